@@ -1,0 +1,33 @@
+// Echo on Bun's WebSocket server, which is uWebSockets inside.
+
+const MAX_MESSAGE_LEN = 64 << 20;
+
+const [flag, address, ...rest] = process.argv.slice(2);
+const [, hostname, port] = /^([\d.]+):(\d+)$/.exec(address ?? "") ?? [];
+if (flag !== "--listen" || hostname === undefined || rest.length > 0) {
+  console.error("usage: --listen IPV4:PORT");
+  process.exit(2);
+}
+
+const server = Bun.serve({
+  hostname,
+  port: Number(port),
+  fetch(request, server) {
+    if (server.upgrade(request)) return;
+    return new Response("a WebSocket handshake is expected here\n", { status: 426 });
+  },
+  websocket: {
+    perMessageDeflate: false,
+    idleTimeout: 0,
+    sendPings: false,
+    maxPayloadLength: MAX_MESSAGE_LEN,
+    // A whole message may be waiting while the next one arrives.
+    backpressureLimit: 2 * MAX_MESSAGE_LEN,
+    closeOnBackpressureLimit: false,
+    message(socket, message) {
+      socket.send(message, false);
+    },
+  },
+});
+
+console.log(`listening on ${server.hostname}:${server.port}`);
