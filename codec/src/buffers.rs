@@ -1,0 +1,70 @@
+//! How the codec gets memory.
+
+use crate::{Error, Limit};
+
+/// Where the codec takes memory for what the end of a read has cut, and where it gives it back.
+///
+/// A buffer that was taken comes back through [`give`](Self::give) or leaves as a
+/// [`ReceivedMessage`](crate::ReceivedMessage), whose `into_buffer` is how the caller gives it back.
+pub trait Buffers {
+    /// A buffer with at least `min_capacity` bytes of capacity; what it holds is thrown away.
+    ///
+    /// The codec asks for at most 16 KiB here.
+    fn take(&mut self, min_capacity: usize) -> Vec<u8>;
+
+    /// Takes a buffer back. It may be one that came from elsewhere, and of any capacity.
+    fn give(&mut self, buffer: Vec<u8>);
+
+    /// A buffer for a long message: exactly `capacity` bytes, or `None` if there is no memory.
+    ///
+    /// It is asked for only after the peer has sent 16 KiB of the message.
+    fn try_take(&mut self, capacity: usize) -> Option<Vec<u8>> {
+        let mut buffer = Vec::new();
+        buffer.try_reserve_exact(capacity).ok()?;
+        Some(buffer)
+    }
+}
+
+/// The plain allocator.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Heap;
+
+impl Buffers for Heap {
+    fn take(&mut self, min_capacity: usize) -> Vec<u8> {
+        Vec::with_capacity(min_capacity)
+    }
+
+    fn give(&mut self, buffer: Vec<u8>) {
+        drop(buffer);
+    }
+}
+
+/// What is believed of a length that a peer has declared, in bytes: until that much has arrived,
+/// no more than that is taken.
+pub(crate) const BELIEVED_LEN: usize = 16 << 10;
+
+/// Replaces `buffer` by one of at least `capacity` bytes that holds the same.
+pub(crate) fn grow<B: Buffers>(
+    pool: &mut B,
+    buffer: &mut Vec<u8>,
+    capacity: usize,
+) -> Result<(), Error> {
+    debug_assert!(capacity > buffer.len());
+    if buffer.capacity() > BELIEVED_LEN {
+        // So long a buffer is none of the pool's, and the allocator may have room behind it.
+        let more = capacity.saturating_sub(buffer.len());
+        return buffer.try_reserve_exact(more).map_err(|_| Error::LimitExceeded(Limit::Memory));
+    }
+    let mut larger = if capacity <= BELIEVED_LEN {
+        pool.take(capacity)
+    } else {
+        pool.try_take(capacity).ok_or(Error::LimitExceeded(Limit::Memory))?
+    };
+    larger.clear();
+    larger.extend_from_slice(buffer);
+    let old = std::mem::replace(buffer, larger);
+    if old.capacity() > 0 {
+        pool.give(old);
+    }
+    Ok(())
+}

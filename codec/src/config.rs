@@ -1,0 +1,72 @@
+//! What a peer may do to one connection.
+
+/// The limits of a connection. The default is fit for the open internet.
+///
+/// One value serves any number of connections: it is passed to each
+/// [`receive`](crate::Connection::receive).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// The longest message, in bytes, that is handed over whole. Default: 1 MiB.
+    ///
+    /// Enforced when a frame's header arrives, before any memory is taken. Worst case in memory:
+    /// this much for each connection with a message under way, once its peer has sent that much.
+    pub max_message_len: usize,
+    /// The longest message, in bytes, that is handed over in parts (see
+    /// [`set_streaming`](crate::Connection::set_streaming)). Default: 1 GiB.
+    ///
+    /// Parts are borrowed from the input, so this costs no memory.
+    pub max_streamed_len: u64,
+    /// The most frames one message may consist of. Default: 131 072.
+    ///
+    /// A fragment costs no memory beyond its bytes, so this bounds only the work that a peer can
+    /// cause without ever ending a message. The default lets 4 MiB arrive in fragments of 64
+    /// bytes, which conformance suites do.
+    pub max_fragment_count: u32,
+    /// The most pings, pongs and empty fragments in a window. Default: 256.
+    ///
+    /// The caller has the clock and starts a window with
+    /// [`reset_control_window`](crate::Connection::reset_control_window).
+    pub max_control_count: u16,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_message_len: 1 << 20,
+            max_streamed_len: 1 << 30,
+            max_fragment_count: 1 << 17,
+            max_control_count: 256,
+        }
+    }
+}
+
+impl Config {
+    /// Sets [`max_message_len`](Self::max_message_len).
+    #[must_use]
+    pub const fn with_max_message_len(mut self, len: usize) -> Self {
+        self.max_message_len = len;
+        self
+    }
+
+    /// Sets [`max_streamed_len`](Self::max_streamed_len).
+    #[must_use]
+    pub const fn with_max_streamed_len(mut self, len: u64) -> Self {
+        self.max_streamed_len = len;
+        self
+    }
+
+    /// Sets [`max_fragment_count`](Self::max_fragment_count).
+    #[must_use]
+    pub const fn with_max_fragment_count(mut self, count: u32) -> Self {
+        self.max_fragment_count = count;
+        self
+    }
+
+    /// Sets [`max_control_count`](Self::max_control_count).
+    #[must_use]
+    pub const fn with_max_control_count(mut self, count: u16) -> Self {
+        self.max_control_count = count;
+        self
+    }
+}

@@ -1,0 +1,184 @@
+//! The state machine of one connection, for both roles.
+//!
+//! Here are its state and what it says about itself; `receive.rs` takes bytes in, `send.rs` puts
+//! frames out, `assembly.rs` holds what the end of a read has cut. How memory is taken for that is
+//! in `buffers.rs`.
+
+mod assembly;
+mod receive;
+mod send;
+
+use crate::frame::MAX_HEADER_LEN;
+use crate::{AbnormalClosure, Buffers, CloseState, Error};
+use assembly::Progress;
+
+/// Which end of the connection this is. Clients mask what they send, servers do not
+/// (RFC 6455 §5.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// The end that asked for the connection.
+    Client,
+    /// The end that accepted it.
+    Server,
+}
+
+/// Where the masking keys of a client's frames come from. A server never asks for one.
+///
+/// Each frame takes a fresh key, which must be unpredictable: a CSPRNG (RFC 6455 §5.3, §10.3).
+/// Any `FnMut() -> [u8; 4]` is a source.
+pub trait MaskSource {
+    /// The key of the next frame.
+    fn next_mask(&mut self) -> [u8; 4];
+}
+
+impl<F: FnMut() -> [u8; 4]> MaskSource for F {
+    #[inline]
+    fn next_mask(&mut self) -> [u8; 4] {
+        self()
+    }
+}
+
+/// The state machine of one connection whose handshake is done.
+///
+/// It holds memory only while a frame, a message or an unsent pong is under way. What it still holds
+/// when the connection ends is given back by [`clear`](Self::clear).
+#[derive(Debug)]
+pub struct Connection {
+    /// A frame or message that has begun and not ended.
+    progress: Option<Box<Progress>>,
+    /// The payload of the newest ping that is not answered. Only in `Open` and `CloseReceived`.
+    pong: Option<Box<[u8]>>,
+    /// The beginning of a header that the end of a read has cut: `header_len` bytes.
+    header: [u8; MAX_HEADER_LEN - 1],
+    header_len: u8,
+    /// Control frames and empty fragments in this window.
+    control_count: u16,
+    /// The code of the close frame that is owed in `CloseReceived` and `Failed`; 0: none.
+    owed_code: u16,
+    role: Role,
+    close_state: CloseState,
+    /// Whether messages that begin now are handed over in parts.
+    streaming: bool,
+    /// Whether there was an error. The state forgets it when the close frame is out.
+    failed: bool,
+    /// Whether a message is being sent in fragments, and whether it is text.
+    sending_text: Option<bool>,
+}
+
+impl Connection {
+    /// A connection whose handshake is done.
+    #[must_use]
+    pub const fn new(role: Role) -> Self {
+        Self {
+            progress: None,
+            pong: None,
+            header: [0; MAX_HEADER_LEN - 1],
+            header_len: 0,
+            control_count: 0,
+            owed_code: 0,
+            role,
+            close_state: CloseState::Open,
+            streaming: false,
+            failed: false,
+            sending_text: None,
+        }
+    }
+
+    /// Which end this is.
+    #[inline]
+    #[must_use]
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// How far the close handshake is.
+    #[inline]
+    #[must_use]
+    pub const fn close_state(&self) -> CloseState {
+        self.close_state
+    }
+
+    /// Whether a frame or a message has begun and not ended.
+    #[inline]
+    #[must_use]
+    pub const fn is_receiving_message(&self) -> bool {
+        self.progress.is_some() || self.header_len > 0
+    }
+
+    /// The bytes of memory that the connection holds beside itself.
+    #[must_use]
+    pub fn buffered_len(&self) -> usize {
+        let progress = self.progress.as_ref().map_or(0, |progress| progress.memory_len());
+        progress + self.pong.as_ref().map_or(0, |payload| payload.len())
+    }
+
+    /// Whether messages are handed over in parts, as they arrive, instead of whole.
+    ///
+    /// Takes effect with the next message; one that is under way ends as it began.
+    #[inline]
+    pub const fn set_streaming(&mut self, streaming: bool) {
+        self.streaming = streaming;
+    }
+
+    /// Starts a new window for the limit on control frames
+    /// ([`max_control_count`](crate::Config::max_control_count)). The caller has the clock.
+    #[inline]
+    pub const fn reset_control_window(&mut self) {
+        self.control_count = 0;
+    }
+
+    /// Takes note that the transport has ended; the connection is closed then.
+    ///
+    /// # Errors
+    ///
+    /// If the peer had not sent its close frame, or there had been an [`Error`]: how it ended instead
+    /// (RFC 6455 §7.1.5, code 1006). A peer that closes the transport without waiting for the answer
+    /// to its close frame has said all there is to say, so that is no error.
+    pub fn receive_eof(&mut self) -> Result<(), AbnormalClosure> {
+        let state = std::mem::replace(&mut self.close_state, CloseState::Closed);
+        self.pong = None;
+        match state {
+            _ if self.failed => Err(AbnormalClosure::AfterError),
+            CloseState::Closed | CloseState::CloseReceived => Ok(()),
+            CloseState::CloseSent => Err(AbnormalClosure::CloseUnanswered),
+            CloseState::Open | CloseState::Failed if self.is_receiving_message() => {
+                Err(AbnormalClosure::InsideMessage)
+            }
+            CloseState::Open | CloseState::Failed => Err(AbnormalClosure::BetweenMessages),
+        }
+    }
+
+    /// Gives back all memory that the connection holds, because it ends.
+    pub fn clear<B: Buffers>(&mut self, buffers: &mut B) {
+        self.pong = None;
+        self.drop_progress(buffers);
+    }
+
+    fn fail<B: Buffers>(&mut self, error: Error, buffers: &mut B) {
+        self.failed = true;
+        self.owed_code = error.close_code().get();
+        // There is no second close frame.
+        self.close_state = match self.close_state {
+            CloseState::CloseSent | CloseState::Closed => CloseState::Closed,
+            CloseState::Open | CloseState::CloseReceived | CloseState::Failed => CloseState::Failed,
+        };
+        self.clear(buffers);
+    }
+
+    fn drop_progress<B: Buffers>(&mut self, buffers: &mut B) {
+        self.header_len = 0;
+        if let Some(progress) = self.progress.take() {
+            progress.give_back(buffers);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_small() {
+        assert!(size_of::<Connection>() <= 48, "{}", size_of::<Connection>());
+    }
+}

@@ -1,0 +1,64 @@
+//! RFC 6455 without IO: bytes in, events and bytes out.
+//!
+//! [`Connection`] is the WebSocket state machine of one connection, for both roles. It takes the
+//! bytes that arrived, gives [`Event`]s, and appends the bytes to be sent to a `Vec<u8>` of the
+//! caller. [`handshake`] is what comes before: the HTTP upgrade.
+//!
+//! There is no socket, clock, thread, log or random source here. Who has them passes in what they
+//! gave: bytes, "a new window has begun" ([`Connection::reset_control_window`]), masks
+//! ([`MaskSource`]) and memory ([`Buffers`]).
+//!
+//! ```text
+//!   bytes that arrived ──► Input ──► Connection::receive ──► Event::{Message, Part, Ping, Pong, Close}
+//!                                        │ (what the protocol owes: a pong, a close)
+//!   bytes to be sent ◄── Vec<u8> ◄── poll_transmit, send, send_ping, close
+//! ```
+//!
+//! A message that arrived whole is a borrow of the input, unmasked where it lies. Only what the end
+//! of a read has cut is copied, once, into a buffer from [`Buffers`].
+//!
+//! # Example
+//!
+//! A client and a server, joined in memory:
+//!
+//! ```
+//! use ringwire_codec::{Config, Connection, Event, Heap, Input, Message, Role};
+//!
+//! let config = Config::default();
+//! let mut client = Connection::new(Role::Client);
+//! let mut server = Connection::new(Role::Server);
+//! // A program takes its masks from a CSPRNG.
+//! let mut masks = || [0x37, 0xfa, 0x21, 0x3d];
+//!
+//! let mut wire = Vec::new();
+//! client.send(Message::Text("Hello"), &mut masks, &mut wire)?;
+//!
+//! let mut input = Input::new(&mut wire);
+//! let event = server.receive(&config, &mut Heap, &mut input)?;
+//! let Some(Event::Message(message)) = event else { panic!("a message was sent") };
+//! assert_eq!(message.as_message(), Message::Text("Hello"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![warn(clippy::indexing_slicing)]
+
+mod buffers;
+mod close;
+mod config;
+mod connection;
+mod error;
+mod frame;
+pub mod handshake;
+mod input;
+pub mod mask;
+mod message;
+mod utf8;
+
+pub use buffers::{Buffers, Heap};
+pub use close::{AbnormalClosure, CloseCode, CloseFrame, CloseState};
+pub use config::Config;
+pub use connection::{Connection, MaskSource, Role};
+pub use error::{Error, Limit, SendError, Violation};
+pub use frame::{FrameHeader, OpCode};
+pub use input::Input;
+pub use message::{ControlPayload, Event, Message, MessagePart, ReceivedMessage};
