@@ -19,7 +19,7 @@ pub(crate) struct Mask {
 pub(crate) fn append_unmasked(out: &mut Vec<u8>, src: &[u8], masked: Option<Mask>) {
     match masked {
         Some(Mask { key, offset }) => mask::mask_extend(out, src, key, offset),
-        None => out.extend_from_slice(src),
+        None => buffers::append(out, src),
     }
 }
 

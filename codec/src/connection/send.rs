@@ -2,7 +2,7 @@
 
 use super::{Connection, MaskSource, Role};
 use crate::frame::{MAX_CONTROL_LEN, MAX_HEADER_LEN};
-use crate::{CloseCode, CloseState, FrameHeader, Message, OpCode, SendError, mask};
+use crate::{CloseCode, CloseState, FrameHeader, Message, OpCode, SendError, buffers, mask};
 
 /// The longest reason of a close frame, in bytes: the payload less the code (RFC 6455 §5.5.1).
 const MAX_REASON_LEN: usize = MAX_CONTROL_LEN - 2;
@@ -195,7 +195,7 @@ impl Connection {
         match self.role {
             Role::Server => {
                 FrameHeader::new(opcode, fin, None, payload_len).encode(out);
-                out.extend_from_slice(payload);
+                buffers::append(out, payload);
             }
             Role::Client => {
                 let key = masks.next_mask();
