@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # Shared by the scripts under tests/ and by .ci/run: sourced, not run.
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -67,4 +68,13 @@ stop_server() {
     server_status=0
     wait "$server_pid" 2>/dev/null || server_status=$?
     server_pid=
+}
+
+# apt_package PACKAGE PROGRAM: installs a Debian package unless its program is there.
+apt_package() {
+    [[ ! -x $2 ]] || return 0
+    mkdir -p "$repo/out"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" \
+        >"$repo/out/apt-$1.log"
 }
