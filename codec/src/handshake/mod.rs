@@ -1,0 +1,25 @@
+//! The upgrade from HTTP/1.1 to WebSocket (RFC 6455 §4), for both roles and without IO.
+//!
+//! ```text
+//!  server: bytes ─► HeadScanner ─► server::Request::parse ─► check_upgrade ─► Accept::encode   ─► bytes
+//!                                                                └ refused ─► Response::encode ─► bytes
+//!  client: client::Request::encode ─► bytes … bytes ─► HeadScanner ─► client::Response::parse ─► check_upgrade
+//! ```
+//!
+//! [`HeadScanner`] finds the end of a head as its bytes trickle in and enforces [`HeadLimits`]. Only a
+//! whole head is parsed, once. What is not here: bodies (a connection ends after any answer but 101),
+//! the policy on origins, and deadlines.
+
+mod accept_key;
+pub mod client;
+mod error;
+mod head;
+mod headers;
+pub mod server;
+mod tokens;
+
+pub use accept_key::accept_key;
+pub use error::HandshakeError;
+pub use head::{HeadLimits, HeadScanner, MAX_HEADER_COUNT};
+pub use headers::Headers;
+pub use tokens::{Extension, Extensions, Params, Tokens};
