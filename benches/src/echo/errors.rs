@@ -1,0 +1,133 @@
+//! What went wrong in a run, by kind.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+
+/// One kind of error. Its text is the key in reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Failure {
+    /// Nobody listens.
+    ConnectRefused,
+    /// No connection, or no handshake, within the time given.
+    ConnectTimeout,
+    /// The server dropped the connection before it was open.
+    ConnectReset,
+    /// No free port, on any of the source addresses.
+    NoFreePort,
+    /// The process or the system is out of file descriptors.
+    NoDescriptor,
+    /// Another error of connect, by errno.
+    Connect(i32),
+    /// The server answered the upgrade with this status.
+    HandshakeStatus(u16),
+    /// The server's answer to the upgrade is not valid.
+    HandshakeInvalid,
+    /// The server sent a close frame with this code (1005: none in it).
+    CloseFrame(u16),
+    /// The server ended the TCP connection.
+    UnexpectedEnd,
+    /// The connection was reset while open.
+    Reset,
+    /// Another error of send or recv, by errno.
+    Io(i32),
+    /// A reply's header is not that of an unfragmented echo.
+    HeaderMismatch,
+    /// A reply's payload is not that of the message sent.
+    PayloadMismatch,
+    /// A message sent before the measured time had no echo at its end.
+    Unanswered,
+}
+
+impl Failure {
+    /// The kind of an error while the connection is being made.
+    pub(crate) fn of_connect(error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::ECONNREFUSED) => Self::ConnectRefused,
+            Some(libc::ETIMEDOUT) => Self::ConnectTimeout,
+            Some(libc::ECONNRESET | libc::EPIPE) => Self::ConnectReset,
+            Some(libc::EADDRNOTAVAIL) => Self::NoFreePort,
+            Some(libc::EMFILE | libc::ENFILE) => Self::NoDescriptor,
+            other => Self::Connect(other.unwrap_or_default()),
+        }
+    }
+
+    /// The kind of an error on an open connection.
+    pub(crate) fn of_open(error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::ECONNRESET | libc::EPIPE) => Self::Reset,
+            other => Self::Io(other.unwrap_or_default()),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let errno = |code: i32| io::Error::from_raw_os_error(code);
+        match *self {
+            Self::ConnectRefused => f.write_str("connect refused"),
+            Self::ConnectTimeout => f.write_str("connect timeout"),
+            Self::ConnectReset => f.write_str("connect reset"),
+            Self::NoFreePort => f.write_str("no free local port"),
+            Self::NoDescriptor => f.write_str("out of file descriptors"),
+            Self::Connect(code) => write!(f, "connect: {}", errno(code)),
+            Self::HandshakeStatus(status) => write!(f, "handshake status {status}"),
+            Self::HandshakeInvalid => f.write_str("handshake invalid"),
+            Self::CloseFrame(code) => write!(f, "close frame {code}"),
+            Self::UnexpectedEnd => f.write_str("unexpected end"),
+            Self::Reset => f.write_str("reset"),
+            Self::Io(code) => write!(f, "io: {}", errno(code)),
+            Self::HeaderMismatch => f.write_str("reply header mismatch"),
+            Self::PayloadMismatch => f.write_str("reply payload mismatch"),
+            Self::Unanswered => f.write_str("unanswered"),
+        }
+    }
+}
+
+/// Counts by kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Failures(BTreeMap<Failure, u64>);
+
+impl Failures {
+    /// Counts one.
+    pub(crate) fn add(&mut self, failure: Failure) {
+        *self.0.entry(failure).or_default() += 1;
+    }
+
+    /// Adds the counts of another thread.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (&failure, count) in &other.0 {
+            *self.0.entry(failure).or_default() += count;
+        }
+    }
+
+    /// Texts and counts.
+    pub(crate) fn by_text(&self) -> BTreeMap<String, u64> {
+        self.0.iter().map(|(failure, &count)| (failure.to_string(), count)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_counted_apart_and_merged() {
+        let reset = io::Error::from_raw_os_error(libc::ECONNRESET);
+        let mut one = Failures::default();
+        one.add(Failure::of_connect(&reset));
+        one.add(Failure::HandshakeStatus(503));
+        let mut two = Failures::default();
+        two.add(Failure::of_open(&reset));
+        two.add(Failure::HandshakeStatus(503));
+        two.add(Failure::HandshakeStatus(400));
+        one.merge(&two);
+        let expected = [
+            ("connect reset", 1),
+            ("handshake status 400", 1),
+            ("handshake status 503", 2),
+            ("reset", 1),
+        ];
+        assert_eq!(one.by_text(), expected.map(|(text, n)| (text.to_owned(), n)).into());
+    }
+}

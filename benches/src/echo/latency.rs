@@ -1,0 +1,200 @@
+//! When each message in flight was sent, and the histogram of how long its echo took.
+//!
+//! The clock is read once for each socket event, right after its recv: that time stands for the arrival
+//! of all echoes in it and for the departure of the messages they release. So a latency includes the
+//! time an echo waits in the socket while the generator is at others, and the resolution is 100 ns.
+#![expect(clippy::disallowed_methods, reason = "a load generator measures time")]
+
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+const TICK_NANOS: u32 = 100;
+/// Longer latencies count as this long (one minute).
+const MAX_TICKS: u64 = 600_000_000;
+
+/// Time in units of 100 ns since the run began; wraps after seven minutes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticks(u32);
+
+impl Ticks {
+    /// Ticks between `earlier` and this.
+    pub(crate) fn since(self, earlier: Self) -> u32 {
+        self.0.wrapping_sub(earlier.0)
+    }
+
+    /// How many ticks a duration takes, at most a minute's.
+    pub(crate) fn in_duration(duration: Duration) -> u32 {
+        let ticks = duration.as_nanos() / u128::from(TICK_NANOS);
+        u32::try_from(ticks.min(MAX_TICKS.into())).unwrap_or(u32::MAX)
+    }
+}
+
+/// The source of ticks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    /// A clock that begins now.
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Reads the clock.
+    #[inline]
+    pub(crate) fn now(self) -> Ticks {
+        let elapsed = self.0.elapsed();
+        let whole = elapsed.as_secs().wrapping_mul(u64::from(1_000_000_000 / TICK_NANOS));
+        let ticks = whole.wrapping_add(u64::from(elapsed.subsec_nanos() / TICK_NANOS));
+        #[expect(clippy::cast_possible_truncation, reason = "ticks wrap")]
+        Ticks(ticks as u32)
+    }
+
+    /// Time since the start.
+    pub(crate) fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// When the messages in flight of all connections were sent: a ring for each connection.
+pub(crate) struct Stamps {
+    ticks: Vec<Ticks>,
+    in_flight: usize,
+}
+
+impl Stamps {
+    /// Rings of `in_flight` places for `connections`.
+    pub(crate) fn new(connections: usize, in_flight: usize) -> Self {
+        Self { ticks: vec![Ticks(0); connections * in_flight], in_flight }
+    }
+
+    /// The ring of one connection. The echo of a message and the message that it releases have the
+    /// same place.
+    pub(crate) fn ring(&mut self, connection: usize) -> &mut [Ticks] {
+        let start = connection * self.in_flight;
+        &mut self.ticks[start..start + self.in_flight]
+    }
+}
+
+/// Latencies of one load thread.
+pub(crate) struct Latencies {
+    histogram: Histogram<u64>,
+    /// Echoes of one event were often sent by one event too: equal values are recorded together.
+    ticks: u32,
+    count: u64,
+}
+
+impl Latencies {
+    /// An empty histogram of three significant digits up to a minute.
+    pub(crate) fn new() -> Self {
+        let histogram = Histogram::new_with_bounds(1, MAX_TICKS, 3).expect("bounds are constant");
+        Self { histogram, ticks: 0, count: 0 }
+    }
+
+    /// Adds one latency.
+    #[inline]
+    pub(crate) fn record(&mut self, ticks: u32) {
+        if ticks != self.ticks {
+            self.settle();
+            self.ticks = ticks;
+        }
+        self.count += 1;
+    }
+
+    /// Adds those of another thread.
+    pub(crate) fn merge(&mut self, mut other: Self) {
+        self.settle();
+        other.settle();
+        self.histogram.add(other.histogram).expect("bounds are equal");
+    }
+
+    /// The usual percentiles, or `None` without any latency.
+    pub(crate) fn summary(&mut self) -> Option<Summary> {
+        self.settle();
+        if self.histogram.is_empty() {
+            return None;
+        }
+        let micros = |ticks: u64| ticks as f64 * f64::from(TICK_NANOS) / 1000.0;
+        let at = |quantile| micros(self.histogram.value_at_quantile(quantile));
+        Some(Summary {
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: micros(self.histogram.max()),
+        })
+    }
+
+    fn settle(&mut self) {
+        if self.count > 0 {
+            self.histogram.saturating_record_n(u64::from(self.ticks.max(1)), self.count);
+            self.count = 0;
+        }
+    }
+}
+
+/// Percentiles of latency in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Summary {
+    pub(crate) p50: f64,
+    pub(crate) p90: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+    pub(crate) max: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_of_merged_histograms() {
+        let mut all = Latencies::new();
+        assert_eq!(all.summary(), None);
+        for thread in 0..4 {
+            let mut part = Latencies::new();
+            for value in (1..=10_000).filter(|value| value % 4 == thread) {
+                part.record(value * 10);
+            }
+            all.merge(part);
+        }
+        let summary = all.summary().unwrap();
+        let near = |value: f64, expected: f64| (value / expected - 1.0).abs() < 0.002;
+        assert!(near(summary.p50, 5000.0), "{summary:?}");
+        assert!(near(summary.p90, 9000.0), "{summary:?}");
+        assert!(near(summary.p99, 9900.0), "{summary:?}");
+        assert!(near(summary.p999, 9990.0), "{summary:?}");
+        assert!(near(summary.max, 10_000.0), "{summary:?}");
+    }
+
+    #[test]
+    fn equal_values_count_each() {
+        let mut latencies = Latencies::new();
+        for _ in 0..99 {
+            latencies.record(50);
+        }
+        latencies.record(u32::MAX);
+        let summary = latencies.summary().unwrap();
+        assert!((summary.p99 - 5.0).abs() < 0.01, "{summary:?}");
+        assert!(summary.max >= 59_000_000.0, "{summary:?}");
+    }
+
+    #[test]
+    fn ticks_wrap() {
+        assert_eq!(Ticks(5).since(Ticks(u32::MAX - 4)), 10);
+        let clock = Clock::start();
+        let earlier = clock.now();
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(clock.now().since(earlier) >= 20_000);
+    }
+
+    #[test]
+    fn rings_are_apart() {
+        let mut stamps = Stamps::new(3, 2);
+        stamps.ring(1).fill(Ticks(7));
+        assert_eq!(stamps.ring(0), [Ticks(0); 2]);
+        assert_eq!(stamps.ring(2), [Ticks(0); 2]);
+        assert_eq!(stamps.ring(1), [Ticks(7); 2]);
+    }
+}

@@ -1,0 +1,238 @@
+//! One load thread: an edge-triggered epoll loop over its share of the connections.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use mio::event::Event;
+use mio::{Events, Interest, Poll, Token};
+
+use super::connection::{Connection, Tools};
+use super::dial::Dialler;
+use super::errors::{Failure, Failures};
+use super::latency::{Clock, Latencies, Stamps, Ticks};
+use super::stage::{Gauge, Stage, StageCell};
+use super::upgrade::Upgrader;
+use super::wire::Wire;
+use super::{LoadArgs, Plan};
+use crate::{machine, procstat};
+
+const EVENTS_PER_PASS: usize = 1024;
+const RECEIVE_BUFFER_LEN: usize = 256 << 10;
+/// Connections that send their first messages in one pass.
+const STARTS_PER_PASS: usize = 256;
+/// How often the stage is looked at when nothing happens.
+const STAGE_INTERVAL: Duration = Duration::from_millis(5);
+/// A message counts as unanswered only after this long, however short the measured time.
+const MIN_UNANSWERED: Duration = Duration::from_secs(2);
+
+/// What a load thread found.
+pub(crate) struct Outcome {
+    pub(crate) latencies: Latencies,
+    pub(crate) failures: Failures,
+}
+
+/// Makes the connections with the numbers `share` and runs them through all stages.
+pub(crate) fn run(
+    plan: &Plan,
+    share: Range<u32>,
+    clock: Clock,
+    stage: &StageCell,
+    gauge: &Gauge,
+) -> anyhow::Result<Outcome> {
+    if let Some(cpus) = &plan.load.cpu {
+        machine::pin_thread(&cpus.0).context("cannot pin a load thread to --cpu")?;
+    }
+    gauge.thread_id.store(procstat::own_thread_id()?, Ordering::Relaxed);
+    let mut load = Load::new(plan, share, clock, gauge)?;
+    let mut events = Events::with_capacity(EVENTS_PER_PASS);
+    loop {
+        match stage.get() {
+            Stage::Connect => load.dial_more(),
+            Stage::WarmUp => load.start_more(),
+            Stage::Measure => {
+                load.start_more();
+                load.measure();
+            }
+            Stage::Stop => break,
+        }
+        let timeout = if load.is_starting { Duration::ZERO } else { STAGE_INTERVAL };
+        match load.poll.poll(&mut events, Some(timeout)) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            other => other?,
+        }
+        for event in &events {
+            load.on_event(event);
+        }
+    }
+    Ok(load.finish())
+}
+
+struct Load<'a> {
+    args: &'a LoadArgs,
+    gauge: &'a Gauge,
+    poll: Poll,
+    dialler: Dialler,
+    tools: Tools,
+    /// Numbers of the connections, of which those up to `connections.len()` have been dialled.
+    share: Range<u32>,
+    /// A failed connection leaves `None`.
+    connections: Vec<Option<Connection>>,
+    /// Connections that were dialled, oldest first, until they are found open or late.
+    dialled: VecDeque<(usize, Ticks)>,
+    /// Connections that were dialled and are not open yet.
+    outstanding: usize,
+    /// Connections before this one have sent their first messages.
+    started: usize,
+    is_starting: bool,
+    /// When the measured time began.
+    measured_from: Option<Ticks>,
+    failures: Failures,
+}
+
+impl<'a> Load<'a> {
+    fn new(plan: &'a Plan, share: Range<u32>, clock: Clock, gauge: &'a Gauge) -> io::Result<Self> {
+        let args = &plan.load;
+        let mut key = [0; 4];
+        getrandom::fill(&mut key)?;
+        // A key of zeros would leave the payload as it is.
+        key[0] |= 1;
+        let tools = Tools {
+            wire: Wire::new(plan.shape(), args.in_flight, key),
+            buffer: vec![0; RECEIVE_BUFFER_LEN].into_boxed_slice(),
+            stamps: Stamps::new(share.len(), args.in_flight),
+            latencies: Latencies::new(),
+            clock,
+            measuring: false,
+            upgrader: plan.target.resource().map(|r| Upgrader::new(&r.authority, &r.path)),
+        };
+        Ok(Self {
+            args,
+            gauge,
+            poll: Poll::new()?,
+            dialler: Dialler::new(plan.target.address(), &args.source_addresses),
+            tools,
+            connections: Vec::with_capacity(share.len()),
+            share,
+            dialled: VecDeque::new(),
+            outstanding: 0,
+            started: 0,
+            is_starting: false,
+            measured_from: None,
+            failures: Failures::default(),
+        })
+    }
+
+    /// Keeps as many connects outstanding as the settings allow, and gives up late ones.
+    fn dial_more(&mut self) {
+        let now = self.tools.clock.now();
+        while let Some(&(index, dialled_at)) = self.dialled.front() {
+            let waits = self.connections[index].as_ref().is_some_and(|c| !c.is_open());
+            if waits {
+                if now.since(dialled_at) < Ticks::in_duration(self.args.connect_timeout) {
+                    break;
+                }
+                self.fail(index, Failure::ConnectTimeout);
+            }
+            self.dialled.pop_front();
+        }
+        while self.outstanding < self.args.connect_concurrency
+            && self.connections.len() < self.share.len()
+        {
+            self.dial(now);
+        }
+    }
+
+    fn dial(&mut self, now: Ticks) {
+        let index = self.connections.len();
+        let identity = self.share.clone().nth(index).unwrap_or_default();
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let dialled = self.dialler.dial().and_then(|stream| {
+            let mut connection = Connection::new(stream, identity, index);
+            self.poll.registry().register(connection.stream_mut(), Token(index), both)?;
+            Ok(connection)
+        });
+        match dialled {
+            Ok(connection) => {
+                self.connections.push(Some(connection));
+                self.outstanding += 1;
+                self.dialled.push_back((index, now));
+            }
+            Err(error) => {
+                self.connections.push(None);
+                self.count_failure(Failure::of_connect(&error));
+            }
+        }
+    }
+
+    /// Has the next connections send their first messages: not all at once, so that a large number of
+    /// them does not fill the kernel's memory before the first reply is read.
+    fn start_more(&mut self) {
+        let end = self.connections.len().min(self.started + STARTS_PER_PASS);
+        for index in self.started..end {
+            if let Some(connection) = &mut self.connections[index]
+                && connection.is_open()
+                && let Err(failure) = connection.start(&mut self.tools)
+            {
+                self.fail(index, failure);
+            }
+        }
+        self.started = end;
+        self.is_starting = end < self.connections.len();
+    }
+
+    fn measure(&mut self) {
+        if self.measured_from.is_none() {
+            self.tools.measuring = true;
+            self.measured_from = Some(self.tools.clock.now());
+        }
+    }
+
+    fn on_event(&mut self, event: &Event) {
+        let Token(index) = event.token();
+        let Some(Some(connection)) = self.connections.get_mut(index) else { return };
+        match connection.on_event(event, &mut self.tools) {
+            Ok(progress) => {
+                Gauge::add(&self.gauge.messages, progress.messages.into());
+                if progress.opened {
+                    self.outstanding -= 1;
+                    Gauge::add(&self.gauge.opened, 1);
+                    let elapsed = self.tools.clock.elapsed().as_micros();
+                    let elapsed = u64::try_from(elapsed).unwrap_or(u64::MAX);
+                    self.gauge.last_opened.store(elapsed, Ordering::Relaxed);
+                }
+            }
+            Err(failure) => self.fail(index, failure),
+        }
+    }
+
+    fn fail(&mut self, index: usize, failure: Failure) {
+        if self.connections[index].take().is_some_and(|connection| !connection.is_open()) {
+            self.outstanding -= 1;
+        }
+        self.count_failure(failure);
+    }
+
+    fn count_failure(&mut self, failure: Failure) {
+        self.failures.add(failure);
+        Gauge::add(&self.gauge.failed, 1);
+    }
+
+    fn finish(mut self) -> Outcome {
+        if let Some(from) = self.measured_from {
+            let now = self.tools.clock.now();
+            let limit = now.since(from).max(Ticks::in_duration(MIN_UNANSWERED));
+            let started = self.connections.iter().take(self.started).flatten();
+            for connection in started.filter(|connection| connection.is_open()) {
+                let oldest = connection.oldest_in_flight(&mut self.tools.stamps);
+                if now.since(oldest) >= limit {
+                    self.failures.add(Failure::Unanswered);
+                }
+            }
+        }
+        Outcome { latencies: self.tools.latencies, failures: self.failures }
+    }
+}

@@ -1,0 +1,321 @@
+//! `ringwire-bench echo`: connections that send messages and expect them back.
+//!
+//! The load is a closed loop: each connection has a fixed number of messages in flight, and an echo
+//! releases the next one. A run connects all, warms up, measures a window of time, and stops by
+//! resetting the connections.
+#![expect(clippy::disallowed_methods, reason = "the coordinator sleeps while load threads work")]
+
+mod connection;
+mod control;
+mod dial;
+mod errors;
+mod latency;
+mod load;
+mod progress;
+mod report;
+mod stage;
+#[cfg(test)]
+mod tests;
+mod upgrade;
+mod wire;
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+
+use self::errors::Failures;
+use self::latency::{Clock, Latencies};
+use self::load::Outcome;
+use self::progress::Progress;
+use self::report::{Measured, MeasuredServer};
+use self::stage::{Gauge, Stage, StageCell, sum};
+use self::wire::Shape;
+use crate::procstat::{self, Account, CpuTimes};
+use crate::target::Target;
+use crate::units::{CpuList, parse_bytes, parse_duration};
+use crate::{machine, output};
+
+pub(crate) use self::report::Report;
+
+/// How often the coordinator looks at the totals while connections are made.
+const CONNECT_INTERVAL: Duration = Duration::from_millis(5);
+/// How often it does so while messages flow.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// Time for the server to come to rest before its memory is read.
+const SETTLE_TIME: Duration = Duration::from_millis(100);
+
+/// Flags of `ringwire-bench echo`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct EchoArgs {
+    /// ws://HOST:PORT/PATH, or tcp://HOST:PORT for a server that returns raw bytes.
+    url: String,
+    #[command(flatten)]
+    load: LoadArgs,
+    /// Process whose CPU time and memory are the server's.
+    #[arg(long)]
+    server_pid: Option<u32>,
+    /// Writes the result as JSON to a file, or to the standard output for `-`.
+    #[arg(long, value_name = "FILE")]
+    json: Option<String>,
+}
+
+/// The load itself.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct LoadArgs {
+    /// Connections, over all load threads.
+    #[arg(long, default_value = "100", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections: u32,
+    /// Messages in flight on each connection.
+    #[arg(long, default_value = "1", value_parser = at_least_one)]
+    pub(crate) in_flight: usize,
+    /// Payload of a message, such as 64 or 16KiB.
+    #[arg(long, default_value = "64", value_parser = parse_bytes)]
+    pub(crate) size: u64,
+    /// Sends text messages instead of binary ones.
+    #[arg(long)]
+    pub(crate) text: bool,
+    /// Measured time.
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    pub(crate) duration: Duration,
+    /// Time under load before the measured time.
+    #[arg(long, default_value = "2s", value_parser = parse_duration)]
+    pub(crate) warmup: Duration,
+    /// Load threads.
+    #[arg(long, default_value = "1", value_parser = at_least_one)]
+    pub(crate) threads: usize,
+    /// CPUs for the load threads, such as 1 or 1,3-5.
+    #[arg(long)]
+    pub(crate) cpu: Option<CpuList>,
+    /// Local addresses to connect from; the next is used when one has no free port. By default
+    /// 127.0.0.1 and then 127.0.0.2 and on, for a server on a loopback address.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) source_addresses: Vec<IpAddr>,
+    /// Connects outstanding at a time, for each load thread.
+    #[arg(long, default_value = "256", value_parser = at_least_one)]
+    pub(crate) connect_concurrency: usize,
+    /// Time for one connection to become open.
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    pub(crate) connect_timeout: Duration,
+}
+
+/// One run.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) target: Target,
+    pub(crate) load: LoadArgs,
+    /// Whose CPU time and memory are the server's.
+    pub(crate) server: Option<Account>,
+    /// Shows a line with what goes on, on a terminal.
+    pub(crate) show_progress: bool,
+}
+
+impl Plan {
+    fn shape(&self) -> Shape {
+        Shape {
+            payload_len: usize::try_from(self.load.size).unwrap_or(usize::MAX),
+            text: self.load.text,
+            raw: matches!(self.target, Target::Raw(_)),
+        }
+    }
+
+    /// The numbers of the connections of each load thread.
+    fn shares(&self) -> Vec<Range<u32>> {
+        let total = u64::from(self.load.connections);
+        let threads = (self.load.threads as u64).min(total);
+        let cut = |thread: u64| u32::try_from(total * thread / threads).unwrap_or(u32::MAX);
+        (0..threads).map(|thread| cut(thread)..cut(thread + 1)).collect()
+    }
+}
+
+/// Runs the subcommand. Whether there were no errors.
+pub(crate) fn command(args: EchoArgs) -> anyhow::Result<bool> {
+    let plan = Plan {
+        target: Target::from_url(&args.url)?,
+        load: args.load,
+        server: args.server_pid.map(Account::Process),
+        show_progress: true,
+    };
+    if let Some(cpus) = &plan.load.cpu {
+        machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;
+    }
+    let report = run(&plan)?;
+    let stdout_is_taken = args.json.as_deref() == Some("-");
+    if !stdout_is_taken {
+        println!("{}", report.table());
+    }
+    if let Some(file) = &args.json {
+        output::write_json(file, &report)?;
+    }
+    Ok(report.is_clean())
+}
+
+/// Does one run.
+///
+/// # Errors
+/// When the run cannot be made at all. What goes wrong with connections is in the report.
+pub(crate) fn run(plan: &Plan) -> anyhow::Result<Report> {
+    machine::allow_descriptors(plan.load.connections.into())?;
+    let shares = plan.shares();
+    let gauges: Vec<Gauge> = shares.iter().map(|_| Gauge::default()).collect();
+    let stage = StageCell::new();
+    let clock = Clock::start();
+    let run = Run { plan, gauges: &gauges, stage: &stage, clock };
+    thread::scope(|scope| {
+        // Read before a load thread opens the first connection.
+        let resident_before = run.resident_bytes()?;
+        let threads: Vec<_> = shares
+            .into_iter()
+            .zip(&gauges)
+            .map(|(share, gauge)| {
+                let stage = &stage;
+                scope.spawn(move || load::run(plan, share, clock, stage, gauge))
+            })
+            .collect();
+        let measured = run.conduct(resident_before);
+        stage.set(Stage::Stop);
+        let mut latencies = Latencies::new();
+        let mut failures = Failures::default();
+        for thread in threads {
+            let outcome: Outcome =
+                thread.join().map_err(|_| anyhow!("a load thread panicked"))??;
+            latencies.merge(outcome.latencies);
+            failures.merge(&outcome.failures);
+        }
+        let mut measured = measured?;
+        measured.latency = latencies.summary();
+        measured.errors = failures.by_text();
+        Ok(Report::new(measured))
+    })
+}
+
+/// The coordinator's view of a run.
+struct Run<'a> {
+    plan: &'a Plan,
+    gauges: &'a [Gauge],
+    stage: &'a StageCell,
+    clock: Clock,
+}
+
+/// Totals at one moment.
+struct Snapshot {
+    at: Duration,
+    messages: u64,
+    generator_cpu: Vec<Duration>,
+    server_cpu: CpuTimes,
+}
+
+impl Run<'_> {
+    /// Takes the load threads through the stages and measures meanwhile.
+    fn conduct(&self, resident_before: u64) -> anyhow::Result<Measured> {
+        let load = &self.plan.load;
+        let progress = Progress::new(self.plan.show_progress);
+        self.connect(&progress);
+        thread::sleep(SETTLE_TIME);
+        let resident_connected = self.resident_bytes()?;
+        self.stage.set(Stage::WarmUp);
+        self.wait("warm-up", load.warmup, &progress);
+        self.stage.set(Stage::Measure);
+        let first = self.snapshot()?;
+        self.wait("measuring", load.duration, &progress);
+        let last = self.snapshot()?;
+        let server = match &self.plan.server {
+            Some(account) => Some(MeasuredServer {
+                cpu: last.server_cpu.since(&first.server_cpu),
+                capacity: account.capacity()?,
+                resident_before,
+                resident_connected,
+                resident_loaded: self.resident_bytes()?,
+            }),
+            None => None,
+        };
+        let last_opened = self.gauges.iter().map(|g| g.last_opened.load(Ordering::Relaxed)).max();
+        let cpus = last.generator_cpu.iter().zip(&first.generator_cpu);
+        Ok(Measured {
+            target: self.plan.target.to_string(),
+            connections: load.connections.into(),
+            opened: sum(self.gauges, |gauge| &gauge.opened),
+            connect_time: Duration::from_micros(last_opened.unwrap_or_default()),
+            in_flight: load.in_flight,
+            payload_len: self.plan.shape().payload_len,
+            text: load.text,
+            window: last.at.saturating_sub(first.at),
+            messages: last.messages.saturating_sub(first.messages),
+            generator_cpu: cpus.map(|(last, first)| last.saturating_sub(*first)).collect(),
+            server,
+            ..Measured::default()
+        })
+    }
+
+    fn connect(&self, progress: &Progress) {
+        let asked = u64::from(self.plan.load.connections);
+        loop {
+            let opened = sum(self.gauges, |gauge| &gauge.opened);
+            let failed = sum(self.gauges, |gauge| &gauge.failed);
+            progress.connecting(opened, failed, asked);
+            if opened + failed >= asked || self.is_broken() {
+                return;
+            }
+            thread::sleep(CONNECT_INTERVAL);
+        }
+    }
+
+    fn wait(&self, what: &str, time: Duration, progress: &Progress) {
+        let end = self.clock.elapsed() + time;
+        let mut messages = sum(self.gauges, |gauge| &gauge.messages);
+        let mut at = self.clock.elapsed();
+        loop {
+            let left = end.saturating_sub(self.clock.elapsed());
+            if left.is_zero() || self.is_broken() {
+                return;
+            }
+            thread::sleep(left.min(PROGRESS_INTERVAL));
+            let (before, since) = (messages, at);
+            messages = sum(self.gauges, |gauge| &gauge.messages);
+            at = self.clock.elapsed();
+            let rate = (messages - before) as f64 / (at - since).as_secs_f64();
+            progress.running(what, left, rate, sum(self.gauges, |gauge| &gauge.failed));
+        }
+    }
+
+    /// Whether there is nothing left to wait for.
+    fn is_broken(&self) -> bool {
+        sum(self.gauges, |gauge| &gauge.failed) >= u64::from(self.plan.load.connections)
+    }
+
+    fn snapshot(&self) -> anyhow::Result<Snapshot> {
+        let thread_cpu =
+            |gauge: &Gauge| procstat::thread_cpu(gauge.thread_id.load(Ordering::Relaxed));
+        let generator_cpu = self.gauges.iter().map(thread_cpu).collect::<Result<_, _>>();
+        let server_cpu = match &self.plan.server {
+            Some(account) => account.cpu().context("the server's process is gone")?,
+            None => CpuTimes::default(),
+        };
+        Ok(Snapshot {
+            at: self.clock.elapsed(),
+            messages: sum(self.gauges, |gauge| &gauge.messages),
+            generator_cpu: generator_cpu.context("a load thread is gone")?,
+            server_cpu,
+        })
+    }
+
+    fn resident_bytes(&self) -> anyhow::Result<u64> {
+        match &self.plan.server {
+            Some(account) => {
+                procstat::resident_bytes(account.pid()).context("cannot read the server's memory")
+            }
+            None => Ok(0),
+        }
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
+}

@@ -1,0 +1,316 @@
+//! The result of one run: the arithmetic, the table and the JSON.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use serde::Serialize;
+
+use super::latency::Summary;
+use crate::units::{show_bytes, show_count};
+
+/// A load thread this busy has nothing left to give.
+const GENERATOR_BUSY: f64 = 0.95;
+/// A server this busy is what limits the run.
+const SERVER_BUSY: f64 = 0.90;
+
+/// What was measured, before any arithmetic.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Measured {
+    pub(crate) target: String,
+    pub(crate) connections: u64,
+    pub(crate) opened: u64,
+    pub(crate) connect_time: Duration,
+    pub(crate) in_flight: usize,
+    pub(crate) payload_len: usize,
+    pub(crate) text: bool,
+    pub(crate) window: Duration,
+    pub(crate) messages: u64,
+    pub(crate) latency: Option<Summary>,
+    /// CPU time of each load thread within the window.
+    pub(crate) generator_cpu: Vec<Duration>,
+    pub(crate) server: Option<MeasuredServer>,
+    pub(crate) errors: BTreeMap<String, u64>,
+}
+
+/// What was measured of a server whose process is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct MeasuredServer {
+    /// CPU time of all its threads within the window.
+    pub(crate) cpu: Duration,
+    /// CPUs it could keep busy.
+    pub(crate) capacity: usize,
+    pub(crate) resident_before: u64,
+    pub(crate) resident_connected: u64,
+    pub(crate) resident_loaded: u64,
+}
+
+/// The result of one run. JSON has these names.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) target: String,
+    pub(crate) connections: u64,
+    pub(crate) in_flight: usize,
+    pub(crate) payload_bytes: usize,
+    pub(crate) text: bool,
+    pub(crate) opened: u64,
+    pub(crate) connects_per_second: f64,
+    pub(crate) seconds: f64,
+    pub(crate) messages: u64,
+    pub(crate) messages_per_second: f64,
+    /// Payload in one direction, in millions of bytes.
+    pub(crate) megabytes_per_second: f64,
+    pub(crate) latency_us: Option<Summary>,
+    pub(crate) server: Option<Server>,
+    pub(crate) generator: Generator,
+    pub(crate) bottleneck: Bottleneck,
+    pub(crate) errors: BTreeMap<String, u64>,
+}
+
+/// The server's part of a report.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Server {
+    /// `None` without any message.
+    pub(crate) cpu_us_per_message: Option<f64>,
+    /// CPUs in use, on average.
+    pub(crate) cpus: f64,
+    /// CPUs in use of those it could use.
+    pub(crate) utilisation: f64,
+    pub(crate) resident_bytes_before: u64,
+    pub(crate) resident_bytes_connected: u64,
+    pub(crate) resident_bytes_loaded: u64,
+    /// What idle connections added.
+    pub(crate) resident_bytes_per_connection: Option<f64>,
+}
+
+/// The load generator's part of a report.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Generator {
+    pub(crate) cpu_us_per_message: Option<f64>,
+    /// Of the busiest load thread.
+    pub(crate) utilisation: f64,
+}
+
+/// Whose lack of CPU limited the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Bottleneck {
+    /// The server: what the run is meant to find.
+    Server,
+    /// The load generator: messages per second say nothing of the server, CPU per message still does.
+    Generator,
+    /// Both were busy all the time.
+    Both,
+    /// Neither: too few messages were in flight to keep one busy.
+    Neither,
+    /// The server's process is not known.
+    Unknown,
+}
+
+impl Report {
+    /// Does the arithmetic.
+    pub(crate) fn new(measured: Measured) -> Self {
+        let seconds = measured.window.as_secs_f64();
+        let busiest = measured.generator_cpu.iter().max().copied().unwrap_or_default();
+        let per_message = |cpu: Duration| {
+            (measured.messages > 0).then(|| cpu.as_secs_f64() * 1e6 / measured.messages as f64)
+        };
+        let generator = Generator {
+            cpu_us_per_message: per_message(measured.generator_cpu.iter().sum()),
+            utilisation: ratio(busiest.as_secs_f64(), seconds),
+        };
+        let server = measured.server.map(|server| {
+            let cpus = ratio(server.cpu.as_secs_f64(), seconds);
+            let grown = server.resident_connected as f64 - server.resident_before as f64;
+            Server {
+                cpu_us_per_message: per_message(server.cpu),
+                cpus,
+                utilisation: ratio(cpus, server.capacity as f64),
+                resident_bytes_before: server.resident_before,
+                resident_bytes_connected: server.resident_connected,
+                resident_bytes_loaded: server.resident_loaded,
+                resident_bytes_per_connection: (measured.opened > 0)
+                    .then(|| grown / measured.opened as f64),
+            }
+        });
+        let messages_per_second = ratio(measured.messages as f64, seconds);
+        Self {
+            bottleneck: Bottleneck::of(generator, server),
+            connects_per_second: ratio(measured.opened as f64, measured.connect_time.as_secs_f64()),
+            megabytes_per_second: messages_per_second * measured.payload_len as f64 / 1e6,
+            target: measured.target,
+            connections: measured.connections,
+            in_flight: measured.in_flight,
+            payload_bytes: measured.payload_len,
+            text: measured.text,
+            opened: measured.opened,
+            seconds,
+            messages: measured.messages,
+            messages_per_second,
+            latency_us: measured.latency,
+            server,
+            generator,
+            errors: measured.errors,
+        }
+    }
+
+    /// Whether every connection did what it should.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.errors.is_empty()
+    }
+
+    /// The table for people.
+    pub(crate) fn table(&self) -> String {
+        let mut rows = vec![
+            ("target", self.target.clone()),
+            ("load", self.load()),
+            ("connects", format!("{} ({}/s)", self.opened, show_count(self.connects_per_second))),
+            ("messages", format!("{}/s", show_count(self.messages_per_second))),
+            ("payload", format!("{:.1} MB/s each way", self.megabytes_per_second)),
+        ];
+        if let Some(latency) = self.latency_us {
+            let Summary { p50, p90, p99, p999, max } = latency;
+            for (name, value) in [("p50", p50), ("p90", p90), ("p99", p99), ("p99.9", p999)] {
+                rows.push((name, format!("{value:.1} µs")));
+            }
+            rows.push(("max", format!("{max:.1} µs")));
+        }
+        if let Some(server) = self.server {
+            rows.push(("server CPU", cpu(server.cpu_us_per_message, server.utilisation)));
+            if let Some(bytes) = server.resident_bytes_per_connection {
+                rows.push((
+                    "server RSS",
+                    format!("{} per idle connection", show_bytes(bytes.round())),
+                ));
+            }
+        }
+        let generator = self.generator;
+        rows.push(("generator CPU", cpu(generator.cpu_us_per_message, generator.utilisation)));
+        rows.push(("bottleneck", self.bottleneck.text().to_owned()));
+        for (kind, count) in &self.errors {
+            rows.push(("ERROR", format!("{count} × {kind}")));
+        }
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        for (name, value) in rows {
+            table.add_row([Cell::new(name).set_alignment(CellAlignment::Right), Cell::new(value)]);
+        }
+        table.to_string()
+    }
+
+    fn load(&self) -> String {
+        let kind = if self.text { "text" } else { "binary" };
+        let size = show_bytes(self.payload_bytes as f64);
+        format!(
+            "{} connections × {} in flight × {size} {kind}, {:.1} s",
+            self.connections, self.in_flight, self.seconds
+        )
+    }
+}
+
+impl Bottleneck {
+    fn of(generator: Generator, server: Option<Server>) -> Self {
+        let Some(server) = server else { return Self::Unknown };
+        match (generator.utilisation >= GENERATOR_BUSY, server.utilisation >= SERVER_BUSY) {
+            (true, true) => Self::Both,
+            (true, false) => Self::Generator,
+            (false, true) => Self::Server,
+            (false, false) => Self::Neither,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Server => "the server",
+            Self::Generator => "THE GENERATOR: messages/s say nothing of the server",
+            Self::Both => "server and generator alike",
+            Self::Neither => "neither: more connections or messages in flight would fill it",
+            Self::Unknown => "unknown (--server-pid tells)",
+        }
+    }
+}
+
+fn cpu(per_message: Option<f64>, utilisation: f64) -> String {
+    let busy = utilisation * 100.0;
+    match per_message {
+        Some(micros) => format!("{micros:.3} µs per message, {busy:.0} % busy"),
+        None => format!("{busy:.0} % busy"),
+    }
+}
+
+fn ratio(value: f64, by: f64) -> f64 {
+    if by > 0.0 { value / by } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured() -> Measured {
+        Measured {
+            connections: 10,
+            opened: 8,
+            connect_time: Duration::from_millis(4),
+            payload_len: 500,
+            window: Duration::from_secs(2),
+            messages: 1_000_000,
+            generator_cpu: vec![Duration::from_millis(500), Duration::from_millis(1500)],
+            server: Some(MeasuredServer {
+                cpu: Duration::from_millis(1900),
+                capacity: 1,
+                resident_before: 1000,
+                resident_connected: 5000,
+                resident_loaded: 9000,
+            }),
+            ..Measured::default()
+        }
+    }
+
+    fn close(value: f64, expected: f64) -> bool {
+        (value - expected).abs() < 1e-9
+    }
+
+    #[test]
+    fn arithmetic() {
+        let report = Report::new(measured());
+        assert!(close(report.messages_per_second, 500_000.0));
+        assert!(close(report.megabytes_per_second, 250.0));
+        assert!(close(report.connects_per_second, 2000.0));
+        assert!(close(report.generator.cpu_us_per_message.unwrap(), 2.0));
+        assert!(close(report.generator.utilisation, 0.75));
+        let server = report.server.unwrap();
+        assert!(close(server.cpu_us_per_message.unwrap(), 1.9));
+        assert!(close(server.utilisation, 0.95));
+        assert!(close(server.resident_bytes_per_connection.unwrap(), 500.0));
+        assert_eq!(report.bottleneck, Bottleneck::Server);
+        assert!(report.is_clean());
+    }
+
+    #[test]
+    fn generator_that_limits_is_named() {
+        let mut measured = measured();
+        measured.generator_cpu = vec![Duration::from_millis(1990)];
+        assert_eq!(Report::new(measured.clone()).bottleneck, Bottleneck::Both);
+        measured.server.as_mut().unwrap().capacity = 2;
+        let report = Report::new(measured.clone());
+        assert_eq!(report.bottleneck, Bottleneck::Generator);
+        assert!(report.table().contains("THE GENERATOR"));
+        measured.generator_cpu.clear();
+        assert_eq!(Report::new(measured.clone()).bottleneck, Bottleneck::Neither);
+        measured.server = None;
+        assert_eq!(Report::new(measured).bottleneck, Bottleneck::Unknown);
+    }
+
+    #[test]
+    fn run_without_messages_divides_by_nothing() {
+        let errors = [("connect refused".to_owned(), 10)].into();
+        let report = Report::new(Measured { errors, ..Measured::default() });
+        assert!(close(report.messages_per_second, 0.0));
+        assert_eq!(report.generator.cpu_us_per_message, None);
+        assert!(!report.is_clean());
+        assert!(report.table().contains("10 × connect refused"));
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["errors"]["connect refused"], 10);
+        assert!(json["latency_us"].is_null());
+    }
+}

@@ -1,0 +1,200 @@
+//! The load against servers in this process: the floor, and tungstenite as an independent one.
+#![expect(clippy::disallowed_types, reason = "a blocking server is the simplest other side")]
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use tungstenite::protocol::CloseFrame;
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::{Message, WebSocket};
+
+use super::*;
+use crate::floor::EpollFloor;
+
+const LOCALHOST: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
+
+fn plan(target: Target) -> Plan {
+    let load = LoadArgs {
+        connections: 20,
+        in_flight: 4,
+        size: 300,
+        text: false,
+        duration: Duration::from_millis(400),
+        warmup: Duration::from_millis(50),
+        threads: 2,
+        cpu: None,
+        source_addresses: Vec::new(),
+        connect_concurrency: 8,
+        connect_timeout: Duration::from_secs(5),
+    };
+    Plan { target, load, server: Some(Account::Process(std::process::id())), show_progress: false }
+}
+
+fn websocket(address: SocketAddr) -> Target {
+    Target::from_url(&format!("ws://{address}/")).unwrap()
+}
+
+/// Runs `load` beside a floor, which lives as long.
+fn with_floor(buffer_len: usize, load: impl FnOnce(SocketAddr)) {
+    let mut floor = EpollFloor::bind(LOCALHOST.into(), buffer_len).unwrap();
+    let address = floor.local_addr().unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let server = scope.spawn(|| floor.run(&stop));
+        load(address);
+        stop.store(true, Ordering::Relaxed);
+        server.join().unwrap().unwrap();
+    });
+}
+
+/// A thread for each connection that gives it to `serve`; the threads end with their connections.
+fn serve_with(
+    serve: impl Fn(&mut WebSocket<TcpStream>) -> tungstenite::Result<()> + Copy + Send + 'static,
+) -> SocketAddr {
+    let listener = TcpListener::bind(LOCALHOST).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            thread::spawn(move || {
+                stream.set_nodelay(true).unwrap();
+                let Ok(mut socket) = tungstenite::accept(stream) else { return };
+                while serve(&mut socket).is_ok() {}
+            });
+        }
+    });
+    address
+}
+
+fn check(report: &Report) {
+    assert_eq!(report.errors, [].into(), "{report:?}");
+    assert_eq!(report.opened, 20);
+    assert!(report.messages >= 80, "{report:?}");
+    let latency = report.latency_us.unwrap();
+    assert!(latency.p50 > 0.0 && latency.p50 <= latency.p99 && latency.p99 <= latency.max);
+    assert!(report.server.unwrap().cpu_us_per_message.unwrap() > 0.0);
+    assert!(report.generator.cpu_us_per_message.unwrap() > 0.0);
+    assert!(report.connects_per_second > 0.0);
+}
+
+#[test]
+fn raw_echo() {
+    with_floor(64 << 10, |address| check(&run(&plan(Target::Raw(address))).unwrap()));
+}
+
+#[test]
+fn raw_echo_through_full_sockets_and_a_small_buffer() {
+    with_floor(1000, |address| {
+        let mut plan = plan(Target::Raw(address));
+        plan.load.size = 400_000;
+        plan.load.connections = 3;
+        plan.load.in_flight = 8;
+        plan.load.duration = Duration::from_secs(1);
+        let report = run(&plan).unwrap();
+        assert_eq!(report.errors, [].into());
+        assert!(report.messages > 24, "{report:?}");
+    });
+}
+
+#[test]
+fn websocket_echo() {
+    let address = serve_with(|socket| {
+        let message = socket.read()?;
+        socket.send(message)
+    });
+    for (size, text) in [(0, false), (1, true), (300, true), (300, false), (70_000, false)] {
+        let mut plan = plan(websocket(address));
+        (plan.load.size, plan.load.text) = (size, text);
+        check(&run(&plan).unwrap());
+    }
+}
+
+#[test]
+fn pings_between_echoes_are_answered() {
+    let address = serve_with(|socket| {
+        let message = socket.read()?;
+        if message.is_binary() {
+            socket.send(Message::Ping(vec![7; 40].into()))?;
+            let pong = loop {
+                match socket.read()? {
+                    Message::Pong(pong) => break pong,
+                    queued => socket.send(queued)?,
+                }
+            };
+            assert_eq!(&pong[..], [7; 40]);
+            socket.send(message)?;
+        }
+        Ok(())
+    });
+    let mut plan = plan(websocket(address));
+    plan.load.in_flight = 1;
+    check(&run(&plan).unwrap());
+}
+
+#[test]
+fn errors_are_told_by_kind() {
+    let swapped = serve_with(|socket| {
+        let message = socket.read()?;
+        socket.send(match message {
+            Message::Binary(bytes) => Message::Binary([&bytes[1..], &bytes[..1]].concat().into()),
+            other => other,
+        })
+    });
+    let text = serve_with(|socket| {
+        socket.read()?;
+        socket.send(Message::text("x".repeat(300)))
+    });
+    let closing = serve_with(|socket| {
+        socket.read()?;
+        socket.close(Some(CloseFrame { code: CloseCode::Policy, reason: "no".into() }))
+    });
+    let silent = serve_with(|socket| {
+        socket.read()?;
+        Ok(())
+    });
+    let nobody = {
+        let listener = TcpListener::bind(LOCALHOST).unwrap();
+        listener.local_addr().unwrap()
+    };
+    let cases = [
+        (swapped, "reply payload mismatch"),
+        (text, "reply header mismatch"),
+        (closing, "close frame 1008"),
+        (nobody, "connect refused"),
+        (silent, "unanswered"),
+    ];
+    for (address, kind) in cases {
+        let mut plan = plan(websocket(address));
+        if kind == "unanswered" {
+            plan.load.duration = Duration::from_millis(2200);
+        }
+        let report = run(&plan).unwrap();
+        assert_eq!(report.errors, [(kind.to_owned(), 20)].into());
+        assert!(!report.is_clean());
+    }
+}
+
+#[test]
+fn refused_upgrade_and_deaf_server_are_told() {
+    with_floor(1000, |address| {
+        let report = run(&plan(websocket(address))).unwrap();
+        assert_eq!(report.errors, [("handshake invalid".to_owned(), 20)].into());
+    });
+    let listener = TcpListener::bind(LOCALHOST).unwrap();
+    let mut plan = plan(websocket(listener.local_addr().unwrap()));
+    plan.load.connect_timeout = Duration::from_millis(200);
+    let report = run(&plan).unwrap();
+    assert_eq!(report.errors, [("connect timeout".to_owned(), 20)].into());
+}
+
+#[test]
+fn shares_cover_all_connections() {
+    let mut plan = plan(Target::Raw(LOCALHOST.into()));
+    for (connections, threads) in [(1, 4), (10, 3), (20, 2), (7, 7)] {
+        (plan.load.connections, plan.load.threads) = (connections, threads);
+        let all: Vec<u32> = plan.shares().into_iter().flatten().collect();
+        assert_eq!(all, (0..connections).collect::<Vec<_>>());
+    }
+}

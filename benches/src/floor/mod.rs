@@ -1,0 +1,58 @@
+//! The floor: the least work an echo server can do. It returns the bytes it gets and knows no protocol.
+//!
+//! What a WebSocket server needs beyond this is the cost of the protocol and of the engine. Each kernel
+//! interface has a floor of its own.
+
+mod epoll;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context as _;
+
+pub(crate) use epoll::EpollFloor;
+
+use crate::{machine, units};
+
+/// The kernel interface of a floor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Driver {
+    /// Edge-triggered epoll.
+    Epoll,
+}
+
+/// Flags of `ringwire-bench floor`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct FloorArgs {
+    /// Kernel interface.
+    #[arg(long, value_enum, default_value = "epoll")]
+    driver: Driver,
+    /// Address to listen on; port 0 is any free one.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// CPUs to run on, such as 0 or 0,2-3.
+    #[arg(long)]
+    cpu: Option<units::CpuList>,
+    /// Size of the one receive buffer.
+    #[arg(long, default_value = "64KiB", value_parser = units::parse_bytes)]
+    receive_buffer: u64,
+}
+
+/// Serves until the process is killed. The first line printed is the address.
+pub(crate) fn run(args: &FloorArgs) -> anyhow::Result<()> {
+    if let Some(cpus) = &args.cpu {
+        machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;
+    }
+    let buffer_len = usize::try_from(args.receive_buffer).context("--receive-buffer")?;
+    match args.driver {
+        Driver::Epoll => {
+            let mut floor = EpollFloor::bind(args.listen, buffer_len)
+                .with_context(|| format!("cannot listen on {}", args.listen))?;
+            println!("tcp://{}", floor.local_addr()?);
+            std::io::stdout().flush()?;
+            floor.run(&AtomicBool::new(false))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! What the machine allows and what it is: descriptor limit, CPU affinity, a line for the report.
+#![expect(unsafe_code, reason = "resource limits and affinity are system calls")]
+
+use std::{fs, io, mem};
+
+use anyhow::{Context as _, bail};
+
+/// Descriptors a run needs beside its connections: epoll, the standard streams, `/proc` files.
+const SPARE_DESCRIPTORS: u64 = 64;
+
+/// Raises the soft descriptor limit to the hard one and checks that `connections` fit.
+///
+/// # Errors
+/// When the hard limit is too low; the text says what to do.
+pub(crate) fn allow_descriptors(connections: u64) -> anyhow::Result<()> {
+    let limit = raise_descriptor_limit().context("cannot read the limit of open files")?;
+    let needed = connections + SPARE_DESCRIPTORS;
+    if needed > limit {
+        bail!(
+            "{connections} connections need {needed} open files; {limit} is the hard limit: \
+             raise it (ulimit -Hn, or LimitNOFILE= of the service) or ask for fewer connections"
+        );
+    }
+    Ok(())
+}
+
+/// Binds the calling thread, and what it starts from now on, to some CPUs.
+pub(crate) fn pin_thread(cpus: &[usize]) -> io::Result<()> {
+    // SAFETY: an all-zero `cpu_set_t` is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    for &cpu in cpus {
+        if cpu >= 8 * size_of::<libc::cpu_set_t>() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no such CPU"));
+        }
+        // SAFETY: `cpu` is within the set, checked above.
+        unsafe { libc::CPU_SET(cpu, &mut set) };
+    }
+    // SAFETY: the pointer and the length are those of `set`; 0 is the calling thread.
+    let result =
+        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has the kernel kill the calling process when the thread that started it is gone.
+///
+/// Async-signal-safe, so that it may run between `fork` and `exec`.
+pub(crate) fn die_with_parent() -> io::Result<()> {
+    // SAFETY: PR_SET_PDEATHSIG takes a signal number and touches no memory of ours.
+    let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// CPU model, number of CPUs and kernel, for a report's head.
+pub(crate) fn describe() -> String {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or("unknown CPU", |(_, model)| model);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{model}, {cpus} CPUs, Linux {}", kernel.trim())
+}
+
+fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid rlimit for the kernel to fill.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if limit.rlim_cur < limit.rlim_max {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: `limit` is a valid rlimit for the kernel to read.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(limit.rlim_cur)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_connections_are_diagnosed() {
+        let limit = raise_descriptor_limit().unwrap();
+        let text = allow_descriptors(limit).unwrap_err().to_string();
+        assert!(text.contains(&format!("{limit} is the hard limit")), "{text}");
+        allow_descriptors(1).unwrap();
+    }
+
+    #[test]
+    fn pinned_thread_stays() {
+        std::thread::spawn(|| {
+            pin_thread(&[0]).unwrap();
+            assert!(pin_thread(&[1 << 20]).is_err());
+            assert_eq!(std::thread::available_parallelism().unwrap().get(), 1);
+        })
+        .join()
+        .unwrap();
+    }
+}

@@ -1,0 +1,53 @@
+//! Load generator for WebSocket servers, the raw TCP floor, and their comparison.
+
+mod echo;
+mod floor;
+mod machine;
+mod output;
+mod procstat;
+mod target;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Measures WebSocket echo servers.
+#[derive(Debug, Parser)]
+#[command(version)]
+enum Command {
+    /// Runs messages through a server and reports speed, latency and CPU time.
+    Echo(echo::EchoArgs),
+    /// Serves raw TCP echo: the least work an echo server can do.
+    Floor(floor::FloorArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Command::parse() {
+        Command::Echo(args) => echo::command(args),
+        Command::Floor(args) => floor::run(&args).map(|()| true),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Command::command().debug_assert();
+    }
+}
