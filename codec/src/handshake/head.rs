@@ -21,11 +21,15 @@ pub struct HeadLimits {
 
 impl Default for HeadLimits {
     fn default() -> Self {
-        Self { max_head_len: 16 << 10, max_line_len: 8 << 10, max_header_count: 100 }
+        Self::DEFAULT
     }
 }
 
 impl HeadLimits {
+    /// The default, for where a constant is needed.
+    pub const DEFAULT: Self =
+        Self { max_head_len: 16 << 10, max_line_len: 8 << 10, max_header_count: 100 };
+
     /// Sets [`max_head_len`](Self::max_head_len).
     #[must_use]
     pub const fn with_max_head_len(mut self, len: usize) -> Self {
