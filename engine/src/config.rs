@@ -1,0 +1,259 @@
+//! Settings of a server, with defaults fit for the open internet.
+
+use std::time::Duration;
+
+use ringwire_codec::CloseCode;
+use ringwire_codec::handshake::HeadLimits;
+
+use crate::error::Error;
+
+/// Settings of a server. All are checked once, when it starts.
+///
+/// A [`Duration::ZERO`] turns a deadline off. Deadlines are kept in ticks of 100 ms and fire up to two ticks
+/// late, never early.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// The kernel back end. Default: [`DriverKind::Auto`].
+    pub driver: DriverKind,
+    /// Threads that do IO, each with its own event loop and its own share of the connections. Default: 0, one
+    /// for each core that the process may run on.
+    pub io_workers: usize,
+    /// On which cores they run. Default: [`Pinning::Auto`].
+    pub pinning: Pinning,
+
+    /// Limits of frames and messages. Default: messages of 1 MiB; see [`ringwire_codec::Config`].
+    pub protocol: ringwire_codec::Config,
+    /// Limits of request heads. Default: 16 KiB, lines of 8 KiB, 100 headers.
+    pub head: HeadLimits,
+
+    /// From accept to the end of the handshake, however the bytes trickle in. Default: 10 s.
+    pub handshake_timeout: Duration,
+    /// How long a connection may receive nothing at all, not even a pong. Default: 120 s. With pings on, a
+    /// dead peer is found sooner.
+    pub idle_timeout: Duration,
+    /// A ping is sent after this long without anything received. Default: 30 s.
+    pub ping_interval: Duration,
+    /// How long a ping may stay without an answer (anything received is one). Default: 10 s.
+    pub pong_timeout: Duration,
+    /// How long the peer may take to finish the close handshake. Default: 5 s.
+    pub close_timeout: Duration,
+    /// How long a peer may take none of the output that waits for it. Default: 20 s; found after at
+    /// most twice that.
+    pub write_stall_timeout: Duration,
+    /// How long a connection may be open. Default: off.
+    pub max_lifetime: Duration,
+
+    /// Output of one connection that waits, in bytes, from which [`Ctx::send`](crate::Ctx::send) answers
+    /// `Queued`, and reading from the peer pauses until all of it is gone. Default: 128 KiB, as much as
+    /// one receive takes, so that echoing it all is no backlog.
+    pub high_water: usize,
+    /// Output of one connection that waits, in bytes, at which no further message is taken. A single
+    /// message may go past it. Default: 256 KiB. Worst case in memory: this and one message for each
+    /// connection whose peer does not read.
+    pub max_queued_len: usize,
+    /// What happens to a message that finds the queue at its limit. Default: close with 1013.
+    pub backpressure: Backpressure,
+
+    /// The most connections of the whole server. Default: 0, what RLIMIT_NOFILE leaves after 64
+    /// descriptors. A worker that has its share stops accepting until one has gone; the kernel's backlog waits.
+    pub max_connections: usize,
+    /// Length of the queue of connections that wait to be accepted; `net.core.somaxconn` caps it. Default: 4096.
+    pub listen_backlog: u32,
+    /// Send small messages at once (TCP_NODELAY). Default: on.
+    pub tcp_nodelay: bool,
+    /// How long sent data may stay unacknowledged before the kernel ends the connection
+    /// (TCP_USER_TIMEOUT, tcp(7)). Default: 30 s.
+    pub tcp_user_timeout: Duration,
+
+    /// Bytes that one receive takes at most, and so what one connection may have read in a turn. Default:
+    /// 128 KiB. One such buffer for each worker.
+    pub receive_buffer_len: usize,
+    /// Messages of one connection that are handled in a turn before the others get theirs. Default: 1024.
+    pub messages_per_turn: usize,
+    /// Free buffers that a worker keeps for reuse, in bytes. Default: 4 MiB.
+    pub pool_len: usize,
+    /// Letters that a worker's mailbox holds before [`Handle`](crate::Handle) says busy. Default: 4096.
+    pub mailbox_len: usize,
+}
+
+/// A kernel back end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DriverKind {
+    /// The best one that this machine has.
+    #[default]
+    Auto,
+    /// epoll(7).
+    Epoll,
+}
+
+/// On which cores the workers run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Pinning {
+    /// One worker on each core that the process may run on; where workers are more than cores, none is pinned.
+    #[default]
+    Auto,
+    /// Wherever the scheduler puts them.
+    Off,
+    /// Worker `n` on the core with the number `cores[n % cores.len()]`.
+    Cores(Vec<usize>),
+}
+
+/// What happens to a message that finds the connection's queue at its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Backpressure {
+    /// The connection is closed with this code: the peer is too slow.
+    Close(CloseCode),
+    /// The message is dropped.
+    DropNewest,
+    /// The oldest messages that wait are dropped to make room for it.
+    DropOldest,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            driver: DriverKind::default(),
+            io_workers: 0,
+            pinning: Pinning::default(),
+            protocol: ringwire_codec::Config::default(),
+            head: HeadLimits::default(),
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(120),
+            ping_interval: Duration::from_secs(30),
+            pong_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(5),
+            write_stall_timeout: Duration::from_secs(20),
+            max_lifetime: Duration::ZERO,
+            high_water: 128 << 10,
+            max_queued_len: 256 << 10,
+            backpressure: Backpressure::Close(CloseCode::TRY_AGAIN_LATER),
+            max_connections: 0,
+            listen_backlog: 4096,
+            tcp_nodelay: true,
+            tcp_user_timeout: Duration::from_secs(30),
+            receive_buffer_len: 128 << 10,
+            messages_per_turn: 1024,
+            pool_len: 4 << 20,
+            mailbox_len: 4096,
+        }
+    }
+}
+
+/// Defines a consuming setter for each field.
+macro_rules! setters {
+    ($($with:ident, $field:ident: $type:ty;)+) => {
+        impl Config {
+            $(
+                #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+                #[must_use]
+                pub fn $with(mut self, $field: $type) -> Self {
+                    self.$field = $field;
+                    self
+                }
+            )+
+        }
+    };
+}
+
+setters! {
+    with_driver, driver: DriverKind;
+    with_io_workers, io_workers: usize;
+    with_pinning, pinning: Pinning;
+    with_protocol, protocol: ringwire_codec::Config;
+    with_head, head: HeadLimits;
+    with_handshake_timeout, handshake_timeout: Duration;
+    with_idle_timeout, idle_timeout: Duration;
+    with_ping_interval, ping_interval: Duration;
+    with_pong_timeout, pong_timeout: Duration;
+    with_close_timeout, close_timeout: Duration;
+    with_write_stall_timeout, write_stall_timeout: Duration;
+    with_max_lifetime, max_lifetime: Duration;
+    with_high_water, high_water: usize;
+    with_max_queued_len, max_queued_len: usize;
+    with_backpressure, backpressure: Backpressure;
+    with_max_connections, max_connections: usize;
+    with_listen_backlog, listen_backlog: u32;
+    with_tcp_nodelay, tcp_nodelay: bool;
+    with_tcp_user_timeout, tcp_user_timeout: Duration;
+    with_receive_buffer_len, receive_buffer_len: usize;
+    with_messages_per_turn, messages_per_turn: usize;
+    with_pool_len, pool_len: usize;
+    with_mailbox_len, mailbox_len: usize;
+}
+
+impl Config {
+    /// Sets the longest message that is taken whole, in bytes (in [`protocol`](Self::protocol)).
+    #[must_use]
+    pub fn with_max_message_len(mut self, len: usize) -> Self {
+        self.protocol = self.protocol.with_max_message_len(len);
+        self
+    }
+
+    /// Says which setting can't be.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let at_least = |setting, value: usize, least: usize| {
+            if value >= least {
+                return Ok(());
+            }
+            Err(Error::Setting { setting, problem: format!("{value} is less than {least}") })
+        };
+        at_least("receive_buffer_len", self.receive_buffer_len, 512)?;
+        at_least("messages_per_turn", self.messages_per_turn, 1)?;
+        at_least("mailbox_len", self.mailbox_len, 1)?;
+        at_least("max_queued_len (not below high_water)", self.max_queued_len, self.high_water)?;
+        if let Backpressure::Close(code) = self.backpressure
+            && !code.is_sendable()
+        {
+            return Err(Error::Setting {
+                setting: "backpressure",
+                problem: format!("close code {} can't be sent (RFC 6455 §7.4)", code.get()),
+            });
+        }
+        if self.io_workers > usize::from(u16::MAX) {
+            return Err(Error::Setting {
+                setting: "io_workers",
+                problem: format!("{} is more than {}", self.io_workers, u16::MAX),
+            });
+        }
+        if matches!(&self.pinning, Pinning::Cores(cores) if cores.is_empty()) {
+            return Err(Error::Setting {
+                setting: "pinning",
+                problem: "the list of cores is empty".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_passes_its_own_check() {
+        Config::default().check().unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        let wrong = [
+            (Config::default().with_receive_buffer_len(1), "receive_buffer_len"),
+            (Config::default().with_messages_per_turn(0), "messages_per_turn"),
+            (Config::default().with_mailbox_len(0), "mailbox_len"),
+            (Config::default().with_max_queued_len(1), "max_queued_len"),
+            (Config::default().with_io_workers(70_000), "io_workers"),
+            (Config::default().with_pinning(Pinning::Cores(Vec::new())), "pinning"),
+            (
+                Config::default().with_backpressure(Backpressure::Close(CloseCode::ABNORMAL)),
+                "backpressure",
+            ),
+        ];
+        for (config, name) in wrong {
+            let error = config.check().unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+}

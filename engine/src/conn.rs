@@ -1,0 +1,378 @@
+//! One connection: what is kept of it while it is idle, and what is added while something is under way.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use ringwire_codec::handshake::HeadScanner;
+use ringwire_codec::{Connection, Role};
+
+use crate::error::CloseCause;
+use crate::timer::Tick;
+
+/// The identity of a connection, which stays unique after it has ended.
+///
+/// It is how anything outside the worker names a connection. What is posted for one that has ended is
+/// dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId {
+    pub(crate) worker: u16,
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+impl ConnId {
+    /// The index of the worker that owns the connection.
+    pub fn worker(self) -> u16 {
+        self.worker
+    }
+}
+
+impl fmt::Display for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.worker, self.slot, self.generation)
+    }
+}
+
+/// A slot of the connection table. An idle connection is this and nothing else.
+#[derive(Debug)]
+pub(crate) struct Conn<S> {
+    pub(crate) wire: Wire,
+    /// The handler's, while the connection is open.
+    pub(crate) state: Option<S>,
+}
+
+impl<S> Default for Conn<S> {
+    fn default() -> Self {
+        Self { wire: Wire::default(), state: None }
+    }
+}
+
+/// The part of a connection that is the engine's own.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    pub(crate) codec: Connection,
+    /// What only some connections have at a time.
+    pub(crate) pending: Option<Box<Pending>>,
+    pub(crate) generation: u32,
+    /// When it was accepted.
+    pub(crate) began: Tick,
+    /// When anything was last received.
+    pub(crate) received: Tick,
+    /// When the last send was submitted or made progress.
+    pub(crate) sent: Tick,
+    /// When the ping was sent that waits for its pong, or when closing began.
+    pub(crate) since: Tick,
+    pub(crate) peer: PeerAddr,
+    pub(crate) phase: Phase,
+    pub(crate) flags: Flags,
+}
+
+impl Default for Wire {
+    fn default() -> Self {
+        Self {
+            codec: Connection::new(Role::Server),
+            pending: None,
+            generation: 0,
+            began: 0,
+            received: 0,
+            sent: 0,
+            since: 0,
+            peer: PeerAddr::default(),
+            phase: Phase::Vacant,
+            flags: Flags::default(),
+        }
+    }
+}
+
+impl Wire {
+    /// The part that only some connections have, made where there is none.
+    pub(crate) fn pending_mut(&mut self) -> &mut Pending {
+        self.pending.get_or_insert_default()
+    }
+
+    /// Bytes of output that wait behind the send in flight.
+    #[inline]
+    pub(crate) fn queued_len(&self) -> usize {
+        self.pending.as_ref().map_or(0, |pending| pending.queue.len())
+    }
+
+    /// Whether input waits that was not looked at yet.
+    #[inline]
+    pub(crate) fn has_unread(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| !pending.unread.is_empty())
+    }
+
+    /// Whether messages may be handed over now.
+    #[inline]
+    pub(crate) fn may_deliver(&self) -> bool {
+        match self.phase {
+            Phase::Open => !self.flags.paused && !self.flags.backlogged,
+            Phase::Closing => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the driver should report what the peer sends.
+    #[inline]
+    pub(crate) fn wants_receive(&self) -> bool {
+        if self.flags.ended {
+            return false;
+        }
+        match self.phase {
+            Phase::Handshake | Phase::Lingering => true,
+            Phase::Open | Phase::Closing => self.may_deliver() && !self.has_unread(),
+            Phase::Vacant | Phase::Deferred | Phase::Flushing | Phase::Closed => false,
+        }
+    }
+
+    /// Whether all output was handed to the kernel.
+    #[inline]
+    pub(crate) fn is_flushed(&self) -> bool {
+        !self.flags.sending && self.queued_len() == 0
+    }
+
+    /// Gives up the part that only some connections have, once it is empty.
+    pub(crate) fn tidy(&mut self) {
+        if self.pending.as_ref().is_some_and(|pending| pending.is_empty()) {
+            self.pending = None;
+        }
+    }
+}
+
+/// Where a connection stands.
+///
+/// ```text
+/// Vacant ─► Handshake ─► Open ─► Closing ─┐
+///              │  ▲        │              ├─► Closed ─► Vacant
+///              ▼  │        ▼              │
+///           Deferred    Flushing ─► Lingering
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// No connection.
+    Vacant,
+    /// Waits for the rest of a request head.
+    Handshake,
+    /// Waits for the application's answer to the request.
+    Deferred,
+    /// Messages flow.
+    Open,
+    /// Sent a close frame and waits for the peer's, or has both and waits until all output is out.
+    Closing,
+    /// Sends its last words (a refusal, or a close frame that says what the peer did wrong).
+    Flushing,
+    /// Has sent them and FIN, and drops what still comes until the peer's FIN: closing with unread
+    /// input would make the kernel reset the connection and lose the last words (RFC 9293 §3.6.1).
+    Lingering,
+    /// Waits for the driver to forget it.
+    Closed,
+}
+
+/// Yes-or-no facts about a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, one byte each")]
+pub(crate) struct Flags {
+    /// A receive is armed.
+    pub(crate) receiving: bool,
+    /// A send is in flight.
+    pub(crate) sending: bool,
+    /// The application paused reading.
+    pub(crate) paused: bool,
+    /// `Queued` was answered: reading waits, and `on_drain` is owed.
+    pub(crate) backlogged: bool,
+    /// A ping waits for its pong.
+    pub(crate) pinged: bool,
+    /// The peer's FIN came while input was still unread.
+    pub(crate) ended: bool,
+    /// `on_open` was called, `on_close` is owed.
+    pub(crate) opened: bool,
+    /// Stands in the list of connections to be flushed or resumed this turn.
+    pub(crate) listed: bool,
+}
+
+/// What a connection owns while it is not idle.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    /// Output that waits behind the send in flight.
+    pub(crate) queue: SendQueue,
+    /// The head of a request whose answer was deferred.
+    pub(crate) head: Vec<u8>,
+    /// A request head that is not whole yet, or input that was not looked at yet.
+    pub(crate) unread: Vec<u8>,
+    /// How much of `unread` was used.
+    pub(crate) unread_start: usize,
+    pub(crate) scanner: HeadScanner,
+    /// How the connection will have ended, once that has begun.
+    pub(crate) cause: Option<CloseCause>,
+}
+
+impl Pending {
+    /// Whether nothing would be lost without it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+            && self.unread.capacity() == 0
+            && self.head.capacity() == 0
+            && self.cause.is_none()
+    }
+}
+
+/// Segments of output, in order. Each consists of whole frames.
+#[derive(Debug, Default)]
+pub(crate) struct SendQueue {
+    segments: VecDeque<Segment>,
+    /// Bytes in all segments.
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Segment {
+    data: Vec<u8>,
+    kind: SegmentKind,
+}
+
+/// What may happen to a segment while it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SegmentKind {
+    /// Goes out as it is, perhaps with more behind it.
+    Stream,
+    /// One message, which may be dropped.
+    Message,
+    /// One message, which another with the same key may replace.
+    Keyed(u64),
+}
+
+impl SendQueue {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    /// Bytes in all segments.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn push(&mut self, data: Vec<u8>, kind: SegmentKind) {
+        self.len += data.len();
+        self.segments.push_back(Segment { data, kind });
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Vec<u8>> {
+        let segment = self.segments.pop_front()?;
+        self.len -= segment.data.len();
+        Some(segment.data)
+    }
+
+    /// Appends to the last segment, if it is a stream and has room as it is.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> bool {
+        let Some(last) = self.segments.back_mut() else { return false };
+        let room = last.data.capacity() - last.data.len();
+        if last.kind != SegmentKind::Stream || room < bytes.len() {
+            return false;
+        }
+        last.data.extend_from_slice(bytes);
+        self.len += bytes.len();
+        true
+    }
+
+    /// Puts `data` in the place of the message with this key, which it returns.
+    pub(crate) fn replace(&mut self, key: u64, data: Vec<u8>) -> Result<Vec<u8>, Vec<u8>> {
+        let kind = SegmentKind::Keyed(key);
+        let Some(segment) = self.segments.iter_mut().find(|segment| segment.kind == kind) else {
+            return Err(data);
+        };
+        self.len = self.len + data.len() - segment.data.len();
+        Ok(std::mem::replace(&mut segment.data, data))
+    }
+
+    /// Takes out the oldest message that may be dropped.
+    pub(crate) fn drop_oldest(&mut self) -> Option<Vec<u8>> {
+        let oldest =
+            self.segments.iter().position(|segment| segment.kind != SegmentKind::Stream)?;
+        let segment = self.segments.remove(oldest)?;
+        self.len -= segment.data.len();
+        Some(segment.data)
+    }
+}
+
+/// A socket address in 18 bytes: IPv4 as IPv4-mapped IPv6 (RFC 4291 §2.5.5.2), without scope and flow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerAddr {
+    ip: [u8; 16],
+    port: [u8; 2],
+}
+
+impl Default for PeerAddr {
+    fn default() -> Self {
+        Self { ip: [0; 16], port: [0; 2] }
+    }
+}
+
+impl From<SocketAddr> for PeerAddr {
+    fn from(address: SocketAddr) -> Self {
+        let ip = match address.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        Self { ip: ip.octets(), port: address.port().to_be_bytes() }
+    }
+}
+
+impl From<PeerAddr> for SocketAddr {
+    fn from(peer: PeerAddr) -> Self {
+        let ip = Ipv6Addr::from(peer.ip);
+        let ip = ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4);
+        Self::new(ip, u16::from_be_bytes(peer.port))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With 16 bytes in the driver's table and 12 in the timer wheel, an idle connection is 128 bytes at most.
+    #[test]
+    fn an_idle_connection_fits_in_a_hundred_bytes() {
+        let len = size_of::<Conn<()>>();
+        assert!(len <= 100, "{len} bytes");
+    }
+
+    #[test]
+    fn addresses_survive_packing() {
+        for address in ["127.0.0.1:9001", "[::1]:80", "[2001:db8::7]:65535", "0.0.0.0:0"] {
+            let address: SocketAddr = address.parse().unwrap();
+            assert_eq!(SocketAddr::from(PeerAddr::from(address)), address);
+        }
+    }
+
+    #[test]
+    fn the_queue_counts_its_bytes() {
+        let mut queue = SendQueue::default();
+        queue.push(Vec::from(*b"one"), SegmentKind::Stream);
+        let mut roomy = Vec::with_capacity(16);
+        roomy.extend_from_slice(b"two");
+        queue.push(roomy, SegmentKind::Stream);
+        assert!(queue.append(b"three"));
+        assert!(!queue.append(&[0; 100]));
+        assert_eq!(queue.len(), 11);
+        assert_eq!(queue.pop().unwrap(), b"one");
+        assert_eq!(queue.pop().unwrap(), b"twothree");
+        assert!(queue.is_empty());
+        assert_eq!(queue.len(), 0);
+    }
+
+    #[test]
+    fn only_messages_are_dropped_or_replaced() {
+        let mut queue = SendQueue::default();
+        queue.push(Vec::from(*b"stream"), SegmentKind::Stream);
+        queue.push(Vec::from(*b"price 1"), SegmentKind::Keyed(7));
+        queue.push(Vec::from(*b"news"), SegmentKind::Message);
+        assert_eq!(queue.replace(7, Vec::from(*b"price 22")).unwrap(), b"price 1");
+        assert_eq!(queue.replace(8, Vec::from(*b"other")).unwrap_err(), b"other");
+        assert_eq!(queue.len(), 6 + 8 + 4);
+        assert_eq!(queue.drop_oldest().unwrap(), b"price 22");
+        assert_eq!(queue.drop_oldest().unwrap(), b"news");
+        assert_eq!(queue.drop_oldest(), None);
+        assert_eq!(queue.len(), 6);
+    }
+}

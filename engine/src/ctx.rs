@@ -1,0 +1,238 @@
+//! What a handler can do with a connection.
+
+use std::net::SocketAddr;
+
+use ringwire_codec::{CloseCode, Message, SendError};
+
+use crate::config::Backpressure;
+use crate::conn::{ConnId, Phase, SegmentKind, Wire};
+use crate::error::CloseReason;
+use crate::shared::Shared;
+
+/// A connection, during a call of the handler.
+#[derive(Debug)]
+pub struct Ctx<'a, S> {
+    id: ConnId,
+    wire: &'a mut Wire,
+    state: &'a mut S,
+    shared: &'a mut Shared,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendStatus {
+    /// On its way: it goes out with this turn, or soon after.
+    Sent,
+    /// Taken, but this many bytes wait for the peer. Send no more until [`on_drain`](crate::Handler::on_drain),
+    /// which always follows.
+    Queued(usize),
+    /// Not taken: the queue is at its limit, or the connection is closing.
+    Dropped,
+}
+
+impl<'a, S> Ctx<'a, S> {
+    pub(crate) fn new(
+        id: ConnId,
+        wire: &'a mut Wire,
+        state: &'a mut S,
+        shared: &'a mut Shared,
+    ) -> Self {
+        Self { id, wire, state, shared }
+    }
+
+    /// The connection's identity, for [`Handle`](crate::Handle).
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// The other side's address.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.wire.peer.into()
+    }
+
+    /// The application's state of this connection.
+    pub fn state(&mut self) -> &mut S {
+        self.state
+    }
+
+    /// Whether messages can be sent: no close has begun.
+    pub fn is_open(&self) -> bool {
+        self.wire.phase == Phase::Open
+    }
+
+    /// Bytes of output that wait, this turn's included.
+    pub fn queued_len(&self) -> usize {
+        self.wire.queued_len() + self.shared.out.len()
+    }
+
+    // What the application wants to happen
+
+    /// Pauses reading: no more calls with messages until [`resume`](Self::resume). The peer is held up
+    /// by TCP's flow control. Pings are not answered meanwhile, and the idle timeout does not run.
+    pub fn pause(&mut self) {
+        self.wire.flags.paused = true;
+    }
+
+    /// Goes on reading. What came in before the pause is handed over first.
+    pub fn resume(&mut self) {
+        self.wire.flags.paused = false;
+    }
+
+    // What goes out
+
+    /// Sends a message. It is encoded at once and goes out at the end of this connection's turn.
+    #[inline]
+    pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> SendStatus {
+        send(self.wire, self.shared, message.into(), SegmentKind::Message)
+    }
+
+    /// Sends a message that replaces one with the same key which still waits: for values of which only the
+    /// newest counts. Where nothing waits it is sent as any other.
+    pub fn send_keyed<'m>(&mut self, key: u64, message: impl Into<Message<'m>>) -> SendStatus {
+        send(self.wire, self.shared, message.into(), SegmentKind::Keyed(key))
+    }
+
+    /// Sends a ping with at most 125 bytes (RFC 6455 §5.5.2). The engine sends pings of its own after silence.
+    ///
+    /// # Errors
+    /// The payload is too long, or a close has begun.
+    pub fn ping(&mut self, payload: &[u8]) -> Result<(), SendError> {
+        self.shared.reserve_out(payload.len());
+        let Shared { masks, out, .. } = &mut *self.shared;
+        self.wire.codec.send_ping(payload, masks, out)
+    }
+
+    /// Starts the close handshake (RFC 6455 §7.1.2). What was sent before goes out first.
+    ///
+    /// # Errors
+    /// The code may not be sent, the reason is longer than 123 bytes, or a close has begun already.
+    pub fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), SendError> {
+        close(self.wire, self.shared, CloseReason::Local, code, reason)
+    }
+}
+
+/// See [`Ctx::send`].
+#[inline]
+pub(crate) fn send(
+    wire: &mut Wire,
+    shared: &mut Shared,
+    message: Message<'_>,
+    kind: SegmentKind,
+) -> SendStatus {
+    if wire.phase != Phase::Open {
+        return SendStatus::Dropped;
+    }
+    if wire.queued_len() > 0 || shared.out.len() >= shared.limits.max_queued_len {
+        return send_behind(wire, shared, message, kind);
+    }
+    encode(wire, shared, message)
+}
+
+fn encode(wire: &mut Wire, shared: &mut Shared, message: Message<'_>) -> SendStatus {
+    shared.reserve_out(message.len());
+    let Shared { masks, out, .. } = &mut *shared;
+    if wire.codec.send(message, masks, out).is_err() {
+        return SendStatus::Dropped;
+    }
+    shared.counters.messages_sent.add(1);
+    status(wire, shared)
+}
+
+/// Past the high-water mark the application is told, and reading waits.
+fn status(wire: &mut Wire, shared: &Shared) -> SendStatus {
+    let waiting = wire.queued_len() + shared.out.len();
+    if waiting < shared.limits.high_water {
+        return SendStatus::Sent;
+    }
+    wire.flags.backlogged = true;
+    SendStatus::Queued(waiting)
+}
+
+/// Output waits already, or the turn has produced as much as may wait: the limit holds, and the message is kept
+/// apart from others where it may be dropped or replaced.
+#[cold]
+fn send_behind(
+    wire: &mut Wire,
+    shared: &mut Shared,
+    message: Message<'_>,
+    kind: SegmentKind,
+) -> SendStatus {
+    shared.enqueue_out(wire, SegmentKind::Stream);
+    if wire.queued_len() >= shared.limits.max_queued_len && !make_room(wire, shared) {
+        shared.counters.messages_dropped.add(1);
+        return SendStatus::Dropped;
+    }
+    let status = encode(wire, shared, message);
+    if let SegmentKind::Keyed(key) = kind {
+        replace(wire, shared, key);
+    }
+    let kind =
+        if shared.limits.backpressure == Backpressure::DropOldest || kind != SegmentKind::Message {
+            kind
+        } else {
+            SegmentKind::Stream
+        };
+    shared.enqueue_out(wire, kind);
+    status
+}
+
+/// Puts the turn's output, which is one message, in the place of a waiting one with this key.
+fn replace(wire: &mut Wire, shared: &mut Shared, key: u64) {
+    let data = std::mem::take(&mut shared.out);
+    let new_len = data.len();
+    match wire.pending_mut().queue.replace(key, data) {
+        Ok(old) => {
+            shared.counters.queued_bytes.add(new_len);
+            shared.counters.queued_bytes.sub(old.len());
+            shared.counters.messages_dropped.add(1);
+            ringwire_codec::Buffers::give(&mut shared.pool, old);
+        }
+        Err(data) => shared.out = data,
+    }
+}
+
+/// The queue is at its limit: carries out the policy. Whether there is room now.
+fn make_room(wire: &mut Wire, shared: &mut Shared) -> bool {
+    match shared.limits.backpressure {
+        Backpressure::DropNewest => {
+            wire.flags.backlogged = true;
+            false
+        }
+        Backpressure::Close(code) => {
+            // The peer would not read a close frame behind all that either; but it is owed one.
+            let _ =
+                close(wire, shared, CloseReason::Backpressure, code, "the peer reads too slowly");
+            false
+        }
+        Backpressure::DropOldest => {
+            while wire.queued_len() >= shared.limits.max_queued_len {
+                let Some(oldest) = wire.pending_mut().queue.drop_oldest() else { break };
+                shared.counters.queued_bytes.sub(oldest.len());
+                shared.counters.messages_dropped.add(1);
+                ringwire_codec::Buffers::give(&mut shared.pool, oldest);
+            }
+            true
+        }
+    }
+}
+
+/// See [`Ctx::close`].
+pub(crate) fn close(
+    wire: &mut Wire,
+    shared: &mut Shared,
+    why: CloseReason,
+    code: CloseCode,
+    text: &str,
+) -> Result<(), SendError> {
+    shared.reserve_out(text.len() + 2);
+    let Shared { masks, out, .. } = &mut *shared;
+    wire.codec.close(code, text, masks, out)?;
+    let cause = wire.blame(why);
+    cause.code = Some(code);
+    text.clone_into(&mut cause.text);
+    wire.phase = Phase::Closing;
+    wire.since = shared.now;
+    wire.flags.paused = false;
+    wire.flags.backlogged = false;
+    Ok(())
+}

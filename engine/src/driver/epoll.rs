@@ -1,0 +1,528 @@
+//! The epoll driver: edge-triggered readiness through mio, turned into completions.
+//!
+//! On a message's path there are two system calls, one `recv` and one `send`, and no `epoll_ctl`: a
+//! socket is registered for reading once, and gets writable interest only while a send is stuck.
+//!
+//! Reading is lazy. An edge puts the socket on the list of ready sockets, and `next_completion` reads the
+//! first of them once. A short read means that the socket is drained and the next edge will tell (epoll(7),
+//! question 9), unless the peer has closed its side: then the end of the stream is read as well.
+
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "a driver owns sockets, reads the clock once a wait, and shares its waker with other threads"
+)]
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll};
+use slab::Slab;
+
+use super::{Completion, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, Token, Wake};
+use crate::chunked::Chunked;
+
+/// Events taken by one `epoll_wait`.
+const MAX_EVENTS: usize = 1024;
+/// Connections accepted for one turn's `next_completion` before sockets get their turn again.
+const ACCEPTS_PER_PASS: usize = 64;
+const WAKER: mio::Token = mio::Token(usize::MAX);
+const FIRST_LISTENER: u32 = MAX_SLOT + 1;
+const NO_SEND: u32 = u32::MAX;
+
+/// See the [module's documentation](self).
+#[derive(Debug)]
+pub(crate) struct Epoll {
+    poll: Poll,
+    events: Events,
+    waker: Arc<mio::Waker>,
+    listeners: Vec<Listener>,
+    sockets: Chunked<Socket>,
+    /// Sockets and listeners that may have something to read, in the order of their edges.
+    ready: VecDeque<Ready>,
+    /// How many of `ready` may still have their turn before the next wait, so that a socket that always
+    /// has more does not hold up the others.
+    quota: usize,
+    /// Outcomes that are known already.
+    done: VecDeque<Completion<EpollBuffer, TcpStream>>,
+    /// Sends that the socket did not take at once.
+    stuck: Slab<SendBuffer>,
+    /// Receive buffers at home: one, unless the worker kept more than one at a time.
+    buffers: Vec<Box<[u8]>>,
+    receive_buffer_len: usize,
+    started: Instant,
+    now: Duration,
+    busy: Duration,
+}
+
+#[derive(Debug)]
+struct Listener {
+    socket: mio::net::TcpListener,
+    armed: bool,
+    queued: bool,
+}
+
+/// One entry of the table. 16 bytes, for every connection.
+#[derive(Debug)]
+struct Socket {
+    stream: Option<TcpStream>,
+    generation: u32,
+    /// Index into `stuck`, or [`NO_SEND`].
+    send: u32,
+    flags: Flags,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Flags {
+    /// `Receive` is armed.
+    receiving: bool,
+    /// An edge came and the socket was not seen drained since.
+    readable: bool,
+    /// The peer's FIN (or a failure) was announced: read on to the end.
+    read_closed: bool,
+    /// Stands in `ready`.
+    queued: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Ready {
+    Socket(Token),
+    Listener(ListenerId),
+}
+
+impl Default for Socket {
+    fn default() -> Self {
+        Self { stream: None, generation: 0, send: NO_SEND, flags: Flags::default() }
+    }
+}
+
+impl Epoll {
+    /// A driver with these listening sockets, which are named by their index. `receive_buffer_len` is the
+    /// most that one receive delivers.
+    pub(crate) fn new(listeners: Vec<OwnedFd>, receive_buffer_len: usize) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER)?);
+        let listeners = listeners
+            .into_iter()
+            .zip(FIRST_LISTENER..)
+            .map(|(fd, slot)| {
+                let mut socket = mio::net::TcpListener::from_std(fd.into());
+                let name = event_token(Token { slot, generation: 0 });
+                poll.registry().register(&mut socket, name, Interest::READABLE)?;
+                Ok(Listener { socket, armed: false, queued: false })
+            })
+            .collect::<io::Result<_>>()?;
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(MAX_EVENTS),
+            waker,
+            listeners,
+            sockets: Chunked::new(),
+            ready: VecDeque::with_capacity(MAX_EVENTS),
+            quota: 0,
+            done: VecDeque::with_capacity(16),
+            stuck: Slab::new(),
+            buffers: Vec::with_capacity(1),
+            receive_buffer_len,
+            started: Instant::now(),
+            now: Duration::ZERO,
+            busy: Duration::ZERO,
+        })
+    }
+
+    fn socket(&mut self, token: Token) -> Option<&mut Socket> {
+        self.sockets
+            .get_mut(token.slot)
+            .filter(|socket| socket.generation == token.generation && socket.stream.is_some())
+    }
+
+    // Listeners
+
+    fn arm_accept(&mut self, id: ListenerId) {
+        let Some(listener) = self.listeners.get_mut(id.0 as usize) else { return };
+        listener.armed = true;
+        // What came while it was not armed has used up its edge.
+        if !listener.queued {
+            listener.queued = true;
+            self.ready.push_back(Ready::Listener(id));
+        }
+    }
+
+    fn stop_accept(&mut self, id: ListenerId) {
+        if let Some(listener) = self.listeners.get_mut(id.0 as usize) {
+            listener.armed = false;
+        }
+    }
+
+    fn accept(&mut self, id: ListenerId) {
+        let Some(listener) = self.listeners.get_mut(id.0 as usize) else { return };
+        listener.queued = false;
+        for _ in 0..ACCEPTS_PER_PASS {
+            if !listener.armed {
+                return;
+            }
+            match listener.socket.accept() {
+                Ok((socket, peer)) => self.done.push_back(Completion::Accepted {
+                    listener: id,
+                    socket: OwnedFd::from(socket).into(),
+                    peer: Some(peer),
+                }),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if concerns_one_connection(&error) => {}
+                Err(error) => {
+                    listener.armed = false;
+                    self.done.push_back(Completion::AcceptEnded { listener: id, error });
+                    return;
+                }
+            }
+        }
+        listener.queued = true;
+        self.ready.push_back(Ready::Listener(id));
+    }
+
+    // Receiving
+
+    fn open(&mut self, token: Token, stream: TcpStream) {
+        let fd = stream.as_raw_fd();
+        let entry = self.sockets.entry(token.slot);
+        debug_assert!(entry.stream.is_none(), "slot {} is in use", token.slot);
+        *entry = Socket { stream: Some(stream), generation: token.generation, ..Socket::default() };
+        let registered = self.poll.registry().register(
+            &mut SourceFd(&fd),
+            event_token(token),
+            Interest::READABLE,
+        );
+        if let Err(error) = registered {
+            self.done.push_back(Completion::ReceiveEnded { token, result: Err(error) });
+        }
+    }
+
+    fn arm_receive(&mut self, token: Token) {
+        let Some(socket) = self.socket(token) else { return };
+        socket.flags.receiving = true;
+        self.queue_if_readable(token);
+    }
+
+    fn stop_receive(&mut self, token: Token) {
+        if let Some(socket) = self.socket(token) {
+            socket.flags.receiving = false;
+        }
+    }
+
+    fn queue_if_readable(&mut self, token: Token) {
+        let Some(socket) = self.socket(token) else { return };
+        let flags = &mut socket.flags;
+        if flags.receiving && flags.readable && !flags.queued {
+            flags.queued = true;
+            self.ready.push_back(Ready::Socket(token));
+        }
+    }
+
+    /// One `recv`. A completion, unless there turned out to be nothing.
+    fn receive(&mut self, token: Token) -> Option<Completion<EpollBuffer, TcpStream>> {
+        let len = self.receive_buffer_len;
+        let mut data = self.buffers.pop().unwrap_or_else(|| vec![0; len].into_boxed_slice());
+        let outcome = self.receive_into(token, &mut data);
+        match outcome {
+            Some(Ok(len)) if len > 0 => {
+                self.queue_if_readable(token);
+                return Some(Completion::Received { token, buffer: EpollBuffer { data, len } });
+            }
+            _ => self.buffers.push(data),
+        }
+        Some(Completion::ReceiveEnded { token, result: outcome?.map(|_| ()) })
+    }
+
+    /// Reads once, and notes whether there may be more. `None`: nothing to report.
+    fn receive_into(&mut self, token: Token, data: &mut [u8]) -> Option<io::Result<usize>> {
+        let socket = self.socket(token)?;
+        socket.flags.queued = false;
+        if !socket.flags.receiving {
+            return None;
+        }
+        let stream = socket.stream.as_mut()?;
+        let result = loop {
+            match stream.read(data) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => break result,
+            }
+        };
+        match &result {
+            Ok(0) | Err(_) => {
+                socket.flags.readable = false;
+                if matches!(&result, Err(error) if error.kind() == ErrorKind::WouldBlock) {
+                    return None;
+                }
+                socket.flags.receiving = false;
+            }
+            Ok(len) => socket.flags.readable = *len == data.len() || socket.flags.read_closed,
+        }
+        Some(result)
+    }
+
+    // Sending
+
+    fn send(&mut self, token: Token, mut buffer: SendBuffer) {
+        let Some(socket) = self.socket(token) else {
+            let result = Err(ErrorKind::NotConnected.into());
+            self.done.push_back(Completion::Sent { token, buffer, result });
+            return;
+        };
+        debug_assert!(socket.send == NO_SEND, "a send of {token:?} is in flight");
+        match try_send(socket, &mut buffer) {
+            Some(result) => self.done.push_back(Completion::Sent { token, buffer, result }),
+            None => self.stick(token, buffer),
+        }
+    }
+
+    /// The socket is full: keep the buffer until it is writable.
+    fn stick(&mut self, token: Token, buffer: SendBuffer) {
+        let index = self.stuck.insert(buffer);
+        if let (Some(socket), Ok(index)) = (self.socket(token), u32::try_from(index)) {
+            socket.send = index;
+        }
+        self.set_interest(token, Interest::READABLE | Interest::WRITABLE);
+    }
+
+    fn send_stuck(&mut self, token: Token) {
+        let Some(socket) = self.sockets.get_mut(token.slot) else { return };
+        if socket.generation != token.generation {
+            return;
+        }
+        let Some(buffer) = self.stuck.get_mut(socket.send as usize) else { return };
+        let Some(result) = try_send(socket, buffer) else { return };
+        let buffer = self.stuck.remove(socket.send as usize);
+        socket.send = NO_SEND;
+        self.set_interest(token, Interest::READABLE);
+        self.done.push_back(Completion::Sent { token, buffer, result });
+    }
+
+    fn set_interest(&mut self, token: Token, interest: Interest) {
+        let Some(socket) = self.sockets.get(token.slot) else { return };
+        let Some(stream) = &socket.stream else { return };
+        let fd = stream.as_raw_fd();
+        // Fails only without kernel memory; then the write-stall deadline ends the connection.
+        let _ = self
+            .poll
+            .registry()
+            .reregister(&mut SourceFd(&fd), event_token(token), interest)
+            .inspect_err(|error| tracing::warn!(%error, "epoll_ctl failed"));
+    }
+
+    // Closing
+
+    fn shutdown(&mut self, token: Token) {
+        if let Some(stream) = self.socket(token).and_then(|socket| socket.stream.as_ref()) {
+            // Not connected any more: the end will be seen by the receive.
+            let _ = stream.shutdown(Shutdown::Write);
+        }
+    }
+
+    fn close(&mut self, token: Token) {
+        let Some(socket) = self.socket(token) else { return };
+        let send = std::mem::replace(&mut socket.send, NO_SEND);
+        // Closing the last descriptor takes it out of epoll as well (epoll(7), question 6).
+        let stream = socket.stream.take();
+        drop(stream);
+        if let Some(buffer) = self.stuck.try_remove(send as usize) {
+            let result = Err(ErrorKind::ConnectionAborted.into());
+            self.done.push_back(Completion::Sent { token, buffer, result });
+        }
+        self.done.push_back(Completion::Closed { token });
+    }
+
+    /// Turns the events of the last wait into ready sockets and finished sends.
+    fn note_events(&mut self) {
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            if event.token() == WAKER {
+                continue;
+            }
+            let token = token_of(event.token());
+            if let Some(id) = token.slot.checked_sub(FIRST_LISTENER) {
+                self.note_listener(ListenerId(id));
+                continue;
+            }
+            let Some(socket) = self.socket(token) else { continue };
+            if event.is_readable() || event.is_read_closed() || event.is_error() {
+                socket.flags.readable = true;
+                socket.flags.read_closed |= event.is_read_closed() || event.is_error();
+                self.queue_if_readable(token);
+            }
+            if event.is_writable() || event.is_error() {
+                self.send_stuck(token);
+            }
+        }
+        self.events = events;
+    }
+
+    fn note_listener(&mut self, id: ListenerId) {
+        let Some(listener) = self.listeners.get_mut(id.0 as usize) else { return };
+        if listener.armed && !listener.queued {
+            listener.queued = true;
+            self.ready.push_back(Ready::Listener(id));
+        }
+    }
+}
+
+impl Driver for Epoll {
+    type Buffer = EpollBuffer;
+    type Socket = TcpStream;
+    type Waker = EpollWaker;
+
+    #[inline]
+    fn submit(&mut self, op: Op<TcpStream>) {
+        match op {
+            Op::Send { token, buffer } => self.send(token, buffer),
+            Op::Accept { listener } => self.arm_accept(listener),
+            Op::StopAccept { listener } => self.stop_accept(listener),
+            Op::Open { token, socket } => self.open(token, socket),
+            Op::Receive { token } => self.arm_receive(token),
+            Op::StopReceive { token } => self.stop_receive(token),
+            Op::Shutdown { token } => self.shutdown(token),
+            Op::Close { token } => self.close(token),
+        }
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.busy = self.started.elapsed().saturating_sub(self.now);
+        let pending = !self.done.is_empty() || !self.ready.is_empty();
+        let timeout = if pending { Some(Duration::ZERO) } else { timeout };
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => self.note_events(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
+            Err(error) => return Err(error),
+        }
+        self.quota = self.ready.len();
+        self.now = self.started.elapsed();
+        Ok(())
+    }
+
+    #[inline]
+    fn next_completion(&mut self) -> Option<Completion<EpollBuffer, TcpStream>> {
+        loop {
+            if let Some(completion) = self.done.pop_front() {
+                return Some(completion);
+            }
+            self.quota = self.quota.checked_sub(1)?;
+            match self.ready.pop_front()? {
+                Ready::Socket(token) => {
+                    if let Some(completion) = self.receive(token) {
+                        return Some(completion);
+                    }
+                }
+                Ready::Listener(id) => self.accept(id),
+            }
+        }
+    }
+
+    #[inline]
+    fn release(&mut self, buffer: EpollBuffer) {
+        self.buffers.push(buffer.data);
+    }
+
+    #[inline]
+    fn now(&self) -> Duration {
+        self.now
+    }
+
+    fn busy(&self) -> Duration {
+        self.busy
+    }
+
+    fn waker(&self) -> EpollWaker {
+        EpollWaker(Arc::clone(&self.waker))
+    }
+
+    fn adopt(&mut self, fd: OwnedFd) -> io::Result<TcpStream> {
+        let stream = TcpStream::from(fd);
+        stream.set_nonblocking(true)?;
+        Ok(stream)
+    }
+}
+
+/// The received part of the driver's receive buffer.
+#[derive(Debug)]
+pub(crate) struct EpollBuffer {
+    data: Box<[u8]>,
+    len: usize,
+}
+
+impl Deref for EpollBuffer {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        &self.data[..self.len]
+    }
+}
+
+impl DerefMut for EpollBuffer {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.data[..self.len]
+    }
+}
+
+/// An eventfd in the epoll set.
+#[derive(Debug)]
+pub(crate) struct EpollWaker(Arc<mio::Waker>);
+
+impl Wake for EpollWaker {
+    fn wake(&self) {
+        // Fails only when the counter is full, and then the wake-up stands already.
+        let _ = self.0.wake();
+    }
+}
+
+/// Sends what the socket takes. `None`: it takes nothing now.
+#[inline]
+fn try_send(socket: &mut Socket, buffer: &mut SendBuffer) -> Option<io::Result<usize>> {
+    let stream = socket.stream.as_mut()?;
+    loop {
+        match stream.write(buffer.remaining()) {
+            Ok(sent) => {
+                buffer.advance(sent);
+                return Some(Ok(sent));
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Some(Err(error)),
+        }
+    }
+}
+
+/// accept(2): errors of the connection that was to be accepted, or of the network behind it.
+fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EINTR
+                | libc::EPERM
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::EOPNOTSUPP
+                | libc::ENETUNREACH
+        )
+    )
+}
+
+fn event_token(token: Token) -> mio::Token {
+    mio::Token(((token.generation as usize) << 32) | token.slot as usize)
+}
+
+fn token_of(token: mio::Token) -> Token {
+    #[expect(clippy::cast_possible_truncation, reason = "takes event_token apart")]
+    Token { slot: token.0 as u32, generation: (token.0 >> 32) as u32 }
+}

@@ -1,0 +1,233 @@
+//! What turns operations into completions: the contract, and the back ends behind it.
+//!
+//! A driver owns file descriptors and talks to the kernel. It knows sockets by the [`Token`] that the
+//! worker chose, and knows nothing of connections, frames or handlers. The contract has the shape of
+//! completions, so that io_uring fits it as it is; epoll emulates them.
+//!
+//! | operation | completions | when |
+//! |---|---|---|
+//! | [`Op::Accept`] | [`Completion::Accepted`]…, [`Completion::AcceptEnded`] | until it ends or [`Op::StopAccept`] |
+//! | [`Op::Open`] | | the driver takes the socket |
+//! | [`Op::Receive`] | [`Completion::Received`]…, [`Completion::ReceiveEnded`] | until it ends or [`Op::StopReceive`] |
+//! | [`Op::Send`] | [`Completion::Sent`] | at least one byte went out, or it failed |
+//! | [`Op::Shutdown`] | | FIN after what was sent |
+//! | [`Op::Close`] | [`Completion::Closed`] | nothing of the token is left in the driver |
+//!
+//! Rules that every driver keeps, and that the contract tests check:
+//! - After [`Driver::wait`] the worker takes completions until there is none. Operations submitted
+//!   meanwhile may add to them. `next_completion` never blocks.
+//! - A buffer belongs to the driver from submit to completion, and to the worker after it.
+//! - At most one send of a token is in flight.
+//! - [`Op::Close`] gives a send in flight back (as failed) before [`Completion::Closed`], and after that
+//!   nothing carries this token any more. The worker reuses the slot, with another generation, only then.
+//! - `EINTR`, `EAGAIN` and `ENOBUFS` never leave a driver.
+
+pub(crate) mod epoll;
+#[cfg(test)]
+pub(crate) mod sim;
+
+#[cfg(test)]
+mod contract_tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::DerefMut;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+/// The slots that a driver keeps for listeners and its own descriptors lie above this.
+pub(crate) const MAX_SLOT: u32 = (1 << 28) - 1;
+
+/// A kernel back end, owned by one worker and used from its thread only.
+pub(crate) trait Driver: Sized {
+    /// What was received, until it is given back by [`Driver::release`].
+    type Buffer: DerefMut<Target = [u8]>;
+    /// An accepted or adopted socket on its way to [`Op::Open`]. Dropping it closes it.
+    type Socket;
+    /// Ends a [`Driver::wait`] from another thread.
+    type Waker: Wake;
+
+    /// Takes an operation. It is carried out at once or at the next `wait`; its outcome is a completion.
+    fn submit(&mut self, op: Op<Self::Socket>);
+
+    /// Blocks until there is a completion, a wake-up, or `timeout` has passed (`None`: no limit).
+    ///
+    /// # Errors
+    /// Only what makes the driver useless, such as a closed epoll descriptor.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// The next outcome, or `None` when there is nothing left to do without waiting.
+    fn next_completion(&mut self) -> Option<Completion<Self::Buffer, Self::Socket>>;
+
+    /// Gives a received buffer back.
+    fn release(&mut self, buffer: Self::Buffer);
+
+    /// Time since the driver was made, as of the last `wait`.
+    fn now(&self) -> Duration;
+
+    /// How long the worker was at work between the last two waits.
+    fn busy(&self) -> Duration;
+
+    /// A waker for other threads.
+    fn waker(&self) -> Self::Waker;
+
+    /// Makes a socket of a descriptor that somebody else accepted.
+    ///
+    /// # Errors
+    /// The descriptor can't be used by this driver.
+    fn adopt(&mut self, fd: OwnedFd) -> io::Result<Self::Socket>;
+}
+
+/// Ends a wait from another thread. Several wakes before the wait count as one.
+pub(crate) trait Wake: Send + Sync + 'static {
+    /// Wakes the driver.
+    fn wake(&self);
+}
+
+/// How the worker names a socket to its driver.
+///
+/// A completion for a token whose generation is not the slot's present one is about a connection that is
+/// gone, and only gives its buffer back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Token {
+    /// Index of the connection in the worker's table, below 2^28.
+    pub slot: u32,
+    /// How often the slot was used before.
+    pub generation: u32,
+}
+
+/// How the worker names a listening socket: its index in the order given to the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ListenerId(pub u32);
+
+/// An operation; see the table in the [module's documentation](self).
+#[derive(Debug)]
+pub(crate) enum Op<S> {
+    /// Accept connections of a listener until told to stop.
+    Accept {
+        /// The listener.
+        listener: ListenerId,
+    },
+    /// Stop accepting. Connections that were accepted already may still be reported.
+    StopAccept {
+        /// The listener.
+        listener: ListenerId,
+    },
+    /// Take a socket under a token.
+    Open {
+        /// Its name from now on.
+        token: Token,
+        /// The socket.
+        socket: S,
+    },
+    /// Report what the peer sends, until told to stop.
+    Receive {
+        /// The socket.
+        token: Token,
+    },
+    /// Stop reporting. What the driver had read already may still be reported, nothing is lost.
+    StopReceive {
+        /// The socket.
+        token: Token,
+    },
+    /// Send bytes.
+    Send {
+        /// The socket.
+        token: Token,
+        /// What to send; its `remaining` is not empty.
+        buffer: SendBuffer,
+    },
+    /// Send no more: FIN after what was sent. No send is in flight.
+    Shutdown {
+        /// The socket.
+        token: Token,
+    },
+    /// Close the socket and forget the token.
+    Close {
+        /// The socket.
+        token: Token,
+    },
+}
+
+/// The outcome of an operation; see the table in the [module's documentation](self).
+#[derive(Debug)]
+pub(crate) enum Completion<B, S> {
+    /// A connection came in.
+    Accepted {
+        /// The listener that it came through.
+        listener: ListenerId,
+        /// Its socket, to be given to [`Op::Open`].
+        socket: S,
+        /// The other side, where the kernel said who.
+        peer: Option<SocketAddr>,
+    },
+    /// Accepting ended, with `EMFILE` say. [`Op::Accept`] starts it again.
+    AcceptEnded {
+        /// The listener.
+        listener: ListenerId,
+        /// Why.
+        error: io::Error,
+    },
+    /// The peer sent something.
+    Received {
+        /// The socket.
+        token: Token,
+        /// At least one byte, to be released.
+        buffer: B,
+    },
+    /// Nothing more will be received: the peer sent FIN (`Ok`), or the connection failed.
+    ReceiveEnded {
+        /// The socket.
+        token: Token,
+        /// End of stream or failure.
+        result: io::Result<()>,
+    },
+    /// A send went out, perhaps in part: the buffer has moved on by what was sent.
+    Sent {
+        /// The socket.
+        token: Token,
+        /// The buffer of the operation.
+        buffer: SendBuffer,
+        /// Bytes sent (at least one), or the failure.
+        result: io::Result<usize>,
+    },
+    /// The token is forgotten.
+    Closed {
+        /// The socket.
+        token: Token,
+    },
+}
+
+/// Bytes on their way out.
+#[derive(Debug, Default)]
+pub(crate) struct SendBuffer {
+    data: Vec<u8>,
+    sent: usize,
+}
+
+impl SendBuffer {
+    /// A buffer of which nothing was sent yet.
+    pub(crate) fn new(data: Vec<u8>) -> Self {
+        Self { data, sent: 0 }
+    }
+
+    /// What is still to be sent.
+    pub(crate) fn remaining(&self) -> &[u8] {
+        self.data.get(self.sent..).unwrap_or_default()
+    }
+
+    /// Whether all of it was sent.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sent >= self.data.len()
+    }
+
+    /// Marks `count` more bytes as sent. For drivers.
+    pub(crate) fn advance(&mut self, count: usize) {
+        self.sent = self.data.len().min(self.sent + count);
+    }
+
+    /// The memory, for the pool it came from.
+    pub(crate) fn into_vec(self) -> Vec<u8> {
+        self.data
+    }
+}

@@ -1,0 +1,224 @@
+//! Errors of start-up and of handles, and how a connection ended.
+
+use std::io;
+
+use ringwire_codec::CloseCode;
+
+/// Why the server could not start, or why a worker ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting is out of its range.
+    #[error("setting {setting}: {problem}")]
+    Setting {
+        /// Its name.
+        setting: &'static str,
+        /// What is wrong with it, and what would be right.
+        problem: String,
+    },
+    /// An address could not be listened on.
+    #[error("cannot listen on {address}: {source}{}", hint(.source))]
+    Listen {
+        /// The address.
+        address: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The driver could not be made.
+    #[error("cannot start the {driver} driver: {source}{}", hint(.source))]
+    Driver {
+        /// Which one.
+        driver: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A worker's driver failed while it ran.
+    #[error("worker {worker} ended: {source}")]
+    Worker {
+        /// Its index.
+        worker: u16,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A worker's thread could not be started, or panicked.
+    #[error("worker {worker}: its thread {problem}")]
+    Thread {
+        /// Its index.
+        worker: u16,
+        /// What happened.
+        problem: String,
+    },
+}
+
+/// The likely cause of an error, in words.
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => {
+            " (another program listens there, without SO_REUSEPORT or as another user)"
+        }
+        Some(libc::EADDRNOTAVAIL) => " (no interface of this machine has that address)",
+        Some(libc::EACCES) => {
+            " (ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE)"
+        }
+        Some(libc::EMFILE) => {
+            " (the process has RLIMIT_NOFILE descriptors open: raise it with ulimit -n or LimitNOFILE=)"
+        }
+        Some(libc::ENFILE) => " (the machine has fs.file-max files open)",
+        _ => "",
+    }
+}
+
+/// Why a [`Handle`](crate::Handle) could not post to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PostError {
+    /// The worker's mailbox is full; try again later.
+    #[error("the worker's mailbox is full")]
+    Busy,
+    /// The worker has ended.
+    #[error("the worker has ended")]
+    Stopped,
+    /// There is no such worker.
+    #[error("no worker has this index")]
+    NoSuchWorker,
+}
+
+/// How a connection ended. Given to [`Handler::on_close`](crate::Handler::on_close) and counted in the metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CloseCause {
+    /// Why.
+    pub reason: CloseReason,
+    /// The code of the close frame that began it, the peer's or ours. `None`: a frame without a code, or none
+    /// at all (1005 and 1006 of RFC 6455 §7.4.1).
+    pub code: Option<CloseCode>,
+    /// The text of that close frame.
+    pub text: String,
+    /// Bytes of output that were not handed to the kernel.
+    pub unsent_len: usize,
+}
+
+impl CloseCause {
+    pub(crate) fn new(reason: CloseReason) -> Self {
+        Self { reason, code: None, text: String::new(), unsent_len: 0 }
+    }
+
+    /// Whether both sides closed as RFC 6455 §7.1.4 wants it ("cleanly").
+    pub fn is_clean(&self) -> bool {
+        matches!(self.reason, CloseReason::Peer | CloseReason::Local | CloseReason::Shutdown)
+    }
+
+    /// Who began it.
+    pub fn initiator(&self) -> Initiator {
+        match self.reason {
+            CloseReason::Peer => Initiator::Peer,
+            CloseReason::Local
+            | CloseReason::Shutdown
+            | CloseReason::Protocol(_)
+            | CloseReason::IdleTimeout
+            | CloseReason::PongTimeout
+            | CloseReason::CloseTimeout
+            | CloseReason::WriteStall
+            | CloseReason::Lifetime
+            | CloseReason::Backpressure
+            | CloseReason::HandlerPanic => Initiator::Local,
+            CloseReason::EndOfStream | CloseReason::Transport(_) => Initiator::Transport,
+        }
+    }
+}
+
+/// Who ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Initiator {
+    /// This side.
+    Local,
+    /// The peer, by a close frame.
+    Peer,
+    /// Neither: the TCP connection ended under it.
+    Transport,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The peer sent a close frame first.
+    Peer,
+    /// The application closed it, through `Ctx` or `Handle`.
+    Local,
+    /// The server was shut down.
+    Shutdown,
+    /// The peer broke the protocol or a limit of it.
+    Protocol(ringwire_codec::Error),
+    /// The peer ended the stream without a close frame.
+    EndOfStream,
+    /// The connection failed: reset, unreachable, ….
+    Transport(io::ErrorKind),
+    /// Nothing was received for the idle timeout.
+    IdleTimeout,
+    /// A ping was not answered in time.
+    PongTimeout,
+    /// The peer did not finish the close handshake in time.
+    CloseTimeout,
+    /// The peer took none of the queued output in time.
+    WriteStall,
+    /// The connection was open for the longest time that the settings allow.
+    Lifetime,
+    /// The queued output passed its limit.
+    Backpressure,
+    /// The handler panicked.
+    HandlerPanic,
+}
+
+impl CloseReason {
+    /// All names, in the order of [`index`](Self::index).
+    pub const NAMES: [&str; 13] = [
+        "peer",
+        "local",
+        "shutdown",
+        "protocol",
+        "end_of_stream",
+        "transport",
+        "idle_timeout",
+        "pong_timeout",
+        "close_timeout",
+        "write_stall",
+        "lifetime",
+        "backpressure",
+        "handler_panic",
+    ];
+
+    /// Its place in [`NAMES`](Self::NAMES) and in the metrics.
+    pub fn index(self) -> usize {
+        match self {
+            Self::Peer => 0,
+            Self::Local => 1,
+            Self::Shutdown => 2,
+            Self::Protocol(_) => 3,
+            Self::EndOfStream => 4,
+            Self::Transport(_) => 5,
+            Self::IdleTimeout => 6,
+            Self::PongTimeout => 7,
+            Self::CloseTimeout => 8,
+            Self::WriteStall => 9,
+            Self::Lifetime => 10,
+            Self::Backpressure => 11,
+            Self::HandlerPanic => 12,
+        }
+    }
+
+    /// Its name in logs and metrics.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self.index()]
+    }
+}
+
+impl std::fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Protocol(error) => write!(f, "protocol: {error}"),
+            Self::Transport(kind) => write!(f, "transport: {kind}"),
+            other => f.write_str(other.name()),
+        }
+    }
+}

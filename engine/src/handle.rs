@@ -1,0 +1,175 @@
+//! The way to a running server from any thread.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "a handle is shared between threads; it is not on a message's path"
+)]
+
+use std::any::Any;
+use std::fmt;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringwire_codec::{CloseCode, Message};
+
+use crate::conn::ConnId;
+use crate::error::PostError;
+use crate::handler::{Acceptance, Response};
+use crate::mailbox::{Mail, Postbox, Refused};
+use crate::metrics::{Counters, Stats};
+
+/// How long a shutdown waits for room in a mailbox that is full.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The way to a running server: `Clone`, for any thread, also for handlers.
+///
+/// Everything is posted to the worker that owns the connection, and done in its next turn. Nothing blocks:
+/// a full mailbox is [`PostError::Busy`]. What is posted for a connection that has ended is dropped.
+/// Letters from one thread to one worker are read in their order.
+#[derive(Clone)]
+pub struct Handle {
+    workers: Arc<[WorkerLink]>,
+    tcp_nodelay: bool,
+}
+
+/// One worker, from outside.
+type WorkerLink = (Postbox, Arc<Counters>);
+
+impl Handle {
+    pub(crate) fn new(workers: Vec<WorkerLink>, tcp_nodelay: bool) -> Self {
+        Self { workers: workers.into(), tcp_nodelay }
+    }
+
+    /// What the workers have counted. Reads atomics, so it may be called anywhere and often.
+    pub fn stats(&self) -> Stats {
+        Stats { workers: self.workers.iter().map(|(_, counters)| counters.read()).collect() }
+    }
+
+    /// Sends a message, which is copied. The connection's backpressure policy holds; what it does is counted in
+    /// [`stats`](Self::stats).
+    ///
+    /// # Errors
+    /// The worker is busy, or has ended.
+    pub fn send<'m>(&self, conn: ConnId, message: impl Into<Message<'m>>) -> Result<(), PostError> {
+        let message = message.into();
+        let payload = message.as_bytes().to_vec();
+        self.post(conn, Mail::Send { conn, text: message.is_text(), payload })
+    }
+
+    /// Starts the close handshake. A code that may not be sent becomes 1000, and a reason is cut to
+    /// 123 bytes (RFC 6455 §5.5.1).
+    ///
+    /// # Errors
+    /// The worker is busy, or has ended.
+    pub fn close(&self, conn: ConnId, code: CloseCode, reason: &str) -> Result<(), PostError> {
+        const MAX_REASON_LEN: usize = 123;
+        let code = if code.is_sendable() { code } else { CloseCode::NORMAL };
+        let reason = reason[..reason.floor_char_boundary(MAX_REASON_LEN)].to_owned();
+        self.post(conn, Mail::Close { conn, code, reason })
+    }
+
+    /// Stops reading from a connection, as [`Ctx::pause`](crate::Ctx::pause).
+    ///
+    /// # Errors
+    /// The worker is busy, or has ended.
+    pub fn pause(&self, conn: ConnId) -> Result<(), PostError> {
+        self.post(conn, Mail::Pause { conn, paused: true })
+    }
+
+    /// Goes on reading, as [`Ctx::resume`](crate::Ctx::resume).
+    ///
+    /// # Errors
+    /// The worker is busy, or has ended.
+    pub fn resume(&self, conn: ConnId) -> Result<(), PostError> {
+        self.post(conn, Mail::Pause { conn, paused: false })
+    }
+
+    /// Accepts a request that was [deferred](crate::Answer::Defer).
+    ///
+    /// # Errors
+    /// The worker is busy, or has ended.
+    pub fn accept(&self, conn: ConnId, acceptance: Acceptance) -> Result<(), PostError> {
+        self.post(conn, Mail::Accept { conn, acceptance })
+    }
+
+    /// Refuses a request that was [deferred](crate::Answer::Defer).
+    ///
+    /// # Errors
+    /// The worker is busy, or has ended.
+    pub fn reject(&self, conn: ConnId, response: Response) -> Result<(), PostError> {
+        self.post(conn, Mail::Reject { conn, response })
+    }
+
+    /// Serves a TCP connection that someone else accepted; `received` is what was read of it already, from the
+    /// first byte of the request on. It goes to the worker with the fewest connections.
+    ///
+    /// # Errors
+    /// The worker is busy or has ended; the connection comes back.
+    pub fn adopt(
+        &self,
+        stream: TcpStream,
+        received: Vec<u8>,
+    ) -> Result<(), (PostError, TcpStream)> {
+        self.hand_over(stream, received, None)
+    }
+
+    /// Serves a TCP connection whose handshake someone else has answered with 101; `received` is what was read
+    /// behind the request. `state` is the handler's [`State`](crate::Handler::State); a value of another type
+    /// ends the connection, with an error in the log.
+    ///
+    /// # Errors
+    /// The worker is busy or has ended; the connection comes back.
+    pub fn adopt_upgraded<S: Send + 'static>(
+        &self,
+        stream: TcpStream,
+        received: Vec<u8>,
+        state: S,
+    ) -> Result<(), (PostError, TcpStream)> {
+        self.hand_over(stream, received, Some(Box::new(state)))
+    }
+
+    /// Stops accepting, closes every connection with 1001, and ends each worker once its connections are gone, or
+    /// after `limit`, when what is left is cut off. [`Running::join`](crate::Running::join) waits for that.
+    pub fn shutdown(&self, limit: Duration) {
+        for (postbox, _) in self.workers.iter() {
+            // A worker that has ended needs none; one that reads no mail for that long is stuck in a handler.
+            if postbox.post_within(Mail::Shutdown { limit }, SHUTDOWN_PATIENCE)
+                == Err(PostError::Busy)
+            {
+                tracing::error!("a worker reads no mail and was not told of the shutdown");
+            }
+        }
+    }
+
+    fn post(&self, conn: ConnId, mail: Mail) -> Result<(), PostError> {
+        let (postbox, _) =
+            self.workers.get(usize::from(conn.worker)).ok_or(PostError::NoSuchWorker)?;
+        postbox.post(mail).map_err(|refused| refused.error)
+    }
+
+    fn hand_over(
+        &self,
+        stream: TcpStream,
+        received: Vec<u8>,
+        state: Option<Box<dyn Any + Send>>,
+    ) -> Result<(), (PostError, TcpStream)> {
+        if self.tcp_nodelay {
+            // A connection that has ended meanwhile is found out by the worker.
+            let _ = stream.set_nodelay(true);
+        }
+        let least = self.workers.iter().min_by_key(|(_, counters)| counters.connections.get());
+        let Some((postbox, _)) = least else { return Err((PostError::NoSuchWorker, stream)) };
+        match postbox.post(Mail::Adopt { stream, received, state }) {
+            Ok(()) => Ok(()),
+            Err(Refused { error, mail: Mail::Adopt { stream, .. } }) => Err((error, stream)),
+            Err(_) => unreachable!("a mailbox gives back the letter that it was given"),
+        }
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("workers", &self.workers.len()).finish_non_exhaustive()
+    }
+}

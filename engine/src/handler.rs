@@ -1,0 +1,199 @@
+//! What an application implements, and its answers to requests.
+
+use http::{HeaderName, HeaderValue};
+use ringwire_codec::handshake::{HandshakeError, server};
+use ringwire_codec::{Message, MessagePart};
+
+pub use crate::ctx::{Ctx, SendStatus};
+use crate::error::CloseCause;
+pub use crate::request::Request;
+
+/// An ordinary HTTP answer: a refusal, a page, a redirect.
+pub type Response = server::Response;
+
+/// The application: one value for each worker, called from its thread only.
+///
+/// A call gets `&mut self` and the connection's [`Ctx`]; nothing is shared, so nothing is locked. A call
+/// that takes long holds up every other connection of the worker. A call that panics closes its connection
+/// with 1011; the handler goes on serving the others, so it should leave itself in order.
+pub trait Handler {
+    /// What the application keeps for each open connection.
+    type State: 'static;
+
+    /// A client asks for a WebSocket; the request is already known to be a correct one (RFC 6455 §4.2.1).
+    fn on_request(&mut self, request: &Request<'_>) -> Answer<Self::State>;
+
+    /// An ordinary HTTP request came to the same port. The default answers 426, "WebSocket only".
+    fn on_http(&mut self, request: &Request<'_>) -> Response {
+        let _ = request;
+        HandshakeError::Upgrade.into()
+    }
+
+    /// The handshake is done.
+    fn on_open(&mut self, ctx: &mut Ctx<'_, Self::State>) {
+        let _ = ctx;
+    }
+
+    /// A whole message came. It is a borrow: copy what has to outlive the call.
+    fn on_message(&mut self, ctx: &mut Ctx<'_, Self::State>, message: Message<'_>);
+
+    /// A part of a message came, on a connection that was accepted
+    /// [with streaming](Accept::with_streaming). The default drops it.
+    fn on_message_part(&mut self, ctx: &mut Ctx<'_, Self::State>, part: MessagePart<'_>) {
+        let _ = (ctx, part);
+    }
+
+    /// The output that made [`Ctx::send`] answer [`SendStatus::Queued`] is gone.
+    fn on_drain(&mut self, ctx: &mut Ctx<'_, Self::State>) {
+        let _ = ctx;
+    }
+
+    /// The peer sent a ping. The engine answers it; there is nothing to do.
+    fn on_ping(&mut self, ctx: &mut Ctx<'_, Self::State>, payload: &[u8]) {
+        let _ = (ctx, payload);
+    }
+
+    /// The peer sent a pong.
+    fn on_pong(&mut self, ctx: &mut Ctx<'_, Self::State>, payload: &[u8]) {
+        let _ = (ctx, payload);
+    }
+
+    /// The connection has ended. Called once for each [`on_open`](Self::on_open), whatever ended it. Sending
+    /// has no effect any more.
+    fn on_close(&mut self, ctx: &mut Ctx<'_, Self::State>, cause: &CloseCause) {
+        let _ = (ctx, cause);
+    }
+}
+
+/// The answer to a request for a WebSocket.
+#[derive(Debug)]
+pub enum Answer<S> {
+    /// 101, with the connection's state.
+    Accept(Accept<S>),
+    /// An ordinary answer, after which the connection is closed.
+    Reject(Response),
+    /// Later, through [`Handle::accept`](crate::Handle::accept) or
+    /// [`Handle::reject`](crate::Handle::reject) with the request's id. The handshake timeout goes on.
+    Defer(S),
+}
+
+impl<S> Answer<S> {
+    /// Accepts, with nothing but the state.
+    pub fn accept(state: S) -> Self {
+        Accept::new(state).into()
+    }
+}
+
+impl<S> From<Accept<S>> for Answer<S> {
+    fn from(accept: Accept<S>) -> Self {
+        Self::Accept(accept)
+    }
+}
+
+impl<S> From<Response> for Answer<S> {
+    fn from(response: Response) -> Self {
+        Self::Reject(response)
+    }
+}
+
+/// How a request is accepted, and the state of its connection.
+#[derive(Debug)]
+pub struct Accept<S> {
+    pub(crate) state: S,
+    pub(crate) acceptance: Acceptance,
+}
+
+impl<S> Accept<S> {
+    /// Accepts without subprotocol, extra headers or streaming.
+    pub fn new(state: S) -> Self {
+        Self { state, acceptance: Acceptance::default() }
+    }
+
+    /// Agrees to one of the [offered](Request::subprotocols) subprotocols. One that was not offered
+    /// ends the handshake with 500, since the client would have to fail it (RFC 6455 §4.1).
+    #[must_use]
+    pub fn with_subprotocol(mut self, name: impl Into<String>) -> Self {
+        self.acceptance = self.acceptance.with_subprotocol(name);
+        self
+    }
+
+    /// Adds a header to the 101.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.acceptance = self.acceptance.with_header(name, value);
+        self
+    }
+
+    /// Hands messages over in parts, as they come, to [`Handler::on_message_part`].
+    #[must_use]
+    pub fn with_streaming(mut self) -> Self {
+        self.acceptance = self.acceptance.with_streaming();
+        self
+    }
+}
+
+/// How a request is accepted.
+#[derive(Clone, Debug, Default)]
+pub struct Acceptance {
+    pub(crate) subprotocol: Option<String>,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) streaming: bool,
+}
+
+impl Acceptance {
+    /// As [`Accept::with_subprotocol`].
+    #[must_use]
+    pub fn with_subprotocol(mut self, name: impl Into<String>) -> Self {
+        self.subprotocol = Some(name.into());
+        self
+    }
+
+    /// As [`Accept::with_header`].
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// As [`Accept::with_streaming`].
+    #[must_use]
+    pub fn with_streaming(mut self) -> Self {
+        self.streaming = true;
+        self
+    }
+}
+
+/// A handler that accepts every request and calls `f` with every message.
+///
+/// ```
+/// use ringwire::{Ctx, Message};
+/// let echo = ringwire::on_message(|ctx: &mut Ctx<'_, ()>, message: Message<'_>| {
+///     ctx.send(message);
+/// });
+/// # let _: &dyn ringwire::Handler<State = ()> = &echo;
+/// ```
+pub fn on_message<F>(f: F) -> OnMessage<F>
+where
+    F: FnMut(&mut Ctx<'_, ()>, Message<'_>),
+{
+    OnMessage(f)
+}
+
+/// See [`on_message`].
+#[derive(Debug)]
+pub struct OnMessage<F>(F);
+
+impl<F> Handler for OnMessage<F>
+where
+    F: FnMut(&mut Ctx<'_, ()>, Message<'_>),
+{
+    type State = ();
+
+    fn on_request(&mut self, _request: &Request<'_>) -> Answer<()> {
+        Answer::accept(())
+    }
+
+    fn on_message(&mut self, ctx: &mut Ctx<'_, ()>, message: Message<'_>) {
+        (self.0)(ctx, message);
+    }
+}

@@ -1,0 +1,68 @@
+//! A thread-per-core WebSocket engine for Linux.
+//!
+//! One event loop is pinned to each core. Each owns its connections, buffers and timers, and shares nothing
+//! on a message's path: a message is parsed and unmasked where the kernel put it, handed to the
+//! [`Handler`] as a borrow, and its answer leaves with one system call.
+//!
+//! ```text
+//!  kernel ─► driver ─► codec (parse, unmask in place) ─► Handler::on_message(&mut Ctx, Message<'_>)
+//!  kernel ◄─ driver ◄─ one send a turn ◄─ codec (frame) ◄─ Ctx::send
+//! ```
+//!
+//! # Example
+//!
+//! An echo server:
+//!
+//! ```
+//! use std::time::Duration;
+//! use ringwire::{Config, Server, on_message};
+//!
+//! let server = Server::new(Config::default().with_io_workers(1))
+//!     .listen("127.0.0.1:0")
+//!     .start(|_worker| on_message(|ctx, message| { ctx.send(message); }))?;
+//! println!("listening on ws://{}", server.local_addrs()[0]);
+//! # server.handle().shutdown(Duration::ZERO);
+//! server.join()?;
+//! # Ok::<(), ringwire::Error>(())
+//! ```
+//!
+//! # Threads
+//!
+//! A [`Handler`] lives on its worker's thread and is never shared. From elsewhere, a [`Handle`] posts to the worker
+//! that owns a connection, which is named by its [`ConnId`].
+//!
+//! # What is not here
+//!
+//! The protocol itself, without IO, is [`ringwire_codec`]. HTTP beyond the upgrade, a plain answer and a page is
+//! left to HTTP servers; [`Handle::adopt`] takes their connections over.
+
+mod buf;
+mod chunked;
+mod config;
+mod conn;
+mod conn_table;
+mod ctx;
+mod driver;
+mod error;
+mod handle;
+mod handler;
+mod mailbox;
+mod metrics;
+mod net;
+mod request;
+mod server;
+mod shared;
+mod timer;
+mod worker;
+
+pub use config::{Backpressure, Config, DriverKind, Pinning};
+pub use conn::ConnId;
+pub use error::{CloseCause, CloseReason, Error, Initiator, PostError};
+pub use handle::Handle;
+pub use handler::{
+    Accept, Acceptance, Answer, Ctx, Handler, OnMessage, Request, Response, SendStatus, on_message,
+};
+pub use metrics::{Stats, WorkerStats};
+pub use ringwire_codec::handshake::HeadLimits;
+pub use ringwire_codec::{CloseCode, Config as ProtocolConfig, Message, MessagePart, SendError};
+pub use server::{Running, Server, WorkerContext};

@@ -1,0 +1,173 @@
+//! Counters of each worker, and reading them from any thread.
+//!
+//! A worker is the only writer of its counters, so that adding is a plain load and store. Readers
+//! see each counter as it was a moment ago, not all of them at one moment.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::error::CloseReason;
+
+/// Defines the counters once: as atomics for the worker, as numbers for the reader.
+macro_rules! counters {
+    ($($(#[$doc:meta])+ $name:ident,)+) => {
+        /// What a worker counts.
+        #[derive(Debug, Default)]
+        #[repr(align(128))]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Counter,)+
+            pub(crate) closes: [Counter; CloseReason::NAMES.len()],
+            longest_turn_ns: Counter,
+        }
+
+        /// What one worker has counted since it started; gauges say so.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct WorkerStats {
+            $($(#[$doc])+ pub $name: u64,)+
+            /// Connections that ended, by [`CloseReason::index`].
+            pub closes: [u64; CloseReason::NAMES.len()],
+            /// The longest that one turn took, waiting not counted.
+            pub longest_turn: Duration,
+        }
+
+        impl Counters {
+            /// The present values.
+            pub(crate) fn read(&self) -> WorkerStats {
+                WorkerStats {
+                    $($name: self.$name.get(),)+
+                    closes: std::array::from_fn(|index| self.closes[index].get()),
+                    longest_turn: Duration::from_nanos(self.longest_turn_ns.get()),
+                }
+            }
+        }
+
+        impl std::ops::AddAssign<&WorkerStats> for WorkerStats {
+            fn add_assign(&mut self, other: &Self) {
+                $(self.$name += other.$name;)+
+                for (sum, count) in self.closes.iter_mut().zip(other.closes) {
+                    *sum += count;
+                }
+                self.longest_turn = self.longest_turn.max(other.longest_turn);
+            }
+        }
+    };
+}
+
+counters! {
+    /// Gauge: sockets that the worker owns, in whatever state.
+    connections,
+    /// Gauge: connections whose handshake is done and that are not closed yet.
+    open_connections,
+    /// Connections accepted from a listener.
+    accepts,
+    /// Times that accepting ended for want of descriptors or memory and was begun again.
+    accept_failures,
+    /// Connections adopted from elsewhere.
+    adopted,
+    /// Handshakes that ended in 101.
+    handshakes,
+    /// Requests that were refused, and connections that ended before a whole request.
+    handshake_failures,
+    /// Ordinary HTTP requests answered.
+    http_requests,
+    /// Messages received whole, and parts of streamed ones.
+    messages_received,
+    /// Messages sent or queued.
+    messages_sent,
+    /// Messages that were dropped since the queue was at its limit.
+    messages_dropped,
+    /// Bytes received, framing included.
+    bytes_received,
+    /// Bytes handed to the kernel, framing included.
+    bytes_sent,
+    /// Gauge: bytes of output that wait for a socket to take them.
+    queued_bytes,
+    /// Turns of the worker's loop.
+    turns,
+}
+
+impl Counters {
+    pub(crate) fn note_turn(&self, busy: Duration) {
+        self.turns.add(1);
+        let busy = u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX);
+        if busy > self.longest_turn_ns.get() {
+            self.longest_turn_ns.set(busy);
+        }
+    }
+}
+
+/// A number with one writer.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    #[inline]
+    pub(crate) fn add(&self, count: usize) {
+        self.set(self.get().wrapping_add(count as u64));
+    }
+
+    #[inline]
+    pub(crate) fn sub(&self, count: usize) {
+        self.set(self.get().wrapping_sub(count as u64));
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+}
+
+/// The counters of all workers, from [`Handle::stats`](crate::Handle::stats).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// One entry for each worker, by its index.
+    pub workers: Vec<WorkerStats>,
+}
+
+impl Stats {
+    /// The sum over all workers; the longest turn is the longest of all.
+    pub fn total(&self) -> WorkerStats {
+        let mut total = WorkerStats::default();
+        for worker in &self.workers {
+            total += worker;
+        }
+        total
+    }
+
+    /// Connections of the fullest worker over the mean: 1.0 is perfect balance.
+    pub fn imbalance(&self) -> f64 {
+        let counts = self.workers.iter().map(|worker| worker.connections);
+        let (most, sum) = counts.fold((0, 0), |(most, sum), count| (count.max(most), sum + count));
+        if sum == 0 { 1.0 } else { most as f64 * self.workers.len() as f64 / sum as f64 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_and_imbalance() {
+        let counters = Counters::default();
+        counters.connections.add(30);
+        counters.closes[2].add(3);
+        counters.note_turn(Duration::from_micros(5));
+        counters.note_turn(Duration::from_micros(2));
+        let first = counters.read();
+        let second = WorkerStats { connections: 10, ..WorkerStats::default() };
+        let stats = Stats { workers: vec![first, second] };
+        assert_eq!(stats.total().connections, 40);
+        assert_eq!(stats.total().closes[2], 3);
+        assert_eq!(stats.total().turns, 2);
+        assert_eq!(stats.total().longest_turn, Duration::from_micros(5));
+        assert!((stats.imbalance() - 1.5).abs() < 1e-9);
+        assert!((Stats::default().imbalance() - 1.0).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,92 @@
+//! Socket and process calls outside the drivers: listening, limits of the process.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::config::Config;
+
+/// Descriptors that are left for everything but connections when the limit is derived.
+const RESERVED_DESCRIPTORS: u64 = 64;
+
+/// A listening socket that shares its port with those of the other workers (SO_REUSEPORT, socket(7)).
+/// Accepted sockets inherit the TCP options.
+pub(crate) fn listen(address: SocketAddr, config: &Config) -> io::Result<OwnedFd> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.cloexec().nonblocking(),
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(config.tcp_nodelay)?;
+    if !config.tcp_user_timeout.is_zero() {
+        socket.set_tcp_user_timeout(Some(config.tcp_user_timeout))?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(config.listen_backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// The address that a listening socket was given.
+pub(crate) fn local_addr(listener: &OwnedFd) -> io::Result<SocketAddr> {
+    let address = socket2::SockRef::from(listener).local_addr()?;
+    address.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
+/// Who is at the other end of a socket, where it is a TCP socket that is still connected.
+pub(crate) fn peer_addr(socket: &OwnedFd) -> Option<SocketAddr> {
+    socket2::SockRef::from(socket).peer_addr().ok()?.as_socket()
+}
+
+/// Raises the soft limit of open descriptors to the hard one and returns it.
+pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    #[expect(unsafe_code, reason = "getrlimit and setrlimit have no safe wrapper in libc")]
+    // SAFETY: both calls read or write the one struct that they are given, which is on this stack.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if limit.rlim_cur < limit.rlim_max {
+            limit.rlim_cur = limit.rlim_max;
+            if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// The connections that `descriptors` leave room for.
+pub(crate) fn connections_within(descriptors: u64) -> usize {
+    let connections = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(1);
+    usize::try_from(connections).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_listeners_share_a_port() {
+        let config = Config::default();
+        let first = listen(([127, 0, 0, 1], 0).into(), &config).unwrap();
+        let address = local_addr(&first).unwrap();
+        let second = listen(address, &config).unwrap();
+        assert_eq!(local_addr(&second).unwrap(), address);
+    }
+
+    #[test]
+    fn the_descriptor_limit_leaves_a_reserve() {
+        let limit = raise_descriptor_limit().unwrap();
+        assert!(limit > 0);
+        assert_eq!(connections_within(1064), 1000);
+        assert_eq!(connections_within(3), 1);
+    }
+}

@@ -1,0 +1,87 @@
+//! A request, as the handler sees it.
+
+use std::net::SocketAddr;
+
+use ringwire_codec::handshake::{Extension, HandshakeError, Headers, server};
+
+use crate::conn::ConnId;
+
+/// A request that came to the server, borrowed from the bytes that were received.
+#[derive(Debug)]
+pub struct Request<'a> {
+    head: &'a server::Request<'a>,
+    id: ConnId,
+    peer: SocketAddr,
+}
+
+impl<'a> Request<'a> {
+    pub(crate) fn new(head: &'a server::Request<'a>, id: ConnId, peer: SocketAddr) -> Self {
+        Self { head, id, peer }
+    }
+
+    /// The connection that it came on, to answer it later with.
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// The other side's address.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The method, `GET` for a WebSocket.
+    pub fn method(&self) -> &'a str {
+        self.head.method()
+    }
+
+    /// The target as it was sent, path and query.
+    pub fn target(&self) -> &'a str {
+        self.head.target()
+    }
+
+    /// The path, percent-encoded as it was sent.
+    pub fn path(&self) -> &'a str {
+        self.head.path()
+    }
+
+    /// What follows the `?`, percent-encoded as it was sent.
+    pub fn query(&self) -> Option<&'a str> {
+        self.head.query()
+    }
+
+    /// All headers, in their order.
+    pub fn headers(&self) -> Headers<'a> {
+        self.head.headers()
+    }
+
+    /// The first header of this name, whatever its case.
+    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
+        self.head.header(name)
+    }
+
+    /// The first header of this name, if it is UTF-8.
+    pub fn header_str(&self, name: &str) -> Option<&'a str> {
+        self.head.header_str(name)
+    }
+
+    /// The Host header.
+    pub fn host(&self) -> Option<&'a str> {
+        self.head.host()
+    }
+
+    /// The Origin header: where the page is from whose script connects (RFC 6455 §10.2). Browsers always send it; a
+    /// server that serves its own pages only should refuse other origins here.
+    pub fn origin(&self) -> Option<&'a str> {
+        self.head.origin()
+    }
+
+    /// The subprotocols that the client offers, in its order of preference (RFC 6455 §11.3.4).
+    pub fn subprotocols(&self) -> impl Iterator<Item = &'a str> {
+        self.head.subprotocols()
+    }
+
+    /// The extensions that the client offers (RFC 6455 §9.1).
+    pub fn extensions(&self) -> impl Iterator<Item = Result<Extension<'a>, HandshakeError>> {
+        self.head.extensions()
+    }
+}

@@ -1,0 +1,317 @@
+//! Starting a server: listeners, drivers, one thread for each worker.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "starting shares a factory and counters between threads"
+)]
+
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use core_affinity::CoreId;
+
+use crate::config::{Config, DriverKind, Pinning};
+use crate::driver::Driver;
+use crate::driver::epoll::Epoll;
+use crate::error::Error;
+use crate::handle::Handle;
+use crate::handler::Handler;
+use crate::mailbox::{Mailbox, mailbox};
+use crate::metrics::Counters;
+use crate::net;
+use crate::shared::{Masks, Shared};
+use crate::worker::{Worker, WorkerSetup, share_of};
+
+/// A server that has not started yet.
+///
+/// ```no_run
+/// use ringwire::{Config, Server, on_message};
+///
+/// let server = Server::new(Config::default())
+///     .listen("127.0.0.1:9001")
+///     .start(|_worker| on_message(|ctx, message| { ctx.send(message); }))?;
+/// println!("listening on ws://{}", server.local_addrs()[0]);
+/// server.join()?;
+/// # Ok::<(), ringwire::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Server {
+    config: Config,
+    addresses: Vec<String>,
+}
+
+/// What a handler is made with: which worker it is for, and the way to all of them.
+#[derive(Clone, Debug)]
+pub struct WorkerContext {
+    index: u16,
+    handle: Handle,
+}
+
+impl WorkerContext {
+    /// The worker's index, from 0.
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// A handle to the whole server.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+/// A server that runs. Dropping this leaves it running.
+#[derive(Debug)]
+pub struct Running {
+    handle: Handle,
+    local_addrs: Vec<SocketAddr>,
+    workers: Vec<JoinHandle<Result<(), Error>>>,
+}
+
+impl Server {
+    /// A server with these settings, which listens nowhere yet.
+    pub fn new(config: Config) -> Self {
+        Self { config, addresses: Vec::new() }
+    }
+
+    /// Listens on `address`, such as `127.0.0.1:9001`, `[::]:80` or `localhost:0` (a free port), also several
+    /// times. Every worker gets a listening socket of its own there, and the kernel spreads the connections
+    /// (SO_REUSEPORT, socket(7)). Without any address the server only serves what it [adopts](Handle::adopt).
+    #[must_use]
+    pub fn listen(mut self, address: impl fmt::Display) -> Self {
+        self.addresses.push(address.to_string());
+        self
+    }
+
+    /// Starts the workers. `factory` makes the handler of each, on its thread.
+    ///
+    /// The process's soft limit of open descriptors is raised to the hard one.
+    ///
+    /// # Errors
+    /// A setting is wrong, an address can't be listened on, or the kernel refuses a driver or a thread.
+    pub fn start<H, F>(self, factory: F) -> Result<Running, Error>
+    where
+        H: Handler,
+        F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
+    {
+        self.config.check()?;
+        match self.config.driver {
+            DriverKind::Auto | DriverKind::Epoll => {
+                self.start_on("epoll", factory, |listeners, config| {
+                    Epoll::new(listeners, config.receive_buffer_len)
+                })
+            }
+        }
+    }
+
+    fn start_on<D, H, F>(
+        self,
+        driver_name: &'static str,
+        factory: F,
+        new_driver: impl Fn(Vec<OwnedFd>, &Config) -> std::io::Result<D>,
+    ) -> Result<Running, Error>
+    where
+        D: Driver + Send + 'static,
+        H: Handler,
+        F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
+    {
+        let Self { config, addresses } = self;
+        let descriptors = net::raise_descriptor_limit()
+            .map_err(|source| Error::Driver { driver: driver_name, source })?;
+        let cores = place(&config)?;
+        let share = share_of(&config, descriptors, cores.len());
+        let addresses =
+            addresses.iter().map(|address| resolve(address)).collect::<Result<Vec<_>, _>>()?;
+        let (listeners, local_addrs) = listen_all(&addresses.concat(), cores.len(), &config)?;
+
+        let mut parts = Vec::with_capacity(cores.len());
+        let mut postboxes = Vec::with_capacity(cores.len());
+        for listeners in listeners {
+            let driver = new_driver(listeners, &config)
+                .map_err(|source| Error::Driver { driver: driver_name, source })?;
+            let (postbox, mailbox) = mailbox(config.mailbox_len, driver.waker());
+            let counters = Arc::new(Counters::default());
+            postboxes.push((postbox, Arc::clone(&counters)));
+            parts.push(Part { driver, mailbox, counters });
+        }
+        let handle = Handle::new(postboxes, config.tcp_nodelay);
+        let factory = Arc::new(factory);
+        let mut workers = Vec::with_capacity(parts.len());
+        for (index, (part, core)) in (0_u16..).zip(parts.into_iter().zip(cores)) {
+            let context = WorkerContext { index, handle: handle.clone() };
+            let listeners = u32::try_from(local_addrs.len()).unwrap_or(u32::MAX);
+            let start = Start { config: config.clone(), context, core, listeners, share };
+            workers.push(spawn(start, part, Arc::clone(&factory)).inspect_err(|_| {
+                // The workers that have started already have nobody to serve.
+                handle.shutdown(std::time::Duration::ZERO);
+            })?);
+        }
+        tracing::info!(driver = driver_name, workers = workers.len(), addresses = ?local_addrs, "listening");
+        Ok(Running { handle, local_addrs, workers })
+    }
+}
+
+impl Running {
+    /// A handle to the server, for any thread.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// The addresses that are listened on, in the order of [`Server::listen`]; of a name with several addresses,
+    /// all.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.local_addrs
+    }
+
+    /// Waits until all workers have ended, after [`Handle::shutdown`].
+    ///
+    /// # Errors
+    /// What the first worker that failed died of. The others have been shut down then.
+    pub fn join(self) -> Result<(), Error> {
+        let mut outcome = Ok(());
+        for (worker, thread) in (0_u16..).zip(self.workers) {
+            let result = thread
+                .join()
+                .unwrap_or_else(|_| Err(Error::Thread { worker, problem: "panicked".into() }));
+            if result.is_err() && outcome.is_ok() {
+                self.handle.shutdown(std::time::Duration::ZERO);
+                outcome = result;
+            }
+        }
+        outcome
+    }
+}
+
+/// What is made for a worker before its thread.
+struct Part<D> {
+    driver: D,
+    mailbox: Mailbox,
+    counters: Arc<Counters>,
+}
+
+/// What its thread is told.
+struct Start {
+    config: Config,
+    context: WorkerContext,
+    core: Option<CoreId>,
+    listeners: u32,
+    share: usize,
+}
+
+fn spawn<D, H, F>(
+    start: Start,
+    part: Part<D>,
+    factory: Arc<F>,
+) -> Result<JoinHandle<Result<(), Error>>, Error>
+where
+    D: Driver + Send + 'static,
+    H: Handler,
+    F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
+{
+    let worker = start.context.index;
+    thread::Builder::new()
+        .name(format!("ringwire-{worker}"))
+        .spawn(move || {
+            if let Some(core) = start.core
+                && !core_affinity::set_for_current(core)
+            {
+                tracing::warn!(worker, core = core.id, "the thread could not be pinned");
+            }
+            let mut seed = [0; 32];
+            getrandom::fill(&mut seed)
+                .map_err(|error| Error::Worker { worker, source: std::io::Error::other(error) })?;
+            let shared = Shared::new(worker, &start.config, part.counters, Masks::new(seed));
+            let handler = factory(&start.context);
+            let setup = WorkerSetup {
+                shared,
+                mailbox: part.mailbox,
+                listeners: start.listeners,
+                max_connections: start.share,
+            };
+            // The handle in it is not needed any more.
+            drop(start.context);
+            Worker::new(part.driver, handler, setup)
+                .run()
+                .map_err(|source| Error::Worker { worker, source })
+        })
+        .map_err(|error| Error::Thread {
+            worker,
+            problem: format!("could not be started: {error}"),
+        })
+}
+
+/// The core of each worker.
+fn place(config: &Config) -> Result<Vec<Option<CoreId>>, Error> {
+    let available = core_affinity::get_core_ids().unwrap_or_default();
+    let workers = match config.io_workers {
+        0 => available.len().max(1),
+        count => count,
+    };
+    match &config.pinning {
+        Pinning::Off => Ok(vec![None; workers]),
+        Pinning::Auto if workers > available.len() => {
+            tracing::info!(
+                workers,
+                cores = available.len(),
+                "more workers than cores: none is pinned"
+            );
+            Ok(vec![None; workers])
+        }
+        Pinning::Auto => Ok(available.into_iter().take(workers).map(Some).collect()),
+        Pinning::Cores(cores) => {
+            let core_of = |worker: usize| {
+                let id = cores[worker % cores.len()];
+                available.iter().find(|core| core.id == id).copied().map(Some).ok_or_else(|| {
+                    let usable: Vec<_> = available.iter().map(|core| core.id).collect();
+                    Error::Setting {
+                        setting: "pinning",
+                        problem: format!(
+                            "core {id} is not among those of this process: {usable:?}"
+                        ),
+                    }
+                })
+            };
+            if workers > cores.len() {
+                tracing::info!(
+                    workers,
+                    cores = cores.len(),
+                    "more workers than cores: some share one"
+                );
+            }
+            (0..workers).map(core_of).collect()
+        }
+    }
+}
+
+fn resolve(address: &str) -> Result<Vec<SocketAddr>, Error> {
+    let listen_error = |source| Error::Listen { address: address.to_owned(), source };
+    let found: Vec<_> = address.to_socket_addrs().map_err(listen_error)?.collect();
+    if found.is_empty() {
+        return Err(listen_error(std::io::ErrorKind::AddrNotAvailable.into()));
+    }
+    Ok(found)
+}
+
+/// A socket for each worker on each address, and the addresses with their ports.
+fn listen_all(
+    addresses: &[SocketAddr],
+    workers: usize,
+    config: &Config,
+) -> Result<(Vec<Vec<OwnedFd>>, Vec<SocketAddr>), Error> {
+    let mut listeners: Vec<_> = (0..workers).map(|_| Vec::with_capacity(addresses.len())).collect();
+    let mut local_addrs = Vec::with_capacity(addresses.len());
+    for &wanted in addresses {
+        let listen_error = |source| Error::Listen { address: wanted.to_string(), source };
+        // The first socket finds out a port that was left open.
+        let mut address = wanted;
+        for worker in &mut listeners {
+            let socket = net::listen(address, config).map_err(listen_error)?;
+            address = net::local_addr(&socket).map_err(listen_error)?;
+            worker.push(socket);
+        }
+        local_addrs.push(address);
+    }
+    Ok((listeners, local_addrs))
+}

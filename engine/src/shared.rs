@@ -1,0 +1,173 @@
+//! What all connections of a worker use in turn: buffers, limits, masks, counters, the time.
+
+#![expect(clippy::disallowed_types, reason = "the counters are read by other threads")]
+
+use std::sync::Arc;
+
+use rand_chacha::ChaCha12Rng;
+use rand_core::Rng;
+use ringwire_codec::{Buffers, MaskSource};
+
+use crate::buf::BufferPool;
+use crate::config::{Backpressure, Config};
+use crate::conn::{ConnId, Pending, SegmentKind, Wire};
+use crate::driver::Token;
+use crate::error::{CloseCause, CloseReason};
+use crate::metrics::Counters;
+use crate::timer::{Tick, Wheel, ticks_of};
+
+/// The longest frame header, and so what a frame takes beside its payload (RFC 6455 §5.2).
+pub(crate) const MAX_HEADER_LEN: usize = 14;
+
+/// The least capacity of a segment that more output may be appended to.
+const MIN_SEGMENT_LEN: usize = 4 << 10;
+
+/// See the [module's documentation](self).
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) worker: u16,
+    pub(crate) pool: BufferPool,
+    /// What the connection at work has sent in this turn.
+    pub(crate) out: Vec<u8>,
+    pub(crate) masks: Masks,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) limits: Limits,
+    pub(crate) wheel: Wheel,
+    /// The turn's time.
+    pub(crate) now: Tick,
+    /// Connections to be flushed or resumed after the mailbox, or in the next turn.
+    pub(crate) listed: Vec<Token>,
+}
+
+/// The settings that connections need, deadlines in ticks.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    pub(crate) protocol: ringwire_codec::Config,
+    pub(crate) head: ringwire_codec::handshake::HeadLimits,
+    pub(crate) handshake: Option<Tick>,
+    pub(crate) idle: Option<Tick>,
+    pub(crate) ping: Option<Tick>,
+    pub(crate) pong: Option<Tick>,
+    pub(crate) close: Option<Tick>,
+    pub(crate) write_stall: Option<Tick>,
+    pub(crate) lifetime: Option<Tick>,
+    pub(crate) high_water: usize,
+    pub(crate) max_queued_len: usize,
+    pub(crate) backpressure: Backpressure,
+    pub(crate) messages_per_turn: usize,
+}
+
+impl From<&Config> for Limits {
+    fn from(config: &Config) -> Self {
+        Self {
+            protocol: config.protocol,
+            head: config.head,
+            handshake: ticks_of(config.handshake_timeout),
+            idle: ticks_of(config.idle_timeout),
+            ping: ticks_of(config.ping_interval),
+            pong: ticks_of(config.pong_timeout),
+            close: ticks_of(config.close_timeout),
+            write_stall: ticks_of(config.write_stall_timeout),
+            lifetime: ticks_of(config.max_lifetime),
+            high_water: config.high_water,
+            max_queued_len: config.max_queued_len,
+            backpressure: config.backpressure,
+            messages_per_turn: config.messages_per_turn,
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(worker: u16, config: &Config, counters: Arc<Counters>, masks: Masks) -> Self {
+        Self {
+            worker,
+            pool: BufferPool::new(config.pool_len),
+            out: Vec::new(),
+            masks,
+            counters,
+            limits: Limits::from(config),
+            wheel: Wheel::new(),
+            now: 0,
+            listed: Vec::new(),
+        }
+    }
+
+    pub(crate) fn id(&self, token: Token) -> ConnId {
+        ConnId { worker: self.worker, slot: token.slot, generation: token.generation }
+    }
+
+    /// Makes room in the turn's output for a frame with a payload of this length.
+    #[inline]
+    pub(crate) fn reserve_out(&mut self, payload_len: usize) {
+        let len = self.out.len() + payload_len + MAX_HEADER_LEN;
+        if self.out.capacity() < len {
+            self.grow_out(len);
+        }
+    }
+
+    #[cold]
+    fn grow_out(&mut self, len: usize) {
+        let mut larger = self.pool.take(len);
+        larger.extend_from_slice(&self.out);
+        self.pool.give(std::mem::replace(&mut self.out, larger));
+    }
+
+    /// Moves the turn's output behind what waits already.
+    pub(crate) fn enqueue_out(&mut self, wire: &mut Wire, kind: SegmentKind) {
+        if self.out.is_empty() {
+            return;
+        }
+        self.counters.queued_bytes.add(self.out.len());
+        let queue = &mut wire.pending_mut().queue;
+        if kind == SegmentKind::Stream && queue.append(&self.out) {
+            self.out.clear();
+            return;
+        }
+        if kind == SegmentKind::Stream && self.out.len() < MIN_SEGMENT_LEN {
+            // Small frames get a segment with room for those that follow.
+            self.grow_out(MIN_SEGMENT_LEN);
+        }
+        queue.push(std::mem::take(&mut self.out), kind);
+    }
+
+    /// Gives the buffers of a connection that has ended back to the pool.
+    pub(crate) fn recycle(&mut self, mut pending: Pending) {
+        while let Some(segment) = pending.queue.pop() {
+            self.pool.give(segment);
+        }
+        self.pool.give(pending.unread);
+        self.pool.give(pending.head);
+    }
+
+    /// Puts the connection on the list of those that have something left to do.
+    pub(crate) fn list(&mut self, wire: &mut Wire, token: Token) {
+        if !wire.flags.listed {
+            wire.flags.listed = true;
+            self.listed.push(token);
+        }
+    }
+}
+
+impl Wire {
+    /// Notes why the connection ends, unless that is known already.
+    pub(crate) fn blame(&mut self, reason: CloseReason) -> &mut CloseCause {
+        self.pending_mut().cause.get_or_insert_with(|| CloseCause::new(reason))
+    }
+}
+
+/// Masking keys of the client role from a CSPRNG (RFC 6455 §5.3, §10.3), one for each worker.
+#[derive(Debug)]
+pub(crate) struct Masks(ChaCha12Rng);
+
+impl Masks {
+    /// Seeded by the caller.
+    pub(crate) fn new(seed: [u8; 32]) -> Self {
+        Self(rand_core::SeedableRng::from_seed(seed))
+    }
+}
+
+impl MaskSource for Masks {
+    fn next_mask(&mut self) -> [u8; 4] {
+        self.0.next_u32().to_ne_bytes()
+    }
+}

@@ -1,0 +1,397 @@
+//! One core's event loop: it owns a driver, the connections, their timers and buffers, and one handler.
+//!
+//! This file is the loop: what each turn does, and what comes in from outside. What happens to a connection
+//! is in [`receive`], [`transmit`] and [`deadlines`].
+
+mod deadlines;
+mod receive;
+mod transmit;
+
+use std::any::Any;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use ringwire_codec::{CloseCode, Message};
+
+use crate::config::Config;
+use crate::conn::{Conn, ConnId, Phase, SegmentKind};
+use crate::conn_table::ConnTable;
+use crate::ctx;
+use crate::driver::{Completion, Driver, ListenerId, Op, Token};
+use crate::error::{CloseCause, CloseReason};
+use crate::handler::Handler;
+use crate::mailbox::{Mail, Mailbox};
+use crate::shared::Shared;
+use crate::timer::{TICK, Tick, tick_at, ticks_of};
+
+/// Letters taken in a turn before the connections get theirs.
+const LETTERS_PER_TURN: usize = 1024;
+/// Connections closed in a turn of a shutdown.
+const CLOSES_PER_TURN: u32 = 4096;
+/// How long accepting rests after it failed for want of descriptors or memory, in ticks.
+const ACCEPT_REST: Tick = 2;
+
+/// What a worker needs beside its driver and handler.
+#[derive(Debug)]
+pub(crate) struct WorkerSetup {
+    pub(crate) shared: Shared,
+    pub(crate) mailbox: Mailbox,
+    /// How many listeners the driver has.
+    pub(crate) listeners: u32,
+    /// The most connections that this worker takes.
+    pub(crate) max_connections: usize,
+}
+
+/// See the [module's documentation](self).
+#[derive(Debug)]
+pub(crate) struct Worker<D: Driver, H: Handler> {
+    driver: D,
+    handler: H,
+    conns: ConnTable<H::State>,
+    shared: Shared,
+    mailbox: Mailbox,
+    accepting: Accepting,
+    shutdown: Option<ShutdownState>,
+    expired: Vec<u32>,
+}
+
+/// Whether, and of how many, connections are accepted.
+#[derive(Debug)]
+struct Accepting {
+    listeners: u32,
+    max_connections: usize,
+    state: AcceptState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AcceptState {
+    /// Armed on all listeners.
+    On,
+    /// Off until a connection has gone: there are as many as may be.
+    Full,
+    /// Off until then: the last accept failed.
+    Resting { until: Tick },
+    /// Off for good.
+    Stopped,
+}
+
+/// A shutdown under way.
+#[derive(Clone, Copy, Debug)]
+struct ShutdownState {
+    /// Slots below this were told.
+    told: u32,
+    /// When what is left is cut off.
+    deadline: Tick,
+}
+
+/// What a turn says about the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// There will be another.
+    Again,
+    /// The shutdown is complete.
+    Done,
+}
+
+impl<D: Driver, H: Handler> Worker<D, H> {
+    /// A worker that accepts from all listeners of its driver.
+    pub(crate) fn new(driver: D, handler: H, setup: WorkerSetup) -> Self {
+        let WorkerSetup { shared, mailbox, listeners, max_connections } = setup;
+        let mut worker = Self {
+            driver,
+            handler,
+            conns: ConnTable::new(),
+            shared,
+            mailbox,
+            accepting: Accepting { listeners, max_connections, state: AcceptState::Stopped },
+            shutdown: None,
+            expired: Vec::new(),
+        };
+        worker.start_accepting();
+        worker
+    }
+
+    /// Turns until the shutdown is complete.
+    ///
+    /// # Errors
+    /// The driver failed.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        while self.turn()? == Turn::Again {}
+        Ok(())
+    }
+
+    /// One pass: wait; completions; mailbox; timers; what is listed.
+    pub(crate) fn turn(&mut self) -> io::Result<Turn> {
+        self.driver.wait(self.timeout())?;
+        self.shared.counters.note_turn(self.driver.busy());
+        self.shared.now = tick_at(self.driver.now());
+        while let Some(completion) = self.driver.next_completion() {
+            self.on_completion(completion);
+        }
+        self.read_mail();
+        self.expire_timers();
+        self.work_off_list();
+        self.go_on_accepting();
+        let done = self.go_on_shutting_down();
+        Ok(if done { Turn::Done } else { Turn::Again })
+    }
+
+    /// How long to wait: until the first timer, not at all while something is left over.
+    fn timeout(&self) -> Option<Duration> {
+        let telling = self.shutdown.is_some_and(|shutdown| shutdown.told < self.conns.end());
+        if !self.shared.listed.is_empty() || !self.mailbox.is_empty() || telling {
+            return Some(Duration::ZERO);
+        }
+        let resting = match self.accepting.state {
+            AcceptState::Resting { until } => Some(until),
+            _ => None,
+        };
+        let shutdown = self.shutdown.map(|shutdown| shutdown.deadline);
+        let next =
+            [self.shared.wheel.next_tick(), resting, shutdown].into_iter().flatten().min()?;
+        Some((TICK * next).saturating_sub(self.driver.now()))
+    }
+
+    fn on_completion(&mut self, completion: Completion<D::Buffer, D::Socket>) {
+        match completion {
+            Completion::Received { token, buffer } => self.on_received(token, buffer),
+            Completion::Sent { token, buffer, result } => self.on_sent(token, buffer, result),
+            Completion::ReceiveEnded { token, result } => self.on_receive_ended(token, result),
+            Completion::Accepted { listener, socket, peer } => {
+                tracing::trace!(listener = listener.0, ?peer, "accepted");
+                self.shared.counters.accepts.add(1);
+                self.open(socket, peer);
+            }
+            Completion::AcceptEnded { listener, error } => self.on_accept_ended(listener, &error),
+            Completion::Closed { token } => self.on_closed(token),
+        }
+    }
+
+    // Connections come and go
+
+    /// Takes a socket in and waits for its request.
+    fn open(&mut self, socket: D::Socket, peer: Option<SocketAddr>) -> Option<Token> {
+        if self.accepting.state == AcceptState::Stopped || self.shutdown.is_some() {
+            return None;
+        }
+        let now = self.shared.now;
+        let (token, conn) = self.conns.insert()?;
+        let wire = &mut conn.wire;
+        wire.peer = peer.map(Into::into).unwrap_or_default();
+        (wire.began, wire.received, wire.sent) = (now, now, now);
+        wire.flags.receiving = true;
+        self.shared.counters.connections.add(1);
+        if let Some(limit) = self.shared.limits.handshake {
+            self.shared.wheel.set(token.slot, now + limit);
+        }
+        self.driver.submit(Op::Open { token, socket });
+        self.driver.submit(Op::Receive { token });
+        if self.conns.len() >= self.accepting.max_connections {
+            self.stop_accepting(AcceptState::Full);
+        }
+        Some(token)
+    }
+
+    /// The driver has forgotten the connection: its slot is free.
+    fn on_closed(&mut self, token: Token) {
+        if self.conns.get_mut(token).is_some() {
+            self.conns.remove(token);
+            self.shared.counters.connections.sub(1);
+        }
+    }
+
+    // Accepting
+
+    fn start_accepting(&mut self) {
+        self.accepting.state = AcceptState::On;
+        for listener in (0..self.accepting.listeners).map(ListenerId) {
+            self.driver.submit(Op::Accept { listener });
+        }
+    }
+
+    fn stop_accepting(&mut self, state: AcceptState) {
+        self.accepting.state = state;
+        for listener in (0..self.accepting.listeners).map(ListenerId) {
+            self.driver.submit(Op::StopAccept { listener });
+        }
+    }
+
+    /// Descriptors or memory ran out: rest a little, so as not to spin, and leave those alone who are connected.
+    fn on_accept_ended(&mut self, listener: ListenerId, error: &io::Error) {
+        if self.accepting.state != AcceptState::On {
+            return;
+        }
+        tracing::warn!(listener = listener.0, %error, "accepting failed and rests");
+        self.shared.counters.accept_failures.add(1);
+        self.stop_accepting(AcceptState::Resting { until: self.shared.now + ACCEPT_REST });
+    }
+
+    fn go_on_accepting(&mut self) {
+        let on = match self.accepting.state {
+            AcceptState::On | AcceptState::Stopped => return,
+            AcceptState::Full => self.conns.len() < self.accepting.max_connections,
+            AcceptState::Resting { until } => self.shared.now >= until,
+        };
+        if on {
+            self.start_accepting();
+        }
+    }
+
+    // Mail
+
+    fn read_mail(&mut self) {
+        self.mailbox.open();
+        for _ in 0..LETTERS_PER_TURN {
+            let Some(mail) = self.mailbox.take() else { return };
+            self.on_mail(mail);
+        }
+    }
+
+    fn on_mail(&mut self, mail: Mail) {
+        match mail {
+            Mail::Send { conn, text, payload } => self.mail_send(conn, text, &payload),
+            Mail::Close { conn, code, reason } => {
+                self.with_open(conn, |conn, shared| {
+                    let why = CloseReason::Local;
+                    // The handle has checked code and reason; a close may have begun meanwhile.
+                    let _ = ctx::close(&mut conn.wire, shared, why, code, &reason);
+                });
+            }
+            Mail::Pause { conn, paused } => {
+                self.with_open(conn, |conn, _| conn.wire.flags.paused = paused);
+            }
+            Mail::Adopt { stream, received, state } => self.adopt(stream.into(), received, state),
+            Mail::Accept { conn, acceptance } => self.answer_deferred(conn, Ok(acceptance)),
+            Mail::Reject { conn, response } => self.answer_deferred(conn, Err(response)),
+            Mail::Shutdown { limit } => self.begin_shutdown(limit),
+        }
+    }
+
+    fn mail_send(&mut self, id: ConnId, text: bool, payload: &[u8]) {
+        self.with_open(id, |conn, shared| {
+            let message = match std::str::from_utf8(payload) {
+                Ok(payload) if text => Message::Text(payload),
+                _ => Message::Binary(payload),
+            };
+            let _ = ctx::send(&mut conn.wire, shared, message, SegmentKind::Message);
+        });
+    }
+
+    /// Lets `work` produce output on an open connection, which goes out once all mail is read.
+    fn with_open(&mut self, id: ConnId, work: impl FnOnce(&mut Conn<H::State>, &mut Shared)) {
+        let token = Token { slot: id.slot, generation: id.generation };
+        let Some(conn) = self.conns.get_mut(token).filter(|conn| conn.wire.phase == Phase::Open)
+        else {
+            return;
+        };
+        work(conn, &mut self.shared);
+        self.shared.enqueue_out(&mut conn.wire, SegmentKind::Stream);
+        self.shared.list(&mut conn.wire, token);
+    }
+
+    fn adopt(&mut self, fd: OwnedFd, mut received: Vec<u8>, state: Option<Box<dyn Any + Send>>) {
+        let peer = crate::net::peer_addr(&fd);
+        let socket = match self.driver.adopt(fd) {
+            Ok(socket) => socket,
+            Err(error) => return tracing::warn!(%error, "a connection could not be adopted"),
+        };
+        let state = state.map(|state| state.downcast::<H::State>());
+        if matches!(state, Some(Err(_))) {
+            return tracing::error!(
+                "an adopted connection has a state of another type than the handler's"
+            );
+        }
+        let Some(token) = self.open(socket, peer) else { return };
+        self.shared.counters.adopted.add(1);
+        if let Some(Ok(state)) = state {
+            self.open_upgraded(token, *state);
+        }
+        self.take_in(token, &mut received);
+        self.after_work(token);
+    }
+
+    // Shutdown
+
+    fn begin_shutdown(&mut self, limit: Duration) {
+        self.stop_accepting(AcceptState::Stopped);
+        let deadline = self.shared.now + ticks_of(limit).unwrap_or(0);
+        let told = self.shutdown.map_or(0, |shutdown| shutdown.told);
+        self.shutdown = Some(ShutdownState { told, deadline });
+    }
+
+    /// Tells a batch of connections; whether all are gone.
+    fn go_on_shutting_down(&mut self) -> bool {
+        let Some(ShutdownState { told, deadline }) = self.shutdown else { return false };
+        let over = self.shared.now >= deadline;
+        let until = if over { self.conns.end() } else { told.saturating_add(CLOSES_PER_TURN) };
+        let until = until.min(self.conns.end());
+        for slot in if over { 0 } else { told }..until {
+            if let Some(token) = self.conns.token(slot) {
+                self.tell_shutdown(token, over);
+            }
+        }
+        self.shutdown = Some(ShutdownState { told: until, deadline });
+        self.conns.len() == 0
+    }
+
+    fn tell_shutdown(&mut self, token: Token, over: bool) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        if over || matches!(conn.wire.phase, Phase::Handshake | Phase::Deferred) {
+            self.finish(token, CloseReason::Shutdown);
+            return;
+        }
+        if conn.wire.phase == Phase::Open {
+            let code = CloseCode::GOING_AWAY;
+            let why = CloseReason::Shutdown;
+            // Only a close that has begun refuses another.
+            let _ = ctx::close(&mut conn.wire, &mut self.shared, why, code, "");
+            self.after_work(token);
+        }
+    }
+
+    // The end of a connection
+
+    /// Ends a connection now: the handler is told, everything of it is given back, the socket closes. `reason`
+    /// stands if nothing was to blame before.
+    fn finish(&mut self, token: Token, reason: CloseReason) {
+        let Self { conns, handler, shared, driver, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        let wire = &mut conn.wire;
+        if wire.phase == Phase::Closed {
+            return;
+        }
+        let unfinished = matches!(wire.phase, Phase::Handshake | Phase::Deferred);
+        shared.counters.handshake_failures.add(usize::from(unfinished));
+        wire.phase = Phase::Closed;
+        let mut pending = wire.pending.take().map(|pending| *pending).unwrap_or_default();
+        let unsent_len = pending.queue.len();
+        let mut cause = pending.cause.take().unwrap_or_else(|| CloseCause::new(reason));
+        cause.unsent_len = unsent_len;
+        shared.counters.queued_bytes.sub(unsent_len);
+        shared.recycle(pending);
+        wire.codec.clear(&mut shared.pool);
+        shared.wheel.clear(token.slot);
+        if std::mem::take(&mut wire.flags.opened) {
+            shared.counters.open_connections.sub(1);
+            shared.counters.closes[cause.reason.index()].add(1);
+            if !cause.is_clean() {
+                tracing::debug!(conn = %shared.id(token), reason = %cause.reason, "connection ended");
+            }
+            receive::call_on_close(handler, conn, shared, token, &cause);
+        }
+        conn.state = None;
+        shared.out.clear();
+        driver.submit(Op::Close { token });
+    }
+}
+
+/// A worker's share of a limit of the whole server.
+pub(crate) fn share_of(config: &Config, descriptors: u64, workers: usize) -> usize {
+    let connections = match config.max_connections {
+        0 => crate::net::connections_within(descriptors),
+        set => set,
+    };
+    connections.div_ceil(workers.max(1)).max(1)
+}

@@ -1,0 +1,442 @@
+//! What comes in: request heads and the answers to them, then frames and the calls they lead to.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ringwire_codec::handshake::{HandshakeError, HeadScanner, server};
+use ringwire_codec::{Buffers, CloseCode, CloseFrame, Error, Event, Input};
+
+use super::Worker;
+use crate::conn::{Conn, ConnId, Phase, Wire};
+use crate::ctx::{self, Ctx};
+use crate::driver::{Driver, Token};
+use crate::error::{CloseCause, CloseReason};
+use crate::handler::{Accept, Acceptance, Answer, Handler, Response};
+use crate::request::Request;
+use crate::shared::Shared;
+use crate::timer::TICK;
+
+impl<D: Driver, H: Handler> Worker<D, H> {
+    #[inline]
+    pub(super) fn on_received(&mut self, token: Token, mut buffer: D::Buffer) {
+        self.take_in(token, &mut buffer);
+        self.driver.release(buffer);
+        self.after_work(token);
+    }
+
+    /// Looks at bytes that came in. What they lead to is in the turn's output afterwards.
+    pub(super) fn take_in(&mut self, token: Token, bytes: &mut [u8]) {
+        let Self { conns, handler, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        shared.counters.bytes_received.add(bytes.len());
+        note_received(&mut conn.wire, shared);
+        match conn.wire.phase {
+            Phase::Open | Phase::Closing => {
+                let unused = if conn.wire.may_deliver() && !conn.wire.has_unread() {
+                    deliver(handler, conn, shared, token, bytes)
+                } else {
+                    bytes.len()
+                };
+                if unused > 0 && conn.wire.phase == Phase::Open {
+                    keep_unread(&mut conn.wire, shared, &bytes[bytes.len() - unused..]);
+                }
+            }
+            Phase::Handshake => on_head_bytes(handler, conn, shared, token, bytes),
+            Phase::Deferred => keep_unread(&mut conn.wire, shared, bytes),
+            Phase::Vacant | Phase::Flushing | Phase::Lingering | Phase::Closed => {}
+        }
+    }
+
+    /// Hands over what was left unread, as far as that is possible now.
+    pub(super) fn resume(&mut self, token: Token) {
+        let Self { conns, handler, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        conn.wire.flags.listed = false;
+        if !conn.wire.has_unread() || !conn.wire.may_deliver() {
+            return;
+        }
+        let Some(pending) = &mut conn.wire.pending else { return };
+        let mut unread = std::mem::take(&mut pending.unread);
+        let start = std::mem::take(&mut pending.unread_start);
+        let unused = deliver(handler, conn, shared, token, &mut unread[start..]);
+        if unused > 0 && conn.wire.phase == Phase::Open {
+            let pending = conn.wire.pending_mut();
+            pending.unread_start = unread.len() - unused;
+            pending.unread = unread;
+        } else {
+            shared.pool.give(unread);
+        }
+    }
+
+    /// Begins to speak frames on a connection whose handshake was answered elsewhere.
+    pub(super) fn open_upgraded(&mut self, token: Token, state: H::State) {
+        let Self { conns, handler, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        conn.state = Some(state);
+        begin_frames(&mut conn.wire, shared, token);
+        call(handler, conn, shared, token, |handler, ctx| handler.on_open(ctx));
+    }
+
+    /// The peer's FIN, or the end of the connection.
+    pub(super) fn on_receive_ended(&mut self, token: Token, result: io::Result<()>) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        let wire = &mut conn.wire;
+        wire.flags.receiving = false;
+        wire.flags.ended = true;
+        let reason = match result {
+            Ok(()) => CloseReason::EndOfStream,
+            Err(error) => CloseReason::Transport(error.kind()),
+        };
+        let last_words = match wire.phase {
+            Phase::Open => wire.has_unread(),
+            Phase::Closing => wire.codec.close_state() == ringwire_codec::CloseState::Closed,
+            Phase::Flushing => true,
+            _ => false,
+        };
+        if last_words && reason == CloseReason::EndOfStream && !self.is_at_end(token) {
+            return;
+        }
+        self.give_up(token, reason);
+    }
+
+    /// The application has made up its mind about a deferred request.
+    pub(super) fn answer_deferred(&mut self, id: ConnId, answer: Result<Acceptance, Response>) {
+        let token = Token { slot: id.slot, generation: id.generation };
+        let Self { conns, handler, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token).filter(|conn| conn.wire.phase == Phase::Deferred)
+        else {
+            return;
+        };
+        let pending = conn.wire.pending_mut();
+        let head = std::mem::take(&mut pending.head);
+        match answer {
+            Ok(acceptance) => accept_deferred(handler, conn, shared, token, &head, &acceptance),
+            Err(response) => refuse(&mut conn.wire, shared, &response),
+        }
+        shared.pool.give(head);
+        shared.list(&mut conn.wire, token);
+        self.after_work(token);
+    }
+}
+
+/// Notes that the peer lives, and starts a window of the control-frame limit each second.
+#[inline]
+fn note_received(wire: &mut Wire, shared: &Shared) {
+    const TICKS_PER_WINDOW: u32 = 1000 / TICK.as_millis() as u32;
+    wire.flags.pinged = false;
+    if wire.received == shared.now {
+        return;
+    }
+    if wire.received / TICKS_PER_WINDOW != shared.now / TICKS_PER_WINDOW {
+        wire.codec.reset_control_window();
+    }
+    wire.received = shared.now;
+}
+
+/// Keeps input for later.
+fn keep_unread(wire: &mut Wire, shared: &mut Shared, bytes: &[u8]) {
+    let pending = wire.pending_mut();
+    if pending.unread.capacity() == 0 {
+        pending.unread = shared.pool.take(bytes.len());
+    }
+    pending.unread.extend_from_slice(bytes);
+}
+
+// Frames
+
+/// Takes frames out of `bytes` and calls the handler, until all are used up, the turn's budget is, or nothing may
+/// be delivered any more. Returns how many bytes at the end were not used.
+fn deliver<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    bytes: &mut [u8],
+) -> usize {
+    let mut input = Input::new(bytes);
+    let mut budget = shared.limits.messages_per_turn;
+    while budget > 0 && conn.wire.may_deliver() {
+        let event = conn.wire.codec.receive(&shared.limits.protocol, &mut shared.pool, &mut input);
+        match event {
+            Ok(Some(event)) => on_event(handler, conn, shared, token, event),
+            Ok(None) => return 0,
+            Err(error) => {
+                fail(&mut conn.wire, shared, error);
+                return 0;
+            }
+        }
+        budget -= 1;
+    }
+    input.len()
+}
+
+#[inline]
+fn on_event<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    event: Event<'_>,
+) {
+    match event {
+        Event::Message(message) => {
+            shared.counters.messages_received.add(1);
+            call(handler, conn, shared, token, |handler, ctx| {
+                handler.on_message(ctx, message.as_message());
+            });
+            if let Some(buffer) = message.into_buffer() {
+                shared.pool.give(buffer);
+            }
+        }
+        Event::Part(part) => {
+            shared.counters.messages_received.add(1);
+            call(handler, conn, shared, token, |handler, ctx| handler.on_message_part(ctx, part));
+        }
+        Event::Ping(payload) => {
+            call(handler, conn, shared, token, |handler, ctx| handler.on_ping(ctx, &payload));
+        }
+        Event::Pong(payload) => {
+            call(handler, conn, shared, token, |handler, ctx| handler.on_pong(ctx, &payload));
+        }
+        Event::Close(frame) => on_close_frame(&mut conn.wire, shared, &frame),
+    }
+}
+
+/// The peer's close frame: the codec owes the answer, or this was it.
+fn on_close_frame(wire: &mut Wire, shared: &Shared, frame: &CloseFrame<'_>) {
+    if wire.phase != Phase::Open {
+        return;
+    }
+    let cause = wire.blame(CloseReason::Peer);
+    cause.code = frame.code;
+    frame.reason.as_ref().clone_into(&mut cause.text);
+    wire.phase = Phase::Closing;
+    wire.since = shared.now;
+}
+
+/// The peer broke the protocol: the codec owes the close frame that says so.
+fn fail(wire: &mut Wire, shared: &Shared, error: Error) {
+    wire.blame(CloseReason::Protocol(error)).code = Some(error.close_code());
+    wire.phase = Phase::Flushing;
+    wire.since = shared.now;
+}
+
+// Calls
+
+/// Calls the handler. If it panics, the connection is closed and the worker lives on.
+#[inline]
+pub(super) fn call<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    work: impl FnOnce(&mut H, &mut Ctx<'_, H::State>),
+) {
+    let Conn { wire, state: Some(state) } = conn else { return };
+    let id = shared.id(token);
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        work(handler, &mut Ctx::new(id, wire, state, shared));
+    }));
+    if result.is_err() {
+        on_panic(wire, shared);
+    }
+}
+
+#[cold]
+fn on_panic(wire: &mut Wire, shared: &mut Shared) {
+    tracing::error!("the handler panicked");
+    let why = CloseReason::HandlerPanic;
+    // Only a close that has begun refuses another.
+    let _ = ctx::close(wire, shared, why, CloseCode::INTERNAL_ERROR, "");
+}
+
+/// Tells the handler that the connection has ended. A panic changes nothing any more.
+pub(super) fn call_on_close<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    cause: &CloseCause,
+) {
+    call(handler, conn, shared, token, |handler, ctx| handler.on_close(ctx, cause));
+    // Whatever it tried is void.
+    conn.wire.pending = None;
+    conn.wire.phase = Phase::Closed;
+}
+
+// Requests
+
+/// Bytes of a request head, and perhaps what follows it.
+fn on_head_bytes<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    bytes: &mut [u8],
+) {
+    if !conn.wire.has_unread() {
+        let mut scanner = HeadScanner::default();
+        match scanner.scan(bytes, &shared.limits.head) {
+            Ok(Some(len)) => on_head(handler, conn, shared, token, bytes, len),
+            Ok(None) => {
+                keep_unread(&mut conn.wire, shared, bytes);
+                conn.wire.pending_mut().scanner = scanner;
+            }
+            Err(error) => refuse_for(&mut conn.wire, shared, error),
+        }
+        return;
+    }
+    keep_unread(&mut conn.wire, shared, bytes);
+    let Some(pending) = conn.wire.pending.as_deref_mut() else { return };
+    match pending.scanner.scan(&pending.unread, &shared.limits.head) {
+        Ok(Some(len)) => {
+            let mut whole = std::mem::take(&mut pending.unread);
+            on_head(handler, conn, shared, token, &mut whole, len);
+            shared.pool.give(whole);
+        }
+        Ok(None) => {}
+        Err(error) => refuse_for(&mut conn.wire, shared, error),
+    }
+}
+
+/// A whole head, `len` bytes of `bytes`: answers it, and goes on with what follows it.
+fn on_head<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    bytes: &mut [u8],
+    len: usize,
+) {
+    let (head, rest) = bytes.split_at_mut(len);
+    answer(handler, conn, shared, token, head);
+    match conn.wire.phase {
+        Phase::Open => {
+            call(handler, conn, shared, token, |handler, ctx| handler.on_open(ctx));
+            let unused = deliver(handler, conn, shared, token, rest);
+            if unused > 0 && conn.wire.phase == Phase::Open {
+                keep_unread(&mut conn.wire, shared, &rest[rest.len() - unused..]);
+            }
+        }
+        Phase::Deferred => {
+            let copy = shared.pool.copy_of(head);
+            conn.wire.pending_mut().head = copy;
+            if !rest.is_empty() {
+                keep_unread(&mut conn.wire, shared, rest);
+            }
+        }
+        // A refused request ends the connection: what followed it is dropped.
+        _ => {}
+    }
+}
+
+/// Judges a request and asks the handler for the answer.
+fn answer<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    head: &[u8],
+) {
+    let wire = &mut conn.wire;
+    let parsed = match server::Request::parse(head, &shared.limits.head) {
+        Ok(parsed) => parsed,
+        Err(error) => return refuse_for(wire, shared, error),
+    };
+    let request = Request::new(&parsed, shared.id(token), wire.peer.into());
+    if !parsed.is_upgrade() {
+        let response = catch_unwind(AssertUnwindSafe(|| handler.on_http(&request)));
+        shared.counters.http_requests.add(1);
+        return write_response(wire, shared, &response.unwrap_or_else(|_| internal_error()));
+    }
+    let upgrade = match parsed.check_upgrade() {
+        Ok(upgrade) => upgrade,
+        Err(error) => return refuse_for(wire, shared, error),
+    };
+    match catch_unwind(AssertUnwindSafe(|| handler.on_request(&request))) {
+        Ok(Answer::Accept(Accept { state, acceptance })) => {
+            conn.state = Some(state);
+            open(conn, shared, token, &upgrade, &acceptance);
+        }
+        Ok(Answer::Reject(response)) => refuse(wire, shared, &response),
+        Ok(Answer::Defer(state)) => {
+            conn.state = Some(state);
+            wire.phase = Phase::Deferred;
+        }
+        Err(_) => refuse(wire, shared, &internal_error()),
+    }
+}
+
+/// Writes the 101; from here on the connection speaks frames.
+fn open<S>(
+    conn: &mut Conn<S>,
+    shared: &mut Shared,
+    token: Token,
+    upgrade: &server::Upgrade<'_>,
+    acceptance: &Acceptance,
+) {
+    let wire = &mut conn.wire;
+    let mut accept = server::Accept::new();
+    if let Some(name) = &acceptance.subprotocol {
+        accept = accept.with_subprotocol(name.clone());
+    }
+    for (name, value) in &acceptance.headers {
+        accept = accept.with_header(name.clone(), value.clone());
+    }
+    shared.reserve_out(512);
+    if let Err(error) = accept.encode(upgrade, &mut shared.out) {
+        tracing::error!(%error, "the handler accepted a request wrongly");
+        conn.state = None;
+        return refuse(wire, shared, &internal_error());
+    }
+    wire.codec.set_streaming(acceptance.streaming);
+    shared.counters.handshakes.add(1);
+    begin_frames(wire, shared, token);
+}
+
+/// The handshake is done.
+fn begin_frames(wire: &mut Wire, shared: &mut Shared, token: Token) {
+    wire.phase = Phase::Open;
+    wire.flags.opened = true;
+    shared.counters.open_connections.add(1);
+    shared.set_deadline(wire, token);
+}
+
+fn accept_deferred<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    head: &[u8],
+    acceptance: &Acceptance,
+) {
+    // The head was a correct request when it was deferred, and is still the same.
+    let Ok(request) = server::Request::parse(head, &shared.limits.head) else { return };
+    let Ok(upgrade) = request.check_upgrade() else { return };
+    open(conn, shared, token, &upgrade, acceptance);
+    if conn.wire.phase == Phase::Open {
+        call(handler, conn, shared, token, |handler, ctx| handler.on_open(ctx));
+    }
+}
+
+fn refuse_for(wire: &mut Wire, shared: &mut Shared, error: HandshakeError) {
+    tracing::debug!(%error, "request refused");
+    refuse(wire, shared, &Response::from(error));
+}
+
+fn refuse(wire: &mut Wire, shared: &mut Shared, response: &Response) {
+    shared.counters.handshake_failures.add(1);
+    write_response(wire, shared, response);
+}
+
+/// Writes an ordinary answer, after which the connection closes.
+fn write_response(wire: &mut Wire, shared: &mut Shared, response: &Response) {
+    shared.reserve_out(512);
+    response.encode(&mut shared.out);
+    wire.phase = Phase::Flushing;
+    wire.since = shared.now;
+}
+
+fn internal_error() -> Response {
+    Response::new(http::StatusCode::INTERNAL_SERVER_ERROR)
+}

@@ -1,0 +1,198 @@
+//! What goes out: one send for all that a connection produced, the queue behind it, and the steps of closing.
+
+use std::io;
+
+use ringwire_codec::{Buffers, CloseState};
+
+use super::Worker;
+use super::receive::call;
+use crate::conn::{Phase, SegmentKind, Wire};
+use crate::driver::{Driver, Op, SendBuffer, Token};
+use crate::error::CloseReason;
+use crate::handler::Handler;
+
+impl<D: Driver, H: Handler> Worker<D, H> {
+    /// What follows every piece of work on a connection: its output goes out, and its receiving and
+    /// closing follow its state.
+    #[inline]
+    pub(super) fn after_work(&mut self, token: Token) {
+        let Self { conns, shared, driver, .. } = self;
+        let Some(conn) = conns.get_mut(token) else {
+            shared.out.clear();
+            return;
+        };
+        let wire = &mut conn.wire;
+        if wire.codec.wants_transmit() && wire.queued_len() == 0 {
+            // Where output waits, the pong waits too, and only the newest is kept.
+            wire.codec.poll_transmit(&mut shared.masks, &mut shared.out);
+        }
+        if wire.flags.sending || wire.queued_len() > 0 {
+            shared.enqueue_out(wire, SegmentKind::Stream);
+            if !wire.flags.sending {
+                Self::send_next(driver, wire, shared, token);
+            }
+        } else if !shared.out.is_empty() {
+            let data = std::mem::take(&mut shared.out);
+            Self::submit_send(driver, wire, shared.now, token, data);
+        }
+        if wire.wants_receive() != wire.flags.receiving {
+            Self::sync_receive(driver, wire, token);
+        }
+        if wire.phase != Phase::Open || wire.pending.is_some() {
+            self.after_unusual_work(token);
+        }
+    }
+
+    /// A send is done, or went out in part.
+    #[inline]
+    pub(super) fn on_sent(&mut self, token: Token, buffer: SendBuffer, result: io::Result<usize>) {
+        let Self { conns, shared, driver, .. } = self;
+        shared.counters.bytes_sent.add(*result.as_ref().unwrap_or(&0));
+        let Some(conn) = conns.get_mut(token) else {
+            return shared.pool.give(buffer.into_vec());
+        };
+        let wire = &mut conn.wire;
+        if let Err(error) = result {
+            wire.flags.sending = false;
+            shared.pool.give(buffer.into_vec());
+            return self.give_up(token, CloseReason::Transport(error.kind()));
+        }
+        wire.sent = shared.now;
+        if !buffer.is_empty() {
+            return driver.submit(Op::Send { token, buffer });
+        }
+        wire.flags.sending = false;
+        shared.pool.give(buffer.into_vec());
+        if wire.pending.is_some() || wire.flags.backlogged || wire.phase != Phase::Open {
+            self.on_flushed_part(token);
+        }
+    }
+
+    /// Resumes what was listed, once each, and flushes it.
+    pub(super) fn work_off_list(&mut self) {
+        let mut listed = std::mem::take(&mut self.shared.listed);
+        for token in listed.drain(..) {
+            self.resume(token);
+            self.after_work(token);
+        }
+        // What was listed meanwhile is for the next turn; the memory is used again.
+        listed.append(&mut self.shared.listed);
+        self.shared.listed = listed;
+    }
+
+    /// Whether a connection whose peer has ended the stream has nothing left to say or to read.
+    pub(super) fn is_at_end(&mut self, token: Token) -> bool {
+        let Some(conn) = self.conns.get_mut(token) else { return true };
+        let wire = &conn.wire;
+        match wire.phase {
+            Phase::Open => !wire.has_unread(),
+            _ => wire.is_flushed() && !wire.codec.wants_transmit(),
+        }
+    }
+
+    /// Ends a connection under which the transport has gone, or whose time is up. If the peer has not closed
+    /// cleanly before, `reason` is why, whatever began the close.
+    pub(super) fn give_up(&mut self, token: Token, reason: CloseReason) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        let wire = &mut conn.wire;
+        let unanswered = wire.codec.close_state() == CloseState::CloseSent;
+        if unanswered && let Some(cause) = wire.pending_mut().cause.as_mut() {
+            cause.reason = reason;
+        }
+        self.finish(token, reason);
+    }
+
+    /// One buffer of a queue is out: the next one, or `on_drain`, or the next step of closing.
+    fn on_flushed_part(&mut self, token: Token) {
+        let Self { conns, shared, handler, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        if conn.wire.flags.backlogged && conn.wire.is_flushed() {
+            conn.wire.flags.backlogged = false;
+            if conn.wire.phase == Phase::Open {
+                call(handler, conn, shared, token, |handler, ctx| handler.on_drain(ctx));
+            }
+        }
+        self.after_work(token);
+    }
+
+    /// Takes the next segment of the queue.
+    fn send_next(
+        driver: &mut D,
+        wire: &mut Wire,
+        shared: &mut crate::shared::Shared,
+        token: Token,
+    ) {
+        let Some(data) = wire.pending.as_mut().and_then(|pending| pending.queue.pop()) else {
+            return;
+        };
+        shared.counters.queued_bytes.sub(data.len());
+        Self::submit_send(driver, wire, shared.now, token, data);
+    }
+
+    #[inline]
+    fn submit_send(driver: &mut D, wire: &mut Wire, now: u32, token: Token, data: Vec<u8>) {
+        wire.flags.sending = true;
+        wire.sent = now;
+        driver.submit(Op::Send { token, buffer: SendBuffer::new(data) });
+    }
+
+    fn sync_receive(driver: &mut D, wire: &mut Wire, token: Token) {
+        wire.flags.receiving = !wire.flags.receiving;
+        driver.submit(if wire.flags.receiving {
+            Op::Receive { token }
+        } else {
+            Op::StopReceive { token }
+        });
+    }
+
+    /// The rest of [`after_work`](Self::after_work) for connections that are not simply open and idle.
+    fn after_unusual_work(&mut self, token: Token) {
+        let Self { conns, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        let wire = &mut conn.wire;
+        match wire.phase {
+            Phase::Open => {
+                if wire.has_unread() {
+                    if wire.may_deliver() {
+                        shared.list(wire, token);
+                    }
+                } else if wire.flags.ended {
+                    return self.finish(token, CloseReason::EndOfStream);
+                }
+                if !wire.is_flushed() {
+                    shared.set_stall_deadline(wire, token);
+                }
+                wire.tidy();
+            }
+            Phase::Closing | Phase::Flushing | Phase::Lingering => self.go_on_closing(token),
+            Phase::Vacant | Phase::Handshake | Phase::Deferred | Phase::Closed => {}
+        }
+    }
+
+    /// The next step of closing, where there is one.
+    fn go_on_closing(&mut self, token: Token) {
+        let Self { conns, shared, driver, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        let wire = &mut conn.wire;
+        shared.set_close_deadline(wire, token);
+        if !wire.is_flushed() {
+            return;
+        }
+        match wire.phase {
+            // RFC 6455 §7.1.1: the server closes first.
+            Phase::Closing if wire.codec.close_state() == CloseState::Closed => {
+                self.finish(token, CloseReason::Peer);
+            }
+            Phase::Closing if wire.flags.ended => self.give_up(token, CloseReason::EndOfStream),
+            Phase::Flushing if wire.flags.ended => self.finish(token, CloseReason::EndOfStream),
+            Phase::Flushing => {
+                wire.phase = Phase::Lingering;
+                driver.submit(Op::Shutdown { token });
+                if wire.wants_receive() != wire.flags.receiving {
+                    Self::sync_receive(driver, wire, token);
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! An echo server. Its flags stay as they are, since scripts use them; each can also be given in the
+//! environment, as `RINGWIRE_` and its name.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use http::{HeaderValue, StatusCode};
+use ringwire::{Answer, Config, Ctx, Handler, Message, Request, Response, Server};
+use ringwire_examples::{Cores, DriverFlag, parse_bytes, parse_duration, shutdown_on_signals};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The page that a browser gets on the same port.
+const PAGE: &str = include_str!("echo.html");
+/// How long connections may take to close on SIGTERM or SIGINT.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+
+/// A WebSocket echo server. Opened in a browser, it shows a page that talks to it.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Flags {
+    /// Where to listen; port 0 takes a free one. May be given several times.
+    #[arg(long, env = "RINGWIRE_LISTEN", default_value = "127.0.0.1:9001", value_delimiter = ',')]
+    listen: Vec<String>,
+    /// Threads that do IO; 0: one for each core.
+    #[arg(long, env = "RINGWIRE_IO_WORKERS", default_value_t = 0)]
+    io_workers: usize,
+    /// The kernel back end.
+    #[arg(long, env = "RINGWIRE_DRIVER", value_enum, default_value_t)]
+    driver: DriverFlag,
+    /// The cores of the IO workers: a list such as 0,1, `none`, or `auto`, one core for each.
+    #[arg(long, env = "RINGWIRE_PIN", default_value = "auto")]
+    pin: Cores,
+    /// The longest message, such as 64MiB.
+    #[arg(long, env = "RINGWIRE_MAX_MESSAGE", default_value = "1MiB", value_parser = parse_bytes)]
+    max_message: usize,
+    /// How long a connection may be silent, such as 90s; 0: for ever, and no pings are sent.
+    #[arg(long, env = "RINGWIRE_IDLE_TIMEOUT", default_value = "120s", value_parser = parse_duration)]
+    idle_timeout: Duration,
+}
+
+struct Echo;
+
+impl Handler for Echo {
+    type State = ();
+
+    fn on_request(&mut self, _request: &Request<'_>) -> Answer<()> {
+        Answer::accept(())
+    }
+
+    fn on_http(&mut self, request: &Request<'_>) -> Response {
+        match (request.method(), request.path()) {
+            ("GET" | "HEAD", "/") => Response::new(StatusCode::OK)
+                .with_body(HeaderValue::from_static("text/html; charset=utf-8"), PAGE.as_bytes()),
+            _ => Response::new(StatusCode::NOT_FOUND),
+        }
+    }
+
+    fn on_message(&mut self, ctx: &mut Ctx<'_, ()>, message: Message<'_>) {
+        ctx.send(message);
+    }
+}
+
+impl Flags {
+    fn config(&self) -> Config {
+        let config = Config::default()
+            .with_driver(self.driver.into())
+            .with_io_workers(self.io_workers)
+            .with_pinning(self.pin.clone().into())
+            .with_max_message_len(self.max_message)
+            .with_idle_timeout(self.idle_timeout);
+        if self.idle_timeout.is_zero() { config.with_ping_interval(Duration::ZERO) } else { config }
+    }
+}
+
+fn main() -> Result<()> {
+    ringwire_examples::init_logging();
+    let flags = Flags::parse();
+    let mut server = Server::new(flags.config());
+    for address in &flags.listen {
+        server = server.listen(address);
+    }
+    let server = server.start(|_worker| Echo)?;
+    shutdown_on_signals(server.handle(), SHUTDOWN_LIMIT).context("cannot handle signals")?;
+    for address in server.local_addrs() {
+        println!("listening on ws://{address}");
+    }
+    server.join()?;
+    Ok(())
+}
