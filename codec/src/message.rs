@@ -132,15 +132,16 @@ impl<'b> ReceivedMessage<'b> {
     }
 
     /// The buffer the message was assembled in, to be given back to [`Buffers`](crate::Buffers).
-    /// `None` if the message is a borrow of the input.
+    /// `None` if the message is a borrow of the input, or empty fragments that needed none.
     #[inline]
     #[must_use]
     pub fn into_buffer(self) -> Option<Vec<u8>> {
-        match self.0 {
-            Payload::Text(_) | Payload::Binary(_) => None,
-            Payload::AssembledText(text) => Some(text.into_bytes()),
-            Payload::AssembledBinary(bytes) => Some(bytes),
-        }
+        let buffer = match self.0 {
+            Payload::Text(_) | Payload::Binary(_) => return None,
+            Payload::AssembledText(text) => text.into_bytes(),
+            Payload::AssembledBinary(bytes) => bytes,
+        };
+        (buffer.capacity() > 0).then_some(buffer)
     }
 }
 
