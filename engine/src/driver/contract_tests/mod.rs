@@ -1,0 +1,85 @@
+//! The contract of [`Driver`](super::Driver), checked on every implementation.
+//!
+//! [`cases`] says what must hold, `contract!` below on which drivers. The simulated network runs each
+//! case with a network as one wishes it and with a hostile one, the latter from many seeds.
+
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "the peers of real drivers are real sockets"
+)]
+
+mod bench;
+mod cases;
+mod harness;
+
+use bench::Bench;
+use harness::{Harness, OnEpoll, OnSim};
+
+use super::sim::Faults;
+
+/// Seeds of the hostile network for each case.
+const SEEDS: u64 = 20;
+
+macro_rules! contract {
+    ($($case:ident),* $(,)?) => {
+        mod epoll {
+            $(#[test] fn $case() { super::check(super::OnEpoll::new(), super::cases::$case); })*
+        }
+        mod sim {
+            $(#[test] fn $case() { super::check(super::benign(), super::cases::$case); })*
+        }
+        mod hostile_sim {
+            $(#[test] fn $case() { super::check_seeds(super::cases::$case); })*
+        }
+    };
+}
+
+contract!(
+    accept_names_the_listener,
+    stop_accept_leaves_connections_waiting,
+    echo,
+    nothing_is_received_unasked,
+    fin_ends_receiving_after_all_data,
+    data_and_fin_together,
+    reset_fails_receiving,
+    reset_fails_a_stuck_send,
+    sending_to_a_broken_connection_fails,
+    more_than_one_buffer,
+    a_held_buffer_hurts_nobody,
+    stop_receive_loses_nothing,
+    a_send_waits_for_the_peer,
+    large_send,
+    shutdown_leaves_receiving,
+    peer_finished_first,
+    close_is_seen_by_the_peer,
+    close_returns_the_send_first,
+    close_in_the_middle_of_data,
+    a_slot_is_used_again,
+    an_unopened_socket_is_closed,
+    wake_ends_a_wait,
+    several_wakes_are_one,
+    wait_keeps_its_timeout,
+    many_sockets,
+    adopt,
+);
+
+fn benign() -> OnSim {
+    OnSim::new(0, Faults::none())
+}
+
+fn check<H: Harness>(harness: H, case: impl FnOnce(&mut Bench<H>)) {
+    let mut bench = Bench::new(harness);
+    case(&mut bench);
+    bench.finish();
+}
+
+fn check_seeds(case: impl Fn(&mut Bench<OnSim>)) {
+    for seed in 0..SEEDS {
+        // Shown when the case fails.
+        println!("seed {seed}");
+        // A wait that ends for no reason is no breach, but the cases about time could not tell.
+        let faults = Faults { spurious_wake: 0.0, ..Faults::hostile() };
+        check(OnSim::new(seed, faults), &case);
+    }
+}

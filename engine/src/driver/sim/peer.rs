@@ -1,0 +1,122 @@
+//! The test's side of the network.
+
+use std::cell::RefCell;
+use std::mem;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::network::{Event, LinkId, Network};
+
+/// A handle on the network, for the test.
+#[derive(Clone, Debug)]
+pub(crate) struct World(pub(super) Rc<RefCell<Network>>);
+
+impl World {
+    /// Connects to a listener; the connection waits there to be accepted.
+    pub(crate) fn connect(&self, listener: usize) -> Peer {
+        let link = self.0.borrow_mut().connect(listener);
+        Peer { network: Rc::clone(&self.0), link }
+    }
+
+    /// A connection that somebody else accepted: its peer, and the descriptor to be adopted.
+    pub(crate) fn adoptable(&self) -> (Peer, OwnedFd) {
+        let (link, fd) = self.0.borrow_mut().adoptable();
+        (Peer { network: Rc::clone(&self.0), link }, fd)
+    }
+
+    /// Virtual time since the network was made.
+    pub(crate) fn clock(&self) -> Duration {
+        self.0.borrow().clock
+    }
+
+    /// Makes a wait end at that time at the latest.
+    pub(crate) fn alarm(&self, at: Duration) {
+        self.0.borrow_mut().schedule(at, Event::Alarm);
+    }
+
+    /// Calls the waker at that time, as another thread would.
+    pub(crate) fn wake(&self, at: Duration) {
+        self.0.borrow_mut().schedule(at, Event::Wake);
+    }
+
+    /// Received buffers that the worker has not released.
+    pub(crate) fn outstanding_buffers(&self) -> usize {
+        self.0.borrow().buffers_out
+    }
+
+    /// Sockets that were accepted or adopted and are not closed.
+    pub(crate) fn open_sockets(&self) -> usize {
+        self.0.borrow().sockets_open
+    }
+}
+
+/// The other end of a connection.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    network: Rc<RefCell<Network>>,
+    link: LinkId,
+}
+
+impl Peer {
+    /// Sends; nothing after a FIN or a reset.
+    pub(crate) fn write(&self, bytes: &[u8]) {
+        self.network.borrow_mut().write(self.link, bytes);
+    }
+
+    /// What has arrived.
+    pub(crate) fn read(&self) -> Vec<u8> {
+        let mut network = self.network.borrow_mut();
+        network.touch(self.link);
+        mem::take(&mut network.links[self.link].inbox)
+    }
+
+    /// Sends FIN; still reads.
+    pub(crate) fn finish(&self) {
+        self.network.borrow_mut().finish(self.link);
+    }
+
+    /// Closes both ways, like `close(2)`.
+    pub(crate) fn close(&self) {
+        self.network.borrow_mut().hang_up(self.link);
+    }
+
+    /// Breaks the connection.
+    pub(crate) fn reset(&self) {
+        let mut network = self.network.borrow_mut();
+        network.reset_driver(self.link, libc::ECONNRESET);
+        network.links[self.link].peer_gone = true;
+    }
+
+    /// How much may be on its way here or unread.
+    pub(crate) fn set_window(&self, bytes: usize) {
+        let mut network = self.network.borrow_mut();
+        network.links[self.link].window = bytes;
+        network.touch(self.link);
+    }
+
+    /// The driver's FIN came, after everything that it had sent.
+    pub(crate) fn is_eof(&self) -> bool {
+        self.network.borrow().links[self.link].peer_eof
+    }
+
+    /// The connection broke.
+    pub(crate) fn is_reset(&self) -> bool {
+        self.network.borrow().links[self.link].peer_reset
+    }
+
+    /// This side writes no more: it said so, or a fault did.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.network.borrow().links[self.link].peer_shut
+    }
+
+    /// The driver's side is closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.network.borrow().links[self.link].closed
+    }
+
+    /// What was written and not yet received by the driver.
+    pub(crate) fn unread(&self) -> usize {
+        self.network.borrow().links[self.link].unread
+    }
+}
