@@ -1,9 +1,11 @@
 //! Load generator for WebSocket servers, the raw TCP floor, and their comparison.
 
+mod compare;
 mod echo;
 mod floor;
 mod machine;
 mod output;
+mod own_server;
 mod procstat;
 mod target;
 mod units;
@@ -21,6 +23,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 enum Command {
     /// Runs messages through a server and reports speed, latency and CPU time.
     Echo(echo::EchoArgs),
+    /// Runs the same load against several servers in turn and prints ratios.
+    Compare(compare::CompareArgs),
     /// Serves raw TCP echo: the least work an echo server can do.
     Floor(floor::FloorArgs),
 }
@@ -28,6 +32,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Echo(args) => echo::command(args),
+        Command::Compare(args) => compare::command(&args),
         Command::Floor(args) => floor::run(&args).map(|()| true),
     };
     match result {

@@ -17,16 +17,44 @@ pub(crate) enum Account {
     Threads(Vec<u32>),
 }
 
-/// CPU time of each of some threads since it began.
+/// What a thread had of the CPUs since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CpuTime {
+    /// Time on a CPU.
+    pub(crate) run: Duration,
+    /// Time it could have run, while another thread had its CPU.
+    pub(crate) wait: Duration,
+}
+
+impl CpuTime {
+    /// The difference to an earlier value.
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        Self {
+            run: self.run.saturating_sub(earlier.run),
+            wait: self.wait.saturating_sub(earlier.wait),
+        }
+    }
+}
+
+impl std::iter::Sum for CpuTime {
+    fn sum<I: Iterator<Item = Self>>(times: I) -> Self {
+        times.fold(Self::default(), |sum, time| Self {
+            run: sum.run + time.run,
+            wait: sum.wait + time.wait,
+        })
+    }
+}
+
+/// The time of each of some threads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct CpuTimes(BTreeMap<u32, Duration>);
+pub(crate) struct CpuTimes(BTreeMap<u32, CpuTime>);
 
 impl CpuTimes {
     /// What these threads used since `earlier`. A thread that ended meanwhile is left out, one that
     /// began meanwhile counts whole.
-    pub(crate) fn since(&self, earlier: &Self) -> Duration {
+    pub(crate) fn since(&self, earlier: &Self) -> CpuTime {
         let before = |tid| earlier.0.get(tid).copied().unwrap_or_default();
-        self.0.iter().map(|(tid, time)| time.saturating_sub(before(tid))).sum()
+        self.0.iter().map(|(tid, time)| time.since(before(tid))).sum()
     }
 }
 
@@ -36,15 +64,14 @@ impl Account {
     /// # Errors
     /// When the process is gone.
     pub(crate) fn cpu(&self) -> io::Result<CpuTimes> {
-        let pid = self.pid();
-        let tids = match self {
-            Self::Process(pid) => thread_ids(*pid)?,
-            Self::Threads(tids) => tids.clone(),
+        let (pid, tids) = match self {
+            Self::Process(pid) => (*pid, thread_ids(*pid)?),
+            Self::Threads(tids) => (std::process::id(), tids.clone()),
         };
         let mut times = BTreeMap::new();
         for tid in tids {
             match fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")) {
-                Ok(text) => drop(times.insert(tid, run_time(&text)?)),
+                Ok(text) => drop(times.insert(tid, cpu_time(&text)?)),
                 // The thread ended after the directory was listed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -56,23 +83,24 @@ impl Account {
     /// How many CPUs it could keep busy: those it may run on, but no more than it has threads.
     pub(crate) fn capacity(&self) -> io::Result<usize> {
         match self {
-            Self::Process(pid) => Ok(thread_ids(*pid)?.len().min(allowed_cpus(*pid)?)),
-            Self::Threads(tids) => Ok(tids.len().min(allowed_cpus(std::process::id())?)),
+            Self::Process(pid) => Ok(thread_ids(*pid)?.len().min(allowed_cpus(*pid)?.len())),
+            // Each has a CPU of its own.
+            Self::Threads(tids) => Ok(tids.len()),
         }
     }
 
-    /// The process whose memory is the server's.
-    pub(crate) fn pid(&self) -> u32 {
+    /// Its resident memory in bytes; `None` where that cannot be told from the load generator's.
+    pub(crate) fn resident_bytes(&self) -> io::Result<Option<u64>> {
         match self {
-            Self::Process(pid) => *pid,
-            Self::Threads(_) => std::process::id(),
+            Self::Process(pid) => resident_bytes(*pid).map(Some),
+            Self::Threads(_) => Ok(None),
         }
     }
 }
 
 /// CPU time of one thread of this process.
-pub(crate) fn thread_cpu(tid: u32) -> io::Result<Duration> {
-    run_time(&fs::read_to_string(format!("/proc/self/task/{tid}/schedstat"))?)
+pub(crate) fn thread_cpu(tid: u32) -> io::Result<CpuTime> {
+    cpu_time(&fs::read_to_string(format!("/proc/self/task/{tid}/schedstat"))?)
 }
 
 /// The kernel's number of the calling thread.
@@ -91,28 +119,29 @@ pub(crate) fn thread_ids(pid: u32) -> io::Result<Vec<u32>> {
 }
 
 /// Resident memory of a process (`VmRSS`), in bytes.
-pub(crate) fn resident_bytes(pid: u32) -> io::Result<u64> {
+fn resident_bytes(pid: u32) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let kib = status_field(&status, "VmRSS").and_then(|value| value.strip_suffix(" kB"));
     let kib: u64 = kib.and_then(|kib| kib.trim().parse().ok()).ok_or_else(malformed)?;
     Ok(kib * 1024)
 }
 
-/// How many CPUs the main thread of a process may run on.
-fn allowed_cpus(pid: u32) -> io::Result<usize> {
+/// The CPUs that the main thread of a process may run on.
+pub(crate) fn allowed_cpus(pid: u32) -> io::Result<Vec<usize>> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let list = status_field(&status, "Cpus_allowed_list").ok_or_else(malformed)?;
     let list: crate::units::CpuList = list.parse().map_err(|_| malformed())?;
-    Ok(list.0.len())
+    Ok(list.0)
 }
 
 fn status_field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
     status.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
 }
 
-fn run_time(schedstat: &str) -> io::Result<Duration> {
-    let nanoseconds = schedstat.split_whitespace().next().and_then(|field| field.parse().ok());
-    nanoseconds.map(Duration::from_nanos).ok_or_else(malformed)
+fn cpu_time(schedstat: &str) -> io::Result<CpuTime> {
+    let mut fields = schedstat.split_whitespace().map(|field| field.parse().ok());
+    let mut next = || fields.next().flatten().map(Duration::from_nanos).ok_or_else(malformed);
+    Ok(CpuTime { run: next()?, wait: next()? })
 }
 
 fn malformed() -> io::Error {
@@ -125,8 +154,9 @@ mod tests {
 
     #[test]
     fn reads_what_the_kernel_writes() {
-        assert_eq!(run_time("600249 12 1\n").unwrap(), Duration::from_nanos(600_249));
-        assert!(run_time("").is_err());
+        let (run, wait) = (Duration::from_nanos(600_249), Duration::from_nanos(12));
+        assert_eq!(cpu_time("600249 12 1\n").unwrap(), CpuTime { run, wait });
+        assert!(cpu_time("").is_err());
         let status = "Name:\techo\nVmRSS:\t    1234 kB\nCpus_allowed_list:\t0-1,3\n";
         assert_eq!(status_field(status, "VmRSS"), Some("1234 kB"));
         assert_eq!(status_field(status, "Cpus_allowed_list"), Some("0-1,3"));
@@ -141,25 +171,26 @@ mod tests {
         let times = process.cpu().unwrap();
         let before = thread_cpu(tid).unwrap();
         let mut value = 1_u64;
-        while thread_cpu(tid).unwrap() < before + Duration::from_millis(15) {
+        while thread_cpu(tid).unwrap().since(before).run < Duration::from_millis(15) {
             for _ in 0..100_000 {
                 value = std::hint::black_box(value.wrapping_mul(31).wrapping_add(7));
             }
         }
         assert!(process.capacity().unwrap() >= 1);
-        assert!(resident_bytes(process.pid()).unwrap() > 0);
-        assert!(process.cpu().unwrap().since(&times) >= Duration::from_millis(15));
+        assert!(process.resident_bytes().unwrap().unwrap() > 0);
+        assert!(process.cpu().unwrap().since(&times).run >= Duration::from_millis(15));
         let thread = Account::Threads(vec![tid]).cpu().unwrap();
-        assert!(thread.since(&times) >= Duration::from_millis(15));
+        assert!(thread.since(&times).run >= Duration::from_millis(15));
     }
 
     #[test]
     fn threads_that_come_and_go() {
-        let times = |list: &[(u32, u64)]| {
-            CpuTimes(list.iter().map(|&(tid, ms)| (tid, Duration::from_millis(ms))).collect())
+        let time = |run, wait| CpuTime {
+            run: Duration::from_millis(run),
+            wait: Duration::from_millis(wait),
         };
-        let earlier = times(&[(1, 100), (2, 500)]);
-        let later = times(&[(1, 130), (3, 7)]);
-        assert_eq!(later.since(&earlier), Duration::from_millis(37));
+        let earlier = CpuTimes([(1, time(100, 3)), (2, time(500, 0))].into());
+        let later = CpuTimes([(1, time(130, 4)), (3, time(7, 2))].into());
+        assert_eq!(later.since(&earlier), time(37, 3));
     }
 }

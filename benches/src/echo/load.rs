@@ -107,7 +107,7 @@ impl<'a> Load<'a> {
             latencies: Latencies::new(),
             clock,
             measuring: false,
-            upgrader: plan.target.resource().map(|r| Upgrader::new(&r.authority, &r.path)),
+            upgrader: plan.target.resource().cloned().map(Upgrader::new),
         };
         Ok(Self {
             args,

@@ -31,15 +31,18 @@ use self::errors::Failures;
 use self::latency::{Clock, Latencies};
 use self::load::Outcome;
 use self::progress::Progress;
-use self::report::{Measured, MeasuredServer};
+use self::report::{Measured, MeasuredServer, Resident};
 use self::stage::{Gauge, Stage, StageCell, sum};
 use self::wire::Shape;
-use crate::procstat::{self, Account, CpuTimes};
+use crate::own_server::OwnServer;
+use crate::procstat::{self, Account, CpuTime, CpuTimes};
 use crate::target::Target;
 use crate::units::{CpuList, parse_bytes, parse_duration};
 use crate::{machine, output};
 
-pub(crate) use self::report::Report;
+#[cfg(test)]
+pub(crate) use self::report::test_report;
+pub(crate) use self::report::{Bottleneck, Report};
 
 /// How often the coordinator looks at the totals while connections are made.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(5);
@@ -51,13 +54,17 @@ const SETTLE_TIME: Duration = Duration::from_millis(100);
 /// Flags of `ringwire-bench echo`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct EchoArgs {
-    /// ws://HOST:PORT/PATH, or tcp://HOST:PORT for a server that returns raw bytes.
-    url: String,
+    /// ws://HOST:PORT/PATH, or tcp://HOST:PORT for a server that returns raw bytes. Without it,
+    /// Ringwire's own server is started in this process.
+    url: Option<String>,
     #[command(flatten)]
     load: LoadArgs,
     /// Process whose CPU time and memory are the server's.
-    #[arg(long)]
+    #[arg(long, requires = "url")]
     server_pid: Option<u32>,
+    /// CPUs of the server in this process, a worker on each; by default the first one.
+    #[arg(long, conflicts_with = "url")]
+    server_cpu: Option<CpuList>,
     /// Writes the result as JSON to a file, or to the standard output for `-`.
     #[arg(long, value_name = "FILE")]
     json: Option<String>,
@@ -102,6 +109,18 @@ pub(crate) struct LoadArgs {
     pub(crate) connect_timeout: Duration,
 }
 
+impl Default for LoadArgs {
+    /// What the command line has for flags that are not given.
+    fn default() -> Self {
+        #[derive(clap::Parser)]
+        struct Flags {
+            #[command(flatten)]
+            load: LoadArgs,
+        }
+        <Flags as clap::Parser>::parse_from([""]).load
+    }
+}
+
 /// One run.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -132,25 +151,47 @@ impl Plan {
 }
 
 /// Runs the subcommand. Whether there were no errors.
-pub(crate) fn command(args: EchoArgs) -> anyhow::Result<bool> {
-    let plan = Plan {
-        target: Target::from_url(&args.url)?,
-        load: args.load,
-        server: args.server_pid.map(Account::Process),
-        show_progress: true,
+pub(crate) fn command(mut args: EchoArgs) -> anyhow::Result<bool> {
+    // Started before this thread is pinned: the server may use the other CPUs.
+    let own = match &args.url {
+        Some(_) => None,
+        None => Some(args.start_own_server()?),
     };
+    let (target, server) = match (&own, &args.url) {
+        (Some(own), _) => (own.target(), Some(own.account())),
+        (None, url) => {
+            let url = url.as_deref().unwrap_or_default();
+            (Target::from_url(url)?, args.server_pid.map(Account::Process))
+        }
+    };
+    let plan = Plan { target, load: args.load, server, show_progress: true };
     if let Some(cpus) = &plan.load.cpu {
         machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;
     }
     let report = run(&plan)?;
-    let stdout_is_taken = args.json.as_deref() == Some("-");
-    if !stdout_is_taken {
+    if args.json.as_deref() != Some("-") {
         println!("{}", report.table());
     }
     if let Some(file) = &args.json {
         output::write_json(file, &report)?;
     }
     Ok(report.is_clean())
+}
+
+impl EchoArgs {
+    /// Starts the server, and keeps the load off its CPUs where there are others.
+    fn start_own_server(&mut self) -> anyhow::Result<OwnServer> {
+        let mut free = procstat::allowed_cpus(std::process::id())?;
+        let first = free.first().copied().unwrap_or_default();
+        let server = self.server_cpu.clone().unwrap_or_else(|| CpuList(vec![first]));
+        free.retain(|cpu| !server.0.contains(cpu));
+        if self.load.cpu.is_none() && !free.is_empty() {
+            self.load.cpu = Some(CpuList(free));
+        }
+        // A connection has both its ends in this process.
+        machine::allow_descriptors(2 * u64::from(self.load.connections))?;
+        OwnServer::start(&server.0, usize::try_from(self.load.size).unwrap_or(usize::MAX))
+    }
 }
 
 /// Does one run.
@@ -204,13 +245,13 @@ struct Run<'a> {
 struct Snapshot {
     at: Duration,
     messages: u64,
-    generator_cpu: Vec<Duration>,
+    generator_cpu: Vec<CpuTime>,
     server_cpu: CpuTimes,
 }
 
 impl Run<'_> {
     /// Takes the load threads through the stages and measures meanwhile.
-    fn conduct(&self, resident_before: u64) -> anyhow::Result<Measured> {
+    fn conduct(&self, resident_before: Option<u64>) -> anyhow::Result<Measured> {
         let load = &self.plan.load;
         let progress = Progress::new(self.plan.show_progress);
         self.connect(&progress);
@@ -226,9 +267,12 @@ impl Run<'_> {
             Some(account) => Some(MeasuredServer {
                 cpu: last.server_cpu.since(&first.server_cpu),
                 capacity: account.capacity()?,
-                resident_before,
-                resident_connected,
-                resident_loaded: self.resident_bytes()?,
+                resident: match (resident_before, resident_connected, self.resident_bytes()?) {
+                    (Some(before), Some(connected), Some(loaded)) => {
+                        Some(Resident { before, connected, loaded })
+                    }
+                    _ => None,
+                },
             }),
             None => None,
         };
@@ -244,7 +288,7 @@ impl Run<'_> {
             text: load.text,
             window: last.at.saturating_sub(first.at),
             messages: last.messages.saturating_sub(first.messages),
-            generator_cpu: cpus.map(|(last, first)| last.saturating_sub(*first)).collect(),
+            generator_cpu: cpus.map(|(last, first)| last.since(*first)).collect(),
             server,
             ..Measured::default()
         })
@@ -302,13 +346,9 @@ impl Run<'_> {
         })
     }
 
-    fn resident_bytes(&self) -> anyhow::Result<u64> {
-        match &self.plan.server {
-            Some(account) => {
-                procstat::resident_bytes(account.pid()).context("cannot read the server's memory")
-            }
-            None => Ok(0),
-        }
+    fn resident_bytes(&self) -> anyhow::Result<Option<u64>> {
+        let Some(account) = &self.plan.server else { return Ok(None) };
+        account.resident_bytes().context("cannot read the server's memory")
     }
 }
 

@@ -7,12 +7,15 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::latency::Summary;
+use crate::procstat::CpuTime;
 use crate::units::{show_bytes, show_count};
 
 /// A load thread this busy has nothing left to give.
 const GENERATOR_BUSY: f64 = 0.95;
 /// A server this busy is what limits the run.
 const SERVER_BUSY: f64 = 0.90;
+/// A side that waited for a CPU this share of the time was disturbed.
+const DISTURBED: f64 = 0.05;
 
 /// What was measured, before any arithmetic.
 #[derive(Clone, Debug, Default)]
@@ -28,7 +31,7 @@ pub(crate) struct Measured {
     pub(crate) messages: u64,
     pub(crate) latency: Option<Summary>,
     /// CPU time of each load thread within the window.
-    pub(crate) generator_cpu: Vec<Duration>,
+    pub(crate) generator_cpu: Vec<CpuTime>,
     pub(crate) server: Option<MeasuredServer>,
     pub(crate) errors: BTreeMap<String, u64>,
 }
@@ -37,12 +40,19 @@ pub(crate) struct Measured {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct MeasuredServer {
     /// CPU time of all its threads within the window.
-    pub(crate) cpu: Duration,
+    pub(crate) cpu: CpuTime,
     /// CPUs it could keep busy.
     pub(crate) capacity: usize,
-    pub(crate) resident_before: u64,
-    pub(crate) resident_connected: u64,
-    pub(crate) resident_loaded: u64,
+    /// `None` where it cannot be told from the load generator's.
+    pub(crate) resident: Option<Resident>,
+}
+
+/// Resident memory in bytes at three moments.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Resident {
+    pub(crate) before: u64,
+    pub(crate) connected: u64,
+    pub(crate) loaded: u64,
 }
 
 /// The result of one run. JSON has these names.
@@ -76,11 +86,19 @@ pub(crate) struct Server {
     pub(crate) cpus: f64,
     /// CPUs in use of those it could use.
     pub(crate) utilisation: f64,
-    pub(crate) resident_bytes_before: u64,
-    pub(crate) resident_bytes_connected: u64,
-    pub(crate) resident_bytes_loaded: u64,
-    /// What idle connections added.
-    pub(crate) resident_bytes_per_connection: Option<f64>,
+    /// Share of the time that a thread waited for a CPU, for each CPU it could use.
+    pub(crate) waiting: f64,
+    pub(crate) memory: Option<Memory>,
+}
+
+/// Resident memory of the server's process.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Memory {
+    pub(crate) bytes_before: u64,
+    pub(crate) bytes_connected: u64,
+    pub(crate) bytes_loaded: u64,
+    /// What a connection added before it had any message; `None` without connections.
+    pub(crate) bytes_per_idle_connection: Option<f64>,
 }
 
 /// The load generator's part of a report.
@@ -89,6 +107,8 @@ pub(crate) struct Generator {
     pub(crate) cpu_us_per_message: Option<f64>,
     /// Of the busiest load thread.
     pub(crate) utilisation: f64,
+    /// Share of the time that a load thread waited for a CPU, for the one that did most.
+    pub(crate) waiting: f64,
 }
 
 /// Whose lack of CPU limited the run.
@@ -101,6 +121,9 @@ pub(crate) enum Bottleneck {
     Generator,
     /// Both were busy all the time.
     Both,
+    /// Something else: another program had the CPU of one of them for a while, so the figures do not
+    /// count.
+    Disturbed,
     /// Neither: too few messages were in flight to keep one busy.
     Neither,
     /// The server's process is not known.
@@ -111,26 +134,28 @@ impl Report {
     /// Does the arithmetic.
     pub(crate) fn new(measured: Measured) -> Self {
         let seconds = measured.window.as_secs_f64();
-        let busiest = measured.generator_cpu.iter().max().copied().unwrap_or_default();
+        let load = &measured.generator_cpu;
+        let most = |time: fn(&CpuTime) -> Duration| {
+            let most = load.iter().map(time).max().unwrap_or_default();
+            ratio(most.as_secs_f64(), seconds)
+        };
         let per_message = |cpu: Duration| {
             (measured.messages > 0).then(|| cpu.as_secs_f64() * 1e6 / measured.messages as f64)
         };
         let generator = Generator {
-            cpu_us_per_message: per_message(measured.generator_cpu.iter().sum()),
-            utilisation: ratio(busiest.as_secs_f64(), seconds),
+            cpu_us_per_message: per_message(load.iter().map(|cpu| cpu.run).sum()),
+            utilisation: most(|cpu| cpu.run),
+            waiting: most(|cpu| cpu.wait),
         };
         let server = measured.server.map(|server| {
-            let cpus = ratio(server.cpu.as_secs_f64(), seconds);
-            let grown = server.resident_connected as f64 - server.resident_before as f64;
+            let cpus = ratio(server.cpu.run.as_secs_f64(), seconds);
+            let capacity = server.capacity as f64;
             Server {
-                cpu_us_per_message: per_message(server.cpu),
+                cpu_us_per_message: per_message(server.cpu.run),
                 cpus,
-                utilisation: ratio(cpus, server.capacity as f64),
-                resident_bytes_before: server.resident_before,
-                resident_bytes_connected: server.resident_connected,
-                resident_bytes_loaded: server.resident_loaded,
-                resident_bytes_per_connection: (measured.opened > 0)
-                    .then(|| grown / measured.opened as f64),
+                utilisation: ratio(cpus, capacity),
+                waiting: ratio(server.cpu.wait.as_secs_f64(), seconds * capacity),
+                memory: server.resident.map(|resident| Memory::of(resident, measured.opened)),
             }
         });
         let messages_per_second = ratio(measured.messages as f64, seconds);
@@ -176,16 +201,19 @@ impl Report {
             rows.push(("max", format!("{max:.1} µs")));
         }
         if let Some(server) = self.server {
-            rows.push(("server CPU", cpu(server.cpu_us_per_message, server.utilisation)));
-            if let Some(bytes) = server.resident_bytes_per_connection {
+            rows.push((
+                "server CPU",
+                cpu(server.cpu_us_per_message, server.utilisation, server.waiting),
+            ));
+            if let Some(bytes) = server.memory.and_then(|memory| memory.bytes_per_idle_connection) {
                 rows.push((
                     "server RSS",
                     format!("{} per idle connection", show_bytes(bytes.round())),
                 ));
             }
         }
-        let generator = self.generator;
-        rows.push(("generator CPU", cpu(generator.cpu_us_per_message, generator.utilisation)));
+        let Generator { cpu_us_per_message, utilisation, waiting } = self.generator;
+        rows.push(("generator CPU", cpu(cpu_us_per_message, utilisation, waiting)));
         rows.push(("bottleneck", self.bottleneck.text().to_owned()));
         for (kind, count) in &self.errors {
             rows.push(("ERROR", format!("{count} × {kind}")));
@@ -208,8 +236,24 @@ impl Report {
     }
 }
 
+impl Memory {
+    fn of(resident: Resident, connections: u64) -> Self {
+        let grown = resident.connected as f64 - resident.before as f64;
+        Self {
+            bytes_before: resident.before,
+            bytes_connected: resident.connected,
+            bytes_loaded: resident.loaded,
+            bytes_per_idle_connection: (connections > 0).then(|| grown / connections as f64),
+        }
+    }
+}
+
 impl Bottleneck {
     fn of(generator: Generator, server: Option<Server>) -> Self {
+        let server_waiting = server.map_or(0.0, |server| server.waiting);
+        if generator.waiting.max(server_waiting) >= DISTURBED {
+            return Self::Disturbed;
+        }
         let Some(server) = server else { return Self::Unknown };
         match (generator.utilisation >= GENERATOR_BUSY, server.utilisation >= SERVER_BUSY) {
             (true, true) => Self::Both,
@@ -224,27 +268,42 @@ impl Bottleneck {
             Self::Server => "the server",
             Self::Generator => "THE GENERATOR: messages/s say nothing of the server",
             Self::Both => "server and generator alike",
+            Self::Disturbed => "OTHER PROGRAMS that took the CPU: the figures do not count",
             Self::Neither => "neither: more connections or messages in flight would fill it",
             Self::Unknown => "unknown (--server-pid tells)",
         }
     }
 }
 
-fn cpu(per_message: Option<f64>, utilisation: f64) -> String {
-    let busy = utilisation * 100.0;
-    match per_message {
-        Some(micros) => format!("{micros:.3} µs per message, {busy:.0} % busy"),
-        None => format!("{busy:.0} % busy"),
+fn cpu(per_message: Option<f64>, utilisation: f64, waiting: f64) -> String {
+    let share = |part: f64| part * 100.0;
+    let mut text = match per_message {
+        Some(micros) => format!("{micros:.3} µs per message, {:.0} % busy", share(utilisation)),
+        None => format!("{:.0} % busy", share(utilisation)),
+    };
+    if waiting >= DISTURBED {
+        text.push_str(&format!(", {:.0} % waiting for a CPU", share(waiting)));
     }
+    text
 }
 
 fn ratio(value: f64, by: f64) -> f64 {
     if by > 0.0 { value / by } else { 0.0 }
 }
 
+/// A report of one second with so many messages.
+#[cfg(test)]
+pub(crate) fn test_report(messages: u64) -> Report {
+    Report::new(Measured { window: Duration::from_secs(1), messages, ..Measured::default() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn ran(millis: u64) -> CpuTime {
+        CpuTime { run: Duration::from_millis(millis), wait: Duration::ZERO }
+    }
 
     fn measured() -> Measured {
         Measured {
@@ -254,13 +313,11 @@ mod tests {
             payload_len: 500,
             window: Duration::from_secs(2),
             messages: 1_000_000,
-            generator_cpu: vec![Duration::from_millis(500), Duration::from_millis(1500)],
+            generator_cpu: vec![ran(500), ran(1500)],
             server: Some(MeasuredServer {
-                cpu: Duration::from_millis(1900),
+                cpu: ran(1900),
                 capacity: 1,
-                resident_before: 1000,
-                resident_connected: 5000,
-                resident_loaded: 9000,
+                resident: Some(Resident { before: 1000, connected: 5000, loaded: 9000 }),
             }),
             ..Measured::default()
         }
@@ -281,7 +338,7 @@ mod tests {
         let server = report.server.unwrap();
         assert!(close(server.cpu_us_per_message.unwrap(), 1.9));
         assert!(close(server.utilisation, 0.95));
-        assert!(close(server.resident_bytes_per_connection.unwrap(), 500.0));
+        assert!(close(server.memory.unwrap().bytes_per_idle_connection.unwrap(), 500.0));
         assert_eq!(report.bottleneck, Bottleneck::Server);
         assert!(report.is_clean());
     }
@@ -289,7 +346,7 @@ mod tests {
     #[test]
     fn generator_that_limits_is_named() {
         let mut measured = measured();
-        measured.generator_cpu = vec![Duration::from_millis(1990)];
+        measured.generator_cpu = vec![ran(1990)];
         assert_eq!(Report::new(measured.clone()).bottleneck, Bottleneck::Both);
         measured.server.as_mut().unwrap().capacity = 2;
         let report = Report::new(measured.clone());
@@ -299,6 +356,19 @@ mod tests {
         assert_eq!(Report::new(measured.clone()).bottleneck, Bottleneck::Neither);
         measured.server = None;
         assert_eq!(Report::new(measured).bottleneck, Bottleneck::Unknown);
+    }
+
+    #[test]
+    fn disturbed_run_is_named() {
+        for of_server in [true, false] {
+            let mut measured = measured();
+            let server = &mut measured.server.as_mut().unwrap().cpu;
+            let time = if of_server { server } else { &mut measured.generator_cpu[0] };
+            time.wait = Duration::from_millis(200);
+            let report = Report::new(measured);
+            assert_eq!(report.bottleneck, Bottleneck::Disturbed);
+            assert!(report.table().contains("10 % waiting for a CPU"));
+        }
     }
 
     #[test]

@@ -1,45 +1,35 @@
 //! The client's side of the HTTP upgrade.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use sha1::{Digest as _, Sha1};
+use ringwire_codec::handshake::client::{Request, Response};
+use ringwire_codec::handshake::{HandshakeError, HeadLimits, HeadScanner};
 
 use super::errors::Failure;
-
-const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// A longer response head is refused.
-const MAX_HEAD_LEN: usize = 16 << 10;
+use crate::target::Resource;
 
 /// Begins upgrades to one resource.
-pub(crate) struct Upgrader {
-    authority: String,
-    path: String,
-}
+pub(crate) struct Upgrader(Resource);
 
 /// An upgrade that waits for its response.
 pub(crate) struct Upgrade {
-    accept: String,
+    request: Request,
+    scanner: HeadScanner,
     head: Vec<u8>,
 }
 
 impl Upgrader {
-    /// For the resource `path` at `authority` (host and port).
-    pub(crate) fn new(authority: &str, path: &str) -> Self {
-        Self { authority: authority.to_owned(), path: path.to_owned() }
+    /// For a resource.
+    pub(crate) fn new(resource: Resource) -> Self {
+        Self(resource)
     }
 
-    /// The request to be sent, with a key of its own.
+    /// The bytes of a request to be sent, with a key of its own.
     pub(crate) fn begin(&self) -> Result<(Upgrade, Vec<u8>), Failure> {
-        let mut key = [0; 16];
-        getrandom::fill(&mut key).map_err(|_| Failure::HandshakeInvalid)?;
-        let key = STANDARD.encode(key);
-        let request = format!(
-            "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n",
-            self.path, self.authority
-        );
-        let accept = STANDARD.encode(Sha1::new().chain_update(&key).chain_update(GUID).finalize());
-        Ok((Upgrade { accept, head: Vec::new() }, request.into_bytes()))
+        let mut nonce = [0; 16];
+        getrandom::fill(&mut nonce).map_err(|_| Failure::HandshakeInvalid)?;
+        let request = Request::new(&self.0.authority, &self.0.path, nonce).map_err(failure)?;
+        let mut bytes = Vec::new();
+        request.encode(&mut bytes);
+        Ok((Upgrade { request, scanner: HeadScanner::default(), head: Vec::new() }, bytes))
     }
 }
 
@@ -48,24 +38,67 @@ impl Upgrade {
     pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<Option<usize>, Failure> {
         let before = self.head.len();
         self.head.extend_from_slice(bytes);
-        let Some(end) = self.head.windows(4).position(|four| four == b"\r\n\r\n") else {
-            return if self.head.len() > MAX_HEAD_LEN {
-                Err(Failure::HandshakeInvalid)
-            } else {
-                Ok(None)
-            };
+        let limits = HeadLimits::default();
+        let Some(end) = self.scanner.scan(&self.head, &limits).map_err(failure)? else {
+            return Ok(None);
         };
-        let head = std::str::from_utf8(&self.head[..end]).map_err(|_| Failure::HandshakeInvalid)?;
-        let mut lines = head.split("\r\n");
-        let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")?.get(..3));
-        match status.and_then(|status| status.parse().ok()) {
-            Some(101) => {}
-            Some(status) => return Err(Failure::HandshakeStatus(status)),
-            None => return Err(Failure::HandshakeInvalid),
+        let response = Response::parse(&self.head[..end], &limits).map_err(failure)?;
+        response.check_upgrade(&self.request).map_err(failure)?;
+        Ok(Some(end - before))
+    }
+}
+
+fn failure(error: HandshakeError) -> Failure {
+    match error {
+        HandshakeError::Refused(status) => Failure::HandshakeStatus(status.as_u16()),
+        _ => Failure::HandshakeInvalid,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringwire_codec::handshake::server;
+
+    use super::*;
+
+    fn upgrader() -> Upgrader {
+        Upgrader::new(Resource { authority: "localhost:1".to_owned(), path: "/".to_owned() })
+    }
+
+    #[test]
+    fn response_in_any_cut_ends_where_frames_begin() {
+        for step in [1, 2, 50, 1000] {
+            let (mut upgrade, request) = upgrader().begin().unwrap();
+            let request = server::Request::parse(&request, &HeadLimits::default()).unwrap();
+            let mut response = Vec::new();
+            let upgrade_request = request.check_upgrade().unwrap();
+            server::Accept::default().encode(&upgrade_request, &mut response).unwrap();
+            let head_len = response.len();
+            response.extend_from_slice(b"frame");
+            let mut seen = 0;
+            for part in response.chunks(step) {
+                if let Some(used) = upgrade.receive(part).unwrap() {
+                    assert_eq!(seen + used, head_len);
+                    seen = usize::MAX;
+                    break;
+                }
+                seen += part.len();
+            }
+            assert_eq!(seen, usize::MAX, "{step}");
         }
-        let accepted = lines.filter_map(|line| line.split_once(':')).any(|(name, value)| {
-            name.eq_ignore_ascii_case("sec-websocket-accept") && value.trim() == self.accept
-        });
-        if accepted { Ok(Some(end + 4 - before)) } else { Err(Failure::HandshakeInvalid) }
+    }
+
+    #[test]
+    fn refusals_are_told_apart() {
+        let answer = |text: &str| {
+            let (mut upgrade, _) = upgrader().begin().unwrap();
+            upgrade.receive(text.as_bytes()).unwrap_err()
+        };
+        let refused = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(answer(refused), Failure::HandshakeStatus(503));
+        let foreign_key = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+        assert_eq!(answer(foreign_key), Failure::HandshakeInvalid);
+        assert_eq!(answer("SSH-2.0-nothing\r\n\r\n"), Failure::HandshakeInvalid);
     }
 }

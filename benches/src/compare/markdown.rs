@@ -1,0 +1,172 @@
+//! The comparison as a page: ratios first, then what they are ratios of.
+
+use std::fmt::Write as _;
+
+use super::summary::{
+    CellResult, Metric, ServerRuns, Spread, messages_per_second, p50, p99, resident_bytes,
+    server_cpu,
+};
+use crate::echo::Bottleneck;
+use crate::units::{show_bytes, show_count};
+
+/// A value is marked with this when the load generator limited it.
+const GENERATOR_MARK: &str = "†";
+/// When other programs took a CPU.
+const DISTURBED_MARK: &str = "‡";
+/// When some connections failed.
+const ERROR_MARK: &str = "✗";
+const NO_VALUE: &str = "–";
+
+/// How a value is written.
+type Show = fn(f64) -> String;
+
+/// What stands above the tables.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(crate) struct Head {
+    pub(crate) machine: String,
+    /// Year-month-day, UTC.
+    pub(crate) date: String,
+    pub(crate) command: String,
+    pub(crate) baseline: String,
+    pub(crate) rounds: usize,
+    pub(crate) seconds_per_run: f64,
+}
+
+/// The page.
+pub(crate) fn page(head: &Head, servers: &[String], cells: &[CellResult]) -> String {
+    let mut page = String::new();
+    let Head { machine, date, command, baseline, rounds, seconds_per_run } = head;
+    let _ = writeln!(page, "{machine}. {date}.\n\n```\n{command}\n```\n");
+    let _ = writeln!(
+        page,
+        "Each load is connections × messages in flight × payload. {rounds} rounds of \
+         {seconds_per_run} s, interleaved. Medians; a ratio is taken within a round, and its lowest and \
+         highest value follow in brackets.\n\n\
+         {GENERATOR_MARK} the load generator was busy and the server was not: messages per second say \
+         nothing of the server. {DISTURBED_MARK} other programs took a CPU. {ERROR_MARK} some \
+         connections failed.\n"
+    );
+    let others: Vec<String> = servers.iter().filter(|name| *name != baseline).cloned().collect();
+    let ratios: [(&str, Metric); 2] = [
+        ("Messages per second, as a ratio to", messages_per_second),
+        ("Server CPU time per message, as a ratio to", server_cpu),
+    ];
+    for (title, metric) in ratios {
+        let title = format!("{title} {baseline}");
+        matrix(&mut page, &title, &others, cells, |cell, name| {
+            cell.ratio(name, baseline, metric).map(|ratio| show_ratio(&ratio))
+        });
+    }
+    let absolute: [(&str, Metric, Show); 4] = [
+        ("Messages per second", messages_per_second, show_count),
+        ("Server CPU time per message, µs", server_cpu, |value| format!("{value:.2}")),
+        ("Latency p50, µs", p50, show_count),
+        ("Latency p99, µs", p99, show_count),
+    ];
+    for (title, metric, show) in absolute {
+        matrix(&mut page, title, servers, cells, |cell, name| {
+            cell.of(name)?.spread(metric).map(|spread| show(spread.median))
+        });
+    }
+    let memory = most_connections(cells);
+    matrix(&mut page, "Server memory per idle connection", servers, &memory, |cell, name| {
+        cell.of(name)?.spread(resident_bytes).map(|spread| show_bytes(spread.median.round()))
+    });
+    page
+}
+
+/// Memory is told for the first load of each number of connections: it is read before messages flow.
+fn most_connections(cells: &[CellResult]) -> Vec<CellResult> {
+    let mut first: Vec<CellResult> = Vec::new();
+    for cell in cells {
+        if first.iter().all(|known| known.cell.connections != cell.cell.connections) {
+            first.push(cell.clone());
+        }
+    }
+    first
+}
+
+fn matrix(
+    page: &mut String,
+    title: &str,
+    servers: &[String],
+    cells: &[CellResult],
+    value: impl Fn(&CellResult, &str) -> Option<String>,
+) {
+    let _ = writeln!(page, "### {title}\n");
+    let _ = writeln!(page, "| load | {} |", servers.join(" | "));
+    let _ = writeln!(page, "|---|{}", "---:|".repeat(servers.len()));
+    for cell in cells {
+        let _ = write!(page, "| {} |", cell.cell);
+        for name in servers {
+            let shown = value(cell, name).unwrap_or_else(|| NO_VALUE.to_owned());
+            let _ = write!(page, " {shown}{} |", cell.of(name).map(marks).unwrap_or_default());
+        }
+        page.push('\n');
+    }
+    page.push('\n');
+}
+
+fn marks(runs: &ServerRuns) -> String {
+    let marks = [
+        (runs.was(Bottleneck::Generator), GENERATOR_MARK),
+        (runs.was(Bottleneck::Disturbed), DISTURBED_MARK),
+        (runs.errors() > 0, ERROR_MARK),
+    ];
+    marks.into_iter().filter(|(holds, _)| *holds).map(|(_, mark)| mark).collect()
+}
+
+fn show_ratio(ratio: &Spread) -> String {
+    format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::summary::tests::{result, runs};
+    use super::*;
+
+    fn head() -> Head {
+        Head {
+            machine: "a machine".to_owned(),
+            date: "2025-01-31".to_owned(),
+            command: "ringwire-bench compare".to_owned(),
+            baseline: "base".to_owned(),
+            rounds: 3,
+            seconds_per_run: 1.5,
+        }
+    }
+
+    #[test]
+    fn ratios_come_first_and_the_baseline_has_none() {
+        let servers = ["base".to_owned(), "other".to_owned()];
+        let page = page(&head(), &servers, &[result()]);
+        let ratios = "### Messages per second, as a ratio to base\n\n| load | other |\n|---|---:|\n\
+             | 1000 × 16 × 1 KiB | 1.00 (0.90–1.10) |\n";
+        let absolute =
+            "| load | base | other |\n|---|---:|---:|\n| 1000 × 16 × 1 KiB | 200 | 220 |\n";
+        let (first, second) = (page.find(ratios).unwrap(), page.find(absolute).unwrap());
+        assert!(first < second, "{page}");
+    }
+
+    #[test]
+    fn doubtful_values_are_marked() {
+        let mut other = runs("other", &[100]);
+        assert_eq!(marks(&other), "");
+        other.runs[0].bottleneck = Bottleneck::Generator;
+        other.runs[0].errors.insert("reset".to_owned(), 1);
+        assert_eq!(marks(&other), "†✗");
+        other.runs[0].bottleneck = Bottleneck::Disturbed;
+        assert_eq!(marks(&other), "‡✗");
+    }
+
+    #[test]
+    fn memory_has_one_row_for_each_number_of_connections() {
+        let mut more = result();
+        more.cell.connections = 5;
+        let mut larger = result();
+        larger.cell.payload_bytes = 9;
+        let rows = most_connections(&[result(), larger, more.clone()]);
+        let rows: Vec<_> = rows.iter().map(|row| row.cell).collect();
+        assert_eq!(rows, [result().cell, more.cell]);
+    }
+}

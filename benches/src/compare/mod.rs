@@ -1,0 +1,314 @@
+//! `ringwire-bench compare`: the same load against several servers, in turn, round after round.
+//!
+//! Each run starts its server anew on CPUs of its own. Servers take turns within a round (A B A B …), so
+//! that what changes on the machine meanwhile changes all of them; ratios are taken within a round.
+#![expect(clippy::disallowed_methods, reason = "reports carry a date and the time that is left")]
+
+mod child;
+mod markdown;
+mod servers;
+mod summary;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail};
+use serde::Serialize;
+
+use self::child::Running;
+use self::markdown::Head;
+use self::servers::{Places, Server};
+use self::summary::{Cell, CellResult, ServerRuns};
+use crate::echo::{self, LoadArgs, Plan, Report};
+use crate::procstat::Account;
+use crate::target::Target;
+use crate::units::{CpuList, parse_bytes, parse_duration, show_bytes, show_count};
+use crate::{machine, output};
+
+/// What a run takes beside its time under load: starting, connecting, settling.
+const OVERHEAD: Duration = Duration::from_millis(400);
+/// How fast connections are made, for the estimate.
+const CONNECTS_PER_SECOND: u32 = 10_000;
+
+/// Flags of `ringwire-bench compare`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompareArgs {
+    /// Servers, in the order of their turns.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "ringwire-epoll,floor-epoll,tokio-tungstenite,fastwebsockets,sockudo-ws,bun"
+    )]
+    servers: Vec<String>,
+    /// The server that the others are compared with.
+    #[arg(long, default_value = "floor-epoll")]
+    baseline: String,
+    /// Numbers of connections.
+    #[arg(long, value_delimiter = ',', default_value = "100,1000,10000")]
+    connections: Vec<u32>,
+    /// Payloads.
+    #[arg(long, value_delimiter = ',', default_value = "64,512,1024,16384", value_parser = parse_bytes)]
+    sizes: Vec<u64>,
+    /// Messages in flight on each connection.
+    #[arg(long, value_delimiter = ',', default_value = "1,16")]
+    in_flight: Vec<usize>,
+    /// Leaves out loads that have more payload than this on the way at a time: the kernel has no room
+    /// for it, and what is measured is how it copes.
+    #[arg(long, default_value = "512MiB", value_parser = parse_bytes)]
+    max_outstanding: u64,
+    /// Rounds.
+    #[arg(long, default_value = "4")]
+    rounds: usize,
+    /// Measured time of a run.
+    #[arg(long, default_value = "3s", value_parser = parse_duration)]
+    duration: Duration,
+    /// Time under load before it.
+    #[arg(long, default_value = "1s", value_parser = parse_duration)]
+    warmup: Duration,
+    /// CPUs of the servers.
+    #[arg(long, default_value = "0")]
+    server_cpu: CpuList,
+    /// CPUs of the load.
+    #[arg(long, default_value = "1")]
+    load_cpu: CpuList,
+    /// Load threads.
+    #[arg(long, default_value = "1")]
+    threads: usize,
+    /// Folder of Ringwire's programs; by default the one of this program.
+    #[arg(long)]
+    bin_dir: Option<PathBuf>,
+    /// Folder of other projects' servers.
+    #[arg(long, default_value = "benches/peers")]
+    peers_dir: PathBuf,
+    /// Writes all runs as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<String>,
+    /// Writes the tables as Markdown; they are printed in any case.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<String>,
+}
+
+/// All of a comparison, for JSON.
+#[derive(Debug, Serialize)]
+struct Comparison {
+    #[serde(flatten)]
+    head: Head,
+    cells: Vec<CellResult>,
+}
+
+/// Runs the subcommand. Whether there were no errors.
+pub(crate) fn command(args: &CompareArgs) -> anyhow::Result<bool> {
+    let servers = args.find_servers()?;
+    let cells = args.cells();
+    machine::pin_thread(&args.load_cpu.0).context("cannot pin to --load-cpu")?;
+    let runs = cells.len() * args.rounds * servers.len();
+    eprintln!(
+        "{} loads × {} rounds × {} servers = {runs} runs, about {:.1} min",
+        cells.len(),
+        args.rounds,
+        servers.len(),
+        args.estimate(&cells).as_secs_f64() / 60.0
+    );
+    let mut ticker = Ticker { started: Instant::now(), done: 0, runs };
+    let mut results = Vec::new();
+    for cell in cells {
+        results.push(args.run_cell(cell, &servers, &mut ticker)?);
+    }
+    let comparison = Comparison { head: args.head(), cells: results };
+    let page = markdown::page(&comparison.head, &args.servers, &comparison.cells);
+    println!("{page}");
+    if let Some(file) = &args.markdown {
+        output::write_text(file, &page)?;
+    }
+    if let Some(file) = &args.json {
+        output::write_json(file, &comparison)?;
+    }
+    let mut all = comparison.cells.iter().flat_map(|cell| &cell.servers);
+    Ok(all.all(|server| server.errors() == 0))
+}
+
+impl CompareArgs {
+    fn find_servers(&self) -> anyhow::Result<Vec<Server>> {
+        if !self.servers.contains(&self.baseline) {
+            bail!("--baseline {} is none of --servers", self.baseline);
+        }
+        let own = std::env::current_exe().context("cannot find this program")?;
+        let own_dir = own.parent().map(PathBuf::from).unwrap_or_default();
+        let places = Places {
+            bin_dir: self.bin_dir.clone().unwrap_or(own_dir),
+            peers_dir: self.peers_dir.clone(),
+        };
+        self.servers.iter().map(|name| Server::find(name, &places)).collect()
+    }
+
+    /// All loads but those that are too much for the kernel, which are told.
+    fn cells(&self) -> Vec<Cell> {
+        let mut cells = Vec::new();
+        for &connections in &self.connections {
+            for &in_flight in &self.in_flight {
+                for &payload_bytes in &self.sizes {
+                    let cell = Cell { connections, in_flight, payload_bytes };
+                    let outstanding = cell.outstanding_bytes();
+                    if outstanding <= self.max_outstanding {
+                        cells.push(cell);
+                        continue;
+                    }
+                    let outstanding = show_bytes(outstanding as f64);
+                    eprintln!("left out: {cell} has {outstanding} on the way (--max-outstanding)");
+                }
+            }
+        }
+        cells
+    }
+
+    fn estimate(&self, cells: &[Cell]) -> Duration {
+        let turns = u32::try_from(self.rounds * self.servers.len()).unwrap_or(u32::MAX);
+        let run = |cell: &Cell| {
+            let connect = Duration::from_secs(1) * cell.connections / CONNECTS_PER_SECOND;
+            self.warmup + self.duration + OVERHEAD + connect
+        };
+        cells.iter().map(run).sum::<Duration>() * turns
+    }
+
+    fn run_cell(
+        &self,
+        cell: Cell,
+        servers: &[Server],
+        ticker: &mut Ticker,
+    ) -> anyhow::Result<CellResult> {
+        let named = |server: &Server| ServerRuns { server: server.name.clone(), runs: Vec::new() };
+        let mut results: Vec<ServerRuns> = servers.iter().map(named).collect();
+        for round in 1..=self.rounds {
+            for (server, result) in servers.iter().zip(&mut results) {
+                let report = self.run_server(cell, server)?;
+                ticker.show(cell, round, &server.name, &report);
+                result.runs.push(report);
+            }
+        }
+        Ok(CellResult { cell, servers: results })
+    }
+
+    fn run_server(&self, cell: Cell, server: &Server) -> anyhow::Result<Report> {
+        let running = Running::start(server, &self.server_cpu.0)?;
+        let load = LoadArgs {
+            connections: cell.connections,
+            in_flight: cell.in_flight,
+            size: cell.payload_bytes,
+            duration: self.duration,
+            warmup: self.warmup,
+            threads: self.threads,
+            cpu: Some(self.load_cpu.clone()),
+            ..LoadArgs::default()
+        };
+        let plan = Plan {
+            target: Target::from_url(&server.url(running.address()))?,
+            load,
+            server: Some(Account::Process(running.pid())),
+            show_progress: false,
+        };
+        echo::run(&plan).with_context(|| format!("{}, {cell}", server.name))
+    }
+
+    fn head(&self) -> Head {
+        let args: Vec<_> = std::env::args().skip(1).collect();
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Head {
+            machine: machine::describe(),
+            date: date_of(since_epoch),
+            command: format!("ringwire-bench {}", args.join(" ")),
+            baseline: self.baseline.clone(),
+            rounds: self.rounds,
+            seconds_per_run: self.duration.as_secs_f64(),
+        }
+    }
+}
+
+/// Says after each run what came out and how long the rest takes.
+struct Ticker {
+    started: Instant,
+    done: usize,
+    runs: usize,
+}
+
+impl Ticker {
+    fn show(&mut self, cell: Cell, round: usize, server: &str, report: &Report) {
+        self.done += 1;
+        let each = self.started.elapsed().as_secs_f64() / self.done as f64;
+        let minutes_left = each * (self.runs - self.done) as f64 / 60.0;
+        let rate = show_count(report.messages_per_second);
+        let cpu = report.server.and_then(|server| server.cpu_us_per_message).unwrap_or_default();
+        let errors: u64 = report.errors.values().sum();
+        let errors = if errors > 0 { format!(", {errors} ERRORS") } else { String::new() };
+        eprintln!(
+            "[{}/{}, {minutes_left:.1} min left] {cell}, round {round}, {server}: {rate}/s, \
+             {cpu:.2} µs CPU, {:?}{errors}",
+            self.done, self.runs, report.bottleneck
+        );
+    }
+}
+
+/// The civil date (UTC) of a time since 1970, as year-month-day.
+fn date_of(since_epoch: Duration) -> String {
+    // Years are counted from March, so that a leap day is the last of its year.
+    let days = since_epoch.as_secs() / 86_400 + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        args: CompareArgs,
+    }
+
+    fn args(flags: &str) -> CompareArgs {
+        Flags::parse_from(["compare"].into_iter().chain(flags.split_whitespace())).args
+    }
+
+    #[test]
+    fn dates() {
+        let date = |days: u64| date_of(Duration::from_secs(days * 86_400 + 86_399));
+        assert_eq!(date(0), "1970-01-01");
+        assert_eq!(date(11_016), "2000-02-29");
+        assert_eq!(date(11_017), "2000-03-01");
+        assert_eq!(date(20_453), "2025-12-31");
+        assert_eq!(date(20_454), "2026-01-01");
+    }
+
+    #[test]
+    fn loads_too_large_for_the_kernel_are_left_out() {
+        let args = args("--connections 100,10000 --sizes 64,16KiB --in-flight 1,16");
+        let cells = args.cells();
+        assert_eq!(cells.len(), 7);
+        assert!(cells.iter().all(|cell| cell.outstanding_bytes() <= 512 << 20));
+    }
+
+    #[test]
+    fn estimate_counts_every_run() {
+        let args = args(
+            "--servers a,b --rounds 3 --duration 2s --warmup 600ms --connections 10000 --sizes 1,2 \
+             --in-flight 1",
+        );
+        let run = Duration::from_millis(2000 + 600 + 1000) + OVERHEAD;
+        assert_eq!(args.estimate(&args.cells()), run * 2 * 3 * 2);
+    }
+
+    #[test]
+    fn baseline_must_take_part() {
+        let error = args("--servers bun --baseline floor-epoll").find_servers().unwrap_err();
+        assert!(error.to_string().contains("floor-epoll is none of --servers"), "{error}");
+    }
+}

@@ -1,0 +1,96 @@
+//! The program itself, as people and scripts run it.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+
+const SHORT: [&str; 4] = ["--duration", "200ms", "--warmup", "50ms"];
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_ringwire-bench"))
+}
+
+/// Ends with the test.
+struct Floor {
+    child: Child,
+    url: String,
+}
+
+impl Floor {
+    fn start() -> Self {
+        let mut child =
+            program().arg("floor").stdout(Stdio::piped()).spawn().expect("the floor starts");
+        let mut url = String::new();
+        let stdout = child.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut url).expect("its address");
+        Self { child, url: url.trim().to_owned() }
+    }
+}
+
+impl Drop for Floor {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[test]
+fn echo_without_a_url_runs_its_own_server() {
+    let args = ["echo", "--connections", "10", "--in-flight", "3", "--size", "2KiB", "--json", "-"];
+    let output = program().args(args).args(SHORT).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let report = json(&output);
+    assert_eq!(report["opened"], 10);
+    assert_eq!(report["payload_bytes"], 2048);
+    assert!(report["messages"].as_u64() >= Some(30), "{report}");
+    assert!(report["server"]["cpu_us_per_message"].as_f64() > Some(0.0), "{report}");
+    assert_eq!(report["errors"], serde_json::json!({}));
+}
+
+#[test]
+fn echo_of_a_floor_tells_of_its_process() {
+    let floor = Floor::start();
+    let pid = floor.child.id().to_string();
+    let args = ["echo", &floor.url, "--server-pid", &pid, "--connections", "5", "--json", "-"];
+    let output = program().args(args).args(SHORT).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let report = json(&output);
+    assert!(report["server"]["memory"]["bytes_before"].as_u64() > Some(0), "{report}");
+    assert!(report["latency_us"]["p50"].as_f64() > Some(0.0), "{report}");
+}
+
+#[test]
+fn errors_are_in_the_exit_code() {
+    let floor = Floor::start();
+    let url = floor.url.replace("tcp://", "ws://");
+    let refused = program().args(["echo", &url]).args(SHORT).output().expect("it runs");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stdout).contains("100 × handshake invalid"));
+
+    let unusable = program().args(["echo", "wss://localhost"]).output().expect("it runs");
+    assert_eq!(unusable.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&unusable.stderr).contains("wss://"));
+}
+
+#[test]
+fn compare_prints_ratios_and_writes_all_runs() {
+    let file = std::env::temp_dir().join(format!("ringwire-compare-{}.json", std::process::id()));
+    let args = "compare --servers floor-epoll --rounds 2 --connections 4 --sizes 100 --in-flight 2 \
+                --server-cpu 0 --load-cpu 0 --json";
+    let mut compare = program();
+    let output = compare.args(args.split_whitespace()).arg(&file).args(SHORT).output();
+    let output = output.expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let page = String::from_utf8_lossy(&output.stdout);
+    assert!(page.contains("### Messages per second, as a ratio to floor-epoll"), "{page}");
+    assert!(page.contains("| 4 × 2 × 100 B |"), "{page}");
+    let text = std::fs::read_to_string(&file).expect("the file is written");
+    std::fs::remove_file(&file).expect("it is there");
+    let comparison: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let runs = &comparison["cells"][0]["servers"][0]["runs"];
+    assert_eq!(runs.as_array().map(Vec::len), Some(2), "{comparison}");
+    assert!(runs[1]["messages"].as_u64() > Some(0), "{comparison}");
+}
