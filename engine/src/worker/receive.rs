@@ -193,6 +193,10 @@ fn on_event<H: Handler>(
             call(handler, conn, shared, token, |handler, ctx| handler.on_message_part(ctx, part));
         }
         Event::Ping(payload) => {
+            // In its place among the answers; where output waits, the newest pong waits in the codec.
+            if conn.wire.queued_len() == 0 {
+                conn.wire.codec.poll_transmit(&mut shared.masks, &mut shared.out);
+            }
             call(handler, conn, shared, token, |handler, ctx| handler.on_ping(ctx, &payload));
         }
         Event::Pong(payload) => {
