@@ -17,7 +17,7 @@ pub enum Error {
         problem: String,
     },
     /// An address could not be listened on.
-    #[error("cannot listen on {address}: {source}{}", hint(.source))]
+    #[error("cannot listen on {address}: {source}{}", crate::net::hint(.source))]
     Listen {
         /// The address.
         address: String,
@@ -25,7 +25,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The driver could not be made.
-    #[error("cannot start the {driver} driver: {source}{}", hint(.source))]
+    #[error("cannot start the {driver} driver: {source}{}", crate::net::hint(.source))]
     Driver {
         /// Which one.
         driver: &'static str,
@@ -48,24 +48,6 @@ pub enum Error {
         /// What happened.
         problem: String,
     },
-}
-
-/// The likely cause of an error, in words.
-fn hint(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::EADDRINUSE) => {
-            " (another program listens there, without SO_REUSEPORT or as another user)"
-        }
-        Some(libc::EADDRNOTAVAIL) => " (no interface of this machine has that address)",
-        Some(libc::EACCES) => {
-            " (ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE)"
-        }
-        Some(libc::EMFILE) => {
-            " (the process has RLIMIT_NOFILE descriptors open: raise it with ulimit -n or LimitNOFILE=)"
-        }
-        Some(libc::ENFILE) => " (the machine has fs.file-max files open)",
-        _ => "",
-    }
 }
 
 /// Why a [`Handle`](crate::Handle) could not post to a worker.

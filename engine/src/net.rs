@@ -69,6 +69,24 @@ pub(crate) fn connections_within(descriptors: u64) -> usize {
     usize::try_from(connections).unwrap_or(usize::MAX)
 }
 
+/// The likely cause of an error, in words.
+pub(crate) fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => {
+            " (another program listens there, without SO_REUSEPORT or as another user)"
+        }
+        Some(libc::EADDRNOTAVAIL) => " (no interface of this machine has that address)",
+        Some(libc::EACCES) => {
+            " (ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE)"
+        }
+        Some(libc::EMFILE) => {
+            " (the process has RLIMIT_NOFILE descriptors open: raise it with ulimit -n or LimitNOFILE=)"
+        }
+        Some(libc::ENFILE) => " (the machine has fs.file-max files open)",
+        _ => "",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
