@@ -95,17 +95,3 @@ pub(crate) fn any_wire(role: Role) -> impl Strategy<Value = Vec<u8>> {
             wire
         })
 }
-
-/// Cuts `wire` into pieces whose lengths are given, over and over.
-pub(crate) fn cut<'a>(wire: &'a [u8], lengths: &[usize]) -> Vec<&'a [u8]> {
-    let mut lengths = lengths.iter().cycle();
-    let mut rest = wire;
-    let mut pieces = Vec::new();
-    while !rest.is_empty() {
-        let len = lengths.next().map_or(rest.len(), |len| (*len).clamp(1, rest.len()));
-        let (piece, after) = rest.split_at(len);
-        pieces.push(piece);
-        rest = after;
-    }
-    pieces
-}

@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_types, reason = "prop_oneof! shares its strategies through Arc")]
 
 mod close;
+mod corpus;
 mod drive;
 mod frames;
 mod memory;
@@ -14,4 +15,5 @@ mod security;
 mod sending;
 mod split;
 mod streaming;
+mod targets;
 mod violations;

@@ -3,8 +3,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::drive::{Mode, drive, tight};
-use crate::frames::{any_role, any_wire, cut};
+use crate::drive::{Mode, cut, drive, tight};
+use crate::frames::{any_role, any_wire};
 use crate::naive;
 
 pub(crate) fn any_mode() -> impl Strategy<Value = Mode> {

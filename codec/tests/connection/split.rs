@@ -4,8 +4,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use ringwire_codec::{OpCode, Role};
 
-use crate::drive::{Mode, Seen, drive, tight};
-use crate::frames::{any_role, any_wire, client, cut};
+use crate::drive::{Mode, Seen, cut, drive, tight};
+use crate::frames::{any_role, any_wire, client};
 use crate::oracle::any_mode;
 
 proptest! {
