@@ -296,16 +296,10 @@ impl SendQueue {
 }
 
 /// A socket address in 18 bytes: IPv4 as IPv4-mapped IPv6 (RFC 4291 §2.5.5.2), without scope and flow.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PeerAddr {
     ip: [u8; 16],
     port: [u8; 2],
-}
-
-impl Default for PeerAddr {
-    fn default() -> Self {
-        Self { ip: [0; 16], port: [0; 2] }
-    }
 }
 
 impl From<SocketAddr> for PeerAddr {

@@ -12,7 +12,9 @@ use crate::chunked::Chunked;
 pub(crate) type Tick = u32;
 
 /// How coarse timers are. Deadlines fire up to one tick late, never early.
-pub(crate) const TICK: Duration = Duration::from_millis(100);
+pub(crate) const TICK: Duration = Duration::from_millis(1000 / TICKS_PER_SECOND as u64);
+/// Ticks in a second.
+pub(crate) const TICKS_PER_SECOND: Tick = 10;
 
 const BUCKETS: usize = 512;
 const NONE: u32 = u32::MAX;
@@ -138,6 +140,7 @@ fn bucket(tick: Tick) -> usize {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_types, reason = "proptest shares its strategies")]
 mod tests {
     use std::collections::BTreeMap;
 

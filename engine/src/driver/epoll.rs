@@ -303,7 +303,7 @@ impl Epoll {
         self.done.push_back(Completion::Sent { token, buffer, result });
     }
 
-    fn set_interest(&mut self, token: Token, interest: Interest) {
+    fn set_interest(&self, token: Token, interest: Interest) {
         let Some(socket) = self.sockets.get(token.slot) else { return };
         let Some(stream) = &socket.stream else { return };
         let fd = stream.as_raw_fd();

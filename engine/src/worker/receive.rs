@@ -14,7 +14,7 @@ use crate::error::{CloseCause, CloseReason};
 use crate::handler::{Accept, Acceptance, Answer, Handler, Response};
 use crate::request::Request;
 use crate::shared::Shared;
-use crate::timer::TICK;
+use crate::timer::TICKS_PER_SECOND;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     #[inline]
@@ -122,12 +122,11 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 /// Notes that the peer lives, and starts a window of the control-frame limit each second.
 #[inline]
 fn note_received(wire: &mut Wire, shared: &Shared) {
-    const TICKS_PER_WINDOW: u32 = 1000 / TICK.as_millis() as u32;
     wire.flags.pinged = false;
     if wire.received == shared.now {
         return;
     }
-    if wire.received / TICKS_PER_WINDOW != shared.now / TICKS_PER_WINDOW {
+    if wire.received / TICKS_PER_SECOND != shared.now / TICKS_PER_SECOND {
         wire.codec.reset_control_window();
     }
     wire.received = shared.now;
@@ -206,8 +205,8 @@ fn on_event<H: Handler>(
     }
 }
 
-/// The peer's close frame: the codec owes the answer, or this was it.
-fn on_close_frame(wire: &mut Wire, shared: &Shared, frame: &CloseFrame<'_>) {
+/// The peer's close frame: it is answered with what it says (RFC 6455 §5.5.1), or it was the answer.
+fn on_close_frame(wire: &mut Wire, shared: &mut Shared, frame: &CloseFrame<'_>) {
     if wire.phase != Phase::Open {
         return;
     }
@@ -216,6 +215,11 @@ fn on_close_frame(wire: &mut Wire, shared: &Shared, frame: &CloseFrame<'_>) {
     frame.reason.as_ref().clone_into(&mut cause.text);
     wire.phase = Phase::Closing;
     wire.since = shared.now;
+    if let Some(code) = frame.code {
+        let Shared { masks, out, .. } = shared;
+        // A code that may be received and not sent is answered by the codec, without the reason.
+        let _ = wire.codec.close(code, &frame.reason, masks, out);
+    }
 }
 
 /// The peer broke the protocol: the codec owes the close frame that says so.

@@ -10,6 +10,7 @@ use crate::conn::{Phase, SegmentKind, Wire};
 use crate::driver::{Driver, Op, SendBuffer, Token};
 use crate::error::CloseReason;
 use crate::handler::Handler;
+use crate::shared::Shared;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// What follows every piece of work on a connection: its output goes out, and its receiving and
@@ -116,12 +117,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     }
 
     /// Takes the next segment of the queue.
-    fn send_next(
-        driver: &mut D,
-        wire: &mut Wire,
-        shared: &mut crate::shared::Shared,
-        token: Token,
-    ) {
+    fn send_next(driver: &mut D, wire: &mut Wire, shared: &Shared, token: Token) {
         let Some(data) = wire.pending.as_mut().and_then(|pending| pending.queue.pop()) else {
             return;
         };
