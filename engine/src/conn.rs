@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use bitflags::bitflags;
 use ringwire_codec::handshake::HeadScanner;
 use ringwire_codec::{Connection, Role};
 
@@ -107,7 +108,7 @@ impl Wire {
     #[inline]
     pub(crate) fn may_deliver(&self) -> bool {
         match self.phase {
-            Phase::Open => !self.flags.paused && !self.flags.backlogged,
+            Phase::Open => !self.flags.intersects(Flags::PAUSED | Flags::BACKLOGGED),
             Phase::Closing => true,
             _ => false,
         }
@@ -116,7 +117,7 @@ impl Wire {
     /// Whether the driver should report what the peer sends.
     #[inline]
     pub(crate) fn wants_receive(&self) -> bool {
-        if self.flags.ended {
+        if self.flags.contains(Flags::ENDED) {
             return false;
         }
         match self.phase {
@@ -129,7 +130,7 @@ impl Wire {
     /// Whether all output was handed to the kernel.
     #[inline]
     pub(crate) fn is_flushed(&self) -> bool {
-        !self.flags.sending && self.queued_len() == 0
+        !self.flags.contains(Flags::SENDING) && self.queued_len() == 0
     }
 
     /// Gives up the part that only some connections have, once it is empty.
@@ -169,26 +170,27 @@ pub(crate) enum Phase {
     Closed,
 }
 
-/// Yes-or-no facts about a connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, one byte each")]
-pub(crate) struct Flags {
-    /// A receive is armed.
-    pub(crate) receiving: bool,
-    /// A send is in flight.
-    pub(crate) sending: bool,
-    /// The application paused reading.
-    pub(crate) paused: bool,
-    /// `Queued` was answered: reading waits, and `on_drain` is owed.
-    pub(crate) backlogged: bool,
-    /// A ping waits for its pong.
-    pub(crate) pinged: bool,
-    /// The peer's FIN came while input was still unread.
-    pub(crate) ended: bool,
-    /// `on_open` was called, `on_close` is owed.
-    pub(crate) opened: bool,
-    /// Stands in the list of connections to be flushed or resumed this turn.
-    pub(crate) listed: bool,
+bitflags! {
+    /// Yes-or-no facts about a connection.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub(crate) struct Flags: u8 {
+        /// A receive is armed.
+        const RECEIVING = 1 << 0;
+        /// A send is in flight.
+        const SENDING = 1 << 1;
+        /// The application paused reading.
+        const PAUSED = 1 << 2;
+        /// `Queued` was answered: reading waits, and `on_drain` is owed.
+        const BACKLOGGED = 1 << 3;
+        /// A ping waits for its pong.
+        const PINGED = 1 << 4;
+        /// The peer's FIN came; there may be input or output left.
+        const ENDED = 1 << 5;
+        /// `on_open` was called, `on_close` is owed.
+        const OPENED = 1 << 6;
+        /// Stands in the list of connections to be flushed or resumed.
+        const LISTED = 1 << 7;
+    }
 }
 
 /// What a connection owns while it is not idle.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use ringwire_codec::{CloseCode, Message, SendError};
 
 use crate::config::Backpressure;
-use crate::conn::{ConnId, Phase, SegmentKind, Wire};
+use crate::conn::{ConnId, Flags, Phase, SegmentKind, Wire};
 use crate::error::CloseReason;
 use crate::shared::Shared;
 
@@ -70,12 +70,12 @@ impl<'a, S> Ctx<'a, S> {
     /// Pauses reading: no more calls with messages until [`resume`](Self::resume). The peer is held up
     /// by TCP's flow control. Pings are not answered meanwhile, and the idle timeout does not run.
     pub fn pause(&mut self) {
-        self.wire.flags.paused = true;
+        self.wire.flags.insert(Flags::PAUSED);
     }
 
     /// Goes on reading. What came in before the pause is handed over first.
     pub fn resume(&mut self) {
-        self.wire.flags.paused = false;
+        self.wire.flags.remove(Flags::PAUSED);
     }
 
     // What goes out
@@ -144,7 +144,7 @@ fn status(wire: &mut Wire, shared: &Shared) -> SendStatus {
     if waiting < shared.limits.high_water {
         return SendStatus::Sent;
     }
-    wire.flags.backlogged = true;
+    wire.flags.insert(Flags::BACKLOGGED);
     SendStatus::Queued(waiting)
 }
 
@@ -195,7 +195,7 @@ fn replace(wire: &mut Wire, shared: &mut Shared, key: u64) {
 fn make_room(wire: &mut Wire, shared: &mut Shared) -> bool {
     match shared.limits.backpressure {
         Backpressure::DropNewest => {
-            wire.flags.backlogged = true;
+            wire.flags.insert(Flags::BACKLOGGED);
             false
         }
         Backpressure::Close(code) => {
@@ -232,7 +232,6 @@ pub(crate) fn close(
     text.clone_into(&mut cause.text);
     wire.phase = Phase::Closing;
     wire.since = shared.now;
-    wire.flags.paused = false;
-    wire.flags.backlogged = false;
+    wire.flags.remove(Flags::PAUSED | Flags::BACKLOGGED);
     Ok(())
 }

@@ -10,7 +10,7 @@ use ringwire_codec::{Buffers, MaskSource};
 
 use crate::buf::BufferPool;
 use crate::config::{Backpressure, Config};
-use crate::conn::{ConnId, Pending, SegmentKind, Wire};
+use crate::conn::{ConnId, Flags, Pending, SegmentKind, Wire};
 use crate::driver::Token;
 use crate::error::{CloseCause, CloseReason};
 use crate::metrics::Counters;
@@ -141,8 +141,8 @@ impl Shared {
 
     /// Puts the connection on the list of those that have something left to do.
     pub(crate) fn list(&mut self, wire: &mut Wire, token: Token) {
-        if !wire.flags.listed {
-            wire.flags.listed = true;
+        if !wire.flags.contains(Flags::LISTED) {
+            wire.flags.insert(Flags::LISTED);
             self.listed.push(token);
         }
     }

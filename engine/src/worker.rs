@@ -16,7 +16,7 @@ use std::time::Duration;
 use ringwire_codec::{CloseCode, Message};
 
 use crate::config::Config;
-use crate::conn::{Conn, ConnId, Phase, SegmentKind};
+use crate::conn::{Conn, ConnId, Flags, Phase, SegmentKind};
 use crate::conn_table::ConnTable;
 use crate::ctx;
 use crate::driver::{Completion, Driver, ListenerId, Op, Token};
@@ -181,7 +181,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let wire = &mut conn.wire;
         wire.peer = peer.map(Into::into).unwrap_or_default();
         (wire.began, wire.received, wire.sent) = (now, now, now);
-        wire.flags.receiving = true;
+        wire.flags.insert(Flags::RECEIVING);
         self.shared.counters.connections.add(1);
         if let Some(limit) = self.shared.limits.handshake {
             self.shared.wheel.set(token.slot, now + limit);
@@ -260,7 +260,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 });
             }
             Mail::Pause { conn, paused } => {
-                self.with_open(conn, |conn, _| conn.wire.flags.paused = paused);
+                self.with_open(conn, |conn, _| conn.wire.flags.set(Flags::PAUSED, paused));
             }
             Mail::Adopt { stream, received, state } => self.adopt(stream.into(), received, state),
             Mail::Accept { conn, acceptance } => self.answer_deferred(conn, Ok(acceptance)),
@@ -373,7 +373,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.recycle(pending);
         wire.codec.clear(&mut shared.pool);
         shared.wheel.clear(token.slot);
-        if std::mem::take(&mut wire.flags.opened) {
+        if wire.flags.contains(Flags::OPENED) {
+            wire.flags.remove(Flags::OPENED);
             shared.counters.open_connections.sub(1);
             shared.counters.closes[cause.reason.index()].add(1);
             if !cause.is_clean() {

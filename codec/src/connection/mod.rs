@@ -8,7 +8,7 @@ mod assembly;
 mod receive;
 mod send;
 
-use crate::frame::MAX_HEADER_LEN;
+use crate::frame::{MAX_CONTROL_LEN, MAX_HEADER_LEN};
 use crate::{AbnormalClosure, Buffers, CloseState, Error};
 use assembly::Progress;
 
@@ -47,7 +47,7 @@ pub struct Connection {
     /// A frame or message that has begun and not ended.
     progress: Option<Box<Progress>>,
     /// The payload of the newest ping that is not answered. Only in `Open` and `CloseReceived`.
-    pong: Option<Box<[u8]>>,
+    pong: Option<Box<Pong>>,
     /// The beginning of a header that the end of a read has cut: `header_len` bytes.
     header: [u8; MAX_HEADER_LEN - 1],
     header_len: u8,
@@ -109,7 +109,7 @@ impl Connection {
     #[must_use]
     pub fn buffered_len(&self) -> usize {
         let progress = self.progress.as_ref().map_or(0, |progress| progress.memory_len());
-        progress + self.pong.as_ref().map_or(0, |payload| payload.len())
+        progress + self.pong.as_ref().map_or(0, |_| size_of::<Pong>())
     }
 
     /// Whether messages are handed over in parts, as they arrive, instead of whole.
@@ -173,12 +173,32 @@ impl Connection {
     }
 }
 
+/// The payload of a ping that is to be answered. A fixed length keeps the pointer to it thin.
+#[derive(Debug)]
+struct Pong {
+    len: u8,
+    bytes: [u8; MAX_CONTROL_LEN],
+}
+
+impl Pong {
+    /// `None`: longer than a control frame may be.
+    fn new(payload: &[u8]) -> Option<Box<Self>> {
+        let mut bytes = [0; MAX_CONTROL_LEN];
+        bytes.get_mut(..payload.len())?.copy_from_slice(payload);
+        Some(Box::new(Self { len: u8::try_from(payload.len()).ok()?, bytes }))
+    }
+
+    fn payload(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_connection_is_small() {
-        assert!(size_of::<Connection>() <= 48, "{}", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 40, "{}", size_of::<Connection>());
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::assembly::{Assembly, Frame};
-use super::{Connection, Role};
+use super::{Connection, Pong, Role};
 use crate::{
     Buffers, CloseCode, CloseFrame, CloseState, Config, ControlPayload, Error, Event, FrameHeader,
     Input, Limit, Message, OpCode, ReceivedMessage, Violation, mask, utf8,
@@ -301,7 +301,7 @@ impl Connection {
         // RFC 6455 §5.5.3: only the newest ping needs an answer. After this side's close frame there
         // is none: nothing follows that frame.
         if self.close_state == CloseState::Open {
-            self.pong = Some(payload.as_ref().into());
+            self.pong = Pong::new(&payload);
         }
         Ok(Some(Event::Ping(ControlPayload::new(payload))))
     }

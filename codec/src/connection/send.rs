@@ -153,8 +153,8 @@ impl Connection {
     }
 
     fn write_pong(&mut self, masks: &mut impl MaskSource, out: &mut Vec<u8>) {
-        if let Some(payload) = self.pong.take() {
-            self.write_frame(OpCode::Pong, true, &payload, masks, out);
+        if let Some(pong) = self.pong.take() {
+            self.write_frame(OpCode::Pong, true, pong.payload(), masks, out);
         }
     }
 

@@ -6,7 +6,7 @@
 use ringwire_codec::CloseCode;
 
 use super::Worker;
-use crate::conn::{Phase, Wire};
+use crate::conn::{Flags, Phase, Wire};
 use crate::ctx;
 use crate::driver::{Driver, Token};
 use crate::error::CloseReason;
@@ -81,7 +81,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Some(conn) = self.conns.get_mut(token) else { return };
         let wire = &mut conn.wire;
         let shared = &mut self.shared;
-        wire.flags.pinged = true;
+        wire.flags.insert(Flags::PINGED);
         wire.since = shared.now;
         // The phase is Open and the payload is empty, so it can't fail.
         let _ = wire.codec.send_ping(&[], &mut shared.masks, &mut shared.out);
@@ -128,7 +128,7 @@ fn next_due(wire: &Wire, limits: &Limits, now: Tick) -> Option<(Tick, Due)> {
             let reads = wire.may_deliver();
             let silence = [
                 at(wire.received, limits.idle, Due::Idle),
-                if wire.flags.pinged {
+                if wire.flags.contains(Flags::PINGED) {
                     at(wire.since, limits.pong, Due::Pong)
                 } else {
                     at(wire.received, limits.ping, Due::Ping)
@@ -136,7 +136,7 @@ fn next_due(wire: &Wire, limits: &Limits, now: Tick) -> Option<(Tick, Due)> {
             ];
             let silence = silence.into_iter().flatten().filter(|_| reads);
             // A send may get stuck at any time without moving the timer, so look at least that often.
-            let stall = if wire.flags.sending {
+            let stall = if wire.flags.contains(Flags::SENDING) {
                 at(wire.sent, limits.write_stall, Due::WriteStall)
             } else {
                 at(now, limits.write_stall, Due::Look)

@@ -7,7 +7,7 @@ use ringwire_codec::handshake::{HandshakeError, HeadScanner, server};
 use ringwire_codec::{Buffers, CloseCode, CloseFrame, Error, Event, Input};
 
 use super::Worker;
-use crate::conn::{Conn, ConnId, Phase, Wire};
+use crate::conn::{Conn, ConnId, Flags, Phase, Wire};
 use crate::ctx::{self, Ctx};
 use crate::driver::{Driver, Token};
 use crate::error::{CloseCause, CloseReason};
@@ -51,7 +51,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     pub(super) fn resume(&mut self, token: Token) {
         let Self { conns, handler, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
-        conn.wire.flags.listed = false;
+        conn.wire.flags.remove(Flags::LISTED);
         if !conn.wire.has_unread() || !conn.wire.may_deliver() {
             return;
         }
@@ -81,8 +81,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     pub(super) fn on_receive_ended(&mut self, token: Token, result: io::Result<()>) {
         let Some(conn) = self.conns.get_mut(token) else { return };
         let wire = &mut conn.wire;
-        wire.flags.receiving = false;
-        wire.flags.ended = true;
+        wire.flags.remove(Flags::RECEIVING);
+        wire.flags.insert(Flags::ENDED);
         let reason = match result {
             Ok(()) => CloseReason::EndOfStream,
             Err(error) => CloseReason::Transport(error.kind()),
@@ -122,7 +122,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 /// Notes that the peer lives, and starts a window of the control-frame limit each second.
 #[inline]
 fn note_received(wire: &mut Wire, shared: &Shared) {
-    wire.flags.pinged = false;
+    wire.flags.remove(Flags::PINGED);
     if wire.received == shared.now {
         return;
     }
@@ -405,7 +405,7 @@ fn open<S>(
 /// The handshake is done.
 fn begin_frames(wire: &mut Wire, shared: &mut Shared, token: Token) {
     wire.phase = Phase::Open;
-    wire.flags.opened = true;
+    wire.flags.insert(Flags::OPENED);
     shared.counters.open_connections.add(1);
     shared.set_deadline(wire, token);
 }

@@ -6,7 +6,7 @@ use ringwire_codec::{Buffers, CloseState};
 
 use super::Worker;
 use super::receive::call;
-use crate::conn::{Phase, SegmentKind, Wire};
+use crate::conn::{Flags, Phase, SegmentKind, Wire};
 use crate::driver::{Driver, Op, SendBuffer, Token};
 use crate::error::CloseReason;
 use crate::handler::Handler;
@@ -27,16 +27,16 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             // Where output waits, the pong waits too, and only the newest is kept.
             wire.codec.poll_transmit(&mut shared.masks, &mut shared.out);
         }
-        if wire.flags.sending || wire.queued_len() > 0 {
+        if wire.flags.contains(Flags::SENDING) || wire.queued_len() > 0 {
             shared.enqueue_out(wire, SegmentKind::Stream);
-            if !wire.flags.sending {
+            if !wire.flags.contains(Flags::SENDING) {
                 Self::send_next(driver, wire, shared, token);
             }
         } else if !shared.out.is_empty() {
             let data = std::mem::take(&mut shared.out);
             Self::submit_send(driver, wire, shared.now, token, data);
         }
-        if wire.wants_receive() != wire.flags.receiving {
+        if wire.wants_receive() != wire.flags.contains(Flags::RECEIVING) {
             Self::sync_receive(driver, wire, token);
         }
         if wire.phase != Phase::Open || wire.pending.is_some() {
@@ -54,7 +54,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         };
         let wire = &mut conn.wire;
         if let Err(error) = result {
-            wire.flags.sending = false;
+            wire.flags.remove(Flags::SENDING);
             shared.pool.give(buffer.into_vec());
             return self.give_up(token, CloseReason::Transport(error.kind()));
         }
@@ -62,9 +62,12 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if !buffer.is_empty() {
             return driver.submit(Op::Send { token, buffer });
         }
-        wire.flags.sending = false;
+        wire.flags.remove(Flags::SENDING);
         shared.pool.give(buffer.into_vec());
-        if wire.pending.is_some() || wire.flags.backlogged || wire.phase != Phase::Open {
+        if wire.pending.is_some()
+            || wire.flags.contains(Flags::BACKLOGGED)
+            || wire.phase != Phase::Open
+        {
             self.on_flushed_part(token);
         }
     }
@@ -107,8 +110,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     fn on_flushed_part(&mut self, token: Token) {
         let Self { conns, shared, handler, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
-        if conn.wire.flags.backlogged && conn.wire.is_flushed() {
-            conn.wire.flags.backlogged = false;
+        if conn.wire.flags.contains(Flags::BACKLOGGED) && conn.wire.is_flushed() {
+            conn.wire.flags.remove(Flags::BACKLOGGED);
             if conn.wire.phase == Phase::Open {
                 call(handler, conn, shared, token, |handler, ctx| handler.on_drain(ctx));
             }
@@ -127,14 +130,14 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     #[inline]
     fn submit_send(driver: &mut D, wire: &mut Wire, now: u32, token: Token, data: Vec<u8>) {
-        wire.flags.sending = true;
+        wire.flags.insert(Flags::SENDING);
         wire.sent = now;
         driver.submit(Op::Send { token, buffer: SendBuffer::new(data) });
     }
 
     fn sync_receive(driver: &mut D, wire: &mut Wire, token: Token) {
-        wire.flags.receiving = !wire.flags.receiving;
-        driver.submit(if wire.flags.receiving {
+        wire.flags.toggle(Flags::RECEIVING);
+        driver.submit(if wire.flags.contains(Flags::RECEIVING) {
             Op::Receive { token }
         } else {
             Op::StopReceive { token }
@@ -152,7 +155,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                     if wire.may_deliver() {
                         shared.list(wire, token);
                     }
-                } else if wire.flags.ended {
+                } else if wire.flags.contains(Flags::ENDED) {
                     return self.finish(token, CloseReason::EndOfStream);
                 }
                 if !wire.is_flushed() {
@@ -179,12 +182,16 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Phase::Closing if wire.codec.close_state() == CloseState::Closed => {
                 self.finish(token, CloseReason::Peer);
             }
-            Phase::Closing if wire.flags.ended => self.give_up(token, CloseReason::EndOfStream),
-            Phase::Flushing if wire.flags.ended => self.finish(token, CloseReason::EndOfStream),
+            Phase::Closing if wire.flags.contains(Flags::ENDED) => {
+                self.give_up(token, CloseReason::EndOfStream)
+            }
+            Phase::Flushing if wire.flags.contains(Flags::ENDED) => {
+                self.finish(token, CloseReason::EndOfStream)
+            }
             Phase::Flushing => {
                 wire.phase = Phase::Lingering;
                 driver.submit(Op::Shutdown { token });
-                if wire.wants_receive() != wire.flags.receiving {
+                if wire.wants_receive() != wire.flags.contains(Flags::RECEIVING) {
                     Self::sync_receive(driver, wire, token);
                 }
             }
