@@ -169,9 +169,11 @@ impl<'b> Request<'b> {
         };
         let no_body = matches!(known.content_length, Length::Absent | Length::Zero);
         check(no_body && matches!(known.coding, Coding::Absent), HandshakeError::Body)?;
-        if known.lists {
+        if known.subprotocols {
             let mut subprotocols = self.headers().all(SUBPROTOCOLS).flat_map(Tokens::of);
             check(subprotocols.all(|each| each.is_some()), HandshakeError::InvalidSubprotocol)?;
+        }
+        if known.extensions {
             self.extensions().try_for_each(|each| each.map(drop))?;
         }
         Ok(Upgrade { request: self, key })
@@ -215,8 +217,10 @@ struct Known<'b> {
     upgrade: bool,
     /// A Connection header lists `Upgrade`.
     connection_upgrade: bool,
-    /// There are subprotocols or extensions to look at.
-    lists: bool,
+    /// There is a Sec-WebSocket-Protocol header.
+    subprotocols: bool,
+    /// There is a Sec-WebSocket-Extensions header.
+    extensions: bool,
 }
 
 impl<'b> Known<'b> {
@@ -234,8 +238,8 @@ impl<'b> Known<'b> {
                 17 if is("sec-websocket-key") => known.key.add(value),
                 17 if is("transfer-encoding") => known.coding.add(value),
                 21 if is("sec-websocket-version") => known.ws_version.add(value),
-                22 if is(SUBPROTOCOLS) => known.lists = true,
-                24 if is(EXTENSIONS) => known.lists = true,
+                22 if is(SUBPROTOCOLS) => known.subprotocols = true,
+                24 if is(EXTENSIONS) => known.extensions = true,
                 _ => {}
             }
         }
