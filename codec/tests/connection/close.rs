@@ -92,6 +92,17 @@ fn data_after_the_own_close_frame_is_checked_and_dropped() {
 }
 
 #[test]
+fn a_message_that_a_close_frame_cuts_off_holds_no_memory() {
+    let mut server = Connection::new(Role::Server);
+    let wire = [client(OpCode::Binary, false, b"begun"), client(OpCode::Close, true, b"")];
+    let mut buffers = Counting::default();
+    let mut wire = wire.concat();
+    let event = server.receive(&Config::default(), &mut buffers, &mut Input::new(&mut wire));
+    assert!(matches!(event, Ok(Some(Event::Close(_)))), "{event:?}");
+    assert_eq!((buffers.taken.len(), buffers.out_count(), server.buffered_len()), (1, 0, 0));
+}
+
+#[test]
 fn nothing_is_read_after_the_peers_close_frame() {
     let mut server = Connection::new(Role::Server);
     let wire = [client(OpCode::Close, true, b""), client(OpCode::Text, true, b"late")].concat();
