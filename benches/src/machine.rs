@@ -50,16 +50,19 @@ pub(crate) fn die_with_parent() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// CPU model, number of CPUs and kernel, for a report's head.
+/// CPU model, number of CPUs, kernel and TCP's congestion control, for a report's head.
 pub(crate) fn describe() -> String {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
         .map_or("unknown CPU", |(_, model)| model);
+    // Not the CPUs that this process may run on, which its pinning limits.
+    let cpus = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{model}, {cpus} CPUs, Linux {}", kernel.trim())
+    let congestion = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
+    let congestion = congestion.unwrap_or_default();
+    format!("{model}, {cpus} CPUs, Linux {}, TCP {}", kernel.trim(), congestion.trim())
 }
 
 fn raise_descriptor_limit() -> io::Result<u64> {
