@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) pool: BufferPool,
     /// What the connection at work has sent in this turn.
     pub(crate) out: Vec<u8>,
+    /// How much output to expect: as much as was received, as for an echo.
+    pub(crate) expected_len: usize,
     pub(crate) masks: Masks,
     pub(crate) counters: Arc<Counters>,
     pub(crate) limits: Limits,
@@ -83,6 +85,7 @@ impl Shared {
             worker,
             pool: BufferPool::new(config.pool_len),
             out: Vec::new(),
+            expected_len: 0,
             masks,
             counters,
             limits: Limits::from(config),
@@ -107,7 +110,7 @@ impl Shared {
 
     #[cold]
     fn grow_out(&mut self, len: usize) {
-        let mut larger = self.pool.take(len);
+        let mut larger = self.pool.take(len.max(self.expected_len));
         larger.extend_from_slice(&self.out);
         self.pool.give(std::mem::replace(&mut self.out, larger));
     }

@@ -19,7 +19,9 @@ use crate::timer::TICKS_PER_SECOND;
 impl<D: Driver, H: Handler> Worker<D, H> {
     #[inline]
     pub(super) fn on_received(&mut self, token: Token, mut buffer: D::Buffer) {
+        self.shared.expected_len = buffer.len();
         self.take_in(token, &mut buffer);
+        self.shared.expected_len = 0;
         self.driver.release(buffer);
         self.after_work(token);
     }
