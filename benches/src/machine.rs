@@ -8,16 +8,18 @@ use anyhow::{Context as _, bail};
 /// Descriptors a run needs beside its connections: epoll, the standard streams, `/proc` files.
 const SPARE_DESCRIPTORS: u64 = 64;
 
-/// Raises the soft descriptor limit to the hard one and checks that `connections` fit.
+/// Raises the soft descriptor limit to the hard one and checks that `connections` fit, each of which
+/// takes `each` descriptors.
 ///
 /// # Errors
 /// When the hard limit is too low; the text says what to do.
-pub(crate) fn allow_descriptors(connections: u64) -> anyhow::Result<()> {
+pub(crate) fn allow_descriptors(connections: u32, each: u64) -> anyhow::Result<()> {
     let limit = raise_descriptor_limit().context("cannot read the limit of open files")?;
-    let needed = connections + SPARE_DESCRIPTORS;
+    let needed = u64::from(connections) * each + SPARE_DESCRIPTORS;
     if needed > limit {
+        let both = if each > 1 { ", with both ends in this process," } else { "" };
         bail!(
-            "{connections} connections need {needed} open files; {limit} is the hard limit: \
+            "{connections} connections{both} need {needed} open files; {limit} is the hard limit: \
              raise it (ulimit -Hn, or LimitNOFILE= of the service) or ask for fewer connections"
         );
     }
@@ -88,9 +90,11 @@ mod tests {
     #[test]
     fn too_many_connections_are_diagnosed() {
         let limit = raise_descriptor_limit().unwrap();
-        let text = allow_descriptors(limit).unwrap_err().to_string();
+        let connections = u32::try_from(limit / 2).unwrap();
+        let text = allow_descriptors(connections, 2).unwrap_err().to_string();
         assert!(text.contains(&format!("{limit} is the hard limit")), "{text}");
-        allow_descriptors(1).unwrap();
+        assert!(text.contains("both ends"), "{text}");
+        allow_descriptors(1, 1).unwrap();
     }
 
     #[test]

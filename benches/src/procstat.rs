@@ -36,25 +36,16 @@ impl CpuTime {
     }
 }
 
-impl std::iter::Sum for CpuTime {
-    fn sum<I: Iterator<Item = Self>>(times: I) -> Self {
-        times.fold(Self::default(), |sum, time| Self {
-            run: sum.run + time.run,
-            wait: sum.wait + time.wait,
-        })
-    }
-}
-
 /// The time of each of some threads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CpuTimes(BTreeMap<u32, CpuTime>);
 
 impl CpuTimes {
-    /// What these threads used since `earlier`. A thread that ended meanwhile is left out, one that
+    /// What each of these threads used since `earlier`. A thread that ended meanwhile is left out, one that
     /// began meanwhile counts whole.
-    pub(crate) fn since(&self, earlier: &Self) -> CpuTime {
+    pub(crate) fn since(&self, earlier: &Self) -> Vec<CpuTime> {
         let before = |tid| earlier.0.get(tid).copied().unwrap_or_default();
-        self.0.iter().map(|(tid, time)| time.since(before(tid))).sum()
+        self.0.iter().map(|(tid, time)| time.since(before(tid))).collect()
     }
 }
 
@@ -178,9 +169,10 @@ mod tests {
         }
         assert!(process.capacity().unwrap() >= 1);
         assert!(process.resident_bytes().unwrap().unwrap() > 0);
-        assert!(process.cpu().unwrap().since(&times).run >= Duration::from_millis(15));
+        let busy = |time: &CpuTime| time.run >= Duration::from_millis(15);
+        assert!(process.cpu().unwrap().since(&times).iter().any(busy));
         let thread = Account::Threads(vec![tid]).cpu().unwrap();
-        assert!(thread.since(&times).run >= Duration::from_millis(15));
+        assert!(matches!(&thread.since(&times)[..], [time] if busy(time)));
     }
 
     #[test]
@@ -191,6 +183,6 @@ mod tests {
         };
         let earlier = CpuTimes([(1, time(100, 3)), (2, time(500, 0))].into());
         let later = CpuTimes([(1, time(130, 4)), (3, time(7, 2))].into());
-        assert_eq!(later.since(&earlier), time(37, 3));
+        assert_eq!(later.since(&earlier), [time(30, 1), time(7, 2)]);
     }
 }

@@ -188,8 +188,7 @@ impl EchoArgs {
         if self.load.cpu.is_none() && !free.is_empty() {
             self.load.cpu = Some(CpuList(free));
         }
-        // A connection has both its ends in this process.
-        machine::allow_descriptors(2 * u64::from(self.load.connections))?;
+        machine::allow_descriptors(self.load.connections, 2)?;
         OwnServer::start(&server.0, usize::try_from(self.load.size).unwrap_or(usize::MAX))
     }
 }
@@ -199,7 +198,7 @@ impl EchoArgs {
 /// # Errors
 /// When the run cannot be made at all. What goes wrong with connections is in the report.
 pub(crate) fn run(plan: &Plan) -> anyhow::Result<Report> {
-    machine::allow_descriptors(plan.load.connections.into())?;
+    machine::allow_descriptors(plan.load.connections, 1)?;
     let shares = plan.shares();
     let gauges: Vec<Gauge> = shares.iter().map(|_| Gauge::default()).collect();
     let stage = StageCell::new();

@@ -37,10 +37,10 @@ pub(crate) struct Measured {
 }
 
 /// What was measured of a server whose process is known.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct MeasuredServer {
-    /// CPU time of all its threads within the window.
-    pub(crate) cpu: CpuTime,
+    /// CPU time of each of its threads within the window.
+    pub(crate) cpu: Vec<CpuTime>,
     /// CPUs it could keep busy.
     pub(crate) capacity: usize,
     /// `None` where it cannot be told from the load generator's.
@@ -84,9 +84,9 @@ pub(crate) struct Server {
     pub(crate) cpu_us_per_message: Option<f64>,
     /// CPUs in use, on average.
     pub(crate) cpus: f64,
-    /// CPUs in use of those it could use.
+    /// Of its busiest thread, or of all CPUs it could use if that is more.
     pub(crate) utilisation: f64,
-    /// Share of the time that a thread waited for a CPU, for each CPU it could use.
+    /// Share of the time that its busiest thread waited for a CPU.
     pub(crate) waiting: f64,
     pub(crate) memory: Option<Memory>,
 }
@@ -148,13 +148,16 @@ impl Report {
             waiting: most(|cpu| cpu.wait),
         };
         let server = measured.server.map(|server| {
-            let cpus = ratio(server.cpu.run.as_secs_f64(), seconds);
-            let capacity = server.capacity as f64;
+            let run: Duration = server.cpu.iter().map(|thread| thread.run).sum();
+            let busiest = server.cpu.iter().max_by_key(|thread| thread.run).copied();
+            let busiest = busiest.unwrap_or_default();
+            let cpus = ratio(run.as_secs_f64(), seconds);
+            let alone = ratio(busiest.run.as_secs_f64(), seconds);
             Server {
-                cpu_us_per_message: per_message(server.cpu.run),
+                cpu_us_per_message: per_message(run),
                 cpus,
-                utilisation: ratio(cpus, capacity),
-                waiting: ratio(server.cpu.wait.as_secs_f64(), seconds * capacity),
+                utilisation: ratio(cpus, server.capacity as f64).max(alone),
+                waiting: ratio(busiest.wait.as_secs_f64(), seconds),
                 memory: server.resident.map(|resident| Memory::of(resident, measured.opened)),
             }
         });
@@ -315,7 +318,7 @@ mod tests {
             messages: 1_000_000,
             generator_cpu: vec![ran(500), ran(1500)],
             server: Some(MeasuredServer {
-                cpu: ran(1900),
+                cpu: vec![ran(100), ran(1800)],
                 capacity: 1,
                 resident: Some(Resident { before: 1000, connected: 5000, loaded: 9000 }),
             }),
@@ -348,7 +351,12 @@ mod tests {
         let mut measured = measured();
         measured.generator_cpu = vec![ran(1990)];
         assert_eq!(Report::new(measured.clone()).bottleneck, Bottleneck::Both);
-        measured.server.as_mut().unwrap().capacity = 2;
+        let server = measured.server.as_mut().unwrap();
+        server.capacity = 2;
+        // One thread with nothing left to give limits a server of several.
+        server.cpu = vec![ran(10), ran(1900)];
+        assert_eq!(Report::new(measured.clone()).bottleneck, Bottleneck::Both);
+        measured.server.as_mut().unwrap().cpu = vec![ran(900), ran(1000)];
         let report = Report::new(measured.clone());
         assert_eq!(report.bottleneck, Bottleneck::Generator);
         assert!(report.table().contains("THE GENERATOR"));
@@ -362,7 +370,7 @@ mod tests {
     fn disturbed_run_is_named() {
         for of_server in [true, false] {
             let mut measured = measured();
-            let server = &mut measured.server.as_mut().unwrap().cpu;
+            let server = &mut measured.server.as_mut().unwrap().cpu[1];
             let time = if of_server { server } else { &mut measured.generator_cpu[0] };
             time.wait = Duration::from_millis(200);
             let report = Report::new(measured);
