@@ -357,7 +357,12 @@ fn answer<H: Handler>(
     if !parsed.is_upgrade() {
         let response = catch_unwind(AssertUnwindSafe(|| handler.on_http(&request)));
         shared.counters.http_requests.add(1);
-        return write_response(wire, shared, &response.unwrap_or_else(|_| internal_error()));
+        let response = response.unwrap_or_else(|_| internal_error());
+        if parsed.method() == "HEAD" {
+            // RFC 9110 §9.3.2: the length of the body, and no body.
+            return write_last(wire, shared, |out| response.encode_head(out));
+        }
+        return write_response(wire, shared, &response);
     }
     let upgrade = match parsed.check_upgrade() {
         Ok(upgrade) => upgrade,
@@ -441,8 +446,12 @@ fn refuse(wire: &mut Wire, shared: &mut Shared, response: &Response) {
 
 /// Writes an ordinary answer, after which the connection closes.
 fn write_response(wire: &mut Wire, shared: &mut Shared, response: &Response) {
+    write_last(wire, shared, |out| response.encode(out));
+}
+
+fn write_last(wire: &mut Wire, shared: &mut Shared, encode: impl FnOnce(&mut Vec<u8>)) {
     shared.reserve_out(512);
-    response.encode(&mut shared.out);
+    encode(&mut shared.out);
     wire.phase = Phase::Flushing;
     wire.since = shared.now;
 }
