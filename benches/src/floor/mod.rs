@@ -34,8 +34,8 @@ pub(crate) struct FloorArgs {
     /// CPUs to run on, such as 0 or 0,2-3.
     #[arg(long)]
     cpu: Option<units::CpuList>,
-    /// Size of the one receive buffer.
-    #[arg(long, default_value = "64KiB", value_parser = units::parse_bytes)]
+    /// Size of the one receive buffer; the default is that of a Ringwire worker.
+    #[arg(long, default_value = "128KiB", value_parser = units::parse_bytes)]
     receive_buffer: u64,
 }
 
