@@ -122,7 +122,9 @@ pub(crate) fn send(
     if wire.phase != Phase::Open {
         return SendStatus::Dropped;
     }
-    if wire.queued_len() > 0 || shared.out.len() >= shared.limits.max_queued_len {
+    if wire.has_queue()
+        || wire.in_flight as usize + shared.out.len() >= shared.limits.max_queued_len
+    {
         return send_behind(wire, shared, message, kind);
     }
     encode(wire, shared, message)
@@ -148,47 +150,47 @@ fn status(wire: &mut Wire, shared: &Shared) -> SendStatus {
     SendStatus::Queued(waiting)
 }
 
-/// Output waits already, or the turn has produced as much as may wait: the limit holds, and the message is kept
-/// apart from others where it may be dropped or replaced.
+/// Sends a message by the queue: output waits already, or the turn has produced as much as may wait, or the
+/// connection is not at work. The limit holds, and the message is kept apart where it may be dropped or replaced.
 #[cold]
-fn send_behind(
+pub(crate) fn send_behind(
     wire: &mut Wire,
     shared: &mut Shared,
     message: Message<'_>,
     kind: SegmentKind,
 ) -> SendStatus {
+    if wire.phase != Phase::Open {
+        return SendStatus::Dropped;
+    }
     shared.enqueue_out(wire, SegmentKind::Stream);
-    if wire.queued_len() >= shared.limits.max_queued_len && !make_room(wire, shared) {
+    let replaced = match kind {
+        SegmentKind::Keyed(key) => wire.pending_mut().queue.find(key),
+        _ => None,
+    };
+    if replaced.is_none()
+        && wire.queue_cost() >= shared.limits.max_queued_len
+        && !make_room(wire, shared)
+    {
         shared.counters.messages_dropped.add(1);
         return SendStatus::Dropped;
     }
     let status = encode(wire, shared, message);
-    if let SegmentKind::Keyed(key) = kind {
-        replace(wire, shared, key);
+    match (replaced, kind) {
+        (Some(index), _) => replace(wire, shared, index),
+        (None, SegmentKind::Message) if shared.limits.backpressure != Backpressure::DropOldest => {
+            shared.enqueue_out(wire, SegmentKind::Stream);
+        }
+        (None, kind) => shared.enqueue_out(wire, kind),
     }
-    let kind =
-        if shared.limits.backpressure == Backpressure::DropOldest || kind != SegmentKind::Message {
-            kind
-        } else {
-            SegmentKind::Stream
-        };
-    shared.enqueue_out(wire, kind);
     status
 }
 
-/// Puts the turn's output, which is one message, in the place of a waiting one with this key.
-fn replace(wire: &mut Wire, shared: &mut Shared, key: u64) {
+/// Puts the turn's output, which is one message, in the place of a waiting one.
+fn replace(wire: &mut Wire, shared: &mut Shared, index: usize) {
     let data = std::mem::take(&mut shared.out);
-    let new_len = data.len();
-    match wire.pending_mut().queue.replace(key, data) {
-        Ok(old) => {
-            shared.counters.queued_bytes.add(new_len);
-            shared.counters.queued_bytes.sub(old.len());
-            shared.counters.messages_dropped.add(1);
-            ringwire_codec::Buffers::give(&mut shared.pool, old);
-        }
-        Err(data) => shared.out = data,
-    }
+    shared.counters.queued_bytes.add(data.len());
+    let old = wire.pending_mut().queue.replace(index, data);
+    shared.drop_message(old);
 }
 
 /// The queue is at its limit: carries out the policy. Whether there is room now.
@@ -200,16 +202,15 @@ fn make_room(wire: &mut Wire, shared: &mut Shared) -> bool {
         }
         Backpressure::Close(code) => {
             // The peer would not read a close frame behind all that either; but it is owed one.
-            let _ =
-                close(wire, shared, CloseReason::Backpressure, code, "the peer reads too slowly");
+            let text = "the peer reads too slowly";
+            let _ = close(wire, shared, CloseReason::Backpressure, code, text);
             false
         }
         Backpressure::DropOldest => {
-            while wire.queued_len() >= shared.limits.max_queued_len {
-                let Some(oldest) = wire.pending_mut().queue.drop_oldest() else { break };
-                shared.counters.queued_bytes.sub(oldest.len());
-                shared.counters.messages_dropped.add(1);
-                ringwire_codec::Buffers::give(&mut shared.pool, oldest);
+            while wire.queue_cost() >= shared.limits.max_queued_len
+                && let Some(oldest) = wire.pending_mut().queue.drop_oldest()
+            {
+                shared.drop_message(oldest);
             }
             true
         }

@@ -18,6 +18,7 @@ use crate::error::PostError;
 use crate::handler::{Acceptance, Response};
 use crate::mailbox::{Mail, Postbox, Refused};
 use crate::metrics::{Counters, Stats};
+use crate::net::TcpOptions;
 
 /// How long a shutdown waits for room in a mailbox that is full.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
@@ -30,15 +31,15 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Handle {
     workers: Arc<[WorkerLink]>,
-    tcp_nodelay: bool,
+    tcp: TcpOptions,
 }
 
 /// One worker, from outside.
 type WorkerLink = (Postbox, Arc<Counters>);
 
 impl Handle {
-    pub(crate) fn new(workers: Vec<WorkerLink>, tcp_nodelay: bool) -> Self {
-        Self { workers: workers.into(), tcp_nodelay }
+    pub(crate) fn new(workers: Vec<WorkerLink>, tcp: TcpOptions) -> Self {
+        Self { workers: workers.into(), tcp }
     }
 
     /// What the workers have counted. Reads atomics, so it may be called anywhere and often.
@@ -154,10 +155,8 @@ impl Handle {
         received: Vec<u8>,
         state: Option<Box<dyn Any + Send>>,
     ) -> Result<(), (PostError, TcpStream)> {
-        if self.tcp_nodelay {
-            // A connection that has ended meanwhile is found out by the worker.
-            let _ = stream.set_nodelay(true);
-        }
+        // Fails on a connection that has ended meanwhile, which the worker will find out.
+        let _ = self.tcp.apply(&stream);
         let least = self.workers.iter().min_by_key(|(_, counters)| counters.connections.get());
         let Some((postbox, _)) = least else { return Err((PostError::NoSuchWorker, stream)) };
         match postbox.post(Mail::Adopt { stream, received, state }) {

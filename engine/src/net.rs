@@ -2,17 +2,42 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::config::Config;
 
 /// Descriptors that are left for everything but connections when the limit is derived.
 const RESERVED_DESCRIPTORS: u64 = 64;
 
+/// TCP options of every connection; accepted sockets inherit them from the listener.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TcpOptions {
+    nodelay: bool,
+    user_timeout: Duration,
+}
+
+impl From<&Config> for TcpOptions {
+    fn from(config: &Config) -> Self {
+        Self { nodelay: config.tcp_nodelay, user_timeout: config.tcp_user_timeout }
+    }
+}
+
+impl TcpOptions {
+    /// Sets the options that differ from the kernel's defaults.
+    pub(crate) fn apply(self, socket: impl AsFd) -> io::Result<()> {
+        let socket = SockRef::from(&socket);
+        socket.set_tcp_nodelay(self.nodelay)?;
+        if !self.user_timeout.is_zero() {
+            socket.set_tcp_user_timeout(Some(self.user_timeout))?;
+        }
+        Ok(())
+    }
+}
+
 /// A listening socket that shares its port with those of the other workers (SO_REUSEPORT, socket(7)).
-/// Accepted sockets inherit the TCP options.
 pub(crate) fn listen(address: SocketAddr, config: &Config) -> io::Result<OwnedFd> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -24,10 +49,7 @@ pub(crate) fn listen(address: SocketAddr, config: &Config) -> io::Result<OwnedFd
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
-    socket.set_tcp_nodelay(config.tcp_nodelay)?;
-    if !config.tcp_user_timeout.is_zero() {
-        socket.set_tcp_user_timeout(Some(config.tcp_user_timeout))?;
-    }
+    TcpOptions::from(config).apply(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(config.listen_backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
@@ -35,13 +57,13 @@ pub(crate) fn listen(address: SocketAddr, config: &Config) -> io::Result<OwnedFd
 
 /// The address that a listening socket was given.
 pub(crate) fn local_addr(listener: &OwnedFd) -> io::Result<SocketAddr> {
-    let address = socket2::SockRef::from(listener).local_addr()?;
+    let address = SockRef::from(listener).local_addr()?;
     address.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
 /// Who is at the other end of a socket, where it is a TCP socket that is still connected.
 pub(crate) fn peer_addr(socket: &OwnedFd) -> Option<SocketAddr> {
-    socket2::SockRef::from(socket).peer_addr().ok()?.as_socket()
+    SockRef::from(socket).peer_addr().ok()?.as_socket()
 }
 
 /// Raises the soft limit of open descriptors to the hard one and returns it.

@@ -136,7 +136,7 @@ impl Server {
             postboxes.push((postbox, Arc::clone(&counters)));
             parts.push(Part { driver, mailbox, counters });
         }
-        let handle = Handle::new(postboxes, config.tcp_nodelay);
+        let handle = Handle::new(postboxes, net::TcpOptions::from(&config));
         let factory = Arc::new(factory);
         let mut workers = Vec::with_capacity(parts.len());
         for (index, (part, core)) in (0_u16..).zip(parts.into_iter().zip(cores)) {
@@ -168,17 +168,14 @@ impl Running {
     /// Waits until all workers have ended, after [`Handle::shutdown`].
     ///
     /// # Errors
-    /// What the first worker that failed died of. The others have been shut down then.
+    /// What a worker that failed died of. The others were shut down then.
     pub fn join(self) -> Result<(), Error> {
         let mut outcome = Ok(());
         for (worker, thread) in (0_u16..).zip(self.workers) {
             let result = thread
                 .join()
                 .unwrap_or_else(|_| Err(Error::Thread { worker, problem: "panicked".into() }));
-            if result.is_err() && outcome.is_ok() {
-                self.handle.shutdown(std::time::Duration::ZERO);
-                outcome = result;
-            }
+            outcome = outcome.and(result);
         }
         outcome
     }
@@ -214,6 +211,8 @@ where
     thread::Builder::new()
         .name(format!("ringwire-{worker}"))
         .spawn(move || {
+            let mut all_together =
+                AllTogether { handle: start.context.handle.clone(), done: false };
             if let Some(core) = start.core
                 && !core_affinity::set_for_current(core)
             {
@@ -230,16 +229,29 @@ where
                 listeners: start.listeners,
                 max_connections: start.share,
             };
-            // The handle in it is not needed any more.
-            drop(start.context);
-            Worker::new(part.driver, handler, setup)
-                .run()
-                .map_err(|source| Error::Worker { worker, source })
+            let outcome = Worker::new(part.driver, handler, setup).run();
+            all_together.done = outcome.is_ok();
+            outcome.map_err(|source| Error::Worker { worker, source })
         })
         .map_err(|error| Error::Thread {
             worker,
             problem: format!("could not be started: {error}"),
         })
+}
+
+/// Shuts the other workers down if this one fails or panics: a server without one of its workers would leave the
+/// connections that the kernel gives to that one's listener without an answer.
+struct AllTogether {
+    handle: Handle,
+    done: bool,
+}
+
+impl Drop for AllTogether {
+    fn drop(&mut self) {
+        if !self.done {
+            self.handle.shutdown(std::time::Duration::ZERO);
+        }
+    }
 }
 
 /// The core of each worker.

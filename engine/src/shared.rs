@@ -130,7 +130,23 @@ impl Shared {
             // Small frames get a segment with room for those that follow.
             self.grow_out(MIN_SEGMENT_LEN);
         }
-        queue.push(std::mem::take(&mut self.out), kind);
+        let segment = match kind {
+            SegmentKind::Stream => std::mem::take(&mut self.out),
+            // One of many small messages takes no more than it needs.
+            SegmentKind::Message | SegmentKind::Keyed(_) => {
+                let segment = self.out.as_slice().to_vec();
+                self.out.clear();
+                segment
+            }
+        };
+        queue.push(segment, kind);
+    }
+
+    /// A queued message is dropped.
+    pub(crate) fn drop_message(&mut self, segment: Vec<u8>) {
+        self.counters.queued_bytes.sub(segment.len());
+        self.counters.messages_dropped.add(1);
+        self.pool.give(segment);
     }
 
     /// Gives the buffers of a connection that has ended back to the pool.

@@ -10,6 +10,7 @@ mod transmit;
 use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -82,8 +83,8 @@ enum AcceptState {
 struct ShutdownState {
     /// Slots below this were told.
     told: u32,
-    /// When what is left is cut off.
-    deadline: Tick,
+    /// When what is left is cut off; none once that is done, and only the driver has to finish.
+    deadline: Option<Tick>,
 }
 
 /// What a turn says about the next.
@@ -148,7 +149,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             AcceptState::Resting { until } => Some(until),
             _ => None,
         };
-        let shutdown = self.shutdown.map(|shutdown| shutdown.deadline);
+        let shutdown = self.shutdown.and_then(|shutdown| shutdown.deadline);
         let next =
             [self.shared.wheel.next_tick(), resting, shutdown].into_iter().flatten().min()?;
         Some((TICK * next).saturating_sub(self.driver.now()))
@@ -275,7 +276,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 Ok(payload) if text => Message::Text(payload),
                 _ => Message::Binary(payload),
             };
-            let _ = ctx::send(&mut conn.wire, shared, message, SegmentKind::Message);
+            let _ = ctx::send_behind(&mut conn.wire, shared, message, SegmentKind::Message);
         });
     }
 
@@ -316,7 +317,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     fn begin_shutdown(&mut self, limit: Duration) {
         self.stop_accepting(AcceptState::Stopped);
-        let deadline = self.shared.now + ticks_of(limit).unwrap_or(0);
+        let deadline = Some(self.shared.now + ticks_of(limit).unwrap_or(0));
         let told = self.shutdown.map_or(0, |shutdown| shutdown.told);
         self.shutdown = Some(ShutdownState { told, deadline });
     }
@@ -324,16 +325,25 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// Tells a batch of connections; whether all are gone.
     fn go_on_shutting_down(&mut self) -> bool {
         let Some(ShutdownState { told, deadline }) = self.shutdown else { return false };
-        let over = self.shared.now >= deadline;
-        let until = if over { self.conns.end() } else { told.saturating_add(CLOSES_PER_TURN) };
-        let until = until.min(self.conns.end());
-        for slot in if over { 0 } else { told }..until {
+        let end = self.conns.end();
+        let next = if deadline.is_some_and(|deadline| self.shared.now >= deadline) {
+            self.tell_slots(0..end, true);
+            ShutdownState { told: end, deadline: None }
+        } else {
+            let until = end.min(told.saturating_add(CLOSES_PER_TURN));
+            self.tell_slots(told..until, false);
+            ShutdownState { told: until, deadline }
+        };
+        self.shutdown = Some(next);
+        self.conns.len() == 0
+    }
+
+    fn tell_slots(&mut self, slots: Range<u32>, over: bool) {
+        for slot in slots {
             if let Some(token) = self.conns.token(slot) {
                 self.tell_shutdown(token, over);
             }
         }
-        self.shutdown = Some(ShutdownState { told: until, deadline });
-        self.conns.len() == 0
     }
 
     fn tell_shutdown(&mut self, token: Token, over: bool) {
@@ -366,7 +376,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.counters.handshake_failures.add(usize::from(unfinished));
         wire.phase = Phase::Closed;
         let mut pending = wire.pending.take().map(|pending| *pending).unwrap_or_default();
-        let unsent_len = pending.queue.len();
+        let unsent_len = pending.queue.len() + std::mem::take(&mut wire.in_flight) as usize;
         let mut cause = pending.cause.take().unwrap_or_else(|| CloseCause::new(reason));
         cause.unsent_len = unsent_len;
         shared.counters.queued_bytes.sub(unsent_len);

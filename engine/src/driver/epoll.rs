@@ -13,7 +13,7 @@
     reason = "a driver owns sockets, reads the clock once a wait, and shares its waker with other threads"
 )]
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::ops::{Deref, DerefMut};
@@ -23,18 +23,16 @@ use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
-use slab::Slab;
 
 use super::{Completion, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, Token, Wake};
 use crate::chunked::Chunked;
 
 /// Events taken by one `epoll_wait`.
 const MAX_EVENTS: usize = 1024;
-/// Connections accepted for one turn's `next_completion` before sockets get their turn again.
-const ACCEPTS_PER_PASS: usize = 64;
+/// Connections accepted from a listener in one turn, before sockets get theirs again.
+const ACCEPTS_PER_TURN: usize = 64;
 const WAKER: mio::Token = mio::Token(usize::MAX);
 const FIRST_LISTENER: u32 = MAX_SLOT + 1;
-const NO_SEND: u32 = u32::MAX;
 
 /// See the [module's documentation](self).
 #[derive(Debug)]
@@ -49,10 +47,12 @@ pub(crate) struct Epoll {
     /// How many of `ready` may still have their turn before the next wait, so that a socket that always
     /// has more does not hold up the others.
     quota: usize,
+    /// The listener that has its turn, and how many more it may report.
+    accepting: Option<(ListenerId, usize)>,
     /// Outcomes that are known already.
     done: VecDeque<Completion<EpollBuffer, TcpStream>>,
-    /// Sends that the socket did not take at once.
-    stuck: Slab<SendBuffer>,
+    /// Sends that the socket did not take at once, by slot.
+    stuck: HashMap<u32, SendBuffer>,
     /// Receive buffers at home: one, unless the worker kept more than one at a time.
     buffers: Vec<Box<[u8]>>,
     receive_buffer_len: usize,
@@ -68,15 +68,15 @@ struct Listener {
     queued: bool,
 }
 
-/// One entry of the table. 16 bytes, for every connection.
-#[derive(Debug)]
+/// One entry of the table. 12 bytes, for every connection.
+#[derive(Debug, Default)]
 struct Socket {
     stream: Option<TcpStream>,
     generation: u32,
-    /// Index into `stuck`, or [`NO_SEND`].
-    send: u32,
     flags: Flags,
 }
+
+const _: () = assert!(size_of::<Socket>() == 12);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Flags {
@@ -94,12 +94,6 @@ struct Flags {
 enum Ready {
     Socket(Token),
     Listener(ListenerId),
-}
-
-impl Default for Socket {
-    fn default() -> Self {
-        Self { stream: None, generation: 0, send: NO_SEND, flags: Flags::default() }
-    }
 }
 
 impl Epoll {
@@ -126,8 +120,9 @@ impl Epoll {
             sockets: Chunked::new(),
             ready: VecDeque::with_capacity(MAX_EVENTS),
             quota: 0,
+            accepting: None,
             done: VecDeque::with_capacity(16),
-            stuck: Slab::new(),
+            stuck: HashMap::new(),
             buffers: Vec::with_capacity(1),
             receive_buffer_len,
             started: Instant::now(),
@@ -160,30 +155,32 @@ impl Epoll {
         }
     }
 
-    fn accept(&mut self, id: ListenerId) {
-        let Some(listener) = self.listeners.get_mut(id.0 as usize) else { return };
+    /// The next connection of the listener that has its turn: one at a time, so that the worker can stop in time.
+    fn accept(&mut self) -> Option<Completion<EpollBuffer, TcpStream>> {
+        let (id, left) = self.accepting.take()?;
+        let listener = self.listeners.get_mut(id.0 as usize)?;
         listener.queued = false;
-        for _ in 0..ACCEPTS_PER_PASS {
-            if !listener.armed {
-                return;
-            }
+        while listener.armed {
             match listener.socket.accept() {
-                Ok((socket, peer)) => self.done.push_back(Completion::Accepted {
-                    listener: id,
-                    socket: OwnedFd::from(socket).into(),
-                    peer: Some(peer),
-                }),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Ok((socket, peer)) => {
+                    listener.queued = true;
+                    if left > 1 {
+                        self.accepting = Some((id, left - 1));
+                    } else {
+                        self.ready.push_back(Ready::Listener(id));
+                    }
+                    let socket = OwnedFd::from(socket).into();
+                    return Some(Completion::Accepted { listener: id, socket, peer: Some(peer) });
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
                     listener.armed = false;
-                    self.done.push_back(Completion::AcceptEnded { listener: id, error });
-                    return;
+                    return Some(Completion::AcceptEnded { listener: id, error });
                 }
             }
         }
-        listener.queued = true;
-        self.ready.push_back(Ready::Listener(id));
+        None
     }
 
     // Receiving
@@ -274,7 +271,6 @@ impl Epoll {
             self.done.push_back(Completion::Sent { token, buffer, result });
             return;
         };
-        debug_assert!(socket.send == NO_SEND, "a send of {token:?} is in flight");
         match try_send(socket, &mut buffer) {
             Some(result) => self.done.push_back(Completion::Sent { token, buffer, result }),
             None => self.stick(token, buffer),
@@ -283,10 +279,8 @@ impl Epoll {
 
     /// The socket is full: keep the buffer until it is writable.
     fn stick(&mut self, token: Token, buffer: SendBuffer) {
-        let index = self.stuck.insert(buffer);
-        if let (Some(socket), Ok(index)) = (self.socket(token), u32::try_from(index)) {
-            socket.send = index;
-        }
+        let other = self.stuck.insert(token.slot, buffer);
+        debug_assert!(other.is_none(), "a send of {token:?} is in flight");
         self.set_interest(token, Interest::READABLE | Interest::WRITABLE);
     }
 
@@ -295,10 +289,9 @@ impl Epoll {
         if socket.generation != token.generation {
             return;
         }
-        let Some(buffer) = self.stuck.get_mut(socket.send as usize) else { return };
+        let Some(buffer) = self.stuck.get_mut(&token.slot) else { return };
         let Some(result) = try_send(socket, buffer) else { return };
-        let buffer = self.stuck.remove(socket.send as usize);
-        socket.send = NO_SEND;
+        let Some(buffer) = self.stuck.remove(&token.slot) else { return };
         self.set_interest(token, Interest::READABLE);
         self.done.push_back(Completion::Sent { token, buffer, result });
     }
@@ -326,11 +319,10 @@ impl Epoll {
 
     fn close(&mut self, token: Token) {
         let Some(socket) = self.socket(token) else { return };
-        let send = std::mem::replace(&mut socket.send, NO_SEND);
         // Closing the last descriptor takes it out of epoll as well (epoll(7), question 6).
         let stream = socket.stream.take();
         drop(stream);
-        if let Some(buffer) = self.stuck.try_remove(send as usize) {
+        if let Some(buffer) = self.stuck.remove(&token.slot) {
             let result = Err(ErrorKind::ConnectionAborted.into());
             self.done.push_back(Completion::Sent { token, buffer, result });
         }
@@ -410,6 +402,9 @@ impl Driver for Epoll {
             if let Some(completion) = self.done.pop_front() {
                 return Some(completion);
             }
+            if let Some(completion) = self.accept() {
+                return Some(completion);
+            }
             self.quota = self.quota.checked_sub(1)?;
             match self.ready.pop_front()? {
                 Ready::Socket(token) => {
@@ -417,7 +412,7 @@ impl Driver for Epoll {
                         return Some(completion);
                     }
                 }
-                Ready::Listener(id) => self.accept(id),
+                Ready::Listener(id) => self.accepting = Some((id, ACCEPTS_PER_TURN)),
             }
         }
     }

@@ -39,7 +39,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 } else {
                     bytes.len()
                 };
-                if unused > 0 && conn.wire.phase == Phase::Open {
+                if unused > 0 && conn.wire.keeps_input() {
                     keep_unread(&mut conn.wire, shared, &bytes[bytes.len() - unused..]);
                 }
             }
@@ -61,7 +61,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let mut unread = std::mem::take(&mut pending.unread);
         let start = std::mem::take(&mut pending.unread_start);
         let unused = deliver(handler, conn, shared, token, &mut unread[start..]);
-        if unused > 0 && conn.wire.phase == Phase::Open {
+        if unused > 0 && conn.wire.keeps_input() {
             let pending = conn.wire.pending_mut();
             pending.unread_start = unread.len() - unused;
             pending.unread = unread;
@@ -136,6 +136,9 @@ fn note_received(wire: &mut Wire, shared: &Shared) {
 
 /// Keeps input for later.
 fn keep_unread(wire: &mut Wire, shared: &mut Shared, bytes: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
     let pending = wire.pending_mut();
     if pending.unread.capacity() == 0 {
         pending.unread = shared.pool.take(bytes.len());
@@ -195,7 +198,7 @@ fn on_event<H: Handler>(
         }
         Event::Ping(payload) => {
             // In its place among the answers; where output waits, the newest pong waits in the codec.
-            if conn.wire.queued_len() == 0 {
+            if !conn.wire.has_queue() {
                 conn.wire.codec.poll_transmit(&mut shared.masks, &mut shared.out);
             }
             call(handler, conn, shared, token, |handler, ctx| handler.on_ping(ctx, &payload));
@@ -226,7 +229,14 @@ fn on_close_frame(wire: &mut Wire, shared: &mut Shared, frame: &CloseFrame<'_>) 
 
 /// The peer broke the protocol: the codec owes the close frame that says so.
 fn fail(wire: &mut Wire, shared: &Shared, error: Error) {
-    wire.blame(CloseReason::Protocol(error)).code = Some(error.close_code());
+    let reason = CloseReason::Protocol(error);
+    let code = error.close_code();
+    match &mut wire.pending_mut().cause {
+        // The close frame that is out already stands, and so does a fault that it was for.
+        Some(cause) if !cause.is_clean() => {}
+        Some(cause) => cause.reason = reason,
+        none => none.insert(CloseCause::new(reason)).code = Some(code),
+    }
     wire.phase = Phase::Flushing;
     wire.since = shared.now;
 }
@@ -248,13 +258,13 @@ pub(super) fn call<H: Handler>(
         work(handler, &mut Ctx::new(id, wire, state, shared));
     }));
     if result.is_err() {
-        on_panic(wire, shared);
+        on_panic(wire, shared, id);
     }
 }
 
 #[cold]
-fn on_panic(wire: &mut Wire, shared: &mut Shared) {
-    tracing::error!("the handler panicked");
+fn on_panic(wire: &mut Wire, shared: &mut Shared, id: ConnId) {
+    tracing::error!(conn = %id, "the handler panicked");
     let why = CloseReason::HandlerPanic;
     // Only a close that has begun refuses another.
     let _ = ctx::close(wire, shared, why, CloseCode::INTERNAL_ERROR, "");
@@ -269,6 +279,9 @@ pub(super) fn call_on_close<H: Handler>(
     cause: &CloseCause,
 ) {
     call(handler, conn, shared, token, |handler, ctx| handler.on_close(ctx, cause));
+    // The application's destructor may panic as well.
+    let state = conn.state.take();
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(state)));
     // Whatever it tried is void.
     conn.wire.pending = None;
     conn.wire.phase = Phase::Closed;
@@ -324,16 +337,14 @@ fn on_head<H: Handler>(
         Phase::Open => {
             call(handler, conn, shared, token, |handler, ctx| handler.on_open(ctx));
             let unused = deliver(handler, conn, shared, token, rest);
-            if unused > 0 && conn.wire.phase == Phase::Open {
+            if unused > 0 && conn.wire.keeps_input() {
                 keep_unread(&mut conn.wire, shared, &rest[rest.len() - unused..]);
             }
         }
         Phase::Deferred => {
             let copy = shared.pool.copy_of(head);
             conn.wire.pending_mut().head = copy;
-            if !rest.is_empty() {
-                keep_unread(&mut conn.wire, shared, rest);
-            }
+            keep_unread(&mut conn.wire, shared, rest);
         }
         // A refused request ends the connection: what followed it is dropped.
         _ => {}

@@ -18,26 +18,28 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     #[inline]
     pub(super) fn after_work(&mut self, token: Token) {
         let Self { conns, shared, driver, .. } = self;
-        let Some(conn) = conns.get_mut(token) else {
+        let Some(conn) = conns.get_mut(token).filter(|conn| conn.wire.phase != Phase::Closed)
+        else {
             shared.out.clear();
             return;
         };
         let wire = &mut conn.wire;
-        if wire.codec.wants_transmit() && wire.queued_len() == 0 {
+        if wire.codec.wants_transmit() && !wire.has_queue() {
             // Where output waits, the pong waits too, and only the newest is kept.
             wire.codec.poll_transmit(&mut shared.masks, &mut shared.out);
         }
-        if wire.flags.contains(Flags::SENDING) || wire.queued_len() > 0 {
+        if wire.flags.contains(Flags::SENDING) || wire.has_queue() {
             shared.enqueue_out(wire, SegmentKind::Stream);
             if !wire.flags.contains(Flags::SENDING) {
                 Self::send_next(driver, wire, shared, token);
             }
         } else if !shared.out.is_empty() {
             let data = std::mem::take(&mut shared.out);
+            shared.counters.queued_bytes.add(data.len());
             Self::submit_send(driver, wire, shared.now, token, data);
         }
         if wire.wants_receive() != wire.flags.contains(Flags::RECEIVING) {
-            Self::sync_receive(driver, wire, token);
+            Self::sync_receive(driver, wire, shared, token);
         }
         if wire.phase != Phase::Open || wire.pending.is_some() {
             self.after_unusual_work(token);
@@ -48,11 +50,15 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     #[inline]
     pub(super) fn on_sent(&mut self, token: Token, buffer: SendBuffer, result: io::Result<usize>) {
         let Self { conns, shared, driver, .. } = self;
-        shared.counters.bytes_sent.add(*result.as_ref().unwrap_or(&0));
-        let Some(conn) = conns.get_mut(token) else {
+        let sent = *result.as_ref().unwrap_or(&0);
+        shared.counters.bytes_sent.add(sent);
+        let Some(conn) = conns.get_mut(token).filter(|conn| conn.wire.phase != Phase::Closed)
+        else {
             return shared.pool.give(buffer.into_vec());
         };
         let wire = &mut conn.wire;
+        wire.in_flight = in_flight(&buffer);
+        shared.counters.queued_bytes.sub(sent);
         if let Err(error) = result {
             wire.flags.remove(Flags::SENDING);
             shared.pool.give(buffer.into_vec());
@@ -66,6 +72,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.pool.give(buffer.into_vec());
         if wire.pending.is_some()
             || wire.flags.contains(Flags::BACKLOGGED)
+            || wire.codec.wants_transmit()
             || wire.phase != Phase::Open
         {
             self.on_flushed_part(token);
@@ -95,12 +102,15 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     }
 
     /// Ends a connection under which the transport has gone, or whose time is up. If the peer has not closed
-    /// cleanly before, `reason` is why, whatever began the close.
+    /// cleanly before, `reason` is why, unless the close began for a fault.
     pub(super) fn give_up(&mut self, token: Token, reason: CloseReason) {
         let Some(conn) = self.conns.get_mut(token) else { return };
         let wire = &mut conn.wire;
         let unanswered = wire.codec.close_state() == CloseState::CloseSent;
-        if unanswered && let Some(cause) = wire.pending_mut().cause.as_mut() {
+        if unanswered
+            && let Some(cause) = wire.pending_mut().cause.as_mut()
+            && cause.is_clean()
+        {
             cause.reason = reason;
         }
         self.finish(token, reason);
@@ -124,24 +134,31 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Some(data) = wire.pending.as_mut().and_then(|pending| pending.queue.pop()) else {
             return;
         };
-        shared.counters.queued_bytes.sub(data.len());
         Self::submit_send(driver, wire, shared.now, token, data);
     }
 
     #[inline]
     fn submit_send(driver: &mut D, wire: &mut Wire, now: u32, token: Token, data: Vec<u8>) {
+        let buffer = SendBuffer::new(data);
         wire.flags.insert(Flags::SENDING);
         wire.sent = now;
-        driver.submit(Op::Send { token, buffer: SendBuffer::new(data) });
+        wire.in_flight = in_flight(&buffer);
+        driver.submit(Op::Send { token, buffer });
     }
 
-    fn sync_receive(driver: &mut D, wire: &mut Wire, token: Token) {
+    /// Starts or stops receiving.
+    fn sync_receive(driver: &mut D, wire: &mut Wire, shared: &mut Shared, token: Token) {
         wire.flags.toggle(Flags::RECEIVING);
-        driver.submit(if wire.flags.contains(Flags::RECEIVING) {
-            Op::Receive { token }
-        } else {
-            Op::StopReceive { token }
-        });
+        if !wire.flags.contains(Flags::RECEIVING) {
+            return driver.submit(Op::StopReceive { token });
+        }
+        if wire.phase == Phase::Open {
+            // Silence counts from here on: it was this side that did not read.
+            wire.received = shared.now;
+            wire.flags.remove(Flags::PINGED);
+            shared.set_deadline(wire, token);
+        }
+        driver.submit(Op::Receive { token });
     }
 
     /// The rest of [`after_work`](Self::after_work) for connections that are not simply open and idle.
@@ -174,6 +191,11 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Some(conn) = conns.get_mut(token) else { return };
         let wire = &mut conn.wire;
         shared.set_close_deadline(wire, token);
+        if wire.has_unread() && wire.may_deliver() {
+            // The peer's close frame may be in it.
+            shared.list(wire, token);
+            return;
+        }
         if !wire.is_flushed() {
             return;
         }
@@ -192,10 +214,14 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 wire.phase = Phase::Lingering;
                 driver.submit(Op::Shutdown { token });
                 if wire.wants_receive() != wire.flags.contains(Flags::RECEIVING) {
-                    Self::sync_receive(driver, wire, token);
+                    Self::sync_receive(driver, wire, shared, token);
                 }
             }
             _ => {}
         }
     }
+}
+
+fn in_flight(buffer: &SendBuffer) -> u32 {
+    u32::try_from(buffer.remaining().len()).unwrap_or(u32::MAX)
 }
