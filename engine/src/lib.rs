@@ -52,6 +52,8 @@ mod net;
 mod request;
 mod server;
 mod shared;
+#[cfg(test)]
+mod sim_tests;
 mod timer;
 mod worker;
 

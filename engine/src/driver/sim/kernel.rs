@@ -427,7 +427,7 @@ impl Kernel {
     }
 
     /// Closes what is left when the driver goes away.
-    pub(super) fn end(&mut self, network: &mut Network) {
+    pub(super) fn end(&self, network: &mut Network) {
         let accepted = self.streams.values().flatten().filter_map(|(_, outcome)| match outcome {
             Outcome::Accepted(link) => Some(*link),
             _ => None,

@@ -67,8 +67,11 @@ impl Peer {
     /// What has arrived.
     pub(crate) fn read(&self) -> Vec<u8> {
         let mut network = self.network.borrow_mut();
-        network.touch(self.link);
-        mem::take(&mut network.links[self.link].inbox)
+        let bytes = mem::take(&mut network.links[self.link].inbox);
+        if !bytes.is_empty() {
+            network.touch(self.link);
+        }
+        bytes
     }
 
     /// Sends FIN; still reads.
@@ -103,11 +106,6 @@ impl Peer {
     /// The connection broke.
     pub(crate) fn is_reset(&self) -> bool {
         self.network.borrow().links[self.link].peer_reset
-    }
-
-    /// This side writes no more: it said so, or a fault did.
-    pub(crate) fn is_shut(&self) -> bool {
-        self.network.borrow().links[self.link].peer_shut
     }
 
     /// The driver's side is closed.

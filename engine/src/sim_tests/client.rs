@@ -1,0 +1,421 @@
+//! A client: it follows a plan, and compares all that comes with what must.
+
+#![expect(clippy::disallowed_types, reason = "a connection is adopted as a stream")]
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use ringwire_codec::handshake::client::{Request, Response};
+use ringwire_codec::handshake::{HeadLimits, HeadScanner};
+use ringwire_codec::{CloseCode, CloseState, Connection, Event, Heap, Input, Message, Role};
+
+use super::app::{Entry, Log, Said};
+use super::plan::{Ending, Entrance, Plan, Speech};
+use crate::driver::sim::{Peer, Random, World};
+use crate::shared::Masks;
+use crate::{Acceptance, Handle};
+
+/// How far a client has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Has not connected yet.
+    Absent,
+    /// Waits for the answer to its request.
+    Asking,
+    Open,
+    /// Has done what ends it, and waits for the other side.
+    Ending,
+    /// Was refused.
+    Refused,
+    /// The connection has ended.
+    Gone,
+}
+
+pub(super) struct Client {
+    pub number: usize,
+    pub plan: Plan,
+    pub stage: Stage,
+    /// What it sent, whole.
+    pub said: Vec<Said>,
+    /// How many of the application's messages it has heard.
+    pub heard: usize,
+    /// The close frame that came.
+    pub farewell: Option<(Option<CloseCode>, String)>,
+    /// Messages that were posted for it from outside, and those of them that came.
+    pub pushed: usize,
+    pub pushes: usize,
+    pub pings: usize,
+    pub ponged: usize,
+    /// When it acts next.
+    pub at: Duration,
+    reads_at: Duration,
+    keys: Option<usize>,
+    random: Random,
+    masks: Masks,
+    peer: Option<Peer>,
+    codec: Connection,
+    request: Request,
+    head: Vec<u8>,
+    scanner: HeadScanner,
+}
+
+impl Client {
+    pub(super) fn new(number: usize, plan: Plan, seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let mut nonce = [0; 16];
+        random.fill(&mut nonce);
+        let mut mask_seed = [0; 32];
+        random.fill(&mut mask_seed);
+        let target = format!("/{number}?{}", plan.query);
+        let at = random.up_to(plan.pace);
+        Self {
+            number,
+            stage: Stage::Absent,
+            said: Vec::new(),
+            heard: 0,
+            farewell: None,
+            pushed: 0,
+            pushes: 0,
+            pings: 0,
+            ponged: 0,
+            at,
+            reads_at: Duration::ZERO,
+            keys: None,
+            random,
+            masks: Masks::new(mask_seed),
+            peer: None,
+            codec: Connection::new(Role::Client),
+            request: Request::new("sim", &target, nonce).expect("a correct request"),
+            head: Vec::new(),
+            scanner: HeadScanner::default(),
+            plan,
+        }
+    }
+
+    /// Whether it waits for nothing but the server's shutdown.
+    pub(super) fn is_settled(&self) -> bool {
+        match self.stage {
+            Stage::Gone | Stage::Refused => true,
+            Stage::Open => self.plan.ending == Ending::Stay && self.plan.speeches.is_empty(),
+            Stage::Absent | Stage::Asking | Stage::Ending => false,
+        }
+    }
+
+    pub(super) fn peer(&self) -> &Peer {
+        self.peer.as_ref().expect("it has connected")
+    }
+
+    // What it does
+
+    /// Does what its plan says for now.
+    pub(super) fn act(&mut self, world: &World, handle: &Handle, log: &mut Log) {
+        if world.clock() < self.at {
+            return;
+        }
+        let entry = &log.clients[self.number];
+        let works = match self.stage {
+            Stage::Absent => true,
+            Stage::Asking => entry.deferred,
+            Stage::Open => entry.paused || !self.is_settled(),
+            Stage::Ending => entry.paused,
+            Stage::Refused | Stage::Gone => false,
+        };
+        if !works {
+            return;
+        }
+        self.resume(handle, &mut log.clients[self.number]);
+        match self.stage {
+            Stage::Absent => self.enter(world, handle),
+            Stage::Asking => self.answer_own_request(handle, log),
+            Stage::Open if !self.is_settled() => self.speak_or_end(handle, log),
+            Stage::Open | Stage::Ending | Stage::Refused | Stage::Gone => {}
+        }
+        self.at = world.clock() + self.random.up_to(self.plan.pace);
+        world.alarm(self.at);
+    }
+
+    fn enter(&mut self, world: &World, handle: &Handle) {
+        let mut hello = Vec::new();
+        if self.plan.entrance == Entrance::Upgraded {
+            self.stage = Stage::Open;
+        } else {
+            self.request.encode(&mut hello);
+            self.stage = Stage::Asking;
+        }
+        if self.plan.ending == Ending::HalfAsk {
+            hello.truncate(self.random.below(hello.len()));
+            self.stage = Stage::Ending;
+        }
+        if self.plan.entrance == Entrance::Connect {
+            self.peer = Some(world.connect(0));
+            self.peer().set_window(self.plan.window);
+            self.peer().write(&hello);
+            return;
+        }
+        let (peer, fd) = world.adoptable();
+        peer.set_window(self.plan.window);
+        self.peer = Some(peer);
+        let rest = hello.split_off(self.random.below(hello.len() + 1));
+        let stream = TcpStream::from(fd);
+        let adopted = if self.plan.entrance == Entrance::Upgraded {
+            handle.adopt_upgraded(stream, hello, super::app::State::new(self.number))
+        } else {
+            handle.adopt(stream, hello)
+        };
+        if adopted.is_err() {
+            self.stage = Stage::Gone;
+        }
+        self.peer().write(&rest);
+    }
+
+    /// The application deferred the request: this is who makes up its mind.
+    fn answer_own_request(&self, handle: &Handle, log: &mut Log) {
+        let entry = &mut log.clients[self.number];
+        if let Some(id) = entry.id.filter(|_| entry.deferred) {
+            entry.deferred = false;
+            let _ = if self.plan.query.contains("forbid") {
+                handle.reject(id, crate::Response::new(http::StatusCode::FORBIDDEN))
+            } else {
+                handle.accept(id, Acceptance::default())
+            };
+        }
+    }
+
+    /// The application paused: this is who has it go on.
+    fn resume(&self, handle: &Handle, entry: &mut Entry) {
+        if let Some(id) = entry.id.filter(|_| std::mem::take(&mut entry.paused)) {
+            let _ = handle.resume(id);
+        }
+    }
+
+    fn speak_or_end(&mut self, handle: &Handle, log: &mut Log) {
+        let Some(speech) = self.plan.speeches.pop_front() else {
+            return self.end();
+        };
+        match speech {
+            Speech::Say(said) => self.say(said),
+            Speech::Ping => {
+                self.pings += 1;
+                let payload = self.pings.to_string();
+                self.send(|codec, masks, out| codec.send_ping(payload.as_bytes(), masks, out));
+            }
+            Speech::Push(len) => {
+                let entry = &mut log.clients[self.number];
+                if let Some(id) = entry.id {
+                    entry.pushed = true;
+                    let push = format!("push:{}:{}", self.pushed, "p".repeat(len));
+                    self.pushed += usize::from(handle.send(id, push.as_str()).is_ok());
+                }
+            }
+        }
+    }
+
+    fn say(&mut self, said: Said) {
+        let cut = self.random.chance(0.3);
+        let mut rest = said.as_message();
+        while cut && rest.len() > 1 && self.random.chance(0.8) {
+            let (first, last) = self.split(rest);
+            self.send(|codec, masks, out| codec.send_fragment(first, false, masks, out));
+            rest = last;
+            if self.random.chance(0.2) {
+                self.pings += 1;
+                let payload = self.pings.to_string();
+                self.send(|codec, masks, out| codec.send_ping(payload.as_bytes(), masks, out));
+            }
+        }
+        self.send(|codec, masks, out| codec.send_fragment(rest, true, masks, out));
+        self.said.push(said);
+    }
+
+    fn split<'m>(&mut self, message: Message<'m>) -> (Message<'m>, Message<'m>) {
+        let at = self.random.below(message.len() + 1);
+        match message {
+            Message::Text(text) => {
+                let (first, last) = text.split_at(text.floor_char_boundary(at));
+                (Message::Text(first), Message::Text(last))
+            }
+            Message::Binary(bytes) => {
+                let (first, last) = bytes.split_at(at);
+                (Message::Binary(first), Message::Binary(last))
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.stage = Stage::Ending;
+        match self.plan.ending {
+            Ending::Stay => self.stage = Stage::Open,
+            Ending::CloseFrame => {
+                // Not of its own codec, which would drop the messages that still come.
+                let mut codec = Connection::new(Role::Client);
+                let code = CloseCode::new(3000);
+                let mut out = Vec::new();
+                codec.close(code, "enough", &mut self.masks, &mut out).expect("a correct close");
+                if self.codec.close_state() == CloseState::Open {
+                    self.peer().write(&out);
+                }
+            }
+            Ending::AskServer => self.say(Said { text: true, bytes: b"!close".to_vec() }),
+            Ending::Garbage => {
+                let garbage = super::plan::GARBAGE;
+                let garbage = garbage[self.random.below(garbage.len())];
+                self.peer().write(garbage);
+            }
+            Ending::HangUp => {
+                self.peer().close();
+                self.stage = Stage::Gone;
+            }
+            Ending::Finish => self.peer().finish(),
+            Ending::Reset => {
+                self.peer().reset();
+                self.stage = Stage::Gone;
+            }
+            Ending::Mute | Ending::HalfAsk => {}
+        }
+    }
+
+    fn send<T>(
+        &mut self,
+        encode: impl FnOnce(
+            &mut Connection,
+            &mut Masks,
+            &mut Vec<u8>,
+        ) -> Result<T, ringwire_codec::SendError>,
+    ) {
+        let mut out = Vec::new();
+        // Refused once the server has begun to close.
+        let _ = encode(&mut self.codec, &mut self.masks, &mut out);
+        self.peer().write(&out);
+    }
+
+    // What it hears
+
+    /// Takes what has arrived, if it reads now.
+    pub(super) fn observe(&mut self, world: &World, log: &Log) {
+        if matches!(self.stage, Stage::Absent | Stage::Gone) || world.clock() < self.reads_at {
+            return;
+        }
+        let deaf =
+            self.stage == Stage::Ending && self.plan.ending == Ending::Mute && self.plan.slow;
+        if deaf {
+            if self.peer().is_closed() {
+                self.stage = Stage::Gone;
+            }
+            return;
+        }
+        let bytes = self.peer().read();
+        if self.plan.slow && !bytes.is_empty() {
+            self.reads_at = world.clock() + self.random.up_to(Duration::from_millis(20));
+            world.alarm(self.reads_at);
+        }
+        self.hear(bytes, log);
+        let peer = self.peer();
+        if peer.is_eof() || peer.is_reset() {
+            peer.close();
+            self.stage = Stage::Gone;
+        }
+    }
+
+    fn hear(&mut self, mut bytes: Vec<u8>, log: &Log) {
+        if self.stage == Stage::Asking {
+            self.head.append(&mut bytes);
+            let limits = HeadLimits::default();
+            let whole = self.scanner.scan(&self.head, &limits).expect("a correct head");
+            let Some(len) = whole else { return };
+            bytes = self.head.split_off(len);
+            let response = Response::parse(&self.head, &limits).expect("a correct answer");
+            if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+                self.stage = Stage::Refused;
+                assert!(self.plan.query.contains("forbid"), "{:?}", response.status());
+                return;
+            }
+            assert_eq!(response.check_upgrade(&self.request), Ok(None));
+            self.stage = Stage::Open;
+        }
+        if matches!(self.stage, Stage::Refused) || self.plan.ending == Ending::HalfAsk {
+            return;
+        }
+        self.hear_frames(&mut bytes, log);
+        let mute = self.stage == Stage::Ending
+            && matches!(self.plan.ending, Ending::Mute | Ending::CloseFrame);
+        if self.codec.wants_transmit() && !mute {
+            self.send(|codec, masks, out| Ok(codec.poll_transmit(masks, out)));
+        }
+    }
+
+    fn hear_frames(&mut self, bytes: &mut [u8], log: &Log) {
+        let config = ringwire_codec::Config::default().with_max_control_count(u16::MAX);
+        let mut codec = std::mem::replace(&mut self.codec, Connection::new(Role::Client));
+        let mut input = Input::new(bytes);
+        let number = self.number;
+        while let Some(event) = codec
+            .receive(&config, &mut Heap, &mut input)
+            .unwrap_or_else(|error| panic!("client {number} heard nonsense: {error:?}"))
+        {
+            match event {
+                Event::Message(message) => {
+                    self.hear_message(&Said::from(message.as_message()), log)
+                }
+                Event::Pong(payload) => {
+                    let ponged =
+                        std::str::from_utf8(&payload).ok().and_then(|text| text.parse().ok());
+                    let ponged = ponged.expect("the payload of a ping");
+                    assert!(
+                        ponged > self.ponged && ponged <= self.pings,
+                        "client {number}: pong {ponged}"
+                    );
+                    self.ponged = ponged;
+                }
+                Event::Ping(payload) => assert!(payload.is_empty()),
+                Event::Close(frame) => {
+                    self.farewell = Some((frame.code, frame.reason.clone().into_owned()));
+                    if !self.plan.lossy {
+                        let said = log.clients[number].accepted.len();
+                        assert_eq!(self.heard, said, "client {number}: the end came too early");
+                    }
+                }
+                Event::Part(_) => unreachable!("the client does not stream"),
+            }
+        }
+        self.codec = codec;
+    }
+
+    fn hear_message(&mut self, message: &Said, log: &Log) {
+        let number = self.number;
+        if let Some(rest) = message.bytes.strip_prefix(b"push:") {
+            let push = leading_number(rest);
+            let next = if self.plan.lossy { push.max(self.pushes) } else { self.pushes };
+            assert_eq!(push, next, "client {number}: a push is lost, or comes twice");
+            self.pushes = push + 1;
+            return;
+        }
+        if let Some(rest) = message.bytes.strip_prefix(b"key:") {
+            let key = leading_number(rest);
+            assert!(self.keys.is_none_or(|before| before < key), "client {number}: key {key}");
+            self.keys = Some(key);
+            return;
+        }
+        let accepted = &log.clients[number].accepted;
+        if self.plan.lossy {
+            // The oldest may have been dropped.
+            let rest = accepted.get(self.heard..).unwrap_or_default();
+            self.heard += rest.iter().position(|said| said == message).unwrap_or(rest.len());
+        }
+        let said = accepted.get(self.heard);
+        assert!(
+            said == Some(message),
+            "client {number} heard as number {} {message:?}, not {said:?}",
+            self.heard
+        );
+        self.heard += 1;
+    }
+}
+
+fn leading_number(bytes: &[u8]) -> usize {
+    let digits: String = bytes
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .map(|byte| char::from(*byte))
+        .collect();
+    digits.parse().expect("a number")
+}

@@ -1,0 +1,168 @@
+//! A whole worker in a simulated network: what no seed may bring about.
+//!
+//! Clients connect, talk and end in every way; the network cuts, delays and breaks; the server is shut down
+//! at some time. Whatever happens, no message is lost, doubled, reordered or altered on a connection that
+//! ends well, and what arrives on any other is a prefix of what was sent. Each run ends with everything given back.
+//!
+//! A failure prints its seed; `RINGWIRE_SIM_SEED=… cargo test -p ringwire sim_tests` runs that one again.
+
+mod app;
+mod client;
+mod plan;
+mod scene;
+
+use std::time::Duration;
+
+use app::APP_CLOSE;
+use client::Client;
+use plan::{Ending, Plan, draw_config, draw_faults};
+use scene::Scene;
+
+use crate::driver::sim::Random;
+use crate::worker::Turn;
+use crate::{CloseCause, CloseCode, CloseReason};
+
+/// Runs of each test.
+const SEEDS: u64 = 1000;
+/// No run takes longer, in virtual time.
+const LONGEST: Duration = Duration::from_secs(3000);
+/// When a server that takes only so many connections is shut down, though others wait to get in.
+const PATIENCE: Duration = Duration::from_secs(1000);
+
+#[test]
+fn no_seed_loses_doubles_or_reorders_a_message() {
+    run_seeds(0..SEEDS);
+}
+
+#[test]
+fn nor_does_any_of_these() {
+    run_seeds(SEEDS..2 * SEEDS);
+}
+
+fn run_seeds(seeds: std::ops::Range<u64>) {
+    match std::env::var("RINGWIRE_SIM_SEED") {
+        Ok(seed) => run(seed.parse().expect("RINGWIRE_SIM_SEED is a number")),
+        Err(_) => seeds.for_each(run),
+    }
+}
+
+/// Says which seed it was.
+struct Announce(u64);
+
+impl Drop for Announce {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("to run it again: RINGWIRE_SIM_SEED={}", self.0);
+        }
+    }
+}
+
+fn run(seed: u64) {
+    let _announce = Announce(seed);
+    let mut random = Random::new(seed);
+    let config = draw_config(&mut random);
+    let faults = draw_faults(&mut random);
+    let sound = faults.reset == 0.0 && faults.fin == 0.0;
+    let count = random.within(1..=5);
+    let mut scene = Scene::new(random.seed(), &config, faults, count);
+    let mut clients: Vec<_> = (0..count)
+        .map(|number| Client::new(number, Plan::draw(&mut random, &config), random.seed()))
+        .collect();
+
+    let early = random.chance(0.3).then(|| random.up_to(Duration::from_secs(2)));
+    let limit = [0, 3, 600].map(Duration::from_secs)[random.below(3)];
+    let full = (config.max_connections > 0).then_some(PATIENCE);
+    let impatient = early.or(full);
+    if let Some(at) = impatient {
+        scene.world.alarm(at);
+    }
+    for client in &clients {
+        scene.world.alarm(client.at);
+    }
+    let (mut shut, mut settled) = (None, false);
+    loop {
+        for client in &mut clients {
+            client.act(&scene.world, &scene.handle, &mut scene.log.borrow_mut());
+        }
+        let turn = scene.turn();
+        for client in &mut clients {
+            client.observe(&scene.world, &scene.log.borrow());
+        }
+        if turn == Turn::Done {
+            break;
+        }
+        let clock = scene.world.clock();
+        let stages = || clients.iter().map(|client| (client.stage, client.plan.ending));
+        assert!(clock < LONGEST, "it does not end: {:?}", stages().collect::<Vec<_>>());
+        if shut.is_some() {
+            continue;
+        }
+        settled = clients.iter().all(Client::is_settled);
+        if settled || impatient.is_some_and(|at| clock >= at) {
+            scene.handle.shutdown(limit);
+            shut = Some(clock);
+        }
+    }
+    let shut = shut.expect("nothing else ends a worker");
+    let took = scene.world.clock().saturating_sub(shut);
+    assert!(took <= limit + Duration::from_secs(1), "{took:?} for a shutdown within {limit:?}");
+    for client in &clients {
+        check(client, &scene, sound, sound && settled);
+    }
+    scene.finish(plan::LARGEST_MESSAGE);
+}
+
+/// What must hold for a client after the end.
+fn check(client: &Client, scene: &Scene, sound: bool, undisturbed: bool) {
+    let log = scene.log.borrow();
+    let entry = &log.clients[client.number];
+    let said = client.said.get(..entry.came.len());
+    assert!(said == Some(&entry.came[..]), "the application heard something else than was said");
+
+    let Some(cause) = &entry.closed else { return };
+    let farewell = client
+        .farewell
+        .as_ref()
+        .map(|(code, text)| (code.map_or(1005, |code| code.get()), text.as_str()));
+    let ending = client.plan.ending;
+    let context = format!("{farewell:?} and {cause:?} for {:?}", client.plan);
+    // It began to close by itself before the client's end came.
+    if cause.code == Some(CloseCode::TRY_AGAIN_LATER) {
+        return;
+    }
+    let polite = matches!(ending, Ending::CloseFrame | Ending::AskServer | Ending::Stay);
+    assert!(!sound || !polite || cause.is_clean(), "{context}");
+    if !undisturbed {
+        return;
+    }
+    let heard_all = entry.came.len() == client.said.len();
+    let code = farewell.map(|(code, _)| code);
+    let as_it_must = match ending {
+        Ending::CloseFrame => {
+            let pushed_all = client.plan.lossy || client.pushes == client.pushed;
+            assert!(pushed_all && client.ponged == client.pings, "{context}");
+            cause.reason == CloseReason::Peer && code == Some(3000) && heard_all
+        }
+        Ending::AskServer => {
+            cause.reason == CloseReason::Local && farewell == Some(APP_CLOSE) && heard_all
+        }
+        Ending::Garbage => {
+            let blamed = matches!(cause.reason, CloseReason::Protocol(_));
+            blamed && matches!(code, Some(1002 | 1007 | 1009)) && heard_all
+        }
+        Ending::Mute => matches!(
+            cause.reason,
+            CloseReason::PongTimeout | CloseReason::WriteStall | CloseReason::IdleTimeout
+        ),
+        Ending::Finish => ended_under_it(cause) && heard_all,
+        Ending::HangUp => ended_under_it(cause),
+        Ending::Reset => matches!(cause.reason, CloseReason::Transport(_)),
+        Ending::Stay => cause.reason == CloseReason::Shutdown,
+        Ending::HalfAsk => false,
+    };
+    assert!(as_it_must, "{context}");
+}
+
+fn ended_under_it(cause: &CloseCause) -> bool {
+    matches!(cause.reason, CloseReason::EndOfStream | CloseReason::Transport(_))
+}

@@ -1,0 +1,189 @@
+//! What a seed decides: the server's settings, and what each client does.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use ringwire_codec::CloseCode;
+
+use super::app::Said;
+use crate::config::{Backpressure, Config};
+use crate::driver::sim::{Faults, Random};
+
+/// Longer messages are not sent.
+pub(super) const LARGEST_MESSAGE: usize = 40_000;
+
+/// What no client may send (RFC 6455 §5.1, §5.2, §5.5, §8.1): unmasked, reserved bits, reserved opcode, a long
+/// ping, a fragmented ping, text that is no UTF-8, a message longer than the limit.
+pub(super) const GARBAGE: [&[u8]; 7] = [
+    &[0x82, 0x03, 1, 2, 3],
+    &[0xf2, 0x80, 0, 0, 0, 0],
+    &[0x83, 0x80, 0, 0, 0, 0],
+    &[0x89, 0xfe, 0, 200, 0, 0, 0, 0],
+    &[0x09, 0x80, 0, 0, 0, 0],
+    &[0x81, 0x82, 0, 0, 0, 0, 0xff, 0xff],
+    &[0x82, 0xff, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+];
+
+/// How a connection comes to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entrance {
+    Connect,
+    /// Somebody else accepted it.
+    Adopted,
+    /// Somebody else has answered its request as well.
+    Upgraded,
+}
+
+/// How a client ends its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The close handshake.
+    CloseFrame,
+    /// Has the application begin the close handshake.
+    AskServer,
+    /// Waits for the server's shutdown.
+    Stay,
+    /// Breaks the protocol.
+    Garbage,
+    /// Closes without a word.
+    HangUp,
+    /// Sends FIN without a word, and reads on.
+    Finish,
+    Reset,
+    /// Neither answers nor says anything any more.
+    Mute,
+    /// Sends half a request and nothing more.
+    HalfAsk,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Speech {
+    Say(Said),
+    Ping,
+    /// Has the server send something from outside.
+    Push(usize),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub entrance: Entrance,
+    pub query: String,
+    pub speeches: VecDeque<Speech>,
+    pub ending: Ending,
+    /// The longest time between two things that it does.
+    pub pace: Duration,
+    /// Reads only now and then.
+    pub slow: bool,
+    pub window: usize,
+    /// The server may drop messages when it reads slowly.
+    pub lossy: bool,
+}
+
+impl Plan {
+    pub(super) fn draw(random: &mut Random, config: &Config) -> Self {
+        let entrance = match random.below(10) {
+            0 => Entrance::Adopted,
+            1 => Entrance::Upgraded,
+            _ => Entrance::Connect,
+        };
+        let query = ["", "", "", "stream", "defer", "defer-forbid"][random.below(6)].to_owned();
+        let ending = match random.below(16) {
+            0..5 => Ending::CloseFrame,
+            5..8 => Ending::AskServer,
+            8..10 => Ending::Stay,
+            10 | 11 => Ending::Garbage,
+            12 => Ending::HangUp,
+            13 => Ending::Finish,
+            14 => Ending::Reset,
+            _ if entrance == Entrance::Connect && random.chance(0.5) => Ending::HalfAsk,
+            _ => Ending::Mute,
+        };
+        let slow = random.chance(0.3);
+        let speeches = (0..random.below(10)).map(|number| Speech::draw(random, number)).collect();
+        Self {
+            entrance,
+            query,
+            speeches,
+            ending,
+            pace: Duration::from_millis([0, 2, 50, 1000, 45_000][random.below(5)]),
+            slow,
+            window: if slow { [512, 4096, 40_000][random.below(3)] } else { 64 * 1024 },
+            lossy: matches!(
+                config.backpressure,
+                Backpressure::DropNewest | Backpressure::DropOldest
+            ),
+        }
+    }
+}
+
+impl Speech {
+    fn draw(random: &mut Random, number: usize) -> Self {
+        let command = match random.below(20) {
+            0 | 1 => return Self::Ping,
+            2 => return Self::Push(random.below(3000)),
+            3 => "!pause".to_owned(),
+            4 => format!("!burst {} {}", random.below(30), random.below(3000)),
+            5 => format!("!flood {} {}", random.below(10), random.below(3000)),
+            6 => format!("!keyed {}", random.below(10)),
+            _ => String::new(),
+        };
+        if !command.is_empty() {
+            return Self::Say(Said { text: true, bytes: command.into_bytes() });
+        }
+        let len = match random.below(8) {
+            0..3 => random.below(20),
+            3 | 4 => random.within(120..=130),
+            5 | 6 => random.below(3000),
+            _ => random.below(LARGEST_MESSAGE),
+        };
+        let text = random.chance(0.5);
+        let mut bytes = format!("{number}.").into_bytes();
+        if text {
+            let words = ["water ", "naïve ", "水 ", "💧 "];
+            while bytes.len() < len {
+                bytes.extend(words[random.below(words.len())].as_bytes());
+            }
+        } else {
+            let start = bytes.len();
+            bytes.resize(start + len, 0);
+            random.fill(&mut bytes[start..]);
+        }
+        Self::Say(Said { text, bytes })
+    }
+}
+
+/// Settings that make something happen soon.
+pub(super) fn draw_config(random: &mut Random) -> Config {
+    let (high_water, max_queued_len) =
+        [(1, 1), (1000, 4000), (20_000, 50_000), (128 << 10, 256 << 10)][random.below(4)];
+    let backpressure = match random.below(6) {
+        0 => Backpressure::DropNewest,
+        1 => Backpressure::DropOldest,
+        _ => Backpressure::Close(CloseCode::TRY_AGAIN_LATER),
+    };
+    Config::default()
+        .with_protocol(ringwire_codec::Config::default().with_max_control_count(u16::MAX))
+        .with_messages_per_turn([1, 2, 1024][random.below(3)])
+        .with_high_water(high_water)
+        .with_max_queued_len(max_queued_len)
+        .with_backpressure(backpressure)
+        .with_pool_len([0, 10_000, 4 << 20][random.below(3)])
+        .with_max_connections([0, 0, 2][random.below(3)])
+        // Longer than a slow reader takes in a slow network.
+        .with_close_timeout(Duration::from_secs(200))
+        .with_handshake_timeout(Duration::from_secs(60))
+}
+
+pub(super) fn draw_faults(random: &mut Random) -> Faults {
+    let mut faults = match random.below(4) {
+        0 => Faults::none(),
+        _ => Faults::mixed(random),
+    };
+    // One small buffer for all, and each time late, would hold up pongs for longer than the pong timeout.
+    if faults.max_delay > Duration::from_millis(20) {
+        (faults.receive_buffers, faults.receive_buffer_len) = (16, 4096);
+    } else if faults.receive_buffer_len < 512 && random.chance(0.9) {
+        faults.receive_buffer_len = 512;
+    }
+    faults
+}

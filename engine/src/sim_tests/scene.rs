@@ -1,0 +1,103 @@
+//! A worker in a simulated network, and what stands around it.
+
+#![expect(clippy::disallowed_types, reason = "a handle shares the worker's counters")]
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::app::{App, Log};
+use crate::config::Config;
+use crate::driver::Driver as _;
+use crate::driver::sim::{Faults, Sim, World};
+use crate::handle::Handle;
+use crate::mailbox::mailbox;
+use crate::metrics::{Counters, WorkerStats};
+use crate::net::TcpOptions;
+use crate::shared::{Masks, Shared};
+use crate::worker::{Turn, Worker, WorkerSetup};
+
+/// Turns at one point of virtual time that are a loop that would spin.
+const MAX_IDLE_TURNS: usize = 5_000;
+
+pub(super) struct Scene {
+    pub world: World,
+    pub handle: Handle,
+    pub log: Rc<RefCell<Log>>,
+    worker: Worker<Sim, App>,
+    counters: Arc<Counters>,
+    last_clock: Duration,
+    idle_turns: usize,
+    /// No bytes may wait beyond this.
+    max_queued_len: usize,
+}
+
+impl Scene {
+    pub(super) fn new(seed: u64, config: &Config, faults: Faults, clients: usize) -> Self {
+        config.check().expect("the settings can be");
+        let (driver, world) = Sim::new(seed, faults, 1);
+        let (postbox, mailbox) = mailbox(config.mailbox_len, driver.waker());
+        let counters = Arc::new(Counters::default());
+        let handle = Handle::new(vec![(postbox, Arc::clone(&counters))], TcpOptions::from(config));
+        let shared = Shared::new(0, config, Arc::clone(&counters), Masks::new([7; 32]));
+        let mut log = Log::default();
+        log.clients.resize_with(clients, Default::default);
+        let log = Rc::new(RefCell::new(log));
+        let app = App { log: Rc::clone(&log), max_queued_len: config.max_queued_len };
+        let max_connections = match config.max_connections {
+            0 => usize::MAX,
+            set => set,
+        };
+        let setup = WorkerSetup { shared, mailbox, listeners: 1, max_connections };
+        Self {
+            world,
+            handle,
+            log,
+            worker: Worker::new(driver, app, setup),
+            counters,
+            last_clock: Duration::ZERO,
+            idle_turns: 0,
+            max_queued_len: config.max_queued_len,
+        }
+    }
+
+    pub(super) fn stats(&self) -> WorkerStats {
+        self.counters.read()
+    }
+
+    /// One turn, and a look at what must hold between turns.
+    pub(super) fn turn(&mut self) -> Turn {
+        let turn = self.worker.turn().expect("the driver works");
+        assert_eq!(self.world.outstanding_buffers(), 0, "a receive buffer was kept");
+        let log = self.log.borrow();
+        assert!(log.violations.is_empty(), "{:#?}", log.violations);
+        let clock = self.world.clock();
+        self.idle_turns = if clock == self.last_clock { self.idle_turns + 1 } else { 0 };
+        self.last_clock = clock;
+        assert!(self.idle_turns < MAX_IDLE_TURNS, "it spins at {clock:?}");
+        turn
+    }
+
+    /// Checks that a worker which is done has nothing left, and that the books balance.
+    pub(super) fn finish(self, largest_message: usize) {
+        let Self { world, log, worker, counters, max_queued_len, .. } = self;
+        let stats = counters.read();
+        assert_eq!(stats.connections, 0);
+        assert_eq!(stats.open_connections, 0);
+        assert_eq!(stats.queued_bytes, 0);
+        let log = log.borrow();
+        for (number, entry) in log.clients.iter().enumerate() {
+            assert_eq!(entry.opened, usize::from(entry.closed.is_some()), "client {number}");
+            // Beside the message that went past the mark, a ping, a pong and a close frame may wait.
+            let most = max_queued_len + largest_message + 512;
+            assert!(entry.most_queued <= most, "client {number}: {} waited", entry.most_queued);
+        }
+        let opened: usize = log.clients.iter().map(|entry| entry.opened).sum();
+        let closes: u64 = stats.closes.iter().sum();
+        assert_eq!(u64::try_from(opened), Ok(closes), "each end is counted once");
+        assert_eq!(world.outstanding_buffers(), 0);
+        drop(worker);
+        assert_eq!(world.open_sockets(), 0);
+    }
+}
