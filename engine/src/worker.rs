@@ -317,6 +317,11 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     fn begin_shutdown(&mut self, limit: Duration) {
         self.stop_accepting(AcceptState::Stopped);
+        if self.shutdown.is_none() {
+            for listener in (0..self.accepting.listeners).map(ListenerId) {
+                self.driver.submit(Op::CloseListener { listener });
+            }
+        }
         let deadline = Some(self.shared.now + ticks_of(limit).unwrap_or(0));
         let told = self.shutdown.map_or(0, |shutdown| shutdown.told);
         self.shutdown = Some(ShutdownState { told, deadline });

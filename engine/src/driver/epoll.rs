@@ -63,7 +63,8 @@ pub(crate) struct Epoll {
 
 #[derive(Debug)]
 struct Listener {
-    socket: mio::net::TcpListener,
+    /// None once it is closed.
+    socket: Option<mio::net::TcpListener>,
     armed: bool,
     queued: bool,
 }
@@ -109,7 +110,7 @@ impl Epoll {
                 let mut socket = mio::net::TcpListener::from_std(fd.into());
                 let name = event_token(Token { slot, generation: 0 });
                 poll.registry().register(&mut socket, name, Interest::READABLE)?;
-                Ok(Listener { socket, armed: false, queued: false })
+                Ok(Listener { socket: Some(socket), armed: false, queued: false })
             })
             .collect::<io::Result<_>>()?;
         Ok(Self {
@@ -155,13 +156,20 @@ impl Epoll {
         }
     }
 
+    fn close_listener(&mut self, id: ListenerId) {
+        self.stop_accept(id);
+        if let Some(listener) = self.listeners.get_mut(id.0 as usize) {
+            listener.socket = None;
+        }
+    }
+
     /// The next connection of the listener that has its turn: one at a time, so that the worker can stop in time.
     fn accept(&mut self) -> Option<Completion<EpollBuffer, TcpStream>> {
         let (id, left) = self.accepting.take()?;
         let listener = self.listeners.get_mut(id.0 as usize)?;
         listener.queued = false;
         while listener.armed {
-            match listener.socket.accept() {
+            match listener.socket.as_ref()?.accept() {
                 Ok((socket, peer)) => {
                     listener.queued = true;
                     if left > 1 {
@@ -374,6 +382,7 @@ impl Driver for Epoll {
             Op::Send { token, buffer } => self.send(token, buffer),
             Op::Accept { listener } => self.arm_accept(listener),
             Op::StopAccept { listener } => self.stop_accept(listener),
+            Op::CloseListener { listener } => self.close_listener(listener),
             Op::Open { token, socket } => self.open(token, socket),
             Op::Receive { token } => self.arm_receive(token),
             Op::StopReceive { token } => self.stop_receive(token),

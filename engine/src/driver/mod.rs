@@ -7,6 +7,7 @@
 //! | operation | completions | when |
 //! |---|---|---|
 //! | [`Op::Accept`] | [`Completion::Accepted`]…, [`Completion::AcceptEnded`] | until it ends or [`Op::StopAccept`] |
+//! | [`Op::CloseListener`] | | the listening socket is closed |
 //! | [`Op::Open`] | | the driver takes the socket |
 //! | [`Op::Receive`] | [`Completion::Received`]…, [`Completion::ReceiveEnded`] | until it ends or [`Op::StopReceive`] |
 //! | [`Op::Send`] | [`Completion::Sent`] | at least one byte went out, or it failed |
@@ -110,6 +111,12 @@ pub(crate) enum Op<S> {
     },
     /// Stop accepting. Connections that were accepted already may still be reported.
     StopAccept {
+        /// The listener.
+        listener: ListenerId,
+    },
+    /// Stop accepting for good: the listening socket is closed, and the kernel refuses new connections, or gives
+    /// them to another listener of the same port. No later operation names it.
+    CloseListener {
         /// The listener.
         listener: ListenerId,
     },

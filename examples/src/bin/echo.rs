@@ -9,9 +9,6 @@ use http::{HeaderValue, StatusCode};
 use ringwire::{Answer, Config, Ctx, Handler, Message, Request, Response, Server};
 use ringwire_examples::{Cores, DriverFlag, parse_bytes, parse_duration, shutdown_on_signals};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// The page that a browser gets on the same port.
 const PAGE: &str = include_str!("echo.html");
 /// How long connections may take to close on SIGTERM or SIGINT.
