@@ -35,6 +35,8 @@ pub(super) struct Client {
     pub number: usize,
     pub plan: Plan,
     pub stage: Stage,
+    /// The answer to its request was a refusal.
+    pub refused: bool,
     /// What it sent, whole.
     pub said: Vec<Said>,
     /// How many of the application's messages it has heard.
@@ -71,6 +73,7 @@ impl Client {
         Self {
             number,
             stage: Stage::Absent,
+            refused: false,
             said: Vec::new(),
             heard: 0,
             farewell: None,
@@ -95,7 +98,9 @@ impl Client {
     /// Whether it waits for nothing but the server's shutdown.
     pub(super) fn is_settled(&self) -> bool {
         match self.stage {
-            Stage::Gone | Stage::Refused => true,
+            // The server may not have noticed yet.
+            Stage::Gone => self.peer().is_closed(),
+            Stage::Refused => true,
             Stage::Open => self.plan.ending == Ending::Stay && self.plan.speeches.is_empty(),
             Stage::Absent | Stage::Asking | Stage::Ending => false,
         }
@@ -117,8 +122,8 @@ impl Client {
             Stage::Absent => true,
             Stage::Asking => entry.deferred,
             Stage::Open => entry.paused || !self.is_settled(),
-            Stage::Ending => entry.paused,
-            Stage::Refused | Stage::Gone => false,
+            Stage::Ending | Stage::Gone => entry.paused,
+            Stage::Refused => false,
         };
         if !works {
             return;
@@ -260,6 +265,10 @@ impl Client {
                 let garbage = super::plan::GARBAGE;
                 let garbage = garbage[self.random.below(garbage.len())];
                 self.peer().write(garbage);
+                // It does not stop there: what answers it must not get lost in a reset.
+                let mut more = vec![0; self.random.below(3000)];
+                self.random.fill(&mut more);
+                self.peer().write(&more);
             }
             Ending::HangUp => {
                 self.peer().close();
@@ -325,7 +334,7 @@ impl Client {
             bytes = self.head.split_off(len);
             let response = Response::parse(&self.head, &limits).expect("a correct answer");
             if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
-                self.stage = Stage::Refused;
+                (self.stage, self.refused) = (Stage::Refused, true);
                 assert!(self.plan.query.contains("forbid"), "{:?}", response.status());
                 return;
             }

@@ -9,13 +9,16 @@
 mod app;
 mod client;
 mod plan;
+mod play;
 mod scene;
+mod time;
 
 use std::time::Duration;
 
 use app::APP_CLOSE;
 use client::Client;
 use plan::{Ending, Plan, draw_config, draw_faults};
+use play::Play;
 use scene::Scene;
 
 use crate::driver::sim::Random;
@@ -64,46 +67,35 @@ fn run(seed: u64) {
     let faults = draw_faults(&mut random);
     let sound = faults.reset == 0.0 && faults.fin == 0.0;
     let count = random.within(1..=5);
-    let mut scene = Scene::new(random.seed(), &config, faults, count);
-    let mut clients: Vec<_> = (0..count)
-        .map(|number| Client::new(number, Plan::draw(&mut random, &config), random.seed()))
-        .collect();
+    let plans: Vec<_> = (0..count).map(|_| Plan::draw(&mut random, &config)).collect();
+    let mut play = Play::new(random.seed(), &config, faults, plans);
 
     let early = random.chance(0.3).then(|| random.up_to(Duration::from_secs(2)));
     let limit = [0, 3, 600].map(Duration::from_secs)[random.below(3)];
     let full = (config.max_connections > 0).then_some(PATIENCE);
     let impatient = early.or(full);
     if let Some(at) = impatient {
-        scene.world.alarm(at);
-    }
-    for client in &clients {
-        scene.world.alarm(client.at);
+        play.scene.world.alarm(at);
     }
     let (mut shut, mut settled) = (None, false);
     loop {
-        for client in &mut clients {
-            client.act(&scene.world, &scene.handle, &mut scene.log.borrow_mut());
-        }
-        let turn = scene.turn();
-        for client in &mut clients {
-            client.observe(&scene.world, &scene.log.borrow());
-        }
-        if turn == Turn::Done {
+        if play.step() == Turn::Done {
             break;
         }
-        let clock = scene.world.clock();
-        let stages = || clients.iter().map(|client| (client.stage, client.plan.ending));
+        let clock = play.scene.world.clock();
+        let stages = || play.clients.iter().map(|client| (client.stage, client.plan.ending));
         assert!(clock < LONGEST, "it does not end: {:?}", stages().collect::<Vec<_>>());
         if shut.is_some() {
             continue;
         }
-        settled = clients.iter().all(Client::is_settled);
+        settled = play.clients.iter().all(Client::is_settled);
         if settled || impatient.is_some_and(|at| clock >= at) {
-            scene.handle.shutdown(limit);
+            play.scene.handle.shutdown(limit);
             shut = Some(clock);
         }
     }
     let shut = shut.expect("nothing else ends a worker");
+    let Play { scene, clients } = play;
     let took = scene.world.clock().saturating_sub(shut);
     assert!(took <= limit + Duration::from_secs(1), "{took:?} for a shutdown within {limit:?}");
     for client in &clients {
@@ -119,12 +111,15 @@ fn check(client: &Client, scene: &Scene, sound: bool, undisturbed: bool) {
     let said = client.said.get(..entry.came.len());
     assert!(said == Some(&entry.came[..]), "the application heard something else than was said");
 
+    let ending = client.plan.ending;
+    if undisturbed && client.plan.is_forbidden() {
+        assert!(client.refused, "the refusal of {:?} did not arrive", client.plan);
+    }
     let Some(cause) = &entry.closed else { return };
     let farewell = client
         .farewell
         .as_ref()
         .map(|(code, text)| (code.map_or(1005, |code| code.get()), text.as_str()));
-    let ending = client.plan.ending;
     let context = format!("{farewell:?} and {cause:?} for {:?}", client.plan);
     // It began to close by itself before the client's end came.
     if cause.code == Some(CloseCode::TRY_AGAIN_LATER) {

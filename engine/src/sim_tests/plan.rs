@@ -114,6 +114,12 @@ impl Plan {
             ),
         }
     }
+
+    /// The application will refuse its request.
+    pub(super) fn is_forbidden(&self) -> bool {
+        let asks = self.entrance != Entrance::Upgraded && self.ending != Ending::HalfAsk;
+        asks && self.query.contains("forbid")
+    }
 }
 
 impl Speech {

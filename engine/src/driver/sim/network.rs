@@ -15,6 +15,10 @@ use super::kernel::Stream;
 /// What a peer may leave unread unless it says otherwise.
 const DEFAULT_WINDOW: usize = 64 * 1024;
 
+/// How often the reset that answers data to a closed socket makes the peer lose what it has not got yet
+/// (RFC 9293 §3.6.1).
+const CLOSED_TOO_EARLY: f64 = 0.5;
+
 /// Index of a link; never used again.
 pub(super) type LinkId = usize;
 
@@ -232,7 +236,7 @@ impl Network {
         let end = &mut self.links[link];
         if end.closed {
             end.unread -= bytes.len();
-            self.reset_peer(link);
+            self.reset_peer(link, CLOSED_TOO_EARLY);
         } else if end.failure.is_some() {
             end.unread -= bytes.len();
         } else {
@@ -316,13 +320,14 @@ impl Network {
     /// A failure, seen by both.
     fn break_link(&mut self, link: LinkId, errno: i32) {
         self.reset_driver(link, errno);
-        self.reset_peer(link);
+        let loss = self.faults.reset;
+        self.reset_peer(link, loss);
     }
 
-    /// A failure, seen by the peer after what is on its way to it, which may get lost.
-    fn reset_peer(&mut self, link: LinkId) {
+    /// A failure, seen by the peer after what is on its way to it, which gets lost with this probability.
+    fn reset_peer(&mut self, link: LinkId, loss: f64) {
         self.links[link].peer_shut = true;
-        if self.random.chance(self.faults.reset) {
+        if self.random.chance(loss) {
             self.links[link].severed = true;
         }
         let at = self.delivery(link);
@@ -354,7 +359,7 @@ impl Network {
         if end.failure.is_some() {
             return;
         }
-        if unread > 0 { self.reset_peer(link) } else { self.shut(link) }
+        if unread > 0 { self.reset_peer(link, CLOSED_TOO_EARLY) } else { self.shut(link) }
     }
 
     /// A part of `whole` when a receive comes short.

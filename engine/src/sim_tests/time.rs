@@ -1,0 +1,214 @@
+//! Deadlines, in virtual time and with the settings that a server has by itself.
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use ringwire_codec::CloseCode;
+
+use super::app::Said;
+use super::client::Stage;
+use super::plan::{Ending, Entrance, Plan, Speech};
+use super::play::Play;
+use crate::config::{Backpressure, Config};
+use crate::driver::sim::Faults;
+use crate::error::{CloseCause, CloseReason};
+use crate::worker::Turn;
+
+fn plan(ending: Ending, says: &[&str]) -> Plan {
+    let say = |text: &&str| Speech::Say(Said { text: true, bytes: text.as_bytes().to_vec() });
+    Plan {
+        entrance: Entrance::Connect,
+        query: String::new(),
+        speeches: says.iter().map(say).collect::<VecDeque<_>>(),
+        ending,
+        pace: Duration::ZERO,
+        slow: false,
+        window: 64 * 1024,
+        lossy: false,
+    }
+}
+
+fn play(config: &Config, plans: impl IntoIterator<Item = Plan>) -> Play {
+    Play::new(0, config, Faults::none(), plans.into_iter().collect())
+}
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// Deadlines fire up to two ticks late, never early.
+fn assert_time(play: &Play, at: RangeInclusive<u64>) {
+    let (clock, late) = (play.clock(), Duration::from_millis(200));
+    assert!(clock >= secs(*at.start()), "{clock:?} is early");
+    assert!(clock <= secs(*at.end()) + late, "{clock:?} is late");
+}
+
+fn assert_gone_away(play: &Play, cause: &CloseCause, reason: CloseReason) {
+    assert_eq!(cause.reason, reason);
+    assert_eq!(cause.code, Some(CloseCode::GOING_AWAY));
+    let farewell = play.clients[0].farewell.as_ref().expect("a close frame came");
+    assert_eq!(farewell.0, Some(CloseCode::GOING_AWAY));
+}
+
+#[test]
+fn a_peer_that_answers_no_ping_is_given_up() {
+    let mut play = play(&Config::default(), [plan(Ending::Mute, &["hello"])]);
+    let cause = play.run_to_the_end_of(0);
+    assert_eq!(cause.reason, CloseReason::PongTimeout);
+    assert_time(&play, 40..=40);
+}
+
+#[test]
+fn a_peer_that_answers_pings_stays() {
+    let mut play = play(&Config::default(), [plan(Ending::Stay, &["hello"])]);
+    play.run_until(secs(3 * 3600));
+    assert_eq!(play.clients[0].stage, Stage::Open);
+    let stats = play.scene.stats();
+    assert_eq!(stats.open_connections, 1);
+    // A ping, its pong and a look or two every half minute.
+    assert!(stats.turns < 3 * 3600 / 30 * 10, "{} turns", stats.turns);
+}
+
+#[test]
+fn an_idle_peer_is_sent_away_where_nobody_asks() {
+    let config = Config::default().with_ping_interval(Duration::ZERO);
+    let mut play = play(&config, [plan(Ending::Stay, &[])]);
+    let cause = play.run_to_the_end_of(0);
+    assert_gone_away(&play, &cause, CloseReason::IdleTimeout);
+    assert_time(&play, 120..=120);
+}
+
+#[test]
+fn a_connection_lives_as_long_as_it_may() {
+    let config = Config::default().with_max_lifetime(secs(3600));
+    let mut play = play(&config, [plan(Ending::Stay, &[])]);
+    let cause = play.run_to_the_end_of(0);
+    assert_gone_away(&play, &cause, CloseReason::Lifetime);
+    assert_time(&play, 3600..=3600);
+}
+
+#[test]
+fn a_close_that_is_not_answered_times_out() {
+    let mut play = play(&Config::default(), [plan(Ending::Mute, &["hello"])]);
+    play.run_until(secs(7));
+    let id = play.scene.log.borrow().clients[0].id.expect("it is open");
+    play.scene.handle.close(id, CloseCode::new(4001), "go").expect("the worker lives");
+    let cause = play.run_to_the_end_of(0);
+    assert_eq!((cause.reason, cause.code), (CloseReason::CloseTimeout, Some(CloseCode::new(4001))));
+    assert_time(&play, 12..=12);
+}
+
+#[test]
+fn output_that_nobody_takes_stalls() {
+    let config = Config::default().with_high_water(1000);
+    let deaf = Plan { slow: true, window: 512, ..plan(Ending::Mute, &["!flood 10 3000"]) };
+    let mut play = play(&config, [deaf]);
+    let cause = play.run_to_the_end_of(0);
+    assert_eq!(cause.reason, CloseReason::WriteStall);
+    assert!(cause.unsent_len > 0);
+    assert_time(&play, 20..=40);
+}
+
+#[test]
+fn a_peer_that_never_reads_is_sent_away_at_the_limit() {
+    let code = CloseCode::TRY_AGAIN_LATER;
+    let config = Config::default()
+        .with_high_water(10_000)
+        .with_max_queued_len(50_000)
+        .with_backpressure(Backpressure::Close(code));
+    let deaf = Plan { slow: true, window: 512, ..plan(Ending::Mute, &["!flood 100 3000"]) };
+    let mut play = play(&config, [deaf, plan(Ending::Stay, &["hello"])]);
+    let cause = play.run_to_the_end_of(0);
+    assert_eq!(cause.code, Some(code));
+    assert_time(&play, 5..=5);
+    let stats = play.scene.stats();
+    assert_eq!(stats.queued_bytes, 0, "what waited is given back");
+    assert!(play.scene.log.borrow().clients[0].most_queued < 54_000);
+    assert_eq!(play.clients[1].stage, Stage::Open);
+}
+
+#[test]
+fn requests_that_trickle_are_closed_on_time() {
+    let count = 300;
+    let mut play = play(&Config::default(), [plan(Ending::Stay, &["hello"])]);
+    let mut request: Vec<u8> = b"GET / HTTP/1.1\r\nHost: sim\r\nX-Slow: ".to_vec();
+    request.resize(200, b'x');
+    // The one client that means it comes late.
+    play.clients[0].at = secs(9);
+    play.scene.world.alarm(secs(9));
+    let peers: Vec<_> = (0..count).map(|_| play.scene.world.connect(0)).collect();
+    for (second, byte) in (1..).zip(&request[..9]) {
+        for peer in &peers {
+            peer.write(&[*byte]);
+        }
+        play.run_until(secs(second));
+    }
+    assert!(peers.iter().all(|peer| !peer.is_closed()));
+    assert_eq!(play.scene.stats().connections, count);
+    play.run_until(secs(10) + Duration::from_millis(200));
+    assert!(peers.iter().all(|peer| peer.is_closed()));
+    let stats = play.scene.stats();
+    assert_eq!((stats.connections, stats.handshake_failures), (1, count));
+    // And the deadline ends with the upgrade.
+    play.run_until(secs(60));
+    assert_eq!(play.clients[0].stage, Stage::Open);
+}
+
+#[test]
+fn a_paused_connection_is_held_up_and_nothing_is_lost() {
+    let mut play = play(&Config::default(), [plan(Ending::Stay, &["hello"])]);
+    play.run_until(secs(1));
+    let id = play.scene.log.borrow().clients[0].id.expect("it is open");
+    play.scene.handle.pause(id).expect("the worker lives");
+    play.run_until(secs(2));
+    let long = "x".repeat(3000);
+    play.clients[0].plan.speeches = plan(Ending::Stay, &[long.as_str(); 100]).speeches;
+    play.run_until(secs(4));
+    assert!(play.clients[0].plan.speeches.is_empty());
+    assert!(play.clients[0].peer().unread() >= 300_000, "the worker reads although it is paused");
+    // Silence says nothing while nobody listens.
+    play.run_until(secs(3600));
+    assert_eq!(play.scene.log.borrow().clients[0].came.len(), 1);
+
+    play.scene.handle.resume(id).expect("the worker lives");
+    play.run_until(secs(3601));
+    assert_eq!(play.clients[0].peer().unread(), 0);
+    // Each echo and the welcome.
+    assert_eq!(play.clients[0].heard, 102);
+}
+
+#[test]
+fn a_shutdown_takes_no_longer_than_its_limit() {
+    let mute = plan(Ending::Mute, &["hello"]);
+    let mut play = play(&Config::default(), [mute.clone(), plan(Ending::Stay, &[]), mute]);
+    play.run_until(secs(1));
+    play.scene.handle.shutdown(secs(3));
+    while play.step() == Turn::Again {}
+    assert_time(&play, 4..=4);
+    let log = play.scene.log.borrow();
+    let reasons = log.clients.iter().map(|entry| entry.closed.as_ref().map(|cause| cause.reason));
+    assert!(reasons.eq([Some(CloseReason::Shutdown); 3]));
+    assert_eq!(
+        play.clients[1].farewell.as_ref().expect("a close frame").0,
+        Some(CloseCode::GOING_AWAY)
+    );
+}
+
+#[test]
+fn out_of_descriptors_accepting_rests_and_goes_on() {
+    let faults = Faults { accept_error: 0.9, ..Faults::none() };
+    let plans = (0..20).map(|_| plan(Ending::Stay, &["hello"])).collect();
+    let mut play = Play::new(1, &Config::default(), faults, plans);
+    // Those who are in are served while the others wait.
+    let served = |play: &Play| play.clients.iter().filter(|client| client.heard == 2).count();
+    while served(&play) == 0 {
+        play.step();
+    }
+    assert!(served(&play) < 20);
+    play.run_until(secs(120));
+    assert_eq!(served(&play), 20);
+    let stats = play.scene.stats();
+    assert!(stats.accept_failures > 10, "{}", stats.accept_failures);
+    assert!(stats.turns < 5000, "{} turns", stats.turns);
+}
