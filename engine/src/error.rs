@@ -78,16 +78,28 @@ pub struct CloseCause {
     pub text: String,
     /// Bytes of output that were not handed to the kernel.
     pub unsent_len: usize,
+    clean: bool,
 }
 
 impl CloseCause {
     pub(crate) fn new(reason: CloseReason) -> Self {
-        Self { reason, code: None, text: String::new(), unsent_len: 0 }
+        Self { reason, code: None, text: String::new(), unsent_len: 0, clean: false }
     }
 
-    /// Whether both sides closed as RFC 6455 §7.1.4 wants it ("cleanly").
+    /// Whether close frames went both ways, and nothing was wrong (RFC 6455 §7.1.4: "cleanly").
     pub fn is_clean(&self) -> bool {
-        matches!(self.reason, CloseReason::Peer | CloseReason::Local | CloseReason::Shutdown)
+        self.clean
+    }
+
+    /// What is known at the very end.
+    pub(crate) fn conclude(&mut self, answered: bool, unsent_len: usize) {
+        self.clean = answered && !self.is_fault();
+        self.unsent_len = unsent_len;
+    }
+
+    /// Whether it began with something that went wrong.
+    pub(crate) fn is_fault(&self) -> bool {
+        !matches!(self.reason, CloseReason::Peer | CloseReason::Local | CloseReason::Shutdown)
     }
 
     /// Who began it.

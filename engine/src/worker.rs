@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use ringwire_codec::{CloseCode, Message};
+use ringwire_codec::{CloseCode, CloseState, Message};
 
 use crate::config::Config;
 use crate::conn::{Conn, ConnId, Flags, Phase, SegmentKind};
@@ -383,7 +383,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let mut pending = wire.pending.take().map(|pending| *pending).unwrap_or_default();
         let unsent_len = pending.queue.len() + std::mem::take(&mut wire.in_flight) as usize;
         let mut cause = pending.cause.take().unwrap_or_else(|| CloseCause::new(reason));
-        cause.unsent_len = unsent_len;
+        cause.conclude(wire.codec.close_state() == CloseState::Closed, unsent_len);
         shared.counters.queued_bytes.sub(unsent_len);
         shared.recycle(pending);
         wire.codec.clear(&mut shared.pool);

@@ -233,7 +233,7 @@ fn fail(wire: &mut Wire, shared: &Shared, error: Error) {
     let code = error.close_code();
     match &mut wire.pending_mut().cause {
         // The close frame that is out already stands, and so does a fault that it was for.
-        Some(cause) if !cause.is_clean() => {}
+        Some(cause) if cause.is_fault() => {}
         Some(cause) => cause.reason = reason,
         none => none.insert(CloseCause::new(reason)).code = Some(code),
     }

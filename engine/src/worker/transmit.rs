@@ -109,7 +109,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let unanswered = wire.codec.close_state() == CloseState::CloseSent;
         if unanswered
             && let Some(cause) = wire.pending_mut().cause.as_mut()
-            && cause.is_clean()
+            && !cause.is_fault()
         {
             cause.reason = reason;
         }
