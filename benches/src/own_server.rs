@@ -1,9 +1,11 @@
 //! Ringwire's echo server on threads of this process, for a load without a URL.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use ringwire::{Config, Pinning, Running, Server, on_message};
+use ringwire::{Config, Pinning, Running, Server};
+use ringwire_examples::{Echo, shutdown_on_signals};
 
 use crate::procstat::{self, Account};
 use crate::target::Target;
@@ -11,16 +13,20 @@ use crate::target::Target;
 /// The longest message taken, unless the load's are longer.
 const MIN_MAX_MESSAGE_LEN: usize = 1 << 20;
 
+/// How long connections may take to close on a signal.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+
 /// A running server. Dropping it ends its threads.
 pub(crate) struct OwnServer {
     running: Option<Running>,
     thread_ids: Vec<u32>,
+    address: SocketAddr,
     target: Target,
 }
 
 impl OwnServer {
-    /// Starts a worker on each of `cpus`, which takes messages of up to `payload_len` bytes.
-    pub(crate) fn start(cpus: &[usize], payload_len: usize) -> anyhow::Result<Self> {
+    /// Listens on `listen` and starts a worker on each of `cpus`, which takes messages of up to `payload_len` bytes.
+    pub(crate) fn start(listen: &str, cpus: &[usize], payload_len: usize) -> anyhow::Result<Self> {
         let before = procstat::thread_ids(std::process::id())?;
         let config = Config::default()
             .with_io_workers(cpus.len())
@@ -29,23 +35,33 @@ impl OwnServer {
             .with_idle_timeout(Duration::ZERO)
             .with_ping_interval(Duration::ZERO);
         let running = Server::new(config)
-            .listen("127.0.0.1:0")
-            .start(|_worker| {
-                on_message(|ctx, message| {
-                    ctx.send(message);
-                })
-            })
+            .listen(listen)
+            .start(|_worker| Echo)
             .context("cannot start the server")?;
         let mut thread_ids = procstat::thread_ids(std::process::id())?;
         thread_ids.retain(|id| !before.contains(id));
-        let [address] = running.local_addrs() else { bail!("the server listens nowhere") };
+        let Some(&address) = running.local_addrs().first() else {
+            bail!("the server listens nowhere")
+        };
         let target = Target::from_url(&format!("ws://{address}/"))?;
-        Ok(Self { running: Some(running), thread_ids, target })
+        Ok(Self { running: Some(running), thread_ids, address, target })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// It, for a load.
     pub(crate) fn target(&self) -> Target {
         self.target.clone()
+    }
+
+    /// Serves until SIGTERM or SIGINT.
+    pub(crate) fn stay(mut self) -> anyhow::Result<()> {
+        let Some(running) = self.running.take() else { return Ok(()) };
+        shutdown_on_signals(running.handle(), SHUTDOWN_LIMIT).context("cannot handle signals")?;
+        running.join().context("the server failed")
     }
 
     /// Its threads.

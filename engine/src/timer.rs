@@ -40,6 +40,8 @@ pub(crate) struct Wheel {
     links: Chunked<Link>,
     /// Everything before this tick has fired.
     next: Tick,
+    /// No timer is set to a tick before this one. Kept so that a turn need not look for the first timer.
+    soonest: Tick,
     count: usize,
 }
 
@@ -63,6 +65,7 @@ impl Wheel {
             heads: vec![NONE; BUCKETS].into_boxed_slice(),
             links: Chunked::new(),
             next: 0,
+            soonest: UNSET,
             count: 0,
         }
     }
@@ -77,6 +80,7 @@ impl Wheel {
         if let Some(link) = self.links.get_mut(following) {
             link.previous = slot;
         }
+        self.soonest = self.soonest.min(tick);
         self.count += 1;
     }
 
@@ -123,15 +127,18 @@ impl Wheel {
             }
         }
         self.next = now + 1;
+        if self.soonest <= now {
+            self.soonest = (self.next..)
+                .take(BUCKETS)
+                .find(|tick| self.heads[bucket(*tick)] != NONE)
+                .unwrap_or(UNSET);
+        }
     }
 
-    /// The first tick at which [`expire`](Self::expire) could have something to do: a lower bound, which lies at
-    /// most one turn of the wheel ahead.
+    /// The first tick at which [`expire`](Self::expire) could have something to do: a lower bound.
+    #[inline]
     pub(crate) fn next_tick(&self) -> Option<Tick> {
-        if self.count == 0 {
-            return None;
-        }
-        (self.next..).take(BUCKETS).find(|tick| self.heads[bucket(*tick)] != NONE)
+        (self.count > 0).then_some(self.soonest)
     }
 }
 

@@ -1,4 +1,9 @@
-//! What the example programs share: flags, logging and signals.
+//! What the programs share: the echo handler, flags, units, logging and signals.
+
+mod echo;
+pub mod units;
+
+pub use echo::Echo;
 
 use std::io;
 use std::str::FromStr;
@@ -59,43 +64,6 @@ impl From<Cores> for Pinning {
     }
 }
 
-/// Reads a number of bytes such as `65536`, `64KiB` or `1MiB`.
-///
-/// # Errors
-/// The text is none, in words.
-pub fn parse_bytes(text: &str) -> Result<usize, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor = match &text[digits.len()..] {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        unit => return Err(format!("`{unit}` is none of B, KiB, MiB, GiB")),
-    };
-    let count: usize =
-        digits.trim().parse().map_err(|_| format!("`{digits}` is no whole number"))?;
-    count.checked_mul(factor).ok_or_else(|| format!("`{text}` is too much"))
-}
-
-/// Reads a duration such as `90s`, `250ms`, `5m` or `0`.
-///
-/// # Errors
-/// The text is none, in words.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let milliseconds = match &text[digits.len()..] {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "" if digits == "0" => 1,
-        "" => return Err(format!("`{text}` has no unit: ms, s, m or h")),
-        unit => return Err(format!("`{unit}` is none of ms, s, m, h")),
-    };
-    let count: u64 = digits.trim().parse().map_err(|_| format!("`{digits}` is no whole number"))?;
-    Ok(Duration::from_millis(count.saturating_mul(milliseconds)))
-}
-
 /// Logs to standard error; `RUST_LOG` says what, by default warnings and the start-up lines.
 pub fn init_logging() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
@@ -123,26 +91,6 @@ pub fn shutdown_on_signals(handle: Handle, limit: Duration) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_have_units() {
-        assert_eq!(parse_bytes("65536"), Ok(65536));
-        assert_eq!(parse_bytes("64MiB"), Ok(64 << 20));
-        assert_eq!(parse_bytes("1 KiB"), Ok(1024));
-        for wrong in ["", "MiB", "1MB", "-1", "99999999999GiB"] {
-            assert!(parse_bytes(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
-        for wrong in ["", "5", "s", "5d", "-1s"] {
-            assert!(parse_duration(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn cores_are_a_list_or_a_word() {

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
+use ringwire_examples::units::{parse_bytes, parse_duration};
 use serde::Serialize;
 
 use self::child::Running;
@@ -22,7 +23,7 @@ use self::summary::{Cell, CellResult, ServerRuns};
 use crate::echo::{self, LoadArgs, Plan, Report};
 use crate::procstat::Account;
 use crate::target::Target;
-use crate::units::{CpuList, parse_bytes, parse_duration, show_bytes, show_count};
+use crate::units::{CpuList, show_bytes, show_count};
 use crate::{machine, output};
 
 /// What a run takes beside its time under load: starting, connecting, settling.

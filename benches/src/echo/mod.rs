@@ -26,6 +26,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use ringwire_examples::units::{parse_bytes, parse_duration};
 
 use self::errors::Failures;
 use self::latency::{Clock, Latencies};
@@ -37,7 +38,7 @@ use self::wire::Shape;
 use crate::own_server::OwnServer;
 use crate::procstat::{self, Account, CpuTime, CpuTimes};
 use crate::target::Target;
-use crate::units::{CpuList, parse_bytes, parse_duration};
+use crate::units::CpuList;
 use crate::{machine, output};
 
 #[cfg(test)]
@@ -65,6 +66,12 @@ pub(crate) struct EchoArgs {
     /// CPUs of the server in this process, a worker on each; by default the first one.
     #[arg(long, conflicts_with = "url")]
     server_cpu: Option<CpuList>,
+    /// Where the server in this process listens; port 0 is any free one.
+    #[arg(long, conflicts_with = "url", default_value = "127.0.0.1:0")]
+    listen: String,
+    /// After the report, goes on serving until SIGTERM or SIGINT.
+    #[arg(long, conflicts_with = "url")]
+    stay: bool,
     /// Writes the result as JSON to a file, or to the standard output for `-`.
     #[arg(long, value_name = "FILE")]
     json: Option<String>,
@@ -175,7 +182,12 @@ pub(crate) fn command(mut args: EchoArgs) -> anyhow::Result<bool> {
     if let Some(file) = &args.json {
         output::write_json(file, &report)?;
     }
-    Ok(report.is_clean())
+    let is_clean = report.is_clean();
+    if let Some(own) = own.filter(|_| args.stay) {
+        println!("still serving; open http://{} in a browser, end with Ctrl-C", own.address());
+        own.stay()?;
+    }
+    Ok(is_clean)
 }
 
 impl EchoArgs {
@@ -189,7 +201,11 @@ impl EchoArgs {
             self.load.cpu = Some(CpuList(free));
         }
         machine::allow_descriptors(self.load.connections, 2)?;
-        OwnServer::start(&server.0, usize::try_from(self.load.size).unwrap_or(usize::MAX))
+        OwnServer::start(
+            &self.listen,
+            &server.0,
+            usize::try_from(self.load.size).unwrap_or(usize::MAX),
+        )
     }
 }
 

@@ -13,7 +13,10 @@ use anyhow::Context as _;
 
 pub(crate) use epoll::EpollFloor;
 
-use crate::{machine, units};
+use ringwire_examples::units::parse_bytes;
+
+use crate::machine;
+use crate::units::CpuList;
 
 /// The kernel interface of a floor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -33,9 +36,9 @@ pub(crate) struct FloorArgs {
     listen: SocketAddr,
     /// CPUs to run on, such as 0 or 0,2-3.
     #[arg(long)]
-    cpu: Option<units::CpuList>,
+    cpu: Option<CpuList>,
     /// Size of the one receive buffer; the default is that of a Ringwire worker.
-    #[arg(long, default_value = "128KiB", value_parser = units::parse_bytes)]
+    #[arg(long, default_value = "128KiB", value_parser = parse_bytes)]
     receive_buffer: u64,
 }
 

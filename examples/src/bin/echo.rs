@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use http::{HeaderValue, StatusCode};
-use ringwire::{Answer, Config, Ctx, Handler, Message, Request, Response, Server};
-use ringwire_examples::{Cores, DriverFlag, parse_bytes, parse_duration, shutdown_on_signals};
+use ringwire::{Config, Server};
+use ringwire_examples::units::{parse_bytes, parse_duration};
+use ringwire_examples::{Cores, DriverFlag, Echo, shutdown_on_signals};
 
-/// The page that a browser gets on the same port.
-const PAGE: &str = include_str!("echo.html");
 /// How long connections may take to close on SIGTERM or SIGINT.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
@@ -32,32 +30,10 @@ struct Flags {
     pin: Cores,
     /// The longest message, such as 64MiB.
     #[arg(long, env = "RINGWIRE_MAX_MESSAGE", default_value = "1MiB", value_parser = parse_bytes)]
-    max_message: usize,
+    max_message: u64,
     /// How long a connection may be silent, such as 90s; 0: for ever, and no pings are sent.
     #[arg(long, env = "RINGWIRE_IDLE_TIMEOUT", default_value = "120s", value_parser = parse_duration)]
     idle_timeout: Duration,
-}
-
-struct Echo;
-
-impl Handler for Echo {
-    type State = ();
-
-    fn on_request(&mut self, _request: &Request<'_>) -> Answer<()> {
-        Answer::accept(())
-    }
-
-    fn on_http(&mut self, request: &Request<'_>) -> Response {
-        match (request.method(), request.path()) {
-            ("GET" | "HEAD", "/") => Response::new(StatusCode::OK)
-                .with_body(HeaderValue::from_static("text/html; charset=utf-8"), PAGE.as_bytes()),
-            _ => Response::new(StatusCode::NOT_FOUND),
-        }
-    }
-
-    fn on_message(&mut self, ctx: &mut Ctx<'_, ()>, message: Message<'_>) {
-        ctx.send(message);
-    }
 }
 
 impl Flags {
@@ -66,7 +42,7 @@ impl Flags {
             .with_driver(self.driver.into())
             .with_io_workers(self.io_workers)
             .with_pinning(self.pin.clone().into())
-            .with_max_message_len(self.max_message)
+            .with_max_message_len(usize::try_from(self.max_message).unwrap_or(usize::MAX))
             .with_idle_timeout(self.idle_timeout);
         if self.idle_timeout.is_zero() { config.with_ping_interval(Duration::ZERO) } else { config }
     }
