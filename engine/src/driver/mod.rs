@@ -26,6 +26,7 @@
 pub(crate) mod epoll;
 #[cfg(test)]
 pub(crate) mod sim;
+pub(crate) mod uring;
 
 #[cfg(test)]
 mod contract_tests;

@@ -11,6 +11,7 @@ use socket2::SockRef;
 
 use crate::driver::epoll::Epoll;
 use crate::driver::sim::{self, Faults, Sim, World};
+use crate::driver::uring::{Layout, Uring};
 use crate::driver::{Driver, Wake as _};
 
 pub(super) const LISTENERS: usize = 2;
@@ -64,14 +65,24 @@ pub(super) trait FarEnd {
 }
 
 /// Real sockets on the loopback device.
-pub(super) struct OnEpoll {
-    driver: Epoll,
+pub(super) struct OnSockets<D> {
+    driver: D,
     addresses: Vec<std::net::SocketAddr>,
     woke: Arc<AtomicBool>,
 }
 
-impl OnEpoll {
-    pub(super) fn new() -> Self {
+pub(super) fn on_epoll() -> OnSockets<Epoll> {
+    OnSockets::new(|listeners| Epoll::new(listeners, 4096).unwrap())
+}
+
+/// With so few buffers that they run out.
+pub(super) fn on_uring(incremental: bool) -> OnSockets<Uring> {
+    let layout = Layout { piece_len: 4096, piece_count: 4, incremental };
+    OnSockets::new(|listeners| Uring::new(listeners, layout).unwrap())
+}
+
+impl<D: Driver> OnSockets<D> {
+    fn new(new_driver: impl FnOnce(Vec<OwnedFd>) -> D) -> Self {
         let listeners: Vec<_> = (0..LISTENERS)
             .map(|_| {
                 let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -81,18 +92,17 @@ impl OnEpoll {
             .collect();
         let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
         let listeners = listeners.into_iter().map(OwnedFd::from).collect();
-        let driver = Epoll::new(listeners, 4096).unwrap();
-        Self { driver, addresses, woke: Arc::default() }
+        Self { driver: new_driver(listeners), addresses, woke: Arc::default() }
     }
 }
 
-impl Harness for OnEpoll {
-    type Driver = Epoll;
+impl<D: Driver> Harness for OnSockets<D> {
+    type Driver = D;
     type Peer = TcpPeer;
 
     const TOO_MUCH: usize = 16 << 20;
 
-    fn driver(&mut self) -> &mut Epoll {
+    fn driver(&mut self) -> &mut D {
         &mut self.driver
     }
 

@@ -14,7 +14,7 @@ mod cases;
 mod harness;
 
 use bench::Bench;
-use harness::{Harness, OnEpoll, OnSim};
+use harness::{Harness, OnSim, on_epoll, on_uring};
 
 use super::sim::Faults;
 
@@ -24,7 +24,13 @@ const SEEDS: u64 = 20;
 macro_rules! contract {
     ($($case:ident),* $(,)?) => {
         mod epoll {
-            $(#[test] fn $case() { super::check(super::OnEpoll::new(), super::cases::$case); })*
+            $(#[test] fn $case() { super::check(super::on_epoll(), super::cases::$case); })*
+        }
+        mod uring {
+            $(#[test] fn $case() { super::check(super::on_uring(true), super::cases::$case); })*
+        }
+        mod uring_with_whole_buffers {
+            $(#[test] fn $case() { super::check(super::on_uring(false), super::cases::$case); })*
         }
         mod sim {
             $(#[test] fn $case() { super::check(super::benign(), super::cases::$case); })*

@@ -1,0 +1,268 @@
+//! Provided buffers: memory that the kernel receives into, and the slices of it that the worker reads.
+//!
+//! A few large pieces of memory stand in a ring that the kernel takes from. It fills a piece bit by bit
+//! (IOU_PBUF_RING_INC), so that several completions, also of different sockets, share one. A piece goes back
+//! into the ring when the kernel is done with it and all slices of it were released. Where the kernel lacks
+//! that, each completion uses up a whole piece, and there are more and smaller ones.
+
+#![expect(unsafe_code, reason = "the kernel writes into this memory")]
+
+use std::io;
+use std::ops::{Deref, DerefMut, Range};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::IoUring;
+
+/// The one group of buffers of a ring.
+pub(super) const GROUP: u16 = 0;
+/// Of linux/io_uring.h.
+const IOU_PBUF_RING_INC: u16 = 2;
+const PAGE: usize = 4096;
+
+/// How the memory is divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// Length of a piece.
+    pub piece_len: u32,
+    /// Number of pieces, a power of two.
+    pub piece_count: u16,
+    /// Whether the kernel fills a piece bit by bit.
+    pub incremental: bool,
+}
+
+/// `struct io_uring_buf`. The tail of the ring lies in the reserved field of the first one.
+#[repr(C)]
+struct Entry {
+    addr: u64,
+    len: u32,
+    piece: u16,
+    tail: AtomicU16,
+}
+
+const _: () = assert!(size_of::<Entry>() == 16);
+
+/// What is known about a piece.
+#[derive(Clone, Copy, Debug, Default)]
+struct Piece {
+    /// Up to here the kernel has filled it.
+    filled: u32,
+    /// Slices of it that were not released yet.
+    out: u32,
+    /// The kernel is done with it.
+    done: bool,
+}
+
+/// The memory and its ring.
+///
+/// Invariant: no byte is in a slice and open to the kernel at once. The kernel writes behind `filled`
+/// only, and gets a piece again only when no slice of it is out.
+#[derive(Debug)]
+pub(super) struct Buffers {
+    /// The ring's entries, a page for [`Buffers::scratch`], and the pieces.
+    memory: NonNull<u8>,
+    layout: Layout,
+    pieces: Vec<Piece>,
+    /// Where the next piece goes in; published to the kernel by [`Buffers::publish`].
+    tail: u16,
+    /// Pieces that the kernel has.
+    home: u16,
+    /// Slices that were not released yet.
+    out: usize,
+    /// The kernel may still write: the memory must stay.
+    in_use: bool,
+}
+
+// SAFETY: it owns its mapping, as a vector would. Slices of it in other threads are of bytes that it does
+// not touch as long as they are out.
+unsafe impl Send for Buffers {}
+
+impl Buffers {
+    /// Memory of that layout. The kernel knows nothing of it yet.
+    pub(super) fn new(layout: Layout) -> io::Result<Self> {
+        let Layout { piece_count, .. } = layout;
+        if !piece_count.is_power_of_two() || layout.piece_len == 0 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
+        let memory = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                mapping_len(layout),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if memory == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let memory = NonNull::new(memory.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let pieces = vec![Piece::default(); piece_count.into()];
+        let mut buffers =
+            Self { memory, layout, pieces, tail: 0, home: 0, out: 0, in_use: false };
+        for piece in 0..piece_count {
+            buffers.provide(piece);
+        }
+        buffers.publish();
+        Ok(buffers)
+    }
+
+    /// Gives the ring of pieces to the kernel.
+    pub(super) fn register(&mut self, ring: &IoUring) -> io::Result<()> {
+        let flags = if self.layout.incremental { IOU_PBUF_RING_INC } else { 0 };
+        let Layout { piece_count, .. } = self.layout;
+        let addr = self.memory.addr().get() as u64;
+        // SAFETY: the mapping begins with that many entries, and is given up only when the driver has
+        // closed the ring after its last request (`set_in_use`), or never.
+        unsafe {
+            ring.submitter().register_buf_ring_with_flags(addr, piece_count, GROUP, flags)
+        }
+    }
+
+    /// Eight bytes for the kernel to write to, which nobody reads.
+    pub(super) fn scratch(&self) -> *mut u8 {
+        self.memory.as_ptr().wrapping_add(entries_len(self.layout))
+    }
+
+    /// Says whether a request may still write to this memory. If so when it is dropped, it stays mapped.
+    pub(super) fn set_in_use(&mut self, in_use: bool) {
+        self.in_use = in_use;
+    }
+
+    /// Pieces that the kernel can take from.
+    pub(super) fn home(&self) -> usize {
+        self.home.into()
+    }
+
+    /// The slice that a completion is about: `len` bytes in `piece`, of which the kernel fills more or not.
+    #[inline]
+    pub(super) fn take(&mut self, piece: u16, len: u32, more: bool) -> Slice {
+        let incremental = self.layout.incremental;
+        let info = &mut self.pieces[usize::from(piece)];
+        let start = info.filled;
+        assert!(
+            !info.done && len <= self.layout.piece_len - start,
+            "the kernel received behind a buffer's end"
+        );
+        info.filled += len;
+        info.out += 1;
+        self.out += 1;
+        if !(incremental && more) {
+            info.done = true;
+            self.home -= 1;
+        }
+        let start = self.piece_offset(piece) + start as usize;
+        // SAFETY: start and length lie within the mapping, by the assertion.
+        let start = unsafe { self.memory.add(start) };
+        Slice { start, len, piece }
+    }
+
+    /// A completion names a piece and no bytes.
+    pub(super) fn take_nothing(&mut self, piece: u16) {
+        // An incrementally filled piece stays the ring's first, whatever the flag says: before Linux 7.0 it
+        // is wrong at the end of a stream.
+        if !self.layout.incremental {
+            let slice = self.take(piece, 0, false);
+            self.release(slice);
+        }
+    }
+
+    /// Takes a slice back.
+    #[inline]
+    pub(super) fn release(&mut self, slice: Slice) {
+        let data = self.data();
+        assert!(data.contains(&slice.start.addr().get()), "a buffer of another driver");
+        let info = &mut self.pieces[usize::from(slice.piece)];
+        info.out -= 1;
+        self.out -= 1;
+        if info.out == 0 && info.done {
+            *info = Piece::default();
+            self.provide(slice.piece);
+        }
+    }
+
+    /// Puts a piece into the ring; the kernel sees it once it is published.
+    #[inline]
+    fn provide(&mut self, piece: u16) {
+        let index = usize::from(self.tail & (self.layout.piece_count - 1));
+        let addr = self.memory.addr().get() + self.piece_offset(piece);
+        // SAFETY: the index is below the number of entries. Entries from the published tail on are not the
+        // kernel's, and there are never more pieces than entries.
+        unsafe {
+            let entry = self.memory.cast::<Entry>().add(index).as_ptr();
+            (&raw mut (*entry).addr).write(addr as u64);
+            (&raw mut (*entry).len).write(self.layout.piece_len);
+            (&raw mut (*entry).piece).write(piece);
+        }
+        self.tail = self.tail.wrapping_add(1);
+        self.home += 1;
+    }
+
+    /// Shows the kernel the pieces that came back.
+    #[inline]
+    pub(super) fn publish(&mut self) {
+        // SAFETY: the mapping begins with an entry; its tail is written by this thread only.
+        let tail = unsafe { &(*self.memory.cast::<Entry>().as_ptr()).tail };
+        tail.store(self.tail, Ordering::Release);
+    }
+
+    fn piece_offset(&self, piece: u16) -> usize {
+        entries_len(self.layout) + PAGE + usize::from(piece) * self.layout.piece_len as usize
+    }
+
+    /// The addresses of all pieces.
+    fn data(&self) -> Range<usize> {
+        let base = self.memory.addr().get();
+        base + self.piece_offset(0)..base + mapping_len(self.layout)
+    }
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        if self.in_use || self.out > 0 {
+            // Somebody may use it still: the address space is the price.
+            return;
+        }
+        // SAFETY: the mapping is this one's own, no slice of it is out, and no request will write to it.
+        let result = unsafe { libc::munmap(self.memory.as_ptr().cast(), mapping_len(self.layout)) };
+        debug_assert_eq!(result, 0);
+    }
+}
+
+fn entries_len(layout: Layout) -> usize {
+    (usize::from(layout.piece_count) * size_of::<Entry>()).next_multiple_of(PAGE)
+}
+
+fn mapping_len(layout: Layout) -> usize {
+    entries_len(layout) + PAGE + usize::from(layout.piece_count) * layout.piece_len as usize
+}
+
+/// Received bytes in a piece. They stay where they are until this is released: [`Buffers`] keeps its memory
+/// for as long as one was not, even for ever.
+#[derive(Debug)]
+pub(super) struct Slice {
+    start: NonNull<u8>,
+    len: u32,
+    piece: u16,
+}
+
+impl Deref for Slice {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the kernel has filled these bytes and is done with them, no other slice has any of them,
+        // and they stay mapped until this slice is released.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len as usize) }
+    }
+}
+
+impl DerefMut for Slice {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and this borrow is the only one of the slice.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len as usize) }
+    }
+}
