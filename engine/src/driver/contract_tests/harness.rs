@@ -97,7 +97,10 @@ impl Harness for OnEpoll {
     }
 
     fn connect(&mut self, listener: usize) -> TcpPeer {
-        TcpPeer::new(TcpStream::connect(self.addresses[listener]).unwrap())
+        match TcpStream::connect(self.addresses[listener]) {
+            Ok(stream) => TcpPeer::new(stream),
+            Err(_) => TcpPeer { stream: None, reset: true, ..TcpPeer::default() },
+        }
     }
 
     fn adoptable(&mut self) -> (TcpPeer, OwnedFd) {
@@ -124,6 +127,7 @@ impl Harness for OnEpoll {
     fn check_nothing_leaked(&mut self) {}
 }
 
+#[derive(Default)]
 pub(super) struct TcpPeer {
     stream: Option<TcpStream>,
     outbox: Vec<u8>,
@@ -138,15 +142,7 @@ impl TcpPeer {
     fn new(stream: TcpStream) -> Self {
         stream.set_nonblocking(true).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self {
-            stream: Some(stream),
-            outbox: Vec::new(),
-            finishing: false,
-            reading: true,
-            inbox: Vec::new(),
-            eof: false,
-            reset: false,
-        }
+        Self { stream: Some(stream), reading: true, ..Self::default() }
     }
 
     fn poll_write(&mut self) {

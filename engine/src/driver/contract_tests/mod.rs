@@ -38,6 +38,7 @@ macro_rules! contract {
 contract!(
     accept_names_the_listener,
     stop_accept_leaves_connections_waiting,
+    a_closed_listener_refuses,
     echo,
     nothing_is_received_unasked,
     fin_ends_receiving_after_all_data,
