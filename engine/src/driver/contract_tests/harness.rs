@@ -1,6 +1,6 @@
 //! What a case needs of a driver's surroundings: peers, and somebody to call a waker.
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use crate::driver::epoll::Epoll;
 use crate::driver::sim::{self, Faults, Sim, World};
 use crate::driver::{Driver, Wake as _};
 
@@ -64,14 +63,14 @@ pub(super) trait FarEnd {
 }
 
 /// Real sockets on the loopback device.
-pub(super) struct OnEpoll {
-    driver: Epoll,
+pub(super) struct OnSockets<D> {
+    driver: D,
     addresses: Vec<std::net::SocketAddr>,
     woke: Arc<AtomicBool>,
 }
 
-impl OnEpoll {
-    pub(super) fn new() -> Self {
+impl<D: Driver> OnSockets<D> {
+    pub(super) fn new(driver: impl FnOnce(Vec<OwnedFd>) -> io::Result<D>) -> Self {
         let listeners: Vec<_> = (0..LISTENERS)
             .map(|_| {
                 let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -81,18 +80,17 @@ impl OnEpoll {
             .collect();
         let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
         let listeners = listeners.into_iter().map(OwnedFd::from).collect();
-        let driver = Epoll::new(listeners, 4096).unwrap();
-        Self { driver, addresses, woke: Arc::default() }
+        Self { driver: driver(listeners).unwrap(), addresses, woke: Arc::default() }
     }
 }
 
-impl Harness for OnEpoll {
-    type Driver = Epoll;
+impl<D: Driver> Harness for OnSockets<D> {
+    type Driver = D;
     type Peer = TcpPeer;
 
     const TOO_MUCH: usize = 16 << 20;
 
-    fn driver(&mut self) -> &mut Epoll {
+    fn driver(&mut self) -> &mut D {
         &mut self.driver
     }
 

@@ -14,8 +14,9 @@ mod cases;
 mod harness;
 
 use bench::Bench;
-use harness::{Harness, OnEpoll, OnSim};
+use harness::{Harness, OnSim, OnSockets};
 
+use super::epoll::Epoll;
 use super::sim::Faults;
 
 /// Seeds of the hostile network for each case.
@@ -24,7 +25,7 @@ const SEEDS: u64 = 20;
 macro_rules! contract {
     ($($case:ident),* $(,)?) => {
         mod epoll {
-            $(#[test] fn $case() { super::check(super::OnEpoll::new(), super::cases::$case); })*
+            $(#[test] fn $case() { super::check(super::epoll(), super::cases::$case); })*
         }
         mod sim {
             $(#[test] fn $case() { super::check(super::benign(), super::cases::$case); })*
@@ -64,6 +65,10 @@ contract!(
     many_sockets,
     adopt,
 );
+
+fn epoll() -> OnSockets<Epoll> {
+    OnSockets::new(|listeners| Epoll::new(listeners, 4096))
+}
 
 fn benign() -> OnSim {
     OnSim::new(0, Faults::none())
