@@ -66,8 +66,9 @@ pub struct Config {
     /// (TCP_USER_TIMEOUT, tcp(7)). Default: 30 s.
     pub tcp_user_timeout: Duration,
 
-    /// Bytes that one receive takes at most, and so what one connection may have read in a turn. Default:
-    /// 128 KiB. One such buffer for each worker.
+    /// Bytes that one receive takes at most. Default: 128 KiB. On epoll one such buffer for each worker, and
+    /// what one connection may have read in a turn; on io_uring each worker has 2 MiB (before Linux 6.12: 8
+    /// MiB) of buffers, each of at most 64 KiB (16 KiB).
     pub receive_buffer_len: usize,
     /// Messages of one connection that are handled in a turn before the others get theirs. Default: 1024.
     pub messages_per_turn: usize,
@@ -81,11 +82,14 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DriverKind {
-    /// The best one that this machine has.
+    /// io_uring where this machine has all that it takes, epoll where it has not; the log says why.
     #[default]
     Auto,
     /// epoll(7).
     Epoll,
+    /// io_uring(7). Needs Linux 6.1 and is best from 6.12 on; sandboxes often forbid it, and then the server does
+    /// not start.
+    Uring,
 }
 
 /// On which cores the workers run.

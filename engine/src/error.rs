@@ -93,7 +93,7 @@ impl CloseCause {
 
     /// What is known at the very end.
     pub(crate) fn conclude(&mut self, answered: bool, unsent_len: usize) {
-        self.clean = answered && !self.is_fault();
+        self.clean = answered && unsent_len == 0 && !self.is_fault();
         self.unsent_len = unsent_len;
     }
 

@@ -16,6 +16,7 @@ use core_affinity::CoreId;
 use crate::config::{Config, DriverKind, Pinning};
 use crate::driver::Driver;
 use crate::driver::epoll::Epoll;
+use crate::driver::uring::{self, Layout, Uring};
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::handler::Handler;
@@ -97,12 +98,13 @@ impl Server {
         F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
     {
         self.config.check()?;
-        match self.config.driver {
-            DriverKind::Auto | DriverKind::Epoll => {
-                self.start_on("epoll", factory, |listeners, config| {
-                    Epoll::new(listeners, config.receive_buffer_len)
-                })
-            }
+        match choose_driver(&self.config)? {
+            Chosen::Epoll => self.start_on("epoll", factory, |listeners, config| {
+                Epoll::new(listeners, config.receive_buffer_len)
+            }),
+            Chosen::Uring(layout) => self.start_on("io_uring", factory, move |listeners, _| {
+                Uring::new(listeners, layout).map_err(uring::explain)
+            }),
         }
     }
 
@@ -178,6 +180,31 @@ impl Running {
             outcome = outcome.and(result);
         }
         outcome
+    }
+}
+
+/// The driver of all workers.
+enum Chosen {
+    Epoll,
+    Uring(Layout),
+}
+
+/// Finds out what this machine has, where the settings leave it open.
+fn choose_driver(config: &Config) -> Result<Chosen, Error> {
+    let probe = || uring::probe(config.receive_buffer_len);
+    match config.driver {
+        DriverKind::Epoll => Ok(Chosen::Epoll),
+        DriverKind::Uring => probe()
+            .map(Chosen::Uring)
+            .map_err(|source| Error::Driver { driver: "io_uring", source }),
+        DriverKind::Auto if !uring::is_preferred() => Ok(Chosen::Epoll),
+        DriverKind::Auto => Ok(probe().map_or_else(
+            |error| {
+                tracing::info!(reason = %error, "io_uring is not to be had: using epoll");
+                Chosen::Epoll
+            },
+            Chosen::Uring,
+        )),
     }
 }
 

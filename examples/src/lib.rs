@@ -19,11 +19,13 @@ use tracing_subscriber::EnvFilter;
 /// The value of `--driver`.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum DriverFlag {
-    /// The best one that this machine has.
+    /// io_uring where this machine has it, else epoll.
     #[default]
     Auto,
     /// epoll(7).
     Epoll,
+    /// io_uring(7).
+    Uring,
 }
 
 impl From<DriverFlag> for DriverKind {
@@ -31,6 +33,7 @@ impl From<DriverFlag> for DriverKind {
         match flag {
             DriverFlag::Auto => Self::Auto,
             DriverFlag::Epoll => Self::Epoll,
+            DriverFlag::Uring => Self::Uring,
         }
     }
 }

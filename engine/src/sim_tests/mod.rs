@@ -82,7 +82,7 @@ fn run(seed: u64) {
         if play.step() == Turn::Done {
             break;
         }
-        let clock = play.scene.world.clock();
+        let clock = play.clock();
         let stages = || play.clients.iter().map(|client| (client.stage, client.plan.ending));
         assert!(clock < LONGEST, "it does not end: {:?}", stages().collect::<Vec<_>>());
         if shut.is_some() {
@@ -95,8 +95,9 @@ fn run(seed: u64) {
         }
     }
     let shut = shut.expect("nothing else ends a worker");
+    let took = play.clock().saturating_sub(shut);
+    play.wind_down();
     let Play { scene, clients } = play;
-    let took = scene.world.clock().saturating_sub(shut);
     assert!(took <= limit + Duration::from_secs(1), "{took:?} for a shutdown within {limit:?}");
     for client in &clients {
         check(client, &scene, sound, sound && settled);
@@ -126,7 +127,11 @@ fn check(client: &Client, scene: &Scene, sound: bool, undisturbed: bool) {
         return;
     }
     let polite = matches!(ending, Ending::CloseFrame | Ending::AskServer | Ending::Stay);
-    assert!(!sound || !polite || cause.is_clean(), "{context}");
+    let regular =
+        matches!(cause.reason, CloseReason::Peer | CloseReason::Local | CloseReason::Shutdown);
+    assert!(!sound || !polite || regular, "{context}");
+    let delivered = cause.is_clean();
+    assert!(!delivered || regular && (farewell.is_some() || !sound), "{context}");
     if !undisturbed {
         return;
     }
@@ -136,10 +141,12 @@ fn check(client: &Client, scene: &Scene, sound: bool, undisturbed: bool) {
         Ending::CloseFrame => {
             let pushed_all = client.plan.lossy || client.pushes == client.pushed;
             assert!(pushed_all && client.ponged == client.pings, "{context}");
-            cause.reason == CloseReason::Peer && code == Some(3000) && heard_all
+            let clean = cause.reason == CloseReason::Peer && cause.is_clean();
+            clean && code == Some(3000) && heard_all
         }
         Ending::AskServer => {
-            cause.reason == CloseReason::Local && farewell == Some(APP_CLOSE) && heard_all
+            let clean = cause.reason == CloseReason::Local && cause.is_clean();
+            clean && farewell == Some(APP_CLOSE) && heard_all
         }
         Ending::Garbage => {
             let blamed = matches!(cause.reason, CloseReason::Protocol(_));

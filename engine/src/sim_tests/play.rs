@@ -42,6 +42,15 @@ impl Play {
         turn
     }
 
+    /// Lets the clients take what is still on its way once the worker is done.
+    pub(super) fn wind_down(&mut self) {
+        while self.scene.world.advance() {
+            for client in &mut self.clients {
+                client.observe(&self.scene.world, &self.scene.log.borrow());
+            }
+        }
+    }
+
     pub(super) fn clock(&self) -> Duration {
         self.scene.world.clock()
     }

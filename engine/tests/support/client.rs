@@ -86,6 +86,9 @@ impl Client {
 
     /// The next thing that comes within `time`.
     pub(crate) fn next_within(&mut self, time: Duration) -> Option<Got> {
+        if let Some(got) = self.got.pop_front() {
+            return Some(got);
+        }
         self.stream.set_read_timeout(Some(time)).expect("a time above zero");
         let mut buffer = vec![0; 64 << 10];
         while self.got.is_empty() {

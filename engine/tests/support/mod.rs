@@ -34,6 +34,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) fn driver() -> DriverKind {
     match std::env::var("RINGWIRE_DRIVER").as_deref() {
         Err(_) | Ok("epoll") => DriverKind::Epoll,
+        Ok("uring") => DriverKind::Uring,
         Ok("auto") => DriverKind::Auto,
         Ok(other) => panic!("RINGWIRE_DRIVER={other}: the engine has no such driver"),
     }

@@ -82,6 +82,11 @@ impl<H: Harness> Bench<H> {
         self.submit(Op::StopAccept { listener: listener_id(listener) });
     }
 
+    pub(super) fn close_listener(&mut self, listener: usize) {
+        self.accepting[listener] = false;
+        self.submit(Op::CloseListener { listener: listener_id(listener) });
+    }
+
     /// A fresh connection under a fresh token, and the index of its peer.
     pub(super) fn open(&mut self) -> (Token, usize) {
         let token = Token { slot: self.next_slot, generation: 0 };

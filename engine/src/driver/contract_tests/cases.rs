@@ -42,6 +42,28 @@ pub(super) fn stop_accept_leaves_connections_waiting<H: Harness>(bench: &mut Ben
     bench.until("what came early is received", |bench| bench.seen(token).received == b"early");
 }
 
+pub(super) fn a_closed_listener_refuses<H: Harness>(bench: &mut Bench<H>) {
+    let (token, before) = bench.open();
+    bench.see(token).echo = true;
+    bench.receive(token);
+    bench.stop_accept(0);
+    bench.turn_for(A_WHILE);
+    let waiting = bench.connect(0);
+    bench.turn_for(A_WHILE);
+    bench.close_listener(0);
+    bench.until("who waited is refused", |bench| bench.peers[waiting].saw_reset());
+    let late = bench.connect(0);
+    bench.until("who comes later is refused", |bench| bench.peers[late].saw_reset());
+    assert!(bench.accepted.is_empty());
+
+    bench.peers[before].write(b"still here");
+    bench.until("who is in is served", |bench| bench.peers[before].received() == b"still here");
+    // The other listener goes on.
+    bench.accept(1);
+    bench.connect(1);
+    bench.until("the connection is accepted", |bench| !bench.accepted.is_empty());
+}
+
 pub(super) fn echo<H: Harness>(bench: &mut Bench<H>) {
     let (token, peer) = bench.open();
     bench.see(token).echo = true;

@@ -1,6 +1,6 @@
 //! What a case needs of a driver's surroundings: peers, and somebody to call a waker.
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use crate::driver::epoll::Epoll;
 use crate::driver::sim::{self, Faults, Sim, World};
-use crate::driver::uring::{Layout, Uring};
 use crate::driver::{Driver, Wake as _};
 
 pub(super) const LISTENERS: usize = 2;
@@ -71,18 +69,8 @@ pub(super) struct OnSockets<D> {
     woke: Arc<AtomicBool>,
 }
 
-pub(super) fn on_epoll() -> OnSockets<Epoll> {
-    OnSockets::new(|listeners| Epoll::new(listeners, 4096).unwrap())
-}
-
-/// With so few buffers that they run out.
-pub(super) fn on_uring(incremental: bool) -> OnSockets<Uring> {
-    let layout = Layout { piece_len: 4096, piece_count: 4, incremental };
-    OnSockets::new(|listeners| Uring::new(listeners, layout).unwrap())
-}
-
 impl<D: Driver> OnSockets<D> {
-    fn new(new_driver: impl FnOnce(Vec<OwnedFd>) -> D) -> Self {
+    pub(super) fn new(driver: impl FnOnce(Vec<OwnedFd>) -> io::Result<D>) -> Self {
         let listeners: Vec<_> = (0..LISTENERS)
             .map(|_| {
                 let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -92,7 +80,7 @@ impl<D: Driver> OnSockets<D> {
             .collect();
         let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
         let listeners = listeners.into_iter().map(OwnedFd::from).collect();
-        Self { driver: new_driver(listeners), addresses, woke: Arc::default() }
+        Self { driver: driver(listeners).unwrap(), addresses, woke: Arc::default() }
     }
 }
 
@@ -107,7 +95,10 @@ impl<D: Driver> Harness for OnSockets<D> {
     }
 
     fn connect(&mut self, listener: usize) -> TcpPeer {
-        TcpPeer::new(TcpStream::connect(self.addresses[listener]).unwrap())
+        match TcpStream::connect(self.addresses[listener]) {
+            Ok(stream) => TcpPeer::new(stream),
+            Err(_) => TcpPeer { stream: None, reset: true, ..TcpPeer::default() },
+        }
     }
 
     fn adoptable(&mut self) -> (TcpPeer, OwnedFd) {
@@ -134,6 +125,7 @@ impl<D: Driver> Harness for OnSockets<D> {
     fn check_nothing_leaked(&mut self) {}
 }
 
+#[derive(Default)]
 pub(super) struct TcpPeer {
     stream: Option<TcpStream>,
     outbox: Vec<u8>,
@@ -148,15 +140,7 @@ impl TcpPeer {
     fn new(stream: TcpStream) -> Self {
         stream.set_nonblocking(true).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self {
-            stream: Some(stream),
-            outbox: Vec::new(),
-            finishing: false,
-            reading: true,
-            inbox: Vec::new(),
-            eof: false,
-            reset: false,
-        }
+        Self { stream: Some(stream), reading: true, ..Self::default() }
     }
 
     fn poll_write(&mut self) {

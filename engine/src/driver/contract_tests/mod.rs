@@ -14,9 +14,11 @@ mod cases;
 mod harness;
 
 use bench::Bench;
-use harness::{Harness, OnSim, on_epoll, on_uring};
+use harness::{Harness, OnSim, OnSockets};
 
+use super::epoll::Epoll;
 use super::sim::Faults;
+use super::uring::{Layout, Uring};
 
 /// Seeds of the hostile network for each case.
 const SEEDS: u64 = 20;
@@ -24,13 +26,13 @@ const SEEDS: u64 = 20;
 macro_rules! contract {
     ($($case:ident),* $(,)?) => {
         mod epoll {
-            $(#[test] fn $case() { super::check(super::on_epoll(), super::cases::$case); })*
+            $(#[test] fn $case() { super::check(super::epoll(), super::cases::$case); })*
         }
         mod uring {
-            $(#[test] fn $case() { super::check(super::on_uring(true), super::cases::$case); })*
+            $(#[test] fn $case() { super::check(super::uring(true), super::cases::$case); })*
         }
         mod uring_with_whole_buffers {
-            $(#[test] fn $case() { super::check(super::on_uring(false), super::cases::$case); })*
+            $(#[test] fn $case() { super::check(super::uring(false), super::cases::$case); })*
         }
         mod sim {
             $(#[test] fn $case() { super::check(super::benign(), super::cases::$case); })*
@@ -44,6 +46,7 @@ macro_rules! contract {
 contract!(
     accept_names_the_listener,
     stop_accept_leaves_connections_waiting,
+    a_closed_listener_refuses,
     echo,
     nothing_is_received_unasked,
     fin_ends_receiving_after_all_data,
@@ -69,6 +72,16 @@ contract!(
     many_sockets,
     adopt,
 );
+
+fn epoll() -> OnSockets<Epoll> {
+    OnSockets::new(|listeners| Epoll::new(listeners, 4096))
+}
+
+/// With so few buffers that they run out.
+fn uring(incremental: bool) -> OnSockets<Uring> {
+    let layout = Layout { piece_len: 4096, piece_count: 4, incremental };
+    OnSockets::new(|listeners| Uring::new(listeners, layout))
+}
 
 fn benign() -> OnSim {
     OnSim::new(0, Faults::none())

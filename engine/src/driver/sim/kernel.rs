@@ -95,6 +95,7 @@ impl Kernel {
 
     pub(super) fn accept(&mut self, network: &mut Network, listener: usize) {
         let entry = &mut self.listeners[listener];
+        assert!(network.is_listening(listener), "listener {listener} was closed");
         assert!(!entry.wanted, "listener {listener} accepts already");
         (entry.wanted, entry.armed) = (true, true);
         if !network.random.chance(network.faults.deferred_submit) {
@@ -102,7 +103,8 @@ impl Kernel {
         }
     }
 
-    pub(super) fn stop_accept(&mut self, listener: usize) {
+    pub(super) fn stop_accept(&mut self, network: &Network, listener: usize) {
+        assert!(network.is_listening(listener), "listener {listener} was closed");
         let entry = &mut self.listeners[listener];
         (entry.wanted, entry.armed) = (false, false);
     }
@@ -222,11 +224,11 @@ impl Kernel {
     }
 
     fn look_at_listener(&mut self, network: &mut Network, listener: usize) {
-        while self.listeners[listener].armed && !network.backlogs[listener].is_empty() {
+        while self.listeners[listener].armed && network.has_waiting(listener) {
             let stream = Stream::Accept(listener);
             if self.out_of_descriptors(network, listener) {
                 self.push(network, stream, Outcome::AcceptEnded(libc::EMFILE));
-            } else if let Some(link) = network.backlogs[listener].pop_front() {
+            } else if let Some(link) = network.take_waiting(listener) {
                 network.sockets_open += 1;
                 self.push(network, stream, Outcome::Accepted(link));
             }

@@ -87,9 +87,10 @@ impl Driver for Sim {
         let network = &mut *self.network.borrow_mut();
         match op {
             Op::Accept { listener } => self.kernel.accept(network, index(listener)),
-            // Who connects to a listener that is closed waits for ever, as with one that is not armed.
-            Op::StopAccept { listener } | Op::CloseListener { listener } => {
-                self.kernel.stop_accept(index(listener));
+            Op::StopAccept { listener } => self.kernel.stop_accept(network, index(listener)),
+            Op::CloseListener { listener } => {
+                self.kernel.stop_accept(network, index(listener));
+                network.close_listener(index(listener));
             }
             Op::Open { .. } => {}
             Op::Receive { token } => self.kernel.receive(network, token),

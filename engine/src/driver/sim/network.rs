@@ -97,8 +97,8 @@ pub(crate) struct Network {
     pub(super) random: Random,
     pub(super) faults: Faults,
     pub(super) links: Vec<Link>,
-    /// Connections waiting to be accepted, for each listener.
-    pub(super) backlogs: Vec<VecDeque<LinkId>>,
+    /// Connections waiting to be accepted, for each listener; none once it is closed.
+    backlogs: Vec<Option<VecDeque<LinkId>>>,
     /// Links at which something happened that the driver has not looked at.
     dirty: VecDeque<LinkId>,
     /// Something happened that the test may want to react to.
@@ -118,7 +118,7 @@ impl Network {
             random: Random::new(seed),
             faults,
             links: Vec::new(),
-            backlogs: vec![VecDeque::new(); listeners],
+            backlogs: vec![Some(VecDeque::new()); listeners],
             dirty: VecDeque::new(),
             noticed: false,
             buffers_out: 0,
@@ -159,6 +159,31 @@ impl Network {
         self.links[link].last_arrival = at;
         self.schedule(at, Event::Connect { listener, link });
         link
+    }
+
+    pub(super) fn is_listening(&self, listener: usize) -> bool {
+        self.backlogs[listener].is_some()
+    }
+
+    /// Whether a connection waits to be accepted.
+    pub(super) fn has_waiting(&self, listener: usize) -> bool {
+        self.backlogs[listener].as_ref().is_some_and(|backlog| !backlog.is_empty())
+    }
+
+    pub(super) fn take_waiting(&mut self, listener: usize) -> Option<LinkId> {
+        self.backlogs[listener].as_mut()?.pop_front()
+    }
+
+    /// Whoever waits to be accepted is refused, and who comes later.
+    pub(super) fn close_listener(&mut self, listener: usize) {
+        for link in self.backlogs[listener].take().into_iter().flatten() {
+            self.refuse(link);
+        }
+    }
+
+    fn refuse(&mut self, link: LinkId) {
+        self.links[link].closed = true;
+        self.reset_peer(link, 0.0);
     }
 
     /// A descriptor that the driver can be made to adopt.
@@ -208,7 +233,10 @@ impl Network {
     /// Carries out an event of the links; the driver's own are left to it.
     pub(super) fn happen(&mut self, event: Event) -> Option<Event> {
         match event {
-            Event::Connect { listener, link } => self.backlogs[listener].push_back(link),
+            Event::Connect { listener, link } => match &mut self.backlogs[listener] {
+                Some(backlog) => backlog.push_back(link),
+                None => self.refuse(link),
+            },
             Event::Arrive { link, bytes } => self.arrive(link, &bytes),
             Event::ArriveFin { link } => {
                 self.links[link].fin_arrived = true;

@@ -30,6 +30,18 @@ impl World {
         self.0.borrow().clock
     }
 
+    /// Lets the next thing happen without a driver: what is on its way to a peer goes on without it. `false`:
+    /// nothing is left to happen.
+    pub(crate) fn advance(&self) -> bool {
+        let network = &mut *self.0.borrow_mut();
+        let Some(next) = network.next_event() else { return false };
+        network.clock = network.clock.max(next);
+        if let Some(event) = network.take_event() {
+            network.happen(event);
+        }
+        true
+    }
+
     /// Makes a wait end at that time at the latest.
     pub(crate) fn alarm(&self, at: Duration) {
         self.0.borrow_mut().schedule(at, Event::Alarm);

@@ -100,8 +100,7 @@ impl Buffers {
         }
         let memory = NonNull::new(memory.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         let pieces = vec![Piece::default(); piece_count.into()];
-        let mut buffers =
-            Self { memory, layout, pieces, tail: 0, home: 0, out: 0, in_use: false };
+        let mut buffers = Self { memory, layout, pieces, tail: 0, home: 0, out: 0, in_use: false };
         for piece in 0..piece_count {
             buffers.provide(piece);
         }
@@ -116,9 +115,7 @@ impl Buffers {
         let addr = self.memory.addr().get() as u64;
         // SAFETY: the mapping begins with that many entries, and is given up only when the driver has
         // closed the ring after its last request (`set_in_use`), or never.
-        unsafe {
-            ring.submitter().register_buf_ring_with_flags(addr, piece_count, GROUP, flags)
-        }
+        unsafe { ring.submitter().register_buf_ring_with_flags(addr, piece_count, GROUP, flags) }
     }
 
     /// Eight bytes for the kernel to write to, which nobody reads.

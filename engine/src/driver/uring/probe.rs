@@ -17,6 +17,12 @@ const WHOLE_MEMORY_LEN: usize = 8 << 20;
 const PIECE_LEN: u32 = 64 << 10;
 const WHOLE_PIECE_LEN: u32 = 16 << 10;
 
+/// Whether [`DriverKind::Auto`](crate::DriverKind::Auto) takes io_uring where both drivers are to be had. The
+/// figures that this rests on are in docs/benchmarks.md.
+pub(crate) fn is_preferred() -> bool {
+    true
+}
+
 /// How the memory of a worker is divided on this machine, with at most that much for one completion.
 ///
 /// # Errors
@@ -139,7 +145,9 @@ mod tests {
 
     #[test]
     fn the_memory_is_divided_into_a_power_of_two() {
-        for (piece_len, count) in [(65536, 32), (4096, 512), (60_000, 32), (512, 4096), (1 << 30, 2)] {
+        for (piece_len, count) in
+            [(65536, 32), (4096, 512), (60_000, 32), (512, 4096), (1 << 30, 2)]
+        {
             let layout = layout(piece_len, MEMORY_LEN, true);
             assert_eq!((layout.piece_len, layout.piece_count), (piece_len, count));
         }
@@ -161,6 +169,9 @@ mod tests {
             assert!(text.contains(expected), "{text}");
         }
         let explained = explain(io::Error::from_raw_os_error(libc::EMFILE)).to_string();
-        assert!(explained.contains("os error 24") && explained.contains("ulimit -n"), "{explained}");
+        assert!(
+            explained.contains("os error 24") && explained.contains("ulimit -n"),
+            "{explained}"
+        );
     }
 }

@@ -120,7 +120,8 @@ impl Ring {
     #[inline]
     pub(super) unsafe fn push(&mut self, entry: squeue::Entry) {
         // SAFETY: the caller's promise.
-        let pushed = self.backlog.is_empty() && unsafe { self.ring.submission().push(&entry) }.is_ok();
+        let pushed =
+            self.backlog.is_empty() && unsafe { self.ring.submission().push(&entry) }.is_ok();
         if !pushed {
             self.push_to_full(entry);
         }

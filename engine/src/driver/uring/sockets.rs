@@ -119,12 +119,7 @@ impl Uring {
     }
 
     #[inline]
-    pub(super) fn on_receive(
-        &mut self,
-        token: Token,
-        result: i32,
-        flags: u32,
-    ) -> Option<Outcome> {
+    pub(super) fn on_receive(&mut self, token: Token, result: i32, flags: u32) -> Option<Outcome> {
         let buffer = self.take_buffer(result, flags);
         let more = cqueue::more(flags);
         let Some(socket) = self.socket(token) else {
