@@ -46,10 +46,11 @@ impl Server {
                 );
                 (places.bin_dir.join("echo"), args, EXAMPLES_COMMAND.to_owned())
             }
-            "floor-epoll" => {
+            "floor-epoll" | "floor-uring" => {
+                let driver = name.trim_start_matches("floor-");
                 let program = std::env::current_exe().context("cannot find this program")?;
-                let args = "floor --driver epoll --listen {listen}";
-                (program, args.to_owned(), String::new())
+                let args = format!("floor --driver {driver} --listen {{listen}}");
+                (program, args, String::new())
             }
             "tokio-tungstenite" | "fastwebsockets" | "sockudo-ws" => {
                 let args = "--listen {listen}".to_owned();
@@ -63,7 +64,7 @@ impl Server {
             }
             _ => bail!(
                 "no server is called {name:?}: there are ringwire-epoll, ringwire-uring, \
-                 floor-epoll, tokio-tungstenite, fastwebsockets, sockudo-ws and bun"
+                 floor-epoll, floor-uring, tokio-tungstenite, fastwebsockets, sockudo-ws and bun"
             ),
         };
         if !program.is_file() {

@@ -4,6 +4,7 @@
 //! interface has a floor of its own.
 
 mod epoll;
+mod uring;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Context as _;
 
 pub(crate) use epoll::EpollFloor;
+pub(crate) use uring::UringFloor;
 
 use ringwire_examples::units::parse_bytes;
 
@@ -23,6 +25,8 @@ use crate::units::CpuList;
 pub(crate) enum Driver {
     /// Edge-triggered epoll.
     Epoll,
+    /// io_uring with multishot receives.
+    Uring,
 }
 
 /// Flags of `ringwire-bench floor`.
@@ -37,7 +41,7 @@ pub(crate) struct FloorArgs {
     /// CPUs to run on, such as 0 or 0,2-3.
     #[arg(long)]
     cpu: Option<CpuList>,
-    /// Size of the one receive buffer; the default is that of a Ringwire worker.
+    /// Size of epoll's one receive buffer; the default is that of a Ringwire worker.
     #[arg(long, default_value = "128KiB", value_parser = parse_bytes)]
     receive_buffer: u64,
 }
@@ -52,6 +56,13 @@ pub(crate) fn run(args: &FloorArgs) -> anyhow::Result<()> {
         Driver::Epoll => {
             let mut floor = EpollFloor::bind(args.listen, buffer_len)
                 .with_context(|| format!("cannot listen on {}", args.listen))?;
+            println!("tcp://{}", floor.local_addr()?);
+            std::io::stdout().flush()?;
+            floor.run(&AtomicBool::new(false))?;
+        }
+        Driver::Uring => {
+            let mut floor = UringFloor::bind(args.listen)
+                .with_context(|| format!("cannot serve {}", args.listen))?;
             println!("tcp://{}", floor.local_addr()?);
             std::io::stdout().flush()?;
             floor.run(&AtomicBool::new(false))?;

@@ -245,6 +245,10 @@ pub(super) struct Slice {
     piece: u16,
 }
 
+// SAFETY: nobody else touches its bytes, from whatever thread, and they stay mapped until it is released, which
+// takes the driver.
+unsafe impl Send for Slice {}
+
 impl Deref for Slice {
     type Target = [u8];
 
