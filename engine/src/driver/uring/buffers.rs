@@ -109,7 +109,7 @@ impl Buffers {
     }
 
     /// Gives the ring of pieces to the kernel.
-    pub(super) fn register(&mut self, ring: &IoUring) -> io::Result<()> {
+    pub(super) fn register(&self, ring: &IoUring) -> io::Result<()> {
         let flags = if self.layout.incremental { IOU_PBUF_RING_INC } else { 0 };
         let Layout { piece_count, .. } = self.layout;
         let addr = self.memory.addr().get() as u64;

@@ -59,7 +59,7 @@ fn try_out(layout: Layout) -> io::Result<()> {
     while driver.now() < PATIENCE {
         // Twice, to see that the request goes on by itself.
         if received < 2 {
-            far.write_all(&[b'r'])?;
+            far.write_all(b"r")?;
         }
         driver.wait(Some(PATIENCE))?;
         while let Some(completion) = driver.next_completion() {
