@@ -5,8 +5,8 @@
 
 use ringwire_codec::Buffers;
 
-/// Capacities that are pooled: powers of four from 256 B to 64 KiB. Others go to the allocator.
-const CLASSES: [usize; 5] = [256, 1 << 10, 4 << 10, 16 << 10, 64 << 10];
+/// Capacities that are pooled: powers of four from 256 B to 256 KiB. Others go to the allocator.
+const CLASSES: [usize; 6] = [256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10];
 
 /// Free lists of buffers by class.
 #[derive(Debug)]

@@ -45,8 +45,8 @@ pub struct Config {
     pub max_lifetime: Duration,
 
     /// Output of one connection that waits, in bytes, from which [`Ctx::send`](crate::Ctx::send) answers
-    /// `Queued`, and reading from the peer pauses until all of it is gone. Default: 128 KiB, as much as
-    /// one receive takes, so that echoing it all is no backlog.
+    /// `Queued`, and reading from the peer pauses until all of it is gone. Default: 128 KiB, twice as
+    /// much as one receive takes, so that echoing it all is no backlog.
     pub high_water: usize,
     /// Output of one connection that waits, in bytes, at which no further message is taken. A single
     /// message may go past it. Default: 256 KiB. Worst case in memory: this and one message for each
@@ -66,9 +66,9 @@ pub struct Config {
     /// (TCP_USER_TIMEOUT, tcp(7)). Default: 30 s.
     pub tcp_user_timeout: Duration,
 
-    /// Bytes that one receive takes at most. Default: 128 KiB. On epoll one such buffer for each worker, and
-    /// what one connection may have read in a turn; on io_uring each worker has 2 MiB (before Linux 6.12: 8
-    /// MiB) of buffers, each of at most 64 KiB (16 KiB).
+    /// Bytes that one receive takes at most. Default: 64 KiB. On epoll one such buffer for each worker, and what
+    /// one connection may have read in a turn; on io_uring each worker has 2 MiB (before Linux 6.12: 8 MiB) of
+    /// buffers, none longer than 64 KiB (16 KiB).
     pub receive_buffer_len: usize,
     /// Messages of one connection that are handled in a turn before the others get theirs. Default: 1024.
     pub messages_per_turn: usize,
@@ -138,7 +138,7 @@ impl Default for Config {
             listen_backlog: 4096,
             tcp_nodelay: true,
             tcp_user_timeout: Duration::from_secs(30),
-            receive_buffer_len: 128 << 10,
+            receive_buffer_len: 64 << 10,
             messages_per_turn: 1024,
             pool_len: 4 << 20,
             mailbox_len: 4096,

@@ -42,7 +42,7 @@ pub(crate) struct FloorArgs {
     #[arg(long)]
     cpu: Option<CpuList>,
     /// Size of epoll's one receive buffer; the default is that of a Ringwire worker.
-    #[arg(long, default_value = "128KiB", value_parser = parse_bytes)]
+    #[arg(long, default_value = "64KiB", value_parser = parse_bytes)]
     receive_buffer: u64,
 }
 

@@ -19,9 +19,7 @@ use crate::timer::TICKS_PER_SECOND;
 impl<D: Driver, H: Handler> Worker<D, H> {
     #[inline]
     pub(super) fn on_received(&mut self, token: Token, mut buffer: D::Buffer) {
-        self.shared.expected_len = buffer.len();
         self.take_in(token, &mut buffer);
-        self.shared.expected_len = 0;
         self.driver.release(buffer);
         self.after_work(token);
     }
@@ -32,6 +30,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Some(conn) = conns.get_mut(token) else { return };
         shared.counters.bytes_received.add(bytes.len());
         note_received(&mut conn.wire, shared);
+        shared.expected_len = bytes.len() + conn.wire.codec.buffered_len();
         match conn.wire.phase {
             Phase::Open | Phase::Closing => {
                 let unused = if conn.wire.may_deliver() && !conn.wire.has_unread() {

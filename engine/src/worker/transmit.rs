@@ -18,6 +18,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     #[inline]
     pub(super) fn after_work(&mut self, token: Token) {
         let Self { conns, shared, driver, .. } = self;
+        shared.expected_len = 0;
         let Some(conn) = conns.get_mut(token).filter(|conn| conn.wire.phase != Phase::Closed)
         else {
             shared.out.clear();

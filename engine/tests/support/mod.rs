@@ -159,8 +159,13 @@ impl Server {
 
     /// Waits until all connections are gone, and gives every report that was not looked at.
     pub(crate) fn drained(&self) -> Vec<Seen> {
+        self.drained_by_id().into_iter().map(|(_, seen)| seen).collect()
+    }
+
+    /// The same, with the connections that the reports are about.
+    pub(crate) fn drained_by_id(&self) -> Vec<(ConnId, Seen)> {
         wait_until("all connections are gone", || self.stats().connections == 0);
-        self.seen.try_iter().map(|(_, seen)| seen).collect()
+        self.seen.try_iter().collect()
     }
 
     // The end
