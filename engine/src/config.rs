@@ -56,7 +56,8 @@ pub struct Config {
     pub backpressure: Backpressure,
 
     /// The most connections of the whole server. Default: 0, what RLIMIT_NOFILE leaves after 64
-    /// descriptors. A worker that has its share stops accepting until one has gone; the kernel's backlog waits.
+    /// descriptors. Each worker has an equal share, rounded up; one that is full stops accepting until a connection
+    /// has gone, and the kernel's backlog waits. Adopted connections count, but none is refused.
     pub max_connections: usize,
     /// Length of the queue of connections that wait to be accepted; `net.core.somaxconn` caps it. Default: 4096.
     pub listen_backlog: u32,

@@ -9,7 +9,7 @@ use ringwire_codec::handshake::HeadScanner;
 use ringwire_codec::{Connection, Role};
 
 use crate::error::CloseCause;
-use crate::timer::Tick;
+use crate::timer::{TICKS_PER_SECOND, Tick};
 
 /// The identity of a connection, which stays unique after it has ended.
 ///
@@ -93,6 +93,20 @@ impl Wire {
     /// The part that only some connections have, made where there is none.
     pub(crate) fn pending_mut(&mut self) -> &mut Pending {
         self.pending.get_or_insert_default()
+    }
+
+    /// Notes that the peer lives, or that silence counts from now on. Starts a window of the limit on control
+    /// frames each second.
+    #[inline]
+    pub(crate) fn note_received(&mut self, now: Tick) {
+        self.flags.remove(Flags::PINGED);
+        if self.received == now {
+            return;
+        }
+        if self.received / TICKS_PER_SECOND != now / TICKS_PER_SECOND {
+            self.codec.reset_control_window();
+        }
+        self.received = now;
     }
 
     /// Whether output waits behind the send in flight.

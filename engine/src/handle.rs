@@ -53,9 +53,21 @@ impl Handle {
     /// # Errors
     /// The worker is busy, or has ended.
     pub fn send<'m>(&self, conn: ConnId, message: impl Into<Message<'m>>) -> Result<(), PostError> {
-        let message = message.into();
-        let payload = message.as_bytes().to_vec();
-        self.post(conn, Mail::Send { conn, text: message.is_text(), payload })
+        self.post_message(conn, None, message.into())
+    }
+
+    /// Sends a message that replaces one with the same key which still waits for the peer, as
+    /// [`Ctx::send_keyed`](crate::Ctx::send_keyed).
+    ///
+    /// # Errors
+    /// The worker is busy, or has ended.
+    pub fn send_keyed<'m>(
+        &self,
+        conn: ConnId,
+        key: u64,
+        message: impl Into<Message<'m>>,
+    ) -> Result<(), PostError> {
+        self.post_message(conn, Some(key), message.into())
     }
 
     /// Starts the close handshake. A code that may not be sent becomes 1000, and a reason is cut to
@@ -141,6 +153,16 @@ impl Handle {
                 tracing::error!("a worker reads no mail and was not told of the shutdown");
             }
         }
+    }
+
+    fn post_message(
+        &self,
+        conn: ConnId,
+        key: Option<u64>,
+        message: Message<'_>,
+    ) -> Result<(), PostError> {
+        let payload = message.as_bytes().to_vec();
+        self.post(conn, Mail::Send { conn, key, text: message.is_text(), payload })
     }
 
     fn post(&self, conn: ConnId, mail: Mail) -> Result<(), PostError> {

@@ -22,8 +22,8 @@ use crate::handler::{Acceptance, Response};
 /// What can be asked of a worker from outside.
 #[derive(Debug)]
 pub(crate) enum Mail {
-    /// Send a message.
-    Send { conn: ConnId, text: bool, payload: Vec<u8> },
+    /// Send a message; with a key, in the place of one that waits.
+    Send { conn: ConnId, key: Option<u64>, text: bool, payload: Vec<u8> },
     /// Start the close handshake.
     Close { conn: ConnId, code: CloseCode, reason: String },
     /// Stop or go on reading.

@@ -252,7 +252,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     fn on_mail(&mut self, mail: Mail) {
         match mail {
-            Mail::Send { conn, text, payload } => self.mail_send(conn, text, &payload),
+            Mail::Send { conn, key, text, payload } => {
+                let kind = key.map_or(SegmentKind::Message, SegmentKind::Keyed);
+                self.mail_send(conn, kind, text, &payload);
+            }
             Mail::Close { conn, code, reason } => {
                 self.with_open(conn, |conn, shared| {
                     let why = CloseReason::Local;
@@ -270,13 +273,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
     }
 
-    fn mail_send(&mut self, id: ConnId, text: bool, payload: &[u8]) {
+    fn mail_send(&mut self, id: ConnId, kind: SegmentKind, text: bool, payload: &[u8]) {
         self.with_open(id, |conn, shared| {
             let message = match std::str::from_utf8(payload) {
                 Ok(payload) if text => Message::Text(payload),
                 _ => Message::Binary(payload),
             };
-            let _ = ctx::send_behind(&mut conn.wire, shared, message, SegmentKind::Message);
+            let _ = ctx::send_behind(&mut conn.wire, shared, message, kind);
         });
     }
 

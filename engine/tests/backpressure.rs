@@ -289,6 +289,23 @@ fn a_keyed_message_replaces_even_at_the_limit() {
 }
 
 #[test]
+fn a_handle_replaces_keyed_messages_too() {
+    let (server, statuses) = reporting(roomy(Backpressure::DropNewest), |ctx, report| {
+        report(ctx.send(vec![7; FILLER_LEN].as_slice()));
+    });
+    let mut client = server.client();
+    let id = server.opened();
+    client.send("go");
+    assert!(matches!(next(&statuses), SendStatus::Queued(_)));
+    for price in ["1", "2", "3"] {
+        server.handle().send_keyed(id, 1, price).unwrap();
+    }
+    server.handle().send(id, "last").unwrap();
+    assert_eq!(texts_until(&mut client, "last"), ["3", "last"]);
+    assert_eq!(server.stats().messages_dropped, 2);
+}
+
+#[test]
 fn a_keyed_message_with_nothing_before_it_is_an_ordinary_one() {
     let (server, statuses) = reporting(quiet(), |ctx, report| {
         report(ctx.send_keyed(1, "a"));

@@ -25,6 +25,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
 
 use super::{Completion, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, Token, Wake};
+use crate::buf::AlignedBuffer;
 use crate::chunked::Chunked;
 
 /// Events taken by one `epoll_wait`.
@@ -54,7 +55,7 @@ pub(crate) struct Epoll {
     /// Sends that the socket did not take at once, by slot.
     stuck: HashMap<u32, SendBuffer>,
     /// Receive buffers at home: one, unless the worker kept more than one at a time.
-    buffers: Vec<Box<[u8]>>,
+    buffers: Vec<AlignedBuffer>,
     receive_buffer_len: usize,
     started: Instant,
     now: Duration,
@@ -232,8 +233,8 @@ impl Epoll {
     /// One `recv`. A completion, unless there turned out to be nothing.
     fn receive(&mut self, token: Token) -> Option<Completion<EpollBuffer, TcpStream>> {
         let len = self.receive_buffer_len;
-        let mut data = self.buffers.pop().unwrap_or_else(|| vec![0; len].into_boxed_slice());
-        let outcome = self.receive_into(token, &mut data);
+        let mut data = self.buffers.pop().unwrap_or_else(|| AlignedBuffer::new(len));
+        let outcome = self.receive_into(token, data.bytes_mut());
         match outcome {
             Some(Ok(len)) if len > 0 => {
                 self.queue_if_readable(token);
@@ -454,7 +455,7 @@ impl Driver for Epoll {
 /// The received part of the driver's receive buffer.
 #[derive(Debug)]
 pub(crate) struct EpollBuffer {
-    data: Box<[u8]>,
+    data: AlignedBuffer,
     len: usize,
 }
 
@@ -463,14 +464,14 @@ impl Deref for EpollBuffer {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        &self.data[..self.len]
+        &self.data.bytes()[..self.len]
     }
 }
 
 impl DerefMut for EpollBuffer {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.data[..self.len]
+        &mut self.data.bytes_mut()[..self.len]
     }
 }
 

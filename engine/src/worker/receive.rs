@@ -14,7 +14,6 @@ use crate::error::{CloseCause, CloseReason};
 use crate::handler::{Accept, Acceptance, Answer, Handler, Response};
 use crate::request::Request;
 use crate::shared::Shared;
-use crate::timer::TICKS_PER_SECOND;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     #[inline]
@@ -29,7 +28,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Self { conns, handler, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
         shared.counters.bytes_received.add(bytes.len());
-        note_received(&mut conn.wire, shared);
+        conn.wire.note_received(shared.now);
         shared.expected_len = bytes.len() + conn.wire.codec.buffered_len();
         match conn.wire.phase {
             Phase::Open | Phase::Closing => {
@@ -118,19 +117,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.list(&mut conn.wire, token);
         self.after_work(token);
     }
-}
-
-/// Notes that the peer lives, and starts a window of the control-frame limit each second.
-#[inline]
-fn note_received(wire: &mut Wire, shared: &Shared) {
-    wire.flags.remove(Flags::PINGED);
-    if wire.received == shared.now {
-        return;
-    }
-    if wire.received / TICKS_PER_SECOND != shared.now / TICKS_PER_SECOND {
-        wire.codec.reset_control_window();
-    }
-    wire.received = shared.now;
 }
 
 /// Keeps input for later.

@@ -155,8 +155,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
         if wire.phase == Phase::Open {
             // Silence counts from here on: it was this side that did not read.
-            wire.received = shared.now;
-            wire.flags.remove(Flags::PINGED);
+            wire.note_received(shared.now);
             shared.set_deadline(wire, token);
         }
         driver.submit(Op::Receive { token });
