@@ -79,7 +79,7 @@ fn epoll() -> OnSockets<Epoll> {
 
 /// With so few buffers that they run out.
 fn uring(incremental: bool) -> OnSockets<Uring> {
-    let layout = Layout { piece_len: 4096, piece_count: 4, incremental };
+    let layout = Layout { piece_len: 4096, piece_count: 4, incremental, turn_len: 0 };
     OnSockets::new(|listeners| Uring::new(listeners, layout))
 }
 

@@ -20,7 +20,7 @@ pub(super) const GROUP: u16 = 0;
 const IOU_PBUF_RING_INC: u16 = 2;
 const PAGE: usize = 4096;
 
-/// How the memory is divided.
+/// How the memory is divided, and what a socket may take of it at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
     /// Length of a piece.
@@ -29,6 +29,9 @@ pub(crate) struct Layout {
     pub piece_count: u16,
     /// Whether the kernel fills a piece bit by bit.
     pub incremental: bool,
+    /// Bytes that a socket receives before the others have their turn; 0 leaves it to the kernel, which
+    /// takes all memory for one socket if there is as much to receive.
+    pub turn_len: u32,
 }
 
 /// `struct io_uring_buf`. The tail of the ring lies in the reserved field of the first one.
@@ -126,6 +129,10 @@ impl Buffers {
     /// Says whether a request may still write to this memory. If so when it is dropped, it stays mapped.
     pub(super) fn set_in_use(&mut self, in_use: bool) {
         self.in_use = in_use;
+    }
+
+    pub(super) fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// Pieces that the kernel can take from.

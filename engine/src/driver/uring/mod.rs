@@ -26,6 +26,8 @@ mod probe;
 mod ring;
 mod sends;
 mod sockets;
+#[cfg(test)]
+mod tests;
 mod waker;
 
 use std::collections::{HashMap, VecDeque};
@@ -99,7 +101,7 @@ impl Uring {
             slots: 0,
             sends: Sends::default(),
             held: HashMap::new(),
-            starved: Starved::new(),
+            starved: Starved::default(),
             fresh: VecDeque::new(),
             done: VecDeque::new(),
             in_flight: 0,

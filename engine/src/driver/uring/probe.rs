@@ -30,22 +30,28 @@ pub(crate) fn is_preferred() -> bool {
 pub(crate) fn probe(receive_buffer_len: usize) -> io::Result<Layout> {
     let most = u32::try_from(receive_buffer_len).unwrap_or(u32::MAX);
     let incremental = layout(most.min(PIECE_LEN), MEMORY_LEN, true);
-    match try_out(incremental) {
-        Ok(()) => Ok(incremental),
-        // IOU_PBUF_RING_INC came with Linux 6.12.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            let whole = layout(most.min(WHOLE_PIECE_LEN), WHOLE_MEMORY_LEN, false);
-            try_out(whole).map(|()| whole).map_err(explain)
+    // Turns came with Linux 6.17, IOU_PBUF_RING_INC with 6.12.
+    let layouts = [
+        Layout { turn_len: most, ..incremental },
+        incremental,
+        layout(most.min(WHOLE_PIECE_LEN), WHOLE_MEMORY_LEN, false),
+    ];
+    let mut refusal = io::Error::from_raw_os_error(libc::EINVAL);
+    for layout in layouts {
+        match try_out(layout) {
+            Ok(()) => return Ok(layout),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refusal = error,
+            Err(error) => return Err(explain(error)),
         }
-        Err(error) => Err(explain(error)),
     }
+    Err(explain(refusal))
 }
 
 /// As many pieces as fit, a power of two.
 fn layout(piece_len: u32, memory_len: usize, incremental: bool) -> Layout {
     let fit = (memory_len / piece_len.max(1) as usize).clamp(2, 1 << 15);
     let piece_count = u16::try_from(1_usize << fit.ilog2()).unwrap_or(1 << 15);
-    Layout { piece_len, piece_count, incremental }
+    Layout { piece_len, piece_count, incremental, turn_len: 0 }
 }
 
 /// Receives on a socket until told to stop, sends, and closes.

@@ -46,6 +46,8 @@ bitflags! {
         const HELD = 1 << 5;
         /// It is closed as soon as nothing is in the kernel.
         const CLOSING = 1 << 6;
+        /// It received something since its receive was armed.
+        const FED = 1 << 7;
     }
 }
 
@@ -54,6 +56,13 @@ bitflags! {
 pub(super) struct Held {
     data: Vec<u8>,
     ended: Option<io::Result<()>>,
+}
+
+#[cfg(test)]
+impl Held {
+    pub(super) fn len(&self) -> usize {
+        self.data.len()
+    }
 }
 
 impl Uring {
@@ -110,10 +119,13 @@ impl Uring {
 
     #[expect(unsafe_code, reason = "a request that receives")]
     fn arm_receive(&mut self, token: Token) {
+        let turn_len = self.buffers.layout().turn_len;
         let Some(socket) = self.socket(token) else { return };
         let Some(fd) = &socket.fd else { return };
-        let entry = opcode::RecvMulti::new(types::Fd(fd.as_raw_fd()), GROUP).build();
+        // Linux 6.17 takes a length here, by which sockets take turns.
+        let entry = opcode::RecvMulti::new(types::Fd(fd.as_raw_fd()), GROUP).len(turn_len).build();
         socket.flags.insert(Flags::ARMED);
+        socket.flags.remove(Flags::FED);
         // SAFETY: the kernel writes to provided buffers only, which outlive the requests.
         unsafe { self.request(entry, Name::Receive(token)) };
     }
@@ -133,6 +145,7 @@ impl Uring {
         if !socket.flags.contains(Flags::CLOSING)
             && let Some(buffer) = buffer
         {
+            socket.flags.insert(Flags::FED);
             if !more {
                 // It was cancelled, or the completion queue was full.
                 self.arm_if_wanted(token);
@@ -220,7 +233,8 @@ impl Uring {
             libc::ENOBUFS => {
                 if !socket.flags.contains(Flags::STARVED) {
                     socket.flags.insert(Flags::STARVED);
-                    self.starved.push_back(token);
+                    let fed = socket.flags.contains(Flags::FED);
+                    self.starved.push(token, fed);
                 }
                 return None;
             }
@@ -244,7 +258,7 @@ impl Uring {
     pub(super) fn feed_starved(&mut self) {
         let mut buffers = self.buffers.home();
         while buffers > 0
-            && let Some(token) = self.starved.pop_front()
+            && let Some(token) = self.starved.pop()
         {
             let Some(socket) = self.socket(token) else { continue };
             socket.flags.remove(Flags::STARVED);
@@ -309,5 +323,25 @@ impl Uring {
     }
 }
 
-/// Sockets whose receive ended for want of buffers, in the order in which they go on.
-pub(super) type Starved = VecDeque<Token>;
+/// Sockets whose receive ended for want of buffers. Those that got nothing go on first, since one that has
+/// much to receive can take all that there is.
+#[derive(Debug, Default)]
+pub(super) struct Starved {
+    hungry: VecDeque<Token>,
+    fed: VecDeque<Token>,
+}
+
+impl Starved {
+    pub(super) fn is_empty(&self) -> bool {
+        self.hungry.is_empty() && self.fed.is_empty()
+    }
+
+    fn push(&mut self, token: Token, fed: bool) {
+        let list = if fed { &mut self.fed } else { &mut self.hungry };
+        list.push_back(token);
+    }
+
+    fn pop(&mut self) -> Option<Token> {
+        self.hungry.pop_front().or_else(|| self.fed.pop_front())
+    }
+}

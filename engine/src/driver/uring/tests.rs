@@ -1,0 +1,185 @@
+//! What only this driver does: hold, starve, and end with requests under way.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use super::{Layout, Uring, UringBuffer};
+use crate::driver::{Completion, Driver as _, Op, SendBuffer, Token};
+
+const PIECE_LEN: u32 = 4096;
+const A_WHILE: Duration = Duration::from_millis(50);
+
+fn driver(piece_count: u16) -> Uring {
+    let layout = Layout { piece_len: PIECE_LEN, piece_count, incremental: true, turn_len: 0 };
+    Uring::new(Vec::new(), layout).unwrap()
+}
+
+fn open(driver: &mut Uring, slot: u32) -> (Token, UnixStream) {
+    let (near, far) = UnixStream::pair().unwrap();
+    far.set_nonblocking(true).unwrap();
+    let token = Token { slot, generation: 0 };
+    driver.submit(Op::Open { token, socket: near.into() });
+    (token, far)
+}
+
+/// Waits once, and takes what has come.
+fn turn(driver: &mut Uring) -> Vec<(Token, Vec<u8>)> {
+    driver.wait(Some(Duration::from_millis(5))).unwrap();
+    let mut received = Vec::new();
+    while let Some(completion) = driver.next_completion() {
+        if let Completion::Received { token, buffer } = completion {
+            received.push((token, buffer.to_vec()));
+            driver.release(buffer);
+        }
+    }
+    received
+}
+
+/// Writes as much as the socket takes.
+fn fill(far: &mut UnixStream, next: &mut u8) -> usize {
+    let mut count = 0;
+    loop {
+        match far.write(&[*next]) {
+            Ok(_) => (*next, count) = (next.wrapping_add(1), count + 1),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return count,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_held_has_a_bound_and_an_order() {
+    let mut driver = driver(16);
+    let (token, mut far) = open(&mut driver, 0);
+    driver.submit(Op::Receive { token });
+    turn(&mut driver);
+    driver.submit(Op::StopReceive { token });
+    let chunk: Vec<u8> = (0..=255).cycle().take(8192).collect();
+    let mut written = 0;
+    for _ in 0..100 {
+        written += far.write(&chunk[written % 256..]).unwrap_or(0);
+        assert_eq!(turn(&mut driver), [], "it was told to stop");
+    }
+    let held: usize = driver.held.values().map(|held| held.len()).sum();
+    assert!(held >= 64 << 10, "{held} of {written} bytes were taken");
+    assert!(held < 80 << 10, "{held} bytes are held");
+    assert_eq!(driver.buffers.home(), 16, "what is held pins no buffer");
+
+    let mut received = Vec::new();
+    driver.submit(Op::Receive { token });
+    while received.len() < written {
+        for (_, bytes) in turn(&mut driver) {
+            received.extend(bytes);
+        }
+    }
+    assert!(received.iter().zip((0..=255).cycle()).all(|(byte, expected)| *byte == expected));
+}
+
+#[test]
+fn who_got_nothing_goes_first() {
+    let mut driver = driver(1);
+    let (greedy, mut flood) = open(&mut driver, 0);
+    let (modest, mut far) = open(&mut driver, 1);
+    driver.submit(Op::Receive { token: greedy });
+    driver.submit(Op::Receive { token: modest });
+    let mut next = 0;
+    for _ in 0..20 {
+        assert!(fill(&mut flood, &mut next) > 0);
+        far.write_all(b"x").unwrap();
+        // The other may take all in one turn, and in the next as well if both had something before.
+        let received: Vec<_> = (0..3).flat_map(|_| turn(&mut driver)).collect();
+        assert!(received.contains(&(modest, b"x".to_vec())), "it starves");
+    }
+}
+
+#[test]
+fn nobody_spins_without_buffers() {
+    let mut driver = driver(1);
+    let (token, mut far) = open(&mut driver, 0);
+    driver.submit(Op::Receive { token });
+    far.write_all(&[7; 3 * PIECE_LEN as usize]).unwrap();
+    let mut kept = Vec::new();
+    let mut waits = 0;
+    let deadline = driver.now() + A_WHILE * 4;
+    while driver.now() < deadline {
+        driver.wait(Some(A_WHILE)).unwrap();
+        waits += 1;
+        while let Some(completion) = driver.next_completion() {
+            let Completion::Received { buffer, .. } = completion else { panic!("{completion:?}") };
+            kept.push(buffer);
+        }
+    }
+    assert!(waits < 10, "{waits} waits");
+    assert_eq!(kept.len(), 1);
+    driver.release(kept.pop().unwrap());
+    let mut received = PIECE_LEN as usize;
+    while received < 3 * PIECE_LEN as usize {
+        received += turn(&mut driver).iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+    }
+}
+
+#[test]
+fn a_driver_that_goes_closes_everything() {
+    let mut driver = driver(4);
+    let (idle, mut idle_far) = open(&mut driver, 0);
+    let (stuck, mut stuck_far) = open(&mut driver, 1);
+    driver.submit(Op::Receive { token: idle });
+    let buffer = SendBuffer::new(vec![1; 64 << 20]);
+    driver.submit(Op::Send { token: stuck, buffer });
+    turn(&mut driver);
+    // One more that the kernel never gets to see.
+    driver.submit(Op::Receive { token: stuck });
+    drop(driver);
+
+    assert_eq!(idle_far.read(&mut [0; 8]).unwrap(), 0);
+    stuck_far.set_nonblocking(false).unwrap();
+    let sent = stuck_far.read_to_end(&mut Vec::new()).unwrap();
+    assert!(sent < 64 << 20);
+}
+
+#[test]
+fn a_buffer_outlives_its_driver() {
+    let mut driver = driver(2);
+    let (token, mut far) = open(&mut driver, 0);
+    driver.submit(Op::Receive { token });
+    far.write_all(b"kept").unwrap();
+    driver.wait(Some(A_WHILE)).unwrap();
+    let Some(Completion::Received { buffer, .. }) = driver.next_completion() else {
+        panic!("it arrives")
+    };
+    drop(driver);
+    assert_eq!(&*buffer, b"kept");
+}
+
+#[test]
+#[should_panic = "a buffer of another driver"]
+fn a_buffer_of_another_driver_is_refused() {
+    let mut first = driver(2);
+    let (token, mut far) = open(&mut first, 0);
+    first.submit(Op::Receive { token });
+    far.write_all(b"mine").unwrap();
+    first.wait(Some(A_WHILE)).unwrap();
+    let Some(Completion::Received { buffer, .. }) = first.next_completion() else {
+        panic!("it arrives")
+    };
+    assert!(matches!(buffer, UringBuffer::Provided(_)));
+    driver(2).release(buffer);
+}
+
+#[test]
+fn more_requests_than_the_queue_has_room_for() {
+    const COUNT: u32 = 2500;
+    let mut driver = driver(4);
+    let mut fars: Vec<_> = (0..COUNT).map(|slot| open(&mut driver, slot).1).collect();
+    for slot in 0..COUNT {
+        driver.submit(Op::Receive { token: Token { slot, generation: 0 } });
+    }
+    for far in &mut fars {
+        far.write_all(b"x").unwrap();
+    }
+    let mut received = 0;
+    while received < COUNT as usize {
+        received += turn(&mut driver).len();
+    }
+}
