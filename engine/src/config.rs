@@ -83,7 +83,7 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DriverKind {
-    /// io_uring where this machine has all that it takes, epoll where it has not; the log says why.
+    /// epoll, which takes less kernel memory for a connection that waits; docs/architecture.md has the figures.
     #[default]
     Auto,
     /// epoll(7).
