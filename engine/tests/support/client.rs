@@ -270,7 +270,11 @@ fn read_head(stream: &mut TcpStream) -> (Vec<u8>, Vec<u8>) {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
     loop {
-        let len = stream.read(&mut buffer).expect("the server answers");
+        let len = match stream.read(&mut buffer) {
+            // A thread that made a ring may be interrupted for it.
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            result => result.expect("the server answers"),
+        };
         assert_ne!(len, 0, "the stream ended in the answer: {}", bytes.escape_ascii());
         bytes.extend_from_slice(&buffer[..len]);
         let head = scanner.scan(&bytes, &HeadLimits::default()).expect("the answer is well-formed");

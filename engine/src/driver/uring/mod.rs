@@ -221,10 +221,9 @@ impl Driver for Uring {
             self.listen_for_wakes();
         }
         self.buffers.publish();
-        if !self.starved.is_empty() {
-            self.feed_starved();
-        }
-        let pending = !self.done.is_empty()
+        let more_to_feed = !self.starved.is_empty() && self.feed_starved();
+        let pending = more_to_feed
+            || !self.done.is_empty()
             || !self.fresh.is_empty()
             || self.listeners.iter().any(Listener::is_ready);
         let wait = match timeout {

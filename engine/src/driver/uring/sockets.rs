@@ -92,9 +92,7 @@ impl Uring {
             return;
         }
         flags.insert(Flags::WANTED);
-        if !flags.intersects(Flags::ARMED | Flags::STARVED) {
-            self.arm_receive(token);
-        }
+        self.arm_if_wanted(token);
     }
 
     fn hand_over_held(&mut self, token: Token) {
@@ -209,8 +207,22 @@ impl Uring {
     fn arm_if_wanted(&mut self, token: Token) {
         let Some(socket) = self.socket(token) else { return };
         let unwanted = Flags::ARMED | Flags::STARVED | Flags::ENDED | Flags::CLOSING;
-        if socket.flags.contains(Flags::WANTED) && !socket.flags.intersects(unwanted) {
+        if !socket.flags.contains(Flags::WANTED) || socket.flags.intersects(unwanted) {
+            return;
+        }
+        if self.starved.is_empty() {
             self.arm_receive(token);
+        } else {
+            // Not before those that wait for buffers.
+            self.starve(token, true);
+        }
+    }
+
+    fn starve(&mut self, token: Token, fed: bool) {
+        let Some(socket) = self.socket(token) else { return };
+        if !socket.flags.contains(Flags::STARVED) {
+            socket.flags.insert(Flags::STARVED);
+            self.starved.push(token, fed);
         }
     }
 
@@ -231,11 +243,8 @@ impl Uring {
         let ended = match -result {
             0 => Ok(()),
             libc::ENOBUFS => {
-                if !socket.flags.contains(Flags::STARVED) {
-                    socket.flags.insert(Flags::STARVED);
-                    let fed = socket.flags.contains(Flags::FED);
-                    self.starved.push(token, fed);
-                }
+                let fed = socket.flags.contains(Flags::FED);
+                self.starve(token, fed);
                 return None;
             }
             libc::ECANCELED | libc::EINTR | libc::EAGAIN => {
@@ -255,18 +264,20 @@ impl Uring {
     }
 
     /// Buffers may have come back: those who went without go on in their order, as many as there are buffers.
-    pub(super) fn feed_starved(&mut self) {
+    /// Whether there are buffers left for more.
+    pub(super) fn feed_starved(&mut self) -> bool {
         let mut buffers = self.buffers.home();
         while buffers > 0
             && let Some(token) = self.starved.pop()
         {
             let Some(socket) = self.socket(token) else { continue };
             socket.flags.remove(Flags::STARVED);
-            if socket.flags.contains(Flags::WANTED) {
-                self.arm_if_wanted(token);
+            if socket.flags.contains(Flags::WANTED) && !socket.flags.contains(Flags::CLOSING) {
+                self.arm_receive(token);
                 buffers -= 1;
             }
         }
+        !self.starved.is_empty() && self.buffers.home() > 0
     }
 
     // Closing

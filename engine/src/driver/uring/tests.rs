@@ -183,3 +183,18 @@ fn more_requests_than_the_queue_has_room_for() {
         received += turn(&mut driver).len();
     }
 }
+
+#[test]
+fn sockets_take_turns_where_the_kernel_lets_them() {
+    let Ok(layout) = super::probe(2 * PIECE_LEN as usize) else { panic!("the probe fails") };
+    let mut driver = Uring::new(Vec::new(), layout).unwrap();
+    let (token, mut far) = open(&mut driver, 0);
+    driver.submit(Op::Receive { token });
+    far.write_all(&[1; 64 << 10]).unwrap();
+    let mut total = 0;
+    while total < 64 << 10 {
+        let len = turn(&mut driver).iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        eprintln!("{layout:?} {len}");
+        total += len;
+    }
+}
