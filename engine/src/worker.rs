@@ -10,7 +10,6 @@ mod transmit;
 use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
