@@ -19,14 +19,6 @@ const WHOLE_MEMORY_LEN: usize = 8 << 20;
 const PIECE_LEN: u32 = 256 << 10;
 const WHOLE_PIECE_LEN: u32 = 16 << 10;
 
-/// Whether [`DriverKind::Auto`](crate::DriverKind::Auto) takes io_uring where both drivers are to be had.
-///
-/// It does not: a connection that waits for input takes some 650 bytes more of kernel memory with it, and many
-/// idle connections are what a server on the open internet has. Who has few and busy ones asks for it.
-pub(crate) fn is_preferred() -> bool {
-    false
-}
-
 /// How the memory of a worker is divided on this machine, with at most that much for one completion.
 ///
 /// # Errors
