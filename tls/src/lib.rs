@@ -1,0 +1,52 @@
+//! TLS as a byte filter: rustls without sockets, clock, threads or log.
+//!
+//! A [`Session`] takes the bytes that a socket received and gives plaintext, and takes plaintext and gives
+//! bytes to send, for a server as for a client, in TLS 1.2 (RFC 5246) and TLS 1.3 (RFC 8446). Who reads and
+//! writes the socket, and when, is not its business.
+//!
+//! - [`ServerSettings`] → [`ServerConfig`]: certificates by name, client certificates, tickets, reload.
+//! - [`ClientSettings`] → [`ClientConfig`]: authorities, a certificate of its own, resumption.
+//! - [`Session`]: one connection. [`Facts`]: what its handshake agreed on.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use ringwire_tls::pki_types::UnixTime;
+//! use ringwire_tls::{CertificateSource, ServerSettings, Session};
+//!
+//! let source = CertificateSource::files("cert.pem", "key.pem");
+//! let config = ServerSettings::new(source).build(UnixTime::now())?;
+//!
+//! let mut session = Session::server(&config)?;
+//! let (mut plaintext, mut output) = (Vec::new(), Vec::new());
+//! # let (mut received, socket) = (vec![0; 4096], |_: &[u8]| ());
+//! session.receive(&mut received, &mut plaintext, &mut output)?;
+//! if !session.is_handshaking() {
+//!     session.send(&plaintext, &mut output)?;
+//! }
+//! socket(&output);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Cryptography
+//!
+//! The feature `ring` is the default: it needs no C toolchain beyond a compiler, builds in seconds, and its AES-GCM is the
+//! faster one on machines with AVX2 but without AVX-512. `aws-lc-rs` signs a little faster, and adds a
+//! post-quantum key exchange.
+
+mod certs;
+mod config;
+mod dangerous;
+mod drive;
+mod error;
+mod roots;
+mod session;
+mod sniff;
+
+pub use rustls::pki_types;
+
+pub use certs::{CertificateInfo, CertificateSource, Certificates};
+pub use config::{ClientAuth, ClientConfig, ClientSettings, ServerConfig, ServerSettings, Version};
+pub use error::{AlertDescription, CertificateError, CertificateProblem, ConfigError, Error};
+pub use roots::Roots;
+pub use session::{Facts, Handshake, MAX_RETAINED_LEN, Session};

@@ -1,0 +1,4 @@
+//! Clients and servers joined in memory.
+
+mod pair;
+mod traffic;
