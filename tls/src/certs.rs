@@ -193,18 +193,14 @@ impl Certificates {
         if loaded.all.is_empty() { Err(ConfigError::NoCertificate) } else { Ok(loaded) }
     }
 
-    /// Of those for the name (or else of all), the first with a key that the client can verify.
+    /// The first whose signatures the client can check: of those for the name, or else of all.
     fn choose(&self, hello: &ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let named = hello.server_name().and_then(|name| self.named(&lower_case(name)));
         let schemes = hello.signature_schemes();
         let usable = |keys: &[Arc<CertifiedKey>]| {
             keys.iter().find(|key| key.key.choose_scheme(schemes).is_some()).cloned()
         };
-        named
-            .and_then(usable)
-            .or_else(|| self.all.first().filter(|_| named.is_none()).cloned())
-            .filter(|key| key.key.choose_scheme(schemes).is_some())
-            .or_else(|| usable(&self.all))
+        named.and_then(usable).or_else(|| usable(&self.all))
     }
 
     fn named(&self, name: &str) -> Option<&[Arc<CertifiedKey>]> {

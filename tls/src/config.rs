@@ -345,11 +345,10 @@ impl fmt::Debug for ClientConfig {
     }
 }
 
-#[cfg(feature = "ring")]
-use rustls::crypto::ring as cryptography;
-
-#[cfg(all(feature = "aws-lc-rs", not(feature = "ring")))]
+#[cfg(feature = "aws-lc-rs")]
 use rustls::crypto::aws_lc_rs as cryptography;
+#[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
+use rustls::crypto::ring as cryptography;
 
 #[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
 compile_error!("ringwire-tls needs the feature `ring` or `aws-lc-rs`");

@@ -28,11 +28,31 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Memory and cost
+//!
+//! An idle server session takes 3.2 KiB of heap after a handshake, all of it included, in either version
+//! (3 154 bytes in TLS 1.2 and 3 258 in TLS 1.3 with ring; `tests/memory.rs` measures it). The
+//! beginning of a record that is cut comes on top until its rest has arrived, at most [`MAX_RETAINED_LEN`].
+//! A [`Session`] is a pointer to it.
+//!
+//! A message costs one allocation for each record of 16 KiB, in rustls. Input is decrypted where it lies and output
+//! is written where the caller wants it; rustls copies the plaintext and the record once each.
+//!
+//! # Faults
+//!
+//! No input makes a session panic: rustls is always shown what it has offsets into, and should it panic
+//! all the same, that is [`Error::Internal`] of this one session (where panics unwind).
+//!
 //! # Cryptography
 //!
-//! The feature `ring` is the default: it needs no C toolchain beyond a compiler, builds in seconds, and its AES-GCM is the
-//! faster one on machines with AVX2 but without AVX-512. `aws-lc-rs` signs a little faster, and adds a
-//! post-quantum key exchange.
+//! The feature `ring` is the default: it builds in seconds, and its AES-GCM is the faster one on machines with
+//! AVX2 but without AVX-512. `aws-lc-rs` signs a little faster, adds a post-quantum key exchange, and takes
+//! minutes to build; where it is asked for, it is used. The process's default provider is never touched.
+//!
+//! # What is not here
+//!
+//! Early data (it can be replayed), revocation lists, OCSP, kernel TLS, and the watching of files: whoever
+//! knows that a certificate was renewed calls [`ServerConfig::reload`].
 
 mod certs;
 mod config;

@@ -1,7 +1,9 @@
 //! A certificate authority, and a client and a server joined in memory.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
 };
 use ringwire_tls::pki_types::{ServerName, UnixTime};
@@ -30,9 +32,14 @@ pub(crate) struct Authority {
     pub(crate) pem: String,
 }
 
+static AUTHORITY_COUNT: AtomicUsize = AtomicUsize::new(0);
+
 impl Authority {
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::<String>::new()).expect("no names");
+        // webpki looks for an issuer by its name.
+        let serial = AUTHORITY_COUNT.fetch_add(1, Ordering::Relaxed);
+        params.distinguished_name.push(DnType::CommonName, format!("authority {serial}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().expect("a key");
@@ -41,19 +48,20 @@ impl Authority {
     }
 
     pub(crate) fn issue(&self, names: &[&str]) -> Issued {
-        self.issue_with(names, |_| ())
+        self.sign(names, KeyPair::generate().expect("a key"), |_| ())
     }
 
     pub(crate) fn issue_between(&self, names: &[&str], from_year: i32, to_year: i32) -> Issued {
-        self.issue_with(names, |params| {
+        self.sign(names, KeyPair::generate().expect("a key"), |params| {
             params.not_before = date_time_ymd(from_year, 1, 1);
             params.not_after = date_time_ymd(to_year, 1, 1);
         })
     }
 
-    pub(crate) fn issue_with(
+    fn sign(
         &self,
         names: &[&str],
+        key: KeyPair,
         change: impl Fn(&mut CertificateParams),
     ) -> Issued {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -61,9 +69,17 @@ impl Authority {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         change(&mut params);
-        let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("signs");
         Issued { chain: certificate.pem(), key: key.serialize_pem() }
+    }
+
+    pub(crate) fn issue_for(
+        &self,
+        algorithm: &'static rcgen::SignatureAlgorithm,
+        names: &[&str],
+    ) -> Issued {
+        let key = KeyPair::generate_for(algorithm).expect("a key");
+        self.sign(names, key, |_| ())
     }
 
     pub(crate) fn roots(&self) -> Roots {
@@ -195,4 +211,15 @@ impl Pair {
     pub(crate) fn is_handshaking(&self) -> bool {
         self.client.tls.is_handshaking() || self.server.tls.is_handshaking()
     }
+}
+
+/// The lengths of the records that the bytes consist of.
+pub(crate) fn record_lens(mut bytes: &[u8]) -> Vec<usize> {
+    let mut lens = Vec::new();
+    while !bytes.is_empty() {
+        let len = 5 + usize::from(u16::from_be_bytes([bytes[3], bytes[4]]));
+        lens.push(len);
+        bytes = &bytes[len..];
+    }
+    lens
 }
