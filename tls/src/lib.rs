@@ -46,8 +46,8 @@
 //! # Cryptography
 //!
 //! The feature `ring` is the default: it builds in seconds, and its AES-GCM is the faster one on machines with
-//! AVX2 but without AVX-512. `aws-lc-rs` signs a little faster, adds a post-quantum key exchange, and takes
-//! minutes to build; where it is asked for, it is used. The process's default provider is never touched.
+//! AVX2 but without AVX-512. `aws-lc-rs` signs a little faster, adds a post-quantum key exchange, and is a
+//! long build of C; where it is asked for, it is used. The process's default provider is never touched.
 //!
 //! # What is not here
 //!

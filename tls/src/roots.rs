@@ -61,27 +61,35 @@ impl Roots {
         let mut store = RootCertStore::empty();
         let mut why = String::new();
         for source in &self.sources {
-            match source {
-                #[cfg(feature = "native-roots")]
-                Source::System => {
-                    let found = rustls_native_certs::load_native_certs();
-                    // A system's store often holds a certificate or two that nothing can parse.
-                    store.add_parsable_certificates(found.certs);
-                    why.extend(found.errors.iter().map(|error| format!(": {error}")));
-                }
-                #[cfg(feature = "webpki-roots")]
-                Source::Webpki => store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-                Source::Pem(pem) => {
-                    for certificate in pem.certificates()? {
-                        let added = store.add(certificate).map_err(|error| {
-                            CertificateProblem::InvalidCertificate(error.to_string())
-                        });
-                        pem.blame(added)?;
-                    }
+            why += &source.add_to(&mut store)?;
+        }
+        if store.is_empty() { Err(ConfigError::NoRoots(why)) } else { Ok(store) }
+    }
+}
+
+impl Source {
+    /// Returns what went wrong without spoiling it all.
+    fn add_to(&self, store: &mut RootCertStore) -> Result<String, ConfigError> {
+        match self {
+            #[cfg(feature = "native-roots")]
+            Self::System => {
+                let found = rustls_native_certs::load_native_certs();
+                // A system's store often holds a certificate or two that nothing can parse.
+                store.add_parsable_certificates(found.certs);
+                return Ok(found.errors.iter().map(|error| format!(": {error}")).collect());
+            }
+            #[cfg(feature = "webpki-roots")]
+            Self::Webpki => store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+            Self::Pem(pem) => {
+                for certificate in pem.certificates()? {
+                    let added = store.add(certificate);
+                    pem.blame(added.map_err(|error| {
+                        CertificateProblem::InvalidCertificate(error.to_string())
+                    }))?;
                 }
             }
         }
-        if store.is_empty() { Err(ConfigError::NoRoots(why)) } else { Ok(store) }
+        Ok(String::new())
     }
 }
 

@@ -221,6 +221,18 @@ fn roots_can_be_joined() {
 }
 
 #[test]
+fn roots_of_the_system_are_found_or_said_to_be_missing() {
+    match ClientSettings::new(Roots::system()).build(now()) {
+        Ok(_) => {}
+        Err(ConfigError::NoRoots(_)) => {
+            let usual = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+            assert!(!usual.iter().any(|path| PathBuf::from(path).exists()));
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
 fn private_keys_are_not_printed() {
     let issued = Authority::new().issue(&["a.test"]);
     let settings = ServerSettings::new(issued.source());
