@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use ringwire::{Config, Pinning, Running, Server};
-use ringwire_examples::{Echo, shutdown_on_signals};
+use ringwire_examples::{Echo, handle_signals};
 
 use crate::procstat::{self, Account};
 use crate::target::Target;
@@ -60,7 +60,7 @@ impl OwnServer {
     /// Serves until SIGTERM or SIGINT.
     pub(crate) fn stay(mut self) -> anyhow::Result<()> {
         let Some(running) = self.running.take() else { return Ok(()) };
-        shutdown_on_signals(running.handle(), SHUTDOWN_LIMIT).context("cannot handle signals")?;
+        handle_signals(running.handle(), SHUTDOWN_LIMIT).context("cannot handle signals")?;
         running.join().context("the server failed")
     }
 

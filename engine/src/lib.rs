@@ -20,7 +20,7 @@
 //! let server = Server::new(Config::default().with_io_workers(1))
 //!     .listen("127.0.0.1:0")
 //!     .start(|_worker| on_message(|ctx, message| { ctx.send(message); }))?;
-//! println!("listening on ws://{}", server.local_addrs()[0]);
+//! println!("listening on {}", server.urls().next().unwrap_or_default());
 //! # server.handle().shutdown(Duration::ZERO);
 //! server.join()?;
 //! # Ok::<(), ringwire::Error>(())

@@ -35,7 +35,7 @@ use crate::worker::{Worker, WorkerSetup, share_of};
 /// let server = Server::new(Config::default())
 ///     .listen("127.0.0.1:9001")
 ///     .start(|_worker| on_message(|ctx, message| { ctx.send(message); }))?;
-/// println!("listening on ws://{}", server.local_addrs()[0]);
+/// println!("listening on {}", server.urls().next().unwrap_or_default());
 /// server.join()?;
 /// # Ok::<(), ringwire::Error>(())
 /// ```
@@ -70,6 +70,8 @@ pub struct Running {
     handle: Handle,
     driver: DriverKind,
     local_addrs: Vec<SocketAddr>,
+    /// Whether TLS is spoken there.
+    secure: Vec<bool>,
     workers: Vec<JoinHandle<Result<(), Error>>>,
 }
 
@@ -183,7 +185,8 @@ impl Server {
             })?);
         }
         tracing::info!(driver = driver_name, workers = workers.len(), addresses = ?local_addrs, "listening");
-        Ok(Running { handle, driver: kind, local_addrs, workers })
+        let secure = tls.iter().map(Option::is_some).collect();
+        Ok(Running { handle, driver: kind, local_addrs, secure, workers })
     }
 }
 
@@ -202,6 +205,14 @@ impl Running {
     /// all.
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.local_addrs
+    }
+
+    /// The same as URLs: `ws://` or `wss://`, and the address.
+    pub fn urls(&self) -> impl Iterator<Item = String> + '_ {
+        self.local_addrs.iter().zip(&self.secure).map(|(address, secure)| {
+            let scheme = if *secure { "wss" } else { "ws" };
+            format!("{scheme}://{address}")
+        })
     }
 
     /// Waits until all workers have ended, after [`Handle::shutdown`].

@@ -1,9 +1,11 @@
 //! What the programs share: the echo handler, flags, units, logging and signals.
 
 mod echo;
+mod tls;
 pub mod units;
 
 pub use echo::Echo;
+pub use tls::Certificate;
 
 use std::io;
 use std::str::FromStr;
@@ -12,7 +14,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use ringwire::{DriverKind, Handle, Pinning};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 
@@ -74,18 +76,24 @@ pub fn init_logging() {
 }
 
 /// On SIGTERM or SIGINT stops accepting, closes all connections with 1001 and gives them `limit` for it. A second
-/// signal ends the process at once.
+/// one ends the process at once. On SIGHUP reads the certificates again.
 ///
 /// # Errors
 /// The signals can't be handled.
-pub fn shutdown_on_signals(handle: Handle, limit: Duration) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+pub fn handle_signals(handle: Handle, limit: Duration) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
-        for (count, signal) in signals.forever().enumerate() {
-            if count > 0 {
+        let mut ending = false;
+        for signal in signals.forever() {
+            if signal == SIGHUP {
+                // What is wrong is in the log, and the old ones stay.
+                let _ = handle.reload_tls();
+            } else if ending {
                 std::process::exit(128 + signal);
+            } else {
+                ending = true;
+                handle.shutdown(limit);
             }
-            handle.shutdown(limit);
         }
     })?;
     Ok(())

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use ringwire::{Config, Server};
 use ringwire_examples::units::{parse_bytes, parse_duration};
-use ringwire_examples::{Cores, DriverFlag, Echo, shutdown_on_signals};
+use ringwire_examples::{Certificate, Cores, DriverFlag, Echo, handle_signals};
 
 /// How long connections may take to close on SIGTERM or SIGINT.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
@@ -19,6 +19,11 @@ struct Flags {
     /// Where to listen; port 0 takes a free one. May be given several times.
     #[arg(long, env = "RINGWIRE_LISTEN", default_value = "127.0.0.1:9001", value_delimiter = ',')]
     listen: Vec<String>,
+    /// Where to listen for TLS as well. May be given several times.
+    #[arg(long, env = "RINGWIRE_TLS_LISTEN", value_delimiter = ',', requires = "cert")]
+    tls_listen: Vec<String>,
+    #[command(flatten)]
+    certificate: Certificate,
     /// Threads that do IO; 0: one for each core.
     #[arg(long, env = "RINGWIRE_IO_WORKERS", default_value_t = 0)]
     io_workers: usize,
@@ -55,10 +60,16 @@ fn main() -> Result<()> {
     for address in &flags.listen {
         server = server.listen(address);
     }
+    if !flags.tls_listen.is_empty() {
+        let tls = flags.certificate.server()?;
+        for address in &flags.tls_listen {
+            server = server.listen_tls(address, tls.clone());
+        }
+    }
     let server = server.start(|_worker| Echo)?;
-    shutdown_on_signals(server.handle(), SHUTDOWN_LIMIT).context("cannot handle signals")?;
-    for address in server.local_addrs() {
-        println!("listening on ws://{address}");
+    handle_signals(server.handle(), SHUTDOWN_LIMIT).context("cannot handle signals")?;
+    for url in server.urls() {
+        println!("listening on {url}");
     }
     server.join()?;
     Ok(())

@@ -1,0 +1,35 @@
+//! A WebSocket echo server over TLS: `wss-server PORT CERT KEY`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use ringwire::{Config, Server};
+use ringwire_examples::{Certificate, Echo, handle_signals, init_logging};
+
+/// A WebSocket echo server over TLS, on all addresses. SIGHUP has it read the certificate again, SIGTERM ends it.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Flags {
+    /// The port to listen on; 0 takes a free one.
+    port: u16,
+    /// The certificate chain, a PEM file, leaf first.
+    cert: PathBuf,
+    /// Its private key, a PEM file.
+    key: PathBuf,
+}
+
+fn main() -> Result<()> {
+    init_logging();
+    let Flags { port, cert, key } = Flags::parse();
+    let tls = Certificate { cert: Some(cert), key: Some(key) }.server()?;
+    let server = Server::new(Config::default())
+        .listen_tls(format_args!("[::]:{port}"), tls)
+        .start(|_worker| Echo)?;
+    handle_signals(server.handle(), Duration::from_secs(5)).context("cannot handle signals")?;
+    for url in server.urls() {
+        println!("listening on {url}");
+    }
+    Ok(server.join()?)
+}
