@@ -83,11 +83,28 @@ impl Server {
         addresses: &[&str],
         factory: impl Fn(mpsc::Sender<(ConnId, Seen)>, &WorkerContext) -> H + Send + Sync + 'static,
     ) -> Self {
+        let server = addresses
+            .iter()
+            .fold(ringwire::Server::new(config), |server, address| server.listen(address));
+        Self::listening(server, factory)
+    }
+
+    /// A server whose first address is a plain one and whose second speaks TLS.
+    pub(crate) fn secure(
+        config: Config,
+        tls: ringwire::tls::ServerConfig,
+        build: impl Fn(App) -> App + Send + Sync + 'static,
+    ) -> Self {
+        let server =
+            ringwire::Server::new(config).listen("127.0.0.1:0").listen_tls("127.0.0.1:0", tls);
+        Self::listening(server, move |seen, _| build(App::new(seen)))
+    }
+
+    fn listening<H: Handler>(
+        server: ringwire::Server,
+        factory: impl Fn(mpsc::Sender<(ConnId, Seen)>, &WorkerContext) -> H + Send + Sync + 'static,
+    ) -> Self {
         let (sender, seen) = mpsc::channel();
-        let mut server = ringwire::Server::new(config);
-        for address in addresses {
-            server = server.listen(address);
-        }
         let running = server
             .start(move |context| factory(sender.clone(), context))
             .expect("the server starts");
