@@ -118,7 +118,7 @@ impl Inflating {
             (None, Inflate::Dedicated(dedicated)) => dedicated.get_or_insert_default(),
             (None, Inflate::Shared(shared)) if ends => {
                 shared.reset();
-                &mut **shared
+                shared
             }
             (None, Inflate::Shared(_)) if self.held.len() + piece.len() <= MAX_HELD_LEN => {
                 return self.hold(piece, buffers);

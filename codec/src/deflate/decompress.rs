@@ -127,10 +127,13 @@ impl Decompressor {
         let [a, b, c, d] = TAIL;
         // The fifth byte is there to be left over: inflate is told to stop behind a block.
         let tail = [a, b, c, d, 0];
-        let (before, mut out) = (self.stream.total_in(), [0]);
-        let status = self.stream.decompress(&tail, &mut out, InflateFlush::Block);
-        let used = self.stream.total_in() - before;
-        if status == Ok(Status::Ok) && used == TAIL.len() as u64 {
+        let (used, produced) = (self.stream.total_in(), self.stream.total_out());
+        let status = self.stream.decompress(&tail, &mut [0], InflateFlush::Block);
+        let used = self.stream.total_in() - used;
+        if status == Ok(Status::Ok)
+            && used == TAIL.len() as u64
+            && self.stream.total_out() == produced
+        {
             Ok(())
         } else {
             Err(Error::InvalidDeflate)
