@@ -80,13 +80,24 @@ impl Account {
         }
     }
 
-    /// Its resident memory in bytes; `None` where that cannot be told from the load generator's.
-    pub(crate) fn resident_bytes(&self) -> io::Result<Option<u64>> {
+    /// Its memory; `None` where that cannot be told from the load generator's.
+    pub(crate) fn footprint(&self) -> io::Result<Option<Footprint>> {
         match self {
-            Self::Process(pid) => resident_bytes(*pid).map(Some),
+            Self::Process(pid) => {
+                Ok(Some(Footprint { resident: resident_bytes(*pid)?, slab: slab_bytes()? }))
+            }
             Self::Threads(_) => Ok(None),
         }
     }
+}
+
+/// Memory in bytes at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Footprint {
+    /// Resident memory of the process.
+    pub(crate) resident: u64,
+    /// The kernel's objects (`Slab` in `/proc/meminfo`) on the whole machine.
+    pub(crate) slab: u64,
 }
 
 /// CPU time of one thread of this process.
@@ -111,8 +122,15 @@ pub(crate) fn thread_ids(pid: u32) -> io::Result<Vec<u32>> {
 
 /// Resident memory of a process (`VmRSS`), in bytes.
 fn resident_bytes(pid: u32) -> io::Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let kib = status_field(&status, "VmRSS").and_then(|value| value.strip_suffix(" kB"));
+    kib_field(&fs::read_to_string(format!("/proc/{pid}/status"))?, "VmRSS")
+}
+
+fn slab_bytes() -> io::Result<u64> {
+    kib_field(&fs::read_to_string("/proc/meminfo")?, "Slab")
+}
+
+fn kib_field(status: &str, name: &str) -> io::Result<u64> {
+    let kib = status_field(status, name).and_then(|value| value.strip_suffix(" kB"));
     let kib: u64 = kib.and_then(|kib| kib.trim().parse().ok()).ok_or_else(malformed)?;
     Ok(kib * 1024)
 }
@@ -168,7 +186,8 @@ mod tests {
             }
         }
         assert!(process.capacity().unwrap() >= 1);
-        assert!(process.resident_bytes().unwrap().unwrap() > 0);
+        let footprint = process.footprint().unwrap().unwrap();
+        assert!(footprint.resident > 0 && footprint.slab > 0);
         let busy = |time: &CpuTime| time.run >= Duration::from_millis(15);
         assert!(process.cpu().unwrap().since(&times).iter().any(busy));
         let thread = Account::Threads(vec![tid]).cpu().unwrap();

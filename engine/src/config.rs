@@ -68,8 +68,8 @@ pub struct Config {
     pub tcp_user_timeout: Duration,
 
     /// Bytes that one receive takes at most. Default: 64 KiB. On epoll one such buffer for each worker, and what
-    /// one connection may have read in a turn; on io_uring each worker has 2 MiB (before Linux 6.12: 8 MiB) of
-    /// buffers, none longer than 64 KiB (16 KiB).
+    /// one connection may have read in a turn; on io_uring each worker has 2 MiB (before Linux 6.12: 8 MiB, of
+    /// which one receive takes 16 KiB at most).
     pub receive_buffer_len: usize,
     /// Messages of one connection that are handled in a turn before the others get theirs. Default: 1024.
     pub messages_per_turn: usize,
@@ -83,7 +83,8 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DriverKind {
-    /// epoll, which takes less kernel memory for a connection that waits; docs/architecture.md has the figures.
+    /// io_uring from Linux 6.17 on, where it takes less CPU time for a message (docs/benchmarks.md), if this machine
+    /// allows it; else epoll, and a line in the log says why.
     #[default]
     Auto,
     /// epoll(7).
@@ -91,6 +92,17 @@ pub enum DriverKind {
     /// io_uring(7). Needs Linux 6.1 and is best from 6.12 on; sandboxes often forbid it, and then the server does
     /// not start.
     Uring,
+}
+
+impl DriverKind {
+    /// Its name in logs and errors.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Epoll => "epoll",
+            Self::Uring => "io_uring",
+        }
+    }
 }
 
 /// On which cores the workers run.

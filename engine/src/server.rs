@@ -67,6 +67,7 @@ impl WorkerContext {
 #[derive(Debug)]
 pub struct Running {
     handle: Handle,
+    driver: DriverKind,
     local_addrs: Vec<SocketAddr>,
     workers: Vec<JoinHandle<Result<(), Error>>>,
 }
@@ -99,18 +100,20 @@ impl Server {
     {
         self.config.check()?;
         match choose_driver(&self.config)? {
-            Chosen::Epoll => self.start_on("epoll", factory, |listeners, config| {
+            Chosen::Epoll => self.start_on(DriverKind::Epoll, factory, |listeners, config| {
                 Epoll::new(listeners, config.receive_buffer_len)
             }),
-            Chosen::Uring(layout) => self.start_on("io_uring", factory, move |listeners, _| {
-                Uring::new(listeners, layout).map_err(uring::explain)
-            }),
+            Chosen::Uring(layout) => {
+                self.start_on(DriverKind::Uring, factory, move |listeners, _| {
+                    Uring::new(listeners, layout).map_err(uring::explain)
+                })
+            }
         }
     }
 
     fn start_on<D, H, F>(
         self,
-        driver_name: &'static str,
+        kind: DriverKind,
         factory: F,
         new_driver: impl Fn(Vec<OwnedFd>, &Config) -> std::io::Result<D>,
     ) -> Result<Running, Error>
@@ -120,6 +123,7 @@ impl Server {
         F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
     {
         let Self { config, addresses } = self;
+        let driver_name = kind.name();
         let descriptors = net::raise_descriptor_limit()
             .map_err(|source| Error::Driver { driver: driver_name, source })?;
         let cores = place(&config)?;
@@ -151,7 +155,7 @@ impl Server {
             })?);
         }
         tracing::info!(driver = driver_name, workers = workers.len(), addresses = ?local_addrs, "listening");
-        Ok(Running { handle, local_addrs, workers })
+        Ok(Running { handle, driver: kind, local_addrs, workers })
     }
 }
 
@@ -159,6 +163,11 @@ impl Running {
     /// A handle to the server, for any thread.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+
+    /// The driver in use: [`DriverKind::Epoll`] or [`DriverKind::Uring`].
+    pub fn driver(&self) -> DriverKind {
+        self.driver
     }
 
     /// The addresses that are listened on, in the order of [`Server::listen`]; of a name with several addresses,
@@ -196,15 +205,23 @@ fn choose_driver(config: &Config) -> Result<Chosen, Error> {
         DriverKind::Epoll => Ok(Chosen::Epoll),
         DriverKind::Uring => probe()
             .map(Chosen::Uring)
-            .map_err(|source| Error::Driver { driver: "io_uring", source }),
-        DriverKind::Auto if !uring::is_preferred() => Ok(Chosen::Epoll),
-        DriverKind::Auto => Ok(probe().map_or_else(
-            |error| {
-                tracing::info!(reason = %error, "io_uring is not to be had: using epoll");
-                Chosen::Epoll
-            },
-            Chosen::Uring,
-        )),
+            .map_err(|source| Error::Driver { driver: DriverKind::Uring.name(), source }),
+        DriverKind::Auto => Ok(choose_for(probe())),
+    }
+}
+
+/// The faster driver of those that can be had.
+fn choose_for(probed: std::io::Result<Layout>) -> Chosen {
+    match probed {
+        Ok(layout) if layout.has_turns() => Chosen::Uring(layout),
+        Ok(_) => {
+            tracing::info!("using epoll: io_uring is preferred from Linux 6.17 on");
+            Chosen::Epoll
+        }
+        Err(error) => {
+            tracing::info!(reason = %error, "using epoll: io_uring is not to be had");
+            Chosen::Epoll
+        }
     }
 }
 
@@ -353,4 +370,20 @@ fn listen_all(
         local_addrs.push(address);
     }
     Ok((listeners, local_addrs))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn io_uring_is_taken_as_it_was_measured_only() {
+        let layout = Layout { piece_len: 4096, piece_count: 8, incremental: true, turn_len: 4096 };
+        assert!(matches!(choose_for(Ok(layout)), Chosen::Uring(_)));
+        assert!(matches!(choose_for(Ok(Layout { turn_len: 0, ..layout })), Chosen::Epoll));
+        let refused = Error::from(ErrorKind::PermissionDenied);
+        assert!(matches!(choose_for(Err(refused)), Chosen::Epoll));
+    }
 }

@@ -10,7 +10,6 @@ mod transmit;
 use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -29,7 +28,7 @@ use crate::timer::{TICK, Tick, tick_at, ticks_of};
 
 /// Letters taken in a turn before the connections get theirs.
 const LETTERS_PER_TURN: usize = 1024;
-/// Connections closed in a turn of a shutdown.
+/// Connections told, or cut off, in a turn of a shutdown. The others go on meanwhile.
 const CLOSES_PER_TURN: u32 = 4096;
 /// How long accepting rests after it failed for want of descriptors or memory, in ticks.
 const ACCEPT_REST: Tick = 2;
@@ -81,9 +80,9 @@ enum AcceptState {
 /// A shutdown under way.
 #[derive(Clone, Copy, Debug)]
 struct ShutdownState {
-    /// Slots below this were told.
-    told: u32,
-    /// When what is left is cut off; none once that is done, and only the driver has to finish.
+    /// Slots below this were told, or cut off.
+    next: u32,
+    /// When what is left is cut off; none once that has begun.
     deadline: Option<Tick>,
 }
 
@@ -141,7 +140,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     /// How long to wait: until the first timer, not at all while something is left over.
     fn timeout(&self) -> Option<Duration> {
-        let telling = self.shutdown.is_some_and(|shutdown| shutdown.told < self.conns.end());
+        let telling = self.shutdown.is_some_and(|shutdown| shutdown.next < self.conns.end());
         if !self.shared.listed.is_empty() || !self.mailbox.is_empty() || telling {
             return Some(Duration::ZERO);
         }
@@ -326,32 +325,24 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             }
         }
         let deadline = Some(self.shared.now + ticks_of(limit).unwrap_or(0));
-        let told = self.shutdown.map_or(0, |shutdown| shutdown.told);
-        self.shutdown = Some(ShutdownState { told, deadline });
+        let next = self.shutdown.map_or(0, |shutdown| shutdown.next);
+        self.shutdown = Some(ShutdownState { next, deadline });
     }
 
-    /// Tells a batch of connections; whether all are gone.
+    /// Tells a batch of connections, or cuts it off once the time is up; whether all are gone.
     fn go_on_shutting_down(&mut self) -> bool {
-        let Some(ShutdownState { told, deadline }) = self.shutdown else { return false };
-        let end = self.conns.end();
-        let next = if deadline.is_some_and(|deadline| self.shared.now >= deadline) {
-            self.tell_slots(0..end, true);
-            ShutdownState { told: end, deadline: None }
-        } else {
-            let until = end.min(told.saturating_add(CLOSES_PER_TURN));
-            self.tell_slots(told..until, false);
-            ShutdownState { told: until, deadline }
-        };
-        self.shutdown = Some(next);
-        self.conns.len() == 0
-    }
-
-    fn tell_slots(&mut self, slots: Range<u32>, over: bool) {
-        for slot in slots {
+        let Some(ShutdownState { mut next, mut deadline }) = self.shutdown else { return false };
+        if deadline.is_some_and(|deadline| self.shared.now >= deadline) {
+            (next, deadline) = (0, None);
+        }
+        let until = self.conns.end().min(next.saturating_add(CLOSES_PER_TURN));
+        for slot in next..until {
             if let Some(token) = self.conns.token(slot) {
-                self.tell_shutdown(token, over);
+                self.tell_shutdown(token, deadline.is_none());
             }
         }
+        self.shutdown = Some(ShutdownState { next: until, deadline });
+        self.conns.len() == 0
     }
 
     fn tell_shutdown(&mut self, token: Token, over: bool) {

@@ -11,7 +11,7 @@ mod support;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
-use ringwire::{Backpressure, CloseCode, Config, Error, Pinning, Running};
+use ringwire::{Backpressure, CloseCode, Config, DriverKind, Error, Pinning, Running};
 use support::client::{Client, Got};
 use support::{Server, config, ms, wait_until};
 
@@ -212,4 +212,58 @@ fn a_burst_does_not_pass_the_limit() {
         let stats = server.stats();
         stats.accepts == 40 && stats.connections == 0
     });
+}
+
+// Drivers
+
+/// Has the kernel refuse io_uring_setup(2) to this thread and those it starts, as sandboxes do (seccomp(2)).
+#[expect(unsafe_code, reason = "a seccomp filter is installed by system calls")]
+fn forbid_io_uring() {
+    const SETUP: u32 = 425;
+    let number_of_call = 0;
+    let instruction = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let statement = |code: u32, k| instruction(u16::try_from(code).expect("an opcode"), 0, 0, k);
+    let is_equal = u16::try_from(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K).expect("an opcode");
+    let mut filter = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, number_of_call),
+        instruction(is_equal, 0, 1, SETUP),
+        statement(
+            libc::BPF_RET | libc::BPF_K,
+            libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs(),
+        ),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
+    // SAFETY: the filter outlives the call, which copies it; nothing else is passed by address.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        let filter = &raw const program;
+        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, filter), 0);
+    }
+}
+
+#[test]
+fn where_io_uring_is_forbidden() {
+    let thread = std::thread::spawn(|| {
+        forbid_io_uring();
+        let forbidden = refusal(config().with_driver(DriverKind::Uring), "127.0.0.1:0").to_string();
+        assert!(forbidden.contains("io_uring") && forbidden.contains("sandbox"), "{forbidden}");
+        let running = start(config().with_driver(DriverKind::Auto), "127.0.0.1:0").unwrap();
+        assert_eq!(running.driver(), DriverKind::Epoll);
+        let client = Client::connect(running.local_addrs()[0]);
+        client.leave();
+        running.handle().shutdown(ms(1000));
+        running.join().unwrap();
+    });
+    thread.join().unwrap();
+}
+
+#[test]
+fn the_driver_that_was_asked_for() {
+    for kind in [DriverKind::Epoll, DriverKind::Uring] {
+        let running = start(config().with_driver(kind), "127.0.0.1:0").unwrap();
+        assert_eq!(running.driver(), kind);
+        running.handle().shutdown(Duration::ZERO);
+        running.join().unwrap();
+    }
 }

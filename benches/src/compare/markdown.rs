@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::summary::{
-    CellResult, Metric, ServerRuns, Spread, messages_per_second, p50, p99, resident_bytes,
-    server_cpu,
+    CellResult, Metric, ServerRuns, Spread, kernel_bytes, messages_per_second, p50, p99, p999,
+    resident_bytes, server_cpu,
 };
 use crate::echo::Bottleneck;
 use crate::units::{show_bytes, show_count};
@@ -57,21 +57,28 @@ pub(crate) fn page(head: &Head, servers: &[String], cells: &[CellResult]) -> Str
             cell.ratio(name, baseline, metric).map(|ratio| show_ratio(&ratio))
         });
     }
-    let absolute: [(&str, Metric, Show); 4] = [
+    let absolute: [(&str, Metric, Show); 5] = [
         ("Messages per second", messages_per_second, show_count),
         ("Server CPU time per message, µs", server_cpu, |value| format!("{value:.2}")),
         ("Latency p50, µs", p50, show_count),
         ("Latency p99, µs", p99, show_count),
+        ("Latency p99.9, µs", p999, show_count),
     ];
     for (title, metric, show) in absolute {
         matrix(&mut page, title, servers, cells, |cell, name| {
             cell.of(name)?.spread(metric).map(|spread| show(spread.median))
         });
     }
-    let memory = most_connections(cells);
-    matrix(&mut page, "Server memory per idle connection", servers, &memory, |cell, name| {
-        cell.of(name)?.spread(resident_bytes).map(|spread| show_bytes(spread.median.round()))
-    });
+    let cells = most_connections(cells);
+    let memory: [(&str, Metric); 2] = [
+        ("Server memory per idle connection", resident_bytes),
+        ("Kernel memory per idle connection, both ends", kernel_bytes),
+    ];
+    for (title, metric) in memory {
+        matrix(&mut page, title, servers, &cells, |cell, name| {
+            cell.of(name)?.spread(metric).map(|spread| show_bytes(spread.median.round()))
+        });
+    }
     page
 }
 

@@ -68,9 +68,19 @@ pub(crate) fn p99(run: &Report) -> Option<f64> {
     Some(run.latency_us?.p99)
 }
 
+/// 999 of 1000 echoes take no longer, in microseconds.
+pub(crate) fn p999(run: &Report) -> Option<f64> {
+    Some(run.latency_us?.p999)
+}
+
 /// The server's memory for an idle connection, in bytes.
 pub(crate) fn resident_bytes(run: &Report) -> Option<f64> {
     run.server?.memory?.bytes_per_idle_connection
+}
+
+/// The kernel's memory for both ends of an idle connection, in bytes.
+pub(crate) fn kernel_bytes(run: &Report) -> Option<f64> {
+    run.server?.memory?.kernel_bytes_per_idle_connection
 }
 
 /// The middle and the ends of some values.

@@ -32,11 +32,11 @@ use self::errors::Failures;
 use self::latency::{Clock, Latencies};
 use self::load::Outcome;
 use self::progress::Progress;
-use self::report::{Measured, MeasuredServer, Resident};
+use self::report::{Footprints, Measured, MeasuredServer};
 use self::stage::{Gauge, Stage, StageCell, sum};
 use self::wire::Shape;
 use crate::own_server::OwnServer;
-use crate::procstat::{self, Account, CpuTime, CpuTimes};
+use crate::procstat::{self, Account, CpuTime, CpuTimes, Footprint};
 use crate::target::Target;
 use crate::units::CpuList;
 use crate::{machine, output};
@@ -222,7 +222,7 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Report> {
     let run = Run { plan, gauges: &gauges, stage: &stage, clock };
     thread::scope(|scope| {
         // Read before a load thread opens the first connection.
-        let resident_before = run.resident_bytes()?;
+        let before = run.footprint()?;
         let threads: Vec<_> = shares
             .into_iter()
             .zip(&gauges)
@@ -231,7 +231,7 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Report> {
                 scope.spawn(move || load::run(plan, share, clock, stage, gauge))
             })
             .collect();
-        let measured = run.conduct(resident_before);
+        let measured = run.conduct(before);
         stage.set(Stage::Stop);
         let mut latencies = Latencies::new();
         let mut failures = Failures::default();
@@ -266,12 +266,12 @@ struct Snapshot {
 
 impl Run<'_> {
     /// Takes the load threads through the stages and measures meanwhile.
-    fn conduct(&self, resident_before: Option<u64>) -> anyhow::Result<Measured> {
+    fn conduct(&self, before: Option<Footprint>) -> anyhow::Result<Measured> {
         let load = &self.plan.load;
         let progress = Progress::new(self.plan.show_progress);
         self.connect(&progress);
         thread::sleep(SETTLE_TIME);
-        let resident_connected = self.resident_bytes()?;
+        let connected = self.footprint()?;
         self.stage.set(Stage::WarmUp);
         self.wait("warm-up", load.warmup, &progress);
         self.stage.set(Stage::Measure);
@@ -282,9 +282,9 @@ impl Run<'_> {
             Some(account) => Some(MeasuredServer {
                 cpu: last.server_cpu.since(&first.server_cpu),
                 capacity: account.capacity()?,
-                resident: match (resident_before, resident_connected, self.resident_bytes()?) {
+                memory: match (before, connected, self.footprint()?) {
                     (Some(before), Some(connected), Some(loaded)) => {
-                        Some(Resident { before, connected, loaded })
+                        Some(Footprints { before, connected, loaded })
                     }
                     _ => None,
                 },
@@ -361,9 +361,9 @@ impl Run<'_> {
         })
     }
 
-    fn resident_bytes(&self) -> anyhow::Result<Option<u64>> {
+    fn footprint(&self) -> anyhow::Result<Option<Footprint>> {
         let Some(account) = &self.plan.server else { return Ok(None) };
-        account.resident_bytes().context("cannot read the server's memory")
+        account.footprint().context("cannot read the server's memory")
     }
 }
 

@@ -7,7 +7,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::latency::Summary;
-use crate::procstat::CpuTime;
+use crate::procstat::{CpuTime, Footprint};
 use crate::units::{show_bytes, show_count};
 
 /// A load thread this busy has nothing left to give.
@@ -44,15 +44,15 @@ pub(crate) struct MeasuredServer {
     /// CPUs it could keep busy.
     pub(crate) capacity: usize,
     /// `None` where it cannot be told from the load generator's.
-    pub(crate) resident: Option<Resident>,
+    pub(crate) memory: Option<Footprints>,
 }
 
-/// Resident memory in bytes at three moments.
+/// Memory at three moments.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Resident {
-    pub(crate) before: u64,
-    pub(crate) connected: u64,
-    pub(crate) loaded: u64,
+pub(crate) struct Footprints {
+    pub(crate) before: Footprint,
+    pub(crate) connected: Footprint,
+    pub(crate) loaded: Footprint,
 }
 
 /// The result of one run. JSON has these names.
@@ -91,7 +91,7 @@ pub(crate) struct Server {
     pub(crate) memory: Option<Memory>,
 }
 
-/// Resident memory of the server's process.
+/// Resident memory of the server's process, and the kernel's.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Memory {
     pub(crate) bytes_before: u64,
@@ -99,6 +99,9 @@ pub(crate) struct Memory {
     pub(crate) bytes_loaded: u64,
     /// What a connection added before it had any message; `None` without connections.
     pub(crate) bytes_per_idle_connection: Option<f64>,
+    /// The same of the kernel's objects: sockets, files, pending requests. Of both ends, where the load
+    /// generator is on the same machine, and of whatever else went on there.
+    pub(crate) kernel_bytes_per_idle_connection: Option<f64>,
 }
 
 /// The load generator's part of a report.
@@ -158,7 +161,7 @@ impl Report {
                 cpus,
                 utilisation: ratio(cpus, server.capacity as f64).max(alone),
                 waiting: ratio(busiest.wait.as_secs_f64(), seconds),
-                memory: server.resident.map(|resident| Memory::of(resident, measured.opened)),
+                memory: server.memory.map(|memory| Memory::of(memory, measured.opened)),
             }
         });
         let messages_per_second = ratio(measured.messages as f64, seconds);
@@ -208,12 +211,15 @@ impl Report {
                 "server CPU",
                 cpu(server.cpu_us_per_message, server.utilisation, server.waiting),
             ));
-            if let Some(bytes) = server.memory.and_then(|memory| memory.bytes_per_idle_connection) {
-                rows.push((
-                    "server RSS",
-                    format!("{} per idle connection", show_bytes(bytes.round())),
-                ));
-            }
+            let memory = server.memory.iter().flat_map(|memory| {
+                [
+                    ("server RSS", memory.bytes_per_idle_connection),
+                    ("kernel slab", memory.kernel_bytes_per_idle_connection),
+                ]
+            });
+            rows.extend(memory.filter_map(|(name, bytes)| {
+                Some((name, format!("{} per idle connection", show_bytes(bytes?.round()))))
+            }));
         }
         let Generator { cpu_us_per_message, utilisation, waiting } = self.generator;
         rows.push(("generator CPU", cpu(cpu_us_per_message, utilisation, waiting)));
@@ -240,13 +246,18 @@ impl Report {
 }
 
 impl Memory {
-    fn of(resident: Resident, connections: u64) -> Self {
-        let grown = resident.connected as f64 - resident.before as f64;
+    fn of(moments: Footprints, connections: u64) -> Self {
+        let Footprints { before, connected, loaded } = moments;
+        let each = |before: u64, connected: u64| {
+            let grown = connected as f64 - before as f64;
+            (connections > 0).then(|| grown / connections as f64)
+        };
         Self {
-            bytes_before: resident.before,
-            bytes_connected: resident.connected,
-            bytes_loaded: resident.loaded,
-            bytes_per_idle_connection: (connections > 0).then(|| grown / connections as f64),
+            bytes_before: before.resident,
+            bytes_connected: connected.resident,
+            bytes_loaded: loaded.resident,
+            bytes_per_idle_connection: each(before.resident, connected.resident),
+            kernel_bytes_per_idle_connection: each(before.slab, connected.slab),
         }
     }
 }
@@ -320,7 +331,11 @@ mod tests {
             server: Some(MeasuredServer {
                 cpu: vec![ran(100), ran(1800)],
                 capacity: 1,
-                resident: Some(Resident { before: 1000, connected: 5000, loaded: 9000 }),
+                memory: Some(Footprints {
+                    before: Footprint { resident: 1000, slab: 100 },
+                    connected: Footprint { resident: 5000, slab: 16_100 },
+                    loaded: Footprint { resident: 9000, slab: 0 },
+                }),
             }),
             ..Measured::default()
         }
@@ -341,7 +356,9 @@ mod tests {
         let server = report.server.unwrap();
         assert!(close(server.cpu_us_per_message.unwrap(), 1.9));
         assert!(close(server.utilisation, 0.95));
-        assert!(close(server.memory.unwrap().bytes_per_idle_connection.unwrap(), 500.0));
+        let memory = server.memory.unwrap();
+        assert!(close(memory.bytes_per_idle_connection.unwrap(), 500.0));
+        assert!(close(memory.kernel_bytes_per_idle_connection.unwrap(), 2000.0));
         assert_eq!(report.bottleneck, Bottleneck::Server);
         assert!(report.is_clean());
     }

@@ -21,8 +21,8 @@ const STOP_INTERVAL: Duration = Duration::from_millis(50);
 const SUBMISSION_ENTRIES: u32 = 1024;
 const COMPLETION_ENTRIES: u32 = 8192;
 /// Pieces of memory to receive into, which the kernel fills bit by bit.
-const PIECES: u16 = 32;
-const PIECE_LEN: u32 = 64 << 10;
+const PIECES: u16 = 8;
+const PIECE_LEN: u32 = 256 << 10;
 const GROUP: u16 = 0;
 /// IOU_PBUF_RING_INC of linux/io_uring.h.
 const FILL_BIT_BY_BIT: u16 = 2;

@@ -81,6 +81,9 @@ pub(crate) struct Faults {
     pub accept_error: f64,
     /// A wait ends for no reason.
     pub spurious_wake: f64,
+    /// A receive finds no buffer although there are some, and is armed again a while later: what a storm of
+    /// ENOBUFS looks like from outside of io_uring.
+    pub no_buffer: f64,
     /// How many receive buffers there are.
     pub receive_buffers: usize,
     /// How much a receive buffer holds.
@@ -105,6 +108,7 @@ impl Faults {
             fin: 0.0,
             accept_error: 0.0,
             spurious_wake: 0.0,
+            no_buffer: 0.0,
             receive_buffers: 16,
             receive_buffer_len: 4096,
         }
@@ -125,6 +129,7 @@ impl Faults {
             report_cancelled: 0.5,
             accept_error: 0.2,
             spurious_wake: 0.2,
+            no_buffer: 0.3,
             receive_buffers: 3,
             receive_buffer_len: 512,
             ..Self::none()
@@ -153,6 +158,7 @@ impl Faults {
             fin: some(0.02),
             accept_error: some(worst.accept_error),
             spurious_wake: some(worst.spurious_wake),
+            no_buffer: some(worst.no_buffer),
             max_delay: [1, 20, 500].map(Duration::from_millis)[random.below(3)],
             receive_buffers: [1, 2, 16][random.below(3)],
             receive_buffer_len: [16, 512, 4096, 65536][random.below(4)],

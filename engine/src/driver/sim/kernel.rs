@@ -314,6 +314,11 @@ impl Kernel {
                 }
                 return;
             }
+            if network.random.chance(network.faults.no_buffer) {
+                let at = network.clock + network.random.up_to(network.faults.max_delay);
+                network.schedule(at, Event::Nudge { link });
+                return;
+            }
             self.buffers_free -= 1;
             let most = network.links[link].arrived.len().min(network.faults.receive_buffer_len);
             let count = network.piece(most);

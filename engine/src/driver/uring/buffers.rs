@@ -34,6 +34,14 @@ pub(crate) struct Layout {
     pub turn_len: u32,
 }
 
+impl Layout {
+    /// Whether the kernel has sockets take turns at the memory (Linux 6.17). io_uring was measured against epoll
+    /// with that, so [`DriverKind::Auto`](crate::DriverKind::Auto) does not take it without.
+    pub(crate) fn has_turns(self) -> bool {
+        self.turn_len > 0
+    }
+}
+
 /// `struct io_uring_buf`. The tail of the ring lies in the reserved field of the first one.
 #[repr(C)]
 struct Entry {

@@ -50,7 +50,7 @@ use super::{Completion, Driver, ListenerId, Op};
 use crate::chunked::Chunked;
 
 pub(crate) use self::buffers::Layout;
-pub(crate) use self::probe::{explain, is_preferred, probe};
+pub(crate) use self::probe::{explain, probe};
 pub(crate) use self::waker::UringWaker;
 
 /// How long a driver that goes waits for the kernel to end what is under way.

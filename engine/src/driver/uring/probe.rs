@@ -14,16 +14,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const MEMORY_LEN: usize = 2 << 20;
 /// The same where the kernel uses up a whole piece for each completion.
 const WHOLE_MEMORY_LEN: usize = 8 << 20;
-const PIECE_LEN: u32 = 64 << 10;
+/// Long pieces, since the end of one cuts what is received: with 64 KiB, echoing 16 KiB messages took 1.6 times the
+/// CPU time (docs/architecture.md).
+const PIECE_LEN: u32 = 256 << 10;
 const WHOLE_PIECE_LEN: u32 = 16 << 10;
-
-/// Whether [`DriverKind::Auto`](crate::DriverKind::Auto) takes io_uring where both drivers are to be had.
-///
-/// It does not: a connection that waits for input takes some 650 bytes more of kernel memory with it, and many
-/// idle connections are what a server on the open internet has. Who has few and busy ones asks for it.
-pub(crate) fn is_preferred() -> bool {
-    false
-}
 
 /// How the memory of a worker is divided on this machine, with at most that much for one completion.
 ///
@@ -31,11 +25,10 @@ pub(crate) fn is_preferred() -> bool {
 /// The driver can't be had, with the likely cause in the text.
 pub(crate) fn probe(receive_buffer_len: usize) -> io::Result<Layout> {
     let most = u32::try_from(receive_buffer_len).unwrap_or(u32::MAX);
-    let incremental = layout(most.min(PIECE_LEN), MEMORY_LEN, true);
     // Turns came with Linux 6.17, IOU_PBUF_RING_INC with 6.12.
     let layouts = [
-        Layout { turn_len: most, ..incremental },
-        incremental,
+        Layout { turn_len: most, ..layout(PIECE_LEN.max(most), MEMORY_LEN, true) },
+        layout(most.min(PIECE_LEN), MEMORY_LEN, true),
         layout(most.min(WHOLE_PIECE_LEN), WHOLE_MEMORY_LEN, false),
     ];
     let mut refusal = io::Error::from_raw_os_error(libc::EINVAL);
@@ -143,11 +136,12 @@ mod tests {
     #[test]
     fn this_machine_has_it() {
         let layout = probe(128 << 10).unwrap();
-        assert!(layout.piece_count >= 32);
+        assert!(layout.piece_count >= 8);
     }
 
     #[test]
-    fn whole_pieces_are_tried_out_too() {
+    fn what_older_kernels_get_works_too() {
+        try_out(layout(64 << 10, MEMORY_LEN, true)).unwrap();
         try_out(layout(WHOLE_PIECE_LEN, WHOLE_MEMORY_LEN, false)).unwrap();
     }
 

@@ -1,0 +1,10 @@
+//! Clients and servers joined in memory.
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
+mod cuts;
+mod ends;
+mod identity;
+mod interop;
+mod pair;
+mod reload;
+mod traffic;
