@@ -1,6 +1,6 @@
 //! What RSV1 may stand on (RFC 7692 §6.1), and what is in between.
 
-use ringwire_codec::deflate::Inflate;
+use ringwire_codec::deflate::{Compressor, Inflate, Level, WindowBits};
 use ringwire_codec::{
     CloseCode, Config, Connection, Error, Heap, Input, Limit, OpCode, Role, Violation,
 };
@@ -120,6 +120,27 @@ fn utf8_incremental() {
     }
     let bytes = message(OpCode::Binary, &deflated(b"a\xe2\x82"));
     assert_eq!(see(Machine::shared(), &bytes), [Seen::Binary(b"a\xe2\x82".to_vec())]);
+}
+
+#[test]
+fn no_connection_reads_what_another_has_sent() {
+    // The second message refers to the first, which came to the same machine.
+    let secret = "a secret of someone else, long enough to be referred to";
+    let mut compressor = Compressor::new(Level::BALANCED, WindowBits::MAX).with_takeover();
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    compressor.compress(secret.as_bytes(), &mut first);
+    compressor.compress(secret.as_bytes(), &mut second);
+    for cut in [0, 7, 9] {
+        let mut one = End::server(Machine::shared());
+        one.receive(&message(OpCode::Text, &first));
+        assert_eq!(one.seen, [Seen::Text(secret.to_owned())]);
+        let mut other = End::server(std::mem::replace(&mut one.machine, Machine::Off));
+        let wire = message(OpCode::Text, &second);
+        let (left, right) = wire.split_at(cut);
+        other.receive(left);
+        other.receive(right);
+        assert_eq!(other.finish(), [Seen::Failed(Error::InvalidDeflate)]);
+    }
 }
 
 #[test]
