@@ -77,7 +77,7 @@ impl TextBuffer {
         src: &[u8],
         room: usize,
     ) -> Result<Inflated, Error> {
-        let inflated = decompressor.inflate(src, room, &mut self.bytes)?;
+        let inflated = decompressor.inflate(src, room, &mut self.bytes);
         self.validate()?;
         Ok(inflated)
     }

@@ -164,10 +164,11 @@ impl Inflating {
             let room = self.make_room(src.len(), config, buffers)?;
             let inflated = match &mut self.content {
                 Content::Text(text) => text.inflate(decompressor, src, room)?,
-                Content::Binary(bytes) => decompressor.inflate(src, room, bytes)?,
+                Content::Binary(bytes) => decompressor.inflate(src, room, bytes),
                 Content::Parts { .. } => return Ok(()),
             };
             self.count(inflated, config)?;
+            inflated.check()?;
             src = src.get(inflated.used..).unwrap_or_default();
             if inflated.produced < room {
                 return Ok(());
@@ -269,25 +270,34 @@ impl Inflating {
             let left = config.max_streamed_len.saturating_sub(self.inflated_len).saturating_add(1);
             let spare = buffer.capacity() - buffer.len();
             let room = usize::try_from(left).map_or(spare, |left| left.min(spare));
-            let inflated = decompressor.inflate(rest, room, buffer)?;
+            let inflated = decompressor.inflate(rest, room, buffer);
             self.count(inflated, config)?;
+            if inflated.check().is_err() {
+                self.check_text(buffer)?;
+                return Err(Error::InvalidDeflate);
+            }
             rest = rest.get(inflated.used..).unwrap_or_default();
             if inflated.produced < room {
                 break;
             }
         }
         let is_last = ends && rest.is_empty();
+        let is_complete = self.check_text(buffer)?;
         if is_last && self.compressed_len > 0 {
             decompressor.end_message()?;
         }
-        if let Content::Parts { text: Some(text), .. } = &mut self.content {
-            text.feed(buffer)?;
-            if is_last && !text.is_complete() {
-                return Err(Error::InvalidUtf8);
-            }
+        if is_last && !is_complete {
+            return Err(Error::InvalidUtf8);
         }
         self.own = own;
         Ok(src.len() - rest.len())
+    }
+
+    /// Checks the text in a part, if it is text, and says whether it does not end inside a character.
+    fn check_text(&mut self, part: &[u8]) -> Result<bool, Error> {
+        let Content::Parts { text: Some(text), .. } = &mut self.content else { return Ok(true) };
+        text.feed(part)?;
+        Ok(text.is_complete())
     }
 
     /// Makes a part of what was inflated; `None`: there is nothing to hand over.

@@ -64,6 +64,10 @@ pub struct Compressor {
 impl Compressor {
     /// A compressor that refers back at most a window of that size. Allocates all the memory it will
     /// ever need.
+    ///
+    /// # Panics
+    ///
+    /// If there is no memory.
     #[must_use]
     pub fn new(level: Level, window_bits: WindowBits) -> Self {
         let config = DeflateConfig {

@@ -25,6 +25,10 @@ pub struct Decompressor {
 
 impl Decompressor {
     /// A decompressor that has seen no message. Allocates all the memory it will ever need.
+    ///
+    /// # Panics
+    ///
+    /// If there is no memory.
     #[must_use]
     pub fn new() -> Self {
         Self { stream: zlib_rs::Inflate::new(false, WINDOW_BITS), ended: false, fresh: true }
@@ -65,11 +69,12 @@ impl Decompressor {
         loop {
             let room = (payload.len() * 4).max(256).min((max_len - len).saturating_add(1));
             out.reserve(room);
-            let inflated = self.inflate(payload, room, out)?;
+            let inflated = self.inflate(payload, room, out);
             len += inflated.produced;
             if len > max_len {
                 return Err(Error::LimitExceeded(Limit::MessageLen));
             }
+            inflated.check()?;
             payload = payload.get(inflated.used..).unwrap_or_default();
             if inflated.produced < room {
                 return self.end_message();
@@ -79,14 +84,12 @@ impl Decompressor {
 
     /// Inflates into at most `room` bytes that `out` has spare, one at least. If less came out, all of
     /// `input` is used; else some output may still be to come, also without more input.
-    pub(crate) fn inflate(
-        &mut self,
-        mut input: &[u8],
-        room: usize,
-        out: &mut Vec<u8>,
-    ) -> Result<Inflated, Error> {
+    ///
+    /// What came out before something wrong counts as well, so that it is judged first however the
+    /// input was cut.
+    pub(crate) fn inflate(&mut self, mut input: &[u8], room: usize, out: &mut Vec<u8>) -> Inflated {
         debug_assert!(room > 0 && room <= out.capacity() - out.len());
-        let mut sum = Inflated { used: 0, produced: 0 };
+        let mut sum = Inflated { used: 0, produced: 0, is_valid: true };
         loop {
             if self.ended && !input.is_empty() {
                 // RFC 7692 §7.2.3.4: more blocks may follow a final one; a new stream, from the next
@@ -94,7 +97,7 @@ impl Decompressor {
                 self.reset();
             }
             if self.ended {
-                return Ok(sum);
+                return sum;
             }
             self.fresh = false;
             let room = room - sum.produced;
@@ -103,14 +106,17 @@ impl Decompressor {
             sum.produced += step.produced;
             input = input.get(step.used..).unwrap_or_default();
             match step.status {
-                None => return Err(Error::InvalidDeflate),
+                None => {
+                    sum.is_valid = false;
+                    return sum;
+                }
                 Some(Status::StreamEnd) => self.ended = true,
                 Some(Status::Ok | Status::BufError) => {}
             }
             let stuck = step.used == 0 && step.produced == 0 && !self.ended;
             if step.produced == room || input.is_empty() || stuck {
                 debug_assert!(input.is_empty() || step.produced == room);
-                return Ok(sum);
+                return sum;
             }
         }
     }
@@ -158,6 +164,14 @@ impl fmt::Debug for Decompressor {
 pub(crate) struct Inflated {
     pub(crate) used: usize,
     pub(crate) produced: usize,
+    /// The input went wrong behind that.
+    is_valid: bool,
+}
+
+impl Inflated {
+    pub(crate) const fn check(self) -> Result<(), Error> {
+        if self.is_valid { Ok(()) } else { Err(Error::InvalidDeflate) }
+    }
 }
 
 /// The decompressor that [`receive_with`](crate::Connection::receive_with) is to use for compressed

@@ -4,9 +4,9 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use ringwire_codec::deflate::{Offer, Policy};
-use ringwire_codec::{Message, Role};
+use ringwire_codec::{Config, Message, OpCode, Role};
 
-use crate::ends::{End, KEY, Machine, Seen, shake};
+use crate::ends::{End, KEY, Machine, Seen, deflated, frame, shake};
 use crate::streams::{any_bytes, any_level, any_window};
 
 #[derive(Debug, Clone)]
@@ -139,6 +139,66 @@ proptest! {
                 prop_assert!(receiver.finish() == sent);
             }
         }
+    }
+}
+
+/// Frames with what may or may not be a deflate stream, in sequence, mostly.
+fn any_wire() -> impl Strategy<Value = Vec<u8>> {
+    let payload = prop_oneof![
+        2 => "[a-e€ß]{0,40}".prop_map(|text| deflated(text.as_bytes())),
+        1 => vec(any::<u8>(), 0..60).prop_map(|bytes| deflated(&bytes)),
+        1 => vec(any::<u8>(), 0..30),
+        1 => (0_usize..500).prop_map(|len| deflated(&vec![b'x'; len])),
+    ];
+    let one = (payload, vec(1_usize..30, 0..3), any::<bool>(), 0_u8..5, any::<u8>());
+    vec(one, 0..6).prop_map(|messages| {
+        let mut wire = Vec::new();
+        for (mut payload, cuts, is_text, rsv1, change) in messages {
+            let len = payload.len();
+            if let Some(byte) =
+                payload.get_mut(usize::from(change) % len.max(1) * usize::from(change & 1))
+            {
+                *byte ^= if change < 40 { change } else { 0 };
+            }
+            let mut rest = &payload[..];
+            let mut opcode = if is_text { OpCode::Text } else { OpCode::Binary };
+            for cut in cuts {
+                let (piece, after) = rest.split_at(cut.min(rest.len()));
+                let begins = opcode != OpCode::Continuation;
+                wire.extend(frame(Role::Client, opcode, false, begins && rsv1 > 0, piece));
+                wire.extend(frame(Role::Client, OpCode::Ping, true, false, b"?"));
+                opcode = OpCode::Continuation;
+                rest = after;
+            }
+            let begins = opcode != OpCode::Continuation;
+            wire.extend(frame(Role::Client, opcode, true, begins && rsv1 > 0, rest));
+        }
+        wire
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..<_>::default() })]
+
+    #[test]
+    fn whole_byte_by_byte_and_cut_at_random_give_the_same(
+        wire in any_wire(),
+        lengths in vec(1_usize..60, 1..6),
+        shared in any::<bool>(),
+        streaming in any::<bool>(),
+    ) {
+        let config = Config::default().with_max_message_len(300).with_max_streamed_len(300);
+        let see = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+            let machine = if shared { Machine::shared() } else { Machine::Dedicated(None) };
+            let mut end = End::server(machine).with_config(config).with_streaming(streaming);
+            for piece in pieces {
+                end.receive(piece);
+            }
+            end.finish()
+        };
+        let whole = see(&mut std::iter::once(&wire[..]));
+        prop_assert_eq!(&see(&mut wire.chunks(1)), &whole);
+        prop_assert_eq!(&see(&mut cut(&wire, &lengths).into_iter()), &whole);
     }
 }
 
