@@ -3,7 +3,7 @@
 use super::Connection;
 use super::assembly::{Assembly, Frame, MIN_FRAGMENTED_LEN, give_back};
 use super::receive::Received;
-use crate::buffers::{self, BELIEVED_LEN, Buffers};
+use crate::buffers::{self, Buffers};
 use crate::deflate::{Decompressor, Inflate, Inflated};
 use crate::utf8::{Mask, TextBuffer, Utf8Validator};
 use crate::{
@@ -192,8 +192,9 @@ impl Inflating {
         let max_capacity = config.max_message_len.saturating_add(1);
         let mut room = capacity - len;
         if room == 0 {
-            // The first guess is that it inflates to four times its length; then twice what there is.
-            let guess = src_len.saturating_mul(4).clamp(MIN_FRAGMENTED_LEN, BELIEVED_LEN);
+            // The first guess is that what has arrived inflates to four times its length; then twice
+            // what there is.
+            let guess = src_len.saturating_mul(4).max(MIN_FRAGMENTED_LEN);
             let wanted = guess.max(capacity.saturating_mul(2)).min(max_capacity);
             match &mut self.content {
                 Content::Text(text) => text.grow(buffers, wanted)?,
