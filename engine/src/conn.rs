@@ -208,7 +208,7 @@ pub(crate) enum Phase {
 bitflags! {
     /// Yes-or-no facts about a connection.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    pub(crate) struct Flags: u8 {
+    pub(crate) struct Flags: u16 {
         /// A receive is armed.
         const RECEIVING = 1 << 0;
         /// A send is in flight.
@@ -225,6 +225,8 @@ bitflags! {
         const OPENED = 1 << 6;
         /// Stands in the list of connections to be flushed or resumed.
         const LISTED = 1 << 7;
+        /// Bytes go through a TLS session.
+        const SECURE = 1 << 8;
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use ringwire_codec::{CloseCode, Message, SendError};
+use ringwire_tls::Facts;
 
 use crate::config::Backpressure;
 use crate::conn::{ConnId, Flags, Phase, SegmentKind, Wire};
@@ -48,6 +49,12 @@ impl<'a, S> Ctx<'a, S> {
     /// The other side's address.
     pub fn peer_addr(&self) -> SocketAddr {
         self.wire.peer.into()
+    }
+
+    /// What the TLS handshake agreed on: version, cipher suite, SNI, ALPN, the client's certificate. `None` on a
+    /// plain connection.
+    pub fn tls(&self) -> Option<Facts<'_>> {
+        self.shared.sessions.facts(self.id.slot)
     }
 
     /// The application's state of this connection.

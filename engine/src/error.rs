@@ -115,6 +115,7 @@ impl CloseCause {
             | CloseReason::WriteStall
             | CloseReason::Lifetime
             | CloseReason::Backpressure
+            | CloseReason::Tls
             | CloseReason::HandlerPanic => Initiator::Local,
             CloseReason::EndOfStream | CloseReason::Transport(_) => Initiator::Transport,
         }
@@ -162,11 +163,13 @@ pub enum CloseReason {
     Backpressure,
     /// The handler panicked.
     HandlerPanic,
+    /// TLS failed: bad records, a refused certificate, an alert. The cause's text says what.
+    Tls,
 }
 
 impl CloseReason {
     /// All names, in the order of [`index`](Self::index).
-    pub const NAMES: [&str; 13] = [
+    pub const NAMES: [&str; 14] = [
         "peer",
         "local",
         "shutdown",
@@ -180,6 +183,7 @@ impl CloseReason {
         "lifetime",
         "backpressure",
         "handler_panic",
+        "tls",
     ];
 
     /// Its place in [`NAMES`](Self::NAMES) and in the metrics.
@@ -198,6 +202,7 @@ impl CloseReason {
             Self::Lifetime => 10,
             Self::Backpressure => 11,
             Self::HandlerPanic => 12,
+            Self::Tls => 13,
         }
     }
 

@@ -9,15 +9,18 @@ use std::any::Any;
 use std::fmt;
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringwire_codec::{CloseCode, Message};
+use ringwire_tls::pki_types::UnixTime;
+use ringwire_tls::{ConfigError, ServerConfig};
 
 use crate::conn::ConnId;
 use crate::error::PostError;
 use crate::handler::{Acceptance, Response};
 use crate::mailbox::{Mail, Postbox, Refused};
-use crate::metrics::{Counters, Stats};
+use crate::metrics::{Counters, Stats, TlsStats};
 use crate::net::TcpOptions;
 
 /// How long a shutdown waits for room in a mailbox that is full.
@@ -32,19 +35,41 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
 pub struct Handle {
     workers: Arc<[WorkerLink]>,
     tcp: TcpOptions,
+    tls: Arc<Tls>,
+}
+
+/// TLS of the listeners, and what became of its reloads.
+#[derive(Debug, Default)]
+struct Tls {
+    configs: Vec<ServerConfig>,
+    reloads: AtomicU64,
+    reload_failures: AtomicU64,
 }
 
 /// One worker, from outside.
 type WorkerLink = (Postbox, Arc<Counters>);
 
 impl Handle {
-    pub(crate) fn new(workers: Vec<WorkerLink>, tcp: TcpOptions) -> Self {
-        Self { workers: workers.into(), tcp }
+    pub(crate) fn new(
+        workers: Vec<WorkerLink>,
+        tcp: TcpOptions,
+        tls: impl IntoIterator<Item = ServerConfig>,
+    ) -> Self {
+        let tls = Tls { configs: tls.into_iter().collect(), ..Tls::default() };
+        Self { workers: workers.into(), tcp, tls: Arc::new(tls) }
     }
 
     /// What the workers have counted. Reads atomics, so it may be called anywhere and often.
     pub fn stats(&self) -> Stats {
-        Stats { workers: self.workers.iter().map(|(_, counters)| counters.read()).collect() }
+        let Tls { configs, reloads, reload_failures } = &*self.tls;
+        Stats {
+            workers: self.workers.iter().map(|(_, counters)| counters.read()).collect(),
+            tls: TlsStats {
+                reloads: reloads.load(Ordering::Relaxed),
+                reload_failures: reload_failures.load(Ordering::Relaxed),
+                not_after: configs.iter().map(|config| config.certificates().not_after()).min(),
+            },
+        }
     }
 
     /// Sends a message, which is copied. The connection's backpressure policy holds; what it does is counted in
@@ -140,6 +165,31 @@ impl Handle {
         state: S,
     ) -> Result<(), (PostError, TcpStream)> {
         self.hand_over(stream, received, Some(Box::new(state)))
+    }
+
+    /// Reads the certificates of all TLS addresses anew from their files, checks them (text, key, dates, names), and puts
+    /// them in place of the old for the handshakes that begin from now on. Connections that are open go on.
+    ///
+    /// Reads files, so it blocks: not for a handler.
+    ///
+    /// # Errors
+    /// The first certificate that is wrong. It stays as it was, and so do those after it; the failure is logged, and
+    /// counted in [`stats`](Self::stats).
+    pub fn reload_tls(&self) -> Result<(), ConfigError> {
+        for config in &self.tls.configs {
+            match config.reload(UnixTime::now()) {
+                Ok(certificates) => {
+                    self.tls.reloads.fetch_add(1, Ordering::Relaxed);
+                    tracing::info!(not_after = certificates.not_after(), "certificates reloaded");
+                }
+                Err(error) => {
+                    self.tls.reload_failures.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(%error, "certificates stay as they were");
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Stops accepting, closes every connection with 1001, and ends each worker once its connections are gone, or

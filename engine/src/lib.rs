@@ -50,6 +50,7 @@ mod mailbox;
 mod metrics;
 mod net;
 mod request;
+mod secure;
 mod server;
 mod shared;
 #[cfg(test)]
@@ -64,7 +65,8 @@ pub use handle::Handle;
 pub use handler::{
     Accept, Acceptance, Answer, Ctx, Handler, OnMessage, Request, Response, SendStatus, on_message,
 };
-pub use metrics::{Stats, WorkerStats};
+pub use metrics::{Stats, TlsStats, WorkerStats};
 pub use ringwire_codec::handshake::HeadLimits;
 pub use ringwire_codec::{CloseCode, Config as ProtocolConfig, Message, MessagePart, SendError};
+pub use ringwire_tls as tls;
 pub use server::{Running, Server, WorkerContext};

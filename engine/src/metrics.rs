@@ -69,6 +69,12 @@ counters! {
     handshakes,
     /// Requests that were refused, and connections that ended before a whole request.
     handshake_failures,
+    /// TLS handshakes that came to their end, resumed ones included.
+    tls_handshakes,
+    /// TLS handshakes that resumed an earlier session.
+    tls_resumptions,
+    /// TLS handshakes that failed.
+    tls_failures,
     /// Ordinary HTTP requests answered.
     http_requests,
     /// Messages received whole, and parts of streamed ones.
@@ -129,6 +135,20 @@ impl Counter {
 pub struct Stats {
     /// One entry for each worker, by its index.
     pub workers: Vec<WorkerStats>,
+    /// The certificates of the TLS addresses.
+    pub tls: TlsStats,
+}
+
+/// What [`Handle::stats`](crate::Handle::stats) says of certificates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TlsStats {
+    /// Times that the certificates of an address were replaced.
+    pub reloads: u64,
+    /// Times that they were not, since something was wrong with the new ones.
+    pub reload_failures: u64,
+    /// When the first certificate in use expires, in seconds since 1970. `None` without TLS.
+    pub not_after: Option<i64>,
 }
 
 impl Stats {
@@ -162,7 +182,7 @@ mod tests {
         counters.note_turn(Duration::from_micros(2));
         let first = counters.read();
         let second = WorkerStats { connections: 10, ..WorkerStats::default() };
-        let stats = Stats { workers: vec![first, second] };
+        let stats = Stats { workers: vec![first, second], ..Stats::default() };
         assert_eq!(stats.total().connections, 40);
         assert_eq!(stats.total().closes[2], 3);
         assert_eq!(stats.total().turns, 2);

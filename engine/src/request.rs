@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use ringwire_codec::handshake::{Extension, HandshakeError, Headers, server};
+use ringwire_tls::Facts;
 
 use crate::conn::ConnId;
 
@@ -12,11 +13,17 @@ pub struct Request<'a> {
     head: &'a server::Request<'a>,
     id: ConnId,
     peer: SocketAddr,
+    tls: Option<Facts<'a>>,
 }
 
 impl<'a> Request<'a> {
-    pub(crate) fn new(head: &'a server::Request<'a>, id: ConnId, peer: SocketAddr) -> Self {
-        Self { head, id, peer }
+    pub(crate) fn new(
+        head: &'a server::Request<'a>,
+        id: ConnId,
+        peer: SocketAddr,
+        tls: Option<Facts<'a>>,
+    ) -> Self {
+        Self { head, id, peer, tls }
     }
 
     /// The connection that it came on, to answer it later with.
@@ -27,6 +34,12 @@ impl<'a> Request<'a> {
     /// The other side's address.
     pub fn peer_addr(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// What the TLS handshake agreed on: version, cipher suite, SNI, ALPN, the client's certificate. `None` on a
+    /// plain connection.
+    pub fn tls(&self) -> Option<Facts<'a>> {
+        self.tls
     }
 
     /// The method, `GET` for a WebSocket.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use core_affinity::CoreId;
+use ringwire_tls::ServerConfig;
 
 use crate::config::{Config, DriverKind, Pinning};
 use crate::driver::Driver;
@@ -41,7 +42,7 @@ use crate::worker::{Worker, WorkerSetup, share_of};
 #[derive(Debug)]
 pub struct Server {
     config: Config,
-    addresses: Vec<String>,
+    addresses: Vec<(String, Option<ServerConfig>)>,
 }
 
 /// What a handler is made with: which worker it is for, and the way to all of them.
@@ -83,7 +84,29 @@ impl Server {
     /// (SO_REUSEPORT, socket(7)). Without any address the server only serves what it [adopts](Handle::adopt).
     #[must_use]
     pub fn listen(mut self, address: impl fmt::Display) -> Self {
-        self.addresses.push(address.to_string());
+        self.addresses.push((address.to_string(), None));
+        self
+    }
+
+    /// Listens on `address` for TLS (`wss://`), otherwise as [`listen`](Self::listen). Plain and TLS addresses serve
+    /// the same handler.
+    ///
+    /// ```no_run
+    /// use ringwire::tls::{CertificateSource, ServerSettings, pki_types::UnixTime};
+    /// use ringwire::{Config, Server, on_message};
+    ///
+    /// let source = CertificateSource::files("cert.pem", "key.pem");
+    /// let tls = ServerSettings::new(source).build(UnixTime::now())?;
+    /// let server = Server::new(Config::default())
+    ///     .listen("127.0.0.1:9001")
+    ///     .listen_tls("127.0.0.1:9443", tls)
+    ///     .start(|_worker| on_message(|ctx, message| { ctx.send(message); }))?;
+    /// # server.handle().shutdown(std::time::Duration::ZERO);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn listen_tls(mut self, address: impl fmt::Display, tls: ServerConfig) -> Self {
+        self.addresses.push((address.to_string(), Some(tls)));
         self
     }
 
@@ -128,9 +151,14 @@ impl Server {
             .map_err(|source| Error::Driver { driver: driver_name, source })?;
         let cores = place(&config)?;
         let share = share_of(&config, descriptors, cores.len());
-        let addresses =
-            addresses.iter().map(|address| resolve(address)).collect::<Result<Vec<_>, _>>()?;
-        let (listeners, local_addrs) = listen_all(&addresses.concat(), cores.len(), &config)?;
+        let configs: Vec<_> = addresses.iter().filter_map(|(_, tls)| tls.clone()).collect();
+        let (mut resolved, mut tls) = (Vec::new(), Vec::new());
+        for (address, secured) in addresses {
+            let found = resolve(&address)?;
+            tls.resize(tls.len() + found.len(), secured);
+            resolved.extend(found);
+        }
+        let (listeners, local_addrs) = listen_all(&resolved, cores.len(), &config)?;
 
         let mut parts = Vec::with_capacity(cores.len());
         let mut postboxes = Vec::with_capacity(cores.len());
@@ -142,13 +170,13 @@ impl Server {
             postboxes.push((postbox, Arc::clone(&counters)));
             parts.push(Part { driver, mailbox, counters });
         }
-        let handle = Handle::new(postboxes, net::TcpOptions::from(&config));
+        let handle = Handle::new(postboxes, net::TcpOptions::from(&config), configs);
         let factory = Arc::new(factory);
         let mut workers = Vec::with_capacity(parts.len());
         for (index, (part, core)) in (0_u16..).zip(parts.into_iter().zip(cores)) {
             let context = WorkerContext { index, handle: handle.clone() };
-            let listeners = u32::try_from(local_addrs.len()).unwrap_or(u32::MAX);
-            let start = Start { config: config.clone(), context, core, listeners, share };
+            let start =
+                Start { config: config.clone(), context, core, listeners: tls.clone(), share };
             workers.push(spawn(start, part, Arc::clone(&factory)).inspect_err(|_| {
                 // The workers that have started already have nobody to serve.
                 handle.shutdown(std::time::Duration::ZERO);
@@ -237,7 +265,7 @@ struct Start {
     config: Config,
     context: WorkerContext,
     core: Option<CoreId>,
-    listeners: u32,
+    listeners: Vec<Option<ServerConfig>>,
     share: usize,
 }
 

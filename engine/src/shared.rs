@@ -14,6 +14,7 @@ use crate::conn::{ConnId, Flags, Pending, SegmentKind, Wire};
 use crate::driver::Token;
 use crate::error::{CloseCause, CloseReason};
 use crate::metrics::Counters;
+use crate::secure::Sessions;
 use crate::timer::{Tick, Wheel, ticks_of};
 
 /// The longest frame header, and so what a frame takes beside its payload (RFC 6455 §5.2).
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) pool: BufferPool,
     /// What the connection at work has sent in this turn.
     pub(crate) out: Vec<u8>,
+    /// TLS, for the connections that have it.
+    pub(crate) sessions: Sessions,
     /// How much output to expect: as much as was received, as for an echo.
     pub(crate) expected_len: usize,
     pub(crate) masks: Masks,
@@ -85,6 +88,7 @@ impl Shared {
             worker,
             pool: BufferPool::new(config.pool_len),
             out: Vec::new(),
+            sessions: Sessions::new(),
             expected_len: 0,
             masks,
             counters,

@@ -5,6 +5,7 @@
 
 mod deadlines;
 mod receive;
+mod secure;
 mod transmit;
 
 use std::any::Any;
@@ -14,6 +15,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use ringwire_codec::{CloseCode, CloseState, Message};
+use ringwire_tls::ServerConfig;
 
 use crate::config::Config;
 use crate::conn::{Conn, ConnId, Flags, Phase, SegmentKind};
@@ -38,8 +40,8 @@ const ACCEPT_REST: Tick = 2;
 pub(crate) struct WorkerSetup {
     pub(crate) shared: Shared,
     pub(crate) mailbox: Mailbox,
-    /// How many listeners the driver has.
-    pub(crate) listeners: u32,
+    /// For each listener of the driver, TLS if it speaks that.
+    pub(crate) listeners: Vec<Option<ServerConfig>>,
     /// The most connections that this worker takes.
     pub(crate) max_connections: usize,
 }
@@ -53,6 +55,8 @@ pub(crate) struct Worker<D: Driver, H: Handler> {
     shared: Shared,
     mailbox: Mailbox,
     accepting: Accepting,
+    /// TLS of each listener that speaks it.
+    tls: Vec<Option<ServerConfig>>,
     shutdown: Option<ShutdownState>,
     expired: Vec<u32>,
 }
@@ -99,13 +103,19 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// A worker that accepts from all listeners of its driver.
     pub(crate) fn new(driver: D, handler: H, setup: WorkerSetup) -> Self {
         let WorkerSetup { shared, mailbox, listeners, max_connections } = setup;
+        let listener_count = u32::try_from(listeners.len()).unwrap_or(u32::MAX);
         let mut worker = Self {
             driver,
             handler,
             conns: ConnTable::new(),
             shared,
             mailbox,
-            accepting: Accepting { listeners, max_connections, state: AcceptState::Stopped },
+            tls: listeners,
+            accepting: Accepting {
+                listeners: listener_count,
+                max_connections,
+                state: AcceptState::Stopped,
+            },
             shutdown: None,
             expired: Vec::new(),
         };
@@ -162,7 +172,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Completion::Accepted { listener, socket, peer } => {
                 tracing::trace!(listener = listener.0, ?peer, "accepted");
                 self.shared.counters.accepts.add(1);
-                self.open(socket, peer);
+                self.accept(listener, socket, peer);
             }
             Completion::AcceptEnded { listener, error } => self.on_accept_ended(listener, &error),
             Completion::Closed { token } => self.on_closed(token),
@@ -170,6 +180,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     }
 
     // Connections come and go
+
+    fn accept(&mut self, listener: ListenerId, socket: D::Socket, peer: Option<SocketAddr>) {
+        let Some(token) = self.open(socket, peer) else { return };
+        if let Some(Some(config)) = self.tls.get(listener.0 as usize).cloned() {
+            self.secure(token, &config);
+        }
+    }
 
     /// Takes a socket in and waits for its request.
     fn open(&mut self, socket: D::Socket, peer: Option<SocketAddr>) -> Option<Token> {
@@ -392,6 +409,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             receive::call_on_close(handler, conn, shared, token, &cause);
         }
         conn.state = None;
+        if conn.wire.flags.contains(Flags::SECURE) {
+            shared.forget_session(token.slot);
+        }
         shared.out.clear();
         driver.submit(Op::Close { token });
     }

@@ -11,6 +11,7 @@ use ringwire_codec::{CloseCode, CloseState, Connection, Event, Heap, Input, Mess
 
 use super::app::{Entry, Log, Said};
 use super::plan::{Ending, Entrance, Plan, Speech};
+use super::secure::Secured;
 use crate::driver::sim::{Peer, Random, World};
 use crate::shared::Masks;
 use crate::{Acceptance, Handle};
@@ -59,6 +60,11 @@ pub(super) struct Client {
     request: Request,
     head: Vec<u8>,
     scanner: HeadScanner,
+    tls: Option<Secured>,
+    /// It sent what is no TLS record.
+    pub broke_tls: bool,
+    /// The stream ended without close_notify.
+    pub truncated: bool,
 }
 
 impl Client {
@@ -91,6 +97,9 @@ impl Client {
             request: Request::new("sim", &target, nonce).expect("a correct request"),
             head: Vec::new(),
             scanner: HeadScanner::default(),
+            tls: None,
+            broke_tls: false,
+            truncated: false,
             plan,
         }
     }
@@ -151,11 +160,18 @@ impl Client {
             hello.truncate(self.random.below(hello.len()));
             self.stage = Stage::Ending;
         }
-        if self.plan.entrance == Entrance::Connect {
-            self.peer = Some(world.connect(0));
+        let listener = match self.plan.entrance {
+            Entrance::Connect => Some(0),
+            Entrance::Secure => Some(1),
+            Entrance::Adopted | Entrance::Upgraded => None,
+        };
+        if let Some(listener) = listener {
+            self.peer = Some(world.connect(listener));
             self.peer().set_window(self.plan.window);
-            self.peer().write(&hello);
-            return;
+            if self.plan.entrance == Entrance::Secure {
+                self.begin_tls();
+            }
+            return self.write(&hello);
         }
         let (peer, fd) = world.adoptable();
         peer.set_window(self.plan.window);
@@ -170,7 +186,35 @@ impl Client {
         if adopted.is_err() {
             self.stage = Stage::Gone;
         }
-        self.peer().write(&rest);
+        self.write(&rest);
+    }
+
+    fn begin_tls(&mut self) {
+        let (tls, mut hello) = Secured::begin();
+        if self.plan.ending == Ending::HalfAsk && self.random.chance(0.3) {
+            hello.truncate(self.random.below(hello.len()));
+        }
+        self.peer().write(&hello);
+        self.tls = Some(tls);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        match &mut self.tls {
+            Some(tls) => {
+                let sealed = tls.say(bytes);
+                self.peer().write(&sealed);
+            }
+            None => self.peer().write(bytes),
+        }
+    }
+
+    fn read(&mut self) -> Vec<u8> {
+        let bytes = self.peer().read();
+        // An alert answers what is no TLS.
+        let Some(tls) = self.tls.as_mut().filter(|_| !self.broke_tls) else { return bytes };
+        let (plaintext, out) = tls.hear(bytes);
+        self.peer().write(&out);
+        plaintext
     }
 
     /// The application deferred the request: this is who makes up its mind.
@@ -257,24 +301,34 @@ impl Client {
                 let mut out = Vec::new();
                 codec.close(code, "enough", &mut self.masks, &mut out).expect("a correct close");
                 if self.codec.close_state() == CloseState::Open {
-                    self.peer().write(&out);
+                    self.write(&out);
                 }
             }
             Ending::AskServer => self.say(Said { text: true, bytes: b"!close".to_vec() }),
+            Ending::Garbage if self.tls.is_some() && self.random.chance(0.5) => {
+                self.broke_tls = true;
+                self.peer().write(&[0xff; 40]);
+            }
             Ending::Garbage => {
                 let garbage = super::plan::GARBAGE;
                 let garbage = garbage[self.random.below(garbage.len())];
-                self.peer().write(garbage);
+                self.write(garbage);
                 // It does not stop there: what answers it must not get lost in a reset.
                 let mut more = vec![0; self.random.below(3000)];
                 self.random.fill(&mut more);
-                self.peer().write(&more);
+                self.write(&more);
             }
             Ending::HangUp => {
                 self.peer().close();
                 self.stage = Stage::Gone;
             }
-            Ending::Finish => self.peer().finish(),
+            Ending::Finish => {
+                if let Some(tls) = self.tls.as_mut().filter(|_| self.random.chance(0.5)) {
+                    let notice = tls.close();
+                    self.peer().write(&notice);
+                }
+                self.peer().finish();
+            }
             Ending::Reset => {
                 self.peer().reset();
                 self.stage = Stage::Gone;
@@ -294,7 +348,7 @@ impl Client {
         let mut out = Vec::new();
         // Refused once the server has begun to close.
         let _ = encode(&mut self.codec, &mut self.masks, &mut out);
-        self.peer().write(&out);
+        self.write(&out);
     }
 
     // What it hears
@@ -312,15 +366,18 @@ impl Client {
             }
             return;
         }
-        let bytes = self.peer().read();
+        let bytes = self.read();
         if self.plan.slow && !bytes.is_empty() {
             self.reads_at = world.clock() + self.random.up_to(Duration::from_millis(20));
             world.alarm(self.reads_at);
         }
-        self.hear(bytes, log);
+        if !self.broke_tls {
+            self.hear(bytes, log);
+        }
         let peer = self.peer();
         if peer.is_eof() || peer.is_reset() {
             peer.close();
+            self.truncated = self.tls.as_ref().is_some_and(|tls| !tls.heard_the_end());
             self.stage = Stage::Gone;
         }
     }

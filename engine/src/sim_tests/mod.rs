@@ -11,6 +11,7 @@ mod client;
 mod plan;
 mod play;
 mod scene;
+mod secure;
 mod time;
 
 use std::time::Duration;
@@ -141,13 +142,16 @@ fn check(client: &Client, scene: &Scene, sound: bool, undisturbed: bool) {
         Ending::CloseFrame => {
             let pushed_all = client.plan.lossy || client.pushes == client.pushed;
             assert!(pushed_all && client.ponged == client.pings, "{context}");
+            assert!(!client.truncated, "no close_notify: {context}");
             let clean = cause.reason == CloseReason::Peer && cause.is_clean();
             clean && code == Some(3000) && heard_all
         }
         Ending::AskServer => {
+            assert!(!client.truncated, "no close_notify: {context}");
             let clean = cause.reason == CloseReason::Local && cause.is_clean();
             clean && farewell == Some(APP_CLOSE) && heard_all
         }
+        Ending::Garbage if client.broke_tls => cause.reason == CloseReason::Tls,
         Ending::Garbage => {
             let blamed = matches!(cause.reason, CloseReason::Protocol(_));
             blamed && matches!(code, Some(1002 | 1007 | 1009)) && heard_all

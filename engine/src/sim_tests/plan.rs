@@ -28,6 +28,8 @@ pub(super) const GARBAGE: [&[u8]; 7] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entrance {
     Connect,
+    /// The same, over TLS.
+    Secure,
     /// Somebody else accepted it.
     Adopted,
     /// Somebody else has answered its request as well.
@@ -84,6 +86,7 @@ impl Plan {
         let entrance = match random.below(10) {
             0 => Entrance::Adopted,
             1 => Entrance::Upgraded,
+            2..5 => Entrance::Secure,
             _ => Entrance::Connect,
         };
         let query = ["", "", "", "stream", "defer", "defer-forbid"][random.below(6)].to_owned();
@@ -95,7 +98,9 @@ impl Plan {
             12 => Ending::HangUp,
             13 => Ending::Finish,
             14 => Ending::Reset,
-            _ if entrance == Entrance::Connect && random.chance(0.5) => Ending::HalfAsk,
+            _ if matches!(entrance, Entrance::Connect | Entrance::Secure) && random.chance(0.5) => {
+                Ending::HalfAsk
+            }
             _ => Ending::Mute,
         };
         let slow = random.chance(0.3);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::app::{App, Log};
+use super::secure;
 use crate::config::Config;
 use crate::driver::Driver as _;
 use crate::driver::sim::{Faults, Sim, World};
@@ -36,10 +37,11 @@ pub(super) struct Scene {
 impl Scene {
     pub(super) fn new(seed: u64, config: &Config, faults: Faults, clients: usize) -> Self {
         config.check().expect("the settings can be");
-        let (driver, world) = Sim::new(seed, faults, 1);
+        let (driver, world) = Sim::new(seed, faults, 2);
         let (postbox, mailbox) = mailbox(config.mailbox_len, driver.waker());
         let counters = Arc::new(Counters::default());
-        let handle = Handle::new(vec![(postbox, Arc::clone(&counters))], TcpOptions::from(config));
+        let handle =
+            Handle::new(vec![(postbox, Arc::clone(&counters))], TcpOptions::from(config), None);
         let shared = Shared::new(0, config, Arc::clone(&counters), Masks::new([7; 32]));
         let mut log = Log::default();
         log.clients.resize_with(clients, Default::default);
@@ -49,7 +51,12 @@ impl Scene {
             0 => usize::MAX,
             set => set,
         };
-        let setup = WorkerSetup { shared, mailbox, listeners: 1, max_connections };
+        let setup = WorkerSetup {
+            shared,
+            mailbox,
+            listeners: vec![None, Some(secure::server())],
+            max_connections,
+        };
         Self {
             world,
             handle,

@@ -23,12 +23,24 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.after_work(token);
     }
 
-    /// Looks at bytes that came in. What they lead to is in the turn's output afterwards.
+    /// Takes bytes that came in. What they lead to is in the turn's output afterwards.
+    #[inline]
     pub(super) fn take_in(&mut self, token: Token, bytes: &mut [u8]) {
-        let Self { conns, handler, shared, .. } = self;
+        let Self { conns, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
+        if conn.wire.flags.contains(Flags::SECURE) {
+            return self.take_in_secure(token, bytes);
+        }
         shared.counters.bytes_received.add(bytes.len());
         conn.wire.note_received(shared.now);
+        self.look_at(token, bytes);
+    }
+
+    /// Looks at what the peer said.
+    #[inline]
+    pub(super) fn look_at(&mut self, token: Token, bytes: &mut [u8]) {
+        let Self { conns, handler, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
         shared.expected_len = bytes.len() + conn.wire.codec.buffered_len();
         match conn.wire.phase {
             Phase::Open | Phase::Closing => {
@@ -80,13 +92,19 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// The peer's FIN, or the end of the connection.
     pub(super) fn on_receive_ended(&mut self, token: Token, result: io::Result<()>) {
         let Some(conn) = self.conns.get_mut(token) else { return };
-        let wire = &mut conn.wire;
-        wire.flags.remove(Flags::RECEIVING);
-        wire.flags.insert(Flags::ENDED);
+        conn.wire.flags.remove(Flags::RECEIVING);
         let reason = match result {
             Ok(()) => CloseReason::EndOfStream,
             Err(error) => CloseReason::Transport(error.kind()),
         };
+        self.on_stream_end(token, reason);
+    }
+
+    /// Nothing more will come: what was said before may still be under way, in either direction.
+    pub(super) fn on_stream_end(&mut self, token: Token, reason: CloseReason) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        let wire = &mut conn.wire;
+        wire.flags.insert(Flags::ENDED);
         let last_words = match wire.phase {
             Phase::Open => wire.has_unread(),
             Phase::Closing => wire.codec.close_state() == ringwire_codec::CloseState::Closed,
@@ -356,7 +374,8 @@ fn answer<H: Handler>(
         Ok(parsed) => parsed,
         Err(error) => return refuse_for(wire, shared, error),
     };
-    let request = Request::new(&parsed, shared.id(token), wire.peer.into());
+    let tls = shared.sessions.facts(token.slot);
+    let request = Request::new(&parsed, shared.id(token), wire.peer.into(), tls);
     if !parsed.is_upgrade() {
         let response = catch_unwind(AssertUnwindSafe(|| handler.on_http(&request)));
         shared.counters.http_requests.add(1);

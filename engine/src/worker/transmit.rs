@@ -34,6 +34,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             if !wire.flags.contains(Flags::SENDING) {
                 Self::send_next(driver, wire, shared, token);
             }
+        } else if wire.flags.contains(Flags::SECURE) {
+            Self::send_secure(driver, wire, shared, token);
         } else if !shared.out.is_empty() {
             let data = std::mem::take(&mut shared.out);
             shared.counters.queued_bytes.add(data.len());
@@ -73,6 +75,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.pool.give(buffer.into_vec());
         if wire.pending.is_some()
             || wire.flags.contains(Flags::BACKLOGGED)
+            || wire.flags.contains(Flags::SECURE)
             || wire.codec.wants_transmit()
             || wire.phase != Phase::Open
         {
@@ -131,7 +134,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     }
 
     /// Takes the next segment of the queue.
-    fn send_next(driver: &mut D, wire: &mut Wire, shared: &Shared, token: Token) {
+    fn send_next(driver: &mut D, wire: &mut Wire, shared: &mut Shared, token: Token) {
+        if wire.flags.contains(Flags::SECURE) {
+            return Self::send_secure(driver, wire, shared, token);
+        }
         let Some(data) = wire.pending.as_mut().and_then(|pending| pending.queue.pop()) else {
             return;
         };
@@ -139,7 +145,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     }
 
     #[inline]
-    fn submit_send(driver: &mut D, wire: &mut Wire, now: u32, token: Token, data: Vec<u8>) {
+    pub(super) fn submit_send(
+        driver: &mut D,
+        wire: &mut Wire,
+        now: u32,
+        token: Token,
+        data: Vec<u8>,
+    ) {
         let buffer = SendBuffer::new(data);
         wire.flags.insert(Flags::SENDING);
         wire.sent = now;
@@ -198,6 +210,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
         if !wire.is_flushed() {
             return;
+        }
+        let ending = match wire.phase {
+            Phase::Closing => wire.codec.close_state() == CloseState::Closed,
+            phase => phase == Phase::Flushing,
+        };
+        if ending && wire.flags.contains(Flags::SECURE) && shared.sessions.close(token.slot) {
+            return Self::send_secure(driver, wire, shared, token);
         }
         match wire.phase {
             // RFC 6455 §7.1.1: the server closes first.

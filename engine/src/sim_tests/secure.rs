@@ -1,0 +1,85 @@
+//! TLS of the simulated clients, and of the server that they talk to.
+
+use std::sync::OnceLock;
+
+use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
+use ringwire_tls::pki_types::{ServerName, UnixTime};
+use ringwire_tls::{
+    CertificateSource, ClientConfig, ClientSettings, Roots, ServerConfig, ServerSettings, Session,
+};
+
+/// The server's TLS.
+pub(super) fn server() -> ServerConfig {
+    configs().0.clone()
+}
+
+/// What a client says and hears through TLS.
+#[derive(Debug)]
+pub(super) struct Secured {
+    session: Session,
+    /// What it wanted to say before the handshake was over.
+    unsaid: Vec<u8>,
+}
+
+impl Secured {
+    /// A session, and the bytes that begin it.
+    pub(super) fn begin() -> (Self, Vec<u8>) {
+        let name = ServerName::try_from("localhost").expect("a name");
+        let mut session = Session::client(&configs().1, name).expect("a session");
+        let mut hello = Vec::new();
+        session.poll_transmit(&mut hello).expect("a hello");
+        (Self { session, unsaid: Vec::new() }, hello)
+    }
+
+    /// What goes out for `bytes`.
+    pub(super) fn say(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        if self.session.is_handshaking() {
+            self.unsaid.extend_from_slice(bytes);
+        } else {
+            self.session.send(bytes, &mut out).expect("it is open");
+        }
+        out
+    }
+
+    /// What `bytes` say, and what goes out for them.
+    pub(super) fn hear(&mut self, mut bytes: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+        let (mut plaintext, mut out) = (Vec::new(), Vec::new());
+        self.session
+            .receive(&mut bytes, &mut plaintext, &mut out)
+            .unwrap_or_else(|error| panic!("the server's TLS is wrong: {error}"));
+        if !self.session.is_handshaking() && !self.unsaid.is_empty() {
+            let unsaid = std::mem::take(&mut self.unsaid);
+            self.session.send(&unsaid, &mut out).expect("it is open");
+        }
+        (plaintext, out)
+    }
+
+    /// close_notify.
+    pub(super) fn close(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.session.close(&mut out);
+        out
+    }
+
+    /// Whether the server said close_notify.
+    pub(super) fn heard_the_end(&self) -> bool {
+        self.session.peer_has_closed()
+    }
+}
+
+/// One pair for all runs. Signatures of Ed25519 all have the same length, so that a seed can be run again.
+fn configs() -> &'static (ServerConfig, ClientConfig) {
+    static CONFIGS: OnceLock<(ServerConfig, ClientConfig)> = OnceLock::new();
+    CONFIGS.get_or_init(|| {
+        let key = KeyPair::generate_for(&PKCS_ED25519).expect("a key");
+        let names = vec!["localhost".to_owned()];
+        let certificate = CertificateParams::new(names).expect("names").self_signed(&key);
+        let chain = certificate.expect("signs").pem();
+        let source = CertificateSource::pem(chain.clone(), key.serialize_pem());
+        let now = UnixTime::now();
+        let server = ServerSettings::new(source).build(now).expect("a server");
+        let client = ClientSettings::new(Roots::pem(chain)).with_resumption(false).build(now);
+        (server, client.expect("a client"))
+    })
+}

@@ -1,0 +1,80 @@
+//! Connections over TLS: their bytes on the way in and out, and how their sessions end.
+
+use ringwire_tls::{Error, ServerConfig, Session};
+
+use super::Worker;
+use crate::conn::{Flags, Phase, Wire};
+use crate::driver::{Driver, Token};
+use crate::error::CloseReason;
+use crate::handler::Handler;
+use crate::shared::Shared;
+
+impl<D: Driver, H: Handler> Worker<D, H> {
+    /// The connection begins with a TLS handshake. Whether it can.
+    pub(super) fn secure(&mut self, token: Token, config: &ServerConfig) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        match Session::server(config) {
+            Ok(session) => {
+                self.shared.sessions.insert(token.slot, session);
+                conn.wire.flags.insert(Flags::SECURE);
+            }
+            Err(error) => {
+                tracing::error!(%error, "a TLS session could not be made");
+                self.finish(token, CloseReason::Tls);
+            }
+        }
+    }
+
+    /// Looks at encrypted bytes that came in. What they lead to is in the turn's output afterwards, and in the
+    /// session's.
+    pub(super) fn take_in_secure(&mut self, token: Token, bytes: &mut [u8]) {
+        let Self { conns, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        let wire = &mut conn.wire;
+        shared.counters.bytes_received.add(bytes.len());
+        if matches!(wire.phase, Phase::Flushing | Phase::Lingering | Phase::Closed) {
+            return;
+        }
+        wire.note_received(shared.now);
+        let Shared { sessions, counters, .. } = shared;
+        let Some(mut decrypted) = sessions.decrypt(token.slot, bytes, counters) else { return };
+        if !decrypted.plaintext.is_empty() {
+            self.look_at(token, &mut decrypted.plaintext);
+        }
+        self.shared.sessions.give_back(decrypted.plaintext);
+        if let Some(error) = decrypted.failure {
+            self.fail_secure(token, &error);
+        } else if decrypted.ended {
+            self.on_stream_end(token, CloseReason::EndOfStream);
+        }
+    }
+
+    /// The session failed: its alert, or what stands in its place, is the last that is sent.
+    fn fail_secure(&mut self, token: Token, error: &Error) {
+        let Self { conns, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        let wire = &mut conn.wire;
+        if matches!(wire.phase, Phase::Closed | Phase::Vacant) {
+            return;
+        }
+        tracing::debug!(conn = %shared.id(token), %error, "TLS failed");
+        if wire.phase == Phase::Handshake {
+            shared.counters.handshake_failures.add(1);
+        }
+        let cause = wire.blame(CloseReason::Tls);
+        if cause.reason == CloseReason::Tls {
+            cause.text = error.to_string();
+        }
+        wire.phase = Phase::Flushing;
+        wire.since = shared.now;
+        shared.drop_plaintext(wire);
+    }
+
+    /// Sends what comes next, if anything does. Nothing is in flight.
+    pub(super) fn send_secure(driver: &mut D, wire: &mut Wire, shared: &mut Shared, token: Token) {
+        let sealed = shared.seal(wire, token.slot);
+        if !sealed.is_empty() {
+            Self::submit_send(driver, wire, shared.now, token, sealed);
+        }
+    }
+}
