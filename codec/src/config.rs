@@ -9,13 +9,15 @@
 pub struct Config {
     /// The longest message, in bytes, that is handed over whole. Default: 1 MiB.
     ///
-    /// Enforced when a frame's header arrives, before any memory is taken. Worst case in memory:
+    /// Enforced when a frame's header arrives, before any memory is taken. A compressed message is
+    /// inflated to at most one byte more, and may itself be an eighth longer than this. Worst case in memory:
     /// this much for each connection with a message under way, once its peer has sent that much.
     pub max_message_len: usize,
     /// The longest message, in bytes, that is handed over in parts (see
     /// [`set_streaming`](crate::Connection::set_streaming)). Default: 1 GiB.
     ///
-    /// Parts are borrowed from the input, so this costs no memory.
+    /// Parts are borrowed from the input, so this costs no memory. Those of a compressed message are
+    /// handed over in a buffer each, one after the other.
     pub max_streamed_len: u64,
     /// The most frames one message may consist of. Default: 131 072.
     ///
@@ -28,6 +30,19 @@ pub struct Config {
     /// The caller has the clock and starts a window with
     /// [`reset_control_window`](crate::Connection::reset_control_window).
     pub max_control_count: u16,
+    /// How many times longer than its compressed form a message may be. Default: 200.
+    ///
+    /// Deflate reaches 1032. JSON and text stay below 50, but what repeats a few bytes, such as an
+    /// empty bitmap or a message that equals the one before it, goes beyond any bound that would keep
+    /// bombs out. So this holds only from [`inflate_ratio_floor`](Self::inflate_ratio_floor) on.
+    pub max_inflate_ratio: u32,
+    /// The inflated length, in bytes, from which on [`max_inflate_ratio`](Self::max_inflate_ratio)
+    /// holds. Default: 1 MiB.
+    ///
+    /// With the default of [`max_message_len`](Self::max_message_len), that alone is the limit of whole
+    /// messages. This one is for whoever allows longer ones, or takes them in parts: a peer pays for
+    /// a GiB with more than 5 MiB.
+    pub inflate_ratio_floor: u64,
 }
 
 impl Default for Config {
@@ -37,6 +52,8 @@ impl Default for Config {
             max_streamed_len: 1 << 30,
             max_fragment_count: 1 << 17,
             max_control_count: 256,
+            max_inflate_ratio: 200,
+            inflate_ratio_floor: 1 << 20,
         }
     }
 }
@@ -67,6 +84,20 @@ impl Config {
     #[must_use]
     pub const fn with_max_control_count(mut self, count: u16) -> Self {
         self.max_control_count = count;
+        self
+    }
+
+    /// Sets [`max_inflate_ratio`](Self::max_inflate_ratio).
+    #[must_use]
+    pub const fn with_max_inflate_ratio(mut self, ratio: u32) -> Self {
+        self.max_inflate_ratio = ratio;
+        self
+    }
+
+    /// Sets [`inflate_ratio_floor`](Self::inflate_ratio_floor).
+    #[must_use]
+    pub const fn with_inflate_ratio_floor(mut self, len: u64) -> Self {
+        self.inflate_ratio_floor = len;
         self
     }
 }

@@ -14,6 +14,12 @@ pub enum Error {
     /// The peer kept to the protocol and not to a limit of [`Config`](crate::Config).
     #[error("the peer exceeded a limit: {0}")]
     LimitExceeded(Limit),
+    /// A compressed message is no deflate stream, or ends inside one (RFC 7692 §7.2.2).
+    ///
+    /// Its code is 1007, "data that is not consistent with the type of the message" (RFC 6455
+    /// §7.4.1): the frames are right, what is in them is not.
+    #[error("the peer sent a compressed message that cannot be inflated")]
+    InvalidDeflate,
     /// A text message or the reason of a close frame is not UTF-8 (RFC 6455 §8.1).
     #[error("the peer sent text that is not UTF-8")]
     InvalidUtf8,
@@ -25,11 +31,11 @@ impl Error {
     pub const fn close_code(self) -> CloseCode {
         match self {
             Self::PeerMisbehaved(_) => CloseCode::PROTOCOL_ERROR,
-            Self::LimitExceeded(Limit::MessageLen | Limit::FragmentCount | Limit::Memory) => {
-                CloseCode::MESSAGE_TOO_BIG
-            }
+            Self::LimitExceeded(
+                Limit::MessageLen | Limit::FragmentCount | Limit::Memory | Limit::InflateRatio,
+            ) => CloseCode::MESSAGE_TOO_BIG,
             Self::LimitExceeded(Limit::ControlCount) => CloseCode::POLICY_VIOLATION,
-            Self::InvalidUtf8 => CloseCode::INVALID_PAYLOAD,
+            Self::InvalidDeflate | Self::InvalidUtf8 => CloseCode::INVALID_PAYLOAD,
         }
     }
 }
@@ -81,7 +87,8 @@ pub enum Violation {
 #[non_exhaustive]
 pub enum Limit {
     /// A message is longer than [`max_message_len`](crate::Config::max_message_len), or
-    /// [`max_streamed_len`](crate::Config::max_streamed_len) when it is handed over in parts.
+    /// [`max_streamed_len`](crate::Config::max_streamed_len) when it is handed over in parts; a
+    /// compressed one, inflated.
     #[error("the message is too long")]
     MessageLen,
     /// A message has more frames than [`max_fragment_count`](crate::Config::max_fragment_count).
@@ -91,6 +98,10 @@ pub enum Limit {
     /// [`max_control_count`](crate::Config::max_control_count).
     #[error("too many control frames or empty fragments")]
     ControlCount,
+    /// A compressed message inflates to more than
+    /// [`max_inflate_ratio`](crate::Config::max_inflate_ratio) allows.
+    #[error("the message inflates to too much")]
+    InflateRatio,
     /// There was no memory for a message that the settings allow.
     #[error("no memory for the message")]
     Memory,
@@ -106,9 +117,13 @@ pub enum SendError {
     /// A fragmented message must be ended before another one begins (RFC 6455 §5.4).
     #[error("a fragmented message is being sent")]
     MessageUnderWay,
-    /// A fragment of text was sent to a binary message, or the other way round.
+    /// A fragment of text was sent to a binary message, one that is compressed to one that is not, or
+    /// the other way round.
     #[error("the fragment is not of its message's kind")]
     KindMismatch,
+    /// Compression was not agreed on (RFC 7692 §6.1).
+    #[error("compression was not agreed on")]
+    DeflateNotAgreed,
     /// The payload of a ping or pong is longer than 125 bytes (RFC 6455 §5.5).
     #[error("a control frame holds at most 125 bytes")]
     ControlTooLong,

@@ -176,6 +176,18 @@ impl FrameHeader {
         Ok(())
     }
 
+    /// The length of the header itself, in bytes: 2 to 14.
+    #[must_use]
+    pub const fn encoded_len(&self) -> usize {
+        let key_len = if self.masking_key.is_some() { 4 } else { 0 };
+        let extended_len = match self.payload_len {
+            0..=125 => 0,
+            126..=0xffff => 2,
+            0x1_0000.. => 8,
+        };
+        2 + extended_len + key_len
+    }
+
     /// Appends the header to `out`, its length in the shortest form.
     #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) {

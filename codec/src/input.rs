@@ -55,6 +55,12 @@ impl<'b> Input<'b> {
         taken
     }
 
+    /// The next `len` bytes, or all if there are fewer, which stay in the input.
+    pub(crate) fn peek_mut(&mut self, len: usize) -> &mut [u8] {
+        let len = len.min(self.bytes.len());
+        self.bytes.split_at_mut(len).0
+    }
+
     /// Takes all that is left.
     pub(crate) fn take_all(&mut self) -> &'b mut [u8] {
         std::mem::take(&mut self.bytes)

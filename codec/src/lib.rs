@@ -1,12 +1,13 @@
-//! RFC 6455 without IO: bytes in, events and bytes out.
+//! RFC 6455 and RFC 7692 without IO: bytes in, events and bytes out.
 //!
 //! [`Connection`] is the WebSocket state machine of one connection, for both roles. It takes the
 //! bytes that arrived, gives [`Event`]s, and appends the bytes to be sent to a `Vec<u8>` of the
-//! caller. [`handshake`] is what comes before: the HTTP upgrade.
+//! caller. [`handshake`] is what comes before: the HTTP upgrade. [`deflate`] has the machines that
+//! compress and inflate messages, where both ends agree to that.
 //!
 //! There is no socket, clock, thread, log or random source here. Who has them passes in what they
 //! gave: bytes, "a new window has begun" ([`Connection::reset_control_window`]), masks
-//! ([`MaskSource`]) and memory ([`Buffers`]).
+//! ([`MaskSource`]), memory ([`Buffers`]) and what to inflate with ([`deflate::Inflate`]).
 //!
 //! ```text
 //!   bytes that arrived ──► Input ──► Connection::receive ──► Event::{Message, Part, Ping, Pong, Close}
@@ -15,7 +16,8 @@
 //! ```
 //!
 //! A message that arrived whole is a borrow of the input, unmasked where it lies. Only what the end
-//! of a read has cut is copied, once, into a buffer from [`Buffers`].
+//! of a read has cut is copied, once, into a buffer from [`Buffers`]. A compressed message is inflated
+//! into one.
 //!
 //! # Example
 //!
@@ -39,6 +41,33 @@
 //! assert_eq!(message.as_message(), Message::Text("Hello"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! The same, compressed, with machines that serve any number of connections:
+//!
+//! ```
+//! use ringwire_codec::deflate::{Compressor, Decompressor, Inflate, Level, WindowBits};
+//! use ringwire_codec::{Config, Connection, Event, Heap, Input, Message, Role};
+//!
+//! let config = Config::default();
+//! let mut compressor = Compressor::new(Level::default(), WindowBits::MAX);
+//! let mut decompressor = Decompressor::new();
+//! // Both ends have agreed to it in the handshake.
+//! let mut client = Connection::new(Role::Client).with_deflate();
+//! let mut server = Connection::new(Role::Server).with_deflate();
+//! let mut masks = || [0x37, 0xfa, 0x21, 0x3d];
+//!
+//! let text = "Hello, hello, hello, hello!";
+//! let mut wire = Vec::new();
+//! client.send_compressed(Message::Text(text), &mut compressor, &mut masks, &mut wire)?;
+//! assert!(wire.len() < text.len());
+//!
+//! let mut input = Input::new(&mut wire);
+//! let inflate = Inflate::Shared(&mut decompressor);
+//! let event = server.receive_with(&config, &mut Heap, inflate, &mut input)?;
+//! let Some(Event::Message(message)) = event else { panic!("a message was sent") };
+//! assert_eq!(message.as_message(), Message::Text(text));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
@@ -46,6 +75,7 @@ mod buffers;
 mod close;
 mod config;
 mod connection;
+pub mod deflate;
 mod error;
 mod frame;
 pub mod handshake;
@@ -61,4 +91,4 @@ pub use connection::{Connection, MaskSource, Role};
 pub use error::{Error, Limit, SendError, Violation};
 pub use frame::{FrameHeader, OpCode};
 pub use input::Input;
-pub use message::{ControlPayload, Event, Message, MessagePart, ReceivedMessage};
+pub use message::{ControlPayload, Event, InflatedPart, Message, MessagePart, ReceivedMessage};

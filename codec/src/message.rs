@@ -67,6 +67,8 @@ pub enum Event<'b> {
     /// A part of a message, because
     /// [`set_streaming`](crate::Connection::set_streaming) asked for parts.
     Part(MessagePart<'b>),
+    /// The same of a message that was compressed.
+    InflatedPart(InflatedPart),
     /// A ping. The pong is already owed; there is nothing to do.
     Ping(ControlPayload<'b>),
     /// A pong.
@@ -158,6 +160,31 @@ pub struct MessagePart<'b> {
     pub is_first: bool,
     /// Whether the message ends with this part.
     pub is_last: bool,
+}
+
+/// A part of a compressed message: what one read brought of one frame, inflated, or 16 KiB of it (a
+/// few more at the end of a read).
+#[derive(Debug)]
+pub struct InflatedPart {
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) is_text: bool,
+    pub(crate) is_first: bool,
+    pub(crate) is_last: bool,
+}
+
+impl InflatedPart {
+    /// The part.
+    #[must_use]
+    pub fn as_part(&self) -> MessagePart<'_> {
+        let Self { buffer, is_text, is_first, is_last } = self;
+        MessagePart { bytes: buffer, is_text: *is_text, is_first: *is_first, is_last: *is_last }
+    }
+
+    /// The buffer of the part, to be given back to [`Buffers`](crate::Buffers).
+    #[must_use]
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.buffer
+    }
 }
 
 /// The payload of a ping or a pong, at most 125 bytes.

@@ -6,6 +6,7 @@
 use simdutf8::{basic, compat};
 
 use crate::buffers::{self, Buffers};
+use crate::deflate::{Decompressor, Inflated};
 use crate::{Error, mask};
 
 /// How a payload is masked, and where in the key its next byte stands.
@@ -66,6 +67,22 @@ impl TextBuffer {
     /// Appends a piece of text.
     pub(crate) fn append(&mut self, src: &[u8], masked: Option<Mask>) -> Result<(), Error> {
         append_unmasked(&mut self.bytes, src, masked);
+        self.validate()
+    }
+
+    /// Appends what [`Decompressor::inflate`] makes of a piece of text.
+    pub(crate) fn inflate(
+        &mut self,
+        decompressor: &mut Decompressor,
+        src: &[u8],
+        room: usize,
+    ) -> Result<Inflated, Error> {
+        let inflated = decompressor.inflate(src, room, &mut self.bytes);
+        self.validate()?;
+        Ok(inflated)
+    }
+
+    fn validate(&mut self) -> Result<(), Error> {
         let unchecked = self.bytes.get(self.valid_len..).unwrap_or_default();
         match compat::from_utf8(unchecked) {
             Ok(text) => self.valid_len += text.len(),
@@ -81,9 +98,10 @@ impl TextBuffer {
             return Err(self.bytes);
         }
         // SAFETY: by the invariant, the first `valid_len` bytes are UTF-8, and these are all. The
-        // fields are private to this module, where only `append` and `grow` change them: `append`
-        // adds at the end and moves `valid_len` over what the validator accepted, beginning at a
-        // character boundary; `grow` keeps the content.
+        // fields are private to this module, where only `append`, `inflate` and `grow` change
+        // them: the first two add at the end (a decompressor only ever appends) and move `valid_len`
+        // over what the validator accepted, beginning at a character boundary; `grow` keeps the
+        // content.
         Ok(unsafe { String::from_utf8_unchecked(self.bytes) })
     }
 

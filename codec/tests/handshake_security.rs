@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use ringwire_codec::deflate::Policy;
 use ringwire_codec::handshake::server::{Request, Response};
 use ringwire_codec::handshake::{Extensions, HandshakeError, HeadLimits, HeadScanner};
 
@@ -162,6 +163,16 @@ fn handshake_extension_redos() {
         assert_eq!(refused, Err(HandshakeError::InvalidExtensions), "{}", &value[..10]);
     }
     assert_eq!(Extensions::of(&[b','; 64 << 10]).next(), None);
+
+    // Offers of permessage-deflate without end, of which none can be accepted.
+    let offers = "permessage-deflate; server_max_window_bits=8, ".repeat(150);
+    let mut lines = good();
+    let line = format!("Sec-WebSocket-Extensions: {offers}");
+    lines.push(&line);
+    let head = head(&lines);
+    let request = Request::parse(head.as_bytes(), &HeadLimits::default()).expect("well-formed");
+    let upgrade = request.check_upgrade().expect("it is an upgrade");
+    assert_eq!(upgrade.deflate(&Policy::default()), None);
 
     // What is well-formed to its end takes time in proportion to its length: sixteen times the bytes
     // would be 256 times the time if any of this looked back.

@@ -1,11 +1,12 @@
 //! What has begun and not ended: the frame, and the message it belongs to.
 
+use super::inflating::Inflating;
 use crate::buffers::{self, BELIEVED_LEN, Buffers};
 use crate::utf8::{Mask, TextBuffer, Utf8Validator, append_unmasked};
 use crate::{Config, Error, FrameHeader, Limit, MessagePart, OpCode, ReceivedMessage, mask};
 
 /// The smallest buffer that a fragmented message begins with, in bytes.
-const MIN_FRAGMENTED_LEN: usize = 1 << 10;
+pub(super) const MIN_FRAGMENTED_LEN: usize = 1 << 10;
 
 /// A frame or message that has begun and not ended; both, if the frame is one of the message.
 #[derive(Debug, Default)]
@@ -50,7 +51,7 @@ impl Frame {
         }
     }
 
-    const fn missing_len(&self) -> u64 {
+    pub(super) const fn missing_len(&self) -> u64 {
         self.payload_len - self.received_len
     }
 
@@ -59,13 +60,19 @@ impl Frame {
         usize::try_from(self.missing_len()).map_or(len, |missing| missing.min(len))
     }
 
-    /// The mask of the next `len` bytes, which it counts as received.
-    pub(super) fn advance(&mut self, len: usize) -> Option<Mask> {
+    /// The mask of the next bytes.
+    pub(super) fn mask(&self) -> Option<Mask> {
         // Only the offset's last two bits matter.
         let offset = usize::from(self.received_len.to_le_bytes()[0]);
+        self.key.map(|key| Mask { key, offset })
+    }
+
+    /// The mask of the next `len` bytes, which it counts as received.
+    pub(super) fn advance(&mut self, len: usize) -> Option<Mask> {
+        let masked = self.mask();
         self.received_len += len as u64;
         debug_assert!(self.received_len <= self.payload_len);
-        self.key.map(|key| Mask { key, offset })
+        masked
     }
 
     pub(super) const fn is_complete(&self) -> bool {
@@ -88,6 +95,8 @@ pub(super) struct Assembly {
 enum Store {
     Text(TextBuffer),
     Binary(Vec<u8>),
+    /// Through a decompressor.
+    Compressed(Box<Inflating>),
     /// Nowhere: they are handed over as they arrive, or dropped.
     Passing {
         text: Option<Utf8Validator>,
@@ -108,6 +117,26 @@ impl Assembly {
         Self::new(Store::Passing { text, is_first: true, dropped })
     }
 
+    /// A message that is compressed.
+    pub(super) fn compressed(inflating: Inflating) -> Self {
+        Self::new(Store::Compressed(Box::new(inflating)))
+    }
+
+    /// The state of its decompression, if it is compressed.
+    pub(super) fn inflating(&mut self) -> Option<&mut Inflating> {
+        match &mut self.store {
+            Store::Compressed(inflating) => Some(inflating),
+            Store::Text(_) | Store::Binary(_) | Store::Passing { .. } => None,
+        }
+    }
+
+    pub(super) fn into_inflating(self) -> Option<Box<Inflating>> {
+        match self.store {
+            Store::Compressed(inflating) => Some(inflating),
+            Store::Text(_) | Store::Binary(_) | Store::Passing { .. } => None,
+        }
+    }
+
     const fn new(store: Store) -> Self {
         Self { store, declared_len: 0, fragment_count: 0, empty_count: 0 }
     }
@@ -118,6 +147,13 @@ impl Assembly {
         let buffer = match &mut self.store {
             Store::Passing { dropped, .. } => {
                 *dropped = true;
+                return;
+            }
+            Store::Compressed(inflating) => {
+                // Its text is not checked: only what is handed over is inflated.
+                let inflating = std::mem::take(&mut **inflating);
+                self.store = passing(None);
+                inflating.give_back(buffers);
                 return;
             }
             Store::Binary(bytes) => {
@@ -143,6 +179,7 @@ impl Assembly {
         let max_len = match self.store {
             Store::Passing { .. } => config.max_streamed_len,
             Store::Text(_) | Store::Binary(_) => config.max_message_len as u64,
+            Store::Compressed(ref inflating) => inflating.max_compressed_len(config),
         };
         // Both are below 2^63, unless the limit is not: then the sum still fits 64 bits.
         let declared_len = self.declared_len.saturating_add(header.payload_len);
@@ -189,7 +226,8 @@ impl Assembly {
                 append_unmasked(bytes, piece, masked);
                 Ok(None)
             }
-            Store::Passing { text: None, dropped: true, .. } => Ok(None),
+            // The connection inflates these itself.
+            Store::Compressed(_) | Store::Passing { text: None, dropped: true, .. } => Ok(None),
             Store::Passing { text, is_first, dropped } => {
                 if let Some(Mask { key, offset }) = masked {
                     mask::mask_from(piece, key, offset);
@@ -224,7 +262,7 @@ impl Assembly {
                 }
             },
             Store::Binary(bytes) => Ok(Some(ReceivedMessage::assembled_binary(bytes))),
-            Store::Passing { .. } => Ok(None),
+            Store::Compressed(_) | Store::Passing { .. } => Ok(None),
         }
     }
 
@@ -232,6 +270,7 @@ impl Assembly {
         match &self.store {
             Store::Text(text) => text.capacity(),
             Store::Binary(bytes) => bytes.capacity(),
+            Store::Compressed(inflating) => inflating.memory_len(),
             Store::Passing { .. } => 0,
         }
     }
@@ -240,12 +279,13 @@ impl Assembly {
         match self.store {
             Store::Text(text) => give_back(text.into_validator().0, buffers),
             Store::Binary(bytes) => give_back(bytes, buffers),
+            Store::Compressed(inflating) => inflating.give_back(buffers),
             Store::Passing { .. } => {}
         }
     }
 }
 
-fn give_back<B: Buffers>(buffer: Vec<u8>, buffers: &mut B) {
+pub(super) fn give_back<B: Buffers>(buffer: Vec<u8>, buffers: &mut B) {
     if buffer.capacity() > 0 {
         buffers.give(buffer);
     }

@@ -1,10 +1,12 @@
 //! The state machine of one connection, for both roles.
 //!
 //! Here are its state and what it says about itself; `receive.rs` takes bytes in, `send.rs` puts
-//! frames out, `assembly.rs` holds what the end of a read has cut. How memory is taken for that is
+//! frames out, `assembly.rs` holds what the end of a read has cut, `inflating.rs` has the messages
+//! that arrive compressed. How memory is taken for that is
 //! in `buffers.rs`.
 
 mod assembly;
+mod inflating;
 mod receive;
 mod send;
 
@@ -61,8 +63,19 @@ pub struct Connection {
     streaming: bool,
     /// Whether there was an error. The state forgets it when the close frame is out.
     failed: bool,
-    /// Whether a message is being sent in fragments, and whether it is text.
-    sending_text: Option<bool>,
+    /// Whether permessage-deflate was agreed on.
+    deflate: bool,
+    sending: Sending,
+}
+
+/// The fragmented message that is being sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    Nothing,
+    Text,
+    Binary,
+    CompressedText,
+    CompressedBinary,
 }
 
 impl Connection {
@@ -80,8 +93,25 @@ impl Connection {
             close_state: CloseState::Open,
             streaming: false,
             failed: false,
-            sending_text: None,
+            deflate: false,
+            sending: Sending::Nothing,
         }
+    }
+
+    /// Lets messages be compressed, as both ends have agreed
+    /// ([`Agreement`](crate::deflate::Agreement), RFC 7692). Default: a compressed message is a
+    /// violation.
+    #[must_use]
+    pub const fn with_deflate(mut self) -> Self {
+        self.deflate = true;
+        self
+    }
+
+    /// Whether messages may be compressed.
+    #[inline]
+    #[must_use]
+    pub const fn deflate(&self) -> bool {
+        self.deflate
     }
 
     /// Which end this is.

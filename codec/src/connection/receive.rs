@@ -4,17 +4,20 @@ use std::borrow::Cow;
 
 use super::assembly::{Assembly, Frame};
 use super::{Connection, Pong, Role};
+use crate::deflate::Inflate;
 use crate::{
     Buffers, CloseCode, CloseFrame, CloseState, Config, ControlPayload, Error, Event, FrameHeader,
     Input, Limit, Message, OpCode, ReceivedMessage, Violation, mask, utf8,
 };
 
-type Received<'b> = Result<Option<Event<'b>>, Error>;
+pub(super) type Received<'b> = Result<Option<Event<'b>>, Error>;
 
 impl Connection {
     /// Takes the next event out of `input`. `None`: all of it is used, and what was cut is kept.
     ///
     /// Once the peer's close frame has arrived, or there was an error, input is thrown away.
+    ///
+    /// This is [`receive_with`](Self::receive_with) for connections without compression.
     ///
     /// # Errors
     ///
@@ -25,6 +28,27 @@ impl Connection {
         &mut self,
         config: &Config,
         buffers: &mut B,
+        input: &mut Input<'b>,
+    ) -> Received<'b> {
+        self.receive_with(config, buffers, Inflate::Off, input)
+    }
+
+    /// As [`receive`](Self::receive), and inflates messages that are compressed if that was agreed on
+    /// ([`with_deflate`](Self::with_deflate)). Without a decompressor, one is a violation.
+    ///
+    /// While a compressed message is under way, the connection holds what has been inflated of it,
+    /// up to [`max_message_len`](Config::max_message_len): a peer can bring that about with about a
+    /// thousandth of it. See [`Inflate`] for what else it may hold.
+    ///
+    /// # Errors
+    ///
+    /// As [`receive`](Self::receive).
+    #[inline]
+    pub fn receive_with<'b, B: Buffers>(
+        &mut self,
+        config: &Config,
+        buffers: &mut B,
+        inflate: Inflate<'_>,
         input: &mut Input<'b>,
     ) -> Received<'b> {
         if input.is_empty() {
@@ -40,7 +64,7 @@ impl Connection {
                 Err(error) => self.failed_with(error, buffers),
             };
         }
-        self.receive_any(config, buffers, input)
+        self.receive_any(config, buffers, inflate, input)
     }
 
     /// Whether a data frame would begin a message that is to be handed over whole.
@@ -63,6 +87,7 @@ impl Connection {
         &mut self,
         config: &Config,
         buffers: &mut B,
+        mut inflate: Inflate<'_>,
         input: &mut Input<'b>,
     ) -> Received<'b> {
         loop {
@@ -73,7 +98,7 @@ impl Connection {
                     return Ok(None);
                 }
             }
-            match self.receive_step(config, buffers, input) {
+            match self.receive_step(config, buffers, &mut inflate, input) {
                 Ok(None) if !input.is_empty() => {}
                 Err(error) => return self.failed_with(error, buffers),
                 received => return received,
@@ -86,19 +111,22 @@ impl Connection {
         &mut self,
         config: &Config,
         buffers: &mut B,
+        inflate: &mut Inflate<'_>,
         input: &mut Input<'b>,
     ) -> Received<'b> {
         let frame = self.progress.as_ref().and_then(|progress| progress.frame.as_ref());
         match frame.map(|frame| frame.opcode.is_control()) {
             Some(true) => self.receive_cut_control(config, buffers, input),
-            Some(false) => self.receive_data(config, buffers, input),
+            Some(false) => self.receive_data(config, buffers, inflate, input),
             None => {
                 let Some(header) = self.receive_header(input)? else { return Ok(None) };
-                self.check_header(&header).map_err(Error::PeerMisbehaved)?;
+                self.check_header(&header, inflate).map_err(Error::PeerMisbehaved)?;
                 if header.opcode.is_control() {
                     self.begin_control(&header, config, buffers, input)
+                } else if header.rsv1 && self.close_state == CloseState::Open {
+                    self.begin_compressed(&header, config, buffers, inflate, input)
                 } else {
-                    self.begin_data(&header, config, buffers, input)
+                    self.begin_data(&header, config, buffers, inflate, input)
                 }
             }
         }
@@ -135,10 +163,21 @@ impl Connection {
 
     /// The rules that a header is under because of who sends it, what was agreed, and what came
     /// before.
-    const fn check_header(&self, header: &FrameHeader) -> Result<(), Violation> {
-        // No extension is agreed on.
+    const fn check_header(
+        &self,
+        header: &FrameHeader,
+        inflate: &Inflate<'_>,
+    ) -> Result<(), Violation> {
         if header.has_reserved_bits() {
-            return Err(Violation::ReservedBits);
+            // RFC 7692 §6.1: the first frame of a message says with RSV1 that it is compressed.
+            let is_compressed = header.rsv1
+                && !header.rsv2
+                && !header.rsv3
+                && matches!(header.opcode, OpCode::Text | OpCode::Binary);
+            let agreed = self.deflate && !matches!(inflate, Inflate::Off);
+            if !is_compressed || !agreed {
+                return Err(Violation::ReservedBits);
+            }
         }
         match (self.role, header.masking_key) {
             (Role::Server, None) => return Err(Violation::UnmaskedClientFrame),
@@ -161,9 +200,11 @@ impl Connection {
         header: &FrameHeader,
         config: &Config,
         buffers: &mut B,
+        inflate: &mut Inflate<'_>,
         input: &mut Input<'b>,
     ) -> Received<'b> {
-        let is_text = header.opcode == OpCode::Text;
+        // What is compressed comes here only to be dropped, and is not inflated for it.
+        let is_text = header.opcode == OpCode::Text && !header.rsv1;
         if self.is_at_rest() {
             let mut message = Assembly::whole(is_text);
             message.charge(header, config)?;
@@ -191,7 +232,7 @@ impl Connection {
             message.charge(header, config)?;
         }
         self.progress.get_or_insert_default().frame = Some(Frame::new(header));
-        self.receive_data(config, buffers, input)
+        self.receive_data(config, buffers, inflate, input)
     }
 
     /// Takes what the input holds of the data frame that is under way.
@@ -199,6 +240,7 @@ impl Connection {
         &mut self,
         config: &Config,
         buffers: &mut B,
+        inflate: &mut Inflate<'_>,
         input: &mut Input<'b>,
     ) -> Received<'b> {
         let Some(progress) = &mut self.progress else { return Ok(None) };
@@ -207,6 +249,9 @@ impl Connection {
         };
         if self.close_state == CloseState::CloseSent {
             message.drop_content(buffers);
+        }
+        if message.inflating().is_some() {
+            return self.receive_compressed(config, buffers, inflate, input);
         }
         let piece = input.take(frame.share_of(input.len()));
         let part = message.append(frame, piece, config, buffers)?;
@@ -322,7 +367,7 @@ impl Connection {
         Ok(frame)
     }
 
-    fn count_control(&mut self, count: u16, config: &Config) -> Result<(), Error> {
+    pub(super) fn count_control(&mut self, count: u16, config: &Config) -> Result<(), Error> {
         self.control_count = self.control_count.saturating_add(count);
         if self.control_count > config.max_control_count {
             return Err(Error::LimitExceeded(Limit::ControlCount));

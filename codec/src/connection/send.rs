@@ -1,6 +1,7 @@
 //! What the user wants to send, and what the protocol owes.
 
-use super::{Connection, MaskSource, Role};
+use super::{Connection, MaskSource, Role, Sending};
+use crate::deflate::Compressor;
 use crate::frame::{MAX_CONTROL_LEN, MAX_HEADER_LEN};
 use crate::{CloseCode, CloseState, FrameHeader, Message, OpCode, SendError, buffers, mask};
 
@@ -22,9 +23,7 @@ impl Connection {
         out: &mut Vec<u8>,
     ) -> Result<(), SendError> {
         self.check_open()?;
-        if self.sending_text.is_some() {
-            return Err(SendError::MessageUnderWay);
-        }
+        self.check_at_rest()?;
         self.write_frame(opcode_of(message), true, message.as_bytes(), masks, out);
         Ok(())
     }
@@ -35,7 +34,8 @@ impl Connection {
     /// # Errors
     ///
     /// [`SendError::Closing`] unless the connection is open, [`SendError::KindMismatch`] if the
-    /// fragment is text and the message is not, or the other way round.
+    /// fragment is text and the message is not, or the other way round, or if the message is
+    /// compressed.
     pub fn send_fragment(
         &mut self,
         fragment: Message<'_>,
@@ -44,13 +44,71 @@ impl Connection {
         out: &mut Vec<u8>,
     ) -> Result<(), SendError> {
         self.check_open()?;
-        let opcode = match self.sending_text {
-            None => opcode_of(fragment),
-            Some(is_text) if is_text == fragment.is_text() => OpCode::Continuation,
-            Some(_) => return Err(SendError::KindMismatch),
-        };
-        self.sending_text = if fin { None } else { Some(fragment.is_text()) };
+        let opcode = self.begin_fragment(fragment, fin, false)?;
         self.write_frame(opcode, fin, fragment.as_bytes(), masks, out);
+        Ok(())
+    }
+
+    /// Appends a message to `out`, as one frame, compressed (RFC 7692 §6.1); as it is, if compression
+    /// makes it no shorter.
+    ///
+    /// Compression begins where the payload is to be, so `out` grows for a moment to what the
+    /// message has uncompressed. With a compressor that has [taken
+    /// over](Compressor::with_takeover) a context, messages shorter than its window go out compressed
+    /// in any case: the window has advanced by them on this side, and so it must on the other. Longer
+    /// ones that get no shorter go out as they are, and the context ends with them.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send), and [`SendError::DeflateNotAgreed`].
+    pub fn send_compressed(
+        &mut self,
+        message: Message<'_>,
+        compressor: &mut Compressor,
+        masks: &mut impl MaskSource,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SendError> {
+        self.check_open()?;
+        self.check_deflate()?;
+        self.check_at_rest()?;
+        let (opcode, payload) = (opcode_of(message), message.as_bytes());
+        let frame = self.begin_compressed_frame(payload.len(), out);
+        compressor.compress(payload, out);
+        let is_shorter = frame.payload_len(out) < payload.len();
+        let needs_context =
+            compressor.takeover() && payload.len() < compressor.window_bits().window_len();
+        if is_shorter || needs_context {
+            self.end_compressed_frame(frame, opcode, true, masks, out);
+        } else {
+            compressor.reset();
+            out.truncate(frame.begin);
+            self.write_frame(opcode, true, payload, masks, out);
+        }
+        Ok(())
+    }
+
+    /// Appends one fragment of a compressed message to `out`: as
+    /// [`send_fragment`](Self::send_fragment). All fragments of a message go this way. Each can be
+    /// inflated when it arrives.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_fragment`](Self::send_fragment), and [`SendError::DeflateNotAgreed`].
+    pub fn send_compressed_fragment(
+        &mut self,
+        fragment: Message<'_>,
+        fin: bool,
+        compressor: &mut Compressor,
+        masks: &mut impl MaskSource,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SendError> {
+        self.check_open()?;
+        self.check_deflate()?;
+        let opcode = self.begin_fragment(fragment, fin, true)?;
+        let payload = fragment.as_bytes();
+        let frame = self.begin_compressed_frame(payload.len(), out);
+        compressor.compress_fragment(payload, fin, out);
+        self.end_compressed_frame(frame, opcode, fin, masks, out);
         Ok(())
     }
 
@@ -182,6 +240,82 @@ impl Connection {
     }
 
     #[inline]
+    const fn check_at_rest(&self) -> Result<(), SendError> {
+        match self.sending {
+            Sending::Nothing => Ok(()),
+            _ => Err(SendError::MessageUnderWay),
+        }
+    }
+
+    const fn check_deflate(&self) -> Result<(), SendError> {
+        if self.deflate { Ok(()) } else { Err(SendError::DeflateNotAgreed) }
+    }
+
+    /// The opcode of a fragment, and takes note of the message it belongs to.
+    fn begin_fragment(
+        &mut self,
+        fragment: Message<'_>,
+        fin: bool,
+        compressed: bool,
+    ) -> Result<OpCode, SendError> {
+        let kind = match (fragment.is_text(), compressed) {
+            (true, false) => Sending::Text,
+            (false, false) => Sending::Binary,
+            (true, true) => Sending::CompressedText,
+            (false, true) => Sending::CompressedBinary,
+        };
+        let opcode = match self.sending {
+            Sending::Nothing => opcode_of(fragment),
+            sending if sending == kind => OpCode::Continuation,
+            _ => return Err(SendError::KindMismatch),
+        };
+        self.sending = if fin { Sending::Nothing } else { kind };
+        Ok(opcode)
+    }
+
+    /// Leaves room for the header of a frame whose payload follows, compressed from `len` bytes.
+    fn begin_compressed_frame(&self, len: usize, out: &mut Vec<u8>) -> Begun {
+        let begin = out.len();
+        let key = (self.role == Role::Client).then_some([0; 4]);
+        let header_len = FrameHeader::new(OpCode::Binary, true, key, len as u64).encoded_len();
+        out.resize(begin + header_len, 0);
+        Begun { begin, header_len }
+    }
+
+    /// Writes the header, and masks the payload.
+    fn end_compressed_frame(
+        &self,
+        frame: Begun,
+        opcode: OpCode,
+        fin: bool,
+        masks: &mut impl MaskSource,
+        out: &mut Vec<u8>,
+    ) {
+        let payload_len = frame.payload_len(out);
+        let key = match self.role {
+            Role::Server => None,
+            Role::Client => Some(masks.next_mask()),
+        };
+        let mut header = FrameHeader::new(opcode, fin, key, payload_len as u64);
+        // RFC 7692 §6.1: on the first frame of a message alone.
+        header.rsv1 = opcode != OpCode::Continuation;
+        if let (Some(key), Some(payload)) = (key, out.get_mut(frame.payload_begin()..)) {
+            mask::mask(payload, key);
+        }
+        let mut bytes = [0; MAX_HEADER_LEN];
+        let header_len = header.encoded_len();
+        let payload_end = out.len();
+        header.encode(out);
+        for (slot, byte) in bytes.iter_mut().zip(out.drain(payload_end..)) {
+            *slot = byte;
+        }
+        // Most payloads stay where they are. Those move whose length has a shorter form compressed: up
+        // to 125 bytes, or 64 KiB out of more.
+        let room = frame.begin..frame.payload_begin();
+        out.splice(room, bytes.into_iter().take(header_len));
+    }
+
+    #[inline]
     fn write_frame(
         &self,
         opcode: OpCode,
@@ -203,6 +337,23 @@ impl Connection {
                 mask::mask_extend(out, payload, key, 0);
             }
         }
+    }
+}
+
+/// A frame whose payload is being written before its header.
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    begin: usize,
+    header_len: usize,
+}
+
+impl Begun {
+    const fn payload_begin(self) -> usize {
+        self.begin + self.header_len
+    }
+
+    fn payload_len(self, out: &[u8]) -> usize {
+        out.len() - self.payload_begin()
     }
 }
 

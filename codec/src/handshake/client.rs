@@ -19,10 +19,12 @@ use std::mem::MaybeUninit;
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
+use crate::deflate::{Agreement, Offer};
+
 use super::accept_key::{accept_key, key_of};
 use super::headers::{is_reserved, push_header};
 use super::tokens::{is_host, lists, token};
-use super::{HandshakeError, HeadLimits, HeadScanner, Headers, MAX_HEADER_COUNT};
+use super::{Extensions, HandshakeError, HeadLimits, HeadScanner, Headers, MAX_HEADER_COUNT};
 
 /// The request for an upgrade.
 #[derive(Debug, Clone)]
@@ -32,6 +34,7 @@ pub struct Request {
     key: [u8; 24],
     origin: Option<HeaderValue>,
     subprotocols: Vec<String>,
+    deflate: Vec<Offer>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -57,6 +60,7 @@ impl Request {
             key: key_of(nonce),
             origin: None,
             subprotocols: Vec::new(),
+            deflate: Vec::new(),
             headers: Vec::new(),
         })
     }
@@ -79,6 +83,14 @@ impl Request {
         }
         self.subprotocols.push(name.to_owned());
         Ok(self)
+    }
+
+    /// Offers permessage-deflate (RFC 7692), less preferred than the offers before it. Default: none,
+    /// and no Sec-WebSocket-Extensions.
+    #[must_use]
+    pub fn with_deflate(mut self, offer: Offer) -> Self {
+        self.deflate.push(offer);
+        self
     }
 
     /// Adds a header, such as Authorization.
@@ -112,6 +124,14 @@ impl Request {
         }
         if !self.subprotocols.is_empty() {
             push_header(out, "Sec-WebSocket-Protocol", self.subprotocols.join(", ").as_bytes());
+        }
+        if !self.deflate.is_empty() {
+            let mut value = String::new();
+            for offer in &self.deflate {
+                value.push_str(if value.is_empty() { "" } else { ", " });
+                offer.encode(&mut value);
+            }
+            push_header(out, "Sec-WebSocket-Extensions", value.as_bytes());
         }
         for (name, value) in &self.headers {
             push_header(out, name.as_str(), value.as_bytes());
@@ -178,7 +198,8 @@ impl<'b> Response<'b> {
     /// broken: [`HttpVersion`](HandshakeError::HttpVersion), [`Upgrade`](HandshakeError::Upgrade),
     /// [`Connection`](HandshakeError::Connection), [`AcceptKey`](HandshakeError::AcceptKey),
     /// [`UnofferedSubprotocol`](HandshakeError::UnofferedSubprotocol),
-    /// [`UnofferedExtension`](HandshakeError::UnofferedExtension).
+    /// [`UnofferedExtension`](HandshakeError::UnofferedExtension), and the others of
+    /// [`deflate`](Self::deflate).
     pub fn check_upgrade(&self, request: &Request) -> Result<Option<&'b str>, HandshakeError> {
         if self.status != StatusCode::SWITCHING_PROTOCOLS {
             return Err(HandshakeError::Refused(self.status));
@@ -198,11 +219,7 @@ impl<'b> Response<'b> {
         if accept != Some(&accept_key(&request.key)[..]) {
             return Err(HandshakeError::AcceptKey);
         }
-        // No extension is offered. An empty list of them is what some servers send, and chooses none.
-        let chooses_extension = |value: &[u8]| value.iter().any(|byte| !b", \t".contains(byte));
-        if self.headers().all("sec-websocket-extensions").any(chooses_extension) {
-            return Err(HandshakeError::UnofferedExtension);
-        }
+        self.deflate(request)?;
         match self.once("sec-websocket-protocol") {
             None => Err(HandshakeError::UnofferedSubprotocol),
             Some(None) => Ok(None),
@@ -211,6 +228,20 @@ impl<'b> Response<'b> {
                 .map(Some)
                 .ok_or(HandshakeError::UnofferedSubprotocol),
         }
+    }
+
+    /// What the server made of the offers of permessage-deflate (RFC 7692 §7.1); `None` if it declined
+    /// them. For an answer that has passed [`check_upgrade`](Self::check_upgrade).
+    ///
+    /// # Errors
+    /// What [`check_upgrade`](Self::check_upgrade) also gives: the server chose an extension that was
+    /// not offered, or chose more than one ([`UnofferedExtension`](HandshakeError::UnofferedExtension)),
+    /// its parameters answer no offer ([`DeflateParams`](HandshakeError::DeflateParams)), or the header
+    /// is malformed ([`InvalidExtensions`](HandshakeError::InvalidExtensions)).
+    pub fn deflate(&self, request: &Request) -> Result<Option<Agreement>, HandshakeError> {
+        // An empty list is what some servers send, and chooses none.
+        let chosen = self.headers().all("sec-websocket-extensions").flat_map(Extensions::strict);
+        Agreement::of_response(&request.deflate, chosen)
     }
 
     /// The value of a header that may be there once: `None` if it is repeated, `Some(None)` if absent.

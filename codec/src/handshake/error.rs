@@ -112,10 +112,17 @@ pub enum HandshakeError {
     /// The server chose an extension that was not offered (RFC 6455 §4.1, §9.1).
     #[error("the server chose an extension that was not offered (RFC 6455 §4.1)")]
     UnofferedExtension,
+    /// The server's choice of permessage-deflate answers no offer, or has a parameter that is
+    /// unknown, repeated or out of range (RFC 7692 §7).
+    #[error("the server's permessage-deflate parameters answer no offer (RFC 7692 §7)")]
+    DeflateParams,
 
     /// This side's answer names a subprotocol that the client did not offer (RFC 6455 §4.2.2).
     #[error("the chosen subprotocol was not offered by the client (RFC 6455 §4.2.2)")]
     SubprotocolNotOffered,
+    /// This side's answer has permessage-deflate, which the client did not offer (RFC 6455 §9.1).
+    #[error("permessage-deflate was not offered by the client (RFC 6455 §9.1)")]
+    DeflateNotOffered,
     /// This side gave a header that the handshake itself writes (RFC 6455 §4.1, §4.2.2).
     #[error("a header that belongs to the handshake was given as an extra one")]
     ReservedHeader,
@@ -158,10 +165,13 @@ impl HandshakeError {
             }
             Self::HttpVersion => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Refused(status) => status,
-            Self::AcceptKey | Self::UnofferedSubprotocol | Self::UnofferedExtension => {
-                StatusCode::BAD_GATEWAY
+            Self::AcceptKey
+            | Self::UnofferedSubprotocol
+            | Self::UnofferedExtension
+            | Self::DeflateParams => StatusCode::BAD_GATEWAY,
+            Self::SubprotocolNotOffered | Self::DeflateNotOffered | Self::ReservedHeader => {
+                StatusCode::INTERNAL_SERVER_ERROR
             }
-            Self::SubprotocolNotOffered | Self::ReservedHeader => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! [`HeadScanner`] finds the end of a head as its bytes trickle in and enforces [`HeadLimits`]. Only a
-//! whole head is parsed, once. What is not here: bodies (a connection ends after any answer but 101),
+//! whole head is parsed, once. Compression is agreed on here as well: see [`deflate`](crate::deflate). What is not here: bodies (a connection ends after any answer but 101),
 //! the policy on origins, and deadlines.
 
 mod accept_key;

@@ -84,13 +84,21 @@ impl<'b> Iterator for Tokens<'b> {
 #[derive(Debug, Clone)]
 pub struct Extensions<'b> {
     cursor: Cursor<'b>,
+    /// What repeats a parameter is an error.
+    strict: bool,
 }
 
 impl<'b> Extensions<'b> {
     /// Reads the value of one header.
     #[must_use]
     pub fn of(value: &'b [u8]) -> Self {
-        Self { cursor: Cursor { rest: value } }
+        Self { cursor: Cursor { rest: value }, strict: false }
+    }
+
+    /// As [`of`](Self::of), but an extension that repeats a parameter is malformed: in an answer,
+    /// there is nothing to decline.
+    pub(super) fn strict(value: &'b [u8]) -> Self {
+        Self { cursor: Cursor { rest: value }, strict: true }
     }
 }
 
@@ -103,12 +111,13 @@ impl<'b> Iterator for Extensions<'b> {
             if self.cursor.rest.is_empty() {
                 return None;
             }
-            let Some((extension, repeats)) = self.cursor.extension() else {
-                self.cursor.rest = &[];
-                return Some(Err(HandshakeError::InvalidExtensions));
-            };
-            if !repeats {
-                return Some(Ok(extension));
+            match self.cursor.extension() {
+                Some((extension, false)) => return Some(Ok(extension)),
+                Some((_, true)) if !self.strict => {}
+                Some(_) | None => {
+                    self.cursor.rest = &[];
+                    return Some(Err(HandshakeError::InvalidExtensions));
+                }
             }
         }
     }

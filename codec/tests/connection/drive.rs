@@ -111,6 +111,7 @@ impl Driven {
                     Seen::Binary(bytes)
                 }
             }
+            Event::InflatedPart(part) => panic!("{part:?}, and nothing was agreed on"),
             Event::Ping(payload) => Seen::Ping(payload.to_vec()),
             Event::Pong(payload) => Seen::Pong(payload.to_vec()),
             Event::Close(CloseFrame { code, reason }) => Seen::Close(code, reason.into_owned()),

@@ -440,7 +440,9 @@ impl Client {
                         assert_eq!(self.heard, said, "client {number}: the end came too early");
                     }
                 }
-                Event::Part(_) => unreachable!("the client does not stream"),
+                Event::Part(_) | Event::InflatedPart(_) => {
+                    unreachable!("the client does not stream")
+                }
             }
         }
         self.codec = codec;

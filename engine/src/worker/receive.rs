@@ -199,6 +199,13 @@ fn on_event<H: Handler>(
             shared.counters.messages_received.add(1);
             call(handler, conn, shared, token, |handler, ctx| handler.on_message_part(ctx, part));
         }
+        Event::InflatedPart(part) => {
+            shared.counters.messages_received.add(1);
+            call(handler, conn, shared, token, |handler, ctx| {
+                handler.on_message_part(ctx, part.as_part());
+            });
+            shared.pool.give(part.into_buffer());
+        }
         Event::Ping(payload) => {
             // In its place among the answers; where output waits, the newest pong waits in the codec.
             if !conn.wire.has_queue() {

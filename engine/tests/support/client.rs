@@ -156,7 +156,7 @@ impl Client {
                     Message::Text(text) => Got::Text(text.to_owned()),
                     Message::Binary(bytes) => Got::Binary(bytes.to_vec()),
                 },
-                Event::Part(_) => unreachable!("streaming is off"),
+                Event::Part(_) | Event::InflatedPart(_) => unreachable!("streaming is off"),
                 Event::Ping(payload) => Got::Ping(payload.to_vec()),
                 Event::Pong(payload) => Got::Pong(payload.to_vec()),
                 Event::Close(frame) => {

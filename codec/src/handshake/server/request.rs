@@ -2,6 +2,8 @@
 
 use std::mem::MaybeUninit;
 
+use crate::deflate::{Agreement, Policy};
+
 use super::super::accept_key::{accept_key, is_key};
 use super::super::headers::trim;
 use super::super::tokens::{is_host, lists, token};
@@ -198,6 +200,16 @@ impl<'r> Upgrade<'r> {
     #[must_use]
     pub fn accept_key(&self) -> [u8; 28] {
         accept_key(self.key)
+    }
+
+    /// What `policy` makes of the client's offers of permessage-deflate (RFC 7692 §7.1): the first
+    /// one that can be accepted. `None`: there is none, and messages are not compressed.
+    ///
+    /// Takes effect through [`Accept::with_deflate`](super::Accept::with_deflate) and
+    /// [`Connection::with_deflate`](crate::Connection::with_deflate).
+    #[must_use]
+    pub fn deflate(&self, policy: &Policy) -> Option<Agreement> {
+        policy.choose(self.request.extensions().flatten())
     }
 }
 
