@@ -152,7 +152,7 @@ impl Wire {
     /// Whether the driver should report what the peer sends.
     #[inline]
     pub(crate) fn wants_receive(&self) -> bool {
-        if self.flags.contains(Flags::ENDED) {
+        if self.flags.intersects(Flags::ENDED | Flags::AWAY) {
             return false;
         }
         match self.phase {
@@ -227,6 +227,8 @@ bitflags! {
         const LISTED = 1 << 7;
         /// Bytes go through a TLS session.
         const SECURE = 1 << 8;
+        /// Its TLS session is with a compute thread; what comes in meanwhile waits unread.
+        const AWAY = 1 << 9;
     }
 }
 

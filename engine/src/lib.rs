@@ -38,6 +38,7 @@
 
 mod buf;
 mod chunked;
+mod compute;
 mod config;
 mod conn;
 mod conn_table;

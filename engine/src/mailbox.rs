@@ -18,6 +18,7 @@ use crate::conn::ConnId;
 use crate::driver::Wake;
 use crate::error::PostError;
 use crate::handler::{Acceptance, Response};
+use crate::secure::Shaken;
 
 /// What can be asked of a worker from outside.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub(crate) enum Mail {
     Accept { conn: ConnId, acceptance: Acceptance },
     /// Refuse a deferred request.
     Reject { conn: ConnId, response: Response },
+    /// A TLS session is back from a compute thread.
+    Shaken(Box<Shaken>),
     /// Stop accepting, close every connection with 1001, and end when they are gone or after the limit.
     Shutdown { limit: Duration },
 }

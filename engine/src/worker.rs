@@ -17,6 +17,7 @@ use std::time::Duration;
 use ringwire_codec::{CloseCode, CloseState, Message};
 use ringwire_tls::ServerConfig;
 
+use crate::compute::Compute;
 use crate::config::Config;
 use crate::conn::{Conn, ConnId, Flags, Phase, SegmentKind};
 use crate::conn_table::ConnTable;
@@ -40,6 +41,8 @@ const ACCEPT_REST: Tick = 2;
 pub(crate) struct WorkerSetup {
     pub(crate) shared: Shared,
     pub(crate) mailbox: Mailbox,
+    /// Threads for what is costly, if there are any.
+    pub(crate) compute: Option<Compute>,
     /// For each listener of the driver, TLS if it speaks that.
     pub(crate) listeners: Vec<Option<ServerConfig>>,
     /// The most connections that this worker takes.
@@ -55,6 +58,8 @@ pub(crate) struct Worker<D: Driver, H: Handler> {
     shared: Shared,
     mailbox: Mailbox,
     accepting: Accepting,
+    /// Threads that take over what is costly.
+    compute: Option<Compute>,
     /// TLS of each listener that speaks it.
     tls: Vec<Option<ServerConfig>>,
     shutdown: Option<ShutdownState>,
@@ -102,7 +107,7 @@ pub(crate) enum Turn {
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// A worker that accepts from all listeners of its driver.
     pub(crate) fn new(driver: D, handler: H, setup: WorkerSetup) -> Self {
-        let WorkerSetup { shared, mailbox, listeners, max_connections } = setup;
+        let WorkerSetup { shared, mailbox, compute, listeners, max_connections } = setup;
         let listener_count = u32::try_from(listeners.len()).unwrap_or(u32::MAX);
         let mut worker = Self {
             driver,
@@ -110,6 +115,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             conns: ConnTable::new(),
             shared,
             mailbox,
+            compute,
             tls: listeners,
             accepting: Accepting {
                 listeners: listener_count,
@@ -285,6 +291,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Adopt { stream, received, state } => self.adopt(stream.into(), received, state),
             Mail::Accept { conn, acceptance } => self.answer_deferred(conn, Ok(acceptance)),
             Mail::Reject { conn, response } => self.answer_deferred(conn, Err(response)),
+            Mail::Shaken(shaken) => self.on_shaken(*shaken),
             Mail::Shutdown { limit } => self.begin_shutdown(limit),
         }
     }

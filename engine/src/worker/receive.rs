@@ -138,7 +138,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 }
 
 /// Keeps input for later.
-fn keep_unread(wire: &mut Wire, shared: &mut Shared, bytes: &[u8]) {
+pub(super) fn keep_unread(wire: &mut Wire, shared: &mut Shared, bytes: &[u8]) {
     if bytes.is_empty() {
         return;
     }

@@ -3,10 +3,12 @@
 use ringwire_tls::{Error, ServerConfig, Session};
 
 use super::Worker;
+use super::receive::keep_unread;
 use crate::conn::{Flags, Phase, Wire};
 use crate::driver::{Driver, Token};
 use crate::error::CloseReason;
 use crate::handler::Handler;
+use crate::secure::{Decrypted, Shaken};
 use crate::shared::Shared;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
@@ -36,8 +38,45 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             return;
         }
         wire.note_received(shared.now);
+        if wire.flags.contains(Flags::AWAY) {
+            return keep_unread(wire, shared, bytes);
+        }
+        let id = shared.id(token);
         let Shared { sessions, counters, .. } = shared;
-        let Some(mut decrypted) = sessions.decrypt(token.slot, bytes, counters) else { return };
+        if let Some(compute) = &self.compute
+            && sessions.is_costly(token.slot)
+            && sessions.send_away(id, bytes, compute)
+        {
+            wire.flags.insert(Flags::AWAY);
+            return;
+        }
+        if let Some(decrypted) = sessions.decrypt(token.slot, bytes, counters) {
+            self.on_decrypted(token, decrypted);
+        }
+    }
+
+    /// A session is back from a compute thread, with what came of the bytes that it was given.
+    pub(super) fn on_shaken(&mut self, shaken: Shaken) {
+        let Self { conns, shared, .. } = self;
+        let token = Token { slot: shaken.conn.slot, generation: shaken.conn.generation };
+        let Some(conn) = conns.get_mut(token) else { return };
+        let wire = &mut conn.wire;
+        if wire.phase == Phase::Closed {
+            return;
+        }
+        wire.flags.remove(Flags::AWAY);
+        let early = wire.pending.as_mut().map(|pending| std::mem::take(&mut pending.unread));
+        let Shared { sessions, counters, .. } = shared;
+        if let Some(decrypted) = sessions.take_back(shaken, counters) {
+            self.on_decrypted(token, decrypted);
+        }
+        if let Some(mut early) = early.filter(|early| !early.is_empty()) {
+            self.take_in_secure(token, &mut early);
+        }
+        self.after_work(token);
+    }
+
+    fn on_decrypted(&mut self, token: Token, mut decrypted: Decrypted) {
         if !decrypted.plaintext.is_empty() {
             self.look_at(token, &mut decrypted.plaintext);
         }
