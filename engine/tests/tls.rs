@@ -192,7 +192,7 @@ impl Wire {
 fn messages_of_all_lengths_in_both_versions() {
     on_either_thread(|config| {
         let authority = Authority::new();
-        let server = echo_with(config.clone(), &authority);
+        let server = echo_with(config, &authority);
         for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
             let mut client = foreign(server.addrs()[1], &authority, version);
             for len in [0, 1, 125, 126, 16_383, 16_384, 16_385, 65_535, 65_536, 200_000, 1 << 20] {
@@ -276,7 +276,7 @@ fn the_application_learns_what_was_agreed_on() {
 fn sessions_are_resumed() {
     on_either_thread(|config| {
         let authority = Authority::new();
-        let server = echo_with(config.clone(), &authority);
+        let server = echo_with(config, &authority);
         let client = build_client(authority.client());
         for resumed in [0, 1, 2] {
             let mut wire = Wire::new(server.addrs()[1], &client);
@@ -413,7 +413,7 @@ fn certificates_are_reloaded_or_stay() {
 fn plain_http_on_the_tls_port() {
     on_either_thread(|config| {
         let authority = Authority::new();
-        let server = echo_with(config.clone(), &authority);
+        let server = echo_with(config, &authority);
         let answer = http(server.addrs()[1], "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
         assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
         assert!(answer.contains("speaks TLS"), "{answer}");
@@ -487,7 +487,7 @@ fn tls_states() {
         use Event::{CloseNotify, Eof, Garbage, Reset};
         use State::{Connected, HalfFrame, HalfHello, HalfRequest, HelloSent, Open, Shaken};
         let authority = Authority::new();
-        let server = echo_with(config.clone(), &authority);
+        let server = echo_with(config, &authority);
         let addr = server.addrs()[1];
         let settings = [Version::Tls12, Version::Tls13]
             .map(|version| build_client(authority.client().with_max_version(version)));
@@ -497,7 +497,7 @@ fn tls_states() {
                     let mut wire = bring_to(state, addr, client);
                     match event {
                         Eof => wire.stream.shutdown(Shutdown::Write).expect("it is connected"),
-                        Garbage => wire.raw(&[0xff; 100]),
+                        Garbage => wire.raw(&[0xff; 2000]),
                         CloseNotify => {
                             let mut notice = Vec::new();
                             wire.session.close(&mut notice);
@@ -545,7 +545,7 @@ fn tls_states() {
 fn a_hello_in_one_byte_records() {
     on_either_thread(|config| {
         let authority = Authority::new();
-        let server = echo_with(config.clone(), &authority);
+        let server = echo_with(config, &authority);
         let mut wire = Wire::new(server.addrs()[1], &build_client(authority.client()));
         let hello = wire.hello();
         let (header, body) = hello.split_at(5);
