@@ -355,7 +355,7 @@ fn clients_without_a_certificate_are_refused_where_one_is_required() {
         let roots = Roots::pem(authority.pem.clone());
         let tls = build_server(authority.server().with_client_auth(ClientAuth::Require(roots)));
         let (sender, shown) = mpsc::channel();
-        let server = Server::secure(config.clone(), tls, move |app| {
+        let server = Server::secure(config, tls, move |app| {
             let sender = sender.clone();
             app.on_open(move |ctx| {
                 let certificates = ctx.tls().map(|facts| facts.peer_certificates.len());
@@ -584,7 +584,7 @@ fn the_handshake_deadline_counts_tls_in() {
     on_either_thread(|config| {
         let authority = Authority::new();
         let tls = build_server(authority.server());
-        let server = Server::secure(config.clone().with_handshake_timeout(ms(500)), tls, |app| app);
+        let server = Server::secure(config.with_handshake_timeout(ms(500)), tls, |app| app);
         let client = build_client(authority.client());
         let states = [State::Connected, State::HalfHello, State::HelloSent, State::Shaken];
         let mut wires: Vec<_> =
