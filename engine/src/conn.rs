@@ -8,6 +8,7 @@ use bitflags::bitflags;
 use ringwire_codec::handshake::HeadScanner;
 use ringwire_codec::{Connection, Role};
 
+use crate::dial::Dialling;
 use crate::error::CloseCause;
 use crate::timer::{TICKS_PER_SECOND, Tick};
 
@@ -229,6 +230,8 @@ bitflags! {
         const SECURE = 1 << 8;
         /// Its TLS session is with a compute thread; what comes in meanwhile waits unread.
         const AWAY = 1 << 9;
+        /// This side opened the connection, and is the client.
+        const CLIENT = 1 << 10;
     }
 }
 
@@ -244,6 +247,8 @@ pub(crate) struct Pending {
     /// How much of `unread` was used.
     pub(crate) unread_start: usize,
     pub(crate) scanner: HeadScanner,
+    /// What a connection that this side opens keeps until it is open.
+    pub(crate) dialling: Option<Box<Dialling>>,
     /// How the connection will have ended, once that has begun.
     pub(crate) cause: Option<CloseCause>,
 }
@@ -254,6 +259,7 @@ impl Pending {
         self.queue.is_empty()
             && self.unread.capacity() == 0
             && self.head.capacity() == 0
+            && self.dialling.is_none()
             && self.cause.is_none()
     }
 }

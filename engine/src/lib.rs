@@ -43,6 +43,7 @@ mod config;
 mod conn;
 mod conn_table;
 mod ctx;
+mod dial;
 mod driver;
 mod error;
 mod handle;
@@ -61,6 +62,7 @@ mod worker;
 
 pub use config::{Backpressure, Config, DriverKind, Pinning};
 pub use conn::ConnId;
+pub use dial::{Dial, DialError};
 pub use error::{CloseCause, CloseReason, Error, Initiator, PostError};
 pub use handle::Handle;
 pub use handler::{

@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use ringwire_codec::CloseCode;
 
 use crate::conn::ConnId;
+use crate::dial::Outbound;
 use crate::driver::Wake;
 use crate::error::PostError;
 use crate::handler::{Acceptance, Response};
@@ -32,6 +33,8 @@ pub(crate) enum Mail {
     /// Serve a connection that someone else accepted, of which `received` was read already; with a state, one
     /// whose handshake is done.
     Adopt { stream: TcpStream, received: Vec<u8>, state: Option<Box<dyn Any + Send>> },
+    /// Serve a connection that this side opens.
+    Dial(Box<Outbound>),
     /// Answer a deferred request.
     Accept { conn: ConnId, acceptance: Acceptance },
     /// Refuse a deferred request.

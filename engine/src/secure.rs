@@ -8,11 +8,12 @@
 use std::time::Duration;
 
 use ringwire_codec::Buffers;
-use ringwire_tls::{Error, Facts, Handshake, Session};
+use ringwire_tls::pki_types::ServerName;
+use ringwire_tls::{ClientConfig, Error, Facts, Handshake, Session};
 
 use crate::chunked::Chunked;
 use crate::compute::{Compute, Job};
-use crate::conn::{ConnId, Wire};
+use crate::conn::{ConnId, SegmentKind, Wire};
 use crate::handler::Response;
 use crate::mailbox::{Mail, Postbox};
 use crate::metrics::Counters;
@@ -98,6 +99,21 @@ impl Sessions {
         *self.table.entry(slot) = Some(Box::new(secure));
     }
 
+    /// A session that begins from here, with its first words in its output.
+    pub(crate) fn insert_client(
+        &mut self,
+        slot: u32,
+        config: &ClientConfig,
+        name: ServerName<'static>,
+    ) -> Result<(), Error> {
+        let mut session = Session::client(config, name)?;
+        let mut output = Vec::new();
+        session.poll_transmit(&mut output)?;
+        let secure = Secure { session: Some(session), output, begun: true, counted: false };
+        *self.table.entry(slot) = Some(Box::new(secure));
+        Ok(())
+    }
+
     /// What the handshake agreed on, once it is over.
     pub(crate) fn facts(&self, slot: u32) -> Option<Facts<'_>> {
         self.table.get(slot)?.as_ref()?.session.as_ref()?.facts()
@@ -143,6 +159,13 @@ impl Sessions {
         secure.session = Some(shaken.session);
         secure.output.extend_from_slice(&shaken.output);
         Some(secure.decrypted(shaken.plaintext, shaken.result, counters))
+    }
+
+    /// Whether nothing can be encrypted yet.
+    fn is_handshaking(&self, slot: u32) -> bool {
+        let secure = self.table.get(slot).and_then(Option::as_ref);
+        let session = secure.and_then(|secure| secure.session.as_ref());
+        session.is_some_and(Session::is_handshaking)
     }
 
     pub(crate) fn give_back(&mut self, mut plaintext: Vec<u8>) {
@@ -204,7 +227,10 @@ impl Shared {
     /// What a connection over TLS sends next, encrypted: what TLS has to say, and behind it the first of what waits,
     /// or else the turn's output. Empty: nothing. No send of it is in flight.
     pub(crate) fn seal(&mut self, wire: &mut Wire, slot: u32) -> Vec<u8> {
-        let (plaintext, queued) = self.next_plaintext(wire);
+        if self.sessions.is_handshaking(slot) {
+            self.enqueue_out(wire, SegmentKind::Stream);
+        }
+        let (plaintext, queued) = self.next_plaintext(wire, slot);
         let Self { sessions, pool, counters, .. } = self;
         let Some(secure) = sessions.get_mut(slot) else { return plaintext };
         let mut sealed = std::mem::take(&mut secure.output);
@@ -242,8 +268,12 @@ impl Shared {
         self.pool.give(secure.output);
     }
 
-    /// The first segment that waits, and what it counted for; or the turn's output, which was not counted yet.
-    fn next_plaintext(&mut self, wire: &mut Wire) -> (Vec<u8>, usize) {
+    /// The first segment that waits, and what it counted for; or the turn's output, which was not counted yet. Nothing
+    /// before the handshake is over: a client's request waits for that.
+    fn next_plaintext(&mut self, wire: &mut Wire, slot: u32) -> (Vec<u8>, usize) {
+        if self.sessions.is_handshaking(slot) {
+            return (Vec::new(), 0);
+        }
         let queue = wire.pending.as_mut().map(|pending| &mut pending.queue);
         match queue.and_then(|queue| queue.pop()) {
             Some(segment) => {

@@ -4,6 +4,7 @@
 //! is in [`receive`], [`transmit`] and [`deadlines`].
 
 mod deadlines;
+mod outbound;
 mod receive;
 mod secure;
 mod transmit;
@@ -135,6 +136,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// The driver failed.
     pub(crate) fn run(mut self) -> io::Result<()> {
         while self.turn()? == Turn::Again {}
+        let Self { driver, mut handler, mailbox, .. } = self;
+        // Which may take a while, in which letters still come.
+        drop(driver);
+        outbound::give_back_dials(&mut handler, &mailbox);
         Ok(())
     }
 
@@ -289,6 +294,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 self.with_open(conn, |conn, _| conn.wire.flags.set(Flags::PAUSED, paused));
             }
             Mail::Adopt { stream, received, state } => self.adopt(stream.into(), received, state),
+            Mail::Dial(outbound) => self.dial(*outbound),
             Mail::Accept { conn, acceptance } => self.answer_deferred(conn, Ok(acceptance)),
             Mail::Reject { conn, response } => self.answer_deferred(conn, Err(response)),
             Mail::Shaken(shaken) => self.on_shaken(*shaken),
@@ -395,13 +401,15 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if wire.phase == Phase::Closed {
             return;
         }
-        let unfinished = matches!(wire.phase, Phase::Handshake | Phase::Deferred);
+        let unfinished = matches!(wire.phase, Phase::Handshake | Phase::Deferred)
+            && !wire.flags.contains(Flags::CLIENT);
         shared.counters.handshake_failures.add(usize::from(unfinished));
         wire.phase = Phase::Closed;
         let mut pending = wire.pending.take().map(|pending| *pending).unwrap_or_default();
         let unsent_len = pending.queue.len() + std::mem::take(&mut wire.in_flight) as usize;
         let mut cause = pending.cause.take().unwrap_or_else(|| CloseCause::new(reason));
         cause.conclude(wire.codec.close_state() == CloseState::Closed, unsent_len);
+        let dialling = pending.dialling.take();
         shared.counters.queued_bytes.sub(unsent_len);
         shared.recycle(pending);
         wire.codec.clear(&mut shared.pool);
@@ -414,6 +422,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 tracing::debug!(conn = %shared.id(token), reason = %cause.reason, "connection ended");
             }
             receive::call_on_close(handler, conn, shared, token, &cause);
+        }
+        if conn.wire.flags.contains(Flags::CLIENT) && conn.state.is_some() {
+            outbound::end_dialling(handler, conn, shared, dialling, &cause);
         }
         conn.state = None;
         if conn.wire.flags.contains(Flags::SECURE) {

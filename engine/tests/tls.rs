@@ -304,6 +304,21 @@ fn the_end_is_said_with_close_notify() {
 }
 
 #[test]
+fn the_peers_close_notify_is_answered() {
+    let authority = Authority::new();
+    let server = echo(&authority);
+    let client = build_client(authority.client());
+    for state in [State::Shaken, State::HalfRequest, State::Open, State::HalfFrame] {
+        let mut wire = bring_to(state, server.addrs()[1], &client);
+        let mut notice = Vec::new();
+        wire.session.close(&mut notice);
+        wire.raw(&notice);
+        wire.read_to_the_end();
+        assert!(wire.session.peer_has_closed(), "a bare FIN in {state:?}");
+    }
+}
+
+#[test]
 fn a_refusal_arrives_whole() {
     let authority = Authority::new();
     let server = echo(&authority);

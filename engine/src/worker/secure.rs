@@ -1,5 +1,6 @@
 //! Connections over TLS: their bytes on the way in and out, and how their sessions end.
 
+use ringwire_codec::CloseState;
 use ringwire_tls::{Error, ServerConfig, Session};
 
 use super::Worker;
@@ -89,7 +90,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     }
 
     /// The session failed: its alert, or what stands in its place, is the last that is sent.
-    fn fail_secure(&mut self, token: Token, error: &Error) {
+    pub(super) fn fail_secure(&mut self, token: Token, error: &Error) {
         let Self { conns, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
         let wire = &mut conn.wire;
@@ -97,7 +98,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             return;
         }
         tracing::debug!(conn = %shared.id(token), %error, "TLS failed");
-        if wire.phase == Phase::Handshake {
+        if wire.phase == Phase::Handshake && !wire.flags.contains(Flags::CLIENT) {
             shared.counters.handshake_failures.add(1);
         }
         let cause = wire.blame(CloseReason::Tls);
@@ -107,6 +108,31 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         wire.phase = Phase::Flushing;
         wire.since = shared.now;
         shared.drop_plaintext(wire);
+    }
+
+    /// The stream of a connection over TLS has ended, which is answered with close_notify before the end of its other
+    /// side (RFC 8446 §6.1). Whether it is a connection of that kind, and that is still to be done.
+    pub(super) fn say_goodbye(&mut self, token: Token) -> bool {
+        let Self { conns, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return false };
+        let wire = &mut conn.wire;
+        let speaks =
+            matches!(wire.phase, Phase::Handshake | Phase::Deferred | Phase::Open | Phase::Closing);
+        if !speaks || !wire.flags.contains(Flags::SECURE) {
+            return false;
+        }
+        if !wire.flags.intersects(Flags::OPENED | Flags::CLIENT) {
+            shared.counters.handshake_failures.add(1);
+        }
+        let unanswered = wire.codec.close_state() == CloseState::CloseSent;
+        let cause = wire.blame(CloseReason::EndOfStream);
+        if unanswered && !cause.is_fault() {
+            cause.reason = CloseReason::EndOfStream;
+        }
+        wire.flags.insert(Flags::ENDED);
+        wire.phase = Phase::Flushing;
+        wire.since = shared.now;
+        true
     }
 
     /// Sends what comes next, if anything does. Nothing is in flight.
