@@ -1,10 +1,11 @@
-"""Checks TLS itself with `openssl s_client` and `curl`: client_openssl.py URL CERTIFICATE.
+"""Checks TLS itself, with `openssl s_client`, `curl` and Python's ssl: client_openssl.py URL CERTIFICATE.
 
 URL begins with `wss://`; CERTIFICATE is the PEM file of the certificate that the server shows.
 """
 
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -102,6 +103,21 @@ def reconnect(peer: Peer) -> None:
     equal(len(re.findall("^Reused, TLSv1.2,", output, re.MULTILINE)), 5)
 
 
+def client_ends_first(peer: Peer, version: str) -> None:
+    context = ssl.create_default_context(cafile=peer.certificate)
+    context.minimum_version = context.maximum_version = {
+        "1.2": ssl.TLSVersion.TLSv1_2,
+        "1.3": ssl.TLSVersion.TLSv1_3,
+    }[version]
+    with context.wrap_socket(peer.connect(), server_hostname="localhost") as stream:
+        stream.sendall(REQUEST)
+        # The whole head comes in one record.
+        head = stream.recv(1024)
+        equal((head[:12], head[-4:]), (b"HTTP/1.1 101", b"\r\n\r\n"))
+        # Sends close_notify, and fails unless one comes back.
+        stream.unwrap().close()
+
+
 def old_version(peer: Peer) -> None:
     # OpenSSL has to be talked into TLS 1.1. Without the extensions of later versions rustls says
     # handshake_failure where RFC 5246 §E.1 has protocol_version.
@@ -141,6 +157,10 @@ def main(url: str, certificate: str) -> None:
         name = f"TLS {version}"
         checks.run(f"{name}, and an upgrade by hand", lambda: upgrade(peer, version))
         checks.run(f"{name}, close_notify at the end", lambda: clean_close(peer, version))
+        checks.run(
+            f"{name}, close_notify answered",
+            lambda: client_ends_first(peer, version),
+        )
         checks.run(f"{name}, session resumed", lambda: resumption(peer, version))
         checks.run(f"{name}, page fetched by curl", lambda: page(peer, version))
     checks.run("TLS 1.2, session resumed five times", lambda: reconnect(peer))
