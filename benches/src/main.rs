@@ -1,5 +1,6 @@
 //! Load generator for WebSocket servers, the raw TCP floor, and their comparison.
 
+mod cert;
 mod compare;
 mod echo;
 mod floor;
@@ -25,6 +26,8 @@ enum Command {
     Echo(echo::EchoArgs),
     /// Runs the same load against several servers in turn and prints ratios.
     Compare(compare::CompareArgs),
+    /// Writes a self-signed certificate and its key, for tests of TLS.
+    Cert(cert::CertArgs),
     /// Serves raw TCP echo: the least work an echo server can do.
     Floor(floor::FloorArgs),
 }
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Echo(args) => echo::command(args),
         Command::Compare(args) => compare::command(&args),
+        Command::Cert(args) => cert::command(&args).map(|()| true),
         Command::Floor(args) => floor::run(&args).map(|()| true),
     };
     match result {
