@@ -9,6 +9,7 @@ mod output;
 mod own_server;
 mod procstat;
 mod target;
+mod tls;
 mod units;
 
 use std::process::ExitCode;

@@ -51,6 +51,17 @@ fn echo_without_a_url_runs_its_own_server() {
 }
 
 #[test]
+fn echo_over_tls_of_its_own_server() {
+    let args = ["echo", "--tls", "--connections", "10", "--tls-version", "1.2", "--json", "-"];
+    let output = program().args(args).args(SHORT).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let report = json(&output);
+    assert_eq!(report["tls"]["version"], "1.2", "{report}");
+    assert_eq!(report["tls"]["full"], 10, "{report}");
+    assert!(report["messages"].as_u64() > Some(0), "{report}");
+}
+
+#[test]
 fn echo_of_a_floor_tells_of_its_process() {
     let floor = Floor::start();
     let pid = floor.child.id().to_string();
@@ -70,9 +81,9 @@ fn errors_are_in_the_exit_code() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stdout).contains("100 × handshake invalid"));
 
-    let unusable = program().args(["echo", "wss://localhost"]).output().expect("it runs");
+    let unusable = program().args(["echo", "https://localhost"]).output().expect("it runs");
     assert_eq!(unusable.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&unusable.stderr).contains("wss://"));
+    assert!(String::from_utf8_lossy(&unusable.stderr).contains("https:// is not supported"));
 }
 
 #[test]

@@ -204,6 +204,7 @@ impl CompareArgs {
         let plan = Plan {
             target: Target::from_url(&server.url(running.address()))?,
             load,
+            tls: None,
             server: Some(Account::Process(running.pid())),
             show_progress: false,
         };

@@ -10,12 +10,14 @@ mod control;
 mod dial;
 mod errors;
 mod latency;
+mod link;
 mod load;
 mod progress;
 mod report;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod tls_totals;
 mod upgrade;
 mod wire;
 
@@ -34,10 +36,12 @@ use self::load::Outcome;
 use self::progress::Progress;
 use self::report::{Footprints, Measured, MeasuredServer};
 use self::stage::{Gauge, Stage, StageCell, sum};
+use self::tls_totals::TlsTotals;
 use self::wire::Shape;
 use crate::own_server::OwnServer;
 use crate::procstat::{self, Account, CpuTime, CpuTimes, Footprint};
 use crate::target::Target;
+use crate::tls::{self, TlsArgs};
 use crate::units::CpuList;
 use crate::{machine, output};
 
@@ -55,11 +59,16 @@ const SETTLE_TIME: Duration = Duration::from_millis(100);
 /// Flags of `ringwire-bench echo`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct EchoArgs {
-    /// ws://HOST:PORT/PATH, or tcp://HOST:PORT for a server that returns raw bytes. Without it,
-    /// Ringwire's own server is started in this process.
+    /// ws://HOST:PORT/PATH, wss://HOST:PORT/PATH, or tcp://HOST:PORT for a server that returns raw
+    /// bytes. Without it, Ringwire's own server is started in this process.
     url: Option<String>,
     #[command(flatten)]
     load: LoadArgs,
+    #[command(flatten)]
+    tls: TlsArgs,
+    /// Has the server in this process speak TLS, with a certificate made for it.
+    #[arg(long = "tls", conflicts_with = "url")]
+    own_tls: bool,
     /// Process whose CPU time and memory are the server's.
     #[arg(long, requires = "url")]
     server_pid: Option<u32>,
@@ -133,6 +142,8 @@ impl Default for LoadArgs {
 pub(crate) struct Plan {
     pub(crate) target: Target,
     pub(crate) load: LoadArgs,
+    /// For a target that speaks TLS.
+    pub(crate) tls: Option<tls::Client>,
     /// Whose CPU time and memory are the server's.
     pub(crate) server: Option<Account>,
     /// Shows a line with what goes on, on a terminal.
@@ -171,7 +182,11 @@ pub(crate) fn command(mut args: EchoArgs) -> anyhow::Result<bool> {
             (Target::from_url(url)?, args.server_pid.map(Account::Process))
         }
     };
-    let plan = Plan { target, load: args.load, server, show_progress: true };
+    let tls = match own.as_ref().and_then(OwnServer::certificate) {
+        Some(pem) => args.tls.client_of(&target, pem)?,
+        None => args.tls.client(&target)?,
+    };
+    let plan = Plan { target, load: args.load, tls, server, show_progress: true };
     if let Some(cpus) = &plan.load.cpu {
         machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;
     }
@@ -184,7 +199,7 @@ pub(crate) fn command(mut args: EchoArgs) -> anyhow::Result<bool> {
     }
     let is_clean = report.is_clean();
     if let Some(own) = own.filter(|_| args.stay) {
-        println!("still serving; open http://{} in a browser, end with Ctrl-C", own.address());
+        println!("still serving; open {} in a browser, end with Ctrl-C", own.page());
         own.stay()?;
     }
     Ok(is_clean)
@@ -205,6 +220,7 @@ impl EchoArgs {
             &self.listen,
             &server.0,
             usize::try_from(self.load.size).unwrap_or(usize::MAX),
+            self.own_tls,
         )
     }
 }
@@ -235,15 +251,18 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Report> {
         stage.set(Stage::Stop);
         let mut latencies = Latencies::new();
         let mut failures = Failures::default();
+        let mut tls = TlsTotals::default();
         for thread in threads {
             let outcome: Outcome =
                 thread.join().map_err(|_| anyhow!("a load thread panicked"))??;
             latencies.merge(outcome.latencies);
             failures.merge(&outcome.failures);
+            tls.merge(&outcome.tls);
         }
         let mut measured = measured?;
         measured.latency = latencies.summary();
         measured.errors = failures.by_text();
+        measured.tls = tls;
         Ok(Report::new(measured))
     })
 }

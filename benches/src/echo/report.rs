@@ -7,6 +7,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::latency::Summary;
+use super::tls_totals::TlsTotals;
 use crate::procstat::{CpuTime, Footprint};
 use crate::units::{show_bytes, show_count};
 
@@ -33,6 +34,7 @@ pub(crate) struct Measured {
     /// CPU time of each load thread within the window.
     pub(crate) generator_cpu: Vec<CpuTime>,
     pub(crate) server: Option<MeasuredServer>,
+    pub(crate) tls: TlsTotals,
     pub(crate) errors: BTreeMap<String, u64>,
 }
 
@@ -74,6 +76,8 @@ pub(crate) struct Report {
     pub(crate) server: Option<Server>,
     pub(crate) generator: Generator,
     pub(crate) bottleneck: Bottleneck,
+    /// `None` without TLS.
+    pub(crate) tls: Option<TlsTotals>,
     pub(crate) errors: BTreeMap<String, u64>,
 }
 
@@ -181,6 +185,7 @@ impl Report {
             latency_us: measured.latency,
             server,
             generator,
+            tls: measured.tls.version.map(|_| measured.tls),
             errors: measured.errors,
         }
     }
@@ -199,6 +204,9 @@ impl Report {
             ("messages", format!("{}/s", show_count(self.messages_per_second))),
             ("payload", format!("{:.1} MB/s each way", self.megabytes_per_second)),
         ];
+        if let Some(tls) = self.tls.and_then(|tls| tls.text()) {
+            rows.push(("TLS", tls));
+        }
         if let Some(latency) = self.latency_us {
             let Summary { p50, p90, p99, p999, max } = latency;
             for (name, value) in [("p50", p50), ("p90", p90), ("p99", p99), ("p99.9", p999)] {
