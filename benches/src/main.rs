@@ -3,10 +3,13 @@
 mod cert;
 mod compare;
 mod echo;
+mod endpoint;
 mod floor;
+mod handshakes;
 mod machine;
 mod output;
 mod own_server;
+mod presets;
 mod procstat;
 mod target;
 mod tls;
@@ -27,6 +30,11 @@ enum Command {
     Echo(echo::EchoArgs),
     /// Runs the same load against several servers in turn and prints ratios.
     Compare(compare::CompareArgs),
+    /// Opens connections one after the other and reports handshakes per second and their CPU time.
+    Handshakes(handshakes::HandshakeArgs),
+    /// Runs four scenarios of which figures are published: 100 sequential connects over TLS, then 50, 100
+    /// and 200 clients with 10, 20 and 50 messages each.
+    WssPresets(presets::PresetArgs),
     /// Writes a self-signed certificate and its key, for tests of TLS.
     Cert(cert::CertArgs),
     /// Serves raw TCP echo: the least work an echo server can do.
@@ -37,6 +45,8 @@ fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Echo(args) => echo::command(args),
         Command::Compare(args) => compare::command(&args),
+        Command::Handshakes(args) => handshakes::command(args),
+        Command::WssPresets(args) => presets::command(args),
         Command::Cert(args) => cert::command(&args).map(|()| true),
         Command::Floor(args) => floor::run(&args).map(|()| true),
     };

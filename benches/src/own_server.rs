@@ -1,5 +1,4 @@
 //! Ringwire's echo server on threads of this process, for a load without a URL.
-#![expect(clippy::disallowed_methods, reason = "a certificate begins to be valid today")]
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
 //! The client's side of TLS: flags, and what all connections of a load share.
-#![expect(clippy::disallowed_methods, reason = "certificates are checked against today's date")]
 
 use std::path::PathBuf;
 
@@ -25,7 +24,7 @@ pub(crate) struct TlsArgs {
     tls_version: Option<TlsVersion>,
     /// Resumes TLS sessions with the server's tickets; by default each connection is a new client's.
     #[arg(long)]
-    resume: bool,
+    pub(crate) resume: bool,
 }
 
 /// The value of `--tls-version`.

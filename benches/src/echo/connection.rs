@@ -12,7 +12,8 @@ use super::latency::{Clock, Latencies, Stamps, Ticks};
 use super::link::{Buffers, Link};
 use super::tls_totals::TlsTotals;
 use super::upgrade::{Upgrade, Upgrader};
-use super::wire::{Cursor, Fault, Wire};
+use super::wire::{Cursor, Fault, Shape, Wire};
+use crate::target::Target;
 
 /// What all connections of a load thread share.
 pub(crate) struct Tools {
@@ -28,6 +29,32 @@ pub(crate) struct Tools {
     pub(crate) tls: TlsTotals,
     /// Messages that a connection sends in all; `None` for as many as there is time for.
     pub(crate) message_limit: Option<u32>,
+}
+
+impl Tools {
+    /// For so many `places` of connections at a time.
+    pub(crate) fn new(
+        shape: Shape,
+        in_flight: usize,
+        places: usize,
+        target: &Target,
+        clock: Clock,
+    ) -> io::Result<Self> {
+        let mut key = [0; 4];
+        getrandom::fill(&mut key)?;
+        // A key of zeros would leave the payload as it is.
+        key[0] |= 1;
+        Ok(Self {
+            wire: Wire::new(shape, in_flight, key),
+            stamps: Stamps::new(places, in_flight),
+            latencies: Latencies::new(),
+            clock,
+            measuring: false,
+            upgrader: target.resource().cloned().map(Upgrader::new),
+            tls: TlsTotals::default(),
+            message_limit: None,
+        })
+    }
 }
 
 /// A socket and where it stands.

@@ -13,12 +13,10 @@ use mio::{Events, Interest, Poll, Token};
 use super::connection::{Connection, Tools};
 use super::dial::Dialler;
 use super::errors::{Failure, Failures};
-use super::latency::{Clock, Latencies, Stamps, Ticks};
+use super::latency::{Clock, Latencies, Ticks};
 use super::link::Buffers;
 use super::stage::{Gauge, Stage, StageCell};
 use super::tls_totals::TlsTotals;
-use super::upgrade::Upgrader;
-use super::wire::Wire;
 use super::{LoadArgs, Plan};
 use crate::{machine, procstat, tls};
 
@@ -100,20 +98,7 @@ struct Load<'a> {
 impl<'a> Load<'a> {
     fn new(plan: &'a Plan, share: Range<u32>, clock: Clock, gauge: &'a Gauge) -> io::Result<Self> {
         let args = &plan.load;
-        let mut key = [0; 4];
-        getrandom::fill(&mut key)?;
-        // A key of zeros would leave the payload as it is.
-        key[0] |= 1;
-        let tools = Tools {
-            wire: Wire::new(plan.shape(), args.in_flight, key),
-            stamps: Stamps::new(share.len(), args.in_flight),
-            latencies: Latencies::new(),
-            clock,
-            measuring: false,
-            upgrader: plan.target.resource().cloned().map(Upgrader::new),
-            tls: TlsTotals::default(),
-            message_limit: None,
-        };
+        let tools = Tools::new(plan.shape(), args.in_flight, share.len(), &plan.target, clock)?;
         Ok(Self {
             args,
             gauge,

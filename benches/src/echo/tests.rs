@@ -13,6 +13,8 @@ use tungstenite::{Message, WebSocket};
 use super::errors::Failure;
 use super::*;
 use crate::floor::EpollFloor;
+use crate::own_server::OwnServer;
+use crate::tls::TlsArgs;
 
 const LOCALHOST: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
