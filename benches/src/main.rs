@@ -44,7 +44,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Echo(args) => echo::command(args),
-        Command::Compare(args) => compare::command(&args),
+        Command::Compare(args) => compare::command(args),
         Command::Handshakes(args) => handshakes::command(args),
         Command::WssPresets(args) => presets::command(args),
         Command::Cert(args) => cert::command(&args).map(|()| true),
