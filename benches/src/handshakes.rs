@@ -71,27 +71,35 @@ pub(crate) fn command(mut args: HandshakeArgs) -> anyhow::Result<bool> {
 
 /// The result. JSON has these names.
 #[derive(Clone, Debug, Serialize)]
-struct Report {
+pub(crate) struct Report {
     target: String,
     concurrency: u32,
     seconds: f64,
     handshakes: u64,
-    handshakes_per_second: f64,
+    pub(crate) handshakes_per_second: f64,
     /// `None` without TLS.
     tls: Option<TlsTotals>,
     /// From connect to open.
     latency_us: Option<Summary>,
     /// `None` where the server's process is not known.
-    server_cpu_us_per_handshake: Option<f64>,
+    pub(crate) server_cpu_us_per_handshake: Option<f64>,
     server_utilisation: Option<f64>,
     generator_cpu_us_per_handshake: Option<f64>,
-    generator_utilisation: f64,
-    bottleneck: Bottleneck,
-    errors: BTreeMap<String, u64>,
+    pub(crate) generator_utilisation: f64,
+    pub(crate) bottleneck: Bottleneck,
+    pub(crate) errors: BTreeMap<String, u64>,
 }
 
 impl Report {
-    fn new(endpoint: &Endpoint, concurrency: u32, sessions: Sessions) -> anyhow::Result<Self> {
+    /// Does the arithmetic.
+    ///
+    /// # Errors
+    /// When the server's process is gone.
+    pub(crate) fn new(
+        endpoint: &Endpoint,
+        concurrency: u32,
+        sessions: Sessions,
+    ) -> anyhow::Result<Self> {
         let capacity = endpoint.account.as_ref().map(|account| account.capacity()).transpose();
         let capacity = capacity.context("the server's process is gone")?.unwrap_or_default();
         Ok(Self::of(endpoint.target.to_string(), concurrency, capacity, sessions))
@@ -120,6 +128,12 @@ impl Report {
             bottleneck: Bottleneck::of(generator, server),
             errors: sessions.failures.by_text(),
         }
+    }
+
+    /// Share of the handshakes that were resumed; `None` without TLS.
+    pub(crate) fn resumed_share(&self) -> Option<f64> {
+        let tls = self.tls?;
+        Some(ratio(tls.resumed as f64, (tls.full + tls.resumed) as f64))
     }
 
     fn table(&self) -> String {
@@ -158,6 +172,19 @@ impl Report {
     }
 }
 
+/// A report of one second with 1000 handshakes that took the server so long each.
+#[cfg(test)]
+pub(crate) fn test_report(server_cpu_micros: u64) -> Report {
+    let run = Duration::from_micros(server_cpu_micros * 1000);
+    let sessions = Sessions {
+        opened: 1000,
+        window: Duration::from_secs(1),
+        server_cpu: Some(vec![crate::procstat::CpuTime { run, wait: Duration::ZERO }]),
+        ..Sessions::default()
+    };
+    Report::of(String::new(), 1, 1, sessions)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,6 +212,7 @@ mod tests {
         assert!((report.generator_cpu_us_per_handshake.unwrap() - 500.0).abs() < 1e-9);
         assert_eq!(report.bottleneck, Bottleneck::Server);
         let table = report.table();
+        assert!((report.resumed_share().unwrap() - 0.992).abs() < 1e-9);
         assert!(table.contains("8 full handshakes, 992 resumed"), "{table}");
         assert!(table.contains("1900.0 µs per handshake, 95 % busy"), "{table}");
     }

@@ -32,6 +32,8 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Opens connections one after the other and reports handshakes per second and their CPU time.
     Handshakes(handshakes::HandshakeArgs),
+    /// Opens connections to several servers in turn, with full and with resumed TLS sessions.
+    CompareHandshakes(compare::CompareHandshakesArgs),
     /// Runs four scenarios of which figures are published: 100 sequential connects over TLS, then 50, 100
     /// and 200 clients with 10, 20 and 50 messages each.
     WssPresets(presets::PresetArgs),
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Echo(args) => echo::command(args),
         Command::Compare(args) => compare::command(args),
         Command::Handshakes(args) => handshakes::command(args),
+        Command::CompareHandshakes(args) => compare::compare_handshakes(&args),
         Command::WssPresets(args) => presets::command(args),
         Command::Cert(args) => cert::command(&args).map(|()| true),
         Command::Floor(args) => floor::run(&args).map(|()| true),

@@ -24,7 +24,7 @@ pub(crate) struct TlsArgs {
     tls_version: Option<TlsVersion>,
     /// Resumes TLS sessions with the server's tickets; by default each connection is a new client's.
     #[arg(long)]
-    pub(crate) resume: bool,
+    resume: bool,
 }
 
 /// The value of `--tls-version`.
@@ -37,6 +37,11 @@ enum TlsVersion {
 }
 
 impl TlsArgs {
+    /// The flags' defaults, but for `--resume`.
+    pub(crate) fn resuming(resume: bool) -> Self {
+        Self { resume, ..Self::default() }
+    }
+
     /// What connections to `target` need; `None` where it does not speak TLS.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "reports carry a date and the time that is left")]
 
 mod child;
+mod handshakes;
 mod markdown;
 mod servers;
 mod summary;
@@ -16,6 +17,8 @@ use anyhow::{Context as _, bail};
 use ringwire_examples::units::{parse_bytes, parse_duration};
 use serde::Serialize;
 use tempfile::TempDir;
+
+pub(crate) use self::handshakes::{CompareHandshakesArgs, command as compare_handshakes};
 
 use self::child::Running;
 use self::markdown::Head;
@@ -33,6 +36,8 @@ use crate::{machine, output};
 const OVERHEAD: Duration = Duration::from_millis(400);
 /// How fast connections are made, for the estimate.
 const CONNECTS_PER_SECOND: u32 = 10_000;
+/// The same with TLS.
+const TLS_CONNECTS_PER_SECOND: u32 = 2_000;
 
 /// Flags of `ringwire-bench compare`.
 #[derive(Debug, clap::Args)]
@@ -169,12 +174,7 @@ impl CompareArgs {
         if !self.servers.iter().any(|name| name == self.baseline()) {
             bail!("--baseline {} is none of --servers", self.baseline());
         }
-        let own = std::env::current_exe().context("cannot find this program")?;
-        let own_dir = own.parent().map(PathBuf::from).unwrap_or_default();
-        let places = Places {
-            bin_dir: self.bin_dir.clone().unwrap_or(own_dir),
-            peers_dir: self.peers_dir.clone(),
-        };
+        let places = Places::new(self.bin_dir.clone(), self.peers_dir.clone())?;
         self.servers.iter().map(|name| Server::find(name, &places)).collect()
     }
 
@@ -199,12 +199,18 @@ impl CompareArgs {
     }
 
     fn estimate(&self, cells: &[Cell]) -> Duration {
-        let turns = u32::try_from(self.rounds * self.servers.len()).unwrap_or(u32::MAX);
-        let run = |cell: &Cell| {
-            let connect = Duration::from_secs(1) * cell.connections / CONNECTS_PER_SECOND;
+        let rounds = u32::try_from(self.rounds).unwrap_or(u32::MAX);
+        let run = |cell: &Cell, server: &str| {
+            let rate = match servers::is_secure(server) {
+                true => TLS_CONNECTS_PER_SECOND,
+                false => CONNECTS_PER_SECOND,
+            };
+            let connect = Duration::from_secs(1) * cell.connections / rate;
             self.warmup + self.duration + OVERHEAD + connect
         };
-        cells.iter().map(run).sum::<Duration>() * turns
+        let round =
+            |cell: &Cell| self.servers.iter().map(|server| run(cell, server)).sum::<Duration>();
+        cells.iter().map(round).sum::<Duration>() * rounds
     }
 
     fn run_cell(
@@ -261,10 +267,9 @@ impl CompareArgs {
 
     fn head(&self) -> Head {
         let args: Vec<_> = std::env::args().skip(1).collect();
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Head {
             machine: machine::describe(),
-            date: date_of(since_epoch),
+            date: today(),
             command: format!("ringwire-bench {}", args.join(" ")),
             baseline: self.baseline().to_owned(),
             rounds: self.rounds,
@@ -311,6 +316,11 @@ impl Ticker {
             self.done, self.runs, report.bottleneck
         );
     }
+}
+
+/// The civil date (UTC).
+fn today() -> String {
+    date_of(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 /// The civil date (UTC) of a time since 1970, as year-month-day.
@@ -368,11 +378,12 @@ mod tests {
     #[test]
     fn estimate_counts_every_run() {
         let args = args(
-            "--servers a,b --rounds 3 --duration 2s --warmup 600ms --connections 10000 --sizes 1,2 \
+            "--servers a,b-tls --rounds 3 --duration 2s --warmup 600ms --connections 10000 --sizes 1,2 \
              --in-flight 1",
         );
-        let run = Duration::from_millis(2000 + 600 + 1000) + OVERHEAD;
-        assert_eq!(args.estimate(&args.cells()), run * 2 * 3 * 2);
+        let plain = Duration::from_millis(2000 + 600 + 1000) + OVERHEAD;
+        let secure = Duration::from_millis(2000 + 600 + 5000) + OVERHEAD;
+        assert_eq!(args.estimate(&args.cells()), (plain + secure) * 2 * 3);
     }
 
     #[test]

@@ -16,6 +16,11 @@ const TLS_SUFFIX: &str = "-tls";
 const NAMES: &str = "ringwire-epoll, ringwire-uring, floor-epoll, floor-uring, tokio-tungstenite, \
                      fastwebsockets, sockudo-ws and bun";
 
+/// Whether a server of this name speaks TLS.
+pub(crate) fn is_secure(name: &str) -> bool {
+    name.ends_with(TLS_SUFFIX)
+}
+
 /// How to start a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Server {
@@ -47,6 +52,15 @@ pub(crate) struct Places {
     pub(crate) bin_dir: PathBuf,
     /// The folder of other projects' servers.
     pub(crate) peers_dir: PathBuf,
+}
+
+impl Places {
+    /// `bin_dir` is by default the folder of this program.
+    pub(crate) fn new(bin_dir: Option<PathBuf>, peers_dir: PathBuf) -> anyhow::Result<Self> {
+        let own = std::env::current_exe().context("cannot find this program")?;
+        let own_dir = own.parent().map(PathBuf::from).unwrap_or_default();
+        Ok(Self { bin_dir: bin_dir.unwrap_or(own_dir), peers_dir })
+    }
 }
 
 impl Server {

@@ -321,8 +321,7 @@ mod tests {
     fn endpoint(secure: bool, resume: bool) -> Endpoint {
         let own = OwnServer::start("127.0.0.1:0", &[0], 0, secure).unwrap();
         let target = own.target();
-        let mut flags = TlsArgs::default();
-        flags.resume = resume;
+        let flags = TlsArgs::resuming(resume);
         let tls = own.certificate().and_then(|pem| flags.client_of(&target, pem).unwrap());
         Endpoint { target, tls, account: Some(own.account()), own: Some(own) }
     }
