@@ -38,6 +38,7 @@
 
 mod buf;
 mod chunked;
+pub mod client;
 mod config;
 mod conn;
 mod conn_table;

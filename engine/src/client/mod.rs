@@ -1,0 +1,58 @@
+//! A blocking client, without the engine and without an async runtime.
+//!
+//! ```no_run
+//! use ringwire::CloseCode;
+//! use ringwire::client::{self, OwnedMessage};
+//!
+//! let mut client = client::connect("wss://example.org/chat")?;
+//! client.send_text("Hello")?;
+//! while let Some(message) = client.receive()? {
+//!     if message == OwnedMessage::from("bye") {
+//!         client.close(CloseCode::NORMAL, "")?;
+//!     }
+//! }
+//! # Ok::<(), client::Error>(())
+//! ```
+//!
+//! ```text
+//!  Builder ─► dial (names, addresses, proxy) ─► TLS ─► handshake, redirects ─► Client
+//!                                                       Client::split ─► Sender, Receiver
+//! ```
+//!
+//! A connection is one socket and no thread. What the protocol owes (pongs, close frames) goes out, and what the
+//! settings ask for (pings, the watchdog for dead peers) happens, while somebody receives.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a blocking client has a clock of its own, and is shared by its two halves"
+)]
+
+mod blocking;
+mod builder;
+mod channel;
+mod connection;
+mod dial;
+mod error;
+mod handshake;
+mod message;
+mod proxy;
+mod random;
+mod url;
+mod wire;
+
+pub use blocking::{Client, Messages, Receiver, Sender};
+pub use builder::Builder;
+pub use error::{
+    Error, ErrorKind, ProxyProblem, RedirectProblem, Refusal, SocksReply, UrlProblem, Waiting,
+};
+pub use message::{Event, OwnedMessage};
+pub use proxy::Proxy;
+
+/// Connects to a URL with the default settings: see [`Builder::connect`].
+///
+/// # Errors
+/// As there.
+pub fn connect(url: &str) -> Result<Client, Error> {
+    Client::builder().connect(url)
+}
