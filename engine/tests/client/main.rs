@@ -11,5 +11,9 @@
 mod support;
 
 mod closes;
+mod handshakes;
 mod messages;
 mod peer;
+mod proxies;
+mod timeouts;
+mod tls;

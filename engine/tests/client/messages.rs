@@ -1,16 +1,15 @@
 //! Messages there and back, halves on two threads, streams that others made.
 
 use std::net::TcpStream;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
-use ringwire::client::{Error, ErrorKind, Event, OwnedMessage};
+use ringwire::client::{Client, Error, ErrorKind, Event, OwnedMessage};
 use ringwire::{Accept, CloseCode};
 
 use crate::peer::{builder, connect, frame, read_frame, upgrade, upgrading, url};
-use crate::support::app::Seen;
 use crate::support::{PATIENCE, Server, config};
 
 #[test]
@@ -183,13 +182,12 @@ fn unix_sockets_by_url_and_as_streams() {
         }
     });
     let url = format!("ws+unix:{}:/chat?x", path.display());
-    let clients = [
-        builder().connect(&url).unwrap(),
-        builder()
-            .from_stream(&url, std::os::unix::net::UnixStream::connect(&path).unwrap())
-            .unwrap(),
-    ];
-    for mut client in clients {
+    // The server has one client at a time.
+    let connects: [&dyn Fn() -> Result<Client, Error>; 2] = [&|| builder().connect(&url), &|| {
+        builder().from_stream(&url, UnixStream::connect(&path).unwrap())
+    }];
+    for connect in connects {
+        let mut client = connect().unwrap();
         client.send("hello").unwrap();
         assert_eq!(client.receive().unwrap(), Some("hello".into()));
     }
@@ -207,7 +205,7 @@ fn streams_that_somebody_else_made() {
     client.send("hello").unwrap();
     assert_eq!(client.receive().unwrap(), Some("hello".into()));
 
-    let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
     let mut client = builder().from_upgraded(ours, frame(0x81, b"early")).unwrap();
     assert_eq!(client.receive().unwrap(), Some("early".into()));
     client.send("late").unwrap();
@@ -255,5 +253,4 @@ fn a_dropped_client_says_goodbye() {
     let server = Server::echo(config());
     drop(connect(server.addr()));
     assert_eq!(server.closed().code, Some(CloseCode::NORMAL));
-    assert!(!server.drained().contains(&Seen::Open));
 }
