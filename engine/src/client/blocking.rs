@@ -248,6 +248,11 @@ impl Receiver {
         self.connection.close_frame()
     }
 
+    /// The next event before the deadline.
+    pub(super) fn receive_until(&self, deadline: Option<Instant>) -> Result<Option<Event>, Error> {
+        self.connection.receive(deadline)
+    }
+
     fn message(&self, deadline: Option<Instant>) -> Result<Option<OwnedMessage>, Error> {
         loop {
             match self.connection.receive(deadline)? {

@@ -75,6 +75,12 @@ pub enum Error {
     /// The message cannot be sent as it is; nothing was sent.
     #[error("the message cannot be sent: {0}")]
     InvalidMessage(#[source] SendError),
+    /// The message has no place for an id, as [`MessageIds`](super::MessageIds) sees it; nothing was sent.
+    #[error("the message has no place for an id")]
+    NoPlaceForId,
+    /// As many requests wait for their responses as may; nothing was sent.
+    #[error("too many requests wait for their responses")]
+    TooManyPending,
     /// The connection is closed. From [`receive`](super::Client::receive) only if the peer's code is none of 1000,
     /// 1001 and 1005 (no code).
     #[error("the connection is closed ({code}{}{reason})", if .reason.is_empty() { "" } else { ": " })]
@@ -105,6 +111,8 @@ pub enum ErrorKind {
     Authentication,
     /// The caller's message cannot be sent.
     InvalidMessage,
+    /// A bound of this side is reached; later it may not be.
+    Busy,
     /// There is no connection to the server: name, network or proxy.
     ConnectFailed,
     /// The server answered, but not with an upgrade.
@@ -128,7 +136,8 @@ impl Error {
             Self::Refused(refusal) if refusal.is_authentication() => ErrorKind::Authentication,
             Self::Refused(_) | Self::Redirect(_) => ErrorKind::Refused,
             Self::Timeout(_) => ErrorKind::Timeout,
-            Self::InvalidMessage(_) => ErrorKind::InvalidMessage,
+            Self::InvalidMessage(_) | Self::NoPlaceForId => ErrorKind::InvalidMessage,
+            Self::TooManyPending => ErrorKind::Busy,
             Self::Closed { .. } | Self::Lost(_) => ErrorKind::Closed,
         }
     }

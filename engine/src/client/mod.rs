@@ -28,6 +28,7 @@
     reason = "a blocking client has a clock of its own, and is shared by its two halves"
 )]
 
+mod backoff;
 mod blocking;
 mod builder;
 mod channel;
@@ -36,18 +37,27 @@ mod dial;
 mod error;
 mod handshake;
 mod message;
+mod outbox;
+mod policy;
 mod proxy;
+mod queue;
 mod random;
+mod reconnect;
 mod url;
 mod wire;
 
+pub use backoff::Backoff;
 pub use blocking::{Client, Messages, Receiver, Sender};
 pub use builder::Builder;
 pub use error::{
     Error, ErrorKind, ProxyProblem, RedirectProblem, Refusal, SocksReply, UrlProblem, Waiting,
 };
 pub use message::{Event, OwnedMessage};
+pub use outbox::OutboxLimits;
+pub use policy::{RetryPolicy, comes_back_after};
 pub use proxy::Proxy;
+pub use queue::{Overflow, Pushed, Queue};
+pub use reconnect::{Reconnecting, ReconnectingSender, Sent, Update};
 
 /// Connects to a URL with the default settings: see [`Builder::connect`].
 ///

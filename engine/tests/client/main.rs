@@ -15,5 +15,6 @@ mod handshakes;
 mod messages;
 mod peer;
 mod proxies;
+mod reconnects;
 mod timeouts;
 mod tls;
