@@ -29,6 +29,7 @@
 )]
 
 mod backoff;
+mod batch;
 mod blocking;
 mod builder;
 mod channel;
@@ -36,28 +37,37 @@ mod connection;
 mod dial;
 mod error;
 mod handshake;
+#[cfg(feature = "json")]
+mod json_ids;
 mod message;
 mod outbox;
 mod policy;
+mod pool;
 mod proxy;
 mod queue;
 mod random;
 mod reconnect;
+mod request;
 mod url;
 mod wire;
 
 pub use backoff::Backoff;
+pub use batch::{BatchLimits, Batcher};
 pub use blocking::{Client, Messages, Receiver, Sender};
 pub use builder::Builder;
 pub use error::{
     Error, ErrorKind, ProxyProblem, RedirectProblem, Refusal, SocksReply, UrlProblem, Waiting,
 };
+#[cfg(feature = "json")]
+pub use json_ids::JsonIds;
 pub use message::{Event, OwnedMessage};
 pub use outbox::OutboxLimits;
 pub use policy::{RetryPolicy, comes_back_after};
+pub use pool::{Pool, Pooled};
 pub use proxy::Proxy;
 pub use queue::{Overflow, Pushed, Queue};
 pub use reconnect::{Reconnecting, ReconnectingSender, Sent, Update};
+pub use request::{MessageIds, Pending, Pushes, Requests, Sorted};
 
 /// Connects to a URL with the default settings: see [`Builder::connect`].
 ///

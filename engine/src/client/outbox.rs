@@ -117,7 +117,7 @@ mod tests {
         for message in messages {
             outbox.push((*message).into());
         }
-        let texts = outbox.drain().iter().filter_map(|each| each.as_text().map(str::to_owned));
+        let texts = outbox.drain().into_iter().filter_map(|each| each.as_text().map(str::to_owned));
         (texts.collect(), outbox.dropped_count())
     }
 

@@ -60,7 +60,7 @@ pub(crate) fn upgrade(stream: &mut (impl Read + Write)) -> String {
 /// The answer that agrees to a request.
 pub(crate) fn agreement(head: &str, more: &str) -> String {
     let key = header(head, "sec-websocket-key").unwrap();
-    let accept = accept_key(key.as_bytes().try_into().unwrap());
+    let accept = accept_key(key.as_bytes());
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {}\r\n{more}\r\n",

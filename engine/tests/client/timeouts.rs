@@ -40,11 +40,7 @@ fn receiving_takes_as_long_as_it_may_and_can_go_on() {
 #[test]
 fn a_message_that_never_ends_does_not_hold_a_receiver() {
     let address = upgrading(|mut stream| {
-        while stream.write_all(&frame(0x01, b"x")).is_ok()
-            && stream.write_all(&frame(0x00, b"x").repeat(100)).is_ok()
-        {
-            break;
-        }
+        stream.write_all(&frame(0x01, b"x")).unwrap();
         while stream.write_all(&frame(0x00, b"x")).is_ok() {
             thread::sleep(ms(1));
         }

@@ -23,10 +23,8 @@ pub(super) fn proxy_for(
     } else {
         ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]
     };
-    let found = names
-        .into_iter()
-        .filter(|name| !(in_cgi && *name == "HTTP_PROXY"))
-        .find_map(|name| variable(name));
+    let found =
+        names.into_iter().filter(|name| !(in_cgi && *name == "HTTP_PROXY")).find_map(&variable);
     let Some(text) = found else { return Ok(None) };
     if is_this_machine(host) {
         return Ok(None);
