@@ -3,6 +3,8 @@
 //!
 //! The exit code is 0 after a normal end, 1 after an error.
 
+#![expect(clippy::disallowed_methods, reason = "the thread that reads the input may wait")]
+
 use std::io::{self, BufRead, Write};
 use std::thread;
 use std::time::Duration;

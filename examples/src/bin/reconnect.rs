@@ -1,6 +1,8 @@
 //! A client that stays connected: it subscribes again after each reconnection, sends a line a second, and tells what
 //! was lost meanwhile. Kill the server and start it again to see it work.
 
+#![expect(clippy::disallowed_methods, reason = "the thread that sends may wait")]
+
 use std::thread;
 use std::time::Duration;
 
