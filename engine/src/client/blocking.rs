@@ -1,5 +1,6 @@
 //! The client and its two halves.
 
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,9 +18,8 @@ use super::wire::after;
 
 /// An open connection, blocking.
 ///
-/// Pings are answered, and the client's own are sent, while somebody receives. A client that is dropped sends a close
-/// frame and waits for nothing; [`close`](Self::close) does it properly.
-#[derive(Debug)]
+/// Pings are answered, and the client's own are sent, while somebody receives. The last of a client's halves that is
+/// dropped sends a close frame and waits for nothing; [`close`](Self::close) does it properly.
 pub struct Client {
     sender: Sender,
     receiver: Receiver,
@@ -155,6 +155,16 @@ impl Client {
     }
 }
 
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Headers may hold cookies and tokens.
+        f.debug_struct("Client")
+            .field("is_open", &self.is_open())
+            .field("subprotocol", &self.subprotocol)
+            .finish_non_exhaustive()
+    }
+}
+
 impl AsFd for Client {
     /// The socket, for its options and for poll(2). Reading or writing it breaks the connection.
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -187,6 +197,12 @@ impl Sender {
     /// [`Error::InvalidMessage`] for a longer one; as [`send`](Self::send).
     pub fn ping(&self, payload: &[u8]) -> Result<(), Error> {
         self.connection.submit(|codec, masks, out| codec.send_ping(payload, masks, out))
+    }
+
+    /// Whether both send on the same connection.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.connection, &other.connection)
     }
 
     /// The whole close handshake: sends the close frame, and waits for the peer's and for the end of the stream.

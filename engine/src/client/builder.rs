@@ -1,5 +1,6 @@
 //! What a client is told before it connects.
 
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use super::wire::{Wire, after};
 /// Settings of a client, and what connects it. One builder may connect any number of clients.
 ///
 /// The default is fit for the open internet. A duration of zero switches off what it limits.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Builder {
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) subprotocols: Vec<String>,
@@ -120,7 +121,7 @@ impl Builder {
         self
     }
 
-    /// For the peer's part of the close handshake. Default: 5 s; zero does not wait for it.
+    /// For the peer's part of the close handshake. Default: 5 s.
     #[must_use]
     pub fn with_close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
@@ -217,20 +218,23 @@ impl Builder {
     /// Any of [`Error`] but those of an open connection.
     pub fn connect(&self, url: &str) -> Result<Client, Error> {
         self.check()?;
-        let first = Url::parse(url)?;
-        let mut url = first.clone();
+        let mut url = Url::parse(url)?;
+        // What has left the host once does not get its credentials back.
+        let mut with_credentials = true;
         let mut redirect_count = 0;
         loop {
             let wire = self.dial(&url)?;
-            // What has left the host once does not get its credentials back.
-            let with_credentials = redirect_count == 0 || first.is_same_host(&url);
             let mut channel = self.channel(wire, &url)?;
             match upgrade(self, &url, with_credentials, &mut channel)? {
                 Outcome::Upgraded(upgraded) => return self.client(channel, upgraded),
                 Outcome::Redirect(_) if redirect_count == self.max_redirects => {
                     return Err(Error::Redirect(RedirectProblem::TooMany));
                 }
-                Outcome::Redirect(location) => url = url.redirect(&location)?,
+                Outcome::Redirect(location) => {
+                    let next = url.redirect(&location)?;
+                    with_credentials &= url.is_same_host(&next);
+                    url = next;
+                }
             }
             redirect_count += 1;
         }
@@ -319,6 +323,17 @@ impl Builder {
             peer_timeout: limit(self.peer_timeout),
         };
         Client::new(channel, upgraded, settings)
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Headers may hold cookies and tokens: their names are enough for a log.
+        f.debug_struct("Builder")
+            .field("headers", &self.headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("subprotocols", &self.subprotocols)
+            .field("proxy", &self.proxy)
+            .finish_non_exhaustive()
     }
 }
 

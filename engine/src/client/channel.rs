@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Instant;
 
+use ringwire_codec::handshake::HandshakeError;
 use ringwire_tls::{ClientConfig, Session, pki_types::ServerName};
 
 use super::error::{Error, UrlProblem, Waiting};
@@ -43,7 +44,8 @@ impl Channel {
                 return Err(Error::Tls(ringwire_tls::Error::Truncated));
             }
         }
-        if early.is_empty() { Ok(channel) } else { Err(Error::Tls(ringwire_tls::Error::Internal)) }
+        // A server waits for the request.
+        if early.is_empty() { Ok(channel) } else { Err(HandshakeError::StartLine.into()) }
     }
 
     /// Appends what arrives; gives the number of bytes read from the socket, 0 at the end of the stream. With TLS,

@@ -15,7 +15,7 @@ use ringwire_tls::Session;
 use super::error::{End, Error, Waiting};
 use super::message::{Event, OwnedMessage};
 use super::random::random;
-use super::wire::{Wire, Write, after, earlier};
+use super::wire::{Interest, Wire, after, earlier};
 use crate::shared::Masks;
 
 /// Bytes read at once.
@@ -166,8 +166,16 @@ impl Connection {
     /// The next event; `None` once the connection has ended as it should.
     pub(super) fn receive(&self, deadline: Option<Instant>) -> Result<Option<Event>, Error> {
         let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
+        self.receive_into(&mut input, deadline)
+    }
+
+    fn receive_into(
+        &self,
+        input: &mut Input,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Event>, Error> {
         input.enter();
-        let result = self.next(&mut input, deadline);
+        let result = self.next(input, deadline);
         input.left_at = Instant::now();
         result
     }
@@ -178,7 +186,7 @@ impl Connection {
             if let Some(event) = self.parse(input) {
                 return Ok(Some(event));
             }
-            let (write, close_deadline) = {
+            let (interest, close_deadline) = {
                 let mut core = self.core();
                 if core.end.is_none() {
                     self.owe(&mut core);
@@ -186,8 +194,8 @@ impl Connection {
                 if let Some(end) = &core.end {
                     return if end.is_normal() { Ok(None) } else { Err(end.clone().into()) };
                 }
-                let write = if core.pending_len() > 0 { Write::Too } else { Write::No };
-                (write, core.close_deadline)
+                let interest = if core.pending_len() > 0 { Interest::Both } else { Interest::Read };
+                (interest, core.close_deadline)
             };
             let now = Instant::now();
             if has_tried && deadline.is_some_and(|deadline| now >= deadline) {
@@ -204,7 +212,7 @@ impl Connection {
             let until = [deadline, close_deadline, peer_deadline]
                 .into_iter()
                 .fold(input.next_ping, earlier);
-            if let Err(error) = self.wire.wait(write, until) {
+            if let Err(error) = self.wire.wait(interest, until) {
                 self.finish(End::Lost(error.kind(), "poll failed"));
             }
         }
@@ -212,6 +220,11 @@ impl Connection {
 
     /// Reads what is there. Gives whether anything was, be it the end.
     fn fill(&self, input: &mut Input, now: Instant) -> bool {
+        // What follows close_notify is ignored, so it is the end of the stream.
+        if self.core().tls.as_ref().is_some_and(Session::peer_has_closed) {
+            self.on_eof();
+            return true;
+        }
         input.scratch.resize(READ_LEN, 0);
         match self.wire.try_read(&mut input.scratch) {
             Ok(None) => return false,
@@ -242,13 +255,6 @@ impl Connection {
         };
         if let Err(error) = tls.receive(received, &mut input.bytes, &mut core.out) {
             self.fail(core, End::Tls(error));
-            return;
-        }
-        let has_closed = tls.peer_has_closed();
-        drop(guard);
-        // What follows close_notify is ignored, so it is the end of the stream; what came before it goes first.
-        if has_closed && input.bytes.is_empty() {
-            self.on_eof();
         }
     }
 
@@ -406,8 +412,7 @@ impl Connection {
             }
             core.check()?;
             drop(core);
-            let ready = self.wire.wait(Write::Only, deadline).map_err(Error::Lost)?;
-            if !ready.writable {
+            if !self.wire.wait(Interest::Write, deadline).map_err(Error::Lost)? {
                 self.finish(End::Timeout(Waiting::Send));
                 return Err(Error::Timeout(Waiting::Send));
             }
@@ -417,7 +422,7 @@ impl Connection {
 
     /// The close handshake: sends the close frame, unless one went out already, and waits for the end.
     pub(super) fn close(&self, code: CloseCode, reason: &str) -> Result<(), Error> {
-        let deadline = Instant::now() + self.settings.close_timeout;
+        let deadline = after(Some(self.settings.close_timeout));
         {
             let mut core = self.core();
             if core.end.is_none() && core.codec.close_state() == CloseState::Open {
@@ -425,7 +430,7 @@ impl Connection {
                     .map_err(Error::InvalidMessage)?;
                 core.seal();
                 core.closed_by_us = true;
-                core.close_deadline = earlier(core.close_deadline, Some(deadline));
+                core.close_deadline = earlier(core.close_deadline, deadline);
                 core.flush(&self.wire);
             }
         }
@@ -433,12 +438,12 @@ impl Connection {
     }
 
     /// Receives until the end, or waits until whoever receives has come there.
-    fn await_end(&self, deadline: Instant) -> Result<(), Error> {
+    fn await_end(&self, deadline: Option<Instant>) -> Result<(), Error> {
         let nap = Duration::from_millis(20);
         loop {
             match self.input.try_lock() {
                 Ok(mut input) => {
-                    while self.next(&mut input, None)?.is_some() {}
+                    while self.receive_into(&mut input, None)?.is_some() {}
                     return Ok(());
                 }
                 Err(TryLockError::Poisoned(_)) => return Err(Error::Timeout(Waiting::Close)),
@@ -452,7 +457,7 @@ impl Connection {
             match &core.end {
                 Some(end) if end.is_normal() => return Ok(()),
                 Some(end) => return Err(end.clone().into()),
-                None if Instant::now() < deadline => {}
+                None if deadline.is_none_or(|deadline| Instant::now() < deadline) => {}
                 None => {
                     drop(core);
                     self.finish(End::Timeout(Waiting::Close));
@@ -540,6 +545,7 @@ impl Core {
             if let Err(error) = tls.send(&self.frames, &mut self.out) {
                 self.failure.get_or_insert(End::Tls(error));
                 self.broken = Some(io::ErrorKind::BrokenPipe);
+                self.close_deadline = earlier(self.close_deadline, after(Some(LINGER)));
             }
             self.frames.clear();
             self.frames.shrink_to(KEPT_LEN);

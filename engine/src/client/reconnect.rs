@@ -354,20 +354,25 @@ impl ReconnectingSender {
     /// Sends a message, or queues it while there is no connection.
     pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> Sent {
         let message = message.into();
-        let sender = {
-            let mut state = self.shared.state();
-            if state.has_ended || state.closing.is_some() {
-                return Sent::Dropped;
+        let mut failed: Option<Sender> = None;
+        loop {
+            let sender = {
+                let mut state = self.shared.state();
+                if state.has_ended || state.closing.is_some() {
+                    return Sent::Dropped;
+                }
+                // While this message failed on one connection, there may have been time for another.
+                let current = state.sender.as_ref();
+                match current.filter(|now| failed.as_ref().is_none_or(|old| !now.is_same(old))) {
+                    Some(sender) => sender.clone(),
+                    None => return state.queue(message),
+                }
+            };
+            match sender.send(message) {
+                Ok(()) => return Sent::Now,
+                Err(Error::InvalidMessage(_)) => return Sent::Dropped,
+                Err(_) => failed = Some(sender),
             }
-            match &state.sender {
-                Some(sender) => sender.clone(),
-                None => return state.queue(message),
-            }
-        };
-        match sender.send(message) {
-            Ok(()) => Sent::Now,
-            Err(Error::InvalidMessage(_)) => Sent::Dropped,
-            Err(_) => self.shared.state().queue(message),
         }
     }
 

@@ -14,13 +14,6 @@ pub(super) struct Wire {
     socket: OwnedFd,
 }
 
-/// What a wait has found. Neither: the deadline has passed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ready {
-    pub(super) readable: bool,
-    pub(super) writable: bool,
-}
-
 impl Wire {
     /// Takes a socket and makes it non-blocking.
     pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
@@ -43,22 +36,15 @@ impl Wire {
         would_block(|| send(&self.socket, bytes, SendFlags::NOSIGNAL))
     }
 
-    /// Waits for the socket to be readable or, if that is asked for, writable.
-    pub(super) fn wait(&self, write: Write, deadline: Option<Instant>) -> io::Result<Ready> {
-        let flags = match write {
-            Write::No => PollFlags::IN,
-            Write::Too => PollFlags::IN | PollFlags::OUT,
-            Write::Only => PollFlags::OUT,
+    /// Waits for the socket to be readable or writable, as is asked for, or to have failed; which of these is found out
+    /// by trying. Gives `false` at the deadline.
+    pub(super) fn wait(&self, interest: Interest, deadline: Option<Instant>) -> io::Result<bool> {
+        let flags = match interest {
+            Interest::Read => PollFlags::IN,
+            Interest::Both => PollFlags::IN | PollFlags::OUT,
+            Interest::Write => PollFlags::OUT,
         };
-        let revents = wait_for(&mut [PollFd::new(&self.socket, flags)], deadline)?
-            .map_or(PollFlags::empty(), |_| flags);
-        let mut ready = Ready::default();
-        if !revents.is_empty() {
-            // Which of the two, is found out by trying: an attempt that would block costs little.
-            ready.readable = write != Write::Only;
-            ready.writable = write != Write::No;
-        }
-        Ok(ready)
+        Ok(wait_for(&mut [PollFd::new(&self.socket, flags)], deadline)?.is_some())
     }
 
     /// Reads at least one byte before the deadline, which is `TimedOut` if it passes; 0 at the end of the stream.
@@ -67,7 +53,7 @@ impl Wire {
             if let Some(len) = self.try_read(buffer)? {
                 return Ok(len);
             }
-            if !self.wait(Write::No, deadline)?.readable {
+            if !self.wait(Interest::Read, deadline)? {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }
@@ -94,7 +80,7 @@ impl Wire {
         while !bytes.is_empty() {
             match self.try_write(bytes)? {
                 Some(len) => bytes = bytes.split_at(len).1,
-                None if self.wait(Write::Only, deadline)?.writable => {}
+                None if self.wait(Interest::Write, deadline)? => {}
                 None => return Err(io::ErrorKind::TimedOut.into()),
             }
         }
@@ -113,12 +99,12 @@ impl Wire {
     }
 }
 
-/// Whether to wait for the socket to be writable.
+/// What to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Write {
-    No,
-    Too,
-    Only,
+pub(super) enum Interest {
+    Read,
+    Write,
+    Both,
 }
 
 /// Waits for one of them, and gives the number of those that have something; `None` at the deadline.
