@@ -121,7 +121,7 @@ impl Builder {
         self
     }
 
-    /// For the peer's part of the close handshake. Default: 5 s.
+    /// For the peer's part of the close handshake. Default: 5 s. Zero does not wait for it, and reports a timeout.
     #[must_use]
     pub fn with_close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;

@@ -17,11 +17,11 @@ use super::wire::{after, earlier};
 
 /// A client that connects again when its connection is lost, for as long as its [`RetryPolicy`] says.
 ///
-/// It has no thread: it connects, waits and receives in [`next_update`](Self::next_update), which is to be called in a loop. Other
-/// threads send through a [`ReconnectingSender`], at any time: what cannot go out now waits in a bounded queue and is
-/// sent, in order, once there is a connection again. A message is queued when sending it failed, so that a server may
-/// get one twice; one that the kernel took just before the connection was lost may not arrive. Who needs more has the
-/// server acknowledge messages: [`Requests`](super::Requests).
+/// It has no thread: it connects, waits and receives in [`next_update`](Self::next_update), which is to be called in a
+/// loop. Other threads send through a [`ReconnectingSender`], at any time: what cannot go out now waits in a bounded
+/// queue and is sent, in order, once there is a connection again. A message is queued when sending it failed, so that
+/// a server may get one twice; one that the kernel took just before the connection was lost may not arrive. Who needs
+/// more has the server acknowledge messages: [`Requests`](super::Requests).
 pub struct Reconnecting {
     builder: Builder,
     url: String,
