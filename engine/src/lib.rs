@@ -38,6 +38,7 @@
 
 mod buf;
 mod chunked;
+pub mod client;
 mod compute;
 mod config;
 mod conn;
