@@ -1,5 +1,7 @@
 //! Sends messages to an echo server over TLS and checks what comes back: `wss-client HOST PORT PATH COUNT`.
 
+#![expect(clippy::disallowed_methods, reason = "a client that says how long it took")]
+
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
