@@ -8,6 +8,7 @@
 
 mod app;
 mod client;
+mod dialled;
 mod plan;
 mod play;
 mod scene;

@@ -1,0 +1,289 @@
+//! A worker that opens connections, in a simulated network: each of them opens or fails once, whatever the servers and
+//! the network do, and what is said on those that open arrives in order and as it was.
+
+#![expect(clippy::disallowed_types, reason = "a handle shares the worker's counters")]
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringwire_codec::handshake::{HeadLimits, HeadScanner, server};
+use ringwire_codec::{CloseCode, Connection, Event, Heap, Input, Message, Role};
+
+use super::plan::draw_faults;
+use crate::config::Config;
+use crate::ctx::Ctx;
+use crate::dial::{Dial, DialError};
+use crate::driver::Driver as _;
+use crate::driver::sim::{Faults, Peer, Random, Sim};
+use crate::error::CloseCause;
+use crate::handle::Handle;
+use crate::handler::{Answer, Handler};
+use crate::mailbox::mailbox;
+use crate::metrics::Counters;
+use crate::net::TcpOptions;
+use crate::request::Request;
+use crate::shared::{Masks, Shared};
+use crate::worker::{Turn, Worker, WorkerSetup};
+
+const SEEDS: u64 = 500;
+const MESSAGES: usize = 5;
+/// No run takes longer, in virtual time.
+const LONGEST: Duration = Duration::from_secs(1000);
+
+/// What a server does with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// Accepts, and echoes until the close handshake.
+    Echo,
+    /// Accepts, and hangs up after the first message.
+    Leave,
+    Refuse,
+    Babble,
+    HangUp,
+    Silence,
+}
+
+/// What became of a connection.
+#[derive(Debug, Default)]
+struct Fate {
+    opened: usize,
+    closed: Option<CloseCause>,
+    failed: Vec<String>,
+    heard: usize,
+}
+
+#[derive(Default)]
+struct Caller {
+    fates: Rc<RefCell<Vec<Fate>>>,
+}
+
+impl Caller {
+    fn fate(&self, number: usize, note: impl FnOnce(&mut Fate)) {
+        note(&mut self.fates.borrow_mut()[number]);
+    }
+}
+
+impl Handler for Caller {
+    type State = usize;
+
+    fn on_request(&mut self, _request: &Request<'_>) -> Answer<usize> {
+        unreachable!("it listens nowhere")
+    }
+
+    fn on_open(&mut self, ctx: &mut Ctx<'_, usize>) {
+        let number = *ctx.state();
+        self.fate(number, |fate| fate.opened += 1);
+        ctx.send(said(number, 0).as_slice());
+    }
+
+    fn on_message(&mut self, ctx: &mut Ctx<'_, usize>, message: Message<'_>) {
+        let number = *ctx.state();
+        let heard = self.fates.borrow()[number].heard;
+        assert_eq!(message.as_bytes(), said(number, heard), "number {heard} of {number}");
+        self.fate(number, |fate| fate.heard += 1);
+        if heard + 1 < MESSAGES {
+            ctx.send(said(number, heard + 1).as_slice());
+        } else {
+            ctx.close(CloseCode::NORMAL, "").expect("it is open");
+        }
+    }
+
+    fn on_close(&mut self, ctx: &mut Ctx<'_, usize>, cause: &CloseCause) {
+        let number = *ctx.state();
+        self.fate(number, |fate| {
+            assert!(fate.closed.replace(cause.clone()).is_none(), "{number} ends twice");
+        });
+    }
+
+    fn on_dial_failed(&mut self, number: usize, error: &DialError) {
+        self.fate(number, |fate| fate.failed.push(error.to_string()));
+    }
+}
+
+fn said(number: usize, index: usize) -> Vec<u8> {
+    vec![
+        u8::try_from(number + index).expect("small");
+        10_usize.pow(u32::try_from(index).expect("small"))
+    ]
+}
+
+/// The server of one connection.
+struct Station {
+    manner: Manner,
+    peer: Peer,
+    head: Vec<u8>,
+    scanner: HeadScanner,
+    codec: Option<Connection>,
+    done: bool,
+}
+
+impl Station {
+    fn act(&mut self) {
+        let bytes = self.peer.read();
+        if self.done || bytes.is_empty() && !self.peer.is_eof() && !self.peer.is_reset() {
+            return;
+        }
+        match (&mut self.codec, self.manner) {
+            (_, Manner::HangUp) => self.leave(),
+            (None, _) => self.hear_head(bytes),
+            (Some(_), _) => self.hear_frames(bytes),
+        }
+        if self.peer.is_eof() || self.peer.is_reset() {
+            self.leave();
+        }
+    }
+
+    fn leave(&mut self) {
+        self.done = true;
+        self.peer.close();
+    }
+
+    fn hear_head(&mut self, bytes: Vec<u8>) {
+        let limits = HeadLimits::default();
+        self.head.extend(bytes);
+        let Some(len) = self.scanner.scan(&self.head, &limits).expect("a correct head") else {
+            return;
+        };
+        let rest = self.head.split_off(len);
+        let request = server::Request::parse(&self.head, &limits).expect("a correct request");
+        let upgrade = request.check_upgrade().expect("a correct upgrade");
+        let mut out = Vec::new();
+        match self.manner {
+            Manner::Echo | Manner::Leave => {
+                server::Accept::new().encode(&upgrade, &mut out).expect("a correct answer");
+                self.codec = Some(Connection::new(Role::Server));
+            }
+            Manner::Refuse => server::Response::new(http::StatusCode::FORBIDDEN).encode(&mut out),
+            Manner::Babble => out.extend(b"HTTP/1.1 101 Welcome\r\n\r\nsurprise"),
+            Manner::HangUp | Manner::Silence => {}
+        }
+        self.peer.write(&out);
+        if self.codec.is_some() {
+            self.hear_frames(rest);
+        }
+    }
+
+    fn hear_frames(&mut self, mut bytes: Vec<u8>) {
+        let Some(codec) = &mut self.codec else { return };
+        let config = ringwire_codec::Config::default();
+        let mut unmasked = || [0; 4];
+        let mut out = Vec::new();
+        let mut input = Input::new(&mut bytes);
+        let mut leaves = false;
+        while let Some(event) =
+            codec.receive(&config, &mut Heap, &mut input).expect("the worker speaks correctly")
+        {
+            if let Event::Message(message) = event {
+                leaves |= self.manner == Manner::Leave;
+                codec.send(message.as_message(), &mut unmasked, &mut out).expect("it is open");
+            }
+            codec.poll_transmit(&mut unmasked, &mut out);
+        }
+        codec.poll_transmit(&mut unmasked, &mut out);
+        self.peer.write(&out);
+        if leaves || codec.close_state() == ringwire_codec::CloseState::Closed {
+            self.peer.finish();
+        }
+    }
+}
+
+#[test]
+fn every_connection_opens_or_fails_once() {
+    match std::env::var("RINGWIRE_SIM_SEED") {
+        Ok(seed) => run(seed.parse().expect("RINGWIRE_SIM_SEED is a number")),
+        Err(_) => (0..SEEDS).for_each(run),
+    }
+}
+
+fn run(seed: u64) {
+    let _announce = super::Announce(seed);
+    let mut random = Random::new(seed);
+    let faults = draw_faults(&mut random);
+    let sound = faults.reset == 0.0 && faults.fin == 0.0;
+    let config = Config::default()
+        .with_handshake_timeout(Duration::from_secs(100))
+        .with_close_timeout(Duration::from_secs(100));
+    let (mut worker, handle, world, fates) = worker(random.seed(), &config, faults);
+    let dial = Dial::new(([127, 0, 0, 1], 1).into(), "sim", "/").expect("a request");
+    let mut stations = Vec::new();
+    for number in 0..random.within(1..=6) {
+        let (peer, fd) = world.adoptable();
+        fates.borrow_mut().push(Fate::default());
+        handle.connect_on(fd, &dial, number).expect("the worker listens");
+        let manner = [
+            Manner::Echo,
+            Manner::Echo,
+            Manner::Leave,
+            Manner::Refuse,
+            Manner::Babble,
+            Manner::HangUp,
+            Manner::Silence,
+        ][random.below(7)];
+        let (head, scanner) = (Vec::new(), HeadScanner::default());
+        stations.push(Station { manner, peer, head, scanner, codec: None, done: false });
+    }
+    let settled =
+        |fates: &[Fate]| fates.iter().all(|fate| fate.closed.is_some() || !fate.failed.is_empty());
+    let mut told = false;
+    loop {
+        if worker.turn().expect("the driver works") == Turn::Done {
+            break;
+        }
+        stations.iter_mut().for_each(Station::act);
+        assert!(world.clock() < LONGEST, "it does not end: {:?}", fates.borrow());
+        if !told && settled(&fates.borrow()) {
+            told = true;
+            handle.shutdown(Duration::ZERO);
+        }
+    }
+    for (station, fate) in stations.iter().zip(&*fates.borrow()) {
+        check(station.manner, fate, sound);
+    }
+    let stats = handle.stats().total();
+    assert_eq!((stats.connections, stats.queued_bytes), (0, 0));
+    drop(worker);
+    assert_eq!((world.outstanding_buffers(), world.open_sockets()), (0, 0));
+}
+
+fn check(manner: Manner, fate: &Fate, sound: bool) {
+    assert_eq!(fate.opened + fate.failed.len(), 1, "{manner:?}: {fate:?}");
+    assert_eq!(fate.opened, usize::from(fate.closed.is_some()), "{manner:?}: {fate:?}");
+    if !sound {
+        return;
+    }
+    let failed = |why: &str| fate.failed.iter().any(|failed| failed.contains(why));
+    let as_it_must = match manner {
+        Manner::Echo => {
+            fate.heard == MESSAGES && fate.closed.as_ref().is_some_and(CloseCause::is_clean)
+        }
+        Manner::Leave => fate.opened == 1 && fate.heard <= 1,
+        Manner::Refuse => failed("403"),
+        Manner::Babble => failed("wrong"),
+        Manner::HangUp => failed("connection failed"),
+        Manner::Silence => failed("timed out"),
+    };
+    assert!(as_it_must, "{manner:?}: {fate:?}");
+}
+
+type Scenery = (Worker<Sim, Caller>, Handle, crate::driver::sim::World, Rc<RefCell<Vec<Fate>>>);
+
+fn worker(seed: u64, config: &Config, faults: Faults) -> Scenery {
+    let (driver, world) = Sim::new(seed, faults, 0);
+    let (postbox, mailbox) = mailbox(config.mailbox_len, driver.waker());
+    let counters = Arc::new(Counters::default());
+    let postboxes = vec![(postbox, Arc::clone(&counters))];
+    let handle = Handle::new(postboxes, TcpOptions::from(config), None);
+    let shared = Shared::new(0, config, counters, Masks::new([9; 32]));
+    let caller = Caller::default();
+    let fates = Rc::clone(&caller.fates);
+    let setup = WorkerSetup {
+        shared,
+        mailbox,
+        compute: None,
+        listeners: Vec::new(),
+        max_connections: usize::MAX,
+    };
+    (Worker::new(driver, caller, setup), handle, world, fates)
+}
