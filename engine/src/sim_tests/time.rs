@@ -26,6 +26,7 @@ fn plan(ending: Ending, says: &[&str]) -> Plan {
         slow: false,
         window: 64 * 1024,
         lossy: false,
+        offer: None,
     }
 }
 

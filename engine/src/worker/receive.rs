@@ -9,11 +9,16 @@ use ringwire_codec::{Buffers, CloseCode, CloseFrame, Error, Event, Input};
 use super::Worker;
 use crate::conn::{Conn, ConnId, Flags, Phase, Wire};
 use crate::ctx::{self, Ctx};
+use crate::deflate::Deflate;
 use crate::driver::{Driver, Token};
 use crate::error::{CloseCause, CloseReason};
 use crate::handler::{Accept, Acceptance, Answer, Handler, Response};
 use crate::request::Request;
 use crate::shared::Shared;
+
+/// What the messages of a connection may inflate to in a turn, in bytes, before the others get theirs. The last one
+/// may go past it.
+const INFLATED_PER_TURN: u64 = 1 << 20;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     #[inline]
@@ -162,8 +167,18 @@ fn deliver<H: Handler>(
 ) -> usize {
     let mut input = Input::new(bytes);
     let mut budget = shared.limits.messages_per_turn;
+    let mut inflated_len = 0;
     while budget > 0 && conn.wire.may_deliver() {
-        let event = conn.wire.codec.receive(&shared.limits.protocol, &mut shared.pool, &mut input);
+        let event = if conn.wire.flags.intersects(Flags::SPECIAL_INPUT) {
+            let (event, len) = shared.receive_specially(&mut conn.wire, token.slot, &mut input);
+            inflated_len += len;
+            if inflated_len >= INFLATED_PER_TURN {
+                budget = 1;
+            }
+            event
+        } else {
+            conn.wire.codec.receive(&shared.limits.protocol, &mut shared.pool, &mut input)
+        };
         match event {
             Ok(Some(event)) => on_event(handler, conn, shared, token, event),
             Ok(None) => return 0,
@@ -413,7 +428,9 @@ fn open<S>(
     acceptance: &Acceptance,
 ) {
     let wire = &mut conn.wire;
-    let mut accept = server::Accept::new();
+    let agreement =
+        if acceptance.declines_compression { None } else { shared.deflate.agree(upgrade) };
+    let mut accept = server::Accept::new().with_deflate(agreement);
     if let Some(name) = &acceptance.subprotocol {
         accept = accept.with_subprotocol(name.clone());
     }
@@ -423,8 +440,12 @@ fn open<S>(
     shared.reserve_out(512);
     if let Err(error) = accept.encode(upgrade, &mut shared.out) {
         tracing::error!(%error, "the handler accepted a request wrongly");
+        shared.deflate.take_back(agreement);
         conn.state = None;
         return refuse(wire, shared, &internal_error());
+    }
+    if let Some(agreement) = &agreement {
+        Deflate::begin(wire, agreement);
     }
     wire.codec.set_streaming(acceptance.streaming);
     shared.counters.handshakes.add(1);
@@ -435,6 +456,7 @@ fn open<S>(
 fn begin_frames(wire: &mut Wire, shared: &mut Shared, token: Token) {
     wire.phase = Phase::Open;
     wire.flags.insert(Flags::OPENED);
+    wire.flags.set(Flags::UNAUTHENTICATED, shared.limits.unauthenticated.is_some());
     shared.counters.open_connections.add(1);
     shared.set_deadline(wire, token);
 }
