@@ -185,7 +185,9 @@ impl App {
                     let key = ctx.state().keys;
                     ctx.state().keys += 1;
                     let options = options_for(key).with_key(1);
-                    let status = ctx.send_with(format!("key:{key}").as_str(), options);
+                    // Something that what is sent behind it could refer to.
+                    let text = format!("key:{key}:{}{}", "f".repeat(50), "p".repeat(50));
+                    let status = ctx.send_with(text.as_str(), options);
                     let entry = &mut self.log.borrow_mut().clients[client];
                     entry.queued |= matches!(status, SendStatus::Queued(_));
                     entry.dropped |= status == SendStatus::Dropped;

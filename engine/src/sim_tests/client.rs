@@ -61,7 +61,7 @@ pub(super) struct Client {
     request: Request,
     head: Vec<u8>,
     scanner: HeadScanner,
-    deflate: Option<Deflated>,
+    pub deflate: Option<Deflated>,
     tls: Option<Secured>,
     /// It sent what is no TLS record.
     pub broke_tls: bool,
@@ -513,11 +513,11 @@ fn request(target: &str, nonce: [u8; 16], offer: Option<Offer>) -> Request {
 }
 
 /// How a client compresses.
-struct Deflated {
-    compressor: Compressor,
+pub(super) struct Deflated {
+    pub compressor: Compressor,
     decompressor: Option<Box<Decompressor>>,
     /// The server may refer back to earlier messages.
-    takeover: bool,
+    pub takeover: bool,
 }
 
 impl Deflated {
