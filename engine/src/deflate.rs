@@ -280,3 +280,52 @@ impl Counters {
         self.inflate_out_bytes.add(len(totals.inflated_len));
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::disallowed_types, reason = "counters are shared")]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::shared::Masks;
+
+    fn shared(compression: Compression) -> Shared {
+        let config = Config::default().with_compression(compression);
+        let budget = Budget::new(compression.max_dedicated_len);
+        Shared::new(0, &config, Arc::default(), Masks::new([7; 32]), budget)
+    }
+
+    fn compressed() -> Wire {
+        let mut wire = Wire::default();
+        wire.codec = Connection::new(Role::Server).with_deflate();
+        wire.window = Some(WindowBits::MAX);
+        wire.flags.insert(Flags::DEFLATE);
+        wire
+    }
+
+    #[test]
+    fn what_waits_takes_no_more_than_it_counts_for() {
+        let mut shared = shared(Compression::shared());
+        let mut wire = compressed();
+        for len in [100_000, 1 << 20] {
+            let zeros = vec![0; len];
+            shared.send_compressed(&mut wire, 0, Message::Binary(&zeros), false).unwrap();
+        }
+        assert!(shared.out.len() < 16_000, "{}", shared.out.len());
+        assert!(shared.out.capacity() <= MIN_TRIMMED_LEN, "{}", shared.out.capacity());
+    }
+
+    #[test]
+    fn a_worker_has_a_compressor_for_each_window_in_use() {
+        let mut shared = shared(Compression::shared());
+        let mut wire = compressed();
+        for bits in [15, 9, 15, 12] {
+            wire.window = WindowBits::new(bits);
+            shared.send_compressed(&mut wire, 0, Message::Text("na na na na"), false).unwrap();
+        }
+        let windows = shared.deflate.compressors.iter().flatten();
+        assert!(windows.map(|own| own.window_bits().get()).eq([9, 12, 15]));
+        assert_eq!(shared.counters.deflate_memory.get(), 0);
+    }
+}
