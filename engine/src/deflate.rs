@@ -297,11 +297,9 @@ mod tests {
     }
 
     fn compressed() -> Wire {
-        let mut wire = Wire::default();
-        wire.codec = Connection::new(Role::Server).with_deflate();
-        wire.window = Some(WindowBits::MAX);
-        wire.flags.insert(Flags::DEFLATE);
-        wire
+        let codec = Connection::new(Role::Server).with_deflate();
+        let (window, flags) = (Some(WindowBits::MAX), Flags::DEFLATE);
+        Wire { codec, window, flags, ..Wire::default() }
     }
 
     #[test]

@@ -1,8 +1,6 @@
 //! Compression against a running server: what is agreed on, what is sent how, and the rows of hostile peers that
 //! concern it. Time, memory and full queues are tested in the simulation.
 
-#![expect(clippy::disallowed_types, reason = "tests own sockets")]
-
 mod support;
 
 use std::time::Duration;
@@ -347,6 +345,7 @@ fn compression_bomb() {
                     assert!(seen == vec![b'x'; LIMIT]);
                 } else {
                     assert_eq!(client.close_frame().0, 1009);
+                    drop(client);
                     let reason = server.find("its end", |_, seen| match seen {
                         Seen::Close(cause) if cause.reason != CloseReason::Peer => {
                             Some(cause.reason)
