@@ -15,6 +15,9 @@ echo_server=(
     --idle-timeout 0
 )
 
+# Beside a TLS listener it has a plain one, which is not used.
+echo_tls_server=("${echo_server[@]}" --listen 127.0.0.1:0)
+
 build_echo_server() {
     (cd "$repo" && cargo build --release --quiet -p ringwire-examples --bin echo)
 }
@@ -31,16 +34,70 @@ python_venv() {
     echo "$*" >"$venv/requirements"
 }
 
+# python2_venv NAME REQUIREMENT...: the same with Python 2.7, which must be on the path or one of pyenv's.
+python2_venv() {
+    local name=$1 candidate python2=''
+    shift
+    for candidate in python2.7 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/2.7.*/bin/python2.7; do
+        if "$candidate" -c '' 2>/dev/null; then
+            python2=$candidate
+            break
+        fi
+    done
+    if [[ -z $python2 ]]; then
+        echo "Python 2.7 is not installed: $* needs it" >&2
+        return 1
+    fi
+    # The last release that makes environments of Python 2.7.
+    python_venv virtualenv virtualenv==20.21.1
+    local virtualenv=$venv/bin/virtualenv
+    venv=$repo/.venv-$name
+    if [[ -f $venv/requirements && $(<"$venv/requirements") == "$*" ]]; then
+        return
+    fi
+    "$virtualenv" --quiet --clear --python "$python2" "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check "$@" 2>"$venv/pip.log" || {
+        cat "$venv/pip.log" >&2
+        return 1
+    }
+    echo "$*" >"$venv/requirements"
+}
+
+# self_signed_certificate DIRECTORY: a new certificate for localhost and 127.0.0.1 in cert.pem, and its key in
+# key.pem. It is no authority, since rustls takes none for a server.
+self_signed_certificate() {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
+        -subj /CN=localhost -addext 'subjectAltName = DNS:localhost, IP:127.0.0.1' \
+        -addext 'basicConstraints = critical, CA:FALSE' \
+        -keyout "$1/key.pem" -out "$1/cert.pem" 2>"$1/openssl.log" || {
+        cat "$1/openssl.log" >&2
+        return 1
+    }
+}
+
 # start_server LOG COMMAND...: runs the command with `--listen` on a free port and returns when it
 # takes connections. Sets $server_pid and $server_address.
 start_server() {
-    local log=$1 port
-    shift
+    start_listening --listen "$@"
+}
+
+# start_tls_server DIRECTORY LOG COMMAND...: the same with `--tls-listen`, and a new certificate in the directory.
+start_tls_server() {
+    local directory=$1 log=$2
+    shift 2
+    self_signed_certificate "$directory"
+    start_listening --tls-listen "$log" "$@" --cert "$directory/cert.pem" --key "$directory/key.pem"
+}
+
+# start_listening FLAG LOG COMMAND...
+start_listening() {
+    local flag=$1 log=$2 port
+    shift 2
     port=$(python3 -c 'import socket
 listener = socket.create_server(("127.0.0.1", 0))
 print(listener.getsockname()[1])')
     server_address=127.0.0.1:$port
-    "$@" --listen "$server_address" >"$log" 2>&1 &
+    "$@" "$flag" "$server_address" >"$log" 2>&1 &
     server_pid=$!
     trap stop_server EXIT
     for _ in {1..100}; do

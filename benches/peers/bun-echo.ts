@@ -2,16 +2,18 @@
 
 const MAX_MESSAGE_LEN = 64 << 20;
 
-const [flag, address, ...rest] = process.argv.slice(2);
+const [flag, address, certFlag, cert, keyFlag, key, ...rest] = process.argv.slice(2);
 const [, hostname, port] = /^([\d.]+):(\d+)$/.exec(address ?? "") ?? [];
-if (flag !== "--listen" || hostname === undefined || rest.length > 0) {
-  console.error("usage: --listen IPV4:PORT");
+const secure = certFlag === "--cert" && keyFlag === "--key" && key !== undefined;
+if (flag !== "--listen" || hostname === undefined || rest.length > 0 || (certFlag && !secure)) {
+  console.error("usage: --listen IPV4:PORT [--cert FILE --key FILE]");
   process.exit(2);
 }
 
 const server = Bun.serve({
   hostname,
   port: Number(port),
+  ...(secure && { tls: { cert: Bun.file(cert), key: Bun.file(key) } }),
   fetch(request, server) {
     if (server.upgrade(request)) return;
     return new Response("a WebSocket handshake is expected here\n", { status: 426 });

@@ -1,13 +1,18 @@
 //! Load generator for WebSocket servers, the raw TCP floor, and their comparison.
 
+mod cert;
 mod compare;
 mod echo;
+mod endpoint;
 mod floor;
+mod handshakes;
 mod machine;
 mod output;
 mod own_server;
+mod presets;
 mod procstat;
 mod target;
+mod tls;
 mod units;
 
 use std::process::ExitCode;
@@ -25,6 +30,15 @@ enum Command {
     Echo(echo::EchoArgs),
     /// Runs the same load against several servers in turn and prints ratios.
     Compare(compare::CompareArgs),
+    /// Opens connections one after the other and reports handshakes per second and their CPU time.
+    Handshakes(handshakes::HandshakeArgs),
+    /// Opens connections to several servers in turn, with full and with resumed TLS sessions.
+    CompareHandshakes(compare::CompareHandshakesArgs),
+    /// Runs four scenarios of which figures are published: 100 sequential connects over TLS, then 50, 100
+    /// and 200 clients with 10, 20 and 50 messages each.
+    WssPresets(presets::PresetArgs),
+    /// Writes a self-signed certificate and its key, for tests of TLS.
+    Cert(cert::CertArgs),
     /// Serves raw TCP echo: the least work an echo server can do.
     Floor(floor::FloorArgs),
 }
@@ -32,7 +46,11 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Echo(args) => echo::command(args),
-        Command::Compare(args) => compare::command(&args),
+        Command::Compare(args) => compare::command(args),
+        Command::Handshakes(args) => handshakes::command(args),
+        Command::CompareHandshakes(args) => compare::compare_handshakes(&args),
+        Command::WssPresets(args) => presets::command(args),
+        Command::Cert(args) => cert::command(&args).map(|()| true),
         Command::Floor(args) => floor::run(&args).map(|()| true),
     };
     match result {

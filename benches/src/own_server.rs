@@ -1,17 +1,22 @@
 //! Ringwire's echo server on threads of this process, for a load without a URL.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use ringwire::tls::pki_types::UnixTime;
+use ringwire::tls::{CertificateSource, ServerSettings};
 use ringwire::{Config, Pinning, Running, Server};
 use ringwire_examples::{Echo, handle_signals};
 
+use crate::cert::{KeyKind, SelfSigned};
 use crate::procstat::{self, Account};
 use crate::target::Target;
 
 /// The longest message taken, unless the load's are longer.
 const MIN_MAX_MESSAGE_LEN: usize = 1 << 20;
+
+/// Longer than it runs.
+const CERTIFICATE_DAYS: u32 = 30;
 
 /// How long connections may take to close on a signal.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
@@ -20,13 +25,19 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct OwnServer {
     running: Option<Running>,
     thread_ids: Vec<u32>,
-    address: SocketAddr,
     target: Target,
+    certificate: Option<SelfSigned>,
 }
 
 impl OwnServer {
     /// Listens on `listen` and starts a worker on each of `cpus`, which takes messages of up to `payload_len` bytes.
-    pub(crate) fn start(listen: &str, cpus: &[usize], payload_len: usize) -> anyhow::Result<Self> {
+    /// `secure`: for TLS, with a certificate of its own.
+    pub(crate) fn start(
+        listen: &str,
+        cpus: &[usize],
+        payload_len: usize,
+        secure: bool,
+    ) -> anyhow::Result<Self> {
         let before = procstat::thread_ids(std::process::id())?;
         let config = Config::default()
             .with_io_workers(cpus.len())
@@ -34,22 +45,35 @@ impl OwnServer {
             .with_max_message_len(payload_len.max(MIN_MAX_MESSAGE_LEN))
             .with_idle_timeout(Duration::ZERO)
             .with_ping_interval(Duration::ZERO);
-        let running = Server::new(config)
-            .listen(listen)
-            .start(|_worker| Echo)
-            .context("cannot start the server")?;
+        let (mut server, mut certificate) = (Server::new(config), None);
+        if secure {
+            let own = SelfSigned::generate(KeyKind::EcdsaP256, &[], CERTIFICATE_DAYS)?;
+            let source = CertificateSource::pem(own.certificate.as_str(), own.key.as_str());
+            server = server.listen_tls(listen, ServerSettings::new(source).build(UnixTime::now())?);
+            certificate = Some(own);
+        } else {
+            server = server.listen(listen);
+        }
+        let running = server.start(|_worker| Echo).context("cannot start the server")?;
         let mut thread_ids = procstat::thread_ids(std::process::id())?;
         thread_ids.retain(|id| !before.contains(id));
         let Some(&address) = running.local_addrs().first() else {
             bail!("the server listens nowhere")
         };
-        let target = Target::from_url(&format!("ws://{address}/"))?;
-        Ok(Self { running: Some(running), thread_ids, address, target })
+        let scheme = if secure { "wss" } else { "ws" };
+        let target = Target::from_url(&format!("{scheme}://{address}/"))?;
+        Ok(Self { running: Some(running), thread_ids, target, certificate })
     }
 
-    /// The address that it listens on.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    /// The URL of its page for browsers.
+    pub(crate) fn page(&self) -> String {
+        // http for ws, https for wss.
+        self.target.to_string().replacen("ws", "http", 1)
+    }
+
+    /// Its certificate, in PEM, if it speaks TLS.
+    pub(crate) fn certificate(&self) -> Option<&str> {
+        Some(&self.certificate.as_ref()?.certificate)
     }
 
     /// It, for a load.

@@ -49,6 +49,11 @@ pub(crate) fn show_count(value: f64) -> String {
     shown
 }
 
+/// A quotient, or 0 of nothing.
+pub(crate) fn ratio(value: f64, by: f64) -> f64 {
+    if by > 0.0 { value / by } else { 0.0 }
+}
+
 fn trim(value: f64) -> String {
     if value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.1}") }
 }

@@ -51,6 +51,59 @@ fn echo_without_a_url_runs_its_own_server() {
 }
 
 #[test]
+fn echo_over_tls_of_its_own_server() {
+    let args = ["echo", "--tls", "--connections", "10", "--tls-version", "1.2", "--json", "-"];
+    let output = program().args(args).args(SHORT).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let report = json(&output);
+    assert_eq!(report["tls"]["version"], "1.2", "{report}");
+    assert_eq!(report["tls"]["full"], 10, "{report}");
+    assert!(report["messages"].as_u64() > Some(0), "{report}");
+}
+
+#[test]
+fn published_scenarios_succeed() {
+    let output = program().args(["wss-presets", "--json", "-"]).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let rows = json(&output);
+    let connections: Vec<_> = rows.as_array().expect("rows").iter().collect();
+    assert_eq!(connections.len(), 4, "{rows}");
+    for (row, clients) in connections.into_iter().zip([100, 50, 100, 200]) {
+        assert_eq!(row["connections"], clients, "{row}");
+        assert_eq!(row["full_handshakes"], clients, "{row}");
+        assert_eq!(row["success_rate"], 1.0, "{row}");
+    }
+    assert!(rows[0]["messages_per_second"].is_null(), "{rows}");
+    assert!(rows[3]["messages_per_second"].as_f64() > Some(0.0), "{rows}");
+}
+
+#[test]
+fn handshakes_are_counted_by_kind() {
+    let args = ["handshakes", "--tls", "--resume", "--concurrency", "3", "--json", "-"];
+    let output = program().args(args).args(SHORT).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let report = json(&output);
+    assert!(report["tls"]["resumed"].as_u64() > Some(0), "{report}");
+    assert!(report["server_cpu_us_per_handshake"].as_f64() > Some(0.0), "{report}");
+    assert!(report["handshakes_per_second"].as_f64() > Some(0.0), "{report}");
+}
+
+#[test]
+fn certificate_is_made_for_a_name() {
+    let dir = std::env::temp_dir().join(format!("ringwire-cert-{}", std::process::id()));
+    let made = program().arg("cert").arg("--out").arg(&dir).args(["--name", "a.example"]).output();
+    let made = made.expect("it runs");
+    let certificate = std::fs::read_to_string(dir.join("cert.pem"));
+    let key = std::fs::read_to_string(dir.join("key.pem"));
+    let again = program().arg("cert").arg("--out").arg(&dir).output().expect("it runs");
+    std::fs::remove_dir_all(&dir).expect("it was made");
+    assert!(made.status.success(), "{made:?}");
+    assert!(certificate.expect("it is written").starts_with("-----BEGIN CERTIFICATE-----"));
+    assert!(key.expect("it is written").starts_with("-----BEGIN PRIVATE KEY-----"));
+    assert_eq!(again.status.code(), Some(2), "{again:?}");
+}
+
+#[test]
 fn echo_of_a_floor_tells_of_its_process() {
     let floor = Floor::start();
     let pid = floor.child.id().to_string();
@@ -70,9 +123,9 @@ fn errors_are_in_the_exit_code() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stdout).contains("100 × handshake invalid"));
 
-    let unusable = program().args(["echo", "wss://localhost"]).output().expect("it runs");
+    let unusable = program().args(["echo", "https://localhost"]).output().expect("it runs");
     assert_eq!(unusable.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&unusable.stderr).contains("wss://"));
+    assert!(String::from_utf8_lossy(&unusable.stderr).contains("https:// is not supported"));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use ringwire_codec::deflate::WindowBits;
 use ringwire_codec::handshake::HeadScanner;
 use ringwire_codec::{Connection, Role};
 
+use crate::dial::Dialling;
 use crate::error::CloseCause;
 use crate::timer::{TICKS_PER_SECOND, Tick};
 
@@ -156,7 +157,7 @@ impl Wire {
     /// Whether the driver should report what the peer sends.
     #[inline]
     pub(crate) fn wants_receive(&self) -> bool {
-        if self.flags.contains(Flags::ENDED) {
+        if self.flags.intersects(Flags::ENDED | Flags::AWAY) {
             return false;
         }
         match self.phase {
@@ -232,15 +233,19 @@ bitflags! {
         /// Bytes go through a TLS session.
         const SECURE = 1 << 8;
         /// Messages may be compressed.
-        const DEFLATE = 1 << 9;
+        const DEFLATE = 1 << 11;
         /// What is compressed for it may refer back, so that it needs a compressor of its own.
-        const OWN_COMPRESSOR = 1 << 10;
+        const OWN_COMPRESSOR = 1 << 12;
         /// The same of what its peer compresses: a decompressor was set aside for it.
-        const OWN_DECOMPRESSOR = 1 << 11;
+        const OWN_DECOMPRESSOR = 1 << 13;
         /// The smaller limit on messages holds.
-        const UNAUTHENTICATED = 1 << 12;
+        const UNAUTHENTICATED = 1 << 14;
         /// What comes in needs more than the settings that all connections share.
         const SPECIAL_INPUT = Self::DEFLATE.bits() | Self::UNAUTHENTICATED.bits();
+        /// Its TLS session is with a compute thread; what comes in meanwhile waits unread.
+        const AWAY = 1 << 9;
+        /// This side opened the connection, and is the client.
+        const CLIENT = 1 << 10;
     }
 }
 
@@ -256,6 +261,8 @@ pub(crate) struct Pending {
     /// How much of `unread` was used.
     pub(crate) unread_start: usize,
     pub(crate) scanner: HeadScanner,
+    /// What a connection that this side opens keeps until it is open.
+    pub(crate) dialling: Option<Box<Dialling>>,
     /// How the connection will have ended, once that has begun.
     pub(crate) cause: Option<CloseCause>,
 }
@@ -266,6 +273,7 @@ impl Pending {
         self.queue.is_empty()
             && self.unread.capacity() == 0
             && self.head.capacity() == 0
+            && self.dialling.is_none()
             && self.cause.is_none()
     }
 }

@@ -7,7 +7,9 @@
 
 use std::any::Any;
 use std::fmt;
+use std::io;
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,11 +20,12 @@ use ringwire_tls::{ConfigError, ServerConfig};
 
 use crate::conn::ConnId;
 use crate::ctx::SendOptions;
+use crate::dial::{Dial, DialError, Outbound};
 use crate::error::PostError;
 use crate::handler::{Acceptance, Response};
 use crate::mailbox::{Mail, Postbox, Refused};
 use crate::metrics::{Counters, Stats, TlsStats};
-use crate::net::TcpOptions;
+use crate::net::{self, TcpOptions};
 
 /// How long a shutdown waits for room in a mailbox that is full.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
@@ -216,6 +219,39 @@ impl Handle {
         Ok(())
     }
 
+    /// Opens a connection from here to a server, owned by the worker with the fewest connections, and served by the same
+    /// [`Handler`](crate::Handler) as those that come in: [`on_open`](crate::Handler::on_open) follows, or
+    /// [`on_dial_failed`](crate::Handler::on_dial_failed), after `handshake_timeout` at the latest. `state` is the
+    /// handler's [`State`](crate::Handler::State); with a value of another type the connection is given up, with an
+    /// error in the log. Does not block.
+    ///
+    /// # Errors
+    /// The socket can't be made or can't begin to connect, or the worker is busy or has ended.
+    pub fn connect<S: Send + 'static>(&self, dial: &Dial, state: S) -> Result<(), DialError> {
+        let socket = net::dial(dial.peer, dial.source, self.tcp).map_err(DialError::Socket)?;
+        self.connect_on(socket, dial, state)
+    }
+
+    /// As [`connect`](Self::connect), on a socket that connects already.
+    pub(crate) fn connect_on<S: Send + 'static>(
+        &self,
+        socket: OwnedFd,
+        dial: &Dial,
+        state: S,
+    ) -> Result<(), DialError> {
+        let mut nonce = [0; 16];
+        getrandom::fill(&mut nonce).map_err(|error| DialError::Socket(io::Error::other(error)))?;
+        let outbound = Outbound {
+            socket,
+            peer: dial.peer,
+            request: dial.request.clone().with_nonce(nonce),
+            tls: dial.tls.clone(),
+            state: Box::new(state),
+        };
+        let postbox = self.least_loaded().ok_or(PostError::NoSuchWorker)?;
+        Ok(postbox.post(Mail::Dial(Box::new(outbound))).map_err(|refused| refused.error)?)
+    }
+
     /// Stops accepting, closes every connection with 1001, and ends each worker once its connections are gone, or
     /// after `limit`, when what is left is cut off. [`Running::join`](crate::Running::join) waits for that.
     pub fn shutdown(&self, limit: Duration) {
@@ -235,6 +271,11 @@ impl Handle {
         postbox.post(mail).map_err(|refused| refused.error)
     }
 
+    fn least_loaded(&self) -> Option<&Postbox> {
+        let least = self.workers.iter().min_by_key(|(_, counters)| counters.connections.get());
+        least.map(|(postbox, _)| postbox)
+    }
+
     fn hand_over(
         &self,
         stream: TcpStream,
@@ -243,8 +284,9 @@ impl Handle {
     ) -> Result<(), (PostError, TcpStream)> {
         // Fails on a connection that has ended meanwhile, which the worker will find out.
         let _ = self.tcp.apply(&stream);
-        let least = self.workers.iter().min_by_key(|(_, counters)| counters.connections.get());
-        let Some((postbox, _)) = least else { return Err((PostError::NoSuchWorker, stream)) };
+        let Some(postbox) = self.least_loaded() else {
+            return Err((PostError::NoSuchWorker, stream));
+        };
         match postbox.post(Mail::Adopt { stream, received, state }) {
             Ok(()) => Ok(()),
             Err(Refused { error, mail: Mail::Adopt { stream, .. } }) => Err((error, stream)),

@@ -1,10 +1,11 @@
 //! What an application implements, and its answers to requests.
 
 use http::{HeaderName, HeaderValue};
-use ringwire_codec::handshake::{HandshakeError, server};
+use ringwire_codec::handshake::{HandshakeError, client, server};
 use ringwire_codec::{Message, MessagePart};
 
 pub use crate::ctx::{Compress, Ctx, SendOptions, SendStatus};
+use crate::dial::DialError;
 use crate::error::CloseCause;
 pub use crate::request::Request;
 
@@ -27,6 +28,17 @@ pub trait Handler {
     fn on_http(&mut self, request: &Request<'_>) -> Response {
         let _ = request;
         HandshakeError::Upgrade.into()
+    }
+
+    /// The server has accepted a connection that [`Handle::connect`](crate::Handle::connect) asked for; `answer` is its
+    /// 101. [`on_open`](Self::on_open) follows.
+    fn on_answer(&mut self, ctx: &mut Ctx<'_, Self::State>, answer: &client::Response<'_>) {
+        let _ = (ctx, answer);
+    }
+
+    /// A connection that [`Handle::connect`](crate::Handle::connect) asked for will not open. Its state comes back.
+    fn on_dial_failed(&mut self, state: Self::State, error: &DialError) {
+        let _ = (state, error);
     }
 
     /// The handshake is done.

@@ -39,12 +39,15 @@
 mod budget;
 mod buf;
 mod chunked;
+pub mod client;
 mod compression;
+mod compute;
 mod config;
 mod conn;
 mod conn_table;
 mod ctx;
 mod deflate;
+mod dial;
 mod driver;
 mod error;
 mod handle;
@@ -64,6 +67,7 @@ mod worker;
 pub use compression::{Compression, CompressionMode};
 pub use config::{Backpressure, Config, DriverKind, Pinning};
 pub use conn::ConnId;
+pub use dial::{Dial, DialError};
 pub use error::{CloseCause, CloseReason, Error, Initiator, PostError};
 pub use handle::Handle;
 pub use handler::{

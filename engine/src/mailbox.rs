@@ -16,9 +16,11 @@ use ringwire_codec::CloseCode;
 
 use crate::conn::ConnId;
 use crate::ctx::SendOptions;
+use crate::dial::Outbound;
 use crate::driver::Wake;
 use crate::error::PostError;
 use crate::handler::{Acceptance, Response};
+use crate::secure::Shaken;
 
 /// What can be asked of a worker from outside.
 #[derive(Debug)]
@@ -34,10 +36,14 @@ pub(crate) enum Mail {
     /// Serve a connection that someone else accepted, of which `received` was read already; with a state, one
     /// whose handshake is done.
     Adopt { stream: TcpStream, received: Vec<u8>, state: Option<Box<dyn Any + Send>> },
+    /// Serve a connection that this side opens.
+    Dial(Box<Outbound>),
     /// Answer a deferred request.
     Accept { conn: ConnId, acceptance: Acceptance },
     /// Refuse a deferred request.
     Reject { conn: ConnId, response: Response },
+    /// A TLS session is back from a compute thread.
+    Shaken(Box<Shaken>),
     /// Stop accepting, close every connection with 1001, and end when they are gone or after the limit.
     Shutdown { limit: Duration },
 }

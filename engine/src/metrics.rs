@@ -65,6 +65,10 @@ counters! {
     accept_failures,
     /// Connections adopted from elsewhere.
     adopted,
+    /// Connections that this side began to open.
+    dials,
+    /// Those of them that never were open.
+    dial_failures,
     /// Handshakes that ended in 101.
     handshakes,
     /// Requests that were refused, and connections that ended before a whole request.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -53,6 +53,45 @@ pub(crate) fn listen(address: SocketAddr, config: &Config) -> io::Result<OwnedFd
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(config.listen_backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
+}
+
+/// A socket that connects to `peer`: it is connected, or has failed, once it is writable.
+pub(crate) fn dial(
+    peer: SocketAddr,
+    source: Option<SocketAddr>,
+    options: TcpOptions,
+) -> io::Result<OwnedFd> {
+    let domain = Domain::for_address(peer);
+    let socket = Socket::new(domain, Type::STREAM.cloexec().nonblocking(), Some(Protocol::TCP))?;
+    options.apply(&socket)?;
+    if let Some(source) = source {
+        if source.port() == 0 {
+            choose_port_late(&socket)?;
+        }
+        socket.bind(&source.into())?;
+    }
+    match socket.connect(&peer.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket.into()),
+    }
+}
+
+/// Leaves the choice of the port to connect(2), which may use one again for another destination.
+fn choose_port_late(socket: &Socket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let len = libc::socklen_t::try_from(size_of_val(&on)).unwrap_or(0);
+    #[expect(unsafe_code, reason = "socket2 has no name for this option")]
+    // SAFETY: the kernel reads the one number that it is given, which is on this stack.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            len,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The address that a listening socket was given.

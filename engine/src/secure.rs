@@ -5,12 +5,17 @@
 //! waits in plain text, so that a queued message can still be dropped or replaced; an encrypted one could not, since
 //! records are numbered. What TLS itself has to say goes before everything that is encrypted after it.
 
+use std::time::Duration;
+
 use ringwire_codec::Buffers;
-use ringwire_tls::{Error, Facts, Handshake, Session};
+use ringwire_tls::pki_types::ServerName;
+use ringwire_tls::{ClientConfig, Error, Facts, Handshake, Session};
 
 use crate::chunked::Chunked;
-use crate::conn::Wire;
+use crate::compute::{Compute, Job};
+use crate::conn::{ConnId, SegmentKind, Wire};
 use crate::handler::Response;
+use crate::mailbox::{Mail, Postbox};
 use crate::metrics::Counters;
 use crate::shared::Shared;
 
@@ -18,6 +23,8 @@ use crate::shared::Shared;
 const RECORD_OVERHEAD: usize = 64;
 /// The longest plaintext of a record (RFC 8446 §5.1).
 const RECORD_LEN: usize = 16 << 10;
+/// How long a compute thread waits for room in a mailbox.
+const DELIVERY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The sessions, by slot: a pointer for each slot up to the highest that has one.
 #[derive(Debug)]
@@ -30,10 +37,44 @@ pub(crate) struct Sessions {
 /// A connection's session, and what that has to say.
 #[derive(Debug)]
 struct Secure {
-    session: Session,
+    /// `None` while a compute thread has it.
+    session: Option<Session>,
     output: Vec<u8>,
+    /// The server has spoken, so that the costly part of the handshake is over.
+    begun: bool,
     /// The handshake was counted.
     counted: bool,
+}
+
+/// A session on its way to a compute thread and back.
+#[derive(Debug)]
+pub(crate) struct Shake {
+    pub(crate) conn: ConnId,
+    session: Session,
+    received: Vec<u8>,
+    home: Postbox,
+}
+
+/// A session that comes back from a compute thread.
+#[derive(Debug)]
+pub(crate) struct Shaken {
+    pub(crate) conn: ConnId,
+    session: Session,
+    plaintext: Vec<u8>,
+    output: Vec<u8>,
+    result: Result<(), Error>,
+}
+
+impl Shake {
+    /// Takes the received bytes and sends the session home.
+    pub(crate) fn run(self) {
+        let Self { conn, mut session, mut received, home } = self;
+        let (mut plaintext, mut output) = (Vec::new(), Vec::new());
+        let result = session.receive(&mut received, &mut plaintext, &mut output);
+        let shaken = Shaken { conn, session, plaintext, output, result };
+        // Where it can't be delivered, the handshake's deadline ends the connection.
+        let _ = home.post_within(Mail::Shaken(Box::new(shaken)), DELIVERY_PATIENCE);
+    }
 }
 
 /// What came of received bytes.
@@ -53,13 +94,29 @@ impl Sessions {
     }
 
     pub(crate) fn insert(&mut self, slot: u32, session: Session) {
-        let secure = Secure { session, output: Vec::new(), counted: false };
+        let session = Some(session);
+        let secure = Secure { session, output: Vec::new(), begun: false, counted: false };
         *self.table.entry(slot) = Some(Box::new(secure));
+    }
+
+    /// A session that begins from here, with its first words in its output.
+    pub(crate) fn insert_client(
+        &mut self,
+        slot: u32,
+        config: &ClientConfig,
+        name: ServerName<'static>,
+    ) -> Result<(), Error> {
+        let mut session = Session::client(config, name)?;
+        let mut output = Vec::new();
+        session.poll_transmit(&mut output)?;
+        let secure = Secure { session: Some(session), output, begun: true, counted: false };
+        *self.table.entry(slot) = Some(Box::new(secure));
+        Ok(())
     }
 
     /// What the handshake agreed on, once it is over.
     pub(crate) fn facts(&self, slot: u32) -> Option<Facts<'_>> {
-        self.table.get(slot)?.as_ref()?.session.facts()
+        self.table.get(slot)?.as_ref()?.session.as_ref()?.facts()
     }
 
     /// Takes received bytes, which are garbage afterwards.
@@ -71,16 +128,44 @@ impl Sessions {
     ) -> Option<Decrypted> {
         let mut plaintext = std::mem::take(&mut self.plaintext);
         let secure = self.get_mut(slot)?;
-        let result = secure.session.receive(received, &mut plaintext, &mut secure.output);
-        if matches!(result, Err(Error::PlainHttp)) {
-            plain_http().encode(&mut secure.output);
+        let session = secure.session.as_mut()?;
+        let result = session.receive(received, &mut plaintext, &mut secure.output);
+        Some(secure.decrypted(plaintext, result, counters))
+    }
+
+    /// Whether the next bytes may be those for which the server has to sign.
+    pub(crate) fn is_costly(&self, slot: u32) -> bool {
+        self.table.get(slot).and_then(Option::as_ref).is_some_and(|secure| !secure.begun)
+    }
+
+    /// Sends a session away with what was received for it.
+    pub(crate) fn send_away(&mut self, conn: ConnId, received: &[u8], compute: &Compute) -> bool {
+        let Some(secure) = self.get_mut(conn.slot) else { return false };
+        let Some(session) = secure.session.take() else { return false };
+        let home = compute.postbox.clone();
+        let shake = Shake { conn, session, received: received.to_vec(), home };
+        match compute.submit(Job::Shake(Box::new(shake))) {
+            Ok(()) => true,
+            Err(Job::Shake(shake)) => {
+                secure.session = Some(shake.session);
+                false
+            }
         }
-        if !secure.counted && (result.is_err() || !secure.session.is_handshaking()) {
-            secure.counted = true;
-            counters.count_handshake(secure.session.facts());
-        }
-        let ended = secure.session.peer_has_closed();
-        Some(Decrypted { plaintext, ended, failure: result.err() })
+    }
+
+    /// Takes a session back, which its connection has waited for.
+    pub(crate) fn take_back(&mut self, shaken: Shaken, counters: &Counters) -> Option<Decrypted> {
+        let secure = self.get_mut(shaken.conn.slot)?;
+        secure.session = Some(shaken.session);
+        secure.output.extend_from_slice(&shaken.output);
+        Some(secure.decrypted(shaken.plaintext, shaken.result, counters))
+    }
+
+    /// Whether nothing can be encrypted yet.
+    fn is_handshaking(&self, slot: u32) -> bool {
+        let secure = self.table.get(slot).and_then(Option::as_ref);
+        let session = secure.and_then(|secure| secure.session.as_ref());
+        session.is_some_and(Session::is_handshaking)
     }
 
     pub(crate) fn give_back(&mut self, mut plaintext: Vec<u8>) {
@@ -91,12 +176,37 @@ impl Sessions {
     /// Says close_notify, once; whether there is something to send now.
     pub(crate) fn close(&mut self, slot: u32) -> bool {
         let Some(secure) = self.get_mut(slot) else { return false };
-        secure.session.close(&mut secure.output);
+        if let Some(session) = &mut secure.session {
+            session.close(&mut secure.output);
+        }
         !secure.output.is_empty()
     }
 
     fn get_mut(&mut self, slot: u32) -> Option<&mut Secure> {
         self.table.get_mut(slot)?.as_deref_mut()
+    }
+}
+
+impl Secure {
+    /// What came of bytes that the session has taken.
+    fn decrypted(
+        &mut self,
+        plaintext: Vec<u8>,
+        result: Result<(), Error>,
+        counters: &Counters,
+    ) -> Decrypted {
+        if matches!(result, Err(Error::PlainHttp)) {
+            plain_http().encode(&mut self.output);
+        }
+        self.begun |= !self.output.is_empty();
+        let session = self.session.as_ref();
+        let is_over = session.is_none_or(|session| !session.is_handshaking());
+        if !self.counted && (result.is_err() || is_over) {
+            self.counted = true;
+            counters.count_handshake(session.and_then(Session::facts));
+        }
+        let ended = session.is_some_and(Session::peer_has_closed);
+        Decrypted { plaintext, ended, failure: result.err() }
     }
 }
 
@@ -117,7 +227,10 @@ impl Shared {
     /// What a connection over TLS sends next, encrypted: what TLS has to say, and behind it the first of what waits,
     /// or else the turn's output. Empty: nothing. No send of it is in flight.
     pub(crate) fn seal(&mut self, wire: &mut Wire, slot: u32) -> Vec<u8> {
-        let (plaintext, queued) = self.next_plaintext(wire);
+        if self.sessions.is_handshaking(slot) {
+            self.enqueue_out(wire, SegmentKind::Stream);
+        }
+        let (plaintext, queued) = self.next_plaintext(wire, slot);
         let Self { sessions, pool, counters, .. } = self;
         let Some(secure) = sessions.get_mut(slot) else { return plaintext };
         let mut sealed = std::mem::take(&mut secure.output);
@@ -129,7 +242,9 @@ impl Shared {
                 pool.give(used);
             }
             // After a failure there is nobody who could read it: the connection is ending.
-            let _ = secure.session.send(&plaintext, &mut sealed);
+            if let Some(session) = &mut secure.session {
+                let _ = session.send(&plaintext, &mut sealed);
+            }
         }
         counters.queued_bytes.add(sealed.len());
         counters.queued_bytes.sub(queued);
@@ -153,8 +268,12 @@ impl Shared {
         self.pool.give(secure.output);
     }
 
-    /// The first segment that waits, and what it counted for; or the turn's output, which was not counted yet.
-    fn next_plaintext(&mut self, wire: &mut Wire) -> (Vec<u8>, usize) {
+    /// The first segment that waits, and what it counted for; or the turn's output, which was not counted yet. Nothing
+    /// before the handshake is over: a client's request waits for that.
+    fn next_plaintext(&mut self, wire: &mut Wire, slot: u32) -> (Vec<u8>, usize) {
+        if self.sessions.is_handshaking(slot) {
+            return (Vec::new(), 0);
+        }
         let queue = wire.pending.as_mut().map(|pending| &mut pending.queue);
         match queue.and_then(|queue| queue.pop()) {
             Some(segment) => {

@@ -15,6 +15,7 @@ use core_affinity::CoreId;
 use ringwire_tls::ServerConfig;
 
 use crate::budget::Budget;
+use crate::compute::{Compute, Pool};
 use crate::config::{Config, DriverKind, Pinning};
 use crate::driver::Driver;
 use crate::driver::epoll::Epoll;
@@ -152,7 +153,11 @@ impl Server {
         let driver_name = kind.name();
         let descriptors = net::raise_descriptor_limit()
             .map_err(|source| Error::Driver { driver: driver_name, source })?;
-        let cores = place(&config)?;
+        let Placement { io: cores, compute } = place(&config)?;
+        let pool = match compute.len() {
+            0 => None,
+            _ => Some(Pool::start(&compute, config.compute_queue_len)?),
+        };
         let share = share_of(&config, descriptors, cores.len());
         let configs: Vec<_> = addresses.iter().filter_map(|(_, tls)| tls.clone()).collect();
         let (mut resolved, mut tls) = (Vec::new(), Vec::new());
@@ -170,8 +175,9 @@ impl Server {
                 .map_err(|source| Error::Driver { driver: driver_name, source })?;
             let (postbox, mailbox) = mailbox(config.mailbox_len, driver.waker());
             let counters = Arc::new(Counters::default());
+            let compute = pool.as_ref().map(|pool| pool.for_worker(postbox.clone()));
             postboxes.push((postbox, Arc::clone(&counters)));
-            parts.push(Part { driver, mailbox, counters });
+            parts.push(Part { driver, mailbox, counters, compute });
         }
         let budget = Budget::new(config.compression.max_dedicated_len);
         let handle = Handle::new(postboxes, net::TcpOptions::from(&config), configs);
@@ -277,6 +283,7 @@ struct Part<D> {
     driver: D,
     mailbox: Mailbox,
     counters: Arc<Counters>,
+    compute: Option<Compute>,
 }
 
 /// What its thread is told.
@@ -319,6 +326,7 @@ where
             let setup = WorkerSetup {
                 shared,
                 mailbox: part.mailbox,
+                compute: part.compute,
                 listeners: start.listeners,
                 max_connections: start.share,
             };
@@ -347,13 +355,42 @@ impl Drop for AllTogether {
     }
 }
 
-/// The core of each worker.
-fn place(config: &Config) -> Result<Vec<Option<CoreId>>, Error> {
+/// The core of each thread.
+struct Placement {
+    io: Vec<Option<CoreId>>,
+    compute: Vec<Option<CoreId>>,
+}
+
+fn place(config: &Config) -> Result<Placement, Error> {
     let available = core_affinity::get_core_ids().unwrap_or_default();
     let workers = match config.io_workers {
-        0 => available.len().max(1),
+        0 => available.len().saturating_sub(config.compute_workers).max(1),
         count => count,
     };
+    let io = place_io(config, &available, workers)?;
+    let pinned: Vec<_> = io.iter().flatten().collect();
+    let mut left: Vec<_> =
+        available.iter().copied().filter(|core| !pinned.contains(&core)).map(Some).collect();
+    if pinned.is_empty() || left.len() < config.compute_workers {
+        if config.compute_workers > 0 && config.pinning != Pinning::Off {
+            tracing::info!(
+                io_workers = workers,
+                compute_workers = config.compute_workers,
+                cores = available.len(),
+                "more threads than cores: compute workers are not pinned"
+            );
+        }
+        left = vec![None; config.compute_workers];
+    }
+    left.truncate(config.compute_workers);
+    Ok(Placement { io, compute: left })
+}
+
+fn place_io(
+    config: &Config,
+    available: &[CoreId],
+    workers: usize,
+) -> Result<Vec<Option<CoreId>>, Error> {
     match &config.pinning {
         Pinning::Off => Ok(vec![None; workers]),
         Pinning::Auto if workers > available.len() => {
@@ -364,7 +401,7 @@ fn place(config: &Config) -> Result<Vec<Option<CoreId>>, Error> {
             );
             Ok(vec![None; workers])
         }
-        Pinning::Auto => Ok(available.into_iter().take(workers).map(Some).collect()),
+        Pinning::Auto => Ok(available.iter().copied().take(workers).map(Some).collect()),
         Pinning::Cores(cores) => {
             let core_of = |worker: usize| {
                 let id = cores[worker % cores.len()];

@@ -4,6 +4,7 @@
 //! is in [`receive`], [`transmit`] and [`deadlines`].
 
 mod deadlines;
+mod outbound;
 mod receive;
 mod secure;
 mod transmit;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use ringwire_codec::{CloseCode, CloseState, Message};
 use ringwire_tls::ServerConfig;
 
+use crate::compute::Compute;
 use crate::config::Config;
 use crate::conn::{Conn, ConnId, Flags, Phase, SegmentKind};
 use crate::conn_table::ConnTable;
@@ -40,6 +42,8 @@ const ACCEPT_REST: Tick = 2;
 pub(crate) struct WorkerSetup {
     pub(crate) shared: Shared,
     pub(crate) mailbox: Mailbox,
+    /// Threads for what is costly, if there are any.
+    pub(crate) compute: Option<Compute>,
     /// For each listener of the driver, TLS if it speaks that.
     pub(crate) listeners: Vec<Option<ServerConfig>>,
     /// The most connections that this worker takes.
@@ -55,6 +59,8 @@ pub(crate) struct Worker<D: Driver, H: Handler> {
     shared: Shared,
     mailbox: Mailbox,
     accepting: Accepting,
+    /// Threads that take over what is costly.
+    compute: Option<Compute>,
     /// TLS of each listener that speaks it.
     tls: Vec<Option<ServerConfig>>,
     shutdown: Option<ShutdownState>,
@@ -102,7 +108,7 @@ pub(crate) enum Turn {
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// A worker that accepts from all listeners of its driver.
     pub(crate) fn new(driver: D, handler: H, setup: WorkerSetup) -> Self {
-        let WorkerSetup { shared, mailbox, listeners, max_connections } = setup;
+        let WorkerSetup { shared, mailbox, compute, listeners, max_connections } = setup;
         let listener_count = u32::try_from(listeners.len()).unwrap_or(u32::MAX);
         let mut worker = Self {
             driver,
@@ -110,6 +116,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             conns: ConnTable::new(),
             shared,
             mailbox,
+            compute,
             tls: listeners,
             accepting: Accepting {
                 listeners: listener_count,
@@ -129,6 +136,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// The driver failed.
     pub(crate) fn run(mut self) -> io::Result<()> {
         while self.turn()? == Turn::Again {}
+        let Self { driver, mut handler, mailbox, .. } = self;
+        // Which may take a while, in which letters still come.
+        drop(driver);
+        outbound::give_back_dials(&mut handler, &mailbox);
         Ok(())
     }
 
@@ -289,8 +300,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 self.with_open(conn, |conn, _| conn.wire.flags.set(Flags::PAUSED, paused));
             }
             Mail::Adopt { stream, received, state } => self.adopt(stream.into(), received, state),
+            Mail::Dial(outbound) => self.dial(*outbound),
             Mail::Accept { conn, acceptance } => self.answer_deferred(conn, Ok(acceptance)),
             Mail::Reject { conn, response } => self.answer_deferred(conn, Err(response)),
+            Mail::Shaken(shaken) => self.on_shaken(*shaken),
             Mail::Shutdown { limit } => self.begin_shutdown(limit),
         }
     }
@@ -394,13 +407,15 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if wire.phase == Phase::Closed {
             return;
         }
-        let unfinished = matches!(wire.phase, Phase::Handshake | Phase::Deferred);
+        let unfinished = matches!(wire.phase, Phase::Handshake | Phase::Deferred)
+            && !wire.flags.contains(Flags::CLIENT);
         shared.counters.handshake_failures.add(usize::from(unfinished));
         wire.phase = Phase::Closed;
         let mut pending = wire.pending.take().map(|pending| *pending).unwrap_or_default();
         let unsent_len = pending.queue.len() + std::mem::take(&mut wire.in_flight) as usize;
         let mut cause = pending.cause.take().unwrap_or_else(|| CloseCause::new(reason));
         cause.conclude(wire.codec.close_state() == CloseState::Closed, unsent_len);
+        let dialling = pending.dialling.take();
         shared.counters.queued_bytes.sub(unsent_len);
         shared.recycle(pending);
         wire.codec.clear(&mut shared.pool);
@@ -413,6 +428,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 tracing::debug!(conn = %shared.id(token), reason = %cause.reason, "connection ended");
             }
             receive::call_on_close(handler, conn, shared, token, &cause);
+        }
+        if conn.wire.flags.contains(Flags::CLIENT) && conn.state.is_some() {
+            outbound::end_dialling(handler, conn, shared, dialling, &cause);
         }
         conn.state = None;
         if conn.wire.flags.contains(Flags::SECURE) {

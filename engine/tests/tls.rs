@@ -19,7 +19,7 @@ use ringwire::tls::{
     CertificateSource, ClientAuth, ClientConfig, ClientSettings, Handshake, Roots, ServerConfig,
     ServerSettings, Session, Version,
 };
-use ringwire::{Answer, Backpressure, CloseReason};
+use ringwire::{Answer, Backpressure, CloseReason, Config};
 use support::app::Seen;
 use support::client::{connect, http, masked, request};
 use support::{PATIENCE, Server, config, ms, wait_until};
@@ -77,7 +77,18 @@ fn build_client(settings: ClientSettings) -> ClientConfig {
 }
 
 fn echo(authority: &Authority) -> Server {
-    Server::secure(config(), build_server(authority.server()), |app| app)
+    echo_with(config(), authority)
+}
+
+fn echo_with(config: Config, authority: &Authority) -> Server {
+    Server::secure(config, build_server(authority.server()), |app| app)
+}
+
+/// The handshake on the worker, and on a thread beside it.
+fn on_either_thread(test: impl Fn(Config)) {
+    for threads in [0, 1] {
+        test(config().with_compute_workers(threads));
+    }
 }
 
 /// A client that owes nothing to this project: rustls's own connection under tungstenite.
@@ -179,19 +190,25 @@ impl Wire {
 
 #[test]
 fn messages_of_all_lengths_in_both_versions() {
-    let authority = Authority::new();
-    let server = echo(&authority);
-    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-        let mut client = foreign(server.addrs()[1], &authority, version);
-        for len in [0, 1, 125, 126, 16_383, 16_384, 16_385, 65_535, 65_536, 200_000, 1 << 20] {
-            let sent = Bytes::from(vec![len as u8; len]);
-            client.send(Message::Binary(sent.clone())).expect("it is sent");
-            assert_eq!(client.read().expect("it comes back"), Message::Binary(sent), "{len} bytes");
+    on_either_thread(|config| {
+        let authority = Authority::new();
+        let server = echo_with(config, &authority);
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let mut client = foreign(server.addrs()[1], &authority, version);
+            for len in [0, 1, 125, 126, 16_383, 16_384, 16_385, 65_535, 65_536, 200_000, 1 << 20] {
+                let sent = Bytes::from(vec![u8::try_from(len % 251).expect("a byte"); len]);
+                client.send(Message::Binary(sent.clone())).expect("it is sent");
+                assert_eq!(
+                    client.read().expect("it comes back"),
+                    Message::Binary(sent),
+                    "{len} bytes"
+                );
+            }
+            client.close(None).expect("it is open");
+            while client.read().is_ok() {}
         }
-        client.close(None).expect("it is open");
-        while client.read().is_ok() {}
-    }
-    assert_eq!(server.stats().tls_handshakes, 2);
+        assert_eq!(server.stats().tls_handshakes, 2);
+    });
 }
 
 #[test]
@@ -257,17 +274,19 @@ fn the_application_learns_what_was_agreed_on() {
 
 #[test]
 fn sessions_are_resumed() {
-    let authority = Authority::new();
-    let server = echo(&authority);
-    let client = build_client(authority.client());
-    for resumed in [0, 1, 2] {
-        let mut wire = Wire::new(server.addrs()[1], &client);
-        wire.shake();
-        // The ticket comes with the first answer at the latest.
-        wire.upgrade();
-        wait_until("the handshake is counted", || server.stats().tls_handshakes == resumed + 1);
-        assert_eq!(server.stats().tls_resumptions, resumed);
-    }
+    on_either_thread(|config| {
+        let authority = Authority::new();
+        let server = echo_with(config, &authority);
+        let client = build_client(authority.client());
+        for resumed in [0, 1, 2] {
+            let mut wire = Wire::new(server.addrs()[1], &client);
+            wire.shake();
+            // The ticket comes with the first answer at the latest.
+            wire.upgrade();
+            wait_until("the handshake is counted", || server.stats().tls_handshakes == resumed + 1);
+            assert_eq!(server.stats().tls_resumptions, resumed);
+        }
+    });
 }
 
 #[test]
@@ -282,6 +301,21 @@ fn the_end_is_said_with_close_notify() {
     assert_eq!(wire.heard, b"\x88\x02\x03\xe8");
     assert!(wire.session.peer_has_closed(), "the stream was cut off");
     assert!(server.closed().is_clean());
+}
+
+#[test]
+fn the_peers_close_notify_is_answered() {
+    let authority = Authority::new();
+    let server = echo(&authority);
+    let client = build_client(authority.client());
+    for state in [State::Shaken, State::HalfRequest, State::Open, State::HalfFrame] {
+        let mut wire = bring_to(state, server.addrs()[1], &client);
+        let mut notice = Vec::new();
+        wire.session.close(&mut notice);
+        wire.raw(&notice);
+        wire.read_to_the_end();
+        assert!(wire.session.peer_has_closed(), "a bare FIN in {state:?}");
+    }
 }
 
 #[test]
@@ -331,29 +365,31 @@ fn a_peer_that_reads_nothing_loses_the_oldest_messages_only() {
 
 #[test]
 fn clients_without_a_certificate_are_refused_where_one_is_required() {
-    let authority = Authority::new();
-    let roots = Roots::pem(authority.pem.clone());
-    let tls = build_server(authority.server().with_client_auth(ClientAuth::Require(roots)));
-    let (sender, shown) = mpsc::channel();
-    let server = Server::secure(config(), tls, move |app| {
-        let sender = sender.clone();
-        app.on_open(move |ctx| {
-            let certificates = ctx.tls().map(|facts| facts.peer_certificates.len());
-            sender.send(certificates).expect("the test waits");
-        })
-    });
-    let mut refused = Wire::new(server.addrs()[1], &build_client(authority.client()));
-    let hello = refused.hello();
-    refused.raw(&hello);
-    refused.read_to_the_end();
-    wait_until("the failure is counted", || server.stats().tls_failures == 1);
+    on_either_thread(|config| {
+        let authority = Authority::new();
+        let roots = Roots::pem(authority.pem.clone());
+        let tls = build_server(authority.server().with_client_auth(ClientAuth::Require(roots)));
+        let (sender, shown) = mpsc::channel();
+        let server = Server::secure(config, tls, move |app| {
+            let sender = sender.clone();
+            app.on_open(move |ctx| {
+                let certificates = ctx.tls().map(|facts| facts.peer_certificates.len());
+                sender.send(certificates).expect("the test waits");
+            })
+        });
+        let mut refused = Wire::new(server.addrs()[1], &build_client(authority.client()));
+        let hello = refused.hello();
+        refused.raw(&hello);
+        refused.read_to_the_end();
+        wait_until("the failure is counted", || server.stats().tls_failures == 1);
 
-    let own = authority.issue("client").source();
-    let client = build_client(authority.client().with_certificate(own));
-    let mut welcome = Wire::new(server.addrs()[1], &client);
-    welcome.shake();
-    welcome.upgrade();
-    assert_eq!(shown.recv_timeout(PATIENCE), Ok(Some(1)));
+        let own = authority.issue("client").source();
+        let client = build_client(authority.client().with_certificate(own));
+        let mut welcome = Wire::new(server.addrs()[1], &client);
+        welcome.shake();
+        welcome.upgrade();
+        assert_eq!(shown.recv_timeout(PATIENCE), Ok(Some(1)));
+    });
 }
 
 #[test]
@@ -390,13 +426,15 @@ fn certificates_are_reloaded_or_stay() {
 
 #[test]
 fn plain_http_on_the_tls_port() {
-    let authority = Authority::new();
-    let server = echo(&authority);
-    let answer = http(server.addrs()[1], "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
-    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
-    assert!(answer.contains("speaks TLS"), "{answer}");
-    assert_eq!(server.drained(), []);
-    assert_eq!(server.stats().tls_failures, 1);
+    on_either_thread(|config| {
+        let authority = Authority::new();
+        let server = echo_with(config, &authority);
+        let answer = http(server.addrs()[1], "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        assert!(answer.contains("speaks TLS"), "{answer}");
+        assert_eq!(server.drained(), []);
+        assert_eq!(server.stats().tls_failures, 1);
+    });
 }
 
 #[test]
@@ -460,78 +498,82 @@ fn bring_to(state: State, addr: SocketAddr, client: &ClientConfig) -> Wire {
 
 #[test]
 fn tls_states() {
-    use Event::{CloseNotify, Eof, Garbage, Reset};
-    use State::{Connected, HalfFrame, HalfHello, HalfRequest, HelloSent, Open, Shaken};
-    let authority = Authority::new();
-    let server = echo(&authority);
-    let addr = server.addrs()[1];
-    let settings = [Version::Tls12, Version::Tls13]
-        .map(|version| build_client(authority.client().with_max_version(version)));
-    for state in [Connected, HalfHello, HelloSent, Shaken, HalfRequest, Open, HalfFrame] {
-        for event in [Eof, Garbage, CloseNotify, Reset] {
-            for client in &settings {
-                let mut wire = bring_to(state, addr, client);
-                match event {
-                    Eof => wire.stream.shutdown(Shutdown::Write).expect("it is connected"),
-                    Garbage => wire.raw(&[0xff; 100]),
-                    CloseNotify => {
-                        let mut notice = Vec::new();
-                        wire.session.close(&mut notice);
-                        wire.raw(&notice);
-                        // During the handshake there is nothing to be closed.
-                        if notice.is_empty() {
-                            wire.stream.shutdown(Shutdown::Write).expect("it is connected");
+    on_either_thread(|config| {
+        use Event::{CloseNotify, Eof, Garbage, Reset};
+        use State::{Connected, HalfFrame, HalfHello, HalfRequest, HelloSent, Open, Shaken};
+        let authority = Authority::new();
+        let server = echo_with(config, &authority);
+        let addr = server.addrs()[1];
+        let settings = [Version::Tls12, Version::Tls13]
+            .map(|version| build_client(authority.client().with_max_version(version)));
+        for state in [Connected, HalfHello, HelloSent, Shaken, HalfRequest, Open, HalfFrame] {
+            for event in [Eof, Garbage, CloseNotify, Reset] {
+                for client in &settings {
+                    let mut wire = bring_to(state, addr, client);
+                    match event {
+                        Eof => wire.stream.shutdown(Shutdown::Write).expect("it is connected"),
+                        Garbage => wire.raw(&[0xff; 2000]),
+                        CloseNotify => {
+                            let mut notice = Vec::new();
+                            wire.session.close(&mut notice);
+                            wire.raw(&notice);
+                            // During the handshake there is nothing to be closed.
+                            if notice.is_empty() {
+                                wire.stream.shutdown(Shutdown::Write).expect("it is connected");
+                            }
+                        }
+                        Reset => {
+                            let socket = socket2::SockRef::from(&wire.stream);
+                            socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set");
                         }
                     }
-                    Reset => {
-                        let socket = socket2::SockRef::from(&wire.stream);
-                        socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set");
+                    if !matches!(event, Reset) {
+                        wire.read_to_the_end();
                     }
+                    drop(wire);
+                    let what = format!("{event:?} in {state:?} ends the connection");
+                    wait_until(&what, || server.stats().connections == 0);
                 }
-                if !matches!(event, Reset) {
-                    wire.read_to_the_end();
-                }
-                drop(wire);
-                let what = format!("{event:?} in {state:?} ends the connection");
-                wait_until(&what, || server.stats().connections == 0);
             }
         }
-    }
-    let reasons: Vec<_> = server
-        .drained()
-        .into_iter()
-        .filter_map(|seen| match seen {
-            Seen::Close(cause) => Some(cause.reason),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(reasons.len(), 16, "two open states, four events, two versions");
-    let failures = reasons.iter().filter(|reason| **reason == CloseReason::Tls).count();
-    assert_eq!(failures, 4, "{reasons:?}");
-    let turns = server.stats().turns;
-    std::thread::sleep(ms(300));
-    assert!(server.stats().turns - turns < 20, "it spins");
-    let mut client = foreign(addr, &authority, &rustls::version::TLS13);
-    client.send(Message::text("alive")).expect("it is sent");
-    assert_eq!(client.read().expect("it comes back"), Message::text("alive"));
+        let reasons: Vec<_> = server
+            .drained()
+            .into_iter()
+            .filter_map(|seen| match seen {
+                Seen::Close(cause) => Some(cause.reason),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(reasons.len(), 16, "two open states, four events, two versions");
+        let failures = reasons.iter().filter(|reason| **reason == CloseReason::Tls).count();
+        assert_eq!(failures, 4, "{reasons:?}");
+        let turns = server.stats().turns;
+        std::thread::sleep(ms(300));
+        assert!(server.stats().turns - turns < 20, "it spins");
+        let mut client = foreign(addr, &authority, &rustls::version::TLS13);
+        client.send(Message::text("alive")).expect("it is sent");
+        assert_eq!(client.read().expect("it comes back"), Message::text("alive"));
+    });
 }
 
 #[test]
 fn a_hello_in_one_byte_records() {
-    let authority = Authority::new();
-    let server = echo(&authority);
-    let mut wire = Wire::new(server.addrs()[1], &build_client(authority.client()));
-    let hello = wire.hello();
-    let (header, body) = hello.split_at(5);
-    let pieces: Vec<u8> =
-        body.iter().flat_map(|byte| [header[0], header[1], header[2], 0, 1, *byte]).collect();
-    for piece in pieces.chunks(6) {
-        wire.raw(piece);
-    }
-    while wire.session.is_handshaking() {
-        assert!(wire.read(), "the server takes it");
-    }
-    wire.upgrade();
+    on_either_thread(|config| {
+        let authority = Authority::new();
+        let server = echo_with(config, &authority);
+        let mut wire = Wire::new(server.addrs()[1], &build_client(authority.client()));
+        let hello = wire.hello();
+        let (header, body) = hello.split_at(5);
+        let pieces: Vec<u8> =
+            body.iter().flat_map(|byte| [header[0], header[1], header[2], 0, 1, *byte]).collect();
+        for piece in pieces.chunks(6) {
+            wire.raw(piece);
+        }
+        while wire.session.is_handshaking() {
+            assert!(wire.read(), "the server takes it");
+        }
+        wire.upgrade();
+    });
 }
 
 #[test]
@@ -554,15 +596,17 @@ fn a_request_byte_by_byte_in_records_of_their_own() {
 
 #[test]
 fn the_handshake_deadline_counts_tls_in() {
-    let authority = Authority::new();
-    let tls = build_server(authority.server());
-    let server = Server::secure(config().with_handshake_timeout(ms(500)), tls, |app| app);
-    let client = build_client(authority.client());
-    let states = [State::Connected, State::HalfHello, State::HelloSent, State::Shaken];
-    let mut wires: Vec<_> =
-        states.iter().map(|state| bring_to(*state, server.addrs()[1], &client)).collect();
-    wires.iter_mut().for_each(Wire::read_to_the_end);
-    wait_until("all are gone", || server.stats().connections == 0);
-    let stats = server.stats();
-    assert_eq!((stats.handshake_failures, stats.tls_failures, stats.tls_handshakes), (4, 3, 1));
+    on_either_thread(|config| {
+        let authority = Authority::new();
+        let tls = build_server(authority.server());
+        let server = Server::secure(config.with_handshake_timeout(ms(500)), tls, |app| app);
+        let client = build_client(authority.client());
+        let states = [State::Connected, State::HalfHello, State::HelloSent, State::Shaken];
+        let mut wires: Vec<_> =
+            states.iter().map(|state| bring_to(*state, server.addrs()[1], &client)).collect();
+        wires.iter_mut().for_each(Wire::read_to_the_end);
+        wait_until("all are gone", || server.stats().connections == 0);
+        let stats = server.stats();
+        assert_eq!((stats.handshake_failures, stats.tls_failures, stats.tls_handshakes), (4, 3, 1));
+    });
 }

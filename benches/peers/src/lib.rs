@@ -1,13 +1,20 @@
-//! What the echo servers share: the command line, the runtime and the accept loop.
+//! What the echo servers share: the command line, the runtime, the accept loop and TLS.
 //!
 //! Every server runs alone on one thread, as it would on one core of a sharded deployment.
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpSocket;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// The largest message that is echoed, in bytes: the same for every server in a comparison.
 pub const MAX_MESSAGE_LEN: usize = 64 << 20;
@@ -15,30 +22,43 @@ pub const MAX_MESSAGE_LEN: usize = 64 << 20;
 /// Connections that may wait for `accept`: a load generator opens thousands in one burst.
 const BACKLOG: u32 = 65_535;
 
+const USAGE: &str = "usage: --listen IPV4:PORT [--cert FILE --key FILE]";
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Serves `--listen ADDRESS` on the current thread, one task a connection, until the process is killed.
-///
-/// # Errors
-/// The command line is wrong or the address cannot be listened on.
-pub fn serve<F>(connection: fn(TcpStream) -> F) -> anyhow::Result<()>
-where
-    F: Future<Output = anyhow::Result<()>> + Send + 'static,
-{
-    let address = listen_address()?;
-    raise_descriptor_limit().context("raising the limit of open files")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(accept(address, connection))
+/// A TCP stream, or one with TLS on it.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
+
+/// A server's way to echo. It is compiled for TCP and for TLS, so that neither pays for the other.
+pub trait Echo: 'static {
+    /// Makes the upgrade and echoes until the connection ends.
+    fn echo<S: Stream>(stream: S) -> impl Future<Output = anyhow::Result<()>> + Send;
 }
 
-async fn accept<F>(address: SocketAddr, connection: fn(TcpStream) -> F) -> anyhow::Result<()>
-where
-    F: Future<Output = anyhow::Result<()>> + Send + 'static,
-{
+/// Serves `--listen ADDRESS` on the current thread, one task a connection, until the process is killed. With
+/// `--cert FILE --key FILE` it speaks TLS.
+///
+/// # Errors
+/// The command line is wrong, a file cannot be used, or the address cannot be listened on.
+pub fn serve<E: Echo>() -> anyhow::Result<()> {
+    let flags = Flags::read()?;
+    raise_descriptor_limit().context("raising the limit of open files")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(accept::<E>(flags))
+}
+
+async fn accept<E: Echo>(flags: Flags) -> anyhow::Result<()> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
+    let address = flags.listen;
     socket.bind(address).with_context(|| format!("binding {address}"))?;
+    let tls = match &flags.certificate {
+        Some((chain, key)) => Some(acceptor(chain, key)?),
+        None => None,
+    };
     let listener = socket.listen(BACKLOG)?;
     println!("listening on {}", listener.local_addr()?);
     loop {
@@ -46,17 +66,47 @@ where
         stream.set_nodelay(true)?;
         // How a connection ends says nothing about the server: peers vanish, and conformance tests
         // provoke errors on purpose.
-        tokio::spawn(async move { drop(connection(stream).await) });
+        match tls.clone() {
+            None => drop(tokio::spawn(async move { drop(E::echo(stream).await) })),
+            Some(tls) => drop(tokio::spawn(async move {
+                if let Ok(stream) = tls.accept(stream).await {
+                    drop(E::echo(stream).await);
+                }
+            })),
+        }
     }
 }
 
-fn listen_address() -> anyhow::Result<SocketAddr> {
-    let mut arguments = std::env::args().skip(1);
-    match (arguments.next().as_deref(), arguments.next(), arguments.next()) {
-        (Some("--listen"), Some(address), None) => {
-            address.parse().with_context(|| format!("not an address: {address}"))
-        }
-        _ => bail!("usage: --listen IPV4:PORT"),
+/// With rustls's own settings, on the same cryptography as Ringwire.
+fn acceptor(chain: &Path, key: &Path) -> anyhow::Result<TlsAcceptor> {
+    let named = |path: &Path| format!("reading {}", path.display());
+    let certificates = CertificateDer::pem_file_iter(chain).with_context(|| named(chain))?;
+    let certificates = certificates.collect::<Result<_, _>>().with_context(|| named(chain))?;
+    let key = PrivateKeyDer::from_pem_file(key).with_context(|| named(key))?;
+    let config =
+        ServerConfig::builder().with_no_client_auth().with_single_cert(certificates, key)?;
+    Ok(Arc::new(config).into())
+}
+
+struct Flags {
+    listen: SocketAddr,
+    /// Chain and key.
+    certificate: Option<(PathBuf, PathBuf)>,
+}
+
+impl Flags {
+    fn read() -> anyhow::Result<Self> {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let (address, certificate) = match arguments.as_slice() {
+            ["--listen", address] => (address, None),
+            ["--listen", address, "--cert", chain, "--key", key] => {
+                (address, Some((chain.into(), key.into())))
+            }
+            _ => bail!(USAGE),
+        };
+        let listen = address.parse().with_context(|| format!("not an address: {address}"))?;
+        Ok(Self { listen, certificate })
     }
 }
 

@@ -8,13 +8,14 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-use super::servers::Server;
+use super::servers::{Placement, Server};
 use crate::machine;
 
 /// Time for a server to listen.
@@ -28,11 +29,15 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts `server` on `cpus` and waits until it listens.
-    pub(crate) fn start(server: &Server, cpus: &[usize]) -> anyhow::Result<Self> {
+    /// Starts `server` on `cpus`, with a certificate and key if it speaks TLS, and waits until it listens.
+    pub(crate) fn start(
+        server: &Server,
+        cpus: &[usize],
+        certificate: Option<&(PathBuf, PathBuf)>,
+    ) -> anyhow::Result<Self> {
         let address = free_address().context("no free port")?;
         let mut command = Command::new(&server.program);
-        command.args(server.arguments(address, cpus));
+        command.args(server.arguments(&Placement { address, cpus, certificate }));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let cpus = cpus.to_vec();
         // SAFETY: the closure makes two system calls and allocates only when the first one fails.
@@ -96,19 +101,21 @@ mod tests {
             program: program.into(),
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             raw: true,
+            secure: false,
         }
     }
 
     #[test]
     fn server_that_ends_at_once_is_told() {
-        let error = Running::start(&server("/bin/sh", &["-c", "exit 3"]), &[0]).err().unwrap();
+        let error =
+            Running::start(&server("/bin/sh", &["-c", "exit 3"]), &[0], None).err().unwrap();
         let text = format!("{error:#}");
         assert!(text.contains("exit status: 3"), "{text}");
     }
 
     #[test]
     fn missing_program_is_told() {
-        let error = Running::start(&server("/nowhere/echo", &[]), &[0]).err().unwrap();
+        let error = Running::start(&server("/nowhere/echo", &[]), &[0], None).err().unwrap();
         assert!(format!("{error:#}").contains("/nowhere/echo"));
     }
 }

@@ -69,6 +69,10 @@ pub(crate) fn page(head: &Head, servers: &[String], cells: &[CellResult]) -> Str
             cell.of(name)?.spread(metric).map(|spread| show(spread.median))
         });
     }
+    let suites = suites(servers, cells);
+    if !suites.is_empty() {
+        let _ = writeln!(page, "### TLS that was spoken\n\n{suites}");
+    }
     let cells = most_connections(cells);
     let memory: [(&str, Metric); 2] = [
         ("Server memory per idle connection", resident_bytes),
@@ -80,6 +84,22 @@ pub(crate) fn page(head: &Head, servers: &[String], cells: &[CellResult]) -> Str
         });
     }
     page
+}
+
+/// A line for each server that spoke TLS.
+fn suites(servers: &[String], cells: &[CellResult]) -> String {
+    let mut lines = String::new();
+    for name in servers {
+        let mut runs = cells.iter().filter_map(|cell| cell.of(name)).flat_map(|runs| &runs.runs);
+        let spoken = runs.find_map(|run| {
+            let tls = run.tls?;
+            tls.version.zip(tls.cipher_suite)
+        });
+        if let Some((version, suite)) = spoken {
+            let _ = writeln!(lines, "- {name}: {version}, {suite}");
+        }
+    }
+    lines
 }
 
 /// Memory is told for the first load of each number of connections: it is read before messages flow.
@@ -164,6 +184,18 @@ mod tests {
         assert_eq!(marks(&other), "†✗");
         other.runs[0].bottleneck = Bottleneck::Disturbed;
         assert_eq!(marks(&other), "‡✗");
+    }
+
+    #[test]
+    fn cipher_suites_are_told_of_those_that_had_some() {
+        let servers = ["base".to_owned(), "other".to_owned()];
+        assert!(!page(&head(), &servers, &[result()]).contains("TLS that was spoken"));
+        let mut result = result();
+        let (version, cipher_suite) = (Some("1.3"), Some("SUITE"));
+        let tls = crate::echo::TlsTotals { version, cipher_suite, full: 1, resumed: 0 };
+        result.servers[1].runs[0].tls = Some(tls);
+        let page = page(&head(), &servers, &[result]);
+        assert!(page.contains("### TLS that was spoken\n\n- other: 1.3, SUITE\n"), "{page}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "reports carry a date and the time that is left")]
 
 mod child;
+mod handshakes;
 mod markdown;
 mod servers;
 mod summary;
@@ -15,14 +16,19 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, bail};
 use ringwire_examples::units::{parse_bytes, parse_duration};
 use serde::Serialize;
+use tempfile::TempDir;
+
+pub(crate) use self::handshakes::{CompareHandshakesArgs, command as compare_handshakes};
 
 use self::child::Running;
 use self::markdown::Head;
 use self::servers::{Places, Server};
 use self::summary::{Cell, CellResult, ServerRuns};
+use crate::cert::{KeyKind, SelfSigned};
 use crate::echo::{self, LoadArgs, Plan, Report};
 use crate::procstat::Account;
 use crate::target::Target;
+use crate::tls::TlsArgs;
 use crate::units::{CpuList, show_bytes, show_count};
 use crate::{machine, output};
 
@@ -30,20 +36,22 @@ use crate::{machine, output};
 const OVERHEAD: Duration = Duration::from_millis(400);
 /// How fast connections are made, for the estimate.
 const CONNECTS_PER_SECOND: u32 = 10_000;
+/// The same with TLS.
+const TLS_CONNECTS_PER_SECOND: u32 = 2_000;
 
 /// Flags of `ringwire-bench compare`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CompareArgs {
-    /// Servers, in the order of their turns.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "ringwire-epoll,floor-epoll,tokio-tungstenite,fastwebsockets,sockudo-ws,bun"
-    )]
+    /// Servers, in the order of their turns. With -tls behind its name a server speaks TLS, with a
+    /// certificate made for the comparison. [default: ringwire-epoll, floor-epoll, and the others]
+    #[arg(long, value_delimiter = ',')]
     servers: Vec<String>,
-    /// The server that the others are compared with.
-    #[arg(long, default_value = "floor-epoll")]
-    baseline: String,
+    /// Compares servers over TLS with Ringwire's own plain echo: other defaults for --servers and --baseline.
+    #[arg(long)]
+    tls: bool,
+    /// The server that the others are compared with. [default: floor-epoll, with --tls ringwire-epoll]
+    #[arg(long)]
+    baseline: Option<String>,
     /// Numbers of connections.
     #[arg(long, value_delimiter = ',', default_value = "100,1000,10000")]
     connections: Vec<u32>,
@@ -89,6 +97,17 @@ pub(crate) struct CompareArgs {
     markdown: Option<String>,
 }
 
+/// The servers of a comparison without `--servers`, and what they are compared with.
+const PLAIN_SERVERS: &str =
+    "ringwire-epoll,floor-epoll,tokio-tungstenite,fastwebsockets,sockudo-ws,bun";
+const PLAIN_BASELINE: &str = "floor-epoll";
+/// The same with `--tls`.
+const TLS_SERVERS: &str = "ringwire-epoll,ringwire-uring,ringwire-epoll-tls,ringwire-uring-tls,\
+                           tokio-tungstenite-tls,sockudo-ws-tls,bun-tls";
+const TLS_BASELINE: &str = "ringwire-epoll";
+/// A comparison takes no longer.
+const CERTIFICATE_DAYS: u32 = 30;
+
 /// All of a comparison, for JSON.
 #[derive(Debug, Serialize)]
 struct Comparison {
@@ -98,8 +117,14 @@ struct Comparison {
 }
 
 /// Runs the subcommand. Whether there were no errors.
-pub(crate) fn command(args: &CompareArgs) -> anyhow::Result<bool> {
+pub(crate) fn command(mut args: CompareArgs) -> anyhow::Result<bool> {
+    args.fill_in_servers();
+    let args = &args;
     let servers = args.find_servers()?;
+    let certificate = match servers.iter().any(|server| server.secure) {
+        true => Some(TestCertificate::make()?),
+        false => None,
+    };
     let cells = args.cells();
     machine::pin_thread(&args.load_cpu.0).context("cannot pin to --load-cpu")?;
     let runs = cells.len() * args.rounds * servers.len();
@@ -113,7 +138,7 @@ pub(crate) fn command(args: &CompareArgs) -> anyhow::Result<bool> {
     let mut ticker = Ticker { started: Instant::now(), done: 0, runs };
     let mut results = Vec::new();
     for cell in cells {
-        results.push(args.run_cell(cell, &servers, &mut ticker)?);
+        results.push(args.run_cell(cell, &servers, certificate.as_ref(), &mut ticker)?);
     }
     let comparison = Comparison { head: args.head(), cells: results };
     let page = markdown::page(&comparison.head, &args.servers, &comparison.cells);
@@ -129,16 +154,27 @@ pub(crate) fn command(args: &CompareArgs) -> anyhow::Result<bool> {
 }
 
 impl CompareArgs {
-    fn find_servers(&self) -> anyhow::Result<Vec<Server>> {
-        if !self.servers.contains(&self.baseline) {
-            bail!("--baseline {} is none of --servers", self.baseline);
-        }
-        let own = std::env::current_exe().context("cannot find this program")?;
-        let own_dir = own.parent().map(PathBuf::from).unwrap_or_default();
-        let places = Places {
-            bin_dir: self.bin_dir.clone().unwrap_or(own_dir),
-            peers_dir: self.peers_dir.clone(),
+    /// What was not given on the command line.
+    fn fill_in_servers(&mut self) {
+        let (servers, baseline) = match self.tls {
+            true => (TLS_SERVERS, TLS_BASELINE),
+            false => (PLAIN_SERVERS, PLAIN_BASELINE),
         };
+        if self.servers.is_empty() {
+            self.servers = servers.split(',').map(str::to_owned).collect();
+        }
+        self.baseline.get_or_insert_with(|| baseline.to_owned());
+    }
+
+    fn baseline(&self) -> &str {
+        self.baseline.as_deref().unwrap_or_default()
+    }
+
+    fn find_servers(&self) -> anyhow::Result<Vec<Server>> {
+        if !self.servers.iter().any(|name| name == self.baseline()) {
+            bail!("--baseline {} is none of --servers", self.baseline());
+        }
+        let places = Places::new(self.bin_dir.clone(), self.peers_dir.clone())?;
         self.servers.iter().map(|name| Server::find(name, &places)).collect()
     }
 
@@ -163,25 +199,32 @@ impl CompareArgs {
     }
 
     fn estimate(&self, cells: &[Cell]) -> Duration {
-        let turns = u32::try_from(self.rounds * self.servers.len()).unwrap_or(u32::MAX);
-        let run = |cell: &Cell| {
-            let connect = Duration::from_secs(1) * cell.connections / CONNECTS_PER_SECOND;
+        let rounds = u32::try_from(self.rounds).unwrap_or(u32::MAX);
+        let run = |cell: &Cell, server: &str| {
+            let rate = match servers::is_secure(server) {
+                true => TLS_CONNECTS_PER_SECOND,
+                false => CONNECTS_PER_SECOND,
+            };
+            let connect = Duration::from_secs(1) * cell.connections / rate;
             self.warmup + self.duration + OVERHEAD + connect
         };
-        cells.iter().map(run).sum::<Duration>() * turns
+        let round =
+            |cell: &Cell| self.servers.iter().map(|server| run(cell, server)).sum::<Duration>();
+        cells.iter().map(round).sum::<Duration>() * rounds
     }
 
     fn run_cell(
         &self,
         cell: Cell,
         servers: &[Server],
+        certificate: Option<&TestCertificate>,
         ticker: &mut Ticker,
     ) -> anyhow::Result<CellResult> {
         let named = |server: &Server| ServerRuns { server: server.name.clone(), runs: Vec::new() };
         let mut results: Vec<ServerRuns> = servers.iter().map(named).collect();
         for round in 1..=self.rounds {
             for (server, result) in servers.iter().zip(&mut results) {
-                let report = self.run_server(cell, server)?;
+                let report = self.run_server(cell, server, certificate)?;
                 ticker.show(cell, round, &server.name, &report);
                 result.runs.push(report);
             }
@@ -189,8 +232,14 @@ impl CompareArgs {
         Ok(CellResult { cell, servers: results })
     }
 
-    fn run_server(&self, cell: Cell, server: &Server) -> anyhow::Result<Report> {
-        let running = Running::start(server, &self.server_cpu.0)?;
+    fn run_server(
+        &self,
+        cell: Cell,
+        server: &Server,
+        certificate: Option<&TestCertificate>,
+    ) -> anyhow::Result<Report> {
+        let files = certificate.map(|certificate| &certificate.files);
+        let running = Running::start(server, &self.server_cpu.0, files)?;
         let load = LoadArgs {
             connections: cell.connections,
             in_flight: cell.in_flight,
@@ -201,9 +250,15 @@ impl CompareArgs {
             cpu: Some(self.load_cpu.clone()),
             ..LoadArgs::default()
         };
+        let target = Target::from_url(&server.url(running.address()))?;
+        let tls = match certificate {
+            Some(certificate) => TlsArgs::default().client_of(&target, &certificate.pem)?,
+            None => None,
+        };
         let plan = Plan {
-            target: Target::from_url(&server.url(running.address()))?,
+            target,
             load,
+            tls,
             server: Some(Account::Process(running.pid())),
             show_progress: false,
         };
@@ -212,15 +267,30 @@ impl CompareArgs {
 
     fn head(&self) -> Head {
         let args: Vec<_> = std::env::args().skip(1).collect();
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Head {
             machine: machine::describe(),
-            date: date_of(since_epoch),
+            date: today(),
             command: format!("ringwire-bench {}", args.join(" ")),
-            baseline: self.baseline.clone(),
+            baseline: self.baseline().to_owned(),
             rounds: self.rounds,
             seconds_per_run: self.duration.as_secs_f64(),
         }
+    }
+}
+
+/// The certificate of all servers that speak TLS, in a folder that goes with it.
+struct TestCertificate {
+    files: (PathBuf, PathBuf),
+    pem: String,
+    _dir: TempDir,
+}
+
+impl TestCertificate {
+    fn make() -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir().context("cannot make a folder for the certificate")?;
+        let made = SelfSigned::generate(KeyKind::EcdsaP256, &[], CERTIFICATE_DAYS)?;
+        let files = made.write(dir.path(), false)?;
+        Ok(Self { files, pem: made.certificate, _dir: dir })
     }
 }
 
@@ -246,6 +316,11 @@ impl Ticker {
             self.done, self.runs, report.bottleneck
         );
     }
+}
+
+/// The civil date (UTC).
+fn today() -> String {
+    date_of(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 /// The civil date (UTC) of a time since 1970, as year-month-day.
@@ -276,7 +351,10 @@ mod tests {
     }
 
     fn args(flags: &str) -> CompareArgs {
-        Flags::parse_from(["compare"].into_iter().chain(flags.split_whitespace())).args
+        let mut args =
+            Flags::parse_from(["compare"].into_iter().chain(flags.split_whitespace())).args;
+        args.fill_in_servers();
+        args
     }
 
     #[test]
@@ -300,11 +378,24 @@ mod tests {
     #[test]
     fn estimate_counts_every_run() {
         let args = args(
-            "--servers a,b --rounds 3 --duration 2s --warmup 600ms --connections 10000 --sizes 1,2 \
+            "--servers a,b-tls --rounds 3 --duration 2s --warmup 600ms --connections 10000 --sizes 1,2 \
              --in-flight 1",
         );
-        let run = Duration::from_millis(2000 + 600 + 1000) + OVERHEAD;
-        assert_eq!(args.estimate(&args.cells()), run * 2 * 3 * 2);
+        let plain = Duration::from_millis(2000 + 600 + 1000) + OVERHEAD;
+        let secure = Duration::from_millis(2000 + 600 + 5000) + OVERHEAD;
+        assert_eq!(args.estimate(&args.cells()), (plain + secure) * 2 * 3);
+    }
+
+    #[test]
+    fn tls_is_compared_with_the_plain_echo() {
+        let plain = args("");
+        assert_eq!((plain.baseline(), plain.servers.len()), ("floor-epoll", 6));
+        let tls = args("--tls");
+        assert_eq!(tls.baseline(), "ringwire-epoll");
+        assert!(tls.servers.contains(&tls.baseline().to_owned()));
+        assert_eq!(tls.servers.iter().filter(|name| name.ends_with("-tls")).count(), 5);
+        let chosen = args("--tls --servers bun-tls,bun --baseline bun");
+        assert_eq!((chosen.baseline(), chosen.servers.len()), ("bun", 2));
     }
 
     #[test]

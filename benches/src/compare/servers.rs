@@ -9,16 +9,40 @@ use anyhow::{Context as _, bail};
 const PEERS_SCRIPT: &str = "build.sh";
 const EXAMPLES_COMMAND: &str = "cargo build --release -p ringwire-examples";
 
+/// What the name of a server ends with when it speaks TLS.
+const TLS_SUFFIX: &str = "-tls";
+
+/// Each may have `-tls` behind its name, but the floors.
+const NAMES: &str = "ringwire-epoll, ringwire-uring, floor-epoll, floor-uring, tokio-tungstenite, \
+                     fastwebsockets, sockudo-ws and bun";
+
+/// Whether a server of this name speaks TLS.
+pub(crate) fn is_secure(name: &str) -> bool {
+    name.ends_with(TLS_SUFFIX)
+}
+
 /// How to start a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Server {
     /// Its name on the command line and in reports.
     pub(crate) name: String,
     pub(crate) program: PathBuf,
-    /// `{listen}` stands for its address, `{cpus}` for the CPUs it is to be pinned to.
+    /// `{listen}` stands for its address, `{cpus}` for the CPUs it is to be pinned to, `{cert}` and `{key}` for
+    /// the files of its certificate.
     pub(crate) args: Vec<String>,
     /// It returns raw bytes and knows no WebSocket.
     pub(crate) raw: bool,
+    /// It speaks TLS.
+    pub(crate) secure: bool,
+}
+
+/// What fills the placeholders of a server's arguments.
+#[derive(Clone, Debug)]
+pub(crate) struct Placement<'a> {
+    pub(crate) address: SocketAddr,
+    pub(crate) cpus: &'a [usize],
+    /// Certificate and key, for servers that speak TLS.
+    pub(crate) certificate: Option<&'a (PathBuf, PathBuf)>,
 }
 
 /// Where programs are.
@@ -30,6 +54,15 @@ pub(crate) struct Places {
     pub(crate) peers_dir: PathBuf,
 }
 
+impl Places {
+    /// `bin_dir` is by default the folder of this program.
+    pub(crate) fn new(bin_dir: Option<PathBuf>, peers_dir: PathBuf) -> anyhow::Result<Self> {
+        let own = std::env::current_exe().context("cannot find this program")?;
+        let own_dir = own.parent().map(PathBuf::from).unwrap_or_default();
+        Ok(Self { bin_dir: bin_dir.unwrap_or(own_dir), peers_dir })
+    }
+}
+
 impl Server {
     /// Finds a server by name.
     ///
@@ -37,34 +70,45 @@ impl Server {
     /// When the name is unknown, or the program is not there; the text says what builds it.
     pub(crate) fn find(name: &str, places: &Places) -> anyhow::Result<Self> {
         let peer = |binary: &str| places.peers_dir.join("target/release").join(binary);
-        let (program, args, builder) = match name {
+        let (base, secure) = match name.strip_suffix(TLS_SUFFIX) {
+            Some(base) if !base.starts_with("floor-") => (base, true),
+            _ => (name, false),
+        };
+        let certificate = if secure { " --cert {cert} --key {key}" } else { "" };
+        let (program, args, builder) = match base {
             "ringwire-epoll" | "ringwire-uring" => {
-                let driver = name.trim_start_matches("ringwire-");
+                let driver = base.trim_start_matches("ringwire-");
+                // It always has a plain listener too.
+                let listen = if secure {
+                    "--listen 127.0.0.1:0 --tls-listen {listen}"
+                } else {
+                    "--listen {listen}"
+                };
                 let args = format!(
-                    "--listen {{listen}} --io-workers 1 --driver {driver} --pin {{cpus}} \
+                    "{listen}{certificate} --io-workers 1 --driver {driver} --pin {{cpus}} \
                      --max-message 64MiB --idle-timeout 0"
                 );
                 (places.bin_dir.join("echo"), args, EXAMPLES_COMMAND.to_owned())
             }
             "floor-epoll" | "floor-uring" => {
-                let driver = name.trim_start_matches("floor-");
+                let driver = base.trim_start_matches("floor-");
                 let program = std::env::current_exe().context("cannot find this program")?;
                 let args = format!("floor --driver {driver} --listen {{listen}}");
                 (program, args, String::new())
             }
             "tokio-tungstenite" | "fastwebsockets" | "sockudo-ws" => {
-                let args = "--listen {listen}".to_owned();
-                (peer(&format!("{name}-echo")), args, script(&places.peers_dir))
+                let args = format!("--listen {{listen}}{certificate}");
+                (peer(&format!("{base}-echo")), args, script(&places.peers_dir))
             }
             "bun" => {
                 let bun = places.peers_dir.join("node_modules/.bin/bun");
                 let program = places.peers_dir.join("bun-echo.ts");
-                let args = format!("run {} --listen {{listen}}", program.display());
+                let args = format!("run {} --listen {{listen}}{certificate}", program.display());
                 (bun, args, script(&places.peers_dir))
             }
             _ => bail!(
-                "no server is called {name:?}: there are ringwire-epoll, ringwire-uring, \
-                 floor-epoll, floor-uring, tokio-tungstenite, fastwebsockets, sockudo-ws and bun"
+                "no server is called {name:?}: there are {NAMES}, and, but for the floors, each \
+                 with {TLS_SUFFIX}"
             ),
         };
         if !program.is_file() {
@@ -75,20 +119,33 @@ impl Server {
             program,
             args: args.split_whitespace().map(str::to_owned).collect(),
             raw: name.starts_with("floor-"),
+            secure,
         })
     }
 
-    /// The arguments to listen on `address`.
-    pub(crate) fn arguments(&self, address: SocketAddr, cpus: &[usize]) -> Vec<String> {
-        let cpus: Vec<_> = cpus.iter().map(usize::to_string).collect();
-        let (listen, cpus) = (address.to_string(), cpus.join(","));
-        let fill = |arg: &String| arg.replace("{listen}", &listen).replace("{cpus}", &cpus);
+    /// The arguments to listen there.
+    pub(crate) fn arguments(&self, placement: &Placement<'_>) -> Vec<String> {
+        let cpus: Vec<_> = placement.cpus.iter().map(usize::to_string).collect();
+        let (listen, cpus) = (placement.address.to_string(), cpus.join(","));
+        let file = |path: &PathBuf| path.display().to_string();
+        let (cert, key) = placement.certificate.map(|(cert, key)| (file(cert), file(key))).unzip();
+        let values =
+            [("{listen}", Some(listen)), ("{cpus}", Some(cpus)), ("{cert}", cert), ("{key}", key)];
+        let fill = |arg: &String| {
+            values.iter().fold(arg.clone(), |arg, (name, value)| {
+                arg.replace(name, value.as_deref().unwrap_or_default())
+            })
+        };
         self.args.iter().map(fill).collect()
     }
 
     /// The URL of its echo.
     pub(crate) fn url(&self, address: SocketAddr) -> String {
-        if self.raw { format!("tcp://{address}") } else { format!("ws://{address}/") }
+        match (self.raw, self.secure) {
+            (true, _) => format!("tcp://{address}"),
+            (false, false) => format!("ws://{address}/"),
+            (false, true) => format!("wss://{address}/"),
+        }
     }
 }
 
@@ -119,7 +176,8 @@ mod tests {
         let floor = Server::find("floor-epoll", &nowhere()).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], 9));
         let expected = ["floor", "--driver", "epoll", "--listen", "127.0.0.1:9"];
-        assert_eq!(floor.arguments(address, &[0]), expected);
+        let placement = Placement { address, cpus: &[0], certificate: None };
+        assert_eq!(floor.arguments(&placement), expected);
         assert_eq!(floor.url(address), "tcp://127.0.0.1:9");
     }
 
@@ -130,10 +188,30 @@ mod tests {
             program: "/bin/true".into(),
             args: ["--listen", "{listen}", "--pin", "{cpus}"].map(str::to_owned).to_vec(),
             raw: false,
+            secure: false,
         };
         let address = SocketAddr::from(([127, 0, 0, 1], 9));
         let expected = ["--listen", "127.0.0.1:9", "--pin", "0,2"];
-        assert_eq!(server.arguments(address, &[0, 2]), expected);
+        let placement = Placement { address, cpus: &[0, 2], certificate: None };
+        assert_eq!(server.arguments(&placement), expected);
         assert_eq!(server.url(address), "ws://127.0.0.1:9/");
+    }
+
+    #[test]
+    fn servers_over_tls_get_the_certificate() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("echo"), "").unwrap();
+        let places = Places { bin_dir: dir.path().into(), ..nowhere() };
+        let server = Server::find("ringwire-uring-tls", &places).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], 9));
+        let files = ("/c.pem".into(), "/k.pem".into());
+        let placement = Placement { address, cpus: &[1], certificate: Some(&files) };
+        let line = server.arguments(&placement).join(" ");
+        assert!(line.contains("--tls-listen 127.0.0.1:9 --cert /c.pem --key /k.pem"), "{line}");
+        assert!(line.contains("--driver uring"), "{line}");
+        assert_eq!(server.url(address), "wss://127.0.0.1:9/");
+        assert!(!Server::find("ringwire-uring", &places).unwrap().secure);
+        let error = Server::find("floor-epoll-tls", &places).unwrap_err().to_string();
+        assert!(error.contains("but for the floors"), "{error}");
     }
 }

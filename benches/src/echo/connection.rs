@@ -1,20 +1,23 @@
-//! One connection of the load: connect, upgrade, then a closed loop of messages in flight.
+//! One connection of the load: connect, TLS if any, upgrade, then a closed loop of messages in flight.
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind};
 
 use mio::event::Event;
 use mio::net::TcpStream;
+use ringwire_tls::Session;
 
 use super::control::Control;
 use super::errors::Failure;
 use super::latency::{Clock, Latencies, Stamps, Ticks};
+use super::link::{Buffers, Link};
+use super::tls_totals::TlsTotals;
 use super::upgrade::{Upgrade, Upgrader};
-use super::wire::{Cursor, Fault, Wire};
+use super::wire::{Cursor, Fault, Shape, Wire};
+use crate::target::Target;
 
 /// What all connections of a load thread share.
 pub(crate) struct Tools {
     pub(crate) wire: Wire,
-    pub(crate) buffer: Box<[u8]>,
     pub(crate) stamps: Stamps,
     pub(crate) latencies: Latencies,
     pub(crate) clock: Clock,
@@ -22,11 +25,41 @@ pub(crate) struct Tools {
     pub(crate) measuring: bool,
     /// How a connection becomes a WebSocket; `None` for raw bytes.
     pub(crate) upgrader: Option<Upgrader>,
+    /// TLS handshakes that were made.
+    pub(crate) tls: TlsTotals,
+    /// Messages that a connection sends in all; `None` for as many as there is time for.
+    pub(crate) message_limit: Option<u32>,
+}
+
+impl Tools {
+    /// For so many `places` of connections at a time.
+    pub(crate) fn new(
+        shape: Shape,
+        in_flight: usize,
+        places: usize,
+        target: &Target,
+        clock: Clock,
+    ) -> io::Result<Self> {
+        let mut key = [0; 4];
+        getrandom::fill(&mut key)?;
+        // A key of zeros would leave the payload as it is.
+        key[0] |= 1;
+        Ok(Self {
+            wire: Wire::new(shape, in_flight, key),
+            stamps: Stamps::new(places, in_flight),
+            latencies: Latencies::new(),
+            clock,
+            measuring: false,
+            upgrader: target.resource().cloned().map(Upgrader::new),
+            tls: TlsTotals::default(),
+            message_limit: None,
+        })
+    }
 }
 
 /// A socket and where it stands.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    link: Link,
     phase: Phase,
     /// What identifies its messages: unique among all load threads.
     identity: u32,
@@ -46,6 +79,7 @@ pub(crate) struct Connection {
 
 enum Phase {
     Dialling,
+    Securing,
     Upgrading(Box<Upgrade>),
     Open,
 }
@@ -60,10 +94,15 @@ pub(crate) struct Progress {
 }
 
 impl Connection {
-    /// A connection that is being dialled.
-    pub(crate) fn new(stream: TcpStream, identity: u32, index: usize) -> Self {
+    /// A connection that is being dialled, and has TLS with a session.
+    pub(crate) fn new(
+        stream: TcpStream,
+        session: Option<Session>,
+        identity: u32,
+        index: usize,
+    ) -> Self {
         Self {
-            stream,
+            link: Link::new(stream, session),
             phase: Phase::Dialling,
             identity,
             index,
@@ -78,7 +117,7 @@ impl Connection {
 
     /// The socket, to be registered.
     pub(crate) fn stream_mut(&mut self) -> &mut TcpStream {
-        &mut self.stream
+        self.link.stream_mut()
     }
 
     /// Whether messages may be sent.
@@ -87,11 +126,15 @@ impl Connection {
     }
 
     /// Sends the first messages, as many as may be in flight.
-    pub(crate) fn start(&mut self, tools: &mut Tools) -> Result<(), Failure> {
+    pub(crate) fn start(
+        &mut self,
+        tools: &mut Tools,
+        buffers: &mut Buffers,
+    ) -> Result<(), Failure> {
         let ring = tools.stamps.ring(self.index);
         ring.fill(tools.clock.now());
-        self.owed = ring.len();
-        self.send(tools)
+        self.owe(ring.len(), tools.message_limit);
+        self.send(tools, buffers)
     }
 
     /// When the oldest message in flight was sent.
@@ -104,32 +147,42 @@ impl Connection {
         &mut self,
         event: &Event,
         tools: &mut Tools,
+        buffers: &mut Buffers,
     ) -> Result<Progress, Failure> {
         let mut progress = Progress::default();
         if matches!(self.phase, Phase::Dialling) {
-            self.connected(tools)?;
+            self.connected(tools, buffers)?;
             progress.opened = self.is_open();
         }
         if event.is_readable() || event.is_read_closed() {
-            self.receive(event.is_read_closed(), tools, &mut progress)?;
+            self.receive(event.is_read_closed(), tools, buffers, &mut progress)?;
         }
-        if self.owed > 0 || self.control.is_some() {
-            self.send(tools)?;
+        if self.owed > 0 || self.control.is_some() || self.link.has_unsent() {
+            self.send(tools, buffers)?;
         }
         Ok(progress)
     }
 
-    fn connected(&mut self, tools: &Tools) -> Result<(), Failure> {
-        if let Some(error) = self.stream.take_error().unwrap_or_else(Some) {
+    fn connected(&mut self, tools: &Tools, buffers: &mut Buffers) -> Result<(), Failure> {
+        if let Some(error) = self.stream_mut().take_error().unwrap_or_else(Some) {
             return Err(Failure::of_connect(&error));
         }
+        if self.link.is_handshaking() {
+            self.phase = Phase::Securing;
+            return self.link.begin(buffers).map_err(|error| self.failure(&error));
+        }
+        self.upgrade(tools, buffers)
+    }
+
+    fn upgrade(&mut self, tools: &Tools, buffers: &mut Buffers) -> Result<(), Failure> {
         let Some(upgrader) = &tools.upgrader else {
             self.phase = Phase::Open;
             return Ok(());
         };
         let (upgrade, request) = upgrader.begin()?;
         // The send buffer of a new socket holds more than a request.
-        let sent = self.stream.write(&request).map_err(|error| Failure::of_connect(&error))?;
+        let sent =
+            self.link.write(&request, buffers).map_err(|error| Failure::of_connect(&error))?;
         if sent < request.len() {
             return Err(Failure::Connect(libc::EAGAIN));
         }
@@ -142,42 +195,55 @@ impl Connection {
         &mut self,
         ends: bool,
         tools: &mut Tools,
+        buffers: &mut Buffers,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
         loop {
-            let received = match self.stream.read(&mut tools.buffer) {
+            let received = match self.link.read(buffers) {
                 Ok(0) => return Err(self.ended()),
                 Ok(received) => received,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if self.is_open() => return Err(Failure::of_open(&error)),
-                Err(error) => return Err(Failure::of_connect(&error)),
+                Err(error) => return Err(self.failure(&error)),
             };
-            let mut from = 0;
+            let now = tools.clock.now();
+            let opened = self.link.open(received, buffers);
+            let mut bytes = opened.map_err(|error| self.failure(&error))?;
             if let Phase::Upgrading(upgrade) = &mut self.phase {
-                let head_end = upgrade.receive(&tools.buffer[..received])?;
-                from = head_end.unwrap_or(received);
+                let head_end = upgrade.receive(bytes)?;
+                bytes = &bytes[head_end.unwrap_or(bytes.len())..];
                 if head_end.is_some() {
                     self.phase = Phase::Open;
                     progress.opened = true;
                 }
             }
-            progress.messages += self.take_replies(from, received, tools)?;
+            progress.messages += self.take_replies(bytes, now, tools)?;
+            if matches!(self.phase, Phase::Securing) && !self.link.is_handshaking() {
+                tools.tls.add(self.link.facts());
+                self.upgrade(tools, buffers)?;
+            }
             // A short read emptied the socket: what comes next is a new edge.
-            if received < tools.buffer.len() && !ends {
+            if received < buffers.receive_len() && !ends {
                 return Ok(());
             }
         }
+    }
+
+    fn failure(&self, error: &io::Error) -> Failure {
+        if self.is_open() { Failure::of_open(error) } else { Failure::of_connect(error) }
     }
 
     fn ended(&self) -> Failure {
         if self.is_open() { Failure::UnexpectedEnd } else { Failure::ConnectReset }
     }
 
-    /// Checks the replies in the buffer; each complete one releases a message.
-    fn take_replies(&mut self, from: usize, to: usize, tools: &mut Tools) -> Result<u32, Failure> {
-        let now = tools.clock.now();
+    /// Checks the replies that arrived `now`; each complete one releases a message.
+    fn take_replies(
+        &mut self,
+        mut bytes: &[u8],
+        now: Ticks,
+        tools: &mut Tools,
+    ) -> Result<u32, Failure> {
         let before = self.cursor.messages;
-        let mut bytes = &tools.buffer[from..to];
         while !bytes.is_empty() {
             if let Some(control) = self.control.as_mut().filter(|control| control.is_receiving()) {
                 control.receive(&mut bytes)?;
@@ -202,20 +268,29 @@ impl Connection {
                 tools.latencies.record(now.since(sent));
             }
         }
-        self.owed += echoed as usize;
+        self.owe(self.owed + echoed as usize, tools.message_limit);
         Ok(echoed)
     }
 
+    /// Has so many messages to be sent, but no more than the limit leaves.
+    fn owe(&mut self, count: usize, limit: Option<u32>) {
+        self.owed = match limit {
+            Some(limit) => count.min(limit.saturating_sub(self.next) as usize),
+            None => count,
+        };
+    }
+
     /// Sends what is owed as far as the socket takes it.
-    fn send(&mut self, tools: &mut Tools) -> Result<(), Failure> {
+    fn send(&mut self, tools: &mut Tools, buffers: &mut Buffers) -> Result<(), Failure> {
+        self.link.flush().map_err(|error| self.failure(&error))?;
         // A pong goes between two messages.
-        if self.next_offset == 0 && !self.send_control()? {
+        if self.next_offset == 0 && !self.send_control(buffers)? {
             return Ok(());
         }
         while self.owed > 0 {
             let run = tools.wire.requests(self.identity, self.next, self.owed);
             let (run_len, left) = (run.len(), &run[self.next_offset..]);
-            let sent = match self.stream.write(left) {
+            let sent = match self.link.write(left, buffers) {
                 Ok(sent) => sent,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(Failure::of_open(&error)),
@@ -234,12 +309,9 @@ impl Connection {
         Ok(())
     }
 
-    fn send_control(&mut self) -> Result<bool, Failure> {
-        match &mut self.control {
-            Some(control) => {
-                control.send(&mut self.stream).map_err(|error| Failure::of_open(&error))
-            }
-            None => Ok(true),
-        }
+    fn send_control(&mut self, buffers: &mut Buffers) -> Result<bool, Failure> {
+        let Some(control) = &mut self.control else { return Ok(true) };
+        let sent = control.send(&mut self.link.writer(buffers));
+        sent.map_err(|error| Failure::of_open(&error))
     }
 }

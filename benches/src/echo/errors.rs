@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
+use ringwire_tls::AlertDescription;
+
 /// One kind of error. Its text is the key in reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Failure {
@@ -19,6 +21,12 @@ pub(crate) enum Failure {
     NoDescriptor,
     /// Another error of connect, by errno.
     Connect(i32),
+    /// The server's certificate was refused.
+    Certificate,
+    /// The server ended TLS with an alert of this number.
+    TlsAlert(u8),
+    /// What the server sent is no TLS that both sides speak.
+    Tls,
     /// The server answered the upgrade with this status.
     HandshakeStatus(u16),
     /// The server's answer to the upgrade is not valid.
@@ -42,6 +50,9 @@ pub(crate) enum Failure {
 impl Failure {
     /// The kind of an error while the connection is being made.
     pub(crate) fn of_connect(error: &io::Error) -> Self {
+        if let Some(failure) = of_tls(error) {
+            return failure;
+        }
         match error.raw_os_error() {
             Some(libc::ECONNREFUSED) => Self::ConnectRefused,
             Some(libc::ETIMEDOUT) => Self::ConnectTimeout,
@@ -54,11 +65,23 @@ impl Failure {
 
     /// The kind of an error on an open connection.
     pub(crate) fn of_open(error: &io::Error) -> Self {
+        if let Some(failure) = of_tls(error) {
+            return failure;
+        }
         match error.raw_os_error() {
             Some(libc::ECONNRESET | libc::EPIPE) => Self::Reset,
             other => Self::Io(other.unwrap_or_default()),
         }
     }
+}
+
+/// The kind of an error of TLS, if it is one.
+fn of_tls(error: &io::Error) -> Option<Failure> {
+    Some(match error.get_ref()?.downcast_ref::<ringwire_tls::Error>()? {
+        ringwire_tls::Error::PeerCertificate(_) => Failure::Certificate,
+        ringwire_tls::Error::PeerAlert(alert) => Failure::TlsAlert((*alert).into()),
+        _ => Failure::Tls,
+    })
 }
 
 impl fmt::Display for Failure {
@@ -71,6 +94,9 @@ impl fmt::Display for Failure {
             Self::NoFreePort => f.write_str("no free local port"),
             Self::NoDescriptor => f.write_str("out of file descriptors"),
             Self::Connect(code) => write!(f, "connect: {}", errno(code)),
+            Self::Certificate => f.write_str("certificate refused (--ca FILE or --insecure)"),
+            Self::TlsAlert(alert) => write!(f, "TLS alert {:?}", AlertDescription::from(alert)),
+            Self::Tls => f.write_str("TLS failed"),
             Self::HandshakeStatus(status) => write!(f, "handshake status {status}"),
             Self::HandshakeInvalid => f.write_str("handshake invalid"),
             Self::CloseFrame(code) => write!(f, "close frame {code}"),
@@ -110,6 +136,17 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn faults_of_tls_are_told_apart() {
+        let failure = |error: ringwire_tls::Error| Failure::of_open(&io::Error::other(error));
+        let unknown = ringwire_tls::CertificateError::UnknownIssuer;
+        let refused = failure(ringwire_tls::Error::PeerCertificate(unknown));
+        assert_eq!(refused, Failure::Certificate);
+        let alert = failure(ringwire_tls::Error::PeerAlert(AlertDescription::ProtocolVersion));
+        assert_eq!(alert.to_string(), "TLS alert ProtocolVersion");
+        assert_eq!(failure(ringwire_tls::Error::PlainHttp), Failure::Tls);
+    }
 
     #[test]
     fn kinds_are_counted_apart_and_merged() {

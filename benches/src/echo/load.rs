@@ -13,15 +13,14 @@ use mio::{Events, Interest, Poll, Token};
 use super::connection::{Connection, Tools};
 use super::dial::Dialler;
 use super::errors::{Failure, Failures};
-use super::latency::{Clock, Latencies, Stamps, Ticks};
+use super::latency::{Clock, Latencies, Ticks};
+use super::link::Buffers;
 use super::stage::{Gauge, Stage, StageCell};
-use super::upgrade::Upgrader;
-use super::wire::Wire;
+use super::tls_totals::TlsTotals;
 use super::{LoadArgs, Plan};
-use crate::{machine, procstat};
+use crate::{machine, procstat, tls};
 
 const EVENTS_PER_PASS: usize = 1024;
-const RECEIVE_BUFFER_LEN: usize = 256 << 10;
 /// Connections that send their first messages in one pass.
 const STARTS_PER_PASS: usize = 256;
 /// How often the stage is looked at when nothing happens.
@@ -33,6 +32,7 @@ const MIN_UNANSWERED: Duration = Duration::from_secs(2);
 pub(crate) struct Outcome {
     pub(crate) latencies: Latencies,
     pub(crate) failures: Failures,
+    pub(crate) tls: TlsTotals,
 }
 
 /// Makes the connections with the numbers `share` and runs them through all stages.
@@ -76,7 +76,9 @@ struct Load<'a> {
     gauge: &'a Gauge,
     poll: Poll,
     dialler: Dialler,
+    tls: Option<&'a tls::Client>,
     tools: Tools,
+    buffers: Buffers,
     /// Numbers of the connections, of which those up to `connections.len()` have been dialled.
     share: Range<u32>,
     /// A failed connection leaves `None`.
@@ -96,25 +98,15 @@ struct Load<'a> {
 impl<'a> Load<'a> {
     fn new(plan: &'a Plan, share: Range<u32>, clock: Clock, gauge: &'a Gauge) -> io::Result<Self> {
         let args = &plan.load;
-        let mut key = [0; 4];
-        getrandom::fill(&mut key)?;
-        // A key of zeros would leave the payload as it is.
-        key[0] |= 1;
-        let tools = Tools {
-            wire: Wire::new(plan.shape(), args.in_flight, key),
-            buffer: vec![0; RECEIVE_BUFFER_LEN].into_boxed_slice(),
-            stamps: Stamps::new(share.len(), args.in_flight),
-            latencies: Latencies::new(),
-            clock,
-            measuring: false,
-            upgrader: plan.target.resource().cloned().map(Upgrader::new),
-        };
+        let tools = Tools::new(plan.shape(), args.in_flight, share.len(), &plan.target, clock)?;
         Ok(Self {
             args,
             gauge,
             poll: Poll::new()?,
             dialler: Dialler::new(plan.target.address(), &args.source_addresses),
+            tls: plan.tls.as_ref(),
             tools,
+            buffers: Buffers::new(),
             connections: Vec::with_capacity(share.len()),
             share,
             dialled: VecDeque::new(),
@@ -151,7 +143,9 @@ impl<'a> Load<'a> {
         let identity = self.share.clone().nth(index).unwrap_or_default();
         let both = Interest::READABLE | Interest::WRITABLE;
         let dialled = self.dialler.dial().and_then(|stream| {
-            let mut connection = Connection::new(stream, identity, index);
+            let session = self.tls.map(tls::Client::session).transpose();
+            let session = session.map_err(io::Error::other)?;
+            let mut connection = Connection::new(stream, session, identity, index);
             self.poll.registry().register(connection.stream_mut(), Token(index), both)?;
             Ok(connection)
         });
@@ -175,7 +169,7 @@ impl<'a> Load<'a> {
         for index in self.started..end {
             if let Some(connection) = &mut self.connections[index]
                 && connection.is_open()
-                && let Err(failure) = connection.start(&mut self.tools)
+                && let Err(failure) = connection.start(&mut self.tools, &mut self.buffers)
             {
                 self.fail(index, failure);
             }
@@ -194,7 +188,7 @@ impl<'a> Load<'a> {
     fn on_event(&mut self, event: &Event) {
         let Token(index) = event.token();
         let Some(Some(connection)) = self.connections.get_mut(index) else { return };
-        match connection.on_event(event, &mut self.tools) {
+        match connection.on_event(event, &mut self.tools, &mut self.buffers) {
             Ok(progress) => {
                 Gauge::add(&self.gauge.messages, progress.messages.into());
                 if progress.opened {
@@ -233,6 +227,7 @@ impl<'a> Load<'a> {
                 }
             }
         }
-        Outcome { latencies: self.tools.latencies, failures: self.failures }
+        let Tools { latencies, tls, .. } = self.tools;
+        Outcome { latencies, failures: self.failures, tls }
     }
 }

@@ -10,12 +10,15 @@ mod control;
 mod dial;
 mod errors;
 mod latency;
+mod link;
 mod load;
 mod progress;
 mod report;
+mod sessions;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod tls_totals;
 mod upgrade;
 mod wire;
 
@@ -32,18 +35,22 @@ use self::errors::Failures;
 use self::latency::{Clock, Latencies};
 use self::load::Outcome;
 use self::progress::Progress;
-use self::report::{Footprints, Measured, MeasuredServer};
+use self::report::{Footprints, Measured};
 use self::stage::{Gauge, Stage, StageCell, sum};
 use self::wire::Shape;
-use crate::own_server::OwnServer;
+use crate::endpoint::{Demand, Endpoint, ServerArgs};
 use crate::procstat::{self, Account, CpuTime, CpuTimes, Footprint};
 use crate::target::Target;
+use crate::tls;
 use crate::units::CpuList;
 use crate::{machine, output};
 
+pub(crate) use self::latency::Summary;
 #[cfg(test)]
 pub(crate) use self::report::test_report;
-pub(crate) use self::report::{Bottleneck, Report};
+pub(crate) use self::report::{Bottleneck, Generator, MeasuredServer, Report, Server};
+pub(crate) use self::sessions::{End, Sessions, SessionsPlan, run as run_sessions};
+pub(crate) use self::tls_totals::TlsTotals;
 
 /// How often the coordinator looks at the totals while connections are made.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(5);
@@ -55,20 +62,10 @@ const SETTLE_TIME: Duration = Duration::from_millis(100);
 /// Flags of `ringwire-bench echo`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct EchoArgs {
-    /// ws://HOST:PORT/PATH, or tcp://HOST:PORT for a server that returns raw bytes. Without it,
-    /// Ringwire's own server is started in this process.
-    url: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
     #[command(flatten)]
     load: LoadArgs,
-    /// Process whose CPU time and memory are the server's.
-    #[arg(long, requires = "url")]
-    server_pid: Option<u32>,
-    /// CPUs of the server in this process, a worker on each; by default the first one.
-    #[arg(long, conflicts_with = "url")]
-    server_cpu: Option<CpuList>,
-    /// Where the server in this process listens; port 0 is any free one.
-    #[arg(long, conflicts_with = "url", default_value = "127.0.0.1:0")]
-    listen: String,
     /// After the report, goes on serving until SIGTERM or SIGINT.
     #[arg(long, conflicts_with = "url")]
     stay: bool,
@@ -133,6 +130,8 @@ impl Default for LoadArgs {
 pub(crate) struct Plan {
     pub(crate) target: Target,
     pub(crate) load: LoadArgs,
+    /// For a target that speaks TLS.
+    pub(crate) tls: Option<tls::Client>,
     /// Whose CPU time and memory are the server's.
     pub(crate) server: Option<Account>,
     /// Shows a line with what goes on, on a terminal.
@@ -159,19 +158,13 @@ impl Plan {
 
 /// Runs the subcommand. Whether there were no errors.
 pub(crate) fn command(mut args: EchoArgs) -> anyhow::Result<bool> {
-    // Started before this thread is pinned: the server may use the other CPUs.
-    let own = match &args.url {
-        Some(_) => None,
-        None => Some(args.start_own_server()?),
+    let demand = Demand {
+        connections: args.load.connections,
+        payload_len: usize::try_from(args.load.size).unwrap_or(usize::MAX),
     };
-    let (target, server) = match (&own, &args.url) {
-        (Some(own), _) => (own.target(), Some(own.account())),
-        (None, url) => {
-            let url = url.as_deref().unwrap_or_default();
-            (Target::from_url(url)?, args.server_pid.map(Account::Process))
-        }
-    };
-    let plan = Plan { target, load: args.load, server, show_progress: true };
+    let endpoint = args.server.open(demand, &mut args.load.cpu)?;
+    let Endpoint { target, tls, account, own } = endpoint;
+    let plan = Plan { target, load: args.load, tls, server: account, show_progress: true };
     if let Some(cpus) = &plan.load.cpu {
         machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;
     }
@@ -184,29 +177,10 @@ pub(crate) fn command(mut args: EchoArgs) -> anyhow::Result<bool> {
     }
     let is_clean = report.is_clean();
     if let Some(own) = own.filter(|_| args.stay) {
-        println!("still serving; open http://{} in a browser, end with Ctrl-C", own.address());
+        println!("still serving; open {} in a browser, end with Ctrl-C", own.page());
         own.stay()?;
     }
     Ok(is_clean)
-}
-
-impl EchoArgs {
-    /// Starts the server, and keeps the load off its CPUs where there are others.
-    fn start_own_server(&mut self) -> anyhow::Result<OwnServer> {
-        let mut free = procstat::allowed_cpus(std::process::id())?;
-        let first = free.first().copied().unwrap_or_default();
-        let server = self.server_cpu.clone().unwrap_or_else(|| CpuList(vec![first]));
-        free.retain(|cpu| !server.0.contains(cpu));
-        if self.load.cpu.is_none() && !free.is_empty() {
-            self.load.cpu = Some(CpuList(free));
-        }
-        machine::allow_descriptors(self.load.connections, 2)?;
-        OwnServer::start(
-            &self.listen,
-            &server.0,
-            usize::try_from(self.load.size).unwrap_or(usize::MAX),
-        )
-    }
 }
 
 /// Does one run.
@@ -235,15 +209,18 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Report> {
         stage.set(Stage::Stop);
         let mut latencies = Latencies::new();
         let mut failures = Failures::default();
+        let mut tls = TlsTotals::default();
         for thread in threads {
             let outcome: Outcome =
                 thread.join().map_err(|_| anyhow!("a load thread panicked"))??;
             latencies.merge(outcome.latencies);
             failures.merge(&outcome.failures);
+            tls.merge(&outcome.tls);
         }
         let mut measured = measured?;
         measured.latency = latencies.summary();
         measured.errors = failures.by_text();
+        measured.tls = tls;
         Ok(Report::new(measured))
     })
 }

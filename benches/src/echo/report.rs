@@ -7,8 +7,9 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::latency::Summary;
+use super::tls_totals::TlsTotals;
 use crate::procstat::{CpuTime, Footprint};
-use crate::units::{show_bytes, show_count};
+use crate::units::{ratio, show_bytes, show_count};
 
 /// A load thread this busy has nothing left to give.
 const GENERATOR_BUSY: f64 = 0.95;
@@ -33,6 +34,7 @@ pub(crate) struct Measured {
     /// CPU time of each load thread within the window.
     pub(crate) generator_cpu: Vec<CpuTime>,
     pub(crate) server: Option<MeasuredServer>,
+    pub(crate) tls: TlsTotals,
     pub(crate) errors: BTreeMap<String, u64>,
 }
 
@@ -74,6 +76,8 @@ pub(crate) struct Report {
     pub(crate) server: Option<Server>,
     pub(crate) generator: Generator,
     pub(crate) bottleneck: Bottleneck,
+    /// `None` without TLS.
+    pub(crate) tls: Option<TlsTotals>,
     pub(crate) errors: BTreeMap<String, u64>,
 }
 
@@ -137,33 +141,10 @@ impl Report {
     /// Does the arithmetic.
     pub(crate) fn new(measured: Measured) -> Self {
         let seconds = measured.window.as_secs_f64();
-        let load = &measured.generator_cpu;
-        let most = |time: fn(&CpuTime) -> Duration| {
-            let most = load.iter().map(time).max().unwrap_or_default();
-            ratio(most.as_secs_f64(), seconds)
-        };
-        let per_message = |cpu: Duration| {
-            (measured.messages > 0).then(|| cpu.as_secs_f64() * 1e6 / measured.messages as f64)
-        };
-        let generator = Generator {
-            cpu_us_per_message: per_message(load.iter().map(|cpu| cpu.run).sum()),
-            utilisation: most(|cpu| cpu.run),
-            waiting: most(|cpu| cpu.wait),
-        };
-        let server = measured.server.map(|server| {
-            let run: Duration = server.cpu.iter().map(|thread| thread.run).sum();
-            let busiest = server.cpu.iter().max_by_key(|thread| thread.run).copied();
-            let busiest = busiest.unwrap_or_default();
-            let cpus = ratio(run.as_secs_f64(), seconds);
-            let alone = ratio(busiest.run.as_secs_f64(), seconds);
-            Server {
-                cpu_us_per_message: per_message(run),
-                cpus,
-                utilisation: ratio(cpus, server.capacity as f64).max(alone),
-                waiting: ratio(busiest.wait.as_secs_f64(), seconds),
-                memory: server.memory.map(|memory| Memory::of(memory, measured.opened)),
-            }
-        });
+        let generator = Generator::of(&measured.generator_cpu, seconds, measured.messages);
+        let server = measured.server.as_ref();
+        let server =
+            server.map(|server| Server::of(server, seconds, measured.messages, measured.opened));
         let messages_per_second = ratio(measured.messages as f64, seconds);
         Self {
             bottleneck: Bottleneck::of(generator, server),
@@ -181,6 +162,7 @@ impl Report {
             latency_us: measured.latency,
             server,
             generator,
+            tls: measured.tls.version.map(|_| measured.tls),
             errors: measured.errors,
         }
     }
@@ -199,6 +181,9 @@ impl Report {
             ("messages", format!("{}/s", show_count(self.messages_per_second))),
             ("payload", format!("{:.1} MB/s each way", self.megabytes_per_second)),
         ];
+        if let Some(tls) = self.tls.and_then(|tls| tls.text()) {
+            rows.push(("TLS", tls));
+        }
         if let Some(latency) = self.latency_us {
             let Summary { p50, p90, p99, p999, max } = latency;
             for (name, value) in [("p50", p50), ("p90", p90), ("p99", p99), ("p99.9", p999)] {
@@ -245,6 +230,44 @@ impl Report {
     }
 }
 
+impl Generator {
+    /// Of threads that had so much CPU time in these seconds, for so many messages.
+    pub(crate) fn of(threads: &[CpuTime], seconds: f64, messages: u64) -> Self {
+        let most = |time: fn(&CpuTime) -> Duration| {
+            let most = threads.iter().map(time).max().unwrap_or_default();
+            ratio(most.as_secs_f64(), seconds)
+        };
+        Self {
+            cpu_us_per_message: per_message(threads.iter().map(|cpu| cpu.run).sum(), messages),
+            utilisation: most(|cpu| cpu.run),
+            waiting: most(|cpu| cpu.wait),
+        }
+    }
+}
+
+impl Server {
+    /// Of what was measured in these seconds, with so many messages and connections.
+    pub(crate) fn of(
+        measured: &MeasuredServer,
+        seconds: f64,
+        messages: u64,
+        connections: u64,
+    ) -> Self {
+        let run: Duration = measured.cpu.iter().map(|thread| thread.run).sum();
+        let busiest = measured.cpu.iter().max_by_key(|thread| thread.run).copied();
+        let busiest = busiest.unwrap_or_default();
+        let cpus = ratio(run.as_secs_f64(), seconds);
+        let alone = ratio(busiest.run.as_secs_f64(), seconds);
+        Self {
+            cpu_us_per_message: per_message(run, messages),
+            cpus,
+            utilisation: ratio(cpus, measured.capacity as f64).max(alone),
+            waiting: ratio(busiest.wait.as_secs_f64(), seconds),
+            memory: measured.memory.map(|memory| Memory::of(memory, connections)),
+        }
+    }
+}
+
 impl Memory {
     fn of(moments: Footprints, connections: u64) -> Self {
         let Footprints { before, connected, loaded } = moments;
@@ -263,7 +286,8 @@ impl Memory {
 }
 
 impl Bottleneck {
-    fn of(generator: Generator, server: Option<Server>) -> Self {
+    /// Judges by how busy both were.
+    pub(crate) fn of(generator: Generator, server: Option<Server>) -> Self {
         let server_waiting = server.map_or(0.0, |server| server.waiting);
         if generator.waiting.max(server_waiting) >= DISTURBED {
             return Self::Disturbed;
@@ -289,6 +313,11 @@ impl Bottleneck {
     }
 }
 
+/// Microseconds; `None` without any message.
+fn per_message(cpu: Duration, messages: u64) -> Option<f64> {
+    (messages > 0).then(|| cpu.as_secs_f64() * 1e6 / messages as f64)
+}
+
 fn cpu(per_message: Option<f64>, utilisation: f64, waiting: f64) -> String {
     let share = |part: f64| part * 100.0;
     let mut text = match per_message {
@@ -299,10 +328,6 @@ fn cpu(per_message: Option<f64>, utilisation: f64, waiting: f64) -> String {
         text.push_str(&format!(", {:.0} % waiting for a CPU", share(waiting)));
     }
     text
-}
-
-fn ratio(value: f64, by: f64) -> f64 {
-    if by > 0.0 { value / by } else { 0.0 }
 }
 
 /// A report of one second with so many messages.

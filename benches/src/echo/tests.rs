@@ -10,8 +10,11 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
 
+use super::errors::Failure;
 use super::*;
 use crate::floor::EpollFloor;
+use crate::own_server::OwnServer;
+use crate::tls::TlsArgs;
 
 const LOCALHOST: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
@@ -29,7 +32,8 @@ fn plan(target: Target) -> Plan {
         connect_concurrency: 8,
         connect_timeout: Duration::from_secs(5),
     };
-    Plan { target, load, server: Some(Account::Process(std::process::id())), show_progress: false }
+    let server = Some(Account::Process(std::process::id()));
+    Plan { target, load, tls: None, server, show_progress: false }
 }
 
 fn websocket(address: SocketAddr) -> Target {
@@ -197,4 +201,62 @@ fn shares_cover_all_connections() {
         let all: Vec<u32> = plan.shares().into_iter().flatten().collect();
         assert_eq!(all, (0..connections).collect::<Vec<_>>());
     }
+}
+
+fn own_server() -> OwnServer {
+    OwnServer::start("127.0.0.1:0", &[0], 0, true).unwrap()
+}
+
+fn secure_plan(own: &OwnServer) -> Plan {
+    let mut plan = plan(own.target());
+    plan.tls = TlsArgs::default().client_of(&plan.target, own.certificate().unwrap()).unwrap();
+    plan
+}
+
+#[test]
+fn secure_echo() {
+    let own = own_server();
+    for (size, text) in [(0, false), (300, true), (20_000, false)] {
+        let mut plan = secure_plan(&own);
+        (plan.load.size, plan.load.text) = (size, text);
+        plan.load.duration = Duration::from_secs(1);
+        let report = run(&plan).unwrap();
+        check(&report);
+        let tls = report.tls.unwrap();
+        assert_eq!((tls.version, tls.full, tls.resumed), (Some("1.3"), 20, 0));
+        assert!(report.target.starts_with("wss://"), "{report:?}");
+        assert!(report.table().contains("20 full handshakes"), "{}", report.table());
+    }
+}
+
+#[test]
+fn secure_echo_through_full_sockets() {
+    let own = own_server();
+    let mut plan = secure_plan(&own);
+    plan.load.size = 400_000;
+    plan.load.connections = 3;
+    plan.load.in_flight = 8;
+    plan.load.duration = Duration::from_secs(1);
+    let report = run(&plan).unwrap();
+    assert_eq!(report.errors, [].into());
+    assert!(report.messages > 24, "{report:?}");
+}
+
+#[test]
+fn refused_certificates_and_servers_without_tls_are_told() {
+    let own = own_server();
+    let mut plan = secure_plan(&own);
+    // Somebody else's certificate for the same name.
+    let other = own_server();
+    plan.tls = TlsArgs::default().client_of(&plan.target, other.certificate().unwrap()).unwrap();
+    let report = run(&plan).unwrap();
+    let refused = Failure::Certificate.to_string();
+    assert_eq!(report.errors, [(refused, 20)].into());
+
+    with_floor(1000, |address| {
+        let url = format!("wss://{address}/");
+        plan.target = Target::from_url(&url).unwrap();
+        let report = run(&plan).unwrap();
+        assert_eq!(report.errors.keys().collect::<Vec<_>>(), ["TLS failed"], "{report:?}");
+    });
 }

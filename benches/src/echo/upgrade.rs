@@ -62,7 +62,11 @@ mod tests {
     use super::*;
 
     fn upgrader() -> Upgrader {
-        Upgrader::new(Resource { authority: "localhost:1".to_owned(), path: "/".to_owned() })
+        Upgrader::new(Resource {
+            secure: false,
+            authority: "localhost:1".to_owned(),
+            path: "/".to_owned(),
+        })
     }
 
     #[test]

@@ -65,6 +65,13 @@ impl Request {
         })
     }
 
+    /// The same request with another nonce, random and fresh.
+    #[must_use]
+    pub fn with_nonce(mut self, nonce: [u8; 16]) -> Self {
+        self.key = key_of(nonce);
+        self
+    }
+
     /// Sets the Origin header. Default: none, as for clients that are no browser.
     #[must_use]
     pub fn with_origin(mut self, origin: HeaderValue) -> Self {

@@ -60,6 +60,7 @@ impl Scene {
         let setup = WorkerSetup {
             shared,
             mailbox,
+            compute: None,
             listeners: vec![None, Some(secure::server())],
             max_connections,
         };

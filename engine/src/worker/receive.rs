@@ -7,9 +7,11 @@ use ringwire_codec::handshake::{HandshakeError, HeadScanner, server};
 use ringwire_codec::{Buffers, CloseCode, CloseFrame, Error, Event, Input};
 
 use super::Worker;
+use super::outbound::{self, on_answer};
 use crate::conn::{Conn, ConnId, Flags, Phase, Wire};
 use crate::ctx::{self, Ctx};
 use crate::deflate::Deflate;
+use crate::dial::DialError;
 use crate::driver::{Driver, Token};
 use crate::error::{CloseCause, CloseReason};
 use crate::handler::{Accept, Acceptance, Answer, Handler, Response};
@@ -119,6 +121,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if last_words && reason == CloseReason::EndOfStream && !self.is_at_end(token) {
             return;
         }
+        if reason == CloseReason::EndOfStream && self.say_goodbye(token) {
+            return self.after_work(token);
+        }
         self.give_up(token, reason);
     }
 
@@ -143,7 +148,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 }
 
 /// Keeps input for later.
-fn keep_unread(wire: &mut Wire, shared: &mut Shared, bytes: &[u8]) {
+pub(super) fn keep_unread(wire: &mut Wire, shared: &mut Shared, bytes: &[u8]) {
     if bytes.is_empty() {
         return;
     }
@@ -330,7 +335,7 @@ fn on_head_bytes<H: Handler>(
                 keep_unread(&mut conn.wire, shared, bytes);
                 conn.wire.pending_mut().scanner = scanner;
             }
-            Err(error) => refuse_for(&mut conn.wire, shared, error),
+            Err(error) => on_bad_head(conn, shared, error),
         }
         return;
     }
@@ -343,7 +348,16 @@ fn on_head_bytes<H: Handler>(
             shared.pool.give(whole);
         }
         Ok(None) => {}
-        Err(error) => refuse_for(&mut conn.wire, shared, error),
+        Err(error) => on_bad_head(conn, shared, error),
+    }
+}
+
+/// A head is too long, or is none.
+fn on_bad_head<S>(conn: &mut Conn<S>, shared: &mut Shared, error: HandshakeError) {
+    let dialling = conn.wire.pending.as_mut().and_then(|pending| pending.dialling.take());
+    match dialling {
+        Some(dialling) => outbound::fail(conn, shared, *dialling, DialError::Handshake(error)),
+        None => refuse_for(&mut conn.wire, shared, error),
     }
 }
 
@@ -357,7 +371,11 @@ fn on_head<H: Handler>(
     len: usize,
 ) {
     let (head, rest) = bytes.split_at_mut(len);
-    answer(handler, conn, shared, token, head);
+    if conn.wire.flags.contains(Flags::CLIENT) {
+        on_answer(handler, conn, shared, token, head);
+    } else {
+        answer(handler, conn, shared, token, head);
+    }
     match conn.wire.phase {
         Phase::Open => {
             call(handler, conn, shared, token, |handler, ctx| handler.on_open(ctx));
@@ -453,10 +471,12 @@ fn open<S>(
 }
 
 /// The handshake is done.
-fn begin_frames(wire: &mut Wire, shared: &mut Shared, token: Token) {
+pub(super) fn begin_frames(wire: &mut Wire, shared: &mut Shared, token: Token) {
     wire.phase = Phase::Open;
     wire.flags.insert(Flags::OPENED);
-    wire.flags.set(Flags::UNAUTHENTICATED, shared.limits.unauthenticated.is_some());
+    // Whom this side has dialled is no stranger.
+    let stranger = !wire.flags.contains(Flags::CLIENT);
+    wire.flags.set(Flags::UNAUTHENTICATED, stranger && shared.limits.unauthenticated.is_some());
     shared.counters.open_connections.add(1);
     shared.set_deadline(wire, token);
 }

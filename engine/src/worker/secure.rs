@@ -1,12 +1,15 @@
 //! Connections over TLS: their bytes on the way in and out, and how their sessions end.
 
+use ringwire_codec::CloseState;
 use ringwire_tls::{Error, ServerConfig, Session};
 
 use super::Worker;
+use super::receive::keep_unread;
 use crate::conn::{Flags, Phase, Wire};
 use crate::driver::{Driver, Token};
 use crate::error::CloseReason;
 use crate::handler::Handler;
+use crate::secure::{Decrypted, Shaken};
 use crate::shared::Shared;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
@@ -36,8 +39,45 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             return;
         }
         wire.note_received(shared.now);
+        if wire.flags.contains(Flags::AWAY) {
+            return keep_unread(wire, shared, bytes);
+        }
+        let id = shared.id(token);
         let Shared { sessions, counters, .. } = shared;
-        let Some(mut decrypted) = sessions.decrypt(token.slot, bytes, counters) else { return };
+        if let Some(compute) = &self.compute
+            && sessions.is_costly(token.slot)
+            && sessions.send_away(id, bytes, compute)
+        {
+            wire.flags.insert(Flags::AWAY);
+            return;
+        }
+        if let Some(decrypted) = sessions.decrypt(token.slot, bytes, counters) {
+            self.on_decrypted(token, decrypted);
+        }
+    }
+
+    /// A session is back from a compute thread, with what came of the bytes that it was given.
+    pub(super) fn on_shaken(&mut self, shaken: Shaken) {
+        let Self { conns, shared, .. } = self;
+        let token = Token { slot: shaken.conn.slot, generation: shaken.conn.generation };
+        let Some(conn) = conns.get_mut(token) else { return };
+        let wire = &mut conn.wire;
+        if wire.phase == Phase::Closed {
+            return;
+        }
+        wire.flags.remove(Flags::AWAY);
+        let early = wire.pending.as_mut().map(|pending| std::mem::take(&mut pending.unread));
+        let Shared { sessions, counters, .. } = shared;
+        if let Some(decrypted) = sessions.take_back(shaken, counters) {
+            self.on_decrypted(token, decrypted);
+        }
+        if let Some(mut early) = early.filter(|early| !early.is_empty()) {
+            self.take_in_secure(token, &mut early);
+        }
+        self.after_work(token);
+    }
+
+    fn on_decrypted(&mut self, token: Token, mut decrypted: Decrypted) {
         if !decrypted.plaintext.is_empty() {
             self.look_at(token, &mut decrypted.plaintext);
         }
@@ -50,7 +90,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     }
 
     /// The session failed: its alert, or what stands in its place, is the last that is sent.
-    fn fail_secure(&mut self, token: Token, error: &Error) {
+    pub(super) fn fail_secure(&mut self, token: Token, error: &Error) {
         let Self { conns, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
         let wire = &mut conn.wire;
@@ -58,7 +98,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             return;
         }
         tracing::debug!(conn = %shared.id(token), %error, "TLS failed");
-        if wire.phase == Phase::Handshake {
+        if wire.phase == Phase::Handshake && !wire.flags.contains(Flags::CLIENT) {
             shared.counters.handshake_failures.add(1);
         }
         let cause = wire.blame(CloseReason::Tls);
@@ -68,6 +108,31 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         wire.phase = Phase::Flushing;
         wire.since = shared.now;
         shared.drop_plaintext(wire);
+    }
+
+    /// The stream of a connection over TLS has ended, which is answered with close_notify before the end of its other
+    /// side (RFC 8446 §6.1). Whether it is a connection of that kind, and that is still to be done.
+    pub(super) fn say_goodbye(&mut self, token: Token) -> bool {
+        let Self { conns, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return false };
+        let wire = &mut conn.wire;
+        let speaks =
+            matches!(wire.phase, Phase::Handshake | Phase::Deferred | Phase::Open | Phase::Closing);
+        if !speaks || !wire.flags.contains(Flags::SECURE) {
+            return false;
+        }
+        if !wire.flags.intersects(Flags::OPENED | Flags::CLIENT) {
+            shared.counters.handshake_failures.add(1);
+        }
+        let unanswered = wire.codec.close_state() == CloseState::CloseSent;
+        let cause = wire.blame(CloseReason::EndOfStream);
+        if unanswered && !cause.is_fault() {
+            cause.reason = CloseReason::EndOfStream;
+        }
+        wire.flags.insert(Flags::ENDED);
+        wire.phase = Phase::Flushing;
+        wire.since = shared.now;
+        true
     }
 
     /// Sends what comes next, if anything does. Nothing is in flight.

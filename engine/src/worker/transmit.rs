@@ -185,6 +185,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                         shared.list(wire, token);
                     }
                 } else if wire.flags.contains(Flags::ENDED) {
+                    if self.say_goodbye(token) {
+                        return self.after_work(token);
+                    }
                     return self.finish(token, CloseReason::EndOfStream);
                 }
                 if !wire.is_flushed() {
@@ -220,7 +223,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
         match wire.phase {
             // RFC 6455 §7.1.1: the server closes first.
-            Phase::Closing if wire.codec.close_state() == CloseState::Closed => {
+            Phase::Closing
+                if wire.codec.close_state() == CloseState::Closed
+                    && !wire.flags.contains(Flags::CLIENT) =>
+            {
                 self.finish(token, CloseReason::Peer);
             }
             Phase::Closing if wire.flags.contains(Flags::ENDED) => {

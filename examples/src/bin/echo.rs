@@ -29,6 +29,9 @@ struct Flags {
     /// Threads that do IO; 0: one for each core.
     #[arg(long, env = "RINGWIRE_IO_WORKERS", default_value_t = 0)]
     io_workers: usize,
+    /// Threads beside them that take over the costly part of TLS handshakes.
+    #[arg(long, env = "RINGWIRE_COMPUTE_WORKERS", default_value_t = 0)]
+    compute_workers: usize,
     /// The kernel back end.
     #[arg(long, env = "RINGWIRE_DRIVER", value_enum, default_value_t)]
     driver: DriverFlag,
@@ -62,6 +65,7 @@ impl Flags {
         let config = Config::default()
             .with_driver(self.driver.into())
             .with_io_workers(self.io_workers)
+            .with_compute_workers(self.compute_workers)
             .with_pinning(self.pin.clone().into())
             .with_max_message_len(usize::try_from(self.max_message).unwrap_or(usize::MAX))
             .with_idle_timeout(self.idle_timeout)

@@ -10,15 +10,22 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use ringwire_peers::MAX_MESSAGE_LEN;
-use tokio::net::TcpStream;
+use ringwire_peers::{Echo, MAX_MESSAGE_LEN, Stream};
 
 fn main() -> anyhow::Result<()> {
-    ringwire_peers::serve(connection)
+    ringwire_peers::serve::<Fastwebsockets>()
+}
+
+struct Fastwebsockets;
+
+impl Echo for Fastwebsockets {
+    async fn echo<S: Stream>(stream: S) -> anyhow::Result<()> {
+        connection(stream).await
+    }
 }
 
 /// Hyper serves the upgrade request, then hands the bare socket over: frames pass no boxed stream.
-async fn connection(stream: TcpStream) -> anyhow::Result<()> {
+async fn connection<S: Stream>(stream: S) -> anyhow::Result<()> {
     let service = service_fn(async |request| Ok::<_, Infallible>(upgrade(request)));
     let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     let parts = served.without_shutdown().await?;
@@ -40,7 +47,7 @@ fn upgrade(request: Request<Incoming>) -> Response<Empty<Bytes>> {
     }
 }
 
-async fn echo(stream: TcpStream) -> anyhow::Result<()> {
+async fn echo<S: Stream>(stream: S) -> anyhow::Result<()> {
     let mut socket = WebSocket::after_handshake(stream, Role::Server);
     socket.set_max_message_size(MAX_MESSAGE_LEN + 1);
     let mut socket = FragmentCollector::new(socket);

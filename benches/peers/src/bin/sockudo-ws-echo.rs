@@ -1,18 +1,25 @@
 //! Echo on sockudo-ws: replies are fed, and its read path flushes them before it waits.
 
 use futures_util::{SinkExt, StreamExt};
-use ringwire_peers::MAX_MESSAGE_LEN;
+use ringwire_peers::{Echo, MAX_MESSAGE_LEN, Stream};
 use sockudo_ws::handshake::server_handshake;
 use sockudo_ws::{Config, Message, Role, WebSocketStream};
-use tokio::net::TcpStream;
 
 fn main() -> anyhow::Result<()> {
     // Calibrates its clock, which its documentation asks for before the runtime exists.
     sockudo_ws::init_clock();
-    ringwire_peers::serve(echo)
+    ringwire_peers::serve::<SockudoWs>()
 }
 
-async fn echo(mut stream: TcpStream) -> anyhow::Result<()> {
+struct SockudoWs;
+
+impl Echo for SockudoWs {
+    async fn echo<S: Stream>(stream: S) -> anyhow::Result<()> {
+        echo(stream).await
+    }
+}
+
+async fn echo<S: Stream>(mut stream: S) -> anyhow::Result<()> {
     let config = Config::builder()
         .max_message_size(MAX_MESSAGE_LEN)
         .max_frame_size(MAX_MESSAGE_LEN)

@@ -4,17 +4,24 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use futures_util::{SinkExt, StreamExt};
-use ringwire_peers::MAX_MESSAGE_LEN;
-use tokio::net::TcpStream;
+use ringwire_peers::{Echo, MAX_MESSAGE_LEN, Stream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 fn main() -> anyhow::Result<()> {
-    ringwire_peers::serve(echo)
+    ringwire_peers::serve::<TokioTungstenite>()
 }
 
-async fn echo(stream: TcpStream) -> anyhow::Result<()> {
+struct TokioTungstenite;
+
+impl Echo for TokioTungstenite {
+    async fn echo<S: Stream>(stream: S) -> anyhow::Result<()> {
+        echo(stream).await
+    }
+}
+
+async fn echo<S: Stream>(stream: S) -> anyhow::Result<()> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE_LEN))
         .max_frame_size(Some(MAX_MESSAGE_LEN));
@@ -29,7 +36,7 @@ async fn echo(stream: TcpStream) -> anyhow::Result<()> {
 }
 
 /// The next message; what was fed goes out when none is at hand, as `Stream::forward` does it.
-async fn next(socket: &mut WebSocketStream<TcpStream>) -> Option<Result<Message, Error>> {
+async fn next<S: Stream>(socket: &mut WebSocketStream<S>) -> Option<Result<Message, Error>> {
     poll_fn(|cx| match socket.poll_next_unpin(cx) {
         Poll::Ready(next) => Poll::Ready(next),
         Poll::Pending => match socket.poll_flush_unpin(cx) {

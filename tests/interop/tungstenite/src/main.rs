@@ -1,10 +1,11 @@
-//! Checks the echo server with the Rust client tokio-tungstenite; the argument is the server's URL.
+//! Checks the echo server with the Rust client tokio-tungstenite; the argument is the server's URL. For `wss://` it
+//! speaks TLS through rustls and trusts what `SSL_CERT_FILE` holds.
 
 use std::future::Future;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use futures_util::future::try_join_all;
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
@@ -25,6 +26,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 fn main() -> Result<ExitCode> {
     let url = std::env::args().nth(1).context("the server's URL is missing")?;
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow!("another provider of cryptography is installed"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let failures = runtime.block_on(async {
         [

@@ -1,0 +1,228 @@
+//! `ringwire-bench compare-handshakes`: handshakes of several servers, full and resumed, in turn.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use ringwire_examples::units::parse_duration;
+use serde::Serialize;
+
+use super::child::Running;
+use super::servers::{Places, Server};
+use super::summary::Spread;
+use super::{TestCertificate, today};
+use crate::echo::{End, SessionsPlan, run_sessions};
+use crate::endpoint::Endpoint;
+use crate::handshakes::Report;
+use crate::procstat::Account;
+use crate::target::Target;
+use crate::tls::TlsArgs;
+use crate::units::{CpuList, show_count};
+use crate::{machine, output};
+
+/// The longest that one handshake may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Flags of `ringwire-bench compare-handshakes`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompareHandshakesArgs {
+    /// Servers, in the order of their turns; the first one is what the others are compared with. A plain one
+    /// tells what TCP and the upgrade cost.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "ringwire-epoll-tls,ringwire-uring-tls,tokio-tungstenite-tls,\
+                         sockudo-ws-tls,bun-tls,ringwire-epoll"
+    )]
+    servers: Vec<String>,
+    /// Handshakes at a time.
+    #[arg(long, default_value = "8", value_parser = clap::value_parser!(u32).range(1..))]
+    concurrency: u32,
+    /// Rounds.
+    #[arg(long, default_value = "4")]
+    rounds: usize,
+    /// Measured time of a run.
+    #[arg(long, default_value = "2s", value_parser = parse_duration)]
+    duration: Duration,
+    /// Time under load before it.
+    #[arg(long, default_value = "500ms", value_parser = parse_duration)]
+    warmup: Duration,
+    /// CPUs of the servers.
+    #[arg(long, default_value = "0")]
+    server_cpu: CpuList,
+    /// CPUs of the load.
+    #[arg(long, default_value = "1")]
+    load_cpu: CpuList,
+    /// Folder of Ringwire's programs; by default the one of this program.
+    #[arg(long)]
+    bin_dir: Option<PathBuf>,
+    /// Folder of other projects' servers.
+    #[arg(long, default_value = "benches/peers")]
+    peers_dir: PathBuf,
+    /// Writes all runs as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<String>,
+    /// Writes the tables as Markdown; they are printed in any case.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<String>,
+}
+
+/// Runs of one server.
+#[derive(Clone, Debug, Serialize)]
+struct Runs {
+    server: String,
+    /// A round each.
+    full: Vec<Report>,
+    /// With tickets; none without TLS.
+    resumed: Vec<Report>,
+}
+
+/// Runs the subcommand. Whether there were no errors.
+pub(crate) fn command(args: &CompareHandshakesArgs) -> anyhow::Result<bool> {
+    let places = Places::new(args.bin_dir.clone(), args.peers_dir.clone())?;
+    let servers = args.servers.iter().map(|name| Server::find(name, &places));
+    let servers: Vec<Server> = servers.collect::<anyhow::Result<_>>()?;
+    let certificate = TestCertificate::make()?;
+    machine::pin_thread(&args.load_cpu.0).context("cannot pin to --load-cpu")?;
+    let named = |server: &Server| Runs {
+        server: server.name.clone(),
+        full: Vec::new(),
+        resumed: Vec::new(),
+    };
+    let mut all: Vec<Runs> = servers.iter().map(named).collect();
+    for round in 1..=args.rounds {
+        for (server, runs) in servers.iter().zip(&mut all) {
+            runs.full.push(args.run(server, &certificate, false, round)?);
+            if server.secure {
+                runs.resumed.push(args.run(server, &certificate, true, round)?);
+            }
+        }
+    }
+    let page = args.page(&all);
+    println!("{page}");
+    if let Some(file) = &args.markdown {
+        output::write_text(file, &page)?;
+    }
+    if let Some(file) = &args.json {
+        output::write_json(file, &all)?;
+    }
+    let mut reports = all.iter().flat_map(|runs| runs.full.iter().chain(&runs.resumed));
+    Ok(reports.all(|report| report.errors.is_empty()))
+}
+
+impl CompareHandshakesArgs {
+    fn run(
+        &self,
+        server: &Server,
+        certificate: &TestCertificate,
+        resume: bool,
+        round: usize,
+    ) -> anyhow::Result<Report> {
+        let running = Running::start(server, &self.server_cpu.0, Some(&certificate.files))?;
+        let target = Target::from_url(&server.url(running.address()))?;
+        let tls = TlsArgs::resuming(resume).client_of(&target, &certificate.pem)?;
+        let account = Some(Account::Process(running.pid()));
+        let endpoint = Endpoint { target, tls, account, own: None };
+        let plan = SessionsPlan {
+            concurrency: self.concurrency as usize,
+            messages: 0,
+            payload_len: 0,
+            end: End::Time { warmup: self.warmup, measured: self.duration },
+            timeout: TIMEOUT,
+        };
+        let sessions = run_sessions(&endpoint, plan).with_context(|| server.name.clone())?;
+        let report = Report::new(&endpoint, self.concurrency, sessions)?;
+        eprintln!(
+            "round {round}, {}, {}: {}/s, {:.1} µs CPU, {:?}",
+            server.name,
+            if resume { "resumed" } else { "full" },
+            show_count(report.handshakes_per_second),
+            report.server_cpu_us_per_handshake.unwrap_or_default(),
+            report.bottleneck
+        );
+        Ok(report)
+    }
+
+    fn page(&self, all: &[Runs]) -> String {
+        let mut page = String::new();
+        let arguments: Vec<_> = std::env::args().skip(1).collect();
+        let _ = writeln!(page, "{}. {}.\n", machine::describe(), today());
+        let _ = writeln!(page, "```\nringwire-bench {}\n```\n", arguments.join(" "));
+        let _ = writeln!(
+            page,
+            "TCP, TLS and upgrade, {} at a time, {} rounds of {:?}, interleaved. Medians; a ratio is taken within a \
+             round, and its lowest and highest value follow in brackets. Where the generator was busy, handshakes \
+             per second say nothing of the server.\n",
+            self.concurrency, self.rounds, self.duration
+        );
+        table(&mut page, "Full handshakes", all, |runs| &runs.full);
+        table(&mut page, "Resumed handshakes", all, |runs| &runs.resumed);
+        page
+    }
+}
+
+/// A line for each server with runs.
+fn table(page: &mut String, title: &str, all: &[Runs], pick: fn(&Runs) -> &Vec<Report>) {
+    let Some(baseline) = all.first() else { return };
+    let _ = writeln!(page, "### {title}\n");
+    let _ = writeln!(
+        page,
+        "| server | per second | server CPU, µs | CPU, as a ratio to {} | generator busy | resumed | errors |",
+        baseline.server
+    );
+    page.push_str("|---|---:|---:|---:|---:|---:|---:|\n");
+    for runs in all.iter().filter(|runs| !pick(runs).is_empty()) {
+        let reports = pick(runs);
+        let median = |value: fn(&Report) -> Option<f64>| {
+            Spread::of(reports.iter().filter_map(value)).map_or(0.0, |spread| spread.median)
+        };
+        let ratio = match ratio(reports, pick(baseline)) {
+            Some(Spread { min, median, max }) => format!("{median:.2} ({min:.2}–{max:.2})"),
+            None => "–".to_owned(),
+        };
+        let errors: u64 = reports.iter().flat_map(|report| report.errors.values()).sum();
+        let _ = writeln!(
+            page,
+            "| {} | {} | {:.1} | {ratio} | {:.0} % | {:.0} % | {errors} |",
+            runs.server,
+            show_count(median(|report| Some(report.handshakes_per_second))),
+            median(|report| report.server_cpu_us_per_handshake),
+            median(|report| Some(report.generator_utilisation * 100.0)),
+            median(Report::resumed_share) * 100.0,
+        );
+    }
+    page.push('\n');
+}
+
+/// Server CPU time for a handshake, round by round.
+fn ratio(runs: &[Report], baseline: &[Report]) -> Option<Spread> {
+    let rounds = runs.iter().zip(baseline);
+    Spread::of(rounds.filter_map(|(run, base)| {
+        let base = base.server_cpu_us_per_handshake.filter(|base| *base > 0.0)?;
+        Some(run.server_cpu_us_per_handshake? / base)
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handshakes::test_report;
+
+    #[test]
+    fn ratios_are_to_the_first_server() {
+        let runs = |server: &str, full: &[u64], resumed: &[u64]| Runs {
+            server: server.to_owned(),
+            full: full.iter().map(|&micros| test_report(micros)).collect(),
+            resumed: resumed.iter().map(|&micros| test_report(micros)).collect(),
+        };
+        let all = [runs("base", &[100, 200], &[50, 50]), runs("other", &[150, 200], &[])];
+        let mut page = String::new();
+        table(&mut page, "Full", &all, |runs| &runs.full);
+        assert!(page.contains("| base | 1 000 | 150.0 | 1.00 (1.00–1.00) |"), "{page}");
+        assert!(page.contains("| other | 1 000 | 175.0 | 1.25 (1.00–1.50) |"), "{page}");
+        page.clear();
+        table(&mut page, "Resumed", &all, |runs| &runs.resumed);
+        assert!(page.contains("| base | 1 000 | 50.0 |") && !page.contains("other"), "{page}");
+    }
+}

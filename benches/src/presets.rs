@@ -1,0 +1,184 @@
+//! `ringwire-bench wss-presets`: the WSS scenarios that others have published figures of.
+//!
+//! Each client is a session of its own with a full TLS handshake, but no process of its own, as in some
+//! published results.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use ringwire_examples::units::{parse_bytes, parse_duration};
+use serde::Serialize;
+
+use crate::echo::{End, Sessions, SessionsPlan, run_sessions};
+use crate::endpoint::{Demand, ServerArgs};
+use crate::units::{CpuList, ratio, show_count};
+use crate::{machine, output};
+
+/// Flags of `ringwire-bench wss-presets`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PresetArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Payload of a message.
+    #[arg(long, default_value = "64", value_parser = parse_bytes)]
+    size: u64,
+    /// CPUs for the load, such as 1.
+    #[arg(long)]
+    cpu: Option<CpuList>,
+    /// The longest that one client may take.
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    timeout: Duration,
+    /// Writes the result as JSON to a file, or to the standard output for `-`.
+    #[arg(long, value_name = "FILE")]
+    json: Option<String>,
+}
+
+/// One scenario.
+#[derive(Clone, Copy, Debug)]
+struct Scenario {
+    clients: u64,
+    /// Clients at a time.
+    at_once: usize,
+    /// Messages of each, one in flight.
+    messages: u32,
+}
+
+const SCENARIOS: [Scenario; 4] = [
+    Scenario { clients: 100, at_once: 1, messages: 0 },
+    Scenario { clients: 50, at_once: 50, messages: 10 },
+    Scenario { clients: 100, at_once: 100, messages: 20 },
+    Scenario { clients: 200, at_once: 200, messages: 50 },
+];
+
+/// What came of a scenario. JSON has these names.
+#[derive(Clone, Debug, Serialize)]
+struct Row {
+    scenario: String,
+    connections: u64,
+    /// Share of the clients that did all they were to do.
+    success_rate: f64,
+    /// From the first connect to the end of the last client.
+    seconds: f64,
+    /// Until the last connection was open; nothing else goes on meanwhile only where there are no messages.
+    connects_per_second: f64,
+    /// Over the whole time, connects included; `None` without messages.
+    messages_per_second: Option<f64>,
+    /// TLS handshakes with certificate and signature.
+    full_handshakes: u64,
+    errors: std::collections::BTreeMap<String, u64>,
+}
+
+/// Runs the subcommand. Whether there were no errors.
+pub(crate) fn command(mut args: PresetArgs) -> anyhow::Result<bool> {
+    args.server.own_tls = true;
+    let payload_len = usize::try_from(args.size).unwrap_or(usize::MAX);
+    let most = SCENARIOS.iter().map(|scenario| scenario.at_once).max().unwrap_or_default();
+    let demand = Demand { connections: u32::try_from(most).unwrap_or(u32::MAX), payload_len };
+    let endpoint = args.server.open(demand, &mut args.cpu)?;
+    if let Some(cpus) = &args.cpu {
+        machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;
+    }
+    let mut rows = Vec::new();
+    for scenario in SCENARIOS {
+        let plan = SessionsPlan {
+            concurrency: scenario.at_once,
+            messages: scenario.messages,
+            payload_len,
+            end: End::Count(scenario.clients),
+            timeout: args.timeout,
+        };
+        rows.push(Row::new(scenario, &run_sessions(&endpoint, plan)?));
+    }
+    if args.json.as_deref() != Some("-") {
+        println!("{}\n{}", endpoint.target, table(&rows));
+    }
+    if let Some(file) = &args.json {
+        output::write_json(file, &rows)?;
+    }
+    Ok(rows.iter().all(|row| row.errors.is_empty()))
+}
+
+impl std::fmt::Display for Scenario {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.messages {
+            0 => write!(f, "{} sequential connects", self.clients),
+            messages => write!(f, "{} clients × {messages} messages", self.clients),
+        }
+    }
+}
+
+impl Row {
+    fn new(scenario: Scenario, sessions: &Sessions) -> Self {
+        let seconds = sessions.window.as_secs_f64();
+        Self {
+            scenario: scenario.to_string(),
+            connections: sessions.opened,
+            success_rate: ratio(sessions.completed as f64, scenario.clients as f64),
+            seconds,
+            connects_per_second: ratio(sessions.opened as f64, sessions.open_time.as_secs_f64()),
+            messages_per_second: (scenario.messages > 0)
+                .then(|| ratio(sessions.messages as f64, seconds)),
+            full_handshakes: sessions.tls.full,
+            errors: sessions.failures.by_text(),
+        }
+    }
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_header([
+        "scenario",
+        "connections",
+        "success",
+        "total time",
+        "connects/s",
+        "messages/s",
+        "errors",
+    ]);
+    for row in rows {
+        let errors: Vec<_> =
+            row.errors.iter().map(|(kind, count)| format!("{count} × {kind}")).collect();
+        let numbers = [
+            row.connections.to_string(),
+            format!("{:.1} %", row.success_rate * 100.0),
+            format!("{:.1} ms", row.seconds * 1000.0),
+            show_count(row.connects_per_second),
+            row.messages_per_second.map_or_else(|| "–".to_owned(), show_count),
+        ];
+        let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+        let cells = std::iter::once(Cell::new(&row.scenario)).chain(numbers.map(right));
+        table.add_row(cells.chain([Cell::new(errors.join(", "))]));
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_of_the_right_times() {
+        let sessions = Sessions {
+            opened: 45,
+            completed: 40,
+            messages: 440,
+            window: Duration::from_secs(2),
+            open_time: Duration::from_millis(500),
+            ..Sessions::default()
+        };
+        let row = Row::new(SCENARIOS[1], &sessions);
+        assert_eq!(row.scenario, "50 clients × 10 messages");
+        assert!((row.success_rate - 0.8).abs() < 1e-9);
+        assert!((row.connects_per_second - 90.0).abs() < 1e-9);
+        assert!((row.messages_per_second.unwrap() - 220.0).abs() < 1e-9);
+        let row = Row::new(SCENARIOS[0], &Sessions::default());
+        assert_eq!(
+            (row.scenario.as_str(), row.messages_per_second),
+            ("100 sequential connects", None)
+        );
+        let text = table(&[row]).to_string();
+        assert!(text.contains("| 100 sequential connects |"), "{text}");
+    }
+}

@@ -1,0 +1,353 @@
+//! What a client is told before it connects.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use ringwire_codec::Config as ProtocolConfig;
+use ringwire_codec::handshake::HeadLimits;
+use ringwire_tls::pki_types::UnixTime;
+use ringwire_tls::{ClientConfig, ClientSettings, Roots};
+
+use super::blocking::Client;
+use super::channel::Channel;
+use super::connection::Settings;
+use super::dial;
+use super::error::{Error, RedirectProblem};
+use super::handshake::{Outcome, Upgraded, upgrade};
+use super::proxy::{Choice, Proxy};
+use super::url::{Place, Url};
+use super::wire::{Wire, after};
+
+/// Settings of a client, and what connects it. One builder may connect any number of clients.
+///
+/// The default is fit for the open internet. A duration of zero switches off what it limits.
+#[derive(Clone)]
+pub struct Builder {
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(super) subprotocols: Vec<String>,
+    pub(super) origin: Option<HeaderValue>,
+    pub(super) head: HeadLimits,
+    pub(super) max_refusal_len: usize,
+    pub(super) max_redirects: u32,
+    connect_timeout: Duration,
+    handshake_timeout: Duration,
+    read_timeout: Duration,
+    write_timeout: Duration,
+    close_timeout: Duration,
+    ping_interval: Duration,
+    peer_timeout: Duration,
+    protocol: ProtocolConfig,
+    nodelay: bool,
+    tls: Option<ClientConfig>,
+    proxy: Choice,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            headers: Vec::new(),
+            subprotocols: Vec::new(),
+            origin: None,
+            head: HeadLimits::default(),
+            max_refusal_len: 16 << 10,
+            max_redirects: 5,
+            connect_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(10),
+            read_timeout: Duration::ZERO,
+            write_timeout: Duration::from_secs(20),
+            close_timeout: Duration::from_secs(5),
+            ping_interval: Duration::from_secs(30),
+            peer_timeout: Duration::from_secs(60),
+            protocol: ProtocolConfig::default(),
+            nodelay: true,
+            tls: None,
+            proxy: Choice::Environment,
+        }
+    }
+}
+
+impl Builder {
+    /// Adds a header to the request. Authorization and Cookie are not sent to another host that a redirect leads to;
+    /// any other header is.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// Offers a subprotocol, less preferred than those before it. Default: none.
+    #[must_use]
+    pub fn with_subprotocol(mut self, name: &str) -> Self {
+        self.subprotocols.push(name.to_owned());
+        self
+    }
+
+    /// Sets the Origin header, which browsers send and servers may check. Default: none.
+    #[must_use]
+    pub fn with_origin(mut self, origin: HeaderValue) -> Self {
+        self.origin = Some(origin);
+        self
+    }
+
+    /// For finding the host's addresses and connecting to one of them, and for the proxy's part. Default: 10 s.
+    #[must_use]
+    pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// For TLS, the request and the answer together. Default: 10 s. Each redirect has both times anew.
+    #[must_use]
+    pub fn with_handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.handshake_timeout = timeout;
+        self
+    }
+
+    /// The longest time that [`receive`](Client::receive) waits. Default: zero, for ever.
+    #[must_use]
+    pub fn with_read_timeout(mut self, timeout: Duration) -> Self {
+        self.read_timeout = timeout;
+        self
+    }
+
+    /// The longest time that the socket may take for one message. Default: 20 s. After it the connection is over,
+    /// since half a message cannot be taken back.
+    #[must_use]
+    pub fn with_write_timeout(mut self, timeout: Duration) -> Self {
+        self.write_timeout = timeout;
+        self
+    }
+
+    /// For the peer's part of the close handshake. Default: 5 s. Zero does not wait for it, and reports a timeout.
+    #[must_use]
+    pub fn with_close_timeout(mut self, timeout: Duration) -> Self {
+        self.close_timeout = timeout;
+        self
+    }
+
+    /// After how much silence of the peer it is sent a ping. Default: 30 s.
+    ///
+    /// The client has no thread of its own: pings go out, and the peer's silence counts, while somebody receives.
+    #[must_use]
+    pub fn with_ping_interval(mut self, interval: Duration) -> Self {
+        self.ping_interval = interval;
+        self
+    }
+
+    /// After how much silence the peer is taken for dead. Default: 60 s; longer than the ping interval, so that the
+    /// peer has a ping to answer.
+    #[must_use]
+    pub fn with_peer_timeout(mut self, timeout: Duration) -> Self {
+        self.peer_timeout = timeout;
+        self
+    }
+
+    /// The longest message that is received, in bytes. Default: 1 MiB. Worst case in memory: this much, once the peer
+    /// has sent it.
+    #[must_use]
+    pub fn with_max_message_len(mut self, len: usize) -> Self {
+        self.protocol = self.protocol.with_max_message_len(len);
+        self
+    }
+
+    /// All limits of the protocol. Control frames are counted by the second.
+    #[must_use]
+    pub fn with_protocol(mut self, config: ProtocolConfig) -> Self {
+        self.protocol = config;
+        self
+    }
+
+    /// Whether small messages go out at once, without Nagle's algorithm (TCP_NODELAY, tcp(7)). Default: yes.
+    #[must_use]
+    pub fn with_tcp_nodelay(mut self, nodelay: bool) -> Self {
+        self.nodelay = nodelay;
+        self
+    }
+
+    /// The most redirects that are followed. Default: 5; with 0 a redirect is a refusal.
+    ///
+    /// None is followed from `wss` to `ws`, nor away from a Unix socket. Credentials (of the URL, and the headers
+    /// Authorization and Cookie) stay with the host they are for.
+    #[must_use]
+    pub fn with_max_redirects(mut self, count: u32) -> Self {
+        self.max_redirects = count;
+        self
+    }
+
+    /// The longest body of a refusal that is kept, in bytes. Default: 16 KiB. Worst case in memory: twice as much,
+    /// while it arrives.
+    #[must_use]
+    pub fn with_max_refusal_len(mut self, len: usize) -> Self {
+        self.max_refusal_len = len;
+        self
+    }
+
+    /// The TLS configuration for `wss`. Default: the authorities of the system and those of Mozilla.
+    #[must_use]
+    pub fn with_tls(mut self, config: ClientConfig) -> Self {
+        self.tls = Some(config);
+        self
+    }
+
+    /// Connects through this proxy. Default: the one that the environment names.
+    ///
+    /// `https_proxy` is for `wss`, `http_proxy` for `ws`, `all_proxy` for both, each also in capitals; this machine
+    /// and what `no_proxy` lists are connected to directly. Unix sockets have no proxy.
+    #[must_use]
+    pub fn with_proxy(mut self, proxy: Proxy) -> Self {
+        self.proxy = Choice::One(proxy);
+        self
+    }
+
+    /// Connects directly, whatever the environment says.
+    #[must_use]
+    pub fn without_proxy(mut self) -> Self {
+        self.proxy = Choice::None;
+        self
+    }
+
+    /// Connects and shakes hands.
+    ///
+    /// The URL is `ws://…` or `wss://…` (`http` and `https` mean the same), or `ws+unix:/path/of/socket:/target`. User
+    /// and password in it become basic authentication (RFC 7617), unless there is an Authorization header.
+    ///
+    /// # Errors
+    /// Any of [`Error`] but those of an open connection.
+    pub fn connect(&self, url: &str) -> Result<Client, Error> {
+        self.check()?;
+        let mut url = Url::parse(url)?;
+        // What has left the host once does not get its credentials back.
+        let mut with_credentials = true;
+        let mut redirect_count = 0;
+        loop {
+            let wire = self.dial(&url)?;
+            let mut channel = self.channel(wire, &url)?;
+            match upgrade(self, &url, with_credentials, &mut channel)? {
+                Outcome::Upgraded(upgraded) => return self.client(channel, upgraded),
+                Outcome::Redirect(_) if redirect_count == self.max_redirects => {
+                    return Err(Error::Redirect(RedirectProblem::TooMany));
+                }
+                Outcome::Redirect(location) => {
+                    let next = url.redirect(&location)?;
+                    with_credentials &= url.is_same_host(&next);
+                    url = next;
+                }
+            }
+            redirect_count += 1;
+        }
+    }
+
+    /// Shakes hands on a connected stream socket (TCP or Unix) that somebody else has made, for this URL; with `wss`,
+    /// TLS comes first. Redirects are refusals.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn from_stream(&self, url: &str, stream: impl Into<OwnedFd>) -> Result<Client, Error> {
+        self.check()?;
+        let url = Url::parse(url)?;
+        let direct = Self { max_redirects: 0, ..self.clone() };
+        let wire = Wire::new(stream.into()).map_err(Error::Lost)?;
+        let mut channel = self.channel(wire, &url)?;
+        match upgrade(&direct, &url, true, &mut channel)? {
+            Outcome::Upgraded(upgraded) => self.client(channel, upgraded),
+            Outcome::Redirect(_) => Err(Error::Redirect(RedirectProblem::TooMany)),
+        }
+    }
+
+    /// A client on a stream socket whose handshake is done, with the bytes that came behind it.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub fn from_upgraded(
+        &self,
+        stream: impl Into<OwnedFd>,
+        rest: Vec<u8>,
+    ) -> Result<Client, Error> {
+        self.check()?;
+        let wire = Wire::new(stream.into()).map_err(Error::Lost)?;
+        let upgraded = Upgraded { rest, ..Upgraded::default() };
+        self.client(Channel::plain(wire, None), upgraded)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if limit(self.peer_timeout).is_some() && self.peer_timeout <= self.ping_interval {
+            return Err(Error::Setting {
+                setting: "peer_timeout",
+                problem: "it must be longer than ping_interval, or the peer has nothing to answer"
+                    .to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Connects a socket to the URL's host, through a proxy if there is one.
+    fn dial(&self, url: &Url) -> Result<Wire, Error> {
+        let deadline = after(limit(self.connect_timeout));
+        let (host, port) = match &url.place {
+            Place::Socket(path) => {
+                return Wire::new(dial::connect_unix(path, deadline)?).map_err(Error::Lost);
+            }
+            Place::Host(host, port) => (host, *port),
+        };
+        let Some(proxy) = self.proxy.proxy_for(url.is_tls, host, port)? else {
+            let socket = dial::connect_host(host, port, self.nodelay, deadline)?;
+            return Wire::new(socket).map_err(Error::Lost);
+        };
+        let socket = dial::connect_host(proxy.host(), proxy.port(), self.nodelay, deadline)?;
+        let wire = Wire::new(socket).map_err(Error::Lost)?;
+        proxy.tunnel(wire, host, port, deadline)
+    }
+
+    fn channel(&self, wire: Wire, url: &Url) -> Result<Channel, Error> {
+        let deadline = after(limit(self.handshake_timeout));
+        if !url.is_tls {
+            return Ok(Channel::plain(wire, deadline));
+        }
+        let config = match &self.tls {
+            Some(config) => config.clone(),
+            None => default_tls()?,
+        };
+        Channel::tls(wire, &config, url.name(), deadline)
+    }
+
+    fn client(&self, channel: Channel, upgraded: Upgraded) -> Result<Client, Error> {
+        let settings = Settings {
+            protocol: self.protocol,
+            read_timeout: limit(self.read_timeout),
+            write_timeout: limit(self.write_timeout),
+            close_timeout: self.close_timeout,
+            ping_interval: limit(self.ping_interval),
+            peer_timeout: limit(self.peer_timeout),
+        };
+        Client::new(channel, upgraded, settings)
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Headers may hold cookies and tokens: their names are enough for a log.
+        f.debug_struct("Builder")
+            .field("headers", &self.headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("subprotocols", &self.subprotocols)
+            .field("proxy", &self.proxy)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What every client without settings of its own uses; shared, so that sessions are resumed.
+fn default_tls() -> Result<ClientConfig, Error> {
+    static SHARED: OnceLock<ClientConfig> = OnceLock::new();
+    if let Some(config) = SHARED.get() {
+        return Ok(config.clone());
+    }
+    let roots = Roots::system().and(Roots::webpki());
+    let config = ClientSettings::new(roots).build(UnixTime::now())?;
+    Ok(SHARED.get_or_init(|| config).clone())
+}
+
+fn limit(timeout: Duration) -> Option<Duration> {
+    (!timeout.is_zero()).then_some(timeout)
+}

@@ -1,0 +1,148 @@
+//! Connections that this side opens: what is asked for, and what can go wrong before they are open.
+
+use std::any::Any;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use http::{HeaderName, HeaderValue, StatusCode};
+use ringwire_codec::handshake::{HandshakeError, client};
+use ringwire_tls::ClientConfig;
+use ringwire_tls::pki_types::ServerName;
+
+use crate::error::{CloseCause, CloseReason, PostError};
+
+/// A connection to be opened by [`Handle::connect`](crate::Handle::connect). One value serves any number of them.
+///
+/// Addresses are not looked up here: a worker must not wait for a name server.
+#[derive(Clone, Debug)]
+pub struct Dial {
+    pub(crate) peer: SocketAddr,
+    pub(crate) source: Option<SocketAddr>,
+    pub(crate) request: client::Request,
+    pub(crate) tls: Option<DialTls>,
+}
+
+/// TLS of a connection that this side opens.
+pub(crate) type DialTls = (ClientConfig, ServerName<'static>);
+
+impl Dial {
+    /// A connection to the server at `peer`, for the resource `target` (path and query, `/` at least) of `host` (with
+    /// its port, unless that is 80, or 443 with TLS), as in `ws://host/target`.
+    ///
+    /// # Errors
+    /// `host` is no host, or `target` is no path.
+    pub fn new(peer: SocketAddr, host: &str, target: &str) -> Result<Self, HandshakeError> {
+        let request = client::Request::new(host, target, [0; 16])?;
+        Ok(Self { peer, source: None, request, tls: None })
+    }
+
+    /// The address and port to connect from. Default: what the kernel chooses. With port 0 it chooses that alone, and
+    /// late enough for one source address to have 64 K connections to each server address (IP_BIND_ADDRESS_NO_PORT,
+    /// ip(7)); more take more source addresses, such as those of 127.0.0.0/8.
+    #[must_use]
+    pub fn with_source(mut self, source: SocketAddr) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    /// Connects over TLS to a server of this name. Default: plain.
+    #[must_use]
+    pub fn with_tls(mut self, config: ClientConfig, name: ServerName<'static>) -> Self {
+        self.tls = Some((config, name));
+        self
+    }
+
+    /// Offers a subprotocol, less preferred than those before it. Default: none.
+    ///
+    /// # Errors
+    /// It is no token, or is offered already (RFC 6455 §4.1).
+    pub fn with_subprotocol(mut self, name: &str) -> Result<Self, HandshakeError> {
+        self.request = self.request.with_subprotocol(name)?;
+        Ok(self)
+    }
+
+    /// Sets the Origin header. Default: none, as for clients that are no browser.
+    #[must_use]
+    pub fn with_origin(mut self, origin: HeaderValue) -> Self {
+        self.request = self.request.with_origin(origin);
+        self
+    }
+
+    /// Adds a header, such as Authorization.
+    ///
+    /// # Errors
+    /// The handshake writes that one itself.
+    pub fn with_header(
+        mut self,
+        name: HeaderName,
+        value: HeaderValue,
+    ) -> Result<Self, HandshakeError> {
+        self.request = self.request.with_header(name, value)?;
+        Ok(self)
+    }
+}
+
+/// Why a connection that this side wanted to open is not open.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DialError {
+    /// No socket could be made, or it could not begin to connect.
+    #[error("cannot connect: {0}")]
+    Socket(#[source] io::Error),
+    /// The worker is busy, or has ended.
+    #[error(transparent)]
+    Post(#[from] PostError),
+    /// The server could not be reached, or the connection failed or ended before the handshake did.
+    #[error("the connection failed: {0}")]
+    Connect(io::ErrorKind),
+    /// The handshake took longer than [`handshake_timeout`](crate::Config::handshake_timeout).
+    #[error("the handshake timed out")]
+    TimedOut,
+    /// TLS failed: the server's certificate was refused, or there is nothing that both sides speak.
+    #[error("{0}")]
+    Tls(String),
+    /// The server answered with another status than 101.
+    #[error("the server refused: {0}")]
+    Refused(StatusCode),
+    /// The server's answer breaks the protocol.
+    #[error("the server's answer is wrong: {0}")]
+    Handshake(#[source] HandshakeError),
+}
+
+impl DialError {
+    pub(crate) fn of_answer(error: HandshakeError) -> Self {
+        match error {
+            HandshakeError::Refused(status) => Self::Refused(status),
+            other => Self::Handshake(other),
+        }
+    }
+
+    /// What the end of a connection means that was never open.
+    pub(crate) fn of_end(cause: &CloseCause) -> Self {
+        match cause.reason {
+            CloseReason::Transport(io::ErrorKind::TimedOut) => Self::TimedOut,
+            CloseReason::Transport(kind) => Self::Connect(kind),
+            CloseReason::Tls => Self::Tls(cause.text.clone()),
+            CloseReason::Shutdown => Self::Post(PostError::Stopped),
+            _ => Self::Connect(io::ErrorKind::UnexpectedEof),
+        }
+    }
+}
+
+/// A socket that connects, on its way to its worker.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    pub(crate) socket: OwnedFd,
+    pub(crate) peer: SocketAddr,
+    pub(crate) request: client::Request,
+    pub(crate) tls: Option<DialTls>,
+    pub(crate) state: Box<dyn Any + Send>,
+}
+
+/// What a connection that this side opens keeps until it is open.
+#[derive(Debug)]
+pub(crate) struct Dialling {
+    pub(crate) request: client::Request,
+    pub(crate) error: Option<DialError>,
+}

@@ -1,0 +1,126 @@
+//! Connections that this side opens, until they are open. From then on they are like any other.
+//!
+//! A socket that still connects takes operations like one that is connected: they complete when it is, or fail
+//! with the reason why it is not. So the drivers know nothing of this.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ringwire_codec::handshake::client;
+use ringwire_codec::{Connection, Role};
+
+use super::Worker;
+use super::receive::{begin_frames, call};
+use crate::conn::{Conn, Flags, Phase};
+use crate::dial::{DialError, Dialling, Outbound};
+use crate::driver::{Driver, Token};
+use crate::error::{CloseCause, PostError};
+use crate::handler::Handler;
+use crate::mailbox::{Mail, Mailbox};
+use crate::shared::Shared;
+
+impl<D: Driver, H: Handler> Worker<D, H> {
+    /// Takes a socket that connects, and says what is to be said once it has.
+    pub(super) fn dial(&mut self, outbound: Outbound) {
+        let Outbound { socket, peer, request, tls, state } = outbound;
+        let Ok(state) = state.downcast::<H::State>() else {
+            return tracing::error!(
+                "a connection was asked for with a state of another type than the handler's"
+            );
+        };
+        let opened = match self.driver.adopt(socket) {
+            Ok(socket) => self.open(socket, Some(peer)).ok_or(DialError::Post(PostError::Stopped)),
+            Err(error) => Err(DialError::Socket(error)),
+        };
+        let token = match opened {
+            Ok(token) => token,
+            Err(error) => return call_on_dial_failed(&mut self.handler, *state, &error),
+        };
+        let Self { conns, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        shared.counters.dials.add(1);
+        conn.state = Some(*state);
+        let wire = &mut conn.wire;
+        wire.codec = Connection::new(Role::Client);
+        wire.flags.insert(Flags::CLIENT);
+        shared.reserve_out(512);
+        request.encode(&mut shared.out);
+        wire.pending_mut().dialling = Some(Box::new(Dialling { request, error: None }));
+        if let Some((config, name)) = tls {
+            wire.flags.insert(Flags::SECURE);
+            if let Err(error) = shared.sessions.insert_client(token.slot, &config, name) {
+                return self.fail_secure(token, &error);
+            }
+        }
+        self.after_work(token);
+    }
+}
+
+/// Tells the handler of connections that were asked for and will not be opened any more.
+pub(super) fn give_back_dials<H: Handler>(handler: &mut H, mailbox: &Mailbox) {
+    while let Some(mail) = mailbox.take() {
+        let Mail::Dial(outbound) = mail else { continue };
+        if let Ok(state) = outbound.state.downcast::<H::State>() {
+            call_on_dial_failed(handler, *state, &DialError::Post(PostError::Stopped));
+        }
+    }
+}
+
+/// The server's answer, whole: the connection is open, or failed.
+pub(super) fn on_answer<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    head: &[u8],
+) {
+    let Some(dialling) = conn.wire.pending.as_mut().and_then(|pending| pending.dialling.take())
+    else {
+        return;
+    };
+    let answer = client::Response::parse(head, &shared.limits.head)
+        .and_then(|answer| answer.check_upgrade(&dialling.request).map(|_| answer));
+    match answer {
+        Ok(answer) => {
+            begin_frames(&mut conn.wire, shared, token);
+            call(handler, conn, shared, token, |handler, ctx| handler.on_answer(ctx, &answer));
+        }
+        Err(error) => fail(conn, shared, *dialling, DialError::of_answer(error)),
+    }
+}
+
+/// Ends a connection of which the server's answer says that it will not open.
+pub(super) fn fail<S>(
+    conn: &mut Conn<S>,
+    shared: &Shared,
+    mut dialling: Dialling,
+    error: DialError,
+) {
+    dialling.error = Some(error);
+    let wire = &mut conn.wire;
+    wire.pending_mut().dialling = Some(Box::new(dialling));
+    // There is nothing to be said to this server, and nothing to be waited for.
+    wire.flags.insert(Flags::ENDED);
+    wire.phase = Phase::Flushing;
+    wire.since = shared.now;
+}
+
+/// Tells the handler that a connection will not open, and why.
+pub(super) fn end_dialling<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &Shared,
+    dialling: Option<Box<Dialling>>,
+    cause: &CloseCause,
+) {
+    shared.counters.dial_failures.add(1);
+    let Some(state) = conn.state.take() else { return };
+    let known = dialling.and_then(|dialling| dialling.error);
+    call_on_dial_failed(handler, state, &known.unwrap_or_else(|| DialError::of_end(cause)));
+}
+
+/// A panic changes nothing: the connection is gone.
+fn call_on_dial_failed<H: Handler>(handler: &mut H, state: H::State, error: &DialError) {
+    if catch_unwind(AssertUnwindSafe(|| handler.on_dial_failed(state, error))).is_err() {
+        tracing::error!("the handler panicked");
+    }
+}

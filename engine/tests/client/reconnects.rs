@@ -1,0 +1,199 @@
+//! Connections that are lost and made again, for real.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use http::{HeaderValue, header};
+use ringwire::CloseCode;
+use ringwire::client::{
+    Backoff, Error, ErrorKind, OutboxLimits, Overflow, Reconnecting, RetryPolicy, Sent, Update,
+    Waiting,
+};
+
+use crate::peer::{
+    builder, close_frame, frame, header, read_frame, read_head, serve, upgrade, url,
+};
+use crate::support::{PATIENCE, Server, config, ms};
+
+fn quick() -> RetryPolicy {
+    let backoff = Backoff::default().with_first_delay(ms(20)).with_max_delay(ms(50));
+    RetryPolicy::default().with_backoff(backoff)
+}
+
+fn client(address: std::net::SocketAddr) -> Reconnecting {
+    Reconnecting::new(builder(), &url(address)).with_policy(quick())
+}
+
+/// What happens next, which must be something.
+fn next(client: &mut Reconnecting) -> Update {
+    client.next_update_timeout(PATIENCE).unwrap().unwrap()
+}
+
+#[test]
+fn a_server_that_is_killed_and_started_again() {
+    let mut server = Server::echo(config());
+    let address = server.addr();
+    let subscriptions = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&subscriptions);
+    let mut client = client(address).on_connect(move |client| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        client.send("subscribe")?;
+        assert_eq!(client.receive()?, Some("subscribe".into()));
+        Ok(())
+    });
+    let sender = client.sender();
+    assert!(matches!(next(&mut client), Update::Connected { attempts: 1, dropped: 0 }));
+    for round in 1..=3 {
+        assert_eq!(sender.send("hello"), Sent::Now);
+        assert!(matches!(next(&mut client), Update::Message(message) if message == "hello".into()));
+        // The end of the server is the end of the connection: 1001, after which clients come back.
+        drop(server);
+        let Update::Disconnected { error, .. } = next(&mut client) else { panic!("no loss") };
+        assert_eq!(error.kind(), ErrorKind::Closed);
+        assert!(!sender.is_connected());
+        assert_eq!(sender.send("one"), Sent::Queued);
+        assert_eq!(sender.send("two"), Sent::Queued);
+        let Update::Disconnected { error, .. } = next(&mut client) else { panic!("no failure") };
+        assert_eq!(error.kind(), ErrorKind::ConnectFailed);
+        server = Server::start_at(config(), &[&address.to_string()], |app| app);
+        loop {
+            match next(&mut client) {
+                Update::Disconnected { .. } => {}
+                Update::Connected { dropped, .. } => break assert_eq!(dropped, 0),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(client.receive().unwrap(), Some("one".into()));
+        assert_eq!(client.receive().unwrap(), Some("two".into()));
+        assert_eq!(subscriptions.load(Ordering::Relaxed), round + 1);
+    }
+    let closing = thread::spawn(move || sender.close(CloseCode::NORMAL, "enough"));
+    assert!(client.next_update().unwrap().is_none());
+    closing.join().unwrap().unwrap();
+    assert!(client.next_update().unwrap().is_none());
+    assert_eq!(client.sender().send("too late"), Sent::Dropped);
+}
+
+#[test]
+fn codes_that_say_do_not_come_back() {
+    for (code, comes_back) in
+        [(1000, false), (1008, false), (1012, true), (4403, false), (4000, true)]
+    {
+        let address = serve(move |mut stream, _| {
+            upgrade(&mut stream);
+            stream.write_all(&close_frame(code, "why")).unwrap();
+            read_frame(&mut stream);
+        });
+        let mut client = client(address);
+        assert!(matches!(next(&mut client), Update::Connected { .. }));
+        match client.next_update_timeout(PATIENCE) {
+            Ok(Some(Update::Disconnected { .. })) => assert!(comes_back, "{code}"),
+            Err(Error::Closed { code: found, reason }) => {
+                assert!(!comes_back && found.get() == code && reason == "why", "{code}");
+                assert!(client.next_update().unwrap().is_none());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn attempts_end_and_delays_grow() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut client = client(address).with_policy(quick().with_max_attempts(4));
+    let sender = client.sender();
+    assert_eq!(sender.send("never"), Sent::Queued);
+    for _ in 0..3 {
+        let Update::Disconnected { delay, .. } = next(&mut client) else { panic!("connected") };
+        assert!(delay <= ms(50));
+    }
+    let error = client.next_update().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectFailed);
+    assert!(client.next_update().unwrap().is_none());
+    assert_eq!(client.take_unsent(), ["never".into()]);
+    assert_eq!(sender.send("x"), Sent::Dropped);
+}
+
+#[test]
+fn retry_after_and_renewed_tokens() {
+    let address = serve(|mut stream, number| {
+        let head = read_head(&mut stream);
+        let answer = match (number, header(&head, "authorization").as_deref()) {
+            (0, _) => "503 Busy\r\nRetry-After: 1",
+            (_, Some("Bearer new")) => {
+                stream.write_all(crate::peer::agreement(&head, "").as_bytes()).unwrap();
+                return;
+            }
+            _ => "401 Unauthorized",
+        };
+        write!(stream, "HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n").unwrap();
+    });
+    let mut client = client(address).prepare(|builder, error| {
+        if error.kind() == ErrorKind::Authentication {
+            builder.with_header(header::AUTHORIZATION, HeaderValue::from_static("Bearer new"))
+        } else {
+            builder
+        }
+    });
+    let begin = Instant::now();
+    let Update::Disconnected { delay, .. } = next(&mut client) else { panic!("connected") };
+    assert!(delay >= Duration::from_secs(1));
+    let Update::Disconnected { error, .. } = next(&mut client) else { panic!("connected") };
+    assert_eq!(error.kind(), ErrorKind::Authentication);
+    assert!(begin.elapsed() >= Duration::from_secs(1));
+    assert!(matches!(next(&mut client), Update::Connected { attempts: 3, .. }));
+
+    // Without the hook there is nothing else to try.
+    let mut helpless = Reconnecting::new(builder(), &url(address)).with_policy(quick());
+    assert_eq!(helpless.next_update().unwrap_err().kind(), ErrorKind::Authentication);
+}
+
+#[test]
+fn a_full_queue_reports_its_loss() {
+    let (sender, received) = mpsc::channel();
+    let address = serve(move |mut stream, number| {
+        if number == 0 {
+            return;
+        }
+        upgrade(&mut stream);
+        for _ in 0..2 {
+            sender.send(read_frame(&mut stream).1).unwrap();
+        }
+        stream.write_all(&frame(0x81, b"done")).unwrap();
+        let _ = read_frame(&mut stream);
+    });
+    let limits = OutboxLimits::default().with_max_count(2).with_overflow(Overflow::DropOldest);
+    let mut client = client(address).with_outbox(limits);
+    let outbox = client.sender();
+    for text in ["a", "b", "c", "d"] {
+        assert_eq!(outbox.send(text), Sent::Queued);
+    }
+    assert_eq!(outbox.dropped_count(), 2);
+    assert!(matches!(next(&mut client), Update::Disconnected { .. }));
+    assert!(matches!(next(&mut client), Update::Connected { attempts: 2, dropped: 2 }));
+    assert_eq!(client.receive().unwrap(), Some("done".into()));
+    assert_eq!(received.iter().take(2).collect::<Vec<_>>(), [b"c", b"d"]);
+}
+
+#[test]
+fn waiting_ends_when_it_should() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let slow = Backoff::default()
+        .with_first_delay(Duration::from_secs(100_000))
+        .with_max_delay(Duration::from_secs(100_000));
+    let mut client = Reconnecting::new(builder(), &url(address))
+        .with_policy(RetryPolicy::default().with_backoff(slow));
+    assert!(matches!(next(&mut client), Update::Disconnected { .. }));
+    let error = client.next_update_timeout(ms(50)).unwrap_err();
+    assert!(matches!(error, Error::Timeout(Waiting::Receive)));
+    let sender = client.sender();
+    let closing = thread::spawn(move || {
+        thread::sleep(ms(50));
+        sender.close(CloseCode::NORMAL, "")
+    });
+    assert!(client.next_update().unwrap().is_none());
+    closing.join().unwrap().unwrap();
+}

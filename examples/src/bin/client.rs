@@ -1,0 +1,213 @@
+//! A client for the terminal and for scripts: each line of standard input is a message, and each message is a line of
+//! standard output. What else happens is told on standard error.
+//!
+//! The exit code is 0 after a normal end, 1 after an error.
+
+#![expect(clippy::disallowed_methods, reason = "the thread that reads the input may wait")]
+
+use std::io::{self, BufRead, Write};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use http::{HeaderName, HeaderValue};
+use ringwire::client::{
+    Backoff, Builder, Client, Event, OwnedMessage, Proxy, Reconnecting, RetryPolicy, Sent, Update,
+};
+use ringwire::{CloseCode, Message};
+use ringwire_examples::units::{parse_bytes, parse_duration};
+use ringwire_tls::pki_types::UnixTime;
+use ringwire_tls::{ClientSettings, Roots};
+
+/// Sends the lines of standard input to a WebSocket server and prints what comes back.
+#[derive(Debug, Parser)]
+#[command(name = "client", version)]
+struct Flags {
+    /// ws://host/path, wss://host/path, or ws+unix:/path/of/socket:/path.
+    url: String,
+    /// Send lines as binary messages.
+    #[arg(short, long)]
+    binary: bool,
+    /// A header of the request, `Name: value`. May be given several times.
+    #[arg(short = 'H', long = "header", value_parser = parse_header)]
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// The Origin header.
+    #[arg(long)]
+    origin: Option<HeaderValue>,
+    /// A subprotocol to offer. May be given several times, the preferred one first.
+    #[arg(short = 's', long = "protocol")]
+    protocols: Vec<String>,
+    /// Take any certificate of anybody, which is safe with nobody.
+    #[arg(short = 'k', long)]
+    insecure: bool,
+    /// Trust the authorities in this PEM file instead of those of the system.
+    #[arg(long, conflicts_with = "insecure")]
+    ca: Option<std::path::PathBuf>,
+    /// Connect through http://, socks5:// or socks5h://[user:password@]host:port; `none`: directly. Default: what
+    /// the environment says (https_proxy, http_proxy, all_proxy, no_proxy).
+    #[arg(short = 'x', long)]
+    proxy: Option<String>,
+    /// For connecting, and again for the handshake.
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    timeout: Duration,
+    /// Send a ping after so much silence; 0: none.
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    ping_interval: Duration,
+    /// Send a ping with this payload at once, and print pings and pongs.
+    #[arg(long)]
+    ping: Option<String>,
+    /// The longest message that is received.
+    #[arg(long, default_value = "1MiB", value_parser = parse_bytes)]
+    max_message: u64,
+    /// The code to close with at the end of the input.
+    #[arg(long, default_value_t = 1000)]
+    close_code: u16,
+    /// The reason to close with.
+    #[arg(long, default_value = "")]
+    close_reason: String,
+    /// How long to wait for messages after the end of the input.
+    #[arg(long, default_value = "1s", value_parser = parse_duration)]
+    linger: Duration,
+    /// Stay after the end of the input until the server closes.
+    #[arg(short = 'n', long)]
+    no_close: bool,
+    /// Connect again when the connection is lost, and keep lines until then.
+    #[arg(short, long)]
+    reconnect: bool,
+}
+
+impl Flags {
+    fn builder(&self) -> Result<Builder> {
+        let mut builder = Client::builder()
+            .with_connect_timeout(self.timeout)
+            .with_handshake_timeout(self.timeout)
+            .with_ping_interval(self.ping_interval)
+            .with_peer_timeout(self.ping_interval * 2)
+            .with_max_message_len(usize::try_from(self.max_message).unwrap_or(usize::MAX));
+        for (name, value) in &self.headers {
+            builder = builder.with_header(name.clone(), value.clone());
+        }
+        for protocol in &self.protocols {
+            builder = builder.with_subprotocol(protocol);
+        }
+        if let Some(origin) = &self.origin {
+            builder = builder.with_origin(origin.clone());
+        }
+        match self.proxy.as_deref() {
+            None => {}
+            Some("none") => builder = builder.without_proxy(),
+            Some(text) => builder = builder.with_proxy(text.parse::<Proxy>()?),
+        }
+        let tls = match &self.ca {
+            _ if self.insecure => ClientSettings::dangerous_without_certificate_verification(),
+            Some(path) => ClientSettings::new(Roots::file(path)),
+            None => return Ok(builder),
+        };
+        Ok(builder.with_tls(tls.build(UnixTime::now())?))
+    }
+
+    /// Gives each line of the input to `send`, and waits as long as is asked for.
+    fn read_input(&self, mut send: impl FnMut(Message<'_>) -> Result<()>) -> Result<()> {
+        for line in io::stdin().lock().split(b'\n') {
+            let mut line = line.context("cannot read the input")?;
+            if line.ends_with(b"\r") {
+                line.pop();
+            }
+            if self.binary {
+                send(Message::Binary(&line))?;
+            } else {
+                send(Message::Text(str::from_utf8(&line).context("a line is not UTF-8")?))?;
+            }
+        }
+        if self.no_close {
+            loop {
+                thread::park();
+            }
+        }
+        thread::sleep(self.linger);
+        Ok(())
+    }
+
+    fn once(&'static self, builder: &Builder) -> Result<()> {
+        let mut client = builder.connect(&self.url)?;
+        if let Some(protocol) = client.subprotocol() {
+            eprintln!("subprotocol: {protocol}");
+        }
+        if let Some(payload) = &self.ping {
+            client.ping(payload.as_bytes())?;
+        }
+        let (sender, mut receiver) = client.split();
+        thread::spawn(move || {
+            let read = self.read_input(|message| Ok(sender.send(message)?));
+            if let Err(error) = read {
+                eprintln!("{error:#}");
+            }
+            // The receiver learns how that ends.
+            let _ = sender.close(CloseCode::new(self.close_code), &self.close_reason);
+        });
+        loop {
+            match receiver.receive_event(Duration::MAX)? {
+                Some(Event::Message(message)) => print(&message)?,
+                Some(event) if self.ping.is_some() => eprintln!("{event:?}"),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        if let Some((code, reason)) = receiver.close_frame() {
+            eprintln!("closed: {code} {reason}");
+        }
+        Ok(())
+    }
+
+    fn for_ever(&'static self, builder: Builder) -> Result<()> {
+        let policy = RetryPolicy::default().with_backoff(Backoff::default());
+        let mut client = Reconnecting::new(builder, &self.url).with_policy(policy);
+        let sender = client.sender();
+        thread::spawn(move || {
+            let read = self.read_input(|message| {
+                if sender.send(message) == Sent::Dropped {
+                    bail!("a line was dropped");
+                }
+                Ok(())
+            });
+            if let Err(error) = read {
+                eprintln!("{error:#}");
+            }
+            let _ = sender.close(CloseCode::new(self.close_code), &self.close_reason);
+        });
+        while let Some(update) = client.next_update()? {
+            match update {
+                Update::Message(message) => print(&message)?,
+                Update::Connected { attempts, dropped } => {
+                    eprintln!("connected at attempt {attempts}, {dropped} lines dropped");
+                }
+                Update::Disconnected { error, delay } => {
+                    eprintln!("{error}; next attempt in {delay:.1?}");
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn print(message: &OwnedMessage) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(message.as_bytes())?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue)> {
+    let (name, value) = text.split_once(':').context("a header is `Name: value`")?;
+    Ok((name.trim().parse()?, value.trim().parse()?))
+}
+
+fn main() -> Result<()> {
+    ringwire_examples::init_logging();
+    // The thread that reads the input lives as long as the program.
+    let flags: &'static Flags = Box::leak(Box::new(Flags::parse()));
+    let builder = flags.builder()?;
+    if flags.reconnect { flags.for_ever(builder) } else { flags.once(&builder) }
+}

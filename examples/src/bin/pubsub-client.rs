@@ -1,0 +1,98 @@
+//! A client of a publish/subscribe server that speaks JSON:
+//!
+//! ```text
+//!  client  {"id":1,"type":"subscribe","topic":"news"}               server  {"ack":1}
+//!  client  {"id":2,"type":"publish","topic":"news","data":"hi"}     server  {"ack":2}
+//!  server  {"id":9,"type":"message","topic":"news","data":"hi"}     client  {"ack":9}
+//! ```
+//!
+//! It subscribes to the topics of its command line, prints what is published there, and publishes each line of
+//! standard input, `topic text`.
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use ringwire::CloseCode;
+use ringwire::client::{Client, JsonIds, Requests};
+use ringwire_examples::units::parse_duration;
+use serde_json::{Value, json};
+
+/// The most requests that wait for their acknowledgements.
+const MAX_PENDING: usize = 256;
+
+/// Subscribes to topics and publishes lines.
+#[derive(Debug, Parser)]
+#[command(name = "pubsub-client", version)]
+struct Flags {
+    /// Where to connect to.
+    url: String,
+    /// Topics to subscribe to.
+    topics: Vec<String>,
+    /// How long the server may take to acknowledge.
+    #[arg(long, default_value = "5s", value_parser = parse_duration)]
+    timeout: Duration,
+    /// Stay after the end of the input until the server closes.
+    #[arg(short = 'n', long)]
+    no_close: bool,
+}
+
+/// Sends a request and looks at the acknowledgement.
+fn ask(requests: &Requests<JsonIds>, request: &Value, timeout: Duration) -> Result<()> {
+    let answer = requests.send_with_ack(request.to_string().as_str(), timeout)?;
+    let answer: Value = serde_json::from_slice(answer.as_bytes())?;
+    match answer.get("error") {
+        Some(error) => bail!("the server refused: {error}"),
+        None => Ok(()),
+    }
+}
+
+fn publish_lines(requests: &Requests<JsonIds>, flags: &Flags) -> Result<()> {
+    for topic in &flags.topics {
+        let request = json!({ "type": "subscribe", "topic": topic });
+        ask(requests, &request, flags.timeout)
+            .with_context(|| format!("subscribing to {topic}"))?;
+    }
+    for line in io::stdin().lines() {
+        let line = line.context("cannot read the input")?;
+        let (topic, data) = line.split_once(' ').context("a line is `topic text`")?;
+        let request = json!({ "type": "publish", "topic": topic, "data": data });
+        ask(requests, &request, flags.timeout).with_context(|| format!("publishing to {topic}"))?;
+    }
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    ringwire_examples::init_logging();
+    let flags = Flags::parse();
+    let client = Client::builder().connect(&flags.url)?;
+    let (requests, mut pushes) = Requests::split(client, JsonIds::default(), MAX_PENDING);
+    let no_close = flags.no_close;
+    let publishing = thread::spawn(move || {
+        let result = publish_lines(&requests, &flags);
+        if result.is_err() || !no_close {
+            requests.close(CloseCode::NORMAL, "")?;
+        }
+        result
+    });
+    while let Some(push) = pushes.receive()? {
+        let message: Value = serde_json::from_slice(push.as_bytes()).context("no JSON")?;
+        println!("{} {}", text_of(&message, "topic"), text_of(&message, "data"));
+    }
+    if no_close && !publishing.is_finished() {
+        // The server has closed, and the input has no end.
+        return Ok(());
+    }
+    publishing.join().unwrap_or_else(|_| bail!("publishing failed"))
+}
+
+/// A member as people read it.
+fn text_of(message: &Value, name: &str) -> String {
+    match message.get(name) {
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+        None => String::new(),
+    }
+}
