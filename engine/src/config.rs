@@ -5,6 +5,7 @@ use std::time::Duration;
 use ringwire_codec::CloseCode;
 use ringwire_codec::handshake::HeadLimits;
 
+use crate::compression::Compression;
 use crate::error::Error;
 
 /// Settings of a server. All are checked once, when it starts.
@@ -31,6 +32,15 @@ pub struct Config {
 
     /// Limits of frames and messages. Default: messages of 1 MiB; see [`ringwire_codec::Config`].
     pub protocol: ringwire_codec::Config,
+    /// The longest message, in bytes, whole or streamed, of a peer of whom the application has not said
+    /// [that it is authenticated](crate::Ctx::authenticated). Default: 0, as for anyone else. A limit beyond those of
+    /// [`protocol`](Self::protocol) changes nothing.
+    ///
+    /// For applications that authenticate by a message: until then a stranger can make the server hold no more than
+    /// this much for it, compressed or not.
+    pub max_unauthenticated_len: usize,
+    /// Compression of messages (permessage-deflate, RFC 7692). Default: off.
+    pub compression: Compression,
     /// Limits of request heads. Default: 16 KiB, lines of 8 KiB, 100 headers.
     pub head: HeadLimits,
 
@@ -145,6 +155,8 @@ impl Default for Config {
             compute_queue_len: 1024,
             pinning: Pinning::default(),
             protocol: ringwire_codec::Config::default(),
+            max_unauthenticated_len: 0,
+            compression: Compression::default(),
             head: HeadLimits::default(),
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(120),
@@ -191,6 +203,8 @@ setters! {
     with_compute_queue_len, compute_queue_len: usize;
     with_pinning, pinning: Pinning;
     with_protocol, protocol: ringwire_codec::Config;
+    with_max_unauthenticated_len, max_unauthenticated_len: usize;
+    with_compression, compression: Compression;
     with_head, head: HeadLimits;
     with_handshake_timeout, handshake_timeout: Duration;
     with_idle_timeout, idle_timeout: Duration;
@@ -232,6 +246,7 @@ impl Config {
         at_least("messages_per_turn", self.messages_per_turn, 1)?;
         at_least("mailbox_len", self.mailbox_len, 1)?;
         at_least("max_queued_len (not below high_water)", self.max_queued_len, self.high_water)?;
+        self.compression.check()?;
         if let Backpressure::Close(code) = self.backpressure
             && !code.is_sendable()
         {
@@ -280,6 +295,11 @@ mod tests {
             (
                 Config::default().with_backpressure(Backpressure::Close(CloseCode::ABNORMAL)),
                 "backpressure",
+            ),
+            (
+                Config::default()
+                    .with_compression(Compression::dedicated().with_max_dedicated_len(1)),
+                "max_dedicated_len",
             ),
         ];
         for (config, name) in wrong {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use bitflags::bitflags;
+use ringwire_codec::deflate::WindowBits;
 use ringwire_codec::handshake::HeadScanner;
 use ringwire_codec::{Connection, Role};
 
@@ -69,6 +70,8 @@ pub(crate) struct Wire {
     pub(crate) in_flight: u32,
     pub(crate) peer: PeerAddr,
     pub(crate) phase: Phase,
+    /// The window of the compressor for what goes out, if compression was agreed on.
+    pub(crate) window: Option<WindowBits>,
     pub(crate) flags: Flags,
 }
 
@@ -85,6 +88,7 @@ impl Default for Wire {
             in_flight: 0,
             peer: PeerAddr::default(),
             phase: Phase::Vacant,
+            window: None,
             flags: Flags::default(),
         }
     }
@@ -228,6 +232,16 @@ bitflags! {
         const LISTED = 1 << 7;
         /// Bytes go through a TLS session.
         const SECURE = 1 << 8;
+        /// Messages may be compressed.
+        const DEFLATE = 1 << 11;
+        /// What is compressed for it may refer back, so that it needs a compressor of its own.
+        const OWN_COMPRESSOR = 1 << 12;
+        /// The same of what its peer compresses: a decompressor was set aside for it.
+        const OWN_DECOMPRESSOR = 1 << 13;
+        /// The smaller limit on messages holds.
+        const UNAUTHENTICATED = 1 << 14;
+        /// What comes in needs more than the settings that all connections share.
+        const SPECIAL_INPUT = Self::DEFLATE.bits() | Self::UNAUTHENTICATED.bits();
         /// Its TLS session is with a compute thread; what comes in meanwhile waits unread.
         const AWAY = 1 << 9;
         /// This side opened the connection, and is the client.

@@ -31,6 +31,44 @@ pub enum SendStatus {
     Dropped,
 }
 
+/// How a message is sent. The default is how [`Ctx::send`] does it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct SendOptions {
+    /// It replaces a message with the same key which still waits, as with [`Ctx::send_keyed`]. Default: none.
+    pub key: Option<u64>,
+    /// Whether it is compressed, on a connection [where it may be](Ctx::is_compressed). Default: by its length.
+    pub compress: Compress,
+}
+
+impl SendOptions {
+    /// Sets [`key`](Self::key).
+    #[must_use]
+    pub const fn with_key(mut self, key: u64) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// Sets [`compress`](Self::compress).
+    #[must_use]
+    pub const fn with_compress(mut self, compress: Compress) -> Self {
+        self.compress = compress;
+        self
+    }
+}
+
+/// Whether a message is compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Compress {
+    /// If it is at least as long as [`threshold`](crate::Compression::threshold).
+    #[default]
+    ByLength,
+    /// However short it is. Goes out as it is if that makes it no shorter.
+    Always,
+    /// No: it is compressed already, or its length must not tell what is in it.
+    Never,
+}
+
 impl<'a, S> Ctx<'a, S> {
     pub(crate) fn new(
         id: ConnId,
@@ -67,6 +105,11 @@ impl<'a, S> Ctx<'a, S> {
         self.wire.phase == Phase::Open
     }
 
+    /// Whether compression was agreed on with this client (permessage-deflate, RFC 7692).
+    pub fn is_compressed(&self) -> bool {
+        self.wire.flags.contains(Flags::DEFLATE)
+    }
+
     /// Bytes of output that wait, this turn's included.
     pub fn queued_len(&self) -> usize {
         self.wire.queued_len() + self.shared.out.len()
@@ -85,18 +128,36 @@ impl<'a, S> Ctx<'a, S> {
         self.wire.flags.remove(Flags::PAUSED);
     }
 
+    /// Says that the peer is who it should be: from now on its messages may be as long as anyone's, instead of
+    /// [`max_unauthenticated_len`](crate::Config::max_unauthenticated_len). That holds from the next frame on, also
+    /// inside a message that has begun. Where the request already proved it, the place for this is
+    /// [`on_open`](crate::Handler::on_open).
+    pub fn authenticated(&mut self) {
+        self.wire.flags.remove(Flags::UNAUTHENTICATED);
+    }
+
     // What goes out
 
     /// Sends a message. It is encoded at once and goes out at the end of this connection's turn.
     #[inline]
     pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> SendStatus {
-        send(self.wire, self.shared, message.into(), SegmentKind::Message)
+        self.send_with(message, SendOptions::default())
     }
 
     /// Sends a message that replaces one with the same key which still waits: for values of which only the
     /// newest counts. Where nothing waits it is sent as any other.
     pub fn send_keyed<'m>(&mut self, key: u64, message: impl Into<Message<'m>>) -> SendStatus {
-        send(self.wire, self.shared, message.into(), SegmentKind::Keyed(key))
+        self.send_with(message, SendOptions::default().with_key(key))
+    }
+
+    /// Sends a message, with a word on how.
+    #[inline]
+    pub fn send_with<'m>(
+        &mut self,
+        message: impl Into<Message<'m>>,
+        options: SendOptions,
+    ) -> SendStatus {
+        send(self.wire, self.shared, self.id.slot, message.into(), options)
     }
 
     /// Sends a ping with at most 125 bytes (RFC 6455 §5.5.2). The engine sends pings of its own after silence.
@@ -123,8 +184,9 @@ impl<'a, S> Ctx<'a, S> {
 pub(crate) fn send(
     wire: &mut Wire,
     shared: &mut Shared,
+    slot: u32,
     message: Message<'_>,
-    kind: SegmentKind,
+    options: SendOptions,
 ) -> SendStatus {
     if wire.phase != Phase::Open {
         return SendStatus::Dropped;
@@ -132,15 +194,35 @@ pub(crate) fn send(
     if wire.has_queue()
         || wire.in_flight as usize + shared.out.len() >= shared.limits.max_queued_len
     {
-        return send_behind(wire, shared, message, kind);
+        return send_behind(wire, shared, slot, message, options);
+    }
+    if wire.flags.contains(Flags::DEFLATE) && shared.deflate.wants(message.len(), options.compress)
+    {
+        return encode_compressed(wire, shared, slot, message, false);
     }
     encode(wire, shared, message)
 }
 
+#[inline]
 fn encode(wire: &mut Wire, shared: &mut Shared, message: Message<'_>) -> SendStatus {
     shared.reserve_out(message.len());
     let Shared { masks, out, .. } = &mut *shared;
     if wire.codec.send(message, masks, out).is_err() {
+        return SendStatus::Dropped;
+    }
+    shared.counters.messages_sent.add(1);
+    status(wire, shared)
+}
+
+#[inline(never)]
+fn encode_compressed(
+    wire: &mut Wire,
+    shared: &mut Shared,
+    slot: u32,
+    message: Message<'_>,
+    alone: bool,
+) -> SendStatus {
+    if shared.send_compressed(wire, slot, message, alone).is_err() {
         return SendStatus::Dropped;
     }
     shared.counters.messages_sent.add(1);
@@ -158,22 +240,21 @@ fn status(wire: &mut Wire, shared: &Shared) -> SendStatus {
 }
 
 /// Sends a message by the queue: output waits already, or the turn has produced as much as may wait, or the
-/// connection is not at work. The limit holds, and the message is kept apart where it may be dropped or replaced.
+/// connection is not at work. The limit holds, and the message is kept apart where it may be dropped or replaced; then
+/// it is compressed by itself, since what is compressed behind it must not depend on whether it goes out.
 #[cold]
 pub(crate) fn send_behind(
     wire: &mut Wire,
     shared: &mut Shared,
+    slot: u32,
     message: Message<'_>,
-    kind: SegmentKind,
+    options: SendOptions,
 ) -> SendStatus {
     if wire.phase != Phase::Open {
         return SendStatus::Dropped;
     }
     shared.enqueue_out(wire, SegmentKind::Stream);
-    let replaced = match kind {
-        SegmentKind::Keyed(key) => wire.pending_mut().queue.find(key),
-        _ => None,
-    };
+    let replaced = options.key.and_then(|key| wire.pending_mut().queue.find(key));
     if replaced.is_none()
         && wire.queue_cost() >= shared.limits.max_queued_len
         && !make_room(wire, shared)
@@ -181,13 +262,25 @@ pub(crate) fn send_behind(
         shared.counters.messages_dropped.add(1);
         return SendStatus::Dropped;
     }
-    let status = encode(wire, shared, message);
-    match (replaced, kind) {
-        (Some(index), _) => replace(wire, shared, index),
-        (None, SegmentKind::Message) if shared.limits.backpressure != Backpressure::DropOldest => {
-            shared.enqueue_out(wire, SegmentKind::Stream);
-        }
-        (None, kind) => shared.enqueue_out(wire, kind),
+    let kind = match options.key {
+        Some(key) => SegmentKind::Keyed(key),
+        None if shared.limits.backpressure == Backpressure::DropOldest => SegmentKind::Message,
+        None => SegmentKind::Stream,
+    };
+    let stays = kind == SegmentKind::Stream;
+    if !stays {
+        shared.cut_context(wire, slot);
+    }
+    let compressed = wire.flags.contains(Flags::DEFLATE)
+        && shared.deflate.wants(message.len(), options.compress);
+    let status = if compressed {
+        encode_compressed(wire, shared, slot, message, !stays)
+    } else {
+        encode(wire, shared, message)
+    };
+    match replaced {
+        Some(index) => replace(wire, shared, index),
+        None => shared.enqueue_out(wire, kind),
     }
     status
 }

@@ -19,6 +19,7 @@ use ringwire_tls::pki_types::UnixTime;
 use ringwire_tls::{ConfigError, ServerConfig};
 
 use crate::conn::ConnId;
+use crate::ctx::SendOptions;
 use crate::dial::{Dial, DialError, Outbound};
 use crate::error::PostError;
 use crate::handler::{Acceptance, Response};
@@ -81,7 +82,7 @@ impl Handle {
     /// # Errors
     /// The worker is busy, or has ended.
     pub fn send<'m>(&self, conn: ConnId, message: impl Into<Message<'m>>) -> Result<(), PostError> {
-        self.post_message(conn, None, message.into())
+        self.send_with(conn, message, SendOptions::default())
     }
 
     /// Sends a message that replaces one with the same key which still waits for the peer, as
@@ -95,7 +96,30 @@ impl Handle {
         key: u64,
         message: impl Into<Message<'m>>,
     ) -> Result<(), PostError> {
-        self.post_message(conn, Some(key), message.into())
+        self.send_with(conn, message, SendOptions::default().with_key(key))
+    }
+
+    /// Sends a message, with a word on how. It is compressed by the worker.
+    ///
+    /// # Errors
+    /// The worker is busy, or has ended.
+    pub fn send_with<'m>(
+        &self,
+        conn: ConnId,
+        message: impl Into<Message<'m>>,
+        options: SendOptions,
+    ) -> Result<(), PostError> {
+        let message = message.into();
+        let payload = message.as_bytes().to_vec();
+        self.post(conn, Mail::Send { conn, options, text: message.is_text(), payload })
+    }
+
+    /// Says that the peer is who it should be, as [`Ctx::authenticated`](crate::Ctx::authenticated).
+    ///
+    /// # Errors
+    /// The worker is busy, or has ended.
+    pub fn authenticated(&self, conn: ConnId) -> Result<(), PostError> {
+        self.post(conn, Mail::Authenticated { conn })
     }
 
     /// Starts the close handshake. A code that may not be sent becomes 1000, and a reason is cut to
@@ -239,16 +263,6 @@ impl Handle {
                 tracing::error!("a worker reads no mail and was not told of the shutdown");
             }
         }
-    }
-
-    fn post_message(
-        &self,
-        conn: ConnId,
-        key: Option<u64>,
-        message: Message<'_>,
-    ) -> Result<(), PostError> {
-        let payload = message.as_bytes().to_vec();
-        self.post(conn, Mail::Send { conn, key, text: message.is_text(), payload })
     }
 
     fn post(&self, conn: ConnId, mail: Mail) -> Result<(), PostError> {

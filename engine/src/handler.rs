@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue};
 use ringwire_codec::handshake::{HandshakeError, client, server};
 use ringwire_codec::{Message, MessagePart};
 
-pub use crate::ctx::{Ctx, SendStatus};
+pub use crate::ctx::{Compress, Ctx, SendOptions, SendStatus};
 use crate::dial::DialError;
 use crate::error::CloseCause;
 pub use crate::request::Request;
@@ -142,6 +142,13 @@ impl<S> Accept<S> {
         self.acceptance = self.acceptance.with_streaming();
         self
     }
+
+    /// Declines compression on this connection, whatever the settings say and the client offers.
+    #[must_use]
+    pub fn without_compression(mut self) -> Self {
+        self.acceptance = self.acceptance.without_compression();
+        self
+    }
 }
 
 /// How a request is accepted.
@@ -150,6 +157,7 @@ pub struct Acceptance {
     pub(crate) subprotocol: Option<String>,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) streaming: bool,
+    pub(crate) declines_compression: bool,
 }
 
 impl Acceptance {
@@ -171,6 +179,13 @@ impl Acceptance {
     #[must_use]
     pub fn with_streaming(mut self) -> Self {
         self.streaming = true;
+        self
+    }
+
+    /// As [`Accept::without_compression`].
+    #[must_use]
+    pub fn without_compression(mut self) -> Self {
+        self.declines_compression = true;
         self
     }
 }

@@ -36,14 +36,17 @@
 //! The protocol itself, without IO, is [`ringwire_codec`]. HTTP beyond the upgrade, a plain answer and a page is
 //! left to HTTP servers; [`Handle::adopt`] takes their connections over.
 
+mod budget;
 mod buf;
 mod chunked;
 pub mod client;
+mod compression;
 mod compute;
 mod config;
 mod conn;
 mod conn_table;
 mod ctx;
+mod deflate;
 mod dial;
 mod driver;
 mod error;
@@ -61,15 +64,18 @@ mod sim_tests;
 mod timer;
 mod worker;
 
+pub use compression::{Compression, CompressionMode};
 pub use config::{Backpressure, Config, DriverKind, Pinning};
 pub use conn::ConnId;
 pub use dial::{Dial, DialError};
 pub use error::{CloseCause, CloseReason, Error, Initiator, PostError};
 pub use handle::Handle;
 pub use handler::{
-    Accept, Acceptance, Answer, Ctx, Handler, OnMessage, Request, Response, SendStatus, on_message,
+    Accept, Acceptance, Answer, Compress, Ctx, Handler, OnMessage, Request, Response, SendOptions,
+    SendStatus, on_message,
 };
 pub use metrics::{Stats, TlsStats, WorkerStats};
+pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
 pub use ringwire_codec::handshake::HeadLimits;
 pub use ringwire_codec::{CloseCode, Config as ProtocolConfig, Message, MessagePart, SendError};
 pub use ringwire_tls as tls;

@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use ringwire_codec::CloseCode;
 
 use crate::conn::ConnId;
+use crate::ctx::SendOptions;
 use crate::dial::Outbound;
 use crate::driver::Wake;
 use crate::error::PostError;
@@ -24,8 +25,10 @@ use crate::secure::Shaken;
 /// What can be asked of a worker from outside.
 #[derive(Debug)]
 pub(crate) enum Mail {
-    /// Send a message; with a key, in the place of one that waits.
-    Send { conn: ConnId, key: Option<u64>, text: bool, payload: Vec<u8> },
+    /// Send a message.
+    Send { conn: ConnId, options: SendOptions, text: bool, payload: Vec<u8> },
+    /// The peer may send longer messages from now on.
+    Authenticated { conn: ConnId },
     /// Start the close handshake.
     Close { conn: ConnId, code: CloseCode, reason: String },
     /// Stop or go on reading.

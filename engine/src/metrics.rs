@@ -87,6 +87,21 @@ counters! {
     messages_sent,
     /// Messages that were dropped since the queue was at its limit.
     messages_dropped,
+    /// Compressed messages received, whole ones and streamed ones (RFC 7692).
+    inflated_messages,
+    /// Bytes of theirs as they came, framing not included.
+    inflate_in_bytes,
+    /// Bytes that came out of those.
+    inflate_out_bytes,
+    /// Messages given to a compressor.
+    deflated_messages,
+    /// Bytes of theirs as the application sent them.
+    deflate_in_bytes,
+    /// Bytes that came of those, framing included; a message that got no shorter goes out as it was.
+    deflate_out_bytes,
+    /// Gauge: bytes of memory in compressors and decompressors that belong to one connection each
+    /// ([`CompressionMode::Dedicated`](crate::CompressionMode::Dedicated)).
+    deflate_memory,
     /// Bytes received, framing included.
     bytes_received,
     /// Bytes handed to the kernel, framing included.

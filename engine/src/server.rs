@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use core_affinity::CoreId;
 use ringwire_tls::ServerConfig;
 
+use crate::budget::Budget;
 use crate::compute::{Compute, Pool};
 use crate::config::{Config, DriverKind, Pinning};
 use crate::driver::Driver;
@@ -178,13 +179,20 @@ impl Server {
             postboxes.push((postbox, Arc::clone(&counters)));
             parts.push(Part { driver, mailbox, counters, compute });
         }
+        let budget = Budget::new(config.compression.max_dedicated_len);
         let handle = Handle::new(postboxes, net::TcpOptions::from(&config), configs);
         let factory = Arc::new(factory);
         let mut workers = Vec::with_capacity(parts.len());
         for (index, (part, core)) in (0_u16..).zip(parts.into_iter().zip(cores)) {
             let context = WorkerContext { index, handle: handle.clone() };
-            let start =
-                Start { config: config.clone(), context, core, listeners: tls.clone(), share };
+            let start = Start {
+                config: config.clone(),
+                context,
+                core,
+                listeners: tls.clone(),
+                share,
+                budget: budget.clone(),
+            };
             workers.push(spawn(start, part, Arc::clone(&factory)).inspect_err(|_| {
                 // The workers that have started already have nobody to serve.
                 handle.shutdown(std::time::Duration::ZERO);
@@ -285,6 +293,7 @@ struct Start {
     core: Option<CoreId>,
     listeners: Vec<Option<ServerConfig>>,
     share: usize,
+    budget: Budget,
 }
 
 fn spawn<D, H, F>(
@@ -311,7 +320,8 @@ where
             let mut seed = [0; 32];
             getrandom::fill(&mut seed)
                 .map_err(|error| Error::Worker { worker, source: std::io::Error::other(error) })?;
-            let shared = Shared::new(worker, &start.config, part.counters, Masks::new(seed));
+            let shared =
+                Shared::new(worker, &start.config, part.counters, Masks::new(seed), start.budget);
             let handler = factory(&start.context);
             let setup = WorkerSetup {
                 shared,

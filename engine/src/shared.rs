@@ -8,9 +8,11 @@ use rand_chacha::ChaCha12Rng;
 use rand_core::Rng;
 use ringwire_codec::{Buffers, MaskSource};
 
+use crate::budget::Budget;
 use crate::buf::BufferPool;
 use crate::config::{Backpressure, Config};
 use crate::conn::{ConnId, Flags, Pending, SegmentKind, Wire};
+use crate::deflate::Deflate;
 use crate::driver::Token;
 use crate::error::{CloseCause, CloseReason};
 use crate::metrics::Counters;
@@ -32,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) out: Vec<u8>,
     /// TLS, for the connections that have it.
     pub(crate) sessions: Sessions,
+    /// Compressors and decompressors.
+    pub(crate) deflate: Deflate,
     /// How much output to expect: as much as was received, as for an echo.
     pub(crate) expected_len: usize,
     pub(crate) masks: Masks,
@@ -48,6 +52,8 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Limits {
     pub(crate) protocol: ringwire_codec::Config,
+    /// The same for peers of whom the application has not said that they are authenticated, if it differs.
+    pub(crate) unauthenticated: Option<ringwire_codec::Config>,
     pub(crate) head: ringwire_codec::handshake::HeadLimits,
     pub(crate) handshake: Option<Tick>,
     pub(crate) idle: Option<Tick>,
@@ -66,6 +72,7 @@ impl From<&Config> for Limits {
     fn from(config: &Config) -> Self {
         Self {
             protocol: config.protocol,
+            unauthenticated: unauthenticated(config),
             head: config.head,
             handshake: ticks_of(config.handshake_timeout),
             idle: ticks_of(config.idle_timeout),
@@ -82,13 +89,30 @@ impl From<&Config> for Limits {
     }
 }
 
+/// The limits before the application says that a peer is authenticated, if there are any.
+fn unauthenticated(config: &Config) -> Option<ringwire_codec::Config> {
+    let len = config.max_unauthenticated_len;
+    let (whole, streamed) = (config.protocol.max_message_len, config.protocol.max_streamed_len);
+    (len > 0).then(|| {
+        let limits = config.protocol.with_max_message_len(whole.min(len));
+        limits.with_max_streamed_len(streamed.min(len as u64))
+    })
+}
+
 impl Shared {
-    pub(crate) fn new(worker: u16, config: &Config, counters: Arc<Counters>, masks: Masks) -> Self {
+    pub(crate) fn new(
+        worker: u16,
+        config: &Config,
+        counters: Arc<Counters>,
+        masks: Masks,
+        budget: Budget,
+    ) -> Self {
         Self {
             worker,
             pool: BufferPool::new(config.pool_len),
             out: Vec::new(),
             sessions: Sessions::new(),
+            deflate: Deflate::new(config.compression, budget),
             expected_len: 0,
             masks,
             counters,

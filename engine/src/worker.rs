@@ -22,7 +22,7 @@ use crate::compute::Compute;
 use crate::config::Config;
 use crate::conn::{Conn, ConnId, Flags, Phase, SegmentKind};
 use crate::conn_table::ConnTable;
-use crate::ctx;
+use crate::ctx::{self, SendOptions};
 use crate::driver::{Completion, Driver, ListenerId, Op, Token};
 use crate::error::{CloseCause, CloseReason};
 use crate::handler::Handler;
@@ -153,6 +153,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
         self.read_mail();
         self.expire_timers();
+        self.shared.deflate.expire_if_due(self.shared.now, &self.shared.counters);
         self.work_off_list();
         self.go_on_accepting();
         let done = self.go_on_shutting_down();
@@ -171,7 +172,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         };
         let shutdown = self.shutdown.and_then(|shutdown| shutdown.deadline);
         let next =
-            [self.shared.wheel.next_tick(), resting, shutdown].into_iter().flatten().min()?;
+            [self.shared.wheel.next_tick(), self.shared.deflate.next_tick(), resting, shutdown]
+                .into_iter()
+                .flatten()
+                .min()?;
         Some((TICK * next).saturating_sub(self.driver.now()))
     }
 
@@ -279,9 +283,11 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     fn on_mail(&mut self, mail: Mail) {
         match mail {
-            Mail::Send { conn, key, text, payload } => {
-                let kind = key.map_or(SegmentKind::Message, SegmentKind::Keyed);
-                self.mail_send(conn, kind, text, &payload);
+            Mail::Send { conn, options, text, payload } => {
+                self.mail_send(conn, options, text, &payload);
+            }
+            Mail::Authenticated { conn } => {
+                self.with_open(conn, |conn, _| conn.wire.flags.remove(Flags::UNAUTHENTICATED));
             }
             Mail::Close { conn, code, reason } => {
                 self.with_open(conn, |conn, shared| {
@@ -302,13 +308,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
     }
 
-    fn mail_send(&mut self, id: ConnId, kind: SegmentKind, text: bool, payload: &[u8]) {
+    fn mail_send(&mut self, id: ConnId, options: SendOptions, text: bool, payload: &[u8]) {
         self.with_open(id, |conn, shared| {
             let message = match std::str::from_utf8(payload) {
                 Ok(payload) if text => Message::Text(payload),
                 _ => Message::Binary(payload),
             };
-            let _ = ctx::send_behind(&mut conn.wire, shared, message, kind);
+            let _ = ctx::send_behind(&mut conn.wire, shared, id.slot, message, options);
         });
     }
 
@@ -429,6 +435,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         conn.state = None;
         if conn.wire.flags.contains(Flags::SECURE) {
             shared.forget_session(token.slot);
+        }
+        if conn.wire.flags.contains(Flags::DEFLATE) {
+            shared.deflate.forget(conn.wire.flags, token.slot, &shared.counters);
         }
         shared.out.clear();
         driver.submit(Op::Close { token });

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use ringwire::{DriverKind, Handle, Pinning};
+use ringwire::{CompressionLevel, CompressionMode, DriverKind, Handle, Pinning};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
@@ -38,6 +38,37 @@ impl From<DriverFlag> for DriverKind {
             DriverFlag::Uring => Self::Uring,
         }
     }
+}
+
+/// The value of `--compression`.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum CompressionFlag {
+    /// Clients' offers are declined.
+    #[default]
+    Off,
+    /// Each worker has a compressor and a decompressor, and each message stands for itself.
+    Shared,
+    /// Each connection has its own, and messages refer to those before them.
+    Dedicated,
+}
+
+impl From<CompressionFlag> for CompressionMode {
+    fn from(flag: CompressionFlag) -> Self {
+        match flag {
+            CompressionFlag::Off => Self::Off,
+            CompressionFlag::Shared => Self::Shared,
+            CompressionFlag::Dedicated => Self::Dedicated,
+        }
+    }
+}
+
+/// Reads the value of `--compression-level`.
+///
+/// # Errors
+/// It is no number from 1 to 9.
+pub fn parse_level(text: &str) -> Result<CompressionLevel, String> {
+    let level = text.parse().ok().and_then(CompressionLevel::new);
+    level.ok_or_else(|| format!("`{text}` is no level from 1 to 9"))
 }
 
 /// The value of `--pin`: `auto`, `none`, or core numbers between commas.
@@ -102,6 +133,15 @@ pub fn handle_signals(handle: Handle, limit: Duration) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn levels_are_numbers() {
+        assert_eq!(parse_level("1"), Ok(CompressionLevel::FASTEST));
+        assert_eq!(parse_level("9"), Ok(CompressionLevel::SMALLEST));
+        for wrong in ["0", "10", "best", ""] {
+            assert!(parse_level(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn cores_are_a_list_or_a_word() {

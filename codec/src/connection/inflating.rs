@@ -112,7 +112,7 @@ impl Inflating {
         inflate: &mut Inflate<'_>,
     ) -> Result<(), Error> {
         let mut own = self.own.take();
-        let decompressor: &mut Decompressor = match (&mut own, inflate) {
+        let decompressor: &mut Decompressor = match (&mut own, &mut *inflate) {
             (Some(own), _) => own,
             (None, Inflate::Off) => return Err(Error::PeerMisbehaved(Violation::ReservedBits)),
             (None, Inflate::Dedicated(dedicated)) => dedicated.get_or_insert_default(),
@@ -134,7 +134,7 @@ impl Inflating {
         if ends && self.compressed_len > 0 {
             decompressor.end_message()?;
         }
-        self.own = own;
+        self.keep(own, inflate);
         Ok(())
     }
 
@@ -250,7 +250,7 @@ impl Inflating {
         buffer: &mut Vec<u8>,
     ) -> Result<usize, Error> {
         let mut own = self.own.take();
-        let decompressor: &mut Decompressor = match (&mut own, inflate) {
+        let decompressor: &mut Decompressor = match (&mut own, &mut *inflate) {
             (Some(own), _) => own,
             (None, Inflate::Off) => return Err(Error::PeerMisbehaved(Violation::ReservedBits)),
             (None, Inflate::Dedicated(dedicated)) => dedicated.get_or_insert_default(),
@@ -290,8 +290,16 @@ impl Inflating {
         if is_last && !is_complete {
             return Err(Error::InvalidUtf8);
         }
-        self.own = own;
+        self.keep(own, inflate);
         Ok(src.len() - rest.len())
+    }
+
+    /// Keeps the decompressor that was made for this message; the shared one counts what it does.
+    fn keep(&mut self, mut own: Option<Box<Decompressor>>, inflate: &mut Inflate<'_>) {
+        if let (Some(own), Inflate::Shared(shared)) = (&mut own, inflate) {
+            shared.add_totals(own.take_totals());
+        }
+        self.own = own;
     }
 
     /// Checks the text in a part, if it is text, and says whether it does not end inside a character.

@@ -104,7 +104,13 @@ impl Compressor {
     /// hash table has 128 KiB in either case.
     #[must_use]
     pub fn memory_len(&self) -> usize {
-        memory_len(self.window_bits)
+        Self::memory_len_of(self.window_bits)
+    }
+
+    /// The same of one with a window of that size.
+    #[must_use]
+    pub const fn memory_len_of(window_bits: WindowBits) -> usize {
+        memory_len(window_bits)
     }
 
     /// Forgets the messages so far; takes no memory. What comes next can be read by whoever has read

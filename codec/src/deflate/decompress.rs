@@ -21,6 +21,19 @@ pub struct Decompressor {
     ended: bool,
     /// Whether nothing has come yet.
     fresh: bool,
+    totals: Totals,
+}
+
+/// What a [`Decompressor`] has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Totals {
+    /// Messages that came to their end.
+    pub message_count: u64,
+    /// Bytes that were inflated.
+    pub compressed_len: u64,
+    /// What came out of them, in bytes.
+    pub inflated_len: u64,
 }
 
 impl Decompressor {
@@ -31,13 +44,29 @@ impl Decompressor {
     /// If there is no memory.
     #[must_use]
     pub fn new() -> Self {
-        Self { stream: zlib_rs::Inflate::new(false, WINDOW_BITS), ended: false, fresh: true }
+        let stream = zlib_rs::Inflate::new(false, WINDOW_BITS);
+        Self { stream, ended: false, fresh: true, totals: Totals::default() }
     }
 
-    /// The bytes of memory that it holds: 48 KiB.
+    /// The bytes of memory that each of them holds: 48 KiB.
+    pub const MEMORY_LEN: usize = 48 << 10;
+
+    /// The bytes of memory that it holds: [`MEMORY_LEN`](Self::MEMORY_LEN).
     #[must_use]
     pub fn memory_len(&self) -> usize {
-        48 << 10
+        Self::MEMORY_LEN
+    }
+
+    /// What it has done since it was last asked; a reset does not matter. A shared one counts for the
+    /// decompressors that take its place in long messages.
+    pub fn take_totals(&mut self) -> Totals {
+        std::mem::take(&mut self.totals)
+    }
+
+    pub(crate) const fn add_totals(&mut self, more: Totals) {
+        self.totals.message_count += more.message_count;
+        self.totals.compressed_len += more.compressed_len;
+        self.totals.inflated_len += more.inflated_len;
     }
 
     /// Forgets the messages so far; takes no memory.
@@ -104,6 +133,8 @@ impl Decompressor {
             let step = raw::inflate(&mut self.stream, input, InflateFlush::NoFlush, room, out);
             sum.used += step.used;
             sum.produced += step.produced;
+            self.totals.compressed_len += step.used as u64;
+            self.totals.inflated_len += step.produced as u64;
             input = input.get(step.used..).unwrap_or_default();
             match step.status {
                 None => {
@@ -128,6 +159,7 @@ impl Decompressor {
     pub(crate) fn end_message(&mut self) -> Result<(), Error> {
         if self.ended {
             // A final block is an end as well, though it should be followed by an empty one.
+            self.totals.message_count += 1;
             return Ok(());
         }
         let [a, b, c, d] = TAIL;
@@ -140,6 +172,7 @@ impl Decompressor {
             && used == TAIL.len() as u64
             && self.stream.total_out() == produced
         {
+            self.totals.message_count += 1;
             Ok(())
         } else {
             Err(Error::InvalidDeflate)

@@ -32,7 +32,7 @@ mod negotiate;
 mod raw;
 
 pub use compress::{Compressor, Level};
-pub use decompress::{Decompressor, Inflate};
+pub use decompress::{Decompressor, Inflate, Totals};
 pub(crate) use negotiate::is_deflate;
 pub use negotiate::{Agreement, Offer, Policy, WindowBits};
 

@@ -5,8 +5,8 @@ use std::fmt;
 use std::rc::Rc;
 
 use crate::{
-    Accept, Answer, CloseCause, CloseCode, ConnId, Ctx, Handler, Message, MessagePart, Request,
-    SendStatus,
+    Accept, Answer, CloseCause, CloseCode, Compress, ConnId, Ctx, Handler, Message, MessagePart,
+    Request, SendOptions, SendStatus,
 };
 
 /// A message as it was sent or received.
@@ -102,6 +102,12 @@ pub(super) struct App {
     pub max_queued_len: usize,
 }
 
+/// Some of each kind.
+fn options_for(number: usize) -> SendOptions {
+    let compress = [Compress::ByLength, Compress::ByLength, Compress::Always, Compress::Never];
+    SendOptions::default().with_compress(compress[number % 4])
+}
+
 /// The code and text with which the application closes.
 pub(super) const APP_CLOSE: (u16, &str) = (4000, "as you wish");
 
@@ -109,7 +115,7 @@ impl App {
     /// Sends, and notes what became of it.
     fn say(&self, ctx: &mut Ctx<'_, State>, message: Message<'_>) -> SendStatus {
         let (client, before, open) = (ctx.state().client, ctx.queued_len(), ctx.is_open());
-        let status = ctx.send(message);
+        let status = ctx.send_with(message, options_for(message.len()));
         let queued_len = ctx.queued_len();
         let log = &mut *self.log.borrow_mut();
         let entry = &mut log.clients[client];
@@ -178,7 +184,10 @@ impl App {
                 for _ in 0..number() {
                     let key = ctx.state().keys;
                     ctx.state().keys += 1;
-                    let status = ctx.send_keyed(1, format!("key:{key}").as_str());
+                    let options = options_for(key).with_key(1);
+                    // Something that what is sent behind it could refer to.
+                    let text = format!("key:{key}:{}{}", "f".repeat(50), "p".repeat(50));
+                    let status = ctx.send_with(text.as_str(), options);
                     let entry = &mut self.log.borrow_mut().clients[client];
                     entry.queued |= matches!(status, SendStatus::Queued(_));
                     entry.dropped |= status == SendStatus::Dropped;

@@ -5,6 +5,7 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
+use ringwire_codec::deflate::{Agreement, Compressor, Decompressor, Inflate, Level, Offer};
 use ringwire_codec::handshake::client::{Request, Response};
 use ringwire_codec::handshake::{HeadLimits, HeadScanner};
 use ringwire_codec::{CloseCode, CloseState, Connection, Event, Heap, Input, Message, Role};
@@ -60,6 +61,7 @@ pub(super) struct Client {
     request: Request,
     head: Vec<u8>,
     scanner: HeadScanner,
+    pub deflate: Option<Deflated>,
     tls: Option<Secured>,
     /// It sent what is no TLS record.
     pub broke_tls: bool,
@@ -94,7 +96,8 @@ impl Client {
             masks: Masks::new(mask_seed),
             peer: None,
             codec: Connection::new(Role::Client),
-            request: Request::new("sim", &target, nonce).expect("a correct request"),
+            request: request(&target, nonce, plan.offer),
+            deflate: None,
             head: Vec::new(),
             scanner: HeadScanner::default(),
             tls: None,
@@ -261,10 +264,19 @@ impl Client {
 
     fn say(&mut self, said: Said) {
         let cut = self.random.chance(0.3);
+        let mut deflate = self.deflate.take();
+        let compressor =
+            deflate.as_mut().filter(|_| self.random.chance(0.7)).map(|own| &mut own.compressor);
+        self.say_in_parts(&said, cut, compressor);
+        self.deflate = deflate;
+        self.said.push(said);
+    }
+
+    fn say_in_parts(&mut self, said: &Said, cut: bool, mut compressor: Option<&mut Compressor>) {
         let mut rest = said.as_message();
         while cut && rest.len() > 1 && self.random.chance(0.8) {
             let (first, last) = self.split(rest);
-            self.send(|codec, masks, out| codec.send_fragment(first, false, masks, out));
+            self.say_part(first, false, compressor.as_deref_mut());
             rest = last;
             if self.random.chance(0.2) {
                 self.pings += 1;
@@ -272,8 +284,14 @@ impl Client {
                 self.send(|codec, masks, out| codec.send_ping(payload.as_bytes(), masks, out));
             }
         }
-        self.send(|codec, masks, out| codec.send_fragment(rest, true, masks, out));
-        self.said.push(said);
+        self.say_part(rest, true, compressor);
+    }
+
+    fn say_part(&mut self, part: Message<'_>, fin: bool, compressor: Option<&mut Compressor>) {
+        self.send(|codec, masks, out| match compressor {
+            Some(compressor) => codec.send_compressed_fragment(part, fin, compressor, masks, out),
+            None => codec.send_fragment(part, fin, masks, out),
+        });
     }
 
     fn split<'m>(&mut self, message: Message<'m>) -> (Message<'m>, Message<'m>) {
@@ -396,6 +414,11 @@ impl Client {
                 return;
             }
             assert_eq!(response.check_upgrade(&self.request), Ok(None));
+            let agreement = response.deflate(&self.request).expect("an answer to the offer");
+            if let Some(agreement) = agreement {
+                self.deflate = Some(Deflated::new(&agreement));
+                self.codec = Connection::new(Role::Client).with_deflate();
+            }
             self.stage = Stage::Open;
         }
         if matches!(self.stage, Stage::Refused) || self.plan.ending == Ending::HalfAsk {
@@ -414,8 +437,9 @@ impl Client {
         let mut codec = std::mem::replace(&mut self.codec, Connection::new(Role::Client));
         let mut input = Input::new(bytes);
         let number = self.number;
+        let mut deflate = self.deflate.take();
         while let Some(event) = codec
-            .receive(&config, &mut Heap, &mut input)
+            .receive_with(&config, &mut Heap, Deflated::inflate(&mut deflate), &mut input)
             .unwrap_or_else(|error| panic!("client {number} heard nonsense: {error:?}"))
         {
             match event {
@@ -446,6 +470,7 @@ impl Client {
             }
         }
         self.codec = codec;
+        self.deflate = deflate;
     }
 
     fn hear_message(&mut self, message: &Said, log: &Log) {
@@ -476,6 +501,45 @@ impl Client {
             self.heard
         );
         self.heard += 1;
+    }
+}
+
+fn request(target: &str, nonce: [u8; 16], offer: Option<Offer>) -> Request {
+    let request = Request::new("sim", target, nonce).expect("a correct request");
+    match offer {
+        Some(offer) => request.with_deflate(offer),
+        None => request,
+    }
+}
+
+/// How a client compresses.
+pub(super) struct Deflated {
+    pub compressor: Compressor,
+    decompressor: Option<Box<Decompressor>>,
+    /// The server may refer back to earlier messages.
+    pub takeover: bool,
+}
+
+impl Deflated {
+    fn new(agreement: &Agreement) -> Self {
+        let compressor =
+            Compressor::new(Level::default(), agreement.compressor_window(Role::Client));
+        let takeover = agreement.takeover(Role::Client);
+        Self {
+            compressor: if takeover { compressor.with_takeover() } else { compressor },
+            decompressor: None,
+            takeover: agreement.takeover(Role::Server),
+        }
+    }
+
+    /// One that forgets, where the server must not refer back.
+    fn inflate(deflate: &mut Option<Self>) -> Inflate<'_> {
+        let Some(Self { decompressor, takeover, .. }) = deflate else { return Inflate::Off };
+        if *takeover {
+            Inflate::Dedicated(decompressor)
+        } else {
+            Inflate::Shared(decompressor.get_or_insert_default())
+        }
     }
 }
 

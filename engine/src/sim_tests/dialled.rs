@@ -12,6 +12,7 @@ use ringwire_codec::handshake::{HeadLimits, HeadScanner, server};
 use ringwire_codec::{CloseCode, Connection, Event, Heap, Input, Message, Role};
 
 use super::plan::draw_faults;
+use crate::budget::Budget;
 use crate::config::Config;
 use crate::ctx::Ctx;
 use crate::dial::{Dial, DialError};
@@ -275,7 +276,7 @@ fn worker(seed: u64, config: &Config, faults: Faults) -> Scenery {
     let counters = Arc::new(Counters::default());
     let postboxes = vec![(postbox, Arc::clone(&counters))];
     let handle = Handle::new(postboxes, TcpOptions::from(config), None);
-    let shared = Shared::new(0, config, counters, Masks::new([9; 32]));
+    let shared = Shared::new(0, config, counters, Masks::new([9; 32]), Budget::new(0));
     let caller = Caller::default();
     let fates = Rc::clone(&caller.fates);
     let setup = WorkerSetup {

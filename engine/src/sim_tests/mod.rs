@@ -8,6 +8,7 @@
 
 mod app;
 mod client;
+mod compression;
 mod dialled;
 mod plan;
 mod play;

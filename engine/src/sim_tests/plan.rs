@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use ringwire_codec::CloseCode;
+use ringwire_codec::deflate::{Level, Offer, WindowBits};
 
 use super::app::Said;
+use crate::compression::{Compression, CompressionMode};
 use crate::config::{Backpressure, Config};
 use crate::driver::sim::{Faults, Random};
 
@@ -13,8 +15,9 @@ use crate::driver::sim::{Faults, Random};
 pub(super) const LARGEST_MESSAGE: usize = 40_000;
 
 /// What no client may send (RFC 6455 §5.1, §5.2, §5.5, §8.1): unmasked, reserved bits, reserved opcode, a long
-/// ping, a fragmented ping, text that is no UTF-8, a message longer than the limit.
-pub(super) const GARBAGE: [&[u8]; 7] = [
+/// ping, a fragmented ping, text that is no UTF-8, a message longer than the limit, a compressed one that is no
+/// deflate stream (RFC 1951 §3.2.3: a reserved type of block).
+pub(super) const GARBAGE: [&[u8]; 8] = [
     &[0x82, 0x03, 1, 2, 3],
     &[0xf2, 0x80, 0, 0, 0, 0],
     &[0x83, 0x80, 0, 0, 0, 0],
@@ -22,6 +25,7 @@ pub(super) const GARBAGE: [&[u8]; 7] = [
     &[0x09, 0x80, 0, 0, 0, 0],
     &[0x81, 0x82, 0, 0, 0, 0, 0xff, 0xff],
     &[0x82, 0xff, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    &[0xc2, 0x82, 0, 0, 0, 0, 0x06, 0xff],
 ];
 
 /// How a connection comes to the server.
@@ -79,6 +83,8 @@ pub(super) struct Plan {
     pub window: usize,
     /// The server may drop messages when it reads slowly.
     pub lossy: bool,
+    /// The compression that it offers.
+    pub offer: Option<Offer>,
 }
 
 impl Plan {
@@ -117,6 +123,7 @@ impl Plan {
                 config.backpressure,
                 Backpressure::DropNewest | Backpressure::DropOldest
             ),
+            offer: random.chance(0.8).then(|| draw_offer(random)),
         }
     }
 
@@ -163,6 +170,32 @@ impl Speech {
     }
 }
 
+fn draw_offer(random: &mut Random) -> Offer {
+    let windows = [None, None, Some(WindowBits::MIN), WindowBits::new(12), Some(WindowBits::MAX)];
+    let mut offer = Offer::default()
+        .with_server_no_context_takeover(random.chance(0.3))
+        .with_client_no_context_takeover(random.chance(0.3));
+    offer.server_max_window_bits = windows[random.below(5)];
+    offer.client_max_window_bits = windows[random.below(5)];
+    offer
+}
+
+fn draw_compression(random: &mut Random) -> Compression {
+    let mode = match random.below(3) {
+        0 => CompressionMode::Off,
+        1 => CompressionMode::Shared,
+        _ => CompressionMode::Dedicated,
+    };
+    Compression::default()
+        .with_mode(mode)
+        .with_threshold([0, 100, 256][random.below(3)])
+        .with_level(Level::new([1, 6, 9][random.below(3)]).expect("a level"))
+        .with_max_window(WindowBits::new([9, 12, 15][random.below(3)]).expect("a window"))
+        .with_decompress_only(random.chance(0.1))
+        .with_compressor_timeout(Duration::from_secs([0, 1, 60][random.below(3)]))
+        .with_max_dedicated_len([48 << 10, 600 << 10, 64 << 20][random.below(3)])
+}
+
 /// Settings that make something happen soon.
 pub(super) fn draw_config(random: &mut Random) -> Config {
     let (high_water, max_queued_len) =
@@ -183,6 +216,8 @@ pub(super) fn draw_config(random: &mut Random) -> Config {
         // Longer than a slow reader takes in a slow network.
         .with_close_timeout(Duration::from_secs(200))
         .with_handshake_timeout(Duration::from_secs(60))
+        .with_compression(draw_compression(random))
+        .with_max_unauthenticated_len([0, LARGEST_MESSAGE + 100][random.below(2)])
 }
 
 pub(super) fn draw_faults(random: &mut Random) -> Faults {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::app::{App, Log};
 use super::secure;
+use crate::budget::Budget;
 use crate::config::Config;
 use crate::driver::Driver as _;
 use crate::driver::sim::{Faults, Sim, World};
@@ -28,10 +29,13 @@ pub(super) struct Scene {
     pub log: Rc<RefCell<Log>>,
     worker: Worker<Sim, App>,
     counters: Arc<Counters>,
+    pub budget: Budget,
     last_clock: Duration,
     idle_turns: usize,
     /// No bytes may wait beyond this.
     max_queued_len: usize,
+    /// What the budget began with.
+    max_dedicated_len: usize,
 }
 
 impl Scene {
@@ -42,7 +46,9 @@ impl Scene {
         let counters = Arc::new(Counters::default());
         let handle =
             Handle::new(vec![(postbox, Arc::clone(&counters))], TcpOptions::from(config), None);
-        let shared = Shared::new(0, config, Arc::clone(&counters), Masks::new([7; 32]));
+        let budget = Budget::new(config.compression.max_dedicated_len);
+        let masks = Masks::new([7; 32]);
+        let shared = Shared::new(0, config, Arc::clone(&counters), masks, budget.clone());
         let mut log = Log::default();
         log.clients.resize_with(clients, Default::default);
         let log = Rc::new(RefCell::new(log));
@@ -64,9 +70,11 @@ impl Scene {
             log,
             worker: Worker::new(driver, app, setup),
             counters,
+            budget,
             last_clock: Duration::ZERO,
             idle_turns: 0,
             max_queued_len: config.max_queued_len,
+            max_dedicated_len: config.compression.max_dedicated_len,
         }
     }
 
@@ -89,16 +97,19 @@ impl Scene {
 
     /// Checks that a worker which is done has nothing left, and that the books balance.
     pub(super) fn finish(self, largest_message: usize) {
-        let Self { world, log, worker, counters, max_queued_len, .. } = self;
+        let Self { world, log, worker, counters, budget, max_queued_len, .. } = self;
         let stats = counters.read();
         assert_eq!(stats.connections, 0);
         assert_eq!(stats.open_connections, 0);
         assert_eq!(stats.queued_bytes, 0);
+        assert_eq!(stats.deflate_memory, 0);
+        assert_eq!(budget.left(), self.max_dedicated_len);
         let log = log.borrow();
         for (number, entry) in log.clients.iter().enumerate() {
             assert_eq!(entry.opened, usize::from(entry.closed.is_some()), "client {number}");
-            // Beside the message that went past the mark, a ping, a pong and a close frame may wait.
-            let most = max_queued_len + largest_message + 512;
+            // Beside the message that went past the mark, which compression may have made longer, a ping, a pong and a
+            // close frame may wait.
+            let most = max_queued_len + largest_message + largest_message / 8 + 512;
             assert!(entry.most_queued <= most, "client {number}: {} waited", entry.most_queued);
         }
         let opened: usize = log.clients.iter().map(|entry| entry.opened).sum();

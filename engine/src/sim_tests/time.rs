@@ -15,7 +15,7 @@ use crate::driver::sim::Faults;
 use crate::error::{CloseCause, CloseReason};
 use crate::worker::Turn;
 
-fn plan(ending: Ending, says: &[&str]) -> Plan {
+pub(super) fn plan(ending: Ending, says: &[&str]) -> Plan {
     let say = |text: &&str| Speech::Say(Said { text: true, bytes: text.as_bytes().to_vec() });
     Plan {
         entrance: Entrance::Connect,
@@ -26,14 +26,15 @@ fn plan(ending: Ending, says: &[&str]) -> Plan {
         slow: false,
         window: 64 * 1024,
         lossy: false,
+        offer: None,
     }
 }
 
-fn play(config: &Config, plans: impl IntoIterator<Item = Plan>) -> Play {
+pub(super) fn play(config: &Config, plans: impl IntoIterator<Item = Plan>) -> Play {
     Play::new(0, config, Faults::none(), plans.into_iter().collect())
 }
 
-fn secs(secs: u64) -> Duration {
+pub(super) fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 

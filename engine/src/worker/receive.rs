@@ -10,12 +10,17 @@ use super::Worker;
 use super::outbound::{self, on_answer};
 use crate::conn::{Conn, ConnId, Flags, Phase, Wire};
 use crate::ctx::{self, Ctx};
+use crate::deflate::Deflate;
 use crate::dial::DialError;
 use crate::driver::{Driver, Token};
 use crate::error::{CloseCause, CloseReason};
 use crate::handler::{Accept, Acceptance, Answer, Handler, Response};
 use crate::request::Request;
 use crate::shared::Shared;
+
+/// What the messages of a connection may inflate to in a turn, in bytes, before the others get theirs. The last one
+/// may go past it.
+const INFLATED_PER_TURN: u64 = 1 << 20;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     #[inline]
@@ -167,8 +172,18 @@ fn deliver<H: Handler>(
 ) -> usize {
     let mut input = Input::new(bytes);
     let mut budget = shared.limits.messages_per_turn;
+    let mut inflated_len = 0;
     while budget > 0 && conn.wire.may_deliver() {
-        let event = conn.wire.codec.receive(&shared.limits.protocol, &mut shared.pool, &mut input);
+        let event = if conn.wire.flags.intersects(Flags::SPECIAL_INPUT) {
+            let (event, len) = shared.receive_specially(&mut conn.wire, token.slot, &mut input);
+            inflated_len += len;
+            if inflated_len >= INFLATED_PER_TURN {
+                budget = 1;
+            }
+            event
+        } else {
+            conn.wire.codec.receive(&shared.limits.protocol, &mut shared.pool, &mut input)
+        };
         match event {
             Ok(Some(event)) => on_event(handler, conn, shared, token, event),
             Ok(None) => return 0,
@@ -431,7 +446,9 @@ fn open<S>(
     acceptance: &Acceptance,
 ) {
     let wire = &mut conn.wire;
-    let mut accept = server::Accept::new();
+    let agreement =
+        if acceptance.declines_compression { None } else { shared.deflate.agree(upgrade) };
+    let mut accept = server::Accept::new().with_deflate(agreement);
     if let Some(name) = &acceptance.subprotocol {
         accept = accept.with_subprotocol(name.clone());
     }
@@ -441,8 +458,12 @@ fn open<S>(
     shared.reserve_out(512);
     if let Err(error) = accept.encode(upgrade, &mut shared.out) {
         tracing::error!(%error, "the handler accepted a request wrongly");
+        shared.deflate.take_back(agreement);
         conn.state = None;
         return refuse(wire, shared, &internal_error());
+    }
+    if let Some(agreement) = &agreement {
+        Deflate::begin(wire, agreement);
     }
     wire.codec.set_streaming(acceptance.streaming);
     shared.counters.handshakes.add(1);
@@ -453,6 +474,9 @@ fn open<S>(
 pub(super) fn begin_frames(wire: &mut Wire, shared: &mut Shared, token: Token) {
     wire.phase = Phase::Open;
     wire.flags.insert(Flags::OPENED);
+    // Whom this side has dialled is no stranger.
+    let stranger = !wire.flags.contains(Flags::CLIENT);
+    wire.flags.set(Flags::UNAUTHENTICATED, stranger && shared.limits.unauthenticated.is_some());
     shared.counters.open_connections.add(1);
     shared.set_deadline(wire, token);
 }

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use ringwire_codec::deflate::{Agreement, Compressor, Decompressor, Inflate, Level, Offer};
 use ringwire_codec::handshake::{HeadLimits, HeadScanner, client as handshake};
 use ringwire_codec::{CloseCode, Config, Connection, Event, Heap, Input, Message, Role};
 
@@ -30,6 +31,7 @@ pub(crate) struct Client {
     pub(crate) stream: TcpStream,
     codec: Connection,
     config: Config,
+    deflate: Option<Deflate>,
     got: VecDeque<Got>,
     /// Whether what the protocol owes is sent.
     pub(crate) answers: bool,
@@ -37,7 +39,45 @@ pub(crate) struct Client {
     pub(crate) head: String,
 }
 
+/// How a client compresses.
+struct Deflate {
+    compressor: Compressor,
+    decompressor: Option<Box<Decompressor>>,
+    /// The server may refer back to earlier messages.
+    takeover: bool,
+}
+
+impl Deflate {
+    fn new(agreement: &Agreement) -> Self {
+        let compressor =
+            Compressor::new(Level::SMALLEST, agreement.compressor_window(Role::Client));
+        Self {
+            compressor: match agreement.takeover(Role::Client) {
+                true => compressor.with_takeover(),
+                false => compressor,
+            },
+            decompressor: None,
+            takeover: agreement.takeover(Role::Server),
+        }
+    }
+
+    /// One that forgets, where the server must not refer back.
+    fn inflate(deflate: &mut Option<Self>) -> Inflate<'_> {
+        let Some(Self { decompressor, takeover, .. }) = deflate else { return Inflate::Off };
+        if *takeover {
+            Inflate::Dedicated(decompressor)
+        } else {
+            Inflate::Shared(decompressor.get_or_insert_default())
+        }
+    }
+}
+
 impl Client {
+    /// Connects, and offers compression.
+    pub(crate) fn offering(addr: SocketAddr, offer: Offer) -> Self {
+        Self::upgrade(connect(addr), &plain_request().with_deflate(offer))
+    }
+
     /// Connects and shakes hands.
     pub(crate) fn connect(addr: SocketAddr) -> Self {
         Self::upgrade(connect(addr), &plain_request())
@@ -58,6 +98,10 @@ impl Client {
             .expect("the answer is well-formed");
         response.check_upgrade(request).expect("the server upgrades");
         let mut client = Self::speaking(stream);
+        if let Some(agreement) = response.deflate(request).expect("an answer to the offer") {
+            client.codec = Connection::new(Role::Client).with_deflate();
+            client.deflate = Some(Deflate::new(&agreement));
+        }
         client.head = String::from_utf8(head).expect("the head is text");
         client.take_in(rest);
         client
@@ -71,6 +115,7 @@ impl Client {
             stream,
             codec: Connection::new(Role::Client),
             config,
+            deflate: None,
             got: VecDeque::new(),
             answers: true,
             head: String::new(),
@@ -148,7 +193,12 @@ impl Client {
         loop {
             let event = self
                 .codec
-                .receive(&self.config, &mut Heap, &mut input)
+                .receive_with(
+                    &self.config,
+                    &mut Heap,
+                    Deflate::inflate(&mut self.deflate),
+                    &mut input,
+                )
                 .expect("the server keeps to the protocol");
             let Some(event) = event else { break };
             self.got.push_back(match event {
@@ -179,6 +229,35 @@ impl Client {
         let mut out = Vec::new();
         self.codec.send(message.into(), &mut mask, &mut out).expect("the client is open");
         self.raw(&out);
+    }
+
+    /// Sends a message compressed, as was agreed.
+    pub(crate) fn send_compressed<'m>(&mut self, message: impl Into<Message<'m>>) {
+        let mut out = Vec::new();
+        let compressor = &mut self.deflate.as_mut().expect("compression was agreed on").compressor;
+        self.codec
+            .send_compressed(message.into(), compressor, &mut mask, &mut out)
+            .expect("the client is open");
+        self.raw(&out);
+    }
+
+    /// The compressed form of a message, as was agreed, for tests that cut it up. It counts as sent.
+    pub(crate) fn compress(&mut self, payload: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let deflate = self.deflate.as_mut().expect("compression was agreed on");
+        deflate.compressor.compress(payload, &mut out);
+        out
+    }
+
+    /// Whether compression was agreed on.
+    pub(crate) fn is_compressed(&self) -> bool {
+        self.deflate.is_some()
+    }
+
+    /// What the server answered to the offers.
+    pub(crate) fn extensions(&self) -> Option<&str> {
+        let (_, rest) = self.head.split_once("Sec-WebSocket-Extensions: ")?;
+        rest.split("\r\n").next()
     }
 
     /// Sends a message in fragments.

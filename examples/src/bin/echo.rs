@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use ringwire::{Config, Server};
+use ringwire::{Compression, CompressionLevel, Config, Server};
 use ringwire_examples::units::{parse_bytes, parse_duration};
-use ringwire_examples::{Certificate, Cores, DriverFlag, Echo, handle_signals};
+use ringwire_examples::{
+    Certificate, CompressionFlag, Cores, DriverFlag, Echo, handle_signals, parse_level,
+};
 
 /// How long connections may take to close on SIGTERM or SIGINT.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
@@ -42,17 +44,32 @@ struct Flags {
     /// How long a connection may be silent, such as 90s; 0: for ever, and no pings are sent.
     #[arg(long, env = "RINGWIRE_IDLE_TIMEOUT", default_value = "120s", value_parser = parse_duration)]
     idle_timeout: Duration,
+    /// Compression of messages (permessage-deflate).
+    #[arg(long, env = "RINGWIRE_COMPRESSION", value_enum, default_value_t)]
+    compression: CompressionFlag,
+    /// The shortest message that is compressed, such as 1KiB.
+    #[arg(long, env = "RINGWIRE_COMPRESSION_THRESHOLD", default_value = "256", value_parser = parse_bytes)]
+    compression_threshold: u64,
+    /// How much work is done for a smaller output: 1 to 9.
+    #[arg(long, env = "RINGWIRE_COMPRESSION_LEVEL", default_value = "1", value_parser = parse_level)]
+    compression_level: CompressionLevel,
 }
 
 impl Flags {
     fn config(&self) -> Config {
+        let threshold = usize::try_from(self.compression_threshold).unwrap_or(usize::MAX);
+        let compression = Compression::default()
+            .with_mode(self.compression.into())
+            .with_threshold(threshold)
+            .with_level(self.compression_level);
         let config = Config::default()
             .with_driver(self.driver.into())
             .with_io_workers(self.io_workers)
             .with_compute_workers(self.compute_workers)
             .with_pinning(self.pin.clone().into())
             .with_max_message_len(usize::try_from(self.max_message).unwrap_or(usize::MAX))
-            .with_idle_timeout(self.idle_timeout);
+            .with_idle_timeout(self.idle_timeout)
+            .with_compression(compression);
         if self.idle_timeout.is_zero() { config.with_ping_interval(Duration::ZERO) } else { config }
     }
 }

@@ -1,0 +1,132 @@
+//! Settings of permessage-deflate (RFC 7692).
+
+use std::time::Duration;
+
+use ringwire_codec::deflate::{Decompressor, Level, WindowBits};
+
+use crate::error::Error;
+
+/// Whether and how messages are compressed (permessage-deflate, RFC 7692). The default is off.
+///
+/// Compression costs CPU time for each message, and makes the length of what is sent depend on its content: where
+/// secrets and what an attacker chooses stand in one message (or, dedicated, in one connection), lengths tell
+/// about the secrets. Send such messages with [`Compress::Never`](crate::Compress::Never).
+///
+/// Whatever is set here, what a client sends inflates to no more than the message limit in force
+/// ([`max_message_len`](ringwire_codec::Config::max_message_len),
+/// [`max_unauthenticated_len`](crate::Config::max_unauthenticated_len)). A connection is handled until its
+/// messages of a turn have inflated to 1 MiB; then the others get theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Compression {
+    /// Whose compressors and decompressors. Default: [`CompressionMode::Off`].
+    pub mode: CompressionMode,
+    /// The shortest message that is compressed, in bytes. Default: 256, since shorter ones fit into a packet anyway.
+    /// With a context to refer to (dedicated) less makes sense as well.
+    pub threshold: usize,
+    /// How much work is done for a smaller output, 1 to 9. Default: 1, as each message that is sent pays for it.
+    pub level: Level,
+    /// The window of the server's compressors, as a power of two: 9 to 15 bits. Default: 15, 32 KiB. A client may
+    /// ask for less. A compressor takes 372 KiB of memory with 15 bits, 162 KiB with 12, 136 KiB with 9.
+    pub max_window: WindowBits,
+    /// Clients may compress, the server does not. Default: no.
+    pub decompress_only: bool,
+    /// Dedicated: how long a connection keeps a compressor without using it. Default: 60 s; zero: as long as it is
+    /// open. A new one begins with an empty window.
+    pub compressor_timeout: Duration,
+    /// Dedicated: the most memory of all connections' own compressors and decompressors in the server, in bytes.
+    /// Default: 64 MiB.
+    ///
+    /// A decompressor (48 KiB) is set aside during the handshake, as the client may refer back from its second
+    /// message on. Where there is no room for it, the connection gets along without context takeover. A compressor
+    /// is counted when it is made; where there is no room, the connection uses the worker's.
+    pub max_dedicated_len: usize,
+}
+
+/// Whose compressors and decompressors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CompressionMode {
+    /// There are none: clients' offers are declined.
+    #[default]
+    Off,
+    /// The worker's, for all its connections: a decompressor, and a compressor for each size of window that is in
+    /// use. Each message stands for itself (no context takeover), and an idle connection holds no memory for it.
+    ///
+    /// A client that takes its time over a compressed message gets memory for that one: for its compressed form, up
+    /// to 64 KiB, and from then on, or if it is [streamed](crate::Accept::with_streaming), a decompressor.
+    Shared,
+    /// The connection's own: messages refer to those before them (context takeover), which makes short, similar
+    /// ones several times smaller. A connection has 24 bytes, a decompressor from its first compressed message until
+    /// it ends, and a compressor while it sends compressed messages.
+    Dedicated,
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Self {
+            mode: CompressionMode::Off,
+            threshold: 256,
+            level: Level::default(),
+            max_window: WindowBits::MAX,
+            decompress_only: false,
+            compressor_timeout: Duration::from_secs(60),
+            max_dedicated_len: 64 << 20,
+        }
+    }
+}
+
+/// Defines a consuming setter for each field.
+macro_rules! setters {
+    ($($with:ident, $field:ident: $type:ty;)+) => {
+        impl Compression {
+            $(
+                #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+                #[must_use]
+                pub const fn $with(mut self, $field: $type) -> Self {
+                    self.$field = $field;
+                    self
+                }
+            )+
+        }
+    };
+}
+
+setters! {
+    with_mode, mode: CompressionMode;
+    with_threshold, threshold: usize;
+    with_level, level: Level;
+    with_max_window, max_window: WindowBits;
+    with_decompress_only, decompress_only: bool;
+    with_compressor_timeout, compressor_timeout: Duration;
+    with_max_dedicated_len, max_dedicated_len: usize;
+}
+
+impl Compression {
+    /// The defaults, [shared](CompressionMode::Shared).
+    #[must_use]
+    pub fn shared() -> Self {
+        Self::default().with_mode(CompressionMode::Shared)
+    }
+
+    /// The defaults, [dedicated](CompressionMode::Dedicated).
+    #[must_use]
+    pub fn dedicated() -> Self {
+        Self::default().with_mode(CompressionMode::Dedicated)
+    }
+
+    /// Says which setting can't be.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let least = Decompressor::MEMORY_LEN;
+        if self.mode == CompressionMode::Dedicated && self.max_dedicated_len < least {
+            return Err(Error::Setting {
+                setting: "compression.max_dedicated_len",
+                problem: format!(
+                    "{} bytes are less than one decompressor ({least}); shared compression takes none",
+                    self.max_dedicated_len
+                ),
+            });
+        }
+        Ok(())
+    }
+}
