@@ -180,8 +180,8 @@ impl Handle {
     }
 
     /// Serves a TCP connection whose handshake someone else has answered with 101; `received` is what was read
-    /// behind the request. `state` is the handler's [`State`](crate::Handler::State); a value of another type
-    /// ends the connection, with an error in the log.
+    /// behind the request. No extension may have been agreed on, compression included. `state` is the handler's
+    /// [`State`](crate::Handler::State); a value of another type ends the connection, with an error in the log.
     ///
     /// # Errors
     /// The worker is busy or has ended; the connection comes back.
