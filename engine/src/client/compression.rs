@@ -1,6 +1,8 @@
 //! Compression of a client's messages (permessage-deflate, RFC 7692).
 
-use ringwire_codec::deflate::{Agreement, Compressor, Decompressor, Inflate, Level, Offer};
+use ringwire_codec::deflate::{
+    Agreement, Compressor, Decompressor, Inflate, Level, Offer, WindowBits,
+};
 use ringwire_codec::{Connection, MaskSource, Message, Role, SendError};
 
 /// How messages are compressed, where the server agrees to it (permessage-deflate, RFC 7692).
@@ -17,9 +19,12 @@ pub struct Compression {
     /// the plain offer, which all servers understand. Without it, the server is asked to do without as well, and may
     /// decline.
     ///
-    /// Worst case in memory, either way: 372 KiB from the first message that is compressed, 48 KiB from the first
+    /// Worst case in memory, either way, for windows of 15 bits: 372 KiB from the first message that is compressed, 48 KiB from the first
     /// one that is inflated, until the connection is dropped.
     pub takeover: bool,
+    /// The largest window of this side's compressor, as a power of two: 9 to 15 bits. The server is told so, and may ask
+    /// for less. Default: `None`, 15 bits, and it may not.
+    pub max_window: Option<WindowBits>,
     /// The shortest message that is compressed, in bytes. Default: 256, since shorter ones fit into a packet anyway.
     pub threshold: usize,
     /// How much work is done for a smaller output, 1 to 9. Default: 1.
@@ -28,7 +33,7 @@ pub struct Compression {
 
 impl Default for Compression {
     fn default() -> Self {
-        Self { takeover: true, threshold: 256, level: Level::default() }
+        Self { takeover: true, max_window: None, threshold: 256, level: Level::default() }
     }
 }
 
@@ -37,6 +42,13 @@ impl Compression {
     #[must_use]
     pub const fn with_takeover(mut self, takeover: bool) -> Self {
         self.takeover = takeover;
+        self
+    }
+
+    /// Sets [`max_window`](Self::max_window).
+    #[must_use]
+    pub const fn with_max_window(mut self, bits: WindowBits) -> Self {
+        self.max_window = Some(bits);
         self
     }
 
@@ -55,7 +67,11 @@ impl Compression {
     }
 
     pub(super) fn offer(self) -> Offer {
-        if self.takeover { Offer::default() } else { Offer::shared() }
+        let offer = if self.takeover { Offer::default() } else { Offer::shared() };
+        match self.max_window {
+            Some(bits) => offer.with_client_max_window_bits(bits),
+            None => offer,
+        }
     }
 }
 

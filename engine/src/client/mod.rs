@@ -70,7 +70,7 @@ pub use proxy::Proxy;
 pub use queue::{Overflow, Pushed, Queue};
 pub use reconnect::{Reconnecting, ReconnectingSender, Sent, Update};
 pub use request::{MessageIds, Pending, Pushes, Requests, Sorted};
-pub use ringwire_codec::deflate::Level as CompressionLevel;
+pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
 
 /// Connects to a URL with the default settings: see [`Builder::connect`].
 ///
