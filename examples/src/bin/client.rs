@@ -45,7 +45,7 @@ struct Flags {
     /// Trust the authorities in this PEM file instead of those of the system.
     #[arg(long, conflicts_with = "insecure")]
     ca: Option<std::path::PathBuf>,
-    /// Connect through http://, socks5:// or socks5h://[user:password@]host:port; `none`: directly. Default: what
+    /// Connect through `http://`, `socks5://` or `socks5h://[user:password@]host:port`; `none`: directly. Default: what
     /// the environment says (https_proxy, http_proxy, all_proxy, no_proxy).
     #[arg(short = 'x', long)]
     proxy: Option<String>,
