@@ -28,6 +28,7 @@
     reason = "a blocking client has a clock of its own, and is shared by its two halves"
 )]
 
+mod attempts;
 mod backoff;
 mod batch;
 mod blocking;
