@@ -10,6 +10,7 @@ use ringwire_codec::{CloseCode, Message};
 
 use super::builder::Builder;
 use super::channel::Channel;
+use super::compression::Deflate;
 use super::connection::{Connection, Settings};
 use super::error::Error;
 use super::handshake::Upgraded;
@@ -24,6 +25,7 @@ pub struct Client {
     sender: Sender,
     receiver: Receiver,
     subprotocol: Option<String>,
+    has_compression: bool,
     headers: HeaderMap,
 }
 
@@ -31,14 +33,18 @@ impl Client {
     pub(super) fn new(
         channel: Channel,
         upgraded: Upgraded,
+        deflate: Option<Deflate>,
         settings: Settings,
     ) -> Result<Self, Error> {
         let (wire, tls) = channel.into_parts();
-        let connection = Arc::new(Connection::new(wire, tls, upgraded.rest, settings)?);
+        let has_compression = deflate.is_some();
+        let connection = Connection::new(wire, tls, deflate, upgraded.rest, settings)?;
+        let connection = Arc::new(connection);
         Ok(Self {
             sender: Sender { connection: Arc::clone(&connection) },
             receiver: Receiver { connection },
             subprotocol: upgraded.subprotocol,
+            has_compression,
             headers: upgraded.headers,
         })
     }
@@ -53,6 +59,12 @@ impl Client {
     #[must_use]
     pub fn subprotocol(&self) -> Option<&str> {
         self.subprotocol.as_deref()
+    }
+
+    /// Whether the server has agreed to compression.
+    #[must_use]
+    pub const fn has_compression(&self) -> bool {
+        self.has_compression
     }
 
     /// The headers of the server's answer.
@@ -187,8 +199,7 @@ impl Sender {
     /// # Errors
     /// [`Error::Closed`] and [`Error::Lost`] if the connection is over, [`Error::Timeout`] if it is over now.
     pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> Result<(), Error> {
-        let message = message.into();
-        self.connection.submit(|codec, masks, out| codec.send(message, masks, out))
+        self.connection.send(message.into())
     }
 
     /// Sends a ping with a payload of at most 125 bytes. The pong is an [`Event`].
@@ -196,7 +207,7 @@ impl Sender {
     /// # Errors
     /// [`Error::InvalidMessage`] for a longer one; as [`send`](Self::send).
     pub fn ping(&self, payload: &[u8]) -> Result<(), Error> {
-        self.connection.submit(|codec, masks, out| codec.send_ping(payload, masks, out))
+        self.connection.ping(payload)
     }
 
     /// Whether both send on the same connection.

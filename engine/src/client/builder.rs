@@ -13,6 +13,7 @@ use ringwire_tls::{ClientConfig, ClientSettings, Roots};
 
 use super::blocking::Client;
 use super::channel::Channel;
+use super::compression::{Compression, Deflate};
 use super::connection::Settings;
 use super::dial;
 use super::error::{Error, RedirectProblem};
@@ -32,6 +33,7 @@ pub struct Builder {
     pub(super) head: HeadLimits,
     pub(super) max_refusal_len: usize,
     pub(super) max_redirects: u32,
+    pub(super) compression: Option<Compression>,
     connect_timeout: Duration,
     handshake_timeout: Duration,
     read_timeout: Duration,
@@ -54,6 +56,7 @@ impl Default for Builder {
             head: HeadLimits::default(),
             max_refusal_len: 16 << 10,
             max_redirects: 5,
+            compression: None,
             connect_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
             read_timeout: Duration::ZERO,
@@ -160,6 +163,13 @@ impl Builder {
         self
     }
 
+    /// Offers compression to the server. Default: none is offered.
+    #[must_use]
+    pub fn with_compression(mut self, compression: Compression) -> Self {
+        self.compression = Some(compression);
+        self
+    }
+
     /// Whether small messages go out at once, without Nagle's algorithm (TCP_NODELAY, tcp(7)). Default: yes.
     #[must_use]
     pub fn with_tcp_nodelay(mut self, nodelay: bool) -> Self {
@@ -257,7 +267,8 @@ impl Builder {
         }
     }
 
-    /// A client on a stream socket whose handshake is done, with the bytes that came behind it.
+    /// A client on a stream socket whose handshake is done, with the bytes that came behind it. Messages are not
+    /// compressed.
     ///
     /// # Errors
     /// The socket cannot be used.
@@ -322,7 +333,11 @@ impl Builder {
             ping_interval: limit(self.ping_interval),
             peer_timeout: limit(self.peer_timeout),
         };
-        Client::new(channel, upgraded, settings)
+        let deflate = self
+            .compression
+            .zip(upgraded.deflate)
+            .map(|(settings, agreement)| Deflate::new(settings, agreement));
+        Client::new(channel, upgraded, deflate, settings)
     }
 }
 

@@ -7,11 +7,13 @@ use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
+use ringwire_codec::deflate::Inflate;
 use ringwire_codec::{
-    self as codec, AbnormalClosure, CloseCode, CloseState, Heap, Role, SendError,
+    self as codec, AbnormalClosure, CloseCode, CloseState, Heap, Message, Role, SendError,
 };
 use ringwire_tls::Session;
 
+use super::compression::Deflate;
 use super::error::{End, Error, Waiting};
 use super::message::{Event, OwnedMessage};
 use super::random::random;
@@ -60,6 +62,8 @@ pub(super) struct Connection {
 struct Core {
     codec: codec::Connection,
     masks: Masks,
+    /// What was agreed on, if anything.
+    deflate: Option<Deflate>,
     tls: Option<Session>,
     /// Frames on their way into `out`, with TLS.
     frames: Vec<u8>,
@@ -101,14 +105,17 @@ impl Connection {
     pub(super) fn new(
         wire: Wire,
         tls: Option<Session>,
+        deflate: Option<Deflate>,
         bytes: Vec<u8>,
         settings: Settings,
     ) -> Result<Self, Error> {
         let seed = random()?;
         let now = Instant::now();
+        let codec = codec::Connection::new(Role::Client);
         let core = Core {
-            codec: codec::Connection::new(Role::Client),
+            codec: if deflate.is_some() { codec.with_deflate() } else { codec },
             masks: Masks::new(seed),
+            deflate,
             tls,
             frames: Vec::new(),
             out: Vec::new(),
@@ -307,7 +314,9 @@ impl Connection {
             }
             let mut rest = codec::Input::new(unused);
             let was_closing = core.closed_by_us;
-            let event = core.codec.receive(&self.settings.protocol, &mut Heap, &mut rest);
+            let inflate = core.deflate.as_mut().map_or(Inflate::Off, Deflate::inflate);
+            let config = &self.settings.protocol;
+            let event = core.codec.receive_with(config, &mut Heap, inflate, &mut rest);
             let used_len = len - rest.len();
             let event = match event {
                 Ok(None) => None,
@@ -391,15 +400,22 @@ impl Connection {
 
     // Sending
 
-    /// Encodes with the codec and waits until the socket has taken all of it.
-    pub(super) fn submit<E>(&self, encode: E) -> Result<(), Error>
-    where
-        E: FnOnce(&mut codec::Connection, &mut Masks, &mut Vec<u8>) -> Result<(), SendError>,
-    {
+    /// Sends a message, and returns when the socket has taken it.
+    pub(super) fn send(&self, message: Message<'_>) -> Result<(), Error> {
+        self.submit(|core| core.encode_message(message))
+    }
+
+    /// Sends a ping, and returns when the socket has taken it.
+    pub(super) fn ping(&self, payload: &[u8]) -> Result<(), Error> {
+        self.submit(|core| core.encode(|codec, masks, out| codec.send_ping(payload, masks, out)))
+    }
+
+    /// Encodes something and waits until the socket has taken all of it.
+    fn submit(&self, encode: impl FnOnce(&mut Core) -> Result<(), SendError>) -> Result<(), Error> {
         let deadline = after(self.settings.write_timeout);
         let mut core = self.core();
         core.check()?;
-        core.encode(encode).map_err(|error| match error {
+        encode(&mut core).map_err(|error| match error {
             SendError::Closing => core.closing(),
             other => Error::InvalidMessage(other),
         })?;
@@ -528,6 +544,16 @@ impl Core {
         let (code, reason) =
             self.close.clone().unwrap_or_else(|| (CloseCode::NO_STATUS, String::new()));
         End::Closed { code, reason, by_us: self.closed_by_us }
+    }
+
+    /// Appends a message, compressed where that was agreed on.
+    fn encode_message(&mut self, message: Message<'_>) -> Result<(), SendError> {
+        let Self { codec, masks, deflate, tls, frames, out, .. } = self;
+        let out = if tls.is_some() { frames } else { out };
+        match deflate {
+            Some(deflate) => deflate.send(codec, message, masks, out),
+            None => codec.send(message, masks, out),
+        }
     }
 
     /// Lets the codec append frames, which with TLS are then to be sealed.

@@ -1,6 +1,7 @@
 //! The upgrade request and what a server may answer.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use ringwire_codec::deflate::Agreement;
 use ringwire_codec::handshake::client::{Request, Response};
 use ringwire_codec::handshake::{HandshakeError, HeadLimits, HeadScanner};
 
@@ -25,6 +26,7 @@ pub(super) enum Outcome {
 #[derive(Debug, Default)]
 pub(super) struct Upgraded {
     pub(super) subprotocol: Option<String>,
+    pub(super) deflate: Option<Agreement>,
     pub(super) headers: HeaderMap,
     /// What came behind the head: the first frames.
     pub(super) rest: Vec<u8>,
@@ -66,6 +68,7 @@ pub(super) fn upgrade(
         return match response.check_upgrade(&request) {
             Ok(subprotocol) => Ok(Outcome::Upgraded(Upgraded {
                 subprotocol: subprotocol.map(str::to_owned),
+                deflate: response.deflate(&request)?,
                 rest: rest.to_vec(),
                 headers,
             })),
@@ -87,6 +90,9 @@ fn request(builder: &Builder, url: &Url, with_credentials: bool) -> Result<Reque
     }
     for subprotocol in &builder.subprotocols {
         request = request.with_subprotocol(subprotocol)?;
+    }
+    if let Some(compression) = &builder.compression {
+        request = request.with_deflate(compression.offer());
     }
     let mut is_authorized = false;
     for (name, value) in &builder.headers {

@@ -28,11 +28,13 @@
     reason = "a blocking client has a clock of its own, and is shared by its two halves"
 )]
 
+mod attempts;
 mod backoff;
 mod batch;
 mod blocking;
 mod builder;
 mod channel;
+mod compression;
 mod connection;
 mod dial;
 mod error;
@@ -55,6 +57,7 @@ pub use backoff::Backoff;
 pub use batch::{BatchLimits, Batcher};
 pub use blocking::{Client, Messages, Receiver, Sender};
 pub use builder::Builder;
+pub use compression::Compression;
 pub use error::{
     Error, ErrorKind, ProxyProblem, RedirectProblem, Refusal, SocksReply, UrlProblem, Waiting,
 };
@@ -68,6 +71,7 @@ pub use proxy::Proxy;
 pub use queue::{Overflow, Pushed, Queue};
 pub use reconnect::{Reconnecting, ReconnectingSender, Sent, Update};
 pub use request::{MessageIds, Pending, Pushes, Requests, Sorted};
+pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
 
 /// Connects to a URL with the default settings: see [`Builder::connect`].
 ///

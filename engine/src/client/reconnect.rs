@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ringwire_codec::{CloseCode, Message};
 
+use super::attempts::Attempts;
 use super::blocking::{Client, Receiver, Sender};
 use super::builder::Builder;
 use super::error::{Error, Waiting};
@@ -29,21 +30,14 @@ pub struct Reconnecting {
     prepare: Option<Prepare>,
     on_connect: Option<OnConnect>,
     shared: Arc<Shared>,
-    connection: Option<Open>,
-    /// Attempts since a connection was stable.
-    attempt: u32,
-    next_attempt: Option<Instant>,
+    connection: Option<Receiver>,
+    attempts: Attempts,
     has_ended: bool,
     reported_dropped_count: u64,
 }
 
 type Prepare = Box<dyn FnMut(Builder, &Error) -> Builder + Send>;
 type OnConnect = Box<dyn FnMut(&mut Client) -> Result<(), Error> + Send>;
-
-struct Open {
-    receiver: Receiver,
-    since: Instant,
-}
 
 /// What happens to a [`Reconnecting`] client.
 #[derive(Debug)]
@@ -114,8 +108,7 @@ impl Reconnecting {
             on_connect: None,
             shared: Arc::new(Shared { state: Mutex::new(state), closed: Condvar::new() }),
             connection: None,
-            attempt: 0,
-            next_attempt: None,
+            attempts: Attempts::default(),
             has_ended: false,
             reported_dropped_count: 0,
         }
@@ -202,23 +195,18 @@ impl Reconnecting {
             if self.has_ended {
                 return Ok(None);
             }
-            if let Some(open) = &mut self.connection {
-                let error = match open.receiver.receive_until(deadline) {
+            if let Some(receiver) = &self.connection {
+                let error = match receiver.receive_until(deadline) {
                     Ok(Some(Event::Message(message))) => return Ok(Some(Update::Message(message))),
                     Ok(Some(Event::Ping(_) | Event::Pong(_))) => continue,
                     Err(error @ Error::Timeout(Waiting::Receive)) => return Err(error),
                     Err(error) => error,
                     Ok(None) => {
-                        let (code, reason) = open
-                            .receiver
-                            .close_frame()
-                            .unwrap_or((CloseCode::NO_STATUS, String::new()));
+                        let (code, reason) =
+                            receiver.close_frame().unwrap_or((CloseCode::NO_STATUS, String::new()));
                         Error::Closed { code, reason }
                     }
                 };
-                if open.since.elapsed() >= self.policy.stable_after {
-                    self.attempt = 0;
-                }
                 return self.on_lost(error);
             }
             if !self.await_attempt(deadline)? {
@@ -240,9 +228,7 @@ impl Reconnecting {
             if state.closing.is_some() {
                 return Ok(false);
             }
-            let Some(next_attempt) = self.next_attempt.filter(|moment| *moment > now) else {
-                return Ok(true);
-            };
+            let Some(next_attempt) = self.attempts.due(now) else { return Ok(true) };
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Err(Error::Timeout(Waiting::Receive));
             }
@@ -263,10 +249,8 @@ impl Reconnecting {
         }
         let (sender, receiver) = client.split();
         self.flush(&sender)?;
-        self.connection = Some(Open { receiver, since: Instant::now() });
-        // It may be lost again at once: until it is stable, it is one more attempt.
-        self.attempt = self.attempt.saturating_add(1);
-        let attempts = self.attempt;
+        self.connection = Some(receiver);
+        let attempts = self.attempts.on_connected(Instant::now());
         let dropped_count = self.shared.state().outbox.dropped_count();
         let dropped = dropped_count - self.reported_dropped_count;
         self.reported_dropped_count = dropped_count;
@@ -299,7 +283,7 @@ impl Reconnecting {
 
     /// The connection is lost or the attempt has failed.
     fn on_lost(&mut self, error: Error) -> Result<Option<Update>, Error> {
-        let was_connected = self.connection.take().is_some();
+        self.connection = None;
         let is_closing = {
             let mut state = self.shared.state();
             state.sender = None;
@@ -309,16 +293,14 @@ impl Reconnecting {
             self.end();
             return Ok(None);
         }
-        if !was_connected {
-            self.attempt = self.attempt.saturating_add(1);
-        }
         let random = u64::from_ne_bytes(random()?);
         let may_renew = self.prepare.is_some();
-        let Some(delay) = self.policy.delay_after(&error, self.attempt, random, may_renew) else {
+        let now = Instant::now();
+        let delay = self.attempts.on_lost(&self.policy, &error, now, random, may_renew);
+        let Some(delay) = delay else {
             self.end();
             return Err(error);
         };
-        self.next_attempt = Instant::now().checked_add(delay);
         if let Some(hook) = &mut self.prepare {
             self.builder = hook(self.builder.clone(), &error);
         }
@@ -338,7 +320,7 @@ impl fmt::Debug for Reconnecting {
         // The URL may hold a token.
         f.debug_struct("Reconnecting")
             .field("is_connected", &self.connection.is_some())
-            .field("attempt", &self.attempt)
+            .field("attempt", &self.attempts.count())
             .field("has_ended", &self.has_ended)
             .finish_non_exhaustive()
     }

@@ -11,6 +11,7 @@
 mod support;
 
 mod closes;
+mod compression;
 mod extras;
 mod handshakes;
 mod messages;

@@ -13,7 +13,8 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use http::{HeaderName, HeaderValue};
 use ringwire::client::{
-    Backoff, Builder, Client, Event, OwnedMessage, Proxy, Reconnecting, RetryPolicy, Sent, Update,
+    Backoff, Builder, Client, Compression, Error, Event, OwnedMessage, Proxy, Reconnecting,
+    RetryPolicy, Sent, Update,
 };
 use ringwire::{CloseCode, Message};
 use ringwire_examples::units::{parse_bytes, parse_duration};
@@ -44,7 +45,7 @@ struct Flags {
     /// Trust the authorities in this PEM file instead of those of the system.
     #[arg(long, conflicts_with = "insecure")]
     ca: Option<std::path::PathBuf>,
-    /// Connect through http://, socks5:// or socks5h://[user:password@]host:port; `none`: directly. Default: what
+    /// Connect through `http://`, `socks5://` or `socks5h://[user:password@]host:port`; `none`: directly. Default: what
     /// the environment says (https_proxy, http_proxy, all_proxy, no_proxy).
     #[arg(short = 'x', long)]
     proxy: Option<String>,
@@ -60,6 +61,9 @@ struct Flags {
     /// The longest message that is received.
     #[arg(long, default_value = "1MiB", value_parser = parse_bytes)]
     max_message: u64,
+    /// Offer compression (permessage-deflate).
+    #[arg(short = 'z', long)]
+    deflate: bool,
     /// The code to close with at the end of the input.
     #[arg(long, default_value_t = 1000)]
     close_code: u16,
@@ -93,6 +97,9 @@ impl Flags {
         }
         if let Some(origin) = &self.origin {
             builder = builder.with_origin(origin.clone());
+        }
+        if self.deflate {
+            builder = builder.with_compression(Compression::default());
         }
         match self.proxy.as_deref() {
             None => {}
@@ -130,9 +137,12 @@ impl Flags {
     }
 
     fn once(&'static self, builder: &Builder) -> Result<()> {
-        let mut client = builder.connect(&self.url)?;
+        let mut client = builder.connect(&self.url).inspect_err(print_refusal)?;
         if let Some(protocol) = client.subprotocol() {
             eprintln!("subprotocol: {protocol}");
+        }
+        if client.has_compression() {
+            eprintln!("compression: agreed on");
         }
         if let Some(payload) = &self.ping {
             client.ping(payload.as_bytes())?;
@@ -197,6 +207,13 @@ fn print(message: &OwnedMessage) -> io::Result<()> {
     out.write_all(message.as_bytes())?;
     out.write_all(b"\n")?;
     out.flush()
+}
+
+/// What the server says to a request that it refuses.
+fn print_refusal(error: &Error) {
+    if let Error::Refused(refusal) = error {
+        eprintln!("{}", String::from_utf8_lossy(&refusal.body).trim_end());
+    }
 }
 
 fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue)> {
