@@ -7,6 +7,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
+use ringwire_codec::deflate::{Compressor, Decompressor, Level, WindowBits};
 use ringwire_codec::handshake::server::{Accept, Request, Response};
 use ringwire_codec::handshake::{HeadLimits, HeadScanner};
 use ringwire_codec::mask::{mask, mask_extend};
@@ -31,6 +32,7 @@ fn main() {
     bench_utf8(&mut criterion);
     bench_send(&mut criterion);
     bench_handshake(&mut criterion);
+    bench_deflate(&mut criterion);
     criterion.final_summary();
 }
 
@@ -214,5 +216,86 @@ fn bench_handshake(criterion: &mut Criterion) {
             }
         });
     });
+    group.finish();
+}
+
+/// [`FRAME_COUNT`] messages of that length: of a feed in JSON, and of random letters, which compress to three quarters.
+fn texts(len: usize) -> [(&'static str, Vec<String>); 2] {
+    let mut state = 1_u32;
+    let mut random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state >> 16
+    };
+    let mut json = String::new();
+    while json.len() < len * FRAME_COUNT {
+        let (id, price) = (random() % 10_000, random() % 1000);
+        json += &format!("{{\"id\":{id},\"symbol\":\"RW{}\",\"price\":{price}.5}},", id % 40);
+    }
+    let letters: String = (0..len * FRAME_COUNT)
+        .map(|_| {
+            char::from(
+                b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+                    [(random() % 64) as usize],
+            )
+        })
+        .collect();
+    [("json", json), ("random", letters)].map(|(name, text)| {
+        (name, (0..FRAME_COUNT).map(|at| text[at * len..(at + 1) * len].to_owned()).collect())
+    })
+}
+
+/// All messages, one after the other: with a compressor that has seen all of them before, or each by itself.
+fn bench_deflate(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("deflate_16_messages");
+    for len in [512, 4 << 10, 64 << 10] {
+        for ((name, messages), takeover) in
+            texts(len).into_iter().flat_map(|texts| [(texts.clone(), false), (texts, true)])
+        {
+            let mode = if takeover { "dedicated" } else { "shared" };
+            let mut compressor = Compressor::new(Level::default(), WindowBits::MAX);
+            if takeover {
+                compressor = compressor.with_takeover();
+            }
+            let mut decompressor = Decompressor::new();
+            let mut wire = vec![Vec::new(); messages.len()];
+            let mut out = Vec::with_capacity(2 * len);
+            // The first round fills the windows; what the second one makes can be inflated again and again.
+            for _ in 0..2 {
+                for (message, wire) in messages.iter().zip(&mut wire) {
+                    wire.clear();
+                    compressor.compress(message.as_bytes(), wire);
+                    out.clear();
+                    decompressor.decompress(wire, len, &mut out).expect("it is a message");
+                }
+            }
+            group.throughput(len_of(FRAME_COUNT * len));
+            group.bench_function(
+                BenchmarkId::new(format!("compress/{name}/{mode}"), len),
+                |bencher| {
+                    bencher.iter(|| {
+                        for message in &messages {
+                            out.clear();
+                            compressor.compress(black_box(message.as_bytes()), black_box(&mut out));
+                        }
+                    });
+                },
+            );
+            group.bench_function(
+                BenchmarkId::new(format!("inflate/{name}/{mode}"), len),
+                |bencher| {
+                    bencher.iter(|| {
+                        for wire in &wire {
+                            if !takeover {
+                                decompressor.reset();
+                            }
+                            out.clear();
+                            let inflated = decompressor.decompress(black_box(wire), len, &mut out);
+                            inflated.expect("it is a message");
+                        }
+                    });
+                },
+            );
+        }
+    }
     group.finish();
 }
