@@ -2,6 +2,8 @@
 //!
 //! Every server runs alone on one thread, as it would on one core of a sharded deployment.
 
+#![expect(clippy::disallowed_types, reason = "rustls takes shared settings as Arc")]
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
