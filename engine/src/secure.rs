@@ -227,10 +227,13 @@ impl Shared {
     /// What a connection over TLS sends next, encrypted: what TLS has to say, and behind it the first of what waits,
     /// or else the turn's output. Empty: nothing. No send of it is in flight.
     pub(crate) fn seal(&mut self, wire: &mut Wire, slot: u32) -> Vec<u8> {
-        if self.sessions.is_handshaking(slot) {
+        let (plaintext, queued) = if self.sessions.is_handshaking(slot) {
+            // A client's request waits until it can be encrypted.
             self.enqueue_out(wire, SegmentKind::Stream);
-        }
-        let (plaintext, queued) = self.next_plaintext(wire, slot);
+            (Vec::new(), 0)
+        } else {
+            self.next_plaintext(wire)
+        };
         let Self { sessions, pool, counters, .. } = self;
         let Some(secure) = sessions.get_mut(slot) else { return plaintext };
         let mut sealed = std::mem::take(&mut secure.output);
@@ -268,12 +271,8 @@ impl Shared {
         self.pool.give(secure.output);
     }
 
-    /// The first segment that waits, and what it counted for; or the turn's output, which was not counted yet. Nothing
-    /// before the handshake is over: a client's request waits for that.
-    fn next_plaintext(&mut self, wire: &mut Wire, slot: u32) -> (Vec<u8>, usize) {
-        if self.sessions.is_handshaking(slot) {
-            return (Vec::new(), 0);
-        }
+    /// The first segment that waits, and what it counted for; or the turn's output, which was not counted yet.
+    fn next_plaintext(&mut self, wire: &mut Wire) -> (Vec<u8>, usize) {
         let queue = wire.pending.as_mut().map(|pending| &mut pending.queue);
         match queue.and_then(|queue| queue.pop()) {
             Some(segment) => {

@@ -24,7 +24,9 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
 
-use super::{Completion, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, Token, Wake};
+use super::{
+    Completion, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, Token, Wake, concerns_one_connection,
+};
 use crate::buf::AlignedBuffer;
 use crate::chunked::Chunked;
 
@@ -182,7 +184,7 @@ impl Epoll {
                     return Some(Completion::Accepted { listener: id, socket, peer: Some(peer) });
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
-                Err(error) if concerns_one_connection(&error) => {}
+                Err(error) if error.raw_os_error().is_some_and(concerns_one_connection) => {}
                 Err(error) => {
                     listener.armed = false;
                     return Some(Completion::AcceptEnded { listener: id, error });
@@ -501,26 +503,6 @@ fn try_send(socket: &mut Socket, buffer: &mut SendBuffer) -> Option<io::Result<u
             Err(error) => return Some(Err(error)),
         }
     }
-}
-
-/// accept(2): errors of the connection that was to be accepted, or of the network behind it.
-fn concerns_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(
-            libc::ECONNABORTED
-                | libc::EINTR
-                | libc::EPERM
-                | libc::EPROTO
-                | libc::ENETDOWN
-                | libc::ENOPROTOOPT
-                | libc::EHOSTDOWN
-                | libc::ENONET
-                | libc::EHOSTUNREACH
-                | libc::EOPNOTSUPP
-                | libc::ENETUNREACH
-        )
-    )
 }
 
 fn event_token(token: Token) -> mio::Token {

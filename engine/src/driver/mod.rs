@@ -239,3 +239,21 @@ impl SendBuffer {
         self.data
     }
 }
+
+/// accept(2): errors of the connection that was to be accepted, or of the network behind it. The listener goes on.
+fn concerns_one_connection(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::ECONNABORTED
+            | libc::EINTR
+            | libc::EPERM
+            | libc::EPROTO
+            | libc::ENETDOWN
+            | libc::ENOPROTOOPT
+            | libc::EHOSTDOWN
+            | libc::ENONET
+            | libc::EHOSTUNREACH
+            | libc::EOPNOTSUPP
+            | libc::ENETUNREACH
+    )
+}

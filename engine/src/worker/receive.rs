@@ -35,10 +35,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     pub(super) fn take_in(&mut self, token: Token, bytes: &mut [u8]) {
         let Self { conns, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
+        shared.counters.bytes_received.add(bytes.len());
         if conn.wire.flags.contains(Flags::SECURE) {
             return self.take_in_secure(token, bytes);
         }
-        shared.counters.bytes_received.add(bytes.len());
         conn.wire.note_received(shared.now);
         self.look_at(token, bytes);
     }

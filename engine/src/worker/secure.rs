@@ -1,6 +1,6 @@
 //! Connections over TLS: their bytes on the way in and out, and how their sessions end.
 
-use ringwire_codec::CloseState;
+use ringwire_codec::{Buffers as _, CloseState};
 use ringwire_tls::{Error, ServerConfig, Session};
 
 use super::Worker;
@@ -13,7 +13,7 @@ use crate::secure::{Decrypted, Shaken};
 use crate::shared::Shared;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
-    /// The connection begins with a TLS handshake. Whether it can.
+    /// The connection begins with a TLS handshake.
     pub(super) fn secure(&mut self, token: Token, config: &ServerConfig) {
         let Some(conn) = self.conns.get_mut(token) else { return };
         match Session::server(config) {
@@ -34,7 +34,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Self { conns, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
         let wire = &mut conn.wire;
-        shared.counters.bytes_received.add(bytes.len());
         if matches!(wire.phase, Phase::Flushing | Phase::Lingering | Phase::Closed) {
             return;
         }
@@ -73,6 +72,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
         if let Some(mut early) = early.filter(|early| !early.is_empty()) {
             self.take_in_secure(token, &mut early);
+            self.shared.pool.give(early);
         }
         self.after_work(token);
     }

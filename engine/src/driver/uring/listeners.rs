@@ -10,7 +10,7 @@ use io_uring::{opcode, types};
 
 use super::names::Name;
 use super::{Outcome, Uring, shut_down};
-use crate::driver::{Completion, ListenerId};
+use crate::driver::{Completion, ListenerId, concerns_one_connection};
 use crate::net;
 
 /// A listening socket.
@@ -123,7 +123,7 @@ impl Uring {
                 }
                 None
             }
-            None if listener.wanted && !concerns_one_connection(-result) => {
+            None if listener.wanted && !is_tried_again(-result) => {
                 listener.wanted = false;
                 let error = io::Error::from_raw_os_error(-result);
                 Some(Completion::AcceptEnded { listener: id, error })
@@ -139,21 +139,6 @@ impl Uring {
 
 /// Errors after which the request is made again: those of accept(2) that concern the connection that was to be
 /// accepted or the network behind it, a cancellation that was overtaken, and a full completion queue.
-fn concerns_one_connection(errno: i32) -> bool {
-    matches!(
-        errno,
-        libc::ECANCELED
-            | libc::EAGAIN
-            | libc::ECONNABORTED
-            | libc::EINTR
-            | libc::EPERM
-            | libc::EPROTO
-            | libc::ENETDOWN
-            | libc::ENOPROTOOPT
-            | libc::EHOSTDOWN
-            | libc::ENONET
-            | libc::EHOSTUNREACH
-            | libc::EOPNOTSUPP
-            | libc::ENETUNREACH
-    )
+fn is_tried_again(errno: i32) -> bool {
+    matches!(errno, libc::ECANCELED | libc::EAGAIN) || concerns_one_connection(errno)
 }
