@@ -7,6 +7,7 @@ use ringwire_codec::handshake::HeadLimits;
 
 use crate::compression::Compression;
 use crate::error::Error;
+use crate::topic::TopicSettings;
 
 /// Settings of a server. All are checked once, when it starts.
 ///
@@ -71,6 +72,9 @@ pub struct Config {
     pub max_queued_len: usize,
     /// What happens to a message that finds the queue at its limit. Default: close with 1013.
     pub backpressure: Backpressure,
+
+    /// Topics: limits of subscriptions and of publications that wait.
+    pub topics: TopicSettings,
 
     /// The most connections of the whole server. Default: 0, what RLIMIT_NOFILE leaves after 64
     /// descriptors. Each worker has an equal share, rounded up; one that is full stops accepting until a connection
@@ -168,6 +172,7 @@ impl Default for Config {
             high_water: 128 << 10,
             max_queued_len: 256 << 10,
             backpressure: Backpressure::Close(CloseCode::TRY_AGAIN_LATER),
+            topics: TopicSettings::default(),
             max_connections: 0,
             listen_backlog: 4096,
             tcp_nodelay: true,
@@ -216,6 +221,7 @@ setters! {
     with_high_water, high_water: usize;
     with_max_queued_len, max_queued_len: usize;
     with_backpressure, backpressure: Backpressure;
+    with_topics, topics: TopicSettings;
     with_max_connections, max_connections: usize;
     with_listen_backlog, listen_backlog: u32;
     with_tcp_nodelay, tcp_nodelay: bool;
@@ -247,6 +253,7 @@ impl Config {
         at_least("mailbox_len", self.mailbox_len, 1)?;
         at_least("max_queued_len (not below high_water)", self.max_queued_len, self.high_water)?;
         self.compression.check()?;
+        self.topics.check()?;
         if let Backpressure::Close(code) = self.backpressure
             && !code.is_sendable()
         {

@@ -5,12 +5,15 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use bitflags::bitflags;
+use ringwire_codec::Buffers as _;
 use ringwire_codec::deflate::WindowBits;
 use ringwire_codec::handshake::HeadScanner;
 use ringwire_codec::{Connection, Role};
 
+use crate::buf::BufferPool;
 use crate::dial::Dialling;
 use crate::error::CloseCause;
+use crate::output::Output;
 use crate::timer::{TICKS_PER_SECOND, Tick};
 
 /// The identity of a connection, which stays unique after it has ended.
@@ -261,6 +264,8 @@ pub(crate) struct Pending {
     /// How much of `unread` was used.
     pub(crate) unread_start: usize,
     pub(crate) scanner: HeadScanner,
+    /// Publications that were dropped, of which the application was not told yet.
+    pub(crate) missed: u32,
     /// What a connection that this side opens keeps until it is open.
     pub(crate) dialling: Option<Box<Dialling>>,
     /// How the connection will have ended, once that has begun.
@@ -273,6 +278,7 @@ impl Pending {
         self.queue.is_empty()
             && self.unread.capacity() == 0
             && self.head.capacity() == 0
+            && self.missed == 0
             && self.dialling.is_none()
             && self.cause.is_none()
     }
@@ -280,6 +286,9 @@ impl Pending {
 
 /// What a segment takes beside its bytes.
 const SEGMENT_OVERHEAD: usize = 64;
+
+/// Short segments that wait are sent together, up to this many bytes.
+const BATCH_LEN: usize = 16 << 10;
 
 /// Segments of output, in order. Each consists of whole frames.
 #[derive(Debug, Default)]
@@ -291,7 +300,7 @@ pub(crate) struct SendQueue {
 
 #[derive(Debug)]
 struct Segment {
-    data: Vec<u8>,
+    data: Output,
     kind: SegmentKind,
 }
 
@@ -304,6 +313,8 @@ pub(crate) enum SegmentKind {
     Message,
     /// One message, which another with the same key may replace.
     Keyed(u64),
+    /// So many publications, which may be dropped; one with a key may be replaced.
+    Published { key: Option<u64>, count: u32 },
 }
 
 impl SendQueue {
@@ -321,48 +332,93 @@ impl SendQueue {
         self.len + self.segments.len() * SEGMENT_OVERHEAD
     }
 
-    pub(crate) fn push(&mut self, data: Vec<u8>, kind: SegmentKind) {
+    pub(crate) fn push(&mut self, data: Output, kind: SegmentKind) {
         self.len += data.len();
         self.segments.push_back(Segment { data, kind });
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn pop(&mut self) -> Option<Output> {
         let segment = self.segments.pop_front()?;
         self.len -= segment.data.len();
         Some(segment.data)
     }
 
+    /// Takes what is sent next: the first segment, and with it those behind it as long as all are short.
+    pub(crate) fn pop_batch(&mut self, pool: &mut BufferPool) -> Option<Output> {
+        let len = self.batch_len();
+        if len == 0 {
+            return self.pop();
+        }
+        let mut batch = pool.take(len);
+        while batch.len() < len
+            && let Some(data) = self.pop()
+        {
+            batch.extend_from_slice(&data);
+            pool.reclaim(data);
+        }
+        Some(Output::Own(batch))
+    }
+
+    /// The length of the segments at the front that are sent together; 0 if the first goes alone.
+    fn batch_len(&self) -> usize {
+        let mut count = 0;
+        let mut len = 0;
+        for segment in &self.segments {
+            if len + segment.data.len() > BATCH_LEN {
+                break;
+            }
+            len += segment.data.len();
+            count += 1;
+        }
+        if count > 1 { len } else { 0 }
+    }
+
     /// Appends to the last segment, if it is a stream and has room as it is.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> bool {
-        let Some(last) = self.segments.back_mut() else { return false };
-        let room = last.data.capacity() - last.data.len();
-        if last.kind != SegmentKind::Stream || room < bytes.len() {
+        let Some(Segment { data: Output::Own(last), kind: SegmentKind::Stream }) =
+            self.segments.back_mut()
+        else {
+            return false;
+        };
+        if last.capacity() - last.len() < bytes.len() {
             return false;
         }
-        last.data.extend_from_slice(bytes);
+        last.extend_from_slice(bytes);
         self.len += bytes.len();
         true
     }
 
-    /// The message with this key, to be replaced.
-    pub(crate) fn find(&self, key: u64) -> Option<usize> {
-        self.segments.iter().position(|segment| segment.kind == SegmentKind::Keyed(key))
+    /// The message or publication of this kind, with this key, to be replaced.
+    pub(crate) fn find(&self, kind: SegmentKind) -> Option<usize> {
+        self.segments.iter().position(|segment| segment.kind == kind)
     }
 
     /// Puts `data` in the place of the segment that [`find`](Self::find) found, which it returns.
-    pub(crate) fn replace(&mut self, index: usize, data: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn replace(&mut self, index: usize, data: Output) -> Output {
         let Some(segment) = self.segments.get_mut(index) else { return data };
         self.len = self.len + data.len() - segment.data.len();
         std::mem::replace(&mut segment.data, data)
     }
 
     /// Takes out the oldest message that may be dropped.
-    pub(crate) fn drop_oldest(&mut self) -> Option<Vec<u8>> {
-        let oldest =
-            self.segments.iter().position(|segment| segment.kind != SegmentKind::Stream)?;
-        let segment = self.segments.remove(oldest)?;
+    pub(crate) fn drop_oldest(&mut self) -> Option<Output> {
+        let droppable = |kind| matches!(kind, SegmentKind::Message | SegmentKind::Keyed(_));
+        self.remove_first(droppable).map(|segment| segment.data)
+    }
+
+    /// Takes out the oldest publications that wait, and says how many they are.
+    pub(crate) fn drop_oldest_published(&mut self) -> Option<(Output, u32)> {
+        let droppable = |kind| matches!(kind, SegmentKind::Published { .. });
+        let Segment { data, kind } = self.remove_first(droppable)?;
+        let SegmentKind::Published { count, .. } = kind else { return None };
+        Some((data, count))
+    }
+
+    fn remove_first(&mut self, which: impl Fn(SegmentKind) -> bool) -> Option<Segment> {
+        let first = self.segments.iter().position(|segment| which(segment.kind))?;
+        let segment = self.segments.remove(first)?;
         self.len -= segment.data.len();
-        Some(segment.data)
+        Some(segment)
     }
 }
 
@@ -413,15 +469,15 @@ mod tests {
     #[test]
     fn the_queue_counts_its_bytes() {
         let mut queue = SendQueue::default();
-        queue.push(Vec::from(*b"one"), SegmentKind::Stream);
+        queue.push(own(b"one"), SegmentKind::Stream);
         let mut roomy = Vec::with_capacity(16);
         roomy.extend_from_slice(b"two");
-        queue.push(roomy, SegmentKind::Stream);
+        queue.push(Output::Own(roomy), SegmentKind::Stream);
         assert!(queue.append(b"three"));
         assert!(!queue.append(&[0; 100]));
         assert_eq!(queue.len(), 11);
-        assert_eq!(queue.pop().unwrap(), b"one");
-        assert_eq!(queue.pop().unwrap(), b"twothree");
+        assert_eq!(*queue.pop().unwrap(), *b"one");
+        assert_eq!(*queue.pop().unwrap(), *b"twothree");
         assert!(queue.is_empty());
         assert_eq!(queue.len(), 0);
     }
@@ -429,17 +485,47 @@ mod tests {
     #[test]
     fn only_messages_are_dropped_or_replaced() {
         let mut queue = SendQueue::default();
-        queue.push(Vec::from(*b"stream"), SegmentKind::Stream);
-        queue.push(Vec::from(*b"price 1"), SegmentKind::Keyed(7));
-        queue.push(Vec::from(*b"news"), SegmentKind::Message);
-        let old = queue.find(7).unwrap();
-        assert_eq!(queue.replace(old, Vec::from(*b"price 22")), b"price 1");
-        assert_eq!(queue.find(8), None);
+        queue.push(own(b"stream"), SegmentKind::Stream);
+        queue.push(own(b"price 1"), SegmentKind::Keyed(7));
+        queue.push(own(b"news"), SegmentKind::Message);
+        let old = queue.find(SegmentKind::Keyed(7)).unwrap();
+        assert_eq!(*queue.replace(old, own(b"price 22")), *b"price 1");
+        assert_eq!(queue.find(SegmentKind::Keyed(8)), None);
         assert_eq!(queue.cost(), queue.len() + 3 * SEGMENT_OVERHEAD);
         assert_eq!(queue.len(), 6 + 8 + 4);
-        assert_eq!(queue.drop_oldest().unwrap(), b"price 22");
-        assert_eq!(queue.drop_oldest().unwrap(), b"news");
-        assert_eq!(queue.drop_oldest(), None);
+        assert_eq!(*queue.drop_oldest().unwrap(), *b"price 22");
+        assert_eq!(*queue.drop_oldest().unwrap(), *b"news");
+        assert!(queue.drop_oldest().is_none());
         assert_eq!(queue.len(), 6);
+    }
+
+    #[test]
+    fn short_segments_go_out_together() {
+        let mut pool = BufferPool::new(1 << 20);
+        let mut queue = SendQueue::default();
+        let long = vec![7; BATCH_LEN - 3];
+        queue.push(own(b"one"), SegmentKind::Message);
+        queue.push(Output::Own(long), SegmentKind::Stream);
+        queue.push(own(b"two"), SegmentKind::Stream);
+        assert_eq!(queue.pop_batch(&mut pool).unwrap().len(), BATCH_LEN);
+        assert_eq!(queue.len(), 3);
+        queue.push(Output::Own(vec![8; BATCH_LEN]), SegmentKind::Stream);
+        assert_eq!(*queue.pop_batch(&mut pool).unwrap(), *b"two");
+        assert_eq!(queue.pop_batch(&mut pool).unwrap().len(), BATCH_LEN);
+        assert!(queue.pop_batch(&mut pool).is_none());
+    }
+
+    #[test]
+    fn publications_are_dropped_by_themselves() {
+        let mut queue = SendQueue::default();
+        queue.push(own(b"mine"), SegmentKind::Message);
+        queue.push(own(b"theirs"), SegmentKind::Published { key: None, count: 3 });
+        assert_eq!(queue.drop_oldest_published().unwrap().1, 3);
+        assert!(queue.drop_oldest_published().is_none());
+        assert_eq!(queue.len(), 4);
+    }
+
+    fn own(bytes: &[u8]) -> Output {
+        Output::Own(bytes.to_vec())
     }
 }

@@ -6,7 +6,7 @@
 use std::mem;
 
 use ringwire_codec::deflate::{
-    Agreement, Compressor, Decompressor, Inflate, Policy, Totals, WindowBits,
+    Agreement, Compressor, Decompressor, Inflate, Level, Policy, Totals, WindowBits,
 };
 use ringwire_codec::handshake::server::Upgrade;
 use ringwire_codec::{Buffers, Connection, Error, Event, Input, Message, Role, SendError};
@@ -17,7 +17,7 @@ use crate::compression::{Compression, CompressionMode};
 use crate::conn::{Flags, Wire};
 use crate::ctx::Compress;
 use crate::metrics::Counters;
-use crate::shared::Shared;
+use crate::shared::{Shared, Unmasked};
 use crate::timer::{Tick, Wheel, ticks_of};
 
 /// Sizes of windows that a compressor may have.
@@ -32,7 +32,7 @@ pub(crate) struct Deflate {
     settings: Compression,
     budget: Budget,
     decompressor: Option<Box<Decompressor>>,
-    compressors: [Option<Box<Compressor>>; WINDOWS],
+    compressors: Compressors,
     own: Chunked<Own>,
     /// When compressors of connections are looked at, whether they were used meanwhile.
     wheel: Wheel,
@@ -189,8 +189,19 @@ impl Deflate {
                 });
             }
         }
-        let index = usize::from(window.get() - WindowBits::MIN.get());
-        self.compressors[index].get_or_insert_with(|| Box::new(Compressor::new(level, window)))
+        shared_compressor(&mut self.compressors, level, window)
+    }
+
+    /// A message as the frame that any connection with this window can be sent: it refers to nothing.
+    pub(crate) fn encode_alone(&mut self, window: WindowBits, message: Message<'_>) -> Vec<u8> {
+        let mut frame = Vec::with_capacity(message.len() / 2 + 64);
+        let mut codec = Connection::new(Role::Server).with_deflate();
+        let level = self.settings.level;
+        let compressor = shared_compressor(&mut self.compressors, level, window);
+        // An open connection sends whatever it is given, and a server masks nothing.
+        let _ = codec.send_compressed(message, compressor, &mut Unmasked, &mut frame);
+        frame.shrink_to_fit();
+        frame
     }
 
     /// Has the connection's own compressor refer to nothing so far.
@@ -201,6 +212,18 @@ impl Deflate {
             compressor.reset();
         }
     }
+}
+
+/// A worker's compressors, which keep nothing from message to message, by size of window.
+type Compressors = [Option<Box<Compressor>>; WINDOWS];
+
+fn shared_compressor(
+    compressors: &mut Compressors,
+    level: Level,
+    window: WindowBits,
+) -> &mut Compressor {
+    let index = usize::from(window.get() - WindowBits::MIN.get());
+    compressors[index].get_or_insert_with(|| Box::new(Compressor::new(level, window)))
 }
 
 impl Shared {
@@ -289,11 +312,13 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::shared::Masks;
+    use crate::topic::{Publisher, TopicSettings};
 
     fn shared(compression: Compression) -> Shared {
         let config = Config::default().with_compression(compression);
         let budget = Budget::new(compression.max_dedicated_len);
-        Shared::new(0, &config, Arc::default(), Masks::new([7; 32]), budget)
+        let publisher = Publisher::new(Vec::new(), TopicSettings::default());
+        Shared::new(0, &config, Arc::default(), Masks::new([7; 32]), budget, publisher)
     }
 
     fn compressed() -> Wire {

@@ -60,6 +60,12 @@ pub trait Handler {
         let _ = ctx;
     }
 
+    /// The connection has missed so many publications, since it read too slowly: its topic's policy was to drop them.
+    /// Called once its output is gone, so that the application can send it what makes up for them.
+    fn on_missed(&mut self, ctx: &mut Ctx<'_, Self::State>, count: u32) {
+        let _ = (ctx, count);
+    }
+
     /// The peer sent a ping. The engine answers it; there is nothing to do.
     fn on_ping(&mut self, ctx: &mut Ctx<'_, Self::State>, payload: &[u8]) {
         let _ = (ctx, payload);

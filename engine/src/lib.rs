@@ -55,6 +55,7 @@ mod handler;
 mod mailbox;
 mod metrics;
 mod net;
+mod output;
 mod request;
 mod secure;
 mod server;
@@ -62,6 +63,7 @@ mod shared;
 #[cfg(test)]
 mod sim_tests;
 mod timer;
+mod topic;
 mod worker;
 
 pub use compression::{Compression, CompressionMode};
@@ -74,9 +76,10 @@ pub use handler::{
     Accept, Acceptance, Answer, Compress, Ctx, Handler, OnMessage, Request, Response, SendOptions,
     SendStatus, on_message,
 };
-pub use metrics::{Stats, TlsStats, WorkerStats};
+pub use metrics::{Stats, TlsStats, TopicStats, WorkerStats};
 pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
 pub use ringwire_codec::handshake::HeadLimits;
 pub use ringwire_codec::{CloseCode, Config as ProtocolConfig, Message, MessagePart, SendError};
 pub use ringwire_tls as tls;
 pub use server::{Running, Server, WorkerContext};
+pub use topic::{PublishError, PublishOptions, SubscribeOptions, TopicError, TopicSettings};

@@ -14,6 +14,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use ringwire_codec::CloseCode;
 
+use crate::budget::Budget;
 use crate::conn::ConnId;
 use crate::ctx::SendOptions;
 use crate::dial::Outbound;
@@ -21,6 +22,7 @@ use crate::driver::Wake;
 use crate::error::PostError;
 use crate::handler::{Acceptance, Response};
 use crate::secure::Shaken;
+use crate::topic::{SharedPublication, TopicQuery};
 
 /// What can be asked of a worker from outside.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub(crate) enum Mail {
     Accept { conn: ConnId, acceptance: Acceptance },
     /// Refuse a deferred request.
     Reject { conn: ConnId, response: Response },
+    /// Say who subscribes to what.
+    Topics(TopicQuery),
     /// A TLS session is back from a compute thread.
     Shaken(Box<Shaken>),
     /// Stop accepting, close every connection with 1001, and end when they are gone or after the limit.
@@ -59,6 +63,9 @@ pub(crate) struct Refused {
 #[derive(Clone)]
 pub(crate) struct Postbox {
     sender: Sender<Mail>,
+    /// Publications, bounded by their length.
+    publications: Sender<SharedPublication>,
+    in_transit: Budget,
     wake_up: Arc<WakeUp>,
 }
 
@@ -66,6 +73,8 @@ pub(crate) struct Postbox {
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     receiver: Receiver<Mail>,
+    publications: Receiver<SharedPublication>,
+    in_transit: Budget,
     wake_up: Arc<WakeUp>,
 }
 
@@ -75,11 +84,23 @@ struct WakeUp {
     waker: Box<dyn Wake>,
 }
 
-/// A mailbox for `capacity` letters, whose arrival `waker` announces.
-pub(crate) fn mailbox(capacity: usize, waker: impl Wake) -> (Postbox, Mailbox) {
+/// A mailbox for `capacity` letters and so many bytes of publications, whose arrival `waker` announces.
+pub(crate) fn mailbox(
+    capacity: usize,
+    max_in_transit_len: usize,
+    waker: impl Wake,
+) -> (Postbox, Mailbox) {
     let (sender, receiver) = crossbeam_channel::bounded(capacity);
+    let (publish, publications) = crossbeam_channel::unbounded();
+    let in_transit = Budget::new(max_in_transit_len);
     let wake_up = Arc::new(WakeUp { pending: AtomicBool::new(false), waker: Box::new(waker) });
-    (Postbox { sender, wake_up: Arc::clone(&wake_up) }, Mailbox { receiver, wake_up })
+    let postbox = Postbox {
+        sender,
+        publications: publish,
+        in_transit: in_transit.clone(),
+        wake_up: Arc::clone(&wake_up),
+    };
+    (postbox, Mailbox { receiver, publications, in_transit, wake_up })
 }
 
 impl Postbox {
@@ -107,6 +128,23 @@ impl Postbox {
         self.wake_up.wake();
         Ok(())
     }
+
+    /// Posts a publication, without blocking. Publications from one thread are read in their order.
+    ///
+    /// # Errors
+    /// As many bytes of them as may be are unread, or the worker has ended.
+    pub(crate) fn publish(&self, publication: SharedPublication) -> Result<(), PostError> {
+        let len = publication.frame.len();
+        if !self.in_transit.take(len) {
+            return Err(PostError::Busy);
+        }
+        if self.publications.send(publication).is_err() {
+            self.in_transit.give(len);
+            return Err(PostError::Stopped);
+        }
+        self.wake_up.wake();
+        Ok(())
+    }
 }
 
 impl Mailbox {
@@ -122,9 +160,16 @@ impl Mailbox {
         self.receiver.try_recv().ok()
     }
 
-    /// Whether letters are left.
+    /// The next publication.
+    pub(crate) fn take_publication(&self) -> Option<SharedPublication> {
+        let publication = self.publications.try_recv().ok()?;
+        self.in_transit.give(publication.frame.len());
+        Some(publication)
+    }
+
+    /// Whether nothing is left.
     pub(crate) fn is_empty(&self) -> bool {
-        self.receiver.is_empty()
+        self.receiver.is_empty() && self.publications.is_empty()
     }
 }
 
@@ -169,7 +214,7 @@ mod tests {
     #[test]
     fn one_wake_up_for_many_letters() {
         let wakes = Arc::new(AtomicUsize::new(0));
-        let (postbox, mailbox) = mailbox(16, Count(Arc::clone(&wakes)));
+        let (postbox, mailbox) = mailbox(16, 0, Count(Arc::clone(&wakes)));
         for _ in 0..5 {
             postbox.post(letter()).unwrap();
         }
@@ -184,7 +229,7 @@ mod tests {
 
     #[test]
     fn full_says_busy_and_gone_says_stopped() {
-        let (postbox, mailbox) = mailbox(1, Count(Arc::default()));
+        let (postbox, mailbox) = mailbox(1, 0, Count(Arc::default()));
         postbox.post(letter()).unwrap();
         assert_eq!(postbox.post(letter()).unwrap_err().error, PostError::Busy);
         assert_eq!(postbox.post_within(letter(), Duration::from_millis(1)), Err(PostError::Busy));

@@ -17,6 +17,7 @@ use crate::conn::{ConnId, SegmentKind, Wire};
 use crate::handler::Response;
 use crate::mailbox::{Mail, Postbox};
 use crate::metrics::Counters;
+use crate::output::Output;
 use crate::shared::Shared;
 
 /// What encryption adds to a record of at most [`RECORD_LEN`] bytes, at most (RFC 5246 §6.2.3).
@@ -230,12 +231,12 @@ impl Shared {
         let (plaintext, queued) = if self.sessions.is_handshaking(slot) {
             // A client's request waits until it can be encrypted.
             self.enqueue_out(wire, SegmentKind::Stream);
-            (Vec::new(), 0)
+            (Output::default(), 0)
         } else {
             self.next_plaintext(wire)
         };
         let Self { sessions, pool, counters, .. } = self;
-        let Some(secure) = sessions.get_mut(slot) else { return plaintext };
+        let Some(secure) = sessions.get_mut(slot) else { return Vec::new() };
         let mut sealed = std::mem::take(&mut secure.output);
         if !plaintext.is_empty() {
             let records = plaintext.len().div_ceil(RECORD_LEN);
@@ -251,7 +252,7 @@ impl Shared {
         }
         counters.queued_bytes.add(sealed.len());
         counters.queued_bytes.sub(queued);
-        pool.give(plaintext);
+        pool.reclaim(plaintext);
         sealed
     }
 
@@ -260,7 +261,7 @@ impl Shared {
         self.out.clear();
         while let Some(segment) = wire.pending.as_mut().and_then(|pending| pending.queue.pop()) {
             self.counters.queued_bytes.sub(segment.len());
-            self.pool.give(segment);
+            self.pool.reclaim(segment);
         }
     }
 
@@ -271,15 +272,15 @@ impl Shared {
         self.pool.give(secure.output);
     }
 
-    /// The first segment that waits, and what it counted for; or the turn's output, which was not counted yet.
-    fn next_plaintext(&mut self, wire: &mut Wire) -> (Vec<u8>, usize) {
+    /// What waits first, and what it counted for; or the turn's output, which was not counted yet.
+    fn next_plaintext(&mut self, wire: &mut Wire) -> (Output, usize) {
         let queue = wire.pending.as_mut().map(|pending| &mut pending.queue);
-        match queue.and_then(|queue| queue.pop()) {
+        match queue.and_then(|queue| queue.pop_batch(&mut self.pool)) {
             Some(segment) => {
                 let len = segment.len();
                 (segment, len)
             }
-            None => (std::mem::take(&mut self.out), 0),
+            None => (Output::Own(std::mem::take(&mut self.out)), 0),
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::mailbox::{Mailbox, mailbox};
 use crate::metrics::Counters;
 use crate::net;
 use crate::shared::{Masks, Shared};
+use crate::topic::{Link, Publisher};
 use crate::worker::{Worker, WorkerSetup, share_of};
 
 /// A server that has not started yet.
@@ -169,18 +170,20 @@ impl Server {
         let (listeners, local_addrs) = listen_all(&resolved, cores.len(), &config)?;
 
         let mut parts = Vec::with_capacity(cores.len());
-        let mut postboxes = Vec::with_capacity(cores.len());
+        let mut links = Vec::with_capacity(cores.len());
         for listeners in listeners {
             let driver = new_driver(listeners, &config)
                 .map_err(|source| Error::Driver { driver: driver_name, source })?;
-            let (postbox, mailbox) = mailbox(config.mailbox_len, driver.waker());
+            let transit = config.topics.max_in_transit_len;
+            let (postbox, mailbox) = mailbox(config.mailbox_len, transit, driver.waker());
             let counters = Arc::new(Counters::default());
             let compute = pool.as_ref().map(|pool| pool.for_worker(postbox.clone()));
-            postboxes.push((postbox, Arc::clone(&counters)));
+            links.push(Link::new(postbox, Arc::clone(&counters)));
             parts.push(Part { driver, mailbox, counters, compute });
         }
         let budget = Budget::new(config.compression.max_dedicated_len);
-        let handle = Handle::new(postboxes, net::TcpOptions::from(&config), configs);
+        let publisher = Publisher::new(links, config.topics.clone());
+        let handle = Handle::new(publisher.clone(), net::TcpOptions::from(&config), configs);
         let factory = Arc::new(factory);
         let mut workers = Vec::with_capacity(parts.len());
         for (index, (part, core)) in (0_u16..).zip(parts.into_iter().zip(cores)) {
@@ -192,6 +195,7 @@ impl Server {
                 listeners: tls.clone(),
                 share,
                 budget: budget.clone(),
+                publisher: publisher.clone(),
             };
             workers.push(spawn(start, part, Arc::clone(&factory)).inspect_err(|_| {
                 // The workers that have started already have nobody to serve.
@@ -294,6 +298,7 @@ struct Start {
     listeners: Vec<Option<ServerConfig>>,
     share: usize,
     budget: Budget,
+    publisher: Publisher,
 }
 
 fn spawn<D, H, F>(
@@ -320,8 +325,14 @@ where
             let mut seed = [0; 32];
             getrandom::fill(&mut seed)
                 .map_err(|error| Error::Worker { worker, source: std::io::Error::other(error) })?;
-            let shared =
-                Shared::new(worker, &start.config, part.counters, Masks::new(seed), start.budget);
+            let shared = Shared::new(
+                worker,
+                &start.config,
+                part.counters,
+                Masks::new(seed),
+                start.budget,
+                start.publisher,
+            );
             let handler = factory(&start.context);
             let setup = WorkerSetup {
                 shared,

@@ -16,8 +16,10 @@ use crate::deflate::Deflate;
 use crate::driver::Token;
 use crate::error::{CloseCause, CloseReason};
 use crate::metrics::Counters;
+use crate::output::Output;
 use crate::secure::Sessions;
 use crate::timer::{Tick, Wheel, ticks_of};
+use crate::topic::{Publisher, Topics};
 
 /// The longest frame header, and so what a frame takes beside its payload (RFC 6455 §5.2).
 pub(crate) const MAX_HEADER_LEN: usize = 14;
@@ -36,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) sessions: Sessions,
     /// Compressors and decompressors.
     pub(crate) deflate: Deflate,
+    pub(crate) topics: Topics,
     /// How much output to expect: as much as was received, as for an echo.
     pub(crate) expected_len: usize,
     pub(crate) masks: Masks,
@@ -106,6 +109,7 @@ impl Shared {
         counters: Arc<Counters>,
         masks: Masks,
         budget: Budget,
+        publisher: Publisher,
     ) -> Self {
         Self {
             worker,
@@ -113,6 +117,7 @@ impl Shared {
             out: Vec::new(),
             sessions: Sessions::new(),
             deflate: Deflate::new(config.compression, budget),
+            topics: Topics::new(worker, publisher),
             expected_len: 0,
             masks,
             counters,
@@ -161,26 +166,26 @@ impl Shared {
         let segment = match kind {
             SegmentKind::Stream => std::mem::take(&mut self.out),
             // One of many small messages takes no more than it needs.
-            SegmentKind::Message | SegmentKind::Keyed(_) => {
+            SegmentKind::Message | SegmentKind::Keyed(_) | SegmentKind::Published { .. } => {
                 let segment = self.out.as_slice().to_vec();
                 self.out.clear();
                 segment
             }
         };
-        queue.push(segment, kind);
+        queue.push(Output::Own(segment), kind);
     }
 
     /// A queued message is dropped.
-    pub(crate) fn drop_message(&mut self, segment: Vec<u8>) {
+    pub(crate) fn drop_message(&mut self, segment: Output) {
         self.counters.queued_bytes.sub(segment.len());
         self.counters.messages_dropped.add(1);
-        self.pool.give(segment);
+        self.pool.reclaim(segment);
     }
 
     /// Gives the buffers of a connection that has ended back to the pool.
     pub(crate) fn recycle(&mut self, mut pending: Pending) {
         while let Some(segment) = pending.queue.pop() {
-            self.pool.give(segment);
+            self.pool.reclaim(segment);
         }
         self.pool.give(pending.unread);
         self.pool.give(pending.head);
@@ -216,6 +221,16 @@ impl Masks {
 impl MaskSource for Masks {
     fn next_mask(&mut self) -> [u8; 4] {
         self.0.next_u32().to_ne_bytes()
+    }
+}
+
+/// The masks of frames that a server sends: none (RFC 6455 §5.1).
+#[derive(Debug)]
+pub(crate) struct Unmasked;
+
+impl MaskSource for Unmasked {
+    fn next_mask(&mut self) -> [u8; 4] {
+        [0; 4]
     }
 }
 

@@ -1,12 +1,13 @@
 //! One core's event loop: it owns a driver, the connections, their timers and buffers, and one handler.
 //!
 //! This file is the loop: what each turn does, and what comes in from outside. What happens to a connection
-//! is in [`receive`], [`transmit`] and [`deadlines`].
+//! is in [`receive`], [`transmit`] and [`deadlines`]; what is published, in [`topics`].
 
 mod deadlines;
 mod outbound;
 mod receive;
 mod secure;
+mod topics;
 mod transmit;
 
 use std::any::Any;
@@ -29,6 +30,7 @@ use crate::handler::Handler;
 use crate::mailbox::{Mail, Mailbox};
 use crate::shared::Shared;
 use crate::timer::{TICK, Tick, tick_at, ticks_of};
+use crate::topic::Delivery;
 
 /// Letters taken in a turn before the connections get theirs.
 const LETTERS_PER_TURN: usize = 1024;
@@ -58,6 +60,8 @@ pub(crate) struct Worker<D: Driver, H: Handler> {
     conns: ConnTable<H::State>,
     shared: Shared,
     mailbox: Mailbox,
+    /// What is published, on its way to the subscribers.
+    delivery: Delivery,
     accepting: Accepting,
     /// Threads that take over what is costly.
     compute: Option<Compute>,
@@ -116,6 +120,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             conns: ConnTable::new(),
             shared,
             mailbox,
+            delivery: Delivery::default(),
             compute,
             tls: listeners,
             accepting: Accepting {
@@ -155,6 +160,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.expire_timers();
         self.shared.deflate.expire_if_due(self.shared.now, &self.shared.counters);
         self.work_off_list();
+        self.deliver_publications();
         self.go_on_accepting();
         let done = self.go_on_shutting_down();
         Ok(if done { Turn::Done } else { Turn::Again })
@@ -163,7 +169,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// How long to wait: until the first timer, not at all while something is left over.
     fn timeout(&self) -> Option<Duration> {
         let telling = self.shutdown.is_some_and(|shutdown| shutdown.next < self.conns.end());
-        if !self.shared.listed.is_empty() || !self.mailbox.is_empty() || telling {
+        let left_over = !self.shared.listed.is_empty() || self.has_publications();
+        if left_over || !self.mailbox.is_empty() || telling {
             return Some(Duration::ZERO);
         }
         let resting = match self.accepting.state {
@@ -275,6 +282,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     fn read_mail(&mut self) {
         self.mailbox.open();
+        self.read_publications();
         for _ in 0..LETTERS_PER_TURN {
             let Some(mail) = self.mailbox.take() else { return };
             self.on_mail(mail);
@@ -303,6 +311,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Dial(outbound) => self.dial(*outbound),
             Mail::Accept { conn, acceptance } => self.answer_deferred(conn, Ok(acceptance)),
             Mail::Reject { conn, response } => self.answer_deferred(conn, Err(response)),
+            Mail::Topics(query) => self.shared.topics.answer(&query),
             Mail::Shaken(shaken) => self.on_shaken(*shaken),
             Mail::Shutdown { limit } => self.begin_shutdown(limit),
         }
@@ -433,6 +442,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             outbound::end_dialling(handler, conn, shared, dialling, &cause);
         }
         conn.state = None;
+        shared.counters.subscriptions.sub(shared.topics.forget(token.slot));
         if conn.wire.flags.contains(Flags::SECURE) {
             shared.forget_session(token.slot);
         }

@@ -26,6 +26,7 @@ use crate::metrics::Counters;
 use crate::net::TcpOptions;
 use crate::request::Request;
 use crate::shared::{Masks, Shared};
+use crate::topic::{Link, Publisher};
 use crate::worker::{Turn, Worker, WorkerSetup};
 
 const SEEDS: u64 = 500;
@@ -272,11 +273,13 @@ type Scenery = (Worker<Sim, Caller>, Handle, crate::driver::sim::World, Rc<RefCe
 
 fn worker(seed: u64, config: &Config, faults: Faults) -> Scenery {
     let (driver, world) = Sim::new(seed, faults, 0);
-    let (postbox, mailbox) = mailbox(config.mailbox_len, driver.waker());
+    let (postbox, mailbox) = mailbox(config.mailbox_len, 0, driver.waker());
     let counters = Arc::new(Counters::default());
-    let postboxes = vec![(postbox, Arc::clone(&counters))];
-    let handle = Handle::new(postboxes, TcpOptions::from(config), None);
-    let shared = Shared::new(0, config, counters, Masks::new([9; 32]), Budget::new(0));
+    let link = Link::new(postbox, Arc::clone(&counters));
+    let publisher = Publisher::new(vec![link], config.topics.clone());
+    let handle = Handle::new(publisher.clone(), TcpOptions::from(config), None);
+    let masks = Masks::new([9; 32]);
+    let shared = Shared::new(0, config, counters, masks, Budget::new(0), publisher);
     let caller = Caller::default();
     let fates = Rc::clone(&caller.fates);
     let setup = WorkerSetup {

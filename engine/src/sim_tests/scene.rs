@@ -18,6 +18,7 @@ use crate::mailbox::mailbox;
 use crate::metrics::{Counters, WorkerStats};
 use crate::net::TcpOptions;
 use crate::shared::{Masks, Shared};
+use crate::topic::{Link, Publisher};
 use crate::worker::{Turn, Worker, WorkerSetup};
 
 /// Turns at one point of virtual time that are a loop that would spin.
@@ -42,13 +43,16 @@ impl Scene {
     pub(super) fn new(seed: u64, config: &Config, faults: Faults, clients: usize) -> Self {
         config.check().expect("the settings can be");
         let (driver, world) = Sim::new(seed, faults, 2);
-        let (postbox, mailbox) = mailbox(config.mailbox_len, driver.waker());
+        let transit = config.topics.max_in_transit_len;
+        let (postbox, mailbox) = mailbox(config.mailbox_len, transit, driver.waker());
         let counters = Arc::new(Counters::default());
-        let handle =
-            Handle::new(vec![(postbox, Arc::clone(&counters))], TcpOptions::from(config), None);
+        let link = Link::new(postbox, Arc::clone(&counters));
+        let publisher = Publisher::new(vec![link], config.topics.clone());
+        let handle = Handle::new(publisher.clone(), TcpOptions::from(config), None);
         let budget = Budget::new(config.compression.max_dedicated_len);
         let masks = Masks::new([7; 32]);
-        let shared = Shared::new(0, config, Arc::clone(&counters), masks, budget.clone());
+        let shared =
+            Shared::new(0, config, Arc::clone(&counters), masks, budget.clone(), publisher);
         let mut log = Log::default();
         log.clients.resize_with(clients, Default::default);
         let log = Rc::new(RefCell::new(log));

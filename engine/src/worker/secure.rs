@@ -9,6 +9,7 @@ use crate::conn::{Flags, Phase, Wire};
 use crate::driver::{Driver, Token};
 use crate::error::CloseReason;
 use crate::handler::Handler;
+use crate::output::Output;
 use crate::secure::{Decrypted, Shaken};
 use crate::shared::Shared;
 
@@ -139,7 +140,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     pub(super) fn send_secure(driver: &mut D, wire: &mut Wire, shared: &mut Shared, token: Token) {
         let sealed = shared.seal(wire, token.slot);
         if !sealed.is_empty() {
-            Self::submit_send(driver, wire, shared.now, token, sealed);
+            Self::submit_send(driver, wire, shared.now, token, Output::Own(sealed));
         }
     }
 }
