@@ -80,8 +80,40 @@ pub(crate) struct Mailbox {
 
 /// The wake-up and whether it was given since the worker last looked.
 struct WakeUp {
-    pending: AtomicBool,
+    pending: Pending<AtomicBool>,
     waker: Box<dyn Wake>,
+}
+
+/// Whether something came since the worker last looked.
+#[derive(Debug, Default)]
+struct Pending<F>(F);
+
+/// An atomic yes or no.
+trait Flag {
+    fn get(&self) -> bool;
+    fn swap(&self, value: bool) -> bool;
+}
+
+impl Flag for AtomicBool {
+    fn get(&self) -> bool {
+        self.load(Ordering::Relaxed)
+    }
+
+    fn swap(&self, value: bool) -> bool {
+        self.swap(value, Ordering::AcqRel)
+    }
+}
+
+impl<F: Flag> Pending<F> {
+    /// Something came; whether the worker has to be woken for it.
+    fn announce(&self) -> bool {
+        !self.0.swap(true)
+    }
+
+    /// The worker looks; whether something came. From now on what comes is announced again.
+    fn look(&self) -> bool {
+        self.0.get() && self.0.swap(false)
+    }
 }
 
 /// A mailbox for `capacity` letters and so many bytes of publications, whose arrival `waker` announces.
@@ -93,7 +125,7 @@ pub(crate) fn mailbox(
     let (sender, receiver) = crossbeam_channel::bounded(capacity);
     let (publish, publications) = crossbeam_channel::unbounded();
     let in_transit = Budget::new(max_in_transit_len);
-    let wake_up = Arc::new(WakeUp { pending: AtomicBool::new(false), waker: Box::new(waker) });
+    let wake_up = Arc::new(WakeUp { pending: Pending::default(), waker: Box::new(waker) });
     let postbox = Postbox {
         sender,
         publications: publish,
@@ -151,8 +183,7 @@ impl Mailbox {
     /// Whether letters came since the last call; from now on a new one wakes the worker again. Costs a
     /// relaxed load where none came.
     pub(crate) fn open(&self) -> bool {
-        let pending = &self.wake_up.pending;
-        pending.load(Ordering::Relaxed) && pending.swap(false, Ordering::AcqRel)
+        self.wake_up.pending.look()
     }
 
     /// The next letter.
@@ -175,7 +206,7 @@ impl Mailbox {
 
 impl WakeUp {
     fn wake(&self) {
-        if !self.pending.swap(true, Ordering::AcqRel) {
+        if self.pending.announce() {
             self.waker.wake();
         }
     }
@@ -225,6 +256,52 @@ mod tests {
         postbox.post(letter()).unwrap();
         assert_eq!(wakes.load(Ordering::Relaxed), 2);
         assert!(!mailbox.is_empty());
+    }
+
+    impl Flag for loom::sync::atomic::AtomicBool {
+        fn get(&self) -> bool {
+            self.load(Ordering::Relaxed)
+        }
+
+        fn swap(&self, value: bool) -> bool {
+            self.swap(value, Ordering::AcqRel)
+        }
+    }
+
+    /// Two threads post while a worker turns, in every order with up to three preemptions: what it has not taken, a wake-up
+    /// that it has not seen is for.
+    #[test]
+    fn no_letter_waits_without_a_wake_up() {
+        use loom::sync::atomic::{AtomicBool, AtomicUsize};
+        use loom::sync::{Arc, Mutex};
+        use loom::thread;
+
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let letters = Arc::new(Mutex::new(0));
+            let pending = Arc::new(Pending(AtomicBool::new(false)));
+            let wakes = Arc::new(AtomicUsize::new(0));
+            let posting = || {
+                let (letters, pending, wakes) = (letters.clone(), pending.clone(), wakes.clone());
+                move || {
+                    *letters.lock().unwrap() += 1;
+                    if pending.announce() {
+                        wakes.fetch_add(1, Ordering::Release);
+                    }
+                }
+            };
+            let posts = [thread::spawn(posting()), thread::spawn(posting())];
+            // The wait ends with all wake-ups that came.
+            wakes.swap(0, Ordering::Acquire);
+            pending.look();
+            *letters.lock().unwrap() = 0;
+            for post in posts {
+                post.join().unwrap();
+            }
+            let left = *letters.lock().unwrap();
+            assert!(left == 0 || wakes.load(Ordering::Acquire) > 0, "{left} letters wait");
+        });
     }
 
     #[test]

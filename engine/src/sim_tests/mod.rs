@@ -15,6 +15,7 @@ mod play;
 mod scene;
 mod secure;
 mod time;
+mod topics;
 
 use std::time::Duration;
 

@@ -18,6 +18,8 @@ use crossbeam_channel::Sender;
 
 pub(crate) use self::delivery::Delivery;
 pub use self::name::TopicError;
+#[cfg(test)]
+pub(crate) use self::name::matches;
 pub use self::publication::PublishOptions;
 pub(crate) use self::publication::{Publication, SharedPublication};
 pub use self::publisher::PublishError;

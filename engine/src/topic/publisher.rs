@@ -46,6 +46,13 @@ impl Link {
     pub(crate) fn new(postbox: Postbox, counters: Arc<Counters>) -> Self {
         Self { postbox, counters, interest: Interest::new() }
     }
+
+    /// Whether the worker has no subscribers at all.
+    #[cfg(test)]
+    pub(crate) fn has_no_interest(&self) -> bool {
+        let counts = self.interest.topics.iter().chain([&self.interest.wild]);
+        counts.map(|count| count.load(Ordering::Relaxed)).sum::<u32>() == 0
+    }
 }
 
 /// What a worker has subscribers for: how many patterns in each class of topics. It may say yes for nothing, never
