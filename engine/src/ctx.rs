@@ -8,9 +8,11 @@ use ringwire_tls::Facts;
 use crate::config::Backpressure;
 use crate::conn::{ConnId, Flags, Phase, SegmentKind, Wire};
 use crate::error::CloseReason;
+use crate::hub::PublishError;
 use crate::output::Output;
+use crate::registry::NameError;
 use crate::shared::Shared;
-use crate::topic::{Publication, PublishError, PublishOptions, SubscribeOptions, TopicError};
+use crate::topic::{Publication, PublishOptions, SubscribeOptions, TopicError};
 
 /// A connection, during a call of the handler.
 #[derive(Debug)]
@@ -229,9 +231,36 @@ impl<'a, S> Ctx<'a, S> {
         options: PublishOptions,
     ) -> Result<(), PublishError> {
         let topics = &mut self.shared.topics;
-        let publication = Publication::new(&topics.publisher, topic, message.into(), options)?;
+        let publication = Publication::new(&topics.hub, topic, message.into(), options)?;
         self.shared.counters.publications.add(1);
         topics.publish(publication)
+    }
+
+    // Names
+
+    /// Gives this connection a name under which [`Handle::send_to`](crate::Handle::send_to) and
+    /// [`Handle::connections`](crate::Handle::connections) find it from anywhere: the user's, say. Several connections may
+    /// have the same, and a connection several; the engine takes them away when it ends. Whether it did not have it.
+    ///
+    /// Takes a lock that is shared by a sixteenth of all names.
+    ///
+    /// # Errors
+    /// The name is longer than 255 bytes, the connection has 64 of them, or is closing.
+    pub fn register(&mut self, name: &str) -> Result<bool, NameError> {
+        if !self.is_open() {
+            return Err(NameError::Closing);
+        }
+        self.shared.names.add(self.id, name)
+    }
+
+    /// Takes a name away; whether the connection had it.
+    pub fn unregister(&mut self, name: &str) -> bool {
+        self.shared.names.remove(self.id, name)
+    }
+
+    /// The names of this connection.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.shared.names.of(self.id.slot)
     }
 
     // Control frames

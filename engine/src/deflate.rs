@@ -311,14 +311,15 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::hub::Hub;
     use crate::shared::Masks;
-    use crate::topic::{Publisher, TopicSettings};
+    use crate::topic::TopicSettings;
 
     fn shared(compression: Compression) -> Shared {
         let config = Config::default().with_compression(compression);
         let budget = Budget::new(compression.max_dedicated_len);
-        let publisher = Publisher::new(Vec::new(), TopicSettings::default());
-        Shared::new(0, &config, Arc::default(), Masks::new([7; 32]), budget, publisher)
+        let hub = Hub::new(Vec::new(), TopicSettings::default());
+        Shared::new(0, &config, Arc::default(), Masks::new([7; 32]), budget, hub)
     }
 
     fn compressed() -> Wire {

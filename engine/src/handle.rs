@@ -24,10 +24,11 @@ use crate::ctx::SendOptions;
 use crate::dial::{Dial, DialError, Outbound};
 use crate::error::PostError;
 use crate::handler::{Acceptance, Response};
+use crate::hub::{Hub, Link, PublishError};
 use crate::mailbox::{Mail, Postbox, Refused};
 use crate::metrics::{Stats, TlsStats, TopicStats};
 use crate::net::{self, TcpOptions};
-use crate::topic::{Link, Publication, PublishError, PublishOptions, Publisher, TopicQuery};
+use crate::topic::{Publication, PublishOptions, TopicQuery};
 
 /// How long a shutdown waits for room in a mailbox that is full.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
@@ -40,7 +41,7 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Handle {
     /// The workers, and what all of them know of topics.
-    publisher: Publisher,
+    hub: Hub,
     tcp: TcpOptions,
     tls: Arc<Tls>,
 }
@@ -55,12 +56,12 @@ struct Tls {
 
 impl Handle {
     pub(crate) fn new(
-        publisher: Publisher,
+        hub: Hub,
         tcp: TcpOptions,
         tls: impl IntoIterator<Item = ServerConfig>,
     ) -> Self {
         let tls = Tls { configs: tls.into_iter().collect(), ..Tls::default() };
-        Self { publisher, tcp, tls: Arc::new(tls) }
+        Self { hub, tcp, tls: Arc::new(tls) }
     }
 
     /// What the workers have counted. Reads atomics, so it may be called anywhere and often.
@@ -68,7 +69,7 @@ impl Handle {
         let Tls { configs, reloads, reload_failures } = &*self.tls;
         Stats {
             workers: self.links().iter().map(|link| link.counters.read()).collect(),
-            topics: TopicStats { retained_len: self.publisher.retained_len() },
+            topics: TopicStats { retained_len: self.hub.retained_len() },
             tls: TlsStats {
                 reloads: reloads.load(Ordering::Relaxed),
                 reload_failures: reload_failures.load(Ordering::Relaxed),
@@ -137,8 +138,8 @@ impl Handle {
         message: impl Into<Message<'m>>,
         options: PublishOptions,
     ) -> Result<(), PublishError> {
-        let publication = Publication::new(&self.publisher, topic, message.into(), options)?;
-        self.publisher.post(&publication, None)
+        let publication = Publication::new(&self.hub, topic, message.into(), options)?;
+        self.hub.post(&publication, None)
     }
 
     /// All topics and patterns that are subscribed to, and how many connections are subscribed to each, by name.
@@ -157,6 +158,27 @@ impl Handle {
     /// As for [`topics`](Self::topics).
     pub fn subscriber_count(&self, topic: &str, timeout: Duration) -> Result<usize, PostError> {
         Ok(self.ask_topics(Some(topic), timeout)?.values().sum())
+    }
+
+    /// The connections with a name that [`Ctx::register`](crate::Ctx::register) gave them, on all workers. Takes a lock
+    /// for a moment.
+    pub fn connections(&self, name: &str) -> Vec<ConnId> {
+        self.hub.registry().find(name)
+    }
+
+    /// Sends a message to all connections with a name; to how many it was posted.
+    ///
+    /// # Errors
+    /// A worker is busy or has ended; the connections before the first of its own have been posted to.
+    pub fn send_to<'m>(
+        &self,
+        name: &str,
+        message: impl Into<Message<'m>>,
+    ) -> Result<usize, PostError> {
+        let message = message.into();
+        let conns = self.connections(name);
+        conns.iter().try_for_each(|conn| self.send(*conn, message))?;
+        Ok(conns.len())
     }
 
     /// Says that the peer is who it should be, as [`Ctx::authenticated`](crate::Ctx::authenticated).
@@ -311,7 +333,7 @@ impl Handle {
     }
 
     fn links(&self) -> &[Link] {
-        self.publisher.links()
+        self.hub.links()
     }
 
     fn post(&self, conn: ConnId, mail: Mail) -> Result<(), PostError> {

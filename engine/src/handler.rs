@@ -66,6 +66,13 @@ pub trait Handler {
         let _ = (ctx, count);
     }
 
+    /// The first connection with a name ([`Ctx::register`]) has come, or the last is gone, over all workers. Called on the
+    /// worker where that happened, at the end of the turn. Two workers may come to be told in another order than it
+    /// happened in; [`Handle::connections`](crate::Handle::connections) knows what holds.
+    fn on_presence(&mut self, name: &str, is_present: bool) {
+        let _ = (name, is_present);
+    }
+
     /// The peer sent a ping. The engine answers it; there is nothing to do.
     fn on_ping(&mut self, ctx: &mut Ctx<'_, Self::State>, payload: &[u8]) {
         let _ = (ctx, payload);

@@ -52,10 +52,12 @@ mod driver;
 mod error;
 mod handle;
 mod handler;
+mod hub;
 mod mailbox;
 mod metrics;
 mod net;
 mod output;
+mod registry;
 mod request;
 mod secure;
 mod server;
@@ -76,10 +78,12 @@ pub use handler::{
     Accept, Acceptance, Answer, Compress, Ctx, Handler, OnMessage, Request, Response, SendOptions,
     SendStatus, on_message,
 };
+pub use hub::PublishError;
 pub use metrics::{Stats, TlsStats, TopicStats, WorkerStats};
+pub use registry::NameError;
 pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
 pub use ringwire_codec::handshake::HeadLimits;
 pub use ringwire_codec::{CloseCode, Config as ProtocolConfig, Message, MessagePart, SendError};
 pub use ringwire_tls as tls;
 pub use server::{Running, Server, WorkerContext};
-pub use topic::{PublishError, PublishOptions, SubscribeOptions, TopicError, TopicSettings};
+pub use topic::{PublishOptions, SubscribeOptions, TopicError, TopicSettings};

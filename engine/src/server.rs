@@ -23,11 +23,12 @@ use crate::driver::uring::{self, Layout, Uring};
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::handler::Handler;
+use crate::hub::{Hub, Link};
 use crate::mailbox::{Mailbox, mailbox};
 use crate::metrics::Counters;
 use crate::net;
 use crate::shared::{Masks, Shared};
-use crate::topic::{Link, Publisher};
+
 use crate::worker::{Worker, WorkerSetup, share_of};
 
 /// A server that has not started yet.
@@ -182,8 +183,8 @@ impl Server {
             parts.push(Part { driver, mailbox, counters, compute });
         }
         let budget = Budget::new(config.compression.max_dedicated_len);
-        let publisher = Publisher::new(links, config.topics.clone());
-        let handle = Handle::new(publisher.clone(), net::TcpOptions::from(&config), configs);
+        let hub = Hub::new(links, config.topics.clone());
+        let handle = Handle::new(hub.clone(), net::TcpOptions::from(&config), configs);
         let factory = Arc::new(factory);
         let mut workers = Vec::with_capacity(parts.len());
         for (index, (part, core)) in (0_u16..).zip(parts.into_iter().zip(cores)) {
@@ -195,7 +196,7 @@ impl Server {
                 listeners: tls.clone(),
                 share,
                 budget: budget.clone(),
-                publisher: publisher.clone(),
+                hub: hub.clone(),
             };
             workers.push(spawn(start, part, Arc::clone(&factory)).inspect_err(|_| {
                 // The workers that have started already have nobody to serve.
@@ -298,7 +299,7 @@ struct Start {
     listeners: Vec<Option<ServerConfig>>,
     share: usize,
     budget: Budget,
-    publisher: Publisher,
+    hub: Hub,
 }
 
 fn spawn<D, H, F>(
@@ -331,7 +332,7 @@ where
                 part.counters,
                 Masks::new(seed),
                 start.budget,
-                start.publisher,
+                start.hub,
             );
             let handler = factory(&start.context);
             let setup = WorkerSetup {

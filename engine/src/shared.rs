@@ -15,11 +15,13 @@ use crate::conn::{ConnId, Flags, Pending, SegmentKind, Wire};
 use crate::deflate::Deflate;
 use crate::driver::Token;
 use crate::error::{CloseCause, CloseReason};
+use crate::hub::Hub;
 use crate::metrics::Counters;
 use crate::output::Output;
+use crate::registry::Names;
 use crate::secure::Sessions;
 use crate::timer::{Tick, Wheel, ticks_of};
-use crate::topic::{Publisher, Topics};
+use crate::topic::Topics;
 
 /// The longest frame header, and so what a frame takes beside its payload (RFC 6455 §5.2).
 pub(crate) const MAX_HEADER_LEN: usize = 14;
@@ -39,6 +41,7 @@ pub(crate) struct Shared {
     /// Compressors and decompressors.
     pub(crate) deflate: Deflate,
     pub(crate) topics: Topics,
+    pub(crate) names: Names,
     /// How much output to expect: as much as was received, as for an echo.
     pub(crate) expected_len: usize,
     pub(crate) masks: Masks,
@@ -109,7 +112,7 @@ impl Shared {
         counters: Arc<Counters>,
         masks: Masks,
         budget: Budget,
-        publisher: Publisher,
+        hub: Hub,
     ) -> Self {
         Self {
             worker,
@@ -117,7 +120,8 @@ impl Shared {
             out: Vec::new(),
             sessions: Sessions::new(),
             deflate: Deflate::new(config.compression, budget),
-            topics: Topics::new(worker, publisher),
+            names: Names::new(hub.clone()),
+            topics: Topics::new(worker, hub),
             expected_len: 0,
             masks,
             counters,

@@ -160,6 +160,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.expire_timers();
         self.shared.deflate.expire_if_due(self.shared.now, &self.shared.counters);
         self.work_off_list();
+        self.tell_presence();
         self.deliver_publications();
         self.go_on_accepting();
         let done = self.go_on_shutting_down();
@@ -275,6 +276,16 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         };
         if on {
             self.start_accepting();
+        }
+    }
+
+    /// Tells the handler whose first connection has come, and whose last is gone.
+    #[inline]
+    fn tell_presence(&mut self) {
+        while self.shared.names.has_changes() {
+            for (name, is_present) in self.shared.names.take_changes() {
+                receive::call_on_presence(&mut self.handler, &name, is_present);
+            }
         }
     }
 
@@ -443,6 +454,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
         conn.state = None;
         shared.counters.subscriptions.sub(shared.topics.forget(token.slot));
+        shared.names.forget(shared.id(token));
         if conn.wire.flags.contains(Flags::SECURE) {
             shared.forget_session(token.slot);
         }

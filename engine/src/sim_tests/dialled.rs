@@ -21,12 +21,13 @@ use crate::driver::sim::{Faults, Peer, Random, Sim};
 use crate::error::CloseCause;
 use crate::handle::Handle;
 use crate::handler::{Answer, Handler};
+use crate::hub::{Hub, Link};
 use crate::mailbox::mailbox;
 use crate::metrics::Counters;
 use crate::net::TcpOptions;
 use crate::request::Request;
 use crate::shared::{Masks, Shared};
-use crate::topic::{Link, Publisher};
+
 use crate::worker::{Turn, Worker, WorkerSetup};
 
 const SEEDS: u64 = 500;
@@ -276,10 +277,10 @@ fn worker(seed: u64, config: &Config, faults: Faults) -> Scenery {
     let (postbox, mailbox) = mailbox(config.mailbox_len, 0, driver.waker());
     let counters = Arc::new(Counters::default());
     let link = Link::new(postbox, Arc::clone(&counters));
-    let publisher = Publisher::new(vec![link], config.topics.clone());
-    let handle = Handle::new(publisher.clone(), TcpOptions::from(config), None);
+    let hub = Hub::new(vec![link], config.topics.clone());
+    let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
     let masks = Masks::new([9; 32]);
-    let shared = Shared::new(0, config, counters, masks, Budget::new(0), publisher);
+    let shared = Shared::new(0, config, counters, masks, Budget::new(0), hub);
     let caller = Caller::default();
     let fates = Rc::clone(&caller.fates);
     let setup = WorkerSetup {

@@ -14,11 +14,12 @@ use crate::config::Config;
 use crate::driver::Driver as _;
 use crate::driver::sim::{Faults, Sim, World};
 use crate::handle::Handle;
+use crate::hub::{Hub, Link};
 use crate::mailbox::mailbox;
 use crate::metrics::{Counters, WorkerStats};
 use crate::net::TcpOptions;
 use crate::shared::{Masks, Shared};
-use crate::topic::{Link, Publisher};
+
 use crate::worker::{Turn, Worker, WorkerSetup};
 
 /// Turns at one point of virtual time that are a loop that would spin.
@@ -47,12 +48,11 @@ impl Scene {
         let (postbox, mailbox) = mailbox(config.mailbox_len, transit, driver.waker());
         let counters = Arc::new(Counters::default());
         let link = Link::new(postbox, Arc::clone(&counters));
-        let publisher = Publisher::new(vec![link], config.topics.clone());
-        let handle = Handle::new(publisher.clone(), TcpOptions::from(config), None);
+        let hub = Hub::new(vec![link], config.topics.clone());
+        let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
         let budget = Budget::new(config.compression.max_dedicated_len);
         let masks = Masks::new([7; 32]);
-        let shared =
-            Shared::new(0, config, Arc::clone(&counters), masks, budget.clone(), publisher);
+        let shared = Shared::new(0, config, Arc::clone(&counters), masks, budget.clone(), hub);
         let mut log = Log::default();
         log.clients.resize_with(clients, Default::default);
         let log = Rc::new(RefCell::new(log));

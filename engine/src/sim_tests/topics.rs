@@ -23,12 +23,13 @@ use crate::driver::sim::{Faults, Peer, Random, Sim, World};
 use crate::error::CloseCause;
 use crate::handle::Handle;
 use crate::handler::{Answer, Handler};
+use crate::hub::{Hub, Link};
 use crate::mailbox::{Mail, mailbox};
 use crate::metrics::Counters;
 use crate::net::TcpOptions;
 use crate::request::Request;
 use crate::shared::{Masks, Shared};
-use crate::topic::{Link, PublishOptions, Publisher, TopicSettings};
+use crate::topic::{PublishOptions, TopicSettings};
 use crate::worker::{Worker, WorkerSetup};
 
 const SEEDS: u64 = 100;
@@ -156,7 +157,7 @@ struct Hall {
     worlds: Vec<World>,
     workers: Vec<Worker<Sim, Room>>,
     handle: Handle,
-    publisher: Publisher,
+    hub: Hub,
     counters: Vec<Arc<Counters>>,
     notes: Notes,
     clients: Vec<Client>,
@@ -178,29 +179,21 @@ impl Hall {
             parts.push((driver, mailbox, counters));
             worlds.push(world);
         }
-        let publisher = Publisher::new(links, config.topics.clone());
-        let handle = Handle::new(publisher.clone(), TcpOptions::from(config), None);
+        let hub = Hub::new(links, config.topics.clone());
+        let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
         let counters = parts.iter().map(|(.., counters)| Arc::clone(counters)).collect();
         let workers = (0..).zip(parts).map(|(index, (driver, mailbox, counters))| {
             let masks = Masks::new([7; 32]);
-            let publisher = publisher.clone();
-            let shared = Shared::new(index, config, counters, masks, Budget::new(0), publisher);
+            let hub = hub.clone();
+            let shared = Shared::new(index, config, counters, masks, Budget::new(0), hub);
             let (compute, listeners) = (None, Vec::new());
             let max_connections = usize::MAX;
             let setup = WorkerSetup { shared, mailbox, compute, listeners, max_connections };
             Worker::new(driver, Room(Rc::clone(&notes)), setup)
         });
         let workers = workers.collect();
-        let mut hall = Self {
-            worlds,
-            workers,
-            handle,
-            publisher,
-            counters,
-            notes,
-            clients: Vec::new(),
-            random,
-        };
+        let mut hall =
+            Self { worlds, workers, handle, hub, counters, notes, clients: Vec::new(), random };
         manners.iter().for_each(|manner| hall.enter(*manner));
         hall
     }
@@ -212,7 +205,7 @@ impl Hall {
         let stream = TcpStream::from(fd);
         let state: Option<Box<dyn std::any::Any + Send>> = Some(Box::new(number));
         let adopt = Mail::Adopt { stream, received: Vec::new(), state };
-        self.publisher.links()[worker].postbox.post(adopt).expect("there is room");
+        self.hub.links()[worker].postbox.post(adopt).expect("there is room");
         let reads = manner != Manner::Slow;
         if !reads {
             peer.set_window(300);
@@ -377,6 +370,6 @@ fn leave(mut hall: Hall) {
         assert_eq!((stats.connections, stats.subscriptions, stats.queued_bytes), (0, 0, 0));
     }
     assert_eq!(hall.handle.stats().topics.retained_len, 0);
-    let nobody = hall.publisher.links().iter().all(Link::has_no_interest);
+    let nobody = hall.hub.links().iter().all(Link::has_no_interest);
     assert!(nobody, "somebody is still interested");
 }

@@ -7,6 +7,7 @@ use crate::config::Backpressure;
 use crate::conn::ConnId;
 use crate::deflate::Deflate;
 use crate::driver::Token;
+use crate::hub::Hub;
 use crate::output::SharedBytes;
 
 /// The most bytes of publications that are joined to one piece of output.
@@ -66,7 +67,7 @@ impl Delivery {
         &mut self,
         window: Option<WindowBits>,
         deflate: &mut Deflate,
-        publisher: &super::Publisher,
+        hub: &Hub,
     ) -> &SharedBytes {
         let class =
             window.map_or(0, |window| 1 + usize::from(window.get() - WindowBits::MIN.get()));
@@ -76,7 +77,7 @@ impl Delivery {
                 Some(window) if deflate.wants(publication.len(), publication.compress) => {
                     publication.deflated(window, || {
                         let frame = deflate.encode_alone(window, publication.message());
-                        SharedBytes::new(frame, publisher.budget())
+                        SharedBytes::new(frame, hub.budget())
                     })
                 }
                 _ => &publication.frame,
@@ -89,7 +90,7 @@ impl Delivery {
                         .into_iter()
                         .chain(frames)
                         .for_each(|frame| joined.extend_from_slice(frame));
-                    SharedBytes::new(joined, publisher.budget())
+                    SharedBytes::new(joined, hub.budget())
                 }
             }
         })

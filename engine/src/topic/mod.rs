@@ -1,13 +1,13 @@
 //! Topics: who subscribes to what, and what is published.
 //!
 //! A subscription belongs to a connection, and stands in the table of its worker only ([`table`]). A publication is
-//! encoded once ([`publication`]) and goes to each worker that has subscribers for it ([`publisher`]). There it waits
+//! encoded once ([`publication`]) and goes by the [hub](crate::hub) to each worker that has
+//! subscribers for it. There it waits
 //! for its turn ([`delivery`]); how it gets to the connections is in `worker/topics.rs`.
 
 mod delivery;
 mod name;
 mod publication;
-mod publisher;
 mod settings;
 mod table;
 mod trie;
@@ -22,19 +22,18 @@ pub use self::name::TopicError;
 pub(crate) use self::name::matches;
 pub use self::publication::PublishOptions;
 pub(crate) use self::publication::{Publication, SharedPublication};
-pub use self::publisher::PublishError;
-pub(crate) use self::publisher::{Link, Publisher};
 pub use self::settings::TopicSettings;
 pub use self::table::SubscribeOptions;
 use self::table::{Removed, Table};
 use crate::driver::Token;
+use crate::hub::{Hub, PublishError};
 
 /// A worker's topics.
 #[derive(Debug)]
 pub(crate) struct Topics {
     worker: u16,
     table: Table,
-    pub(crate) publisher: Publisher,
+    pub(crate) hub: Hub,
     /// Publications that wait to be delivered here, in their order.
     waiting: VecDeque<SharedPublication>,
 }
@@ -48,8 +47,8 @@ pub(crate) struct TopicQuery {
 }
 
 impl Topics {
-    pub(crate) fn new(worker: u16, publisher: Publisher) -> Self {
-        Self { worker, table: Table::default(), publisher, waiting: VecDeque::new() }
+    pub(crate) fn new(worker: u16, hub: Hub) -> Self {
+        Self { worker, table: Table::default(), hub, waiting: VecDeque::new() }
     }
 
     // Subscriptions
@@ -70,12 +69,12 @@ impl Topics {
         options: SubscribeOptions,
     ) -> Result<bool, TopicError> {
         let is_wild = name::check_pattern(pattern)?;
-        if self.table.count_of(slot) >= self.publisher.settings().max_subscriptions {
+        if self.table.count_of(slot) >= self.hub.settings().max_subscriptions {
             return Err(TopicError::TooMany);
         }
         let added = self.table.subscribe(slot, pattern, is_wild, options);
         if added.is_first {
-            self.publisher.note_interest(self.worker, pattern, is_wild, true);
+            self.hub.note_interest(self.worker, pattern, is_wild, true);
         }
         Ok(added.is_new)
     }
@@ -116,8 +115,8 @@ impl Topics {
     /// # Errors
     /// Some worker is too far behind to get any more.
     pub(crate) fn publish(&mut self, publication: SharedPublication) -> Result<(), PublishError> {
-        let outcome = self.publisher.post(&publication, Some(self.worker));
-        if self.publisher.is_interested(self.worker, &publication) {
+        let outcome = self.hub.post(&publication, Some(self.worker));
+        if self.hub.is_interested(self.worker, &publication) {
             self.waiting.push_back(publication);
         }
         outcome
@@ -160,7 +159,7 @@ impl Topics {
 
     fn note(&self, removed: Removed) {
         if let Some((pattern, is_wild)) = removed.last {
-            self.publisher.note_interest(self.worker, &pattern, is_wild, false);
+            self.hub.note_interest(self.worker, &pattern, is_wild, false);
         }
     }
 }

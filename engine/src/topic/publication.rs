@@ -11,10 +11,10 @@ use ringwire_codec::deflate::WindowBits;
 use ringwire_codec::{Connection, Message, Role};
 
 use super::name::{self, TopicError};
-use super::publisher::Publisher;
 use crate::config::Backpressure;
 use crate::conn::ConnId;
 use crate::ctx::Compress;
+use crate::hub::Hub;
 use crate::output::SharedBytes;
 use crate::shared::Unmasked;
 
@@ -65,7 +65,7 @@ pub(crate) type SharedPublication = Arc<Publication>;
 pub(crate) struct Publication {
     pub(crate) topic: Box<str>,
     /// Of the topic, the same for all workers.
-    pub(super) hash: u64,
+    pub(crate) hash: u64,
     /// Its frame, as a server sends it.
     pub(crate) frame: SharedBytes,
     payload_start: usize,
@@ -85,7 +85,7 @@ impl Publication {
     /// # Errors
     /// The topic is none.
     pub(crate) fn new(
-        publisher: &Publisher,
+        hub: &Hub,
         topic: &str,
         message: Message<'_>,
         options: PublishOptions,
@@ -97,15 +97,15 @@ impl Publication {
         let PublishOptions { except, key, compress } = options;
         Ok(Arc::new(Self {
             topic: topic.into(),
-            hash: publisher.hash(topic),
+            hash: hub.hash(topic),
             payload_start: frame.len() - message.len(),
-            frame: SharedBytes::new(frame, publisher.budget()),
+            frame: SharedBytes::new(frame, hub.budget()),
             is_text: message.is_text(),
             deflated: Default::default(),
             except,
-            key: key.map(|key| publisher.hash((topic, key))),
+            key: key.map(|key| hub.hash((topic, key))),
             compress,
-            policy: publisher.settings().policy(topic),
+            policy: hub.settings().policy(topic),
         }))
     }
 

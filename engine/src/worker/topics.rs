@@ -75,7 +75,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
         let window = wire.window.filter(|_| wire.flags.contains(Flags::DEFLATE));
         let count = delivery.publications().len();
-        let bytes = delivery.bytes(window, &mut shared.deflate, &shared.topics.publisher);
+        let bytes = delivery.bytes(window, &mut shared.deflate, &shared.topics.hub);
         if window.is_some() {
             // Compressed by itself, it is not in the window of the connection's own compressor.
             shared.cut_context(wire, token.slot);

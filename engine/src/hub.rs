@@ -1,4 +1,4 @@
-//! From who publishes to the workers that have subscribers.
+//! What all workers and handles share: the way to each worker, and who is interested in what is published.
 
 #![expect(
     clippy::disallowed_types,
@@ -10,12 +10,11 @@ use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::name::TopicError;
-use super::publication::SharedPublication;
-use super::settings::TopicSettings;
 use crate::budget::Budget;
 use crate::mailbox::Postbox;
 use crate::metrics::Counters;
+use crate::registry::Registry;
+use crate::topic::{SharedPublication, TopicError, TopicSettings};
 
 /// Classes of topics by which a worker says what it has subscribers for.
 const INTERESTS: usize = 256;
@@ -85,7 +84,7 @@ impl fmt::Debug for Interest {
 
 /// The way to all workers of a server.
 #[derive(Clone, Debug)]
-pub(crate) struct Publisher {
+pub(crate) struct Hub {
     links: Arc<[Link]>,
     common: Arc<Common>,
 }
@@ -97,17 +96,23 @@ struct Common {
     budget: Budget,
     /// Seeded at random, so that nobody can choose topics that collide.
     hasher: RandomState,
+    registry: Registry,
 }
 
-impl Publisher {
+impl Hub {
     pub(crate) fn new(links: Vec<Link>, settings: TopicSettings) -> Self {
         let budget = Budget::new(settings.max_retained_len);
-        let common = Common { settings, budget, hasher: RandomState::new() };
+        let (hasher, registry) = (RandomState::new(), Registry::new());
+        let common = Common { settings, budget, hasher, registry };
         Self { links: links.into(), common: Arc::new(common) }
     }
 
     pub(crate) fn links(&self) -> &[Link] {
         &self.links
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.common.registry
     }
 
     pub(crate) fn settings(&self) -> &TopicSettings {
@@ -123,12 +128,12 @@ impl Publisher {
         self.common.settings.max_retained_len.saturating_sub(self.common.budget.left())
     }
 
-    pub(super) fn hash(&self, value: impl Hash) -> u64 {
+    pub(crate) fn hash(&self, value: impl Hash) -> u64 {
         self.common.hasher.hash_one(value)
     }
 
     /// Notes that a worker has its first subscriber for a pattern, or lost its last.
-    pub(super) fn note_interest(&self, worker: u16, pattern: &str, is_wild: bool, has: bool) {
+    pub(crate) fn note_interest(&self, worker: u16, pattern: &str, is_wild: bool, has: bool) {
         let Some(link) = self.links.get(usize::from(worker)) else { return };
         let interest = &link.interest;
         let count = if is_wild { &interest.wild } else { interest.of(self.hash(pattern)) };
@@ -140,7 +145,7 @@ impl Publisher {
     }
 
     /// Whether a worker may have subscribers for a publication.
-    pub(super) fn is_interested(&self, worker: u16, publication: &SharedPublication) -> bool {
+    pub(crate) fn is_interested(&self, worker: u16, publication: &SharedPublication) -> bool {
         let link = self.links.get(usize::from(worker));
         link.is_some_and(|link| link.interest.takes(publication.hash))
     }
