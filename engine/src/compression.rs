@@ -16,6 +16,9 @@ use crate::error::Error;
 /// ([`max_message_len`](ringwire_codec::Config::max_message_len),
 /// [`max_unauthenticated_len`](crate::Config::max_unauthenticated_len)). A connection is handled until its
 /// messages of a turn have inflated to 1 MiB; then the others get theirs.
+///
+/// Connections that this side [opens](crate::Handle::connect) offer it in the same way, unless
+/// [told otherwise](crate::Dial::without_compression): read "peer" for "client", and "this side" for "the server".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Compression {

@@ -109,7 +109,7 @@ impl<'a, S> Ctx<'a, S> {
         self.wire.phase == Phase::Open
     }
 
-    /// Whether compression was agreed on with this client (permessage-deflate, RFC 7692).
+    /// Whether compression was agreed on with this peer (permessage-deflate, RFC 7692).
     pub fn is_compressed(&self) -> bool {
         self.wire.flags.contains(Flags::DEFLATE)
     }

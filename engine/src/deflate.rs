@@ -6,7 +6,7 @@
 use std::mem;
 
 use ringwire_codec::deflate::{
-    Agreement, Compressor, Decompressor, Inflate, Level, Policy, Totals, WindowBits,
+    Agreement, Compressor, Decompressor, Inflate, Level, Offer, Policy, Totals, WindowBits,
 };
 use ringwire_codec::handshake::server::Upgrade;
 use ringwire_codec::{Buffers, Connection, Error, Event, Input, Message, Role, SendError};
@@ -90,12 +90,51 @@ impl Deflate {
         }
     }
 
+    /// What is offered to a server, within what `asked` allows. If the server may refer back, a decompressor is set
+    /// aside for it.
+    pub(crate) fn offer(&self, wire: &mut Wire, asked: Offer) -> Option<Offer> {
+        let takeover = match self.settings.mode {
+            CompressionMode::Off => return None,
+            CompressionMode::Shared => false,
+            CompressionMode::Dedicated => self.budget.take(Decompressor::MEMORY_LEN),
+        };
+        wire.flags.set(Flags::OWN_DECOMPRESSOR, takeover);
+        let offer = asked
+            .with_server_no_context_takeover(!takeover)
+            .with_client_no_context_takeover(!takeover || self.settings.decompress_only);
+        let max_window = self.settings.max_window;
+        match asked.client_max_window_bits {
+            None if max_window == WindowBits::MAX => Some(offer),
+            asked => {
+                let window = asked.unwrap_or_default().min(max_window);
+                Some(offer.with_client_max_window_bits(window))
+            }
+        }
+    }
+
+    /// A server has answered the offer, if there was one. What it does not make use of is given back.
+    pub(crate) fn begin_as_client(&self, wire: &mut Wire, agreement: Option<Agreement>) {
+        let takeover = agreement.is_some_and(|agreement| agreement.takeover(Role::Server));
+        if wire.flags.contains(Flags::OWN_DECOMPRESSOR) && !takeover {
+            wire.flags.remove(Flags::OWN_DECOMPRESSOR);
+            self.budget.give(Decompressor::MEMORY_LEN);
+        }
+        if let Some(agreement) = agreement {
+            Self::begin(wire, &agreement);
+        }
+    }
+
     /// The connection speaks as was agreed, from its first frame on.
     pub(crate) fn begin(wire: &mut Wire, agreement: &Agreement) {
-        wire.codec = Connection::new(Role::Server).with_deflate();
-        wire.window = Some(agreement.compressor_window(Role::Server));
-        wire.flags.set(Flags::OWN_DECOMPRESSOR, agreement.takeover(Role::Client));
-        wire.flags.set(Flags::OWN_COMPRESSOR, agreement.takeover(Role::Server));
+        let (ours, theirs) = if wire.flags.contains(Flags::CLIENT) {
+            (Role::Client, Role::Server)
+        } else {
+            (Role::Server, Role::Client)
+        };
+        wire.codec = Connection::new(ours).with_deflate();
+        wire.window = Some(agreement.compressor_window(ours));
+        wire.flags.set(Flags::OWN_DECOMPRESSOR, agreement.takeover(theirs));
+        wire.flags.set(Flags::OWN_COMPRESSOR, agreement.takeover(ours));
         wire.flags.insert(Flags::DEFLATE);
     }
 

@@ -312,6 +312,7 @@ impl Handle {
             socket,
             peer: dial.peer,
             request: dial.request.clone().with_nonce(nonce),
+            offer: dial.offer,
             tls: dial.tls.clone(),
             state: Box::new(state),
         };

@@ -458,7 +458,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if conn.wire.flags.contains(Flags::SECURE) {
             shared.forget_session(token.slot);
         }
-        if conn.wire.flags.contains(Flags::DEFLATE) {
+        // A decompressor may have been set aside for an offer that nobody answered.
+        if conn.wire.flags.intersects(Flags::DEFLATE | Flags::OWN_DECOMPRESSOR) {
             shared.deflate.forget(conn.wire.flags, token.slot, &shared.counters);
         }
         shared.out.clear();

@@ -180,7 +180,7 @@ fn draw_offer(random: &mut Random) -> Offer {
     offer
 }
 
-fn draw_compression(random: &mut Random) -> Compression {
+pub(super) fn draw_compression(random: &mut Random) -> Compression {
     let mode = match random.below(3) {
         0 => CompressionMode::Off,
         1 => CompressionMode::Shared,
