@@ -11,6 +11,7 @@ use ringwire_codec::{Connection, Role};
 
 use crate::dial::Dialling;
 use crate::error::CloseCause;
+use crate::offload::Jobs;
 use crate::timer::{TICKS_PER_SECOND, Tick};
 
 /// The identity of a connection, which stays unique after it has ended.
@@ -263,6 +264,8 @@ pub(crate) struct Pending {
     pub(crate) scanner: HeadScanner,
     /// What a connection that this side opens keeps until it is open.
     pub(crate) dialling: Option<Box<Dialling>>,
+    /// What the compute threads have to do for it.
+    pub(crate) jobs: Option<Box<Jobs>>,
     /// How the connection will have ended, once that has begun.
     pub(crate) cause: Option<CloseCause>,
 }
@@ -274,6 +277,7 @@ impl Pending {
             && self.unread.capacity() == 0
             && self.head.capacity() == 0
             && self.dialling.is_none()
+            && self.jobs.is_none()
             && self.cause.is_none()
     }
 }

@@ -18,6 +18,7 @@ use ringwire_codec::{CloseCode, Message};
 use ringwire_tls::pki_types::UnixTime;
 use ringwire_tls::{ConfigError, ServerConfig};
 
+use crate::compute::Meter;
 use crate::conn::ConnId;
 use crate::ctx::SendOptions;
 use crate::dial::{Dial, DialError, Outbound};
@@ -40,6 +41,7 @@ pub struct Handle {
     workers: Arc<[WorkerLink]>,
     tcp: TcpOptions,
     tls: Arc<Tls>,
+    compute: Option<Arc<Meter>>,
 }
 
 /// TLS of the listeners, and what became of its reloads.
@@ -60,7 +62,13 @@ impl Handle {
         tls: impl IntoIterator<Item = ServerConfig>,
     ) -> Self {
         let tls = Tls { configs: tls.into_iter().collect(), ..Tls::default() };
-        Self { workers: workers.into(), tcp, tls: Arc::new(tls) }
+        Self { workers: workers.into(), tcp, tls: Arc::new(tls), compute: None }
+    }
+
+    /// With what is counted of the compute threads.
+    pub(crate) fn with_compute(mut self, compute: Option<Arc<Meter>>) -> Self {
+        self.compute = compute;
+        self
     }
 
     /// What the workers have counted. Reads atomics, so it may be called anywhere and often.
@@ -68,6 +76,7 @@ impl Handle {
         let Tls { configs, reloads, reload_failures } = &*self.tls;
         Stats {
             workers: self.workers.iter().map(|(_, counters)| counters.read()).collect(),
+            compute: self.compute.as_ref().map(|meter| meter.read()).unwrap_or_default(),
             tls: TlsStats {
                 reloads: reloads.load(Ordering::Relaxed),
                 reload_failures: reload_failures.load(Ordering::Relaxed),

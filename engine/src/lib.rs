@@ -55,6 +55,7 @@ mod handler;
 mod mailbox;
 mod metrics;
 mod net;
+mod offload;
 mod request;
 mod secure;
 mod server;
@@ -65,6 +66,7 @@ mod timer;
 mod worker;
 
 pub use compression::{Compression, CompressionMode};
+pub use compute::{ComputeStats, Times};
 pub use config::{Backpressure, Config, DriverKind, Pinning};
 pub use conn::ConnId;
 pub use dial::{Dial, DialError};
@@ -75,6 +77,7 @@ pub use handler::{
     SendStatus, on_message,
 };
 pub use metrics::{Stats, TlsStats, WorkerStats};
+pub use offload::{JobError, JobRefusal, RefusedJob};
 pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
 pub use ringwire_codec::handshake::HeadLimits;
 pub use ringwire_codec::{CloseCode, Config as ProtocolConfig, Message, MessagePart, SendError};

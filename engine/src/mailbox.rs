@@ -1,4 +1,5 @@
-//! How other threads reach a worker: a bounded queue and one coalesced wake-up.
+//! How other threads reach a worker: a bounded queue and one coalesced wake-up. Results of compute threads come by a
+//! queue of their own, so that there is always room for them: it is as long as the jobs that the worker itself gave away.
 
 #![expect(
     clippy::disallowed_types,
@@ -14,12 +15,14 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use ringwire_codec::CloseCode;
 
+use crate::compute::quietly;
 use crate::conn::ConnId;
 use crate::ctx::SendOptions;
 use crate::dial::Outbound;
 use crate::driver::Wake;
 use crate::error::PostError;
 use crate::handler::{Acceptance, Response};
+use crate::offload::Finished;
 use crate::secure::Shaken;
 
 /// What can be asked of a worker from outside.
@@ -44,6 +47,8 @@ pub(crate) enum Mail {
     Reject { conn: ConnId, response: Response },
     /// A TLS session is back from a compute thread.
     Shaken(Box<Shaken>),
+    /// The result of a handler's job.
+    Finished(Box<Finished>),
     /// Stop accepting, close every connection with 1001, and end when they are gone or after the limit.
     Shutdown { limit: Duration },
 }
@@ -59,6 +64,7 @@ pub(crate) struct Refused {
 #[derive(Clone)]
 pub(crate) struct Postbox {
     sender: Sender<Mail>,
+    results: Sender<Mail>,
     wake_up: Arc<WakeUp>,
 }
 
@@ -66,6 +72,7 @@ pub(crate) struct Postbox {
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     receiver: Receiver<Mail>,
+    results: Receiver<Mail>,
     wake_up: Arc<WakeUp>,
 }
 
@@ -79,7 +86,9 @@ struct WakeUp {
 pub(crate) fn mailbox(capacity: usize, waker: impl Wake) -> (Postbox, Mailbox) {
     let (sender, receiver) = crossbeam_channel::bounded(capacity);
     let wake_up = Arc::new(WakeUp { pending: AtomicBool::new(false), waker: Box::new(waker) });
-    (Postbox { sender, wake_up: Arc::clone(&wake_up) }, Mailbox { receiver, wake_up })
+    let (result_sender, results) = crossbeam_channel::unbounded();
+    let postbox = Postbox { sender, results: result_sender, wake_up: Arc::clone(&wake_up) };
+    (postbox, Mailbox { receiver, results, wake_up })
 }
 
 impl Postbox {
@@ -107,6 +116,15 @@ impl Postbox {
         self.wake_up.wake();
         Ok(())
     }
+
+    /// Brings the result of a job that the worker asked for, for which there is always room. A worker that has ended
+    /// gets nothing any more.
+    pub(crate) fn deliver(&self, result: Mail) {
+        match self.results.send(result) {
+            Ok(()) => self.wake_up.wake(),
+            Err(undelivered) => quietly(undelivered),
+        }
+    }
 }
 
 impl Mailbox {
@@ -122,9 +140,19 @@ impl Mailbox {
         self.receiver.try_recv().ok()
     }
 
-    /// Whether letters are left.
+    /// How many results wait.
+    pub(crate) fn result_count(&self) -> usize {
+        self.results.len()
+    }
+
+    /// The next result.
+    pub(crate) fn take_result(&self) -> Option<Mail> {
+        self.results.try_recv().ok()
+    }
+
+    /// Whether letters or results are left.
     pub(crate) fn is_empty(&self) -> bool {
-        self.receiver.is_empty()
+        self.receiver.is_empty() && self.results.is_empty()
     }
 }
 
@@ -180,6 +208,22 @@ mod tests {
         postbox.post(letter()).unwrap();
         assert_eq!(wakes.load(Ordering::Relaxed), 2);
         assert!(!mailbox.is_empty());
+    }
+
+    #[test]
+    fn there_is_always_room_for_results() {
+        let wakes = Arc::new(AtomicUsize::new(0));
+        let (postbox, mailbox) = mailbox(1, Count(Arc::clone(&wakes)));
+        for _ in 0..100 {
+            postbox.deliver(letter());
+        }
+        assert!(!mailbox.is_empty());
+        assert_eq!((mailbox.result_count(), wakes.load(Ordering::Relaxed)), (100, 1));
+        postbox.post(letter()).unwrap();
+        assert_eq!(std::iter::from_fn(|| mailbox.take_result()).count(), 100);
+        assert!(mailbox.take().is_some() && mailbox.is_empty());
+        drop(mailbox);
+        postbox.deliver(letter());
     }
 
     #[test]

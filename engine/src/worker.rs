@@ -3,6 +3,7 @@
 //! This file is the loop: what each turn does, and what comes in from outside. What happens to a connection
 //! is in [`receive`], [`transmit`] and [`deadlines`].
 
+mod compute;
 mod deadlines;
 mod outbound;
 mod receive;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use ringwire_codec::{CloseCode, CloseState, Message};
 use ringwire_tls::ServerConfig;
 
-use crate::compute::Compute;
+use crate::compute::{Compute, quietly};
 use crate::config::Config;
 use crate::conn::{Conn, ConnId, Flags, Phase, SegmentKind};
 use crate::conn_table::ConnTable;
@@ -59,8 +60,6 @@ pub(crate) struct Worker<D: Driver, H: Handler> {
     shared: Shared,
     mailbox: Mailbox,
     accepting: Accepting,
-    /// Threads that take over what is costly.
-    compute: Option<Compute>,
     /// TLS of each listener that speaks it.
     tls: Vec<Option<ServerConfig>>,
     shutdown: Option<ShutdownState>,
@@ -108,7 +107,8 @@ pub(crate) enum Turn {
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// A worker that accepts from all listeners of its driver.
     pub(crate) fn new(driver: D, handler: H, setup: WorkerSetup) -> Self {
-        let WorkerSetup { shared, mailbox, compute, listeners, max_connections } = setup;
+        let WorkerSetup { mut shared, mailbox, compute, listeners, max_connections } = setup;
+        shared.compute = compute;
         let listener_count = u32::try_from(listeners.len()).unwrap_or(u32::MAX);
         let mut worker = Self {
             driver,
@@ -116,7 +116,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             conns: ConnTable::new(),
             shared,
             mailbox,
-            compute,
             tls: listeners,
             accepting: Accepting {
                 listeners: listener_count,
@@ -140,6 +139,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         // Which may take a while, in which letters still come.
         drop(driver);
         outbound::give_back_dials(&mut handler, &mailbox);
+        while let Some(result) = mailbox.take_result() {
+            quietly(result);
+        }
         Ok(())
     }
 
@@ -275,6 +277,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     fn read_mail(&mut self) {
         self.mailbox.open();
+        if self.shared.compute.is_some() {
+            // Those that come meanwhile are for the next turn.
+            for _ in 0..self.mailbox.result_count() {
+                let Some(result) = self.mailbox.take_result() else { break };
+                self.on_mail(result);
+            }
+        }
         for _ in 0..LETTERS_PER_TURN {
             let Some(mail) = self.mailbox.take() else { return };
             self.on_mail(mail);
@@ -304,6 +313,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Accept { conn, acceptance } => self.answer_deferred(conn, Ok(acceptance)),
             Mail::Reject { conn, response } => self.answer_deferred(conn, Err(response)),
             Mail::Shaken(shaken) => self.on_shaken(*shaken),
+            Mail::Finished(finished) => self.on_finished(*finished),
             Mail::Shutdown { limit } => self.begin_shutdown(limit),
         }
     }
@@ -416,6 +426,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let mut cause = pending.cause.take().unwrap_or_else(|| CloseCause::new(reason));
         cause.conclude(wire.codec.close_state() == CloseState::Closed, unsent_len);
         let dialling = pending.dialling.take();
+        quietly(pending.jobs.take());
         shared.counters.queued_bytes.sub(unsent_len);
         shared.recycle(pending);
         wire.codec.clear(&mut shared.pool);
