@@ -21,12 +21,18 @@ pub struct Config {
     /// Threads that do IO, each with its own event loop and its own share of the connections. Default: 0, one
     /// for each core that the process may run on.
     pub io_workers: usize,
-    /// Threads beside the workers that take over what would hold one up: the first flight of TLS handshakes, in which
-    /// the server signs (about 0.2 ms with an ECDSA key, 1 ms with RSA-2048). Default: 0, none. With some, and
-    /// `io_workers` left open, these have the other cores.
+    /// Threads beside the workers that take over what would hold one up: what handlers
+    /// [offload](crate::Ctx::offload), and the first flight of TLS handshakes, in which the server signs (about 0.2 ms
+    /// with an ECDSA key, 1 ms with RSA-2048). Default: 0, none. With some, and `io_workers` left open, these have the
+    /// other cores.
     pub compute_workers: usize,
-    /// Jobs that may wait for them; what finds no room is done by the worker. Default: 1024.
+    /// Jobs of handlers that may wait for them, before more are refused. Default: 1024. As many of the engine's own wait
+    /// beside them, and go first; of these, what finds no room is done by the worker.
     pub compute_queue_len: usize,
+    /// Jobs of one connection that may wait, run, or have a result that waits for those before it; more are refused.
+    /// Default: 64, so that no peer can fill the queue alone. Worst case in memory: what the application puts into
+    /// that many jobs and results.
+    pub max_jobs_per_connection: usize,
     /// On which cores the IO workers run. Compute workers are put on the cores behind theirs, if there are as many,
     /// and else run wherever the scheduler puts them. Default: [`Pinning::Auto`].
     pub pinning: Pinning,
@@ -157,6 +163,7 @@ impl Default for Config {
             io_workers: 0,
             compute_workers: 0,
             compute_queue_len: 1024,
+            max_jobs_per_connection: 64,
             pinning: Pinning::default(),
             protocol: ringwire_codec::Config::default(),
             max_unauthenticated_len: 0,
@@ -206,6 +213,7 @@ setters! {
     with_io_workers, io_workers: usize;
     with_compute_workers, compute_workers: usize;
     with_compute_queue_len, compute_queue_len: usize;
+    with_max_jobs_per_connection, max_jobs_per_connection: usize;
     with_pinning, pinning: Pinning;
     with_protocol, protocol: ringwire_codec::Config;
     with_max_unauthenticated_len, max_unauthenticated_len: usize;
@@ -251,6 +259,7 @@ impl Config {
         at_least("receive_buffer_len", self.receive_buffer_len, 512)?;
         at_least("messages_per_turn", self.messages_per_turn, 1)?;
         at_least("mailbox_len", self.mailbox_len, 1)?;
+        at_least("max_jobs_per_connection", self.max_jobs_per_connection, 1)?;
         at_least("max_queued_len (not below high_water)", self.max_queued_len, self.high_water)?;
         self.compression.check()?;
         self.topics.check()?;
@@ -295,6 +304,7 @@ mod tests {
             (Config::default().with_receive_buffer_len(1), "receive_buffer_len"),
             (Config::default().with_messages_per_turn(0), "messages_per_turn"),
             (Config::default().with_mailbox_len(0), "mailbox_len"),
+            (Config::default().with_max_jobs_per_connection(0), "max_jobs_per_connection"),
             (Config::default().with_max_queued_len(1), "max_queued_len"),
             (Config::default().with_io_workers(70_000), "io_workers"),
             (Config::default().with_compute_workers(70_000), "compute_workers"),

@@ -13,6 +13,7 @@ use ringwire_codec::{Connection, Role};
 use crate::buf::BufferPool;
 use crate::dial::Dialling;
 use crate::error::CloseCause;
+use crate::offload::Jobs;
 use crate::output::Output;
 use crate::timer::{TICKS_PER_SECOND, Tick};
 
@@ -268,6 +269,8 @@ pub(crate) struct Pending {
     pub(crate) missed: u32,
     /// What a connection that this side opens keeps until it is open.
     pub(crate) dialling: Option<Box<Dialling>>,
+    /// What the compute threads have to do for it.
+    pub(crate) jobs: Option<Box<Jobs>>,
     /// How the connection will have ended, once that has begun.
     pub(crate) cause: Option<CloseCause>,
 }
@@ -280,6 +283,7 @@ impl Pending {
             && self.head.capacity() == 0
             && self.missed == 0
             && self.dialling.is_none()
+            && self.jobs.is_none()
             && self.cause.is_none()
     }
 }

@@ -83,6 +83,11 @@ impl<'a, S> Ctx<'a, S> {
         Self { id, wire, state, shared }
     }
 
+    /// What the engine keeps of the connection and of the worker.
+    pub(crate) fn engine(&mut self) -> (ConnId, &mut Wire, &mut Shared) {
+        (self.id, self.wire, self.shared)
+    }
+
     /// The connection's identity, for [`Handle`](crate::Handle).
     pub fn id(&self) -> ConnId {
         self.id

@@ -19,6 +19,7 @@ use ringwire_codec::{CloseCode, Message};
 use ringwire_tls::pki_types::UnixTime;
 use ringwire_tls::{ConfigError, ServerConfig};
 
+use crate::compute::Meter;
 use crate::conn::ConnId;
 use crate::ctx::SendOptions;
 use crate::dial::{Dial, DialError, Outbound};
@@ -44,6 +45,7 @@ pub struct Handle {
     hub: Hub,
     tcp: TcpOptions,
     tls: Arc<Tls>,
+    compute: Option<Arc<Meter>>,
 }
 
 /// TLS of the listeners, and what became of its reloads.
@@ -61,7 +63,13 @@ impl Handle {
         tls: impl IntoIterator<Item = ServerConfig>,
     ) -> Self {
         let tls = Tls { configs: tls.into_iter().collect(), ..Tls::default() };
-        Self { hub, tcp, tls: Arc::new(tls) }
+        Self { hub, tcp, tls: Arc::new(tls), compute: None }
+    }
+
+    /// With what is counted of the compute threads.
+    pub(crate) fn with_compute(mut self, compute: Option<Arc<Meter>>) -> Self {
+        self.compute = compute;
+        self
     }
 
     /// What the workers have counted. Reads atomics, so it may be called anywhere and often.
@@ -70,6 +78,7 @@ impl Handle {
         Stats {
             workers: self.links().iter().map(|link| link.counters.read()).collect(),
             topics: TopicStats { retained_len: self.hub.retained_len() },
+            compute: self.compute.as_ref().map(|meter| meter.read()).unwrap_or_default(),
             tls: TlsStats {
                 reloads: reloads.load(Ordering::Relaxed),
                 reload_failures: reload_failures.load(Ordering::Relaxed),

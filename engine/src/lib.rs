@@ -56,6 +56,7 @@ mod hub;
 mod mailbox;
 mod metrics;
 mod net;
+mod offload;
 mod output;
 mod registry;
 mod request;
@@ -69,6 +70,7 @@ mod topic;
 mod worker;
 
 pub use compression::{Compression, CompressionMode};
+pub use compute::{ComputeStats, Times};
 pub use config::{Backpressure, Config, DriverKind, Pinning};
 pub use conn::ConnId;
 pub use dial::{Dial, DialError};
@@ -80,6 +82,7 @@ pub use handler::{
 };
 pub use hub::PublishError;
 pub use metrics::{Stats, TlsStats, TopicStats, WorkerStats};
+pub use offload::{JobError, JobRefusal, RefusedJob};
 pub use registry::NameError;
 pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
 pub use ringwire_codec::handshake::HeadLimits;

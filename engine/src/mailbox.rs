@@ -1,4 +1,5 @@
-//! How other threads reach a worker: a bounded queue and one coalesced wake-up.
+//! How other threads reach a worker: a bounded queue and one coalesced wake-up. Results of compute threads come by a
+//! queue of their own, so that there is always room for them: it is as long as the jobs that the worker itself gave away.
 
 #![expect(
     clippy::disallowed_types,
@@ -15,12 +16,14 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use ringwire_codec::CloseCode;
 
 use crate::budget::Budget;
+use crate::compute::quietly;
 use crate::conn::ConnId;
 use crate::ctx::SendOptions;
 use crate::dial::Outbound;
 use crate::driver::Wake;
 use crate::error::PostError;
 use crate::handler::{Acceptance, Response};
+use crate::offload::Finished;
 use crate::secure::Shaken;
 use crate::topic::{SharedPublication, TopicQuery};
 
@@ -48,6 +51,8 @@ pub(crate) enum Mail {
     Topics(TopicQuery),
     /// A TLS session is back from a compute thread.
     Shaken(Box<Shaken>),
+    /// The result of a handler's job.
+    Finished(Box<Finished>),
     /// Stop accepting, close every connection with 1001, and end when they are gone or after the limit.
     Shutdown { limit: Duration },
 }
@@ -66,6 +71,7 @@ pub(crate) struct Postbox {
     /// Publications, bounded by their length.
     publications: Sender<SharedPublication>,
     in_transit: Budget,
+    results: Sender<Mail>,
     wake_up: Arc<WakeUp>,
 }
 
@@ -75,6 +81,7 @@ pub(crate) struct Mailbox {
     receiver: Receiver<Mail>,
     publications: Receiver<SharedPublication>,
     in_transit: Budget,
+    results: Receiver<Mail>,
     wake_up: Arc<WakeUp>,
 }
 
@@ -125,14 +132,16 @@ pub(crate) fn mailbox(
     let (sender, receiver) = crossbeam_channel::bounded(capacity);
     let (publish, publications) = crossbeam_channel::unbounded();
     let in_transit = Budget::new(max_in_transit_len);
+    let (deliver, results) = crossbeam_channel::unbounded();
     let wake_up = Arc::new(WakeUp { pending: Pending::default(), waker: Box::new(waker) });
     let postbox = Postbox {
         sender,
         publications: publish,
         in_transit: in_transit.clone(),
+        results: deliver,
         wake_up: Arc::clone(&wake_up),
     };
-    (postbox, Mailbox { receiver, publications, in_transit, wake_up })
+    (postbox, Mailbox { receiver, publications, in_transit, results, wake_up })
 }
 
 impl Postbox {
@@ -177,6 +186,15 @@ impl Postbox {
         self.wake_up.wake();
         Ok(())
     }
+
+    /// Brings the result of a job that the worker asked for, for which there is always room. A worker that has ended
+    /// gets nothing any more.
+    pub(crate) fn deliver(&self, result: Mail) {
+        match self.results.send(result) {
+            Ok(()) => self.wake_up.wake(),
+            Err(undelivered) => quietly(undelivered),
+        }
+    }
 }
 
 impl Mailbox {
@@ -198,9 +216,19 @@ impl Mailbox {
         Some(publication)
     }
 
+    /// How many results wait.
+    pub(crate) fn result_count(&self) -> usize {
+        self.results.len()
+    }
+
+    /// The next result.
+    pub(crate) fn take_result(&self) -> Option<Mail> {
+        self.results.try_recv().ok()
+    }
+
     /// Whether nothing is left.
     pub(crate) fn is_empty(&self) -> bool {
-        self.receiver.is_empty() && self.publications.is_empty()
+        self.receiver.is_empty() && self.publications.is_empty() && self.results.is_empty()
     }
 }
 
@@ -302,6 +330,22 @@ mod tests {
             let left = *letters.lock().unwrap();
             assert!(left == 0 || wakes.load(Ordering::Acquire) > 0, "{left} letters wait");
         });
+    }
+
+    #[test]
+    fn there_is_always_room_for_results() {
+        let wakes = Arc::new(AtomicUsize::new(0));
+        let (postbox, mailbox) = mailbox(1, 0, Count(Arc::clone(&wakes)));
+        for _ in 0..100 {
+            postbox.deliver(letter());
+        }
+        assert!(!mailbox.is_empty());
+        assert_eq!((mailbox.result_count(), wakes.load(Ordering::Relaxed)), (100, 1));
+        postbox.post(letter()).unwrap();
+        assert_eq!(std::iter::from_fn(|| mailbox.take_result()).count(), 100);
+        assert!(mailbox.take().is_some() && mailbox.is_empty());
+        drop(mailbox);
+        postbox.deliver(letter());
     }
 
     #[test]

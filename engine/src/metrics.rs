@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::compute::ComputeStats;
 use crate::error::CloseReason;
 
 /// Defines the counters once: as atomics for the worker, as numbers for the reader.
@@ -164,6 +165,8 @@ impl Counter {
 pub struct Stats {
     /// One entry for each worker, by its index.
     pub workers: Vec<WorkerStats>,
+    /// The compute threads; all zero without any.
+    pub compute: ComputeStats,
     /// The certificates of the TLS addresses.
     pub tls: TlsStats,
     /// What was published and waits.

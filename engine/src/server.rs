@@ -184,7 +184,8 @@ impl Server {
         }
         let budget = Budget::new(config.compression.max_dedicated_len);
         let hub = Hub::new(links, config.topics.clone());
-        let handle = Handle::new(hub.clone(), net::TcpOptions::from(&config), configs);
+        let handle = Handle::new(hub.clone(), net::TcpOptions::from(&config), configs)
+            .with_compute(pool.as_ref().map(Pool::meter));
         let factory = Arc::new(factory);
         let mut workers = Vec::with_capacity(parts.len());
         for (index, (part, core)) in (0_u16..).zip(parts.into_iter().zip(cores)) {
@@ -203,7 +204,7 @@ impl Server {
                 handle.shutdown(std::time::Duration::ZERO);
             })?);
         }
-        tracing::info!(driver = driver_name, workers = workers.len(), addresses = ?local_addrs, "listening");
+        tracing::info!(driver = driver_name, workers = workers.len(), compute_workers = compute.len(), addresses = ?local_addrs, "listening");
         let secure = tls.iter().map(Option::is_some).collect();
         Ok(Running { handle, driver: kind, local_addrs, secure, workers })
     }
@@ -385,7 +386,7 @@ fn place(config: &Config) -> Result<Placement, Error> {
         available.iter().copied().filter(|core| !pinned.contains(&core)).map(Some).collect();
     if pinned.is_empty() || left.len() < config.compute_workers {
         if config.compute_workers > 0 && config.pinning != Pinning::Off {
-            tracing::info!(
+            tracing::warn!(
                 io_workers = workers,
                 compute_workers = config.compute_workers,
                 cores = available.len(),

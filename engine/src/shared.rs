@@ -10,6 +10,7 @@ use ringwire_codec::{Buffers, MaskSource};
 
 use crate::budget::Budget;
 use crate::buf::BufferPool;
+use crate::compute::Compute;
 use crate::config::{Backpressure, Config};
 use crate::conn::{ConnId, Flags, Pending, SegmentKind, Wire};
 use crate::deflate::Deflate;
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) deflate: Deflate,
     pub(crate) topics: Topics,
     pub(crate) names: Names,
+    /// Threads that take over what is costly, if there are any.
+    pub(crate) compute: Option<Compute>,
     /// How much output to expect: as much as was received, as for an echo.
     pub(crate) expected_len: usize,
     pub(crate) masks: Masks,
@@ -72,6 +75,8 @@ pub(crate) struct Limits {
     pub(crate) max_queued_len: usize,
     pub(crate) backpressure: Backpressure,
     pub(crate) messages_per_turn: usize,
+    /// Jobs of one connection.
+    pub(crate) max_jobs: usize,
 }
 
 impl From<&Config> for Limits {
@@ -91,6 +96,7 @@ impl From<&Config> for Limits {
             max_queued_len: config.max_queued_len,
             backpressure: config.backpressure,
             messages_per_turn: config.messages_per_turn,
+            max_jobs: config.max_jobs_per_connection,
         }
     }
 }
@@ -122,6 +128,7 @@ impl Shared {
             deflate: Deflate::new(config.compression, budget),
             names: Names::new(hub.clone()),
             topics: Topics::new(worker, hub),
+            compute: None,
             expected_len: 0,
             masks,
             counters,

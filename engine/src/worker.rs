@@ -3,6 +3,7 @@
 //! This file is the loop: what each turn does, and what comes in from outside. What happens to a connection
 //! is in [`receive`], [`transmit`] and [`deadlines`]; what is published, in [`topics`].
 
+mod compute;
 mod deadlines;
 mod outbound;
 mod receive;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use ringwire_codec::{CloseCode, CloseState, Message};
 use ringwire_tls::ServerConfig;
 
-use crate::compute::Compute;
+use crate::compute::{Compute, quietly};
 use crate::config::Config;
 use crate::conn::{Conn, ConnId, Flags, Phase, SegmentKind};
 use crate::conn_table::ConnTable;
@@ -63,8 +64,6 @@ pub(crate) struct Worker<D: Driver, H: Handler> {
     /// What is published, on its way to the subscribers.
     delivery: Delivery,
     accepting: Accepting,
-    /// Threads that take over what is costly.
-    compute: Option<Compute>,
     /// TLS of each listener that speaks it.
     tls: Vec<Option<ServerConfig>>,
     shutdown: Option<ShutdownState>,
@@ -112,7 +111,8 @@ pub(crate) enum Turn {
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// A worker that accepts from all listeners of its driver.
     pub(crate) fn new(driver: D, handler: H, setup: WorkerSetup) -> Self {
-        let WorkerSetup { shared, mailbox, compute, listeners, max_connections } = setup;
+        let WorkerSetup { mut shared, mailbox, compute, listeners, max_connections } = setup;
+        shared.compute = compute;
         let listener_count = u32::try_from(listeners.len()).unwrap_or(u32::MAX);
         let mut worker = Self {
             driver,
@@ -121,7 +121,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             shared,
             mailbox,
             delivery: Delivery::default(),
-            compute,
             tls: listeners,
             accepting: Accepting {
                 listeners: listener_count,
@@ -145,6 +144,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         // Which may take a while, in which letters still come.
         drop(driver);
         outbound::give_back_dials(&mut handler, &mailbox);
+        while let Some(result) = mailbox.take_result() {
+            quietly(result);
+        }
         Ok(())
     }
 
@@ -294,6 +296,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     fn read_mail(&mut self) {
         self.mailbox.open();
         self.read_publications();
+        if self.shared.compute.is_some() {
+            // Those that come meanwhile are for the next turn.
+            for _ in 0..self.mailbox.result_count() {
+                let Some(result) = self.mailbox.take_result() else { break };
+                self.on_mail(result);
+            }
+        }
         for _ in 0..LETTERS_PER_TURN {
             let Some(mail) = self.mailbox.take() else { return };
             self.on_mail(mail);
@@ -324,6 +333,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Reject { conn, response } => self.answer_deferred(conn, Err(response)),
             Mail::Topics(query) => self.shared.topics.answer(&query),
             Mail::Shaken(shaken) => self.on_shaken(*shaken),
+            Mail::Finished(finished) => self.on_finished(*finished),
             Mail::Shutdown { limit } => self.begin_shutdown(limit),
         }
     }
@@ -436,6 +446,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let mut cause = pending.cause.take().unwrap_or_else(|| CloseCause::new(reason));
         cause.conclude(wire.codec.close_state() == CloseState::Closed, unsent_len);
         let dialling = pending.dialling.take();
+        quietly(pending.jobs.take());
         shared.counters.queued_bytes.sub(unsent_len);
         shared.recycle(pending);
         wire.codec.clear(&mut shared.pool);

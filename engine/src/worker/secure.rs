@@ -43,8 +43,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             return keep_unread(wire, shared, bytes);
         }
         let id = shared.id(token);
-        let Shared { sessions, counters, .. } = shared;
-        if let Some(compute) = &self.compute
+        let Shared { sessions, counters, compute, .. } = shared;
+        if let Some(compute) = compute
             && sessions.is_costly(token.slot)
             && sessions.send_away(id, bytes, compute)
         {

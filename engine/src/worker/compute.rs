@@ -1,0 +1,53 @@
+//! Results of the compute threads, handed over to the handler.
+
+use super::Worker;
+use super::receive::call;
+use crate::compute::quietly;
+use crate::conn::Flags;
+use crate::driver::{Driver, Token};
+use crate::handler::Handler;
+use crate::offload::{Continuation, Finished, Jobs, Then};
+
+impl<D: Driver, H: Handler> Worker<D, H> {
+    /// A job is done. Hands over its result and those that waited for it, or keeps it for those before it.
+    pub(super) fn on_finished(&mut self, finished: Finished) {
+        let Finished { conn: id, number, then, .. } = finished;
+        let token = Token { slot: id.slot, generation: id.generation };
+        let Some(jobs) = self.jobs(token) else { return quietly(then) };
+        if let Some(then) = jobs.finish(number, then) {
+            self.hand_over(token, then);
+        }
+        while let Some(then) = self.jobs(token).and_then(Jobs::next_due) {
+            self.hand_over(token, then);
+        }
+        if self.jobs(token).is_some_and(|jobs| jobs.count() == 0) {
+            self.forget_jobs(token);
+        }
+        self.after_work(token);
+    }
+
+    fn hand_over(&mut self, token: Token, then: Continuation) {
+        let Self { conns, handler, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return quietly(then) };
+        match then.downcast::<Then<H::State>>() {
+            Ok(then) => call(handler, conn, shared, token, |_, ctx| then(ctx)),
+            Err(other) => quietly(other),
+        }
+    }
+
+    /// The jobs of a connection whose handler was not told yet that it has ended.
+    fn jobs(&mut self, token: Token) -> Option<&mut Jobs> {
+        let conn = self.conns.get_mut(token)?;
+        let pending = conn.wire.pending.as_mut();
+        pending.filter(|_| conn.wire.flags.contains(Flags::OPENED))?.jobs.as_deref_mut()
+    }
+
+    fn forget_jobs(&mut self, token: Token) {
+        if let Some(conn) = self.conns.get_mut(token)
+            && let Some(pending) = &mut conn.wire.pending
+        {
+            pending.jobs = None;
+            conn.wire.tidy();
+        }
+    }
+}
