@@ -15,7 +15,7 @@ pub(crate) enum Payload {
     Noise,
     /// Text: a feed of small objects in JSON.
     Json,
-    /// Text: random letters and digits, which compress to three quarters.
+    /// Text: random letters and digits, which compress to three quarters at best.
     Letters,
 }
 
