@@ -22,14 +22,15 @@ pub struct Config {
     /// for each core that the process may run on.
     pub io_workers: usize,
     /// Threads beside the workers that take over what would hold one up: what handlers
-    /// [offload](crate::Ctx::offload), and the first flight of TLS handshakes, in which the server signs (about 0.2 ms
-    /// with an ECDSA key, 1 ms with RSA-2048). Default: 0, none. With some, and `io_workers` left open, these have the
-    /// other cores.
+    /// [offload](crate::Ctx::offload), compressing [long messages](Compression::offload_threshold), and the first flight
+    /// of TLS handshakes, in which the server signs (about 0.2 ms with an ECDSA key, 1 ms with RSA-2048). Default: 0,
+    /// none. With some, and `io_workers` left open, these have the other cores.
     pub compute_workers: usize,
     /// Jobs of handlers that may wait for them, before more are refused. Default: 1024. As many of the engine's own wait
     /// beside them, and go first; of these, what finds no room is done by the worker.
     pub compute_queue_len: usize,
-    /// Jobs of one connection that may wait, run, or have a result that waits for those before it; more are refused.
+    /// Jobs of one connection, messages that are compressed included, that may wait, run, or have a result that waits for
+    /// those before it; more are refused.
     /// Default: 64, so that no peer can fill the queue alone. Worst case in memory: what the application puts into
     /// that many jobs and results.
     pub max_jobs_per_connection: usize,

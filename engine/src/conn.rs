@@ -124,14 +124,20 @@ impl Wire {
         self.pending.as_ref().is_some_and(|pending| !pending.queue.is_empty())
     }
 
-    /// Bytes of output that the kernel has not taken: the send in flight and what waits behind it.
+    /// Bytes of output that the kernel has not taken: the send in flight and what waits behind it, made or not.
     #[inline]
     pub(crate) fn queued_len(&self) -> usize {
         let queued = self.pending.as_ref().map_or(0, |pending| pending.queue.len());
-        self.in_flight as usize + queued
+        self.in_flight as usize + queued + self.awaited_len()
     }
 
-    /// What that takes in memory, about.
+    /// Bytes of messages whose frames are still being made.
+    #[inline]
+    pub(crate) fn awaited_len(&self) -> usize {
+        self.pending.as_ref().map_or(0, |pending| pending.queue.awaited_len())
+    }
+
+    /// What of that is made already takes in memory, about.
     pub(crate) fn queue_cost(&self) -> usize {
         let queued = self.pending.as_ref().map_or(0, |pending| pending.queue.cost());
         self.in_flight as usize + queued
@@ -300,6 +306,9 @@ pub(crate) struct SendQueue {
     segments: VecDeque<Segment>,
     /// Bytes in all segments.
     len: usize,
+    /// Bytes of the messages that places are kept for.
+    awaited_len: usize,
+    next_place: u32,
 }
 
 #[derive(Debug)]
@@ -319,6 +328,8 @@ pub(crate) enum SegmentKind {
     Keyed(u64),
     /// So many publications, which may be dropped; one with a key may be replaced.
     Published { key: Option<u64>, count: u32 },
+    /// Kept for a message of this many bytes whose frame is still being made. What is behind it waits.
+    Place { id: u32, len: usize, droppable: bool },
 }
 
 impl SendQueue {
@@ -341,7 +352,50 @@ impl SendQueue {
         self.segments.push_back(Segment { data, kind });
     }
 
+    /// Bytes of the messages that places are kept for.
+    pub(crate) fn awaited_len(&self) -> usize {
+        self.awaited_len
+    }
+
+    /// Keeps a place at the end for the frame of a message with `len` bytes.
+    pub(crate) fn reserve(&mut self, len: usize, droppable: bool) -> u32 {
+        let id = self.next_place;
+        self.next_place = id.wrapping_add(1);
+        self.awaited_len += len;
+        let kind = SegmentKind::Place { id, len, droppable };
+        self.segments.push_back(Segment { data: Output::Own(Vec::new()), kind });
+        id
+    }
+
+    /// Puts a frame in its place, unless that was dropped; whether it is there.
+    pub(crate) fn fill(&mut self, place: u32, frame: Vec<u8>) -> bool {
+        for segment in &mut self.segments {
+            if let SegmentKind::Place { id, len, droppable } = segment.kind
+                && id == place
+            {
+                self.awaited_len -= len;
+                self.len += frame.len();
+                let kind = if droppable { SegmentKind::Message } else { SegmentKind::Stream };
+                *segment = Segment { data: Output::Own(frame), kind };
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Drops all places.
+    pub(crate) fn drop_places(&mut self) {
+        if self.awaited_len > 0 {
+            self.segments.retain(|segment| !matches!(segment.kind, SegmentKind::Place { .. }));
+            self.awaited_len = 0;
+        }
+    }
+
+    /// The first segment, unless it is still being made.
     pub(crate) fn pop(&mut self) -> Option<Output> {
+        if matches!(self.segments.front()?.kind, SegmentKind::Place { .. }) {
+            return None;
+        }
         let segment = self.segments.pop_front()?;
         self.len -= segment.data.len();
         Some(segment.data)
@@ -368,7 +422,8 @@ impl SendQueue {
         let mut count = 0;
         let mut len = 0;
         for segment in &self.segments {
-            if len + segment.data.len() > BATCH_LEN {
+            let is_place = matches!(segment.kind, SegmentKind::Place { .. });
+            if is_place || len + segment.data.len() > BATCH_LEN {
                 break;
             }
             len += segment.data.len();
@@ -406,7 +461,11 @@ impl SendQueue {
 
     /// Takes out the oldest message that may be dropped.
     pub(crate) fn drop_oldest(&mut self) -> Option<Output> {
-        let droppable = |kind| matches!(kind, SegmentKind::Message | SegmentKind::Keyed(_));
+        let droppable = |kind| match kind {
+            SegmentKind::Message | SegmentKind::Keyed(_) => true,
+            SegmentKind::Place { droppable, .. } => droppable,
+            SegmentKind::Stream | SegmentKind::Published { .. } => false,
+        };
         self.remove_first(droppable).map(|segment| segment.data)
     }
 
@@ -421,6 +480,9 @@ impl SendQueue {
     fn remove_first(&mut self, which: impl Fn(SegmentKind) -> bool) -> Option<Segment> {
         let first = self.segments.iter().position(|segment| which(segment.kind))?;
         let segment = self.segments.remove(first)?;
+        if let SegmentKind::Place { len, .. } = segment.kind {
+            self.awaited_len -= len;
+        }
         self.len -= segment.data.len();
         Some(segment)
     }
@@ -484,6 +546,33 @@ mod tests {
         assert_eq!(*queue.pop().unwrap(), *b"twothree");
         assert!(queue.is_empty());
         assert_eq!(queue.len(), 0);
+    }
+
+    #[test]
+    fn what_is_being_made_keeps_its_place() {
+        let mut queue = SendQueue::default();
+        queue.push(own(b"before"), SegmentKind::Stream);
+        let first = queue.reserve(1000, false);
+        let second = queue.reserve(500, true);
+        queue.push(own(b"behind"), SegmentKind::Stream);
+        assert_eq!((queue.len(), queue.awaited_len()), (12, 1500));
+        assert_eq!(*queue.pop().unwrap(), *b"before");
+        assert!(queue.pop().is_none());
+        assert!(queue.fill(second, Vec::from(*b"second")));
+        assert!(queue.pop_batch(&mut BufferPool::new(1 << 20)).is_none());
+        assert!(queue.fill(first, Vec::from(*b"first")));
+        assert!(!queue.fill(first, Vec::from(*b"again")));
+        assert_eq!((queue.len(), queue.awaited_len()), (17, 0));
+        for expected in [&b"first"[..], b"second", b"behind"] {
+            assert_eq!(*queue.pop().unwrap(), *expected);
+        }
+        let (kept, dropped) = (queue.reserve(10, false), queue.reserve(20, true));
+        assert!(queue.drop_oldest().unwrap().is_empty());
+        assert!(queue.drop_oldest().is_none());
+        assert!(!queue.fill(dropped, Vec::from(*b"late")));
+        assert_eq!((queue.len(), queue.awaited_len()), (0, 10));
+        queue.drop_places();
+        assert!(queue.is_empty() && !queue.fill(kept, Vec::new()));
     }
 
     #[test]

@@ -308,9 +308,21 @@ pub(crate) fn send(
     }
     if wire.flags.contains(Flags::DEFLATE) && shared.deflate.wants(message.len(), options.compress)
     {
+        if shared.deflate.is_long(message.len())
+            && options.key.is_none()
+            && shared.deflate_elsewhere(wire, slot, message, false)
+        {
+            return taken(wire, shared);
+        }
         return encode_compressed(wire, shared, slot, message, false);
     }
     encode(wire, shared, message)
+}
+
+/// A message was taken.
+fn taken(wire: &mut Wire, shared: &Shared) -> SendStatus {
+    shared.counters.messages_sent.add(1);
+    status(wire, shared)
 }
 
 #[inline]
@@ -384,6 +396,13 @@ pub(crate) fn send_behind(
     }
     let compressed = wire.flags.contains(Flags::DEFLATE)
         && shared.deflate.wants(message.len(), options.compress);
+    if compressed
+        && options.key.is_none()
+        && shared.deflate.is_long(message.len())
+        && shared.deflate_elsewhere(wire, slot, message, !stays)
+    {
+        return taken(wire, shared);
+    }
     let status = if compressed {
         encode_compressed(wire, shared, slot, message, !stays)
     } else {

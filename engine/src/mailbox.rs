@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use ringwire_codec::CloseCode;
 
 use crate::budget::Budget;
-use crate::compute::quietly;
+use crate::compute::{Deflated, quietly};
 use crate::conn::ConnId;
 use crate::ctx::SendOptions;
 use crate::dial::Outbound;
@@ -51,6 +51,8 @@ pub(crate) enum Mail {
     Topics(TopicQuery),
     /// A TLS session is back from a compute thread.
     Shaken(Box<Shaken>),
+    /// A message was compressed by a compute thread.
+    Deflated(Box<Deflated>),
     /// The result of a handler's job.
     Finished(Box<Finished>),
     /// Stop accepting, close every connection with 1001, and end when they are gone or after the limit.

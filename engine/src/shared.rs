@@ -177,7 +177,7 @@ impl Shared {
         let segment = match kind {
             SegmentKind::Stream => std::mem::take(&mut self.out),
             // One of many small messages takes no more than it needs.
-            SegmentKind::Message | SegmentKind::Keyed(_) | SegmentKind::Published { .. } => {
+            _ => {
                 let segment = self.out.as_slice().to_vec();
                 self.out.clear();
                 segment
@@ -195,6 +195,7 @@ impl Shared {
 
     /// Gives the buffers of a connection that has ended back to the pool.
     pub(crate) fn recycle(&mut self, mut pending: Pending) {
+        pending.queue.drop_places();
         while let Some(segment) = pending.queue.pop() {
             self.pool.reclaim(segment);
         }

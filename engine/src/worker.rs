@@ -333,6 +333,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Reject { conn, response } => self.answer_deferred(conn, Err(response)),
             Mail::Topics(query) => self.shared.topics.answer(&query),
             Mail::Shaken(shaken) => self.on_shaken(*shaken),
+            Mail::Deflated(deflated) => self.on_deflated(*deflated),
             Mail::Finished(finished) => self.on_finished(*finished),
             Mail::Shutdown { limit } => self.begin_shutdown(limit),
         }
@@ -442,12 +443,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.counters.handshake_failures.add(usize::from(unfinished));
         wire.phase = Phase::Closed;
         let mut pending = wire.pending.take().map(|pending| *pending).unwrap_or_default();
-        let unsent_len = pending.queue.len() + std::mem::take(&mut wire.in_flight) as usize;
+        let queued_len = pending.queue.len() + std::mem::take(&mut wire.in_flight) as usize;
         let mut cause = pending.cause.take().unwrap_or_else(|| CloseCause::new(reason));
+        let unsent_len = queued_len + pending.queue.awaited_len();
         cause.conclude(wire.codec.close_state() == CloseState::Closed, unsent_len);
         let dialling = pending.dialling.take();
         quietly(pending.jobs.take());
-        shared.counters.queued_bytes.sub(unsent_len);
+        shared.counters.queued_bytes.sub(queued_len);
         shared.recycle(pending);
         wire.codec.clear(&mut shared.pool);
         shared.wheel.clear(token.slot);
