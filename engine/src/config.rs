@@ -83,6 +83,8 @@ pub struct Config {
     /// Topics: limits of subscriptions and of publications that wait.
     pub topics: TopicSettings,
 
+    /// Which worker gets a connection that comes in. Default: [`Assignment::ReusePort`].
+    pub assignment: Assignment,
     /// The most connections of the whole server. Default: 0, what RLIMIT_NOFILE leaves after 64
     /// descriptors. Each worker has an equal share, rounded up; one that is full stops accepting until a connection
     /// has gone, and the kernel's backlog waits. Adopted connections count, but none is refused.
@@ -133,6 +135,20 @@ impl DriverKind {
     }
 }
 
+/// Which worker gets a connection that comes in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Assignment {
+    /// The one whose listening socket the kernel chose, by a hash of the addresses (SO_REUSEPORT, socket(7)). Costs
+    /// nothing, and spreads connections at random: with very many the difference is small, with few it is not.
+    #[default]
+    ReusePort,
+    /// The one with the fewest connections: the worker that accepted it hands it over, where another has fewer. Costs
+    /// a letter for each connection that goes elsewhere, nothing for a message. For few connections that carry much,
+    /// and for those that stay while others come and go.
+    LeastLoaded,
+}
+
 /// On which cores the workers run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Pinning {
@@ -181,6 +197,7 @@ impl Default for Config {
             max_queued_len: 256 << 10,
             backpressure: Backpressure::Close(CloseCode::TRY_AGAIN_LATER),
             topics: TopicSettings::default(),
+            assignment: Assignment::ReusePort,
             max_connections: 0,
             listen_backlog: 4096,
             tcp_nodelay: true,
@@ -231,6 +248,7 @@ setters! {
     with_max_queued_len, max_queued_len: usize;
     with_backpressure, backpressure: Backpressure;
     with_topics, topics: TopicSettings;
+    with_assignment, assignment: Assignment;
     with_max_connections, max_connections: usize;
     with_listen_backlog, listen_backlog: u32;
     with_tcp_nodelay, tcp_nodelay: bool;

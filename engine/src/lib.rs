@@ -71,7 +71,7 @@ mod worker;
 
 pub use compression::{Compression, CompressionMode};
 pub use compute::{ComputeStats, Times};
-pub use config::{Backpressure, Config, DriverKind, Pinning};
+pub use config::{Assignment, Backpressure, Config, DriverKind, Pinning};
 pub use conn::ConnId;
 pub use dial::{Dial, DialError};
 pub use error::{CloseCause, CloseReason, Error, Initiator, PostError};

@@ -7,7 +7,8 @@
 )]
 
 use std::any::Any;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::compute::{Deflated, quietly};
 use crate::conn::ConnId;
 use crate::ctx::SendOptions;
 use crate::dial::Outbound;
-use crate::driver::Wake;
+use crate::driver::{ListenerId, Wake};
 use crate::error::PostError;
 use crate::handler::{Acceptance, Response};
 use crate::offload::Finished;
@@ -41,6 +42,8 @@ pub(crate) enum Mail {
     /// Serve a connection that someone else accepted, of which `received` was read already; with a state, one
     /// whose handshake is done.
     Adopt { stream: TcpStream, received: Vec<u8>, state: Option<Box<dyn Any + Send>> },
+    /// Serve a connection that another worker has accepted.
+    Accepted { fd: OwnedFd, listener: ListenerId, peer: Option<SocketAddr> },
     /// Serve a connection that this side opens.
     Dial(Box<Outbound>),
     /// Answer a deferred request.

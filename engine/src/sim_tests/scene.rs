@@ -11,7 +11,7 @@ use super::app::{App, Log};
 use super::secure;
 use crate::budget::Budget;
 use crate::compute::{Hand, Pool};
-use crate::config::Config;
+use crate::config::{Assignment, Config};
 use crate::driver::Driver as _;
 use crate::driver::sim::{Faults, Random, Sim, World};
 use crate::handle::Handle;
@@ -72,6 +72,7 @@ impl Scene {
             mailbox,
             compute,
             listeners: vec![None, Some(secure::server())],
+            assignment: Assignment::ReusePort,
             max_connections,
         };
         Self {

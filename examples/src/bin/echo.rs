@@ -8,7 +8,8 @@ use clap::Parser;
 use ringwire::{Compression, CompressionLevel, Config, Server};
 use ringwire_examples::units::{parse_bytes, parse_duration};
 use ringwire_examples::{
-    Certificate, CompressionFlag, Cores, DriverFlag, Echo, handle_signals, parse_level,
+    AssignmentFlag, Certificate, CompressionFlag, Cores, DriverFlag, Echo, handle_signals,
+    parse_level,
 };
 
 /// How long connections may take to close on SIGTERM or SIGINT.
@@ -38,6 +39,9 @@ struct Flags {
     /// The cores of the IO workers: a list such as 0,1, `none`, or `auto`, one core for each.
     #[arg(long, env = "RINGWIRE_PIN", default_value = "auto")]
     pin: Cores,
+    /// Which worker gets a connection that comes in.
+    #[arg(long, env = "RINGWIRE_ASSIGNMENT", value_enum, default_value_t)]
+    assignment: AssignmentFlag,
     /// The longest message, such as 64MiB.
     #[arg(long, env = "RINGWIRE_MAX_MESSAGE", default_value = "1MiB", value_parser = parse_bytes)]
     max_message: u64,
@@ -51,7 +55,7 @@ struct Flags {
     #[arg(long, env = "RINGWIRE_COMPRESSION_THRESHOLD", default_value = "256", value_parser = parse_bytes)]
     compression_threshold: u64,
     /// How much work is done for a smaller output: 1 to 9.
-    #[arg(long, env = "RINGWIRE_COMPRESSION_LEVEL", default_value = "1", value_parser = parse_level)]
+    #[arg(long, env = "RINGWIRE_COMPRESSION_LEVEL", default_value = "2", value_parser = parse_level)]
     compression_level: CompressionLevel,
 }
 
@@ -67,6 +71,7 @@ impl Flags {
             .with_io_workers(self.io_workers)
             .with_compute_workers(self.compute_workers)
             .with_pinning(self.pin.clone().into())
+            .with_assignment(self.assignment.into())
             .with_max_message_len(usize::try_from(self.max_message).unwrap_or(usize::MAX))
             .with_idle_timeout(self.idle_timeout)
             .with_compression(compression);
