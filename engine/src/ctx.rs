@@ -79,6 +79,15 @@ impl<'a, S> Ctx<'a, S> {
         Self { id, wire, state, shared }
     }
 
+    /// The same connection with a part of its state, if it has that.
+    pub(crate) fn project<'s, T>(
+        &'s mut self,
+        pick: impl FnOnce(&'s mut S) -> Option<&'s mut T>,
+    ) -> Option<Ctx<'s, T>> {
+        let Self { id, wire, state, shared } = self;
+        Some(Ctx { id: *id, wire, state: pick(state)?, shared })
+    }
+
     /// The connection's identity, for [`Handle`](crate::Handle).
     pub fn id(&self) -> ConnId {
         self.id

@@ -33,8 +33,9 @@
 //!
 //! # What is not here
 //!
-//! The protocol itself, without IO, is [`ringwire_codec`]. HTTP beyond the upgrade, a plain answer and a page is
-//! left to HTTP servers; [`Handle::adopt`] takes their connections over.
+//! The protocol itself, without IO, is [`ringwire_codec`]. HTTP on the same port is for JSON APIs, health
+//! checks, metrics and a page or two: HTTP/1.1 with whole bodies in memory, and a [`Router`]. HTTP/2, streamed bodies,
+//! files and whole sites are left to HTTP servers; [`Handle::adopt`] takes their connections over.
 
 mod budget;
 mod buf;
@@ -56,6 +57,7 @@ mod mailbox;
 mod metrics;
 mod net;
 mod request;
+mod router;
 mod secure;
 mod server;
 mod shared;
@@ -71,12 +73,13 @@ pub use dial::{Dial, DialError};
 pub use error::{CloseCause, CloseReason, Error, Initiator, PostError};
 pub use handle::Handle;
 pub use handler::{
-    Accept, Acceptance, Answer, Compress, Ctx, Handler, OnMessage, Request, Response, SendOptions,
-    SendStatus, on_message,
+    Accept, Acceptance, Answer, Compress, Ctx, Handler, HttpAnswer, OnMessage, Request, Response,
+    SendOptions, SendStatus, on_message,
 };
 pub use metrics::{Stats, TlsStats, WorkerStats};
 pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
 pub use ringwire_codec::handshake::HeadLimits;
 pub use ringwire_codec::{CloseCode, Config as ProtocolConfig, Message, MessagePart, SendError};
 pub use ringwire_tls as tls;
+pub use router::{Asset, NoSockets, RouteState, Router, SocketOptions, SocketRoutes, Sockets};
 pub use server::{Running, Server, WorkerContext};

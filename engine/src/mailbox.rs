@@ -40,8 +40,8 @@ pub(crate) enum Mail {
     Dial(Box<Outbound>),
     /// Answer a deferred request.
     Accept { conn: ConnId, acceptance: Acceptance },
-    /// Refuse a deferred request.
-    Reject { conn: ConnId, response: Response },
+    /// Answer a deferred request with an ordinary answer, which refuses an upgrade.
+    Respond { conn: ConnId, response: Response },
     /// A TLS session is back from a compute thread.
     Shaken(Box<Shaken>),
     /// Stop accepting, close every connection with 1001, and end when they are gone or after the limit.

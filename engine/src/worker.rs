@@ -1,9 +1,10 @@
 //! One core's event loop: it owns a driver, the connections, their timers and buffers, and one handler.
 //!
 //! This file is the loop: what each turn does, and what comes in from outside. What happens to a connection
-//! is in [`receive`], [`transmit`] and [`deadlines`].
+//! is in [`receive`], [`http`], [`transmit`] and [`deadlines`].
 
 mod deadlines;
+pub(crate) mod http;
 mod outbound;
 mod receive;
 mod secure;
@@ -302,7 +303,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Adopt { stream, received, state } => self.adopt(stream.into(), received, state),
             Mail::Dial(outbound) => self.dial(*outbound),
             Mail::Accept { conn, acceptance } => self.answer_deferred(conn, Ok(acceptance)),
-            Mail::Reject { conn, response } => self.answer_deferred(conn, Err(response)),
+            Mail::Respond { conn, response } => self.answer_deferred(conn, Err(response)),
             Mail::Shaken(shaken) => self.on_shaken(*shaken),
             Mail::Shutdown { limit } => self.begin_shutdown(limit),
         }
@@ -383,9 +384,15 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     fn tell_shutdown(&mut self, token: Token, over: bool) {
         let Some(conn) = self.conns.get_mut(token) else { return };
-        if over || matches!(conn.wire.phase, Phase::Handshake | Phase::Deferred) {
+        if over || conn.wire.is_unanswered() {
             self.finish(token, CloseReason::Shutdown);
             return;
+        }
+        if conn.wire.phase == Phase::Idle {
+            return self.end_idle(token);
+        }
+        if let Some(exchange) = conn.wire.pending.as_mut().and_then(|it| it.exchange.as_mut()) {
+            *exchange = exchange.closing();
         }
         if conn.wire.phase == Phase::Open {
             let code = CloseCode::GOING_AWAY;
@@ -407,8 +414,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if wire.phase == Phase::Closed {
             return;
         }
-        let unfinished = matches!(wire.phase, Phase::Handshake | Phase::Deferred)
-            && !wire.flags.contains(Flags::CLIENT);
+        let unfinished = wire.is_unanswered() && !wire.flags.contains(Flags::CLIENT);
         shared.counters.handshake_failures.add(usize::from(unfinished));
         wire.phase = Phase::Closed;
         let mut pending = wire.pending.take().map(|pending| *pending).unwrap_or_default();
