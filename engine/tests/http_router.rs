@@ -40,7 +40,7 @@ impl Handler for Room {
         let text = format!("{} has {}", ctx.state(), self.messages);
         ctx.send(text.as_str());
         if message == Message::Text("leave") {
-            ctx.close(CloseCode::NORMAL, "as you wish").unwrap();
+            ctx.close(CloseCode::NORMAL, "as you wish").expect("no close has begun");
         }
     }
 }
