@@ -13,6 +13,11 @@ use ringwire_codec::handshake::{HeadLimits, HeadScanner};
 use ringwire_codec::mask::{mask, mask_extend};
 use ringwire_codec::{Config, Connection, Event, Heap, Input, Message, Role};
 
+use self::texts::Text;
+
+#[path = "../src/texts.rs"]
+mod texts;
+
 const KEY: [u8; 4] = [0x37, 0x7a, 0x21, 0x3d];
 
 /// How many frames one read brings, as with 16 messages in flight.
@@ -219,29 +224,10 @@ fn bench_handshake(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// [`FRAME_COUNT`] messages of that length: of a feed in JSON, and of random letters, which compress to three quarters.
+/// [`FRAME_COUNT`] messages of that length, in JSON and of random letters.
 fn texts(len: usize) -> [(&'static str, Vec<String>); 2] {
-    let mut state = 1_u32;
-    let mut random = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        state >> 16
-    };
-    let mut json = String::new();
-    while json.len() < len * FRAME_COUNT {
-        let (id, price) = (random() % 10_000, random() % 1000);
-        json += &format!("{{\"id\":{id},\"symbol\":\"RW{}\",\"price\":{price}.5}},", id % 40);
-    }
-    let letters: String = (0..len * FRAME_COUNT)
-        .map(|_| {
-            char::from(
-                b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-                    [(random() % 64) as usize],
-            )
-        })
-        .collect();
-    [("json", json), ("random", letters)].map(|(name, text)| {
-        (name, (0..FRAME_COUNT).map(|at| text[at * len..(at + 1) * len].to_owned()).collect())
-    })
+    [("json", Text::Json), ("random", Text::Letters)]
+        .map(|(name, text)| (name, text.texts(len, FRAME_COUNT)))
 }
 
 /// All messages, one after the other: with a compressor that has seen all of them before, or each by itself.

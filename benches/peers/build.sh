@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds every echo server of this folder: the Rust ones in release, and Bun from npm.
+# Builds every echo server of this folder: the Rust ones in release, and Bun and ws from npm.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -13,4 +13,6 @@ printf '%s\n' \
     "$release/tokio-tungstenite-echo" \
     "$release/fastwebsockets-echo" \
     "$release/sockudo-ws-echo" \
+    "$release/yawc-echo" \
+    "node $PWD/ws-echo.mjs" \
     "$PWD/node_modules/.bin/bun $PWD/bun-echo.ts"

@@ -1,25 +1,39 @@
 // Echo on Bun's WebSocket server, which is uWebSockets inside.
 
+import { parseArgs } from "node:util";
+
 const MAX_MESSAGE_LEN = 64 << 20;
 
-const [flag, address, certFlag, cert, keyFlag, key, ...rest] = process.argv.slice(2);
-const [, hostname, port] = /^([\d.]+):(\d+)$/.exec(address ?? "") ?? [];
-const secure = certFlag === "--cert" && keyFlag === "--key" && key !== undefined;
-if (flag !== "--listen" || hostname === undefined || rest.length > 0 || (certFlag && !secure)) {
-  console.error("usage: --listen IPV4:PORT [--cert FILE --key FILE]");
+const { values: flags } = parseArgs({
+  options: {
+    listen: { type: "string" },
+    cert: { type: "string" },
+    key: { type: "string" },
+    compression: { type: "string" },
+  },
+});
+const { cert, key, compression } = flags;
+const [, hostname, port] = /^([\d.]+):(\d+)$/.exec(flags.listen ?? "") ?? [];
+const known = compression === undefined || ["shared", "dedicated"].includes(compression);
+if (hostname === undefined || !cert !== !key || !known) {
+  console.error(
+    "usage: --listen IPV4:PORT [--cert FILE --key FILE] [--compression shared|dedicated]",
+  );
   process.exit(2);
 }
+const compresses = compression !== undefined;
 
 const server = Bun.serve({
   hostname,
   port: Number(port),
-  ...(secure && { tls: { cert: Bun.file(cert), key: Bun.file(key) } }),
+  ...(cert && key && { tls: { cert: Bun.file(cert), key: Bun.file(key) } }),
   fetch(request, server) {
     if (server.upgrade(request)) return;
     return new Response("a WebSocket handshake is expected here\n", { status: 426 });
   },
   websocket: {
-    perMessageDeflate: false,
+    // The level is uWebSockets' own, and cannot be set.
+    perMessageDeflate: compresses && { compress: compression, decompress: compression },
     idleTimeout: 0,
     sendPings: false,
     maxPayloadLength: MAX_MESSAGE_LEN,
@@ -27,7 +41,7 @@ const server = Bun.serve({
     backpressureLimit: 2 * MAX_MESSAGE_LEN,
     closeOnBackpressureLimit: false,
     message(socket, message) {
-      socket.send(message, false);
+      socket.send(message, compresses);
     },
   },
 });

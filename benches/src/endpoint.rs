@@ -1,5 +1,7 @@
 //! The server of a load: one that runs already, named by its URL, or one that is started in this process.
 
+use ringwire_examples::CompressionFlag;
+
 use crate::machine;
 use crate::own_server::OwnServer;
 use crate::procstat::{self, Account};
@@ -41,10 +43,11 @@ pub(crate) struct Endpoint {
 }
 
 /// What a load asks of a server in its own process.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Demand {
     pub(crate) connections: u32,
     pub(crate) payload_len: usize,
+    pub(crate) compression: CompressionFlag,
 }
 
 impl ServerArgs {
@@ -73,7 +76,7 @@ impl ServerArgs {
             *load_cpu = Some(CpuList(free));
         }
         machine::allow_descriptors(demand.connections, 2)?;
-        let own = OwnServer::start(&self.listen, &server.0, demand.payload_len, self.own_tls)?;
+        let own = OwnServer::start(&self.listen, &server.0, demand, self.own_tls)?;
         let target = own.target();
         let tls = match own.certificate() {
             Some(pem) => self.tls.client_of(&target, pem)?,

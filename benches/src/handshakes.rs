@@ -46,7 +46,7 @@ pub(crate) struct HandshakeArgs {
 
 /// Runs the subcommand. Whether there were no errors.
 pub(crate) fn command(mut args: HandshakeArgs) -> anyhow::Result<bool> {
-    let demand = Demand { connections: args.concurrency, payload_len: 0 };
+    let demand = Demand { connections: args.concurrency, ..Demand::default() };
     let endpoint = args.server.open(demand, &mut args.cpu)?;
     if let Some(cpus) = &args.cpu {
         machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;

@@ -12,6 +12,7 @@ mod own_server;
 mod presets;
 mod procstat;
 mod target;
+mod texts;
 mod tls;
 mod units;
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ServerSettings};
-use ringwire::{Config, Pinning, Running, Server};
+use ringwire::{Compression, Config, Pinning, Running, Server};
 use ringwire_examples::{Echo, handle_signals};
 
 use crate::cert::{KeyKind, SelfSigned};
+use crate::endpoint::Demand;
 use crate::procstat::{self, Account};
 use crate::target::Target;
 
@@ -30,19 +31,22 @@ pub(crate) struct OwnServer {
 }
 
 impl OwnServer {
-    /// Listens on `listen` and starts a worker on each of `cpus`, which takes messages of up to `payload_len` bytes.
+    /// Listens on `listen` and starts a worker on each of `cpus`, which does what the load demands.
     /// `secure`: for TLS, with a certificate of its own.
     pub(crate) fn start(
         listen: &str,
         cpus: &[usize],
-        payload_len: usize,
+        demand: Demand,
         secure: bool,
     ) -> anyhow::Result<Self> {
         let before = procstat::thread_ids(std::process::id())?;
         let config = Config::default()
             .with_io_workers(cpus.len())
             .with_pinning(Pinning::Cores(cpus.to_vec()))
-            .with_max_message_len(payload_len.max(MIN_MAX_MESSAGE_LEN))
+            .with_max_message_len(demand.payload_len.max(MIN_MAX_MESSAGE_LEN))
+            .with_compression(
+                Compression::default().with_mode(demand.compression.into()).with_threshold(0),
+            )
             .with_idle_timeout(Duration::ZERO)
             .with_ping_interval(Duration::ZERO);
         let (mut server, mut certificate) = (Server::new(config), None);

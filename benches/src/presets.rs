@@ -74,7 +74,8 @@ pub(crate) fn command(mut args: PresetArgs) -> anyhow::Result<bool> {
     args.server.own_tls = true;
     let payload_len = usize::try_from(args.size).unwrap_or(usize::MAX);
     let most = SCENARIOS.iter().map(|scenario| scenario.at_once).max().unwrap_or_default();
-    let demand = Demand { connections: u32::try_from(most).unwrap_or(u32::MAX), payload_len };
+    let connections = u32::try_from(most).unwrap_or(u32::MAX);
+    let demand = Demand { connections, payload_len, ..Demand::default() };
     let endpoint = args.server.open(demand, &mut args.cpu)?;
     if let Some(cpus) = &args.cpu {
         machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;

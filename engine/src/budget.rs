@@ -6,33 +6,42 @@
 )]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, Ordering};
 
 /// What is left of a number of bytes; clones take from the same.
 #[derive(Clone, Debug)]
-pub(crate) struct Budget(Arc<AtomicUsize>);
+pub(crate) struct Budget(Arc<AtomicIsize>);
 
 impl Budget {
     pub(crate) fn new(len: usize) -> Self {
-        Self(Arc::new(AtomicUsize::new(len)))
+        Self(Arc::new(AtomicIsize::new(signed(len))))
     }
 
     /// Takes `len` bytes, or nothing; whether it did.
     pub(crate) fn take(&self, len: usize) -> bool {
-        let less = |left: usize| left.checked_sub(len);
+        let len = signed(len);
+        let less = |left: isize| (left >= len).then(|| left - len);
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+
+    /// Takes `len` bytes even if there are not as many: then others get nothing until that is made up for.
+    pub(crate) fn take_anyway(&self, len: usize) {
+        self.0.fetch_sub(signed(len), Ordering::Relaxed);
     }
 
     /// Gives back `len` bytes that were taken.
     pub(crate) fn give(&self, len: usize) {
-        self.0.fetch_add(len, Ordering::Relaxed);
+        self.0.fetch_add(signed(len), Ordering::Relaxed);
     }
 
     /// What is left, in bytes.
-    #[cfg(test)]
     pub(crate) fn left(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        usize::try_from(self.0.load(Ordering::Relaxed)).unwrap_or(0)
     }
+}
+
+fn signed(len: usize) -> isize {
+    isize::try_from(len).unwrap_or(isize::MAX)
 }
 
 #[cfg(test)]
@@ -50,5 +59,16 @@ mod tests {
         budget.give(60);
         assert_eq!(other.left(), 60);
         assert!(budget.take(0));
+    }
+
+    #[test]
+    fn may_be_overdrawn() {
+        let budget = Budget::new(100);
+        budget.take_anyway(150);
+        assert_eq!(budget.left(), 0);
+        budget.give(50);
+        assert!(!budget.take(1));
+        budget.give(1);
+        assert!(budget.take(1));
     }
 }

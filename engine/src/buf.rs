@@ -5,6 +5,8 @@
 
 use ringwire_codec::Buffers;
 
+use crate::output::Output;
+
 /// Capacities that are pooled: powers of four from 256 B to 256 KiB. Others go to the allocator.
 const CLASSES: [usize; 6] = [256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10];
 
@@ -29,6 +31,14 @@ impl BufferPool {
         let mut buffer = self.take(data.len());
         buffer.extend_from_slice(data);
         buffer
+    }
+
+    /// Takes the memory of output back, if it was this connection's own.
+    #[inline]
+    pub(crate) fn reclaim(&mut self, output: Output) {
+        if let Output::Own(buffer) = output {
+            self.give(buffer);
+        }
     }
 }
 

@@ -10,6 +10,12 @@ pub(crate) struct Chunked<T> {
     chunks: Vec<Box<[T]>>,
 }
 
+impl<T> Default for Chunked<T> {
+    fn default() -> Self {
+        Self { chunks: Vec::new() }
+    }
+}
+
 impl<T: Default> Chunked<T> {
     /// An empty table, which holds no memory.
     pub(crate) const fn new() -> Self {

@@ -7,6 +7,7 @@ use ringwire_codec::handshake::HeadLimits;
 
 use crate::compression::Compression;
 use crate::error::Error;
+use crate::topic::TopicSettings;
 
 /// Settings of a server. All are checked once, when it starts.
 ///
@@ -20,12 +21,19 @@ pub struct Config {
     /// Threads that do IO, each with its own event loop and its own share of the connections. Default: 0, one
     /// for each core that the process may run on.
     pub io_workers: usize,
-    /// Threads beside the workers that take over what would hold one up: the first flight of TLS handshakes, in which
-    /// the server signs (about 0.2 ms with an ECDSA key, 1 ms with RSA-2048). Default: 0, none. With some, and
-    /// `io_workers` left open, these have the other cores.
+    /// Threads beside the workers that take over what would hold one up: what handlers
+    /// [offload](crate::Ctx::offload), compressing [long messages](Compression::offload_threshold), and the first flight
+    /// of TLS handshakes, in which the server signs (about 0.2 ms with an ECDSA key, 1 ms with RSA-2048). Default: 0,
+    /// none. With some, and `io_workers` left open, these have the other cores.
     pub compute_workers: usize,
-    /// Jobs that may wait for them; what finds no room is done by the worker. Default: 1024.
+    /// Jobs of handlers that may wait for them, before more are refused. Default: 1024. As many of the engine's own wait
+    /// beside them, and go first; of these, what finds no room is done by the worker.
     pub compute_queue_len: usize,
+    /// Jobs of one connection, messages that are compressed included, that may wait, run, or have a result that waits for
+    /// those before it; more are refused.
+    /// Default: 64, so that no peer can fill the queue alone. Worst case in memory: what the application puts into
+    /// that many jobs and results.
+    pub max_jobs_per_connection: usize,
     /// On which cores the IO workers run. Compute workers are put on the cores behind theirs, if there are as many,
     /// and else run wherever the scheduler puts them. Default: [`Pinning::Auto`].
     pub pinning: Pinning,
@@ -81,6 +89,9 @@ pub struct Config {
     pub max_queued_len: usize,
     /// What happens to a message that finds the queue at its limit. Default: close with 1013.
     pub backpressure: Backpressure,
+
+    /// Topics: limits of subscriptions and of publications that wait.
+    pub topics: TopicSettings,
 
     /// The most connections of the whole server. Default: 0, what RLIMIT_NOFILE leaves after 64
     /// descriptors. Each worker has an equal share, rounded up; one that is full stops accepting until a connection
@@ -163,6 +174,7 @@ impl Default for Config {
             io_workers: 0,
             compute_workers: 0,
             compute_queue_len: 1024,
+            max_jobs_per_connection: 64,
             pinning: Pinning::default(),
             protocol: ringwire_codec::Config::default(),
             max_unauthenticated_len: 0,
@@ -181,6 +193,7 @@ impl Default for Config {
             high_water: 128 << 10,
             max_queued_len: 256 << 10,
             backpressure: Backpressure::Close(CloseCode::TRY_AGAIN_LATER),
+            topics: TopicSettings::default(),
             max_connections: 0,
             listen_backlog: 4096,
             tcp_nodelay: true,
@@ -214,6 +227,7 @@ setters! {
     with_io_workers, io_workers: usize;
     with_compute_workers, compute_workers: usize;
     with_compute_queue_len, compute_queue_len: usize;
+    with_max_jobs_per_connection, max_jobs_per_connection: usize;
     with_pinning, pinning: Pinning;
     with_protocol, protocol: ringwire_codec::Config;
     with_max_unauthenticated_len, max_unauthenticated_len: usize;
@@ -232,6 +246,7 @@ setters! {
     with_high_water, high_water: usize;
     with_max_queued_len, max_queued_len: usize;
     with_backpressure, backpressure: Backpressure;
+    with_topics, topics: TopicSettings;
     with_max_connections, max_connections: usize;
     with_listen_backlog, listen_backlog: u32;
     with_tcp_nodelay, tcp_nodelay: bool;
@@ -262,8 +277,10 @@ impl Config {
         at_least("messages_per_turn", self.messages_per_turn, 1)?;
         at_least("mailbox_len", self.mailbox_len, 1)?;
         at_least("max_http_requests", self.max_http_requests.into(), 1)?;
+        at_least("max_jobs_per_connection", self.max_jobs_per_connection, 1)?;
         at_least("max_queued_len (not below high_water)", self.max_queued_len, self.high_water)?;
         self.compression.check()?;
+        self.topics.check()?;
         if let Backpressure::Close(code) = self.backpressure
             && !code.is_sendable()
         {
@@ -306,6 +323,7 @@ mod tests {
             (Config::default().with_messages_per_turn(0), "messages_per_turn"),
             (Config::default().with_mailbox_len(0), "mailbox_len"),
             (Config::default().with_max_http_requests(0), "max_http_requests"),
+            (Config::default().with_max_jobs_per_connection(0), "max_jobs_per_connection"),
             (Config::default().with_max_queued_len(1), "max_queued_len"),
             (Config::default().with_io_workers(70_000), "io_workers"),
             (Config::default().with_compute_workers(70_000), "compute_workers"),

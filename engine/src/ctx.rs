@@ -8,7 +8,11 @@ use ringwire_tls::Facts;
 use crate::config::Backpressure;
 use crate::conn::{ConnId, Flags, Phase, SegmentKind, Wire};
 use crate::error::CloseReason;
+use crate::hub::PublishError;
+use crate::output::Output;
+use crate::registry::NameError;
 use crate::shared::Shared;
+use crate::topic::{Publication, PublishOptions, SubscribeOptions, TopicError};
 
 /// A connection, during a call of the handler.
 #[derive(Debug)]
@@ -88,6 +92,11 @@ impl<'a, S> Ctx<'a, S> {
         Some(Ctx { id: *id, wire, state: pick(state)?, shared })
     }
 
+    /// What the engine keeps of the connection and of the worker.
+    pub(crate) fn engine(&mut self) -> (ConnId, &mut Wire, &mut Shared) {
+        (self.id, self.wire, self.shared)
+    }
+
     /// The connection's identity, for [`Handle`](crate::Handle).
     pub fn id(&self) -> ConnId {
         self.id
@@ -114,7 +123,7 @@ impl<'a, S> Ctx<'a, S> {
         self.wire.phase == Phase::Open
     }
 
-    /// Whether compression was agreed on with this client (permessage-deflate, RFC 7692).
+    /// Whether compression was agreed on with this peer (permessage-deflate, RFC 7692).
     pub fn is_compressed(&self) -> bool {
         self.wire.flags.contains(Flags::DEFLATE)
     }
@@ -169,6 +178,107 @@ impl<'a, S> Ctx<'a, S> {
         send(self.wire, self.shared, self.id.slot, message.into(), options)
     }
 
+    // Topics
+
+    /// Subscribes to a topic, such as `trades.EURUSD`, or to all that a pattern takes in: `*` stands for one token, `>`
+    /// at the end for one or more. Whether it was not subscribed to before. The subscription ends with the connection.
+    ///
+    /// What is published from now on comes; what was published in this very turn may come.
+    ///
+    /// # Errors
+    /// The topic is none, the connection has as many subscriptions as may be, or is closing.
+    pub fn subscribe(&mut self, topic: &str) -> Result<bool, TopicError> {
+        self.subscribe_with(topic, SubscribeOptions::default())
+    }
+
+    /// Subscribes, with a word on how. For a subscription that there is already, this changes how.
+    ///
+    /// # Errors
+    /// As for [`subscribe`](Self::subscribe).
+    pub fn subscribe_with(
+        &mut self,
+        topic: &str,
+        options: SubscribeOptions,
+    ) -> Result<bool, TopicError> {
+        if !self.is_open() {
+            return Err(TopicError::Closing);
+        }
+        let is_new = self.shared.topics.subscribe(self.id.slot, topic, options)?;
+        self.shared.counters.subscriptions.add(usize::from(is_new));
+        Ok(is_new)
+    }
+
+    /// Ends the subscription to a topic or pattern, as it was written there; whether there was one.
+    pub fn unsubscribe(&mut self, topic: &str) -> bool {
+        let was = self.shared.topics.unsubscribe(self.id.slot, topic);
+        self.shared.counters.subscriptions.sub(usize::from(was));
+        was
+    }
+
+    /// What the connection is subscribed to.
+    pub fn subscriptions(&self) -> impl Iterator<Item = &str> {
+        self.shared.topics.patterns_of(self.id.slot)
+    }
+
+    /// Sends a message to all who subscribe to `topic`, on all workers, this connection included. It goes out at the end
+    /// of the turn, behind what is sent in it. Each subscriber gets the publications of one connection, and those
+    /// of one thread through [`Handle`](crate::Handle), in their order.
+    ///
+    /// # Errors
+    /// The topic is none, or some workers are too far behind to get it.
+    pub fn publish<'m>(
+        &mut self,
+        topic: &str,
+        message: impl Into<Message<'m>>,
+    ) -> Result<(), PublishError> {
+        self.publish_with(topic, message, PublishOptions::default())
+    }
+
+    /// Publishes, with a word on how: [`with_except(ctx.id())`](PublishOptions::with_except) leaves this connection out.
+    ///
+    /// # Errors
+    /// As for [`publish`](Self::publish).
+    pub fn publish_with<'m>(
+        &mut self,
+        topic: &str,
+        message: impl Into<Message<'m>>,
+        options: PublishOptions,
+    ) -> Result<(), PublishError> {
+        let topics = &mut self.shared.topics;
+        let publication = Publication::new(&topics.hub, topic, message.into(), options)?;
+        self.shared.counters.publications.add(1);
+        topics.publish(publication)
+    }
+
+    // Names
+
+    /// Gives this connection a name under which [`Handle::send_to`](crate::Handle::send_to) and
+    /// [`Handle::connections`](crate::Handle::connections) find it from anywhere: the user's, say. Several connections may
+    /// have the same, and a connection several; the engine takes them away when it ends. Whether it did not have it.
+    ///
+    /// Takes a lock that is shared by a sixteenth of all names.
+    ///
+    /// # Errors
+    /// The name is longer than 255 bytes, the connection has 64 of them, or is closing.
+    pub fn register(&mut self, name: &str) -> Result<bool, NameError> {
+        if !self.is_open() {
+            return Err(NameError::Closing);
+        }
+        self.shared.names.add(self.id, name)
+    }
+
+    /// Takes a name away; whether the connection had it.
+    pub fn unregister(&mut self, name: &str) -> bool {
+        self.shared.names.remove(self.id, name)
+    }
+
+    /// The names of this connection.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.shared.names.of(self.id.slot)
+    }
+
+    // Control frames
+
     /// Sends a ping with at most 125 bytes (RFC 6455 §5.5.2). The engine sends pings of its own after silence.
     ///
     /// # Errors
@@ -207,9 +317,21 @@ pub(crate) fn send(
     }
     if wire.flags.contains(Flags::DEFLATE) && shared.deflate.wants(message.len(), options.compress)
     {
+        if shared.deflate.is_long(message.len())
+            && options.key.is_none()
+            && shared.deflate_elsewhere(wire, slot, message, false)
+        {
+            return taken(wire, shared);
+        }
         return encode_compressed(wire, shared, slot, message, false);
     }
     encode(wire, shared, message)
+}
+
+/// A message was taken.
+fn taken(wire: &mut Wire, shared: &Shared) -> SendStatus {
+    shared.counters.messages_sent.add(1);
+    status(wire, shared)
 }
 
 #[inline]
@@ -263,7 +385,8 @@ pub(crate) fn send_behind(
         return SendStatus::Dropped;
     }
     shared.enqueue_out(wire, SegmentKind::Stream);
-    let replaced = options.key.and_then(|key| wire.pending_mut().queue.find(key));
+    let replaced =
+        options.key.and_then(|key| wire.pending_mut().queue.find(SegmentKind::Keyed(key)));
     if replaced.is_none()
         && wire.queue_cost() >= shared.limits.max_queued_len
         && !make_room(wire, shared)
@@ -282,6 +405,13 @@ pub(crate) fn send_behind(
     }
     let compressed = wire.flags.contains(Flags::DEFLATE)
         && shared.deflate.wants(message.len(), options.compress);
+    if compressed
+        && options.key.is_none()
+        && shared.deflate.is_long(message.len())
+        && shared.deflate_elsewhere(wire, slot, message, !stays)
+    {
+        return taken(wire, shared);
+    }
     let status = if compressed {
         encode_compressed(wire, shared, slot, message, !stays)
     } else {
@@ -296,7 +426,7 @@ pub(crate) fn send_behind(
 
 /// Puts the turn's output, which is one message, in the place of a waiting one.
 fn replace(wire: &mut Wire, shared: &mut Shared, index: usize) {
-    let data = std::mem::take(&mut shared.out);
+    let data = Output::Own(std::mem::take(&mut shared.out));
     shared.counters.queued_bytes.add(data.len());
     let old = wire.pending_mut().queue.replace(index, data);
     shared.drop_message(old);

@@ -6,7 +6,7 @@
 use std::mem;
 
 use ringwire_codec::deflate::{
-    Agreement, Compressor, Decompressor, Inflate, Policy, Totals, WindowBits,
+    Agreement, Compressor, Decompressor, Inflate, Level, Offer, Policy, Totals, WindowBits,
 };
 use ringwire_codec::handshake::server::Upgrade;
 use ringwire_codec::{Buffers, Connection, Error, Event, Input, Message, Role, SendError};
@@ -17,7 +17,7 @@ use crate::compression::{Compression, CompressionMode};
 use crate::conn::{Flags, Wire};
 use crate::ctx::Compress;
 use crate::metrics::Counters;
-use crate::shared::Shared;
+use crate::shared::{Shared, Unmasked};
 use crate::timer::{Tick, Wheel, ticks_of};
 
 /// Sizes of windows that a compressor may have.
@@ -32,7 +32,7 @@ pub(crate) struct Deflate {
     settings: Compression,
     budget: Budget,
     decompressor: Option<Box<Decompressor>>,
-    compressors: [Option<Box<Compressor>>; WINDOWS],
+    compressors: Compressors,
     own: Chunked<Own>,
     /// When compressors of connections are looked at, whether they were used meanwhile.
     wheel: Wheel,
@@ -90,12 +90,51 @@ impl Deflate {
         }
     }
 
+    /// What is offered to a server, within what `asked` allows. If the server may refer back, a decompressor is set
+    /// aside for it.
+    pub(crate) fn offer(&self, wire: &mut Wire, asked: Offer) -> Option<Offer> {
+        let takeover = match self.settings.mode {
+            CompressionMode::Off => return None,
+            CompressionMode::Shared => false,
+            CompressionMode::Dedicated => self.budget.take(Decompressor::MEMORY_LEN),
+        };
+        wire.flags.set(Flags::OWN_DECOMPRESSOR, takeover);
+        let offer = asked
+            .with_server_no_context_takeover(!takeover)
+            .with_client_no_context_takeover(!takeover || self.settings.decompress_only);
+        let max_window = self.settings.max_window;
+        match asked.client_max_window_bits {
+            None if max_window == WindowBits::MAX => Some(offer),
+            asked => {
+                let window = asked.unwrap_or_default().min(max_window);
+                Some(offer.with_client_max_window_bits(window))
+            }
+        }
+    }
+
+    /// A server has answered the offer, if there was one. What it does not make use of is given back.
+    pub(crate) fn begin_as_client(&self, wire: &mut Wire, agreement: Option<Agreement>) {
+        let takeover = agreement.is_some_and(|agreement| agreement.takeover(Role::Server));
+        if wire.flags.contains(Flags::OWN_DECOMPRESSOR) && !takeover {
+            wire.flags.remove(Flags::OWN_DECOMPRESSOR);
+            self.budget.give(Decompressor::MEMORY_LEN);
+        }
+        if let Some(agreement) = agreement {
+            Self::begin(wire, &agreement);
+        }
+    }
+
     /// The connection speaks as was agreed, from its first frame on.
     pub(crate) fn begin(wire: &mut Wire, agreement: &Agreement) {
-        wire.codec = Connection::new(Role::Server).with_deflate();
-        wire.window = Some(agreement.compressor_window(Role::Server));
-        wire.flags.set(Flags::OWN_DECOMPRESSOR, agreement.takeover(Role::Client));
-        wire.flags.set(Flags::OWN_COMPRESSOR, agreement.takeover(Role::Server));
+        let (ours, theirs) = if wire.flags.contains(Flags::CLIENT) {
+            (Role::Client, Role::Server)
+        } else {
+            (Role::Server, Role::Client)
+        };
+        wire.codec = Connection::new(ours).with_deflate();
+        wire.window = Some(agreement.compressor_window(ours));
+        wire.flags.set(Flags::OWN_DECOMPRESSOR, agreement.takeover(theirs));
+        wire.flags.set(Flags::OWN_COMPRESSOR, agreement.takeover(ours));
         wire.flags.insert(Flags::DEFLATE);
     }
 
@@ -164,6 +203,16 @@ impl Deflate {
         asked && !self.settings.decompress_only
     }
 
+    /// Whether a message of this length, which is to be compressed, is one for the compute threads.
+    #[inline]
+    pub(crate) fn is_long(&self, len: usize) -> bool {
+        self.settings.offload_threshold > 0 && len >= self.settings.offload_threshold
+    }
+
+    pub(crate) fn level(&self) -> Level {
+        self.settings.level
+    }
+
     /// The compressor for the next message of a connection.
     fn compressor(
         &mut self,
@@ -189,18 +238,41 @@ impl Deflate {
                 });
             }
         }
-        let index = usize::from(window.get() - WindowBits::MIN.get());
-        self.compressors[index].get_or_insert_with(|| Box::new(Compressor::new(level, window)))
+        shared_compressor(&mut self.compressors, level, window)
+    }
+
+    /// A message as the frame that any connection with this window can be sent: it refers to nothing.
+    pub(crate) fn encode_alone(&mut self, window: WindowBits, message: Message<'_>) -> Vec<u8> {
+        let mut frame = Vec::with_capacity(message.len() / 2 + 64);
+        let mut codec = Connection::new(Role::Server).with_deflate();
+        let level = self.settings.level;
+        let compressor = shared_compressor(&mut self.compressors, level, window);
+        // An open connection sends whatever it is given, and a server masks nothing.
+        let _ = codec.send_compressed(message, compressor, &mut Unmasked, &mut frame);
+        frame.shrink_to_fit();
+        frame
     }
 
     /// Has the connection's own compressor refer to nothing so far.
-    fn start_anew(&mut self, slot: u32) {
+    pub(crate) fn start_anew(&mut self, slot: u32) {
         if let Some(own) = self.own.get_mut(slot)
             && let Some(compressor) = &mut own.compressor
         {
             compressor.reset();
         }
     }
+}
+
+/// A worker's compressors, which keep nothing from message to message, by size of window.
+type Compressors = [Option<Box<Compressor>>; WINDOWS];
+
+fn shared_compressor(
+    compressors: &mut Compressors,
+    level: Level,
+    window: WindowBits,
+) -> &mut Compressor {
+    let index = usize::from(window.get() - WindowBits::MIN.get());
+    compressors[index].get_or_insert_with(|| Box::new(Compressor::new(level, window)))
 }
 
 impl Shared {
@@ -288,12 +360,15 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::hub::Hub;
     use crate::shared::Masks;
+    use crate::topic::TopicSettings;
 
     fn shared(compression: Compression) -> Shared {
         let config = Config::default().with_compression(compression);
         let budget = Budget::new(compression.max_dedicated_len);
-        Shared::new(0, &config, Arc::default(), Masks::new([7; 32]), budget)
+        let hub = Hub::new(Vec::new(), TopicSettings::default());
+        Shared::new(0, &config, Arc::default(), Masks::new([7; 32]), budget, hub)
     }
 
     fn compressed() -> Wire {

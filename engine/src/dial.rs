@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use http::{HeaderName, HeaderValue, StatusCode};
+use ringwire_codec::deflate::{Offer, WindowBits};
 use ringwire_codec::handshake::{HandshakeError, client};
 use ringwire_tls::ClientConfig;
 use ringwire_tls::pki_types::ServerName;
@@ -20,6 +21,8 @@ pub struct Dial {
     pub(crate) peer: SocketAddr,
     pub(crate) source: Option<SocketAddr>,
     pub(crate) request: client::Request,
+    /// What this dial has to say about the offer of compression; none: there is to be none.
+    pub(crate) offer: Option<Offer>,
     pub(crate) tls: Option<DialTls>,
 }
 
@@ -34,7 +37,7 @@ impl Dial {
     /// `host` is no host, or `target` is no path.
     pub fn new(peer: SocketAddr, host: &str, target: &str) -> Result<Self, HandshakeError> {
         let request = client::Request::new(host, target, [0; 16])?;
-        Ok(Self { peer, source: None, request, tls: None })
+        Ok(Self { peer, source: None, request, offer: Some(Offer::default()), tls: None })
     }
 
     /// The address and port to connect from. Default: what the kernel chooses. With port 0 it chooses that alone, and
@@ -50,6 +53,24 @@ impl Dial {
     #[must_use]
     pub fn with_tls(mut self, config: ClientConfig, name: ServerName<'static>) -> Self {
         self.tls = Some((config, name));
+        self
+    }
+
+    /// Offers no compression, whatever [`Config::compression`](crate::Config::compression) says. Default: it is offered as
+    /// that says.
+    #[must_use]
+    pub fn without_compression(mut self) -> Self {
+        self.offer = None;
+        self
+    }
+
+    /// The largest window of this side's compressor, as a power of two, and no more than that of
+    /// [`Config::compression`](crate::Config::compression), if compression is offered at all. The server is told so
+    /// (`client_max_window_bits`, RFC 7692 §7.1.2.2), and may ask for less. Default: that of the settings; if these say 15
+    /// bits, the server is told nothing, which all servers understand, and may not ask.
+    #[must_use]
+    pub fn with_max_window(mut self, bits: WindowBits) -> Self {
+        self.offer = self.offer.map(|offer| offer.with_client_max_window_bits(bits));
         self
     }
 
@@ -105,7 +126,7 @@ pub enum DialError {
     /// The server answered with another status than 101.
     #[error("the server refused: {0}")]
     Refused(StatusCode),
-    /// The server's answer breaks the protocol.
+    /// The server's answer breaks the protocol, or agrees to what was not offered.
     #[error("the server's answer is wrong: {0}")]
     Handshake(#[source] HandshakeError),
 }
@@ -136,6 +157,7 @@ pub(crate) struct Outbound {
     pub(crate) socket: OwnedFd,
     pub(crate) peer: SocketAddr,
     pub(crate) request: client::Request,
+    pub(crate) offer: Option<Offer>,
     pub(crate) tls: Option<DialTls>,
     pub(crate) state: Box<dyn Any + Send>,
 }

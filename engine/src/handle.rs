@@ -6,6 +6,7 @@
 )]
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::TcpStream;
@@ -18,14 +19,17 @@ use ringwire_codec::{CloseCode, Message};
 use ringwire_tls::pki_types::UnixTime;
 use ringwire_tls::{ConfigError, ServerConfig};
 
+use crate::compute::Meter;
 use crate::conn::ConnId;
 use crate::ctx::SendOptions;
 use crate::dial::{Dial, DialError, Outbound};
 use crate::error::PostError;
 use crate::handler::{Acceptance, Response};
+use crate::hub::{Hub, Link, PublishError};
 use crate::mailbox::{Mail, Postbox, Refused};
-use crate::metrics::{Counters, Stats, TlsStats};
+use crate::metrics::{Stats, TlsStats, TopicStats};
 use crate::net::{self, TcpOptions};
+use crate::topic::{Publication, PublishOptions, TopicQuery};
 
 /// How long a shutdown waits for room in a mailbox that is full.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
@@ -37,9 +41,11 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
 /// Letters from one thread to one worker are read in their order.
 #[derive(Clone)]
 pub struct Handle {
-    workers: Arc<[WorkerLink]>,
+    /// The workers, and what all of them know of topics.
+    hub: Hub,
     tcp: TcpOptions,
     tls: Arc<Tls>,
+    compute: Option<Arc<Meter>>,
 }
 
 /// TLS of the listeners, and what became of its reloads.
@@ -50,24 +56,29 @@ struct Tls {
     reload_failures: AtomicU64,
 }
 
-/// One worker, from outside.
-type WorkerLink = (Postbox, Arc<Counters>);
-
 impl Handle {
     pub(crate) fn new(
-        workers: Vec<WorkerLink>,
+        hub: Hub,
         tcp: TcpOptions,
         tls: impl IntoIterator<Item = ServerConfig>,
     ) -> Self {
         let tls = Tls { configs: tls.into_iter().collect(), ..Tls::default() };
-        Self { workers: workers.into(), tcp, tls: Arc::new(tls) }
+        Self { hub, tcp, tls: Arc::new(tls), compute: None }
+    }
+
+    /// With what is counted of the compute threads.
+    pub(crate) fn with_compute(mut self, compute: Option<Arc<Meter>>) -> Self {
+        self.compute = compute;
+        self
     }
 
     /// What the workers have counted. Reads atomics, so it may be called anywhere and often.
     pub fn stats(&self) -> Stats {
         let Tls { configs, reloads, reload_failures } = &*self.tls;
         Stats {
-            workers: self.workers.iter().map(|(_, counters)| counters.read()).collect(),
+            workers: self.links().iter().map(|link| link.counters.read()).collect(),
+            topics: TopicStats { retained_len: self.hub.retained_len() },
+            compute: self.compute.as_ref().map(|meter| meter.read()).unwrap_or_default(),
             tls: TlsStats {
                 reloads: reloads.load(Ordering::Relaxed),
                 reload_failures: reload_failures.load(Ordering::Relaxed),
@@ -112,6 +123,71 @@ impl Handle {
         let message = message.into();
         let payload = message.as_bytes().to_vec();
         self.post(conn, Mail::Send { conn, options, text: message.is_text(), payload })
+    }
+
+    /// Sends a message to all who subscribe to `topic`, as [`Ctx::publish`](crate::Ctx::publish).
+    ///
+    /// # Errors
+    /// The topic is none, or some workers are too far behind to get it.
+    pub fn publish<'m>(
+        &self,
+        topic: &str,
+        message: impl Into<Message<'m>>,
+    ) -> Result<(), PublishError> {
+        self.publish_with(topic, message, PublishOptions::default())
+    }
+
+    /// Publishes, with a word on how.
+    ///
+    /// # Errors
+    /// As for [`publish`](Self::publish).
+    pub fn publish_with<'m>(
+        &self,
+        topic: &str,
+        message: impl Into<Message<'m>>,
+        options: PublishOptions,
+    ) -> Result<(), PublishError> {
+        let publication = Publication::new(&self.hub, topic, message.into(), options)?;
+        self.hub.post(&publication, None)
+    }
+
+    /// All topics and patterns that are subscribed to, and how many connections are subscribed to each, by name.
+    ///
+    /// Asks each worker and waits up to `timeout` for each, so it blocks: not for a handler.
+    ///
+    /// # Errors
+    /// A worker is busy, has ended, or did not answer in time.
+    pub fn topics(&self, timeout: Duration) -> Result<BTreeMap<String, usize>, PostError> {
+        self.ask_topics(None, timeout)
+    }
+
+    /// How many connections would get what is published to `topic`. Blocks, as [`topics`](Self::topics).
+    ///
+    /// # Errors
+    /// As for [`topics`](Self::topics).
+    pub fn subscriber_count(&self, topic: &str, timeout: Duration) -> Result<usize, PostError> {
+        Ok(self.ask_topics(Some(topic), timeout)?.values().sum())
+    }
+
+    /// The connections with a name that [`Ctx::register`](crate::Ctx::register) gave them, on all workers. Takes a lock
+    /// for a moment.
+    pub fn connections(&self, name: &str) -> Vec<ConnId> {
+        self.hub.registry().find(name)
+    }
+
+    /// Sends a message to all connections with a name; to how many it was posted.
+    ///
+    /// # Errors
+    /// A worker is busy or has ended; the connections before the first of its own have been posted to.
+    pub fn send_to<'m>(
+        &self,
+        name: &str,
+        message: impl Into<Message<'m>>,
+    ) -> Result<usize, PostError> {
+        let message = message.into();
+        let conns = self.connections(name);
+        conns.iter().try_for_each(|conn| self.send(*conn, message))?;
+        Ok(conns.len())
     }
 
     /// Says that the peer is who it should be, as [`Ctx::authenticated`](crate::Ctx::authenticated).
@@ -254,6 +330,7 @@ impl Handle {
             socket,
             peer: dial.peer,
             request: dial.request.clone().with_nonce(nonce),
+            offer: dial.offer,
             tls: dial.tls.clone(),
             state: Box::new(state),
         };
@@ -264,7 +341,7 @@ impl Handle {
     /// Stops accepting, closes every connection with 1001, and ends each worker once its connections are gone, or
     /// after `limit`, when what is left is cut off. [`Running::join`](crate::Running::join) waits for that.
     pub fn shutdown(&self, limit: Duration) {
-        for (postbox, _) in self.workers.iter() {
+        for Link { postbox, .. } in self.links() {
             // A worker that has ended needs none; one that reads no mail for that long is stuck in a handler.
             if postbox.post_within(Mail::Shutdown { limit }, SHUTDOWN_PATIENCE)
                 == Err(PostError::Busy)
@@ -274,15 +351,38 @@ impl Handle {
         }
     }
 
+    fn links(&self) -> &[Link] {
+        self.hub.links()
+    }
+
     fn post(&self, conn: ConnId, mail: Mail) -> Result<(), PostError> {
-        let (postbox, _) =
-            self.workers.get(usize::from(conn.worker)).ok_or(PostError::NoSuchWorker)?;
-        postbox.post(mail).map_err(|refused| refused.error)
+        let link = self.links().get(usize::from(conn.worker)).ok_or(PostError::NoSuchWorker)?;
+        link.postbox.post(mail).map_err(|refused| refused.error)
+    }
+
+    fn ask_topics(
+        &self,
+        topic: Option<&str>,
+        timeout: Duration,
+    ) -> Result<BTreeMap<String, usize>, PostError> {
+        let (reply, replies) = crossbeam_channel::bounded(self.links().len());
+        for link in self.links() {
+            let query = TopicQuery { topic: topic.map(str::to_owned), reply: reply.clone() };
+            link.postbox.post(Mail::Topics(query)).map_err(|refused| refused.error)?;
+        }
+        let mut all = BTreeMap::new();
+        for _ in self.links() {
+            let found = replies.recv_timeout(timeout).map_err(|_| PostError::Busy)?;
+            for (text, count) in found {
+                *all.entry(text).or_default() += count;
+            }
+        }
+        Ok(all)
     }
 
     fn least_loaded(&self) -> Option<&Postbox> {
-        let least = self.workers.iter().min_by_key(|(_, counters)| counters.connections.get());
-        least.map(|(postbox, _)| postbox)
+        let least = self.links().iter().min_by_key(|link| link.counters.connections.get());
+        least.map(|link| &link.postbox)
     }
 
     fn hand_over(
@@ -306,6 +406,6 @@ impl Handle {
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("workers", &self.workers.len()).finish_non_exhaustive()
+        f.debug_struct("Handle").field("workers", &self.links().len()).finish_non_exhaustive()
     }
 }

@@ -1,5 +1,7 @@
 //! What an application implements, and its answers to requests.
 
+use std::any::Any;
+
 use http::{HeaderName, HeaderValue};
 use ringwire_codec::handshake::{HandshakeError, client};
 use ringwire_codec::{Message, MessagePart};
@@ -7,6 +9,7 @@ use ringwire_codec::{Message, MessagePart};
 pub use crate::ctx::{Compress, Ctx, SendOptions, SendStatus};
 use crate::dial::DialError;
 use crate::error::CloseCause;
+use crate::offload::Then;
 pub use crate::request::Request;
 pub use ringwire_codec::http::Response;
 
@@ -59,6 +62,19 @@ pub trait Handler {
         let _ = ctx;
     }
 
+    /// The connection has missed so many publications, since it read too slowly: its topic's policy was to drop them.
+    /// Called once its output is gone, so that the application can send it what makes up for them.
+    fn on_missed(&mut self, ctx: &mut Ctx<'_, Self::State>, count: u32) {
+        let _ = (ctx, count);
+    }
+
+    /// The first connection with a name ([`Ctx::register`]) has come, or the last is gone, over all workers. Called on the
+    /// worker where that happened, at the end of the turn. Two workers may come to be told in another order than it
+    /// happened in; [`Handle::connections`](crate::Handle::connections) knows what holds.
+    fn on_presence(&mut self, name: &str, is_present: bool) {
+        let _ = (name, is_present);
+    }
+
     /// The peer sent a ping. The engine answers it; there is nothing to do.
     fn on_ping(&mut self, ctx: &mut Ctx<'_, Self::State>, payload: &[u8]) {
         let _ = (ctx, payload);
@@ -67,6 +83,14 @@ pub trait Handler {
     /// The peer sent a pong.
     fn on_pong(&mut self, ctx: &mut Ctx<'_, Self::State>, payload: &[u8]) {
         let _ = (ctx, payload);
+    }
+
+    /// The result of a job of [`Ctx::offload`] is there. For handlers that have handlers inside.
+    #[doc(hidden)]
+    fn finish_job(&mut self, ctx: &mut Ctx<'_, Self::State>, then: Box<dyn Any + Send>) {
+        if let Ok(then) = then.downcast::<Then<Self::State>>() {
+            then(ctx);
+        }
     }
 
     /// The connection has ended. Called once for each [`on_open`](Self::on_open), whatever ended it. Sending

@@ -53,9 +53,13 @@ mod driver;
 mod error;
 mod handle;
 mod handler;
+mod hub;
 mod mailbox;
 mod metrics;
 mod net;
+mod offload;
+mod output;
+mod registry;
 mod request;
 mod router;
 mod secure;
@@ -64,9 +68,11 @@ mod shared;
 #[cfg(test)]
 mod sim_tests;
 mod timer;
+mod topic;
 mod worker;
 
 pub use compression::{Compression, CompressionMode};
+pub use compute::{ComputeStats, Times};
 pub use config::{Backpressure, Config, DriverKind, Pinning};
 pub use conn::ConnId;
 pub use dial::{Dial, DialError};
@@ -76,10 +82,14 @@ pub use handler::{
     Accept, Acceptance, Answer, Compress, Ctx, Handler, HttpAnswer, OnMessage, Request, Response,
     SendOptions, SendStatus, on_message,
 };
-pub use metrics::{Stats, TlsStats, WorkerStats};
+pub use hub::PublishError;
+pub use metrics::{Stats, TlsStats, TopicStats, WorkerStats};
+pub use offload::{JobError, JobRefusal, RefusedJob};
+pub use registry::NameError;
 pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
 pub use ringwire_codec::handshake::HeadLimits;
 pub use ringwire_codec::{CloseCode, Config as ProtocolConfig, Message, MessagePart, SendError};
 pub use ringwire_tls as tls;
 pub use router::{Asset, NoSockets, RouteState, Router, SocketOptions, SocketRoutes, Sockets};
 pub use server::{Running, Server, WorkerContext};
+pub use topic::{PublishOptions, SubscribeOptions, TopicError, TopicSettings};

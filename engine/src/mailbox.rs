@@ -1,4 +1,5 @@
-//! How other threads reach a worker: a bounded queue and one coalesced wake-up.
+//! How other threads reach a worker: a bounded queue and one coalesced wake-up. Results of compute threads come by a
+//! queue of their own, so that there is always room for them: it is as long as the jobs that the worker itself gave away.
 
 #![expect(
     clippy::disallowed_types,
@@ -14,13 +15,17 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use ringwire_codec::CloseCode;
 
+use crate::budget::Budget;
+use crate::compute::{Deflated, quietly};
 use crate::conn::ConnId;
 use crate::ctx::SendOptions;
 use crate::dial::Outbound;
 use crate::driver::Wake;
 use crate::error::PostError;
 use crate::handler::{Acceptance, Response};
+use crate::offload::Finished;
 use crate::secure::Shaken;
+use crate::topic::{SharedPublication, TopicQuery};
 
 /// What can be asked of a worker from outside.
 #[derive(Debug)]
@@ -42,8 +47,14 @@ pub(crate) enum Mail {
     Accept { conn: ConnId, acceptance: Acceptance },
     /// Answer a deferred request with an ordinary answer, which refuses an upgrade.
     Respond { conn: ConnId, response: Response },
+    /// Say who subscribes to what.
+    Topics(TopicQuery),
     /// A TLS session is back from a compute thread.
     Shaken(Box<Shaken>),
+    /// A message was compressed by a compute thread.
+    Deflated(Box<Deflated>),
+    /// The result of a handler's job.
+    Finished(Box<Finished>),
     /// Stop accepting, close every connection with 1001, and end when they are gone or after the limit.
     Shutdown { limit: Duration },
 }
@@ -59,6 +70,10 @@ pub(crate) struct Refused {
 #[derive(Clone)]
 pub(crate) struct Postbox {
     sender: Sender<Mail>,
+    /// Publications, bounded by their length.
+    publications: Sender<SharedPublication>,
+    in_transit: Budget,
+    results: Sender<Mail>,
     wake_up: Arc<WakeUp>,
 }
 
@@ -66,20 +81,69 @@ pub(crate) struct Postbox {
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     receiver: Receiver<Mail>,
+    publications: Receiver<SharedPublication>,
+    in_transit: Budget,
+    results: Receiver<Mail>,
     wake_up: Arc<WakeUp>,
 }
 
 /// The wake-up and whether it was given since the worker last looked.
 struct WakeUp {
-    pending: AtomicBool,
+    pending: Pending<AtomicBool>,
     waker: Box<dyn Wake>,
 }
 
-/// A mailbox for `capacity` letters, whose arrival `waker` announces.
-pub(crate) fn mailbox(capacity: usize, waker: impl Wake) -> (Postbox, Mailbox) {
+/// Whether something came since the worker last looked.
+#[derive(Debug, Default)]
+struct Pending<F>(F);
+
+/// An atomic yes or no.
+trait Flag {
+    fn get(&self) -> bool;
+    fn swap(&self, value: bool) -> bool;
+}
+
+impl Flag for AtomicBool {
+    fn get(&self) -> bool {
+        self.load(Ordering::Relaxed)
+    }
+
+    fn swap(&self, value: bool) -> bool {
+        self.swap(value, Ordering::AcqRel)
+    }
+}
+
+impl<F: Flag> Pending<F> {
+    /// Something came; whether the worker has to be woken for it.
+    fn announce(&self) -> bool {
+        !self.0.swap(true)
+    }
+
+    /// The worker looks; whether something came. From now on what comes is announced again.
+    fn look(&self) -> bool {
+        self.0.get() && self.0.swap(false)
+    }
+}
+
+/// A mailbox for `capacity` letters and so many bytes of publications, whose arrival `waker` announces.
+pub(crate) fn mailbox(
+    capacity: usize,
+    max_in_transit_len: usize,
+    waker: impl Wake,
+) -> (Postbox, Mailbox) {
     let (sender, receiver) = crossbeam_channel::bounded(capacity);
-    let wake_up = Arc::new(WakeUp { pending: AtomicBool::new(false), waker: Box::new(waker) });
-    (Postbox { sender, wake_up: Arc::clone(&wake_up) }, Mailbox { receiver, wake_up })
+    let (publish, publications) = crossbeam_channel::unbounded();
+    let in_transit = Budget::new(max_in_transit_len);
+    let (deliver, results) = crossbeam_channel::unbounded();
+    let wake_up = Arc::new(WakeUp { pending: Pending::default(), waker: Box::new(waker) });
+    let postbox = Postbox {
+        sender,
+        publications: publish,
+        in_transit: in_transit.clone(),
+        results: deliver,
+        wake_up: Arc::clone(&wake_up),
+    };
+    (postbox, Mailbox { receiver, publications, in_transit, results, wake_up })
 }
 
 impl Postbox {
@@ -107,14 +171,39 @@ impl Postbox {
         self.wake_up.wake();
         Ok(())
     }
+
+    /// Posts a publication, without blocking. Publications from one thread are read in their order.
+    ///
+    /// # Errors
+    /// As many bytes of them as may be are unread, or the worker has ended.
+    pub(crate) fn publish(&self, publication: SharedPublication) -> Result<(), PostError> {
+        let len = publication.frame.len();
+        if !self.in_transit.take(len) {
+            return Err(PostError::Busy);
+        }
+        if self.publications.send(publication).is_err() {
+            self.in_transit.give(len);
+            return Err(PostError::Stopped);
+        }
+        self.wake_up.wake();
+        Ok(())
+    }
+
+    /// Brings the result of a job that the worker asked for, for which there is always room. A worker that has ended
+    /// gets nothing any more.
+    pub(crate) fn deliver(&self, result: Mail) {
+        match self.results.send(result) {
+            Ok(()) => self.wake_up.wake(),
+            Err(undelivered) => quietly(undelivered),
+        }
+    }
 }
 
 impl Mailbox {
     /// Whether letters came since the last call; from now on a new one wakes the worker again. Costs a
     /// relaxed load where none came.
     pub(crate) fn open(&self) -> bool {
-        let pending = &self.wake_up.pending;
-        pending.load(Ordering::Relaxed) && pending.swap(false, Ordering::AcqRel)
+        self.wake_up.pending.look()
     }
 
     /// The next letter.
@@ -122,15 +211,32 @@ impl Mailbox {
         self.receiver.try_recv().ok()
     }
 
-    /// Whether letters are left.
+    /// The next publication.
+    pub(crate) fn take_publication(&self) -> Option<SharedPublication> {
+        let publication = self.publications.try_recv().ok()?;
+        self.in_transit.give(publication.frame.len());
+        Some(publication)
+    }
+
+    /// How many results wait.
+    pub(crate) fn result_count(&self) -> usize {
+        self.results.len()
+    }
+
+    /// The next result.
+    pub(crate) fn take_result(&self) -> Option<Mail> {
+        self.results.try_recv().ok()
+    }
+
+    /// Whether nothing is left.
     pub(crate) fn is_empty(&self) -> bool {
-        self.receiver.is_empty()
+        self.receiver.is_empty() && self.publications.is_empty() && self.results.is_empty()
     }
 }
 
 impl WakeUp {
     fn wake(&self) {
-        if !self.pending.swap(true, Ordering::AcqRel) {
+        if self.pending.announce() {
             self.waker.wake();
         }
     }
@@ -169,7 +275,7 @@ mod tests {
     #[test]
     fn one_wake_up_for_many_letters() {
         let wakes = Arc::new(AtomicUsize::new(0));
-        let (postbox, mailbox) = mailbox(16, Count(Arc::clone(&wakes)));
+        let (postbox, mailbox) = mailbox(16, 0, Count(Arc::clone(&wakes)));
         for _ in 0..5 {
             postbox.post(letter()).unwrap();
         }
@@ -182,9 +288,71 @@ mod tests {
         assert!(!mailbox.is_empty());
     }
 
+    impl Flag for loom::sync::atomic::AtomicBool {
+        fn get(&self) -> bool {
+            self.load(Ordering::Relaxed)
+        }
+
+        fn swap(&self, value: bool) -> bool {
+            self.swap(value, Ordering::AcqRel)
+        }
+    }
+
+    /// Two threads post while a worker turns, in every order with up to three preemptions: what it has not taken, a wake-up
+    /// that it has not seen is for.
+    #[test]
+    fn no_letter_waits_without_a_wake_up() {
+        use loom::sync::atomic::{AtomicBool, AtomicUsize};
+        use loom::sync::{Arc, Mutex};
+        use loom::thread;
+
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let letters = Arc::new(Mutex::new(0));
+            let pending = Arc::new(Pending(AtomicBool::new(false)));
+            let wakes = Arc::new(AtomicUsize::new(0));
+            let posting = || {
+                let (letters, pending, wakes) = (letters.clone(), pending.clone(), wakes.clone());
+                move || {
+                    *letters.lock().unwrap() += 1;
+                    if pending.announce() {
+                        wakes.fetch_add(1, Ordering::Release);
+                    }
+                }
+            };
+            let posts = [thread::spawn(posting()), thread::spawn(posting())];
+            // The wait ends with all wake-ups that came.
+            wakes.swap(0, Ordering::Acquire);
+            pending.look();
+            *letters.lock().unwrap() = 0;
+            for post in posts {
+                post.join().unwrap();
+            }
+            let left = *letters.lock().unwrap();
+            assert!(left == 0 || wakes.load(Ordering::Acquire) > 0, "{left} letters wait");
+        });
+    }
+
+    #[test]
+    fn there_is_always_room_for_results() {
+        let wakes = Arc::new(AtomicUsize::new(0));
+        let (postbox, mailbox) = mailbox(1, 0, Count(Arc::clone(&wakes)));
+        for _ in 0..100 {
+            postbox.deliver(letter());
+        }
+        assert!(!mailbox.is_empty());
+        assert_eq!((mailbox.result_count(), wakes.load(Ordering::Relaxed)), (100, 1));
+        postbox.post(letter()).unwrap();
+        assert_eq!(std::iter::from_fn(|| mailbox.take_result()).count(), 100);
+        assert!(mailbox.take().is_some() && mailbox.is_empty());
+        drop(mailbox);
+        postbox.deliver(letter());
+    }
+
     #[test]
     fn full_says_busy_and_gone_says_stopped() {
-        let (postbox, mailbox) = mailbox(1, Count(Arc::default()));
+        let (postbox, mailbox) = mailbox(1, 0, Count(Arc::default()));
         postbox.post(letter()).unwrap();
         assert_eq!(postbox.post(letter()).unwrap_err().error, PostError::Busy);
         assert_eq!(postbox.post_within(letter(), Duration::from_millis(1)), Err(PostError::Busy));

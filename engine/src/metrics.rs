@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::compute::ComputeStats;
 use crate::error::CloseReason;
 
 /// Defines the counters once: as atomics for the worker, as numbers for the reader.
@@ -87,6 +88,16 @@ counters! {
     messages_sent,
     /// Messages that were dropped since the queue was at its limit.
     messages_dropped,
+    /// Gauge: subscriptions of all connections.
+    subscriptions,
+    /// Messages published by connections of this worker.
+    publications,
+    /// Publications given to subscribers: sent, queued, or dropped.
+    deliveries,
+    /// Those of them that were dropped, since the subscriber's queue or the budget for all was full.
+    publications_dropped,
+    /// Those that replaced one with the same key that still waited.
+    publications_replaced,
     /// Compressed messages received, whole ones and streamed ones (RFC 7692).
     inflated_messages,
     /// Bytes of theirs as they came, framing not included.
@@ -154,8 +165,21 @@ impl Counter {
 pub struct Stats {
     /// One entry for each worker, by its index.
     pub workers: Vec<WorkerStats>,
+    /// The compute threads; all zero without any.
+    pub compute: ComputeStats,
     /// The certificates of the TLS addresses.
     pub tls: TlsStats,
+    /// What was published and waits.
+    pub topics: TopicStats,
+}
+
+/// What [`Handle::stats`](crate::Handle::stats) says of topics; the rest is counted by the workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopicStats {
+    /// Gauge: bytes of memory in publications that are under way or wait for subscribers, of
+    /// [`max_retained_len`](crate::TopicSettings::max_retained_len).
+    pub retained_len: usize,
 }
 
 /// What [`Handle::stats`](crate::Handle::stats) says of certificates.

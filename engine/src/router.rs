@@ -9,6 +9,7 @@ mod sockets;
 pub use asset::Asset;
 pub use sockets::{NoSockets, RouteState, SocketOptions, SocketRoutes, Sockets};
 
+use std::any::Any;
 use std::fmt;
 
 use http::{HeaderValue, Method, StatusCode, header};
@@ -54,7 +55,8 @@ use sockets::Call;
 /// # is_handler(router);
 /// ```
 ///
-/// WebSocket routes are dispatched statically: each adds its handler to the type. Connections that this side opens
+/// WebSocket routes are dispatched statically: each adds its handler to the type. Names and topics are the server's, so
+/// that every one of them hears of [presence](Handler::on_presence). Connections that this side opens
 /// ([`Handle::connect`](crate::Handle::connect)) belong to no route; who wants both writes a [`Handler`] around this.
 pub struct Router<S = NoSockets> {
     /// Indices into `routes`.
@@ -289,6 +291,18 @@ impl<S: SocketRoutes> Handler for Router<S> {
 
     fn on_drain(&mut self, ctx: &mut Ctx<'_, S::State>) {
         self.sockets.call(ctx, Call::Drain);
+    }
+
+    fn on_missed(&mut self, ctx: &mut Ctx<'_, S::State>, count: u32) {
+        self.sockets.call(ctx, Call::Missed(count));
+    }
+
+    fn on_presence(&mut self, name: &str, is_present: bool) {
+        self.sockets.on_presence(name, is_present);
+    }
+
+    fn finish_job(&mut self, ctx: &mut Ctx<'_, S::State>, then: Box<dyn Any + Send>) {
+        self.sockets.call(ctx, Call::FinishJob(then));
     }
 
     fn on_ping(&mut self, ctx: &mut Ctx<'_, S::State>, payload: &[u8]) {

@@ -5,26 +5,22 @@
 //! waits in plain text, so that a queued message can still be dropped or replaced; an encrypted one could not, since
 //! records are numbered. What TLS itself has to say goes before everything that is encrypted after it.
 
-use std::time::Duration;
-
 use ringwire_codec::Buffers;
 use ringwire_tls::pki_types::ServerName;
 use ringwire_tls::{ClientConfig, Error, Facts, Handshake, Session};
 
 use crate::chunked::Chunked;
-use crate::compute::{Compute, Job};
+use crate::compute::{Compute, Job, Lane};
 use crate::conn::{ConnId, SegmentKind, Wire};
 use crate::handler::Response;
-use crate::mailbox::{Mail, Postbox};
 use crate::metrics::Counters;
+use crate::output::Output;
 use crate::shared::Shared;
 
 /// What encryption adds to a record of at most [`RECORD_LEN`] bytes, at most (RFC 5246 §6.2.3).
 const RECORD_OVERHEAD: usize = 64;
 /// The longest plaintext of a record (RFC 8446 §5.1).
 const RECORD_LEN: usize = 16 << 10;
-/// How long a compute thread waits for room in a mailbox.
-const DELIVERY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The sessions, by slot: a pointer for each slot up to the highest that has one.
 #[derive(Debug)]
@@ -52,7 +48,6 @@ pub(crate) struct Shake {
     pub(crate) conn: ConnId,
     session: Session,
     received: Vec<u8>,
-    home: Postbox,
 }
 
 /// A session that comes back from a compute thread.
@@ -66,14 +61,12 @@ pub(crate) struct Shaken {
 }
 
 impl Shake {
-    /// Takes the received bytes and sends the session home.
-    pub(crate) fn run(self) {
-        let Self { conn, mut session, mut received, home } = self;
+    /// Takes the received bytes.
+    pub(crate) fn run(self) -> Shaken {
+        let Self { conn, mut session, mut received } = self;
         let (mut plaintext, mut output) = (Vec::new(), Vec::new());
         let result = session.receive(&mut received, &mut plaintext, &mut output);
-        let shaken = Shaken { conn, session, plaintext, output, result };
-        // Where it can't be delivered, the handshake's deadline ends the connection.
-        let _ = home.post_within(Mail::Shaken(Box::new(shaken)), DELIVERY_PATIENCE);
+        Shaken { conn, session, plaintext, output, result }
     }
 }
 
@@ -141,16 +134,10 @@ impl Sessions {
     /// Sends a session away with what was received for it.
     pub(crate) fn send_away(&mut self, conn: ConnId, received: &[u8], compute: &Compute) -> bool {
         let Some(secure) = self.get_mut(conn.slot) else { return false };
+        let Some(room) = compute.room(Lane::Engine) else { return false };
         let Some(session) = secure.session.take() else { return false };
-        let home = compute.postbox.clone();
-        let shake = Shake { conn, session, received: received.to_vec(), home };
-        match compute.submit(Job::Shake(Box::new(shake))) {
-            Ok(()) => true,
-            Err(Job::Shake(shake)) => {
-                secure.session = Some(shake.session);
-                false
-            }
-        }
+        room.submit(Job::Shake(Box::new(Shake { conn, session, received: received.to_vec() })));
+        true
     }
 
     /// Takes a session back, which its connection has waited for.
@@ -230,12 +217,12 @@ impl Shared {
         let (plaintext, queued) = if self.sessions.is_handshaking(slot) {
             // A client's request waits until it can be encrypted.
             self.enqueue_out(wire, SegmentKind::Stream);
-            (Vec::new(), 0)
+            (Output::default(), 0)
         } else {
             self.next_plaintext(wire)
         };
         let Self { sessions, pool, counters, .. } = self;
-        let Some(secure) = sessions.get_mut(slot) else { return plaintext };
+        let Some(secure) = sessions.get_mut(slot) else { return Vec::new() };
         let mut sealed = std::mem::take(&mut secure.output);
         if !plaintext.is_empty() {
             let records = plaintext.len().div_ceil(RECORD_LEN);
@@ -251,16 +238,19 @@ impl Shared {
         }
         counters.queued_bytes.add(sealed.len());
         counters.queued_bytes.sub(queued);
-        pool.give(plaintext);
+        pool.reclaim(plaintext);
         sealed
     }
 
     /// Drops what waits to be encrypted: the session has failed, so that it never can be.
     pub(crate) fn drop_plaintext(&mut self, wire: &mut Wire) {
         self.out.clear();
+        if let Some(pending) = &mut wire.pending {
+            pending.queue.drop_places();
+        }
         while let Some(segment) = wire.pending.as_mut().and_then(|pending| pending.queue.pop()) {
             self.counters.queued_bytes.sub(segment.len());
-            self.pool.give(segment);
+            self.pool.reclaim(segment);
         }
     }
 
@@ -271,15 +261,15 @@ impl Shared {
         self.pool.give(secure.output);
     }
 
-    /// The first segment that waits, and what it counted for; or the turn's output, which was not counted yet.
-    fn next_plaintext(&mut self, wire: &mut Wire) -> (Vec<u8>, usize) {
+    /// What waits first, and what it counted for; or the turn's output, which was not counted yet.
+    fn next_plaintext(&mut self, wire: &mut Wire) -> (Output, usize) {
         let queue = wire.pending.as_mut().map(|pending| &mut pending.queue);
-        match queue.and_then(|queue| queue.pop()) {
+        match queue.and_then(|queue| queue.pop_batch(&mut self.pool)) {
             Some(segment) => {
                 let len = segment.len();
                 (segment, len)
             }
-            None => (std::mem::take(&mut self.out), 0),
+            None => (Output::Own(std::mem::take(&mut self.out)), 0),
         }
     }
 }

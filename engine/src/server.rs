@@ -23,10 +23,12 @@ use crate::driver::uring::{self, Layout, Uring};
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::handler::Handler;
+use crate::hub::{Hub, Link};
 use crate::mailbox::{Mailbox, mailbox};
 use crate::metrics::Counters;
 use crate::net;
 use crate::shared::{Masks, Shared};
+
 use crate::worker::{Worker, WorkerSetup, share_of};
 
 /// A server that has not started yet.
@@ -169,18 +171,21 @@ impl Server {
         let (listeners, local_addrs) = listen_all(&resolved, cores.len(), &config)?;
 
         let mut parts = Vec::with_capacity(cores.len());
-        let mut postboxes = Vec::with_capacity(cores.len());
+        let mut links = Vec::with_capacity(cores.len());
         for listeners in listeners {
             let driver = new_driver(listeners, &config)
                 .map_err(|source| Error::Driver { driver: driver_name, source })?;
-            let (postbox, mailbox) = mailbox(config.mailbox_len, driver.waker());
+            let transit = config.topics.max_in_transit_len;
+            let (postbox, mailbox) = mailbox(config.mailbox_len, transit, driver.waker());
             let counters = Arc::new(Counters::default());
             let compute = pool.as_ref().map(|pool| pool.for_worker(postbox.clone()));
-            postboxes.push((postbox, Arc::clone(&counters)));
+            links.push(Link::new(postbox, Arc::clone(&counters)));
             parts.push(Part { driver, mailbox, counters, compute });
         }
         let budget = Budget::new(config.compression.max_dedicated_len);
-        let handle = Handle::new(postboxes, net::TcpOptions::from(&config), configs);
+        let hub = Hub::new(links, config.topics.clone());
+        let handle = Handle::new(hub.clone(), net::TcpOptions::from(&config), configs)
+            .with_compute(pool.as_ref().map(Pool::meter));
         let factory = Arc::new(factory);
         let mut workers = Vec::with_capacity(parts.len());
         for (index, (part, core)) in (0_u16..).zip(parts.into_iter().zip(cores)) {
@@ -192,13 +197,14 @@ impl Server {
                 listeners: tls.clone(),
                 share,
                 budget: budget.clone(),
+                hub: hub.clone(),
             };
             workers.push(spawn(start, part, Arc::clone(&factory)).inspect_err(|_| {
                 // The workers that have started already have nobody to serve.
                 handle.shutdown(std::time::Duration::ZERO);
             })?);
         }
-        tracing::info!(driver = driver_name, workers = workers.len(), addresses = ?local_addrs, "listening");
+        tracing::info!(driver = driver_name, workers = workers.len(), compute_workers = compute.len(), addresses = ?local_addrs, "listening");
         let secure = tls.iter().map(Option::is_some).collect();
         Ok(Running { handle, driver: kind, local_addrs, secure, workers })
     }
@@ -294,6 +300,7 @@ struct Start {
     listeners: Vec<Option<ServerConfig>>,
     share: usize,
     budget: Budget,
+    hub: Hub,
 }
 
 fn spawn<D, H, F>(
@@ -320,8 +327,14 @@ where
             let mut seed = [0; 32];
             getrandom::fill(&mut seed)
                 .map_err(|error| Error::Worker { worker, source: std::io::Error::other(error) })?;
-            let shared =
-                Shared::new(worker, &start.config, part.counters, Masks::new(seed), start.budget);
+            let shared = Shared::new(
+                worker,
+                &start.config,
+                part.counters,
+                Masks::new(seed),
+                start.budget,
+                start.hub,
+            );
             let handler = factory(&start.context);
             let setup = WorkerSetup {
                 shared,
@@ -373,7 +386,7 @@ fn place(config: &Config) -> Result<Placement, Error> {
         available.iter().copied().filter(|core| !pinned.contains(&core)).map(Some).collect();
     if pinned.is_empty() || left.len() < config.compute_workers {
         if config.compute_workers > 0 && config.pinning != Pinning::Off {
-            tracing::info!(
+            tracing::warn!(
                 io_workers = workers,
                 compute_workers = config.compute_workers,
                 cores = available.len(),

@@ -10,14 +10,19 @@ use ringwire_codec::{Buffers, MaskSource};
 
 use crate::budget::Budget;
 use crate::buf::BufferPool;
+use crate::compute::Compute;
 use crate::config::{Backpressure, Config};
 use crate::conn::{ConnId, Flags, Pending, SegmentKind, Wire};
 use crate::deflate::Deflate;
 use crate::driver::Token;
 use crate::error::{CloseCause, CloseReason};
+use crate::hub::Hub;
 use crate::metrics::Counters;
+use crate::output::Output;
+use crate::registry::Names;
 use crate::secure::Sessions;
 use crate::timer::{Tick, Wheel, ticks_of};
+use crate::topic::Topics;
 use crate::worker::http::Clock;
 
 /// The longest frame header, and so what a frame takes beside its payload (RFC 6455 §5.2).
@@ -37,6 +42,10 @@ pub(crate) struct Shared {
     pub(crate) sessions: Sessions,
     /// Compressors and decompressors.
     pub(crate) deflate: Deflate,
+    pub(crate) topics: Topics,
+    pub(crate) names: Names,
+    /// Threads that take over what is costly, if there are any.
+    pub(crate) compute: Option<Compute>,
     /// How much output to expect: as much as was received, as for an echo.
     pub(crate) expected_len: usize,
     pub(crate) masks: Masks,
@@ -72,6 +81,8 @@ pub(crate) struct Limits {
     pub(crate) max_queued_len: usize,
     pub(crate) backpressure: Backpressure,
     pub(crate) messages_per_turn: usize,
+    /// Jobs of one connection.
+    pub(crate) max_jobs: usize,
 }
 
 impl From<&Config> for Limits {
@@ -94,6 +105,7 @@ impl From<&Config> for Limits {
             max_queued_len: config.max_queued_len,
             backpressure: config.backpressure,
             messages_per_turn: config.messages_per_turn,
+            max_jobs: config.max_jobs_per_connection,
         }
     }
 }
@@ -115,6 +127,7 @@ impl Shared {
         counters: Arc<Counters>,
         masks: Masks,
         budget: Budget,
+        hub: Hub,
     ) -> Self {
         Self {
             worker,
@@ -122,6 +135,9 @@ impl Shared {
             out: Vec::new(),
             sessions: Sessions::new(),
             deflate: Deflate::new(config.compression, budget),
+            names: Names::new(hub.clone()),
+            topics: Topics::new(worker, hub),
+            compute: None,
             expected_len: 0,
             masks,
             counters,
@@ -171,26 +187,27 @@ impl Shared {
         let segment = match kind {
             SegmentKind::Stream => std::mem::take(&mut self.out),
             // One of many small messages takes no more than it needs.
-            SegmentKind::Message | SegmentKind::Keyed(_) => {
+            _ => {
                 let segment = self.out.as_slice().to_vec();
                 self.out.clear();
                 segment
             }
         };
-        queue.push(segment, kind);
+        queue.push(Output::Own(segment), kind);
     }
 
     /// A queued message is dropped.
-    pub(crate) fn drop_message(&mut self, segment: Vec<u8>) {
+    pub(crate) fn drop_message(&mut self, segment: Output) {
         self.counters.queued_bytes.sub(segment.len());
         self.counters.messages_dropped.add(1);
-        self.pool.give(segment);
+        self.pool.reclaim(segment);
     }
 
     /// Gives the buffers of a connection that has ended back to the pool.
     pub(crate) fn recycle(&mut self, mut pending: Pending) {
+        pending.queue.drop_places();
         while let Some(segment) = pending.queue.pop() {
-            self.pool.give(segment);
+            self.pool.reclaim(segment);
         }
         self.pool.give(pending.unread);
         self.pool.give(pending.head);
@@ -229,6 +246,16 @@ impl Masks {
 impl MaskSource for Masks {
     fn next_mask(&mut self) -> [u8; 4] {
         self.0.next_u32().to_ne_bytes()
+    }
+}
+
+/// The masks of frames that a server sends: none (RFC 6455 §5.1).
+#[derive(Debug)]
+pub(crate) struct Unmasked;
+
+impl MaskSource for Unmasked {
+    fn next_mask(&mut self) -> [u8; 4] {
+        [0; 4]
     }
 }
 

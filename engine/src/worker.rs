@@ -1,13 +1,15 @@
 //! One core's event loop: it owns a driver, the connections, their timers and buffers, and one handler.
 //!
 //! This file is the loop: what each turn does, and what comes in from outside. What happens to a connection
-//! is in [`receive`], [`http`], [`transmit`] and [`deadlines`].
+//! is in [`receive`], [`http`], [`transmit`] and [`deadlines`]; what is published, in [`topics`].
 
+mod compute;
 mod deadlines;
 pub(crate) mod http;
 mod outbound;
 mod receive;
 mod secure;
+mod topics;
 mod transmit;
 
 use std::any::Any;
@@ -19,7 +21,7 @@ use std::time::Duration;
 use ringwire_codec::{CloseCode, CloseState, Message};
 use ringwire_tls::ServerConfig;
 
-use crate::compute::Compute;
+use crate::compute::{Compute, quietly};
 use crate::config::Config;
 use crate::conn::{Conn, ConnId, Flags, Phase, SegmentKind};
 use crate::conn_table::ConnTable;
@@ -30,6 +32,7 @@ use crate::handler::Handler;
 use crate::mailbox::{Mail, Mailbox};
 use crate::shared::Shared;
 use crate::timer::{TICK, Tick, tick_at, ticks_of};
+use crate::topic::Delivery;
 
 /// Letters taken in a turn before the connections get theirs.
 const LETTERS_PER_TURN: usize = 1024;
@@ -59,9 +62,9 @@ pub(crate) struct Worker<D: Driver, H: Handler> {
     conns: ConnTable<H::State>,
     shared: Shared,
     mailbox: Mailbox,
+    /// What is published, on its way to the subscribers.
+    delivery: Delivery,
     accepting: Accepting,
-    /// Threads that take over what is costly.
-    compute: Option<Compute>,
     /// TLS of each listener that speaks it.
     tls: Vec<Option<ServerConfig>>,
     shutdown: Option<ShutdownState>,
@@ -109,7 +112,8 @@ pub(crate) enum Turn {
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// A worker that accepts from all listeners of its driver.
     pub(crate) fn new(driver: D, handler: H, setup: WorkerSetup) -> Self {
-        let WorkerSetup { shared, mailbox, compute, listeners, max_connections } = setup;
+        let WorkerSetup { mut shared, mailbox, compute, listeners, max_connections } = setup;
+        shared.compute = compute;
         let listener_count = u32::try_from(listeners.len()).unwrap_or(u32::MAX);
         let mut worker = Self {
             driver,
@@ -117,7 +121,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             conns: ConnTable::new(),
             shared,
             mailbox,
-            compute,
+            delivery: Delivery::default(),
             tls: listeners,
             accepting: Accepting {
                 listeners: listener_count,
@@ -141,6 +145,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         // Which may take a while, in which letters still come.
         drop(driver);
         outbound::give_back_dials(&mut handler, &mailbox);
+        while let Some(result) = mailbox.take_result() {
+            quietly(result);
+        }
         Ok(())
     }
 
@@ -156,6 +163,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.expire_timers();
         self.shared.deflate.expire_if_due(self.shared.now, &self.shared.counters);
         self.work_off_list();
+        self.tell_presence();
+        self.deliver_publications();
         self.go_on_accepting();
         let done = self.go_on_shutting_down();
         Ok(if done { Turn::Done } else { Turn::Again })
@@ -164,7 +173,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// How long to wait: until the first timer, not at all while something is left over.
     fn timeout(&self) -> Option<Duration> {
         let telling = self.shutdown.is_some_and(|shutdown| shutdown.next < self.conns.end());
-        if !self.shared.listed.is_empty() || !self.mailbox.is_empty() || telling {
+        let left_over = !self.shared.listed.is_empty() || self.has_publications();
+        if left_over || !self.mailbox.is_empty() || telling {
             return Some(Duration::ZERO);
         }
         let resting = match self.accepting.state {
@@ -272,10 +282,28 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
     }
 
+    /// Tells the handler whose first connection has come, and whose last is gone.
+    #[inline]
+    fn tell_presence(&mut self) {
+        while self.shared.names.has_changes() {
+            for (name, is_present) in self.shared.names.take_changes() {
+                receive::call_on_presence(&mut self.handler, &name, is_present);
+            }
+        }
+    }
+
     // Mail
 
     fn read_mail(&mut self) {
         self.mailbox.open();
+        self.read_publications();
+        if self.shared.compute.is_some() {
+            // Those that come meanwhile are for the next turn.
+            for _ in 0..self.mailbox.result_count() {
+                let Some(result) = self.mailbox.take_result() else { break };
+                self.on_mail(result);
+            }
+        }
         for _ in 0..LETTERS_PER_TURN {
             let Some(mail) = self.mailbox.take() else { return };
             self.on_mail(mail);
@@ -304,7 +332,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Dial(outbound) => self.dial(*outbound),
             Mail::Accept { conn, acceptance } => self.answer_deferred(conn, Ok(acceptance)),
             Mail::Respond { conn, response } => self.answer_deferred(conn, Err(response)),
+            Mail::Topics(query) => self.shared.topics.answer(&query),
             Mail::Shaken(shaken) => self.on_shaken(*shaken),
+            Mail::Deflated(deflated) => self.on_deflated(*deflated),
+            Mail::Finished(finished) => self.on_finished(*finished),
             Mail::Shutdown { limit } => self.begin_shutdown(limit),
         }
     }
@@ -418,11 +449,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.counters.handshake_failures.add(usize::from(unfinished));
         wire.phase = Phase::Closed;
         let mut pending = wire.pending.take().map(|pending| *pending).unwrap_or_default();
-        let unsent_len = pending.queue.len() + std::mem::take(&mut wire.in_flight) as usize;
+        let queued_len = pending.queue.len() + std::mem::take(&mut wire.in_flight) as usize;
         let mut cause = pending.cause.take().unwrap_or_else(|| CloseCause::new(reason));
+        let unsent_len = queued_len + pending.queue.awaited_len();
         cause.conclude(wire.codec.close_state() == CloseState::Closed, unsent_len);
         let dialling = pending.dialling.take();
-        shared.counters.queued_bytes.sub(unsent_len);
+        quietly(pending.jobs.take());
+        shared.counters.queued_bytes.sub(queued_len);
         shared.recycle(pending);
         wire.codec.clear(&mut shared.pool);
         shared.wheel.clear(token.slot);
@@ -439,10 +472,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             outbound::end_dialling(handler, conn, shared, dialling, &cause);
         }
         conn.state = None;
+        shared.counters.subscriptions.sub(shared.topics.forget(token.slot));
+        shared.names.forget(shared.id(token));
         if conn.wire.flags.contains(Flags::SECURE) {
             shared.forget_session(token.slot);
         }
-        if conn.wire.flags.contains(Flags::DEFLATE) {
+        // A decompressor may have been set aside for an offer that nobody answered.
+        if conn.wire.flags.intersects(Flags::DEFLATE | Flags::OWN_DECOMPRESSOR) {
             shared.deflate.forget(conn.wire.flags, token.slot, &shared.counters);
         }
         shared.out.clear();

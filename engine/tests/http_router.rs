@@ -222,3 +222,30 @@ fn upgrades_that_no_socket_has() {
         http.end();
     }
 }
+
+#[test]
+fn a_job_comes_back_to_its_route() {
+    let server =
+        Server::with_handler(config().with_compute_workers(1), &["127.0.0.1:0"], |_, _| {
+            let doubling = on_message(|ctx: &mut Ctx<'_, ()>, message: Message<'_>| {
+                let len = message.len();
+                let offloaded = ctx.offload(
+                    move || len * 2,
+                    |ctx, result| {
+                        let text =
+                            result.map_or_else(|error| error.to_string(), |len| len.to_string());
+                        ctx.send(text.as_str());
+                    },
+                );
+                assert!(offloaded.is_ok(), "there is a compute thread");
+            });
+            Router::new()
+                .websocket("/first", on_message(|_, _| {}))
+                .websocket("/double", doubling)
+                .websocket("/other/{room}", Room { greeting: "other", messages: 0 })
+        });
+    let mut client = socket(&server, "/double");
+    client.send("hello");
+    assert_eq!(client.text(), "10");
+    client.leave();
+}

@@ -41,7 +41,7 @@ impl From<DriverFlag> for DriverKind {
 }
 
 /// The value of `--compression`.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum CompressionFlag {
     /// Clients' offers are declined.
     #[default]

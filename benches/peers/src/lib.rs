@@ -24,7 +24,11 @@ pub const MAX_MESSAGE_LEN: usize = 64 << 20;
 /// Connections that may wait for `accept`: a load generator opens thousands in one burst.
 const BACKLOG: u32 = 65_535;
 
-const USAGE: &str = "usage: --listen IPV4:PORT [--cert FILE --key FILE]";
+/// How much work compression does, of 1 to 9: the same for every server in a comparison whose level can be set.
+pub const COMPRESSION_LEVEL: u32 = 1;
+
+const USAGE: &str =
+    "usage: --listen IPV4:PORT [--cert FILE --key FILE] [--compression shared|dedicated]";
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -34,19 +38,38 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
 
+/// What permessage-deflate (RFC 7692) is agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// No context takeover, either way.
+    Shared,
+    /// Context takeover both ways.
+    Dedicated,
+}
+
 /// A server's way to echo. It is compiled for TCP and for TLS, so that neither pays for the other.
 pub trait Echo: 'static {
-    /// Makes the upgrade and echoes until the connection ends.
-    fn echo<S: Stream>(stream: S) -> impl Future<Output = anyhow::Result<()>> + Send;
+    /// Whether it can compress.
+    const COMPRESSES: bool = false;
+
+    /// Makes the upgrade and echoes until the connection ends. With `compression`, it agrees to that and
+    /// compresses every reply.
+    fn echo<S: Stream>(
+        stream: S,
+        compression: Option<Compression>,
+    ) -> impl Future<Output = anyhow::Result<()>> + Send;
 }
 
 /// Serves `--listen ADDRESS` on the current thread, one task a connection, until the process is killed. With
-/// `--cert FILE --key FILE` it speaks TLS.
+/// `--cert FILE --key FILE` it speaks TLS, with `--compression MODE` it compresses.
 ///
 /// # Errors
 /// The command line is wrong, a file cannot be used, or the address cannot be listened on.
 pub fn serve<E: Echo>() -> anyhow::Result<()> {
     let flags = Flags::read()?;
+    if flags.compression.is_some() && !E::COMPRESSES {
+        bail!("this server cannot compress");
+    }
     raise_descriptor_limit().context("raising the limit of open files")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(accept::<E>(flags))
@@ -57,6 +80,7 @@ async fn accept<E: Echo>(flags: Flags) -> anyhow::Result<()> {
     socket.set_reuseaddr(true)?;
     let address = flags.listen;
     socket.bind(address).with_context(|| format!("binding {address}"))?;
+    let compression = flags.compression;
     let tls = match &flags.certificate {
         Some((chain, key)) => Some(acceptor(chain, key)?),
         None => None,
@@ -69,10 +93,10 @@ async fn accept<E: Echo>(flags: Flags) -> anyhow::Result<()> {
         // How a connection ends says nothing about the server: peers vanish, and conformance tests
         // provoke errors on purpose.
         match tls.clone() {
-            None => drop(tokio::spawn(async move { drop(E::echo(stream).await) })),
+            None => drop(tokio::spawn(async move { drop(E::echo(stream, compression).await) })),
             Some(tls) => drop(tokio::spawn(async move {
                 if let Ok(stream) = tls.accept(stream).await {
-                    drop(E::echo(stream).await);
+                    drop(E::echo(stream, compression).await);
                 }
             })),
         }
@@ -94,21 +118,33 @@ struct Flags {
     listen: SocketAddr,
     /// Chain and key.
     certificate: Option<(PathBuf, PathBuf)>,
+    compression: Option<Compression>,
 }
 
 impl Flags {
     fn read() -> anyhow::Result<Self> {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let (address, certificate) = match arguments.as_slice() {
-            ["--listen", address] => (address, None),
-            ["--listen", address, "--cert", chain, "--key", key] => {
-                (address, Some((chain.into(), key.into())))
+        let (mut listen, mut chain, mut key, mut compression) = (None, None, None, None);
+        let (pairs, rest) = arguments.as_chunks();
+        for [flag, value] in pairs {
+            match (flag.as_str(), value.as_str()) {
+                ("--listen", address) => {
+                    let parsed = address.parse();
+                    listen = Some(parsed.with_context(|| format!("not an address: {address}"))?);
+                }
+                ("--cert", file) => chain = Some(file.into()),
+                ("--key", file) => key = Some(file.into()),
+                ("--compression", "shared") => compression = Some(Compression::Shared),
+                ("--compression", "dedicated") => compression = Some(Compression::Dedicated),
+                _ => bail!(USAGE),
+            }
+        }
+        match listen {
+            Some(listen) if rest.is_empty() && chain.is_some() == key.is_some() => {
+                Ok(Self { listen, certificate: chain.zip(key), compression })
             }
             _ => bail!(USAGE),
-        };
-        let listen = address.parse().with_context(|| format!("not an address: {address}"))?;
-        Ok(Self { listen, certificate })
+        }
     }
 }
 

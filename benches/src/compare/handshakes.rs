@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use ringwire_examples::CompressionFlag;
 use ringwire_examples::units::parse_duration;
 use serde::Serialize;
 
@@ -81,7 +82,7 @@ struct Runs {
 /// Runs the subcommand. Whether there were no errors.
 pub(crate) fn command(args: &CompareHandshakesArgs) -> anyhow::Result<bool> {
     let places = Places::new(args.bin_dir.clone(), args.peers_dir.clone())?;
-    let servers = args.servers.iter().map(|name| Server::find(name, &places));
+    let servers = args.servers.iter().map(|name| Server::find(name, CompressionFlag::Off, &places));
     let servers: Vec<Server> = servers.collect::<anyhow::Result<_>>()?;
     let certificate = TestCertificate::make()?;
     machine::pin_thread(&args.load_cpu.0).context("cannot pin to --load-cpu")?;

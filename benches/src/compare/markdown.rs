@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::summary::{
-    CellResult, Metric, ServerRuns, Spread, kernel_bytes, messages_per_second, p50, p99, p999,
-    resident_bytes, server_cpu,
+    CellResult, Metric, ServerRuns, Spread, kernel_bytes, megabytes_per_second,
+    messages_per_second, p50, p99, p999, reply_bytes, resident_bytes, server_cpu,
 };
 use crate::echo::Bottleneck;
 use crate::units::{show_bytes, show_count};
@@ -69,6 +69,19 @@ pub(crate) fn page(head: &Head, servers: &[String], cells: &[CellResult]) -> Str
             cell.of(name)?.spread(metric).map(|spread| show(spread.median))
         });
     }
+    let mut runs = cells.iter().flat_map(|cell| &cell.servers).flat_map(|runs| &runs.runs);
+    if runs.any(|run| run.compression.is_some()) {
+        let compressed: [(&str, Metric, Show); 2] = [
+            ("Payload each way, MB/s", megabytes_per_second, |value| format!("{value:.1}")),
+            ("An echo on the wire, bytes", reply_bytes, show_count),
+        ];
+        for (title, metric, show) in compressed {
+            matrix(&mut page, title, servers, cells, |cell, name| {
+                cell.of(name)?.spread(metric).map(|spread| show(spread.median))
+            });
+        }
+        let _ = writeln!(page, "### Compression that was agreed on\n\n{}", terms(servers, cells));
+    }
     let suites = suites(servers, cells);
     if !suites.is_empty() {
         let _ = writeln!(page, "### TLS that was spoken\n\n{suites}");
@@ -84,6 +97,18 @@ pub(crate) fn page(head: &Head, servers: &[String], cells: &[CellResult]) -> Str
         });
     }
     page
+}
+
+/// A line for each server that compressed.
+fn terms(servers: &[String], cells: &[CellResult]) -> String {
+    let mut lines = String::new();
+    for name in servers {
+        let mut runs = cells.iter().filter_map(|cell| cell.of(name)).flat_map(|runs| &runs.runs);
+        if let Some(agreed) = runs.find_map(|run| run.compression?.agreed) {
+            let _ = writeln!(lines, "- {name}: {agreed}");
+        }
+    }
+    lines
 }
 
 /// A line for each server that spoke TLS.
@@ -196,6 +221,29 @@ mod tests {
         result.servers[1].runs[0].tls = Some(tls);
         let page = page(&head(), &servers, &[result]);
         assert!(page.contains("### TLS that was spoken\n\n- other: 1.3, SUITE\n"), "{page}");
+    }
+
+    #[test]
+    fn compression_is_told_of_those_that_had_some() {
+        let servers = ["base".to_owned(), "other".to_owned()];
+        let mut result = result();
+        assert!(!page(&head(), &servers, std::slice::from_ref(&result)).contains("ompression"));
+        let agreed = crate::echo::Agreed {
+            client_takeover: false,
+            server_takeover: false,
+            client_window_bits: 15,
+            server_window_bits: 15,
+        };
+        result.servers[1].runs[0].compression = Some(crate::echo::DeflateTotals {
+            agreed: Some(agreed),
+            request_bytes: 200.0,
+            reply_bytes: 210.4,
+            replies: 1,
+        });
+        let page = page(&head(), &servers, &[result]);
+        let terms = "### Compression that was agreed on\n\n- other: no context takeover, ";
+        assert!(page.contains(terms), "{page}");
+        assert!(page.contains("| 1000 × 16 × 1 KiB | – | 210 |"), "{page}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
+use ringwire_examples::CompressionFlag;
 use ringwire_examples::units::{parse_bytes, parse_duration};
 use serde::Serialize;
 use tempfile::TempDir;
@@ -25,7 +26,7 @@ use self::markdown::Head;
 use self::servers::{Places, Server};
 use self::summary::{Cell, CellResult, ServerRuns};
 use crate::cert::{KeyKind, SelfSigned};
-use crate::echo::{self, LoadArgs, Plan, Report};
+use crate::echo::{self, LoadArgs, Payload, Plan, Report};
 use crate::procstat::Account;
 use crate::target::Target;
 use crate::tls::TlsArgs;
@@ -49,7 +50,16 @@ pub(crate) struct CompareArgs {
     /// Compares servers over TLS with Ringwire's own plain echo: other defaults for --servers and --baseline.
     #[arg(long)]
     tls: bool,
-    /// The server that the others are compared with. [default: floor-epoll, with --tls ringwire-epoll]
+    /// Compares servers that compress (permessage-deflate) as far as they can be told at level 1, without context takeover,
+    /// or with takeover both ways: other defaults for --servers and --baseline. The memory of an idle connection
+    /// is that after its first message.
+    #[arg(long, value_enum, default_value_t, conflicts_with = "tls")]
+    compression: CompressionFlag,
+    /// What messages say.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "noise")]
+    payload: Vec<Payload>,
+    /// The server that the others are compared with. [default: floor-epoll, with --tls or --compression
+    /// ringwire-epoll]
     #[arg(long)]
     baseline: Option<String>,
     /// Numbers of connections.
@@ -105,6 +115,9 @@ const PLAIN_BASELINE: &str = "floor-epoll";
 const TLS_SERVERS: &str = "ringwire-epoll,ringwire-uring,ringwire-epoll-tls,ringwire-uring-tls,\
                            tokio-tungstenite-tls,sockudo-ws-tls,bun-tls";
 const TLS_BASELINE: &str = "ringwire-epoll";
+/// The same with `--compression`.
+const COMPRESSING_SERVERS: &str = "ringwire-epoll,ringwire-uring,sockudo-ws,yawc,ws,bun";
+const COMPRESSING_BASELINE: &str = "ringwire-epoll";
 /// A comparison takes no longer.
 const CERTIFICATE_DAYS: u32 = 30;
 
@@ -156,9 +169,10 @@ pub(crate) fn command(mut args: CompareArgs) -> anyhow::Result<bool> {
 impl CompareArgs {
     /// What was not given on the command line.
     fn fill_in_servers(&mut self) {
-        let (servers, baseline) = match self.tls {
-            true => (TLS_SERVERS, TLS_BASELINE),
-            false => (PLAIN_SERVERS, PLAIN_BASELINE),
+        let (servers, baseline) = match (self.compression, self.tls) {
+            (CompressionFlag::Off, true) => (TLS_SERVERS, TLS_BASELINE),
+            (CompressionFlag::Off, false) => (PLAIN_SERVERS, PLAIN_BASELINE),
+            _ => (COMPRESSING_SERVERS, COMPRESSING_BASELINE),
         };
         if self.servers.is_empty() {
             self.servers = servers.split(',').map(str::to_owned).collect();
@@ -175,7 +189,7 @@ impl CompareArgs {
             bail!("--baseline {} is none of --servers", self.baseline());
         }
         let places = Places::new(self.bin_dir.clone(), self.peers_dir.clone())?;
-        self.servers.iter().map(|name| Server::find(name, &places)).collect()
+        self.servers.iter().map(|name| Server::find(name, self.compression, &places)).collect()
     }
 
     /// All loads but those that are too much for the kernel, which are told.
@@ -183,18 +197,25 @@ impl CompareArgs {
         let mut cells = Vec::new();
         for &connections in &self.connections {
             for &in_flight in &self.in_flight {
-                for &payload_bytes in &self.sizes {
-                    let cell = Cell { connections, in_flight, payload_bytes };
-                    let outstanding = cell.outstanding_bytes();
-                    if outstanding <= self.max_outstanding {
-                        cells.push(cell);
-                        continue;
-                    }
-                    let outstanding = show_bytes(outstanding as f64);
-                    eprintln!("left out: {cell} has {outstanding} on the way (--max-outstanding)");
+                for &payload in &self.payload {
+                    cells.extend(self.sizes.iter().map(|&payload_bytes| Cell {
+                        connections,
+                        in_flight,
+                        payload_bytes,
+                        payload,
+                    }));
                 }
             }
         }
+        cells.retain(|cell| {
+            let outstanding = cell.outstanding_bytes();
+            let fits = outstanding <= self.max_outstanding;
+            if !fits {
+                let outstanding = show_bytes(outstanding as f64);
+                eprintln!("left out: {cell} has {outstanding} on the way (--max-outstanding)");
+            }
+            fits
+        });
         cells
     }
 
@@ -244,6 +265,8 @@ impl CompareArgs {
             connections: cell.connections,
             in_flight: cell.in_flight,
             size: cell.payload_bytes,
+            payload: cell.payload,
+            compression: self.compression,
             duration: self.duration,
             warmup: self.warmup,
             threads: self.threads,
@@ -396,6 +419,19 @@ mod tests {
         assert_eq!(tls.servers.iter().filter(|name| name.ends_with("-tls")).count(), 5);
         let chosen = args("--tls --servers bun-tls,bun --baseline bun");
         assert_eq!((chosen.baseline(), chosen.servers.len()), ("bun", 2));
+    }
+
+    #[test]
+    fn compression_has_servers_and_payloads_of_its_own() {
+        let flags = "--compression shared --payload json,letters --sizes 512,4KiB --connections 9";
+        let args = args(flags);
+        assert_eq!((args.baseline(), args.servers.len()), ("ringwire-epoll", 6));
+        let cells: Vec<_> = args.cells().iter().map(ToString::to_string).collect();
+        assert_eq!(cells.len(), 8);
+        assert_eq!(
+            cells[..3],
+            ["9 × 1 × 512 B json", "9 × 1 × 4 KiB json", "9 × 1 × 512 B letters"]
+        );
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use clap::ValueEnum as _;
+use ringwire_examples::CompressionFlag;
 
 /// What builds the servers of other projects.
 const PEERS_SCRIPT: &str = "build.sh";
@@ -12,9 +14,16 @@ const EXAMPLES_COMMAND: &str = "cargo build --release -p ringwire-examples";
 /// What the name of a server ends with when it speaks TLS.
 const TLS_SUFFIX: &str = "-tls";
 
-/// Each may have `-tls` behind its name, but the floors.
+/// Each may have `-tls` behind its name, but the floors and ws.
 const NAMES: &str = "ringwire-epoll, ringwire-uring, floor-epoll, floor-uring, tokio-tungstenite, \
-                     fastwebsockets, sockudo-ws and bun";
+                     fastwebsockets, sockudo-ws, yawc, ws and bun";
+
+/// The servers that compress.
+const COMPRESSING: [&str; 6] =
+    ["ringwire-epoll", "ringwire-uring", "sockudo-ws", "yawc", "ws", "bun"];
+
+/// How much work each of them that can be told does to compress: what Ringwire's echo has by default.
+const LEVEL: &str = "1";
 
 /// Whether a server of this name speaks TLS.
 pub(crate) fn is_secure(name: &str) -> bool {
@@ -68,13 +77,18 @@ impl Server {
     ///
     /// # Errors
     /// When the name is unknown, or the program is not there; the text says what builds it.
-    pub(crate) fn find(name: &str, places: &Places) -> anyhow::Result<Self> {
+    pub(crate) fn find(
+        name: &str,
+        compression: CompressionFlag,
+        places: &Places,
+    ) -> anyhow::Result<Self> {
         let peer = |binary: &str| places.peers_dir.join("target/release").join(binary);
         let (base, secure) = match name.strip_suffix(TLS_SUFFIX) {
-            Some(base) if !base.starts_with("floor-") => (base, true),
+            Some(base) if !base.starts_with("floor-") && base != "ws" => (base, true),
             _ => (name, false),
         };
         let certificate = if secure { " --cert {cert} --key {key}" } else { "" };
+        let deflate = deflate_flag(base, compression)?;
         let (program, args, builder) = match base {
             "ringwire-epoll" | "ringwire-uring" => {
                 let driver = base.trim_start_matches("ringwire-");
@@ -86,8 +100,12 @@ impl Server {
                 };
                 let args = format!(
                     "{listen}{certificate} --io-workers 1 --driver {driver} --pin {{cpus}} \
-                     --max-message 64MiB --idle-timeout 0"
+                     --max-message 64MiB --idle-timeout 0{deflate}"
                 );
+                let args = match compression {
+                    CompressionFlag::Off => args,
+                    _ => format!("{args} --compression-threshold 0 --compression-level {LEVEL}"),
+                };
                 (places.bin_dir.join("echo"), args, EXAMPLES_COMMAND.to_owned())
             }
             "floor-epoll" | "floor-uring" => {
@@ -96,19 +114,25 @@ impl Server {
                 let args = format!("floor --driver {driver} --listen {{listen}}");
                 (program, args, String::new())
             }
-            "tokio-tungstenite" | "fastwebsockets" | "sockudo-ws" => {
-                let args = format!("--listen {{listen}}{certificate}");
+            "tokio-tungstenite" | "fastwebsockets" | "sockudo-ws" | "yawc" => {
+                let args = format!("--listen {{listen}}{certificate}{deflate}");
                 (peer(&format!("{base}-echo")), args, script(&places.peers_dir))
             }
             "bun" => {
                 let bun = places.peers_dir.join("node_modules/.bin/bun");
                 let program = places.peers_dir.join("bun-echo.ts");
-                let args = format!("run {} --listen {{listen}}{certificate}", program.display());
+                let program = program.display();
+                let args = format!("run {program} --listen {{listen}}{certificate}{deflate}");
                 (bun, args, script(&places.peers_dir))
             }
+            "ws" => {
+                let program = places.peers_dir.join("ws-echo.mjs");
+                let args = format!("{} --listen {{listen}}{deflate}", program.display());
+                (in_path("node")?, args, String::new())
+            }
             _ => bail!(
-                "no server is called {name:?}: there are {NAMES}, and, but for the floors, each \
-                 with {TLS_SUFFIX}"
+                "no server is called {name:?}: there are {NAMES}, and, but for the floors and ws, \
+                 each with {TLS_SUFFIX}"
             ),
         };
         if !program.is_file() {
@@ -149,6 +173,25 @@ impl Server {
     }
 }
 
+/// The flag that has a server compress, with a space in front.
+fn deflate_flag(base: &str, compression: CompressionFlag) -> anyhow::Result<String> {
+    if compression == CompressionFlag::Off {
+        return Ok(String::new());
+    }
+    if !COMPRESSING.contains(&base) {
+        bail!("{base} does not compress: {} do", COMPRESSING.join(", "));
+    }
+    let mode = compression.to_possible_value();
+    Ok(mode.map_or_else(String::new, |mode| format!(" --compression {}", mode.get_name())))
+}
+
+/// A program in one of the folders of PATH.
+fn in_path(name: &str) -> anyhow::Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file());
+    found.with_context(|| format!("{name} is in no folder of PATH"))
+}
+
 fn script(peers_dir: &Path) -> String {
     peers_dir.join(PEERS_SCRIPT).display().to_string()
 }
@@ -161,10 +204,14 @@ mod tests {
         Places { bin_dir: "/nowhere/bin".into(), peers_dir: "/nowhere/peers".into() }
     }
 
+    fn find(name: &str, places: &Places) -> anyhow::Result<Server> {
+        Server::find(name, CompressionFlag::Off, places)
+    }
+
     #[test]
     fn missing_programs_name_what_builds_them() {
-        let error = |name| Server::find(name, &nowhere()).unwrap_err().to_string();
-        for name in ["tokio-tungstenite", "fastwebsockets", "sockudo-ws", "bun"] {
+        let error = |name| find(name, &nowhere()).unwrap_err().to_string();
+        for name in ["tokio-tungstenite", "fastwebsockets", "sockudo-ws", "yawc", "bun"] {
             assert!(error(name).contains("/nowhere/peers/build.sh"), "{}", error(name));
         }
         assert!(error("ringwire-epoll").contains("-p ringwire-examples"));
@@ -173,7 +220,7 @@ mod tests {
 
     #[test]
     fn floor_is_this_program() {
-        let floor = Server::find("floor-epoll", &nowhere()).unwrap();
+        let floor = find("floor-epoll", &nowhere()).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], 9));
         let expected = ["floor", "--driver", "epoll", "--listen", "127.0.0.1:9"];
         let placement = Placement { address, cpus: &[0], certificate: None };
@@ -202,7 +249,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("echo"), "").unwrap();
         let places = Places { bin_dir: dir.path().into(), ..nowhere() };
-        let server = Server::find("ringwire-uring-tls", &places).unwrap();
+        let server = find("ringwire-uring-tls", &places).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], 9));
         let files = ("/c.pem".into(), "/k.pem".into());
         let placement = Placement { address, cpus: &[1], certificate: Some(&files) };
@@ -210,8 +257,31 @@ mod tests {
         assert!(line.contains("--tls-listen 127.0.0.1:9 --cert /c.pem --key /k.pem"), "{line}");
         assert!(line.contains("--driver uring"), "{line}");
         assert_eq!(server.url(address), "wss://127.0.0.1:9/");
-        assert!(!Server::find("ringwire-uring", &places).unwrap().secure);
-        let error = Server::find("floor-epoll-tls", &places).unwrap_err().to_string();
+        assert!(!find("ringwire-uring", &places).unwrap().secure);
+        let error = find("floor-epoll-tls", &places).unwrap_err().to_string();
         assert!(error.contains("but for the floors"), "{error}");
+    }
+
+    #[test]
+    fn servers_that_compress_are_told_how() {
+        let dir = tempfile::tempdir().unwrap();
+        let release = dir.path().join("target/release");
+        std::fs::create_dir_all(&release).unwrap();
+        std::fs::write(dir.path().join("echo"), "").unwrap();
+        std::fs::write(release.join("yawc-echo"), "").unwrap();
+        let places = Places { bin_dir: dir.path().into(), peers_dir: dir.path().into() };
+        let args = |name, compression| {
+            Server::find(name, compression, &places).map(|server| server.args.join(" "))
+        };
+        let yawc = args("yawc", CompressionFlag::Dedicated).unwrap();
+        assert_eq!(yawc, "--listen {listen} --compression dedicated");
+        let own = args("ringwire-epoll", CompressionFlag::Shared).unwrap();
+        let flags = "--compression shared --compression-threshold 0 --compression-level 1";
+        assert!(own.ends_with(flags), "{own}");
+        assert!(!args("ringwire-epoll", CompressionFlag::Off).unwrap().contains("compression"));
+        let error = args("fastwebsockets", CompressionFlag::Shared).unwrap_err().to_string();
+        assert!(error.contains("fastwebsockets does not compress"), "{error}");
+        let error = args("ws-tls", CompressionFlag::Off).unwrap_err().to_string();
+        assert!(error.contains("no server is called"), "{error}");
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::echo::{Bottleneck, Report};
+use crate::echo::{Bottleneck, Payload, Report};
 use crate::units::show_bytes;
 
 /// One load, as a row of the tables.
@@ -11,6 +11,7 @@ pub(crate) struct Cell {
     pub(crate) connections: u32,
     pub(crate) in_flight: usize,
     pub(crate) payload_bytes: u64,
+    pub(crate) payload: Payload,
 }
 
 impl Cell {
@@ -25,7 +26,11 @@ impl Cell {
 impl std::fmt::Display for Cell {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let size = show_bytes(self.payload_bytes as f64);
-        write!(f, "{} × {} × {size}", self.connections, self.in_flight)
+        write!(f, "{} × {} × {size}", self.connections, self.in_flight)?;
+        match self.payload {
+            Payload::Noise => Ok(()),
+            payload => write!(f, " {payload}"),
+        }
     }
 }
 
@@ -51,6 +56,16 @@ pub(crate) type Metric = fn(&Report) -> Option<f64>;
 /// Messages per second.
 pub(crate) fn messages_per_second(run: &Report) -> Option<f64> {
     Some(run.messages_per_second)
+}
+
+/// Payload in one direction, in millions of bytes per second.
+pub(crate) fn megabytes_per_second(run: &Report) -> Option<f64> {
+    Some(run.megabytes_per_second)
+}
+
+/// An echo as it arrives, in bytes; only with compression.
+pub(crate) fn reply_bytes(run: &Report) -> Option<f64> {
+    Some(run.compression?.reply_bytes)
 }
 
 /// The server's CPU time for a message, in microseconds.
@@ -148,7 +163,8 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn result() -> CellResult {
-        let cell = Cell { connections: 1000, in_flight: 16, payload_bytes: 1024 };
+        let payload = Payload::Noise;
+        let cell = Cell { connections: 1000, in_flight: 16, payload_bytes: 1024, payload };
         let servers = vec![runs("base", &[100, 200, 400]), runs("other", &[90, 220, 400])];
         CellResult { cell, servers }
     }
@@ -178,8 +194,11 @@ pub(crate) mod tests {
     #[test]
     fn outstanding_bytes_do_not_overflow() {
         assert_eq!(result().cell.outstanding_bytes(), 1000 * 16 * 1024);
-        let cell = Cell { connections: u32::MAX, in_flight: usize::MAX, payload_bytes: 9 };
+        let payload = Payload::Json;
+        let cell = Cell { connections: u32::MAX, in_flight: 7 << 40, payload_bytes: 9, payload };
         assert_eq!(cell.outstanding_bytes(), u64::MAX);
+        let small = Cell { connections: 5, in_flight: 1, ..cell };
+        assert_eq!(small.to_string(), "5 × 1 × 9 B json");
         assert_eq!(result().cell.to_string(), "1000 × 16 × 1 KiB");
     }
 }

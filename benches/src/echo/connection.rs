@@ -4,20 +4,23 @@ use std::io::{self, ErrorKind};
 
 use mio::event::Event;
 use mio::net::TcpStream;
+use ringwire_codec::deflate::Agreement;
 use ringwire_tls::Session;
 
 use super::control::Control;
+use super::deflated::Inflating;
 use super::errors::Failure;
 use super::latency::{Clock, Latencies, Stamps, Ticks};
 use super::link::{Buffers, Link};
+use super::messages::Messages;
 use super::tls_totals::TlsTotals;
 use super::upgrade::{Upgrade, Upgrader};
-use super::wire::{Cursor, Fault, Shape, Wire};
+use super::wire::{Cursor, Fault, Shape};
 use crate::target::Target;
 
 /// What all connections of a load thread share.
 pub(crate) struct Tools {
-    pub(crate) wire: Wire,
+    pub(crate) messages: Messages,
     pub(crate) stamps: Stamps,
     pub(crate) latencies: Latencies,
     pub(crate) clock: Clock,
@@ -45,12 +48,14 @@ impl Tools {
         // A key of zeros would leave the payload as it is.
         key[0] |= 1;
         Ok(Self {
-            wire: Wire::new(shape, in_flight, key),
+            messages: Messages::new(shape, in_flight, key),
             stamps: Stamps::new(places, in_flight),
             latencies: Latencies::new(),
             clock,
             measuring: false,
-            upgrader: target.resource().cloned().map(Upgrader::new),
+            upgrader: target
+                .resource()
+                .map(|resource| Upgrader::new(resource.clone(), shape.compression)),
             tls: TlsTotals::default(),
             message_limit: None,
         })
@@ -75,6 +80,8 @@ pub(crate) struct Connection {
     /// Where in its ring of stamps the next echo's is.
     ring_at: usize,
     control: Option<Box<Control>>,
+    /// Where messages are compressed.
+    inflating: Option<Box<Inflating>>,
 }
 
 enum Phase {
@@ -112,6 +119,7 @@ impl Connection {
             owed: 0,
             ring_at: 0,
             control: None,
+            inflating: None,
         }
     }
 
@@ -125,7 +133,7 @@ impl Connection {
         matches!(self.phase, Phase::Open)
     }
 
-    /// Sends the first messages, as many as may be in flight.
+    /// Sends the first messages, as many as may be in flight; again, where it had to stop at a limit.
     pub(crate) fn start(
         &mut self,
         tools: &mut Tools,
@@ -133,7 +141,8 @@ impl Connection {
     ) -> Result<(), Failure> {
         let ring = tools.stamps.ring(self.index);
         ring.fill(tools.clock.now());
-        self.owe(ring.len(), tools.message_limit);
+        let in_flight = self.next.wrapping_sub(self.cursor.messages) as usize;
+        self.owe(ring.len().saturating_sub(in_flight), tools.message_limit);
         self.send(tools, buffers)
     }
 
@@ -209,10 +218,11 @@ impl Connection {
             let opened = self.link.open(received, buffers);
             let mut bytes = opened.map_err(|error| self.failure(&error))?;
             if let Phase::Upgrading(upgrade) = &mut self.phase {
-                let head_end = upgrade.receive(bytes)?;
-                bytes = &bytes[head_end.unwrap_or(bytes.len())..];
-                if head_end.is_some() {
-                    self.phase = Phase::Open;
+                let upgraded = upgrade.receive(bytes)?;
+                let head_end = upgraded.as_ref().map_or(bytes.len(), |upgraded| upgraded.head_end);
+                bytes = bytes.split_at_mut(head_end).1;
+                if let Some(upgraded) = upgraded {
+                    self.open(upgraded.deflate, tools);
                     progress.opened = true;
                 }
             }
@@ -228,6 +238,14 @@ impl Connection {
         }
     }
 
+    fn open(&mut self, deflate: Option<Agreement>, tools: &mut Tools) {
+        self.phase = Phase::Open;
+        if let (Messages::Deflated(deflated), Some(agreement)) = (&mut tools.messages, deflate) {
+            deflated.agreed(agreement);
+            self.inflating = Some(Box::new(Inflating::new(agreement)));
+        }
+    }
+
     fn failure(&self, error: &io::Error) -> Failure {
         if self.is_open() { Failure::of_open(error) } else { Failure::of_connect(error) }
     }
@@ -239,23 +257,12 @@ impl Connection {
     /// Checks the replies that arrived `now`; each complete one releases a message.
     fn take_replies(
         &mut self,
-        mut bytes: &[u8],
+        bytes: &mut [u8],
         now: Ticks,
         tools: &mut Tools,
     ) -> Result<u32, Failure> {
         let before = self.cursor.messages;
-        while !bytes.is_empty() {
-            if let Some(control) = self.control.as_mut().filter(|control| control.is_receiving()) {
-                control.receive(&mut bytes)?;
-                continue;
-            }
-            match tools.wire.check(self.identity, &mut self.cursor, &mut bytes) {
-                Ok(()) => {}
-                Err(Fault::Control) => self.control.get_or_insert_default().receive(&mut bytes)?,
-                Err(Fault::Header) => return Err(Failure::HeaderMismatch),
-                Err(Fault::Payload) => return Err(Failure::PayloadMismatch),
-            }
-        }
+        self.check(bytes, &mut tools.messages)?;
         let echoed = self.cursor.messages.wrapping_sub(before);
         if echoed > self.next.wrapping_sub(before) {
             return Err(Failure::PayloadMismatch);
@@ -270,6 +277,32 @@ impl Connection {
         }
         self.owe(self.owed + echoed as usize, tools.message_limit);
         Ok(echoed)
+    }
+
+    fn check(&mut self, bytes: &mut [u8], messages: &mut Messages) -> Result<(), Failure> {
+        let Self { identity, cursor, control, inflating, .. } = self;
+        let wire = match (messages, inflating) {
+            (Messages::Plain(wire), _) => wire,
+            (Messages::Deflated(deflated), Some(inflating)) => {
+                return deflated.check(inflating, *identity, cursor, bytes, control);
+            }
+            // Not open yet.
+            (Messages::Deflated(_), None) => return Ok(()),
+        };
+        let mut bytes = &*bytes;
+        while !bytes.is_empty() {
+            if let Some(control) = control.as_mut().filter(|control| control.is_receiving()) {
+                control.receive(&mut bytes)?;
+                continue;
+            }
+            match wire.check(*identity, cursor, &mut bytes) {
+                Ok(()) => {}
+                Err(Fault::Control) => control.get_or_insert_default().receive(&mut bytes)?,
+                Err(Fault::Header) => return Err(Failure::HeaderMismatch),
+                Err(Fault::Payload) => return Err(Failure::PayloadMismatch),
+            }
+        }
+        Ok(())
     }
 
     /// Has so many messages to be sent, but no more than the limit leaves.
@@ -288,7 +321,7 @@ impl Connection {
             return Ok(());
         }
         while self.owed > 0 {
-            let run = tools.wire.requests(self.identity, self.next, self.owed);
+            let run = tools.messages.requests(self.identity, self.next, self.owed);
             let (run_len, left) = (run.len(), &run[self.next_offset..]);
             let sent = match self.link.write(left, buffers) {
                 Ok(sent) => sent,
@@ -296,8 +329,8 @@ impl Connection {
                 Err(error) => return Err(Failure::of_open(&error)),
             };
             let covered = self.next_offset + sent;
-            let messages = covered / tools.wire.request_len();
-            self.next_offset = covered % tools.wire.request_len();
+            let (messages, offset) = tools.messages.covered(self.identity, self.next, covered);
+            self.next_offset = offset;
             self.owed -= messages;
             #[expect(clippy::cast_possible_truncation, reason = "no more than are in flight")]
             let messages = messages as u32;

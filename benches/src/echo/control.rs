@@ -5,7 +5,8 @@ use std::io::{self, ErrorKind, Write};
 use super::errors::Failure;
 
 const CLOSE: u8 = 0x88;
-const PING: u8 = 0x89;
+/// The first byte of a ping.
+pub(crate) const PING: u8 = 0x89;
 const PONG: u8 = 0x8a;
 const MASKED: u8 = 0x80;
 const NO_CODE: u16 = 1005;

@@ -31,6 +31,10 @@ pub(crate) enum Failure {
     HandshakeStatus(u16),
     /// The server's answer to the upgrade is not valid.
     HandshakeInvalid,
+    /// The server did not take the offer of compression.
+    CompressionDeclined,
+    /// The server took it on other terms than those asked for.
+    CompressionTerms,
     /// The server sent a close frame with this code (1005: none in it).
     CloseFrame(u16),
     /// The server ended the TCP connection.
@@ -39,6 +43,8 @@ pub(crate) enum Failure {
     Reset,
     /// Another error of send or recv, by errno.
     Io(i32),
+    /// A reply is no frame, or cannot be inflated.
+    ReplyMalformed,
     /// A reply's header is not that of an unfragmented echo.
     HeaderMismatch,
     /// A reply's payload is not that of the message sent.
@@ -99,10 +105,13 @@ impl fmt::Display for Failure {
             Self::Tls => f.write_str("TLS failed"),
             Self::HandshakeStatus(status) => write!(f, "handshake status {status}"),
             Self::HandshakeInvalid => f.write_str("handshake invalid"),
+            Self::CompressionDeclined => f.write_str("compression declined"),
+            Self::CompressionTerms => f.write_str("compression agreed on otherwise than asked for"),
             Self::CloseFrame(code) => write!(f, "close frame {code}"),
             Self::UnexpectedEnd => f.write_str("unexpected end"),
             Self::Reset => f.write_str("reset"),
             Self::Io(code) => write!(f, "io: {}", errno(code)),
+            Self::ReplyMalformed => f.write_str("reply malformed"),
             Self::HeaderMismatch => f.write_str("reply header mismatch"),
             Self::PayloadMismatch => f.write_str("reply payload mismatch"),
             Self::Unanswered => f.write_str("unanswered"),

@@ -84,9 +84,9 @@ impl Link {
         &mut self,
         read: usize,
         buffers: &'b mut Buffers,
-    ) -> io::Result<&'b [u8]> {
+    ) -> io::Result<&'b mut [u8]> {
         let Buffers { received, plaintext, output } = buffers;
-        let Some(secure) = &mut self.secure else { return Ok(&received[..read]) };
+        let Some(secure) = &mut self.secure else { return Ok(&mut received[..read]) };
         plaintext.clear();
         output.clear();
         let result = secure.session.receive(&mut received[..read], plaintext, output);

@@ -11,10 +11,12 @@ use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
 
 use super::connection::{Connection, Tools};
+use super::deflate_totals::DeflateTotals;
 use super::dial::Dialler;
 use super::errors::{Failure, Failures};
 use super::latency::{Clock, Latencies, Ticks};
 use super::link::Buffers;
+use super::messages::Messages;
 use super::stage::{Gauge, Stage, StageCell};
 use super::tls_totals::TlsTotals;
 use super::{LoadArgs, Plan};
@@ -33,6 +35,7 @@ pub(crate) struct Outcome {
     pub(crate) latencies: Latencies,
     pub(crate) failures: Failures,
     pub(crate) tls: TlsTotals,
+    pub(crate) deflate: DeflateTotals,
 }
 
 /// Makes the connections with the numbers `share` and runs them through all stages.
@@ -52,8 +55,16 @@ pub(crate) fn run(
     loop {
         match stage.get() {
             Stage::Connect => load.dial_more(),
-            Stage::WarmUp => load.start_more(),
+            Stage::First => {
+                load.tools.message_limit = Some(1);
+                load.start_more();
+            }
+            Stage::WarmUp => {
+                load.lift_limit();
+                load.start_more();
+            }
             Stage::Measure => {
+                load.lift_limit();
                 load.start_more();
                 load.measure();
             }
@@ -178,6 +189,13 @@ impl<'a> Load<'a> {
         self.is_starting = end < self.connections.len();
     }
 
+    /// Has connections that have sent their first message send as many as they like.
+    fn lift_limit(&mut self) {
+        if self.tools.message_limit.take().is_some() {
+            self.started = 0;
+        }
+    }
+
     fn measure(&mut self) {
         if self.measured_from.is_none() {
             self.tools.measuring = true;
@@ -227,7 +245,11 @@ impl<'a> Load<'a> {
                 }
             }
         }
-        let Tools { latencies, tls, .. } = self.tools;
-        Outcome { latencies, failures: self.failures, tls }
+        let Tools { latencies, tls, messages, .. } = self.tools;
+        let deflate = match messages {
+            Messages::Deflated(deflated) => deflated.totals(),
+            Messages::Plain(_) => DeflateTotals::default(),
+        };
+        Outcome { latencies, failures: self.failures, tls, deflate }
     }
 }

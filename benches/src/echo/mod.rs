@@ -7,11 +7,15 @@
 
 mod connection;
 mod control;
+mod deflate_totals;
+mod deflated;
 mod dial;
 mod errors;
 mod latency;
 mod link;
 mod load;
+mod messages;
+mod payload;
 mod progress;
 mod report;
 mod sessions;
@@ -28,7 +32,8 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
+use ringwire_examples::CompressionFlag;
 use ringwire_examples::units::{parse_bytes, parse_duration};
 
 use self::errors::Failures;
@@ -45,7 +50,11 @@ use crate::tls;
 use crate::units::CpuList;
 use crate::{machine, output};
 
+#[cfg(test)]
+pub(crate) use self::deflate_totals::Agreed;
+pub(crate) use self::deflate_totals::DeflateTotals;
 pub(crate) use self::latency::Summary;
+pub(crate) use self::payload::Payload;
 #[cfg(test)]
 pub(crate) use self::report::test_report;
 pub(crate) use self::report::{Bottleneck, Generator, MeasuredServer, Report, Server};
@@ -89,6 +98,13 @@ pub(crate) struct LoadArgs {
     /// Sends text messages instead of binary ones.
     #[arg(long)]
     pub(crate) text: bool,
+    /// What messages say.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) payload: Payload,
+    /// Compression (permessage-deflate) that the server has to agree to: without context takeover, or with takeover both
+    /// ways. Every message is compressed, at level 1, and every reply inflated and compared.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) compression: CompressionFlag,
     /// Measured time.
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     pub(crate) duration: Duration,
@@ -142,7 +158,9 @@ impl Plan {
     fn shape(&self) -> Shape {
         Shape {
             payload_len: usize::try_from(self.load.size).unwrap_or(usize::MAX),
-            text: self.load.text,
+            text: self.load.text || self.load.payload.is_text(),
+            payload: self.load.payload,
+            compression: self.load.compression,
             raw: matches!(self.target, Target::Raw(_)),
         }
     }
@@ -161,6 +179,7 @@ pub(crate) fn command(mut args: EchoArgs) -> anyhow::Result<bool> {
     let demand = Demand {
         connections: args.load.connections,
         payload_len: usize::try_from(args.load.size).unwrap_or(usize::MAX),
+        compression: args.load.compression,
     };
     let endpoint = args.server.open(demand, &mut args.load.cpu)?;
     let Endpoint { target, tls, account, own } = endpoint;
@@ -188,6 +207,9 @@ pub(crate) fn command(mut args: EchoArgs) -> anyhow::Result<bool> {
 /// # Errors
 /// When the run cannot be made at all. What goes wrong with connections is in the report.
 pub(crate) fn run(plan: &Plan) -> anyhow::Result<Report> {
+    if plan.shape().raw && plan.load.compression != CompressionFlag::Off {
+        bail!("{}: raw bytes are not compressed", plan.target);
+    }
     machine::allow_descriptors(plan.load.connections, 1)?;
     let shares = plan.shares();
     let gauges: Vec<Gauge> = shares.iter().map(|_| Gauge::default()).collect();
@@ -209,18 +231,20 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Report> {
         stage.set(Stage::Stop);
         let mut latencies = Latencies::new();
         let mut failures = Failures::default();
-        let mut tls = TlsTotals::default();
+        let (mut tls, mut deflate) = (TlsTotals::default(), DeflateTotals::default());
         for thread in threads {
             let outcome: Outcome =
                 thread.join().map_err(|_| anyhow!("a load thread panicked"))??;
             latencies.merge(outcome.latencies);
             failures.merge(&outcome.failures);
             tls.merge(&outcome.tls);
+            deflate.merge(&outcome.deflate);
         }
         let mut measured = measured?;
         measured.latency = latencies.summary();
         measured.errors = failures.by_text();
         measured.tls = tls;
+        measured.deflate = deflate;
         Ok(Report::new(measured))
     })
 }
@@ -247,6 +271,9 @@ impl Run<'_> {
         let load = &self.plan.load;
         let progress = Progress::new(self.plan.show_progress);
         self.connect(&progress);
+        if load.compression != CompressionFlag::Off {
+            self.exchange_first();
+        }
         thread::sleep(SETTLE_TIME);
         let connected = self.footprint()?;
         self.stage.set(Stage::WarmUp);
@@ -277,7 +304,8 @@ impl Run<'_> {
             connect_time: Duration::from_micros(last_opened.unwrap_or_default()),
             in_flight: load.in_flight,
             payload_len: self.plan.shape().payload_len,
-            text: load.text,
+            text: self.plan.shape().text,
+            payload: load.payload,
             window: last.at.saturating_sub(first.at),
             messages: last.messages.saturating_sub(first.messages),
             generator_cpu: cpus.map(|(last, first)| last.since(*first)).collect(),
@@ -293,6 +321,21 @@ impl Run<'_> {
             let failed = sum(self.gauges, |gauge| &gauge.failed);
             progress.connecting(opened, failed, asked);
             if opened + failed >= asked || self.is_broken() {
+                return;
+            }
+            thread::sleep(CONNECT_INTERVAL);
+        }
+    }
+
+    /// Has every connection send a message and get it back: a server may make what compresses only then.
+    fn exchange_first(&self) {
+        self.stage.set(Stage::First);
+        let end = self.clock.elapsed() + self.plan.load.connect_timeout;
+        loop {
+            let echoed = sum(self.gauges, |gauge| &gauge.messages);
+            let failed = sum(self.gauges, |gauge| &gauge.failed);
+            let all = u64::from(self.plan.load.connections);
+            if echoed + failed >= all || self.clock.elapsed() >= end {
                 return;
             }
             thread::sleep(CONNECT_INTERVAL);

@@ -6,7 +6,9 @@ use std::time::Duration;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
+use super::deflate_totals::DeflateTotals;
 use super::latency::Summary;
+use super::payload::Payload;
 use super::tls_totals::TlsTotals;
 use crate::procstat::{CpuTime, Footprint};
 use crate::units::{ratio, show_bytes, show_count};
@@ -28,6 +30,7 @@ pub(crate) struct Measured {
     pub(crate) in_flight: usize,
     pub(crate) payload_len: usize,
     pub(crate) text: bool,
+    pub(crate) payload: Payload,
     pub(crate) window: Duration,
     pub(crate) messages: u64,
     pub(crate) latency: Option<Summary>,
@@ -35,6 +38,7 @@ pub(crate) struct Measured {
     pub(crate) generator_cpu: Vec<CpuTime>,
     pub(crate) server: Option<MeasuredServer>,
     pub(crate) tls: TlsTotals,
+    pub(crate) deflate: DeflateTotals,
     pub(crate) errors: BTreeMap<String, u64>,
 }
 
@@ -65,6 +69,7 @@ pub(crate) struct Report {
     pub(crate) in_flight: usize,
     pub(crate) payload_bytes: usize,
     pub(crate) text: bool,
+    pub(crate) payload: Payload,
     pub(crate) opened: u64,
     pub(crate) connects_per_second: f64,
     pub(crate) seconds: f64,
@@ -78,6 +83,8 @@ pub(crate) struct Report {
     pub(crate) bottleneck: Bottleneck,
     /// `None` without TLS.
     pub(crate) tls: Option<TlsTotals>,
+    /// `None` without compression.
+    pub(crate) compression: Option<DeflateTotals>,
     pub(crate) errors: BTreeMap<String, u64>,
 }
 
@@ -101,7 +108,8 @@ pub(crate) struct Memory {
     pub(crate) bytes_before: u64,
     pub(crate) bytes_connected: u64,
     pub(crate) bytes_loaded: u64,
-    /// What a connection added before it had any message; `None` without connections.
+    /// What a connection added before it had any message, or with compression after it had one; `None` without
+    /// connections.
     pub(crate) bytes_per_idle_connection: Option<f64>,
     /// The same of the kernel's objects: sockets, files, pending requests. Of both ends, where the load
     /// generator is on the same machine, and of whatever else went on there.
@@ -155,6 +163,7 @@ impl Report {
             in_flight: measured.in_flight,
             payload_bytes: measured.payload_len,
             text: measured.text,
+            payload: measured.payload,
             opened: measured.opened,
             seconds,
             messages: measured.messages,
@@ -163,6 +172,7 @@ impl Report {
             server,
             generator,
             tls: measured.tls.version.map(|_| measured.tls),
+            compression: measured.deflate.agreed.map(|_| measured.deflate),
             errors: measured.errors,
         }
     }
@@ -183,6 +193,9 @@ impl Report {
         ];
         if let Some(tls) = self.tls.and_then(|tls| tls.text()) {
             rows.push(("TLS", tls));
+        }
+        if let Some(text) = self.compression.and_then(|compression| compression.text()) {
+            rows.push(("compression", text));
         }
         if let Some(latency) = self.latency_us {
             let Summary { p50, p90, p99, p999, max } = latency;
@@ -221,7 +234,11 @@ impl Report {
     }
 
     fn load(&self) -> String {
-        let kind = if self.text { "text" } else { "binary" };
+        let kind = match (self.payload, self.text) {
+            (Payload::Noise, true) => "text".to_owned(),
+            (Payload::Noise, false) => "binary".to_owned(),
+            (payload, _) => payload.to_string(),
+        };
         let size = show_bytes(self.payload_bytes as f64);
         format!(
             "{} connections × {} in flight × {size} {kind}, {:.1} s",

@@ -145,7 +145,7 @@ struct Moment {
 
 impl<'a> SessionLoad<'a> {
     fn new(endpoint: &'a Endpoint, plan: SessionsPlan) -> anyhow::Result<Self> {
-        let shape = Shape { payload_len: plan.payload_len, text: false, raw: false };
+        let shape = Shape::of_noise(plan.payload_len);
         let clock = Clock::start();
         let mut tools = Tools::new(shape, 1, plan.concurrency, &endpoint.target, clock)?;
         tools.message_limit = Some(plan.messages);
@@ -314,12 +314,13 @@ impl<'a> SessionLoad<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoint::Demand;
     use crate::own_server::OwnServer;
     use crate::target::Target;
     use crate::tls::TlsArgs;
 
     fn endpoint(secure: bool, resume: bool) -> Endpoint {
-        let own = OwnServer::start("127.0.0.1:0", &[0], 0, secure).unwrap();
+        let own = OwnServer::start("127.0.0.1:0", &[0], Demand::default(), secure).unwrap();
         let target = own.target();
         let flags = TlsArgs::resuming(resume);
         let tls = own.certificate().and_then(|pem| flags.client_of(&target, pem).unwrap());

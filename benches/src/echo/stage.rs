@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 pub(crate) enum Stage {
     /// Connections are made.
     Connect,
+    /// Each connection has one message echoed, and rests: with compression, what it holds at rest is told by that.
+    First,
     /// Messages flow, latencies do not count.
     WarmUp,
     /// Latencies count.
@@ -35,8 +37,9 @@ impl StageCell {
     pub(crate) fn get(&self) -> Stage {
         match self.0.load(Ordering::Acquire) {
             0 => Stage::Connect,
-            1 => Stage::WarmUp,
-            2 => Stage::Measure,
+            1 => Stage::First,
+            2 => Stage::WarmUp,
+            3 => Stage::Measure,
             _ => Stage::Stop,
         }
     }

@@ -24,6 +24,8 @@ fn plan(target: Target) -> Plan {
         in_flight: 4,
         size: 300,
         text: false,
+        payload: Payload::Noise,
+        compression: CompressionFlag::Off,
         duration: Duration::from_millis(400),
         warmup: Duration::from_millis(50),
         threads: 2,
@@ -203,8 +205,61 @@ fn shares_cover_all_connections() {
     }
 }
 
+fn compressing_server(compression: CompressionFlag) -> OwnServer {
+    let demand = Demand { connections: 20, payload_len: 400_000, compression };
+    OwnServer::start("127.0.0.1:0", &[0], demand, false).unwrap()
+}
+
+#[test]
+fn compressed_echo() {
+    for compression in [CompressionFlag::Shared, CompressionFlag::Dedicated] {
+        let own = compressing_server(compression);
+        for (size, payload) in [
+            (0, Payload::Noise),
+            (1, Payload::Noise),
+            (300, Payload::Json),
+            (20_000, Payload::Letters),
+            (300, Payload::Noise),
+        ] {
+            let mut plan = plan(own.target());
+            (plan.load.size, plan.load.payload, plan.load.compression) =
+                (size, payload, compression);
+            let report = run(&plan).unwrap();
+            assert_eq!((&report.errors, report.opened), (&[].into(), 20), "{report:?}");
+            let deflate = report.compression.unwrap();
+            let takeover = compression == CompressionFlag::Dedicated;
+            let agreed = deflate.agreed.unwrap();
+            assert_eq!([agreed.client_takeover, agreed.server_takeover], [takeover; 2]);
+            assert!(deflate.replies >= 20, "{deflate:?}");
+            if payload == Payload::Json {
+                assert!(deflate.request_bytes < size as f64 * 0.7, "{deflate:?}");
+                assert!(deflate.reply_bytes < size as f64 * 0.7, "{deflate:?}");
+            }
+            assert!(report.table().contains("context takeover"), "{}", report.table());
+        }
+    }
+}
+
+#[test]
+fn servers_that_do_not_agree_to_compression_are_told() {
+    let shared = compressing_server(CompressionFlag::Shared);
+    let silent = serve_with(|socket| socket.read().map(drop));
+    for (target, kind) in [
+        (websocket(silent), "compression declined"),
+        (shared.target(), "compression agreed on otherwise than asked for"),
+    ] {
+        let mut plan = plan(target);
+        plan.load.compression = CompressionFlag::Dedicated;
+        let report = run(&plan).unwrap();
+        assert_eq!(report.errors, [(kind.to_owned(), 20)].into());
+    }
+    let mut raw = plan(Target::Raw(LOCALHOST.into()));
+    raw.load.compression = CompressionFlag::Shared;
+    assert!(run(&raw).unwrap_err().to_string().contains("raw bytes are not compressed"));
+}
+
 fn own_server() -> OwnServer {
-    OwnServer::start("127.0.0.1:0", &[0], 0, true).unwrap()
+    OwnServer::start("127.0.0.1:0", &[0], Demand::default(), true).unwrap()
 }
 
 fn secure_plan(own: &OwnServer) -> Plan {

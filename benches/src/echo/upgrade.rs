@@ -1,41 +1,65 @@
 //! The client's side of the HTTP upgrade.
 
+use ringwire_codec::Role;
+use ringwire_codec::deflate::{Agreement, Offer};
 use ringwire_codec::handshake::client::{Request, Response};
 use ringwire_codec::handshake::{HandshakeError, HeadLimits, HeadScanner};
+use ringwire_examples::CompressionFlag;
 
 use super::errors::Failure;
 use crate::target::Resource;
 
 /// Begins upgrades to one resource.
-pub(crate) struct Upgrader(Resource);
+pub(crate) struct Upgrader {
+    resource: Resource,
+    compression: CompressionFlag,
+}
 
 /// An upgrade that waits for its response.
 pub(crate) struct Upgrade {
     request: Request,
+    compression: CompressionFlag,
     scanner: HeadScanner,
     head: Vec<u8>,
 }
 
+/// A response that is whole.
+#[derive(Debug)]
+pub(crate) struct Upgraded {
+    /// Where it ends in the bytes that came last.
+    pub(crate) head_end: usize,
+    /// `None` where no compression was asked for.
+    pub(crate) deflate: Option<Agreement>,
+}
+
 impl Upgrader {
-    /// For a resource.
-    pub(crate) fn new(resource: Resource) -> Self {
-        Self(resource)
+    /// For a resource. Compression has to be agreed on as it is asked for here.
+    pub(crate) fn new(resource: Resource, compression: CompressionFlag) -> Self {
+        Self { resource, compression }
     }
 
     /// The bytes of a request to be sent, with a key of its own.
     pub(crate) fn begin(&self) -> Result<(Upgrade, Vec<u8>), Failure> {
         let mut nonce = [0; 16];
         getrandom::fill(&mut nonce).map_err(|_| Failure::HandshakeInvalid)?;
-        let request = Request::new(&self.0.authority, &self.0.path, nonce).map_err(failure)?;
+        let Resource { authority, path, .. } = &self.resource;
+        let mut request = Request::new(authority, path, nonce).map_err(failure)?;
+        let compression = self.compression;
+        match compression {
+            CompressionFlag::Off => {}
+            CompressionFlag::Shared => request = request.with_deflate(Offer::shared()),
+            CompressionFlag::Dedicated => request = request.with_deflate(Offer::default()),
+        }
         let mut bytes = Vec::new();
         request.encode(&mut bytes);
-        Ok((Upgrade { request, scanner: HeadScanner::default(), head: Vec::new() }, bytes))
+        let (scanner, head) = (HeadScanner::default(), Vec::new());
+        Ok((Upgrade { request, compression, scanner, head }, bytes))
     }
 }
 
 impl Upgrade {
-    /// Takes bytes of the response; once its head is whole, says where in `bytes` it ends.
-    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<Option<usize>, Failure> {
+    /// Takes bytes of the response; once its head is whole, says what it comes to.
+    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<Option<Upgraded>, Failure> {
         let before = self.head.len();
         self.head.extend_from_slice(bytes);
         let limits = HeadLimits::default();
@@ -44,45 +68,68 @@ impl Upgrade {
         };
         let response = Response::parse(&self.head[..end], &limits).map_err(failure)?;
         response.check_upgrade(&self.request).map_err(failure)?;
-        Ok(Some(end - before))
+        let deflate = response.deflate(&self.request).map_err(failure)?;
+        self.check_agreement(deflate.as_ref())?;
+        Ok(Some(Upgraded { head_end: end - before, deflate }))
+    }
+
+    fn check_agreement(&self, agreement: Option<&Agreement>) -> Result<(), Failure> {
+        let wanted = match self.compression {
+            CompressionFlag::Off => return Ok(()),
+            CompressionFlag::Shared => false,
+            CompressionFlag::Dedicated => true,
+        };
+        let Some(agreement) = agreement else { return Err(Failure::CompressionDeclined) };
+        if [Role::Client, Role::Server].map(|role| agreement.takeover(role)) != [wanted; 2] {
+            return Err(Failure::CompressionTerms);
+        }
+        Ok(())
     }
 }
 
 fn failure(error: HandshakeError) -> Failure {
     match error {
         HandshakeError::Refused(status) => Failure::HandshakeStatus(status.as_u16()),
+        HandshakeError::DeflateParams => Failure::CompressionTerms,
         _ => Failure::HandshakeInvalid,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ringwire_codec::deflate::Policy;
     use ringwire_codec::handshake::server;
 
     use super::*;
 
-    fn upgrader() -> Upgrader {
-        Upgrader::new(Resource {
-            secure: false,
-            authority: "localhost:1".to_owned(),
-            path: "/".to_owned(),
-        })
+    fn upgrader(compression: CompressionFlag) -> Upgrader {
+        let (authority, path) = ("localhost:1".to_owned(), "/".to_owned());
+        Upgrader::new(Resource { secure: false, authority, path }, compression)
+    }
+
+    /// A server's answer that agrees to compression on these terms, if any.
+    fn answer(request: &[u8], policy: Option<&Policy>) -> Vec<u8> {
+        let request = server::Request::parse(request, &HeadLimits::default()).unwrap();
+        let upgrade = request.check_upgrade().unwrap();
+        let agreement = policy.and_then(|policy| upgrade.deflate(policy));
+        let accept = server::Accept::default().with_deflate(agreement);
+        let mut response = Vec::new();
+        accept.encode(&upgrade, &mut response).unwrap();
+        response
     }
 
     #[test]
     fn response_in_any_cut_ends_where_frames_begin() {
         for step in [1, 2, 50, 1000] {
-            let (mut upgrade, request) = upgrader().begin().unwrap();
-            let request = server::Request::parse(&request, &HeadLimits::default()).unwrap();
-            let mut response = Vec::new();
-            let upgrade_request = request.check_upgrade().unwrap();
-            server::Accept::default().encode(&upgrade_request, &mut response).unwrap();
+            let (mut upgrade, request) = upgrader(CompressionFlag::Off).begin().unwrap();
+            let mut response = answer(&request, None);
             let head_len = response.len();
             response.extend_from_slice(b"frame");
             let mut seen = 0;
             for part in response.chunks(step) {
-                if let Some(used) = upgrade.receive(part).unwrap() {
-                    assert_eq!(seen + used, head_len);
+                if let Some(upgraded) = upgrade.receive(part).unwrap() {
+                    assert_eq!(seen + upgraded.head_end, head_len);
+                    assert_eq!(upgraded.deflate, None);
                     seen = usize::MAX;
                     break;
                 }
@@ -95,7 +142,7 @@ mod tests {
     #[test]
     fn refusals_are_told_apart() {
         let answer = |text: &str| {
-            let (mut upgrade, _) = upgrader().begin().unwrap();
+            let (mut upgrade, _) = upgrader(CompressionFlag::Off).begin().unwrap();
             upgrade.receive(text.as_bytes()).unwrap_err()
         };
         let refused = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
@@ -104,5 +151,34 @@ mod tests {
              Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
         assert_eq!(answer(foreign_key), Failure::HandshakeInvalid);
         assert_eq!(answer("SSH-2.0-nothing\r\n\r\n"), Failure::HandshakeInvalid);
+    }
+
+    #[test]
+    fn compression_is_agreed_on_as_asked_for_or_refused() {
+        let agree = |compression, policy| {
+            let (mut upgrade, request) = upgrader(compression).begin().unwrap();
+            upgrade.receive(&answer(&request, policy))
+        };
+        let (alone, takeover) = (
+            Policy::default(),
+            Policy::default().with_server_context_takeover(true).with_client_context_takeover(true),
+        );
+        let half = Policy::default().with_server_context_takeover(true);
+        let agreed = |compression, policy| {
+            let agreement = agree(compression, Some(policy)).unwrap().unwrap().deflate.unwrap();
+            [Role::Client, Role::Server].map(|role| agreement.takeover(role))
+        };
+        assert_eq!(agreed(CompressionFlag::Shared, &alone), [false; 2]);
+        // Who may take over need not.
+        assert_eq!(agreed(CompressionFlag::Shared, &takeover), [false; 2]);
+        assert_eq!(agreed(CompressionFlag::Dedicated, &takeover), [true; 2]);
+        for (compression, policy, failure) in [
+            (CompressionFlag::Shared, None, Failure::CompressionDeclined),
+            (CompressionFlag::Dedicated, None, Failure::CompressionDeclined),
+            (CompressionFlag::Dedicated, Some(&alone), Failure::CompressionTerms),
+            (CompressionFlag::Dedicated, Some(&half), Failure::CompressionTerms),
+        ] {
+            assert_eq!(agree(compression, policy).unwrap_err(), failure, "{compression:?}");
+        }
     }
 }

@@ -7,10 +7,14 @@
 
 use std::ops::Range;
 
+use ringwire_examples::CompressionFlag;
+
+use super::payload::{Payload, payloads};
+
 /// Bytes of the payload that identify a message.
 const SLOT_LEN: usize = 8;
 /// The templates of one send take no more than this, so that they stay in the cache.
-const TEMPLATE_LEN: usize = 256 << 10;
+pub(crate) const TEMPLATE_LEN: usize = 256 << 10;
 /// One message of this many is compared byte by byte; the others by header and slot.
 const SAMPLE_INTERVAL: u32 = 64;
 
@@ -27,9 +31,19 @@ pub(crate) struct Shape {
     pub(crate) payload_len: usize,
     /// A text message (of ASCII), not a binary one.
     pub(crate) text: bool,
+    pub(crate) payload: Payload,
+    pub(crate) compression: CompressionFlag,
     /// The other side returns what it gets and knows no WebSocket. It gets the same bytes as a
     /// WebSocket server, mask included, so its reply is longer by the masking key's four bytes.
     pub(crate) raw: bool,
+}
+
+impl Shape {
+    /// A binary WebSocket message of random bytes.
+    pub(crate) fn of_noise(payload_len: usize) -> Self {
+        let (payload, compression) = (Payload::Noise, CompressionFlag::Off);
+        Self { payload_len, text: false, payload, compression, raw: false }
+    }
 }
 
 /// Where the replies of one connection stand.
@@ -76,17 +90,14 @@ struct Layout {
 impl Wire {
     /// Prepares messages of `shape`, of which up to `in_flight` are sent at once.
     pub(crate) fn new(shape: Shape, in_flight: usize, key: [u8; 4]) -> Self {
-        let payload = payload(shape);
-        let op = if shape.text { TEXT } else { BINARY };
-        let mut frame = header(op, MASKED, payload.len());
-        frame.extend_from_slice(&key);
-        let request = Layout { payload_at: frame.len(), len: frame.len() + payload.len() };
-        frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+        let payload = payloads(shape, 1).pop().unwrap_or_default();
+        let frame = masked_frame(shape, 0, &payload, key);
+        let request = Layout { payload_at: frame.len() - payload.len(), len: frame.len() };
 
         let mut reply = frame.clone();
         let mut reply_layout = request;
         if !shape.raw {
-            reply = header(op, 0, payload.len());
+            reply = header(op(shape), 0, payload.len());
             reply_layout.payload_at = reply.len();
             reply.extend_from_slice(&payload);
             reply_layout.len = reply.len();
@@ -230,6 +241,18 @@ fn repeat_key(key: [u8; 4]) -> u64 {
     u64::from(u32::from_le_bytes(key)) * 0x1_0000_0001
 }
 
+fn op(shape: Shape) -> u8 {
+    if shape.text { TEXT } else { BINARY }
+}
+
+/// The frame of a message as a client sends it. `rsv` are its reserved bits.
+pub(crate) fn masked_frame(shape: Shape, rsv: u8, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
+    let mut frame = header(op(shape) | rsv, MASKED, payload.len());
+    frame.extend_from_slice(&key);
+    frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame
+}
+
 fn header(op: u8, mask_bit: u8, payload_len: usize) -> Vec<u8> {
     let mut header = vec![op];
     if let Ok(short @ 0..=125) = u8::try_from(payload_len) {
@@ -244,19 +267,6 @@ fn header(op: u8, mask_bit: u8, payload_len: usize) -> Vec<u8> {
     header
 }
 
-/// Bytes without a period that the masking key or a compressor could exploit.
-fn payload(shape: Shape) -> Vec<u8> {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        let [byte, ..] = state.to_be_bytes();
-        if shape.text { b'a' + byte % 26 } else { byte }
-    };
-    std::iter::repeat_with(next).take(shape.payload_len).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,9 +277,9 @@ mod tests {
     fn shapes() -> impl Iterator<Item = Shape> {
         SIZES.into_iter().flat_map(|payload_len| {
             [(false, false), (true, false), (false, true)].map(|(text, raw)| Shape {
-                payload_len,
                 text,
                 raw,
+                ..Shape::of_noise(payload_len)
             })
         })
     }
@@ -326,7 +336,7 @@ mod tests {
 
     #[test]
     fn text_is_text() {
-        let shape = Shape { payload_len: 200, text: true, raw: false };
+        let shape = Shape { text: true, ..Shape::of_noise(200) };
         let reply = echo(Wire::new(shape, 1, KEY).requests(77, 123_456, 1), false);
         assert!(reply[4..].is_ascii());
         assert_eq!(reply[0], TEXT);
@@ -334,7 +344,7 @@ mod tests {
 
     #[test]
     fn wrong_echo_is_found() {
-        let shape = Shape { payload_len: 300, text: false, raw: false };
+        let shape = Shape::of_noise(300);
         let mut wire = Wire::new(shape, 1, KEY);
         let reply = echo(wire.requests(1, 64, 1), false);
         let check = |wire: &mut Wire, connection, number, reply: &[u8]| {

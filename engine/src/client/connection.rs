@@ -3,31 +3,30 @@
 //! The socket never blocks. Who waits, waits in poll(2) without a lock, so that a receiver goes on reading, and
 //! answering pings, while a sender waits for room in the socket.
 
+mod core;
+
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use ringwire_codec::deflate::Inflate;
 use ringwire_codec::{
-    self as codec, AbnormalClosure, CloseCode, CloseState, Heap, Message, Role, SendError,
+    self as codec, AbnormalClosure, CloseCode, CloseState, Heap, Message, SendError,
 };
 use ringwire_tls::Session;
 
+use self::core::Core;
 use super::compression::Deflate;
 use super::error::{End, Error, Waiting};
 use super::message::{Event, OwnedMessage};
 use super::random::random;
 use super::wire::{Interest, Wire, after, earlier};
-use crate::shared::Masks;
 
 /// Bytes read at once.
 const READ_LEN: usize = 16 << 10;
 
 /// With more output waiting than this, the protocol adds none of its own.
 const MAX_OWED_LEN: usize = 64 << 10;
-
-/// Output buffers are kept up to this capacity.
-const KEPT_LEN: usize = 64 << 10;
 
 /// How long the peer has to end the stream once there is nothing more to say (RFC 6455 §7.1.1 wants the server to be
 /// the first).
@@ -57,35 +56,6 @@ pub(super) struct Connection {
     ended: Condvar,
 }
 
-/// The protocol's state and the output. Locked for moments only, never while waiting.
-#[derive(Debug)]
-struct Core {
-    codec: codec::Connection,
-    masks: Masks,
-    /// What was agreed on, if anything.
-    deflate: Option<Deflate>,
-    tls: Option<Session>,
-    /// Frames on their way into `out`, with TLS.
-    frames: Vec<u8>,
-    /// Bytes for the socket; the first `sent_len` are with it already.
-    out: Vec<u8>,
-    sent_len: usize,
-    /// Bytes that the socket has taken, ever.
-    sent_total: u64,
-    /// The peer's close frame.
-    close: Option<(CloseCode, String)>,
-    /// This side's close frame was the first.
-    closed_by_us: bool,
-    /// When waiting for the peer's part of the end is over.
-    close_deadline: Option<Instant>,
-    /// What went wrong, while the peer is still told about it.
-    failure: Option<End>,
-    /// The socket takes no more output.
-    broken: Option<io::ErrorKind>,
-    /// Invariant: once set, the socket is shut down.
-    end: Option<End>,
-}
-
 /// What was received. Locked by who receives, for as long as that takes.
 #[derive(Debug)]
 struct Input {
@@ -111,23 +81,7 @@ impl Connection {
     ) -> Result<Self, Error> {
         let seed = random()?;
         let now = Instant::now();
-        let codec = codec::Connection::new(Role::Client);
-        let core = Core {
-            codec: if deflate.is_some() { codec.with_deflate() } else { codec },
-            masks: Masks::new(seed),
-            deflate,
-            tls,
-            frames: Vec::new(),
-            out: Vec::new(),
-            sent_len: 0,
-            sent_total: 0,
-            close: None,
-            closed_by_us: false,
-            close_deadline: None,
-            failure: None,
-            broken: None,
-            end: None,
-        };
+        let core = Core::new(seed, tls, deflate);
         let input = Input {
             scratch: Vec::new(),
             bytes,
@@ -512,98 +466,6 @@ impl Drop for Connection {
             core.say_goodbye();
             core.flush(&self.wire);
         }
-    }
-}
-
-impl Core {
-    fn pending_len(&self) -> usize {
-        self.out.len() - self.sent_len
-    }
-
-    /// Whether anything can still be sent.
-    fn check(&self) -> Result<(), Error> {
-        match (&self.end, self.broken) {
-            (Some(End::Closed { .. }), _) => Err(self.closing()),
-            (Some(end), _) => Err(end.clone().into()),
-            (None, Some(_)) if self.close.is_some() => Err(self.closing()),
-            (None, Some(kind)) => Err(Error::Lost(kind.into())),
-            (None, None) => Ok(()),
-        }
-    }
-
-    /// Why nothing more can be sent: the close frame that was the first.
-    fn closing(&self) -> Error {
-        match (&self.failure, &self.close) {
-            (Some(failure), _) => failure.clone().into(),
-            (None, Some((code, reason))) => Error::Closed { code: *code, reason: reason.clone() },
-            (None, None) => Error::Closed { code: CloseCode::NORMAL, reason: String::new() },
-        }
-    }
-
-    fn closed(&self) -> End {
-        let (code, reason) =
-            self.close.clone().unwrap_or_else(|| (CloseCode::NO_STATUS, String::new()));
-        End::Closed { code, reason, by_us: self.closed_by_us }
-    }
-
-    /// Appends a message, compressed where that was agreed on.
-    fn encode_message(&mut self, message: Message<'_>) -> Result<(), SendError> {
-        let Self { codec, masks, deflate, tls, frames, out, .. } = self;
-        let out = if tls.is_some() { frames } else { out };
-        match deflate {
-            Some(deflate) => deflate.send(codec, message, masks, out),
-            None => codec.send(message, masks, out),
-        }
-    }
-
-    /// Lets the codec append frames, which with TLS are then to be sealed.
-    fn encode<E>(&mut self, encode: E) -> Result<(), SendError>
-    where
-        E: FnOnce(&mut codec::Connection, &mut Masks, &mut Vec<u8>) -> Result<(), SendError>,
-    {
-        let frames = if self.tls.is_some() { &mut self.frames } else { &mut self.out };
-        encode(&mut self.codec, &mut self.masks, frames)
-    }
-
-    /// Encrypts the frames, if there is TLS.
-    fn seal(&mut self) {
-        if let Some(tls) = &mut self.tls {
-            if let Err(error) = tls.send(&self.frames, &mut self.out) {
-                self.failure.get_or_insert(End::Tls(error));
-                self.broken = Some(io::ErrorKind::BrokenPipe);
-                self.close_deadline = earlier(self.close_deadline, after(Some(LINGER)));
-            }
-            self.frames.clear();
-            self.frames.shrink_to(KEPT_LEN);
-        }
-    }
-
-    /// Close frames have gone both ways: close_notify, and a moment for the peer to end the stream.
-    fn say_goodbye(&mut self) {
-        if let Some(tls) = &mut self.tls {
-            tls.close(&mut self.out);
-        }
-        self.close_deadline = earlier(self.close_deadline, after(Some(LINGER)));
-    }
-
-    /// Gives the socket what it takes. If it fails, what was received may still say why.
-    fn flush(&mut self, wire: &Wire) {
-        while let Some(rest) = self.out.get(self.sent_len..)
-            && !rest.is_empty()
-            && self.broken.is_none()
-        {
-            match wire.try_write(rest) {
-                Ok(Some(len)) => {
-                    self.sent_len += len;
-                    self.sent_total += len as u64;
-                }
-                Ok(None) => return,
-                Err(error) => self.broken = Some(error.kind()),
-            }
-        }
-        self.out.clear();
-        self.out.shrink_to(KEPT_LEN);
-        self.sent_len = 0;
     }
 }
 

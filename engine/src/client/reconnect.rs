@@ -1,5 +1,9 @@
 //! A client that comes back.
 
+#[cfg(test)]
+mod tests;
+mod world;
+
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,8 +17,8 @@ use super::error::{Error, Waiting};
 use super::message::{Event, OwnedMessage};
 use super::outbox::{Outbox, OutboxLimits};
 use super::policy::RetryPolicy;
-use super::random::random;
-use super::wire::{after, earlier};
+use super::wire::earlier;
+use world::{System, World};
 
 /// A client that connects again when its connection is lost, for as long as its [`RetryPolicy`] says.
 ///
@@ -34,6 +38,7 @@ pub struct Reconnecting {
     attempts: Attempts,
     has_ended: bool,
     reported_dropped_count: u64,
+    world: Box<dyn World>,
 }
 
 type Prepare = Box<dyn FnMut(Builder, &Error) -> Builder + Send>;
@@ -94,6 +99,10 @@ impl Reconnecting {
     /// A client that connects to the URL at the first [`next_update`](Self::next_update).
     #[must_use]
     pub fn new(builder: Builder, url: &str) -> Self {
+        Self::within(Box::new(System), builder, url)
+    }
+
+    fn within(world: Box<dyn World>, builder: Builder, url: &str) -> Self {
         let state = State {
             sender: None,
             outbox: Outbox::new(OutboxLimits::default()),
@@ -111,6 +120,7 @@ impl Reconnecting {
             attempts: Attempts::default(),
             has_ended: false,
             reported_dropped_count: 0,
+            world,
         }
     }
 
@@ -168,7 +178,7 @@ impl Reconnecting {
     /// # Errors
     /// [`Error::Timeout`] of [`Waiting::Receive`], after which all is as it was; as [`next_update`](Self::next_update).
     pub fn next_update_timeout(&mut self, timeout: Duration) -> Result<Option<Update>, Error> {
-        self.advance(after(Some(timeout)))
+        self.advance(self.world.now().checked_add(timeout))
     }
 
     /// The next message, whatever else happens.
@@ -224,7 +234,7 @@ impl Reconnecting {
     fn await_attempt(&self, deadline: Option<Instant>) -> Result<bool, Error> {
         let mut state = self.shared.state();
         loop {
-            let now = Instant::now();
+            let now = self.world.now();
             if state.closing.is_some() {
                 return Ok(false);
             }
@@ -233,24 +243,19 @@ impl Reconnecting {
                 return Err(Error::Timeout(Waiting::Receive));
             }
             let until = earlier(deadline, Some(next_attempt)).unwrap_or(next_attempt);
-            let (next, _) = self
-                .shared
-                .closed
-                .wait_timeout(state, until.saturating_duration_since(now))
-                .unwrap_or_else(PoisonError::into_inner);
-            state = next;
+            state = self.world.wait(&self.shared.closed, state, until);
         }
     }
 
     fn connect(&mut self) -> Result<Update, Error> {
-        let mut client = self.builder.connect(&self.url)?;
+        let mut client = self.world.connect(&self.builder, &self.url)?;
         if let Some(hook) = &mut self.on_connect {
             hook(&mut client)?;
         }
         let (sender, receiver) = client.split();
         self.flush(&sender)?;
         self.connection = Some(receiver);
-        let attempts = self.attempts.on_connected(Instant::now());
+        let attempts = self.attempts.on_connected(self.world.now());
         let dropped_count = self.shared.state().outbox.dropped_count();
         let dropped = dropped_count - self.reported_dropped_count;
         self.reported_dropped_count = dropped_count;
@@ -293,9 +298,9 @@ impl Reconnecting {
             self.end();
             return Ok(None);
         }
-        let random = u64::from_ne_bytes(random()?);
+        let random = self.world.random()?;
         let may_renew = self.prepare.is_some();
-        let now = Instant::now();
+        let now = self.world.now();
         let delay = self.attempts.on_lost(&self.policy, &error, now, random, may_renew);
         let Some(delay) = delay else {
             self.end();

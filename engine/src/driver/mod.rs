@@ -37,6 +37,8 @@ use std::ops::DerefMut;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use crate::output::Output;
+
 /// The slots that a driver keeps for listeners and its own descriptors lie above this.
 pub(crate) const MAX_SLOT: u32 = (1 << 28) - 1;
 
@@ -209,13 +211,13 @@ pub(crate) enum Completion<B, S> {
 /// Bytes on their way out.
 #[derive(Debug, Default)]
 pub(crate) struct SendBuffer {
-    data: Vec<u8>,
+    data: Output,
     sent: usize,
 }
 
 impl SendBuffer {
     /// A buffer of which nothing was sent yet.
-    pub(crate) fn new(data: Vec<u8>) -> Self {
+    pub(crate) fn new(data: Output) -> Self {
         Self { data, sent: 0 }
     }
 
@@ -234,8 +236,8 @@ impl SendBuffer {
         self.sent = self.data.len().min(self.sent + count);
     }
 
-    /// The memory, for the pool it came from.
-    pub(crate) fn into_vec(self) -> Vec<u8> {
+    /// The bytes, sent ones included, for the pool that they came from.
+    pub(crate) fn into_output(self) -> Output {
         self.data
     }
 }

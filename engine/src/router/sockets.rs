@@ -1,5 +1,6 @@
 //! The WebSocket routes of a [`Router`](super::Router), as a list of handlers that its type spells out.
 
+use std::any::Any;
 use std::convert::Infallible;
 
 use ringwire_codec::handshake::client;
@@ -58,6 +59,9 @@ pub trait SocketRoutes: sealed::Sealed {
     fn on_request(&mut self, index: usize, request: &Request<'_>) -> Answer<Self::State>;
 
     #[doc(hidden)]
+    fn on_presence(&mut self, name: &str, is_present: bool);
+
+    #[doc(hidden)]
     fn call(&mut self, ctx: &mut Ctx<'_, Self::State>, call: Call<'_>);
 }
 
@@ -69,6 +73,8 @@ pub enum Call<'a> {
     Message(Message<'a>),
     Part(MessagePart<'a>),
     Drain,
+    Missed(u32),
+    FinishJob(Box<dyn Any + Send>),
     Ping(&'a [u8]),
     Pong(&'a [u8]),
     Close(&'a CloseCause),
@@ -114,6 +120,8 @@ impl<R: SocketRoutes, H: Handler> Sockets<R, H> {
             }
             Call::Part(part) => handler.on_message_part(ctx, part),
             Call::Drain => handler.on_drain(ctx),
+            Call::Missed(count) => handler.on_missed(ctx, count),
+            Call::FinishJob(then) => handler.finish_job(ctx, then),
             Call::Ping(payload) => handler.on_ping(ctx, payload),
             Call::Pong(payload) => handler.on_pong(ctx, payload),
             Call::Close(cause) => handler.on_close(ctx, cause),
@@ -142,6 +150,8 @@ impl SocketRoutes for NoSockets {
         Answer::Reject(crate::handler::Response::new(http::StatusCode::NOT_FOUND))
     }
 
+    fn on_presence(&mut self, _name: &str, _is_present: bool) {}
+
     fn call(&mut self, ctx: &mut Ctx<'_, Infallible>, _call: Call<'_>) {
         match *ctx.state() {}
     }
@@ -161,6 +171,11 @@ impl<R: SocketRoutes, H: Handler> SocketRoutes for Sockets<R, H> {
             other => other,
         }
         .map(RouteState::Last)
+    }
+
+    fn on_presence(&mut self, name: &str, is_present: bool) {
+        self.rest.on_presence(name, is_present);
+        self.handler.on_presence(name, is_present);
     }
 
     fn call(&mut self, ctx: &mut Ctx<'_, Self::State>, call: Call<'_>) {

@@ -416,7 +416,7 @@ impl Client {
             assert_eq!(response.check_upgrade(&self.request), Ok(None));
             let agreement = response.deflate(&self.request).expect("an answer to the offer");
             if let Some(agreement) = agreement {
-                self.deflate = Some(Deflated::new(&agreement));
+                self.deflate = Some(Deflated::new(&agreement, Role::Client));
                 self.codec = Connection::new(Role::Client).with_deflate();
             }
             self.stage = Stage::Open;
@@ -512,28 +512,28 @@ fn request(target: &str, nonce: [u8; 16], offer: Option<Offer>) -> Request {
     }
 }
 
-/// How a client compresses.
+/// How a peer of the worker compresses.
 pub(super) struct Deflated {
     pub compressor: Compressor,
     decompressor: Option<Box<Decompressor>>,
-    /// The server may refer back to earlier messages.
+    /// The worker may refer back to earlier messages.
     pub takeover: bool,
 }
 
 impl Deflated {
-    fn new(agreement: &Agreement) -> Self {
-        let compressor =
-            Compressor::new(Level::default(), agreement.compressor_window(Role::Client));
-        let takeover = agreement.takeover(Role::Client);
+    pub(super) fn new(agreement: &Agreement, role: Role) -> Self {
+        let worker = if role == Role::Client { Role::Server } else { Role::Client };
+        let compressor = Compressor::new(Level::default(), agreement.compressor_window(role));
+        let takeover = agreement.takeover(role);
         Self {
             compressor: if takeover { compressor.with_takeover() } else { compressor },
             decompressor: None,
-            takeover: agreement.takeover(Role::Server),
+            takeover: agreement.takeover(worker),
         }
     }
 
-    /// One that forgets, where the server must not refer back.
-    fn inflate(deflate: &mut Option<Self>) -> Inflate<'_> {
+    /// One that forgets, where the worker must not refer back.
+    pub(super) fn inflate(deflate: &mut Option<Self>) -> Inflate<'_> {
         let Some(Self { decompressor, takeover, .. }) = deflate else { return Inflate::Off };
         if *takeover {
             Inflate::Dedicated(decompressor)

@@ -8,10 +8,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringwire_codec::deflate::{Policy, WindowBits};
 use ringwire_codec::handshake::{HeadLimits, HeadScanner, server};
 use ringwire_codec::{CloseCode, Connection, Event, Heap, Input, Message, Role};
 
-use super::plan::draw_faults;
+use super::client::Deflated;
+use super::plan::{draw_compression, draw_faults};
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::ctx::Ctx;
@@ -21,11 +23,13 @@ use crate::driver::sim::{Faults, Peer, Random, Sim};
 use crate::error::CloseCause;
 use crate::handle::Handle;
 use crate::handler::{Answer, Handler};
+use crate::hub::{Hub, Link};
 use crate::mailbox::mailbox;
 use crate::metrics::Counters;
 use crate::net::TcpOptions;
 use crate::request::Request;
 use crate::shared::{Masks, Shared};
+
 use crate::worker::{Turn, Worker, WorkerSetup};
 
 const SEEDS: u64 = 500;
@@ -42,6 +46,8 @@ enum Manner {
     Leave,
     Refuse,
     Babble,
+    /// Agrees to what was not offered.
+    Overreach,
     HangUp,
     Silence,
 }
@@ -117,10 +123,28 @@ struct Station {
     head: Vec<u8>,
     scanner: HeadScanner,
     codec: Option<Connection>,
+    /// What it would agree to, if anything.
+    policy: Option<Policy>,
+    deflate: Option<Deflated>,
+    random: Random,
     done: bool,
 }
 
 impl Station {
+    fn new(manner: Manner, peer: Peer, random: &mut Random) -> Self {
+        Self {
+            manner,
+            peer,
+            head: Vec::new(),
+            scanner: HeadScanner::default(),
+            codec: None,
+            policy: random.chance(0.8).then(|| draw_policy(random)),
+            deflate: None,
+            random: Random::new(random.seed()),
+            done: false,
+        }
+    }
+
     fn act(&mut self) {
         let bytes = self.peer.read();
         if self.done || bytes.is_empty() && !self.peer.is_eof() && !self.peer.is_reset() {
@@ -153,8 +177,17 @@ impl Station {
         let mut out = Vec::new();
         match self.manner {
             Manner::Echo | Manner::Leave => {
+                let agreement = self.policy.and_then(|policy| upgrade.deflate(&policy));
+                let accept = server::Accept::new().with_deflate(agreement);
+                accept.encode(&upgrade, &mut out).expect("a correct answer");
+                let codec = Connection::new(Role::Server);
+                self.deflate = agreement.map(|agreement| Deflated::new(&agreement, Role::Server));
+                self.codec = Some(if agreement.is_some() { codec.with_deflate() } else { codec });
+            }
+            Manner::Overreach => {
                 server::Accept::new().encode(&upgrade, &mut out).expect("a correct answer");
-                self.codec = Some(Connection::new(Role::Server));
+                out.truncate(out.len() - 2);
+                out.extend(b"Sec-WebSocket-Extensions: permessage-deflate; water\r\n\r\n");
             }
             Manner::Refuse => server::Response::new(http::StatusCode::FORBIDDEN).encode(&mut out),
             Manner::Babble => out.extend(b"HTTP/1.1 101 Welcome\r\n\r\nsurprise"),
@@ -167,18 +200,26 @@ impl Station {
     }
 
     fn hear_frames(&mut self, mut bytes: Vec<u8>) {
-        let Some(codec) = &mut self.codec else { return };
+        let Self { codec: Some(codec), deflate, random, .. } = self else { return };
         let config = ringwire_codec::Config::default();
         let mut unmasked = || [0; 4];
         let mut out = Vec::new();
         let mut input = Input::new(&mut bytes);
         let mut leaves = false;
-        while let Some(event) =
-            codec.receive(&config, &mut Heap, &mut input).expect("the worker speaks correctly")
+        while let Some(event) = codec
+            .receive_with(&config, &mut Heap, Deflated::inflate(deflate), &mut input)
+            .expect("the worker speaks correctly")
         {
             if let Event::Message(message) = event {
                 leaves |= self.manner == Manner::Leave;
-                codec.send(message.as_message(), &mut unmasked, &mut out).expect("it is open");
+                let message = message.as_message();
+                match deflate.as_mut().filter(|_| random.chance(0.7)) {
+                    Some(Deflated { compressor, .. }) => {
+                        codec.send_compressed(message, compressor, &mut unmasked, &mut out)
+                    }
+                    None => codec.send(message, &mut unmasked, &mut out),
+                }
+                .expect("it is open");
             }
             codec.poll_transmit(&mut unmasked, &mut out);
         }
@@ -188,6 +229,15 @@ impl Station {
             self.peer.finish();
         }
     }
+}
+
+fn draw_policy(random: &mut Random) -> Policy {
+    let windows = [WindowBits::MIN, WindowBits::new(12).expect("a window"), WindowBits::MAX];
+    Policy::default()
+        .with_client_context_takeover(random.chance(0.7))
+        .with_server_context_takeover(random.chance(0.7))
+        .with_server_max_window_bits(windows[random.below(3)])
+        .with_client_max_window_bits(windows[random.below(3)])
 }
 
 #[test]
@@ -205,9 +255,11 @@ fn run(seed: u64) {
     let sound = faults.reset == 0.0 && faults.fin == 0.0;
     let config = Config::default()
         .with_handshake_timeout(Duration::from_secs(100))
-        .with_close_timeout(Duration::from_secs(100));
-    let (mut worker, handle, world, fates) = worker(random.seed(), &config, faults);
-    let dial = Dial::new(([127, 0, 0, 1], 1).into(), "sim", "/").expect("a request");
+        .with_close_timeout(Duration::from_secs(100))
+        .with_compression(draw_compression(&mut random));
+    let budget = Budget::new(config.compression.max_dedicated_len);
+    let (mut worker, handle, world, fates) = worker(random.seed(), &config, faults, budget.clone());
+    let dial = draw_dial(&mut random);
     let mut stations = Vec::new();
     for number in 0..random.within(1..=6) {
         let (peer, fd) = world.adoptable();
@@ -219,11 +271,11 @@ fn run(seed: u64) {
             Manner::Leave,
             Manner::Refuse,
             Manner::Babble,
+            Manner::Overreach,
             Manner::HangUp,
             Manner::Silence,
-        ][random.below(7)];
-        let (head, scanner) = (Vec::new(), HeadScanner::default());
-        stations.push(Station { manner, peer, head, scanner, codec: None, done: false });
+        ][random.below(8)];
+        stations.push(Station::new(manner, peer, &mut random));
     }
     let settled =
         |fates: &[Fate]| fates.iter().all(|fate| fate.closed.is_some() || !fate.failed.is_empty());
@@ -243,9 +295,19 @@ fn run(seed: u64) {
         check(station.manner, fate, sound);
     }
     let stats = handle.stats().total();
-    assert_eq!((stats.connections, stats.queued_bytes), (0, 0));
+    assert_eq!((stats.connections, stats.queued_bytes, stats.deflate_memory), (0, 0, 0));
+    assert_eq!(budget.left(), config.compression.max_dedicated_len);
     drop(worker);
     assert_eq!((world.outstanding_buffers(), world.open_sockets()), (0, 0));
+}
+
+fn draw_dial(random: &mut Random) -> Dial {
+    let dial = Dial::new(([127, 0, 0, 1], 1).into(), "sim", "/").expect("a request");
+    match random.below(4) {
+        0 => dial.without_compression(),
+        1 => dial.with_max_window(WindowBits::MAX),
+        _ => dial,
+    }
 }
 
 fn check(manner: Manner, fate: &Fate, sound: bool) {
@@ -261,7 +323,7 @@ fn check(manner: Manner, fate: &Fate, sound: bool) {
         }
         Manner::Leave => fate.opened == 1 && fate.heard <= 1,
         Manner::Refuse => failed("403"),
-        Manner::Babble => failed("wrong"),
+        Manner::Babble | Manner::Overreach => failed("wrong"),
         Manner::HangUp => failed("connection failed"),
         Manner::Silence => failed("timed out"),
     };
@@ -270,13 +332,15 @@ fn check(manner: Manner, fate: &Fate, sound: bool) {
 
 type Scenery = (Worker<Sim, Caller>, Handle, crate::driver::sim::World, Rc<RefCell<Vec<Fate>>>);
 
-fn worker(seed: u64, config: &Config, faults: Faults) -> Scenery {
+fn worker(seed: u64, config: &Config, faults: Faults, budget: Budget) -> Scenery {
     let (driver, world) = Sim::new(seed, faults, 0);
-    let (postbox, mailbox) = mailbox(config.mailbox_len, driver.waker());
+    let (postbox, mailbox) = mailbox(config.mailbox_len, 0, driver.waker());
     let counters = Arc::new(Counters::default());
-    let postboxes = vec![(postbox, Arc::clone(&counters))];
-    let handle = Handle::new(postboxes, TcpOptions::from(config), None);
-    let shared = Shared::new(0, config, counters, Masks::new([9; 32]), Budget::new(0));
+    let link = Link::new(postbox, Arc::clone(&counters));
+    let hub = Hub::new(vec![link], config.topics.clone());
+    let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
+    let masks = Masks::new([9; 32]);
+    let shared = Shared::new(0, config, counters, masks, budget, hub);
     let caller = Caller::default();
     let fates = Rc::clone(&caller.fates);
     let setup = WorkerSetup {

@@ -11,11 +11,13 @@ mod client;
 mod compression;
 mod dialled;
 mod http;
+mod offload;
 mod plan;
 mod play;
 mod scene;
 mod secure;
 mod time;
+mod topics;
 
 use std::time::Duration;
 

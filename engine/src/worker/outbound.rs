@@ -21,7 +21,7 @@ use crate::shared::Shared;
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// Takes a socket that connects, and says what is to be said once it has.
     pub(super) fn dial(&mut self, outbound: Outbound) {
-        let Outbound { socket, peer, request, tls, state } = outbound;
+        let Outbound { socket, peer, mut request, offer, tls, state } = outbound;
         let Ok(state) = state.downcast::<H::State>() else {
             return tracing::error!(
                 "a connection was asked for with a state of another type than the handler's"
@@ -42,6 +42,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let wire = &mut conn.wire;
         wire.codec = Connection::new(Role::Client);
         wire.flags.insert(Flags::CLIENT);
+        if let Some(offer) = offer.and_then(|offer| shared.deflate.offer(wire, offer)) {
+            request = request.with_deflate(offer);
+        }
         shared.reserve_out(512);
         request.encode(&mut shared.out);
         wire.pending_mut().dialling = Some(Box::new(Dialling { request, error: None }));
@@ -77,10 +80,13 @@ pub(super) fn on_answer<H: Handler>(
     else {
         return;
     };
-    let answer = client::Response::parse(head, &shared.limits.head)
-        .and_then(|answer| answer.check_upgrade(&dialling.request).map(|_| answer));
+    let answer = client::Response::parse(head, &shared.limits.head).and_then(|answer| {
+        answer.check_upgrade(&dialling.request)?;
+        Ok((answer.deflate(&dialling.request)?, answer))
+    });
     match answer {
-        Ok(answer) => {
+        Ok((agreement, answer)) => {
+            shared.deflate.begin_as_client(&mut conn.wire, agreement);
             begin_frames(&mut conn.wire, shared, token);
             call(handler, conn, shared, token, |handler, ctx| handler.on_answer(ctx, &answer));
         }

@@ -9,6 +9,7 @@ use crate::conn::{Flags, Phase, Wire};
 use crate::driver::{Driver, Token};
 use crate::error::CloseReason;
 use crate::handler::Handler;
+use crate::output::Output;
 use crate::secure::{Decrypted, Shaken};
 use crate::shared::Shared;
 
@@ -42,8 +43,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             return keep_unread(wire, shared, bytes);
         }
         let id = shared.id(token);
-        let Shared { sessions, counters, .. } = shared;
-        if let Some(compute) = &self.compute
+        let Shared { sessions, counters, compute, .. } = shared;
+        if let Some(compute) = compute
             && sessions.is_costly(token.slot)
             && sessions.send_away(id, bytes, compute)
         {
@@ -141,7 +142,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     pub(super) fn send_secure(driver: &mut D, wire: &mut Wire, shared: &mut Shared, token: Token) {
         let sealed = shared.seal(wire, token.slot);
         if !sealed.is_empty() {
-            Self::submit_send(driver, wire, shared.now, token, sealed);
+            Self::submit_send(driver, wire, shared.now, token, Output::Own(sealed));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use ringwire_codec::{Buffers, CloseState};
+use ringwire_codec::CloseState;
 
 use super::Worker;
 use super::receive::call;
@@ -10,6 +10,7 @@ use crate::conn::{Flags, Phase, SegmentKind, Wire};
 use crate::driver::{Driver, Op, SendBuffer, Token};
 use crate::error::CloseReason;
 use crate::handler::Handler;
+use crate::output::Output;
 use crate::shared::Shared;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
@@ -39,7 +40,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         } else if !shared.out.is_empty() {
             let data = std::mem::take(&mut shared.out);
             shared.counters.queued_bytes.add(data.len());
-            Self::submit_send(driver, wire, shared.now, token, data);
+            Self::submit_send(driver, wire, shared.now, token, Output::Own(data));
         }
         if wire.wants_receive() != wire.flags.contains(Flags::RECEIVING) {
             Self::sync_receive(driver, wire, shared, token);
@@ -57,14 +58,14 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.counters.bytes_sent.add(sent);
         let Some(conn) = conns.get_mut(token).filter(|conn| conn.wire.phase != Phase::Closed)
         else {
-            return shared.pool.give(buffer.into_vec());
+            return shared.pool.reclaim(buffer.into_output());
         };
         let wire = &mut conn.wire;
         wire.in_flight = in_flight(&buffer);
         shared.counters.queued_bytes.sub(sent);
         if let Err(error) = result {
             wire.flags.remove(Flags::SENDING);
-            shared.pool.give(buffer.into_vec());
+            shared.pool.reclaim(buffer.into_output());
             return self.give_up(token, CloseReason::Transport(error.kind()));
         }
         wire.sent = shared.now;
@@ -72,7 +73,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             return driver.submit(Op::Send { token, buffer });
         }
         wire.flags.remove(Flags::SENDING);
-        shared.pool.give(buffer.into_vec());
+        shared.pool.reclaim(buffer.into_output());
         if wire.pending.is_some()
             || wire.flags.contains(Flags::BACKLOGGED)
             || wire.flags.contains(Flags::SECURE)
@@ -126,6 +127,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     fn on_flushed_part(&mut self, token: Token) {
         let Self { conns, shared, handler, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
+        if conn.wire.is_flushed()
+            && conn.wire.phase == Phase::Open
+            && let Some(pending) = &mut conn.wire.pending
+            && let missed @ 1.. = std::mem::take(&mut pending.missed)
+        {
+            call(handler, conn, shared, token, |handler, ctx| handler.on_missed(ctx, missed));
+        }
         if conn.wire.flags.contains(Flags::BACKLOGGED) && conn.wire.is_flushed() {
             conn.wire.flags.remove(Flags::BACKLOGGED);
             if conn.wire.phase == Phase::Open {
@@ -140,9 +148,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if wire.flags.contains(Flags::SECURE) {
             return Self::send_secure(driver, wire, shared, token);
         }
-        let Some(data) = wire.pending.as_mut().and_then(|pending| pending.queue.pop()) else {
-            return;
-        };
+        let queue = wire.pending.as_mut().map(|pending| &mut pending.queue);
+        let Some(data) = queue.and_then(|queue| queue.pop_batch(&mut shared.pool)) else { return };
         Self::submit_send(driver, wire, shared.now, token, data);
     }
 
@@ -152,7 +159,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         wire: &mut Wire,
         now: u32,
         token: Token,
-        data: Vec<u8>,
+        data: Output,
     ) {
         let buffer = SendBuffer::new(data);
         wire.flags.insert(Flags::SENDING);

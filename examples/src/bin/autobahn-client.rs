@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Parser;
-use ringwire::client::{Builder, Client, Compression, WindowBits};
+use ringwire::client::{self, Builder, Client};
 use ringwire::{
-    Answer, CloseCause, Config, Ctx, Dial, DialError, Handle, Handler, Message, Pinning, Request,
-    Server,
+    Answer, CloseCause, Compression, Config, Ctx, Dial, DialError, Handle, Handler, Message,
+    Pinning, Request, Server, WindowBits,
 };
 use ringwire_examples::{DriverFlag, init_logging};
 
 /// The longest message of the cases is of 16 MiB.
 const MAX_MESSAGE_LEN: usize = 64 << 20;
+
+/// Said in the offer of compression, since the cases ask for windows of different sizes.
+const MAX_WINDOW: WindowBits = WindowBits::MAX;
 
 /// The slowest case takes a minute on a slow machine.
 const CASE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -36,7 +39,7 @@ struct Flags {
     #[arg(long, value_enum, default_value_t)]
     driver: DriverFlag,
     /// Offer compression, and compress every message.
-    #[arg(long, conflicts_with = "worker")]
+    #[arg(long)]
     deflate: bool,
 }
 
@@ -48,8 +51,7 @@ impl Flags {
             .with_read_timeout(CASE_TIMEOUT)
             .with_write_timeout(CASE_TIMEOUT);
         if self.deflate {
-            // The cases ask for windows of different sizes.
-            let compression = Compression::default().with_max_window(WindowBits::MAX);
+            let compression = client::Compression::default().with_max_window(MAX_WINDOW);
             builder.with_compression(compression.with_threshold(0))
         } else {
             builder
@@ -57,7 +59,13 @@ impl Flags {
     }
 
     fn config(&self) -> Config {
+        let compression = if self.deflate {
+            Compression::dedicated().with_threshold(0)
+        } else {
+            Compression::default()
+        };
         Config::default()
+            .with_compression(compression)
             .with_driver(self.driver.into())
             .with_io_workers(1)
             .with_pinning(Pinning::Off)
@@ -125,7 +133,8 @@ fn run_on_worker(
     server: SocketAddr,
     target: &str,
 ) -> Result<()> {
-    handle.connect(&Dial::new(server, &server.to_string(), target)?, ())?;
+    let dial = Dial::new(server, &server.to_string(), target)?.with_max_window(MAX_WINDOW);
+    handle.connect(&dial, ())?;
     match ended.recv_timeout(CASE_TIMEOUT).context("the case did not end in time")? {
         None => Ok(()),
         Some(failure) => Err(anyhow!(failure)),

@@ -10,7 +10,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use ringwire_peers::{Echo, MAX_MESSAGE_LEN, Stream};
+use ringwire_peers::{Compression, Echo, MAX_MESSAGE_LEN, Stream};
 
 fn main() -> anyhow::Result<()> {
     ringwire_peers::serve::<Fastwebsockets>()
@@ -19,7 +19,7 @@ fn main() -> anyhow::Result<()> {
 struct Fastwebsockets;
 
 impl Echo for Fastwebsockets {
-    async fn echo<S: Stream>(stream: S) -> anyhow::Result<()> {
+    async fn echo<S: Stream>(stream: S, _: Option<Compression>) -> anyhow::Result<()> {
         connection(stream).await
     }
 }

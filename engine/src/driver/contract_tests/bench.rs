@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::harness::{FarEnd as _, Harness, LISTENERS};
 use crate::driver::{Completion, Driver, ListenerId, Op, SendBuffer, Token};
+use crate::output::Output;
 
 /// No case takes longer, in real time or in virtual time.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -122,7 +123,7 @@ impl<H: Harness> Bench<H> {
     }
 
     pub(super) fn send(&mut self, token: Token, bytes: &[u8]) {
-        self.send_buffer(token, SendBuffer::new(bytes.to_vec()));
+        self.send_buffer(token, SendBuffer::new(Output::Own(bytes.to_vec())));
     }
 
     pub(super) fn send_buffer(&mut self, token: Token, buffer: SendBuffer) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Layout, Uring};
 use crate::driver::{Completion, Driver as _, Op, SendBuffer, Token};
+use crate::output::Output;
 
 /// How long a probe may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -69,7 +70,7 @@ fn try_out(layout: Layout) -> io::Result<()> {
                     received += buffer.len();
                     driver.release(buffer);
                     if received == 2 {
-                        let buffer = SendBuffer::new(vec![b's']);
+                        let buffer = SendBuffer::new(Output::Own(vec![b's']));
                         driver.submit(Op::Send { token, buffer });
                     }
                 }

@@ -79,7 +79,8 @@ impl Uring {
         let entry = opcode::Send::new(types::Fd(fd.as_raw_fd()), start, len)
             .flags(libc::MSG_NOSIGNAL)
             .build();
-        // SAFETY: the bytes are a vector's in `sends`, which gives it out on the request's completion only.
+        // SAFETY: the bytes are those of a buffer in `sends`, which gives it out on the request's completion only, and
+        // until then owns them or refers to them.
         // When the driver goes before, it forgets them (see its `drop`).
         unsafe { self.request(entry, Name::Send(token)) };
     }

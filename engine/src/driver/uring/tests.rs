@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{Layout, Uring, UringBuffer};
 use crate::driver::{Completion, Driver as _, Op, SendBuffer, Token};
+use crate::output::Output;
 
 const PIECE_LEN: u32 = 4096;
 const A_WHILE: Duration = Duration::from_millis(50);
@@ -125,7 +126,7 @@ fn a_driver_that_goes_closes_everything() {
     let (idle, mut idle_far) = open(&mut driver, 0);
     let (stuck, mut stuck_far) = open(&mut driver, 1);
     driver.submit(Op::Receive { token: idle });
-    let buffer = SendBuffer::new(vec![1; 64 << 20]);
+    let buffer = SendBuffer::new(Output::Own(vec![1; 64 << 20]));
     driver.submit(Op::Send { token: stuck, buffer });
     turn(&mut driver);
     // One more that the kernel never gets to see.

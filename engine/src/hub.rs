@@ -1,0 +1,173 @@
+//! What all workers and handles share: the way to each worker, and who is interested in what is published.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "all workers and handles share who is interested in what"
+)]
+
+use std::fmt;
+use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::budget::Budget;
+use crate::mailbox::Postbox;
+use crate::metrics::Counters;
+use crate::registry::Registry;
+use crate::topic::{SharedPublication, TopicError, TopicSettings};
+
+/// Classes of topics by which a worker says what it has subscribers for.
+const INTERESTS: usize = 256;
+
+/// Why a message was not published, or not to all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The topic is none.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// So many workers are too far behind to get any more
+    /// ([`max_in_transit_len`](crate::TopicSettings::max_in_transit_len)), or have ended; their subscribers miss it.
+    /// It went to the others.
+    #[error("{0} workers are too far behind, and miss what was published")]
+    Busy(usize),
+}
+
+/// One worker, from outside.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) postbox: Postbox,
+    pub(crate) counters: Arc<Counters>,
+    interest: Interest,
+}
+
+impl Link {
+    pub(crate) fn new(postbox: Postbox, counters: Arc<Counters>) -> Self {
+        Self { postbox, counters, interest: Interest::new() }
+    }
+
+    /// Whether the worker has no subscribers at all.
+    #[cfg(test)]
+    pub(crate) fn has_no_interest(&self) -> bool {
+        let counts = self.interest.topics.iter().chain([&self.interest.wild]);
+        counts.map(|count| count.load(Ordering::Relaxed)).sum::<u32>() == 0
+    }
+}
+
+/// What a worker has subscribers for: how many patterns in each class of topics. It may say yes for nothing, never
+/// no for something.
+struct Interest {
+    topics: [AtomicU32; INTERESTS],
+    /// Patterns with wildcards.
+    wild: AtomicU32,
+}
+
+impl Interest {
+    fn new() -> Self {
+        Self { topics: [const { AtomicU32::new(0) }; INTERESTS], wild: AtomicU32::new(0) }
+    }
+
+    fn of(&self, hash: u64) -> &AtomicU32 {
+        &self.topics[hash as usize % INTERESTS]
+    }
+
+    fn takes(&self, hash: u64) -> bool {
+        self.wild.load(Ordering::Acquire) > 0 || self.of(hash).load(Ordering::Acquire) > 0
+    }
+}
+
+impl fmt::Debug for Interest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interest").field("wild", &self.wild).finish_non_exhaustive()
+    }
+}
+
+/// The way to all workers of a server.
+#[derive(Clone, Debug)]
+pub(crate) struct Hub {
+    links: Arc<[Link]>,
+    common: Arc<Common>,
+}
+
+#[derive(Debug)]
+struct Common {
+    settings: TopicSettings,
+    /// Memory for what waits.
+    budget: Budget,
+    /// Seeded at random, so that nobody can choose topics that collide.
+    hasher: RandomState,
+    registry: Registry,
+}
+
+impl Hub {
+    pub(crate) fn new(links: Vec<Link>, settings: TopicSettings) -> Self {
+        let budget = Budget::new(settings.max_retained_len);
+        let (hasher, registry) = (RandomState::new(), Registry::new());
+        let common = Common { settings, budget, hasher, registry };
+        Self { links: links.into(), common: Arc::new(common) }
+    }
+
+    pub(crate) fn links(&self) -> &[Link] {
+        &self.links
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.common.registry
+    }
+
+    pub(crate) fn settings(&self) -> &TopicSettings {
+        &self.common.settings
+    }
+
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.common.budget
+    }
+
+    /// Memory for what is under way or waits, in bytes.
+    pub(crate) fn retained_len(&self) -> usize {
+        self.common.settings.max_retained_len.saturating_sub(self.common.budget.left())
+    }
+
+    pub(crate) fn hash(&self, value: impl Hash) -> u64 {
+        self.common.hasher.hash_one(value)
+    }
+
+    /// Notes that a worker has its first subscriber for a pattern, or lost its last.
+    pub(crate) fn note_interest(&self, worker: u16, pattern: &str, is_wild: bool, has: bool) {
+        let Some(link) = self.links.get(usize::from(worker)) else { return };
+        let interest = &link.interest;
+        let count = if is_wild { &interest.wild } else { interest.of(self.hash(pattern)) };
+        if has {
+            count.fetch_add(1, Ordering::Release);
+        } else {
+            count.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// Whether a worker may have subscribers for a publication.
+    pub(crate) fn is_interested(&self, worker: u16, publication: &SharedPublication) -> bool {
+        let link = self.links.get(usize::from(worker));
+        link.is_some_and(|link| link.interest.takes(publication.hash))
+    }
+
+    /// Posts a publication to the workers that may have subscribers for it, `but` one.
+    ///
+    /// # Errors
+    /// Some of them are too far behind, or have ended.
+    pub(crate) fn post(
+        &self,
+        publication: &SharedPublication,
+        but: Option<u16>,
+    ) -> Result<(), PublishError> {
+        let mut missing = 0;
+        for (worker, link) in (0_u16..).zip(self.links.iter()) {
+            if Some(worker) == but || !link.interest.takes(publication.hash) {
+                continue;
+            }
+            if link.postbox.publish(publication.clone()).is_err() {
+                missing += 1;
+            }
+        }
+        if missing == 0 { Ok(()) } else { Err(PublishError::Busy(missing)) }
+    }
+}

@@ -1,0 +1,375 @@
+//! Two workers in simulated networks, and what is published on both: everyone who reads gets all of it once and in
+//! order, whoever else is slow, resets or stops reading; and whoever misses something is told how much.
+
+#![expect(clippy::disallowed_types, reason = "handles share counters, and a stream is adopted")]
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringwire_codec::{Connection, Event, Heap, Input, Message, Role};
+
+use super::Announce;
+use super::plan::draw_faults;
+use crate::budget::Budget;
+use crate::config::{Backpressure, Config};
+use crate::conn::ConnId;
+use crate::ctx::Ctx;
+use crate::driver::Driver as _;
+use crate::driver::sim::{Faults, Peer, Random, Sim, World};
+use crate::error::CloseCause;
+use crate::handle::Handle;
+use crate::handler::{Answer, Handler};
+use crate::hub::{Hub, Link};
+use crate::mailbox::{Mail, mailbox};
+use crate::metrics::Counters;
+use crate::net::TcpOptions;
+use crate::request::Request;
+use crate::shared::{Masks, Shared};
+use crate::topic::{PublishOptions, TopicSettings};
+use crate::worker::{Worker, WorkerSetup};
+
+const SEEDS: u64 = 100;
+const WORKERS: usize = 2;
+const CLIENTS: usize = 10;
+const ROUNDS: usize = 120;
+const TOPICS: [&str; 4] = ["room.a", "room.b", "room.a.sub", "news"];
+const PATTERNS: [&str; 7] = ["room.a", "room.b", "room.*", "room.>", "news", "*", ">"];
+/// How long a round takes.
+const PACE: Duration = Duration::from_millis(20);
+/// How long what is under way may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How a client behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// Subscribes once, and reads whatever comes.
+    Steady,
+    /// The same, but does not read until the end.
+    Slow,
+    /// Comes and goes from topics.
+    Fickle,
+    /// Breaks its connection at some time.
+    Leaves,
+}
+
+/// What the application noted of a connection.
+#[derive(Debug, Default)]
+struct Noted {
+    id: Option<ConnId>,
+    missed: usize,
+    closed: Option<CloseCause>,
+    /// The topics that it has published to, in order.
+    published: Vec<String>,
+}
+
+type Notes = Rc<RefCell<Vec<Noted>>>;
+
+struct Room(Notes);
+
+/// `+pattern`, `-pattern`, or a topic to publish to; the sender leaves itself out.
+impl Handler for Room {
+    type State = usize;
+
+    fn on_request(&mut self, _request: &Request<'_>) -> Answer<usize> {
+        unreachable!("connections are adopted after their handshake")
+    }
+
+    fn on_open(&mut self, ctx: &mut Ctx<'_, usize>) {
+        let number = *ctx.state();
+        self.0.borrow_mut()[number].id = Some(ctx.id());
+    }
+
+    fn on_message(&mut self, ctx: &mut Ctx<'_, usize>, message: Message<'_>) {
+        let Message::Text(text) = message else { unreachable!("commands are texts") };
+        let number = *ctx.state();
+        let (command, rest) = text.split_at(1);
+        match command {
+            "+" => drop(ctx.subscribe(rest).expect("the pattern is one")),
+            "-" => drop(ctx.unsubscribe(rest)),
+            _ => {
+                let published = &mut self.0.borrow_mut()[number].published;
+                let index = published.len();
+                published.push(text.to_owned());
+                let said = format!("{number} {index} {text} {}", "x".repeat(index % 7 * 50));
+                let options = PublishOptions::default().with_except(ctx.id());
+                ctx.publish_with(text, said.as_str(), options).expect("nobody is far behind");
+            }
+        }
+    }
+
+    fn on_missed(&mut self, ctx: &mut Ctx<'_, usize>, count: u32) {
+        self.0.borrow_mut()[*ctx.state()].missed += count as usize;
+    }
+
+    fn on_close(&mut self, ctx: &mut Ctx<'_, usize>, cause: &CloseCause) {
+        let before = self.0.borrow_mut()[*ctx.state()].closed.replace(cause.clone());
+        assert!(before.is_none(), "it ends twice");
+    }
+}
+
+struct Client {
+    manner: Manner,
+    peer: Peer,
+    codec: Connection,
+    patterns: Vec<&'static str>,
+    reads: bool,
+    /// What came: who published it, the how manyeth of its publications it is, and to what topic.
+    came: Vec<(usize, usize, String)>,
+    masks: Masks,
+    fed: Vec<u8>,
+}
+
+impl Client {
+    fn say(&mut self, text: &str) {
+        let mut frame = Vec::new();
+        self.codec.send(Message::Text(text), &mut self.masks, &mut frame).expect("it is open");
+        self.peer.write(&frame);
+    }
+
+    fn hear(&mut self) {
+        if !self.reads {
+            return;
+        }
+        self.fed.extend(self.peer.read());
+        let mut input = Input::new(&mut self.fed);
+        let config = ringwire_codec::Config::default();
+        while let Some(event) =
+            self.codec.receive(&config, &mut Heap, &mut input).expect("the server is correct")
+        {
+            if let Event::Message(message) = event {
+                let Message::Text(text) = message.as_message() else { panic!("not a text") };
+                let mut words = text.split(' ');
+                let mut number = || words.next()?.parse::<usize>().ok();
+                let (publisher, index) = (number().expect("who"), number().expect("which"));
+                let topic = words.next().expect("where").to_owned();
+                self.came.push((publisher, index, topic));
+            }
+        }
+        self.fed.clear();
+    }
+}
+
+struct Hall {
+    worlds: Vec<World>,
+    workers: Vec<Worker<Sim, Room>>,
+    handle: Handle,
+    hub: Hub,
+    counters: Vec<Arc<Counters>>,
+    notes: Notes,
+    clients: Vec<Client>,
+    random: Random,
+}
+
+impl Hall {
+    fn new(seed: u64, config: &Config, faults: &Faults, manners: &[Manner]) -> Self {
+        let mut random = Random::new(seed);
+        let notes: Notes = Rc::default();
+        notes.borrow_mut().resize_with(manners.len(), Noted::default);
+        let (mut worlds, mut links, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..WORKERS {
+            let (driver, world) = Sim::new(random.seed(), faults.clone(), 0);
+            let transit = config.topics.max_in_transit_len;
+            let (postbox, mailbox) = mailbox(config.mailbox_len, transit, driver.waker());
+            let counters = Arc::new(Counters::default());
+            links.push(Link::new(postbox, Arc::clone(&counters)));
+            parts.push((driver, mailbox, counters));
+            worlds.push(world);
+        }
+        let hub = Hub::new(links, config.topics.clone());
+        let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
+        let counters = parts.iter().map(|(.., counters)| Arc::clone(counters)).collect();
+        let workers = (0..).zip(parts).map(|(index, (driver, mailbox, counters))| {
+            let masks = Masks::new([7; 32]);
+            let hub = hub.clone();
+            let shared = Shared::new(index, config, counters, masks, Budget::new(0), hub);
+            let (compute, listeners) = (None, Vec::new());
+            let max_connections = usize::MAX;
+            let setup = WorkerSetup { shared, mailbox, compute, listeners, max_connections };
+            Worker::new(driver, Room(Rc::clone(&notes)), setup)
+        });
+        let workers = workers.collect();
+        let mut hall =
+            Self { worlds, workers, handle, hub, counters, notes, clients: Vec::new(), random };
+        manners.iter().for_each(|manner| hall.enter(*manner));
+        hall
+    }
+
+    fn enter(&mut self, manner: Manner) {
+        let number = self.clients.len();
+        let worker = number % WORKERS;
+        let (peer, fd) = self.worlds[worker].adoptable();
+        let stream = TcpStream::from(fd);
+        let state: Option<Box<dyn std::any::Any + Send>> = Some(Box::new(number));
+        let adopt = Mail::Adopt { stream, received: Vec::new(), state };
+        self.hub.links()[worker].postbox.post(adopt).expect("there is room");
+        let reads = manner != Manner::Slow;
+        if !reads {
+            peer.set_window(300);
+        }
+        self.clients.push(Client {
+            manner,
+            peer,
+            codec: Connection::new(Role::Client),
+            patterns: Vec::new(),
+            reads,
+            came: Vec::new(),
+            masks: Masks::new([5; 32]),
+            fed: Vec::new(),
+        });
+    }
+
+    /// Lets all networks go on for a while.
+    fn pass(&mut self, time: Duration) {
+        for index in 0..WORKERS {
+            let until = self.worlds[index].clock() + time;
+            self.worlds[index].alarm(until);
+            while self.worlds[index].clock() < until {
+                self.workers[index].turn().expect("the driver works");
+                self.clients.iter_mut().for_each(Client::hear);
+            }
+        }
+    }
+
+    /// How many publications a client that has subscribed once should get.
+    fn due(&self, client: &Client, number: usize) -> usize {
+        let notes = self.notes.borrow();
+        let others = notes.iter().enumerate().filter(|(other, _)| *other != number);
+        let topics = others.flat_map(|(_, note)| &note.published);
+        let mine = |topic: &&String| {
+            client.patterns.iter().any(|pattern| crate::topic::matches(pattern, topic))
+        };
+        topics.filter(mine).count()
+    }
+
+    /// A client says something now and then.
+    fn act(&mut self, number: usize) {
+        let topic = TOPICS[self.random.below(TOPICS.len())];
+        let pattern = PATTERNS[self.random.below(PATTERNS.len())];
+        let client = &mut self.clients[number];
+        match client.manner {
+            Manner::Leaves if self.random.chance(0.02) => {
+                client.peer.reset();
+                client.reads = false;
+            }
+            Manner::Fickle if self.random.chance(0.3) => {
+                if !client.patterns.contains(&pattern) {
+                    client.patterns.push(pattern);
+                }
+                let sign = ["+", "-"][self.random.below(2)];
+                client.say(&format!("{sign}{pattern}"));
+            }
+            _ if self.random.chance(0.6) => client.say(topic),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn everyone_who_reads_gets_all_of_it_once_and_in_order() {
+    match std::env::var("RINGWIRE_SIM_SEED") {
+        Ok(seed) => drop(run(seed.parse().expect("RINGWIRE_SIM_SEED is a number"))),
+        Err(_) => assert!((0..SEEDS).map(run).sum::<usize>() > 0, "nobody ever was too slow"),
+    }
+}
+
+/// Returns how many publications were missed.
+fn run(seed: u64) -> usize {
+    let _announce = Announce(seed);
+    let mut random = Random::new(seed);
+    let mut faults = draw_faults(&mut random);
+    (faults.reset, faults.fin) = (0.0, 0.0);
+    let policy = [Backpressure::DropOldest, Backpressure::DropNewest][random.below(2)];
+    let is_tight = random.chance(0.5);
+    let (budget, queue) = if is_tight { (2 << 10, 32 << 10) } else { (1 << 20, 1 << 20) };
+    let config = Config::default()
+        .with_max_queued_len(queue)
+        .with_high_water(queue)
+        .with_idle_timeout(Duration::ZERO)
+        .with_ping_interval(Duration::ZERO)
+        .with_write_stall_timeout(Duration::ZERO)
+        .with_topics(
+            TopicSettings::default().with_max_retained_len(budget).with_policy(">", policy),
+        );
+    let manners: Vec<_> = (0..CLIENTS)
+        .map(|number| match number % 5 {
+            0 | 1 => Manner::Steady,
+            2 => Manner::Slow,
+            3 => Manner::Fickle,
+            _ => Manner::Leaves,
+        })
+        .collect();
+    let mut hall = Hall::new(random.seed(), &config, &faults, &manners);
+    hall.pass(PACE);
+    for client in &mut hall.clients {
+        if client.manner != Manner::Fickle {
+            for pattern in [PATTERNS[random.below(3)], PATTERNS[3 + random.below(4)]] {
+                client.patterns.push(pattern);
+                client.say(&format!("+{pattern}"));
+            }
+            client.patterns.dedup();
+        }
+    }
+    hall.pass(PATIENCE);
+    for _ in 0..ROUNDS {
+        for number in 0..CLIENTS {
+            hall.act(number);
+        }
+        hall.pass(PACE);
+    }
+    for client in hall.clients.iter_mut().filter(|client| client.manner == Manner::Slow) {
+        client.reads = true;
+        client.peer.set_window(1 << 20);
+    }
+    // Twice: the second time a worker that was last may answer what the first did meanwhile.
+    hall.pass(PATIENCE);
+    hall.pass(PATIENCE);
+    check(&hall, is_tight);
+    let missed = hall.notes.borrow().iter().map(|note| note.missed).sum();
+    leave(hall);
+    missed
+}
+
+/// `is_tight`: little may wait, which is not enough for a network that stalls.
+fn check(hall: &Hall, is_tight: bool) {
+    let notes = hall.notes.borrow();
+    for (number, client) in hall.clients.iter().enumerate() {
+        let note = &notes[number];
+        let context = format!("client {number}, {:?}, missed {}", client.manner, note.missed);
+        let mut last = HashMap::new();
+        for (publisher, index, topic) in &client.came {
+            assert_ne!(*publisher, number, "{context}: it gets what it published");
+            let before = last.insert(publisher, index);
+            assert!(
+                before.is_none_or(|before| before < index),
+                "{context}: out of order, or twice"
+            );
+            let mine = client.patterns.iter().any(|pattern| crate::topic::matches(pattern, topic));
+            assert!(mine, "{context}: {topic}");
+        }
+        match client.manner {
+            Manner::Steady | Manner::Slow => {
+                assert!(is_tight || note.missed == 0, "{context}");
+                let all = client.came.len() + note.missed;
+                assert_eq!(all, hall.due(client, number), "{context}");
+            }
+            Manner::Fickle | Manner::Leaves => {}
+        }
+    }
+}
+
+/// All connections end, whereupon nothing is left of them.
+fn leave(mut hall: Hall) {
+    hall.clients.iter().for_each(|client| client.peer.reset());
+    hall.pass(PATIENCE);
+    for counters in &hall.counters {
+        let stats = counters.read();
+        assert_eq!((stats.connections, stats.subscriptions, stats.queued_bytes), (0, 0, 0));
+    }
+    assert_eq!(hall.handle.stats().topics.retained_len, 0);
+    let nobody = hall.hub.links().iter().all(Link::has_no_interest);
+    assert!(nobody, "somebody is still interested");
+}

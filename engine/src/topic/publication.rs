@@ -1,0 +1,153 @@
+//! What is published: encoded once, and compressed once for each size of window.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "a publication is referred to by every worker with subscribers"
+)]
+
+use std::sync::{Arc, OnceLock};
+
+use ringwire_codec::deflate::WindowBits;
+use ringwire_codec::{Connection, Message, Role};
+
+use super::name::{self, TopicError};
+use crate::config::Backpressure;
+use crate::conn::ConnId;
+use crate::ctx::Compress;
+use crate::hub::Hub;
+use crate::output::SharedBytes;
+use crate::shared::Unmasked;
+
+/// Sizes of windows.
+const WINDOWS: usize = (WindowBits::MAX.get() - WindowBits::MIN.get()) as usize + 1;
+
+/// How a message is published. The default is how [`Ctx::publish`](crate::Ctx::publish) does it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PublishOptions {
+    /// This connection does not get it: the sender, say. Default: none.
+    pub except: Option<ConnId>,
+    /// Where it has to wait, it replaces a publication to the same topic with the same key that still waits. Default:
+    /// none.
+    pub key: Option<u64>,
+    /// Whether it is compressed for connections on which that was agreed on. Default: by its length.
+    pub compress: Compress,
+}
+
+impl PublishOptions {
+    /// Sets [`except`](Self::except).
+    #[must_use]
+    pub const fn with_except(mut self, conn: ConnId) -> Self {
+        self.except = Some(conn);
+        self
+    }
+
+    /// Sets [`key`](Self::key).
+    #[must_use]
+    pub const fn with_key(mut self, key: u64) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// Sets [`compress`](Self::compress).
+    #[must_use]
+    pub const fn with_compress(mut self, compress: Compress) -> Self {
+        self.compress = compress;
+        self
+    }
+}
+
+/// A publication as workers share it.
+pub(crate) type SharedPublication = Arc<Publication>;
+
+/// See the [module's documentation](self).
+#[derive(Debug)]
+pub(crate) struct Publication {
+    pub(crate) topic: Box<str>,
+    /// Of the topic, the same for all workers.
+    pub(crate) hash: u64,
+    /// Its frame, as a server sends it.
+    pub(crate) frame: SharedBytes,
+    payload_start: usize,
+    is_text: bool,
+    deflated: [OnceLock<SharedBytes>; WINDOWS],
+    pub(crate) except: Option<ConnId>,
+    /// Of the topic and the key.
+    pub(crate) key: Option<u64>,
+    pub(crate) compress: Compress,
+    /// For subscribers who do not keep up, if the topic has one of its own.
+    pub(crate) policy: Option<Backpressure>,
+}
+
+impl Publication {
+    /// Encodes a message.
+    ///
+    /// # Errors
+    /// The topic is none.
+    pub(crate) fn new(
+        hub: &Hub,
+        topic: &str,
+        message: Message<'_>,
+        options: PublishOptions,
+    ) -> Result<SharedPublication, TopicError> {
+        name::check_topic(topic)?;
+        let mut frame = Vec::with_capacity(header_len(message.len()) + message.len());
+        // An open connection in the server's role sends whatever it is given.
+        let _ = Connection::new(Role::Server).send(message, &mut Unmasked, &mut frame);
+        let PublishOptions { except, key, compress } = options;
+        Ok(Arc::new(Self {
+            topic: topic.into(),
+            hash: hub.hash(topic),
+            payload_start: frame.len() - message.len(),
+            frame: SharedBytes::new(frame, hub.budget()),
+            is_text: message.is_text(),
+            deflated: Default::default(),
+            except,
+            key: key.map(|key| hub.hash((topic, key))),
+            compress,
+            policy: hub.settings().policy(topic),
+        }))
+    }
+
+    /// The message.
+    pub(crate) fn message(&self) -> Message<'_> {
+        let payload = self.frame.get(self.payload_start..).unwrap_or_default();
+        match std::str::from_utf8(payload) {
+            Ok(text) if self.is_text => Message::Text(text),
+            _ => Message::Binary(payload),
+        }
+    }
+
+    /// The length of its payload.
+    pub(crate) fn len(&self) -> usize {
+        self.frame.len() - self.payload_start
+    }
+
+    /// Its frame for connections with this window. `encode` makes it, once for all workers.
+    pub(crate) fn deflated(
+        &self,
+        window: WindowBits,
+        encode: impl FnOnce() -> SharedBytes,
+    ) -> &SharedBytes {
+        let index = usize::from(window.get() - WindowBits::MIN.get());
+        self.deflated[index].get_or_init(encode)
+    }
+
+    /// Whether it goes to the same connections as `other`, and nothing may be dropped of only one of them.
+    pub(crate) fn goes_with(&self, other: &Self) -> bool {
+        self.key.is_none()
+            && other.key.is_none()
+            && self.topic == other.topic
+            && self.except == other.except
+            && self.compress == other.compress
+    }
+}
+
+/// RFC 6455 §5.2, without a mask.
+fn header_len(payload_len: usize) -> usize {
+    match payload_len {
+        0..126 => 2,
+        126..0x1_0000 => 4,
+        _ => 10,
+    }
+}
