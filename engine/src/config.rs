@@ -52,7 +52,17 @@ pub struct Config {
     /// Limits of request heads. Default: 16 KiB, lines of 8 KiB, 100 headers.
     pub head: HeadLimits,
 
-    /// From accept to the end of the handshake, however the bytes trickle in. Default: 10 s.
+    /// The longest body of an HTTP request, in bytes; one that is longer is refused with 413. Default: 1 MiB. Worst
+    /// case in memory: this much for each connection that sends one.
+    pub max_body_len: usize,
+    /// Ordinary HTTP requests that one connection may make, after which it is closed. Default: 1000.
+    pub max_http_requests: u16,
+    /// How long a connection may be silent between two HTTP requests. Default: 15 s.
+    pub http_keep_alive_timeout: Duration,
+
+    /// From accept to the end of the handshake, however the bytes trickle in. Every further HTTP request has as long
+    /// from its first byte to the end of its body, and the application for an answer that it
+    /// [defers](crate::HttpAnswer::Defer). Default: 10 s.
     pub handshake_timeout: Duration,
     /// How long a connection may receive nothing at all, not even a pong. Default: 120 s. With pings on, a
     /// dead peer is found sooner.
@@ -186,6 +196,9 @@ impl Default for Config {
             max_unauthenticated_len: 0,
             compression: Compression::default(),
             head: HeadLimits::default(),
+            max_body_len: 1 << 20,
+            max_http_requests: 1000,
+            http_keep_alive_timeout: Duration::from_secs(15),
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(120),
             ping_interval: Duration::from_secs(30),
@@ -237,6 +250,9 @@ setters! {
     with_max_unauthenticated_len, max_unauthenticated_len: usize;
     with_compression, compression: Compression;
     with_head, head: HeadLimits;
+    with_max_body_len, max_body_len: usize;
+    with_max_http_requests, max_http_requests: u16;
+    with_http_keep_alive_timeout, http_keep_alive_timeout: Duration;
     with_handshake_timeout, handshake_timeout: Duration;
     with_idle_timeout, idle_timeout: Duration;
     with_ping_interval, ping_interval: Duration;
@@ -278,6 +294,7 @@ impl Config {
         at_least("receive_buffer_len", self.receive_buffer_len, 512)?;
         at_least("messages_per_turn", self.messages_per_turn, 1)?;
         at_least("mailbox_len", self.mailbox_len, 1)?;
+        at_least("max_http_requests", self.max_http_requests.into(), 1)?;
         at_least("max_jobs_per_connection", self.max_jobs_per_connection, 1)?;
         at_least("max_queued_len (not below high_water)", self.max_queued_len, self.high_water)?;
         self.compression.check()?;
@@ -323,6 +340,7 @@ mod tests {
             (Config::default().with_receive_buffer_len(1), "receive_buffer_len"),
             (Config::default().with_messages_per_turn(0), "messages_per_turn"),
             (Config::default().with_mailbox_len(0), "mailbox_len"),
+            (Config::default().with_max_http_requests(0), "max_http_requests"),
             (Config::default().with_max_jobs_per_connection(0), "max_jobs_per_connection"),
             (Config::default().with_max_queued_len(1), "max_queued_len"),
             (Config::default().with_io_workers(70_000), "io_workers"),

@@ -8,6 +8,7 @@ use bitflags::bitflags;
 use ringwire_codec::Buffers as _;
 use ringwire_codec::deflate::WindowBits;
 use ringwire_codec::handshake::HeadScanner;
+use ringwire_codec::http::Exchange;
 use ringwire_codec::{Connection, Role};
 
 use crate::buf::BufferPool;
@@ -16,6 +17,7 @@ use crate::error::CloseCause;
 use crate::offload::Jobs;
 use crate::output::Output;
 use crate::timer::{TICKS_PER_SECOND, Tick};
+use crate::worker::http::Incoming;
 
 /// The identity of a connection, which stays unique after it has ended.
 ///
@@ -62,18 +64,20 @@ pub(crate) struct Wire {
     /// What only some connections have at a time.
     pub(crate) pending: Option<Box<Pending>>,
     pub(crate) generation: u32,
-    /// When it was accepted.
+    /// When it was accepted, or its latest request began.
     pub(crate) began: Tick,
     /// When anything was last received.
     pub(crate) received: Tick,
     /// When the last send was submitted or made progress.
     pub(crate) sent: Tick,
-    /// When the ping was sent that waits for its pong, or when closing began.
+    /// When the ping was sent that waits for its pong, or the latest answer, or when closing began.
     pub(crate) since: Tick,
     /// Bytes of the send in flight that the kernel has not taken.
     pub(crate) in_flight: u32,
     pub(crate) peer: PeerAddr,
     pub(crate) phase: Phase,
+    /// Ordinary requests that were answered.
+    pub(crate) requests: u16,
     /// The window of the compressor for what goes out, if compression was agreed on.
     pub(crate) window: Option<WindowBits>,
     pub(crate) flags: Flags,
@@ -92,6 +96,7 @@ impl Default for Wire {
             in_flight: 0,
             peer: PeerAddr::default(),
             phase: Phase::Vacant,
+            requests: 0,
             window: None,
             flags: Flags::default(),
         }
@@ -173,8 +178,20 @@ impl Wire {
         match self.phase {
             Phase::Handshake | Phase::Lingering => true,
             Phase::Open | Phase::Closing => self.may_deliver() && !self.has_unread(),
+            Phase::Idle => !self.has_unread(),
             Phase::Vacant | Phase::Deferred | Phase::Flushing | Phase::Closed => false,
         }
+    }
+
+    /// Whether it waits for the application's answer to an upgrade, not to an ordinary request.
+    pub(crate) fn is_deferred_upgrade(&self) -> bool {
+        self.phase == Phase::Deferred
+            && self.pending.as_ref().is_none_or(|pending| pending.exchange.is_none())
+    }
+
+    /// Whether its first request is not answered, or another is not whole yet.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        self.phase == Phase::Handshake || self.is_deferred_upgrade()
     }
 
     /// Whether all output was handed to the kernel.
@@ -195,18 +212,22 @@ impl Wire {
 ///
 /// ```text
 /// Vacant ─► Handshake ─► Open ─► Closing ─┐
-///              │  ▲        │              ├─► Closed ─► Vacant
-///              ▼  │        ▼              │
-///           Deferred    Flushing ─► Lingering
+///            │  ▲  ▲       │              ├─► Closed ─► Vacant
+///            │  │  ▼       ▼              │
+///            │  │ Idle ─► Flushing ─► Lingering
+///            ▼  │  ▲       ▲
+///           Deferred ──────┘
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// No connection.
     Vacant,
-    /// Waits for the rest of a request head.
+    /// Waits for the rest of a request.
     Handshake,
     /// Waits for the application's answer to the request.
     Deferred,
+    /// Has answered an ordinary request, and waits for the next. Unread input waits until that may be answered.
+    Idle,
     /// Messages flow.
     Open,
     /// Sent a close frame and waits for the peer's, or has both and waits until all output is out.
@@ -264,13 +285,17 @@ bitflags! {
 pub(crate) struct Pending {
     /// Output that waits behind the send in flight.
     pub(crate) queue: SendQueue,
-    /// The head of a request whose answer was deferred.
+    /// The head of an upgrade whose answer was deferred, or of a request whose body is under way.
     pub(crate) head: Vec<u8>,
     /// A request head that is not whole yet, or input that was not looked at yet.
     pub(crate) unread: Vec<u8>,
     /// How much of `unread` was used.
     pub(crate) unread_start: usize,
     pub(crate) scanner: HeadScanner,
+    /// The body that is under way.
+    pub(crate) incoming: Option<Box<Incoming>>,
+    /// What is known of an ordinary request whose answer was deferred.
+    pub(crate) exchange: Option<Exchange>,
     /// Publications that were dropped, of which the application was not told yet.
     pub(crate) missed: u32,
     /// What a connection that this side opens keeps until it is open.
@@ -287,6 +312,8 @@ impl Pending {
         self.queue.is_empty()
             && self.unread.capacity() == 0
             && self.head.capacity() == 0
+            && self.incoming.is_none()
+            && self.exchange.is_none()
             && self.missed == 0
             && self.dialling.is_none()
             && self.jobs.is_none()

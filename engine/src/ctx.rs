@@ -83,6 +83,15 @@ impl<'a, S> Ctx<'a, S> {
         Self { id, wire, state, shared }
     }
 
+    /// The same connection with a part of its state, if it has that.
+    pub(crate) fn project<'s, T>(
+        &'s mut self,
+        pick: impl FnOnce(&'s mut S) -> Option<&'s mut T>,
+    ) -> Option<Ctx<'s, T>> {
+        let Self { id, wire, state, shared } = self;
+        Some(Ctx { id: *id, wire, state: pick(state)?, shared })
+    }
+
     /// What the engine keeps of the connection and of the worker.
     pub(crate) fn engine(&mut self) -> (ConnId, &mut Wire, &mut Shared) {
         (self.id, self.wire, self.shared)

@@ -48,8 +48,8 @@ pub(crate) enum Mail {
     Dial(Box<Outbound>),
     /// Answer a deferred request.
     Accept { conn: ConnId, acceptance: Acceptance },
-    /// Refuse a deferred request.
-    Reject { conn: ConnId, response: Response },
+    /// Answer a deferred request with an ordinary answer, which refuses an upgrade.
+    Respond { conn: ConnId, response: Response },
     /// Say who subscribes to what.
     Topics(TopicQuery),
     /// A TLS session is back from a compute thread.

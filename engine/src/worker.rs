@@ -1,11 +1,12 @@
 //! One core's event loop: it owns a driver, the connections, their timers and buffers, and one handler.
 //!
-//! This file is the loop: what each turn does, and what comes in from outside. How connections come is in
-//! [`accepting`]; what happens to one is in [`receive`], [`transmit`] and [`deadlines`]; what is published, in [`topics`].
+//! This file is the loop: what each turn does, and what comes in from outside. How connections come is in [`accepting`];
+//! what happens to one is in [`receive`], [`http`], [`transmit`] and [`deadlines`]; what is published, in [`topics`].
 
 mod accepting;
 mod compute;
 mod deadlines;
+pub(crate) mod http;
 mod outbound;
 mod receive;
 mod secure;
@@ -239,7 +240,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Accepted { fd, listener, peer } => self.on_handed_over(fd, listener, peer),
             Mail::Dial(outbound) => self.dial(*outbound),
             Mail::Accept { conn, acceptance } => self.answer_deferred(conn, Ok(acceptance)),
-            Mail::Reject { conn, response } => self.answer_deferred(conn, Err(response)),
+            Mail::Respond { conn, response } => self.answer_deferred(conn, Err(response)),
             Mail::Topics(query) => self.shared.topics.answer(&query),
             Mail::Shaken(shaken) => self.on_shaken(*shaken),
             Mail::Deflated(deflated) => self.on_deflated(*deflated),
@@ -323,9 +324,15 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     fn tell_shutdown(&mut self, token: Token, over: bool) {
         let Some(conn) = self.conns.get_mut(token) else { return };
-        if over || matches!(conn.wire.phase, Phase::Handshake | Phase::Deferred) {
+        if over || conn.wire.is_unanswered() {
             self.finish(token, CloseReason::Shutdown);
             return;
+        }
+        if conn.wire.phase == Phase::Idle {
+            return self.end_idle(token);
+        }
+        if let Some(exchange) = conn.wire.pending.as_mut().and_then(|it| it.exchange.as_mut()) {
+            *exchange = exchange.closing();
         }
         if conn.wire.phase == Phase::Open {
             let code = CloseCode::GOING_AWAY;
@@ -347,8 +354,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if wire.phase == Phase::Closed {
             return;
         }
-        let unfinished = matches!(wire.phase, Phase::Handshake | Phase::Deferred)
-            && !wire.flags.contains(Flags::CLIENT);
+        let unfinished = wire.is_unanswered() && !wire.flags.contains(Flags::CLIENT);
         shared.counters.handshake_failures.add(usize::from(unfinished));
         wire.phase = Phase::Closed;
         let mut pending = wire.pending.take().map(|pending| *pending).unwrap_or_default();

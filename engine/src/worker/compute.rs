@@ -6,7 +6,7 @@ use crate::compute::{Deflated, quietly};
 use crate::conn::Flags;
 use crate::driver::{Driver, Token};
 use crate::handler::Handler;
-use crate::offload::{Continuation, Finished, Jobs, Then};
+use crate::offload::{Continuation, Finished, Jobs};
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// A job is done. Hands over its result and those that waited for it, or keeps it for those before it.
@@ -52,10 +52,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     fn hand_over(&mut self, token: Token, then: Continuation) {
         let Self { conns, handler, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return quietly(then) };
-        match then.downcast::<Then<H::State>>() {
-            Ok(then) => call(handler, conn, shared, token, |_, ctx| then(ctx)),
-            Err(other) => quietly(other),
-        }
+        call(handler, conn, shared, token, |handler, ctx| handler.finish_job(ctx, then));
     }
 
     /// The jobs of a connection whose handler was not told yet that it has ended.
