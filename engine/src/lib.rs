@@ -53,6 +53,7 @@ mod error;
 mod handle;
 mod handler;
 mod hub;
+mod limits;
 mod mailbox;
 mod metrics;
 mod net;
@@ -81,6 +82,7 @@ pub use handler::{
     SendStatus, on_message,
 };
 pub use hub::PublishError;
+pub use limits::{CutOff, Drain, DrainReport, Draining, Readiness};
 pub use metrics::{Stats, TlsStats, TopicStats, WorkerStats};
 pub use offload::{JobError, JobRefusal, RefusedJob};
 pub use registry::NameError;

@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) wheel: Wheel,
     /// The turn's time.
     pub(crate) now: Tick,
+    /// When the window of a drain ends that is under way.
+    pub(crate) draining: Option<Tick>,
     /// Connections to be flushed or resumed after the mailbox, or in the next turn.
     pub(crate) listed: Vec<Token>,
 }
@@ -135,6 +137,7 @@ impl Shared {
             limits: Limits::from(config),
             wheel: Wheel::new(),
             now: 0,
+            draining: None,
             listed: Vec::new(),
         }
     }
