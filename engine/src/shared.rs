@@ -17,6 +17,7 @@ use crate::deflate::Deflate;
 use crate::driver::Token;
 use crate::error::{CloseCause, CloseReason};
 use crate::hub::Hub;
+use crate::limits::deadline::Deadlines;
 use crate::metrics::Counters;
 use crate::output::Output;
 use crate::registry::Names;
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     pub(crate) limits: Limits,
     pub(crate) wheel: Wheel,
+    /// Deadlines that the application has set.
+    pub(crate) deadlines: Deadlines,
     /// The turn's time.
     pub(crate) now: Tick,
     /// When the window of a drain ends that is under way.
@@ -136,6 +139,7 @@ impl Shared {
             counters,
             limits: Limits::from(config),
             wheel: Wheel::new(),
+            deadlines: Deadlines::default(),
             now: 0,
             draining: None,
             listed: Vec::new(),
