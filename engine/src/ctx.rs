@@ -9,6 +9,7 @@ use crate::config::Backpressure;
 use crate::conn::{ConnId, Flags, Phase, SegmentKind, Wire};
 use crate::error::CloseReason;
 use crate::hub::PublishError;
+use crate::limits::Deadline;
 use crate::output::Output;
 use crate::registry::NameError;
 use crate::shared::Shared;
@@ -152,6 +153,48 @@ impl<'a, S> Ctx<'a, S> {
     /// [`on_open`](crate::Handler::on_open).
     pub fn authenticated(&mut self) {
         self.wire.flags.remove(Flags::UNAUTHENTICATED);
+    }
+
+    // The time that the connection has
+
+    /// Has the connection closed with `code` then, unless the deadline is moved, by another call of this, or
+    /// [cleared](Self::clear_deadline): for an authorisation that runs out. Fires up to two ticks of 100 ms late, never
+    /// early, whether the connection is paused or not; [`CloseReason::Deadline`](crate::CloseReason::Deadline) follows.
+    /// Eight bytes or so for each connection of the worker, once one of them has a deadline.
+    ///
+    /// ```
+    /// # use std::time::{Duration, SystemTime};
+    /// # use ringwire::{CloseCode, Ctx, SendError};
+    /// # fn on_token(ctx: &mut Ctx<'_, ()>, expires: SystemTime) -> Result<(), SendError> {
+    /// ctx.set_deadline(Duration::from_secs(30), CloseCode::new(4401))?;
+    /// // A token came.
+    /// ctx.set_deadline(expires, CloseCode::new(4401))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The code may not be sent, or a close has begun already.
+    pub fn set_deadline(
+        &mut self,
+        at: impl Into<Deadline>,
+        code: CloseCode,
+    ) -> Result<(), SendError> {
+        if !code.is_sendable() {
+            return Err(SendError::BadCloseCode);
+        }
+        if !self.is_open() {
+            return Err(SendError::Closing);
+        }
+        let tick = at.into().tick(self.shared.now);
+        self.shared.deadlines.set(self.id.slot, tick, code);
+        self.shared.wheel.set_earlier(self.id.slot, tick);
+        Ok(())
+    }
+
+    /// Takes the deadline away that [`set_deadline`](Self::set_deadline) has set; whether there was one.
+    pub fn clear_deadline(&mut self) -> bool {
+        self.shared.deadlines.clear(self.id.slot)
     }
 
     // What goes out

@@ -114,6 +114,7 @@ impl CloseCause {
             | CloseReason::CloseTimeout
             | CloseReason::WriteStall
             | CloseReason::Lifetime
+            | CloseReason::Deadline
             | CloseReason::Backpressure
             | CloseReason::Tls
             | CloseReason::HandlerPanic => Initiator::Local,
@@ -163,13 +164,15 @@ pub enum CloseReason {
     Backpressure,
     /// The handler panicked.
     HandlerPanic,
+    /// The deadline that the application had set for it has passed ([`Ctx::set_deadline`](crate::Ctx::set_deadline)).
+    Deadline,
     /// TLS failed: bad records, a refused certificate, an alert. The cause's text says what.
     Tls,
 }
 
 impl CloseReason {
     /// All names, in the order of [`index`](Self::index).
-    pub const NAMES: [&str; 14] = [
+    pub const NAMES: [&str; 15] = [
         "peer",
         "local",
         "shutdown",
@@ -184,6 +187,7 @@ impl CloseReason {
         "backpressure",
         "handler_panic",
         "tls",
+        "deadline",
     ];
 
     /// Its place in [`NAMES`](Self::NAMES) and in the metrics.
@@ -203,6 +207,7 @@ impl CloseReason {
             Self::Backpressure => 11,
             Self::HandlerPanic => 12,
             Self::Tls => 13,
+            Self::Deadline => 14,
         }
     }
 

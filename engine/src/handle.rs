@@ -26,6 +26,7 @@ use crate::dial::{Dial, DialError, Outbound};
 use crate::error::PostError;
 use crate::handler::{Acceptance, Response};
 use crate::hub::{Hub, Link, PublishError};
+use crate::limits::{Drain, Draining, Readiness};
 use crate::mailbox::{Mail, Postbox, Refused};
 use crate::metrics::{Stats, TlsStats, TopicStats};
 use crate::net::{self, TcpOptions};
@@ -338,17 +339,48 @@ impl Handle {
         Ok(postbox.post(Mail::Dial(Box::new(outbound))).map_err(|refused| refused.error)?)
     }
 
-    /// Stops accepting, closes every connection with 1001, and ends each worker once its connections are gone, or
-    /// after `limit`, when what is left is cut off. [`Running::join`](crate::Running::join) waits for that.
-    pub fn shutdown(&self, limit: Duration) {
+    /// Empties the server over `window`: nobody new is let in, and each connection is closed with `code` at a moment of its own,
+    /// spread evenly and with jitter, so that the clients come back one after the other. Each worker ends once its
+    /// connections are gone; what is left 5 s after the window is cut off. [`Draining::wait`] says what came of it.
+    ///
+    /// Requests for a WebSocket that still come during the window, on connections that were accepted before or
+    /// [adopted](Self::adopt), get 503 with a Retry-After header. Ordinary HTTP requests go to the handler as ever, so that it
+    /// can answer a balancer with its [`readiness`](Self::readiness).
+    ///
+    /// A drain or [shutdown](Self::shutdown) that is under way goes on as the last one says.
+    pub fn drain(&self, window: Duration, code: CloseCode) -> Draining {
+        self.drain_with(&Drain::new(window, code))
+    }
+
+    /// Drains, with a word on how.
+    pub fn drain_with(&self, drain: &Drain) -> Draining {
+        self.hub.set_draining();
+        let (reply, reports) = crossbeam_channel::unbounded();
         for Link { postbox, .. } in self.links() {
+            let mail = Mail::Drain { drain: *drain, reply: reply.clone() };
             // A worker that has ended needs none; one that reads no mail for that long is stuck in a handler.
-            if postbox.post_within(Mail::Shutdown { limit }, SHUTDOWN_PATIENCE)
-                == Err(PostError::Busy)
-            {
-                tracing::error!("a worker reads no mail and was not told of the shutdown");
+            if postbox.post_within(mail, SHUTDOWN_PATIENCE) == Err(PostError::Busy) {
+                tracing::error!("a worker reads no mail and was not told of the drain");
             }
         }
+        Draining { reports, workers: self.links().len() }
+    }
+
+    /// Whether a [drain](Self::drain) or [shutdown](Self::shutdown) has begun.
+    pub fn is_draining(&self) -> bool {
+        self.hub.is_draining()
+    }
+
+    /// Whether new connections should come here. Reads an atomic, so it may be called anywhere and often.
+    pub fn readiness(&self) -> Readiness {
+        if self.is_draining() { Readiness::Draining } else { Readiness::Ready }
+    }
+
+    /// Stops accepting, closes every connection with 1001, and ends each worker once its connections are gone, or
+    /// after `limit`, when what is left is cut off. [`Running::join`](crate::Running::join) waits for that. It is a
+    /// [drain](Self::drain) without a window.
+    pub fn shutdown(&self, limit: Duration) {
+        self.drain_with(&Drain::new(Duration::ZERO, CloseCode::GOING_AWAY).with_grace(limit));
     }
 
     fn links(&self) -> &[Link] {

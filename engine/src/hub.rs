@@ -8,7 +8,7 @@
 use std::fmt;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::budget::Budget;
 use crate::mailbox::Postbox;
@@ -104,13 +104,16 @@ struct Common {
     /// Seeded at random, so that nobody can choose topics that collide.
     hasher: RandomState,
     registry: Registry,
+    /// The end of the server has begun.
+    draining: AtomicBool,
 }
 
 impl Hub {
     pub(crate) fn new(links: Vec<Link>, settings: TopicSettings) -> Self {
         let budget = Budget::new(settings.max_retained_len);
         let (hasher, registry) = (RandomState::new(), Registry::new());
-        let common = Common { settings, budget, hasher, registry };
+        let draining = AtomicBool::new(false);
+        let common = Common { settings, budget, hasher, registry, draining };
         Self { links: links.into(), common: Arc::new(common) }
     }
 
@@ -135,6 +138,15 @@ impl Hub {
         if let Some(link) = self.links.get(usize::from(worker)) {
             link.expected.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// Notes that the end of the server has begun.
+    pub(crate) fn set_draining(&self) {
+        self.common.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.common.draining.load(Ordering::Relaxed)
     }
 
     pub(crate) fn registry(&self) -> &Registry {

@@ -54,6 +54,7 @@ mod error;
 mod handle;
 mod handler;
 mod hub;
+mod limits;
 mod mailbox;
 mod metrics;
 mod net;
@@ -83,6 +84,7 @@ pub use handler::{
     SendOptions, SendStatus, on_message,
 };
 pub use hub::PublishError;
+pub use limits::{CutOff, Deadline, Drain, DrainReport, Draining, Readiness};
 pub use metrics::{Stats, TlsStats, TopicStats, WorkerStats};
 pub use offload::{JobError, JobRefusal, RefusedJob};
 pub use registry::NameError;

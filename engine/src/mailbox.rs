@@ -24,6 +24,7 @@ use crate::dial::Outbound;
 use crate::driver::{ListenerId, Wake};
 use crate::error::PostError;
 use crate::handler::{Acceptance, Response};
+use crate::limits::{Drain, DrainReport};
 use crate::offload::Finished;
 use crate::secure::Shaken;
 use crate::topic::{SharedPublication, TopicQuery};
@@ -58,8 +59,8 @@ pub(crate) enum Mail {
     Deflated(Box<Deflated>),
     /// The result of a handler's job.
     Finished(Box<Finished>),
-    /// Stop accepting, close every connection with 1001, and end when they are gone or after the limit.
-    Shutdown { limit: Duration },
+    /// Close every connection, and end when they are gone or the time is up; what came of it is the reply.
+    Drain { drain: Drain, reply: Sender<DrainReport> },
 }
 
 /// A letter that was not taken.
@@ -272,7 +273,8 @@ mod tests {
     }
 
     fn letter() -> Mail {
-        Mail::Shutdown { limit: Duration::ZERO }
+        let (reply, _) = crossbeam_channel::bounded(1);
+        Mail::Drain { drain: Drain::new(Duration::ZERO, CloseCode::GOING_AWAY), reply }
     }
 
     #[test]

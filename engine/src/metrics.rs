@@ -77,6 +77,10 @@ counters! {
     handshakes,
     /// Requests that were refused, and connections that ended before a whole request.
     handshake_failures,
+    /// Requests that were refused with 503 since the server was draining.
+    drain_refusals,
+    /// Connections that were cut off at the end of a drain or shutdown.
+    drain_cut_offs,
     /// TLS handshakes that came to their end, resumed ones included.
     tls_handshakes,
     /// TLS handshakes that resumed an earlier session.

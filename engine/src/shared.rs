@@ -17,6 +17,7 @@ use crate::deflate::Deflate;
 use crate::driver::Token;
 use crate::error::{CloseCause, CloseReason};
 use crate::hub::Hub;
+use crate::limits::deadline::Deadlines;
 use crate::metrics::Counters;
 use crate::output::Output;
 use crate::registry::Names;
@@ -52,10 +53,14 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     pub(crate) limits: Limits,
     pub(crate) wheel: Wheel,
+    /// Deadlines that the application has set.
+    pub(crate) deadlines: Deadlines,
     /// The turn's time.
     pub(crate) now: Tick,
     /// The time of day, for answers to HTTP requests.
     pub(crate) clock: Clock,
+    /// When the window of a drain ends that is under way.
+    pub(crate) draining: Option<Tick>,
     /// Connections to be flushed or resumed after the mailbox, or in the next turn.
     pub(crate) listed: Vec<Token>,
 }
@@ -143,8 +148,10 @@ impl Shared {
             counters,
             limits: Limits::from(config),
             wheel: Wheel::new(),
+            deadlines: Deadlines::default(),
             now: 0,
             clock: Clock::default(),
+            draining: None,
             listed: Vec::new(),
         }
     }

@@ -1,15 +1,18 @@
 //! One core's event loop: it owns a driver, the connections, their timers and buffers, and one handler.
 //!
-//! This file is the loop: what each turn does, and what comes in from outside. How connections come is in [`accepting`];
-//! what happens to one is in [`receive`], [`http`], [`transmit`] and [`deadlines`]; what is published, in [`topics`].
+//! This file is the loop: what each turn does, and what comes in from outside. How connections come is in [`accepting`],
+//! which are refused in [`admission`]; what happens to one is in [`receive`], [`http`], [`transmit`] and [`deadlines`]; what
+//! is published, in [`topics`]; how it all ends, in [`shutdown`].
 
 mod accepting;
+mod admission;
 mod compute;
 mod deadlines;
 pub(crate) mod http;
 mod outbound;
 mod receive;
 mod secure;
+mod shutdown;
 mod topics;
 mod transmit;
 
@@ -18,28 +21,27 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use ringwire_codec::{CloseCode, CloseState, Message};
+use ringwire_codec::{CloseState, Message};
 use ringwire_tls::ServerConfig;
 
 use self::accepting::{AcceptState, Accepting};
+use self::shutdown::ShutdownState;
 
 use crate::compute::{Compute, quietly};
 use crate::config::{Assignment, Config};
 use crate::conn::{Conn, ConnId, Flags, Phase, SegmentKind};
 use crate::conn_table::ConnTable;
 use crate::ctx::{self, SendOptions};
-use crate::driver::{Completion, Driver, ListenerId, Op, Token};
+use crate::driver::{Completion, Driver, Op, Token};
 use crate::error::{CloseCause, CloseReason};
 use crate::handler::Handler;
 use crate::mailbox::{Mail, Mailbox};
 use crate::shared::Shared;
-use crate::timer::{TICK, Tick, tick_at, ticks_of};
+use crate::timer::{TICK, tick_at};
 use crate::topic::Delivery;
 
 /// Letters taken in a turn before the connections get theirs.
 const LETTERS_PER_TURN: usize = 1024;
-/// Connections told, or cut off, in a turn of a shutdown. The others go on meanwhile.
-const CLOSES_PER_TURN: u32 = 4096;
 
 /// What a worker needs beside its driver and handler.
 #[derive(Debug)]
@@ -70,17 +72,8 @@ pub(crate) struct Worker<D: Driver, H: Handler> {
     assignment: Assignment,
     /// TLS of each listener that speaks it.
     tls: Vec<Option<ServerConfig>>,
-    shutdown: Option<ShutdownState>,
+    shutdown: Option<Box<ShutdownState>>,
     expired: Vec<u32>,
-}
-
-/// A shutdown under way.
-#[derive(Clone, Copy, Debug)]
-struct ShutdownState {
-    /// Slots below this were told, or cut off.
-    next: u32,
-    /// When what is left is cut off; none once that has begun.
-    deadline: Option<Tick>,
 }
 
 /// What a turn says about the next.
@@ -157,22 +150,20 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     /// How long to wait: until the first timer, not at all while something is left over.
     fn timeout(&self) -> Option<Duration> {
-        let telling = self.shutdown.is_some_and(|shutdown| shutdown.next < self.conns.end());
         let left_over = !self.shared.listed.is_empty() || self.has_publications();
-        if left_over || !self.mailbox.is_empty() || telling {
+        if left_over || !self.mailbox.is_empty() {
             return Some(Duration::ZERO);
         }
         let resting = match self.accepting.state {
             AcceptState::Resting { until } => Some(until),
             _ => None,
         };
-        let shutdown = self.shutdown.and_then(|shutdown| shutdown.deadline);
-        let next =
-            [self.shared.wheel.next_tick(), self.shared.deflate.next_tick(), resting, shutdown]
-                .into_iter()
-                .flatten()
-                .min()?;
-        Some((TICK * next).saturating_sub(self.driver.now()))
+        let next = [self.shared.wheel.next_tick(), self.shared.deflate.next_tick(), resting]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|tick| (TICK * tick).saturating_sub(self.driver.now()));
+        [next, self.shutdown_rests()].into_iter().flatten().min()
     }
 
     fn on_completion(&mut self, completion: Completion<D::Buffer, D::Socket>) {
@@ -245,7 +236,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Shaken(shaken) => self.on_shaken(*shaken),
             Mail::Deflated(deflated) => self.on_deflated(*deflated),
             Mail::Finished(finished) => self.on_finished(*finished),
-            Mail::Shutdown { limit } => self.begin_shutdown(limit),
+            Mail::Drain { drain, reply } => self.begin_shutdown(drain, reply),
         }
     }
 
@@ -283,6 +274,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 "an adopted connection has a state of another type than the handler's"
             );
         }
+        if state.is_some() && self.shutdown.is_some() {
+            return;
+        }
         let Some(token) = self.open(socket, peer) else { return };
         self.shared.counters.adopted.add(1);
         if let Some(Ok(state)) = state {
@@ -290,57 +284,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
         self.take_in(token, &mut received);
         self.after_work(token);
-    }
-
-    // Shutdown
-
-    fn begin_shutdown(&mut self, limit: Duration) {
-        self.stop_accepting(AcceptState::Stopped);
-        if self.shutdown.is_none() {
-            for listener in (0..self.accepting.listeners).map(ListenerId) {
-                self.driver.submit(Op::CloseListener { listener });
-            }
-        }
-        let deadline = Some(self.shared.now + ticks_of(limit).unwrap_or(0));
-        let next = self.shutdown.map_or(0, |shutdown| shutdown.next);
-        self.shutdown = Some(ShutdownState { next, deadline });
-    }
-
-    /// Tells a batch of connections, or cuts it off once the time is up; whether all are gone.
-    fn go_on_shutting_down(&mut self) -> bool {
-        let Some(ShutdownState { mut next, mut deadline }) = self.shutdown else { return false };
-        if deadline.is_some_and(|deadline| self.shared.now >= deadline) {
-            (next, deadline) = (0, None);
-        }
-        let until = self.conns.end().min(next.saturating_add(CLOSES_PER_TURN));
-        for slot in next..until {
-            if let Some(token) = self.conns.token(slot) {
-                self.tell_shutdown(token, deadline.is_none());
-            }
-        }
-        self.shutdown = Some(ShutdownState { next: until, deadline });
-        self.conns.len() == 0
-    }
-
-    fn tell_shutdown(&mut self, token: Token, over: bool) {
-        let Some(conn) = self.conns.get_mut(token) else { return };
-        if over || conn.wire.is_unanswered() {
-            self.finish(token, CloseReason::Shutdown);
-            return;
-        }
-        if conn.wire.phase == Phase::Idle {
-            return self.end_idle(token);
-        }
-        if let Some(exchange) = conn.wire.pending.as_mut().and_then(|it| it.exchange.as_mut()) {
-            *exchange = exchange.closing();
-        }
-        if conn.wire.phase == Phase::Open {
-            let code = CloseCode::GOING_AWAY;
-            let why = CloseReason::Shutdown;
-            // Only a close that has begun refuses another.
-            let _ = ctx::close(&mut conn.wire, &mut self.shared, why, code, "");
-            self.after_work(token);
-        }
     }
 
     // The end of a connection
@@ -368,6 +311,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.recycle(pending);
         wire.codec.clear(&mut shared.pool);
         shared.wheel.clear(token.slot);
+        shared.deadlines.clear(token.slot);
         if wire.flags.contains(Flags::OPENED) {
             wire.flags.remove(Flags::OPENED);
             shared.counters.open_connections.sub(1);

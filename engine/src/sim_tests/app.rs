@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::http::page;
 use crate::{
@@ -114,6 +115,9 @@ fn options_for(number: usize) -> SendOptions {
 /// The code and text with which the application closes.
 pub(super) const APP_CLOSE: (u16, &str) = (4000, "as you wish");
 
+/// The code of deadlines that the application sets.
+pub(super) const DEADLINE_CODE: CloseCode = CloseCode::new(4401);
+
 impl App {
     /// Sends, and notes what became of it.
     fn say(&self, ctx: &mut Ctx<'_, State>, message: Message<'_>) -> SendStatus {
@@ -172,6 +176,15 @@ impl App {
                 let _ = ctx.close(CloseCode::new(code), text);
                 let dropped = ctx.send("after the close") == SendStatus::Dropped;
                 self.log.borrow_mut().check(client, dropped, "a message after the close was taken");
+            }
+            Some("!deadline") => {
+                let after = Duration::from_millis(u64::try_from(number()).unwrap_or(0));
+                let set = ctx.set_deadline(after, DEADLINE_CODE);
+                self.log.borrow_mut().check(client, set.is_ok(), "a deadline was refused");
+            }
+            Some("!clear") => {
+                let had = ctx.clear_deadline();
+                self.log.borrow_mut().check(client, had, "there was no deadline");
             }
             Some("!burst") => {
                 ctx.state().burst = (number(), number());
@@ -286,12 +299,14 @@ impl Handler for App {
 
     fn on_close(&mut self, ctx: &mut Ctx<'_, State>, cause: &CloseCause) {
         let client = ctx.state().client;
+        let no_deadline = ctx.set_deadline(Duration::ZERO, DEADLINE_CODE).is_err();
         let refused = ctx.send("into the void") == SendStatus::Dropped;
         let log = &mut *self.log.borrow_mut();
         let entry = &mut log.clients[client];
         let first = entry.opened == 1 && entry.closed.is_none();
         entry.closed = Some(cause.clone());
         log.check(client, first, "it closed without being open");
+        log.check(client, no_deadline, "a deadline was set after the end");
         log.check(client, refused, "a message was taken after the end");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ringwire_codec::CloseCode;
 
-use super::app::Said;
+use super::app::{DEADLINE_CODE, Said};
 use super::client::Stage;
 use super::plan::{Ending, Entrance, Plan, Speech};
 use super::play::Play;
@@ -87,6 +87,50 @@ fn a_connection_lives_as_long_as_it_may() {
     let cause = play.run_to_the_end_of(0);
     assert_gone_away(&play, &cause, CloseReason::Lifetime);
     assert_time(&play, 3600..=3600);
+}
+
+#[test]
+fn a_deadline_closes_with_its_code() {
+    let plans = [plan(Ending::Stay, &["!deadline 90000"]), plan(Ending::Stay, &["hello"])];
+    let mut play = play(&Config::default(), plans);
+    let cause = play.run_to_the_end_of(0);
+    assert_eq!((cause.reason, cause.code), (CloseReason::Deadline, Some(DEADLINE_CODE)));
+    assert_time(&play, 90..=90);
+    play.run_until(secs(100));
+    assert_eq!(play.clients[0].farewell.as_ref().expect("a close frame").0, Some(DEADLINE_CODE));
+    assert_eq!(play.clients[1].stage, Stage::Open);
+    assert_eq!(play.scene.stats().closes[CloseReason::Deadline.index()], 1);
+}
+
+#[test]
+fn a_deadline_can_be_moved_and_cleared() {
+    let later = plan(Ending::Stay, &["!deadline 10000", "!deadline 300000"]);
+    let sooner = plan(Ending::Stay, &["!deadline 300000", "!deadline 10000"]);
+    let cleared = plan(Ending::Stay, &["!deadline 10000", "!clear"]);
+    let paused = plan(Ending::Stay, &["!deadline 40000", "!pause"]);
+    let mut play = play(&Config::default(), [later, sooner, cleared, paused]);
+    let reason = play.run_to_the_end_of(1).reason;
+    assert_eq!(reason, CloseReason::Deadline);
+    assert_time(&play, 10..=10);
+    assert_eq!(play.run_to_the_end_of(3).reason, CloseReason::Deadline);
+    assert_time(&play, 40..=40);
+    assert_eq!(play.run_to_the_end_of(0).reason, CloseReason::Deadline);
+    assert_time(&play, 300..=300);
+    play.run_until(secs(3600));
+    assert_eq!(play.clients[2].stage, Stage::Open);
+}
+
+#[test]
+fn a_deadline_ends_with_its_connection() {
+    let leaves = plan(Ending::CloseFrame, &["!deadline 20000"]);
+    let mut play = play(&Config::default(), [leaves, plan(Ending::Stay, &["hello"])]);
+    // The second has the slot of the first.
+    play.clients[1].at = secs(10);
+    play.scene.world.alarm(secs(10));
+    play.run_until(secs(60));
+    let log = play.scene.log.borrow();
+    assert_eq!(log.clients[0].closed.as_ref().map(|cause| cause.reason), Some(CloseReason::Peer));
+    assert_eq!(play.clients[1].stage, Stage::Open);
 }
 
 #[test]

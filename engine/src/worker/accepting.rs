@@ -101,7 +101,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     /// Takes a socket in and waits for its request.
     pub(super) fn open(&mut self, socket: D::Socket, peer: Option<SocketAddr>) -> Option<Token> {
-        if self.accepting.state == AcceptState::Stopped || self.shutdown.is_some() {
+        if !self.takes_connections() {
             return None;
         }
         let now = self.shared.now;

@@ -14,6 +14,9 @@ use crate::handler::Handler;
 use crate::shared::{Limits, Shared};
 use crate::timer::Tick;
 
+/// The server goes away from this connection.
+const GOING_AWAY: CloseCode = CloseCode::GOING_AWAY;
+
 /// What falls due on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
@@ -33,6 +36,8 @@ enum Due {
     Idle,
     /// It was open for as long as may be.
     Lifetime,
+    /// The application's own deadline has come: the connection is closed with this code.
+    Set(CloseCode),
     /// Time to ask whether the peer lives.
     Ping,
     /// Nothing yet: time to look again.
@@ -55,8 +60,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Some(conn) = self.conns.get_mut(token) else { return };
         let wire = &mut conn.wire;
         let shared = &mut self.shared;
-        let due =
-            next_due(wire, &shared.limits, shared.now).filter(|(tick, _)| *tick <= shared.now);
+        let due = shared.next_due(wire, token.slot).filter(|(tick, _)| *tick <= shared.now);
         match due.map(|(_, due)| due) {
             None | Some(Due::Look) => shared.set_deadline(wire, token),
             Some(Due::Handshake) => {
@@ -67,19 +71,23 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Some(Due::Close) => self.give_up(token, CloseReason::CloseTimeout),
             Some(Due::WriteStall) => self.finish(token, CloseReason::WriteStall),
             Some(Due::Pong) => self.finish(token, CloseReason::PongTimeout),
-            Some(Due::Idle) => self.close_for(token, CloseReason::IdleTimeout, "idle"),
+            Some(Due::Idle) => self.close_for(token, CloseReason::IdleTimeout, GOING_AWAY, "idle"),
             Some(Due::Lifetime) => {
-                self.close_for(token, CloseReason::Lifetime, "open for long enough")
+                let text = "open for long enough";
+                self.close_for(token, CloseReason::Lifetime, GOING_AWAY, text);
+            }
+            Some(Due::Set(code)) => {
+                self.close_for(token, CloseReason::Deadline, code, "the time is up");
             }
             Some(Due::Ping) => self.ping(token),
         }
     }
 
-    /// Starts a close handshake of the engine's own (1001: the server goes away from this connection).
-    fn close_for(&mut self, token: Token, why: CloseReason, text: &str) {
+    /// Starts a close handshake of the engine's own.
+    fn close_for(&mut self, token: Token, why: CloseReason, code: CloseCode, text: &str) {
         let Some(conn) = self.conns.get_mut(token) else { return };
         // The phase is Open, so no close has begun.
-        let _ = ctx::close(&mut conn.wire, &mut self.shared, why, CloseCode::GOING_AWAY, text);
+        let _ = ctx::close(&mut conn.wire, &mut self.shared, why, code, text);
         self.after_work(token);
     }
 
@@ -99,10 +107,20 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 impl Shared {
     /// Sets the connection's timer to what could fall due first.
     pub(super) fn set_deadline(&mut self, wire: &Wire, token: Token) {
-        match next_due(wire, &self.limits, self.now) {
+        match self.next_due(wire, token.slot) {
             Some((tick, _)) => self.wheel.set(token.slot, tick),
             None => self.wheel.clear(token.slot),
         }
+    }
+
+    /// What could fall due first, and when.
+    fn next_due(&self, wire: &Wire, slot: u32) -> Option<(Tick, Due)> {
+        let due = next_due(wire, &self.limits, self.now);
+        if wire.phase != Phase::Open {
+            return due;
+        }
+        let set = self.deadlines.get(slot).map(|(tick, code)| (tick, Due::Set(code)));
+        due.into_iter().chain(set).min_by_key(|(tick, _)| *tick)
     }
 
     /// Output begins to wait: looks again when it may have waited for too long.
@@ -120,7 +138,7 @@ impl Shared {
     }
 }
 
-/// What could fall due first, and when.
+/// What could fall due first by the settings, and when.
 fn next_due(wire: &Wire, limits: &Limits, now: Tick) -> Option<(Tick, Due)> {
     let at = |start: Tick, limit: Option<Tick>, due| limit.map(|limit| (start + limit, due));
     match wire.phase {

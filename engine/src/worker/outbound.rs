@@ -28,6 +28,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             );
         };
         let opened = match self.driver.adopt(socket) {
+            Ok(_) if self.shutdown.is_some() => Err(DialError::Post(PostError::Stopped)),
             Ok(socket) => self.open(socket, Some(peer)).ok_or(DialError::Post(PostError::Stopped)),
             Err(error) => Err(DialError::Socket(error)),
         };

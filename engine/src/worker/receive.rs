@@ -149,6 +149,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if conn.wire.is_deferred_upgrade() {
             let head = std::mem::take(&mut conn.wire.pending_mut().head);
             match answer {
+                Ok(_) if shared.draining.is_some() => {
+                    let refusal = shared.refuse_while_draining();
+                    refuse(&mut conn.wire, shared, &refusal);
+                }
                 Ok(acceptance) => accept_deferred(handler, conn, shared, token, &head, &acceptance),
                 Err(response) => refuse(&mut conn.wire, shared, &response),
             }
@@ -424,6 +428,9 @@ fn answer_upgrade<H: Handler>(
         Ok(upgrade) => upgrade,
         Err(error) => return refuse_for(wire, shared, error),
     };
+    if let Some(refusal) = shared.refusal(&request) {
+        return refuse(wire, shared, &refusal);
+    }
     match catch_unwind(AssertUnwindSafe(|| handler.on_request(&request))) {
         Ok(Answer::Accept(Accept { state, acceptance })) => {
             conn.state = Some(state);
