@@ -57,6 +57,7 @@ mod hub;
 mod limits;
 mod mailbox;
 mod metrics;
+mod monitor;
 mod net;
 mod offload;
 mod output;

@@ -11,7 +11,7 @@ use crate::error::CloseReason;
 
 /// Defines the counters once: as atomics for the worker, as numbers for the reader.
 macro_rules! counters {
-    ($($(#[$doc:meta])+ $name:ident,)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// What a worker counts.
         #[derive(Debug, Default)]
         #[repr(align(128))]
@@ -25,11 +25,18 @@ macro_rules! counters {
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct WorkerStats {
-            $($(#[$doc])+ pub $name: u64,)+
+            $($(#[doc = $doc])+ pub $name: u64,)+
             /// Connections that ended, by [`CloseReason::index`].
             pub closes: [u64; CloseReason::NAMES.len()],
             /// The longest that one turn took, waiting not counted.
             pub longest_turn: Duration,
+        }
+
+        impl WorkerStats {
+            /// All counters and gauges, one by one: name, what it says here about it, value.
+            pub fn fields(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+                [$((stringify!($name), concat!($($doc, "\n"),+), self.$name),)+].into_iter()
+            }
         }
 
         impl Counters {
@@ -62,11 +69,11 @@ counters! {
     open_connections,
     /// Connections accepted from a listener.
     accepts,
-    /// Times that accepting ended for want of descriptors or memory and was begun again.
-    accept_failures,
     /// Those of them that went to another worker, which had fewer connections
     /// ([`Assignment::LeastLoaded`](crate::Assignment::LeastLoaded)).
     handed_over,
+    /// Times that accepting ended for want of descriptors or memory and was begun again.
+    accept_failures,
     /// Connections adopted from elsewhere.
     adopted,
     /// Connections that this side began to open.

@@ -62,6 +62,12 @@ impl Delivery {
         self.publications.first().and_then(|first| first.policy)
     }
 
+    /// Whether any of it is compressed for those with whom that was agreed on.
+    pub(crate) fn is_compressed(&self, deflate: &Deflate) -> bool {
+        let wanted = |each: &SharedPublication| deflate.wants(each.len(), each.compress);
+        self.publications.iter().any(wanted)
+    }
+
     /// What goes out to a connection with this window, or to one without compression.
     pub(crate) fn bytes(
         &mut self,

@@ -76,7 +76,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let window = wire.window.filter(|_| wire.flags.contains(Flags::DEFLATE));
         let count = delivery.publications().len();
         let bytes = delivery.bytes(window, &mut shared.deflate, &shared.topics.hub);
-        if window.is_some() {
+        let bytes = bytes.clone();
+        if window.is_some() && delivery.is_compressed(&shared.deflate) {
             // Compressed by itself, it is not in the window of the connection's own compressor.
             shared.cut_context(wire, token.slot);
         }
@@ -89,10 +90,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if is_idle && is_all && !wire.flags.contains(Flags::SECURE) {
             shared.counters.messages_sent.add(count);
             shared.counters.queued_bytes.add(bytes.len());
-            let bytes = Output::Shared(bytes.clone());
-            return Self::submit_send(driver, wire, shared.now, token, bytes);
+            return Self::submit_send(driver, wire, shared.now, token, Output::Shared(bytes));
         }
-        let bytes = bytes.clone();
         queue_published(wire, shared, &bytes, delivery);
         shared.list(wire, token);
     }
