@@ -19,6 +19,7 @@ mod payload;
 mod progress;
 mod report;
 mod sessions;
+mod socket;
 mod stage;
 #[cfg(test)]
 mod tests;
