@@ -1,5 +1,6 @@
 //! Load generator for WebSocket servers, the raw TCP floor, and their comparison.
 
+mod broadcast;
 mod cert;
 mod compare;
 mod echo;
@@ -23,12 +24,14 @@ use clap::Parser;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measures WebSocket echo servers.
+/// Measures WebSocket servers.
 #[derive(Debug, Parser)]
 #[command(version)]
 enum Command {
     /// Runs messages through a server and reports speed, latency and CPU time.
     Echo(echo::EchoArgs),
+    /// Has one connection say what many others hear, and reports speed, latency and CPU time of deliveries.
+    Broadcast(broadcast::BroadcastArgs),
     /// Runs the same load against several servers in turn and prints ratios.
     Compare(compare::CompareArgs),
     /// Opens connections one after the other and reports handshakes per second and their CPU time.
@@ -47,6 +50,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Echo(args) => echo::command(args),
+        Command::Broadcast(args) => broadcast::command(args),
         Command::Compare(args) => compare::command(args),
         Command::Handshakes(args) => handshakes::command(args),
         Command::CompareHandshakes(args) => compare::compare_handshakes(&args),

@@ -206,7 +206,7 @@ fn shares_cover_all_connections() {
 }
 
 fn compressing_server(compression: CompressionFlag) -> OwnServer {
-    let demand = Demand { connections: 20, payload_len: 400_000, compression };
+    let demand = Demand { connections: 20, payload_len: 400_000, compression, ..Demand::default() };
     OwnServer::start("127.0.0.1:0", &[0], demand, false).unwrap()
 }
 
