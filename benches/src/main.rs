@@ -38,6 +38,8 @@ enum Command {
     Handshakes(handshakes::HandshakeArgs),
     /// Opens connections to several servers in turn, with full and with resumed TLS sessions.
     CompareHandshakes(compare::CompareHandshakesArgs),
+    /// Runs the same broadcasts through several servers in turn and prints ratios.
+    CompareBroadcast(compare::CompareBroadcastArgs),
     /// Runs four scenarios of which figures are published: 100 sequential connects over TLS, then 50, 100
     /// and 200 clients with 10, 20 and 50 messages each.
     WssPresets(presets::PresetArgs),
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::command(args),
         Command::Handshakes(args) => handshakes::command(args),
         Command::CompareHandshakes(args) => compare::compare_handshakes(&args),
+        Command::CompareBroadcast(args) => compare::compare_broadcast(&args),
         Command::WssPresets(args) => presets::command(args),
         Command::Cert(args) => cert::command(&args).map(|()| true),
         Command::Floor(args) => floor::run(&args).map(|()| true),

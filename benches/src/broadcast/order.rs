@@ -2,7 +2,7 @@
 
 use crate::echo::{Failure, Failures};
 
-/// Missing publications that a subscriber still knows when they come late.
+/// The newest missing publications, which are still known when they come late.
 const MAX_MISSING: usize = 64;
 
 /// Where one subscriber stands.
@@ -10,7 +10,7 @@ const MAX_MISSING: usize = 64;
 pub(crate) struct Order {
     /// The number that comes next.
     next: u64,
-    /// Numbers that have been left out.
+    /// The last numbers that have been left out.
     missing: Vec<u64>,
 }
 
@@ -34,12 +34,13 @@ impl Order {
     /// Notes the delivery of a number.
     pub(crate) fn deliver(&mut self, number: u64, disorder: &mut Disorder) {
         if number >= self.next {
-            let room = MAX_MISSING.saturating_sub(self.missing.len());
-            self.missing.extend((self.next..number).take(room));
+            let known = number.saturating_sub(MAX_MISSING as u64).max(self.next);
+            self.missing.extend(known..number);
+            self.missing.drain(..self.missing.len().saturating_sub(MAX_MISSING));
             disorder.lost += number - self.next;
             self.next = number + 1;
         } else if let Some(index) = self.missing.iter().position(|missing| *missing == number) {
-            self.missing.swap_remove(index);
+            self.missing.remove(index);
             disorder.lost -= 1;
             disorder.reordered += 1;
         } else {
@@ -81,14 +82,18 @@ mod tests {
         assert_eq!(disorder(&[0, 3]), (4, Disorder { lost: 2, ..clean }));
         assert_eq!(disorder(&[0, 0, 1]), (2, Disorder { doubled: 1, ..clean }));
         assert_eq!(disorder(&[1, 0, 2]), (3, Disorder { reordered: 1, ..clean }));
-        let all = Disorder { lost: 1, doubled: 1, reordered: 1 };
+        let all = Disorder { lost: 1, doubled: 1, reordered: 2 };
         assert_eq!(disorder(&[3, 1, 1, 2]), (4, all));
-        assert_eq!(disorder(&[1000, 999]).1, Disorder { lost: 1000, doubled: 1, ..clean });
+        let late = Disorder { lost: 999, reordered: 1, ..clean };
+        assert_eq!(disorder(&[1000, 999]).1, late);
+        // What came that late counts as one too many.
+        let too_late = Disorder { lost: 1000, doubled: 1, ..clean };
+        assert_eq!(disorder(&[1000, 900]).1, too_late);
         let mut failures = Failures::default();
         all.report(&mut failures);
         clean.report(&mut failures);
         let expected =
-            [("delivery doubled", 1), ("delivery lost", 1), ("delivery out of order", 1)];
+            [("delivery doubled", 1), ("delivery lost", 1), ("delivery out of order", 2)];
         assert_eq!(failures.by_text(), expected.map(|(text, n)| (text.to_owned(), n)).into());
     }
 }
