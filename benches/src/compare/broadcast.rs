@@ -87,6 +87,9 @@ struct Cell {
     payload_bytes: u64,
 }
 
+/// How a value is written.
+type Show = fn(f64) -> String;
+
 /// All runs of one load.
 type Result = CellResult<Cell, Report>;
 
@@ -252,7 +255,7 @@ fn page(head: &Head, servers: &[String], cells: &[Result]) -> String {
             cell.ratio(name, baseline, metric).map(|ratio| show_ratio(&ratio))
         });
     }
-    let absolute: [(&str, Metric<Report>, fn(f64) -> String); 5] = [
+    let absolute: [(&str, Metric<Report>, Show); 5] = [
         (
             "Server CPU time per delivery, µs",
             |run| run.server_cpu_us_per_delivery,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::{SinkExt, StreamExt};
 use ringwire_peers::{Compression, MAX_MESSAGE_LEN, Service, Stream};
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::broadcast::{self, Sender};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -47,10 +47,7 @@ impl Service for TokioTungstenite {
                         if from != number {
                             socket.feed(message).await?;
                         }
-                        next = match heard.try_recv() {
-                            Ok(said) => Some(said),
-                            Err(TryRecvError::Lagged(_) | TryRecvError::Empty | TryRecvError::Closed) => None,
-                        };
+                        next = heard.try_recv().ok();
                     }
                     socket.flush().await?;
                 }
