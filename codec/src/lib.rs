@@ -2,7 +2,8 @@
 //!
 //! [`Connection`] is the WebSocket state machine of one connection, for both roles. It takes the
 //! bytes that arrived, gives [`Event`]s, and appends the bytes to be sent to a `Vec<u8>` of the
-//! caller. [`handshake`] is what comes before: the HTTP upgrade. [`deflate`] has the machines that
+//! caller. [`handshake`] is what comes before: the HTTP upgrade; [`http`] is what else may come on the same
+//! port. [`deflate`] has the machines that
 //! compress and inflate messages, where both ends agree to that.
 //!
 //! There is no socket, clock, thread, log or random source here. Who has them passes in what they
@@ -79,6 +80,7 @@ pub mod deflate;
 mod error;
 mod frame;
 pub mod handshake;
+pub mod http;
 mod input;
 pub mod mask;
 mod message;

@@ -27,6 +27,16 @@ pub struct Compression {
     /// The shortest message that is compressed, in bytes. Default: 256, since shorter ones fit into a packet anyway.
     /// With a context to refer to (dedicated) less makes sense as well.
     pub threshold: usize,
+    /// The shortest message, in bytes, that is compressed by a compute thread instead of the worker, if there are
+    /// [any](crate::Config::compute_workers). Default: 256 KiB, which takes 0.6 to 2.5 ms at level 1
+    /// (docs/benchmarks.md), much longer than the way there and back; 0: none.
+    ///
+    /// The message is copied, compressed by itself, and keeps its place among the connection's output, which waits behind
+    /// it. Until it is compressed it counts with its whole length for [`high_water`](crate::Config::high_water), and not
+    /// for [`max_queued_len`](crate::Config::max_queued_len), which bounds apart how much of one connection may be on that
+    /// way (a single message may go past it). What finds no room there or in the queue of the threads is compressed by
+    /// the worker, and so are messages with a key.
+    pub offload_threshold: usize,
     /// How much work is done for a smaller output, 1 to 9. Default: 1, as each message that is sent pays for it.
     pub level: Level,
     /// The window of the server's compressors, as a power of two: 9 to 15 bits. Default: 15, 32 KiB. A client may
@@ -70,6 +80,7 @@ impl Default for Compression {
         Self {
             mode: CompressionMode::Off,
             threshold: 256,
+            offload_threshold: 256 << 10,
             level: Level::default(),
             max_window: WindowBits::MAX,
             decompress_only: false,
@@ -98,6 +109,7 @@ macro_rules! setters {
 setters! {
     with_mode, mode: CompressionMode;
     with_threshold, threshold: usize;
+    with_offload_threshold, offload_threshold: usize;
     with_level, level: Level;
     with_max_window, max_window: WindowBits;
     with_decompress_only, decompress_only: bool;

@@ -22,14 +22,15 @@ pub struct Config {
     /// for each core that the process may run on.
     pub io_workers: usize,
     /// Threads beside the workers that take over what would hold one up: what handlers
-    /// [offload](crate::Ctx::offload), and the first flight of TLS handshakes, in which the server signs (about 0.2 ms
-    /// with an ECDSA key, 1 ms with RSA-2048). Default: 0, none. With some, and `io_workers` left open, these have the
-    /// other cores.
+    /// [offload](crate::Ctx::offload), compressing [long messages](Compression::offload_threshold), and the first flight
+    /// of TLS handshakes, in which the server signs (about 0.2 ms with an ECDSA key, 1 ms with RSA-2048). Default: 0,
+    /// none. With some, and `io_workers` left open, these have the other cores.
     pub compute_workers: usize,
     /// Jobs of handlers that may wait for them, before more are refused. Default: 1024. As many of the engine's own wait
     /// beside them, and go first; of these, what finds no room is done by the worker.
     pub compute_queue_len: usize,
-    /// Jobs of one connection that may wait, run, or have a result that waits for those before it; more are refused.
+    /// Jobs of one connection, messages that are compressed included, that may wait, run, or have a result that waits for
+    /// those before it; more are refused.
     /// Default: 64, so that no peer can fill the queue alone. Worst case in memory: what the application puts into
     /// that many jobs and results.
     pub max_jobs_per_connection: usize,
@@ -51,7 +52,17 @@ pub struct Config {
     /// Limits of request heads. Default: 16 KiB, lines of 8 KiB, 100 headers.
     pub head: HeadLimits,
 
-    /// From accept to the end of the handshake, however the bytes trickle in. Default: 10 s.
+    /// The longest body of an HTTP request, in bytes; one that is longer is refused with 413. Default: 1 MiB. Worst
+    /// case in memory: this much for each connection that sends one.
+    pub max_body_len: usize,
+    /// Ordinary HTTP requests that one connection may make, after which it is closed. Default: 1000.
+    pub max_http_requests: u16,
+    /// How long a connection may be silent between two HTTP requests. Default: 15 s.
+    pub http_keep_alive_timeout: Duration,
+
+    /// From accept to the end of the handshake, however the bytes trickle in. Every further HTTP request has as long
+    /// from its first byte to the end of its body, and the application for an answer that it
+    /// [defers](crate::HttpAnswer::Defer). Default: 10 s.
     pub handshake_timeout: Duration,
     /// How long a connection may receive nothing at all, not even a pong. Default: 120 s. With pings on, a
     /// dead peer is found sooner.
@@ -82,6 +93,8 @@ pub struct Config {
     /// Topics: limits of subscriptions and of publications that wait.
     pub topics: TopicSettings,
 
+    /// Which worker gets a connection that comes in. Default: [`Assignment::ReusePort`].
+    pub assignment: Assignment,
     /// The most connections of the whole server. Default: 0, what RLIMIT_NOFILE leaves after 64
     /// descriptors. Each worker has an equal share, rounded up; one that is full stops accepting until a connection
     /// has gone, and the kernel's backlog waits. Adopted connections count, but none is refused.
@@ -132,6 +145,20 @@ impl DriverKind {
     }
 }
 
+/// Which worker gets a connection that comes in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Assignment {
+    /// The one whose listening socket the kernel chose, by a hash of the addresses (SO_REUSEPORT, socket(7)). Costs
+    /// nothing, and spreads connections at random: with very many the difference is small, with few it is not.
+    #[default]
+    ReusePort,
+    /// The one with the fewest connections: the worker that accepted it hands it over, where another has fewer. Costs
+    /// a letter for each connection that goes elsewhere, nothing for a message. For few connections that carry much,
+    /// and for those that stay while others come and go.
+    LeastLoaded,
+}
+
 /// On which cores the workers run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Pinning {
@@ -169,6 +196,9 @@ impl Default for Config {
             max_unauthenticated_len: 0,
             compression: Compression::default(),
             head: HeadLimits::default(),
+            max_body_len: 1 << 20,
+            max_http_requests: 1000,
+            http_keep_alive_timeout: Duration::from_secs(15),
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(120),
             ping_interval: Duration::from_secs(30),
@@ -180,6 +210,7 @@ impl Default for Config {
             max_queued_len: 256 << 10,
             backpressure: Backpressure::Close(CloseCode::TRY_AGAIN_LATER),
             topics: TopicSettings::default(),
+            assignment: Assignment::ReusePort,
             max_connections: 0,
             listen_backlog: 4096,
             tcp_nodelay: true,
@@ -219,6 +250,9 @@ setters! {
     with_max_unauthenticated_len, max_unauthenticated_len: usize;
     with_compression, compression: Compression;
     with_head, head: HeadLimits;
+    with_max_body_len, max_body_len: usize;
+    with_max_http_requests, max_http_requests: u16;
+    with_http_keep_alive_timeout, http_keep_alive_timeout: Duration;
     with_handshake_timeout, handshake_timeout: Duration;
     with_idle_timeout, idle_timeout: Duration;
     with_ping_interval, ping_interval: Duration;
@@ -230,6 +264,7 @@ setters! {
     with_max_queued_len, max_queued_len: usize;
     with_backpressure, backpressure: Backpressure;
     with_topics, topics: TopicSettings;
+    with_assignment, assignment: Assignment;
     with_max_connections, max_connections: usize;
     with_listen_backlog, listen_backlog: u32;
     with_tcp_nodelay, tcp_nodelay: bool;
@@ -259,6 +294,7 @@ impl Config {
         at_least("receive_buffer_len", self.receive_buffer_len, 512)?;
         at_least("messages_per_turn", self.messages_per_turn, 1)?;
         at_least("mailbox_len", self.mailbox_len, 1)?;
+        at_least("max_http_requests", self.max_http_requests.into(), 1)?;
         at_least("max_jobs_per_connection", self.max_jobs_per_connection, 1)?;
         at_least("max_queued_len (not below high_water)", self.max_queued_len, self.high_water)?;
         self.compression.check()?;
@@ -304,6 +340,7 @@ mod tests {
             (Config::default().with_receive_buffer_len(1), "receive_buffer_len"),
             (Config::default().with_messages_per_turn(0), "messages_per_turn"),
             (Config::default().with_mailbox_len(0), "mailbox_len"),
+            (Config::default().with_max_http_requests(0), "max_http_requests"),
             (Config::default().with_max_jobs_per_connection(0), "max_jobs_per_connection"),
             (Config::default().with_max_queued_len(1), "max_queued_len"),
             (Config::default().with_io_workers(70_000), "io_workers"),

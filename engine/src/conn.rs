@@ -8,6 +8,7 @@ use bitflags::bitflags;
 use ringwire_codec::Buffers as _;
 use ringwire_codec::deflate::WindowBits;
 use ringwire_codec::handshake::HeadScanner;
+use ringwire_codec::http::Exchange;
 use ringwire_codec::{Connection, Role};
 
 use crate::buf::BufferPool;
@@ -16,6 +17,7 @@ use crate::error::CloseCause;
 use crate::offload::Jobs;
 use crate::output::Output;
 use crate::timer::{TICKS_PER_SECOND, Tick};
+use crate::worker::http::Incoming;
 
 /// The identity of a connection, which stays unique after it has ended.
 ///
@@ -62,18 +64,20 @@ pub(crate) struct Wire {
     /// What only some connections have at a time.
     pub(crate) pending: Option<Box<Pending>>,
     pub(crate) generation: u32,
-    /// When it was accepted.
+    /// When it was accepted, or its latest request began.
     pub(crate) began: Tick,
     /// When anything was last received.
     pub(crate) received: Tick,
     /// When the last send was submitted or made progress.
     pub(crate) sent: Tick,
-    /// When the ping was sent that waits for its pong, or when closing began.
+    /// When the ping was sent that waits for its pong, or the latest answer, or when closing began.
     pub(crate) since: Tick,
     /// Bytes of the send in flight that the kernel has not taken.
     pub(crate) in_flight: u32,
     pub(crate) peer: PeerAddr,
     pub(crate) phase: Phase,
+    /// Ordinary requests that were answered.
+    pub(crate) requests: u16,
     /// The window of the compressor for what goes out, if compression was agreed on.
     pub(crate) window: Option<WindowBits>,
     pub(crate) flags: Flags,
@@ -92,6 +96,7 @@ impl Default for Wire {
             in_flight: 0,
             peer: PeerAddr::default(),
             phase: Phase::Vacant,
+            requests: 0,
             window: None,
             flags: Flags::default(),
         }
@@ -124,14 +129,20 @@ impl Wire {
         self.pending.as_ref().is_some_and(|pending| !pending.queue.is_empty())
     }
 
-    /// Bytes of output that the kernel has not taken: the send in flight and what waits behind it.
+    /// Bytes of output that the kernel has not taken: the send in flight and what waits behind it, made or not.
     #[inline]
     pub(crate) fn queued_len(&self) -> usize {
         let queued = self.pending.as_ref().map_or(0, |pending| pending.queue.len());
-        self.in_flight as usize + queued
+        self.in_flight as usize + queued + self.awaited_len()
     }
 
-    /// What that takes in memory, about.
+    /// Bytes of messages whose frames are still being made.
+    #[inline]
+    pub(crate) fn awaited_len(&self) -> usize {
+        self.pending.as_ref().map_or(0, |pending| pending.queue.awaited_len())
+    }
+
+    /// What of that is made already takes in memory, about.
     pub(crate) fn queue_cost(&self) -> usize {
         let queued = self.pending.as_ref().map_or(0, |pending| pending.queue.cost());
         self.in_flight as usize + queued
@@ -167,8 +178,20 @@ impl Wire {
         match self.phase {
             Phase::Handshake | Phase::Lingering => true,
             Phase::Open | Phase::Closing => self.may_deliver() && !self.has_unread(),
+            Phase::Idle => !self.has_unread(),
             Phase::Vacant | Phase::Deferred | Phase::Flushing | Phase::Closed => false,
         }
+    }
+
+    /// Whether it waits for the application's answer to an upgrade, not to an ordinary request.
+    pub(crate) fn is_deferred_upgrade(&self) -> bool {
+        self.phase == Phase::Deferred
+            && self.pending.as_ref().is_none_or(|pending| pending.exchange.is_none())
+    }
+
+    /// Whether its first request is not answered, or another is not whole yet.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        self.phase == Phase::Handshake || self.is_deferred_upgrade()
     }
 
     /// Whether all output was handed to the kernel.
@@ -189,18 +212,22 @@ impl Wire {
 ///
 /// ```text
 /// Vacant ─► Handshake ─► Open ─► Closing ─┐
-///              │  ▲        │              ├─► Closed ─► Vacant
-///              ▼  │        ▼              │
-///           Deferred    Flushing ─► Lingering
+///            │  ▲  ▲       │              ├─► Closed ─► Vacant
+///            │  │  ▼       ▼              │
+///            │  │ Idle ─► Flushing ─► Lingering
+///            ▼  │  ▲       ▲
+///           Deferred ──────┘
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// No connection.
     Vacant,
-    /// Waits for the rest of a request head.
+    /// Waits for the rest of a request.
     Handshake,
     /// Waits for the application's answer to the request.
     Deferred,
+    /// Has answered an ordinary request, and waits for the next. Unread input waits until that may be answered.
+    Idle,
     /// Messages flow.
     Open,
     /// Sent a close frame and waits for the peer's, or has both and waits until all output is out.
@@ -258,13 +285,17 @@ bitflags! {
 pub(crate) struct Pending {
     /// Output that waits behind the send in flight.
     pub(crate) queue: SendQueue,
-    /// The head of a request whose answer was deferred.
+    /// The head of an upgrade whose answer was deferred, or of a request whose body is under way.
     pub(crate) head: Vec<u8>,
     /// A request head that is not whole yet, or input that was not looked at yet.
     pub(crate) unread: Vec<u8>,
     /// How much of `unread` was used.
     pub(crate) unread_start: usize,
     pub(crate) scanner: HeadScanner,
+    /// The body that is under way.
+    pub(crate) incoming: Option<Box<Incoming>>,
+    /// What is known of an ordinary request whose answer was deferred.
+    pub(crate) exchange: Option<Exchange>,
     /// Publications that were dropped, of which the application was not told yet.
     pub(crate) missed: u32,
     /// What a connection that this side opens keeps until it is open.
@@ -281,6 +312,8 @@ impl Pending {
         self.queue.is_empty()
             && self.unread.capacity() == 0
             && self.head.capacity() == 0
+            && self.incoming.is_none()
+            && self.exchange.is_none()
             && self.missed == 0
             && self.dialling.is_none()
             && self.jobs.is_none()
@@ -300,6 +333,9 @@ pub(crate) struct SendQueue {
     segments: VecDeque<Segment>,
     /// Bytes in all segments.
     len: usize,
+    /// Bytes of the messages that places are kept for.
+    awaited_len: usize,
+    next_place: u32,
 }
 
 #[derive(Debug)]
@@ -319,6 +355,8 @@ pub(crate) enum SegmentKind {
     Keyed(u64),
     /// So many publications, which may be dropped; one with a key may be replaced.
     Published { key: Option<u64>, count: u32 },
+    /// Kept for a message of this many bytes whose frame is still being made. What is behind it waits.
+    Place { id: u32, len: usize, droppable: bool },
 }
 
 impl SendQueue {
@@ -341,7 +379,50 @@ impl SendQueue {
         self.segments.push_back(Segment { data, kind });
     }
 
+    /// Bytes of the messages that places are kept for.
+    pub(crate) fn awaited_len(&self) -> usize {
+        self.awaited_len
+    }
+
+    /// Keeps a place at the end for the frame of a message with `len` bytes.
+    pub(crate) fn reserve(&mut self, len: usize, droppable: bool) -> u32 {
+        let id = self.next_place;
+        self.next_place = id.wrapping_add(1);
+        self.awaited_len += len;
+        let kind = SegmentKind::Place { id, len, droppable };
+        self.segments.push_back(Segment { data: Output::Own(Vec::new()), kind });
+        id
+    }
+
+    /// Puts a frame in its place, unless that was dropped; whether it is there.
+    pub(crate) fn fill(&mut self, place: u32, frame: Vec<u8>) -> bool {
+        for segment in &mut self.segments {
+            if let SegmentKind::Place { id, len, droppable } = segment.kind
+                && id == place
+            {
+                self.awaited_len -= len;
+                self.len += frame.len();
+                let kind = if droppable { SegmentKind::Message } else { SegmentKind::Stream };
+                *segment = Segment { data: Output::Own(frame), kind };
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Drops all places.
+    pub(crate) fn drop_places(&mut self) {
+        if self.awaited_len > 0 {
+            self.segments.retain(|segment| !matches!(segment.kind, SegmentKind::Place { .. }));
+            self.awaited_len = 0;
+        }
+    }
+
+    /// The first segment, unless it is still being made.
     pub(crate) fn pop(&mut self) -> Option<Output> {
+        if matches!(self.segments.front()?.kind, SegmentKind::Place { .. }) {
+            return None;
+        }
         let segment = self.segments.pop_front()?;
         self.len -= segment.data.len();
         Some(segment.data)
@@ -368,7 +449,8 @@ impl SendQueue {
         let mut count = 0;
         let mut len = 0;
         for segment in &self.segments {
-            if len + segment.data.len() > BATCH_LEN {
+            let is_place = matches!(segment.kind, SegmentKind::Place { .. });
+            if is_place || len + segment.data.len() > BATCH_LEN {
                 break;
             }
             len += segment.data.len();
@@ -406,7 +488,11 @@ impl SendQueue {
 
     /// Takes out the oldest message that may be dropped.
     pub(crate) fn drop_oldest(&mut self) -> Option<Output> {
-        let droppable = |kind| matches!(kind, SegmentKind::Message | SegmentKind::Keyed(_));
+        let droppable = |kind| match kind {
+            SegmentKind::Message | SegmentKind::Keyed(_) => true,
+            SegmentKind::Place { droppable, .. } => droppable,
+            SegmentKind::Stream | SegmentKind::Published { .. } => false,
+        };
         self.remove_first(droppable).map(|segment| segment.data)
     }
 
@@ -421,6 +507,9 @@ impl SendQueue {
     fn remove_first(&mut self, which: impl Fn(SegmentKind) -> bool) -> Option<Segment> {
         let first = self.segments.iter().position(|segment| which(segment.kind))?;
         let segment = self.segments.remove(first)?;
+        if let SegmentKind::Place { len, .. } = segment.kind {
+            self.awaited_len -= len;
+        }
         self.len -= segment.data.len();
         Some(segment)
     }
@@ -484,6 +573,33 @@ mod tests {
         assert_eq!(*queue.pop().unwrap(), *b"twothree");
         assert!(queue.is_empty());
         assert_eq!(queue.len(), 0);
+    }
+
+    #[test]
+    fn what_is_being_made_keeps_its_place() {
+        let mut queue = SendQueue::default();
+        queue.push(own(b"before"), SegmentKind::Stream);
+        let first = queue.reserve(1000, false);
+        let second = queue.reserve(500, true);
+        queue.push(own(b"behind"), SegmentKind::Stream);
+        assert_eq!((queue.len(), queue.awaited_len()), (12, 1500));
+        assert_eq!(*queue.pop().unwrap(), *b"before");
+        assert!(queue.pop().is_none());
+        assert!(queue.fill(second, Vec::from(*b"second")));
+        assert!(queue.pop_batch(&mut BufferPool::new(1 << 20)).is_none());
+        assert!(queue.fill(first, Vec::from(*b"first")));
+        assert!(!queue.fill(first, Vec::from(*b"again")));
+        assert_eq!((queue.len(), queue.awaited_len()), (17, 0));
+        for expected in [&b"first"[..], b"second", b"behind"] {
+            assert_eq!(*queue.pop().unwrap(), *expected);
+        }
+        let (kept, dropped) = (queue.reserve(10, false), queue.reserve(20, true));
+        assert!(queue.drop_oldest().unwrap().is_empty());
+        assert!(queue.drop_oldest().is_none());
+        assert!(!queue.fill(dropped, Vec::from(*b"late")));
+        assert_eq!((queue.len(), queue.awaited_len()), (0, 10));
+        queue.drop_places();
+        assert!(queue.is_empty() && !queue.fill(kept, Vec::new()));
     }
 
     #[test]

@@ -83,6 +83,15 @@ impl<'a, S> Ctx<'a, S> {
         Self { id, wire, state, shared }
     }
 
+    /// The same connection with a part of its state, if it has that.
+    pub(crate) fn project<'s, T>(
+        &'s mut self,
+        pick: impl FnOnce(&'s mut S) -> Option<&'s mut T>,
+    ) -> Option<Ctx<'s, T>> {
+        let Self { id, wire, state, shared } = self;
+        Some(Ctx { id: *id, wire, state: pick(state)?, shared })
+    }
+
     /// What the engine keeps of the connection and of the worker.
     pub(crate) fn engine(&mut self) -> (ConnId, &mut Wire, &mut Shared) {
         (self.id, self.wire, self.shared)
@@ -308,9 +317,21 @@ pub(crate) fn send(
     }
     if wire.flags.contains(Flags::DEFLATE) && shared.deflate.wants(message.len(), options.compress)
     {
+        if shared.deflate.is_long(message.len())
+            && options.key.is_none()
+            && shared.deflate_elsewhere(wire, slot, message, false)
+        {
+            return taken(wire, shared);
+        }
         return encode_compressed(wire, shared, slot, message, false);
     }
     encode(wire, shared, message)
+}
+
+/// A message was taken.
+fn taken(wire: &mut Wire, shared: &Shared) -> SendStatus {
+    shared.counters.messages_sent.add(1);
+    status(wire, shared)
 }
 
 #[inline]
@@ -384,6 +405,13 @@ pub(crate) fn send_behind(
     }
     let compressed = wire.flags.contains(Flags::DEFLATE)
         && shared.deflate.wants(message.len(), options.compress);
+    if compressed
+        && options.key.is_none()
+        && shared.deflate.is_long(message.len())
+        && shared.deflate_elsewhere(wire, slot, message, !stays)
+    {
+        return taken(wire, shared);
+    }
     let status = if compressed {
         encode_compressed(wire, shared, slot, message, !stays)
     } else {

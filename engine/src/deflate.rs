@@ -203,6 +203,16 @@ impl Deflate {
         asked && !self.settings.decompress_only
     }
 
+    /// Whether a message of this length, which is to be compressed, is one for the compute threads.
+    #[inline]
+    pub(crate) fn is_long(&self, len: usize) -> bool {
+        self.settings.offload_threshold > 0 && len >= self.settings.offload_threshold
+    }
+
+    pub(crate) fn level(&self) -> Level {
+        self.settings.level
+    }
+
     /// The compressor for the next message of a connection.
     fn compressor(
         &mut self,
@@ -244,7 +254,7 @@ impl Deflate {
     }
 
     /// Has the connection's own compressor refer to nothing so far.
-    fn start_anew(&mut self, slot: u32) {
+    pub(crate) fn start_anew(&mut self, slot: u32) {
         if let Some(own) = self.own.get_mut(slot)
             && let Some(compressor) = &mut own.compressor
         {

@@ -1,16 +1,17 @@
 //! What an application implements, and its answers to requests.
 
+use std::any::Any;
+
 use http::{HeaderName, HeaderValue};
-use ringwire_codec::handshake::{HandshakeError, client, server};
+use ringwire_codec::handshake::{HandshakeError, client};
 use ringwire_codec::{Message, MessagePart};
 
 pub use crate::ctx::{Compress, Ctx, SendOptions, SendStatus};
 use crate::dial::DialError;
 use crate::error::CloseCause;
+use crate::offload::Then;
 pub use crate::request::Request;
-
-/// An ordinary HTTP answer: a refusal, a page, a redirect.
-pub type Response = server::Response;
+pub use ringwire_codec::http::Response;
 
 /// The application: one value for each worker, called from its thread only.
 ///
@@ -24,10 +25,11 @@ pub trait Handler {
     /// A client asks for a WebSocket; the request is already known to be a correct one (RFC 6455 §4.2.1).
     fn on_request(&mut self, request: &Request<'_>) -> Answer<Self::State>;
 
-    /// An ordinary HTTP request came to the same port. The default answers 426, "WebSocket only".
-    fn on_http(&mut self, request: &Request<'_>) -> Response {
+    /// An ordinary HTTP request came to the same port, [with its body](Request::body). The default answers 426,
+    /// "WebSocket only".
+    fn on_http(&mut self, request: &Request<'_>) -> HttpAnswer {
         let _ = request;
-        HandshakeError::Upgrade.into()
+        Response::from(HandshakeError::Upgrade).into()
     }
 
     /// The server has accepted a connection that [`Handle::connect`](crate::Handle::connect) asked for; `answer` is its
@@ -83,6 +85,14 @@ pub trait Handler {
         let _ = (ctx, payload);
     }
 
+    /// The result of a job of [`Ctx::offload`] is there. For handlers that have handlers inside.
+    #[doc(hidden)]
+    fn finish_job(&mut self, ctx: &mut Ctx<'_, Self::State>, then: Box<dyn Any + Send>) {
+        if let Ok(then) = then.downcast::<Then<Self::State>>() {
+            then(ctx);
+        }
+    }
+
     /// The connection has ended. Called once for each [`on_open`](Self::on_open), whatever ended it. Sending
     /// has no effect any more.
     fn on_close(&mut self, ctx: &mut Ctx<'_, Self::State>, cause: &CloseCause) {
@@ -109,6 +119,19 @@ impl<S> Answer<S> {
     }
 }
 
+impl<S> Answer<S> {
+    /// The same answer with another state.
+    pub(crate) fn map<T>(self, f: impl FnOnce(S) -> T) -> Answer<T> {
+        match self {
+            Self::Accept(Accept { state, acceptance }) => {
+                Answer::Accept(Accept { state: f(state), acceptance })
+            }
+            Self::Reject(response) => Answer::Reject(response),
+            Self::Defer(state) => Answer::Defer(f(state)),
+        }
+    }
+}
+
 impl<S> From<Accept<S>> for Answer<S> {
     fn from(accept: Accept<S>) -> Self {
         Self::Accept(accept)
@@ -118,6 +141,22 @@ impl<S> From<Accept<S>> for Answer<S> {
 impl<S> From<Response> for Answer<S> {
     fn from(response: Response) -> Self {
         Self::Reject(response)
+    }
+}
+
+/// The answer to an ordinary HTTP request.
+#[derive(Debug)]
+pub enum HttpAnswer {
+    /// Now.
+    Respond(Response),
+    /// Later, through [`Handle::respond`](crate::Handle::respond) with the request's id. The connection's further
+    /// requests wait for it; after [`handshake_timeout`](crate::Config::handshake_timeout) the answer is 503.
+    Defer,
+}
+
+impl From<Response> for HttpAnswer {
+    fn from(response: Response) -> Self {
+        Self::Respond(response)
     }
 }
 

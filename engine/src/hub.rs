@@ -39,11 +39,18 @@ pub(crate) struct Link {
     pub(crate) postbox: Postbox,
     pub(crate) counters: Arc<Counters>,
     interest: Interest,
+    /// Connections that another worker has accepted for this one, on their way.
+    expected: AtomicU32,
 }
 
 impl Link {
     pub(crate) fn new(postbox: Postbox, counters: Arc<Counters>) -> Self {
-        Self { postbox, counters, interest: Interest::new() }
+        Self { postbox, counters, interest: Interest::new(), expected: AtomicU32::new(0) }
+    }
+
+    /// Connections that it has, or will have in a moment.
+    fn load(&self) -> u64 {
+        self.counters.connections.get() + u64::from(self.expected.load(Ordering::Relaxed))
     }
 
     /// Whether the worker has no subscribers at all.
@@ -68,7 +75,7 @@ impl Interest {
     }
 
     fn of(&self, hash: u64) -> &AtomicU32 {
-        &self.topics[hash as usize % INTERESTS]
+        &self.topics[remainder(hash, INTERESTS)]
     }
 
     fn takes(&self, hash: u64) -> bool {
@@ -109,6 +116,25 @@ impl Hub {
 
     pub(crate) fn links(&self) -> &[Link] {
         &self.links
+    }
+
+    /// The worker with the fewest connections, if it has fewer than worker `own`. It has one more to expect then.
+    pub(crate) fn assign(&self, own: u16) -> Option<u16> {
+        let own_load = self.links.get(usize::from(own))?.load();
+        let (worker, link) =
+            (0_u16..).zip(self.links.iter()).min_by_key(|(_, link)| link.load())?;
+        if link.load() >= own_load {
+            return None;
+        }
+        link.expected.fetch_add(1, Ordering::Relaxed);
+        Some(worker)
+    }
+
+    /// A connection that was assigned to a worker has come there, or never will.
+    pub(crate) fn note_arrival(&self, worker: u16) {
+        if let Some(link) = self.links.get(usize::from(worker)) {
+            link.expected.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn registry(&self) -> &Registry {
@@ -170,4 +196,10 @@ impl Hub {
         }
         if missing == 0 { Ok(()) } else { Err(PublishError::Busy(missing)) }
     }
+}
+
+/// `hash % count`, for an index.
+pub(crate) fn remainder(hash: u64, count: usize) -> usize {
+    // Below `count`, so it fits.
+    usize::try_from(hash % count as u64).unwrap_or(0)
 }

@@ -33,8 +33,9 @@
 //!
 //! # What is not here
 //!
-//! The protocol itself, without IO, is [`ringwire_codec`]. HTTP beyond the upgrade, a plain answer and a page is
-//! left to HTTP servers; [`Handle::adopt`] takes their connections over.
+//! The protocol itself, without IO, is [`ringwire_codec`]. HTTP on the same port is for JSON APIs, health
+//! checks, metrics and a page or two: HTTP/1.1 with whole bodies in memory, and a [`Router`]. HTTP/2, streamed bodies,
+//! files and whole sites are left to HTTP servers; [`Handle::adopt`] takes their connections over.
 
 mod budget;
 mod buf;
@@ -60,6 +61,7 @@ mod offload;
 mod output;
 mod registry;
 mod request;
+mod router;
 mod secure;
 mod server;
 mod shared;
@@ -71,14 +73,14 @@ mod worker;
 
 pub use compression::{Compression, CompressionMode};
 pub use compute::{ComputeStats, Times};
-pub use config::{Backpressure, Config, DriverKind, Pinning};
+pub use config::{Assignment, Backpressure, Config, DriverKind, Pinning};
 pub use conn::ConnId;
 pub use dial::{Dial, DialError};
 pub use error::{CloseCause, CloseReason, Error, Initiator, PostError};
 pub use handle::Handle;
 pub use handler::{
-    Accept, Acceptance, Answer, Compress, Ctx, Handler, OnMessage, Request, Response, SendOptions,
-    SendStatus, on_message,
+    Accept, Acceptance, Answer, Compress, Ctx, Handler, HttpAnswer, OnMessage, Request, Response,
+    SendOptions, SendStatus, on_message,
 };
 pub use hub::PublishError;
 pub use metrics::{Stats, TlsStats, TopicStats, WorkerStats};
@@ -88,5 +90,6 @@ pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
 pub use ringwire_codec::handshake::HeadLimits;
 pub use ringwire_codec::{CloseCode, Config as ProtocolConfig, Message, MessagePart, SendError};
 pub use ringwire_tls as tls;
+pub use router::{Asset, NoSockets, RouteState, Router, SocketOptions, SocketRoutes, Sockets};
 pub use server::{Running, Server, WorkerContext};
 pub use topic::{PublishOptions, SubscribeOptions, TopicError, TopicSettings};

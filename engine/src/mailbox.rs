@@ -7,7 +7,8 @@
 )]
 
 use std::any::Any;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,11 +17,11 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use ringwire_codec::CloseCode;
 
 use crate::budget::Budget;
-use crate::compute::quietly;
+use crate::compute::{Deflated, quietly};
 use crate::conn::ConnId;
 use crate::ctx::SendOptions;
 use crate::dial::Outbound;
-use crate::driver::Wake;
+use crate::driver::{ListenerId, Wake};
 use crate::error::PostError;
 use crate::handler::{Acceptance, Response};
 use crate::offload::Finished;
@@ -41,16 +42,20 @@ pub(crate) enum Mail {
     /// Serve a connection that someone else accepted, of which `received` was read already; with a state, one
     /// whose handshake is done.
     Adopt { stream: TcpStream, received: Vec<u8>, state: Option<Box<dyn Any + Send>> },
+    /// Serve a connection that another worker has accepted.
+    Accepted { fd: OwnedFd, listener: ListenerId, peer: Option<SocketAddr> },
     /// Serve a connection that this side opens.
     Dial(Box<Outbound>),
     /// Answer a deferred request.
     Accept { conn: ConnId, acceptance: Acceptance },
-    /// Refuse a deferred request.
-    Reject { conn: ConnId, response: Response },
+    /// Answer a deferred request with an ordinary answer, which refuses an upgrade.
+    Respond { conn: ConnId, response: Response },
     /// Say who subscribes to what.
     Topics(TopicQuery),
     /// A TLS session is back from a compute thread.
     Shaken(Box<Shaken>),
+    /// A message was compressed by a compute thread.
+    Deflated(Box<Deflated>),
     /// The result of a handler's job.
     Finished(Box<Finished>),
     /// Stop accepting, close every connection with 1001, and end when they are gone or after the limit.

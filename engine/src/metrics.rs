@@ -64,6 +64,9 @@ counters! {
     accepts,
     /// Times that accepting ended for want of descriptors or memory and was begun again.
     accept_failures,
+    /// Those of them that went to another worker, which had fewer connections
+    /// ([`Assignment::LeastLoaded`](crate::Assignment::LeastLoaded)).
+    handed_over,
     /// Connections adopted from elsewhere.
     adopted,
     /// Connections that this side began to open.

@@ -227,6 +227,11 @@ impl Jobs {
         (number, Arc::downgrade(&self.alive))
     }
 
+    /// One is over that has no place in the order.
+    pub(crate) fn end(&mut self) {
+        self.count -= 1;
+    }
+
     /// Takes in a result, and gives it back if it has no place in the order.
     pub(crate) fn finish(
         &mut self,
@@ -234,7 +239,7 @@ impl Jobs {
         then: Continuation,
     ) -> Option<Continuation> {
         let Some(number) = number else {
-            self.count -= 1;
+            self.end();
             return Some(then);
         };
         // Less than `count`.
@@ -257,12 +262,12 @@ impl Jobs {
 }
 
 impl Wire {
-    fn jobs_mut(&mut self) -> &mut Jobs {
+    pub(crate) fn jobs_mut(&mut self) -> &mut Jobs {
         self.pending_mut().jobs.get_or_insert_default()
     }
 
     /// Jobs whose results were not handed over.
-    fn job_count(&self) -> usize {
+    pub(crate) fn job_count(&self) -> usize {
         let jobs = self.pending.as_ref().and_then(|pending| pending.jobs.as_ref());
         jobs.map_or(0, |jobs| jobs.count())
     }

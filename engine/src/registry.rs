@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::chunked::Chunked;
 use crate::conn::ConnId;
-use crate::hub::Hub;
+use crate::hub::{Hub, remainder};
 
 /// The longest name, in bytes.
 pub(crate) const MAX_NAME_LEN: usize = 255;
@@ -76,7 +76,7 @@ impl Registry {
     }
 
     fn shard(&self, name: &str) -> MutexGuard<'_, HashMap<Box<str>, Vec<ConnId>>> {
-        let index = self.hasher.hash_one(name) as usize % SHARDS;
+        let index = remainder(self.hasher.hash_one(name), SHARDS);
         // Nothing that is done under the lock leaves half of it done.
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }

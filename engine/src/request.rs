@@ -14,6 +14,8 @@ pub struct Request<'a> {
     id: ConnId,
     peer: SocketAddr,
     tls: Option<Facts<'a>>,
+    body: &'a [u8],
+    params: Option<&'a matchit::Params<'a, 'a>>,
 }
 
 impl<'a> Request<'a> {
@@ -23,7 +25,17 @@ impl<'a> Request<'a> {
         peer: SocketAddr,
         tls: Option<Facts<'a>>,
     ) -> Self {
-        Self { head, id, peer, tls }
+        Self { head, id, peer, tls, body: &[], params: None }
+    }
+
+    pub(crate) fn with_body(mut self, body: &'a [u8]) -> Self {
+        self.body = body;
+        self
+    }
+
+    /// The same request on a route.
+    pub(crate) fn with_params<'s>(&'s self, params: &'s matchit::Params<'s, 's>) -> Request<'s> {
+        Request { params: Some(params), ..*self }
     }
 
     /// The connection that it came on, to answer it later with.
@@ -52,6 +64,11 @@ impl<'a> Request<'a> {
         self.head.target()
     }
 
+    /// What a parameter of the [`Router`](crate::Router)'s path stands for, percent-encoded as it was sent.
+    pub fn param(&self, name: &str) -> Option<&'a str> {
+        self.params?.get(name)
+    }
+
     /// The path, percent-encoded as it was sent.
     pub fn path(&self) -> &'a str {
         self.head.path()
@@ -75,6 +92,11 @@ impl<'a> Request<'a> {
     /// The first header of this name, if it is UTF-8.
     pub fn header_str(&self, name: &str) -> Option<&'a str> {
         self.head.header_str(name)
+    }
+
+    /// The body, whole. That of an upgrade is empty.
+    pub fn body(&self) -> &'a [u8] {
+        self.body
     }
 
     /// The Host header.

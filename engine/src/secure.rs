@@ -245,6 +245,9 @@ impl Shared {
     /// Drops what waits to be encrypted: the session has failed, so that it never can be.
     pub(crate) fn drop_plaintext(&mut self, wire: &mut Wire) {
         self.out.clear();
+        if let Some(pending) = &mut wire.pending {
+            pending.queue.drop_places();
+        }
         while let Some(segment) = wire.pending.as_mut().and_then(|pending| pending.queue.pop()) {
             self.counters.queued_bytes.sub(segment.len());
             self.pool.reclaim(segment);

@@ -341,6 +341,7 @@ where
                 mailbox: part.mailbox,
                 compute: part.compute,
                 listeners: start.listeners,
+                assignment: start.config.assignment,
                 max_connections: start.share,
             };
             let outcome = Worker::new(part.driver, handler, setup).run();

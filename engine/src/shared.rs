@@ -23,6 +23,7 @@ use crate::registry::Names;
 use crate::secure::Sessions;
 use crate::timer::{Tick, Wheel, ticks_of};
 use crate::topic::Topics;
+use crate::worker::http::Clock;
 
 /// The longest frame header, and so what a frame takes beside its payload (RFC 6455 §5.2).
 pub(crate) const MAX_HEADER_LEN: usize = 14;
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) wheel: Wheel,
     /// The turn's time.
     pub(crate) now: Tick,
+    /// The time of day, for answers to HTTP requests.
+    pub(crate) clock: Clock,
     /// Connections to be flushed or resumed after the mailbox, or in the next turn.
     pub(crate) listed: Vec<Token>,
 }
@@ -65,6 +68,9 @@ pub(crate) struct Limits {
     pub(crate) unauthenticated: Option<ringwire_codec::Config>,
     pub(crate) head: ringwire_codec::handshake::HeadLimits,
     pub(crate) handshake: Option<Tick>,
+    pub(crate) max_body_len: usize,
+    pub(crate) http_keep_alive: Option<Tick>,
+    pub(crate) max_http_requests: u16,
     pub(crate) idle: Option<Tick>,
     pub(crate) ping: Option<Tick>,
     pub(crate) pong: Option<Tick>,
@@ -86,6 +92,9 @@ impl From<&Config> for Limits {
             unauthenticated: unauthenticated(config),
             head: config.head,
             handshake: ticks_of(config.handshake_timeout),
+            max_body_len: config.max_body_len,
+            http_keep_alive: ticks_of(config.http_keep_alive_timeout),
+            max_http_requests: config.max_http_requests,
             idle: ticks_of(config.idle_timeout),
             ping: ticks_of(config.ping_interval),
             pong: ticks_of(config.pong_timeout),
@@ -135,6 +144,7 @@ impl Shared {
             limits: Limits::from(config),
             wheel: Wheel::new(),
             now: 0,
+            clock: Clock::default(),
             listed: Vec::new(),
         }
     }
@@ -177,7 +187,7 @@ impl Shared {
         let segment = match kind {
             SegmentKind::Stream => std::mem::take(&mut self.out),
             // One of many small messages takes no more than it needs.
-            SegmentKind::Message | SegmentKind::Keyed(_) | SegmentKind::Published { .. } => {
+            _ => {
                 let segment = self.out.as_slice().to_vec();
                 self.out.clear();
                 segment
@@ -195,11 +205,15 @@ impl Shared {
 
     /// Gives the buffers of a connection that has ended back to the pool.
     pub(crate) fn recycle(&mut self, mut pending: Pending) {
+        pending.queue.drop_places();
         while let Some(segment) = pending.queue.pop() {
             self.pool.reclaim(segment);
         }
         self.pool.give(pending.unread);
         self.pool.give(pending.head);
+        if let Some(incoming) = pending.incoming {
+            self.pool.give(incoming.content);
+        }
     }
 
     /// Puts the connection on the list of those that have something left to do.

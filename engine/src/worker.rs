@@ -1,10 +1,12 @@
 //! One core's event loop: it owns a driver, the connections, their timers and buffers, and one handler.
 //!
-//! This file is the loop: what each turn does, and what comes in from outside. What happens to a connection
-//! is in [`receive`], [`transmit`] and [`deadlines`]; what is published, in [`topics`].
+//! This file is the loop: what each turn does, and what comes in from outside. How connections come is in [`accepting`];
+//! what happens to one is in [`receive`], [`http`], [`transmit`] and [`deadlines`]; what is published, in [`topics`].
 
+mod accepting;
 mod compute;
 mod deadlines;
+pub(crate) mod http;
 mod outbound;
 mod receive;
 mod secure;
@@ -13,15 +15,16 @@ mod transmit;
 
 use std::any::Any;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use ringwire_codec::{CloseCode, CloseState, Message};
 use ringwire_tls::ServerConfig;
 
+use self::accepting::{AcceptState, Accepting};
+
 use crate::compute::{Compute, quietly};
-use crate::config::Config;
+use crate::config::{Assignment, Config};
 use crate::conn::{Conn, ConnId, Flags, Phase, SegmentKind};
 use crate::conn_table::ConnTable;
 use crate::ctx::{self, SendOptions};
@@ -37,8 +40,6 @@ use crate::topic::Delivery;
 const LETTERS_PER_TURN: usize = 1024;
 /// Connections told, or cut off, in a turn of a shutdown. The others go on meanwhile.
 const CLOSES_PER_TURN: u32 = 4096;
-/// How long accepting rests after it failed for want of descriptors or memory, in ticks.
-const ACCEPT_REST: Tick = 2;
 
 /// What a worker needs beside its driver and handler.
 #[derive(Debug)]
@@ -49,6 +50,8 @@ pub(crate) struct WorkerSetup {
     pub(crate) compute: Option<Compute>,
     /// For each listener of the driver, TLS if it speaks that.
     pub(crate) listeners: Vec<Option<ServerConfig>>,
+    /// Which worker gets a connection.
+    pub(crate) assignment: Assignment,
     /// The most connections that this worker takes.
     pub(crate) max_connections: usize,
 }
@@ -64,30 +67,11 @@ pub(crate) struct Worker<D: Driver, H: Handler> {
     /// What is published, on its way to the subscribers.
     delivery: Delivery,
     accepting: Accepting,
+    assignment: Assignment,
     /// TLS of each listener that speaks it.
     tls: Vec<Option<ServerConfig>>,
     shutdown: Option<ShutdownState>,
     expired: Vec<u32>,
-}
-
-/// Whether, and of how many, connections are accepted.
-#[derive(Debug)]
-struct Accepting {
-    listeners: u32,
-    max_connections: usize,
-    state: AcceptState,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum AcceptState {
-    /// Armed on all listeners.
-    On,
-    /// Off until a connection has gone: there are as many as may be.
-    Full,
-    /// Off until then: the last accept failed.
-    Resting { until: Tick },
-    /// Off for good.
-    Stopped,
 }
 
 /// A shutdown under way.
@@ -111,7 +95,8 @@ pub(crate) enum Turn {
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// A worker that accepts from all listeners of its driver.
     pub(crate) fn new(driver: D, handler: H, setup: WorkerSetup) -> Self {
-        let WorkerSetup { mut shared, mailbox, compute, listeners, max_connections } = setup;
+        let WorkerSetup { mut shared, mailbox, compute, listeners, assignment, max_connections } =
+            setup;
         shared.compute = compute;
         let listener_count = u32::try_from(listeners.len()).unwrap_or(u32::MAX);
         let mut worker = Self {
@@ -121,6 +106,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             shared,
             mailbox,
             delivery: Delivery::default(),
+            assignment,
             tls: listeners,
             accepting: Accepting {
                 listeners: listener_count,
@@ -204,83 +190,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
     }
 
-    // Connections come and go
-
-    fn accept(&mut self, listener: ListenerId, socket: D::Socket, peer: Option<SocketAddr>) {
-        let Some(token) = self.open(socket, peer) else { return };
-        if let Some(Some(config)) = self.tls.get(listener.0 as usize).cloned() {
-            self.secure(token, &config);
-        }
-    }
-
-    /// Takes a socket in and waits for its request.
-    fn open(&mut self, socket: D::Socket, peer: Option<SocketAddr>) -> Option<Token> {
-        if self.accepting.state == AcceptState::Stopped || self.shutdown.is_some() {
-            return None;
-        }
-        let now = self.shared.now;
-        let (token, conn) = self.conns.insert()?;
-        let wire = &mut conn.wire;
-        wire.peer = peer.map(Into::into).unwrap_or_default();
-        (wire.began, wire.received, wire.sent) = (now, now, now);
-        wire.flags.insert(Flags::RECEIVING);
-        self.shared.counters.connections.add(1);
-        if let Some(limit) = self.shared.limits.handshake {
-            self.shared.wheel.set(token.slot, now + limit);
-        }
-        self.driver.submit(Op::Open { token, socket });
-        self.driver.submit(Op::Receive { token });
-        if self.conns.len() >= self.accepting.max_connections {
-            self.stop_accepting(AcceptState::Full);
-        }
-        Some(token)
-    }
-
-    /// The driver has forgotten the connection: its slot is free.
-    fn on_closed(&mut self, token: Token) {
-        if self.conns.get_mut(token).is_some() {
-            self.conns.remove(token);
-            self.shared.counters.connections.sub(1);
-        }
-    }
-
-    // Accepting
-
-    fn start_accepting(&mut self) {
-        self.accepting.state = AcceptState::On;
-        for listener in (0..self.accepting.listeners).map(ListenerId) {
-            self.driver.submit(Op::Accept { listener });
-        }
-    }
-
-    fn stop_accepting(&mut self, state: AcceptState) {
-        self.accepting.state = state;
-        for listener in (0..self.accepting.listeners).map(ListenerId) {
-            self.driver.submit(Op::StopAccept { listener });
-        }
-    }
-
-    /// Descriptors or memory ran out: rest a little, so as not to spin, and leave those alone who are connected.
-    fn on_accept_ended(&mut self, listener: ListenerId, error: &io::Error) {
-        if self.accepting.state != AcceptState::On {
-            return;
-        }
-        tracing::warn!(listener = listener.0, %error, "accepting failed and rests");
-        self.shared.counters.accept_failures.add(1);
-        self.stop_accepting(AcceptState::Resting { until: self.shared.now + ACCEPT_REST });
-    }
-
-    fn go_on_accepting(&mut self) {
-        let on = match self.accepting.state {
-            AcceptState::On | AcceptState::Stopped => return,
-            AcceptState::Full => self.conns.len() < self.accepting.max_connections,
-            AcceptState::Resting { until } => self.shared.now >= until,
-        };
-        if on {
-            self.start_accepting();
-        }
-    }
-
     /// Tells the handler whose first connection has come, and whose last is gone.
     #[inline]
     fn tell_presence(&mut self) {
@@ -328,11 +237,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 self.with_open(conn, |conn, _| conn.wire.flags.set(Flags::PAUSED, paused));
             }
             Mail::Adopt { stream, received, state } => self.adopt(stream.into(), received, state),
+            Mail::Accepted { fd, listener, peer } => self.on_handed_over(fd, listener, peer),
             Mail::Dial(outbound) => self.dial(*outbound),
             Mail::Accept { conn, acceptance } => self.answer_deferred(conn, Ok(acceptance)),
-            Mail::Reject { conn, response } => self.answer_deferred(conn, Err(response)),
+            Mail::Respond { conn, response } => self.answer_deferred(conn, Err(response)),
             Mail::Topics(query) => self.shared.topics.answer(&query),
             Mail::Shaken(shaken) => self.on_shaken(*shaken),
+            Mail::Deflated(deflated) => self.on_deflated(*deflated),
             Mail::Finished(finished) => self.on_finished(*finished),
             Mail::Shutdown { limit } => self.begin_shutdown(limit),
         }
@@ -413,9 +324,15 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     fn tell_shutdown(&mut self, token: Token, over: bool) {
         let Some(conn) = self.conns.get_mut(token) else { return };
-        if over || matches!(conn.wire.phase, Phase::Handshake | Phase::Deferred) {
+        if over || conn.wire.is_unanswered() {
             self.finish(token, CloseReason::Shutdown);
             return;
+        }
+        if conn.wire.phase == Phase::Idle {
+            return self.end_idle(token);
+        }
+        if let Some(exchange) = conn.wire.pending.as_mut().and_then(|it| it.exchange.as_mut()) {
+            *exchange = exchange.closing();
         }
         if conn.wire.phase == Phase::Open {
             let code = CloseCode::GOING_AWAY;
@@ -437,17 +354,17 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if wire.phase == Phase::Closed {
             return;
         }
-        let unfinished = matches!(wire.phase, Phase::Handshake | Phase::Deferred)
-            && !wire.flags.contains(Flags::CLIENT);
+        let unfinished = wire.is_unanswered() && !wire.flags.contains(Flags::CLIENT);
         shared.counters.handshake_failures.add(usize::from(unfinished));
         wire.phase = Phase::Closed;
         let mut pending = wire.pending.take().map(|pending| *pending).unwrap_or_default();
-        let unsent_len = pending.queue.len() + std::mem::take(&mut wire.in_flight) as usize;
+        let queued_len = pending.queue.len() + std::mem::take(&mut wire.in_flight) as usize;
         let mut cause = pending.cause.take().unwrap_or_else(|| CloseCause::new(reason));
+        let unsent_len = queued_len + pending.queue.awaited_len();
         cause.conclude(wire.codec.close_state() == CloseState::Closed, unsent_len);
         let dialling = pending.dialling.take();
         quietly(pending.jobs.take());
-        shared.counters.queued_bytes.sub(unsent_len);
+        shared.counters.queued_bytes.sub(queued_len);
         shared.recycle(pending);
         wire.codec.clear(&mut shared.pool);
         shared.wheel.clear(token.slot);

@@ -51,6 +51,7 @@ impl Handler for Caller {
     }
 
     fn on_open(&mut self, ctx: &mut Ctx<'_, ()>) {
+        ctx.subscribe("servers").expect("a topic");
         self.report(Event::Open(ctx.id(), ctx.is_compressed()));
     }
 
@@ -311,6 +312,28 @@ fn each_message_may_be_excepted() {
         assert_eq!(side.stats().deflated_messages, expected, "{len} {compress:?}");
     }
     side.close(id);
+}
+
+/// Masked, and so compressed, for each of them.
+#[test]
+fn what_is_published_to_servers() {
+    let text = json(2000);
+    for ours in modes() {
+        let (server, _) = echo(ours);
+        let side = Side::new(ours);
+        let dial = to(server.addr());
+        side.open(&dial);
+        side.open(&dial);
+        side.open(&dial.without_compression());
+        for round in 1..=3 {
+            side.handle.publish("servers", text.as_str()).expect("the worker listens");
+            for _ in 0..3 {
+                assert!(matches!(side.next(), Event::Message(bytes) if bytes == text.as_bytes()));
+            }
+            let (here, there) = (side.stats(), server.stats());
+            assert_eq!((here.deflated_messages, there.inflated_messages), (2 * round, 2 * round));
+        }
+    }
 }
 
 // Memory

@@ -275,8 +275,12 @@ fn pages(app: App) -> App {
 #[test]
 fn ordinary_requests_get_ordinary_answers() {
     let server = Server::start(config(), pages);
-    let get =
-        |line: &str| http(server.addr(), format!("{line} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    let get = |line: &str| {
+        http(
+            server.addr(),
+            format!("{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
+        )
+    };
     let page = get("GET /");
     assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
     assert!(page.contains("content-type: text/html\r\n"), "{page}");
@@ -287,7 +291,8 @@ fn ordinary_requests_get_ordinary_answers() {
     assert_eq!(body_of(&head), "", "the answer to HEAD has no body (RFC 9110 §9.3.2)");
     assert_eq!(status_of(&get("GET /nowhere")), "404");
     assert_eq!(status_of(&get("GET /broken")), "500");
-    let with_body = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello";
+    let with_body =
+        "POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello";
     assert_eq!(status_of(&http(server.addr(), with_body)), "405");
     assert_eq!(status_of(&http(server.addr(), "GET / HTTP/1.0\r\n\r\n")), "200");
     let stats = server.stats();
@@ -323,7 +328,8 @@ fn a_page_longer_than_the_socket_takes_at_once() {
             Response::new(StatusCode::OK).with_body(media_type, vec![b'x'; LEN])
         })
     });
-    let page = http(server.addr(), "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let page =
+        http(server.addr(), "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert_eq!(body_of(&page).len(), LEN);
 }
 

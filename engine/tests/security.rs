@@ -171,7 +171,7 @@ fn handshake_smuggling() {
             Response::new(StatusCode::OK)
         })
     });
-    let smuggled = "GET /admin HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let smuggled = "GET /admin HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let with = |headers: &str| request().replacen("\r\n\r\n", &format!("\r\n{headers}\r\n\r\n"), 1);
     let len = smuggled.len();
     for head in [
@@ -190,7 +190,7 @@ fn handshake_smuggling() {
         assert_eq!(status_of(&answer), "400", "{head}: {answer}");
         assert_eq!(answer.matches("HTTP/1.1").count(), 1, "one answer: {answer}");
     }
-    // A refusal for any other cause, and an ordinary request, end the connection as well.
+    // A refusal for any other cause, and a last request, end the connection as well.
     let old = request().replacen("Version: 13", "Version: 8", 1);
     let answer = http(server.addr(), format!("{old}{smuggled}"));
     assert_eq!((status_of(&answer), answer.matches("HTTP/1.1").count()), ("426", 1));
@@ -634,7 +634,7 @@ fn last_words_reach_a_peer_that_sends_on() {
     for (head, status) in [
         ("GET / HTTP/1.1\r\n\r\n".to_owned(), "400"),
         (request(), "403"),
-        ("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 16777216\r\n\r\n".to_owned(), "404"),
+        ("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 16777216\r\n\r\n".to_owned(), "413"),
     ] {
         let mut stream = connect(server.addr());
         let mut bytes = head.into_bytes();

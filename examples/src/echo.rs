@@ -1,7 +1,7 @@
 //! The echo server's handler.
 
-use http::{HeaderValue, StatusCode};
-use ringwire::{Answer, Ctx, Handler, Message, Request, Response};
+use http::StatusCode;
+use ringwire::{Answer, Ctx, Handler, HttpAnswer, Message, Request, Response};
 
 /// The page that a browser gets on the same port.
 const PAGE: &str = include_str!("echo.html");
@@ -17,12 +17,12 @@ impl Handler for Echo {
         Answer::accept(())
     }
 
-    fn on_http(&mut self, request: &Request<'_>) -> Response {
-        match (request.method(), request.path()) {
-            ("GET" | "HEAD", "/") => Response::new(StatusCode::OK)
-                .with_body(HeaderValue::from_static("text/html; charset=utf-8"), PAGE.as_bytes()),
+    fn on_http(&mut self, request: &Request<'_>) -> HttpAnswer {
+        let response = match (request.method(), request.path()) {
+            ("GET" | "HEAD", "/") => Response::html(PAGE),
             _ => Response::new(StatusCode::NOT_FOUND),
-        }
+        };
+        response.into()
     }
 
     fn on_message(&mut self, ctx: &mut Ctx<'_, ()>, message: Message<'_>) {

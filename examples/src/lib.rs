@@ -17,8 +17,8 @@ use std::thread;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use ringwire::{CompressionLevel, CompressionMode, DriverKind, Handle, Pinning};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use ringwire::{Assignment, CompressionLevel, CompressionMode, DriverKind, Handle, Pinning};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 
@@ -40,6 +40,25 @@ impl From<DriverFlag> for DriverKind {
             DriverFlag::Auto => Self::Auto,
             DriverFlag::Epoll => Self::Epoll,
             DriverFlag::Uring => Self::Uring,
+        }
+    }
+}
+
+/// The value of `--assignment`.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum AssignmentFlag {
+    /// The kernel spreads connections over the workers.
+    #[default]
+    Reuseport,
+    /// The worker with the fewest gets the next one.
+    LeastLoaded,
+}
+
+impl From<AssignmentFlag> for Assignment {
+    fn from(flag: AssignmentFlag) -> Self {
+        match flag {
+            AssignmentFlag::Reuseport => Self::ReusePort,
+            AssignmentFlag::LeastLoaded => Self::LeastLoaded,
         }
     }
 }
@@ -111,18 +130,24 @@ pub fn init_logging() {
 }
 
 /// On SIGTERM or SIGINT stops accepting, closes all connections with 1001 and gives them `limit` for it. A second
-/// one ends the process at once. On SIGHUP reads the certificates again.
+/// one ends the process at once. On SIGHUP reads the certificates again; on SIGUSR1 logs how many connections each
+/// worker has.
 ///
 /// # Errors
 /// The signals can't be handled.
 pub fn handle_signals(handle: Handle, limit: Duration) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         let mut ending = false;
         for signal in signals.forever() {
             if signal == SIGHUP {
                 // What is wrong is in the log, and the old ones stay.
                 let _ = handle.reload_tls();
+            } else if signal == SIGUSR1 {
+                let stats = handle.stats();
+                let counts: Vec<_> =
+                    stats.workers.iter().map(|worker| worker.connections).collect();
+                tracing::info!(connections = ?counts, imbalance = stats.imbalance());
             } else if ending {
                 std::process::exit(128 + signal);
             } else {

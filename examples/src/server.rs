@@ -7,7 +7,9 @@ use clap::Args;
 use ringwire::{Compression, CompressionLevel, Config, Handler, Server};
 
 use crate::units::{parse_bytes, parse_duration};
-use crate::{Certificate, CompressionFlag, Cores, DriverFlag, handle_signals, parse_level};
+use crate::{
+    AssignmentFlag, Certificate, CompressionFlag, Cores, DriverFlag, handle_signals, parse_level,
+};
 
 /// How long connections may take to close on SIGTERM or SIGINT.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
@@ -36,6 +38,9 @@ pub struct ServerFlags {
     /// The cores of the IO workers: a list such as 0,1, `none`, or `auto`, one core for each.
     #[arg(long, env = "RINGWIRE_PIN", default_value = "auto")]
     pin: Cores,
+    /// Which worker gets a connection that comes in.
+    #[arg(long, env = "RINGWIRE_ASSIGNMENT", value_enum, default_value_t)]
+    assignment: AssignmentFlag,
     /// The longest message, such as 64MiB.
     #[arg(long, env = "RINGWIRE_MAX_MESSAGE", default_value = "1MiB", value_parser = parse_bytes)]
     max_message: u64,
@@ -49,7 +54,7 @@ pub struct ServerFlags {
     #[arg(long, env = "RINGWIRE_COMPRESSION_THRESHOLD", default_value = "256", value_parser = parse_bytes)]
     compression_threshold: u64,
     /// How much work is done for a smaller output: 1 to 9.
-    #[arg(long, env = "RINGWIRE_COMPRESSION_LEVEL", default_value = "1", value_parser = parse_level)]
+    #[arg(long, env = "RINGWIRE_COMPRESSION_LEVEL", default_value = "2", value_parser = parse_level)]
     compression_level: CompressionLevel,
 }
 
@@ -67,6 +72,7 @@ impl ServerFlags {
             .with_io_workers(self.io_workers)
             .with_compute_workers(self.compute_workers)
             .with_pinning(self.pin.clone().into())
+            .with_assignment(self.assignment.into())
             .with_max_message_len(usize::try_from(self.max_message).unwrap_or(usize::MAX))
             .with_idle_timeout(self.idle_timeout)
             .with_compression(compression);

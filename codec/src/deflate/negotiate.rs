@@ -1,6 +1,7 @@
 //! What the two ends agree on (RFC 7692 §7.1).
 
 use std::fmt::Write as _;
+use std::num::NonZeroU8;
 
 use crate::Role;
 use crate::handshake::{Extension, HandshakeError};
@@ -19,30 +20,33 @@ const CLIENT_MAX_WINDOW_BITS: &str = "client_max_window_bits";
 /// RFC 7692 also has 8. The compressor cannot keep to that, so it is neither asked for nor promised;
 /// a peer that compresses with it is understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WindowBits(u8);
+pub struct WindowBits(NonZeroU8);
 
 impl WindowBits {
     /// 9: 512 bytes.
-    pub const MIN: Self = Self(9);
+    pub const MIN: Self = Self(NonZeroU8::MIN.saturating_add(8));
     /// 15: 32 KiB, what is used where nothing else is said.
-    pub const MAX: Self = Self(15);
+    pub const MAX: Self = Self(NonZeroU8::MIN.saturating_add(14));
 
     /// The size with that number of bits; `None` unless it is 9 to 15.
     #[must_use]
     pub const fn new(bits: u8) -> Option<Self> {
-        if matches!(bits, 9..=15) { Some(Self(bits)) } else { None }
+        match NonZeroU8::new(bits) {
+            Some(bits) if matches!(bits.get(), 9..=15) => Some(Self(bits)),
+            _ => None,
+        }
     }
 
     /// The number of bits.
     #[must_use]
     pub const fn get(self) -> u8 {
-        self.0
+        self.0.get()
     }
 
     /// The size in bytes.
     #[must_use]
     pub const fn window_len(self) -> usize {
-        1 << self.0
+        1 << self.0.get()
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) fn trim(mut value: &[u8]) -> &[u8] {
 }
 
 /// Appends a header line; neither part may have a line ending in it.
-pub(super) fn push_header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+pub(crate) fn push_header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

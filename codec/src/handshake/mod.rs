@@ -7,8 +7,8 @@
 //! ```
 //!
 //! [`HeadScanner`] finds the end of a head as its bytes trickle in and enforces [`HeadLimits`]. Only a
-//! whole head is parsed, once. Compression is agreed on here as well: see [`deflate`](crate::deflate). What is not here: bodies (a connection ends after any answer but 101),
-//! the policy on origins, and deadlines.
+//! whole head is parsed, once. Compression is agreed on here as well: see [`deflate`](crate::deflate). What is not
+//! here: bodies and ordinary answers ([`http`](crate::http)), the policy on origins, and deadlines.
 
 mod accept_key;
 pub mod client;
@@ -22,4 +22,6 @@ pub use accept_key::accept_key;
 pub use error::HandshakeError;
 pub use head::{HeadLimits, HeadScanner, MAX_HEADER_COUNT};
 pub use headers::Headers;
+pub(crate) use headers::push_header;
 pub use tokens::{Extension, Extensions, Params, Tokens};
+pub(crate) use tokens::{is_token_byte, lists};

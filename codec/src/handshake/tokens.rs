@@ -11,7 +11,7 @@ use super::headers::trim;
 const MAX_PARAM_COUNT: usize = 16;
 
 /// Whether a comma-separated list has this element, in whatever case.
-pub(super) fn lists(value: &[u8], element: &str) -> bool {
+pub(crate) fn lists(value: &[u8], element: &str) -> bool {
     value
         .split(|&byte| byte == b',')
         .any(|each| trim(each).eq_ignore_ascii_case(element.as_bytes()))
@@ -25,7 +25,8 @@ pub(super) fn token(bytes: &[u8]) -> Option<&str> {
     str::from_utf8(bytes).ok()
 }
 
-fn is_token_byte(byte: u8) -> bool {
+/// Whether this may stand in a token (RFC 9110 §5.6.2).
+pub(crate) fn is_token_byte(byte: u8) -> bool {
     matches!(byte,
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*'
         | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')

@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_types, reason = "the threads and all workers count in one place")]
 #![expect(clippy::disallowed_methods, reason = "the clock is read for a job, not for a message")]
 
+mod deflation;
 mod stats;
 
 use std::any::Any;
@@ -23,6 +24,8 @@ use crate::mailbox::{Mail, Postbox};
 use crate::offload::Task;
 use crate::secure::Shake;
 
+use deflation::Compressors;
+pub(crate) use deflation::{Deflated, Deflation};
 pub use stats::{ComputeStats, Times};
 pub(crate) use stats::{Lane, Meter};
 
@@ -31,6 +34,8 @@ pub(crate) use stats::{Lane, Meter};
 pub(crate) enum Job {
     /// The first flight of a TLS handshake, in which the server signs.
     Shake(Box<Shake>),
+    /// A long message to be compressed.
+    Deflate(Box<Deflation>),
     /// What a handler offloaded.
     Task(Box<Task>),
 }
@@ -65,12 +70,13 @@ pub(crate) struct Pool {
 #[must_use]
 pub(crate) struct Room<'a>(&'a Compute);
 
-/// What a thread has: the other ends of the queues.
-#[derive(Clone, Debug)]
+/// What a thread has: the other ends of the queues, and tools of its own.
+#[derive(Debug)]
 pub(crate) struct Hand {
     engine: Receiver<Queued>,
     application: Receiver<Queued>,
     meter: Arc<Meter>,
+    compressors: Compressors,
 }
 
 impl Pool {
@@ -81,7 +87,7 @@ impl Pool {
     pub(crate) fn start(cores: &[Option<CoreId>], queue_len: usize) -> Result<Self, Error> {
         let (pool, hand) = Self::without_threads(cores.len(), queue_len);
         for (index, core) in (0_u16..).zip(cores.iter().copied()) {
-            let hand = hand.clone();
+            let mut hand = hand.another();
             thread::Builder::new()
                 .name(format!("compute-{index}"))
                 .spawn(move || {
@@ -106,8 +112,12 @@ impl Pool {
         // The meter bounds what waits in them.
         let (engine, engine_jobs) = crossbeam_channel::unbounded();
         let (application, application_jobs) = crossbeam_channel::unbounded();
-        let hand =
-            Hand { engine: engine_jobs, application: application_jobs, meter: Arc::clone(&meter) };
+        let hand = Hand {
+            engine: engine_jobs,
+            application: application_jobs,
+            meter: Arc::clone(&meter),
+            compressors: Compressors::default(),
+        };
         (Self { engine, application, meter }, hand)
     }
 
@@ -150,7 +160,7 @@ impl Room<'_> {
 impl Job {
     fn lane(&self) -> Lane {
         match self {
-            Self::Shake(_) => Lane::Engine,
+            Self::Shake(_) | Self::Deflate(_) => Lane::Engine,
             Self::Task(_) => Lane::Application,
         }
     }
@@ -158,12 +168,13 @@ impl Job {
     fn is_cancelled(&self) -> bool {
         match self {
             Self::Shake(_) => false,
+            Self::Deflate(deflation) => deflation.is_cancelled(),
             Self::Task(task) => task.is_cancelled(),
         }
     }
 
     /// The result, and whether it is that of a panic.
-    fn run(self) -> (Option<Mail>, bool) {
+    fn run(self, compressors: &mut Compressors) -> (Option<Mail>, bool) {
         match self {
             Self::Shake(shake) => match catch_unwind(AssertUnwindSafe(|| shake.run())) {
                 Ok(shaken) => (Some(Mail::Shaken(Box::new(shaken))), false),
@@ -173,6 +184,9 @@ impl Job {
                     (None, true)
                 }
             },
+            Self::Deflate(deflation) => {
+                (Some(Mail::Deflated(Box::new(deflation.run(compressors)))), false)
+            }
             Self::Task(task) => {
                 let finished = task.run();
                 let panicked = finished.panicked;
@@ -183,8 +197,18 @@ impl Job {
 }
 
 impl Hand {
+    /// The same for another thread.
+    fn another(&self) -> Self {
+        Self {
+            engine: self.engine.clone(),
+            application: self.application.clone(),
+            meter: Arc::clone(&self.meter),
+            compressors: Compressors::default(),
+        }
+    }
+
     /// Does one job after the other until all workers are gone. The engine's go first: they are short.
-    fn work(&self) {
+    fn work(&mut self) {
         loop {
             let queued = select_biased! {
                 recv(self.engine) -> queued => queued,
@@ -211,7 +235,7 @@ impl Hand {
     }
 
     /// Does a job, and brings home what came of it.
-    pub(crate) fn carry_out(&self, queued: Queued) {
+    pub(crate) fn carry_out(&mut self, queued: Queued) {
         let Queued { job, home, since } = queued;
         let begun = Instant::now();
         self.meter.leave(job.lane());
@@ -220,7 +244,7 @@ impl Hand {
             return quietly(job);
         }
         self.meter.begin(begun.saturating_duration_since(since));
-        let (mail, panicked) = job.run();
+        let (mail, panicked) = job.run(&mut self.compressors);
         self.meter.end(begun.elapsed(), panicked);
         if let Some(mail) = mail {
             home.deliver(mail);

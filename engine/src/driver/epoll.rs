@@ -452,6 +452,10 @@ impl Driver for Epoll {
         stream.set_nonblocking(true)?;
         Ok(stream)
     }
+
+    fn detach(&mut self, socket: TcpStream) -> OwnedFd {
+        socket.into()
+    }
 }
 
 /// The received part of the driver's receive buffer.

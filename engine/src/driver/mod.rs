@@ -80,6 +80,9 @@ pub(crate) trait Driver: Sized {
     /// # Errors
     /// The descriptor can't be used by this driver.
     fn adopt(&mut self, fd: OwnedFd) -> io::Result<Self::Socket>;
+
+    /// Gives a socket away that was accepted and not opened.
+    fn detach(&mut self, socket: Self::Socket) -> OwnedFd;
 }
 
 /// Ends a wait from another thread. Several wakes before the wait count as one.

@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 
+use super::http::page;
 use crate::{
-    Accept, Answer, CloseCause, CloseCode, Compress, ConnId, Ctx, Handler, Message, MessagePart,
-    Request, SendOptions, SendStatus,
+    Accept, Answer, CloseCause, CloseCode, Compress, ConnId, Ctx, Handler, HttpAnswer, Message,
+    MessagePart, Request, SendOptions, SendStatus,
 };
 
 /// A message as it was sent or received.
@@ -68,6 +69,8 @@ pub(super) struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Log {
     pub clients: Vec<Entry>,
+    /// Ordinary requests whose answer was deferred, and how long their bodies were.
+    pub later: Vec<(ConnId, usize)>,
     /// What must not have happened. A panic in a handler would be caught, so it is noted here.
     pub violations: Vec<String>,
 }
@@ -223,6 +226,15 @@ impl Handler for App {
         }
         let accept = Accept::new(State::new(client));
         if query.contains("stream") { accept.with_streaming().into() } else { accept.into() }
+    }
+
+    fn on_http(&mut self, request: &Request<'_>) -> HttpAnswer {
+        let len = request.body().len();
+        if request.path() == "/later" {
+            self.log.borrow_mut().later.push((request.id(), len));
+            return HttpAnswer::Defer;
+        }
+        page(request.path(), len).into()
     }
 
     fn on_open(&mut self, ctx: &mut Ctx<'_, State>) {

@@ -15,7 +15,7 @@ use ringwire_codec::{CloseCode, Connection, Event, Heap, Input, Message, Role};
 use super::client::Deflated;
 use super::plan::{draw_compression, draw_faults};
 use crate::budget::Budget;
-use crate::config::Config;
+use crate::config::{Assignment, Config};
 use crate::ctx::Ctx;
 use crate::dial::{Dial, DialError};
 use crate::driver::Driver as _;
@@ -348,6 +348,7 @@ fn worker(seed: u64, config: &Config, faults: Faults, budget: Budget) -> Scenery
         mailbox,
         compute: None,
         listeners: Vec::new(),
+        assignment: Assignment::ReusePort,
         max_connections: usize::MAX,
     };
     (Worker::new(driver, caller, setup), handle, world, fates)

@@ -10,6 +10,7 @@ mod app;
 mod client;
 mod compression;
 mod dialled;
+mod http;
 mod offload;
 mod plan;
 mod play;

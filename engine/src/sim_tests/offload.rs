@@ -13,7 +13,7 @@ use ringwire_codec::{CloseCode, CloseState, Connection, Event, Heap, Input, Mess
 use super::plan::draw_faults;
 use crate::budget::Budget;
 use crate::compute::{ComputeStats, Hand, Pool, Queued};
-use crate::config::Config;
+use crate::config::{Assignment, Config};
 use crate::ctx::Ctx;
 use crate::driver::Driver as _;
 use crate::driver::sim::{Faults, Peer, Random, Sim, World};
@@ -380,6 +380,7 @@ fn worker(seed: u64, config: &Config, faults: Faults) -> (Worker<Sim, App>, Hand
         mailbox,
         compute: Some(compute),
         listeners: Vec::new(),
+        assignment: Assignment::ReusePort,
         max_connections: usize::MAX,
     };
     (Worker::new(driver, App, setup), handle, world, hand)

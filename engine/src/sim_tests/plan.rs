@@ -189,6 +189,7 @@ pub(super) fn draw_compression(random: &mut Random) -> Compression {
     Compression::default()
         .with_mode(mode)
         .with_threshold([0, 100, 256][random.below(3)])
+        .with_offload_threshold([0, 1, 1000, 10_000][random.below(4)])
         .with_level(Level::new([1, 6, 9][random.below(3)]).expect("a level"))
         .with_max_window(WindowBits::new([9, 12, 15][random.below(3)]).expect("a window"))
         .with_decompress_only(random.chance(0.1))
@@ -217,6 +218,8 @@ pub(super) fn draw_config(random: &mut Random) -> Config {
         .with_close_timeout(Duration::from_secs(200))
         .with_handshake_timeout(Duration::from_secs(60))
         .with_compression(draw_compression(random))
+        .with_compute_workers(random.below(2))
+        .with_compute_queue_len(random.within(0..=4))
         .with_max_unauthenticated_len([0, LARGEST_MESSAGE + 100][random.below(2)])
 }
 

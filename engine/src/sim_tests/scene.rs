@@ -10,9 +10,10 @@ use std::time::Duration;
 use super::app::{App, Log};
 use super::secure;
 use crate::budget::Budget;
-use crate::config::Config;
+use crate::compute::{Hand, Pool};
+use crate::config::{Assignment, Config};
 use crate::driver::Driver as _;
-use crate::driver::sim::{Faults, Sim, World};
+use crate::driver::sim::{Faults, Random, Sim, World};
 use crate::handle::Handle;
 use crate::hub::{Hub, Link};
 use crate::mailbox::mailbox;
@@ -30,6 +31,8 @@ pub(super) struct Scene {
     pub handle: Handle,
     pub log: Rc<RefCell<Log>>,
     worker: Worker<Sim, App>,
+    /// The compute thread, if there is one, and when it works.
+    hand: Option<(Hand, Random)>,
     counters: Arc<Counters>,
     pub budget: Budget,
     last_clock: Duration,
@@ -47,6 +50,9 @@ impl Scene {
         let transit = config.topics.max_in_transit_len;
         let (postbox, mailbox) = mailbox(config.mailbox_len, transit, driver.waker());
         let counters = Arc::new(Counters::default());
+        let (pool, hand) = Pool::without_threads(1, config.compute_queue_len);
+        let compute = (config.compute_workers > 0).then(|| pool.for_worker(postbox.clone()));
+        let hand = compute.is_some().then(|| (hand, Random::new(seed)));
         let link = Link::new(postbox, Arc::clone(&counters));
         let hub = Hub::new(vec![link], config.topics.clone());
         let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
@@ -64,8 +70,9 @@ impl Scene {
         let setup = WorkerSetup {
             shared,
             mailbox,
-            compute: None,
+            compute,
             listeners: vec![None, Some(secure::server())],
+            assignment: Assignment::ReusePort,
             max_connections,
         };
         Self {
@@ -73,6 +80,7 @@ impl Scene {
             handle,
             log,
             worker: Worker::new(driver, app, setup),
+            hand,
             counters,
             budget,
             last_clock: Duration::ZERO,
@@ -90,6 +98,7 @@ impl Scene {
     pub(super) fn turn(&mut self) -> Turn {
         let turn = self.worker.turn().expect("the driver works");
         assert_eq!(self.world.outstanding_buffers(), 0, "a receive buffer was kept");
+        self.compute();
         let log = self.log.borrow();
         assert!(log.violations.is_empty(), "{:#?}", log.violations);
         let clock = self.world.clock();
@@ -99,9 +108,23 @@ impl Scene {
         turn
     }
 
+    /// Some of what waits for the compute thread, which takes its time.
+    fn compute(&mut self) {
+        let Some((hand, random)) = &mut self.hand else { return };
+        while random.chance(0.6)
+            && let Some(job) = hand.next_waiting()
+        {
+            hand.carry_out(job);
+        }
+        if hand.is_wanted() {
+            let soon = Duration::from_micros(1) + random.up_to(Duration::from_millis(5));
+            self.world.alarm(self.world.clock() + soon);
+        }
+    }
+
     /// Checks that a worker which is done has nothing left, and that the books balance.
     pub(super) fn finish(self, largest_message: usize) {
-        let Self { world, log, worker, counters, budget, max_queued_len, .. } = self;
+        let Self { world, log, worker, hand, counters, budget, max_queued_len, .. } = self;
         let stats = counters.read();
         assert_eq!(stats.connections, 0);
         assert_eq!(stats.open_connections, 0);
@@ -114,6 +137,8 @@ impl Scene {
             // Beside the message that went past the mark, which compression may have made longer, a ping, a pong and a
             // close frame may wait.
             let most = max_queued_len + largest_message + largest_message / 8 + 512;
+            // As much again may be with the compute thread.
+            let most = most + hand.as_ref().map_or(0, |_| max_queued_len.max(largest_message));
             assert!(entry.most_queued <= most, "client {number}: {} waited", entry.most_queued);
         }
         let opened: usize = log.clients.iter().map(|entry| entry.opened).sum();
@@ -121,6 +146,12 @@ impl Scene {
         assert_eq!(u64::try_from(opened), Ok(closes), "each end is counted once");
         assert_eq!(world.outstanding_buffers(), 0);
         drop(worker);
+        if let Some((mut hand, _)) = hand {
+            // For connections that have ended.
+            while let Some(job) = hand.next_waiting() {
+                hand.carry_out(job);
+            }
+        }
         assert_eq!(world.open_sockets(), 0);
     }
 }

@@ -15,7 +15,7 @@ use ringwire_codec::{Connection, Event, Heap, Input, Message, Role};
 use super::Announce;
 use super::plan::draw_faults;
 use crate::budget::Budget;
-use crate::config::{Backpressure, Config};
+use crate::config::{Assignment, Backpressure, Config};
 use crate::conn::ConnId;
 use crate::ctx::Ctx;
 use crate::driver::Driver as _;
@@ -187,8 +187,14 @@ impl Hall {
             let hub = hub.clone();
             let shared = Shared::new(index, config, counters, masks, Budget::new(0), hub);
             let (compute, listeners) = (None, Vec::new());
-            let max_connections = usize::MAX;
-            let setup = WorkerSetup { shared, mailbox, compute, listeners, max_connections };
+            let setup = WorkerSetup {
+                shared,
+                mailbox,
+                compute,
+                listeners,
+                assignment: Assignment::ReusePort,
+                max_connections: usize::MAX,
+            };
             Worker::new(driver, Room(Rc::clone(&notes)), setup)
         });
         let workers = workers.collect();

@@ -237,6 +237,7 @@ fn index(len: usize) -> u32 {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_types, reason = "proptest's macros share strategies")]
 mod tests {
     use std::collections::BTreeMap;
 

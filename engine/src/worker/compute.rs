@@ -2,11 +2,11 @@
 
 use super::Worker;
 use super::receive::call;
-use crate::compute::quietly;
+use crate::compute::{Deflated, quietly};
 use crate::conn::Flags;
 use crate::driver::{Driver, Token};
 use crate::handler::Handler;
-use crate::offload::{Continuation, Finished, Jobs, Then};
+use crate::offload::{Continuation, Finished, Jobs};
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// A job is done. Hands over its result and those that waited for it, or keeps it for those before it.
@@ -26,13 +26,33 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.after_work(token);
     }
 
+    /// A message was compressed: its frame takes the place that was kept for it.
+    pub(super) fn on_deflated(&mut self, deflated: Deflated) {
+        let Deflated { conn: id, place, frame, payload_len } = deflated;
+        let token = Token { slot: id.slot, generation: id.generation };
+        let Some(jobs) = self.jobs(token) else { return };
+        jobs.end();
+        let is_last = jobs.count() == 0;
+        let Self { conns, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        let frame_len = frame.len();
+        shared.counters.deflated_messages.add(1);
+        shared.counters.deflate_in_bytes.add(payload_len);
+        shared.counters.deflate_out_bytes.add(frame_len);
+        // Where there is none, the message was dropped meanwhile.
+        if conn.wire.pending_mut().queue.fill(place, frame) {
+            shared.counters.queued_bytes.add(frame_len);
+        }
+        if is_last {
+            self.forget_jobs(token);
+        }
+        self.after_work(token);
+    }
+
     fn hand_over(&mut self, token: Token, then: Continuation) {
         let Self { conns, handler, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return quietly(then) };
-        match then.downcast::<Then<H::State>>() {
-            Ok(then) => call(handler, conn, shared, token, |_, ctx| then(ctx)),
-            Err(other) => quietly(other),
-        }
+        call(handler, conn, shared, token, |handler, ctx| handler.finish_job(ctx, then));
     }
 
     /// The jobs of a connection whose handler was not told yet that it has ended.

@@ -17,8 +17,12 @@ use crate::timer::Tick;
 /// What falls due on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
-    /// The handshake took too long.
+    /// The handshake, or another request, took too long.
     Handshake,
+    /// The application took too long for an answer that it has deferred.
+    Answer,
+    /// No other request came.
+    KeepAlive,
     /// The peer did not finish closing.
     Close,
     /// The peer takes no output.
@@ -58,6 +62,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Some(Due::Handshake) => {
                 self.finish(token, CloseReason::Transport(std::io::ErrorKind::TimedOut))
             }
+            Some(Due::Answer) => self.answer_for_it(token),
+            Some(Due::KeepAlive) => self.end_idle(token),
             Some(Due::Close) => self.give_up(token, CloseReason::CloseTimeout),
             Some(Due::WriteStall) => self.finish(token, CloseReason::WriteStall),
             Some(Due::Pong) => self.finish(token, CloseReason::PongTimeout),
@@ -119,7 +125,16 @@ fn next_due(wire: &Wire, limits: &Limits, now: Tick) -> Option<(Tick, Due)> {
     let at = |start: Tick, limit: Option<Tick>, due| limit.map(|limit| (start + limit, due));
     match wire.phase {
         Phase::Vacant | Phase::Closed => None,
+        Phase::Deferred if !wire.is_deferred_upgrade() => {
+            at(wire.began, limits.handshake, Due::Answer)
+        }
         Phase::Handshake | Phase::Deferred => at(wire.began, limits.handshake, Due::Handshake),
+        // An answer may take as long as it likes, as long as it moves.
+        Phase::Idle if !wire.is_flushed() => at(wire.sent, limits.write_stall, Due::WriteStall),
+        Phase::Idle => at(wire.since.max(wire.sent), limits.http_keep_alive, Due::KeepAlive),
+        Phase::Flushing if !wire.is_flushed() && !wire.flags.contains(Flags::OPENED) => {
+            at(wire.sent, limits.write_stall, Due::WriteStall)
+        }
         Phase::Closing | Phase::Flushing | Phase::Lingering => {
             at(wire.since, limits.close, Due::Close)
         }

@@ -1,12 +1,15 @@
-//! What comes in: request heads and the answers to them, then frames and the calls they lead to.
+//! What comes in: upgrades and the answers to them, then frames and the calls they lead to.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use ringwire_codec::handshake::{HandshakeError, HeadScanner, server};
+use ::http::StatusCode;
+use ringwire_codec::handshake::{HandshakeError, server};
+use ringwire_codec::http::Exchange;
 use ringwire_codec::{Buffers, CloseCode, CloseFrame, Error, Event, Input};
 
 use super::Worker;
+use super::http;
 use super::outbound::{self, on_answer};
 use crate::conn::{Conn, ConnId, Flags, Phase, Wire};
 use crate::ctx::{self, Ctx};
@@ -60,7 +63,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                     keep_unread(&mut conn.wire, shared, &bytes[bytes.len() - unused..]);
                 }
             }
-            Phase::Handshake => on_head_bytes(handler, conn, shared, token, bytes),
+            Phase::Handshake | Phase::Idle => {
+                http::on_request_bytes(handler, conn, shared, token, bytes);
+            }
             Phase::Deferred => keep_unread(&mut conn.wire, shared, bytes),
             Phase::Vacant | Phase::Flushing | Phase::Lingering | Phase::Closed => {}
         }
@@ -71,6 +76,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Self { conns, handler, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
         conn.wire.flags.remove(Flags::LISTED);
+        if conn.wire.phase == Phase::Idle {
+            return self.resume_requests(token);
+        }
         if !conn.wire.has_unread() || !conn.wire.may_deliver() {
             return;
         }
@@ -114,6 +122,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         wire.flags.insert(Flags::ENDED);
         let last_words = match wire.phase {
             Phase::Open => wire.has_unread(),
+            Phase::Idle => wire.has_unread() || !wire.is_flushed(),
+            // Its client may have nothing more to say, and still want the answer.
+            Phase::Deferred => !wire.is_deferred_upgrade(),
             Phase::Closing => wire.codec.close_state() == ringwire_codec::CloseState::Closed,
             Phase::Flushing => true,
             _ => false,
@@ -135,13 +146,18 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         else {
             return;
         };
-        let pending = conn.wire.pending_mut();
-        let head = std::mem::take(&mut pending.head);
-        match answer {
-            Ok(acceptance) => accept_deferred(handler, conn, shared, token, &head, &acceptance),
-            Err(response) => refuse(&mut conn.wire, shared, &response),
+        if conn.wire.is_deferred_upgrade() {
+            let head = std::mem::take(&mut conn.wire.pending_mut().head);
+            match answer {
+                Ok(acceptance) => accept_deferred(handler, conn, shared, token, &head, &acceptance),
+                Err(response) => refuse(&mut conn.wire, shared, &response),
+            }
+            shared.pool.give(head);
+        } else if let Err(response) = answer
+            && let Some(exchange) = conn.wire.take_exchange()
+        {
+            http::write_answer(&mut conn.wire, shared, exchange, &response);
         }
-        shared.pool.give(head);
         shared.list(&mut conn.wire, token);
         self.after_work(token);
     }
@@ -327,41 +343,8 @@ pub(super) fn call_on_close<H: Handler>(
 
 // Requests
 
-/// Bytes of a request head, and perhaps what follows it.
-fn on_head_bytes<H: Handler>(
-    handler: &mut H,
-    conn: &mut Conn<H::State>,
-    shared: &mut Shared,
-    token: Token,
-    bytes: &mut [u8],
-) {
-    if !conn.wire.has_unread() {
-        let mut scanner = HeadScanner::default();
-        match scanner.scan(bytes, &shared.limits.head) {
-            Ok(Some(len)) => on_head(handler, conn, shared, token, bytes, len),
-            Ok(None) => {
-                keep_unread(&mut conn.wire, shared, bytes);
-                conn.wire.pending_mut().scanner = scanner;
-            }
-            Err(error) => on_bad_head(conn, shared, error),
-        }
-        return;
-    }
-    keep_unread(&mut conn.wire, shared, bytes);
-    let Some(pending) = conn.wire.pending.as_deref_mut() else { return };
-    match pending.scanner.scan(&pending.unread, &shared.limits.head) {
-        Ok(Some(len)) => {
-            let mut whole = std::mem::take(&mut pending.unread);
-            on_head(handler, conn, shared, token, &mut whole, len);
-            shared.pool.give(whole);
-        }
-        Ok(None) => {}
-        Err(error) => on_bad_head(conn, shared, error),
-    }
-}
-
 /// A head is too long, or is none.
-fn on_bad_head<S>(conn: &mut Conn<S>, shared: &mut Shared, error: HandshakeError) {
+pub(super) fn on_bad_head<S>(conn: &mut Conn<S>, shared: &mut Shared, error: HandshakeError) {
     let dialling = conn.wire.pending.as_mut().and_then(|pending| pending.dialling.take());
     match dialling {
         Some(dialling) => outbound::fail(conn, shared, *dialling, DialError::Handshake(error)),
@@ -369,64 +352,74 @@ fn on_bad_head<S>(conn: &mut Conn<S>, shared: &mut Shared, error: HandshakeError
     }
 }
 
-/// A whole head, `len` bytes of `bytes`: answers it, and goes on with what follows it.
-fn on_head<H: Handler>(
+/// A whole head, and what came behind it: answers it. Gives how many bytes that took.
+pub(super) fn on_head<H: Handler>(
     handler: &mut H,
     conn: &mut Conn<H::State>,
     shared: &mut Shared,
     token: Token,
-    bytes: &mut [u8],
-    len: usize,
-) {
-    let (head, rest) = bytes.split_at_mut(len);
+    (head, rest): (&[u8], &[u8]),
+) -> usize {
     if conn.wire.flags.contains(Flags::CLIENT) {
         on_answer(handler, conn, shared, token, head);
-    } else {
-        answer(handler, conn, shared, token, head);
+        return head.len();
     }
-    match conn.wire.phase {
-        Phase::Open => {
-            call(handler, conn, shared, token, |handler, ctx| handler.on_open(ctx));
-            let unused = deliver(handler, conn, shared, token, rest);
-            if unused > 0 && conn.wire.keeps_input() {
-                keep_unread(&mut conn.wire, shared, &rest[rest.len() - unused..]);
-            }
-        }
-        Phase::Deferred => {
-            let copy = shared.pool.copy_of(head);
-            conn.wire.pending_mut().head = copy;
-            keep_unread(&mut conn.wire, shared, rest);
-        }
-        // A refused request ends the connection: what followed it is dropped.
-        _ => {}
+    let used = answer(handler, conn, shared, token, (head, rest));
+    if conn.wire.is_deferred_upgrade() {
+        let copy = shared.pool.copy_of(head);
+        conn.wire.pending_mut().head = copy;
+    }
+    used
+}
+
+/// The connection speaks frames from here on: `rest` is what came of them already.
+pub(super) fn deliver_rest<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    rest: &mut [u8],
+) {
+    call(handler, conn, shared, token, |handler, ctx| handler.on_open(ctx));
+    let unused = deliver(handler, conn, shared, token, rest);
+    if unused > 0 && conn.wire.keeps_input() {
+        keep_unread(&mut conn.wire, shared, &rest[rest.len() - unused..]);
     }
 }
 
-/// Judges a request and asks the handler for the answer.
+/// Judges a request and asks the handler for the answer. Gives how many bytes the request took.
 fn answer<H: Handler>(
     handler: &mut H,
     conn: &mut Conn<H::State>,
     shared: &mut Shared,
     token: Token,
-    head: &[u8],
+    (head, rest): (&[u8], &[u8]),
+) -> usize {
+    match server::Request::parse(head, &shared.limits.head) {
+        Ok(parsed) if parsed.is_upgrade() => {
+            answer_upgrade(handler, conn, shared, token, &parsed);
+            head.len()
+        }
+        Ok(parsed) => {
+            head.len() + http::on_ordinary(handler, conn, shared, token, &parsed, (head, rest))
+        }
+        Err(error) => {
+            refuse_for(&mut conn.wire, shared, error);
+            head.len()
+        }
+    }
+}
+
+fn answer_upgrade<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    parsed: &server::Request<'_>,
 ) {
     let wire = &mut conn.wire;
-    let parsed = match server::Request::parse(head, &shared.limits.head) {
-        Ok(parsed) => parsed,
-        Err(error) => return refuse_for(wire, shared, error),
-    };
     let tls = shared.sessions.facts(token.slot);
-    let request = Request::new(&parsed, shared.id(token), wire.peer.into(), tls);
-    if !parsed.is_upgrade() {
-        let response = catch_unwind(AssertUnwindSafe(|| handler.on_http(&request)));
-        shared.counters.http_requests.add(1);
-        let response = response.unwrap_or_else(|_| internal_error());
-        if parsed.method() == "HEAD" {
-            // RFC 9110 §9.3.2: the length of the body, and no body.
-            return write_last(wire, shared, |out| response.encode_head(out));
-        }
-        return write_response(wire, shared, &response);
-    }
+    let request = Request::new(parsed, shared.id(token), wire.peer.into(), tls);
     let upgrade = match parsed.check_upgrade() {
         Ok(upgrade) => upgrade,
         Err(error) => return refuse_for(wire, shared, error),
@@ -513,21 +506,9 @@ fn refuse_for(wire: &mut Wire, shared: &mut Shared, error: HandshakeError) {
 
 fn refuse(wire: &mut Wire, shared: &mut Shared, response: &Response) {
     shared.counters.handshake_failures.add(1);
-    write_response(wire, shared, response);
+    http::write_answer(wire, shared, Exchange::LAST, response);
 }
 
-/// Writes an ordinary answer, after which the connection closes.
-fn write_response(wire: &mut Wire, shared: &mut Shared, response: &Response) {
-    write_last(wire, shared, |out| response.encode(out));
-}
-
-fn write_last(wire: &mut Wire, shared: &mut Shared, encode: impl FnOnce(&mut Vec<u8>)) {
-    shared.reserve_out(512);
-    encode(&mut shared.out);
-    wire.phase = Phase::Flushing;
-    wire.since = shared.now;
-}
-
-fn internal_error() -> Response {
-    Response::new(http::StatusCode::INTERNAL_SERVER_ERROR)
+pub(super) fn internal_error() -> Response {
+    Response::new(StatusCode::INTERNAL_SERVER_ERROR)
 }

@@ -117,12 +117,14 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Self { conns, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return false };
         let wire = &mut conn.wire;
-        let speaks =
-            matches!(wire.phase, Phase::Handshake | Phase::Deferred | Phase::Open | Phase::Closing);
+        let speaks = !matches!(
+            wire.phase,
+            Phase::Vacant | Phase::Flushing | Phase::Lingering | Phase::Closed
+        );
         if !speaks || !wire.flags.contains(Flags::SECURE) {
             return false;
         }
-        if !wire.flags.intersects(Flags::OPENED | Flags::CLIENT) {
+        if wire.is_unanswered() && !wire.flags.contains(Flags::CLIENT) {
             shared.counters.handshake_failures.add(1);
         }
         let unanswered = wire.codec.close_state() == CloseState::CloseSent;

@@ -102,6 +102,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let wire = &conn.wire;
         match wire.phase {
             Phase::Open => !wire.has_unread(),
+            Phase::Deferred => wire.is_deferred_upgrade(),
+            Phase::Idle => !wire.has_unread() && wire.is_flushed(),
             _ => wire.is_flushed() && !wire.codec.wants_transmit(),
         }
     }
@@ -203,6 +205,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 wire.tidy();
             }
             Phase::Closing | Phase::Flushing | Phase::Lingering => self.go_on_closing(token),
+            Phase::Idle => self.after_idle_work(token),
             Phase::Vacant | Phase::Handshake | Phase::Deferred | Phase::Closed => {}
         }
     }
@@ -244,6 +247,11 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             }
             Phase::Flushing => {
                 wire.phase = Phase::Lingering;
+                if !wire.flags.contains(Flags::OPENED) {
+                    // However long the answer took, the client has this long to close from here on.
+                    wire.since = shared.now;
+                    shared.set_deadline(wire, token);
+                }
                 driver.submit(Op::Shutdown { token });
                 if wire.wants_receive() != wire.flags.contains(Flags::RECEIVING) {
                     Self::sync_receive(driver, wire, shared, token);

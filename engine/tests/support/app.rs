@@ -2,7 +2,9 @@
 
 use std::sync::mpsc;
 
-use ringwire::{Answer, CloseCause, ConnId, Ctx, Handler, Message, MessagePart, Request, Response};
+use ringwire::{
+    Answer, CloseCause, ConnId, Ctx, Handler, HttpAnswer, Message, MessagePart, Request, Response,
+};
 use ringwire_codec::handshake::HandshakeError;
 
 /// A call of the handler, as far as a test can look at it later.
@@ -27,7 +29,7 @@ type OnPart = Box<dyn FnMut(&mut Ctx<'_, u32>, MessagePart<'_>)>;
 pub(crate) struct App {
     seen: mpsc::Sender<(ConnId, Seen)>,
     request: OnRequest<Answer<u32>>,
-    http: OnRequest<Response>,
+    http: OnRequest<HttpAnswer>,
     open: OnCtx,
     message: OnMessage,
     part: OnPart,
@@ -42,7 +44,7 @@ impl App {
         Self {
             seen,
             request: Box::new(|_| Answer::accept(0)),
-            http: Box::new(|_| HandshakeError::Upgrade.into()),
+            http: Box::new(|_| Response::from(HandshakeError::Upgrade).into()),
             open: Box::new(|_| {}),
             message: Box::new(|ctx, message| {
                 ctx.send(message);
@@ -62,8 +64,11 @@ impl App {
         self
     }
 
-    pub(crate) fn on_http(mut self, f: impl FnMut(&Request<'_>) -> Response + 'static) -> Self {
-        self.http = Box::new(f);
+    pub(crate) fn on_http<A: Into<HttpAnswer>>(
+        mut self,
+        mut f: impl FnMut(&Request<'_>) -> A + 'static,
+    ) -> Self {
+        self.http = Box::new(move |request| f(request).into());
         self
     }
 
@@ -117,7 +122,7 @@ impl Handler for App {
         (self.request)(request)
     }
 
-    fn on_http(&mut self, request: &Request<'_>) -> Response {
+    fn on_http(&mut self, request: &Request<'_>) -> HttpAnswer {
         (self.http)(request)
     }
 

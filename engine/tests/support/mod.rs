@@ -12,6 +12,7 @@
 
 pub(crate) mod app;
 pub(crate) mod client;
+pub(crate) mod http;
 pub(crate) mod process;
 
 use std::net::SocketAddr;

@@ -22,9 +22,11 @@
 //! # Ok::<(), ringwire_codec::handshake::HandshakeError>(())
 //! ```
 
+mod accept;
 mod request;
-mod response;
 mod target;
 
+pub use accept::Accept;
 pub use request::{Request, Upgrade};
-pub use response::{Accept, Response};
+
+pub use crate::http::Response;

@@ -3,6 +3,7 @@
 use std::mem::MaybeUninit;
 
 use crate::deflate::{Agreement, Policy};
+use crate::http::BodyFraming;
 
 use super::super::accept_key::{accept_key, is_key};
 use super::super::headers::trim;
@@ -87,6 +88,32 @@ impl<'b> Request<'b> {
         self.version
     }
 
+    /// How the end of the body is found.
+    #[must_use]
+    pub fn body_framing(&self) -> BodyFraming {
+        match (self.known.coding, self.known.content_length) {
+            (Coding::Chunked, _) => BodyFraming::Chunked,
+            (_, Length::Known(len)) => BodyFraming::Length(len),
+            // RFC 9112 §6.3: a request that announces no body has none.
+            _ => BodyFraming::Length(0),
+        }
+    }
+
+    /// Whether the client would use the connection for another request (RFC 9112 §9.3).
+    #[must_use]
+    pub fn keep_alive(&self) -> bool {
+        let known = &self.known;
+        let is_default = self.version == http::Version::HTTP_11;
+        !known.connection_close && (is_default || known.connection_keep_alive)
+    }
+
+    /// Whether the client waits for [`CONTINUE`](crate::http::CONTINUE) before it sends the body (RFC 9110 §10.1.1).
+    #[must_use]
+    pub fn expects_continue(&self) -> bool {
+        // RFC 9110 §10.1.1: from HTTP/1.0 it does not count.
+        self.known.expects_continue && self.version == http::Version::HTTP_11
+    }
+
     /// All headers, in order.
     #[must_use]
     pub fn headers(&self) -> Headers<'b> {
@@ -169,7 +196,7 @@ impl<'b> Request<'b> {
             Single::Absent => return Err(HandshakeError::MissingKey),
             Single::Repeated => return Err(HandshakeError::RepeatedKey),
         };
-        let no_body = matches!(known.content_length, Length::Absent | Length::Zero);
+        let no_body = matches!(known.content_length, Length::Absent | Length::Known(0));
         check(no_body && matches!(known.coding, Coding::Absent), HandshakeError::Body)?;
         if known.subprotocols {
             let mut subprotocols = self.headers().all(SUBPROTOCOLS).flat_map(Tokens::of);
@@ -229,6 +256,12 @@ struct Known<'b> {
     upgrade: bool,
     /// A Connection header lists `Upgrade`.
     connection_upgrade: bool,
+    /// A Connection header lists `close`.
+    connection_close: bool,
+    /// A Connection header lists `keep-alive`.
+    connection_keep_alive: bool,
+    /// An Expect header lists `100-continue`.
+    expects_continue: bool,
     /// There is a Sec-WebSocket-Protocol header.
     subprotocols: bool,
     /// There is a Sec-WebSocket-Extensions header.
@@ -243,9 +276,10 @@ impl<'b> Known<'b> {
             // The length first: it tells most names apart without a comparison.
             match name.len() {
                 4 if is("host") => known.host.add(value),
+                6 if is("expect") => known.expects_continue |= lists(value, "100-continue"),
                 6 if is("origin") => known.origin.add(value),
                 7 if is("upgrade") => known.upgrade |= lists(value, "websocket"),
-                10 if is("connection") => known.connection_upgrade |= lists(value, "upgrade"),
+                10 if is("connection") => known.add_connection(value),
                 14 if is("content-length") => known.content_length.add(value),
                 17 if is("sec-websocket-key") => known.key.add(value),
                 17 if is("transfer-encoding") => known.coding.add(value),
@@ -256,6 +290,12 @@ impl<'b> Known<'b> {
             }
         }
         known
+    }
+
+    fn add_connection(&mut self, value: &[u8]) {
+        self.connection_upgrade |= lists(value, "upgrade");
+        self.connection_close |= lists(value, "close");
+        self.connection_keep_alive |= lists(value, "keep-alive");
     }
 
     /// Host is there once and well-formed; HTTP/1.0 may do without (RFC 9112 §3.2).
@@ -272,7 +312,7 @@ impl<'b> Known<'b> {
     /// There is no doubt about where the body ends (RFC 9112 §6.1, §6.3).
     fn check_body(&self, version: http::Version) -> Result<(), HandshakeError> {
         match (self.content_length, self.coding) {
-            (Length::Invalid, _) | (Length::Zero | Length::Positive, Coding::Chunked) => {
+            (Length::Invalid, _) | (Length::Known(_), Coding::Chunked) => {
                 Err(HandshakeError::ContentLength)
             }
             (_, Coding::Invalid) => Err(HandshakeError::TransferEncoding),
@@ -314,8 +354,8 @@ impl<'b> Single<'b> {
 enum Length {
     #[default]
     Absent,
-    Zero,
-    Positive,
+    /// A number; one that does not fit is the greatest that does.
+    Known(u64),
     Invalid,
 }
 
@@ -323,7 +363,9 @@ impl Length {
     fn add(&mut self, value: &[u8]) {
         *self = match self {
             Self::Absent if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
-                if value.iter().all(|&digit| digit == b'0') { Self::Zero } else { Self::Positive }
+                Self::Known(value.iter().fold(0, |len: u64, digit| {
+                    len.saturating_mul(10).saturating_add(u64::from(digit - b'0'))
+                }))
             }
             // Also twice the same: RFC 9112 §6.3 leaves it open, and others have disagreed.
             _ => Self::Invalid,

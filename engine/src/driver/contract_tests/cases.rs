@@ -424,6 +424,9 @@ pub(super) fn adopt<H: Harness>(bench: &mut Bench<H>) {
     bench.peers.push(peer);
     let peer = bench.peers.len() - 1;
     let socket = bench.harness.driver().adopt(fd).unwrap();
+    // Given away again, as to another worker's driver, it is what it was.
+    let fd = bench.harness.driver().detach(socket);
+    let socket = bench.harness.driver().adopt(fd).unwrap();
     let token = Token { slot: 3, generation: 9 };
     bench.take(token, socket);
     bench.see(token).echo = true;

@@ -193,6 +193,12 @@ impl Driver for Sim {
         network.sockets_open += 1;
         Ok(SimSocket { network: Rc::clone(&self.network), link: Some(link) })
     }
+
+    fn detach(&mut self, mut socket: SimSocket) -> OwnedFd {
+        let network = &mut *self.network.borrow_mut();
+        network.sockets_open -= 1;
+        network.detached(socket.link.take().expect("it was not opened"))
+    }
 }
 
 impl Drop for Sim {

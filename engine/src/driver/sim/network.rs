@@ -189,10 +189,15 @@ impl Network {
     /// A descriptor that the driver can be made to adopt.
     pub(super) fn adoptable(&mut self) -> (LinkId, OwnedFd) {
         let link = self.add_link();
+        (link, self.detached(link))
+    }
+
+    /// A descriptor that stands for a link until it is adopted.
+    pub(super) fn detached(&mut self, link: LinkId) -> OwnedFd {
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
         let fd = OwnedFd::from(theirs);
         self.adoptable.push((fd.as_raw_fd(), link, ours));
-        (link, fd)
+        fd
     }
 
     pub(super) fn adopted(&mut self, fd: RawFd) -> Option<LinkId> {

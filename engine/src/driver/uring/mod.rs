@@ -274,6 +274,10 @@ impl Driver for Uring {
     fn adopt(&mut self, fd: OwnedFd) -> io::Result<OwnedFd> {
         Ok(fd)
     }
+
+    fn detach(&mut self, socket: OwnedFd) -> OwnedFd {
+        socket
+    }
 }
 
 impl Drop for Uring {

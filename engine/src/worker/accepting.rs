@@ -1,0 +1,169 @@
+//! How connections come to a worker, and when it takes no more.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use super::Worker;
+use crate::config::Assignment;
+use crate::conn::Flags;
+use crate::driver::{Driver, ListenerId, Op, Token};
+use crate::handler::Handler;
+use crate::mailbox::{Mail, Refused};
+use crate::timer::Tick;
+
+/// How long accepting rests after it failed for want of descriptors or memory, in ticks.
+const ACCEPT_REST: Tick = 2;
+
+/// Whether, and of how many, connections are accepted.
+#[derive(Debug)]
+pub(super) struct Accepting {
+    pub(super) listeners: u32,
+    pub(super) max_connections: usize,
+    pub(super) state: AcceptState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AcceptState {
+    /// Armed on all listeners.
+    On,
+    /// Off until a connection has gone: there are as many as may be.
+    Full,
+    /// Off until then: the last accept failed.
+    Resting { until: Tick },
+    /// Off for good.
+    Stopped,
+}
+
+impl<D: Driver, H: Handler> Worker<D, H> {
+    /// A connection came in: it goes to the worker that should have it.
+    pub(super) fn accept(
+        &mut self,
+        listener: ListenerId,
+        socket: D::Socket,
+        peer: Option<SocketAddr>,
+    ) {
+        let Some(socket) = self.assign(listener, socket, peer) else { return };
+        self.take_connection(listener, socket, peer);
+    }
+
+    /// Hands a connection over to another worker, if that has fewer of them and takes it.
+    fn assign(
+        &mut self,
+        listener: ListenerId,
+        socket: D::Socket,
+        peer: Option<SocketAddr>,
+    ) -> Option<D::Socket> {
+        let hub = &self.shared.topics.hub;
+        if self.assignment == Assignment::ReusePort {
+            return Some(socket);
+        }
+        let Some(worker) = hub.assign(self.shared.worker) else { return Some(socket) };
+        let fd = self.driver.detach(socket);
+        let link = hub.links().get(usize::from(worker))?;
+        match link.postbox.post(Mail::Accepted { fd, listener, peer }) {
+            Ok(()) => {
+                self.shared.counters.handed_over.add(1);
+                None
+            }
+            Err(Refused { mail: Mail::Accepted { fd, .. }, .. }) => {
+                hub.note_arrival(worker);
+                self.driver.adopt(fd).ok()
+            }
+            Err(_) => unreachable!("a mailbox gives back the letter that it was given"),
+        }
+    }
+
+    pub(super) fn on_handed_over(
+        &mut self,
+        fd: OwnedFd,
+        listener: ListenerId,
+        peer: Option<SocketAddr>,
+    ) {
+        self.shared.topics.hub.note_arrival(self.shared.worker);
+        match self.driver.adopt(fd) {
+            Ok(socket) => self.take_connection(listener, socket, peer),
+            Err(error) => tracing::warn!(%error, "a connection could not be taken over"),
+        }
+    }
+
+    fn take_connection(
+        &mut self,
+        listener: ListenerId,
+        socket: D::Socket,
+        peer: Option<SocketAddr>,
+    ) {
+        let Some(token) = self.open(socket, peer) else { return };
+        if let Some(Some(config)) = self.tls.get(listener.0 as usize).cloned() {
+            self.secure(token, &config);
+        }
+    }
+
+    /// Takes a socket in and waits for its request.
+    pub(super) fn open(&mut self, socket: D::Socket, peer: Option<SocketAddr>) -> Option<Token> {
+        if self.accepting.state == AcceptState::Stopped || self.shutdown.is_some() {
+            return None;
+        }
+        let now = self.shared.now;
+        let (token, conn) = self.conns.insert()?;
+        let wire = &mut conn.wire;
+        wire.peer = peer.map(Into::into).unwrap_or_default();
+        (wire.began, wire.received, wire.sent) = (now, now, now);
+        wire.flags.insert(Flags::RECEIVING);
+        self.shared.counters.connections.add(1);
+        if let Some(limit) = self.shared.limits.handshake {
+            self.shared.wheel.set(token.slot, now + limit);
+        }
+        self.driver.submit(Op::Open { token, socket });
+        self.driver.submit(Op::Receive { token });
+        if self.conns.len() >= self.accepting.max_connections {
+            self.stop_accepting(AcceptState::Full);
+        }
+        Some(token)
+    }
+
+    /// The driver has forgotten the connection: its slot is free.
+    pub(super) fn on_closed(&mut self, token: Token) {
+        if self.conns.get_mut(token).is_some() {
+            self.conns.remove(token);
+            self.shared.counters.connections.sub(1);
+        }
+    }
+
+    // Accepting
+
+    pub(super) fn start_accepting(&mut self) {
+        self.accepting.state = AcceptState::On;
+        for listener in (0..self.accepting.listeners).map(ListenerId) {
+            self.driver.submit(Op::Accept { listener });
+        }
+    }
+
+    pub(super) fn stop_accepting(&mut self, state: AcceptState) {
+        self.accepting.state = state;
+        for listener in (0..self.accepting.listeners).map(ListenerId) {
+            self.driver.submit(Op::StopAccept { listener });
+        }
+    }
+
+    /// Descriptors or memory ran out: rest a little, so as not to spin, and leave those alone who are connected.
+    pub(super) fn on_accept_ended(&mut self, listener: ListenerId, error: &io::Error) {
+        if self.accepting.state != AcceptState::On {
+            return;
+        }
+        tracing::warn!(listener = listener.0, %error, "accepting failed and rests");
+        self.shared.counters.accept_failures.add(1);
+        self.stop_accepting(AcceptState::Resting { until: self.shared.now + ACCEPT_REST });
+    }
+
+    pub(super) fn go_on_accepting(&mut self) {
+        let on = match self.accepting.state {
+            AcceptState::On | AcceptState::Stopped => return,
+            AcceptState::Full => self.conns.len() < self.accepting.max_connections,
+            AcceptState::Resting { until } => self.shared.now >= until,
+        };
+        if on {
+            self.start_accepting();
+        }
+    }
+}

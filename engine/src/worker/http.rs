@@ -1,0 +1,347 @@
+//! Ordinary HTTP on a connection: its requests one after the other, their bodies, and the answers in that order.
+//!
+//! ```text
+//!   Idle ─► Handshake (head, then body) ─► Handler::on_http ─┬─► answer ─► Idle, or Flushing
+//!    ▲                                                       └─► Deferred ─► Handle::respond
+//!    └── pipelined requests wait unread while an answer is owed, or more output waits than the high-water mark
+//! ```
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ringwire_codec::Buffers as _;
+use ringwire_codec::handshake::{HeadScanner, server};
+use ringwire_codec::http::{BodyDecoder, BodyFraming, CONTINUE, Exchange, HttpDate};
+
+use super::Worker;
+use super::receive::{deliver_rest, internal_error, keep_unread, on_bad_head, on_head};
+use crate::conn::{Conn, Flags, Phase, Wire};
+use crate::driver::{Driver, Token};
+use crate::error::CloseReason;
+use crate::handler::{Handler, HttpAnswer, Response};
+use crate::request::Request;
+use crate::shared::Shared;
+use crate::timer::{TICKS_PER_SECOND, Tick};
+
+/// What a head of an answer takes, about.
+const ANSWER_HEAD_LEN: usize = 512;
+
+/// A request whose body is under way; its head is kept beside it.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    decoder: BodyDecoder,
+    pub(crate) content: Vec<u8>,
+}
+
+/// The time of day as answers have it, read once a second.
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    last: Option<(Tick, HttpDate)>,
+}
+
+impl Clock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "HTTP wants the time of day (RFC 9110 §6.6.1): once a second, on no message's path"
+    )]
+    fn date(&mut self, now: Tick) -> HttpDate {
+        let second = now / TICKS_PER_SECOND;
+        match self.last {
+            Some((last, date)) if last == second => date,
+            _ => {
+                let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let date = HttpDate::from_unix(since_1970.as_secs());
+                self.last = Some((second, date));
+                date
+            }
+        }
+    }
+}
+
+impl<D: Driver, H: Handler> Worker<D, H> {
+    /// Goes on with the requests that were pipelined, if that is possible now.
+    pub(super) fn resume_requests(&mut self, token: Token) {
+        let Self { conns, handler, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        if !conn.wire.has_unread() || !may_go_on(&conn.wire, shared) {
+            return;
+        }
+        let Some(pending) = &mut conn.wire.pending else { return };
+        let mut unread = std::mem::take(&mut pending.unread);
+        take_requests(handler, conn, shared, token, &mut unread);
+        shared.pool.give(unread);
+    }
+
+    /// What follows every piece of work on a connection that is between two requests.
+    pub(super) fn after_idle_work(&mut self, token: Token) {
+        let Self { conns, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        let wire = &mut conn.wire;
+        if wire.has_unread() {
+            if may_go_on(wire, shared) {
+                shared.list(wire, token);
+            }
+        } else if wire.flags.contains(Flags::ENDED) && wire.is_flushed() {
+            if self.say_goodbye(token) {
+                return self.after_work(token);
+            }
+            return self.finish(token, CloseReason::EndOfStream);
+        }
+        if !wire.is_flushed() {
+            shared.set_stall_deadline(wire, token);
+        } else if let Some(limit) = shared.limits.http_keep_alive {
+            shared.wheel.set_earlier(token.slot, wire.since.max(wire.sent) + limit);
+        }
+        wire.tidy();
+    }
+
+    /// Ends a connection that is between two requests; what was answered goes out first.
+    pub(super) fn end_idle(&mut self, token: Token) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        conn.wire.phase = Phase::Flushing;
+        conn.wire.since = self.shared.now;
+        self.after_work(token);
+    }
+
+    /// The application has not answered a deferred request in time.
+    pub(super) fn answer_for_it(&mut self, token: Token) {
+        let Self { conns, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        tracing::warn!(conn = %shared.id(token), "a deferred HTTP request was not answered in time");
+        if let Some(exchange) = conn.wire.take_exchange() {
+            let late = Response::new(http::StatusCode::SERVICE_UNAVAILABLE);
+            write_answer(&mut conn.wire, shared, exchange.closing(), &late);
+        }
+        self.after_work(token);
+    }
+}
+
+impl Wire {
+    /// The request whose answer was deferred, now that it is answered.
+    pub(super) fn take_exchange(&mut self) -> Option<Exchange> {
+        self.pending.as_mut()?.exchange.take()
+    }
+}
+
+/// Whether another request may be taken: its answer would not wait behind more than the high-water mark.
+fn may_go_on(wire: &Wire, shared: &Shared) -> bool {
+    wire.phase == Phase::Idle && wire.queued_len() + shared.out.len() < shared.limits.high_water
+}
+
+/// Bytes of requests, and perhaps what follows an upgrade.
+pub(super) fn on_request_bytes<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    bytes: &mut [u8],
+) {
+    if !conn.wire.has_unread() {
+        return take_requests(handler, conn, shared, token, bytes);
+    }
+    keep_unread(&mut conn.wire, shared, bytes);
+    let Some(pending) = conn.wire.pending.as_deref_mut() else { return };
+    if conn.wire.phase == Phase::Idle {
+        return;
+    }
+    match pending.scanner.scan(&pending.unread, &shared.limits.head) {
+        Ok(Some(_)) => {
+            let mut whole = std::mem::take(&mut pending.unread);
+            take_requests(handler, conn, shared, token, &mut whole);
+            shared.pool.give(whole);
+        }
+        Ok(None) => {}
+        Err(error) => on_bad_head(conn, shared, error),
+    }
+}
+
+/// Takes requests, until all bytes are used up or the connection does something else. Nothing is unread.
+fn take_requests<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    mut bytes: &mut [u8],
+) {
+    let mut budget = shared.limits.messages_per_turn;
+    loop {
+        match conn.wire.phase {
+            Phase::Idle if budget > 0 && !bytes.is_empty() && may_go_on(&conn.wire, shared) => {
+                budget -= 1;
+                conn.wire.phase = Phase::Handshake;
+                conn.wire.began = shared.now;
+                if let Some(limit) = shared.limits.handshake {
+                    shared.wheel.set_earlier(token.slot, shared.now + limit);
+                }
+            }
+            Phase::Handshake if !bytes.is_empty() => {
+                let used = take_piece(handler, conn, shared, token, bytes);
+                bytes = &mut bytes[used..];
+            }
+            Phase::Idle | Phase::Deferred => return keep_unread(&mut conn.wire, shared, bytes),
+            Phase::Open => return deliver_rest(handler, conn, shared, token, bytes),
+            // A refused request ends the connection: what followed it is dropped.
+            _ => return,
+        }
+    }
+}
+
+/// Takes a head with what belongs to it, or some of a body. Gives how many bytes that took.
+fn take_piece<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    bytes: &[u8],
+) -> usize {
+    let incoming = conn.wire.pending.as_mut().and_then(|pending| pending.incoming.take());
+    if let Some(incoming) = incoming {
+        return take_body(handler, conn, shared, token, (incoming, bytes));
+    }
+    let mut scanner = HeadScanner::default();
+    match scanner.scan(bytes, &shared.limits.head) {
+        Ok(Some(len)) => return on_head(handler, conn, shared, token, bytes.split_at(len)),
+        Ok(None) => {
+            keep_unread(&mut conn.wire, shared, bytes);
+            conn.wire.pending_mut().scanner = scanner;
+        }
+        Err(error) => on_bad_head(conn, shared, error),
+    }
+    bytes.len()
+}
+
+/// An ordinary request: its head, and what came behind that. Gives how much of this is its body.
+pub(super) fn on_ordinary<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    parsed: &server::Request<'_>,
+    (head, rest): (&[u8], &[u8]),
+) -> usize {
+    let framing = parsed.body_framing();
+    let mut decoder = match BodyDecoder::new(framing, shared.limits.max_body_len) {
+        Ok(decoder) => decoder,
+        Err(error) => {
+            refuse(&mut conn.wire, shared, error.into());
+            return rest.len();
+        }
+    };
+    // A body that is whole where it was received is handed over as a borrow.
+    if let BodyFraming::Length(len) = framing
+        && let Some(body) = usize::try_from(len).ok().and_then(|len| rest.get(..len))
+    {
+        respond(handler, conn, shared, token, parsed, body);
+        return body.len();
+    }
+    let mut content = Vec::new();
+    if rest.is_empty() {
+        if parsed.expects_continue() {
+            shared.reserve_out(CONTINUE.len());
+            shared.out.extend_from_slice(CONTINUE);
+        }
+    } else {
+        content = shared.pool.take(rest.len());
+    }
+    match decoder.receive(rest, &mut content) {
+        Ok(used) if decoder.is_complete() => {
+            respond(handler, conn, shared, token, parsed, &content);
+            shared.pool.give(content);
+            used
+        }
+        Ok(used) => {
+            let head = shared.pool.copy_of(head);
+            let pending = conn.wire.pending_mut();
+            pending.head = head;
+            pending.incoming = Some(Box::new(Incoming { decoder, content }));
+            used
+        }
+        Err(error) => {
+            shared.pool.give(content);
+            refuse(&mut conn.wire, shared, error.into());
+            rest.len()
+        }
+    }
+}
+
+/// More of a body. Gives how many bytes belong to it.
+fn take_body<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    (mut incoming, bytes): (Box<Incoming>, &[u8]),
+) -> usize {
+    let Incoming { decoder, content } = &mut *incoming;
+    if content.capacity() == 0 {
+        *content = shared.pool.take(bytes.len());
+    }
+    let used = match decoder.receive(bytes, content) {
+        Ok(used) if !decoder.is_complete() => {
+            conn.wire.pending_mut().incoming = Some(incoming);
+            return used;
+        }
+        result => result,
+    };
+    let head = std::mem::take(&mut conn.wire.pending_mut().head);
+    // The head was a correct request when its body began, and is still the same.
+    match (used, server::Request::parse(&head, &shared.limits.head)) {
+        (Ok(_), Ok(parsed)) => respond(handler, conn, shared, token, &parsed, content),
+        (Ok(_), Err(error)) => refuse(&mut conn.wire, shared, error.into()),
+        (Err(error), _) => refuse(&mut conn.wire, shared, error.into()),
+    }
+    shared.pool.give(head);
+    shared.pool.give(incoming.content);
+    used.unwrap_or(bytes.len())
+}
+
+/// A whole request: asks the handler for the answer.
+fn respond<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    parsed: &server::Request<'_>,
+    body: &[u8],
+) {
+    let wire = &mut conn.wire;
+    shared.counters.http_requests.add(1);
+    wire.requests = wire.requests.saturating_add(1);
+    let exchange = match wire.requests >= shared.limits.max_http_requests {
+        true => Exchange::of(parsed).closing(),
+        false => Exchange::of(parsed),
+    };
+    let tls = shared.sessions.facts(token.slot);
+    let request = Request::new(parsed, shared.id(token), wire.peer.into(), tls).with_body(body);
+    match catch_unwind(AssertUnwindSafe(|| handler.on_http(&request))) {
+        Ok(HttpAnswer::Respond(response)) => write_answer(wire, shared, exchange, &response),
+        Ok(HttpAnswer::Defer) => {
+            wire.pending_mut().exchange = Some(exchange);
+            wire.phase = Phase::Deferred;
+            // The application has as long as the client had.
+            wire.began = shared.now;
+        }
+        Err(_) => write_answer(wire, shared, exchange.closing(), &internal_error()),
+    }
+}
+
+/// Refuses a request whose end is not known.
+fn refuse(wire: &mut Wire, shared: &mut Shared, response: Response) {
+    tracing::debug!(status = %response.status(), "HTTP request refused");
+    shared.counters.handshake_failures.add(1);
+    write_answer(wire, shared, Exchange::LAST, &response);
+}
+
+/// Writes an answer, after which the connection waits for the next request, or closes.
+pub(super) fn write_answer(
+    wire: &mut Wire,
+    shared: &mut Shared,
+    exchange: Exchange,
+    response: &Response,
+) {
+    shared.reserve_out(ANSWER_HEAD_LEN + response.body_len());
+    let date = shared.clock.date(shared.now);
+    let keeps_alive = response.encode_for(exchange, Some(&date), &mut shared.out);
+    wire.phase = if keeps_alive { Phase::Idle } else { Phase::Flushing };
+    wire.since = shared.now;
+}
