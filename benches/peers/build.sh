@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds every echo server of this folder: the Rust ones in release, and Bun and ws from npm.
+# Builds every server of this folder: the Rust ones in release, and Bun and ws from npm.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -15,4 +15,7 @@ printf '%s\n' \
     "$release/sockudo-ws-echo" \
     "$release/yawc-echo" \
     "node $PWD/ws-echo.mjs" \
-    "$PWD/node_modules/.bin/bun $PWD/bun-echo.ts"
+    "$PWD/node_modules/.bin/bun $PWD/bun-echo.ts" \
+    "$release/tokio-tungstenite-broadcast" \
+    "$release/sockudo-ws-broadcast" \
+    "$PWD/node_modules/.bin/bun $PWD/bun-broadcast.ts"

@@ -48,6 +48,27 @@ pub(crate) struct Demand {
     pub(crate) connections: u32,
     pub(crate) payload_len: usize,
     pub(crate) compression: CompressionFlag,
+    pub(crate) service: Service,
+}
+
+/// What a server does with a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Service {
+    /// It sends it back.
+    #[default]
+    Echo,
+    /// It sends it to all other connections.
+    Broadcast,
+}
+
+impl Service {
+    /// What its programs have in their names.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+            Self::Broadcast => "broadcast",
+        }
+    }
 }
 
 impl ServerArgs {

@@ -1,5 +1,6 @@
 //! Load generator for WebSocket servers, the raw TCP floor, and their comparison.
 
+mod broadcast;
 mod cert;
 mod compare;
 mod echo;
@@ -23,18 +24,22 @@ use clap::Parser;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measures WebSocket echo servers.
+/// Measures WebSocket servers.
 #[derive(Debug, Parser)]
 #[command(version)]
 enum Command {
     /// Runs messages through a server and reports speed, latency and CPU time.
     Echo(echo::EchoArgs),
+    /// Has one connection say what many others hear, and reports speed, latency and CPU time of deliveries.
+    Broadcast(broadcast::BroadcastArgs),
     /// Runs the same load against several servers in turn and prints ratios.
     Compare(compare::CompareArgs),
     /// Opens connections one after the other and reports handshakes per second and their CPU time.
     Handshakes(handshakes::HandshakeArgs),
     /// Opens connections to several servers in turn, with full and with resumed TLS sessions.
     CompareHandshakes(compare::CompareHandshakesArgs),
+    /// Runs the same broadcasts through several servers in turn and prints ratios.
+    CompareBroadcast(compare::CompareBroadcastArgs),
     /// Runs four scenarios of which figures are published: 100 sequential connects over TLS, then 50, 100
     /// and 200 clients with 10, 20 and 50 messages each.
     WssPresets(presets::PresetArgs),
@@ -47,9 +52,11 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Echo(args) => echo::command(args),
+        Command::Broadcast(args) => broadcast::command(args),
         Command::Compare(args) => compare::command(args),
         Command::Handshakes(args) => handshakes::command(args),
         Command::CompareHandshakes(args) => compare::compare_handshakes(&args),
+        Command::CompareBroadcast(args) => compare::compare_broadcast(&args),
         Command::WssPresets(args) => presets::command(args),
         Command::Cert(args) => cert::command(&args).map(|()| true),
         Command::Floor(args) => floor::run(&args).map(|()| true),

@@ -1,4 +1,4 @@
-//! Ringwire's echo server on threads of this process, for a load without a URL.
+//! Ringwire's example servers on threads of this process, for a load without a URL.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use anyhow::{Context as _, bail};
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ServerSettings};
 use ringwire::{Compression, Config, Pinning, Running, Server};
-use ringwire_examples::{Echo, handle_signals};
+use ringwire_examples::{Broadcast, Echo, handle_signals};
 
 use crate::cert::{KeyKind, SelfSigned};
-use crate::endpoint::Demand;
+use crate::endpoint::{Demand, Service};
 use crate::procstat::{self, Account};
 use crate::target::Target;
 
@@ -48,7 +48,8 @@ impl OwnServer {
                 Compression::default().with_mode(demand.compression.into()).with_threshold(0),
             )
             .with_idle_timeout(Duration::ZERO)
-            .with_ping_interval(Duration::ZERO);
+            .with_ping_interval(Duration::ZERO)
+            .with_topics(Broadcast::topics());
         let (mut server, mut certificate) = (Server::new(config), None);
         if secure {
             let own = SelfSigned::generate(KeyKind::EcdsaP256, &[], CERTIFICATE_DAYS)?;
@@ -58,7 +59,11 @@ impl OwnServer {
         } else {
             server = server.listen(listen);
         }
-        let running = server.start(|_worker| Echo).context("cannot start the server")?;
+        let running = match demand.service {
+            Service::Echo => server.start(|_worker| Echo),
+            Service::Broadcast => server.start(|_worker| Broadcast),
+        };
+        let running = running.context("cannot start the server")?;
         let mut thread_ids = procstat::thread_ids(std::process::id())?;
         thread_ids.retain(|id| !before.contains(id));
         let Some(&address) = running.local_addrs().first() else {

@@ -1,10 +1,14 @@
-//! What the programs share: the echo handler, flags, units, logging and signals.
+//! What the programs share: the handlers, flags, units, logging and signals.
 
+mod broadcast;
 mod echo;
+mod server;
 mod tls;
 pub mod units;
 
+pub use broadcast::Broadcast;
 pub use echo::Echo;
+pub use server::ServerFlags;
 pub use tls::Certificate;
 
 use std::io;

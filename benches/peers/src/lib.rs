@@ -1,4 +1,4 @@
-//! What the echo servers share: the command line, the runtime, the accept loop and TLS.
+//! What the servers share: the command line, the runtime, the accept loop and TLS.
 //!
 //! Every server runs alone on one thread, as it would on one core of a sharded deployment.
 
@@ -18,7 +18,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// The largest message that is echoed, in bytes: the same for every server in a comparison.
+/// The largest message that is taken, in bytes: the same for every server in a comparison.
 pub const MAX_MESSAGE_LEN: usize = 64 << 20;
 
 /// Connections that may wait for `accept`: a load generator opens thousands in one burst.
@@ -47,14 +47,14 @@ pub enum Compression {
     Dedicated,
 }
 
-/// A server's way to echo. It is compiled for TCP and for TLS, so that neither pays for the other.
-pub trait Echo: 'static {
+/// What a server does with a connection. It is compiled for TCP and for TLS, so that neither pays for the other.
+pub trait Service: 'static {
     /// Whether it can compress.
     const COMPRESSES: bool = false;
 
-    /// Makes the upgrade and echoes until the connection ends. With `compression`, it agrees to that and
-    /// compresses every reply.
-    fn echo<S: Stream>(
+    /// Makes the upgrade and serves until the connection ends. With `compression`, it agrees to that and
+    /// compresses all that it sends.
+    fn serve<S: Stream>(
         stream: S,
         compression: Option<Compression>,
     ) -> impl Future<Output = anyhow::Result<()>> + Send;
@@ -65,7 +65,7 @@ pub trait Echo: 'static {
 ///
 /// # Errors
 /// The command line is wrong, a file cannot be used, or the address cannot be listened on.
-pub fn serve<E: Echo>() -> anyhow::Result<()> {
+pub fn serve<E: Service>() -> anyhow::Result<()> {
     let flags = Flags::read()?;
     if flags.compression.is_some() && !E::COMPRESSES {
         bail!("this server cannot compress");
@@ -75,7 +75,7 @@ pub fn serve<E: Echo>() -> anyhow::Result<()> {
     runtime.block_on(accept::<E>(flags))
 }
 
-async fn accept<E: Echo>(flags: Flags) -> anyhow::Result<()> {
+async fn accept<E: Service>(flags: Flags) -> anyhow::Result<()> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
     let address = flags.listen;
@@ -93,10 +93,10 @@ async fn accept<E: Echo>(flags: Flags) -> anyhow::Result<()> {
         // How a connection ends says nothing about the server: peers vanish, and conformance tests
         // provoke errors on purpose.
         match tls.clone() {
-            None => drop(tokio::spawn(async move { drop(E::echo(stream, compression).await) })),
+            None => drop(tokio::spawn(async move { drop(E::serve(stream, compression).await) })),
             Some(tls) => drop(tokio::spawn(async move {
                 if let Ok(stream) = tls.accept(stream).await {
-                    drop(E::echo(stream, compression).await);
+                    drop(E::serve(stream, compression).await);
                 }
             })),
         }

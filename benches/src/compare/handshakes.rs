@@ -14,7 +14,7 @@ use super::servers::{Places, Server};
 use super::summary::Spread;
 use super::{TestCertificate, today};
 use crate::echo::{End, SessionsPlan, run_sessions};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Service};
 use crate::handshakes::Report;
 use crate::procstat::Account;
 use crate::target::Target;
@@ -82,7 +82,8 @@ struct Runs {
 /// Runs the subcommand. Whether there were no errors.
 pub(crate) fn command(args: &CompareHandshakesArgs) -> anyhow::Result<bool> {
     let places = Places::new(args.bin_dir.clone(), args.peers_dir.clone())?;
-    let servers = args.servers.iter().map(|name| Server::find(name, CompressionFlag::Off, &places));
+    let (service, compression) = (Service::Echo, CompressionFlag::Off);
+    let servers = args.servers.iter().map(|name| Server::find(name, service, compression, &places));
     let servers: Vec<Server> = servers.collect::<anyhow::Result<_>>()?;
     let certificate = TestCertificate::make()?;
     machine::pin_thread(&args.load_cpu.0).context("cannot pin to --load-cpu")?;

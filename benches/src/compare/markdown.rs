@@ -1,9 +1,9 @@
 //! The comparison as a page: ratios first, then what they are ratios of.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
 use super::summary::{
-    CellResult, Metric, ServerRuns, Spread, kernel_bytes, megabytes_per_second,
+    CellResult, Metric, Run, ServerRuns, Spread, kernel_bytes, megabytes_per_second,
     messages_per_second, p50, p99, p999, reply_bytes, resident_bytes, server_cpu,
 };
 use crate::echo::Bottleneck;
@@ -42,9 +42,8 @@ pub(crate) fn page(head: &Head, servers: &[String], cells: &[CellResult]) -> Str
         "Each load is connections × messages in flight × payload. {rounds} rounds of \
          {seconds_per_run} s, interleaved. Medians; a ratio is taken within a round, and its lowest and \
          highest value follow in brackets.\n\n\
-         {GENERATOR_MARK} the load generator was busy and the server was not: messages per second say \
-         nothing of the server. {DISTURBED_MARK} other programs took a CPU. {ERROR_MARK} some \
-         connections failed.\n"
+         {}\n",
+        marks_explained("messages")
     );
     let others: Vec<String> = servers.iter().filter(|name| *name != baseline).cloned().collect();
     let ratios: [(&str, Metric); 2] = [
@@ -138,12 +137,21 @@ fn most_connections(cells: &[CellResult]) -> Vec<CellResult> {
     first
 }
 
-fn matrix(
+/// What the marks behind values mean, of which the speed is that of `what`.
+pub(crate) fn marks_explained(what: &str) -> String {
+    format!(
+        "{GENERATOR_MARK} the load generator was busy and the server was not: {what} per second say nothing of the \
+         server. {DISTURBED_MARK} other programs took a CPU. {ERROR_MARK} something failed."
+    )
+}
+
+/// A table with a row for each load and a column for each server.
+pub(crate) fn matrix<C: Display, R: Run>(
     page: &mut String,
     title: &str,
     servers: &[String],
-    cells: &[CellResult],
-    value: impl Fn(&CellResult, &str) -> Option<String>,
+    cells: &[CellResult<C, R>],
+    value: impl Fn(&CellResult<C, R>, &str) -> Option<String>,
 ) {
     let _ = writeln!(page, "### {title}\n");
     let _ = writeln!(page, "| load | {} |", servers.join(" | "));
@@ -159,7 +167,7 @@ fn matrix(
     page.push('\n');
 }
 
-fn marks(runs: &ServerRuns) -> String {
+fn marks<R: Run>(runs: &ServerRuns<R>) -> String {
     let marks = [
         (runs.was(Bottleneck::Generator), GENERATOR_MARK),
         (runs.was(Bottleneck::Disturbed), DISTURBED_MARK),
@@ -168,7 +176,8 @@ fn marks(runs: &ServerRuns) -> String {
     marks.into_iter().filter(|(holds, _)| *holds).map(|(_, mark)| mark).collect()
 }
 
-fn show_ratio(ratio: &Spread) -> String {
+/// The median, and in brackets the lowest and the highest value.
+pub(crate) fn show_ratio(ratio: &Spread) -> String {
     format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.min, ratio.max)
 }
 

@@ -4,6 +4,7 @@
 //! that what changes on the machine meanwhile changes all of them; ratios are taken within a round.
 #![expect(clippy::disallowed_methods, reason = "reports carry a date and the time that is left")]
 
+mod broadcast;
 mod child;
 mod handshakes;
 mod markdown;
@@ -19,6 +20,7 @@ use ringwire_examples::units::{parse_bytes, parse_duration};
 use serde::Serialize;
 use tempfile::TempDir;
 
+pub(crate) use self::broadcast::{CompareBroadcastArgs, command as compare_broadcast};
 pub(crate) use self::handshakes::{CompareHandshakesArgs, command as compare_handshakes};
 
 use self::child::Running;
@@ -27,6 +29,7 @@ use self::servers::{Places, Server};
 use self::summary::{Cell, CellResult, ServerRuns};
 use crate::cert::{KeyKind, SelfSigned};
 use crate::echo::{self, LoadArgs, Payload, Plan, Report};
+use crate::endpoint::Service;
 use crate::procstat::Account;
 use crate::target::Target;
 use crate::tls::TlsArgs;
@@ -189,7 +192,10 @@ impl CompareArgs {
             bail!("--baseline {} is none of --servers", self.baseline());
         }
         let places = Places::new(self.bin_dir.clone(), self.peers_dir.clone())?;
-        self.servers.iter().map(|name| Server::find(name, self.compression, &places)).collect()
+        self.servers
+            .iter()
+            .map(|name| Server::find(name, Service::Echo, self.compression, &places))
+            .collect()
     }
 
     /// All loads but those that are too much for the kernel, which are told.

@@ -7,6 +7,8 @@ use anyhow::{Context as _, bail};
 use clap::ValueEnum as _;
 use ringwire_examples::CompressionFlag;
 
+use crate::endpoint::Service;
+
 /// What builds the servers of other projects.
 const PEERS_SCRIPT: &str = "build.sh";
 const EXAMPLES_COMMAND: &str = "cargo build --release -p ringwire-examples";
@@ -24,6 +26,10 @@ const COMPRESSING: [&str; 6] =
 
 /// How much work each of them that can be told does to compress: what Ringwire's echo has by default.
 const LEVEL: &str = "1";
+
+/// The servers that broadcast, and each with `-tls`.
+const BROADCASTING: [&str; 5] =
+    ["ringwire-epoll", "ringwire-uring", "tokio-tungstenite", "sockudo-ws", "bun"];
 
 /// Whether a server of this name speaks TLS.
 pub(crate) fn is_secure(name: &str) -> bool {
@@ -79,6 +85,7 @@ impl Server {
     /// When the name is unknown, or the program is not there; the text says what builds it.
     pub(crate) fn find(
         name: &str,
+        service: Service,
         compression: CompressionFlag,
         places: &Places,
     ) -> anyhow::Result<Self> {
@@ -88,7 +95,11 @@ impl Server {
             _ => (name, false),
         };
         let certificate = if secure { " --cert {cert} --key {key}" } else { "" };
+        if service == Service::Broadcast && !BROADCASTING.contains(&base) {
+            bail!("{name} does not broadcast: {} do", BROADCASTING.join(", "));
+        }
         let deflate = deflate_flag(base, compression)?;
+        let service = service.name();
         let (program, args, builder) = match base {
             "ringwire-epoll" | "ringwire-uring" => {
                 let driver = base.trim_start_matches("ringwire-");
@@ -106,7 +117,7 @@ impl Server {
                     CompressionFlag::Off => args,
                     _ => format!("{args} --compression-threshold 0 --compression-level {LEVEL}"),
                 };
-                (places.bin_dir.join("echo"), args, EXAMPLES_COMMAND.to_owned())
+                (places.bin_dir.join(service), args, EXAMPLES_COMMAND.to_owned())
             }
             "floor-epoll" | "floor-uring" => {
                 let driver = base.trim_start_matches("floor-");
@@ -116,11 +127,11 @@ impl Server {
             }
             "tokio-tungstenite" | "fastwebsockets" | "sockudo-ws" | "yawc" => {
                 let args = format!("--listen {{listen}}{certificate}{deflate}");
-                (peer(&format!("{base}-echo")), args, script(&places.peers_dir))
+                (peer(&format!("{base}-{service}")), args, script(&places.peers_dir))
             }
             "bun" => {
                 let bun = places.peers_dir.join("node_modules/.bin/bun");
-                let program = places.peers_dir.join("bun-echo.ts");
+                let program = places.peers_dir.join(format!("bun-{service}.ts"));
                 let program = program.display();
                 let args = format!("run {program} --listen {{listen}}{certificate}{deflate}");
                 (bun, args, script(&places.peers_dir))
@@ -205,7 +216,7 @@ mod tests {
     }
 
     fn find(name: &str, places: &Places) -> anyhow::Result<Server> {
-        Server::find(name, CompressionFlag::Off, places)
+        Server::find(name, Service::Echo, CompressionFlag::Off, places)
     }
 
     #[test]
@@ -263,6 +274,24 @@ mod tests {
     }
 
     #[test]
+    fn those_that_broadcast_have_programs_for_it() {
+        let find = |name| {
+            let off = CompressionFlag::Off;
+            Server::find(name, Service::Broadcast, off, &nowhere()).unwrap_err().to_string()
+        };
+        let programs = [
+            ("ringwire-epoll", "/nowhere/bin/broadcast"),
+            ("sockudo-ws", "/nowhere/peers/target/release/sockudo-ws-broadcast"),
+            ("tokio-tungstenite-tls", "/nowhere/peers/target/release/tokio-tungstenite-broadcast"),
+        ];
+        for (name, program) in programs {
+            assert!(find(name).contains(program), "{}", find(name));
+        }
+        assert!(find("floor-epoll").contains("does not broadcast"));
+        assert!(find("yawc").contains("does not broadcast"));
+    }
+
+    #[test]
     fn servers_that_compress_are_told_how() {
         let dir = tempfile::tempdir().unwrap();
         let release = dir.path().join("target/release");
@@ -271,7 +300,8 @@ mod tests {
         std::fs::write(release.join("yawc-echo"), "").unwrap();
         let places = Places { bin_dir: dir.path().into(), peers_dir: dir.path().into() };
         let args = |name, compression| {
-            Server::find(name, compression, &places).map(|server| server.args.join(" "))
+            Server::find(name, Service::Echo, compression, &places)
+                .map(|server| server.args.join(" "))
         };
         let yawc = args("yawc", CompressionFlag::Dedicated).unwrap();
         assert_eq!(yawc, "--listen {listen} --compression dedicated");

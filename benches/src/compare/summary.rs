@@ -1,5 +1,7 @@
 //! What the rounds of a comparison come to: medians, ratios to a baseline and their spread.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::echo::{Bottleneck, Payload, Report};
@@ -34,24 +36,43 @@ impl std::fmt::Display for Cell {
     }
 }
 
+/// What every run is judged by.
+pub(crate) trait Run {
+    /// Whose lack of CPU limited it.
+    fn bottleneck(&self) -> Bottleneck;
+
+    /// What went wrong, by kind.
+    fn errors(&self) -> &BTreeMap<String, u64>;
+}
+
+impl Run for Report {
+    fn bottleneck(&self) -> Bottleneck {
+        self.bottleneck
+    }
+
+    fn errors(&self) -> &BTreeMap<String, u64> {
+        &self.errors
+    }
+}
+
 /// All runs of one load.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct CellResult {
+pub(crate) struct CellResult<C = Cell, R = Report> {
     #[serde(flatten)]
-    pub(crate) cell: Cell,
+    pub(crate) cell: C,
     /// In the order of the command line.
-    pub(crate) servers: Vec<ServerRuns>,
+    pub(crate) servers: Vec<ServerRuns<R>>,
 }
 
 /// The runs of one server under one load, a round each.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct ServerRuns {
+pub(crate) struct ServerRuns<R = Report> {
     pub(crate) server: String,
-    pub(crate) runs: Vec<Report>,
+    pub(crate) runs: Vec<R>,
 }
 
 /// A number that a run gives, if it has it.
-pub(crate) type Metric = fn(&Report) -> Option<f64>;
+pub(crate) type Metric<R = Report> = fn(&R) -> Option<f64>;
 
 /// Messages per second.
 pub(crate) fn messages_per_second(run: &Report) -> Option<f64> {
@@ -117,14 +138,14 @@ impl Spread {
     }
 }
 
-impl CellResult {
+impl<C, R: Run> CellResult<C, R> {
     /// The runs of a server.
-    pub(crate) fn of(&self, server: &str) -> Option<&ServerRuns> {
+    pub(crate) fn of(&self, server: &str) -> Option<&ServerRuns<R>> {
         self.servers.iter().find(|runs| runs.server == server)
     }
 
     /// A metric of `server` divided by that of `baseline` in the same round, over all rounds.
-    pub(crate) fn ratio(&self, server: &str, baseline: &str, metric: Metric) -> Option<Spread> {
+    pub(crate) fn ratio(&self, server: &str, baseline: &str, metric: Metric<R>) -> Option<Spread> {
         let (server, baseline) = (self.of(server)?, self.of(baseline)?);
         let rounds = server.runs.iter().zip(&baseline.runs);
         Spread::of(rounds.filter_map(|(run, base)| {
@@ -134,20 +155,20 @@ impl CellResult {
     }
 }
 
-impl ServerRuns {
+impl<R: Run> ServerRuns<R> {
     /// A metric over all rounds.
-    pub(crate) fn spread(&self, metric: Metric) -> Option<Spread> {
+    pub(crate) fn spread(&self, metric: Metric<R>) -> Option<Spread> {
         Spread::of(self.runs.iter().filter_map(metric))
     }
 
     /// Errors in all rounds.
     pub(crate) fn errors(&self) -> u64 {
-        self.runs.iter().flat_map(|run| run.errors.values()).sum()
+        self.runs.iter().flat_map(|run| run.errors().values()).sum()
     }
 
     /// Whether any round ended like this.
     pub(crate) fn was(&self, bottleneck: Bottleneck) -> bool {
-        self.runs.iter().any(|run| run.bottleneck == bottleneck)
+        self.runs.iter().any(|run| run.bottleneck() == bottleneck)
     }
 }
 

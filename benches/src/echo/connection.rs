@@ -1,6 +1,6 @@
-//! One connection of the load: connect, TLS if any, upgrade, then a closed loop of messages in flight.
+//! One connection of the load: once it is open, a closed loop of messages in flight.
 
-use std::io::{self, ErrorKind};
+use std::io;
 
 use mio::event::Event;
 use mio::net::TcpStream;
@@ -11,10 +11,9 @@ use super::control::Control;
 use super::deflated::Inflating;
 use super::errors::Failure;
 use super::latency::{Clock, Latencies, Stamps, Ticks};
-use super::link::{Buffers, Link};
+use super::link::Buffers;
 use super::messages::Messages;
-use super::tls_totals::TlsTotals;
-use super::upgrade::{Upgrade, Upgrader};
+use super::socket::{Opener, Received, Socket};
 use super::wire::{Cursor, Fault, Shape};
 use crate::target::Target;
 
@@ -26,10 +25,7 @@ pub(crate) struct Tools {
     pub(crate) clock: Clock,
     /// Whether latencies count now.
     pub(crate) measuring: bool,
-    /// How a connection becomes a WebSocket; `None` for raw bytes.
-    pub(crate) upgrader: Option<Upgrader>,
-    /// TLS handshakes that were made.
-    pub(crate) tls: TlsTotals,
+    pub(crate) opener: Opener,
     /// Messages that a connection sends in all; `None` for as many as there is time for.
     pub(crate) message_limit: Option<u32>,
 }
@@ -53,19 +49,15 @@ impl Tools {
             latencies: Latencies::new(),
             clock,
             measuring: false,
-            upgrader: target
-                .resource()
-                .map(|resource| Upgrader::new(resource.clone(), shape.compression)),
-            tls: TlsTotals::default(),
+            opener: Opener::new(target, shape.compression, clock),
             message_limit: None,
         })
     }
 }
 
-/// A socket and where it stands.
+/// A socket and where its messages stand.
 pub(crate) struct Connection {
-    link: Link,
-    phase: Phase,
+    socket: Socket,
     /// What identifies its messages: unique among all load threads.
     identity: u32,
     /// Its place among those of its load thread.
@@ -82,13 +74,6 @@ pub(crate) struct Connection {
     control: Option<Box<Control>>,
     /// Where messages are compressed.
     inflating: Option<Box<Inflating>>,
-}
-
-enum Phase {
-    Dialling,
-    Securing,
-    Upgrading(Box<Upgrade>),
-    Open,
 }
 
 /// What one event brought.
@@ -109,8 +94,7 @@ impl Connection {
         index: usize,
     ) -> Self {
         Self {
-            link: Link::new(stream, session),
-            phase: Phase::Dialling,
+            socket: Socket::new(stream, session),
             identity,
             index,
             cursor: Cursor::default(),
@@ -125,12 +109,12 @@ impl Connection {
 
     /// The socket, to be registered.
     pub(crate) fn stream_mut(&mut self) -> &mut TcpStream {
-        self.link.stream_mut()
+        self.socket.stream_mut()
     }
 
     /// Whether messages may be sent.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open)
+        self.socket.is_open()
     }
 
     /// Sends the first messages, as many as may be in flight; again, where it had to stop at a limit.
@@ -158,45 +142,15 @@ impl Connection {
         tools: &mut Tools,
         buffers: &mut Buffers,
     ) -> Result<Progress, Failure> {
-        let mut progress = Progress::default();
-        if matches!(self.phase, Phase::Dialling) {
-            self.connected(tools, buffers)?;
-            progress.opened = self.is_open();
-        }
+        let opened = self.socket.connect(&tools.opener, buffers)?;
+        let mut progress = Progress { opened, messages: 0 };
         if event.is_readable() || event.is_read_closed() {
             self.receive(event.is_read_closed(), tools, buffers, &mut progress)?;
         }
-        if self.owed > 0 || self.control.is_some() || self.link.has_unsent() {
+        if self.owed > 0 || self.control.is_some() || self.socket.has_unsent() {
             self.send(tools, buffers)?;
         }
         Ok(progress)
-    }
-
-    fn connected(&mut self, tools: &Tools, buffers: &mut Buffers) -> Result<(), Failure> {
-        if let Some(error) = self.stream_mut().take_error().unwrap_or_else(Some) {
-            return Err(Failure::of_connect(&error));
-        }
-        if self.link.is_handshaking() {
-            self.phase = Phase::Securing;
-            return self.link.begin(buffers).map_err(|error| self.failure(&error));
-        }
-        self.upgrade(tools, buffers)
-    }
-
-    fn upgrade(&mut self, tools: &Tools, buffers: &mut Buffers) -> Result<(), Failure> {
-        let Some(upgrader) = &tools.upgrader else {
-            self.phase = Phase::Open;
-            return Ok(());
-        };
-        let (upgrade, request) = upgrader.begin()?;
-        // The send buffer of a new socket holds more than a request.
-        let sent =
-            self.link.write(&request, buffers).map_err(|error| Failure::of_connect(&error))?;
-        if sent < request.len() {
-            return Err(Failure::Connect(libc::EAGAIN));
-        }
-        self.phase = Phase::Upgrading(Box::new(upgrade));
-        Ok(())
     }
 
     /// Reads until the socket is empty.
@@ -208,50 +162,24 @@ impl Connection {
         progress: &mut Progress,
     ) -> Result<(), Failure> {
         loop {
-            let received = match self.link.read(buffers) {
-                Ok(0) => return Err(self.ended()),
-                Ok(received) => received,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(self.failure(&error)),
-            };
-            let now = tools.clock.now();
-            let opened = self.link.open(received, buffers);
-            let mut bytes = opened.map_err(|error| self.failure(&error))?;
-            if let Phase::Upgrading(upgrade) = &mut self.phase {
-                let upgraded = upgrade.receive(bytes)?;
-                let head_end = upgraded.as_ref().map_or(bytes.len(), |upgraded| upgraded.head_end);
-                bytes = bytes.split_at_mut(head_end).1;
-                if let Some(upgraded) = upgraded {
-                    self.open(upgraded.deflate, tools);
-                    progress.opened = true;
-                }
+            let received = self.socket.receive(ends, &mut tools.opener, buffers)?;
+            let Some(Received { bytes, at, opened, is_last }) = received else { return Ok(()) };
+            if let Some(deflate) = opened {
+                self.open(deflate, tools);
+                progress.opened = true;
             }
-            progress.messages += self.take_replies(bytes, now, tools)?;
-            if matches!(self.phase, Phase::Securing) && !self.link.is_handshaking() {
-                tools.tls.add(self.link.facts());
-                self.upgrade(tools, buffers)?;
-            }
-            // A short read emptied the socket: what comes next is a new edge.
-            if received < buffers.receive_len() && !ends {
+            progress.messages += self.take_replies(bytes, at, tools)?;
+            if is_last {
                 return Ok(());
             }
         }
     }
 
     fn open(&mut self, deflate: Option<Agreement>, tools: &mut Tools) {
-        self.phase = Phase::Open;
         if let (Messages::Deflated(deflated), Some(agreement)) = (&mut tools.messages, deflate) {
             deflated.agreed(agreement);
             self.inflating = Some(Box::new(Inflating::new(agreement)));
         }
-    }
-
-    fn failure(&self, error: &io::Error) -> Failure {
-        if self.is_open() { Failure::of_open(error) } else { Failure::of_connect(error) }
-    }
-
-    fn ended(&self) -> Failure {
-        if self.is_open() { Failure::UnexpectedEnd } else { Failure::ConnectReset }
     }
 
     /// Checks the replies that arrived `now`; each complete one releases a message.
@@ -315,19 +243,15 @@ impl Connection {
 
     /// Sends what is owed as far as the socket takes it.
     fn send(&mut self, tools: &mut Tools, buffers: &mut Buffers) -> Result<(), Failure> {
-        self.link.flush().map_err(|error| self.failure(&error))?;
+        self.socket.flush()?;
         // A pong goes between two messages.
-        if self.next_offset == 0 && !self.send_control(buffers)? {
+        if self.next_offset == 0 && !self.socket.send_control(&mut self.control, buffers)? {
             return Ok(());
         }
         while self.owed > 0 {
             let run = tools.messages.requests(self.identity, self.next, self.owed);
             let (run_len, left) = (run.len(), &run[self.next_offset..]);
-            let sent = match self.link.write(left, buffers) {
-                Ok(sent) => sent,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(Failure::of_open(&error)),
-            };
+            let Some(sent) = self.socket.send(left, buffers)? else { return Ok(()) };
             let covered = self.next_offset + sent;
             let (messages, offset) = tools.messages.covered(self.identity, self.next, covered);
             self.next_offset = offset;
@@ -340,11 +264,5 @@ impl Connection {
             }
         }
         Ok(())
-    }
-
-    fn send_control(&mut self, buffers: &mut Buffers) -> Result<bool, Failure> {
-        let Some(control) = &mut self.control else { return Ok(true) };
-        let sent = control.send(&mut self.link.writer(buffers));
-        sent.map_err(|error| Failure::of_open(&error))
     }
 }

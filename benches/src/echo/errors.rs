@@ -51,6 +51,16 @@ pub(crate) enum Failure {
     PayloadMismatch,
     /// A message sent before the measured time had no echo at its end.
     Unanswered,
+    /// A publication did not get to a subscriber.
+    Lost,
+    /// A publication came to a subscriber once more.
+    Doubled,
+    /// A publication came to a subscriber after later ones.
+    Reordered,
+    /// A publication was not with all subscribers in time.
+    Overdue,
+    /// The publisher, which subscribes to nothing, was sent a message.
+    ToPublisher,
 }
 
 impl Failure {
@@ -115,6 +125,11 @@ impl fmt::Display for Failure {
             Self::HeaderMismatch => f.write_str("reply header mismatch"),
             Self::PayloadMismatch => f.write_str("reply payload mismatch"),
             Self::Unanswered => f.write_str("unanswered"),
+            Self::Lost => f.write_str("delivery lost"),
+            Self::Doubled => f.write_str("delivery doubled"),
+            Self::Reordered => f.write_str("delivery out of order"),
+            Self::Overdue => f.write_str("publication overdue"),
+            Self::ToPublisher => f.write_str("message to the publisher"),
         }
     }
 }
@@ -126,7 +141,14 @@ pub(crate) struct Failures(BTreeMap<Failure, u64>);
 impl Failures {
     /// Counts one.
     pub(crate) fn add(&mut self, failure: Failure) {
-        *self.0.entry(failure).or_default() += 1;
+        self.add_many(failure, 1);
+    }
+
+    /// Counts so many.
+    pub(crate) fn add_many(&mut self, failure: Failure, count: u64) {
+        if count > 0 {
+            *self.0.entry(failure).or_default() += count;
+        }
     }
 
     /// Adds the counts of another thread.

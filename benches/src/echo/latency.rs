@@ -24,6 +24,11 @@ impl Ticks {
         self.0.wrapping_sub(earlier.0)
     }
 
+    /// Its bytes in a message.
+    pub(crate) fn to_le_bytes(self) -> [u8; 4] {
+        self.0.to_le_bytes()
+    }
+
     /// How many ticks a duration takes, at most a minute's.
     pub(crate) fn in_duration(duration: Duration) -> u32 {
         let ticks = duration.as_nanos() / u128::from(TICK_NANOS);

@@ -245,11 +245,11 @@ impl<'a> Load<'a> {
                 }
             }
         }
-        let Tools { latencies, tls, messages, .. } = self.tools;
+        let Tools { latencies, opener, messages, .. } = self.tools;
         let deflate = match messages {
             Messages::Deflated(deflated) => deflated.totals(),
             Messages::Plain(_) => DeflateTotals::default(),
         };
-        Outcome { latencies, failures: self.failures, tls, deflate }
+        Outcome { latencies, failures: self.failures, tls: opener.tls, deflate }
     }
 }

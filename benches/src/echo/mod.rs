@@ -19,6 +19,7 @@ mod payload;
 mod progress;
 mod report;
 mod sessions;
+mod socket;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -36,13 +37,10 @@ use anyhow::{Context as _, anyhow, bail};
 use ringwire_examples::CompressionFlag;
 use ringwire_examples::units::{parse_bytes, parse_duration};
 
-use self::errors::Failures;
-use self::latency::{Clock, Latencies};
 use self::load::Outcome;
 use self::progress::Progress;
 use self::report::{Footprints, Measured};
 use self::stage::{Gauge, Stage, StageCell, sum};
-use self::wire::Shape;
 use crate::endpoint::{Demand, Endpoint, ServerArgs};
 use crate::procstat::{self, Account, CpuTime, CpuTimes, Footprint};
 use crate::target::Target;
@@ -50,16 +48,22 @@ use crate::tls;
 use crate::units::CpuList;
 use crate::{machine, output};
 
+pub(crate) use self::control::Control;
 #[cfg(test)]
 pub(crate) use self::deflate_totals::Agreed;
 pub(crate) use self::deflate_totals::DeflateTotals;
-pub(crate) use self::latency::Summary;
-pub(crate) use self::payload::Payload;
+pub(crate) use self::dial::Dialler;
+pub(crate) use self::errors::{Failure, Failures};
+pub(crate) use self::latency::{Clock, Latencies, Summary, Ticks};
+pub(crate) use self::link::Buffers;
+pub(crate) use self::payload::{Payload, payloads};
 #[cfg(test)]
 pub(crate) use self::report::test_report;
 pub(crate) use self::report::{Bottleneck, Generator, MeasuredServer, Report, Server};
 pub(crate) use self::sessions::{End, Sessions, SessionsPlan, run as run_sessions};
+pub(crate) use self::socket::{Opener, Received, Socket};
 pub(crate) use self::tls_totals::TlsTotals;
+pub(crate) use self::wire::{Shape, header, masked_frame};
 
 /// How often the coordinator looks at the totals while connections are made.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(5);
@@ -180,6 +184,7 @@ pub(crate) fn command(mut args: EchoArgs) -> anyhow::Result<bool> {
         connections: args.load.connections,
         payload_len: usize::try_from(args.load.size).unwrap_or(usize::MAX),
         compression: args.load.compression,
+        ..Demand::default()
     };
     let endpoint = args.server.open(demand, &mut args.load.cpu)?;
     let Endpoint { target, tls, account, own } = endpoint;

@@ -318,7 +318,8 @@ impl Bottleneck {
         }
     }
 
-    fn text(self) -> &'static str {
+    /// In a table for people.
+    pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Server => "the server",
             Self::Generator => "THE GENERATOR: messages/s say nothing of the server",

@@ -283,7 +283,7 @@ impl<'a> SessionLoad<'a> {
         Ok(Moment {
             at: self.tools.clock.elapsed(),
             totals: self.totals,
-            tls: self.tools.tls,
+            tls: self.tools.opener.tls,
             generator_cpu: procstat::thread_cpu(self.thread_id)?,
             server_cpu: server_cpu.context("the server's process is gone")?,
         })

@@ -206,7 +206,7 @@ fn shares_cover_all_connections() {
 }
 
 fn compressing_server(compression: CompressionFlag) -> OwnServer {
-    let demand = Demand { connections: 20, payload_len: 400_000, compression };
+    let demand = Demand { connections: 20, payload_len: 400_000, compression, ..Demand::default() };
     OwnServer::start("127.0.0.1:0", &[0], demand, false).unwrap()
 }
 
@@ -289,12 +289,13 @@ fn secure_echo_through_full_sockets() {
     let own = own_server();
     let mut plan = secure_plan(&own);
     plan.load.size = 400_000;
-    plan.load.connections = 3;
+    plan.load.connections = 1;
     plan.load.in_flight = 8;
-    plan.load.duration = Duration::from_secs(1);
+    plan.load.duration = Duration::from_secs(3);
     let report = run(&plan).unwrap();
     assert_eq!(report.errors, [].into());
-    assert!(report.messages > 24, "{report:?}");
+    // Some of those that follow the first ones: without optimization a message takes the server some 70 ms.
+    assert!(report.messages > 8, "{report:?}");
 }
 
 #[test]

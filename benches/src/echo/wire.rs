@@ -253,7 +253,8 @@ pub(crate) fn masked_frame(shape: Shape, rsv: u8, payload: &[u8], key: [u8; 4]) 
     frame
 }
 
-fn header(op: u8, mask_bit: u8, payload_len: usize) -> Vec<u8> {
+/// The start of a frame (RFC 6455 §5.2), up to its masking key or payload. `mask_bit` is that of its second byte.
+pub(crate) fn header(op: u8, mask_bit: u8, payload_len: usize) -> Vec<u8> {
     let mut header = vec![op];
     if let Ok(short @ 0..=125) = u8::try_from(payload_len) {
         header.push(mask_bit | short);

@@ -10,7 +10,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use ringwire_peers::{Compression, Echo, MAX_MESSAGE_LEN, Stream};
+use ringwire_peers::{Compression, MAX_MESSAGE_LEN, Service, Stream};
 
 fn main() -> anyhow::Result<()> {
     ringwire_peers::serve::<Fastwebsockets>()
@@ -18,8 +18,8 @@ fn main() -> anyhow::Result<()> {
 
 struct Fastwebsockets;
 
-impl Echo for Fastwebsockets {
-    async fn echo<S: Stream>(stream: S, _: Option<Compression>) -> anyhow::Result<()> {
+impl Service for Fastwebsockets {
+    async fn serve<S: Stream>(stream: S, _: Option<Compression>) -> anyhow::Result<()> {
         connection(stream).await
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Sink, SinkExt, Stream as Messages, StreamExt};
-use ringwire_peers::{COMPRESSION_LEVEL, Compression, Echo, MAX_MESSAGE_LEN, Stream};
+use ringwire_peers::{COMPRESSION_LEVEL, Compression, MAX_MESSAGE_LEN, Service, Stream};
 use sockudo_ws::deflate::negotiate_server_deflate;
 use sockudo_ws::handshake::{build_response, generate_accept_key, parse_request, server_handshake};
 use sockudo_ws::{
@@ -19,10 +19,10 @@ fn main() -> anyhow::Result<()> {
 
 struct SockudoWs;
 
-impl Echo for SockudoWs {
+impl Service for SockudoWs {
     const COMPRESSES: bool = true;
 
-    async fn echo<S: Stream>(
+    async fn serve<S: Stream>(
         mut stream: S,
         compression: Option<Compression>,
     ) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use futures_util::{SinkExt, StreamExt};
-use ringwire_peers::{Compression, Echo, MAX_MESSAGE_LEN, Stream};
+use ringwire_peers::{Compression, MAX_MESSAGE_LEN, Service, Stream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -15,8 +15,8 @@ fn main() -> anyhow::Result<()> {
 
 struct TokioTungstenite;
 
-impl Echo for TokioTungstenite {
-    async fn echo<S: Stream>(stream: S, _: Option<Compression>) -> anyhow::Result<()> {
+impl Service for TokioTungstenite {
+    async fn serve<S: Stream>(stream: S, _: Option<Compression>) -> anyhow::Result<()> {
         echo(stream).await
     }
 }

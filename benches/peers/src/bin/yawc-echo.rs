@@ -14,7 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use ringwire_peers::{COMPRESSION_LEVEL, Compression, Echo, MAX_MESSAGE_LEN, Stream};
+use ringwire_peers::{COMPRESSION_LEVEL, Compression, MAX_MESSAGE_LEN, Service, Stream};
 use yawc::{
     CompressionLevel, DeflateOptions, DeflatePool, Frame, HttpWebSocket, OpCode, Options, Role,
     WebSocket,
@@ -29,10 +29,10 @@ const POOL_LEN: usize = 16;
 
 struct Yawc;
 
-impl Echo for Yawc {
+impl Service for Yawc {
     const COMPRESSES: bool = true;
 
-    async fn echo<S: Stream>(stream: S, compression: Option<Compression>) -> anyhow::Result<()> {
+    async fn serve<S: Stream>(stream: S, compression: Option<Compression>) -> anyhow::Result<()> {
         connection(stream, options(compression)).await
     }
 }

@@ -1,0 +1,130 @@
+//! `ringwire-bench broadcast`: one connection says something, and all the others have to hear it.
+//!
+//! The load is a closed loop: the next message is sent when the last one is with all subscribers, or when there is room
+//! among those that may be on their way. The server sends what a connection says to all others, with no word on it. Each
+//! message has a number and the time of its sending, and each delivery is compared with what was sent: a subscriber that
+//! misses one, gets it twice or too late is an error.
+
+mod client;
+mod load;
+mod order;
+mod publications;
+mod report;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use ringwire_examples::units::{parse_bytes, parse_duration};
+
+use self::publications::STAMP_LEN;
+pub(crate) use self::report::Report;
+#[cfg(test)]
+pub(crate) use self::report::test_report;
+use crate::endpoint::{Demand, Endpoint, ServerArgs, Service};
+use crate::procstat::Account;
+use crate::target::Target;
+use crate::units::CpuList;
+use crate::{machine, output, tls};
+
+/// Flags of `ringwire-bench broadcast`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BroadcastArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Connections that listen; one more speaks.
+    #[arg(long, default_value = "100", value_parser = clap::value_parser!(u32).range(1..))]
+    subscribers: u32,
+    /// Payload of a message, such as 64 or 16KiB; at least 12.
+    #[arg(long, default_value = "64", value_parser = parse_bytes)]
+    size: u64,
+    /// Messages that may be on their way at a time: the next is sent when one of so many is with all subscribers.
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    window: u32,
+    /// Measured time.
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    duration: Duration,
+    /// Time under load before the measured time.
+    #[arg(long, default_value = "2s", value_parser = parse_duration)]
+    warmup: Duration,
+    /// Time for a message to get to all subscribers. One that takes longer is an error, and the next is sent.
+    #[arg(long, default_value = "5s", value_parser = parse_duration)]
+    patience: Duration,
+    /// CPUs for the load, such as 1.
+    #[arg(long)]
+    cpu: Option<CpuList>,
+    /// Writes the result as JSON to a file, or to the standard output for `-`.
+    #[arg(long, value_name = "FILE")]
+    json: Option<String>,
+}
+
+/// One run.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) target: Target,
+    /// For a target that speaks TLS.
+    pub(crate) tls: Option<tls::Client>,
+    /// Whose CPU time is the server's.
+    pub(crate) server: Option<Account>,
+    pub(crate) subscribers: u32,
+    /// Bytes.
+    pub(crate) payload_len: usize,
+    /// Messages on their way at a time.
+    pub(crate) window: usize,
+    pub(crate) duration: Duration,
+    pub(crate) warmup: Duration,
+    /// The longest that a message may take to get to everyone.
+    pub(crate) patience: Duration,
+}
+
+/// Runs the subcommand. Whether everyone got everything.
+pub(crate) fn command(mut args: BroadcastArgs) -> anyhow::Result<bool> {
+    let payload_len = usize::try_from(args.size).unwrap_or(usize::MAX);
+    let demand = Demand {
+        connections: args.subscribers.saturating_add(1),
+        payload_len,
+        service: Service::Broadcast,
+        ..Demand::default()
+    };
+    let Endpoint { target, tls, account, own } = args.server.open(demand, &mut args.cpu)?;
+    if let Some(cpus) = &args.cpu {
+        machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;
+    }
+    let report = run(&Plan {
+        target,
+        tls,
+        server: account,
+        subscribers: args.subscribers,
+        payload_len,
+        window: args.window as usize,
+        duration: args.duration,
+        warmup: args.warmup,
+        patience: args.patience,
+    })?;
+    drop(own);
+    if args.json.as_deref() != Some("-") {
+        println!("{}", report.table());
+    }
+    if let Some(file) = &args.json {
+        output::write_json(file, &report)?;
+    }
+    Ok(report.is_clean())
+}
+
+/// Does one run, on the calling thread.
+///
+/// # Errors
+/// When the run cannot be made at all. What goes wrong with connections and deliveries is in the report.
+pub(crate) fn run(plan: &Plan) -> anyhow::Result<Report> {
+    if plan.target.resource().is_none() {
+        bail!("{}: broadcasts are messages, and raw bytes are none", plan.target);
+    }
+    if plan.payload_len < STAMP_LEN {
+        bail!(
+            "a message of {} bytes has no room for the {STAMP_LEN} of its number and time",
+            plan.payload_len
+        );
+    }
+    Report::new(plan, load::run(plan)?)
+}

@@ -1,0 +1,46 @@
+//! The broadcast server's handler.
+
+use ringwire::{
+    Answer, Backpressure, Ctx, Handler, Message, PublishOptions, Request, TopicSettings,
+};
+
+/// What all connections subscribe to.
+const TOPIC: &str = "all";
+
+/// Sends every message on to all connections but the one that it came from.
+#[derive(Clone, Copy, Debug)]
+pub struct Broadcast;
+
+impl Broadcast {
+    /// The settings that go with it: a connection that reads too slowly misses the oldest messages that wait for it,
+    /// instead of being closed.
+    #[must_use]
+    pub fn topics() -> TopicSettings {
+        TopicSettings::default().with_policy(TOPIC, Backpressure::DropOldest)
+    }
+}
+
+impl Handler for Broadcast {
+    type State = ();
+
+    fn on_request(&mut self, _request: &Request<'_>) -> Answer<()> {
+        Answer::accept(())
+    }
+
+    fn on_open(&mut self, ctx: &mut Ctx<'_, ()>) {
+        if let Err(error) = ctx.subscribe(TOPIC) {
+            tracing::error!(%error, "cannot subscribe");
+        }
+    }
+
+    fn on_message(&mut self, ctx: &mut Ctx<'_, ()>, message: Message<'_>) {
+        let options = PublishOptions::default().with_except(ctx.id());
+        if let Err(error) = ctx.publish_with(TOPIC, message, options) {
+            tracing::debug!(%error, "not everyone gets a message");
+        }
+    }
+
+    fn on_missed(&mut self, ctx: &mut Ctx<'_, ()>, count: u32) {
+        tracing::debug!(conn = ?ctx.id(), count, "has missed messages");
+    }
+}
