@@ -1,5 +1,8 @@
 //! Settings of a server, with defaults fit for the open internet.
 
+#[cfg(feature = "config")]
+pub mod settings;
+
 use std::time::Duration;
 
 use ringwire_codec::CloseCode;

@@ -71,6 +71,8 @@ mod worker;
 
 pub use compression::{Compression, CompressionMode};
 pub use compute::{ComputeStats, Times};
+#[cfg(feature = "config")]
+pub use config::settings;
 pub use config::{Assignment, Backpressure, Config, DriverKind, Pinning};
 pub use conn::ConnId;
 pub use dial::{Dial, DialError};
