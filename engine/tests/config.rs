@@ -179,7 +179,12 @@ fn the_documentation_lists_every_setting() {
         .map(|setting| {
             let value = setting.value(&default);
             let value = if value.is_empty() { "none".to_owned() } else { format!("`{value}`") };
-            format!("| `{}` | {value} | {} | {} |", setting.name(), setting.accepts(), setting.about())
+            format!(
+                "| `{}` | {value} | {} | {} |",
+                setting.name(),
+                setting.accepts(),
+                setting.about()
+            )
         })
         .collect();
     assert_eq!(listed, expected, "docs/configuration.md should have:\n{}", expected.join("\n"));

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use ringwire::{Assignment, CompressionLevel, CompressionMode, DriverKind, Handle, Pinning};
+use ringwire::{CompressionMode, DriverKind, Handle, Pinning};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
@@ -40,25 +40,6 @@ impl From<DriverFlag> for DriverKind {
     }
 }
 
-/// The value of `--assignment`.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub enum AssignmentFlag {
-    /// The kernel spreads connections over the workers.
-    #[default]
-    Reuseport,
-    /// The worker with the fewest gets the next one.
-    LeastLoaded,
-}
-
-impl From<AssignmentFlag> for Assignment {
-    fn from(flag: AssignmentFlag) -> Self {
-        match flag {
-            AssignmentFlag::Reuseport => Self::ReusePort,
-            AssignmentFlag::LeastLoaded => Self::LeastLoaded,
-        }
-    }
-}
-
 /// The value of `--compression`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum CompressionFlag {
@@ -79,15 +60,6 @@ impl From<CompressionFlag> for CompressionMode {
             CompressionFlag::Dedicated => Self::Dedicated,
         }
     }
-}
-
-/// Reads the value of `--compression-level`.
-///
-/// # Errors
-/// It is no number from 1 to 9.
-pub fn parse_level(text: &str) -> Result<CompressionLevel, String> {
-    let level = text.parse().ok().and_then(CompressionLevel::new);
-    level.ok_or_else(|| format!("`{text}` is no level from 1 to 9"))
 }
 
 /// The value of `--pin`: `auto`, `none`, or core numbers between commas.
@@ -158,15 +130,6 @@ pub fn handle_signals(handle: Handle, limit: Duration) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn levels_are_numbers() {
-        assert_eq!(parse_level("1"), Ok(CompressionLevel::FASTEST));
-        assert_eq!(parse_level("9"), Ok(CompressionLevel::SMALLEST));
-        for wrong in ["0", "10", "best", ""] {
-            assert!(parse_level(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn cores_are_a_list_or_a_word() {

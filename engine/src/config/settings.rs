@@ -133,10 +133,7 @@ impl Sources {
 
     /// Takes those of these variables that begin with `RINGWIRE_`.
     #[must_use]
-    pub fn with_variables(
-        mut self,
-        variables: impl IntoIterator<Item = (String, String)>,
-    ) -> Self {
+    pub fn with_variables(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         for (variable, text) in variables {
             if variable.starts_with(table::PREFIX) {
                 let name = self.name_of_variable(&variable);
@@ -204,11 +201,13 @@ impl Sources {
     }
 
     fn unknown(&self, entry: &Entry) -> ConfigError {
-        let nearest = if matches!(entry.origin, Origin::Variable(_)) {
-            let variables: Vec<_> = self.names().map(table::variable_of).collect();
-            error::nearest(&entry.name, variables.iter().map(String::as_str)).map(str::to_owned)
-        } else {
-            error::nearest(&entry.name, self.names()).map(str::to_owned)
+        let nearest = match entry.name.strip_prefix(table::PREFIX) {
+            Some(name) => {
+                let known: Vec<_> = self.names().map(table::variable_of).collect();
+                let known = known.iter().filter_map(|name| name.strip_prefix(table::PREFIX));
+                error::nearest(name, known).map(|name| format!("{}{name}", table::PREFIX))
+            }
+            None => error::nearest(&entry.name, self.names()).map(str::to_owned),
         };
         ConfigError::Unknown { origin: entry.origin.clone(), name: entry.name.clone(), nearest }
     }
@@ -299,12 +298,7 @@ impl fmt::Display for Report<'_> {
     }
 }
 
-fn write_line(
-    f: &mut fmt::Formatter<'_>,
-    name: &str,
-    text: &str,
-    origin: &Origin,
-) -> fmt::Result {
+fn write_line(f: &mut fmt::Formatter<'_>, name: &str, text: &str, origin: &Origin) -> fmt::Result {
     let is_plain = text == "true"
         || text == "false"
         || text == "0"

@@ -62,7 +62,9 @@ impl Reader<'_> {
 fn text_of(value: &DeValue<'_>) -> Option<String> {
     let parts = match value {
         DeValue::String(text) => return Some(text.to_string()),
-        DeValue::Integer(number) if number.radix() == 10 => return Some(number.as_str().to_owned()),
+        DeValue::Integer(number) if number.radix() == 10 => {
+            return Some(number.as_str().to_owned());
+        }
         DeValue::Float(number) => return Some(number.as_str().to_owned()),
         DeValue::Boolean(value) => return Some(value.to_string()),
         DeValue::Array(values) => {

@@ -174,19 +174,35 @@ mod tests {
     #[test]
     fn each_sets_its_own_field() {
         let samples = [
-            "auto", "epoll", "7", "9", "3", "off", "on", "shared", "least-loaded", "drop-oldest",
+            "auto",
+            "epoll",
+            "7",
+            "9",
+            "3",
+            "off",
+            "on",
+            "shared",
+            "least-loaded",
+            "drop-oldest",
             "a.b=drop-newest",
         ];
         let default = Config::default();
         for setting in all() {
             let mut config = default.clone();
             let other = samples.iter().find(|sample| {
-                setting.set(&mut config, sample) && setting.value(&config) != setting.value(&default)
+                setting.set(&mut config, sample)
+                    && setting.value(&config) != setting.value(&default)
             });
             assert!(other.is_some(), "{} takes none of the samples", setting.name());
             for of in all() {
                 let same = of.value(&config) == of.value(&default);
-                assert_eq!(same, of.name() != setting.name(), "{} by {}", of.name(), setting.name());
+                assert_eq!(
+                    same,
+                    of.name() != setting.name(),
+                    "{} by {}",
+                    of.name(),
+                    setting.name()
+                );
             }
             let mut again = default.clone();
             assert!(setting.set(&mut again, &setting.value(&config)));

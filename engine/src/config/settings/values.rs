@@ -93,7 +93,8 @@ impl<T: TryFrom<u64> + TryInto<u64> + Copy> Kind<T> for Len {
 }
 
 impl Kind<Duration> for Time {
-    const ACCEPTS: &'static str = "a duration, such as 250ms, 30s, 5m or 1h (a bare number: seconds)";
+    const ACCEPTS: &'static str =
+        "a duration, such as 250ms, 30s, 5m or 1h (a bare number: seconds)";
 
     fn read(text: &str) -> Option<Duration> {
         let (number, unit) = split_unit(text);
