@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::config::Config;
 
@@ -17,11 +17,29 @@ const RESERVED_DESCRIPTORS: u64 = 64;
 pub(crate) struct TcpOptions {
     nodelay: bool,
     user_timeout: Duration,
+    keepalive: Option<Keepalive>,
+}
+
+/// When the kernel asks whether the other side is still there.
+#[derive(Clone, Copy, Debug)]
+struct Keepalive {
+    time: Duration,
+    interval: Duration,
+    probes: u32,
 }
 
 impl From<&Config> for TcpOptions {
     fn from(config: &Config) -> Self {
-        Self { nodelay: config.tcp_nodelay, user_timeout: config.tcp_user_timeout }
+        let keepalive = Keepalive {
+            time: config.tcp_keepalive_time,
+            interval: config.tcp_keepalive_interval,
+            probes: config.tcp_keepalive_probes,
+        };
+        Self {
+            nodelay: config.tcp_nodelay,
+            user_timeout: config.tcp_user_timeout,
+            keepalive: (!keepalive.time.is_zero()).then_some(keepalive),
+        }
     }
 }
 
@@ -32,6 +50,11 @@ impl TcpOptions {
         socket.set_tcp_nodelay(self.nodelay)?;
         if !self.user_timeout.is_zero() {
             socket.set_tcp_user_timeout(Some(self.user_timeout))?;
+        }
+        if let Some(Keepalive { time, interval, probes }) = self.keepalive {
+            let keepalive = TcpKeepalive::new();
+            let keepalive = keepalive.with_time(time).with_interval(interval).with_retries(probes);
+            socket.set_tcp_keepalive(&keepalive)?;
         }
         Ok(())
     }
@@ -159,6 +182,27 @@ mod tests {
         let address = local_addr(&first).unwrap();
         let second = listen(address, &config).unwrap();
         assert_eq!(local_addr(&second).unwrap(), address);
+    }
+
+    #[test]
+    fn accepted_sockets_have_the_options() {
+        let config = Config::default()
+            .with_tcp_keepalive_time(Duration::from_secs(77))
+            .with_tcp_keepalive_interval(Duration::from_secs(7))
+            .with_tcp_keepalive_probes(5);
+        let plain = listen(([127, 0, 0, 1], 0).into(), &Config::default()).unwrap();
+        assert!(!SockRef::from(&plain).keepalive().unwrap());
+        let listener = Socket::from(listen(([127, 0, 0, 1], 0).into(), &config).unwrap());
+        let peer = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        peer.connect(&listener.local_addr().unwrap()).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert!(accepted.keepalive().unwrap());
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
+        assert_eq!(accepted.tcp_keepalive_interval().unwrap(), Duration::from_secs(7));
+        assert_eq!(accepted.tcp_keepalive_retries().unwrap(), 5);
+        assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
+        assert!(accepted.tcp_nodelay().unwrap());
     }
 
     #[test]

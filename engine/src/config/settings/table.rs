@@ -130,6 +130,9 @@ static SETTINGS: &[Setting] = settings! {
     "listen_backlog", Count32, listen_backlog, "Connections that wait to be accepted";
     "tcp_nodelay", Switch, tcp_nodelay, "Send small messages at once";
     "tcp_user_timeout", Time, tcp_user_timeout, "How long sent data may stay unacknowledged";
+    "tcp_keepalive_time", Time, tcp_keepalive_time, "Silence after which the kernel asks; 0: never";
+    "tcp_keepalive_interval", Time, tcp_keepalive_interval, "The time between two questions";
+    "tcp_keepalive_probes", Count32, tcp_keepalive_probes, "Questions without an answer that end it";
     "receive_buffer_len", Len, receive_buffer_len, "Bytes that one receive takes at most";
     "messages_per_turn", Count, messages_per_turn, "Messages of one connection in a turn";
     "pool_len", Len, pool_len, "Free buffers that a worker keeps";
