@@ -53,6 +53,7 @@ mod error;
 mod handle;
 mod handler;
 mod hub;
+mod listen;
 mod mailbox;
 mod metrics;
 mod net;
@@ -83,6 +84,7 @@ pub use handler::{
     SendStatus, on_message,
 };
 pub use hub::PublishError;
+pub use listen::Listener;
 pub use metrics::{Stats, TlsStats, TopicStats, WorkerStats};
 pub use offload::{JobError, JobRefusal, RefusedJob};
 pub use registry::NameError;

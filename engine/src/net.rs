@@ -1,11 +1,14 @@
 //! Socket and process calls outside the drivers: listening, limits of the process.
 
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::config::Config;
 
@@ -74,8 +77,67 @@ pub(crate) fn listen(address: SocketAddr, config: &Config) -> io::Result<OwnedFd
     socket.set_reuse_port(true)?;
     TcpOptions::from(config).apply(&socket)?;
     socket.bind(&address.into())?;
-    socket.listen(i32::try_from(config.listen_backlog).unwrap_or(i32::MAX))?;
+    let socket = socket.into();
+    start_listening(&socket, config)?;
+    Ok(socket)
+}
+
+/// Lets connections wait on a bound socket.
+pub(crate) fn start_listening(socket: &OwnedFd, config: &Config) -> io::Result<()> {
+    SockRef::from(socket).listen(i32::try_from(config.listen_backlog).unwrap_or(i32::MAX))
+}
+
+/// A Unix socket at a path where nothing is, which does not listen yet. Its file has `mode` from the beginning.
+pub(crate) fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec().nonblocking(), None)?;
+    let permissions = mode.map(Permissions::from_mode);
+    let socket = if let Some(permissions) = permissions.clone() {
+        // On Linux the file is made with the mode of the socket, less the umask.
+        let socket = File::from(OwnedFd::from(socket));
+        socket.set_permissions(permissions)?;
+        Socket::from(OwnedFd::from(socket))
+    } else {
+        socket
+    };
+    socket.bind(&SockAddr::unix(path)?)?;
+    if let Some(permissions) = permissions {
+        // What the umask took.
+        fs::set_permissions(path, permissions)?;
+    }
     Ok(socket.into())
+}
+
+/// Whether somebody answers at the Unix socket of that path.
+pub(crate) fn is_listened_on(path: &Path) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec().nonblocking(), None)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
+        // A full backlog.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(error) => Err(error),
+        Ok(()) => Ok(true),
+    }
+}
+
+/// Makes a listening socket of somebody else's ready for a driver.
+pub(crate) fn take_listener(socket: &OwnedFd, config: &Config) -> io::Result<()> {
+    let listener = SockRef::from(socket);
+    if listener.r#type()? != Type::STREAM || !listener.is_listener()? {
+        let problem = "it is no stream socket that listens";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+    }
+    listener.set_nonblocking(true)?;
+    listener.set_cloexec(true)?;
+    if listener.domain()? != Domain::UNIX {
+        TcpOptions::from(config).apply(socket)?;
+    }
+    Ok(())
+}
+
+/// The path of a Unix socket, empty if it has none. `None`: it is another kind of socket.
+pub(crate) fn unix_path(socket: &OwnedFd) -> Option<PathBuf> {
+    let address = SockRef::from(socket).local_addr().ok()?;
+    address.is_unix().then(|| address.as_pathname().map(Path::to_owned).unwrap_or_default())
 }
 
 /// A socket that connects to `peer`: it is connected, or has failed, once it is writable.
