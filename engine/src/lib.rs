@@ -36,6 +36,7 @@
 //! The protocol itself, without IO, is [`ringwire_codec`]. HTTP beyond the upgrade, a plain answer and a page is
 //! left to HTTP servers; [`Handle::adopt`] takes their connections over.
 
+pub mod activation;
 mod budget;
 mod buf;
 mod chunked;
@@ -57,6 +58,7 @@ mod listen;
 mod mailbox;
 mod metrics;
 mod net;
+mod notify;
 mod offload;
 mod output;
 mod registry;
@@ -86,6 +88,7 @@ pub use handler::{
 pub use hub::PublishError;
 pub use listen::Listener;
 pub use metrics::{Stats, TlsStats, TopicStats, WorkerStats};
+pub use notify::Notifier;
 pub use offload::{JobError, JobRefusal, RefusedJob};
 pub use registry::NameError;
 pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};

@@ -4,16 +4,19 @@
 
 mod support;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ringwire::client::{self, OwnedMessage};
-use ringwire::{Assignment, Error, Handle, Listener, Running, on_message};
-use support::{config, in_time, join_in_time};
+use ringwire::{Assignment, Error, Handle, Listener, Notifier, Running, on_message};
+use support::{Gate, PATIENCE, config, in_time, join_in_time, ms};
 
 /// A server that answers with the peer's address and the message.
 struct Guard(Option<Running>, Handle);
@@ -223,4 +226,65 @@ fn a_socket_that_does_not_listen_is_refused() {
         let error = start(server(socket)).expect_err("it is refused");
         assert!(matches!(&error, Error::Listen { .. }), "{error}");
     }
+}
+
+// The service manager
+
+/// A manager that listens at `address`.
+fn manager() -> (UnixDatagram, String) {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("ringwire-notify-{}-{count}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let socket = UnixDatagram::bind_addr(&address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    (socket, format!("@{name}"))
+}
+
+fn told(manager: &UnixDatagram) -> String {
+    let mut buffer = [0; 256];
+    let len = manager.recv(&mut buffer).expect("it is told");
+    String::from_utf8_lossy(&buffer[..len]).into_owned()
+}
+
+#[test]
+fn the_manager_is_told() {
+    let (manager, address) = manager();
+    let notifier = Notifier::new(OsStr::new(&address), None).unwrap();
+    notifier.ready().unwrap();
+    notifier.status("a line\nand no other").unwrap();
+    notifier.stopping().unwrap();
+    assert_eq!(told(&manager), "READY=1");
+    assert_eq!(told(&manager), "STATUS=a line and no other");
+    assert_eq!(told(&manager), "STOPPING=1");
+}
+
+#[test]
+fn signs_of_life_come_while_every_worker_turns() {
+    let (manager, address) = manager();
+    let gate = Gate::new();
+    let stuck = gate.clone();
+    let server = ringwire::Server::new(config().with_io_workers(2)).listen("127.0.0.1:0");
+    let running = server
+        .start(move |_| {
+            let stuck = stuck.clone();
+            on_message(move |_, _| stuck.pass())
+        })
+        .unwrap();
+    let (url, handle) = (running.urls().next().unwrap(), running.handle());
+    let _guard = Guard(Some(running), handle.clone());
+    let notifier = Notifier::new(OsStr::new(&address), Some(ms(200))).unwrap();
+    notifier.watch(handle).unwrap();
+    for _ in 0..3 {
+        assert_eq!(told(&manager), "WATCHDOG=1", "idle workers turn as well");
+    }
+    let mut client = open(&url);
+    client.send_text("get stuck").unwrap();
+    manager.set_read_timeout(Some(ms(600))).unwrap();
+    // Some may be on their way.
+    let ended = (0..20).any(|_| manager.recv(&mut [0; 64]).is_err());
+    assert!(ended, "one worker is stuck");
+    gate.open();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(told(&manager), "WATCHDOG=1", "it turns again");
 }
