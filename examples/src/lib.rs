@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use ringwire::{CompressionMode, DriverKind, Handle, Pinning};
+use ringwire::{CompressionMode, DriverKind, Handle, Notifier, Pinning};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
@@ -99,11 +99,12 @@ pub fn init_logging() {
 
 /// On SIGTERM or SIGINT stops accepting, closes all connections with 1001 and gives them `limit` for it. A second
 /// one ends the process at once. On SIGHUP reads the certificates again; on SIGUSR1 logs how many connections each
-/// worker has.
+/// worker has. The service manager, if there is one, is told of the end.
 ///
 /// # Errors
 /// The signals can't be handled.
 pub fn handle_signals(handle: Handle, limit: Duration) -> io::Result<()> {
+    let notifier = Notifier::from_environment()?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         let mut ending = false;
@@ -120,6 +121,9 @@ pub fn handle_signals(handle: Handle, limit: Duration) -> io::Result<()> {
                 std::process::exit(128 + signal);
             } else {
                 ending = true;
+                if let Some(Err(error)) = notifier.as_ref().map(Notifier::stopping) {
+                    tracing::warn!(%error, "the service manager does not listen");
+                }
                 handle.shutdown(limit);
             }
         }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
-use ringwire::Server;
+use ringwire::activation::{self, InheritedSocket};
 use ringwire::settings::{ConfigError, Loaded, Origin, Sources};
+use ringwire::{Listener, Notifier, Server};
 use ringwire_examples::{Certificate, Echo, handle_signals};
 
 /// How long connections may take to close on SIGTERM or SIGINT.
@@ -40,7 +41,8 @@ struct Flags {
 /// Flags that stand for settings.
 #[derive(Debug, Parser)]
 struct SettingFlags {
-    /// Where to listen; port 0 takes a free one. May be given several times. Default: 127.0.0.1:9001.
+    /// Where to listen: an address (port 0 takes a free one), `unix:PATH`, or `inherited` or `inherited:NAME` for what the
+    /// service manager made. May be given several times. Default: 127.0.0.1:9001.
     #[arg(long, env = "RINGWIRE_LISTEN")]
     listen: Vec<String>,
     /// Where to listen for TLS as well. May be given several times.
@@ -146,23 +148,45 @@ fn addresses<'a>(
     list.split(',').map(str::trim).filter(|address| !address.is_empty())
 }
 
+/// The listeners that an address stands for, those of the service manager out of `inherited`.
+fn listeners(address: &str, inherited: &mut Vec<InheritedSocket>) -> Result<Vec<Listener>> {
+    if let Some(path) = address.strip_prefix("unix:") {
+        return Ok(vec![Listener::unix(path)]);
+    }
+    let Some(name) = address.strip_prefix("inherited") else {
+        return Ok(vec![Listener::address(address)]);
+    };
+    let name = name.strip_prefix(':');
+    let wanted = |socket: &mut InheritedSocket| name.is_none_or(|name| socket.name() == Some(name));
+    let found: Vec<_> = inherited.extract_if(.., wanted).collect();
+    anyhow::ensure!(!found.is_empty(), "the service manager made no socket for {address}");
+    Ok(found.into_iter().map(|socket| Listener::socket(socket.into_fd())).collect())
+}
+
 fn serve(loaded: Loaded) -> Result<()> {
     let mut server = Server::new(loaded.config().clone());
+    let mut inherited = activation::sockets()?;
     for address in addresses(&loaded, "listen", DEFAULT_ADDRESS) {
-        server = server.listen(address);
+        server = listeners(address, &mut inherited)?.into_iter().fold(server, Server::listen_with);
     }
     let mut secure = addresses(&loaded, "tls_listen", "").peekable();
     if secure.peek().is_some() {
         let path = |name| loaded.own(name).map(PathBuf::from);
         let tls = Certificate { cert: path("cert"), key: path("key") }.server()?;
         for address in secure {
-            server = server.listen_tls(address, tls.clone());
+            for listener in listeners(address, &mut inherited)? {
+                server = server.listen_with(listener.with_tls(tls.clone()));
+            }
         }
     }
     let server = server.start(|_worker| Echo)?;
     handle_signals(server.handle(), SHUTDOWN_LIMIT).context("cannot handle signals")?;
     for url in server.urls() {
         println!("listening on {url}");
+    }
+    if let Some(notifier) = Notifier::from_environment()? {
+        notifier.ready().context("cannot tell the service manager")?;
+        notifier.watch(server.handle())?;
     }
     server.join()?;
     Ok(())
