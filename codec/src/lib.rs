@@ -82,6 +82,7 @@ pub mod handshake;
 mod input;
 pub mod mask;
 mod message;
+pub mod proxy_protocol;
 mod utf8;
 
 pub use buffers::{Buffers, Heap};
