@@ -84,6 +84,7 @@ pub mod http;
 mod input;
 pub mod mask;
 mod message;
+pub mod proxy_protocol;
 mod utf8;
 
 pub use buffers::{Buffers, Heap};

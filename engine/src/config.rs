@@ -1,5 +1,8 @@
 //! Settings of a server, with defaults fit for the open internet.
 
+#[cfg(feature = "config")]
+pub mod settings;
+
 use std::time::Duration;
 
 use ringwire_codec::CloseCode;
@@ -106,6 +109,16 @@ pub struct Config {
     /// How long sent data may stay unacknowledged before the kernel ends the connection
     /// (TCP_USER_TIMEOUT, tcp(7)). Default: 30 s.
     pub tcp_user_timeout: Duration,
+    /// Silence after which the kernel asks whether the other side is still there (SO_KEEPALIVE and TCP_KEEPIDLE,
+    /// tcp(7)), in whole seconds from 1 to 32767. Default: off, since [pings](Self::ping_interval) ask the peer itself,
+    /// also through proxies. For servers that turn pings off, and for the time of long handshakes.
+    pub tcp_keepalive_time: Duration,
+    /// The time between two such questions (TCP_KEEPINTVL), in whole seconds from 1 to 32767. Default: 10 s.
+    pub tcp_keepalive_interval: Duration,
+    /// How many may stay without an answer before the kernel ends the connection (TCP_KEEPCNT), 1 to 127. Default: 3.
+    /// With a [`tcp_user_timeout`](Self::tcp_user_timeout), that decides instead: the connection ends at the first
+    /// question due after so long a silence.
+    pub tcp_keepalive_probes: u32,
 
     /// Bytes that one receive takes at most. Default: 64 KiB. On epoll one such buffer for each worker, and what
     /// one connection may have read in a turn; on io_uring each worker has 2 MiB (before Linux 6.12: 8 MiB, of
@@ -215,6 +228,9 @@ impl Default for Config {
             listen_backlog: 4096,
             tcp_nodelay: true,
             tcp_user_timeout: Duration::from_secs(30),
+            tcp_keepalive_time: Duration::ZERO,
+            tcp_keepalive_interval: Duration::from_secs(10),
+            tcp_keepalive_probes: 3,
             receive_buffer_len: 64 << 10,
             messages_per_turn: 1024,
             pool_len: 4 << 20,
@@ -269,6 +285,9 @@ setters! {
     with_listen_backlog, listen_backlog: u32;
     with_tcp_nodelay, tcp_nodelay: bool;
     with_tcp_user_timeout, tcp_user_timeout: Duration;
+    with_tcp_keepalive_time, tcp_keepalive_time: Duration;
+    with_tcp_keepalive_interval, tcp_keepalive_interval: Duration;
+    with_tcp_keepalive_probes, tcp_keepalive_probes: u32;
     with_receive_buffer_len, receive_buffer_len: usize;
     with_messages_per_turn, messages_per_turn: usize;
     with_pool_len, pool_len: usize;
@@ -315,11 +334,35 @@ impl Config {
                 return Err(Error::Setting { setting, problem });
             }
         }
+        self.check_keepalive()?;
         if matches!(&self.pinning, Pinning::Cores(cores) if cores.is_empty()) {
             return Err(Error::Setting {
                 setting: "pinning",
                 problem: "the list of cores is empty".into(),
             });
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// What tcp(7) allows.
+    fn check_keepalive(&self) -> Result<(), Error> {
+        if self.tcp_keepalive_time.is_zero() {
+            return Ok(());
+        }
+        for (setting, time) in [
+            ("tcp_keepalive_time", self.tcp_keepalive_time),
+            ("tcp_keepalive_interval", self.tcp_keepalive_interval),
+        ] {
+            if time.subsec_nanos() != 0 || !(1..=32767).contains(&time.as_secs()) {
+                let problem = format!("{time:?} is not a whole number of seconds from 1 to 32767");
+                return Err(Error::Setting { setting, problem });
+            }
+        }
+        if !(1..=127).contains(&self.tcp_keepalive_probes) {
+            let problem = format!("{} is not from 1 to 127", self.tcp_keepalive_probes);
+            return Err(Error::Setting { setting: "tcp_keepalive_probes", problem });
         }
         Ok(())
     }
@@ -343,6 +386,22 @@ mod tests {
             (Config::default().with_max_http_requests(0), "max_http_requests"),
             (Config::default().with_max_jobs_per_connection(0), "max_jobs_per_connection"),
             (Config::default().with_max_queued_len(1), "max_queued_len"),
+            (
+                Config::default().with_tcp_keepalive_time(Duration::from_millis(1500)),
+                "tcp_keepalive_time",
+            ),
+            (
+                Config::default()
+                    .with_tcp_keepalive_time(Duration::from_secs(60))
+                    .with_tcp_keepalive_interval(Duration::ZERO),
+                "tcp_keepalive_interval",
+            ),
+            (
+                Config::default()
+                    .with_tcp_keepalive_time(Duration::from_secs(60))
+                    .with_tcp_keepalive_probes(0),
+                "tcp_keepalive_probes",
+            ),
             (Config::default().with_io_workers(70_000), "io_workers"),
             (Config::default().with_compute_workers(70_000), "compute_workers"),
             (Config::default().with_pinning(Pinning::Cores(Vec::new())), "pinning"),

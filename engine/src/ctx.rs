@@ -103,7 +103,7 @@ impl<'a, S> Ctx<'a, S> {
         self.id
     }
 
-    /// The other side's address.
+    /// The other side's address; the unspecified one (`[::]:0`) on a Unix socket.
     pub fn peer_addr(&self) -> SocketAddr {
         self.wire.peer.into()
     }

@@ -37,6 +37,7 @@
 //! checks, metrics and a page or two: HTTP/1.1 with whole bodies in memory, and a [`Router`]. HTTP/2, streamed bodies,
 //! files and whole sites are left to HTTP servers; [`Handle::adopt`] takes their connections over.
 
+pub mod activation;
 mod budget;
 mod buf;
 mod chunked;
@@ -55,10 +56,12 @@ mod handle;
 mod handler;
 mod hub;
 mod limits;
+mod listen;
 mod mailbox;
 mod metrics;
 mod monitor;
 mod net;
+mod notify;
 mod offload;
 mod output;
 mod registry;
@@ -75,6 +78,8 @@ mod worker;
 
 pub use compression::{Compression, CompressionMode};
 pub use compute::{ComputeStats, Times};
+#[cfg(feature = "config")]
+pub use config::settings;
 pub use config::{Assignment, Backpressure, Config, DriverKind, Pinning};
 pub use conn::ConnId;
 pub use dial::{Dial, DialError};
@@ -86,7 +91,9 @@ pub use handler::{
 };
 pub use hub::PublishError;
 pub use limits::{CutOff, Deadline, Drain, DrainReport, Draining, Readiness};
+pub use listen::Listener;
 pub use metrics::{Stats, TlsStats, TopicStats, WorkerStats};
+pub use notify::Notifier;
 pub use offload::{JobError, JobRefusal, RefusedJob};
 pub use registry::NameError;
 pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};

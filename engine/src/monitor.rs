@@ -93,7 +93,7 @@ impl Stats {
     /// The same as JSON: an object with `workers`, an array of objects, and `total`, their sum.
     pub fn json(&self) -> String {
         let workers: Vec<String> = self.workers.iter().map(json_of).collect();
-        let not_after = self.tls.not_after.map_or("null".to_owned(), |seconds| seconds.to_string());
+        let not_after = self.tls.not_after.map_or_else(|| "null".to_owned(), |at| at.to_string());
         format!(
             "{{\"workers\":[{}],\"total\":{},\"imbalance\":{:.3},\"retained_bytes\":{},\"tls\":{{\"reloads\":{},\
              \"reload_failures\":{},\"not_after\":{not_after}}},\"compute\":{{\"threads\":{},\"waiting\":{},\

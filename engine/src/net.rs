@@ -1,11 +1,14 @@
 //! Socket and process calls outside the drivers: listening, limits of the process.
 
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::config::Config;
 
@@ -17,11 +20,29 @@ const RESERVED_DESCRIPTORS: u64 = 64;
 pub(crate) struct TcpOptions {
     nodelay: bool,
     user_timeout: Duration,
+    keepalive: Option<Keepalive>,
+}
+
+/// When the kernel asks whether the other side is still there.
+#[derive(Clone, Copy, Debug)]
+struct Keepalive {
+    time: Duration,
+    interval: Duration,
+    probes: u32,
 }
 
 impl From<&Config> for TcpOptions {
     fn from(config: &Config) -> Self {
-        Self { nodelay: config.tcp_nodelay, user_timeout: config.tcp_user_timeout }
+        let keepalive = Keepalive {
+            time: config.tcp_keepalive_time,
+            interval: config.tcp_keepalive_interval,
+            probes: config.tcp_keepalive_probes,
+        };
+        Self {
+            nodelay: config.tcp_nodelay,
+            user_timeout: config.tcp_user_timeout,
+            keepalive: (!keepalive.time.is_zero()).then_some(keepalive),
+        }
     }
 }
 
@@ -32,6 +53,11 @@ impl TcpOptions {
         socket.set_tcp_nodelay(self.nodelay)?;
         if !self.user_timeout.is_zero() {
             socket.set_tcp_user_timeout(Some(self.user_timeout))?;
+        }
+        if let Some(Keepalive { time, interval, probes }) = self.keepalive {
+            let keepalive = TcpKeepalive::new();
+            let keepalive = keepalive.with_time(time).with_interval(interval).with_retries(probes);
+            socket.set_tcp_keepalive(&keepalive)?;
         }
         Ok(())
     }
@@ -51,8 +77,67 @@ pub(crate) fn listen(address: SocketAddr, config: &Config) -> io::Result<OwnedFd
     socket.set_reuse_port(true)?;
     TcpOptions::from(config).apply(&socket)?;
     socket.bind(&address.into())?;
-    socket.listen(i32::try_from(config.listen_backlog).unwrap_or(i32::MAX))?;
+    let socket = socket.into();
+    start_listening(&socket, config)?;
+    Ok(socket)
+}
+
+/// Lets connections wait on a bound socket.
+pub(crate) fn start_listening(socket: &OwnedFd, config: &Config) -> io::Result<()> {
+    SockRef::from(socket).listen(i32::try_from(config.listen_backlog).unwrap_or(i32::MAX))
+}
+
+/// A Unix socket at a path where nothing is, which does not listen yet. Its file has `mode` from the beginning.
+pub(crate) fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec().nonblocking(), None)?;
+    let permissions = mode.map(Permissions::from_mode);
+    let socket = if let Some(permissions) = permissions.clone() {
+        // On Linux the file is made with the mode of the socket, less the umask.
+        let socket = File::from(OwnedFd::from(socket));
+        socket.set_permissions(permissions)?;
+        Socket::from(OwnedFd::from(socket))
+    } else {
+        socket
+    };
+    socket.bind(&SockAddr::unix(path)?)?;
+    if let Some(permissions) = permissions {
+        // What the umask took.
+        fs::set_permissions(path, permissions)?;
+    }
     Ok(socket.into())
+}
+
+/// Whether somebody answers at the Unix socket of that path.
+pub(crate) fn is_listened_on(path: &Path) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec().nonblocking(), None)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
+        // A full backlog.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(error) => Err(error),
+        Ok(()) => Ok(true),
+    }
+}
+
+/// Makes a listening socket of somebody else's ready for a driver.
+pub(crate) fn take_listener(socket: &OwnedFd, config: &Config) -> io::Result<()> {
+    let listener = SockRef::from(socket);
+    if listener.r#type()? != Type::STREAM || !listener.is_listener()? {
+        let problem = "it is no stream socket that listens";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+    }
+    listener.set_nonblocking(true)?;
+    listener.set_cloexec(true)?;
+    if listener.domain()? != Domain::UNIX {
+        TcpOptions::from(config).apply(socket)?;
+    }
+    Ok(())
+}
+
+/// The path of a Unix socket, empty if it has none. `None`: it is another kind of socket.
+pub(crate) fn unix_path(socket: &OwnedFd) -> Option<PathBuf> {
+    let address = SockRef::from(socket).local_addr().ok()?;
+    address.is_unix().then(|| address.as_pathname().map(Path::to_owned).unwrap_or_default())
 }
 
 /// A socket that connects to `peer`: it is connected, or has failed, once it is writable.
@@ -159,6 +244,27 @@ mod tests {
         let address = local_addr(&first).unwrap();
         let second = listen(address, &config).unwrap();
         assert_eq!(local_addr(&second).unwrap(), address);
+    }
+
+    #[test]
+    fn accepted_sockets_have_the_options() {
+        let config = Config::default()
+            .with_tcp_keepalive_time(Duration::from_secs(77))
+            .with_tcp_keepalive_interval(Duration::from_secs(7))
+            .with_tcp_keepalive_probes(5);
+        let plain = listen(([127, 0, 0, 1], 0).into(), &Config::default()).unwrap();
+        assert!(!SockRef::from(&plain).keepalive().unwrap());
+        let listener = Socket::from(listen(([127, 0, 0, 1], 0).into(), &config).unwrap());
+        let peer = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        peer.connect(&listener.local_addr().unwrap()).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert!(accepted.keepalive().unwrap());
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
+        assert_eq!(accepted.tcp_keepalive_interval().unwrap(), Duration::from_secs(7));
+        assert_eq!(accepted.tcp_keepalive_retries().unwrap(), 5);
+        assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
+        assert!(accepted.tcp_nodelay().unwrap());
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl<'a> Request<'a> {
         self.id
     }
 
-    /// The other side's address.
+    /// The other side's address; the unspecified one (`[::]:0`) on a Unix socket.
     pub fn peer_addr(&self) -> SocketAddr {
         self.peer
     }

@@ -6,8 +6,9 @@
 )]
 
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -24,6 +25,7 @@ use crate::error::Error;
 use crate::handle::Handle;
 use crate::handler::Handler;
 use crate::hub::{Hub, Link};
+use crate::listen::{Listener, Listening, Name, SocketFile, Terms, listen_all};
 use crate::mailbox::{Mailbox, mailbox};
 use crate::metrics::Counters;
 use crate::net;
@@ -46,7 +48,7 @@ use crate::worker::{Worker, WorkerSetup, share_of};
 #[derive(Debug)]
 pub struct Server {
     config: Config,
-    addresses: Vec<(String, Option<ServerConfig>)>,
+    listeners: Vec<Listener>,
 }
 
 /// What a handler is made with: which worker it is for, and the way to all of them.
@@ -74,24 +76,22 @@ pub struct Running {
     handle: Handle,
     driver: DriverKind,
     local_addrs: Vec<SocketAddr>,
-    /// Whether TLS is spoken there.
-    secure: Vec<bool>,
+    urls: Vec<String>,
     workers: Vec<JoinHandle<Result<(), Error>>>,
 }
 
 impl Server {
     /// A server with these settings, which listens nowhere yet.
     pub fn new(config: Config) -> Self {
-        Self { config, addresses: Vec::new() }
+        Self { config, listeners: Vec::new() }
     }
 
     /// Listens on `address`, such as `127.0.0.1:9001`, `[::]:80` or `localhost:0` (a free port), also several
     /// times. Every worker gets a listening socket of its own there, and the kernel spreads the connections
     /// (SO_REUSEPORT, socket(7)). Without any address the server only serves what it [adopts](Handle::adopt).
     #[must_use]
-    pub fn listen(mut self, address: impl fmt::Display) -> Self {
-        self.addresses.push((address.to_string(), None));
-        self
+    pub fn listen(self, address: impl fmt::Display) -> Self {
+        self.listen_with(Listener::address(address))
     }
 
     /// Listens on `address` for TLS (`wss://`), otherwise as [`listen`](Self::listen). Plain and TLS addresses serve
@@ -111,8 +111,26 @@ impl Server {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub fn listen_tls(mut self, address: impl fmt::Display, tls: ServerConfig) -> Self {
-        self.addresses.push((address.to_string(), Some(tls)));
+    pub fn listen_tls(self, address: impl fmt::Display, tls: ServerConfig) -> Self {
+        self.listen_with(Listener::address(address).with_tls(tls))
+    }
+
+    /// Listens on a Unix socket; see [`Listener::unix`].
+    #[must_use]
+    pub fn listen_unix(self, path: impl Into<PathBuf>) -> Self {
+        self.listen_with(Listener::unix(path))
+    }
+
+    /// Listens on a socket that listens already; see [`Listener::socket`].
+    #[must_use]
+    pub fn listen_on(self, socket: impl Into<OwnedFd>) -> Self {
+        self.listen_with(Listener::socket(socket))
+    }
+
+    /// Listens as `listener` says, beside all others.
+    #[must_use]
+    pub fn listen_with(mut self, listener: Listener) -> Self {
+        self.listeners.push(listener);
         self
     }
 
@@ -129,12 +147,13 @@ impl Server {
     {
         self.config.check()?;
         match choose_driver(&self.config)? {
-            Chosen::Epoll => self.start_on(DriverKind::Epoll, factory, |listeners, config| {
-                Epoll::new(listeners, config.receive_buffer_len)
+            Chosen::Epoll => self.start_on(DriverKind::Epoll, factory, |sockets, _, config| {
+                Epoll::new(sockets, config.receive_buffer_len)
             }),
             Chosen::Uring(layout) => {
-                self.start_on(DriverKind::Uring, factory, move |listeners, _| {
-                    Uring::new(listeners, layout).map_err(uring::explain)
+                self.start_on(DriverKind::Uring, factory, move |sockets, shared, _| {
+                    let driver = Uring::new(sockets, layout).map_err(uring::explain)?;
+                    Ok(driver.with_shared_listeners(shared))
                 })
             }
         }
@@ -144,14 +163,14 @@ impl Server {
         self,
         kind: DriverKind,
         factory: F,
-        new_driver: impl Fn(Vec<OwnedFd>, &Config) -> std::io::Result<D>,
+        new_driver: impl Fn(Vec<OwnedFd>, &[bool], &Config) -> std::io::Result<D>,
     ) -> Result<Running, Error>
     where
         D: Driver + Send + 'static,
         H: Handler,
         F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
     {
-        let Self { config, addresses } = self;
+        let Self { config, listeners } = self;
         let driver_name = kind.name();
         let descriptors = net::raise_descriptor_limit()
             .map_err(|source| Error::Driver { driver: driver_name, source })?;
@@ -161,19 +180,15 @@ impl Server {
             _ => Some(Pool::start(&compute, config.compute_queue_len)?),
         };
         let share = share_of(&config, descriptors, cores.len());
-        let configs: Vec<_> = addresses.iter().filter_map(|(_, tls)| tls.clone()).collect();
-        let (mut resolved, mut tls) = (Vec::new(), Vec::new());
-        for (address, secured) in addresses {
-            let found = resolve(&address)?;
-            tls.resize(tls.len() + found.len(), secured);
-            resolved.extend(found);
-        }
-        let (listeners, local_addrs) = listen_all(&resolved, cores.len(), &config)?;
+        let configs: Vec<_> = listeners.iter().filter_map(Listener::tls).cloned().collect();
+        let Listening { sockets, terms, shared, names, files } =
+            listen_all(listeners, cores.len(), &config)?;
+        let files = Arc::new(files);
 
         let mut parts = Vec::with_capacity(cores.len());
         let mut links = Vec::with_capacity(cores.len());
-        for listeners in listeners {
-            let driver = new_driver(listeners, &config)
+        for sockets in sockets {
+            let driver = new_driver(sockets, &shared, &config)
                 .map_err(|source| Error::Driver { driver: driver_name, source })?;
             let transit = config.topics.max_in_transit_len;
             let (postbox, mailbox) = mailbox(config.mailbox_len, transit, driver.waker());
@@ -194,7 +209,8 @@ impl Server {
                 config: config.clone(),
                 context,
                 core,
-                listeners: tls.clone(),
+                listeners: terms.clone(),
+                files: Arc::clone(&files),
                 share,
                 budget: budget.clone(),
                 hub: hub.clone(),
@@ -204,9 +220,21 @@ impl Server {
                 handle.shutdown(std::time::Duration::ZERO);
             })?);
         }
-        tracing::info!(driver = driver_name, workers = workers.len(), compute_workers = compute.len(), addresses = ?local_addrs, "listening");
-        let secure = tls.iter().map(Option::is_some).collect();
-        Ok(Running { handle, driver: kind, local_addrs, secure, workers })
+        let urls: Vec<_> =
+            names.iter().zip(&terms).map(|(name, terms)| name.url(terms.tls.is_some())).collect();
+        tracing::info!(
+            driver = driver_name,
+            workers = workers.len(),
+            compute_workers = compute.len(),
+            ?urls,
+            "listening"
+        );
+        let address = |name: &Name| match name {
+            Name::Address(address) => Some(*address),
+            Name::Path(_) => None,
+        };
+        let local_addrs = names.iter().filter_map(address).collect();
+        Ok(Running { handle, driver: kind, local_addrs, urls, workers })
     }
 }
 
@@ -222,17 +250,14 @@ impl Running {
     }
 
     /// The addresses that are listened on, in the order of [`Server::listen`]; of a name with several addresses,
-    /// all.
+    /// all. Unix sockets have none.
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.local_addrs
     }
 
-    /// The same as URLs: `ws://` or `wss://`, and the address.
+    /// All that is listened on as URLs: `ws://` or `wss://` and the address, or `ws+unix:` and the path.
     pub fn urls(&self) -> impl Iterator<Item = String> + '_ {
-        self.local_addrs.iter().zip(&self.secure).map(|(address, secure)| {
-            let scheme = if *secure { "wss" } else { "ws" };
-            format!("{scheme}://{address}")
-        })
+        self.urls.iter().cloned()
     }
 
     /// Waits until all workers have ended, after [`Handle::shutdown`].
@@ -297,7 +322,9 @@ struct Start {
     config: Config,
     context: WorkerContext,
     core: Option<CoreId>,
-    listeners: Vec<Option<ServerConfig>>,
+    listeners: Vec<Terms>,
+    /// Kept until the last worker has ended.
+    files: Arc<Vec<SocketFile>>,
     share: usize,
     budget: Budget,
     hub: Hub,
@@ -346,6 +373,7 @@ where
             };
             let outcome = Worker::new(part.driver, handler, setup).run();
             all_together.done = outcome.is_ok();
+            drop(start.files);
             outcome.map_err(|source| Error::Worker { worker, source })
         })
         .map_err(|error| Error::Thread {
@@ -439,37 +467,6 @@ fn place_io(
             (0..workers).map(core_of).collect()
         }
     }
-}
-
-fn resolve(address: &str) -> Result<Vec<SocketAddr>, Error> {
-    let listen_error = |source| Error::Listen { address: address.to_owned(), source };
-    let found: Vec<_> = address.to_socket_addrs().map_err(listen_error)?.collect();
-    if found.is_empty() {
-        return Err(listen_error(std::io::ErrorKind::AddrNotAvailable.into()));
-    }
-    Ok(found)
-}
-
-/// A socket for each worker on each address, and the addresses with their ports.
-fn listen_all(
-    addresses: &[SocketAddr],
-    workers: usize,
-    config: &Config,
-) -> Result<(Vec<Vec<OwnedFd>>, Vec<SocketAddr>), Error> {
-    let mut listeners: Vec<_> = (0..workers).map(|_| Vec::with_capacity(addresses.len())).collect();
-    let mut local_addrs = Vec::with_capacity(addresses.len());
-    for &wanted in addresses {
-        let listen_error = |source| Error::Listen { address: wanted.to_string(), source };
-        // The first socket finds out a port that was left open.
-        let mut address = wanted;
-        for worker in &mut listeners {
-            let socket = net::listen(address, config).map_err(listen_error)?;
-            address = net::local_addr(&socket).map_err(listen_error)?;
-            worker.push(socket);
-        }
-        local_addrs.push(address);
-    }
-    Ok((listeners, local_addrs))
 }
 
 #[cfg(test)]

@@ -22,7 +22,6 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use ringwire_codec::{CloseState, Message};
-use ringwire_tls::ServerConfig;
 
 use self::accepting::{AcceptState, Accepting};
 use self::shutdown::ShutdownState;
@@ -35,6 +34,7 @@ use crate::ctx::{self, SendOptions};
 use crate::driver::{Completion, Driver, Op, Token};
 use crate::error::{CloseCause, CloseReason};
 use crate::handler::Handler;
+use crate::listen::Terms;
 use crate::mailbox::{Mail, Mailbox};
 use crate::shared::Shared;
 use crate::timer::{TICK, tick_at};
@@ -50,8 +50,8 @@ pub(crate) struct WorkerSetup {
     pub(crate) mailbox: Mailbox,
     /// Threads for what is costly, if there are any.
     pub(crate) compute: Option<Compute>,
-    /// For each listener of the driver, TLS if it speaks that.
-    pub(crate) listeners: Vec<Option<ServerConfig>>,
+    /// For each listener of the driver, what is spoken there.
+    pub(crate) listeners: Vec<Terms>,
     /// Which worker gets a connection.
     pub(crate) assignment: Assignment,
     /// The most connections that this worker takes.
@@ -70,8 +70,8 @@ pub(crate) struct Worker<D: Driver, H: Handler> {
     delivery: Delivery,
     accepting: Accepting,
     assignment: Assignment,
-    /// TLS of each listener that speaks it.
-    tls: Vec<Option<ServerConfig>>,
+    /// What is spoken on each listener.
+    terms: Vec<Terms>,
     shutdown: Option<Box<ShutdownState>>,
     expired: Vec<u32>,
 }
@@ -100,7 +100,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             mailbox,
             delivery: Delivery::default(),
             assignment,
-            tls: listeners,
+            terms: listeners,
             accepting: Accepting {
                 listeners: listener_count,
                 max_connections,

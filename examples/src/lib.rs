@@ -8,7 +8,7 @@ pub mod units;
 
 pub use broadcast::Broadcast;
 pub use echo::Echo;
-pub use server::ServerFlags;
+pub use server::run_server;
 pub use tls::Certificate;
 
 use std::io;
@@ -17,7 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use ringwire::{Assignment, CompressionLevel, CompressionMode, DriverKind, Handle, Pinning};
+use ringwire::{CompressionMode, DriverKind, Handle, Notifier, Pinning};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
@@ -44,25 +44,6 @@ impl From<DriverFlag> for DriverKind {
     }
 }
 
-/// The value of `--assignment`.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub enum AssignmentFlag {
-    /// The kernel spreads connections over the workers.
-    #[default]
-    Reuseport,
-    /// The worker with the fewest gets the next one.
-    LeastLoaded,
-}
-
-impl From<AssignmentFlag> for Assignment {
-    fn from(flag: AssignmentFlag) -> Self {
-        match flag {
-            AssignmentFlag::Reuseport => Self::ReusePort,
-            AssignmentFlag::LeastLoaded => Self::LeastLoaded,
-        }
-    }
-}
-
 /// The value of `--compression`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum CompressionFlag {
@@ -83,15 +64,6 @@ impl From<CompressionFlag> for CompressionMode {
             CompressionFlag::Dedicated => Self::Dedicated,
         }
     }
-}
-
-/// Reads the value of `--compression-level`.
-///
-/// # Errors
-/// It is no number from 1 to 9.
-pub fn parse_level(text: &str) -> Result<CompressionLevel, String> {
-    let level = text.parse().ok().and_then(CompressionLevel::new);
-    level.ok_or_else(|| format!("`{text}` is no level from 1 to 9"))
 }
 
 /// The value of `--pin`: `auto`, `none`, or core numbers between commas.
@@ -131,11 +103,12 @@ pub fn init_logging() {
 
 /// On SIGTERM or SIGINT stops accepting, closes all connections with 1001 and gives them `limit` for it. A second
 /// one ends the process at once. On SIGHUP reads the certificates again; on SIGUSR1 logs how many connections each
-/// worker has.
+/// worker has. The service manager, if there is one, is told of the end.
 ///
 /// # Errors
 /// The signals can't be handled.
 pub fn handle_signals(handle: Handle, limit: Duration) -> io::Result<()> {
+    let notifier = Notifier::from_environment()?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         let mut ending = false;
@@ -152,6 +125,9 @@ pub fn handle_signals(handle: Handle, limit: Duration) -> io::Result<()> {
                 std::process::exit(128 + signal);
             } else {
                 ending = true;
+                if let Some(Err(error)) = notifier.as_ref().map(Notifier::stopping) {
+                    tracing::warn!(%error, "the service manager does not listen");
+                }
                 handle.shutdown(limit);
             }
         }
@@ -162,15 +138,6 @@ pub fn handle_signals(handle: Handle, limit: Duration) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn levels_are_numbers() {
-        assert_eq!(parse_level("1"), Ok(CompressionLevel::FASTEST));
-        assert_eq!(parse_level("9"), Ok(CompressionLevel::SMALLEST));
-        for wrong in ["0", "10", "best", ""] {
-            assert!(parse_level(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn cores_are_a_list_or_a_word() {

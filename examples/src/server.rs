@@ -1,109 +1,227 @@
-//! What the servers among the programs share: their flags, and a run from start to signal.
+//! What the servers among the programs share: their flags, their settings, and a run from start to signal.
+//!
+//! The flags stay as they are, since scripts use them; each can also be given in the environment, as `RINGWIRE_` and its
+//! name, and all settings in a file (docs/configuration.md).
 
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use clap::Args;
-use ringwire::{Compression, CompressionLevel, Config, Handler, Server};
+use anyhow::{Context, Result};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
+use ringwire::activation::{self, InheritedSocket};
+use ringwire::settings::{ConfigError, Loaded, Origin, Sources};
+use ringwire::{Config, Handler, Listener, Notifier, Server};
 
-use crate::units::{parse_bytes, parse_duration};
-use crate::{
-    AssignmentFlag, Certificate, CompressionFlag, Cores, DriverFlag, handle_signals, parse_level,
-};
+use crate::{Certificate, handle_signals};
 
 /// How long connections may take to close on SIGTERM or SIGINT.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+/// Where it listens if nobody says anything.
+const DEFAULT_ADDRESS: &str = "127.0.0.1:9001";
 
-/// Flags of a server. They stay as they are, since scripts use them; each can also be given in the environment, as
-/// `RINGWIRE_` and its name.
-#[derive(Debug, Args)]
-pub struct ServerFlags {
-    /// Where to listen; port 0 takes a free one. May be given several times.
-    #[arg(long, env = "RINGWIRE_LISTEN", default_value = "127.0.0.1:9001", value_delimiter = ',')]
-    listen: Vec<String>,
-    /// Where to listen for TLS as well. May be given several times.
-    #[arg(long, env = "RINGWIRE_TLS_LISTEN", value_delimiter = ',', requires = "cert")]
-    tls_listen: Vec<String>,
-    #[command(flatten)]
-    certificate: Certificate,
-    /// Threads that do IO; 0: one for each core.
-    #[arg(long, env = "RINGWIRE_IO_WORKERS", default_value_t = 0)]
-    io_workers: usize,
-    /// Threads beside them that take over the costly part of TLS handshakes.
-    #[arg(long, env = "RINGWIRE_COMPUTE_WORKERS", default_value_t = 0)]
-    compute_workers: usize,
-    /// The kernel back end.
-    #[arg(long, env = "RINGWIRE_DRIVER", value_enum, default_value_t)]
-    driver: DriverFlag,
-    /// The cores of the IO workers: a list such as 0,1, `none`, or `auto`, one core for each.
-    #[arg(long, env = "RINGWIRE_PIN", default_value = "auto")]
-    pin: Cores,
-    /// Which worker gets a connection that comes in.
-    #[arg(long, env = "RINGWIRE_ASSIGNMENT", value_enum, default_value_t)]
-    assignment: AssignmentFlag,
-    /// The longest message, such as 64MiB.
-    #[arg(long, env = "RINGWIRE_MAX_MESSAGE", default_value = "1MiB", value_parser = parse_bytes)]
-    max_message: u64,
-    /// How long a connection may be silent, such as 90s; 0: for ever, and no pings are sent.
-    #[arg(long, env = "RINGWIRE_IDLE_TIMEOUT", default_value = "120s", value_parser = parse_duration)]
-    idle_timeout: Duration,
-    /// Compression of messages (permessage-deflate).
-    #[arg(long, env = "RINGWIRE_COMPRESSION", value_enum, default_value_t)]
-    compression: CompressionFlag,
-    /// The shortest message that is compressed, such as 1KiB.
-    #[arg(long, env = "RINGWIRE_COMPRESSION_THRESHOLD", default_value = "256", value_parser = parse_bytes)]
-    compression_threshold: u64,
-    /// How much work is done for a smaller output: 1 to 9.
-    #[arg(long, env = "RINGWIRE_COMPRESSION_LEVEL", default_value = "2", value_parser = parse_level)]
-    compression_level: CompressionLevel,
+/// Runs a server, each worker with a copy of the handler, until SIGTERM or SIGINT: with the settings that file, environment
+/// and flags give, of which `adjust` makes what the program needs. `about` is for `--help`.
+///
+/// # Errors
+/// A certificate cannot be used, an address cannot be listened on, or a worker failed.
+pub fn run_server<H: Handler + Copy + Send + Sync + 'static>(
+    about: &'static str,
+    adjust: impl FnOnce(Config) -> Config,
+    handler: H,
+) -> Result<ExitCode> {
+    crate::init_logging();
+    let matches = Flags::command().about(about).get_matches();
+    let flags = Flags::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let loaded = match load(&flags, &matches) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    if flags.check {
+        std::io::stdout().write_all(loaded.report().to_string().as_bytes())?;
+    } else {
+        let config = adjust(loaded.config().clone());
+        serve(&loaded, config, handler)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
-impl ServerFlags {
-    /// The settings that they ask for.
-    #[must_use]
-    pub fn config(&self) -> Config {
-        let threshold = usize::try_from(self.compression_threshold).unwrap_or(usize::MAX);
-        let compression = Compression::default()
-            .with_mode(self.compression.into())
-            .with_threshold(threshold)
-            .with_level(self.compression_level);
-        let config = Config::default()
-            .with_driver(self.driver.into())
-            .with_io_workers(self.io_workers)
-            .with_compute_workers(self.compute_workers)
-            .with_pinning(self.pin.clone().into())
-            .with_assignment(self.assignment.into())
-            .with_max_message_len(usize::try_from(self.max_message).unwrap_or(usize::MAX))
-            .with_idle_timeout(self.idle_timeout)
-            .with_compression(compression);
-        if self.idle_timeout.is_zero() { config.with_ping_interval(Duration::ZERO) } else { config }
-    }
+/// Flags win over the environment, that over the file.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Flags {
+    /// A TOML file with settings.
+    #[arg(long, env = "RINGWIRE_CONFIG")]
+    config: Option<PathBuf>,
+    /// Prints the settings in effect and where each comes from, and ends.
+    #[arg(long)]
+    check: bool,
+    /// Any setting, as NAME=VALUE. May be given several times.
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    #[command(flatten)]
+    settings: SettingFlags,
+}
 
-    /// Serves with these settings until SIGTERM or SIGINT, each worker with a copy of the handler.
-    ///
-    /// # Errors
-    /// A certificate cannot be used, an address cannot be listened on, or a worker failed.
-    pub fn serve<H: Handler + Copy + Send + Sync + 'static>(
-        &self,
-        config: Config,
-        handler: H,
-    ) -> Result<()> {
-        let mut server = Server::new(config);
-        for address in &self.listen {
-            server = server.listen(address);
-        }
-        if !self.tls_listen.is_empty() {
-            let tls = self.certificate.server()?;
-            for address in &self.tls_listen {
-                server = server.listen_tls(address, tls.clone());
+/// Flags that stand for settings.
+#[derive(Debug, Parser)]
+struct SettingFlags {
+    /// Where to listen: an address (port 0 takes a free one), `unix:PATH`, or `inherited` or `inherited:NAME` for what the
+    /// service manager made. May be given several times. Default: 127.0.0.1:9001.
+    #[arg(long, env = "RINGWIRE_LISTEN")]
+    listen: Vec<String>,
+    /// Where to listen for TLS as well. May be given several times.
+    #[arg(long, env = "RINGWIRE_TLS_LISTEN")]
+    tls_listen: Vec<String>,
+    /// The certificate chain for TLS, a PEM file, leaf first. It is read again on SIGHUP.
+    #[arg(long, env = "RINGWIRE_CERT")]
+    cert: Option<String>,
+    /// Its private key, a PEM file.
+    #[arg(long, env = "RINGWIRE_KEY")]
+    key: Option<String>,
+    /// Threads that do IO; 0: one for each core.
+    #[arg(long, env = "RINGWIRE_IO_WORKERS")]
+    io_workers: Option<String>,
+    /// Threads beside them that take over the costly part of TLS handshakes.
+    #[arg(long, env = "RINGWIRE_COMPUTE_WORKERS")]
+    compute_workers: Option<String>,
+    /// The kernel back end: auto, epoll or uring.
+    #[arg(long, env = "RINGWIRE_DRIVER")]
+    driver: Option<String>,
+    /// The cores of the IO workers: a list such as 0,1, `none`, or `auto`, one core for each.
+    #[arg(long, env = "RINGWIRE_PIN")]
+    pin: Option<String>,
+    /// Which worker gets a connection that comes in: reuseport or least-loaded.
+    #[arg(long, env = "RINGWIRE_ASSIGNMENT")]
+    assignment: Option<String>,
+    /// The longest message, such as 64MiB.
+    #[arg(long, env = "RINGWIRE_MAX_MESSAGE")]
+    max_message: Option<String>,
+    /// How long a connection may be silent, such as 90s; 0: for ever, and no pings are sent.
+    #[arg(long, env = "RINGWIRE_IDLE_TIMEOUT")]
+    idle_timeout: Option<String>,
+    /// Compression of messages (permessage-deflate): off, shared or dedicated.
+    #[arg(long, env = "RINGWIRE_COMPRESSION")]
+    compression: Option<String>,
+    /// The shortest message that is compressed, such as 1KiB.
+    #[arg(long, env = "RINGWIRE_COMPRESSION_THRESHOLD")]
+    compression_threshold: Option<String>,
+    /// How much work is done for a smaller output: 1 to 9.
+    #[arg(long, env = "RINGWIRE_COMPRESSION_LEVEL")]
+    compression_level: Option<String>,
+}
+
+/// What a file may say beside the engine's settings.
+const OWN: [&str; 4] = ["listen", "tls_listen", "cert", "key"];
+
+/// Which setting a flag stands for, where the names differ.
+fn setting_of(flag: &str) -> &str {
+    match flag {
+        "pin" => "pinning",
+        "max_message" => "protocol.max_message_len",
+        "compression" => "compression.mode",
+        "compression_threshold" => "compression.threshold",
+        "compression_level" => "compression.level",
+        same => same,
+    }
+}
+
+/// Puts file, environment and flags together.
+fn load(flags: &Flags, matches: &ArgMatches) -> Result<Loaded, ConfigError> {
+    let mut sources = OWN.into_iter().fold(Sources::default(), Sources::with_own);
+    if let Some(path) = &flags.config {
+        sources = sources.with_file(path)?;
+    }
+    let mut of_flags = vec!["RINGWIRE_CONFIG".to_owned()];
+    for argument in SettingFlags::command().get_arguments() {
+        let flag = argument.get_id().as_str();
+        let variable = argument.get_env().map(|name| name.to_string_lossy().into_owned());
+        let Some(texts) = matches.get_raw(flag) else {
+            of_flags.extend(variable);
+            continue;
+        };
+        let texts: Vec<_> = texts.map(|text| text.to_string_lossy()).collect();
+        let origin = match (matches.value_source(flag), &variable) {
+            (Some(ValueSource::EnvVariable), Some(variable)) => Origin::Variable(variable.clone()),
+            _ => Origin::Flag(format!("--{}", flag.replace('_', "-"))),
+        };
+        sources = sources.with_value(origin, setting_of(flag), texts.join(","));
+        of_flags.extend(variable);
+    }
+    for setting in &flags.set {
+        let (name, text) = setting.split_once('=').unwrap_or((setting, ""));
+        sources = sources.with_flag("--set", name.trim(), text);
+    }
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    let variables = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
+    let sources = sources.with_variables(variables.filter(|(name, _)| !of_flags.contains(name)));
+    let loaded = sources.clone().load()?;
+    // Without a limit on silence nobody needs the pings that would break it.
+    if loaded.config().idle_timeout.is_zero() && loaded.origin("ping_interval") == Origin::Default {
+        let origin = loaded.origin("idle_timeout");
+        return sources.with_value(origin, "ping_interval", "0").load();
+    }
+    Ok(loaded)
+}
+
+fn addresses<'a>(
+    loaded: &'a Loaded,
+    name: &str,
+    default: &'a str,
+) -> impl Iterator<Item = &'a str> {
+    let list = loaded.own(name).unwrap_or(default);
+    list.split(',').map(str::trim).filter(|address| !address.is_empty())
+}
+
+/// The listeners that an address stands for, those of the service manager out of `inherited`.
+fn listeners(address: &str, inherited: &mut Vec<InheritedSocket>) -> Result<Vec<Listener>> {
+    if let Some(path) = address.strip_prefix("unix:") {
+        return Ok(vec![Listener::unix(path)]);
+    }
+    let Some(name) = address.strip_prefix("inherited") else {
+        return Ok(vec![Listener::address(address)]);
+    };
+    let name = name.strip_prefix(':');
+    let wanted = |socket: &mut InheritedSocket| name.is_none_or(|name| socket.name() == Some(name));
+    let found: Vec<_> = inherited.extract_if(.., wanted).collect();
+    anyhow::ensure!(!found.is_empty(), "the service manager made no socket for {address}");
+    Ok(found.into_iter().map(|socket| Listener::socket(socket.into_fd())).collect())
+}
+
+fn serve<H: Handler + Copy + Send + Sync + 'static>(
+    loaded: &Loaded,
+    config: Config,
+    handler: H,
+) -> Result<()> {
+    let mut server = Server::new(config);
+    let mut inherited = activation::sockets()?;
+    for address in addresses(loaded, "listen", DEFAULT_ADDRESS) {
+        server = listeners(address, &mut inherited)?.into_iter().fold(server, Server::listen_with);
+    }
+    let mut secure = addresses(loaded, "tls_listen", "").peekable();
+    if secure.peek().is_some() {
+        let path = |name| loaded.own(name).map(PathBuf::from);
+        let tls = Certificate { cert: path("cert"), key: path("key") }.server()?;
+        for address in secure {
+            for listener in listeners(address, &mut inherited)? {
+                server = server.listen_with(listener.with_tls(tls.clone()));
             }
         }
-        let server = server.start(move |_worker| handler)?;
-        handle_signals(server.handle(), SHUTDOWN_LIMIT).context("cannot handle signals")?;
-        for url in server.urls() {
-            println!("listening on {url}");
-        }
-        server.join()?;
-        Ok(())
     }
+    let server = server.start(move |_worker| handler)?;
+    handle_signals(server.handle(), SHUTDOWN_LIMIT).context("cannot handle signals")?;
+    for url in server.urls() {
+        println!("listening on {url}");
+    }
+    if let Some(notifier) = Notifier::from_environment()? {
+        notifier.ready().context("cannot tell the service manager")?;
+        notifier.watch(server.handle())?;
+    }
+    server.join()?;
+    Ok(())
 }

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
+use rustix::net::{SocketFlags, acceptfrom_with};
 
 use super::{
     Completion, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, Token, Wake, concerns_one_connection,
@@ -67,7 +68,7 @@ pub(crate) struct Epoll {
 #[derive(Debug)]
 struct Listener {
     /// None once it is closed.
-    socket: Option<mio::net::TcpListener>,
+    socket: Option<OwnedFd>,
     armed: bool,
     queued: bool,
 }
@@ -109,10 +110,10 @@ impl Epoll {
         let listeners = listeners
             .into_iter()
             .zip(FIRST_LISTENER..)
-            .map(|(fd, slot)| {
-                let mut socket = mio::net::TcpListener::from_std(fd.into());
+            .map(|(socket, slot)| {
+                let fd = socket.as_raw_fd();
                 let name = event_token(Token { slot, generation: 0 });
-                poll.registry().register(&mut socket, name, Interest::READABLE)?;
+                poll.registry().register(&mut SourceFd(&fd), name, Interest::READABLE)?;
                 Ok(Listener { socket: Some(socket), armed: false, queued: false })
             })
             .collect::<io::Result<_>>()?;
@@ -161,8 +162,11 @@ impl Epoll {
 
     fn close_listener(&mut self, id: ListenerId) {
         self.stop_accept(id);
-        if let Some(listener) = self.listeners.get_mut(id.0 as usize) {
-            listener.socket = None;
+        let Some(listener) = self.listeners.get_mut(id.0 as usize) else { return };
+        if let Some(socket) = listener.socket.take() {
+            // Closing it would not do that where others listen on the same socket (epoll(7)). There is nothing to be done
+            // about a failure, and nothing comes of one but events that nobody looks at.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
         }
     }
 
@@ -172,7 +176,8 @@ impl Epoll {
         let listener = self.listeners.get_mut(id.0 as usize)?;
         listener.queued = false;
         while listener.armed {
-            match listener.socket.as_ref()?.accept() {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            match acceptfrom_with(listener.socket.as_ref()?, flags).map_err(io::Error::from) {
                 Ok((socket, peer)) => {
                     listener.queued = true;
                     if left > 1 {
@@ -180,8 +185,12 @@ impl Epoll {
                     } else {
                         self.ready.push_back(Ready::Listener(id));
                     }
-                    let socket = OwnedFd::from(socket).into();
-                    return Some(Completion::Accepted { listener: id, socket, peer: Some(peer) });
+                    let peer = peer.and_then(|peer| peer.try_into().ok());
+                    return Some(Completion::Accepted {
+                        listener: id,
+                        socket: socket.into(),
+                        peer,
+                    });
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
                 Err(error) if error.raw_os_error().is_some_and(concerns_one_connection) => {}

@@ -16,6 +16,7 @@ use crate::driver::Driver as _;
 use crate::driver::sim::{Faults, Random, Sim, World};
 use crate::handle::Handle;
 use crate::hub::{Hub, Link};
+use crate::listen::Terms;
 use crate::mailbox::mailbox;
 use crate::metrics::{Counters, WorkerStats};
 use crate::net::TcpOptions;
@@ -71,7 +72,7 @@ impl Scene {
             shared,
             mailbox,
             compute,
-            listeners: vec![None, Some(secure::server())],
+            listeners: vec![Terms::default(), Some(secure::server()).into()],
             assignment: Assignment::ReusePort,
             max_connections,
         };

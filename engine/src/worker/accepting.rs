@@ -94,7 +94,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         peer: Option<SocketAddr>,
     ) {
         let Some(token) = self.open(socket, peer) else { return };
-        if let Some(Some(config)) = self.tls.get(listener.0 as usize).cloned() {
+        let terms = self.terms.get(listener.0 as usize);
+        if let Some(config) = terms.and_then(|terms| terms.tls.clone()) {
             self.secure(token, &config);
         }
     }

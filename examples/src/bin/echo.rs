@@ -1,19 +1,11 @@
-//! An echo server. Its flags are those of [`ServerFlags`].
+//! An echo server. Its flags and settings are those of [`run_server`].
+
+use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser;
-use ringwire_examples::{Echo, ServerFlags};
+use ringwire_examples::{Echo, run_server};
 
-/// A WebSocket echo server. Opened in a browser, it shows a page that talks to it.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Flags {
-    #[command(flatten)]
-    server: ServerFlags,
-}
-
-fn main() -> Result<()> {
-    ringwire_examples::init_logging();
-    let Flags { server } = Flags::parse();
-    server.serve(server.config(), Echo)
+fn main() -> Result<ExitCode> {
+    let about = "A WebSocket echo server. Opened in a browser, it shows a page that talks to it.";
+    run_server(about, |config| config, Echo)
 }

@@ -18,6 +18,8 @@ use crate::net;
 pub(super) struct Listener {
     /// None once it is closed.
     socket: Option<OwnedFd>,
+    /// Others listen on the same socket.
+    shared: bool,
     /// The worker wants connections.
     wanted: bool,
     /// The multishot request is in the kernel.
@@ -34,6 +36,7 @@ impl Listener {
     pub(super) fn new(socket: OwnedFd) -> Self {
         Self {
             socket: Some(socket),
+            shared: false,
             wanted: false,
             armed: false,
             cancelling: false,
@@ -49,6 +52,14 @@ impl Listener {
 }
 
 impl Uring {
+    /// Says which listening sockets are not this driver's alone.
+    pub(crate) fn with_shared_listeners(mut self, shared: &[bool]) -> Self {
+        for (listener, shared) in self.listeners.iter_mut().zip(shared) {
+            listener.shared = *shared;
+        }
+        self
+    }
+
     pub(super) fn start_accept(&mut self, id: ListenerId) {
         let Some(listener) = self.listeners.get_mut(id.0 as usize) else { return };
         listener.wanted = !listener.closing;
@@ -82,9 +93,10 @@ impl Uring {
         (listener.wanted, listener.closing) = (false, true);
         listener.waiting.clear();
         match &listener.socket {
-            // From now on the kernel refuses connections, and the request ends.
+            // From now on the kernel refuses connections, and the request ends. Where others listen as well, they must
+            // be left alone: only the request ends.
             Some(socket) if listener.armed => {
-                if shut_down(socket, libc::SHUT_RDWR).is_err() {
+                if listener.shared || shut_down(socket, libc::SHUT_RDWR).is_err() {
                     self.cancel(Name::Accept(id));
                 }
             }

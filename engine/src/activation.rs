@@ -1,0 +1,132 @@
+//! Listening sockets that a service manager made: systemd's socket activation, sd_listen_fds(3).
+//!
+//! The manager holds the sockets open all the time, so that a restart refuses no connection: who comes meanwhile waits in
+//! the backlog.
+//!
+//! ```no_run
+//! use ringwire::{Config, Server, activation, on_message};
+//!
+//! let mut server = Server::new(Config::default());
+//! for socket in activation::sockets()? {
+//!     server = server.listen_on(socket.into_fd());
+//! }
+//! let server = server.start(|_worker| on_message(|ctx, message| { ctx.send(message); }))?;
+//! # server.handle().shutdown(std::time::Duration::ZERO);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![expect(unsafe_code, reason = "descriptors are handed over as numbers")]
+
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The first descriptor that is handed over (SD_LISTEN_FDS_START).
+const FIRST: RawFd = 3;
+
+/// The descriptors have an owner.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// A socket that a service manager made.
+#[derive(Debug)]
+pub struct InheritedSocket {
+    fd: OwnedFd,
+    name: Option<String>,
+}
+
+impl InheritedSocket {
+    /// What the manager calls it (`FileDescriptorName=`, systemd.socket(5)), if it says.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The socket, for [`Listener::socket`](crate::Listener::socket).
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+}
+
+/// The sockets that the variables LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES tell of; none if they are not set, or are
+/// about another process. Only the first call gets them: from then on they belong to the caller, and are closed when this
+/// process starts another.
+///
+/// # Errors
+/// A variable makes no sense, or a descriptor that it tells of is not open.
+pub fn sockets() -> io::Result<Vec<InheritedSocket>> {
+    let names = announced(std::process::id(), |name| std::env::var(name).ok())?;
+    if names.is_empty() || TAKEN.swap(true, Ordering::SeqCst) {
+        return Ok(Vec::new());
+    }
+    (FIRST..)
+        .zip(names)
+        .map(|(number, name)| Ok(InheritedSocket { fd: take(number)?, name }))
+        .collect()
+}
+
+fn take(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the borrow ends with the call, which only asks whether the descriptor is open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::io::fcntl_getfd(borrowed).map_err(|error| {
+        let problem = format!("LISTEN_FDS tells of descriptor {number}: {error}");
+        io::Error::new(io::ErrorKind::InvalidInput, problem)
+    })?;
+    // SAFETY: it is open, and the service manager made it for whoever asks first, which this is.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+    debug_assert_eq!(fd.as_raw_fd(), number);
+    Ok(fd)
+}
+
+/// The name of each descriptor that is for process `own`.
+fn announced(
+    own: u32,
+    variable: impl Fn(&str) -> Option<String>,
+) -> io::Result<Vec<Option<String>>> {
+    let number = |name: &str| {
+        let Some(text) = variable(name) else { return Ok(None) };
+        text.parse::<u32>().map(Some).map_err(|_| {
+            let problem = format!("{name}={text} is no number");
+            io::Error::new(io::ErrorKind::InvalidInput, problem)
+        })
+    };
+    let (Some(pid), Some(count)) = (number("LISTEN_PID")?, number("LISTEN_FDS")?) else {
+        return Ok(Vec::new());
+    };
+    if pid != own {
+        return Ok(Vec::new());
+    }
+    let names = variable("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':').filter(|name| !name.is_empty()).map(str::to_owned);
+    // So many that no limit on descriptors allows them are a mistake, which the first of them that is not open shows.
+    Ok((0..count.min(1 << 20)).map(|_| names.next()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(variables: &[(&str, &str)]) -> Result<Vec<Option<String>>, String> {
+        let variable = |name: &str| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        announced(7, variable).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn only_what_is_for_this_process_counts() {
+        assert_eq!(names(&[]), Ok(Vec::new()));
+        assert_eq!(names(&[("LISTEN_FDS", "2")]), Ok(Vec::new()));
+        assert_eq!(names(&[("LISTEN_FDS", "2"), ("LISTEN_PID", "8")]), Ok(Vec::new()));
+        assert_eq!(names(&[("LISTEN_FDS", "2"), ("LISTEN_PID", "7")]), Ok(vec![None, None]));
+        let named = [("LISTEN_FDS", "3"), ("LISTEN_PID", "7"), ("LISTEN_FDNAMES", "plain:tls")];
+        assert_eq!(names(&named), Ok(vec![Some("plain".into()), Some("tls".into()), None]));
+    }
+
+    #[test]
+    fn nonsense_is_an_error() {
+        let error = names(&[("LISTEN_FDS", "many"), ("LISTEN_PID", "7")]).unwrap_err();
+        assert!(error.contains("LISTEN_FDS=many"), "{error}");
+        assert!(names(&[("LISTEN_FDS", "1"), ("LISTEN_PID", "-7")]).is_err());
+    }
+}

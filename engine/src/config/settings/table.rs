@@ -1,0 +1,217 @@
+//! The one table of settings, which file, environment, flags and documentation go by.
+
+use super::values::{Count, Count16, Count32, Kind, Len, Switch, Time, Word};
+use crate::config::Config;
+
+/// What a setting is called, what it takes, and how it is read and written.
+#[derive(Debug)]
+pub struct Setting {
+    name: &'static str,
+    about: &'static str,
+    accepts: &'static str,
+    read: fn(&mut Config, &str) -> bool,
+    write: fn(&Config) -> String,
+}
+
+impl Setting {
+    /// Its name in a file and in errors; a dot stands for a TOML table.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Its environment variable: `RINGWIRE_` and the name in capitals, with `_` for the dot.
+    pub fn variable(&self) -> String {
+        variable_of(self.name)
+    }
+
+    /// What it is for, in a few words; [`Config`] says the rest.
+    pub fn about(&self) -> &'static str {
+        self.about
+    }
+
+    /// Which values it takes.
+    pub fn accepts(&self) -> &'static str {
+        self.accepts
+    }
+
+    /// Its value, as it could stand in a file.
+    pub fn value(&self, config: &Config) -> String {
+        (self.write)(config)
+    }
+
+    /// Sets it; whether the text is a value of it.
+    pub(super) fn set(&self, config: &mut Config, text: &str) -> bool {
+        (self.read)(config, text)
+    }
+}
+
+/// The variable of a setting, or of something of the application's own.
+pub(super) fn variable_of(name: &str) -> String {
+    format!("{PREFIX}{}", name.to_ascii_uppercase().replace('.', "_"))
+}
+
+/// What the environment variables begin with.
+pub(super) const PREFIX: &str = "RINGWIRE_";
+
+/// All settings, in the order of [`Config`]'s fields.
+pub fn all() -> &'static [Setting] {
+    SETTINGS
+}
+
+/// The setting of that name.
+pub fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+macro_rules! settings {
+    ($($name:literal, $kind:ident, $($field:ident).+, $about:literal;)+) => {
+        &[$(Setting {
+            name: $name,
+            about: $about,
+            accepts: accepts::<$kind, _>(|config| &config.$($field).+),
+            read: |config, text| match $kind::read(text) {
+                Some(value) => {
+                    config.$($field).+ = value;
+                    true
+                }
+                None => false,
+            },
+            write: |config| $kind::write(&config.$($field).+),
+        },)+]
+    };
+}
+
+/// What the kind of a field accepts; the field is there for its type.
+const fn accepts<K: Kind<T>, T>(_: fn(&Config) -> &T) -> &'static str {
+    K::ACCEPTS
+}
+
+static SETTINGS: &[Setting] = settings! {
+    "driver", Word, driver, "The kernel back end";
+    "io_workers", Count, io_workers, "Threads that do IO; 0: one for each core";
+    "compute_workers", Count, compute_workers, "Threads for what would hold a worker up";
+    "compute_queue_len", Count, compute_queue_len, "Jobs that may wait for them";
+    "max_jobs_per_connection", Count, max_jobs_per_connection, "Jobs of one connection";
+    "pinning", Word, pinning, "On which cores the IO workers run";
+    "protocol.max_message_len", Len, protocol.max_message_len, "The longest message taken whole";
+    "protocol.max_streamed_len", Len, protocol.max_streamed_len, "The longest message taken in parts";
+    "protocol.max_fragment_count", Count32, protocol.max_fragment_count, "Frames of one message";
+    "protocol.max_control_count", Count16, protocol.max_control_count, "Control frames and empty fragments a second";
+    "protocol.max_inflate_ratio", Count32, protocol.max_inflate_ratio, "How many times longer inflating may make a message";
+    "protocol.inflate_ratio_floor", Len, protocol.inflate_ratio_floor, "The inflated length from which that holds";
+    "max_unauthenticated_len", Len, max_unauthenticated_len, "The longest message before the peer is authenticated; 0: as for anyone";
+    "compression.mode", Word, compression.mode, "Compression of messages";
+    "compression.threshold", Len, compression.threshold, "The shortest message that is compressed";
+    "compression.offload_threshold", Len, compression.offload_threshold, "The shortest that a compute worker compresses; 0: none";
+    "compression.level", Word, compression.level, "How much work is done for a smaller output";
+    "compression.max_window", Word, compression.max_window, "The window of compressors";
+    "compression.decompress_only", Switch, compression.decompress_only, "Only clients compress";
+    "compression.compressor_timeout", Time, compression.compressor_timeout, "How long an unused compressor is kept; 0: for ever";
+    "compression.max_dedicated_len", Len, compression.max_dedicated_len, "Memory of all dedicated (de)compressors";
+    "head.max_head_len", Len, head.max_head_len, "The longest request head";
+    "head.max_line_len", Len, head.max_line_len, "The longest line of it";
+    "head.max_header_count", Count, head.max_header_count, "The most headers of it";
+    "handshake_timeout", Time, handshake_timeout, "From accept to the end of the handshake; 0: off, as for all of these";
+    "idle_timeout", Time, idle_timeout, "How long nothing at all may come";
+    "ping_interval", Time, ping_interval, "Silence after which a ping is sent";
+    "pong_timeout", Time, pong_timeout, "How long a ping may stay unanswered";
+    "close_timeout", Time, close_timeout, "How long the close handshake may take";
+    "write_stall_timeout", Time, write_stall_timeout, "How long a peer may take no output";
+    "max_lifetime", Time, max_lifetime, "How long a connection may be open";
+    "high_water", Len, high_water, "Waiting output from which reading pauses";
+    "max_queued_len", Len, max_queued_len, "Waiting output at which no message is taken";
+    "backpressure", Word, backpressure, "What happens to a message then";
+    "topics.max_subscriptions", Count, topics.max_subscriptions, "Subscriptions of one connection";
+    "topics.max_retained_len", Len, topics.max_retained_len, "Memory of publications that wait for subscribers";
+    "topics.max_in_transit_len", Len, topics.max_in_transit_len, "Publications on their way to one worker";
+    "topics.policies", Word, topics.policies, "Back-pressure by topic";
+    "assignment", Word, assignment, "Which worker gets a connection";
+    "max_connections", Count, max_connections, "The most connections; 0: what RLIMIT_NOFILE leaves";
+    "listen_backlog", Count32, listen_backlog, "Connections that wait to be accepted";
+    "tcp_nodelay", Switch, tcp_nodelay, "Send small messages at once";
+    "tcp_user_timeout", Time, tcp_user_timeout, "How long sent data may stay unacknowledged";
+    "tcp_keepalive_time", Time, tcp_keepalive_time, "Silence after which the kernel asks; 0: never";
+    "tcp_keepalive_interval", Time, tcp_keepalive_interval, "The time between two questions";
+    "tcp_keepalive_probes", Count32, tcp_keepalive_probes, "Questions without an answer that end it";
+    "receive_buffer_len", Len, receive_buffer_len, "Bytes that one receive takes at most";
+    "messages_per_turn", Count, messages_per_turn, "Messages of one connection in a turn";
+    "pool_len", Len, pool_len, "Free buffers that a worker keeps";
+    "mailbox_len", Count, mailbox_len, "Letters that a worker's mailbox holds";
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The paths of all fields, out of what `Debug` makes of the settings.
+    fn fields() -> Vec<String> {
+        let text = format!("{:#?}", Config::default());
+        let (mut path, mut opaque, mut found) = (Vec::new(), 0, Vec::new());
+        for line in text.lines().skip(1) {
+            let line = line.trim();
+            if opaque == 0 {
+                if let Some((name, value)) = line.split_once(": ") {
+                    path.push(name);
+                    if value.ends_with(" {") {
+                        continue;
+                    }
+                    found.push(path.join("."));
+                    path.pop();
+                } else {
+                    path.pop();
+                    continue;
+                }
+            }
+            opaque += i32::from(line.ends_with(['(', '[', '{']));
+            opaque -= i32::from(line.starts_with([')', ']', '}']));
+        }
+        found
+    }
+
+    #[test]
+    fn no_field_is_forgotten() {
+        let names: Vec<_> = all().iter().map(|setting| setting.name().to_owned()).collect();
+        assert_eq!(fields(), names, "the table follows the fields of Config");
+    }
+
+    #[test]
+    fn each_sets_its_own_field() {
+        let samples = [
+            "auto",
+            "epoll",
+            "7",
+            "9",
+            "3",
+            "off",
+            "on",
+            "shared",
+            "least-loaded",
+            "drop-oldest",
+            "a.b=drop-newest",
+        ];
+        let default = Config::default();
+        for setting in all() {
+            let mut config = default.clone();
+            let other = samples.iter().find(|sample| {
+                setting.set(&mut config, sample)
+                    && setting.value(&config) != setting.value(&default)
+            });
+            assert!(other.is_some(), "{} takes none of the samples", setting.name());
+            for of in all() {
+                let same = of.value(&config) == of.value(&default);
+                assert_eq!(
+                    same,
+                    of.name() != setting.name(),
+                    "{} by {}",
+                    of.name(),
+                    setting.name()
+                );
+            }
+            let mut again = default.clone();
+            assert!(setting.set(&mut again, &setting.value(&config)));
+            assert_eq!(setting.value(&again), setting.value(&config), "{}", setting.name());
+            assert!(!setting.set(&mut again, "?"), "{}", setting.name());
+            assert_eq!(setting.value(&again), setting.value(&config), "{}", setting.name());
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! How values are read and written as text.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use ringwire_codec::CloseCode;
+use ringwire_codec::deflate::{Level, WindowBits};
+
+use crate::compression::CompressionMode;
+use crate::config::{Assignment, Backpressure, DriverKind, Pinning};
+
+/// A way to write values of type `T`. What `write` gives, `read` takes.
+pub(super) trait Kind<T> {
+    /// What is accepted, in words that follow "expected".
+    const ACCEPTS: &'static str;
+
+    fn read(text: &str) -> Option<T>;
+    fn write(value: &T) -> String;
+}
+
+/// Whole numbers.
+pub(super) struct Count;
+/// Those of 32 bits.
+pub(super) struct Count32;
+/// Those of 16 bits.
+pub(super) struct Count16;
+/// Numbers of bytes.
+pub(super) struct Len;
+/// Durations.
+pub(super) struct Time;
+/// Yes or no.
+pub(super) struct Switch;
+/// Words, levels and lists; the type says which.
+pub(super) struct Word;
+
+impl<T: TryFrom<u64> + TryInto<u64> + Copy> Kind<T> for Count {
+    const ACCEPTS: &'static str = "a whole number";
+
+    fn read(text: &str) -> Option<T> {
+        read_number(text)?.try_into().ok()
+    }
+
+    fn write(value: &T) -> String {
+        number(*value).to_string()
+    }
+}
+
+impl Kind<u32> for Count32 {
+    const ACCEPTS: &'static str = "a whole number up to 4294967295";
+
+    fn read(text: &str) -> Option<u32> {
+        Count::read(text)
+    }
+
+    fn write(value: &u32) -> String {
+        Count::write(value)
+    }
+}
+
+impl Kind<u16> for Count16 {
+    const ACCEPTS: &'static str = "a whole number up to 65535";
+
+    fn read(text: &str) -> Option<u16> {
+        Count::read(text)
+    }
+
+    fn write(value: &u16) -> String {
+        Count::write(value)
+    }
+}
+
+impl<T: TryFrom<u64> + TryInto<u64> + Copy> Kind<T> for Len {
+    const ACCEPTS: &'static str = "bytes, such as 512, 64KiB, 1MiB or 2GiB";
+
+    fn read(text: &str) -> Option<T> {
+        let (number, unit) = split_unit(text);
+        let factor: u64 = match unit.to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "kib" => 1 << 10,
+            "mib" => 1 << 20,
+            "gib" => 1 << 30,
+            _ => return None,
+        };
+        read_number(number)?.checked_mul(factor)?.try_into().ok()
+    }
+
+    fn write(value: &T) -> String {
+        let len = number(*value);
+        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+        let unit = units.iter().find(|(shift, _)| len != 0 && len.is_multiple_of(1 << shift));
+        unit.map_or_else(|| len.to_string(), |(shift, unit)| format!("{}{unit}", len >> shift))
+    }
+}
+
+impl Kind<Duration> for Time {
+    const ACCEPTS: &'static str =
+        "a duration, such as 250ms, 30s, 5m or 1h (a bare number: seconds)";
+
+    fn read(text: &str) -> Option<Duration> {
+        let (number, unit) = split_unit(text);
+        let whole = read_number(number);
+        match (unit, whole) {
+            ("ns", Some(count)) => return Some(Duration::from_nanos(count)),
+            ("us", Some(count)) => return Some(Duration::from_micros(count)),
+            ("ms", Some(count)) => return Some(Duration::from_millis(count)),
+            ("" | "s", Some(count)) => return Some(Duration::from_secs(count)),
+            _ => {}
+        }
+        let seconds = match unit {
+            "ms" => 0.001,
+            "" | "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        // Longer than that is "for ever", which is 0, or a slip.
+        const MAX: Duration = Duration::from_secs(u32::MAX as u64);
+        let duration = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
+        (duration <= MAX).then_some(duration)
+    }
+
+    fn write(value: &Duration) -> String {
+        let (nanos, seconds) = (value.subsec_nanos(), value.as_secs());
+        match () {
+            () if value.is_zero() => "0".into(),
+            () if !nanos.is_multiple_of(1000) => format!("{}ns", value.as_nanos()),
+            () if !nanos.is_multiple_of(1_000_000) => format!("{}us", value.as_micros()),
+            () if nanos != 0 => format!("{}ms", value.as_millis()),
+            () if seconds.is_multiple_of(3600) => format!("{}h", seconds / 3600),
+            () if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
+            () => format!("{seconds}s"),
+        }
+    }
+}
+
+impl Kind<bool> for Switch {
+    const ACCEPTS: &'static str = "true or false (on or off, yes or no)";
+
+    fn read(text: &str) -> Option<bool> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "true" | "on" | "yes" => Some(true),
+            "false" | "off" | "no" => Some(false),
+            _ => None,
+        }
+    }
+
+    fn write(value: &bool) -> String {
+        value.to_string()
+    }
+}
+
+/// Defines the words of an enum; the first that fits is what is written.
+macro_rules! words {
+    ($type:ident, $accepts:literal, $($word:literal => $variant:ident,)+) => {
+        impl Kind<$type> for Word {
+            const ACCEPTS: &'static str = $accepts;
+
+            fn read(text: &str) -> Option<$type> {
+                match word(text).as_str() {
+                    $($word => Some($type::$variant),)+
+                    _ => None,
+                }
+            }
+
+            fn write(value: &$type) -> String {
+                let words = [$(($word, $type::$variant)),+];
+                let found = words.iter().find(|(_, variant)| variant == value);
+                found.map_or_else(String::new, |(word, _)| (*word).to_owned())
+            }
+        }
+    };
+}
+
+words! { DriverKind, "auto, epoll or uring",
+    "auto" => Auto, "epoll" => Epoll, "uring" => Uring, "io-uring" => Uring,
+}
+words! { Assignment, "reuseport or least-loaded",
+    "reuseport" => ReusePort, "least-loaded" => LeastLoaded,
+}
+words! { CompressionMode, "off, shared or dedicated",
+    "off" => Off, "shared" => Shared, "dedicated" => Dedicated,
+}
+
+impl Kind<Pinning> for Word {
+    const ACCEPTS: &'static str = "auto, off, or core numbers such as 0,1";
+
+    fn read(text: &str) -> Option<Pinning> {
+        Some(match word(text).as_str() {
+            "auto" => Pinning::Auto,
+            "off" | "none" => Pinning::Off,
+            list => Pinning::Cores(
+                list.split(',').map(|core| core.trim().parse().ok()).collect::<Option<_>>()?,
+            ),
+        })
+    }
+
+    fn write(value: &Pinning) -> String {
+        match value {
+            Pinning::Auto => "auto".into(),
+            Pinning::Off => "off".into(),
+            Pinning::Cores(cores) => join(cores.iter().map(usize::to_string)),
+        }
+    }
+}
+
+impl Kind<Backpressure> for Word {
+    const ACCEPTS: &'static str = "close, close:CODE, drop-newest or drop-oldest";
+
+    fn read(text: &str) -> Option<Backpressure> {
+        Some(match word(text).as_str() {
+            "close" => Backpressure::Close(CloseCode::TRY_AGAIN_LATER),
+            "drop-newest" => Backpressure::DropNewest,
+            "drop-oldest" => Backpressure::DropOldest,
+            other => Backpressure::Close(CloseCode::new(
+                other.strip_prefix("close:")?.trim().parse().ok()?,
+            )),
+        })
+    }
+
+    fn write(value: &Backpressure) -> String {
+        match value {
+            Backpressure::Close(code) => format!("close:{}", code.get()),
+            Backpressure::DropNewest => "drop-newest".into(),
+            Backpressure::DropOldest => "drop-oldest".into(),
+        }
+    }
+}
+
+impl Kind<Vec<(String, Backpressure)>> for Word {
+    const ACCEPTS: &'static str =
+        "PATTERN=POLICY,…, each policy one of close, close:CODE, drop-newest and drop-oldest";
+
+    fn read(text: &str) -> Option<Vec<(String, Backpressure)>> {
+        if text.trim().is_empty() {
+            return Some(Vec::new());
+        }
+        text.split(',')
+            .map(|policy| {
+                let (pattern, policy) = policy.rsplit_once('=')?;
+                Some((pattern.trim().to_owned(), Self::read(policy)?))
+            })
+            .collect()
+    }
+
+    fn write(value: &Vec<(String, Backpressure)>) -> String {
+        join(value.iter().map(|(pattern, policy)| format!("{pattern}={}", Self::write(policy))))
+    }
+}
+
+impl Kind<Level> for Word {
+    const ACCEPTS: &'static str = "a level from 1 to 9";
+
+    fn read(text: &str) -> Option<Level> {
+        Level::new(Count::read(text)?)
+    }
+
+    fn write(value: &Level) -> String {
+        value.get().to_string()
+    }
+}
+
+impl Kind<WindowBits> for Word {
+    const ACCEPTS: &'static str = "bits, from 9 to 15";
+
+    fn read(text: &str) -> Option<WindowBits> {
+        WindowBits::new(Count::read(text)?)
+    }
+
+    fn write(value: &WindowBits) -> String {
+        value.get().to_string()
+    }
+}
+
+/// A number without sign; an underscore may stand between digits, as in TOML.
+fn read_number(text: &str) -> Option<u64> {
+    let text = text.trim();
+    if !text.starts_with(|first: char| first.is_ascii_digit()) {
+        return None;
+    }
+    text.replace('_', "").parse().ok()
+}
+
+fn number<T: TryInto<u64>>(value: T) -> u64 {
+    value.try_into().unwrap_or(u64::MAX)
+}
+
+fn word(text: &str) -> String {
+    text.trim().to_ascii_lowercase().replace('_', "-")
+}
+
+fn join(parts: impl Iterator<Item = String>) -> String {
+    parts.enumerate().fold(String::new(), |mut all, (index, part)| {
+        // Writing to a string does not fail.
+        let _ = write!(all, "{}{part}", if index == 0 { "" } else { "," });
+        all
+    })
+}
+
+fn split_unit(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let end = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    (number.trim(), unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(text: &str) -> Option<Duration> {
+        Time::read(text)
+    }
+
+    #[test]
+    fn durations() {
+        for (text, millis) in [
+            ("250ms", 250),
+            ("30s", 30_000),
+            ("30", 30_000),
+            ("1.5m", 90_000),
+            ("2h", 7_200_000),
+            (" 5 s ", 5_000),
+            ("0", 0),
+        ] {
+            assert_eq!(time(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for wrong in ["", "s", "-1s", "10x", "1e400", "9999999999h", "inf", "NaNs", "1m30s"] {
+            assert_eq!(time(wrong), None, "{wrong}");
+        }
+        for nanos in [1, 1_500, 2_000_000, 90_000_000_000, 7_200_000_000_000, 0] {
+            let duration = Duration::from_nanos(nanos);
+            assert_eq!(time(&Time::write(&duration)), Some(duration), "{duration:?}");
+        }
+    }
+
+    #[test]
+    fn lengths() {
+        let read = |text| -> Option<usize> { Len::read(text) };
+        assert_eq!(read("64"), Some(64));
+        assert_eq!(read("16KiB"), Some(16 << 10));
+        assert_eq!(read("1 mib"), Some(1 << 20));
+        assert_eq!(read("1_000"), Some(1000));
+        for wrong in ["", "KiB", "16kb", "-1", "+1", "1.5MiB", "99999999999GiB"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+        assert_eq!(Len::write(&(1_usize << 20)), "1MiB");
+        assert_eq!(Len::write(&1500_usize), "1500");
+        assert_eq!(Len::write(&0_usize), "0");
+        let small: Option<u16> = Count::read("65536");
+        assert_eq!(small, None);
+    }
+
+    #[test]
+    fn words_and_lists() {
+        assert_eq!(Word::read("least_loaded"), Some(Assignment::LeastLoaded));
+        assert_eq!(Word::read("io_uring"), Some(DriverKind::Uring));
+        assert_eq!(Word::read("0, 2"), Some(Pinning::Cores(vec![0, 2])));
+        let none: Option<Pinning> = Word::read("0,x");
+        assert_eq!(none, None);
+        let policies: Option<Vec<_>> = Word::read("prices.>=drop-oldest, orders.*=close:1008");
+        assert_eq!(
+            policies,
+            Some(vec![
+                ("prices.>".to_owned(), Backpressure::DropOldest),
+                ("orders.*".to_owned(), Backpressure::Close(CloseCode::POLICY_VIOLATION)),
+            ])
+        );
+    }
+}

@@ -1,0 +1,290 @@
+//! Listening on Unix sockets, and on sockets that somebody else made.
+
+#![expect(clippy::disallowed_types, reason = "tests own sockets")]
+
+mod support;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use ringwire::client::{self, OwnedMessage};
+use ringwire::{Assignment, Error, Handle, Listener, Notifier, Running, on_message};
+use support::{Gate, PATIENCE, config, in_time, join_in_time, ms};
+
+/// A server that answers with the peer's address and the message.
+struct Guard(Option<Running>, Handle);
+
+impl Guard {
+    fn start(server: ringwire::Server) -> Self {
+        let running = start(server).expect("it starts");
+        let handle = running.handle();
+        Self(Some(running), handle)
+    }
+
+    fn url(&self) -> String {
+        self.0.as_ref().and_then(|running| running.urls().next()).expect("it listens")
+    }
+
+    fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if let Some(running) = self.0.take() {
+            self.1.shutdown(Duration::ZERO);
+            join_in_time(running).expect("every worker ends well");
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn start(server: ringwire::Server) -> Result<Running, Error> {
+    server.start(|_| {
+        on_message(|ctx, message| {
+            let text =
+                format!("{} {}", ctx.peer_addr(), String::from_utf8_lossy(message.as_bytes()));
+            ctx.send(text.as_str());
+        })
+    })
+}
+
+fn open(url: &str) -> client::Client {
+    let url = url.to_owned();
+    in_time("a client connects", move || client::connect(&url).expect("it connects"))
+}
+
+/// What comes back.
+fn echo(client: &mut client::Client, text: &str) -> String {
+    client.send_text(text).expect("it is connected");
+    match client.receive().expect("it answers") {
+        Some(OwnedMessage::Text(text)) => text,
+        other => panic!("it sends {other:?}"),
+    }
+}
+
+fn path(dir: &tempfile::TempDir) -> PathBuf {
+    dir.path().join("server.sock")
+}
+
+fn refusal(path: &Path) -> String {
+    start(ringwire::Server::new(config()).listen_unix(path)).expect_err("it is refused").to_string()
+}
+
+// Unix sockets
+
+#[test]
+fn a_unix_socket_is_served_by_all_workers() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = path(&dir);
+    let server = ringwire::Server::new(config().with_io_workers(3))
+        .listen_with(Listener::unix(&path).with_mode(0o622))
+        .listen("127.0.0.1:0");
+    let server = Guard::start(server);
+    assert_eq!(server.url(), format!("ws+unix:{}", path.display()));
+    let file = fs::metadata(&path).unwrap();
+    assert!(file.file_type().is_socket());
+    assert_eq!(file.permissions().mode() & 0o777, 0o622);
+    let mut clients: Vec<_> = (0..12).map(|_| open(&server.url())).collect();
+    for (index, client) in clients.iter_mut().enumerate() {
+        let text = format!("hello {index}");
+        assert_eq!(echo(client, &text), format!("[::]:0 {text}"), "its peer has no address");
+    }
+    assert_eq!(server.1.stats().total().accepts, 12);
+    let running = server.0.as_ref().expect("it runs");
+    assert_eq!(running.local_addrs().len(), 1, "that of TCP");
+    server.stop();
+    assert!(!path.exists(), "it is removed at the end");
+}
+
+#[test]
+fn the_least_loaded_worker_has_the_next_connection_of_a_unix_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = config().with_io_workers(2).with_assignment(Assignment::LeastLoaded);
+    let server = Guard::start(ringwire::Server::new(settings).listen_unix(path(&dir)));
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        let mut client = open(&server.url());
+        echo(&mut client, "hello");
+        clients.push(client);
+    }
+    let counts: Vec<_> = server.1.stats().workers.iter().map(|worker| worker.connections).collect();
+    assert_eq!(counts, [4, 4]);
+}
+
+#[test]
+fn a_socket_that_nobody_listens_on_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = path(&dir);
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists(), "it is left behind");
+    let server = Guard::start(ringwire::Server::new(config()).listen_unix(&path));
+    assert_eq!(echo(&mut open(&server.url()), "hi"), "[::]:0 hi");
+}
+
+#[test]
+fn a_path_that_is_taken_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = path(&dir);
+    let taken = UnixListener::bind(&path).unwrap();
+    let text = refusal(&path);
+    assert!(text.contains("another process listens there"), "{text}");
+    assert!(text.contains(&path.display().to_string()), "{text}");
+    drop(taken);
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "letters").unwrap();
+    assert!(refusal(&path).contains("there is another file"));
+    assert_eq!(fs::read(&path).unwrap(), b"letters");
+    assert!(refusal(&dir.path().join("a".repeat(200))).contains("cannot listen"));
+    assert!(refusal(Path::new("/nonexistent/server.sock")).contains("No such file"));
+}
+
+#[test]
+fn what_has_taken_its_place_is_not_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = path(&dir);
+    let first = Guard::start(ringwire::Server::new(config()).listen_unix(&path));
+    fs::remove_file(&path).unwrap();
+    let second = Guard::start(ringwire::Server::new(config()).listen_unix(&path));
+    first.stop();
+    assert_eq!(echo(&mut open(&second.url()), "hi"), "[::]:0 hi");
+    second.stop();
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_server_that_does_not_start_leaves_no_file_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = path(&dir);
+    let server = ringwire::Server::new(config()).listen_unix(&path).listen("192.0.2.1:0");
+    start(server).expect_err("no interface has that address");
+    assert!(!path.exists());
+}
+
+// Sockets of others
+
+#[test]
+fn a_socket_that_listens_already_outlives_the_server() {
+    let made = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = made.local_addr().unwrap();
+    let server = ringwire::Server::new(config().with_io_workers(2));
+    let server = Guard::start(server.listen_on(made.try_clone().unwrap()));
+    assert_eq!(server.url(), format!("ws://{address}"));
+    let mut clients: Vec<_> = (0..6).map(|_| open(&server.url())).collect();
+    for client in &mut clients {
+        assert!(echo(client, "hi").starts_with("127.0.0.1:"));
+    }
+    server.stop();
+    made.set_nonblocking(false).unwrap();
+    let client = TcpStream::connect(address).expect("it still listens");
+    let accepted = in_time("it is accepted", move || made.accept().expect("it still listens"));
+    assert_eq!(accepted.1, client.local_addr().unwrap());
+}
+
+#[test]
+fn a_server_goes_on_with_the_socket_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let unix = UnixListener::bind(path(&dir)).unwrap();
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = |workers| {
+        let server = ringwire::Server::new(config().with_io_workers(workers));
+        let server = server.listen_on(unix.try_clone().unwrap());
+        Guard::start(server.listen_on(tcp.try_clone().unwrap()))
+    };
+    let (first, second) = (server(2), server(1));
+    let urls = [second.url(), format!("ws://{}", tcp.local_addr().unwrap())];
+    assert_eq!(first.url(), format!("ws+unix:{}", path(&dir).display()));
+    first.stop();
+    for url in &urls {
+        for _ in 0..6 {
+            assert!(echo(&mut open(url), "hi").ends_with(" hi"), "{url}");
+        }
+    }
+    assert_eq!(second.1.stats().total().accepts, 12);
+    second.stop();
+    assert!(path(&dir).exists(), "the file is not the server's");
+}
+
+#[test]
+fn a_socket_that_does_not_listen_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let server = |socket: std::os::fd::OwnedFd| ringwire::Server::new(config()).listen_on(socket);
+    for socket in [stream.into(), datagrams.into(), fs::File::open("/dev/null").unwrap().into()] {
+        let error = start(server(socket)).expect_err("it is refused");
+        assert!(matches!(&error, Error::Listen { .. }), "{error}");
+    }
+}
+
+// The service manager
+
+/// A manager that listens at `address`.
+fn manager() -> (UnixDatagram, String) {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("ringwire-notify-{}-{count}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let socket = UnixDatagram::bind_addr(&address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    (socket, format!("@{name}"))
+}
+
+fn told(manager: &UnixDatagram) -> String {
+    let mut buffer = [0; 256];
+    let len = manager.recv(&mut buffer).expect("it is told");
+    String::from_utf8_lossy(&buffer[..len]).into_owned()
+}
+
+#[test]
+fn the_manager_is_told() {
+    let (manager, address) = manager();
+    let notifier = Notifier::new(OsStr::new(&address), None).unwrap();
+    notifier.ready().unwrap();
+    notifier.status("a line\nand no other").unwrap();
+    notifier.stopping().unwrap();
+    assert_eq!(told(&manager), "READY=1");
+    assert_eq!(told(&manager), "STATUS=a line and no other");
+    assert_eq!(told(&manager), "STOPPING=1");
+}
+
+#[test]
+fn signs_of_life_come_while_every_worker_turns() {
+    let (manager, address) = manager();
+    let gate = Gate::new();
+    let stuck = gate.clone();
+    let server = ringwire::Server::new(config().with_io_workers(2)).listen("127.0.0.1:0");
+    let running = server
+        .start(move |_| {
+            let stuck = stuck.clone();
+            on_message(move |_, _| stuck.pass())
+        })
+        .unwrap();
+    let (url, handle) = (running.urls().next().unwrap(), running.handle());
+    let _guard = Guard(Some(running), handle.clone());
+    let notifier = Notifier::new(OsStr::new(&address), Some(ms(200))).unwrap();
+    notifier.watch(handle).unwrap();
+    for _ in 0..3 {
+        assert_eq!(told(&manager), "WATCHDOG=1", "idle workers turn as well");
+    }
+    let mut client = open(&url);
+    client.send_text("get stuck").unwrap();
+    manager.set_read_timeout(Some(ms(600))).unwrap();
+    // Some may be on their way.
+    let ended = (0..20).any(|_| manager.recv(&mut [0; 64]).is_err());
+    assert!(ended, "one worker is stuck");
+    gate.open();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(told(&manager), "WATCHDOG=1", "it turns again");
+}
