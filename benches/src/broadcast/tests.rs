@@ -1,9 +1,5 @@
 //! The load against servers in this process: Ringwire's own, and one on tungstenite that does as it likes.
-#![expect(
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "a server with a thread for each connection is the simplest other side"
-)]
+#![expect(clippy::disallowed_types, reason = "a blocking server is the simplest other side")]
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -43,8 +39,8 @@ fn own_server(secure: bool) -> (OwnServer, Plan) {
     (own, plan)
 }
 
-/// A server whose connection that speaks first is heard by all others, as `tell` has it: it is given the number of the
-/// message and who gets it.
+/// A server whose first connection is heard by all others as `tell` has it, which is given the number of each message, the
+/// message, and the others.
 fn serve_with(
     tell: impl Fn(u64, Message, &mut [WebSocket<TcpStream>]) + Clone + Send + 'static,
 ) -> SocketAddr {
