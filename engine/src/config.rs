@@ -7,6 +7,7 @@ use ringwire_codec::handshake::HeadLimits;
 
 use crate::compression::Compression;
 use crate::error::Error;
+use crate::limits::RateLimit;
 use crate::topic::TopicSettings;
 
 /// Settings of a server. All are checked once, when it starts.
@@ -79,6 +80,10 @@ pub struct Config {
     pub max_queued_len: usize,
     /// What happens to a message that finds the queue at its limit. Default: close with 1013.
     pub backpressure: Backpressure,
+
+    /// How many messages and bytes a peer may send in a second, and what happens past that. Default: off, since what is much
+    /// depends on what the application does with a message; the turn's budgets keep one peer from holding up the others.
+    pub rate_limit: RateLimit,
 
     /// Topics: limits of subscriptions and of publications that wait.
     pub topics: TopicSettings,
@@ -196,6 +201,7 @@ impl Default for Config {
             high_water: 128 << 10,
             max_queued_len: 256 << 10,
             backpressure: Backpressure::Close(CloseCode::TRY_AGAIN_LATER),
+            rate_limit: RateLimit::default(),
             topics: TopicSettings::default(),
             assignment: Assignment::ReusePort,
             max_connections: 0,
@@ -247,6 +253,7 @@ setters! {
     with_high_water, high_water: usize;
     with_max_queued_len, max_queued_len: usize;
     with_backpressure, backpressure: Backpressure;
+    with_rate_limit, rate_limit: RateLimit;
     with_topics, topics: TopicSettings;
     with_assignment, assignment: Assignment;
     with_max_connections, max_connections: usize;

@@ -82,7 +82,7 @@ pub use handler::{
     SendStatus, on_message,
 };
 pub use hub::PublishError;
-pub use limits::{CutOff, Deadline, Drain, DrainReport, Draining, Readiness};
+pub use limits::{CutOff, Deadline, Drain, DrainReport, Draining, Excess, RateLimit, Readiness};
 pub use metrics::{Stats, TlsStats, TopicStats, WorkerStats};
 pub use offload::{JobError, JobRefusal, RefusedJob};
 pub use registry::NameError;

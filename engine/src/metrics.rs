@@ -91,6 +91,9 @@ counters! {
     http_requests,
     /// Messages received whole, and parts of streamed ones.
     messages_received,
+    /// Times that reading paused since a peer had said as much as it may
+    /// ([`rate_limit`](crate::Config::rate_limit)).
+    throttles,
     /// Messages sent or queued.
     messages_sent,
     /// Messages that were dropped since the queue was at its limit.

@@ -18,6 +18,7 @@ use crate::driver::Token;
 use crate::error::{CloseCause, CloseReason};
 use crate::hub::Hub;
 use crate::limits::deadline::Deadlines;
+use crate::limits::rate::{Meters, Rates};
 use crate::metrics::Counters;
 use crate::output::Output;
 use crate::registry::Names;
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     pub(crate) limits: Limits,
     pub(crate) wheel: Wheel,
+    /// What peers have said of late, where that is limited.
+    pub(crate) meters: Meters,
     /// Deadlines that the application has set.
     pub(crate) deadlines: Deadlines,
     /// The turn's time.
@@ -82,6 +85,8 @@ pub(crate) struct Limits {
     pub(crate) messages_per_turn: usize,
     /// Jobs of one connection.
     pub(crate) max_jobs: usize,
+    /// How much a peer may say.
+    pub(crate) rates: Option<Rates>,
 }
 
 impl From<&Config> for Limits {
@@ -102,6 +107,7 @@ impl From<&Config> for Limits {
             backpressure: config.backpressure,
             messages_per_turn: config.messages_per_turn,
             max_jobs: config.max_jobs_per_connection,
+            rates: Rates::new(&config.rate_limit),
         }
     }
 }
@@ -139,6 +145,7 @@ impl Shared {
             counters,
             limits: Limits::from(config),
             wheel: Wheel::new(),
+            meters: Meters::default(),
             deadlines: Deadlines::default(),
             now: 0,
             draining: None,

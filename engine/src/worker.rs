@@ -312,6 +312,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         wire.codec.clear(&mut shared.pool);
         shared.wheel.clear(token.slot);
         shared.deadlines.clear(token.slot);
+        shared.meters.forget(token.slot);
         if wire.flags.contains(Flags::OPENED) {
             wire.flags.remove(Flags::OPENED);
             shared.counters.open_connections.sub(1);

@@ -6,6 +6,8 @@
 
 pub(crate) mod deadline;
 pub(crate) mod drain;
+pub(crate) mod rate;
 
 pub use deadline::Deadline;
 pub use drain::{CutOff, Drain, DrainReport, Draining, Readiness};
+pub use rate::{Excess, RateLimit};
