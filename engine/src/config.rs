@@ -8,6 +8,7 @@ use ringwire_codec::handshake::HeadLimits;
 use crate::compression::Compression;
 use crate::error::Error;
 use crate::limits::RateLimit;
+use crate::origin::OriginPolicy;
 use crate::topic::TopicSettings;
 
 /// Settings of a server. All are checked once, when it starts.
@@ -52,6 +53,13 @@ pub struct Config {
     pub compression: Compression,
     /// Limits of request heads. Default: 16 KiB, lines of 8 KiB, 100 headers.
     pub head: HeadLimits,
+
+    /// From whose pages scripts may connect; others get 403. Default: any, since only the application knows its pages: one that
+    /// tells its users by cookies should set it, or any page can act for them.
+    pub origin_policy: OriginPolicy,
+    /// Whether a request without an Origin header is refused by a policy other than [`OriginPolicy::Any`]. Default: no. Browsers
+    /// always send one, and clients that are no browsers can send what they like.
+    pub requires_origin: bool,
 
     /// From accept to the end of the handshake, however the bytes trickle in. Default: 10 s.
     pub handshake_timeout: Duration,
@@ -191,6 +199,8 @@ impl Default for Config {
             max_unauthenticated_len: 0,
             compression: Compression::default(),
             head: HeadLimits::default(),
+            origin_policy: OriginPolicy::Any,
+            requires_origin: false,
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(120),
             ping_interval: Duration::from_secs(30),
@@ -243,6 +253,8 @@ setters! {
     with_max_unauthenticated_len, max_unauthenticated_len: usize;
     with_compression, compression: Compression;
     with_head, head: HeadLimits;
+    with_origin_policy, origin_policy: OriginPolicy;
+    with_requires_origin, requires_origin: bool;
     with_handshake_timeout, handshake_timeout: Duration;
     with_idle_timeout, idle_timeout: Duration;
     with_ping_interval, ping_interval: Duration;

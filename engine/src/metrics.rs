@@ -79,6 +79,8 @@ counters! {
     handshake_failures,
     /// Requests that were refused with 503 since the server was draining.
     drain_refusals,
+    /// Requests that were refused with 403 for the page that they came from ([`origin_policy`](crate::Config::origin_policy)).
+    origin_refusals,
     /// Connections that were cut off at the end of a drain or shutdown.
     drain_cut_offs,
     /// TLS handshakes that came to their end, resumed ones included.

@@ -20,6 +20,7 @@ use crate::hub::Hub;
 use crate::limits::deadline::Deadlines;
 use crate::limits::rate::{Meters, Rates};
 use crate::metrics::Counters;
+use crate::origin::OriginPolicy;
 use crate::output::Output;
 use crate::registry::Names;
 use crate::secure::Sessions;
@@ -85,6 +86,8 @@ pub(crate) struct Limits {
     pub(crate) messages_per_turn: usize,
     /// Jobs of one connection.
     pub(crate) max_jobs: usize,
+    pub(crate) origin_policy: OriginPolicy,
+    pub(crate) requires_origin: bool,
     /// How much a peer may say.
     pub(crate) rates: Option<Rates>,
 }
@@ -107,6 +110,8 @@ impl From<&Config> for Limits {
             backpressure: config.backpressure,
             messages_per_turn: config.messages_per_turn,
             max_jobs: config.max_jobs_per_connection,
+            origin_policy: config.origin_policy.clone(),
+            requires_origin: config.requires_origin,
             rates: Rates::new(&config.rate_limit),
         }
     }
