@@ -102,6 +102,15 @@ pub struct Config {
     /// descriptors. Each worker has an equal share, rounded up; one that is full stops accepting until a connection
     /// has gone, and the kernel's backlog waits. Adopted connections count, but none is refused.
     pub max_connections: usize,
+    /// The most connections of one remote address over all workers: an IPv4 address, or the /64 of an IPv6 address. One more is
+    /// closed as soon as it is accepted. Default: 0, any number, since whole companies and mobile networks share an address, and
+    /// behind a proxy all clients do. Adopted connections count, but none is refused. Worst case in memory: 24 bytes or so
+    /// for each address that is connected.
+    pub max_connections_per_address: u32,
+    /// The most connections that are accepted in a second, and as many at once after a rest. Each worker has an equal share,
+    /// rounded up; what is more waits in the kernel's backlog. Default: 0, any number. For servers whose handshakes are
+    /// costly, when all clients come back at once.
+    pub max_accepts_per_second: u32,
     /// Length of the queue of connections that wait to be accepted; `net.core.somaxconn` caps it. Default: 4096.
     pub listen_backlog: u32,
     /// Send small messages at once (TCP_NODELAY). Default: on.
@@ -215,6 +224,8 @@ impl Default for Config {
             topics: TopicSettings::default(),
             assignment: Assignment::ReusePort,
             max_connections: 0,
+            max_connections_per_address: 0,
+            max_accepts_per_second: 0,
             listen_backlog: 4096,
             tcp_nodelay: true,
             tcp_user_timeout: Duration::from_secs(30),
@@ -269,6 +280,8 @@ setters! {
     with_topics, topics: TopicSettings;
     with_assignment, assignment: Assignment;
     with_max_connections, max_connections: usize;
+    with_max_connections_per_address, max_connections_per_address: u32;
+    with_max_accepts_per_second, max_accepts_per_second: u32;
     with_listen_backlog, listen_backlog: u32;
     with_tcp_nodelay, tcp_nodelay: bool;
     with_tcp_user_timeout, tcp_user_timeout: Duration;

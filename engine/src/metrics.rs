@@ -62,6 +62,12 @@ counters! {
     open_connections,
     /// Connections accepted from a listener.
     accepts,
+    /// Connections that were closed at once, since their address had as many as may be
+    /// ([`max_connections_per_address`](crate::Config::max_connections_per_address)).
+    address_refusals,
+    /// Times that accepting rested, since there had been as many in a second as may be
+    /// ([`max_accepts_per_second`](crate::Config::max_accepts_per_second)).
+    accept_rests,
     /// Times that accepting ended for want of descriptors or memory and was begun again.
     accept_failures,
     /// Those of them that went to another worker, which had fewer connections

@@ -86,6 +86,8 @@ pub(crate) struct Limits {
     pub(crate) messages_per_turn: usize,
     /// Jobs of one connection.
     pub(crate) max_jobs: usize,
+    /// Connections of the whole server that are accepted in a second.
+    pub(crate) max_accepts_per_second: u32,
     pub(crate) origin_policy: OriginPolicy,
     pub(crate) requires_origin: bool,
     /// How much a peer may say.
@@ -110,6 +112,7 @@ impl From<&Config> for Limits {
             backpressure: config.backpressure,
             messages_per_turn: config.messages_per_turn,
             max_jobs: config.max_jobs_per_connection,
+            max_accepts_per_second: config.max_accepts_per_second,
             origin_policy: config.origin_policy.clone(),
             requires_origin: config.requires_origin,
             rates: Rates::new(&config.rate_limit),
