@@ -10,6 +10,8 @@ use ringwire_codec::handshake::HeadLimits;
 
 use crate::compression::Compression;
 use crate::error::Error;
+use crate::limits::RateLimit;
+use crate::origin::OriginPolicy;
 use crate::topic::TopicSettings;
 
 /// Settings of a server. All are checked once, when it starts.
@@ -63,6 +65,13 @@ pub struct Config {
     /// How long a connection may be silent between two HTTP requests. Default: 15 s.
     pub http_keep_alive_timeout: Duration,
 
+    /// From whose pages scripts may connect; others get 403. Default: any, since only the application knows its pages: one that
+    /// tells its users by cookies should set it, or any page can act for them.
+    pub origin_policy: OriginPolicy,
+    /// Whether a request without an Origin header is refused by a policy other than [`OriginPolicy::Any`]. Default: no. Browsers
+    /// always send one, and clients that are no browsers can send what they like.
+    pub requires_origin: bool,
+
     /// From accept to the end of the handshake, however the bytes trickle in. Every further HTTP request has as long
     /// from its first byte to the end of its body, and the application for an answer that it
     /// [defers](crate::HttpAnswer::Defer). Default: 10 s.
@@ -93,6 +102,10 @@ pub struct Config {
     /// What happens to a message that finds the queue at its limit. Default: close with 1013.
     pub backpressure: Backpressure,
 
+    /// How many messages and bytes a peer may send in a second, and what happens past that. Default: off, since what is much
+    /// depends on what the application does with a message; the turn's budgets keep one peer from holding up the others.
+    pub rate_limit: RateLimit,
+
     /// Topics: limits of subscriptions and of publications that wait.
     pub topics: TopicSettings,
 
@@ -102,6 +115,15 @@ pub struct Config {
     /// descriptors. Each worker has an equal share, rounded up; one that is full stops accepting until a connection
     /// has gone, and the kernel's backlog waits. Adopted connections count, but none is refused.
     pub max_connections: usize,
+    /// The most connections of one remote address over all workers: an IPv4 address, or the /64 of an IPv6 address. One more is
+    /// closed as soon as it is accepted. Default: 0, any number, since whole companies and mobile networks share an address, and
+    /// behind a proxy all clients do. Adopted connections count, but none is refused. Worst case in memory: 24 bytes or so
+    /// for each address that is connected.
+    pub max_connections_per_address: u32,
+    /// The most connections that are accepted in a second, and as many at once after a rest. Each worker has an equal share,
+    /// rounded up; what is more waits in the kernel's backlog. Default: 0, any number. For servers whose handshakes are
+    /// costly, when all clients come back at once.
+    pub max_accepts_per_second: u32,
     /// Length of the queue of connections that wait to be accepted; `net.core.somaxconn` caps it. Default: 4096.
     pub listen_backlog: u32,
     /// Send small messages at once (TCP_NODELAY). Default: on.
@@ -212,6 +234,8 @@ impl Default for Config {
             max_body_len: 1 << 20,
             max_http_requests: 1000,
             http_keep_alive_timeout: Duration::from_secs(15),
+            origin_policy: OriginPolicy::Any,
+            requires_origin: false,
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(120),
             ping_interval: Duration::from_secs(30),
@@ -222,9 +246,12 @@ impl Default for Config {
             high_water: 128 << 10,
             max_queued_len: 256 << 10,
             backpressure: Backpressure::Close(CloseCode::TRY_AGAIN_LATER),
+            rate_limit: RateLimit::default(),
             topics: TopicSettings::default(),
             assignment: Assignment::ReusePort,
             max_connections: 0,
+            max_connections_per_address: 0,
+            max_accepts_per_second: 0,
             listen_backlog: 4096,
             tcp_nodelay: true,
             tcp_user_timeout: Duration::from_secs(30),
@@ -269,6 +296,8 @@ setters! {
     with_max_body_len, max_body_len: usize;
     with_max_http_requests, max_http_requests: u16;
     with_http_keep_alive_timeout, http_keep_alive_timeout: Duration;
+    with_origin_policy, origin_policy: OriginPolicy;
+    with_requires_origin, requires_origin: bool;
     with_handshake_timeout, handshake_timeout: Duration;
     with_idle_timeout, idle_timeout: Duration;
     with_ping_interval, ping_interval: Duration;
@@ -279,9 +308,12 @@ setters! {
     with_high_water, high_water: usize;
     with_max_queued_len, max_queued_len: usize;
     with_backpressure, backpressure: Backpressure;
+    with_rate_limit, rate_limit: RateLimit;
     with_topics, topics: TopicSettings;
     with_assignment, assignment: Assignment;
     with_max_connections, max_connections: usize;
+    with_max_connections_per_address, max_connections_per_address: u32;
+    with_max_accepts_per_second, max_accepts_per_second: u32;
     with_listen_backlog, listen_backlog: u32;
     with_tcp_nodelay, tcp_nodelay: bool;
     with_tcp_user_timeout, tcp_user_timeout: Duration;

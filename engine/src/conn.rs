@@ -163,7 +163,7 @@ impl Wire {
     #[inline]
     pub(crate) fn may_deliver(&self) -> bool {
         match self.phase {
-            Phase::Open => !self.flags.intersects(Flags::PAUSED | Flags::BACKLOGGED),
+            Phase::Open => !self.flags.intersects(Flags::HELD_UP),
             Phase::Closing => true,
             _ => false,
         }
@@ -277,6 +277,10 @@ bitflags! {
         const AWAY = 1 << 9;
         /// This side opened the connection, and is the client.
         const CLIENT = 1 << 10;
+        /// The peer has said as much as it may: reading waits until its bucket has filled.
+        const THROTTLED = 1 << 15;
+        /// Messages may not be handed over.
+        const HELD_UP = Self::PAUSED.bits() | Self::BACKLOGGED.bits() | Self::THROTTLED.bits();
     }
 }
 

@@ -515,6 +515,6 @@ pub(crate) fn close(
     text.clone_into(&mut cause.text);
     wire.phase = Phase::Closing;
     wire.since = shared.now;
-    wire.flags.remove(Flags::PAUSED | Flags::BACKLOGGED);
+    wire.flags.remove(Flags::HELD_UP);
     Ok(())
 }

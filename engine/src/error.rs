@@ -115,6 +115,7 @@ impl CloseCause {
             | CloseReason::WriteStall
             | CloseReason::Lifetime
             | CloseReason::Deadline
+            | CloseReason::RateLimit
             | CloseReason::Backpressure
             | CloseReason::Tls
             | CloseReason::HandlerPanic => Initiator::Local,
@@ -166,13 +167,15 @@ pub enum CloseReason {
     HandlerPanic,
     /// The deadline that the application had set for it has passed ([`Ctx::set_deadline`](crate::Ctx::set_deadline)).
     Deadline,
+    /// The peer said more than it may ([`rate_limit`](crate::Config::rate_limit)).
+    RateLimit,
     /// TLS failed: bad records, a refused certificate, an alert. The cause's text says what.
     Tls,
 }
 
 impl CloseReason {
     /// All names, in the order of [`index`](Self::index).
-    pub const NAMES: [&str; 15] = [
+    pub const NAMES: [&str; 16] = [
         "peer",
         "local",
         "shutdown",
@@ -188,6 +191,7 @@ impl CloseReason {
         "handler_panic",
         "tls",
         "deadline",
+        "rate_limit",
     ];
 
     /// Its place in [`NAMES`](Self::NAMES) and in the metrics.
@@ -208,6 +212,7 @@ impl CloseReason {
             Self::HandlerPanic => 12,
             Self::Tls => 13,
             Self::Deadline => 14,
+            Self::RateLimit => 15,
         }
     }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::budget::Budget;
+use crate::limits::address::Addresses;
 use crate::mailbox::Postbox;
 use crate::metrics::Counters;
 use crate::registry::Registry;
@@ -104,6 +105,7 @@ struct Common {
     /// Seeded at random, so that nobody can choose topics that collide.
     hasher: RandomState,
     registry: Registry,
+    addresses: Addresses,
     /// The end of the server has begun.
     draining: AtomicBool,
 }
@@ -113,8 +115,21 @@ impl Hub {
         let budget = Budget::new(settings.max_retained_len);
         let (hasher, registry) = (RandomState::new(), Registry::new());
         let draining = AtomicBool::new(false);
-        let common = Common { settings, budget, hasher, registry, draining };
+        let addresses = Addresses::new(0);
+        let common = Common { settings, budget, hasher, registry, addresses, draining };
         Self { links: links.into(), common: Arc::new(common) }
+    }
+
+    /// With a limit on the connections of one remote address.
+    pub(crate) fn with_max_per_address(mut self, max: u32) -> Self {
+        if let Some(common) = Arc::get_mut(&mut self.common) {
+            common.addresses = Addresses::new(max);
+        }
+        self
+    }
+
+    pub(crate) fn addresses(&self) -> &Addresses {
+        &self.common.addresses
     }
 
     pub(crate) fn links(&self) -> &[Link] {

@@ -63,6 +63,7 @@ mod monitor;
 mod net;
 mod notify;
 mod offload;
+mod origin;
 mod output;
 mod registry;
 mod request;
@@ -90,11 +91,12 @@ pub use handler::{
     SendOptions, SendStatus, on_message,
 };
 pub use hub::PublishError;
-pub use limits::{CutOff, Deadline, Drain, DrainReport, Draining, Readiness};
+pub use limits::{CutOff, Deadline, Drain, DrainReport, Draining, Excess, RateLimit, Readiness};
 pub use listen::Listener;
 pub use metrics::{Stats, TlsStats, TopicStats, WorkerStats};
 pub use notify::Notifier;
 pub use offload::{JobError, JobRefusal, RefusedJob};
+pub use origin::{OriginError, OriginPattern, OriginPolicy};
 pub use registry::NameError;
 pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
 pub use ringwire_codec::handshake::HeadLimits;

@@ -72,6 +72,12 @@ counters! {
     /// Those of them that went to another worker, which had fewer connections
     /// ([`Assignment::LeastLoaded`](crate::Assignment::LeastLoaded)).
     handed_over,
+    /// Connections that were closed at once, since their address had as many as may be
+    /// ([`max_connections_per_address`](crate::Config::max_connections_per_address)).
+    address_refusals,
+    /// Times that accepting rested, since there had been as many in a second as may be
+    /// ([`max_accepts_per_second`](crate::Config::max_accepts_per_second)).
+    accept_rests,
     /// Times that accepting ended for want of descriptors or memory and was begun again.
     accept_failures,
     /// Connections adopted from elsewhere.
@@ -86,6 +92,8 @@ counters! {
     handshake_failures,
     /// Requests that were refused with 503 since the server was draining.
     drain_refusals,
+    /// Requests that were refused with 403 for the page that they came from ([`origin_policy`](crate::Config::origin_policy)).
+    origin_refusals,
     /// Connections that were cut off at the end of a drain or shutdown.
     drain_cut_offs,
     /// TLS handshakes that came to their end, resumed ones included.
@@ -98,6 +106,9 @@ counters! {
     http_requests,
     /// Messages received whole, and parts of streamed ones.
     messages_received,
+    /// Times that reading paused since a peer had said as much as it may
+    /// ([`rate_limit`](crate::Config::rate_limit)).
+    throttles,
     /// Messages sent or queued.
     messages_sent,
     /// Messages that were dropped since the queue was at its limit.

@@ -18,7 +18,9 @@ use crate::driver::Token;
 use crate::error::{CloseCause, CloseReason};
 use crate::hub::Hub;
 use crate::limits::deadline::Deadlines;
+use crate::limits::rate::{Meters, Rates};
 use crate::metrics::Counters;
+use crate::origin::OriginPolicy;
 use crate::output::Output;
 use crate::registry::Names;
 use crate::secure::Sessions;
@@ -53,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     pub(crate) limits: Limits,
     pub(crate) wheel: Wheel,
+    /// What peers have said of late, where that is limited.
+    pub(crate) meters: Meters,
     /// Deadlines that the application has set.
     pub(crate) deadlines: Deadlines,
     /// The turn's time.
@@ -88,6 +92,12 @@ pub(crate) struct Limits {
     pub(crate) messages_per_turn: usize,
     /// Jobs of one connection.
     pub(crate) max_jobs: usize,
+    /// Connections of the whole server that are accepted in a second.
+    pub(crate) max_accepts_per_second: u32,
+    pub(crate) origin_policy: OriginPolicy,
+    pub(crate) requires_origin: bool,
+    /// How much a peer may say.
+    pub(crate) rates: Option<Rates>,
 }
 
 impl From<&Config> for Limits {
@@ -111,6 +121,10 @@ impl From<&Config> for Limits {
             backpressure: config.backpressure,
             messages_per_turn: config.messages_per_turn,
             max_jobs: config.max_jobs_per_connection,
+            max_accepts_per_second: config.max_accepts_per_second,
+            origin_policy: config.origin_policy.clone(),
+            requires_origin: config.requires_origin,
+            rates: Rates::new(&config.rate_limit),
         }
     }
 }
@@ -148,6 +162,7 @@ impl Shared {
             counters,
             limits: Limits::from(config),
             wheel: Wheel::new(),
+            meters: Meters::default(),
             deadlines: Deadlines::default(),
             now: 0,
             clock: Clock::default(),

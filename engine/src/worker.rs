@@ -34,6 +34,7 @@ use crate::ctx::{self, SendOptions};
 use crate::driver::{Completion, Driver, Op, Token};
 use crate::error::{CloseCause, CloseReason};
 use crate::handler::Handler;
+use crate::limits::rate::{Bucket, Rate};
 use crate::listen::Terms;
 use crate::mailbox::{Mail, Mailbox};
 use crate::shared::Shared;
@@ -91,6 +92,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let WorkerSetup { mut shared, mailbox, compute, listeners, assignment, max_connections } =
             setup;
         shared.compute = compute;
+        let share = u32::try_from(shared.topics.hub.links().len()).unwrap_or(1).max(1);
+        let rate = Rate::new(shared.limits.max_accepts_per_second.div_ceil(share), 0);
         let listener_count = u32::try_from(listeners.len()).unwrap_or(u32::MAX);
         let mut worker = Self {
             driver,
@@ -105,6 +108,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 listeners: listener_count,
                 max_connections,
                 state: AcceptState::Stopped,
+                rate: rate.map(|rate| (rate, Bucket::default(), 0)),
             },
             shutdown: None,
             expired: Vec::new(),
@@ -278,6 +282,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             return;
         }
         let Some(token) = self.open(socket, peer) else { return };
+        self.shared.topics.hub.addresses().note(peer);
         self.shared.counters.adopted.add(1);
         if let Some(Ok(state)) = state {
             self.open_upgraded(token, *state);
@@ -312,6 +317,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         wire.codec.clear(&mut shared.pool);
         shared.wheel.clear(token.slot);
         shared.deadlines.clear(token.slot);
+        shared.meters.forget(token.slot);
         if wire.flags.contains(Flags::OPENED) {
             wire.flags.remove(Flags::OPENED);
             shared.counters.open_connections.sub(1);

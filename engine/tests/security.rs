@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use ringwire::{
-    Backpressure, CloseCode, CloseReason, Config, HeadLimits, ProtocolConfig, Response,
+    Backpressure, CloseCode, CloseReason, Config, HeadLimits, OriginPolicy, ProtocolConfig,
+    Response,
 };
 use ringwire_codec::{Error, Limit};
 use support::app::Seen;
@@ -658,4 +659,64 @@ fn last_words_reach_a_peer_that_sends_on() {
     }
     let seen = server.drained();
     assert_eq!(seen.iter().filter(|seen| matches!(seen, Seen::Close(_))).count(), 2);
+}
+
+/// Scripts of foreign pages are kept out, however their origin is dressed up.
+#[test]
+fn origin_policy() {
+    let ask = |server: &Server, origin: &str| {
+        let request = request().replace("\r\n\r\n", &format!("\r\n{origin}\r\n\r\n"));
+        let mut stream = connect(server.addr());
+        stream.write_all(request.as_bytes()).expect("the request goes out");
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).expect("the server answers");
+        String::from_utf8_lossy(&status[9..]).into_owned()
+    };
+    let listed = OriginPolicy::list([
+        "https://example.org",
+        "https://*.example.org",
+        "https://xn--bcher-kva.example",
+    ])
+    .expect("good patterns");
+    let server = Server::echo(config().with_origin_policy(listed.clone()));
+    for origin in [
+        "https://example.org",
+        "https://EXAMPLE.org:443",
+        "https://a.b.example.org",
+        "https://xn--bcher-kva.example",
+    ] {
+        assert_eq!(ask(&server, &format!("Origin: {origin}")), "101", "{origin}");
+    }
+    let foreign = [
+        "http://example.org",
+        "https://example.org:8443",
+        "https://evilexample.org",
+        "https://.example.org",
+        "https://example.org.evil.net",
+        "https://example.org@evil.net",
+        "https://evil.net@a.example.org",
+        "https://evil.net/.example.org",
+        "https://xn--bcher-kva.example.evil.net",
+        "null",
+        "",
+    ];
+    for origin in foreign {
+        assert_eq!(ask(&server, &format!("Origin: {origin}")), "403", "{origin}");
+    }
+    assert_eq!(server.stats().origin_refusals, foreign.len() as u64);
+    assert_eq!(ask(&server, "Origin: https://b\u{fc}cher.example"), "400", "no origin at all");
+    let twice = "Origin: https://example.org\r\nOrigin: https://evil.net";
+    assert_eq!(ask(&server, twice), "400");
+    // Whoever is no browser sends none.
+    assert_eq!(ask(&server, "X-Other: 1"), "101");
+    let strict = config().with_origin_policy(listed).with_requires_origin(true);
+    assert_eq!(ask(&Server::echo(strict), "X-Other: 1"), "403");
+
+    let server = Server::echo(config().with_origin_policy(OriginPolicy::Same));
+    assert_eq!(ask(&server, "Origin: http://localhost"), "101");
+    for origin in ["http://localhost:81", "http://evil.localhost", "null"] {
+        assert_eq!(ask(&server, &format!("Origin: {origin}")), "403", "{origin}");
+    }
+    let server = Server::echo(config());
+    assert_eq!(ask(&server, "Origin: https://anyone.example"), "101", "open by default");
 }

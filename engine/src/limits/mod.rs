@@ -4,8 +4,11 @@
 //! Here are the settings, tables and arithmetic. What a worker does with them is in `worker/`; limits of the protocol
 //! are the codec's.
 
+pub(crate) mod address;
 pub(crate) mod deadline;
 pub(crate) mod drain;
+pub(crate) mod rate;
 
 pub use deadline::Deadline;
 pub use drain::{CutOff, Drain, DrainReport, Draining, Readiness};
+pub use rate::{Excess, RateLimit};

@@ -13,6 +13,7 @@ use super::play::Play;
 use crate::config::{Backpressure, Config};
 use crate::driver::sim::Faults;
 use crate::error::{CloseCause, CloseReason};
+use crate::limits::{Excess, RateLimit};
 use crate::worker::Turn;
 
 pub(super) fn plan(ending: Ending, says: &[&str]) -> Plan {
@@ -87,6 +88,62 @@ fn a_connection_lives_as_long_as_it_may() {
     let cause = play.run_to_the_end_of(0);
     assert_gone_away(&play, &cause, CloseReason::Lifetime);
     assert_time(&play, 3600..=3600);
+}
+
+/// So many messages of a client that says them all at once.
+fn talkative(count: usize) -> Plan {
+    plan(Ending::Stay, &vec!["message"; count])
+}
+
+#[test]
+fn a_peer_that_says_too_much_is_held_up_and_nothing_is_lost() {
+    let limit = RateLimit::default().with_messages_per_second(10).with_message_burst(50);
+    let config = Config::default().with_rate_limit(limit);
+    let mut play = play(&config, [talkative(1000), talkative(50)]);
+    let came = |play: &Play| {
+        play.scene.log.borrow().clients.iter().map(|it| it.came.len()).collect::<Vec<_>>()
+    };
+    for second in [5, 20, 50, 90] {
+        play.run_until(secs(second));
+        let most = 50 + usize::try_from(second).expect("a small number") * 10;
+        let (first, second) = (came(&play)[0], came(&play)[1]);
+        assert!(first <= most && first * 5 >= most * 4, "{first} where {most} are allowed");
+        assert_eq!(second, 50, "whoever keeps to it is not concerned");
+    }
+    // It is not said to be idle, and answers pings once it is heard.
+    play.run_until(secs(200));
+    assert_eq!(came(&play), [1000, 50]);
+    assert_eq!(play.clients[0].stage, Stage::Open);
+    assert_eq!(play.clients[0].heard, 1001);
+    let stats = play.scene.stats();
+    assert!(stats.throttles > 10 && stats.turns < 5000, "{stats:?}");
+}
+
+#[test]
+fn bytes_are_limited_as_messages_are() {
+    let limit = RateLimit::default().with_bytes_per_second(10_000);
+    let config = Config::default().with_rate_limit(limit).with_receive_buffer_len(4096);
+    let long = "x".repeat(2000);
+    let mut play = play(&config, [plan(Ending::Stay, &[long.as_str(); 100])]);
+    play.run_until(secs(3));
+    // What was received at once may go past it.
+    let came = play.scene.log.borrow().clients[0].came.len();
+    assert!((15..=75).contains(&came), "{came}");
+    play.run_until(secs(40));
+    assert_eq!(play.scene.log.borrow().clients[0].came.len(), 100);
+    assert_eq!(play.clients[0].stage, Stage::Open);
+}
+
+#[test]
+fn a_peer_that_says_too_much_is_sent_away_where_that_is_asked_for() {
+    let limit = RateLimit::default().with_messages_per_second(10).with_excess(Excess::Close);
+    let config = Config::default().with_rate_limit(limit);
+    let mut play = play(&config, [talkative(200), talkative(5)]);
+    let cause = play.run_to_the_end_of(0);
+    assert_eq!(cause.reason, CloseReason::RateLimit);
+    assert_eq!(cause.code, Some(CloseCode::POLICY_VIOLATION));
+    play.run_until(secs(60));
+    assert_eq!(play.clients[1].stage, Stage::Open);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::config::Assignment;
 use crate::conn::Flags;
 use crate::driver::{Driver, ListenerId, Op, Token};
 use crate::handler::Handler;
+use crate::limits::rate::{Bucket, Rate};
 use crate::mailbox::{Mail, Refused};
 use crate::timer::Tick;
 
@@ -21,6 +22,8 @@ pub(super) struct Accepting {
     pub(super) listeners: u32,
     pub(super) max_connections: usize,
     pub(super) state: AcceptState,
+    /// How many may come in a second, what came of late, and up to when that was looked at.
+    pub(super) rate: Option<(Rate, Bucket, Tick)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,11 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         socket: D::Socket,
         peer: Option<SocketAddr>,
     ) {
+        self.count_accept();
+        if !self.shared.topics.hub.addresses().admit(peer) {
+            tracing::debug!(?peer, "refused: its address has as many connections as may be");
+            return self.shared.counters.address_refusals.add(1);
+        }
         let Some(socket) = self.assign(listener, socket, peer) else { return };
         self.take_connection(listener, socket, peer);
     }
@@ -68,7 +76,11 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             }
             Err(Refused { mail: Mail::Accepted { fd, .. }, .. }) => {
                 hub.note_arrival(worker);
-                self.driver.adopt(fd).ok()
+                let socket = self.driver.adopt(fd);
+                if socket.is_err() {
+                    hub.addresses().release(peer);
+                }
+                socket.ok()
             }
             Err(_) => unreachable!("a mailbox gives back the letter that it was given"),
         }
@@ -83,7 +95,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.shared.topics.hub.note_arrival(self.shared.worker);
         match self.driver.adopt(fd) {
             Ok(socket) => self.take_connection(listener, socket, peer),
-            Err(error) => tracing::warn!(%error, "a connection could not be taken over"),
+            Err(error) => {
+                self.shared.topics.hub.addresses().release(peer);
+                tracing::warn!(%error, "a connection could not be taken over");
+            }
         }
     }
 
@@ -93,7 +108,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         socket: D::Socket,
         peer: Option<SocketAddr>,
     ) {
-        let Some(token) = self.open(socket, peer) else { return };
+        let Some(token) = self.open(socket, peer) else {
+            return self.shared.topics.hub.addresses().release(peer);
+        };
         let terms = self.terms.get(listener.0 as usize);
         if let Some(config) = terms.and_then(|terms| terms.tls.clone()) {
             self.secure(token, &config);
@@ -125,7 +142,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     /// The driver has forgotten the connection: its slot is free.
     pub(super) fn on_closed(&mut self, token: Token) {
-        if self.conns.get_mut(token).is_some() {
+        if let Some(conn) = self.conns.get_mut(token) {
+            if !conn.wire.flags.contains(Flags::CLIENT) {
+                self.shared.topics.hub.addresses().release(Some(conn.wire.peer.into()));
+            }
             self.conns.remove(token);
             self.shared.counters.connections.sub(1);
         }
@@ -144,6 +164,20 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.accepting.state = state;
         for listener in (0..self.accepting.listeners).map(ListenerId) {
             self.driver.submit(Op::StopAccept { listener });
+        }
+    }
+
+    /// Rests where as many connections came in a second as may be; what is more waits in the backlog.
+    fn count_accept(&mut self) {
+        let now = self.shared.now;
+        let Some((rate, bucket, filled)) = &mut self.accepting.rate else { return };
+        bucket.fill(*rate, now.saturating_sub(*filled));
+        *filled = now;
+        bucket.take(1);
+        if bucket.left(*rate) == 0 && self.accepting.state == AcceptState::On {
+            let until = now + bucket.wait(*rate);
+            self.shared.counters.accept_rests.add(1);
+            self.stop_accepting(AcceptState::Resting { until });
         }
     }
 

@@ -1,13 +1,34 @@
 //! Which requests are refused before the application hears of them.
 
+use http::StatusCode;
+
 use crate::handler::Response;
+use crate::origin::OriginPolicy;
 use crate::request::Request;
 use crate::shared::Shared;
 
 impl Shared {
     /// The refusal of a request for a WebSocket that the engine does not let in, whatever the application would say.
     pub(super) fn refusal(&self, request: &Request<'_>) -> Option<Response> {
-        let _ = request;
-        self.draining.map(|_| self.refuse_while_draining())
+        if self.draining.is_some() {
+            return Some(self.refuse_while_draining());
+        }
+        if !self.admits_origin(request) {
+            tracing::debug!(origin = ?request.origin(), "request refused for its origin");
+            self.counters.origin_refusals.add(1);
+            return Some(Response::new(StatusCode::FORBIDDEN));
+        }
+        None
+    }
+
+    fn admits_origin(&self, request: &Request<'_>) -> bool {
+        let policy = &self.limits.origin_policy;
+        if *policy == OriginPolicy::Any {
+            return true;
+        }
+        match request.header("origin") {
+            None => !self.limits.requires_origin,
+            Some(origin) => policy.admits(origin, request.host(), request.tls().is_some()),
+        }
     }
 }

@@ -38,6 +38,8 @@ enum Due {
     Lifetime,
     /// The application's own deadline has come: the connection is closed with this code.
     Set(CloseCode),
+    /// There is something in the peer's bucket again.
+    Refill,
     /// Time to ask whether the peer lives.
     Ping,
     /// Nothing yet: time to look again.
@@ -80,6 +82,11 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 self.close_for(token, CloseReason::Deadline, code, "the time is up");
             }
             Some(Due::Ping) => self.ping(token),
+            Some(Due::Refill) => {
+                wire.flags.remove(Flags::THROTTLED);
+                shared.set_deadline(wire, token);
+                shared.list(wire, token);
+            }
         }
     }
 
@@ -120,7 +127,9 @@ impl Shared {
             return due;
         }
         let set = self.deadlines.get(slot).map(|(tick, code)| (tick, Due::Set(code)));
-        due.into_iter().chain(set).min_by_key(|(tick, _)| *tick)
+        let refill = self.limits.rates.filter(|_| wire.flags.contains(Flags::THROTTLED));
+        let refill = refill.map(|rates| (self.meters.ready_at(slot, rates), Due::Refill));
+        due.into_iter().chain(set).chain(refill).min_by_key(|(tick, _)| *tick)
     }
 
     /// Output begins to wait: looks again when it may have waited for too long.

@@ -18,6 +18,8 @@ use crate::dial::DialError;
 use crate::driver::{Driver, Token};
 use crate::error::{CloseCause, CloseReason};
 use crate::handler::{Accept, Acceptance, Answer, Handler, Response};
+use crate::limits::Excess;
+use crate::limits::rate::Verdict;
 use crate::request::Request;
 use crate::shared::Shared;
 
@@ -190,16 +192,73 @@ fn deliver<H: Handler>(
     token: Token,
     bytes: &mut [u8],
 ) -> usize {
-    let mut input = Input::new(bytes);
+    if shared.limits.rates.is_some() {
+        return deliver_metered(handler, conn, shared, token, bytes);
+    }
     let mut budget = shared.limits.messages_per_turn;
+    deliver_within(&mut budget, handler, conn, shared, token, bytes)
+}
+
+/// The same where a peer may say only so much, whose budget may be less.
+#[inline(never)]
+fn deliver_metered<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    bytes: &mut [u8],
+) -> usize {
+    let len = bytes.len();
+    let mut per_turn = shared.limits.messages_per_turn;
+    let Some(rates) = shared.limits.rates.filter(|_| conn.wire.phase == Phase::Open) else {
+        return deliver_within(&mut per_turn, handler, conn, shared, token, bytes);
+    };
+    let allowed = shared.meters.allowed(token.slot, rates, shared.now);
+    let granted = match rates.excess {
+        Excess::Pause => allowed.min(per_turn),
+        // The first message too much is known only once it is there.
+        Excess::Close => allowed.saturating_add(1).min(per_turn),
+    };
+    let mut budget = granted;
+    let unused = deliver_within(&mut budget, handler, conn, shared, token, bytes);
+    let verdict = shared.meters.charge(token.slot, rates, granted - budget, len - unused);
+    let Verdict::Empty { is_overdrawn } = verdict else { return unused };
+    if conn.wire.phase != Phase::Open {
+        return unused;
+    }
+    match rates.excess {
+        Excess::Pause if unused > 0 || is_overdrawn => {
+            conn.wire.flags.insert(Flags::THROTTLED);
+            shared.counters.throttles.add(1);
+            let ready = shared.meters.ready_at(token.slot, rates);
+            shared.wheel.set_earlier(token.slot, ready);
+        }
+        Excess::Close if is_overdrawn => {
+            let why = CloseReason::RateLimit;
+            let text = "too much at once";
+            // The phase is Open, so no close has begun.
+            let _ = ctx::close(&mut conn.wire, shared, why, CloseCode::POLICY_VIOLATION, text);
+        }
+        _ => {}
+    }
+    unused
+}
+
+#[inline]
+fn deliver_within<H: Handler>(
+    budget: &mut usize,
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    bytes: &mut [u8],
+) -> usize {
+    let mut input = Input::new(bytes);
     let mut inflated_len = 0;
-    while budget > 0 && conn.wire.may_deliver() {
+    while *budget > 0 && conn.wire.may_deliver() {
         let event = if conn.wire.flags.intersects(Flags::SPECIAL_INPUT) {
             let (event, len) = shared.receive_specially(&mut conn.wire, token.slot, &mut input);
             inflated_len += len;
-            if inflated_len >= INFLATED_PER_TURN {
-                budget = 1;
-            }
             event
         } else {
             conn.wire.codec.receive(&shared.limits.protocol, &mut shared.pool, &mut input)
@@ -212,7 +271,10 @@ fn deliver<H: Handler>(
                 return 0;
             }
         }
-        budget -= 1;
+        *budget -= 1;
+        if inflated_len >= INFLATED_PER_TURN {
+            break;
+        }
     }
     input.len()
 }

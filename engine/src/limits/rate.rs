@@ -1,0 +1,284 @@
+//! How much one peer may say: token buckets, in ticks of the worker's clock.
+
+use crate::chunked::Chunked;
+use crate::timer::{TICKS_PER_SECOND, Tick};
+
+/// What a token is counted in, so that each tick brings a whole number of these.
+const UNIT: u64 = TICKS_PER_SECOND as u64;
+
+/// How much one connection's peer may send, and what happens past it. The default is no limit.
+///
+/// Each rate is a bucket that holds a burst and fills at the rate. Where the worker's turns share it out by themselves
+/// (a byte and a message budget for each), this is for peers whose every message costs something elsewhere. A connection
+/// takes 24 bytes more with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RateLimit {
+    /// Messages in a second; parts of streamed messages, pings and pongs count as one each. Default: 0, any number.
+    pub messages_per_second: u32,
+    /// Messages that may come at once after silence. Default: 0, as many as in a second.
+    pub message_burst: u32,
+    /// Bytes in a second, framing included, as they came (compressed, say). Default: 0, any number. Counted after each
+    /// receive, so that one receive may go past it, which is made up for.
+    pub bytes_per_second: u32,
+    /// Bytes that may come at once after silence. Default: 0, as many as in a second.
+    pub byte_burst: u32,
+    /// What happens to a peer that goes past a rate. Default: it is held up.
+    pub excess: Excess,
+}
+
+/// What happens to a peer that says more than it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Excess {
+    /// Reading from it pauses until its bucket has filled again; TCP's flow control holds it up, and nothing is lost. What
+    /// it has sent meanwhile, its close frame and pongs included, waits.
+    #[default]
+    Pause,
+    /// The connection is closed with 1008, policy violation.
+    Close,
+}
+
+impl RateLimit {
+    /// So many messages in a second, and as many at once.
+    #[must_use]
+    pub fn with_messages_per_second(mut self, count: u32) -> Self {
+        self.messages_per_second = count;
+        self
+    }
+
+    /// Sets [`message_burst`](Self::message_burst).
+    #[must_use]
+    pub fn with_message_burst(mut self, count: u32) -> Self {
+        self.message_burst = count;
+        self
+    }
+
+    /// So many bytes in a second, and as many at once.
+    #[must_use]
+    pub fn with_bytes_per_second(mut self, len: u32) -> Self {
+        self.bytes_per_second = len;
+        self
+    }
+
+    /// Sets [`byte_burst`](Self::byte_burst).
+    #[must_use]
+    pub fn with_byte_burst(mut self, len: u32) -> Self {
+        self.byte_burst = len;
+        self
+    }
+
+    /// Sets [`excess`](Self::excess).
+    #[must_use]
+    pub fn with_excess(mut self, excess: Excess) -> Self {
+        self.excess = excess;
+        self
+    }
+}
+
+/// A rate and a burst.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rate {
+    /// Units that come with each tick: as many as tokens with each second.
+    per_tick: u64,
+    /// Units that a full bucket holds.
+    capacity: u64,
+}
+
+impl Rate {
+    /// `None`: off.
+    pub(crate) fn new(per_second: u32, burst: u32) -> Option<Self> {
+        let burst = if burst == 0 { per_second } else { burst };
+        let on = per_second > 0;
+        on.then(|| Self { per_tick: per_second.into(), capacity: u64::from(burst) * UNIT })
+    }
+}
+
+/// What was taken out of a bucket and has not come back yet. The default is a full bucket.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bucket {
+    spent: u64,
+}
+
+impl Bucket {
+    pub(crate) fn fill(&mut self, rate: Rate, ticks: Tick) {
+        self.spent = self.spent.saturating_sub(rate.per_tick * u64::from(ticks));
+    }
+
+    /// Tokens that are left.
+    pub(crate) fn left(self, rate: Rate) -> u64 {
+        rate.capacity.saturating_sub(self.spent) / UNIT
+    }
+
+    /// Takes tokens, also such as are not there.
+    pub(crate) fn take(&mut self, count: u64) {
+        self.spent = self.spent.saturating_add(count.saturating_mul(UNIT));
+    }
+
+    /// Whether more was taken than was there.
+    pub(crate) fn is_overdrawn(self, rate: Rate) -> bool {
+        self.spent > rate.capacity
+    }
+
+    /// In how many ticks there is a token.
+    pub(crate) fn wait(self, rate: Rate) -> Tick {
+        let missing = (self.spent + UNIT).saturating_sub(rate.capacity);
+        Tick::try_from(missing.div_ceil(rate.per_tick)).unwrap_or(Tick::MAX / 2)
+    }
+}
+
+/// The rates of all connections of a worker.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rates {
+    messages: Option<Rate>,
+    bytes: Option<Rate>,
+    pub(crate) excess: Excess,
+}
+
+impl Rates {
+    /// `None`: both are off.
+    pub(crate) fn new(limit: &RateLimit) -> Option<Self> {
+        let messages = Rate::new(limit.messages_per_second, limit.message_burst);
+        let bytes = Rate::new(limit.bytes_per_second, limit.byte_burst);
+        let on = messages.is_some() || bytes.is_some();
+        on.then_some(Self { messages, bytes, excess: limit.excess })
+    }
+}
+
+/// What one peer has said of late.
+#[derive(Clone, Copy, Debug, Default)]
+struct Meter {
+    messages: Bucket,
+    bytes: Bucket,
+    /// When the buckets were last filled.
+    tick: Tick,
+}
+
+/// What came of it when a peer was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// There are tokens left.
+    Within,
+    /// They are all used, or more than these.
+    Empty { is_overdrawn: bool },
+}
+
+/// The meters of a worker's connections, by slot. Holds no memory where rates are off.
+#[derive(Debug, Default)]
+pub(crate) struct Meters(Chunked<Meter>);
+
+impl Meters {
+    /// How many messages may be taken now.
+    pub(crate) fn allowed(&mut self, slot: u32, rates: Rates, now: Tick) -> usize {
+        let meter = self.0.entry(slot);
+        let ticks = now.saturating_sub(meter.tick);
+        meter.tick = now;
+        if let Some(rate) = rates.bytes {
+            meter.bytes.fill(rate, ticks);
+            if meter.bytes.left(rate) == 0 {
+                // The others fill meanwhile.
+                if let Some(rate) = rates.messages {
+                    meter.messages.fill(rate, ticks);
+                }
+                return 0;
+            }
+        }
+        let Some(rate) = rates.messages else { return usize::MAX };
+        meter.messages.fill(rate, ticks);
+        usize::try_from(meter.messages.left(rate)).unwrap_or(usize::MAX)
+    }
+
+    /// Notes what was taken.
+    pub(crate) fn charge(
+        &mut self,
+        slot: u32,
+        rates: Rates,
+        messages: usize,
+        len: usize,
+    ) -> Verdict {
+        let meter = self.0.entry(slot);
+        meter.messages.take(messages as u64);
+        meter.bytes.take(len as u64);
+        let judge = |bucket: Bucket, rate: Option<Rate>| {
+            rate.map_or((false, false), |rate| (bucket.left(rate) == 0, bucket.is_overdrawn(rate)))
+        };
+        let (messages, bytes) =
+            (judge(meter.messages, rates.messages), judge(meter.bytes, rates.bytes));
+        match messages.0 || bytes.0 {
+            true => Verdict::Empty { is_overdrawn: messages.1 || bytes.1 },
+            false => Verdict::Within,
+        }
+    }
+
+    /// When there will be a message's worth again.
+    pub(crate) fn ready_at(&self, slot: u32, rates: Rates) -> Tick {
+        let meter = self.0.get(slot).copied().unwrap_or_default();
+        let wait = |bucket: Bucket, rate: Option<Rate>| rate.map_or(0, |rate| bucket.wait(rate));
+        let wait = wait(meter.messages, rates.messages).max(wait(meter.bytes, rates.bytes));
+        meter.tick + wait
+    }
+
+    /// Whoever has the slot next begins with full buckets.
+    pub(crate) fn forget(&mut self, slot: u32) {
+        if let Some(meter) = self.0.get_mut(slot) {
+            *meter = Meter::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rates(limit: RateLimit) -> Rates {
+        Rates::new(&limit).unwrap()
+    }
+
+    #[test]
+    fn a_burst_and_then_the_rate() {
+        let rates = rates(RateLimit::default().with_messages_per_second(5).with_message_burst(20));
+        let mut meters = Meters::default();
+        let mut taken = 0;
+        for now in 0..100 {
+            let allowed = meters.allowed(0, rates, now);
+            taken += allowed;
+            assert_eq!(
+                meters.charge(0, rates, allowed, 10),
+                Verdict::Empty { is_overdrawn: false }
+            );
+            assert_eq!(meters.allowed(0, rates, now), 0);
+            let ready = meters.ready_at(0, rates);
+            assert!(ready > now && ready <= now + 2, "{ready} at {now}");
+        }
+        assert_eq!(taken, 20 + 5 * 99 / 10);
+        // Another connection has a bucket of its own, and so has the next one in this slot.
+        assert_eq!(meters.allowed(1, rates, 99), 20);
+        meters.forget(0);
+        assert_eq!(meters.allowed(0, rates, 99), 20);
+    }
+
+    #[test]
+    fn a_bucket_never_holds_more_than_the_burst() {
+        let rates = rates(RateLimit::default().with_messages_per_second(1000));
+        let mut meters = Meters::default();
+        meters.allowed(0, rates, 0);
+        assert_eq!(meters.allowed(0, rates, 1_000_000), 1000);
+    }
+
+    #[test]
+    fn bytes_that_went_past_the_rate_are_made_up_for() {
+        let rates = rates(RateLimit::default().with_bytes_per_second(1000));
+        let mut meters = Meters::default();
+        assert_eq!(meters.allowed(0, rates, 0), usize::MAX);
+        assert_eq!(meters.charge(0, rates, 1, 900), Verdict::Within);
+        assert_eq!(meters.charge(0, rates, 1, 2100), Verdict::Empty { is_overdrawn: true });
+        assert_eq!(meters.ready_at(0, rates), 21);
+        assert_eq!(meters.allowed(0, rates, 20), 0);
+        assert_eq!(meters.allowed(0, rates, 21), usize::MAX);
+    }
+
+    #[test]
+    fn nothing_is_metered_by_default() {
+        assert!(Rates::new(&RateLimit::default()).is_none());
+    }
+}
