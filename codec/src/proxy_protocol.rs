@@ -239,7 +239,9 @@ mod tests {
         ] {
             assert!(parse(line.as_bytes()).is_err(), "{line:?}");
         }
-        for start in ["GET / HTTP/1.1\r\n", "proxy ", "\r\n\r\n\r", "PROXYTCP4", "\x16\x03\x01", "\0"] {
+        for start in
+            ["GET / HTTP/1.1\r\n", "proxy ", "\r\n\r\n\r", "PROXYTCP4", "\x16\x03\x01", "\0"]
+        {
             assert_eq!(parse(start.as_bytes()), Err(HeaderError::Signature), "{start:?}");
         }
         for (command, family, block) in [

@@ -254,6 +254,8 @@ bitflags! {
         const SPECIAL_INPUT = Self::DEFLATE.bits() | Self::UNAUTHENTICATED.bits();
         /// Its TLS session is with a compute thread; what comes in meanwhile waits unread.
         const AWAY = 1 << 9;
+        /// A header of the PROXY protocol comes before anything else.
+        const PROXIED = 1 << 15;
         /// This side opened the connection, and is the client.
         const CLIENT = 1 << 10;
     }

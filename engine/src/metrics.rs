@@ -67,6 +67,9 @@ counters! {
     /// Those of them that went to another worker, which had fewer connections
     /// ([`Assignment::LeastLoaded`](crate::Assignment::LeastLoaded)).
     handed_over,
+    /// Connections that were closed since they came from no trusted proxy, or did not begin with a correct PROXY header
+    /// ([`ProxyProtocol::Required`](crate::ProxyProtocol::Required)).
+    proxy_failures,
     /// Connections adopted from elsewhere.
     adopted,
     /// Connections that this side began to open.

@@ -7,6 +7,7 @@ mod accepting;
 mod compute;
 mod deadlines;
 mod outbound;
+mod proxied;
 mod receive;
 mod secure;
 mod topics;

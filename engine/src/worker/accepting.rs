@@ -93,10 +93,20 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         socket: D::Socket,
         peer: Option<SocketAddr>,
     ) {
+        let terms = self.terms.get(listener.0 as usize).cloned().unwrap_or_default();
+        if !terms.allow(peer) {
+            tracing::debug!(?peer, "it is no trusted proxy");
+            self.shared.counters.proxy_failures.add(1);
+            return;
+        }
         let Some(token) = self.open(socket, peer) else { return };
-        let terms = self.terms.get(listener.0 as usize);
-        if let Some(config) = terms.and_then(|terms| terms.tls.clone()) {
-            self.secure(token, &config);
+        if terms.wants_proxy_header()
+            && let Some(conn) = self.conns.get_mut(token)
+        {
+            conn.wire.flags.insert(Flags::PROXIED);
+        }
+        if let Some(config) = &terms.tls {
+            self.secure(token, config);
         }
     }
 
