@@ -77,7 +77,8 @@ impl FromStr for Network {
             None => (text, None),
         };
         let address: IpAddr = address.trim().parse().map_err(|_| NetworkError)?;
-        let bits = bits.unwrap_or(if address.is_ipv4() { 32 } else { 128 });
+        let all = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.unwrap_or(all);
         Self::new(address, bits).ok_or(NetworkError)
     }
 }
@@ -86,14 +87,16 @@ impl FromStr for Network {
 pub(crate) fn x_forwarded_for(headers: Headers<'_>, hops: usize) -> Option<IpAddr> {
     let lists = values(headers, "x-forwarded-for");
     let nodes: Vec<_> = lists.flat_map(|list| list.split(',')).collect();
-    node(nodes.get(nodes.len().checked_sub(hops)?)?)
+    let index = nodes.len().checked_sub(hops)?;
+    node(nodes.get(index)?)
 }
 
 /// The same by `Forwarded` (RFC 7239).
 pub(crate) fn forwarded(headers: Headers<'_>, hops: usize) -> Option<IpAddr> {
     let lists = values(headers, "forwarded");
     let elements: Vec<_> = lists.flat_map(|list| list.split(',')).collect();
-    let element = elements.get(elements.len().checked_sub(hops)?)?;
+    let index = elements.len().checked_sub(hops)?;
+    let element = elements.get(index)?;
     let mut pairs = element.split(';').filter_map(|pair| pair.split_once('='));
     let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))?;
     node(value)

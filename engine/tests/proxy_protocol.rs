@@ -58,9 +58,9 @@ impl Server {
     }
 
     fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.running().local_addrs()[0]).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
+        let stream = TcpStream::connect(self.running().local_addrs()[0]).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("it is a time");
+        stream.set_nodelay(true).expect("it is a TCP socket");
         stream
     }
 
@@ -79,7 +79,7 @@ impl Drop for Server {
 }
 
 fn trusted(network: &str) -> ProxyProtocol {
-    let network: Network = network.parse().unwrap();
+    let network: Network = network.parse().expect("it is one");
     ProxyProtocol::required([network])
 }
 
@@ -95,7 +95,7 @@ fn read(stream: &mut TcpStream) -> String {
 }
 
 fn v2(command: u8, family: u8, block: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(block.len()).unwrap().to_be_bytes();
+    let len = u16::try_from(block.len()).expect("it is short").to_be_bytes();
     [b"\r\n\r\n\0\r\nQUIT\n", &[command, family][..], &len, block].concat()
 }
 
