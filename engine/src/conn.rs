@@ -244,7 +244,7 @@ pub(crate) enum Phase {
 bitflags! {
     /// Yes-or-no facts about a connection.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    pub(crate) struct Flags: u16 {
+    pub(crate) struct Flags: u32 {
         /// A receive is armed.
         const RECEIVING = 1 << 0;
         /// A send is in flight.
@@ -275,10 +275,12 @@ bitflags! {
         const SPECIAL_INPUT = Self::DEFLATE.bits() | Self::UNAUTHENTICATED.bits();
         /// Its TLS session is with a compute thread; what comes in meanwhile waits unread.
         const AWAY = 1 << 9;
+        /// A header of the PROXY protocol comes before anything else.
+        const PROXIED = 1 << 15;
         /// This side opened the connection, and is the client.
         const CLIENT = 1 << 10;
         /// The peer has said as much as it may: reading waits until its bucket has filled.
-        const THROTTLED = 1 << 15;
+        const THROTTLED = 1 << 16;
         /// Messages may not be handed over.
         const HELD_UP = Self::PAUSED.bits() | Self::BACKLOGGED.bits() | Self::THROTTLED.bits();
     }

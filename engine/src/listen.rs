@@ -13,6 +13,7 @@ use ringwire_tls::ServerConfig;
 use crate::config::Config;
 use crate::error::Error;
 use crate::net;
+use crate::proxied::ProxyProtocol;
 
 /// A place to listen on, and what is spoken there. For [`Server::listen_with`](crate::Server::listen_with).
 ///
@@ -42,11 +43,32 @@ enum Place {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Terms {
     pub(crate) tls: Option<ServerConfig>,
+    pub(crate) proxy: ProxyProtocol,
+    /// It is a Unix socket.
+    pub(crate) is_unix: bool,
+}
+
+impl Terms {
+    /// Whether connections begin with a header of the PROXY protocol.
+    pub(crate) fn wants_proxy_header(&self) -> bool {
+        self.proxy != ProxyProtocol::Off
+    }
+
+    /// Whether a peer may connect.
+    pub(crate) fn allow(&self, peer: Option<SocketAddr>) -> bool {
+        match &self.proxy {
+            ProxyProtocol::Off => true,
+            ProxyProtocol::Required { .. } if self.is_unix => true,
+            ProxyProtocol::Required { trusted } => {
+                peer.is_some_and(|peer| trusted.iter().any(|network| network.contains(peer.ip())))
+            }
+        }
+    }
 }
 
 impl From<Option<ServerConfig>> for Terms {
     fn from(tls: Option<ServerConfig>) -> Self {
-        Self { tls }
+        Self { tls, ..Self::default() }
     }
 }
 
@@ -82,6 +104,13 @@ impl Listener {
     #[must_use]
     pub fn with_tls(mut self, tls: ServerConfig) -> Self {
         self.terms.tls = Some(tls);
+        self
+    }
+
+    /// Whether connections here begin with a header of the PROXY protocol, and from whom.
+    #[must_use]
+    pub fn with_proxy_protocol(mut self, proxy: ProxyProtocol) -> Self {
+        self.terms.proxy = proxy;
         self
     }
 
@@ -216,8 +245,9 @@ impl Listening {
     }
 
     fn note(&mut self, name: Name, terms: &Terms, shared: bool) {
+        let is_unix = matches!(name, Name::Path(_));
         self.names.push(name);
-        self.terms.push(terms.clone());
+        self.terms.push(Terms { is_unix, ..terms.clone() });
         self.shared.push(shared);
     }
 }

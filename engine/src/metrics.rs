@@ -80,6 +80,9 @@ counters! {
     accept_rests,
     /// Times that accepting ended for want of descriptors or memory and was begun again.
     accept_failures,
+    /// Connections that were closed since they came from no trusted proxy, or did not begin with a correct PROXY header
+    /// ([`ProxyProtocol::Required`](crate::ProxyProtocol::Required)).
+    proxy_failures,
     /// Connections adopted from elsewhere.
     adopted,
     /// Connections that this side began to open.

@@ -1,11 +1,12 @@
 //! A request, as the handler sees it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ringwire_codec::handshake::{Extension, HandshakeError, Headers, server};
 use ringwire_tls::Facts;
 
 use crate::conn::ConnId;
+use crate::proxied;
 
 /// A request that came to the server, borrowed from the bytes that were received.
 #[derive(Debug)]
@@ -46,6 +47,21 @@ impl<'a> Request<'a> {
     /// The other side's address; the unspecified one (`[::]:0`) on a Unix socket.
     pub fn peer_addr(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// Who is behind so many trusted proxies, by `X-Forwarded-For`: each proxy adds at its end whom it was connected to by,
+    /// so this is the entry with that number from the end; what stands before it anybody may have written. `None` if
+    /// there are fewer, if it is no address, and for 0 hops (then [`peer_addr`](Self::peer_addr) knows).
+    ///
+    /// Only for servers that can't be reached but through these proxies.
+    pub fn forwarded_for(&self, trusted_hops: usize) -> Option<IpAddr> {
+        proxied::x_forwarded_for(self.headers(), trusted_hops)
+    }
+
+    /// The same by `Forwarded` (RFC 7239), for proxies that set that one. They are two methods, since a proxy that sets one
+    /// of the headers passes on whatever a client writes into the other.
+    pub fn forwarded(&self, trusted_hops: usize) -> Option<IpAddr> {
+        proxied::forwarded(self.headers(), trusted_hops)
     }
 
     /// What the TLS handshake agreed on: version, cipher suite, SNI, ALPN, the client's certificate. `None` on a

@@ -10,6 +10,7 @@ mod compute;
 mod deadlines;
 pub(crate) mod http;
 mod outbound;
+mod proxied;
 mod receive;
 mod secure;
 mod shutdown;

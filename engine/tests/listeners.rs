@@ -235,9 +235,9 @@ fn manager() -> (UnixDatagram, String) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let name = format!("ringwire-notify-{}-{count}", std::process::id());
-    let address = SocketAddr::from_abstract_name(&name).unwrap();
-    let socket = UnixDatagram::bind_addr(&address).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let address = SocketAddr::from_abstract_name(&name).expect("it is short");
+    let socket = UnixDatagram::bind_addr(&address).expect("nobody else has it");
+    socket.set_read_timeout(Some(PATIENCE)).expect("it is a time");
     (socket, format!("@{name}"))
 }
 

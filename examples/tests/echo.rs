@@ -106,7 +106,7 @@ impl Service {
         Self(child)
     }
 
-    fn terminate(&mut self) {
+    fn terminate(&self) {
         let id = self.0.id().to_string();
         let sent = Command::new("kill").args(["-TERM", &id]).status().expect("there is kill");
         assert!(sent.success());

@@ -10,6 +10,7 @@ use crate::conn::Flags;
 use crate::driver::{Driver, ListenerId, Op, Token};
 use crate::handler::Handler;
 use crate::limits::rate::{Bucket, Rate};
+use crate::listen::Terms;
 use crate::mailbox::{Mail, Refused};
 use crate::timer::Tick;
 
@@ -47,7 +48,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         peer: Option<SocketAddr>,
     ) {
         self.count_accept();
-        if !self.shared.topics.hub.addresses().admit(peer) {
+        if !self.names_proxies(listener) && !self.shared.topics.hub.addresses().admit(peer) {
             tracing::debug!(?peer, "refused: its address has as many connections as may be");
             return self.shared.counters.address_refusals.add(1);
         }
@@ -78,7 +79,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 hub.note_arrival(worker);
                 let socket = self.driver.adopt(fd);
                 if socket.is_err() {
-                    hub.addresses().release(peer);
+                    self.count_out(listener, peer);
                 }
                 socket.ok()
             }
@@ -96,9 +97,21 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         match self.driver.adopt(fd) {
             Ok(socket) => self.take_connection(listener, socket, peer),
             Err(error) => {
-                self.shared.topics.hub.addresses().release(peer);
+                self.count_out(listener, peer);
                 tracing::warn!(%error, "a connection could not be taken over");
             }
+        }
+    }
+
+    /// Whether the peers of a listener are proxies, and the address that counts is in the PROXY header.
+    fn names_proxies(&self, listener: ListenerId) -> bool {
+        self.terms.get(listener.0 as usize).is_some_and(Terms::wants_proxy_header)
+    }
+
+    /// A connection that was counted for its address came to nothing.
+    fn count_out(&self, listener: ListenerId, peer: Option<SocketAddr>) {
+        if !self.names_proxies(listener) {
+            self.shared.topics.hub.addresses().release(peer);
         }
     }
 
@@ -108,12 +121,20 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         socket: D::Socket,
         peer: Option<SocketAddr>,
     ) {
-        let Some(token) = self.open(socket, peer) else {
-            return self.shared.topics.hub.addresses().release(peer);
-        };
-        let terms = self.terms.get(listener.0 as usize);
-        if let Some(config) = terms.and_then(|terms| terms.tls.clone()) {
-            self.secure(token, &config);
+        let terms = self.terms.get(listener.0 as usize).cloned().unwrap_or_default();
+        if !terms.allow(peer) {
+            tracing::debug!(?peer, "it is no trusted proxy");
+            self.shared.counters.proxy_failures.add(1);
+            return;
+        }
+        let Some(token) = self.open(socket, peer) else { return self.count_out(listener, peer) };
+        if terms.wants_proxy_header()
+            && let Some(conn) = self.conns.get_mut(token)
+        {
+            conn.wire.flags.insert(Flags::PROXIED);
+        }
+        if let Some(config) = &terms.tls {
+            self.secure(token, config);
         }
     }
 
@@ -143,7 +164,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// The driver has forgotten the connection: its slot is free.
     pub(super) fn on_closed(&mut self, token: Token) {
         if let Some(conn) = self.conns.get_mut(token) {
-            if !conn.wire.flags.contains(Flags::CLIENT) {
+            if !conn.wire.flags.intersects(Flags::CLIENT | Flags::PROXIED) {
                 self.shared.topics.hub.addresses().release(Some(conn.wire.peer.into()));
             }
             self.conns.remove(token);

@@ -41,8 +41,12 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Self { conns, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
         shared.counters.bytes_received.add(bytes.len());
-        if conn.wire.flags.contains(Flags::SECURE) {
-            return self.take_in_secure(token, bytes);
+        if conn.wire.flags.intersects(Flags::SECURE | Flags::PROXIED) {
+            return if conn.wire.flags.contains(Flags::PROXIED) {
+                self.take_in_proxied(token, bytes)
+            } else {
+                self.take_in_secure(token, bytes)
+            };
         }
         conn.wire.note_received(shared.now);
         self.look_at(token, bytes);

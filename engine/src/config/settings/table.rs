@@ -111,6 +111,11 @@ static SETTINGS: &[Setting] = settings! {
     "head.max_head_len", Len, head.max_head_len, "The longest request head";
     "head.max_line_len", Len, head.max_line_len, "The longest line of it";
     "head.max_header_count", Count, head.max_header_count, "The most headers of it";
+    "max_body_len", Len, max_body_len, "The longest body of an HTTP request";
+    "max_http_requests", Count16, max_http_requests, "HTTP requests of one connection";
+    "http_keep_alive_timeout", Time, http_keep_alive_timeout, "Silence between two of them";
+    "origin_policy", Word, origin_policy, "From whose pages scripts may connect";
+    "requires_origin", Switch, requires_origin, "Refuse requests without an Origin header as well";
     "handshake_timeout", Time, handshake_timeout, "From accept to the end of the handshake; 0: off, as for all of these";
     "idle_timeout", Time, idle_timeout, "How long nothing at all may come";
     "ping_interval", Time, ping_interval, "Silence after which a ping is sent";
@@ -121,12 +126,19 @@ static SETTINGS: &[Setting] = settings! {
     "high_water", Len, high_water, "Waiting output from which reading pauses";
     "max_queued_len", Len, max_queued_len, "Waiting output at which no message is taken";
     "backpressure", Word, backpressure, "What happens to a message then";
+    "rate_limit.messages_per_second", Count32, rate_limit.messages_per_second, "Messages of one connection in a second; 0: any number";
+    "rate_limit.message_burst", Count32, rate_limit.message_burst, "Messages at once after silence; 0: as many as in a second";
+    "rate_limit.bytes_per_second", Count32, rate_limit.bytes_per_second, "Bytes of one connection in a second; 0: any number";
+    "rate_limit.byte_burst", Count32, rate_limit.byte_burst, "Bytes at once after silence; 0: as many as in a second";
+    "rate_limit.excess", Word, rate_limit.excess, "What happens to a peer that goes past a rate";
     "topics.max_subscriptions", Count, topics.max_subscriptions, "Subscriptions of one connection";
     "topics.max_retained_len", Len, topics.max_retained_len, "Memory of publications that wait for subscribers";
     "topics.max_in_transit_len", Len, topics.max_in_transit_len, "Publications on their way to one worker";
     "topics.policies", Word, topics.policies, "Back-pressure by topic";
     "assignment", Word, assignment, "Which worker gets a connection";
     "max_connections", Count, max_connections, "The most connections; 0: what RLIMIT_NOFILE leaves";
+    "max_connections_per_address", Count32, max_connections_per_address, "Connections of one address; 0: any number";
+    "max_accepts_per_second", Count32, max_accepts_per_second, "Connections accepted in a second; 0: any number";
     "listen_backlog", Count32, listen_backlog, "Connections that wait to be accepted";
     "tcp_nodelay", Switch, tcp_nodelay, "Send small messages at once";
     "tcp_user_timeout", Time, tcp_user_timeout, "How long sent data may stay unacknowledged";
@@ -186,6 +198,8 @@ mod tests {
             "on",
             "shared",
             "least-loaded",
+            "same",
+            "close",
             "drop-oldest",
             "a.b=drop-newest",
         ];

@@ -8,6 +8,8 @@ use ringwire_codec::deflate::{Level, WindowBits};
 
 use crate::compression::CompressionMode;
 use crate::config::{Assignment, Backpressure, DriverKind, Pinning};
+use crate::limits::Excess;
+use crate::origin::OriginPolicy;
 
 /// A way to write values of type `T`. What `write` gives, `read` takes.
 pub(super) trait Kind<T> {
@@ -177,8 +179,36 @@ words! { DriverKind, "auto, epoll or uring",
 words! { Assignment, "reuseport or least-loaded",
     "reuseport" => ReusePort, "least-loaded" => LeastLoaded,
 }
+words! { Excess, "pause or close",
+    "pause" => Pause, "close" => Close,
+}
 words! { CompressionMode, "off, shared or dedicated",
     "off" => Off, "shared" => Shared, "dedicated" => Dedicated,
+}
+
+impl Kind<OriginPolicy> for Word {
+    const ACCEPTS: &'static str =
+        "any, same, or origins such as https://example.org, https://*.example.org";
+
+    fn read(text: &str) -> Option<OriginPolicy> {
+        Some(match word(text).as_str() {
+            "any" => OriginPolicy::Any,
+            "same" => OriginPolicy::Same,
+            _ => OriginPolicy::List(
+                text.split(',').map(|origin| origin.trim().parse().ok()).collect::<Option<_>>()?,
+            ),
+        })
+    }
+
+    fn write(value: &OriginPolicy) -> String {
+        match value {
+            OriginPolicy::Any => "any".into(),
+            OriginPolicy::Same => "same".into(),
+            OriginPolicy::List(patterns) => {
+                patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+            }
+        }
+    }
 }
 
 impl Kind<Pinning> for Word {
@@ -357,6 +387,10 @@ mod tests {
         assert_eq!(Word::read("0, 2"), Some(Pinning::Cores(vec![0, 2])));
         let none: Option<Pinning> = Word::read("0,x");
         assert_eq!(none, None);
+        let origins: Option<OriginPolicy> =
+            Word::read("https://example.org, https://*.example.org:8443");
+        let written = origins.map(|origins| Word::write(&origins));
+        assert_eq!(written.as_deref(), Some("https://example.org,https://*.example.org:8443"));
         let policies: Option<Vec<_>> = Word::read("prices.>=drop-oldest, orders.*=close:1008");
         assert_eq!(
             policies,
