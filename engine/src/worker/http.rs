@@ -341,6 +341,8 @@ pub(super) fn write_answer(
 ) {
     shared.reserve_out(ANSWER_HEAD_LEN + response.body_len());
     let date = shared.clock.date(shared.now);
+    // Who asks again should ask a server that stays.
+    let exchange = if shared.draining.is_some() { exchange.closing() } else { exchange };
     let keeps_alive = response.encode_for(exchange, Some(&date), &mut shared.out);
     wire.phase = if keeps_alive { Phase::Idle } else { Phase::Flushing };
     wire.since = shared.now;
