@@ -176,7 +176,7 @@ impl Wire {
             return false;
         }
         match self.phase {
-            Phase::Handshake | Phase::Lingering => true,
+            Phase::Proxied | Phase::Handshake | Phase::Lingering => true,
             Phase::Open | Phase::Closing => self.may_deliver() && !self.has_unread(),
             Phase::Idle => !self.has_unread(),
             Phase::Vacant | Phase::Deferred | Phase::Flushing | Phase::Closed => false,
@@ -191,7 +191,7 @@ impl Wire {
 
     /// Whether its first request is not answered, or another is not whole yet.
     pub(crate) fn is_unanswered(&self) -> bool {
-        self.phase == Phase::Handshake || self.is_deferred_upgrade()
+        matches!(self.phase, Phase::Proxied | Phase::Handshake) || self.is_deferred_upgrade()
     }
 
     /// Whether all output was handed to the kernel.
@@ -208,7 +208,7 @@ impl Wire {
     }
 }
 
-/// Where a connection stands.
+/// Where a connection stands. One from a proxy begins as `Proxied`, before `Handshake`.
 ///
 /// ```text
 /// Vacant ─► Handshake ─► Open ─► Closing ─┐
@@ -222,6 +222,8 @@ impl Wire {
 pub(crate) enum Phase {
     /// No connection.
     Vacant,
+    /// Waits for what the proxy in front of it says.
+    Proxied,
     /// Waits for the rest of a request.
     Handshake,
     /// Waits for the application's answer to the request.
@@ -244,7 +246,7 @@ pub(crate) enum Phase {
 bitflags! {
     /// Yes-or-no facts about a connection.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    pub(crate) struct Flags: u32 {
+    pub(crate) struct Flags: u16 {
         /// A receive is armed.
         const RECEIVING = 1 << 0;
         /// A send is in flight.
@@ -275,12 +277,10 @@ bitflags! {
         const SPECIAL_INPUT = Self::DEFLATE.bits() | Self::UNAUTHENTICATED.bits();
         /// Its TLS session is with a compute thread; what comes in meanwhile waits unread.
         const AWAY = 1 << 9;
-        /// A header of the PROXY protocol comes before anything else.
-        const PROXIED = 1 << 15;
         /// This side opened the connection, and is the client.
         const CLIENT = 1 << 10;
         /// The peer has said as much as it may: reading waits until its bucket has filled.
-        const THROTTLED = 1 << 16;
+        const THROTTLED = 1 << 15;
         /// Messages may not be handed over.
         const HELD_UP = Self::PAUSED.bits() | Self::BACKLOGGED.bits() | Self::THROTTLED.bits();
     }

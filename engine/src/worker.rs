@@ -303,8 +303,12 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if wire.phase == Phase::Closed {
             return;
         }
-        let unfinished = wire.is_unanswered() && !wire.flags.contains(Flags::CLIENT);
+        let came_in = !wire.flags.contains(Flags::CLIENT);
+        let unfinished = wire.is_unanswered() && came_in;
         shared.counters.handshake_failures.add(usize::from(unfinished));
+        if came_in && wire.phase != Phase::Proxied {
+            shared.topics.hub.addresses().release(Some(wire.peer.into()));
+        }
         wire.phase = Phase::Closed;
         let mut pending = wire.pending.take().map(|pending| *pending).unwrap_or_default();
         let queued_len = pending.queue.len() + std::mem::take(&mut wire.in_flight) as usize;

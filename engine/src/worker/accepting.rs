@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use super::Worker;
 use crate::config::Assignment;
-use crate::conn::Flags;
+use crate::conn::{Flags, Phase};
 use crate::driver::{Driver, ListenerId, Op, Token};
 use crate::handler::Handler;
 use crate::limits::rate::{Bucket, Rate};
@@ -131,7 +131,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if terms.wants_proxy_header()
             && let Some(conn) = self.conns.get_mut(token)
         {
-            conn.wire.flags.insert(Flags::PROXIED);
+            conn.wire.phase = Phase::Proxied;
         }
         if let Some(config) = &terms.tls {
             self.secure(token, config);
@@ -163,10 +163,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     /// The driver has forgotten the connection: its slot is free.
     pub(super) fn on_closed(&mut self, token: Token) {
-        if let Some(conn) = self.conns.get_mut(token) {
-            if !conn.wire.flags.intersects(Flags::CLIENT | Flags::PROXIED) {
-                self.shared.topics.hub.addresses().release(Some(conn.wire.peer.into()));
-            }
+        if self.conns.get_mut(token).is_some() {
             self.conns.remove(token);
             self.shared.counters.connections.sub(1);
         }

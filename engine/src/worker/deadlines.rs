@@ -155,7 +155,9 @@ fn next_due(wire: &Wire, limits: &Limits, now: Tick) -> Option<(Tick, Due)> {
         Phase::Deferred if !wire.is_deferred_upgrade() => {
             at(wire.began, limits.handshake, Due::Answer)
         }
-        Phase::Handshake | Phase::Deferred => at(wire.began, limits.handshake, Due::Handshake),
+        Phase::Proxied | Phase::Handshake | Phase::Deferred => {
+            at(wire.began, limits.handshake, Due::Handshake)
+        }
         // An answer may take as long as it likes, as long as it moves.
         Phase::Idle if !wire.is_flushed() => at(wire.sent, limits.write_stall, Due::WriteStall),
         Phase::Idle => at(wire.since.max(wire.sent), limits.http_keep_alive, Due::KeepAlive),

@@ -17,10 +17,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Self { conns, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
         let wire = &mut conn.wire;
-        if wire.phase != Phase::Handshake {
-            return;
-        }
-        wire.note_received(shared.now);
         if !wire.has_unread() {
             return self.on_proxy_header(token, bytes);
         }
@@ -57,7 +53,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             None => addresses.note(Some(wire.peer.into())),
         }
         // From now on the connection is counted for its address.
-        wire.flags.remove(Flags::PROXIED);
+        wire.phase = Phase::Handshake;
         let Some(rest) = bytes.get_mut(header.len..).filter(|rest| !rest.is_empty()) else {
             return;
         };

@@ -41,12 +41,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Self { conns, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
         shared.counters.bytes_received.add(bytes.len());
-        if conn.wire.flags.intersects(Flags::SECURE | Flags::PROXIED) {
-            return if conn.wire.flags.contains(Flags::PROXIED) {
-                self.take_in_proxied(token, bytes)
-            } else {
-                self.take_in_secure(token, bytes)
-            };
+        if conn.wire.flags.contains(Flags::SECURE) && conn.wire.phase != Phase::Proxied {
+            return self.take_in_secure(token, bytes);
         }
         conn.wire.note_received(shared.now);
         self.look_at(token, bytes);
@@ -69,6 +65,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                     keep_unread(&mut conn.wire, shared, &bytes[bytes.len() - unused..]);
                 }
             }
+            Phase::Proxied => self.take_in_proxied(token, bytes),
             Phase::Handshake | Phase::Idle => {
                 http::on_request_bytes(handler, conn, shared, token, bytes);
             }

@@ -219,7 +219,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let wire = &conn.wire;
         let counter = match wire.phase {
             Phase::Vacant | Phase::Closed => return,
-            Phase::Handshake | Phase::Deferred => &mut report.cut_off.requests,
+            Phase::Proxied | Phase::Handshake | Phase::Deferred => &mut report.cut_off.requests,
             Phase::Open => &mut report.cut_off.open,
             Phase::Closing | Phase::Flushing if !wire.is_flushed() => &mut report.cut_off.unread,
             Phase::Closing => &mut report.cut_off.unanswered,

@@ -206,7 +206,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             }
             Phase::Closing | Phase::Flushing | Phase::Lingering => self.go_on_closing(token),
             Phase::Idle => self.after_idle_work(token),
-            Phase::Vacant | Phase::Handshake | Phase::Deferred | Phase::Closed => {}
+            Phase::Vacant | Phase::Proxied | Phase::Handshake | Phase::Deferred | Phase::Closed => {
+            }
         }
     }
 
