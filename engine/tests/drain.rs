@@ -139,7 +139,9 @@ fn the_listeners_are_closed_at_once_unless_they_are_kept() {
     wait_until("nobody listens", || TcpStream::connect(server.addr()).is_err());
     assert_eq!(closes_of(vec![client.stream], RESTART).len(), 1);
     let report = draining.wait(PATIENCE).expect("the worker ends before the grace is over");
-    assert_eq!((report.connections, report.cut_off.total()), (1, 0));
+    // What asked whether anybody listens may have been accepted before.
+    assert!(report.connections >= 1, "{report:?}");
+    assert_eq!(report.cut_off.total(), 0);
     assert_eq!(server.closed().code, Some(RESTART));
     server.join().unwrap();
 }

@@ -10,7 +10,8 @@ use crate::shared::Shared;
 impl Shared {
     /// The refusal of a request for a WebSocket that the engine does not let in, whatever the application would say.
     pub(super) fn refusal(&self, request: &Request<'_>) -> Option<Response> {
-        if self.draining.is_some() {
+        // Known here before the letter about it is read.
+        if self.topics.hub.is_draining() {
             return Some(self.refuse_while_draining());
         }
         if !self.admits_origin(request) {

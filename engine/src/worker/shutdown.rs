@@ -252,17 +252,13 @@ impl DrainReport {
     /// What there is at the beginning. The counts are those before, until it is concluded.
     fn begin(shared: &Shared) -> Self {
         let stats = shared.counters.read();
-        Self {
-            connections: stats.connections,
-            refused: stats.drain_refusals,
-            closes: stats.closes,
-            ..Self::default()
-        }
+        Self { connections: stats.connections, closes: stats.closes, ..Self::default() }
     }
 
     fn conclude(&mut self, shared: &Shared) {
         let stats = shared.counters.read();
-        self.refused = stats.drain_refusals - self.refused;
+        // Some came before the letter about the drain was read.
+        self.refused = stats.drain_refusals;
         for (before, now) in self.closes.iter_mut().zip(stats.closes) {
             *before = now - *before;
         }
