@@ -15,6 +15,7 @@ use crate::limits::address::Addresses;
 use crate::mailbox::Postbox;
 use crate::metrics::Counters;
 use crate::registry::Registry;
+use crate::sharded::remainder;
 use crate::topic::{SharedPublication, TopicError, TopicSettings};
 
 /// Classes of topics by which a worker says what it has subscribers for.
@@ -113,7 +114,7 @@ struct Common {
 impl Hub {
     pub(crate) fn new(links: Vec<Link>, settings: TopicSettings) -> Self {
         let budget = Budget::new(settings.max_retained_len);
-        let (hasher, registry) = (RandomState::new(), Registry::new());
+        let (hasher, registry) = (RandomState::new(), Registry::default());
         let draining = AtomicBool::new(false);
         let addresses = Addresses::new(0);
         let common = Common { settings, budget, hasher, registry, addresses, draining };
@@ -223,10 +224,4 @@ impl Hub {
         }
         if missing == 0 { Ok(()) } else { Err(PublishError::Busy(missing)) }
     }
-}
-
-/// `hash % count`, for an index.
-pub(crate) fn remainder(hash: u64, count: usize) -> usize {
-    // Below `count`, so it fits.
-    usize::try_from(hash % count as u64).unwrap_or(0)
 }

@@ -71,6 +71,7 @@ mod request;
 mod router;
 mod secure;
 mod server;
+mod sharded;
 mod shared;
 #[cfg(test)]
 mod sim_tests;

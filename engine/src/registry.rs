@@ -1,24 +1,14 @@
 //! Connections by a name that the application gives them, a user's say, over all workers.
 
-#![expect(
-    clippy::disallowed_types,
-    reason = "names are looked up from all threads; that is not on a message's path"
-)]
-
-use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use crate::chunked::Chunked;
 use crate::conn::ConnId;
-use crate::hub::{Hub, remainder};
+use crate::hub::Hub;
+use crate::sharded::Sharded;
 
 /// The longest name, in bytes.
 pub(crate) const MAX_NAME_LEN: usize = 255;
 /// The most names of one connection.
 pub(crate) const MAX_NAMES: usize = 64;
-/// Parts of the registry that are locked by themselves.
-const SHARDS: usize = 16;
 
 /// Why a connection did not get a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,25 +26,18 @@ pub enum NameError {
 }
 
 /// Who has which name.
-#[derive(Debug)]
-pub(crate) struct Registry {
-    shards: [Mutex<HashMap<Box<str>, Vec<ConnId>>>; SHARDS],
-    hasher: RandomState,
-}
+#[derive(Debug, Default)]
+pub(crate) struct Registry(Sharded<Box<str>, Vec<ConnId>>);
 
 impl Registry {
-    pub(crate) fn new() -> Self {
-        Self { shards: Default::default(), hasher: RandomState::new() }
-    }
-
     /// The connections with this name.
     pub(crate) fn find(&self, name: &str) -> Vec<ConnId> {
-        self.shard(name).get(name).cloned().unwrap_or_default()
+        self.0.lock(name).get(name).cloned().unwrap_or_default()
     }
 
     /// Whether it is the first with this name.
     fn add(&self, name: &str, conn: ConnId) -> bool {
-        let mut shard = self.shard(name);
+        let mut shard = self.0.lock(name);
         if let Some(conns) = shard.get_mut(name) {
             conns.push(conn);
             return false;
@@ -65,7 +48,7 @@ impl Registry {
 
     /// Whether it was the last.
     fn remove(&self, name: &str, conn: ConnId) -> bool {
-        let mut shard = self.shard(name);
+        let mut shard = self.0.lock(name);
         let Some(conns) = shard.get_mut(name) else { return false };
         conns.retain(|other| *other != conn);
         let is_last = conns.is_empty();
@@ -73,12 +56,6 @@ impl Registry {
             shard.remove(name);
         }
         is_last
-    }
-
-    fn shard(&self, name: &str) -> MutexGuard<'_, HashMap<Box<str>, Vec<ConnId>>> {
-        let index = remainder(self.hasher.hash_one(name), SHARDS);
-        // Nothing that is done under the lock leaves half of it done.
-        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,28 +1,15 @@
 //! How many connections each remote address has, over all workers.
 
-#![expect(
-    clippy::disallowed_types,
-    reason = "all workers count in one table; once for each connection, on no message's path"
-)]
-
-use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::hub::remainder;
-
-/// Parts of the table that are locked by themselves.
-const SHARDS: usize = 16;
+use crate::sharded::Sharded;
 
 /// See the [module's documentation](self).
 #[derive(Debug)]
 pub(crate) struct Addresses {
     /// Connections that one address may have. 0: any number, and nothing is counted.
     max: u32,
-    shards: [Mutex<HashMap<Key, u32>>; SHARDS],
-    /// Seeded at random, so that nobody can choose addresses that collide.
-    hasher: RandomState,
+    counts: Sharded<Key, u32>,
 }
 
 /// An IPv4 address, or the /64 of an IPv6 address, which is what one subscriber has (RFC 6177 §2).
@@ -45,7 +32,7 @@ impl Key {
 
 impl Addresses {
     pub(crate) fn new(max: u32) -> Self {
-        Self { max, shards: Default::default(), hasher: RandomState::new() }
+        Self { max, counts: Sharded::default() }
     }
 
     /// Counts a connection in, unless its address has as many as may be; whether it did.
@@ -71,7 +58,7 @@ impl Addresses {
 
     fn count_in(&self, peer: Option<SocketAddr>, max: u32) -> bool {
         let Some(key) = peer.and_then(Key::of) else { return true };
-        let mut shard = self.shard(key);
+        let mut shard = self.counts.lock(&key);
         let count = shard.entry(key).or_default();
         let admitted = *count < max;
         *count += u32::from(admitted);
@@ -80,18 +67,12 @@ impl Addresses {
 
     fn count_out(&self, peer: Option<SocketAddr>) {
         let Some(key) = peer.and_then(Key::of) else { return };
-        let mut shard = self.shard(key);
+        let mut shard = self.counts.lock(&key);
         let Some(count) = shard.get_mut(&key) else { return };
         *count = count.saturating_sub(1);
         if *count == 0 {
             shard.remove(&key);
         }
-    }
-
-    fn shard(&self, key: Key) -> MutexGuard<'_, HashMap<Key, u32>> {
-        let index = remainder(self.hasher.hash_one(key), SHARDS);
-        // Nothing that is done under the lock leaves half of it done.
-        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -136,7 +117,7 @@ mod tests {
             assert!(addresses.admit(peer));
             addresses.release(peer);
         }
-        assert!((0..SHARDS).all(|shard| addresses.shards[shard].lock().unwrap().is_empty()));
+        assert!(addresses.counts.is_empty());
         assert!(Addresses::new(0).admit(None) && addresses.admit(None));
     }
 }
