@@ -6,12 +6,13 @@ use ringwire_codec::{CloseCode, Message, SendError};
 use ringwire_tls::Facts;
 
 use crate::config::Backpressure;
-use crate::conn::{ConnId, Flags, Phase, SegmentKind, Wire};
+use crate::conn::{ConnId, Flags, Phase, Wire};
 use crate::error::CloseReason;
 use crate::hub::PublishError;
 use crate::limits::Deadline;
 use crate::output::Output;
 use crate::registry::NameError;
+use crate::send_queue::SegmentKind;
 use crate::shared::Shared;
 use crate::topic::{Publication, PublishOptions, SubscribeOptions, TopicError};
 

@@ -70,6 +70,7 @@ mod registry;
 mod request;
 mod router;
 mod secure;
+mod send_queue;
 mod server;
 mod sharded;
 mod shared;

@@ -11,10 +11,11 @@ use ringwire_tls::{ClientConfig, Error, Facts, Handshake, Session};
 
 use crate::chunked::Chunked;
 use crate::compute::{Compute, Job, Lane};
-use crate::conn::{ConnId, SegmentKind, Wire};
+use crate::conn::{ConnId, Wire};
 use crate::handler::Response;
 use crate::metrics::Counters;
 use crate::output::Output;
+use crate::send_queue::SegmentKind;
 use crate::shared::Shared;
 
 /// What encryption adds to a record of at most [`RECORD_LEN`] bytes, at most (RFC 5246 §6.2.3).

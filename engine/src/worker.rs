@@ -29,7 +29,7 @@ use self::shutdown::ShutdownState;
 
 use crate::compute::{Compute, quietly};
 use crate::config::{Assignment, Config};
-use crate::conn::{Conn, ConnId, Flags, Phase, SegmentKind};
+use crate::conn::{Conn, ConnId, Flags, Phase};
 use crate::conn_table::ConnTable;
 use crate::ctx::{self, SendOptions};
 use crate::driver::{Completion, Driver, Op, Token};
@@ -38,6 +38,7 @@ use crate::handler::Handler;
 use crate::limits::rate::{Bucket, Rate};
 use crate::listen::Terms;
 use crate::mailbox::{Mail, Mailbox};
+use crate::send_queue::SegmentKind;
 use crate::shared::Shared;
 use crate::timer::{TICK, tick_at};
 use crate::topic::Delivery;

@@ -7,7 +7,8 @@ use ringwire_codec::deflate::{Compressor, Level, WindowBits};
 use ringwire_codec::{Connection, MaskSource, Message, Role};
 
 use super::{Job, Lane, panic_text};
-use crate::conn::{ConnId, Flags, SegmentKind, Wire};
+use crate::conn::{ConnId, Flags, Wire};
+use crate::send_queue::SegmentKind;
 use crate::shared::Shared;
 
 /// A message that is to be compressed.

@@ -5,12 +5,13 @@
 
 use super::Worker;
 use crate::config::Backpressure;
-use crate::conn::{Flags, Phase, SegmentKind, Wire};
+use crate::conn::{Flags, Phase, Wire};
 use crate::ctx::{self, SendOptions};
 use crate::driver::{Driver, Token};
 use crate::error::CloseReason;
 use crate::handler::Handler;
 use crate::output::{Output, SharedBytes};
+use crate::send_queue::SegmentKind;
 use crate::shared::Shared;
 use crate::topic::Delivery;
 

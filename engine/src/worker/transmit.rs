@@ -6,11 +6,12 @@ use ringwire_codec::CloseState;
 
 use super::Worker;
 use super::receive::call;
-use crate::conn::{Flags, Phase, SegmentKind, Wire};
+use crate::conn::{Flags, Phase, Wire};
 use crate::driver::{Driver, Op, SendBuffer, Token};
 use crate::error::CloseReason;
 use crate::handler::Handler;
 use crate::output::Output;
+use crate::send_queue::SegmentKind;
 use crate::shared::Shared;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
