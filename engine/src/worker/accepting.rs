@@ -148,13 +148,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Ok(socket) => socket,
             Err(error) => return tracing::warn!(%error, "a connection could not be adopted"),
         };
-        let state = match state.map(|state| state.downcast::<H::State>()).transpose() {
-            Ok(state) => state,
-            Err(_) => {
-                return tracing::error!(
-                    "an adopted connection has a state of another type than the handler's"
-                );
-            }
+        let Ok(state) = state.map(|state| state.downcast::<H::State>()).transpose() else {
+            return tracing::error!(
+                "an adopted connection has a state of another type than the handler's"
+            );
         };
         if state.is_some() && self.shutdown.is_some() {
             return;
