@@ -5,7 +5,6 @@
     reason = "a handle is shared between threads; it is not on a message's path"
 )]
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -19,6 +18,7 @@ use ringwire_codec::{CloseCode, Message};
 use ringwire_tls::pki_types::UnixTime;
 use ringwire_tls::{ConfigError, ServerConfig};
 
+use crate::adoption::Adoption;
 use crate::compute::Meter;
 use crate::conn::ConnId;
 use crate::ctx::SendOptions;
@@ -252,8 +252,8 @@ impl Handle {
         self.post(conn, Mail::Respond { conn, response })
     }
 
-    /// Serves a TCP connection that someone else accepted; `received` is what was read of it already, from the
-    /// first byte of the request on. It goes to the worker with the fewest connections.
+    /// Serves a plain TCP connection that someone else accepted; `received` is what was read of it already, from the
+    /// first byte of the request on. See [`adopt_with`](Self::adopt_with).
     ///
     /// # Errors
     /// The worker is busy or has ended; the connection comes back.
@@ -262,12 +262,12 @@ impl Handle {
         stream: TcpStream,
         received: Vec<u8>,
     ) -> Result<(), (PostError, TcpStream)> {
-        self.hand_over(stream, received, None)
+        let adoption = Adoption::new(stream).with_received(received);
+        self.adopt_with(adoption).map_err(|(error, adoption)| (error, adoption.stream))
     }
 
-    /// Serves a TCP connection whose handshake someone else has answered with 101; `received` is what was read
-    /// behind the request. No extension may have been agreed on, compression included. `state` is the handler's
-    /// [`State`](crate::Handler::State); a value of another type ends the connection, with an error in the log.
+    /// Serves a plain TCP connection whose handshake someone else has answered with 101; `received` is what was read
+    /// behind the request. See [`Adoption::upgraded`].
     ///
     /// # Errors
     /// The worker is busy or has ended; the connection comes back.
@@ -277,7 +277,28 @@ impl Handle {
         received: Vec<u8>,
         state: S,
     ) -> Result<(), (PostError, TcpStream)> {
-        self.hand_over(stream, received, Some(Box::new(state)))
+        let adoption = Adoption::new(stream).with_received(received).upgraded(state);
+        self.adopt_with(adoption).map_err(|(error, adoption)| (error, adoption.stream))
+    }
+
+    /// Serves a TCP connection that someone else accepted, plain or over TLS, before its first request or upgraded. It
+    /// goes to the worker with the fewest connections, and counts for all limits but `max_connections_per_address`, which
+    /// it may exceed. Where a worker has `max_connections` of them, or [shuts down](Self::shutdown), it closes the
+    /// connection.
+    ///
+    /// # Errors
+    /// The worker is busy or has ended; the connection comes back as it was, so that it can be tried again.
+    pub fn adopt_with(&self, adoption: Adoption) -> Result<(), (PostError, Adoption)> {
+        // Fails on a connection that has ended meanwhile, which the worker will find out.
+        let _ = self.tcp.apply(&adoption.stream);
+        let Some(postbox) = self.least_loaded() else {
+            return Err((PostError::NoSuchWorker, adoption));
+        };
+        match postbox.post(Mail::Adopt(Box::new(adoption))) {
+            Ok(()) => Ok(()),
+            Err(Refused { error, mail: Mail::Adopt(adoption) }) => Err((error, *adoption)),
+            Err(_) => unreachable!("a mailbox gives back the letter that it was given"),
+        }
     }
 
     /// Reads the certificates of all TLS addresses anew from their files, checks them (text, key, dates, names), and puts
@@ -415,24 +436,6 @@ impl Handle {
     fn least_loaded(&self) -> Option<&Postbox> {
         let least = self.links().iter().min_by_key(|link| link.counters.connections.get());
         least.map(|link| &link.postbox)
-    }
-
-    fn hand_over(
-        &self,
-        stream: TcpStream,
-        received: Vec<u8>,
-        state: Option<Box<dyn Any + Send>>,
-    ) -> Result<(), (PostError, TcpStream)> {
-        // Fails on a connection that has ended meanwhile, which the worker will find out.
-        let _ = self.tcp.apply(&stream);
-        let Some(postbox) = self.least_loaded() else {
-            return Err((PostError::NoSuchWorker, stream));
-        };
-        match postbox.post(Mail::Adopt { stream, received, state }) {
-            Ok(()) => Ok(()),
-            Err(Refused { error, mail: Mail::Adopt { stream, .. } }) => Err((error, stream)),
-            Err(_) => unreachable!("a mailbox gives back the letter that it was given"),
-        }
     }
 }
 

@@ -38,6 +38,7 @@
 //! files and whole sites are left to HTTP servers; [`Handle::adopt`] takes their connections over.
 
 pub mod activation;
+mod adoption;
 mod budget;
 mod buf;
 mod chunked;
@@ -80,6 +81,7 @@ mod timer;
 mod topic;
 mod worker;
 
+pub use adoption::Adoption;
 pub use compression::{Compression, CompressionMode};
 pub use compute::{ComputeStats, Times};
 #[cfg(feature = "config")]
@@ -104,6 +106,7 @@ pub use proxied::{Network, NetworkError, ProxyProtocol};
 pub use registry::NameError;
 pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
 pub use ringwire_codec::handshake::HeadLimits;
+pub use ringwire_codec::handshake::server::answer_upgrade;
 pub use ringwire_codec::{CloseCode, Config as ProtocolConfig, Message, MessagePart, SendError};
 pub use ringwire_tls as tls;
 pub use router::{Asset, NoSockets, RouteState, Router, SocketOptions, SocketRoutes, Sockets};

@@ -6,8 +6,7 @@
     reason = "a mailbox is shared between threads; it is not on a message's path"
 )]
 
-use std::any::Any;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +15,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use ringwire_codec::CloseCode;
 
+use crate::adoption::Adoption;
 use crate::budget::Budget;
 use crate::compute::{Deflated, quietly};
 use crate::conn::ConnId;
@@ -40,9 +40,8 @@ pub(crate) enum Mail {
     Close { conn: ConnId, code: CloseCode, reason: String },
     /// Stop or go on reading.
     Pause { conn: ConnId, paused: bool },
-    /// Serve a connection that someone else accepted, of which `received` was read already; with a state, one
-    /// whose handshake is done.
-    Adopt { stream: TcpStream, received: Vec<u8>, state: Option<Box<dyn Any + Send>> },
+    /// Serve a connection that someone else accepted.
+    Adopt(Box<Adoption>),
     /// Serve a connection that another worker has accepted.
     Accepted { fd: OwnedFd, listener: ListenerId, peer: Option<SocketAddr> },
     /// Serve a connection that this side opens.

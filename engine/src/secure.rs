@@ -93,6 +93,13 @@ impl Sessions {
         *self.table.entry(slot) = Some(Box::new(secure));
     }
 
+    /// A session whose handshake is over, and was not counted here.
+    pub(crate) fn insert_established(&mut self, slot: u32, session: Session) {
+        let session = Some(session);
+        let secure = Secure { session, output: Vec::new(), begun: true, counted: true };
+        *self.table.entry(slot) = Some(Box::new(secure));
+    }
+
     /// A session that begins from here, with its first words in its output.
     pub(crate) fn insert_client(
         &mut self,

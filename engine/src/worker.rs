@@ -17,9 +17,7 @@ mod shutdown;
 mod topics;
 mod transmit;
 
-use std::any::Any;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use ringwire_codec::{CloseState, Message};
@@ -233,7 +231,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Pause { conn, paused } => {
                 self.with_open(conn, |conn, _| conn.wire.flags.set(Flags::PAUSED, paused));
             }
-            Mail::Adopt { stream, received, state } => self.adopt(stream.into(), received, state),
+            Mail::Adopt(adoption) => self.adopt(*adoption),
             Mail::Accepted { fd, listener, peer } => self.on_handed_over(fd, listener, peer),
             Mail::Dial(outbound) => self.dial(*outbound),
             Mail::Accept { conn, acceptance } => self.answer_deferred(conn, Ok(acceptance)),
@@ -266,31 +264,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         work(conn, &mut self.shared);
         self.shared.enqueue_out(&mut conn.wire, SegmentKind::Stream);
         self.shared.list(&mut conn.wire, token);
-    }
-
-    fn adopt(&mut self, fd: OwnedFd, mut received: Vec<u8>, state: Option<Box<dyn Any + Send>>) {
-        let peer = crate::net::peer_addr(&fd);
-        let socket = match self.driver.adopt(fd) {
-            Ok(socket) => socket,
-            Err(error) => return tracing::warn!(%error, "a connection could not be adopted"),
-        };
-        let state = state.map(|state| state.downcast::<H::State>());
-        if matches!(state, Some(Err(_))) {
-            return tracing::error!(
-                "an adopted connection has a state of another type than the handler's"
-            );
-        }
-        if state.is_some() && self.shutdown.is_some() {
-            return;
-        }
-        let Some(token) = self.open(socket, peer) else { return };
-        self.shared.topics.hub.addresses().note(peer);
-        self.shared.counters.adopted.add(1);
-        if let Some(Ok(state)) = state {
-            self.open_upgraded(token, *state);
-        }
-        self.take_in(token, &mut received);
-        self.after_work(token);
     }
 
     // The end of a connection

@@ -6,7 +6,8 @@
 //!
 //! - [`ServerSettings`] → [`ServerConfig`]: certificates by name, client certificates, tickets, reload.
 //! - [`ClientSettings`] → [`ClientConfig`]: authorities, a certificate of its own, resumption.
-//! - [`Session`]: one connection. [`Facts`]: what its handshake agreed on.
+//! - [`Session`]: one connection, from its first byte on or from where another program has brought it
+//!   ([`Session::established`]). [`Facts`]: what its handshake agreed on.
 //!
 //! # Example
 //!
@@ -54,6 +55,7 @@
 //! Early data (it can be replayed), revocation lists, OCSP, kernel TLS, and the watching of files: whoever
 //! knows that a certificate was renewed calls [`ServerConfig::reload`].
 
+mod buffered;
 mod certs;
 mod config;
 mod dangerous;

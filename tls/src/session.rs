@@ -7,8 +7,9 @@ use std::panic::{self, AssertUnwindSafe};
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
-use rustls::{CommonState, HandshakeKind, ProtocolVersion};
+use rustls::{CommonState, HandshakeKind, ProtocolVersion, ServerConnection};
 
+use crate::buffered;
 use crate::certs;
 use crate::config::{ClientConfig, ServerConfig, Version};
 use crate::drive::{self, Driven};
@@ -62,6 +63,28 @@ impl Session {
         Ok(Self::new(Tls::Client(tls), true))
     }
 
+    /// The server's side, going on where a connection of rustls itself stands: that of another server, such as one
+    /// which has answered the request for an upgrade (`into_inner` of tokio-rustls gives it).
+    ///
+    /// Nothing of it is lost: what it has received and not given away comes with the first [`Session::receive`], which
+    /// may be one of nothing, and what it has not written yet goes before everything else. rustls's own buffers stay
+    /// with it, so that an idle session takes 8.5 KiB instead of 3.2, and what is received is copied twice more. Early
+    /// data that was not read is lost.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotReady`] if the handshake is not over.
+    pub fn established(mut connection: ServerConnection) -> Result<Self, Error> {
+        if connection.is_handshaking() {
+            return Err(Error::NotReady);
+        }
+        buffered::take_over(&mut connection);
+        let server_name = connection.server_name().map(Into::into);
+        let mut session = Self::new(Tls::Buffered(Box::new(connection)), true);
+        session.inner.server_name = server_name;
+        Ok(session)
+    }
+
     /// Whether the handshake is still under way, so that [`Session::send`] is refused. A handshake that failed
     /// or was closed stays under way.
     #[must_use]
@@ -75,8 +98,9 @@ impl Session {
         self.inner.phase != Phase::Failed && !self.inner.peer_has_closed
     }
 
-    /// Whether [`Session::poll_transmit`] has something to append: a new client's first flight, and nothing else
-    /// ever, since every other call hands over what it produces.
+    /// Whether [`Session::poll_transmit`] has something to append: a new client's first flight, or what an
+    /// [established](Session::established) connection had not written, and nothing else ever, since every other call
+    /// hands over what it produces.
     #[must_use]
     pub fn wants_write(&self) -> bool {
         self.inner.phase != Phase::Failed && self.inner.tls.common().wants_write()
@@ -277,6 +301,8 @@ enum Phase {
 enum Tls {
     Server(UnbufferedServerConnection),
     Client(UnbufferedClientConnection),
+    /// Boxed, since it is rare and by far the largest.
+    Buffered(Box<ServerConnection>),
 }
 
 impl Tls {
@@ -284,6 +310,7 @@ impl Tls {
         match self {
             Self::Server(tls) => tls,
             Self::Client(tls) => tls,
+            Self::Buffered(tls) => tls,
         }
     }
 
@@ -296,6 +323,7 @@ impl Tls {
         guard(|| match self {
             Self::Server(tls) => drive::drive(&mut **tls, input, plaintext, output),
             Self::Client(tls) => drive::drive(&mut **tls, input, plaintext, output),
+            Self::Buffered(tls) => buffered::drive(tls, input, plaintext, output),
         })
     }
 
@@ -308,6 +336,7 @@ impl Tls {
         guard(|| match self {
             Self::Server(tls) => drive::seal(&mut **tls, retained, plaintext, output),
             Self::Client(tls) => drive::seal(&mut **tls, retained, plaintext, output),
+            Self::Buffered(tls) => buffered::seal(tls, plaintext, output).map(|()| 0),
         })
     }
 }
@@ -340,6 +369,10 @@ impl Inner {
         plaintext: &mut Vec<u8>,
         output: &mut Vec<u8>,
     ) -> Result<(), Error> {
+        if matches!(self.tls, Tls::Buffered(_)) {
+            // It keeps what is cut itself, and may have something to say about what it has.
+            return self.process(input, plaintext, output).map(drop);
+        }
         if !self.judged {
             match self.sniff(input) {
                 Verdict::Http => return Err(Error::PlainHttp),

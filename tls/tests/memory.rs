@@ -2,8 +2,10 @@
 //! allocations of the process.
 #![expect(unsafe_code, reason = "a global allocator that counts")]
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::disallowed_types, reason = "rustls takes shared settings as Arc")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
@@ -70,11 +72,41 @@ fn handshake(client: &mut Session, server: &mut Session, wire: &mut Wire) {
     assert!(!client.is_handshaking() && !server.is_handshaking());
 }
 
+/// A server session that another program has begun, over rustls's own connection.
+fn established(client: &mut Session, config: &Arc<rustls::ServerConfig>) -> Session {
+    let mut server = rustls::ServerConnection::new(Arc::clone(config)).expect("a connection");
+    let mut to_server = Vec::new();
+    client.poll_transmit(&mut to_server).expect("transmits");
+    while client.is_handshaking() || server.is_handshaking() || !to_server.is_empty() {
+        let mut rest = &to_server[..];
+        while !rest.is_empty() {
+            server.read_tls(&mut rest).expect("reads");
+            server.process_new_packets().expect("processes");
+        }
+        let mut to_client = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut to_client).expect("writes");
+        }
+        to_server.clear();
+        client.receive(&mut to_client, &mut Vec::new(), &mut to_server).expect("receives");
+    }
+    Session::established(server).expect("its handshake is over")
+}
+
 /// The counters belong to the whole process: one test does all, one thing after the other.
 #[test]
 fn memory_of_idle_sessions_and_allocations_of_messages() {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let foreign = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key.into())
+        .expect("a server");
+    let foreign = Arc::new(foreign);
     let source = CertificateSource::pem(cert.pem(), signing_key.serialize_pem());
     let server = ServerSettings::new(source).build(UnixTime::now()).expect("a server");
     assert_eq!(size_of::<Session>(), size_of::<usize>());
@@ -109,6 +141,18 @@ fn memory_of_idle_sessions_and_allocations_of_messages() {
         let each = (before - ALLOCATED_LEN.load(Relaxed)) / count;
         println!("{version}: {each} bytes of heap for an idle server session");
         assert!(each <= 3_500, "{each}");
+
+        let mut adopted = Vec::with_capacity(count);
+        for _ in 0..=count {
+            let mut client = Session::client(&client, name.clone()).expect("a session");
+            adopted.push(established(&mut client, &foreign));
+        }
+        let _ = adopted.pop();
+        let before = ALLOCATED_LEN.load(Relaxed);
+        adopted.clear();
+        let each = (before - ALLOCATED_LEN.load(Relaxed)) / count;
+        println!("{version}: {each} bytes of heap for one that another program has begun");
+        assert!(each <= 9_000, "{each}");
 
         let mut client = clients.pop().expect("a session");
         for len in [1, 512, 16_384, 60_000] {

@@ -14,6 +14,7 @@ use ringwire_codec::{Connection, Event, Heap, Input, Message, Role};
 
 use super::Announce;
 use super::plan::draw_faults;
+use crate::adoption::Adoption;
 use crate::budget::Budget;
 use crate::config::{Assignment, Backpressure, Config};
 use crate::conn::ConnId;
@@ -209,8 +210,7 @@ impl Hall {
         let worker = number % WORKERS;
         let (peer, fd) = self.worlds[worker].adoptable();
         let stream = TcpStream::from(fd);
-        let state: Option<Box<dyn std::any::Any + Send>> = Some(Box::new(number));
-        let adopt = Mail::Adopt { stream, received: Vec::new(), state };
+        let adopt = Mail::Adopt(Box::new(Adoption::new(stream).upgraded(number)));
         self.hub.links()[worker].postbox.post(adopt).expect("there is room");
         let reads = manner != Manner::Slow;
         if !reads {

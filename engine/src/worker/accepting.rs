@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use super::Worker;
+use crate::adoption::Adoption;
 use crate::config::Assignment;
 use crate::conn::{Flags, Phase};
 use crate::driver::{Driver, ListenerId, Op, Token};
@@ -136,6 +137,45 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if let Some(config) = &terms.tls {
             self.secure(token, config);
         }
+    }
+
+    /// Takes over a connection that someone else accepted.
+    pub(super) fn adopt(&mut self, adoption: Adoption) {
+        let Adoption { stream, session, mut received, state } = adoption;
+        let fd = OwnedFd::from(stream);
+        let peer = crate::net::peer_addr(&fd);
+        let socket = match self.driver.adopt(fd) {
+            Ok(socket) => socket,
+            Err(error) => return tracing::warn!(%error, "a connection could not be adopted"),
+        };
+        let Ok(state) = state.map(|state| state.downcast::<H::State>()).transpose() else {
+            return tracing::error!(
+                "an adopted connection has a state of another type than the handler's"
+            );
+        };
+        if state.is_some() && self.shutdown.is_some() {
+            return;
+        }
+        let Some(token) = self.open(socket, peer) else { return };
+        self.shared.topics.hub.addresses().note(peer);
+        self.shared.counters.adopted.add(1);
+        let is_secure = session.is_some();
+        if let Some(session) = session {
+            self.secure_adopted(token, session);
+        }
+        if let Some(state) = state {
+            self.open_upgraded(token, *state);
+        }
+        if is_secure {
+            if !received.is_empty() {
+                self.look_at(token, &mut received);
+            }
+            // The session may have more, and something to say.
+            self.take_in_secure(token, &mut []);
+        } else {
+            self.take_in(token, &mut received);
+        }
+        self.after_work(token);
     }
 
     /// Takes a socket in and waits for its request.

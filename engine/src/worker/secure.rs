@@ -29,6 +29,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
     }
 
+    /// The connection's TLS handshake was another program's.
+    pub(super) fn secure_adopted(&mut self, token: Token, session: Session) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        self.shared.sessions.insert_established(token.slot, session);
+        conn.wire.flags.insert(Flags::SECURE);
+    }
+
     /// Looks at encrypted bytes that came in. What they lead to is in the turn's output afterwards, and in the
     /// session's.
     pub(super) fn take_in_secure(&mut self, token: Token, bytes: &mut [u8]) {

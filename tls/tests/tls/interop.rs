@@ -25,7 +25,7 @@ fn only(version: Version) -> &'static [&'static SupportedProtocolVersion] {
     if version == Version::Tls12 { &TLS12 } else { &TLS13 }
 }
 
-fn buffered_client(authority: &Authority, version: Version) -> ClientConnection {
+pub(crate) fn buffered_client(authority: &Authority, version: Version) -> ClientConnection {
     let mut roots = RootCertStore::empty();
     let root = CertificateDer::from_pem_slice(authority.pem.as_bytes()).expect("a certificate");
     roots.add(root).expect("a root");
@@ -38,7 +38,7 @@ fn buffered_client(authority: &Authority, version: Version) -> ClientConnection 
     ClientConnection::new(Arc::new(config), name("localhost")).expect("a connection")
 }
 
-fn buffered_server(authority: &Authority, version: Version) -> ServerConnection {
+pub(crate) fn buffered_server(authority: &Authority, version: Version) -> ServerConnection {
     let issued = authority.issue(&["localhost"]);
     let chain = CertificateDer::from_pem_slice(issued.chain.as_bytes()).expect("a certificate");
     let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).expect("a key");
@@ -53,7 +53,7 @@ fn buffered_server(authority: &Authority, version: Version) -> ServerConnection 
 }
 
 /// Carries bytes until neither side has any, and returns what the buffered side has read.
-fn carry(buffered: &mut Connection, side: &mut Side) -> Vec<u8> {
+pub(crate) fn carry(buffered: &mut Connection, side: &mut Side) -> Vec<u8> {
     let mut read = Vec::new();
     loop {
         let mut from_buffered = Vec::new();
@@ -76,7 +76,7 @@ fn carry(buffered: &mut Connection, side: &mut Side) -> Vec<u8> {
     }
 }
 
-fn converse(buffered: &mut Connection, side: &mut Side) {
+pub(crate) fn converse(buffered: &mut Connection, side: &mut Side) {
     assert_eq!(carry(buffered, side), b"");
     assert!(!buffered.is_handshaking() && !side.tls.is_handshaking());
     for len in [1, 1_000, 50_000] {

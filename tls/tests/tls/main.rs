@@ -3,6 +3,7 @@
 
 mod cuts;
 mod ends;
+mod established;
 mod identity;
 mod interop;
 mod pair;

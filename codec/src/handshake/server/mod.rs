@@ -23,10 +23,12 @@
 //! ```
 
 mod accept;
+mod foreign;
 mod request;
 mod target;
 
 pub use accept::Accept;
+pub use foreign::answer_upgrade;
 pub use request::{Request, Upgrade};
 
 pub use crate::http::Response;

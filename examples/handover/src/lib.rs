@@ -1,0 +1,88 @@
+//! What the programs share: flags, Ringwire's workers, which listen nowhere, and answers.
+//!
+//! Each program is an HTTP server of another library that goes on answering all its routes. Where it has agreed to an
+//! upgrade, the connection goes to a worker, with what was read of it already.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use hyper::upgrade::OnUpgrade;
+use ringwire::{Config, Handle, Server, answer_upgrade};
+use ringwire_examples::{DriverFlag, Echo, handle_signals, init_logging};
+use tokio::net::TcpListener;
+
+/// How long WebSockets may take to close on SIGTERM or SIGINT.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+
+/// What all of them are told.
+#[derive(Clone, Debug, Args)]
+pub struct Flags {
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:9003")]
+    pub listen: SocketAddr,
+    /// Ringwire's threads; 0: one for each core.
+    #[arg(long, default_value_t = 0)]
+    pub io_workers: usize,
+    /// The kernel back end of Ringwire.
+    #[arg(long, value_enum, default_value_t)]
+    pub driver: DriverFlag,
+}
+
+/// Starts workers that echo messages, and runs an HTTP server that hands WebSockets over to them, until SIGTERM or SIGINT.
+///
+/// # Errors
+/// The address cannot be listened on, or either server failed.
+pub async fn run<F>(flags: &Flags, serve: impl FnOnce(TcpListener, Handle) -> F) -> Result<()>
+where
+    F: Future<Output = Result<()>>,
+{
+    init_logging();
+    let config =
+        Config::default().with_io_workers(flags.io_workers).with_driver(flags.driver.into());
+    // Without a listener: what they serve is handed over.
+    let workers = Server::new(config).start(|_worker| Echo)?;
+    let handle = workers.handle();
+    handle_signals(handle.clone(), SHUTDOWN_LIMIT).context("cannot handle signals")?;
+    let listener = TcpListener::bind(flags.listen).await?;
+    println!("listening on {}", listener.local_addr()?);
+    tokio::select! {
+        result = serve(listener, handle) => result,
+        ended = tokio::task::spawn_blocking(|| workers.join()) => Ok(ended??),
+    }
+}
+
+/// Answers a request for an upgrade, and once the answer is written, hands the connection over.
+pub fn upgrade<B, A, F>(
+    mut request: http::Request<B>,
+    hand_over: impl FnOnce(OnUpgrade) -> F,
+) -> http::Response<A>
+where
+    A: From<Vec<u8>>,
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let accepted = match answer_upgrade(&request) {
+        Ok(accepted) => accepted,
+        Err(error) => return answer(error),
+    };
+    let handed_over = hand_over(hyper::upgrade::on(&mut request));
+    tokio::spawn(async move {
+        if let Err(error) = handed_over.await {
+            tracing::warn!(%error, "a WebSocket was not handed over");
+        }
+    });
+    accepted.map(|()| Vec::new().into())
+}
+
+/// One of Ringwire's answers, such as the refusal of an upgrade, in the types of the others.
+pub fn answer<B: From<Vec<u8>>>(response: impl Into<ringwire::Response>) -> http::Response<B> {
+    let response = response.into();
+    let mut answer = http::Response::new(response.body().to_vec().into());
+    *answer.status_mut() = response.status();
+    for (name, value) in response.headers() {
+        answer.headers_mut().append(name, value.clone());
+    }
+    answer
+}
