@@ -54,6 +54,7 @@ mod driver;
 mod error;
 mod handle;
 mod handler;
+mod handover;
 mod hub;
 mod limits;
 mod listen;
@@ -76,6 +77,8 @@ mod sharded;
 mod shared;
 #[cfg(test)]
 mod sim_tests;
+mod successor;
+pub mod takeover;
 mod timer;
 mod topic;
 mod worker;
