@@ -1,6 +1,7 @@
-//! Listening sockets that a service manager made: systemd's socket activation, sd_listen_fds(3).
+//! Listening sockets that this process was started with: by a service manager (systemd's socket activation,
+//! sd_listen_fds(3)), or by a server that it is to replace ([`Handle::spawn_successor`](crate::Handle::spawn_successor)).
 //!
-//! The manager holds the sockets open all the time, so that a restart refuses no connection: who comes meanwhile waits in
+//! A manager holds the sockets open all the time, so that a restart refuses no connection: who comes meanwhile waits in
 //! the backlog.
 //!
 //! ```no_run
@@ -22,12 +23,21 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The first descriptor that is handed over (SD_LISTEN_FDS_START).
-const FIRST: RawFd = 3;
+pub(crate) const FIRST: RawFd = 3;
+
+/// How many descriptors there are.
+pub(crate) const COUNT_VARIABLE: &str = "LISTEN_FDS";
+/// What they are called, between colons.
+pub(crate) const NAMES_VARIABLE: &str = "LISTEN_FDNAMES";
+/// The process that they are for.
+pub(crate) const PID_VARIABLE: &str = "LISTEN_PID";
+/// Instead of that, from a server to its successor: the process whose children they are for.
+pub(crate) const PARENT_VARIABLE: &str = "LISTEN_PPID";
 
 /// The descriptors have an owner.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// A socket that a service manager made.
+/// A socket that this process was started with.
 #[derive(Debug)]
 pub struct InheritedSocket {
     fd: OwnedFd,
@@ -46,14 +56,15 @@ impl InheritedSocket {
     }
 }
 
-/// The sockets that the variables LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES tell of; none if they are not set, or are
-/// about another process. Only the first call gets them: from then on they belong to the caller, and are closed when this
+/// The sockets that the variables LISTEN_PID (or, from a predecessor, LISTEN_PPID), LISTEN_FDS and LISTEN_FDNAMES tell of;
+/// none if they are not set, or are about another process. Only the first call gets them: from then on they belong to the caller, and are closed when this
 /// process starts another.
 ///
 /// # Errors
 /// A variable makes no sense, or a descriptor that it tells of is not open.
 pub fn sockets() -> io::Result<Vec<InheritedSocket>> {
-    let names = announced(std::process::id(), |name| std::env::var(name).ok())?;
+    let process = (std::process::id(), std::os::unix::process::parent_id());
+    let names = announced(process, |name| std::env::var(name).ok())?;
     if names.is_empty() || TAKEN.swap(true, Ordering::SeqCst) {
         return Ok(Vec::new());
     }
@@ -67,19 +78,19 @@ fn take(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: the borrow ends with the call, which only asks whether the descriptor is open.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     rustix::io::fcntl_getfd(borrowed).map_err(|error| {
-        let problem = format!("LISTEN_FDS tells of descriptor {number}: {error}");
+        let problem = format!("{COUNT_VARIABLE} tells of descriptor {number}: {error}");
         io::Error::new(io::ErrorKind::InvalidInput, problem)
     })?;
-    // SAFETY: it is open, and the service manager made it for whoever asks first, which this is.
+    // SAFETY: it is open, and whoever started this process made it for whoever asks first, which this is.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
     debug_assert_eq!(fd.as_raw_fd(), number);
     Ok(fd)
 }
 
-/// The name of each descriptor that is for process `own`.
+/// The name of each descriptor that is for process `own`, a child of `parent`.
 fn announced(
-    own: u32,
+    (own, parent): (u32, u32),
     variable: impl Fn(&str) -> Option<String>,
 ) -> io::Result<Vec<Option<String>>> {
     let number = |name: &str| {
@@ -89,13 +100,15 @@ fn announced(
             io::Error::new(io::ErrorKind::InvalidInput, problem)
         })
     };
-    let (Some(pid), Some(count)) = (number("LISTEN_PID")?, number("LISTEN_FDS")?) else {
-        return Ok(Vec::new());
+    let Some(count) = number(COUNT_VARIABLE)? else { return Ok(Vec::new()) };
+    let is_for_this = match number(PID_VARIABLE)? {
+        Some(pid) => pid == own,
+        None => number(PARENT_VARIABLE)? == Some(parent),
     };
-    if pid != own {
+    if !is_for_this {
         return Ok(Vec::new());
     }
-    let names = variable("LISTEN_FDNAMES").unwrap_or_default();
+    let names = variable(NAMES_VARIABLE).unwrap_or_default();
     let mut names = names.split(':').filter(|name| !name.is_empty()).map(str::to_owned);
     // So many that no limit on descriptors allows them are a mistake, which the first of them that is not open shows.
     Ok((0..count.min(1 << 20)).map(|_| names.next()).collect())
@@ -110,7 +123,7 @@ mod tests {
             let found = variables.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        announced(7, variable).map_err(|error| error.to_string())
+        announced((7, 5), variable).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -121,6 +134,14 @@ mod tests {
         assert_eq!(names(&[("LISTEN_FDS", "2"), ("LISTEN_PID", "7")]), Ok(vec![None, None]));
         let named = [("LISTEN_FDS", "3"), ("LISTEN_PID", "7"), ("LISTEN_FDNAMES", "plain:tls")];
         assert_eq!(names(&named), Ok(vec![Some("plain".into()), Some("tls".into()), None]));
+    }
+
+    #[test]
+    fn a_parent_knows_its_child_by_its_own_number() {
+        assert_eq!(names(&[("LISTEN_FDS", "1"), ("LISTEN_PPID", "5")]), Ok(vec![None]));
+        assert_eq!(names(&[("LISTEN_FDS", "1"), ("LISTEN_PPID", "7")]), Ok(Vec::new()));
+        let both = [("LISTEN_FDS", "1"), ("LISTEN_PPID", "5"), ("LISTEN_PID", "8")];
+        assert_eq!(names(&both), Ok(Vec::new()), "the standard's word counts");
     }
 
     #[test]

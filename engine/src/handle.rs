@@ -25,6 +25,7 @@ use crate::ctx::SendOptions;
 use crate::dial::{Dial, DialError, Outbound};
 use crate::error::PostError;
 use crate::handler::{Acceptance, Response};
+use crate::handover::Handover;
 use crate::hub::{Hub, Link, PublishError};
 use crate::limits::{Drain, Draining, Readiness};
 use crate::mailbox::{Mail, Postbox, Refused};
@@ -368,6 +369,10 @@ impl Handle {
     /// [adopted](Self::adopt), get 503 with a Retry-After header. Ordinary HTTP requests go to the handler as ever, so that it
     /// can answer a balancer with its [`readiness`](Self::readiness).
     ///
+    /// A request that is under way when the window ends may be finished within `handshake_timeout` and those 5 s. Where
+    /// [a successor has the listening sockets](Self::listeners), or a service manager, such requests are served instead of
+    /// refused, and their connections are closed as all others.
+    ///
     /// A drain or [shutdown](Self::shutdown) that is under way goes on as the last one says.
     pub fn drain(&self, window: Duration, code: CloseCode) -> Draining {
         self.drain_with(&Drain::new(window, code))
@@ -402,6 +407,24 @@ impl Handle {
     /// [drain](Self::drain) without a window.
     pub fn shutdown(&self, limit: Duration) {
         self.drain_with(&Drain::new(Duration::ZERO, CloseCode::GOING_AWAY).with_grace(limit));
+    }
+
+    /// Duplicates of all listening sockets, those of each worker, for a process that goes on with them:
+    /// [`Server::inherit`](crate::Server::inherit) there. [`spawn_successor`](Self::spawn_successor) and
+    /// [`Takeover`](crate::takeover::Takeover) do it all.
+    ///
+    /// From this call on a [drain](Self::drain) counts on a successor: it leaves the sockets as they are, serves who was
+    /// accepted already, a request under way included, and closes them as all others. Connections that wait on a socket are
+    /// lost when its last descriptor is closed, so the successor has to accept on each of them.
+    ///
+    /// # Errors
+    /// A drain or shutdown has begun, which gives the sockets up; or no more descriptors can be opened.
+    pub fn listeners(&self) -> io::Result<Vec<OwnedFd>> {
+        self.handover().pass_on()
+    }
+
+    pub(crate) fn handover(&self) -> &Handover {
+        self.hub.handover()
     }
 
     fn links(&self) -> &[Link] {

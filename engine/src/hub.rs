@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::budget::Budget;
+use crate::handover::Handover;
 use crate::limits::address::Addresses;
 use crate::mailbox::Postbox;
 use crate::metrics::Counters;
@@ -109,6 +110,7 @@ struct Common {
     addresses: Addresses,
     /// The end of the server has begun.
     draining: AtomicBool,
+    handover: Handover,
 }
 
 impl Hub {
@@ -117,7 +119,8 @@ impl Hub {
         let (hasher, registry) = (RandomState::new(), Registry::default());
         let draining = AtomicBool::new(false);
         let addresses = Addresses::new(0);
-        let common = Common { settings, budget, hasher, registry, addresses, draining };
+        let handover = Handover::default();
+        let common = Common { settings, budget, hasher, registry, addresses, draining, handover };
         Self { links: links.into(), common: Arc::new(common) }
     }
 
@@ -129,6 +132,18 @@ impl Hub {
         self
     }
 
+    /// With the listening sockets.
+    pub(crate) fn with_handover(mut self, handover: Handover) -> Self {
+        if let Some(common) = Arc::get_mut(&mut self.common) {
+            common.handover = handover;
+        }
+        self
+    }
+
+    pub(crate) fn handover(&self) -> &Handover {
+        &self.common.handover
+    }
+
     pub(crate) fn addresses(&self) -> &Addresses {
         &self.common.addresses
     }
@@ -137,7 +152,8 @@ impl Hub {
         &self.links
     }
 
-    /// The worker with the fewest connections, if it has fewer than worker `own`. It has one more to expect then.
+    /// The worker with the fewest connections, if it has fewer than worker `own` and the server is not at its end. It has
+    /// one more to expect then.
     pub(crate) fn assign(&self, own: u16) -> Option<u16> {
         let own_load = self.links.get(usize::from(own))?.load();
         let (worker, link) =
@@ -145,24 +161,41 @@ impl Hub {
         if link.load() >= own_load {
             return None;
         }
-        link.expected.fetch_add(1, Ordering::Relaxed);
+        // A worker ends once it expects nobody, after the drain was announced. So either it sees this, or this sees that.
+        link.expected.fetch_add(1, Ordering::SeqCst);
+        if self.is_draining() {
+            self.note_arrival(worker);
+            return None;
+        }
         Some(worker)
+    }
+
+    /// Whether connections are on their way to a worker that another has accepted for it.
+    pub(crate) fn is_expecting(&self, worker: u16) -> bool {
+        let link = self.links.get(usize::from(worker));
+        link.is_some_and(|link| link.expected.load(Ordering::SeqCst) > 0)
     }
 
     /// A connection that was assigned to a worker has come there, or never will.
     pub(crate) fn note_arrival(&self, worker: u16) {
         if let Some(link) = self.links.get(usize::from(worker)) {
-            link.expected.fetch_sub(1, Ordering::Relaxed);
+            link.expected.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
     /// Notes that the end of the server has begun.
     pub(crate) fn set_draining(&self) {
-        self.common.draining.store(true, Ordering::Relaxed);
+        self.common.draining.store(true, Ordering::SeqCst);
+        self.common.handover.give_up();
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        self.common.draining.load(Ordering::Relaxed)
+        self.common.draining.load(Ordering::SeqCst)
+    }
+
+    /// Whether requests for a WebSocket are refused, whatever the application would say.
+    pub(crate) fn refuses_requests(&self) -> bool {
+        self.is_draining() && !self.handover().is_outlived()
     }
 
     pub(crate) fn registry(&self) -> &Registry {

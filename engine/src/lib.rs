@@ -55,6 +55,7 @@ mod driver;
 mod error;
 mod handle;
 mod handler;
+mod handover;
 mod hub;
 mod limits;
 mod listen;
@@ -77,6 +78,8 @@ mod sharded;
 mod shared;
 #[cfg(test)]
 mod sim_tests;
+mod successor;
+pub mod takeover;
 mod timer;
 mod topic;
 mod worker;

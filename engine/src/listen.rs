@@ -46,6 +46,8 @@ pub(crate) struct Terms {
     pub(crate) proxy: ProxyProtocol,
     /// It is a Unix socket.
     pub(crate) is_unix: bool,
+    /// Other workers, and perhaps other processes, accept on the same socket.
+    pub(crate) is_shared: bool,
 }
 
 impl Terms {
@@ -136,15 +138,18 @@ pub(crate) struct Listening {
     /// Of each worker, one for each of the rest.
     pub(crate) sockets: Vec<Vec<OwnedFd>>,
     pub(crate) terms: Vec<Terms>,
-    /// Whether it is one socket for all workers, and perhaps for other processes.
-    pub(crate) shared: Vec<bool>,
-    pub(crate) names: Vec<Name>,
+    /// Where, and whether TLS is spoken there.
+    pub(crate) names: Vec<(Name, bool)>,
     /// What is removed at the end.
     pub(crate) files: Vec<SocketFile>,
+    /// A descriptor of each socket.
+    pub(crate) all: Vec<OwnedFd>,
+    /// Whether somebody else made all of them, and goes on with them.
+    pub(crate) borrowed: bool,
 }
 
 /// Where a listener listens.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Name {
     Address(SocketAddr),
     Path(PathBuf),
@@ -177,41 +182,94 @@ impl Name {
     }
 }
 
-/// Listens everywhere.
+/// Listens everywhere, on the sockets of a predecessor where it has listened.
 pub(crate) fn listen_all(
     listeners: Vec<Listener>,
+    inherited: Vec<OwnedFd>,
     workers: usize,
     config: &Config,
 ) -> Result<Listening, Error> {
+    let mut inheritance = Inheritance::new(inherited, config)?;
     let mut all = Listening {
         sockets: (0..workers).map(|_| Vec::with_capacity(listeners.len())).collect(),
         terms: Vec::new(),
-        shared: Vec::new(),
         names: Vec::new(),
         files: Vec::new(),
+        all: Vec::new(),
+        borrowed: !listeners.is_empty()
+            && listeners.iter().all(|it| matches!(it.place, Place::Socket(_))),
     };
     for Listener { place, terms } in listeners {
         match place {
             Place::Address(address) => {
                 for address in resolve(&address)? {
-                    all.listen_at(address, &terms, config)?;
+                    match inheritance.claim(address) {
+                        sockets if sockets.is_empty() => all.listen_at(address, &terms, config)?,
+                        sockets => all.go_on_at(sockets, &terms, config)?,
+                    }
                 }
             }
             Place::Unix { path, mode } => {
                 let error = |source| Error::Listen { address: path.display().to_string(), source };
-                let (socket, file) = listen_unix(&path, mode, config).map_err(error)?;
+                let (socket, file) = match inheritance.claim_path(&path) {
+                    Some(socket) => (socket, SocketFile::at(&path).map_err(error)?),
+                    None => listen_unix(&path, mode, config).map_err(error)?,
+                };
                 all.files.push(file);
                 all.share(socket, &terms).map_err(error)?;
             }
             Place::Socket(socket) => {
-                let address = "a socket that was passed on".to_owned();
                 net::take_listener(&socket, config)
                     .and_then(|()| all.share(socket, &terms))
-                    .map_err(|source| Error::Listen { address, source })?;
+                    .map_err(passed_on)?;
             }
         }
     }
+    inheritance.end();
     Ok(all)
+}
+
+fn passed_on(source: io::Error) -> Error {
+    Error::Listen { address: "a socket that was passed on".to_owned(), source }
+}
+
+/// Listening sockets of a predecessor, for those who listen at the same places.
+struct Inheritance(Vec<(Name, OwnedFd)>);
+
+impl Inheritance {
+    fn new(sockets: Vec<OwnedFd>, config: &Config) -> Result<Self, Error> {
+        let named = |socket: OwnedFd| {
+            net::take_listener(&socket, config)?;
+            Ok((Name::of(&socket)?, socket))
+        };
+        sockets.into_iter().map(named).collect::<io::Result<_>>().map(Self).map_err(passed_on)
+    }
+
+    /// All sockets at an address; where its port was left open, those at the first that the predecessor was given.
+    fn claim(&mut self, mut address: SocketAddr) -> Vec<OwnedFd> {
+        if address.port() == 0 {
+            let given = self.0.iter().find_map(|(name, _)| match name {
+                Name::Address(given) if given.ip() == address.ip() => Some(*given),
+                _ => None,
+            });
+            address = given.unwrap_or(address);
+        }
+        let wanted = Name::Address(address);
+        self.0.extract_if(.., |(name, _)| *name == wanted).map(|(_, socket)| socket).collect()
+    }
+
+    fn claim_path(&mut self, path: &Path) -> Option<OwnedFd> {
+        let wanted = Name::Path(path.to_owned());
+        let index = self.0.iter().position(|(name, _)| *name == wanted)?;
+        Some(self.0.swap_remove(index).1)
+    }
+
+    /// Gives up what nobody has claimed.
+    fn end(self) {
+        for (name, _) in &self.0 {
+            tracing::warn!(%name, "a socket was passed on from a place where this server does not listen");
+        }
+    }
 }
 
 impl Listening {
@@ -228,9 +286,47 @@ impl Listening {
         for worker in &mut self.sockets {
             let socket = net::listen(address, config).map_err(error)?;
             address = net::local_addr(&socket).map_err(error)?;
-            worker.push(socket);
+            worker.push(socket.try_clone().map_err(error)?);
+            self.all.push(socket);
         }
-        self.note(Name::Address(address), terms, false);
+        let name = Name::Address(address);
+        self.note(&name, terms, false);
+        self.names.push((name, terms.tls.is_some()));
+        Ok(())
+    }
+
+    /// The sockets of a predecessor, which may have had another number of workers. Connections may wait on each of them
+    /// and come to each of them, so each is accepted from: they are dealt out in rows of one for each worker. Those
+    /// that the last row lacks are duplicates, or new ones if there is no other row.
+    fn go_on_at(
+        &mut self,
+        mut found: Vec<OwnedFd>,
+        terms: &Terms,
+        config: &Config,
+    ) -> Result<(), Error> {
+        let workers = self.sockets.len();
+        let Some(first) = found.first() else { return Ok(()) };
+        let name = Name::of(first).map_err(passed_on)?;
+        while let Name::Address(address) = &name
+            && found.len() < workers
+            && net::shares_port(&found[0])
+        {
+            match net::listen(*address, config) {
+                Ok(socket) => found.push(socket),
+                Err(error) => {
+                    tracing::info!(%address, %error, "workers share the sockets of the predecessor");
+                    break;
+                }
+            }
+        }
+        for row in found.chunks(workers) {
+            for (worker, socket) in self.sockets.iter_mut().zip(row.iter().cycle()) {
+                worker.push(socket.try_clone().map_err(passed_on)?);
+            }
+            self.note(&name, terms, row.len() < workers);
+        }
+        self.all.extend(found);
+        self.names.push((name, terms.tls.is_some()));
         Ok(())
     }
 
@@ -240,15 +336,15 @@ impl Listening {
         for worker in &mut self.sockets {
             worker.push(socket.try_clone()?);
         }
-        self.note(name, terms, true);
+        self.note(&name, terms, true);
+        self.all.push(socket);
+        self.names.push((name, terms.tls.is_some()));
         Ok(())
     }
 
-    fn note(&mut self, name: Name, terms: &Terms, shared: bool) {
+    fn note(&mut self, name: &Name, terms: &Terms, is_shared: bool) {
         let is_unix = matches!(name, Name::Path(_));
-        self.names.push(name);
-        self.terms.push(Terms { is_unix, ..terms.clone() });
-        self.shared.push(shared);
+        self.terms.push(Terms { is_unix, is_shared, ..terms.clone() });
     }
 }
 
@@ -267,10 +363,27 @@ pub(crate) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// It is a successor's.
+    stays: bool,
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> io::Result<Self> {
+        let file = fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_owned(), device: file.dev(), inode: file.ino(), stays: false })
+    }
+
+    /// Leaves the file to a successor.
+    pub(crate) fn leave(mut self) {
+        self.stays = true;
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if self.stays {
+            return;
+        }
         let is_ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode));
         if is_ours && let Err(error) = fs::remove_file(&self.path) {
@@ -296,8 +409,7 @@ fn listen_unix(
         Err(error) => return Err(error),
     }
     let socket = net::bind_unix(path, mode)?;
-    let file = fs::symlink_metadata(path)?;
-    let file = SocketFile { path: path.to_owned(), device: file.dev(), inode: file.ino() };
+    let file = SocketFile::at(path)?;
     net::start_listening(&socket, config)?;
     Ok((socket, file))
 }

@@ -134,6 +134,11 @@ pub(crate) fn take_listener(socket: &OwnedFd, config: &Config) -> io::Result<()>
     Ok(())
 }
 
+/// Whether others may bind to the address of a socket (SO_REUSEPORT).
+pub(crate) fn shares_port(socket: &OwnedFd) -> bool {
+    SockRef::from(socket).reuse_port().unwrap_or(false)
+}
+
 /// The path of a Unix socket, empty if it has none. `None`: it is another kind of socket.
 pub(crate) fn unix_path(socket: &OwnedFd) -> Option<PathBuf> {
     let address = SockRef::from(socket).local_addr().ok()?;

@@ -18,6 +18,9 @@ use std::time::Duration;
 use crate::error::PostError;
 use crate::handle::Handle;
 
+/// Where the manager listens.
+pub(crate) const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";
+
 /// The way to the service manager that started this process, if it wants to hear of it (`Type=notify`,
 /// systemd.service(5)).
 ///
@@ -48,7 +51,7 @@ impl Notifier {
     /// # Errors
     /// A variable makes no sense, or there is no socket to be had.
     pub fn from_environment() -> io::Result<Option<Self>> {
-        let Some(address) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(None) };
+        let Some(address) = std::env::var_os(SOCKET_VARIABLE) else { return Ok(None) };
         let watchdog = watchdog(std::process::id(), |name| std::env::var(name).ok())?;
         Self::new(&address, watchdog).map(Some)
     }
@@ -63,7 +66,7 @@ impl Notifier {
             [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
             [b'/', ..] => SocketAddr::from_pathname(address)?,
             _ => {
-                let problem = format!("NOTIFY_SOCKET={} is no Unix socket", address.display());
+                let problem = format!("{SOCKET_VARIABLE}={} is no Unix socket", address.display());
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
             }
         };

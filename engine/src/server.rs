@@ -24,13 +24,13 @@ use crate::driver::uring::{self, Layout, Uring};
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::handler::Handler;
+use crate::handover::Handover;
 use crate::hub::{Hub, Link};
 use crate::listen::{Listener, Listening, Name, SocketFile, Terms, listen_all};
 use crate::mailbox::{Mailbox, mailbox};
 use crate::metrics::Counters;
 use crate::net;
 use crate::shared::{Masks, Shared};
-
 use crate::worker::{Worker, WorkerSetup, share_of};
 
 /// A server that has not started yet.
@@ -49,6 +49,7 @@ use crate::worker::{Worker, WorkerSetup, share_of};
 pub struct Server {
     config: Config,
     listeners: Vec<Listener>,
+    inherited: Vec<OwnedFd>,
 }
 
 /// What a handler is made with: which worker it is for, and the way to all of them.
@@ -83,7 +84,7 @@ pub struct Running {
 impl Server {
     /// A server with these settings, which listens nowhere yet.
     pub fn new(config: Config) -> Self {
-        Self { config, listeners: Vec::new() }
+        Self { config, listeners: Vec::new(), inherited: Vec::new() }
     }
 
     /// Listens on `address`, such as `127.0.0.1:9001`, `[::]:80` or `localhost:0` (a free port), also several
@@ -134,6 +135,18 @@ impl Server {
         self
     }
 
+    /// Goes on with the listening sockets of a predecessor ([`Handle::listeners`]) at those addresses and paths of its own
+    /// at which they listen, rather than making new ones. So what waits on them to be accepted is not lost. An address with
+    /// port 0 takes those of the first port that the predecessor was given there.
+    ///
+    /// The number of workers may be another: each socket is accepted from, and a worker too many gets a new one. Sockets
+    /// at places where this server does not listen are closed, with a warning in the log.
+    #[must_use]
+    pub fn inherit(mut self, sockets: impl IntoIterator<Item = OwnedFd>) -> Self {
+        self.inherited.extend(sockets);
+        self
+    }
+
     /// Starts the workers. `factory` makes the handler of each, on its thread.
     ///
     /// The process's soft limit of open descriptors is raised to the hard one.
@@ -147,13 +160,12 @@ impl Server {
     {
         self.config.check()?;
         match choose_driver(&self.config)? {
-            Chosen::Epoll => self.start_on(DriverKind::Epoll, factory, |sockets, _, config| {
+            Chosen::Epoll => self.start_on(DriverKind::Epoll, factory, |sockets, config| {
                 Epoll::new(sockets, config.receive_buffer_len)
             }),
             Chosen::Uring(layout) => {
-                self.start_on(DriverKind::Uring, factory, move |sockets, shared, _| {
-                    let driver = Uring::new(sockets, layout).map_err(uring::explain)?;
-                    Ok(driver.with_shared_listeners(shared))
+                self.start_on(DriverKind::Uring, factory, move |sockets, _| {
+                    Uring::new(sockets, layout).map_err(uring::explain)
                 })
             }
         }
@@ -163,14 +175,14 @@ impl Server {
         self,
         kind: DriverKind,
         factory: F,
-        new_driver: impl Fn(Vec<OwnedFd>, &[bool], &Config) -> std::io::Result<D>,
+        new_driver: impl Fn(Vec<OwnedFd>, &Config) -> std::io::Result<D>,
     ) -> Result<Running, Error>
     where
         D: Driver + Send + 'static,
         H: Handler,
         F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
     {
-        let Self { config, listeners } = self;
+        let Self { config, listeners, inherited } = self;
         let driver_name = kind.name();
         let descriptors = net::raise_descriptor_limit()
             .map_err(|source| Error::Driver { driver: driver_name, source })?;
@@ -181,14 +193,14 @@ impl Server {
         };
         let share = share_of(&config, descriptors, cores.len());
         let configs: Vec<_> = listeners.iter().filter_map(Listener::tls).cloned().collect();
-        let Listening { sockets, terms, shared, names, files } =
-            listen_all(listeners, cores.len(), &config)?;
+        let Listening { sockets, terms, names, files, all, borrowed } =
+            listen_all(listeners, inherited, cores.len(), &config)?;
         let files = Arc::new(files);
 
         let mut parts = Vec::with_capacity(cores.len());
         let mut links = Vec::with_capacity(cores.len());
         for sockets in sockets {
-            let driver = new_driver(sockets, &shared, &config)
+            let driver = new_driver(sockets, &config)
                 .map_err(|source| Error::Driver { driver: driver_name, source })?;
             let transit = config.topics.max_in_transit_len;
             let (postbox, mailbox) = mailbox(config.mailbox_len, transit, driver.waker());
@@ -199,7 +211,8 @@ impl Server {
         }
         let budget = Budget::new(config.compression.max_dedicated_len);
         let hub = Hub::new(links, config.topics.clone())
-            .with_max_per_address(config.max_connections_per_address);
+            .with_max_per_address(config.max_connections_per_address)
+            .with_handover(Handover::new(all, borrowed));
         let handle = Handle::new(hub.clone(), net::TcpOptions::from(&config), configs)
             .with_compute(pool.as_ref().map(Pool::meter));
         let factory = Arc::new(factory);
@@ -221,8 +234,7 @@ impl Server {
                 handle.shutdown(std::time::Duration::ZERO);
             })?);
         }
-        let urls: Vec<_> =
-            names.iter().zip(&terms).map(|(name, terms)| name.url(terms.tls.is_some())).collect();
+        let urls: Vec<_> = names.iter().map(|(name, secure)| name.url(*secure)).collect();
         tracing::info!(
             driver = driver_name,
             workers = workers.len(),
@@ -230,7 +242,7 @@ impl Server {
             ?urls,
             "listening"
         );
-        let address = |name: &Name| match name {
+        let address = |(name, _): &(Name, bool)| match name {
             Name::Address(address) => Some(*address),
             Name::Path(_) => None,
         };
@@ -374,7 +386,12 @@ where
             };
             let outcome = Worker::new(part.driver, handler, setup).run();
             all_together.done = outcome.is_ok();
-            drop(start.files);
+            // The last one removes them.
+            if let Some(files) = Arc::into_inner(start.files)
+                && start.context.handle.handover().is_passed_on()
+            {
+                files.into_iter().for_each(SocketFile::leave);
+            }
             outcome.map_err(|source| Error::Worker { worker, source })
         })
         .map_err(|error| Error::Thread {

@@ -66,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     /// When the window of a drain ends that is under way.
     pub(crate) draining: Option<Tick>,
+    /// Connections that have opened since the drain began.
+    pub(crate) latecomers: Vec<Token>,
     /// Connections to be flushed or resumed after the mailbox, or in the next turn.
     pub(crate) listed: Vec<Token>,
 }
@@ -168,6 +170,7 @@ impl Shared {
             now: 0,
             clock: Clock::default(),
             draining: None,
+            latecomers: Vec::new(),
             listed: Vec::new(),
         }
     }

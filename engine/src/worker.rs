@@ -106,6 +106,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             terms: listeners,
             accepting: Accepting {
                 listeners: listener_count,
+                leaving: 0,
                 max_connections,
                 state: AcceptState::Stopped,
                 rate: rate.map(|rate| (rate, Bucket::default(), 0)),
@@ -181,6 +182,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 self.accept(listener, socket, peer);
             }
             Completion::AcceptEnded { listener, error } => self.on_accept_ended(listener, &error),
+            Completion::ListenerLeft { listener } => self.on_listener_left(listener),
             Completion::Closed { token } => self.on_closed(token),
         }
     }

@@ -13,8 +13,12 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringwire::{Acceptance, Answer, CloseCode, CloseReason, Drain, PostError, Readiness};
-use support::client::{connect, frame, http, read_answer, request};
+use ringwire::tls::pki_types::UnixTime;
+use ringwire::tls::{CertificateSource, ClientSettings, Roots, ServerSettings};
+use ringwire::{
+    Acceptance, Answer, CloseCode, CloseReason, Drain, Draining, PostError, Readiness,
+};
+use support::client::{Client, Got, connect, frame, http, plain_request, read_answer, request};
 use support::{PATIENCE, Server, config, ms, wait_until};
 
 const RESTART: CloseCode = CloseCode::new(1012);
@@ -143,6 +147,99 @@ fn the_listeners_are_closed_at_once_unless_they_are_kept() {
     assert!(report.connections >= 1, "{report:?}");
     assert_eq!(report.cut_off.total(), 0);
     assert_eq!(server.closed().code, Some(RESTART));
+    server.join().unwrap();
+}
+
+/// A request, cut in the middle by the drain; what has come back when it is whole.
+fn answer_to_a_cut_request(server: &Server, drain: &Drain, window_is_over: bool) -> (Client, Draining) {
+    let asked = plain_request();
+    let mut head = Vec::new();
+    asked.encode(&mut head);
+    let (first, second) = head.split_at(30);
+    let mut stream = connect(server.addr());
+    stream.write_all(first).unwrap();
+    wait_until("a part is there", || server.stats().bytes_received == first.len() as u64);
+    let draining = server.handle().drain_with(drain);
+    thread::sleep(if window_is_over { drain.window + ms(200) } else { ms(20) });
+    stream.write_all(second).unwrap();
+    (Client::await_upgrade(stream, &asked), draining)
+}
+
+#[test]
+fn a_request_under_way_is_served_where_a_successor_listens() {
+    for (window, window_is_over) in [(ms(600), false), (ms(100), true), (ms(0), true)] {
+        let server = Server::echo(config().with_io_workers(2));
+        let successors = server.handle().listeners().unwrap();
+        assert_eq!(successors.len(), 2, "each worker has a socket");
+        let drain = Drain::new(window, RESTART);
+        let (mut client, draining) = answer_to_a_cut_request(&server, &drain, window_is_over);
+        if !window_is_over {
+            client.send("still there?");
+            assert_eq!(client.text(), "still there?");
+        }
+        assert_eq!(client.close_frame().0, 1012);
+        assert_eq!(client.end(), Got::Eof);
+        let report = draining.wait(PATIENCE).expect("all workers end");
+        assert_eq!((report.refused, report.cut_off.total()), (0, 0));
+        // Who comes now waits for the successor.
+        TcpStream::connect(server.addr()).expect("somebody listens");
+        drop(successors);
+        assert!(TcpStream::connect(server.addr()).is_err(), "nobody is left who does");
+        assert!(server.handle().listeners().is_err(), "they are given up");
+        server.join().unwrap();
+    }
+}
+
+/// Without a successor it gets an answer as well, and may be late for it.
+#[test]
+fn a_request_under_way_is_answered_in_the_grace() {
+    let server = Server::echo(config());
+    let mut stream = connect(server.addr());
+    stream.write_all(&request().as_bytes()[..30]).unwrap();
+    wait_until("a part is there", || server.stats().bytes_received == 30);
+    let draining = server.handle().drain(ms(100), RESTART);
+    thread::sleep(ms(300));
+    stream.write_all(&request().as_bytes()[30..]).unwrap();
+    let answer = read_answer(&mut stream);
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    let report = draining.wait(PATIENCE).expect("all workers end");
+    assert_eq!((report.refused, report.cut_off.total()), (1, 0));
+    server.join().unwrap();
+}
+
+#[test]
+fn a_tls_handshake_under_way_is_finished() {
+    let key = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a name");
+    let (cert, key) = (key.cert.pem(), key.signing_key.serialize_pem());
+    let source = CertificateSource::pem(cert.clone(), key);
+    let tls = ServerSettings::new(source).build(UnixTime::now()).expect("a good certificate");
+    let trusting = ClientSettings::new(Roots::pem(cert)).build(UnixTime::now()).expect("a root");
+    let server = Server::secure(config(), tls, |app| app);
+    let address = server.addrs()[1];
+    // The client finds a proxy that holds its first bytes back until the drain has begun.
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("wss://{}", proxy.local_addr().unwrap());
+    let client = thread::spawn(move || {
+        let builder = ringwire::client::Client::builder().with_tls(trusting).without_proxy();
+        let mut client = builder.with_read_timeout(PATIENCE).connect(&url).expect("it is served");
+        assert_eq!(client.receive().expect("it ends well"), None);
+        client.close_frame().map(|(code, _)| code)
+    });
+    let mut near = proxy.accept().unwrap().0;
+    let mut far = connect(address);
+    wait_until("it is accepted", || server.stats().connections == 1);
+    let _successors = server.handle().listeners().unwrap();
+    let draining = server.handle().drain(ms(100), RESTART);
+    thread::sleep(ms(200));
+    let (mut back_near, mut back_far) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+    let forth = thread::spawn(move || std::io::copy(&mut near, &mut far));
+    // Either way may end with a reset, once the other end is closed.
+    let _ = std::io::copy(&mut back_far, &mut back_near);
+    let _ = back_near.shutdown(std::net::Shutdown::Both);
+    assert_eq!(client.join().unwrap(), Some(RESTART));
+    let _ = forth.join().unwrap();
+    let report = draining.wait(PATIENCE).expect("all workers end");
+    assert_eq!(report.cut_off.total(), 0);
     server.join().unwrap();
 }
 

@@ -170,6 +170,12 @@ impl Epoll {
         }
     }
 
+    /// Each epoll set is told of each connection, so there is none that only this one knows of.
+    fn leave_listener(&mut self, id: ListenerId) {
+        self.close_listener(id);
+        self.done.push_back(Completion::ListenerLeft { listener: id });
+    }
+
     /// The next connection of the listener that has its turn: one at a time, so that the worker can stop in time.
     fn accept(&mut self) -> Option<Completion<EpollBuffer, TcpStream>> {
         let (id, left) = self.accepting.take()?;
@@ -395,6 +401,7 @@ impl Driver for Epoll {
             Op::Accept { listener } => self.arm_accept(listener),
             Op::StopAccept { listener } => self.stop_accept(listener),
             Op::CloseListener { listener } => self.close_listener(listener),
+            Op::LeaveListener { listener, .. } => self.leave_listener(listener),
             Op::Open { token, socket } => self.open(token, socket),
             Op::Receive { token } => self.arm_receive(token),
             Op::StopReceive { token } => self.stop_receive(token),

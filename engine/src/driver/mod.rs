@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | [`Op::Accept`] | [`Completion::Accepted`]…, [`Completion::AcceptEnded`] | until it ends or [`Op::StopAccept`] |
 //! | [`Op::CloseListener`] | | the listening socket is closed |
+//! | [`Op::LeaveListener`] | [`Completion::Accepted`]…, [`Completion::ListenerLeft`] | what was accepted is reported |
 //! | [`Op::Open`] | | the driver takes the socket |
 //! | [`Op::Receive`] | [`Completion::Received`]…, [`Completion::ReceiveEnded`] | until it ends or [`Op::StopReceive`] |
 //! | [`Op::Send`] | [`Completion::Sent`] | at least one byte went out, or it failed |
@@ -126,6 +127,14 @@ pub(crate) enum Op<S> {
         /// The listener.
         listener: ListenerId,
     },
+    /// Stop accepting for good on a socket that others listen on as well: what waits in its backlog is theirs, and what
+    /// was accepted meanwhile is reported before [`Completion::ListenerLeft`]. No later operation names it.
+    LeaveListener {
+        /// The listener.
+        listener: ListenerId,
+        /// They listen already, and may not be woken for a connection for which this driver was: such are reported too.
+        takes_rest: bool,
+    },
     /// Take a socket under a token.
     Open {
         /// Its name from now on.
@@ -180,6 +189,11 @@ pub(crate) enum Completion<B, S> {
         listener: ListenerId,
         /// Why.
         error: io::Error,
+    },
+    /// Nothing more comes through a listener that was left.
+    ListenerLeft {
+        /// The listener.
+        listener: ListenerId,
     },
     /// The peer sent something.
     Received {

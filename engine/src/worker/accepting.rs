@@ -22,6 +22,8 @@ const ACCEPT_REST: Tick = 2;
 #[derive(Debug)]
 pub(super) struct Accepting {
     pub(super) listeners: u32,
+    /// Listeners that are left to others, of which something may still come.
+    pub(super) leaving: u32,
     pub(super) max_connections: usize,
     pub(super) state: AcceptState,
     /// How many may come in a second, what came of late, and up to when that was looked at.
@@ -247,6 +249,11 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         tracing::warn!(listener = listener.0, %error, "accepting failed and rests");
         self.shared.counters.accept_failures.add(1);
         self.stop_accepting(AcceptState::Resting { until: self.shared.now + ACCEPT_REST });
+    }
+
+    pub(super) fn on_listener_left(&mut self, listener: ListenerId) {
+        tracing::debug!(listener = listener.0, "left to others");
+        self.accepting.leaving -= 1;
     }
 
     pub(super) fn go_on_accepting(&mut self) {

@@ -152,7 +152,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if conn.wire.is_deferred_upgrade() {
             let head = std::mem::take(&mut conn.wire.pending_mut().head);
             match answer {
-                Ok(_) if shared.draining.is_some() => {
+                Ok(_) if shared.topics.hub.refuses_requests() => {
                     let refusal = shared.refuse_while_draining();
                     refuse(&mut conn.wire, shared, &refusal);
                 }
@@ -550,6 +550,9 @@ pub(super) fn begin_frames(wire: &mut Wire, shared: &mut Shared, token: Token) {
     wire.flags.set(Flags::UNAUTHENTICATED, stranger && shared.limits.unauthenticated.is_some());
     shared.counters.open_connections.add(1);
     shared.set_deadline(wire, token);
+    if shared.draining.is_some() {
+        shared.latecomers.push(token);
+    }
 }
 
 fn accept_deferred<H: Handler>(

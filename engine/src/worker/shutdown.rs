@@ -32,6 +32,8 @@ pub(super) struct ShutdownState {
     order: Order,
     /// The moment of the next place in the order.
     next_at: Duration,
+    /// Requests that are under way may be finished.
+    spares_requests: bool,
     replies: Vec<Sender<DrainReport>>,
     report: DrainReport,
 }
@@ -41,7 +43,7 @@ pub(super) struct ShutdownState {
 enum Stage {
     /// Each open connection is told when its moment comes; places below this had theirs.
     Window { next: u32 },
-    /// All that are left are told, or ended if they are not open. Slots below this were.
+    /// All that are left are told. Slots below this were, and so is who opens from now on.
     Rest { next: u32 },
     /// They have until the deadline.
     Grace,
@@ -50,7 +52,11 @@ enum Stage {
 }
 
 impl ShutdownState {
-    /// Whether requests are still answered.
+    /// Before what is left is cut off.
+    fn is_patient(&self) -> bool {
+        !matches!(self.stage, Stage::CutOff { .. })
+    }
+
     fn is_in_window(&self) -> bool {
         matches!(self.stage, Stage::Window { .. })
     }
@@ -63,7 +69,10 @@ impl ShutdownState {
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// Whether connections are taken in, be it to be refused.
     pub(super) fn takes_connections(&self) -> bool {
-        self.shutdown.as_ref().is_none_or(|shutdown| shutdown.is_in_window())
+        let Some(shutdown) = &self.shutdown else { return true };
+        // Who was accepted on a socket that others go on with knows of no end.
+        let is_outlived = self.shared.topics.hub.handover().is_outlived();
+        shutdown.is_in_window() || is_outlived && shutdown.is_patient()
     }
 
     /// Begins a drain, or has one that is under way go on as this one says.
@@ -84,6 +93,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             deadline: shared.now + ticks_of(end).unwrap_or(0),
             order,
             next_at: began + order.moment(0, jitter, drain.window),
+            spares_requests: drain.window > Duration::ZERO
+                || shared.topics.hub.handover().is_outlived(),
             replies,
             report,
         };
@@ -111,6 +122,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if self.shared.now >= state.deadline && !matches!(state.stage, Stage::CutOff { .. }) {
             state.stage = Stage::CutOff { next: 0 };
         }
+        self.tell_latecomers(&state);
         for _ in 0..CLOSES_PER_TURN {
             match &mut state.stage {
                 Stage::Window { next } if *next < state.order.len() => {
@@ -129,7 +141,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 Stage::Rest { next } if *next < self.conns.end() => {
                     let slot = *next;
                     *next += 1;
-                    self.tell_or_end(slot, &state.drain);
+                    self.tell_or_end(slot, &state.drain, state.spares_requests);
                 }
                 Stage::Rest { .. } => state.stage = Stage::Grace,
                 Stage::CutOff { next } if *next < self.conns.end() => {
@@ -144,7 +156,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             self.close_listeners();
         }
         let waits_for_more = state.drain.keeps_listening && state.is_in_window();
-        let done = self.conns.len() == 0 && !waits_for_more;
+        let done = self.conns.len() == 0 && !waits_for_more && !self.expects_connections();
         if done {
             state.report.conclude(&self.shared);
             for reply in state.replies.drain(..) {
@@ -174,8 +186,34 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     fn close_listeners(&mut self) {
         self.stop_accepting(AcceptState::Stopped);
+        let takes_rest = self.shared.topics.hub.handover().is_passed_on();
         for listener in (0..std::mem::take(&mut self.accepting.listeners)).map(ListenerId) {
-            self.driver.submit(Op::CloseListener { listener });
+            let is_shared = self.terms.get(listener.0 as usize).is_some_and(|it| it.is_shared);
+            if takes_rest || is_shared {
+                self.accepting.leaving += 1;
+                self.driver.submit(Op::LeaveListener { listener, takes_rest });
+            } else {
+                self.driver.submit(Op::CloseListener { listener });
+            }
+        }
+    }
+
+    /// Whether there may be connections that were accepted and have not come here yet.
+    fn expects_connections(&self) -> bool {
+        self.accepting.leaving > 0 || self.shared.topics.hub.is_expecting(self.shared.worker)
+    }
+
+    /// Tells those that opened when it was too late for a moment of their own.
+    fn tell_latecomers(&mut self, state: &ShutdownState) {
+        let latecomers = std::mem::take(&mut self.shared.latecomers);
+        if state.is_in_window() {
+            // They are told with the rest.
+            return;
+        }
+        for token in latecomers {
+            if self.conns.get_mut(token).is_some() {
+                self.tell(token.slot, &state.drain);
+            }
         }
     }
 
@@ -195,7 +233,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 let _ = ctx::close(&mut conn.wire, &mut self.shared, why, drain.code, "");
                 self.after_work(token);
             }
-            Phase::Deferred if conn.wire.is_deferred_upgrade() => {
+            Phase::Deferred
+                if conn.wire.is_deferred_upgrade() && self.shared.topics.hub.refuses_requests() =>
+            {
                 let response = self.shared.refuse_while_draining();
                 self.answer_deferred(self.shared.id(token), Err(response));
             }
@@ -203,10 +243,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
     }
 
-    fn tell_or_end(&mut self, slot: u32, drain: &Drain) {
+    fn tell_or_end(&mut self, slot: u32, drain: &Drain, spares_requests: bool) {
         let Some(token) = self.conns.token(slot) else { return };
         let Some(conn) = self.conns.get_mut(token) else { return };
-        if conn.wire.is_unanswered() {
+        if conn.wire.is_unanswered() && !spares_requests {
             self.finish(token, CloseReason::Shutdown);
         } else {
             self.tell(slot, drain);

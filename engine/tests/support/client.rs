@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ringwire_codec::deflate::{Agreement, Compressor, Decompressor, Inflate, Level, Offer};
 use ringwire_codec::handshake::{HeadLimits, HeadScanner, client as handshake};
-use ringwire_codec::{CloseCode, Config, Connection, Event, Heap, Input, Message, Role};
+use ringwire_codec::{CloseCode, CloseState, Config, Connection, Event, Heap, Input, Message, Role};
 
 use super::PATIENCE;
 
@@ -224,6 +224,11 @@ impl Client {
     }
 
     // What goes out
+
+    /// Whether no close frame has come or gone, those included that were not looked at yet.
+    pub(crate) fn is_open(&self) -> bool {
+        self.codec.close_state() == CloseState::Open
+    }
 
     pub(crate) fn send<'m>(&mut self, message: impl Into<Message<'m>>) {
         let mut out = Vec::new();

@@ -40,6 +40,7 @@ pub(super) struct Bench<H: Harness> {
     pub harness: H,
     pub peers: Vec<H::Peer>,
     pub accepted: VecDeque<(ListenerId, Socket<H>)>,
+    pub left: Vec<ListenerId>,
     sockets: BTreeMap<Token, Seen>,
     accepting: [bool; LISTENERS],
     /// When accepting ended; it is started again a little later.
@@ -56,6 +57,7 @@ impl<H: Harness> Bench<H> {
             harness,
             peers: Vec::new(),
             accepted: VecDeque::new(),
+            left: Vec::new(),
             sockets: BTreeMap::new(),
             accepting: [false; LISTENERS],
             accept_ended: [None; LISTENERS],
@@ -81,6 +83,12 @@ impl<H: Harness> Bench<H> {
     pub(super) fn stop_accept(&mut self, listener: usize) {
         self.accepting[listener] = false;
         self.submit(Op::StopAccept { listener: listener_id(listener) });
+    }
+
+    pub(super) fn leave_listener(&mut self, listener: usize) {
+        self.accepting[listener] = false;
+        let takes_rest = true;
+        self.submit(Op::LeaveListener { listener: listener_id(listener), takes_rest });
     }
 
     pub(super) fn close_listener(&mut self, listener: usize) {
@@ -194,6 +202,7 @@ impl<H: Harness> Bench<H> {
                 let now = self.now();
                 self.accept_ended[usize::try_from(listener.0).unwrap()] = Some(now);
             }
+            Completion::ListenerLeft { listener } => self.left.push(listener),
             Completion::Received { token, buffer } => self.note_received(token, buffer),
             Completion::ReceiveEnded { token, result } => {
                 let seen = self.live(token);

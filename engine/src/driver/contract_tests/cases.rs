@@ -64,6 +64,20 @@ pub(super) fn a_closed_listener_refuses<H: Harness>(bench: &mut Bench<H>) {
     bench.until("the connection is accepted", |bench| !bench.accepted.is_empty());
 }
 
+pub(super) fn a_listener_is_left_once_all_is_reported<H: Harness>(bench: &mut Bench<H>) {
+    bench.accept(0);
+    bench.connect(0);
+    bench.until("the connection is accepted", |bench| bench.accepted.len() == 1);
+    bench.leave_listener(0);
+    bench.until("it is left", |bench| bench.left == [ListenerId(0)]);
+    // One at which nothing was accepted.
+    bench.leave_listener(1);
+    bench.until("it is left", |bench| bench.left == [ListenerId(0), ListenerId(1)]);
+    bench.connect(0);
+    bench.turn_for(A_WHILE);
+    assert_eq!((bench.accepted.len(), bench.left.len()), (1, 2));
+}
+
 pub(super) fn echo<H: Harness>(bench: &mut Bench<H>) {
     let (token, peer) = bench.open();
     bench.see(token).echo = true;

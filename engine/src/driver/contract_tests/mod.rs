@@ -47,6 +47,7 @@ contract!(
     accept_names_the_listener,
     stop_accept_leaves_connections_waiting,
     a_closed_listener_refuses,
+    a_listener_is_left_once_all_is_reported,
     echo,
     nothing_is_received_unasked,
     fin_ends_receiving_after_all_data,

@@ -24,6 +24,7 @@ pub(super) enum Stream {
 pub(super) enum Outcome {
     Accepted(LinkId),
     AcceptEnded(i32),
+    Left,
     Received(Vec<u8>),
     ReceiveEnded(Option<i32>),
     Sent(SendBuffer, Result<usize, i32>),
@@ -107,6 +108,16 @@ impl Kernel {
         assert!(network.is_listening(listener), "listener {listener} was closed");
         let entry = &mut self.listeners[listener];
         (entry.wanted, entry.armed) = (false, false);
+    }
+
+    /// Stops accepting for good; what was accepted is reported first, with what waits if `takes_rest`.
+    pub(super) fn leave(&mut self, network: &mut Network, listener: usize, takes_rest: bool) {
+        self.stop_accept(network, listener);
+        while takes_rest && let Some(link) = network.take_waiting(listener) {
+            network.sockets_open += 1;
+            self.push(network, Stream::Accept(listener), Outcome::Accepted(link));
+        }
+        self.push(network, Stream::Accept(listener), Outcome::Left);
     }
 
     pub(super) fn open(&mut self, token: Token, link: LinkId) {
@@ -429,7 +440,7 @@ impl Kernel {
                 self.slots.remove(&link);
                 self.retired.insert(token.slot, token.generation);
             }
-            Outcome::Accepted(_) | Outcome::AcceptEnded(_) => {}
+            Outcome::Accepted(_) | Outcome::AcceptEnded(_) | Outcome::Left => {}
         }
     }
 

@@ -92,6 +92,11 @@ impl Driver for Sim {
                 self.kernel.stop_accept(network, index(listener));
                 network.close_listener(index(listener));
             }
+            Op::LeaveListener { listener, takes_rest } => {
+                self.kernel.leave(network, index(listener), takes_rest);
+                // Who goes on with it is no part of this network.
+                network.close_listener(index(listener));
+            }
             Op::Open { .. } => {}
             Op::Receive { token } => self.kernel.receive(network, token),
             Op::StopReceive { token } => self.kernel.stop_receive(network, token),
@@ -148,6 +153,9 @@ impl Driver for Sim {
                 listener: listener_id(listener),
                 error: io::Error::from_raw_os_error(errno),
             },
+            (Stream::Accept(listener), Outcome::Left) => {
+                Completion::ListenerLeft { listener: listener_id(listener) }
+            }
             (Stream::Receive(token) | Stream::Send(token), Outcome::Received(data)) => {
                 Completion::Received { token, buffer: SimBuffer(data) }
             }

@@ -7,19 +7,21 @@ use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use io_uring::{opcode, types};
+use rustix::net::{SocketFlags, accept_with};
 
 use super::names::Name;
 use super::{Outcome, Uring, shut_down};
 use crate::driver::{Completion, ListenerId, concerns_one_connection};
 use crate::net;
 
+/// Connections that are accepted at most when a listener is left, so that it ends however many come.
+const MAX_REST: usize = 16 << 10;
+
 /// A listening socket.
 #[derive(Debug)]
 pub(super) struct Listener {
     /// None once it is closed.
     socket: Option<OwnedFd>,
-    /// Others listen on the same socket.
-    shared: bool,
     /// The worker wants connections.
     wanted: bool,
     /// The multishot request is in the kernel.
@@ -28,38 +30,75 @@ pub(super) struct Listener {
     cancelling: bool,
     /// The socket is to be closed when the request has ended.
     closing: bool,
+    /// Others go on with it: what was accepted is reported, and then the end.
+    leaving: Option<Leaving>,
     /// Connections that came in before the cancellation took effect.
     waiting: VecDeque<OwnedFd>,
+}
+
+/// How a listener is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    /// The request is to end. With what waits in the backlog then, if others listen already.
+    Ending { takes_rest: bool },
+    /// It has ended, which the worker is to be told behind what waits.
+    Ended,
+    /// The worker knows.
+    Told,
 }
 
 impl Listener {
     pub(super) fn new(socket: OwnedFd) -> Self {
         Self {
             socket: Some(socket),
-            shared: false,
             wanted: false,
             armed: false,
             cancelling: false,
             closing: false,
+            leaving: None,
             waiting: VecDeque::new(),
         }
     }
 
-    /// Whether there is a connection to report.
+    /// Whether there is something to report.
     pub(super) fn is_ready(&self) -> bool {
-        self.wanted && !self.waiting.is_empty()
+        let has_waiting = !self.waiting.is_empty() && (self.wanted || self.leaving.is_some());
+        has_waiting || self.leaving == Some(Leaving::Ended)
+    }
+
+    /// The driver goes: nothing is reported any more. The socket may be another's as well, and is left as it is.
+    pub(super) fn forget(&mut self) {
+        (self.wanted, self.closing, self.leaving) = (false, true, None);
+        self.waiting.clear();
+    }
+
+    /// The request has ended for good.
+    fn end(&mut self) {
+        if let Some(Leaving::Ending { takes_rest }) = self.leaving {
+            self.leaving = Some(Leaving::Ended);
+            if takes_rest {
+                self.accept_rest();
+            }
+        }
+        self.socket = None;
+    }
+
+    /// Accepts what waits. The kernel wakes one waiter for each connection, and a request that was woken and then
+    /// cancelled has taken no connection: whoever else listens would learn of it with the next one only.
+    fn accept_rest(&mut self) {
+        let Some(socket) = &self.socket else { return };
+        for _ in 0..MAX_REST {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            match accept_with(socket, flags).map_err(io::Error::from) {
+                Ok(accepted) => self.waiting.push_back(accepted),
+                Err(error) if error.raw_os_error().is_some_and(concerns_one_connection) => {}
+                Err(_) => return,
+            }
+        }
     }
 }
 
 impl Uring {
-    /// Says which listening sockets are not this driver's alone.
-    pub(crate) fn with_shared_listeners(mut self, shared: &[bool]) -> Self {
-        for (listener, shared) in self.listeners.iter_mut().zip(shared) {
-            listener.shared = *shared;
-        }
-        self
-    }
-
     pub(super) fn start_accept(&mut self, id: ListenerId) {
         let Some(listener) = self.listeners.get_mut(id.0 as usize) else { return };
         listener.wanted = !listener.closing;
@@ -93,10 +132,9 @@ impl Uring {
         (listener.wanted, listener.closing) = (false, true);
         listener.waiting.clear();
         match &listener.socket {
-            // From now on the kernel refuses connections, and the request ends. Where others listen as well, they must
-            // be left alone: only the request ends.
+            // From now on the kernel refuses connections, and the request ends.
             Some(socket) if listener.armed => {
-                if listener.shared || shut_down(socket, libc::SHUT_RDWR).is_err() {
+                if shut_down(socket, libc::SHUT_RDWR).is_err() {
                     self.cancel(Name::Accept(id));
                 }
             }
@@ -104,14 +142,31 @@ impl Uring {
         }
     }
 
-    /// A connection that waited for the worker to accept again.
+    /// Others must be left alone: only the request ends.
+    pub(super) fn leave_listener(&mut self, id: ListenerId, takes_rest: bool) {
+        let Some(listener) = self.listeners.get_mut(id.0 as usize) else { return };
+        (listener.wanted, listener.closing) = (false, true);
+        listener.leaving = Some(Leaving::Ending { takes_rest });
+        if !listener.armed {
+            listener.end();
+        } else if !listener.cancelling {
+            listener.cancelling = true;
+            self.cancel(Name::Accept(id));
+        }
+    }
+
+    /// A connection that waited for the worker to accept again, or the end of a listener that was left.
     #[cold]
     pub(super) fn next_waiting(&mut self) -> Option<Outcome> {
         let index = self.listeners.iter().position(Listener::is_ready)?;
-        let socket = self.listeners[index].waiting.pop_front()?;
+        let id = ListenerId(u32::try_from(index).unwrap_or(u32::MAX));
+        let listener = &mut self.listeners[index];
+        let Some(socket) = listener.waiting.pop_front() else {
+            listener.leaving = Some(Leaving::Told);
+            return Some(Completion::ListenerLeft { listener: id });
+        };
         let peer = net::peer_addr(&socket);
-        let listener = ListenerId(u32::try_from(index).unwrap_or(u32::MAX));
-        Some(Completion::Accepted { listener, socket, peer })
+        Some(Completion::Accepted { listener: id, socket, peer })
     }
 
     pub(super) fn on_accept(&mut self, id: ListenerId, result: i32, more: bool) -> Option<Outcome> {
@@ -121,7 +176,7 @@ impl Uring {
         if !more {
             (listener.armed, listener.cancelling) = (false, false);
             if listener.closing {
-                listener.socket = None;
+                listener.end();
             }
         }
         let outcome = match accepted {
@@ -130,7 +185,7 @@ impl Uring {
                 Some(Completion::Accepted { listener: id, socket, peer })
             }
             Some(socket) => {
-                if !listener.closing {
+                if !listener.closing || listener.leaving.is_some() {
                     listener.waiting.push_back(socket);
                 }
                 None

@@ -46,7 +46,7 @@ use self::names::Name;
 use self::ring::{Ring, Wait};
 use self::sends::Sends;
 use self::sockets::{Held, Socket, Starved};
-use super::{Completion, Driver, ListenerId, Op};
+use super::{Completion, Driver, Op};
 use crate::chunked::Chunked;
 
 pub(crate) use self::buffers::Layout;
@@ -169,9 +169,7 @@ impl Uring {
             // The kernel has seen none of them.
             return true;
         }
-        for listener in 0..u32::try_from(self.listeners.len()).unwrap_or(u32::MAX) {
-            self.close_listener(ListenerId(listener));
-        }
+        self.listeners.iter_mut().for_each(Listener::forget);
         self.shut_down_sockets();
         let entry = opcode::AsyncCancel2::new(CancelBuilder::any().all()).build();
         // SAFETY: the request names no memory.
@@ -206,6 +204,7 @@ impl Driver for Uring {
             Op::Accept { listener } => self.start_accept(listener),
             Op::StopAccept { listener } => self.stop_accept(listener),
             Op::CloseListener { listener } => self.close_listener(listener),
+            Op::LeaveListener { listener, takes_rest } => self.leave_listener(listener, takes_rest),
             Op::Open { token, socket } => self.open(token, socket),
             Op::Receive { token } => self.receive(token),
             Op::StopReceive { token } => self.stop_receive(token),
