@@ -115,16 +115,16 @@ impl Stats {
     }
 
     fn write_workers(&self, text: &mut Text) {
-        let Some(first) = self.workers.first() else { return };
-        for (index, (name, doc, _)) in first.fields().enumerate() {
+        let rows: Vec<Vec<_>> = self.workers.iter().map(|stats| stats.fields().collect()).collect();
+        let Some(first) = rows.first() else { return };
+        for (index, (name, doc, _)) in first.iter().enumerate() {
             let is_gauge = doc.trim_start().starts_with("Gauge:");
             let kind = if is_gauge { "gauge" } else { "counter" };
-            let name = if is_gauge { name.to_owned() } else { format!("{name}_total") };
+            let name = if is_gauge { (*name).to_owned() } else { format!("{name}_total") };
             text.metric(&name, kind, &help(doc));
-            for (worker, stats) in self.workers.iter().enumerate() {
-                if let Some((.., value)) = stats.fields().nth(index) {
-                    text.sample(&name, &[("worker", &worker)], value as f64);
-                }
+            for (worker, row) in rows.iter().enumerate() {
+                let (.., value) = row[index];
+                text.sample(&name, &[("worker", &worker)], value as f64);
             }
         }
         text.metric("closes_total", "counter", "Connections that ended, by what ended them.");
