@@ -362,12 +362,11 @@ mod tests {
     use crate::config::Config;
     use crate::hub::Hub;
     use crate::shared::Masks;
-    use crate::topic::TopicSettings;
 
     fn shared(compression: Compression) -> Shared {
         let config = Config::default().with_compression(compression);
         let budget = Budget::new(compression.max_dedicated_len);
-        let hub = Hub::new(Vec::new(), TopicSettings::default());
+        let hub = Hub::new(Vec::new(), &config);
         Shared::new(0, &config, Arc::default(), Masks::new([7; 32]), budget, hub)
     }
 

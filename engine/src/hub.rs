@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::budget::Budget;
+use crate::config::Config;
 use crate::limits::address::Addresses;
 use crate::mailbox::Postbox;
 use crate::metrics::Counters;
@@ -112,21 +113,16 @@ struct Common {
 }
 
 impl Hub {
-    pub(crate) fn new(links: Vec<Link>, settings: TopicSettings) -> Self {
-        let budget = Budget::new(settings.max_retained_len);
-        let (hasher, registry) = (RandomState::new(), Registry::default());
-        let draining = AtomicBool::new(false);
-        let addresses = Addresses::new(0);
-        let common = Common { settings, budget, hasher, registry, addresses, draining };
+    pub(crate) fn new(links: Vec<Link>, config: &Config) -> Self {
+        let common = Common {
+            settings: config.topics.clone(),
+            budget: Budget::new(config.topics.max_retained_len),
+            hasher: RandomState::new(),
+            registry: Registry::default(),
+            addresses: Addresses::new(config.max_connections_per_address),
+            draining: AtomicBool::new(false),
+        };
         Self { links: links.into(), common: Arc::new(common) }
-    }
-
-    /// With a limit on the connections of one remote address.
-    pub(crate) fn with_max_per_address(mut self, max: u32) -> Self {
-        if let Some(common) = Arc::get_mut(&mut self.common) {
-            common.addresses = Addresses::new(max);
-        }
-        self
     }
 
     pub(crate) fn addresses(&self) -> &Addresses {

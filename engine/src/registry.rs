@@ -136,7 +136,7 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topic::TopicSettings;
+    use crate::config::Config;
 
     fn conn(worker: u16, slot: u32) -> ConnId {
         ConnId { worker, slot, generation: 0 }
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn the_first_comes_and_the_last_goes() {
-        let hub = Hub::new(Vec::new(), TopicSettings::default());
+        let hub = Hub::new(Vec::new(), &Config::default());
         let (mut here, mut there) = (Names::new(hub.clone()), Names::new(hub.clone()));
         assert_eq!(here.add(conn(0, 5), "ann"), Ok(true));
         assert_eq!(here.add(conn(0, 5), "ann"), Ok(false));
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn names_are_limited() {
-        let mut names = Names::new(Hub::new(Vec::new(), TopicSettings::default()));
+        let mut names = Names::new(Hub::new(Vec::new(), &Config::default()));
         assert_eq!(names.add(conn(0, 0), &"x".repeat(256)), Err(NameError::TooLong));
         for index in 0..MAX_NAMES {
             assert_eq!(names.add(conn(0, 0), &index.to_string()), Ok(true));

@@ -198,8 +198,7 @@ impl Server {
             parts.push(Part { driver, mailbox, counters, compute });
         }
         let budget = Budget::new(config.compression.max_dedicated_len);
-        let hub = Hub::new(links, config.topics.clone())
-            .with_max_per_address(config.max_connections_per_address);
+        let hub = Hub::new(links, &config);
         let handle = Handle::new(hub.clone(), net::TcpOptions::from(&config), configs)
             .with_compute(pool.as_ref().map(Pool::meter));
         let factory = Arc::new(factory);

@@ -337,7 +337,7 @@ fn worker(seed: u64, config: &Config, faults: Faults, budget: Budget) -> Scenery
     let (postbox, mailbox) = mailbox(config.mailbox_len, 0, driver.waker());
     let counters = Arc::new(Counters::default());
     let link = Link::new(postbox, Arc::clone(&counters));
-    let hub = Hub::new(vec![link], config.topics.clone());
+    let hub = Hub::new(vec![link], config);
     let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
     let masks = Masks::new([9; 32]);
     let shared = Shared::new(0, config, counters, masks, budget, hub);

@@ -372,7 +372,7 @@ fn worker(seed: u64, config: &Config, faults: Faults) -> (Worker<Sim, App>, Hand
     let (pool, hand) = Pool::without_threads(1, config.compute_queue_len);
     let compute = pool.for_worker(postbox.clone());
     let link = Link::new(postbox, Arc::clone(&counters));
-    let hub = Hub::new(vec![link], config.topics.clone());
+    let hub = Hub::new(vec![link], config);
     let handle =
         Handle::new(hub.clone(), TcpOptions::from(config), None).with_compute(Some(pool.meter()));
     let setup = WorkerSetup {

@@ -55,7 +55,7 @@ impl Scene {
         let compute = (config.compute_workers > 0).then(|| pool.for_worker(postbox.clone()));
         let hand = compute.is_some().then(|| (hand, Random::new(seed)));
         let link = Link::new(postbox, Arc::clone(&counters));
-        let hub = Hub::new(vec![link], config.topics.clone());
+        let hub = Hub::new(vec![link], config);
         let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
         let budget = Budget::new(config.compression.max_dedicated_len);
         let masks = Masks::new([7; 32]);

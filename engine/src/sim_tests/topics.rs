@@ -179,7 +179,7 @@ impl Hall {
             parts.push((driver, mailbox, counters));
             worlds.push(world);
         }
-        let hub = Hub::new(links, config.topics.clone());
+        let hub = Hub::new(links, config);
         let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
         let counters = parts.iter().map(|(.., counters)| Arc::clone(counters)).collect();
         let workers = (0..).zip(parts).map(|(index, (driver, mailbox, counters))| {
