@@ -14,7 +14,8 @@ use crate::budget::Budget;
 use crate::config::Config;
 use crate::limits::address::Addresses;
 use crate::mailbox::Postbox;
-use crate::metrics::Counters;
+use crate::memory::{Allowance, Level};
+use crate::metrics::{Counters, MemoryStats};
 use crate::registry::Registry;
 use crate::sharded::remainder;
 use crate::topic::{SharedPublication, TopicError, TopicSettings};
@@ -108,6 +109,8 @@ struct Common {
     hasher: RandomState,
     registry: Registry,
     addresses: Addresses,
+    /// Memory for connections.
+    allowance: Allowance,
     /// The end of the server has begun.
     draining: AtomicBool,
 }
@@ -120,6 +123,7 @@ impl Hub {
             hasher: RandomState::new(),
             registry: Registry::default(),
             addresses: Addresses::new(config.max_connections_per_address),
+            allowance: Allowance::new(config.max_memory),
             draining: AtomicBool::new(false),
         };
         Self { links: links.into(), common: Arc::new(common) }
@@ -176,6 +180,33 @@ impl Hub {
     /// Memory for what is under way or waits, in bytes.
     pub(crate) fn retained_len(&self) -> usize {
         self.common.settings.max_retained_len.saturating_sub(self.common.budget.left())
+    }
+
+    /// Memory that all workers hold for connections, publications included.
+    pub(crate) fn memory(&self) -> MemoryStats {
+        let workers = self.links.iter().map(|link| link.counters.memory_len());
+        let used_len = workers.fold(self.retained_len(), usize::saturating_add);
+        MemoryStats { used_len, budget_len: self.common.allowance.len() }
+    }
+
+    /// How much of the budget that is.
+    pub(crate) fn memory_level(&self) -> Level {
+        match self.common.allowance.len() {
+            None => Level::Low,
+            Some(_) => self.common.allowance.judge(self.memory().used_len),
+        }
+    }
+
+    /// What each worker may hold where all together hold too much.
+    pub(crate) fn memory_share(&self) -> usize {
+        self.common.allowance.share(self.retained_len(), self.links.len())
+    }
+
+    /// Has the other workers look around.
+    pub(crate) fn nudge(&self, but: u16) {
+        for (_, link) in (0_u16..).zip(self.links.iter()).filter(|(worker, _)| *worker != but) {
+            link.postbox.nudge();
+        }
     }
 
     pub(crate) fn hash(&self, value: impl Hash) -> u64 {

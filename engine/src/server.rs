@@ -27,6 +27,7 @@ use crate::handler::Handler;
 use crate::hub::{Hub, Link};
 use crate::listen::{Listener, Listening, Name, SocketFile, Terms, listen_all};
 use crate::mailbox::{Mailbox, mailbox};
+use crate::memory;
 use crate::metrics::Counters;
 use crate::net;
 use crate::shared::{Masks, Shared};
@@ -170,7 +171,8 @@ impl Server {
         H: Handler,
         F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
     {
-        let Self { config, listeners } = self;
+        let Self { mut config, listeners } = self;
+        config.max_memory = memory::budget_of(config.max_memory);
         let driver_name = kind.name();
         let descriptors = net::raise_descriptor_limit()
             .map_err(|source| Error::Driver { driver: driver_name, source })?;
@@ -226,6 +228,7 @@ impl Server {
             driver = driver_name,
             workers = workers.len(),
             compute_workers = compute.len(),
+            max_memory = config.max_memory,
             ?urls,
             "listening"
         );

@@ -281,7 +281,9 @@ fn run(seed: u64) {
         |fates: &[Fate]| fates.iter().all(|fate| fate.closed.is_some() || !fate.failed.is_empty());
     let mut told = false;
     loop {
-        if worker.turn().expect("the driver works") == Turn::Done {
+        let turn = worker.turn().expect("the driver works");
+        worker.check_memory();
+        if turn == Turn::Done {
             break;
         }
         stations.iter_mut().for_each(Station::act);

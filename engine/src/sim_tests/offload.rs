@@ -277,7 +277,9 @@ fn run(seed: u64) -> ComputeStats {
     shut_at.inspect(|at| world.alarm(*at));
     let mut told = false;
     loop {
-        if worker.turn().expect("the driver works") == Turn::Done {
+        let turn = worker.turn().expect("the driver works");
+        worker.check_memory();
+        if turn == Turn::Done {
             break;
         }
         threads.work(&world, &mut random);

@@ -99,6 +99,7 @@ impl Scene {
     pub(super) fn turn(&mut self) -> Turn {
         let turn = self.worker.turn().expect("the driver works");
         assert_eq!(self.world.outstanding_buffers(), 0, "a receive buffer was kept");
+        self.worker.check_memory();
         self.compute();
         let log = self.log.borrow();
         assert!(log.violations.is_empty(), "{:#?}", log.violations);
@@ -131,6 +132,8 @@ impl Scene {
         assert_eq!(stats.open_connections, 0);
         assert_eq!(stats.queued_bytes, 0);
         assert_eq!(stats.deflate_memory, 0);
+        let held = [stats.memory_input, stats.memory_output, stats.memory_tls];
+        assert_eq!(held, [0; 3]);
         assert_eq!(budget.left(), self.max_dedicated_len);
         let log = log.borrow();
         for (number, entry) in log.clients.iter().enumerate() {

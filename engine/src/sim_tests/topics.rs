@@ -235,6 +235,7 @@ impl Hall {
             self.worlds[index].alarm(until);
             while self.worlds[index].clock() < until {
                 self.workers[index].turn().expect("the driver works");
+                self.workers[index].check_memory();
                 self.clients.iter_mut().for_each(Client::hear);
             }
         }
