@@ -26,6 +26,11 @@ impl BufferPool {
         Self { free: Default::default(), free_len: 0, max_free_len }
     }
 
+    /// Bytes on the free lists.
+    pub(crate) fn free_len(&self) -> usize {
+        self.free_len
+    }
+
     /// A buffer whose capacity fits `data`, which is copied into it.
     pub(crate) fn copy_of(&mut self, data: &[u8]) -> Vec<u8> {
         let mut buffer = self.take(data.len());

@@ -22,6 +22,11 @@ impl<T: Default> Chunked<T> {
         Self { chunks: Vec::new() }
     }
 
+    /// The memory of its entries, in bytes.
+    pub(crate) fn memory_len(&self) -> usize {
+        self.chunks.len() * CHUNK_LEN * size_of::<T>()
+    }
+
     /// The entry at `index`, if the table has grown that far.
     #[inline]
     pub(crate) fn get(&self, index: u32) -> Option<&T> {

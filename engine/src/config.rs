@@ -109,6 +109,19 @@ pub struct Config {
     /// Topics: limits of subscriptions and of publications that wait.
     pub topics: TopicSettings,
 
+    /// Memory that the engine may hold for all connections together, in bytes: the table of connections, input that is not
+    /// whole or waits, output that waits, TLS sessions (an estimate), dedicated compression, publications. Default: 0, half
+    /// of what this process may have by its cgroup and the machine, since the application and the kernel's socket buffers
+    /// need memory too; a figure beyond that is as good as none. At least 1 MiB.
+    ///
+    /// From seven eighths of it on, until it is three quarters, nobody new is let in: requests, for a WebSocket or not, get
+    /// 503 with Retry-After, but for [monitoring](crate::Router::monitoring), and
+    /// [`Handle::readiness`](crate::Handle::readiness) says so. Past it, each worker that has more than its share ends the
+    /// connections that hold most, with the code of [`backpressure`](Self::backpressure) or 1013
+    /// ([`CloseReason::Memory`](crate::CloseReason::Memory)). It is looked at ten times a second, so it may be exceeded
+    /// by what comes in meanwhile.
+    pub max_memory: usize,
+
     /// Which worker gets a connection that comes in. Default: [`Assignment::ReusePort`].
     pub assignment: Assignment,
     /// The most connections of the whole server. Default: 0, what RLIMIT_NOFILE leaves after 64
@@ -248,6 +261,7 @@ impl Default for Config {
             backpressure: Backpressure::Close(CloseCode::TRY_AGAIN_LATER),
             rate_limit: RateLimit::default(),
             topics: TopicSettings::default(),
+            max_memory: 0,
             assignment: Assignment::ReusePort,
             max_connections: 0,
             max_connections_per_address: 0,
@@ -310,6 +324,7 @@ setters! {
     with_backpressure, backpressure: Backpressure;
     with_rate_limit, rate_limit: RateLimit;
     with_topics, topics: TopicSettings;
+    with_max_memory, max_memory: usize;
     with_assignment, assignment: Assignment;
     with_max_connections, max_connections: usize;
     with_max_connections_per_address, max_connections_per_address: u32;
@@ -347,6 +362,9 @@ impl Config {
         at_least("mailbox_len", self.mailbox_len, 1)?;
         at_least("max_http_requests", self.max_http_requests.into(), 1)?;
         at_least("max_jobs_per_connection", self.max_jobs_per_connection, 1)?;
+        if self.max_memory > 0 {
+            at_least("max_memory", self.max_memory, 1 << 20)?;
+        }
         at_least("max_queued_len (not below high_water)", self.max_queued_len, self.high_water)?;
         self.compression.check()?;
         self.topics.check()?;
@@ -418,6 +436,7 @@ mod tests {
             (Config::default().with_max_http_requests(0), "max_http_requests"),
             (Config::default().with_max_jobs_per_connection(0), "max_jobs_per_connection"),
             (Config::default().with_max_queued_len(1), "max_queued_len"),
+            (Config::default().with_max_memory(1000), "max_memory"),
             (
                 Config::default().with_tcp_keepalive_time(Duration::from_millis(1500)),
                 "tcp_keepalive_time",

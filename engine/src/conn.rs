@@ -11,6 +11,7 @@ use ringwire_codec::{Connection, Role};
 
 use crate::dial::Dialling;
 use crate::error::CloseCause;
+use crate::memory::Charge;
 use crate::offload::Jobs;
 use crate::send_queue::SendQueue;
 use crate::timer::{TICKS_PER_SECOND, Tick};
@@ -197,11 +198,13 @@ impl Wire {
         !self.flags.contains(Flags::SENDING) && !self.has_queue()
     }
 
-    /// Gives up the part that only some connections have, once it is empty.
-    pub(crate) fn tidy(&mut self) {
-        if self.pending.as_ref().is_some_and(|pending| pending.is_empty()) {
-            self.pending = None;
-        }
+    /// What it holds that ending it would free, in bytes. A send in flight counts if it is a backlog or stuck: one that
+    /// moves is soon over, and perhaps of bytes that others send too.
+    pub(crate) fn held_len(&self, now: Tick) -> usize {
+        let pending = self.pending.as_ref().map_or(0, |pending| pending.charged.sum());
+        let waits = self.flags.contains(Flags::BACKLOGGED) || now > self.sent + 1;
+        let in_flight = if waits { self.in_flight as usize } else { 0 };
+        self.codec.unfinished_len() + pending + in_flight
     }
 }
 
@@ -307,9 +310,18 @@ pub(crate) struct Pending {
     pub(crate) jobs: Option<Box<Jobs>>,
     /// How the connection will have ended, once that has begun.
     pub(crate) cause: Option<CloseCause>,
+    /// What of all this the worker's sums have.
+    pub(crate) charged: Charge,
 }
 
 impl Pending {
+    /// The memory that it takes.
+    pub(crate) fn charge(&self) -> Charge {
+        let body = self.incoming.as_ref().map_or(0, |incoming| incoming.memory_len());
+        let input = self.unread.capacity() + self.head.capacity() + body;
+        Charge { input: size_of::<Self>() + input, queued: self.queue.memory_len() }
+    }
+
     /// Whether nothing would be lost without it.
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()

@@ -18,6 +18,11 @@ impl<S> ConnTable<S> {
         Self { slots: Chunked::new(), free: Vec::new(), end: 0 }
     }
 
+    /// The memory of all slots that it has grown to, in bytes.
+    pub(crate) fn memory_len(&self) -> usize {
+        self.slots.memory_len()
+    }
+
     /// Slots in use.
     pub(crate) fn len(&self) -> usize {
         self.end as usize - self.free.len()

@@ -360,14 +360,14 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::handover::Handover;
     use crate::hub::Hub;
     use crate::shared::Masks;
-    use crate::topic::TopicSettings;
 
     fn shared(compression: Compression) -> Shared {
         let config = Config::default().with_compression(compression);
         let budget = Budget::new(compression.max_dedicated_len);
-        let hub = Hub::new(Vec::new(), TopicSettings::default());
+        let hub = Hub::new(Vec::new(), &config, Handover::default());
         Shared::new(0, &config, Arc::default(), Masks::new([7; 32]), budget, hub)
     }
 

@@ -93,8 +93,9 @@ impl CloseCause {
 
     /// What is known at the very end.
     pub(crate) fn conclude(&mut self, answered: bool, unsent_len: usize) {
-        self.clean = answered && unsent_len == 0 && !self.is_fault();
-        self.unsent_len = unsent_len;
+        // What was dropped to end it is there already.
+        self.unsent_len += unsent_len;
+        self.clean = answered && self.unsent_len == 0 && !self.is_fault();
     }
 
     /// Whether it began with something that went wrong.
@@ -117,6 +118,7 @@ impl CloseCause {
             | CloseReason::Deadline
             | CloseReason::RateLimit
             | CloseReason::Backpressure
+            | CloseReason::Memory
             | CloseReason::Tls
             | CloseReason::HandlerPanic => Initiator::Local,
             CloseReason::EndOfStream | CloseReason::Transport(_) => Initiator::Transport,
@@ -171,11 +173,14 @@ pub enum CloseReason {
     RateLimit,
     /// TLS failed: bad records, a refused certificate, an alert. The cause's text says what.
     Tls,
+    /// The server was out of memory for connections, and this one held more than others
+    /// ([`max_memory`](crate::Config::max_memory)).
+    Memory,
 }
 
 impl CloseReason {
     /// All names, in the order of [`index`](Self::index).
-    pub const NAMES: [&str; 16] = [
+    pub const NAMES: [&str; 17] = [
         "peer",
         "local",
         "shutdown",
@@ -192,6 +197,7 @@ impl CloseReason {
         "tls",
         "deadline",
         "rate_limit",
+        "memory",
     ];
 
     /// Its place in [`NAMES`](Self::NAMES) and in the metrics.
@@ -213,6 +219,7 @@ impl CloseReason {
             Self::Tls => 13,
             Self::Deadline => 14,
             Self::RateLimit => 15,
+            Self::Memory => 16,
         }
     }
 

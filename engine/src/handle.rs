@@ -29,6 +29,7 @@ use crate::handover::Handover;
 use crate::hub::{Hub, Link, PublishError};
 use crate::limits::{Drain, Draining, Readiness};
 use crate::mailbox::{Mail, Postbox, Refused};
+use crate::memory::Level;
 use crate::metrics::{Stats, TlsStats, TopicStats};
 use crate::net::{self, TcpOptions};
 use crate::topic::{Publication, PublishOptions, TopicQuery};
@@ -80,6 +81,7 @@ impl Handle {
         Stats {
             workers: self.links().iter().map(|link| link.counters.read()).collect(),
             topics: TopicStats { retained_len: self.hub.retained_len() },
+            memory: self.hub.memory(),
             compute: self.compute.as_ref().map(|meter| meter.read()).unwrap_or_default(),
             tls: TlsStats {
                 reloads: reloads.load(Ordering::Relaxed),
@@ -397,9 +399,15 @@ impl Handle {
         self.hub.is_draining()
     }
 
-    /// Whether new connections should come here. Reads an atomic, so it may be called anywhere and often.
+    /// Whether new connections should come here. Reads a few atomics for each worker, so it may be called anywhere and often.
     pub fn readiness(&self) -> Readiness {
-        if self.is_draining() { Readiness::Draining } else { Readiness::Ready }
+        if self.is_draining() {
+            Readiness::Draining
+        } else if self.hub.memory_level() != Level::Low {
+            Readiness::ShortOfMemory
+        } else {
+            Readiness::Ready
+        }
     }
 
     /// Stops accepting, closes every connection with 1001, and ends each worker once its connections are gone, or

@@ -32,6 +32,13 @@ pub trait Handler {
         Response::from(HandshakeError::Upgrade).into()
     }
 
+    /// Whether an ordinary HTTP request is for [`on_http`](Self::on_http) also while others are refused with 503 for want of
+    /// memory ([`max_memory`](crate::Config::max_memory)). Asked only then, before its body is taken. Default: no.
+    fn is_monitoring(&mut self, request: &Request<'_>) -> bool {
+        let _ = request;
+        false
+    }
+
     /// The server has accepted a connection that [`Handle::connect`](crate::Handle::connect) asked for; `answer` is its
     /// 101. [`on_open`](Self::on_open) follows.
     fn on_answer(&mut self, ctx: &mut Ctx<'_, Self::State>, answer: &client::Response<'_>) {

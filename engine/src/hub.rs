@@ -11,10 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::budget::Budget;
+use crate::config::Config;
 use crate::handover::Handover;
 use crate::limits::address::Addresses;
 use crate::mailbox::Postbox;
-use crate::metrics::Counters;
+use crate::memory::{Allowance, Level};
+use crate::metrics::{Counters, MemoryStats};
 use crate::registry::Registry;
 use crate::sharded::remainder;
 use crate::topic::{SharedPublication, TopicError, TopicSettings};
@@ -108,36 +110,26 @@ struct Common {
     hasher: RandomState,
     registry: Registry,
     addresses: Addresses,
+    /// Memory for connections.
+    allowance: Allowance,
     /// The end of the server has begun.
     draining: AtomicBool,
     handover: Handover,
 }
 
 impl Hub {
-    pub(crate) fn new(links: Vec<Link>, settings: TopicSettings) -> Self {
-        let budget = Budget::new(settings.max_retained_len);
-        let (hasher, registry) = (RandomState::new(), Registry::default());
-        let draining = AtomicBool::new(false);
-        let addresses = Addresses::new(0);
-        let handover = Handover::default();
-        let common = Common { settings, budget, hasher, registry, addresses, draining, handover };
+    pub(crate) fn new(links: Vec<Link>, config: &Config, handover: Handover) -> Self {
+        let common = Common {
+            settings: config.topics.clone(),
+            budget: Budget::new(config.topics.max_retained_len),
+            hasher: RandomState::new(),
+            registry: Registry::default(),
+            addresses: Addresses::new(config.max_connections_per_address),
+            allowance: Allowance::new(config.max_memory),
+            draining: AtomicBool::new(false),
+            handover,
+        };
         Self { links: links.into(), common: Arc::new(common) }
-    }
-
-    /// With a limit on the connections of one remote address.
-    pub(crate) fn with_max_per_address(mut self, max: u32) -> Self {
-        if let Some(common) = Arc::get_mut(&mut self.common) {
-            common.addresses = Addresses::new(max);
-        }
-        self
-    }
-
-    /// With the listening sockets.
-    pub(crate) fn with_handover(mut self, handover: Handover) -> Self {
-        if let Some(common) = Arc::get_mut(&mut self.common) {
-            common.handover = handover;
-        }
-        self
     }
 
     pub(crate) fn handover(&self) -> &Handover {
@@ -213,6 +205,33 @@ impl Hub {
     /// Memory for what is under way or waits, in bytes.
     pub(crate) fn retained_len(&self) -> usize {
         self.common.settings.max_retained_len.saturating_sub(self.common.budget.left())
+    }
+
+    /// Memory that all workers hold for connections, publications included.
+    pub(crate) fn memory(&self) -> MemoryStats {
+        let workers = self.links.iter().map(|link| link.counters.memory_len());
+        let used_len = workers.fold(self.retained_len(), usize::saturating_add);
+        MemoryStats { used_len, budget_len: self.common.allowance.len() }
+    }
+
+    /// How much of the budget that is.
+    pub(crate) fn memory_level(&self) -> Level {
+        match self.common.allowance.len() {
+            None => Level::Low,
+            Some(_) => self.common.allowance.judge(self.memory().used_len),
+        }
+    }
+
+    /// What each worker may hold where all together hold too much.
+    pub(crate) fn memory_share(&self) -> usize {
+        self.common.allowance.share(self.retained_len(), self.links.len())
+    }
+
+    /// Has the other workers look around.
+    pub(crate) fn nudge(&self, but: u16) {
+        for (_, link) in (0_u16..).zip(self.links.iter()).filter(|(worker, _)| *worker != but) {
+            link.postbox.nudge();
+        }
     }
 
     pub(crate) fn hash(&self, value: impl Hash) -> u64 {

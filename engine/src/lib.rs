@@ -60,6 +60,7 @@ mod hub;
 mod limits;
 mod listen;
 mod mailbox;
+mod memory;
 mod metrics;
 mod monitor;
 mod net;
@@ -101,7 +102,7 @@ pub use handler::{
 pub use hub::PublishError;
 pub use limits::{CutOff, Deadline, Drain, DrainReport, Draining, Excess, RateLimit, Readiness};
 pub use listen::Listener;
-pub use metrics::{Stats, TlsStats, TopicStats, WorkerStats};
+pub use metrics::{MemoryStats, Stats, TlsStats, TopicStats, WorkerStats};
 pub use notify::Notifier;
 pub use offload::{JobError, JobRefusal, RefusedJob};
 pub use origin::{OriginError, OriginPattern, OriginPolicy};

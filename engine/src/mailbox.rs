@@ -163,6 +163,11 @@ impl Postbox {
         Ok(())
     }
 
+    /// Wakes the worker, which has no mail.
+    pub(crate) fn nudge(&self) {
+        self.wake_up.wake();
+    }
+
     /// Posts, waiting for room up to `timeout`. Not for a worker's own thread.
     ///
     /// # Errors

@@ -147,11 +147,34 @@ counters! {
     bytes_sent,
     /// Gauge: bytes of output that wait for a socket to take them.
     queued_bytes,
+    /// Gauge: bytes of memory in the table of connections, which grows with the most there were at a time.
+    memory_tables,
+    /// Gauge: bytes of memory in input that is not whole, or waits: messages, requests, bodies.
+    memory_input,
+    /// Gauge: bytes of memory in output that waits or is in flight; publications are counted apart, once.
+    memory_output,
+    /// Gauge: bytes of memory in TLS sessions, about.
+    memory_tls,
+    /// Gauge: bytes of memory in free buffers ([`pool_len`](crate::Config::pool_len)), which are no part of the budget.
+    memory_pool,
+    /// Requests that were refused with 503 since memory was short ([`max_memory`](crate::Config::max_memory)).
+    memory_refusals,
+    /// Connections that were ended since memory was used up, those that held most first.
+    memory_sheds,
     /// Turns of the worker's loop.
     turns,
 }
 
 impl Counters {
+    /// What the worker holds for connections, in bytes.
+    pub(crate) fn memory_len(&self) -> usize {
+        let Self { memory_tables, memory_input, memory_output, memory_tls, deflate_memory, .. } =
+            self;
+        let kinds = [memory_tables, memory_input, memory_output, memory_tls, deflate_memory];
+        let len: u64 = kinds.into_iter().map(Counter::get).sum();
+        usize::try_from(len).unwrap_or(usize::MAX)
+    }
+
     pub(crate) fn note_turn(&self, busy: Duration) {
         self.turns.add(1);
         let busy = u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX);
@@ -182,7 +205,7 @@ impl Counter {
     }
 
     #[inline]
-    fn set(&self, value: u64) {
+    pub(crate) fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }
 }
@@ -199,6 +222,18 @@ pub struct Stats {
     pub tls: TlsStats,
     /// What was published and waits.
     pub topics: TopicStats,
+    /// What is held for connections.
+    pub memory: MemoryStats,
+}
+
+/// What [`Handle::stats`](crate::Handle::stats) says of memory; by kind it is counted by the workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryStats {
+    /// Gauge: bytes that all workers hold for connections, and publications that wait.
+    pub used_len: usize,
+    /// How many it may be ([`max_memory`](crate::Config::max_memory)). `None`: nobody knows what the machine has.
+    pub budget_len: Option<usize>,
 }
 
 /// What [`Handle::stats`](crate::Handle::stats) says of topics; the rest is counted by the workers.

@@ -28,7 +28,9 @@ impl<S: SocketRoutes> Router<S> {
     /// | `/metrics` | [`Stats::prometheus`] |
     /// | `/stats` | [`Stats::json`] |
     /// | `/healthz` | 200: the worker that answers is alive |
-    /// | `/readyz` | 200, or 503 while the server is [draining](Handle::drain) |
+    /// | `/readyz` | 200, or 503 while the server is [draining](Handle::drain) or [short of memory](crate::Config::max_memory) |
+    ///
+    /// These are answered as well where others are refused for want of memory.
     ///
     /// They say how the server is used, so they are for a port that the internet does not reach, or behind a proxy
     /// that keeps them back.
@@ -45,13 +47,14 @@ impl<S: SocketRoutes> Router<S> {
         .get("/stats", move |_| fresh(Response::json(stats.stats().json())))
         .get("/healthz", |_| fresh(Response::text("ok\n")))
         .get("/readyz", move |_| {
+            let unready = |why| Response::text(why).with_status(StatusCode::SERVICE_UNAVAILABLE);
             fresh(match readiness.readiness() {
                 Readiness::Ready => Response::text("ready\n"),
-                Readiness::Draining => {
-                    Response::text("draining\n").with_status(StatusCode::SERVICE_UNAVAILABLE)
-                }
+                Readiness::Draining => unready("draining\n"),
+                Readiness::ShortOfMemory => unready("short of memory\n"),
             })
         })
+        .answered_always(&["/metrics", "/stats", "/healthz", "/readyz"])
     }
 }
 
@@ -73,6 +76,16 @@ impl Stats {
             "Memory in publications that are under way or wait.",
         );
         text.sample("retained_bytes", &[], topics);
+        text.metric(
+            "memory_used_bytes",
+            "gauge",
+            "Memory that is held for connections, publications that wait included.",
+        );
+        text.sample("memory_used_bytes", &[], self.memory.used_len as f64);
+        if let Some(budget) = self.memory.budget_len {
+            text.metric("memory_budget_bytes", "gauge", "How much that may be.");
+            text.sample("memory_budget_bytes", &[], budget as f64);
+        }
         text.counter("tls_reloads", "Times that certificates were replaced.", self.tls.reloads);
         text.counter(
             "tls_reload_failures",
@@ -94,14 +107,18 @@ impl Stats {
     pub fn json(&self) -> String {
         let workers: Vec<String> = self.workers.iter().map(json_of).collect();
         let not_after = self.tls.not_after.map_or_else(|| "null".to_owned(), |at| at.to_string());
+        let budget = self.memory.budget_len;
+        let budget = budget.map_or_else(|| "null".to_owned(), |len| len.to_string());
         format!(
-            "{{\"workers\":[{}],\"total\":{},\"imbalance\":{:.3},\"retained_bytes\":{},\"tls\":{{\"reloads\":{},\
+            "{{\"workers\":[{}],\"total\":{},\"imbalance\":{:.3},\"retained_bytes\":{},\
+             \"memory\":{{\"used\":{},\"budget\":{budget}}},\"tls\":{{\"reloads\":{},\
              \"reload_failures\":{},\"not_after\":{not_after}}},\"compute\":{{\"threads\":{},\"waiting\":{},\
              \"running\":{},\"done\":{},\"panicked\":{},\"cancelled\":{},\"refused\":{}}}}}",
             workers.join(","),
             json_of(&self.total()),
             self.imbalance(),
             self.topics.retained_len,
+            self.memory.used_len,
             self.tls.reloads,
             self.tls.reload_failures,
             self.compute.threads,
@@ -115,16 +132,16 @@ impl Stats {
     }
 
     fn write_workers(&self, text: &mut Text) {
-        let Some(first) = self.workers.first() else { return };
-        for (index, (name, doc, _)) in first.fields().enumerate() {
+        let rows: Vec<Vec<_>> = self.workers.iter().map(|stats| stats.fields().collect()).collect();
+        let Some(first) = rows.first() else { return };
+        for (index, (name, doc, _)) in first.iter().enumerate() {
             let is_gauge = doc.trim_start().starts_with("Gauge:");
             let kind = if is_gauge { "gauge" } else { "counter" };
-            let name = if is_gauge { name.to_owned() } else { format!("{name}_total") };
+            let name = if is_gauge { (*name).to_owned() } else { format!("{name}_total") };
             text.metric(&name, kind, &help(doc));
-            for (worker, stats) in self.workers.iter().enumerate() {
-                if let Some((.., value)) = stats.fields().nth(index) {
-                    text.sample(&name, &[("worker", &worker)], value as f64);
-                }
+            for (worker, row) in rows.iter().enumerate() {
+                let (.., value) = row[index];
+                text.sample(&name, &[("worker", &worker)], value as f64);
             }
         }
         text.metric("closes_total", "counter", "Connections that ended, by what ended them.");
@@ -242,6 +259,8 @@ mod tests {
         stats.compute.wait.counts[0] = 2;
         stats.compute.wait.counts[5] = 1;
         stats.tls.not_after = Some(1_800_000_000);
+        stats.memory.used_len = 1000;
+        stats.memory.budget_len = Some(4000);
         stats
     }
 
@@ -256,6 +275,8 @@ mod tests {
             "ringwire_messages_received_total{worker=\"0\"} 10",
             "ringwire_longest_turn_seconds{worker=\"0\"} 0.00025",
             "ringwire_certificate_not_after_seconds 1800000000",
+            "ringwire_memory_used_bytes 1000",
+            "ringwire_memory_budget_bytes 4000",
             "ringwire_compute_wait_seconds_bucket{le=\"0.000001\"} 2",
             "ringwire_compute_wait_seconds_bucket{le=\"+Inf\"} 3",
             "ringwire_compute_wait_seconds_count 3",
@@ -297,6 +318,8 @@ mod tests {
         assert_eq!(json["workers"][1]["connections"], 3);
         assert_eq!(json["total"]["messages_received"], 20);
         assert_eq!(json["total"]["closes"][CloseReason::NAMES[0]], 14);
+        assert_eq!(json["memory"]["used"], 1000);
+        assert_eq!(json["memory"]["budget"], 4000);
         assert_eq!(json["compute"]["threads"], 1);
         assert_eq!(json["tls"]["not_after"], 1_800_000_000);
     }

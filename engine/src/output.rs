@@ -70,6 +70,17 @@ impl Drop for Retained {
     }
 }
 
+impl Output {
+    /// The memory of it that is this connection's own.
+    #[inline]
+    pub(crate) fn own_len(&self) -> usize {
+        match self {
+            Self::Own(bytes) => bytes.capacity(),
+            Self::Shared(_) | Self::Retained(_) => 0,
+        }
+    }
+}
+
 impl Default for Output {
     fn default() -> Self {
         Self::Own(Vec::new())

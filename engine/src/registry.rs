@@ -136,7 +136,8 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topic::TopicSettings;
+    use crate::config::Config;
+    use crate::handover::Handover;
 
     fn conn(worker: u16, slot: u32) -> ConnId {
         ConnId { worker, slot, generation: 0 }
@@ -144,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_first_comes_and_the_last_goes() {
-        let hub = Hub::new(Vec::new(), TopicSettings::default());
+        let hub = Hub::new(Vec::new(), &Config::default(), Handover::default());
         let (mut here, mut there) = (Names::new(hub.clone()), Names::new(hub.clone()));
         assert_eq!(here.add(conn(0, 5), "ann"), Ok(true));
         assert_eq!(here.add(conn(0, 5), "ann"), Ok(false));
@@ -162,7 +163,7 @@ mod tests {
 
     #[test]
     fn names_are_limited() {
-        let mut names = Names::new(Hub::new(Vec::new(), TopicSettings::default()));
+        let mut names = Names::new(Hub::new(Vec::new(), &Config::default(), Handover::default()));
         assert_eq!(names.add(conn(0, 0), &"x".repeat(256)), Err(NameError::TooLong));
         for index in 0..MAX_NAMES {
             assert_eq!(names.add(conn(0, 0), &index.to_string()), Ok(true));

@@ -74,6 +74,8 @@ struct Route {
     methods: Vec<(Method, HttpHandler)>,
     /// The index of its WebSocket.
     socket: Option<usize>,
+    /// Ordinary requests are answered whatever memory there is.
+    is_monitoring: bool,
 }
 
 impl Router {
@@ -211,14 +213,26 @@ impl<S: SocketRoutes> Router<S> {
         self
     }
 
+    /// Has the methods of these paths answered also while others are refused for want of memory.
+    pub(crate) fn answered_always(mut self, paths: &[&str]) -> Self {
+        for path in paths {
+            self.route_mut(path).is_monitoring = true;
+        }
+        self
+    }
+
     /// The route of a path, made where there is none.
     fn route_mut(&mut self, path: &str) -> &mut Route {
         let index = self.routes.iter().position(|route| route.path == path).unwrap_or_else(|| {
             if let Err(error) = self.paths.insert(path, self.routes.len()) {
                 panic!("{path}: {error}");
             }
-            let route = Route { path: path.to_owned(), methods: Vec::new(), socket: None };
-            self.routes.push(route);
+            self.routes.push(Route {
+                path: path.to_owned(),
+                methods: Vec::new(),
+                socket: None,
+                is_monitoring: false,
+            });
             self.routes.len() - 1
         });
         &mut self.routes[index]
@@ -271,6 +285,11 @@ impl<S: SocketRoutes> Handler for Router<S> {
             Ok(found) => self.routes[*found.value].on_http(&request.with_params(&found.params)),
             Err(_) => (self.fallback)(request),
         }
+    }
+
+    fn is_monitoring(&mut self, request: &Request<'_>) -> bool {
+        let found = self.paths.at(request.path());
+        found.is_ok_and(|found| self.routes[*found.value].is_monitoring)
     }
 
     fn on_answer(&mut self, ctx: &mut Ctx<'_, S::State>, answer: &client::Response<'_>) {

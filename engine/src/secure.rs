@@ -13,6 +13,7 @@ use crate::chunked::Chunked;
 use crate::compute::{Compute, Job, Lane};
 use crate::conn::{ConnId, Wire};
 use crate::handler::Response;
+use crate::memory::SESSION_LEN;
 use crate::metrics::Counters;
 use crate::output::Output;
 use crate::send_queue::SegmentKind;
@@ -29,6 +30,8 @@ pub(crate) struct Sessions {
     table: Chunked<Option<Box<Secure>>>,
     /// What was decrypted last, kept for its memory.
     plaintext: Vec<u8>,
+    /// Memory of all sessions, about.
+    memory_len: usize,
 }
 
 /// A connection's session, and what that has to say.
@@ -41,6 +44,8 @@ struct Secure {
     begun: bool,
     /// The handshake was counted.
     counted: bool,
+    /// What the sum has of this session, in bytes.
+    charged: usize,
 }
 
 /// A session on its way to a compute thread and back.
@@ -84,20 +89,43 @@ pub(crate) struct Decrypted {
 
 impl Sessions {
     pub(crate) const fn new() -> Self {
-        Self { table: Chunked::new(), plaintext: Vec::new() }
+        Self { table: Chunked::new(), plaintext: Vec::new(), memory_len: 0 }
+    }
+
+    /// Memory of all sessions, in bytes: an estimate of what rustls takes, and what they keep of records that are not whole.
+    pub(crate) fn memory_len(&self) -> usize {
+        self.memory_len
+    }
+
+    /// The same of one session, looked at anew.
+    #[cfg(test)]
+    pub(crate) fn memory_of(&self, slot: u32) -> usize {
+        let Some(Some(secure)) = self.table.get(slot) else { return 0 };
+        secure.session.as_ref().map_or(secure.charged, |it| SESSION_LEN + it.memory_len())
     }
 
     pub(crate) fn insert(&mut self, slot: u32, session: Session) {
-        let session = Some(session);
-        let secure = Secure { session, output: Vec::new(), begun: false, counted: false };
+        self.keep(slot, Secure::new(session));
+    }
+
+    fn keep(&mut self, slot: u32, secure: Secure) {
         *self.table.entry(slot) = Some(Box::new(secure));
+        self.recharge(slot);
+    }
+
+    /// Counts what a session takes now. One that is away takes what it took.
+    fn recharge(&mut self, slot: u32) {
+        let Some(secure) = self.table.get_mut(slot).and_then(Option::as_mut) else { return };
+        if let Some(session) = &secure.session {
+            self.memory_len -= secure.charged;
+            secure.charged = SESSION_LEN + session.memory_len();
+            self.memory_len += secure.charged;
+        }
     }
 
     /// A session whose handshake is over, and was not counted here.
     pub(crate) fn insert_established(&mut self, slot: u32, session: Session) {
-        let session = Some(session);
-        let secure = Secure { session, output: Vec::new(), begun: true, counted: true };
-        *self.table.entry(slot) = Some(Box::new(secure));
+        self.keep(slot, Secure { begun: true, counted: true, ..Secure::new(session) });
     }
 
     /// A session that begins from here, with its first words in its output.
@@ -110,8 +138,7 @@ impl Sessions {
         let mut session = Session::client(config, name)?;
         let mut output = Vec::new();
         session.poll_transmit(&mut output)?;
-        let secure = Secure { session: Some(session), output, begun: true, counted: false };
-        *self.table.entry(slot) = Some(Box::new(secure));
+        self.keep(slot, Secure { output, begun: true, ..Secure::new(session) });
         Ok(())
     }
 
@@ -131,7 +158,9 @@ impl Sessions {
         let secure = self.get_mut(slot)?;
         let session = secure.session.as_mut()?;
         let result = session.receive(received, &mut plaintext, &mut secure.output);
-        Some(secure.decrypted(plaintext, result, counters))
+        let decrypted = secure.decrypted(plaintext, result, counters);
+        self.recharge(slot);
+        Some(decrypted)
     }
 
     /// Whether the next bytes may be those for which the server has to sign.
@@ -153,7 +182,9 @@ impl Sessions {
         let secure = self.get_mut(shaken.conn.slot)?;
         secure.session = Some(shaken.session);
         secure.output.extend_from_slice(&shaken.output);
-        Some(secure.decrypted(shaken.plaintext, shaken.result, counters))
+        let decrypted = secure.decrypted(shaken.plaintext, shaken.result, counters);
+        self.recharge(shaken.conn.slot);
+        Some(decrypted)
     }
 
     /// Whether nothing can be encrypted yet.
@@ -183,6 +214,11 @@ impl Sessions {
 }
 
 impl Secure {
+    fn new(session: Session) -> Self {
+        let session = Some(session);
+        Self { session, output: Vec::new(), begun: false, counted: false, charged: 0 }
+    }
+
     /// What came of bytes that the session has taken.
     fn decrypted(
         &mut self,
@@ -250,8 +286,8 @@ impl Shared {
         sealed
     }
 
-    /// Drops what waits to be encrypted: the session has failed, so that it never can be.
-    pub(crate) fn drop_plaintext(&mut self, wire: &mut Wire) {
+    /// Drops all output that waits, and the turn's. What is in flight stays.
+    pub(crate) fn drop_output(&mut self, wire: &mut Wire) {
         self.out.clear();
         if let Some(pending) = &mut wire.pending {
             pending.queue.drop_places();
@@ -265,6 +301,7 @@ impl Shared {
     /// Forgets the session of a connection that has ended.
     pub(crate) fn forget_session(&mut self, slot: u32) {
         let Some(secure) = self.sessions.table.get_mut(slot).and_then(Option::take) else { return };
+        self.sessions.memory_len -= secure.charged;
         self.counters.tls_failures.add(usize::from(!secure.counted));
         self.pool.give(secure.output);
     }

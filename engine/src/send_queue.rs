@@ -21,6 +21,8 @@ pub(crate) struct SendQueue {
     len: usize,
     /// Bytes of the messages that places are kept for.
     awaited_len: usize,
+    /// Memory of what is this connection's own.
+    own_len: usize,
     next_place: u32,
 }
 
@@ -60,8 +62,14 @@ impl SendQueue {
         self.len + self.segments.len() * SEGMENT_OVERHEAD
     }
 
+    /// The memory that it holds, without what other queues refer to as well. What a thread still compresses counts too.
+    pub(crate) fn memory_len(&self) -> usize {
+        self.own_len + self.awaited_len + self.segments.capacity() * size_of::<Segment>()
+    }
+
     pub(crate) fn push(&mut self, data: Output, kind: SegmentKind) {
         self.len += data.len();
+        self.own_len += data.own_len();
         self.segments.push_back(Segment { data, kind });
     }
 
@@ -88,6 +96,7 @@ impl SendQueue {
             {
                 self.awaited_len -= len;
                 self.len += frame.len();
+                self.own_len += frame.capacity();
                 let kind = if droppable { SegmentKind::Message } else { SegmentKind::Stream };
                 *segment = Segment { data: Output::Own(frame), kind };
                 return true;
@@ -111,6 +120,7 @@ impl SendQueue {
         }
         let segment = self.segments.pop_front()?;
         self.len -= segment.data.len();
+        self.own_len -= segment.data.own_len();
         Some(segment.data)
     }
 
@@ -169,6 +179,7 @@ impl SendQueue {
     pub(crate) fn replace(&mut self, index: usize, data: Output) -> Output {
         let Some(segment) = self.segments.get_mut(index) else { return data };
         self.len = self.len + data.len() - segment.data.len();
+        self.own_len = self.own_len + data.own_len() - segment.data.own_len();
         std::mem::replace(&mut segment.data, data)
     }
 
@@ -197,6 +208,7 @@ impl SendQueue {
             self.awaited_len -= len;
         }
         self.len -= segment.data.len();
+        self.own_len -= segment.data.own_len();
         Some(segment)
     }
 }
@@ -204,6 +216,8 @@ impl SendQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budget;
+    use crate::output::SharedBytes;
 
     #[test]
     fn the_queue_counts_its_bytes() {
@@ -289,6 +303,29 @@ mod tests {
         assert_eq!(queue.drop_oldest_published().unwrap().1, 3);
         assert!(queue.drop_oldest_published().is_none());
         assert_eq!(queue.len(), 4);
+    }
+
+    #[test]
+    fn memory_is_what_is_its_own() {
+        let overhead = |queue: &SendQueue| queue.segments.capacity() * size_of::<Segment>();
+        let budget = Budget::new(1 << 20);
+        let mut queue = SendQueue::default();
+        queue.push(Output::Own(Vec::with_capacity(4096)), SegmentKind::Stream);
+        let published = SharedBytes::new(vec![1; 1000], &budget).retain_anyway();
+        queue.push(Output::Retained(published), SegmentKind::Published { key: None, count: 1 });
+        queue.push(Output::Own(Vec::with_capacity(100)), SegmentKind::Keyed(1));
+        assert_eq!(queue.memory_len(), 4196 + overhead(&queue));
+        let old = queue.find(SegmentKind::Keyed(1)).unwrap();
+        queue.replace(old, Output::Own(Vec::with_capacity(60)));
+        let place = queue.reserve(1000, false);
+        assert_eq!(queue.memory_len(), 4156 + 1000 + overhead(&queue));
+        queue.fill(place, Vec::with_capacity(300));
+        assert_eq!(queue.memory_len(), 4456 + overhead(&queue));
+        queue.drop_oldest().unwrap();
+        queue.drop_oldest_published().unwrap();
+        queue.pop().unwrap();
+        queue.pop().unwrap();
+        assert_eq!(queue.memory_len(), overhead(&queue));
     }
 
     fn own(bytes: &[u8]) -> Output {

@@ -28,6 +28,7 @@ use crate::handover::Handover;
 use crate::hub::{Hub, Link};
 use crate::listen::{Listener, Listening, Name, SocketFile, Terms, listen_all};
 use crate::mailbox::{Mailbox, mailbox};
+use crate::memory;
 use crate::metrics::Counters;
 use crate::net;
 use crate::shared::{Masks, Shared};
@@ -182,7 +183,8 @@ impl Server {
         H: Handler,
         F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
     {
-        let Self { config, listeners, inherited } = self;
+        let Self { mut config, listeners, inherited } = self;
+        config.max_memory = memory::budget_of(config.max_memory);
         let driver_name = kind.name();
         let descriptors = net::raise_descriptor_limit()
             .map_err(|source| Error::Driver { driver: driver_name, source })?;
@@ -210,9 +212,7 @@ impl Server {
             parts.push(Part { driver, mailbox, counters, compute });
         }
         let budget = Budget::new(config.compression.max_dedicated_len);
-        let hub = Hub::new(links, config.topics.clone())
-            .with_max_per_address(config.max_connections_per_address)
-            .with_handover(Handover::new(all, borrowed));
+        let hub = Hub::new(links, &config, Handover::new(all, borrowed));
         let handle = Handle::new(hub.clone(), net::TcpOptions::from(&config), configs)
             .with_compute(pool.as_ref().map(Pool::meter));
         let factory = Arc::new(factory);
@@ -239,6 +239,7 @@ impl Server {
             driver = driver_name,
             workers = workers.len(),
             compute_workers = compute.len(),
+            max_memory = config.max_memory,
             ?urls,
             "listening"
         );

@@ -19,6 +19,7 @@ use crate::error::{CloseCause, CloseReason};
 use crate::hub::Hub;
 use crate::limits::deadline::Deadlines;
 use crate::limits::rate::{Meters, Rates};
+use crate::memory::{Charge, Ledger, Watch};
 use crate::metrics::Counters;
 use crate::origin::OriginPolicy;
 use crate::output::Output;
@@ -70,6 +71,9 @@ pub(crate) struct Shared {
     pub(crate) latecomers: Vec<Token>,
     /// Connections to be flushed or resumed after the mailbox, or in the next turn.
     pub(crate) listed: Vec<Token>,
+    /// What is held for connections, and when too much of it was last looked for.
+    pub(crate) ledger: Ledger,
+    pub(crate) watch: Watch,
 }
 
 /// The settings that connections need, deadlines in ticks.
@@ -172,6 +176,8 @@ impl Shared {
             draining: None,
             latecomers: Vec::new(),
             listed: Vec::new(),
+            ledger: Ledger::default(),
+            watch: Watch::default(),
         }
     }
 
@@ -190,7 +196,9 @@ impl Shared {
 
     #[cold]
     fn grow_out(&mut self, len: usize) {
-        let mut larger = self.pool.take(len.max(self.expected_len));
+        // A turn may produce far more than the pool's largest buffer, and is not to copy all of it for each message.
+        let roomy = self.out.capacity() / 2 * 3;
+        let mut larger = self.pool.take(len.max(self.expected_len).max(roomy));
         larger.extend_from_slice(&self.out);
         self.pool.give(std::mem::replace(&mut self.out, larger));
     }
@@ -229,8 +237,33 @@ impl Shared {
         self.pool.reclaim(segment);
     }
 
+    /// Counts what a connection holds now. Whatever may have changed that ends with this, once.
+    #[inline]
+    pub(crate) fn recharge(&mut self, wire: &mut Wire) {
+        if let Some(pending) = &mut wire.pending {
+            let now = pending.charge();
+            self.ledger.replace(pending.charged, now);
+            pending.charged = now;
+        }
+    }
+
+    /// Gives up the part of a connection that only some have, once it is empty.
+    pub(crate) fn tidy(&mut self, wire: &mut Wire) {
+        if let Some(pending) = wire.pending.take_if(|pending| pending.is_empty()) {
+            self.ledger.replace(pending.charged, Charge::default());
+        }
+    }
+
+    /// Takes back what the driver had.
+    #[inline]
+    pub(crate) fn take_back(&mut self, sent: Output) {
+        self.ledger.in_flight -= sent.own_len();
+        self.pool.reclaim(sent);
+    }
+
     /// Gives the buffers of a connection that has ended back to the pool.
     pub(crate) fn recycle(&mut self, mut pending: Pending) {
+        self.ledger.replace(pending.charged, Charge::default());
         pending.queue.drop_places();
         while let Some(segment) = pending.queue.pop() {
             self.pool.reclaim(segment);

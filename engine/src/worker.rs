@@ -1,7 +1,7 @@
 //! One core's event loop: it owns a driver, the connections, their timers and buffers, and one handler.
 //!
 //! This file is the loop: what each turn does, and what comes in from outside. How connections come is in [`accepting`],
-//! which are refused in [`admission`]; what happens to one is in [`receive`], [`http`], [`transmit`] and [`deadlines`]; what
+//! which are refused in [`admission`], which end for want of memory in [`memory`]; what happens to one is in [`receive`], [`http`], [`transmit`] and [`deadlines`]; what
 //! is published, in [`topics`]; how it all ends, in [`shutdown`].
 
 mod accepting;
@@ -9,6 +9,9 @@ mod admission;
 mod compute;
 mod deadlines;
 pub(crate) mod http;
+mod memory;
+#[cfg(test)]
+mod memory_check;
 mod outbound;
 mod proxied;
 mod receive;
@@ -139,6 +142,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.driver.wait(self.timeout())?;
         self.shared.counters.note_turn(self.driver.busy());
         self.shared.now = tick_at(self.driver.now());
+        self.watch_memory();
         while let Some(completion) = self.driver.next_completion() {
             self.on_completion(completion);
         }
@@ -150,6 +154,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.deliver_publications();
         self.go_on_accepting();
         let done = self.go_on_shutting_down();
+        self.publish_memory();
+        self.watch_memory();
         Ok(if done { Turn::Done } else { Turn::Again })
     }
 
@@ -163,7 +169,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             AcceptState::Resting { until } => Some(until),
             _ => None,
         };
-        let next = [self.shared.wheel.next_tick(), self.shared.deflate.next_tick(), resting]
+        let Shared { wheel, deflate, watch, .. } = &self.shared;
+        let next = [wheel.next_tick(), deflate.next_tick(), watch.rests_until, resting]
             .into_iter()
             .flatten()
             .min()
@@ -295,7 +302,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         quietly(pending.jobs.take());
         shared.counters.queued_bytes.sub(queued_len);
         shared.recycle(pending);
-        wire.codec.clear(&mut shared.pool);
+        shared.drop_unfinished(wire);
         shared.wheel.clear(token.slot);
         shared.deadlines.clear(token.slot);
         shared.meters.forget(token.slot);

@@ -138,8 +138,15 @@ impl Connection {
     /// The bytes of memory that the connection holds beside itself.
     #[must_use]
     pub fn buffered_len(&self) -> usize {
-        let progress = self.progress.as_ref().map_or(0, |progress| progress.memory_len());
-        progress + self.pong.as_ref().map_or(0, |_| size_of::<Pong>())
+        self.unfinished_len() + self.pong.as_ref().map_or(0, |_| size_of::<Pong>())
+    }
+
+    /// What of that is for a frame or message that has begun and not ended. Only [`receive`](Self::receive) and
+    /// [`clear`](Self::clear) change it, so that a caller can keep a sum over many connections.
+    #[inline]
+    #[must_use]
+    pub fn unfinished_len(&self) -> usize {
+        self.progress.as_ref().map_or(0, |progress| progress.memory_len())
     }
 
     /// Whether messages are handed over in parts, as they arrive, instead of whole.

@@ -54,6 +54,9 @@ pub enum Readiness {
     Ready,
     /// It is draining or shutting down: new connections should go elsewhere.
     Draining,
+    /// Most of the memory for connections is used up ([`max_memory`](crate::Config::max_memory)): requests are refused
+    /// until some of it is free.
+    ShortOfMemory,
 }
 
 /// A drain under way. Dropping this changes nothing.

@@ -23,6 +23,7 @@ use crate::driver::sim::{Faults, Peer, Random, Sim};
 use crate::error::CloseCause;
 use crate::handle::Handle;
 use crate::handler::{Answer, Handler};
+use crate::handover::Handover;
 use crate::hub::{Hub, Link};
 use crate::mailbox::mailbox;
 use crate::metrics::Counters;
@@ -281,7 +282,9 @@ fn run(seed: u64) {
         |fates: &[Fate]| fates.iter().all(|fate| fate.closed.is_some() || !fate.failed.is_empty());
     let mut told = false;
     loop {
-        if worker.turn().expect("the driver works") == Turn::Done {
+        let turn = worker.turn().expect("the driver works");
+        worker.check_memory();
+        if turn == Turn::Done {
             break;
         }
         stations.iter_mut().for_each(Station::act);
@@ -337,7 +340,7 @@ fn worker(seed: u64, config: &Config, faults: Faults, budget: Budget) -> Scenery
     let (postbox, mailbox) = mailbox(config.mailbox_len, 0, driver.waker());
     let counters = Arc::new(Counters::default());
     let link = Link::new(postbox, Arc::clone(&counters));
-    let hub = Hub::new(vec![link], config.topics.clone());
+    let hub = Hub::new(vec![link], config, Handover::default());
     let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
     let masks = Masks::new([9; 32]);
     let shared = Shared::new(0, config, counters, masks, budget, hub);

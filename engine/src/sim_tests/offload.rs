@@ -20,6 +20,7 @@ use crate::driver::sim::{Faults, Peer, Random, Sim, World};
 use crate::error::CloseCause;
 use crate::handle::Handle;
 use crate::handler::{Answer, Handler};
+use crate::handover::Handover;
 use crate::hub::{Hub, Link};
 use crate::mailbox::mailbox;
 use crate::metrics::Counters;
@@ -277,7 +278,9 @@ fn run(seed: u64) -> ComputeStats {
     shut_at.inspect(|at| world.alarm(*at));
     let mut told = false;
     loop {
-        if worker.turn().expect("the driver works") == Turn::Done {
+        let turn = worker.turn().expect("the driver works");
+        worker.check_memory();
+        if turn == Turn::Done {
             break;
         }
         threads.work(&world, &mut random);
@@ -372,7 +375,7 @@ fn worker(seed: u64, config: &Config, faults: Faults) -> (Worker<Sim, App>, Hand
     let (pool, hand) = Pool::without_threads(1, config.compute_queue_len);
     let compute = pool.for_worker(postbox.clone());
     let link = Link::new(postbox, Arc::clone(&counters));
-    let hub = Hub::new(vec![link], config.topics.clone());
+    let hub = Hub::new(vec![link], config, Handover::default());
     let handle =
         Handle::new(hub.clone(), TcpOptions::from(config), None).with_compute(Some(pool.meter()));
     let setup = WorkerSetup {

@@ -15,6 +15,7 @@ use crate::config::{Assignment, Config};
 use crate::driver::Driver as _;
 use crate::driver::sim::{Faults, Random, Sim, World};
 use crate::handle::Handle;
+use crate::handover::Handover;
 use crate::hub::{Hub, Link};
 use crate::listen::Terms;
 use crate::mailbox::mailbox;
@@ -55,7 +56,7 @@ impl Scene {
         let compute = (config.compute_workers > 0).then(|| pool.for_worker(postbox.clone()));
         let hand = compute.is_some().then(|| (hand, Random::new(seed)));
         let link = Link::new(postbox, Arc::clone(&counters));
-        let hub = Hub::new(vec![link], config.topics.clone());
+        let hub = Hub::new(vec![link], config, Handover::default());
         let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
         let budget = Budget::new(config.compression.max_dedicated_len);
         let masks = Masks::new([7; 32]);
@@ -99,6 +100,7 @@ impl Scene {
     pub(super) fn turn(&mut self) -> Turn {
         let turn = self.worker.turn().expect("the driver works");
         assert_eq!(self.world.outstanding_buffers(), 0, "a receive buffer was kept");
+        self.worker.check_memory();
         self.compute();
         let log = self.log.borrow();
         assert!(log.violations.is_empty(), "{:#?}", log.violations);
@@ -131,6 +133,8 @@ impl Scene {
         assert_eq!(stats.open_connections, 0);
         assert_eq!(stats.queued_bytes, 0);
         assert_eq!(stats.deflate_memory, 0);
+        let held = [stats.memory_input, stats.memory_output, stats.memory_tls];
+        assert_eq!(held, [0; 3]);
         assert_eq!(budget.left(), self.max_dedicated_len);
         let log = log.borrow();
         for (number, entry) in log.clients.iter().enumerate() {

@@ -24,6 +24,7 @@ use crate::driver::sim::{Faults, Peer, Random, Sim, World};
 use crate::error::CloseCause;
 use crate::handle::Handle;
 use crate::handler::{Answer, Handler};
+use crate::handover::Handover;
 use crate::hub::{Hub, Link};
 use crate::mailbox::{Mail, mailbox};
 use crate::metrics::Counters;
@@ -180,7 +181,7 @@ impl Hall {
             parts.push((driver, mailbox, counters));
             worlds.push(world);
         }
-        let hub = Hub::new(links, config.topics.clone());
+        let hub = Hub::new(links, config, Handover::default());
         let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
         let counters = parts.iter().map(|(.., counters)| Arc::clone(counters)).collect();
         let workers = (0..).zip(parts).map(|(index, (driver, mailbox, counters))| {
@@ -235,6 +236,7 @@ impl Hall {
             self.worlds[index].alarm(until);
             while self.worlds[index].clock() < until {
                 self.workers[index].turn().expect("the driver works");
+                self.workers[index].check_memory();
                 self.clients.iter_mut().for_each(Client::hear);
             }
         }

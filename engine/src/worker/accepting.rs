@@ -124,19 +124,20 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         socket: D::Socket,
         peer: Option<SocketAddr>,
     ) {
-        let terms = self.terms.get(listener.0 as usize).cloned().unwrap_or_default();
-        if !terms.allow(peer) {
+        let terms = self.terms.get(listener.0 as usize);
+        if terms.is_some_and(|terms| !terms.allow(peer)) {
             tracing::debug!(?peer, "it is no trusted proxy");
             self.shared.counters.proxy_failures.add(1);
             return;
         }
+        let tls = terms.and_then(|terms| terms.tls.clone());
         let Some(token) = self.open(socket, peer) else { return self.count_out(listener, peer) };
-        if terms.wants_proxy_header()
+        if self.names_proxies(listener)
             && let Some(conn) = self.conns.get_mut(token)
         {
             conn.wire.phase = Phase::Proxied;
         }
-        if let Some(config) = &terms.tls {
+        if let Some(config) = &tls {
             self.secure(token, config);
         }
     }

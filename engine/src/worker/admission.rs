@@ -14,6 +14,9 @@ impl Shared {
         if self.topics.hub.refuses_requests() {
             return Some(self.refuse_while_draining());
         }
+        if self.is_short_of_memory() {
+            return Some(self.refuse_for_memory());
+        }
         if !self.admits_origin(request) {
             tracing::debug!(origin = ?request.origin(), "request refused for its origin");
             self.counters.origin_refusals.add(1);

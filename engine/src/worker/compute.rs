@@ -67,7 +67,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             && let Some(pending) = &mut conn.wire.pending
         {
             pending.jobs = None;
-            conn.wire.tidy();
+            self.shared.tidy(&mut conn.wire);
         }
     }
 }

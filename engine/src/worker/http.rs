@@ -14,6 +14,7 @@ use ringwire_codec::handshake::{HeadScanner, server};
 use ringwire_codec::http::{BodyDecoder, BodyFraming, CONTINUE, Exchange, HttpDate};
 
 use super::Worker;
+use super::memory::is_monitoring;
 use super::receive::{deliver_rest, internal_error, keep_unread, on_bad_head, on_head};
 use crate::conn::{Conn, Flags, Phase, Wire};
 use crate::driver::{Driver, Token};
@@ -31,6 +32,12 @@ const ANSWER_HEAD_LEN: usize = 512;
 pub(crate) struct Incoming {
     decoder: BodyDecoder,
     pub(crate) content: Vec<u8>,
+}
+
+impl Incoming {
+    pub(crate) fn memory_len(&self) -> usize {
+        size_of::<Self>() + self.content.capacity()
+    }
 }
 
 /// The time of day as answers have it, read once a second.
@@ -92,7 +99,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         } else if let Some(limit) = shared.limits.http_keep_alive {
             shared.wheel.set_earlier(token.slot, wire.since.max(wire.sent) + limit);
         }
-        wire.tidy();
+        shared.tidy(wire);
     }
 
     /// Ends a connection that is between two requests; what was answered goes out first.
@@ -219,6 +226,15 @@ pub(super) fn on_ordinary<H: Handler>(
     parsed: &server::Request<'_>,
     (head, rest): (&[u8], &[u8]),
 ) -> usize {
+    if shared.is_short_of_memory() {
+        let tls = shared.sessions.facts(token.slot);
+        let request = Request::new(parsed, shared.id(token), conn.wire.peer.into(), tls);
+        if !is_monitoring(handler, &request) {
+            let refusal = shared.refuse_for_memory();
+            write_answer(&mut conn.wire, shared, Exchange::LAST, &refusal);
+            return rest.len();
+        }
+    }
     let framing = parsed.body_framing();
     let mut decoder = match BodyDecoder::new(framing, shared.limits.max_body_len) {
         Ok(decoder) => decoder,

@@ -245,8 +245,25 @@ fn deliver_metered<H: Handler>(
     unused
 }
 
+/// The same within a budget of messages. Nothing else changes what is held of a message that is not whole.
 #[inline]
 fn deliver_within<H: Handler>(
+    budget: &mut usize,
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    bytes: &mut [u8],
+) -> usize {
+    let before = conn.wire.codec.unfinished_len();
+    let unused = deliver_events(budget, handler, conn, shared, token, bytes);
+    shared.ledger.unfinished += conn.wire.codec.unfinished_len();
+    shared.ledger.unfinished -= before;
+    unused
+}
+
+#[inline]
+fn deliver_events<H: Handler>(
     budget: &mut usize,
     handler: &mut H,
     conn: &mut Conn<H::State>,

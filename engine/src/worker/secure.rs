@@ -115,7 +115,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
         wire.phase = Phase::Flushing;
         wire.since = shared.now;
-        shared.drop_plaintext(wire);
+        // What waits can't be encrypted any more.
+        shared.drop_output(wire);
     }
 
     /// The stream of a connection over TLS has ended, which is answered with close_notify before the end of its other
@@ -149,7 +150,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     pub(super) fn send_secure(driver: &mut D, wire: &mut Wire, shared: &mut Shared, token: Token) {
         let sealed = shared.seal(wire, token.slot);
         if !sealed.is_empty() {
-            Self::submit_send(driver, wire, shared.now, token, Output::Own(sealed));
+            Self::submit_send(driver, wire, shared, token, Output::Own(sealed));
         }
     }
 }

@@ -91,9 +91,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if is_idle && is_all && !wire.flags.contains(Flags::SECURE) {
             shared.counters.messages_sent.add(count);
             shared.counters.queued_bytes.add(bytes.len());
-            return Self::submit_send(driver, wire, shared.now, token, Output::Shared(bytes));
+            return Self::submit_send(driver, wire, shared, token, Output::Shared(bytes));
         }
         queue_published(wire, shared, &bytes, delivery);
+        shared.recharge(wire);
         shared.list(wire, token);
     }
 

@@ -41,7 +41,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         } else if !shared.out.is_empty() {
             let data = std::mem::take(&mut shared.out);
             shared.counters.queued_bytes.add(data.len());
-            Self::submit_send(driver, wire, shared.now, token, Output::Own(data));
+            Self::submit_send(driver, wire, shared, token, Output::Own(data));
         }
         if wire.wants_receive() != wire.flags.contains(Flags::RECEIVING) {
             Self::sync_receive(driver, wire, shared, token);
@@ -59,14 +59,14 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.counters.bytes_sent.add(sent);
         let Some(conn) = conns.get_mut(token).filter(|conn| conn.wire.phase != Phase::Closed)
         else {
-            return shared.pool.reclaim(buffer.into_output());
+            return shared.take_back(buffer.into_output());
         };
         let wire = &mut conn.wire;
         wire.in_flight = in_flight(&buffer);
         shared.counters.queued_bytes.sub(sent);
         if let Err(error) = result {
             wire.flags.remove(Flags::SENDING);
-            shared.pool.reclaim(buffer.into_output());
+            shared.take_back(buffer.into_output());
             return self.give_up(token, CloseReason::Transport(error.kind()));
         }
         wire.sent = shared.now;
@@ -74,7 +74,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             return driver.submit(Op::Send { token, buffer });
         }
         wire.flags.remove(Flags::SENDING);
-        shared.pool.reclaim(buffer.into_output());
+        shared.take_back(buffer.into_output());
         if wire.pending.is_some()
             || wire.flags.contains(Flags::BACKLOGGED)
             || wire.flags.contains(Flags::SECURE)
@@ -116,7 +116,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let wire = &mut conn.wire;
         let unanswered = wire.codec.close_state() == CloseState::CloseSent;
         if unanswered
-            && let Some(cause) = wire.pending_mut().cause.as_mut()
+            && let Some(cause) = wire.pending.as_mut().and_then(|pending| pending.cause.as_mut())
             && !cause.is_fault()
         {
             cause.reason = reason;
@@ -151,20 +151,21 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
         let queue = wire.pending.as_mut().map(|pending| &mut pending.queue);
         let Some(data) = queue.and_then(|queue| queue.pop_batch(&mut shared.pool)) else { return };
-        Self::submit_send(driver, wire, shared.now, token, data);
+        Self::submit_send(driver, wire, shared, token, data);
     }
 
     #[inline]
     pub(super) fn submit_send(
         driver: &mut D,
         wire: &mut Wire,
-        now: u32,
+        shared: &mut Shared,
         token: Token,
         data: Output,
     ) {
+        shared.ledger.in_flight += data.own_len();
         let buffer = SendBuffer::new(data);
         wire.flags.insert(Flags::SENDING);
-        wire.sent = now;
+        wire.sent = shared.now;
         wire.in_flight = in_flight(&buffer);
         driver.submit(Op::Send { token, buffer });
     }
@@ -185,6 +186,14 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     /// The rest of [`after_work`](Self::after_work) for connections that are not simply open and idle.
     fn after_unusual_work(&mut self, token: Token) {
+        self.go_on(token);
+        if let Some(conn) = self.conns.get_mut(token) {
+            self.shared.recharge(&mut conn.wire);
+        }
+    }
+
+    /// The next step of a connection, whatever its phase.
+    fn go_on(&mut self, token: Token) {
         let Self { conns, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
         let wire = &mut conn.wire;
@@ -203,7 +212,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 if !wire.is_flushed() {
                     shared.set_stall_deadline(wire, token);
                 }
-                wire.tidy();
+                shared.tidy(wire);
             }
             Phase::Closing | Phase::Flushing | Phase::Lingering => self.go_on_closing(token),
             Phase::Idle => self.after_idle_work(token),
