@@ -127,11 +127,29 @@ stop_server() {
     server_pid=
 }
 
-# apt_package PACKAGE PROGRAM: installs a Debian package unless its program is there.
+# apt_package PACKAGE FILE: installs a Debian package unless its file is there.
 apt_package() {
-    [[ ! -x $2 ]] || return 0
+    [[ ! -e $2 ]] || return 0
     mkdir -p "$repo/out"
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" \
         >"$repo/out/apt-$1.log"
+}
+
+# debian_program PACKAGE PATH: sets $program to a program of a Debian package. Unless the package is installed, only the
+# program is taken out of it: to install it could start a service.
+debian_program() {
+    program=/$2
+    [[ ! -x $program ]] || return 0
+    local directory=$repo/out/apt
+    program=$directory/$2
+    [[ ! -x $program ]] || return 0
+    mkdir -p "$directory"
+    apt-get update -qq
+    (
+        cd "$directory"
+        apt-get download -qq -o APT::Sandbox::User=root "$1"
+        dpkg-deb --fsys-tarfile "$1"_*.deb | tar --extract "./$2"
+        rm "$1"_*.deb
+    )
 }

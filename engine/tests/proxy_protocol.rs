@@ -1,15 +1,16 @@
 //! Connections through proxies: the PROXY protocol, and the headers that proxies set.
 
-#![expect(clippy::disallowed_types, reason = "tests own sockets")]
+#![expect(clippy::disallowed_types, reason = "tests own sockets, and rustls takes shared settings")]
 
 mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringwire::tls::pki_types::UnixTime;
-use ringwire::tls::{CertificateSource, ServerSettings};
+use ringwire::tls::{CertificateSource, ServerConfig, ServerSettings};
 use ringwire::{
     Answer, Ctx, Handler, HttpAnswer, Listener, Message, Network, ProxyProtocol, Request, Response,
     Running, WorkerStats,
@@ -183,11 +184,58 @@ fn the_header_has_to_come_in_time() {
     assert!(!read(&mut stream).contains("200"), "the stream ends");
 }
 
-#[test]
-fn tls_comes_after_it() {
+/// What a TLS listener shows, and what a client that trusts it has.
+fn tls() -> (ServerConfig, Arc<rustls::ClientConfig>) {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let source = CertificateSource::pem(key.cert.pem(), key.signing_key.serialize_pem());
-    let tls = ServerSettings::new(source).build(UnixTime::now()).unwrap();
+    let server = ServerSettings::new(source).build(UnixTime::now()).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(key.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (server, Arc::new(client))
+}
+
+/// The header, a whole handshake and a request, with the signature made by the worker or on a thread beside it.
+#[test]
+fn a_tls_handshake_after_it() {
+    let (tls, trusting) = tls();
+    let v4 = [192, 0, 2, 7, 192, 0, 2, 1, 0x13, 0x88, 1, 0xbb];
+    let headers = [b"PROXY TCP4 192.0.2.7 192.0.2.1 5000 443\r\n".to_vec(), v2(0x21, 0x11, &v4)];
+    for threads in [0, 1] {
+        let listener = Listener::address("127.0.0.1:0").with_tls(tls.clone());
+        let listener = listener.with_proxy_protocol(trusted("127.0.0.0/8"));
+        let server = Server::start_with(config().with_compute_workers(threads), listener);
+        for header in &headers {
+            // In one segment with the first words of TLS, in pieces, and before them.
+            for cut in [0, 3, header.len()] {
+                let mut stream = server.connect();
+                let (early, late) = header.split_at(cut);
+                stream.write_all(early).unwrap();
+                let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+                let mut client = rustls::ClientConnection::new(trusting.clone(), name).unwrap();
+                let mut hello = late.to_vec();
+                client.write_tls(&mut hello).unwrap();
+                stream.write_all(&hello).unwrap();
+                let mut stream = rustls::StreamOwned::new(client, stream);
+                stream.write_all(REQUEST).unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).expect("it ends with close_notify");
+                assert!(answer.contains("peer 192.0.2.7:5000 "), "{answer}");
+            }
+        }
+        let stats = server.stats();
+        assert_eq!((stats.tls_handshakes, stats.tls_failures, stats.proxy_failures), (6, 0, 0));
+    }
+}
+
+#[test]
+fn tls_comes_after_it() {
+    let (tls, _) = tls();
     let server = Server::trusting(Listener::address("127.0.0.1:0").with_tls(tls));
     let mut stream = server.connect();
     stream.write_all(b"PROXY TCP4 192.0.2.7 192.0.2.1 5000 443\r\n").unwrap();

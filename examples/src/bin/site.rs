@@ -8,10 +8,11 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use http::{HeaderValue, StatusCode, header};
 use ringwire::{
-    Asset, Config, Handler, Message, Response, Router, Server, SocketOptions, on_message,
+    Asset, Config, Handle, Handler, Listener, Message, Network, ProxyProtocol, Response, Router,
+    Server, SocketOptions, on_message,
 };
 use ringwire_examples::{Certificate, Cores, DriverFlag, handle_signals};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// How long connections may take to close on SIGTERM or SIGINT.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
@@ -33,6 +34,13 @@ struct Flags {
     tls_listen: Vec<String>,
     #[command(flatten)]
     certificate: Certificate,
+    /// Proxies of this network, such as 10.0.0.0/8, begin each connection with a PROXY header, and nobody else
+    /// connects. May be given several times.
+    #[arg(long, value_name = "NETWORK")]
+    proxy_protocol: Vec<Network>,
+    /// How many trusted proxies have added an address to X-Forwarded-For.
+    #[arg(long, default_value_t = 1)]
+    forwarded_hops: usize,
     /// The kernel back end.
     #[arg(long, value_enum, default_value_t)]
     driver: DriverFlag,
@@ -49,17 +57,22 @@ fn main() -> Result<()> {
         .with_io_workers(1)
         .with_driver(flags.driver.into())
         .with_pinning(flags.pin.clone().into());
+    let proxy = match flags.proxy_protocol.as_slice() {
+        [] => ProxyProtocol::Off,
+        trusted => ProxyProtocol::required(trusted.iter().copied()),
+    };
+    let listener = |address| Listener::address(address).with_proxy_protocol(proxy.clone());
     let mut server = Server::new(config);
     for address in &flags.listen {
-        server = server.listen(address);
+        server = server.listen_with(listener(address));
     }
     if !flags.tls_listen.is_empty() {
         let tls = flags.certificate.server()?;
         for address in &flags.tls_listen {
-            server = server.listen_tls(address, tls.clone());
+            server = server.listen_with(listener(address).with_tls(tls.clone()));
         }
     }
-    let server = server.start(|_worker| site())?;
+    let server = server.start(move |worker| site(worker.handle(), flags.forwarded_hops))?;
     handle_signals(server.handle(), SHUTDOWN_LIMIT).context("cannot handle signals")?;
     for url in server.urls() {
         println!("listening on {url}");
@@ -68,12 +81,19 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn site() -> impl Handler {
+/// Metrics are among its routes, so a proxy in front of it should keep `/metrics` and `/stats` to itself.
+fn site(handle: &Handle, forwarded_hops: usize) -> impl Handler + use<> {
     let notes = Notes::default();
     let [all, one, put, delete, count] = std::array::from_fn(|_| Rc::clone(&notes));
     Router::new()
         .asset("/", Asset::html(include_str!("../site.html")))
-        .get("/healthz", |_| Response::text("ok\n"))
+        .monitoring(handle)
+        .get("/client", move |request| {
+            let address = request.peer_addr().to_string();
+            let forwarded_for = request.forwarded_for(forwarded_hops).map(|ip| ip.to_string());
+            let client = json!({ "address": address, "forwarded_for": forwarded_for });
+            Response::json(client.to_string())
+        })
         .get("/api/notes", move |_| Response::json(Value::from(all.borrow().clone()).to_string()))
         .get("/api/notes/{name}", move |request| {
             let name = request.param("name").unwrap_or_default();
@@ -113,7 +133,8 @@ fn site() -> impl Handler {
             on_message(move |ctx, message| {
                 let text = match message {
                     Message::Text("count") => count.borrow().len().to_string(),
-                    _ => "I can only count\n".to_owned(),
+                    Message::Text("address") => ctx.peer_addr().to_string(),
+                    _ => "I know a count and an address\n".to_owned(),
                 };
                 ctx.send(text.as_str());
             }),
