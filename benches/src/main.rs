@@ -12,6 +12,7 @@ mod output;
 mod own_server;
 mod presets;
 mod procstat;
+mod soak;
 mod target;
 mod texts;
 mod tls;
@@ -43,6 +44,8 @@ enum Command {
     /// Runs four scenarios of which figures are published: 100 sequential connects over TLS, then 50, 100
     /// and 200 clients with 10, 20 and 50 messages each.
     WssPresets(presets::PresetArgs),
+    /// Runs a server among peers of all kinds for long, and says whether it lost, leaked or slowed down.
+    Soak(soak::SoakArgs),
     /// Writes a self-signed certificate and its key, for tests of TLS.
     Cert(cert::CertArgs),
     /// Serves raw TCP echo: the least work an echo server can do.
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::CompareHandshakes(args) => compare::compare_handshakes(&args),
         Command::CompareBroadcast(args) => compare::compare_broadcast(&args),
         Command::WssPresets(args) => presets::command(args),
+        Command::Soak(args) => soak::command(args),
         Command::Cert(args) => cert::command(&args).map(|()| true),
         Command::Floor(args) => floor::run(&args).map(|()| true),
     };

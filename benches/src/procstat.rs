@@ -121,7 +121,7 @@ pub(crate) fn thread_ids(pid: u32) -> io::Result<Vec<u32>> {
 }
 
 /// Resident memory of a process (`VmRSS`), in bytes.
-fn resident_bytes(pid: u32) -> io::Result<u64> {
+pub(crate) fn resident_bytes(pid: u32) -> io::Result<u64> {
     kib_field(&fs::read_to_string(format!("/proc/{pid}/status"))?, "VmRSS")
 }
 
