@@ -246,7 +246,8 @@ mod tests {
 
     #[test]
     fn kernel_memory_is_read() {
-        let sockstat = "sockets: used 14\nTCP: inuse 1 orphan 0 tw 1748 alloc 1 mem 12\nUDP: inuse 0 mem 5\n";
+        let sockstat =
+            "sockets: used 14\nTCP: inuse 1 orphan 0 tw 1748 alloc 1 mem 12\nUDP: inuse 0 mem 5\n";
         assert_eq!(tcp_pages(sockstat), Some(12));
         let slabinfo = "slabinfo - version: 2.1\n# name <active_objs> <num_objs> <objsize>\n\
                         TCP 10 13 2432 13 8 : tunables 0 0 0\n";

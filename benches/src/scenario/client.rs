@@ -230,11 +230,7 @@ pub(crate) struct Client {
 
 impl Client {
     /// Of a worker.
-    pub(crate) fn new(
-        common: Arc<Common>,
-        context: &WorkerContext,
-        events: Sender<Event>,
-    ) -> Self {
+    pub(crate) fn new(common: Arc<Common>, context: &WorkerContext, events: Sender<Event>) -> Self {
         let (handle, worker) = (context.handle().clone(), context.index());
         Self { common, handle, worker, events, tally: Tally::default(), second: 0, queue: None }
     }
@@ -341,7 +337,8 @@ impl Client {
     fn queue(&mut self) -> &mut VecDeque<u32> {
         let Self { common, worker, queue, .. } = self;
         queue.get_or_insert_with(|| {
-            let mut queues = common.queues.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut queues =
+                common.queues.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             queues.get_mut(usize::from(*worker)).map(std::mem::take).unwrap_or_default()
         })
     }

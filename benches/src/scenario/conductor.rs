@@ -47,7 +47,7 @@ pub(crate) struct Found {
     pub(crate) connect_began: u64,
     /// When work began.
     pub(crate) work_began: u64,
-    /// CPU time of each thread of the generators during work.
+    /// CPU time of each thread of the generators during work, or during connects where there is none.
     pub(crate) generator_cpu: Vec<CpuTime>,
     /// The same of the server; empty if that is not known.
     pub(crate) server_cpu: Vec<CpuTime>,
@@ -88,7 +88,8 @@ pub(crate) fn run(mut setup: Setup, servers: &Servers) -> anyhow::Result<Found> 
     let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     setup.plan.epoch = u64::try_from(epoch.as_nanos()).unwrap_or(u64::MAX);
     let before = memory(servers)?;
-    let is_loopback = servers.target.address().is_ipv4() && servers.target.address().ip().is_loopback();
+    let is_loopback =
+        servers.target.address().is_ipv4() && servers.target.address().ip().is_loopback();
     let plans = share_out(&setup.plan, setup.generators, &setup.sources, is_loopback);
     let fleet = Fleet::start(plans, setup.driver, setup.as_processes)?;
     let mut conductor = Conductor {
@@ -130,7 +131,8 @@ impl Conductor<'_> {
         let plan = &self.setup.plan;
         let generators = self.fleet.len();
         self.wait("starting", PATIENCE, |this, _| this.ready == generators)?;
-        let connect_began = self.clock.nanos();
+        let mut start = self.cpu()?;
+        let connect_began = start.at;
         self.fleet.order(Order::Connect)?;
         let limit = plan.limit + plan.connect_timeout + PATIENCE;
         self.wait_done("connecting", Order::Connect, limit)?;
@@ -138,11 +140,15 @@ impl Conductor<'_> {
         let connected = memory(self.servers)?;
         if !self.setup.hold.is_zero() {
             let end = self.clock.elapsed() + self.setup.hold;
-            self.wait("holding", self.setup.hold + PATIENCE, |this, _| this.clock.elapsed() >= end)?;
+            self.wait("holding", self.setup.hold + PATIENCE, |this, _| {
+                this.clock.elapsed() >= end
+            })?;
         }
         self.sample()?;
-        self.working = true;
-        let (servers, generators) = (self.servers.cpu()?, self.generator_cpu()?);
+        if plan.work != Work::Idle {
+            self.working = true;
+            start = self.cpu()?;
+        }
         let work_began = self.clock.nanos();
         self.fleet.order(Order::Work)?;
         let limit = match plan.work {
@@ -150,12 +156,7 @@ impl Conductor<'_> {
             _ => plan.limit + plan.response_timeout,
         };
         self.wait_done("working", Order::Work, limit + PATIENCE)?;
-        let cpu_window = Duration::from_nanos(self.clock.nanos() - work_began);
-        let since = |now: Vec<CpuTimes>, earlier: &[CpuTimes]| -> Vec<CpuTime> {
-            now.iter().zip(earlier).flat_map(|(now, earlier)| now.since(earlier)).collect()
-        };
-        let server_cpu = since(self.servers.cpu()?, &servers);
-        let generator_cpu = since(self.generator_cpu()?, &generators);
+        let end = self.cpu()?;
         self.sample()?;
         self.working = false;
         let after = memory(self.servers)?;
@@ -169,10 +170,10 @@ impl Conductor<'_> {
             samples: std::mem::take(&mut self.samples),
             connect_began,
             work_began,
-            generator_cpu,
-            server_cpu,
+            generator_cpu: since(&end.generators, &start.generators),
+            server_cpu: since(&end.servers, &start.servers),
             server_capacity,
-            cpu_window,
+            cpu_window: Duration::from_nanos(end.at - start.at),
             before,
             connected,
             after,
@@ -218,7 +219,10 @@ impl Conductor<'_> {
                 return Ok(());
             }
             if now >= end {
-                bail!("{what}: not done after {} s, though every part has a limit", limit.as_secs());
+                bail!(
+                    "{what}: not done after {} s, though every part has a limit",
+                    limit.as_secs()
+                );
             }
         }
     }
@@ -280,10 +284,26 @@ impl Conductor<'_> {
         Ok(())
     }
 
+    fn cpu(&self) -> anyhow::Result<Cpu> {
+        let (servers, generators) = (self.servers.cpu()?, self.generator_cpu()?);
+        Ok(Cpu { at: self.clock.nanos(), servers, generators })
+    }
+
     fn generator_cpu(&self) -> anyhow::Result<Vec<CpuTimes>> {
         let times = self.fleet.accounts().iter().map(Account::cpu).collect::<Result<_, _>>();
         times.context("a process of the load is gone")
     }
+}
+
+/// CPU time used so far, of each process.
+struct Cpu {
+    at: u64,
+    servers: Vec<CpuTimes>,
+    generators: Vec<CpuTimes>,
+}
+
+fn since(now: &[CpuTimes], earlier: &[CpuTimes]) -> Vec<CpuTime> {
+    now.iter().zip(earlier).flat_map(|(now, earlier)| now.since(earlier)).collect()
 }
 
 fn memory(servers: &Servers) -> anyhow::Result<Memory> {

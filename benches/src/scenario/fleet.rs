@@ -104,12 +104,7 @@ impl Fleet {
 }
 
 impl Member {
-    fn thread(
-        index: usize,
-        plan: Plan,
-        driver: DriverFlag,
-        sender: Sender<(usize, News)>,
-    ) -> Self {
+    fn thread(index: usize, plan: Plan, driver: DriverFlag, sender: Sender<(usize, News)>) -> Self {
         let (orders, receiver) = mpsc::channel();
         let thread = thread::spawn(move || {
             let tell = |news: News| {
@@ -159,7 +154,12 @@ impl Drop for Member {
 
 /// Cuts a plan into `count` equal ones, each with sources of its own: the given ones, or loopback addresses where these
 /// can be and are needed.
-pub(crate) fn share_out(whole: &Plan, count: u32, sources: &[IpAddr], is_loopback: bool) -> Vec<Plan> {
+pub(crate) fn share_out(
+    whole: &Plan,
+    count: u32,
+    sources: &[IpAddr],
+    is_loopback: bool,
+) -> Vec<Plan> {
     let share = |total: u64, at: u32| {
         let cut = |at: u32| total * u64::from(at) / u64::from(count);
         cut(at + 1) - cut(at)

@@ -62,10 +62,8 @@ pub(crate) fn command(mut args: MillionArgs) -> anyhow::Result<bool> {
 
 /// A table with the fields of the published one, and below it what that leaves out.
 fn table(report: &Report) -> String {
-    let mut rows: Vec<Row> = vec![
-        ("BenchType", "BenchEcho".to_owned()),
-        ("Framework", framework(report)),
-    ];
+    let mut rows: Vec<Row> =
+        vec![("BenchType", "BenchEcho".to_owned()), ("Framework", framework(report))];
     if let Some(work) = &report.work {
         rows.extend(work_rows(report, work));
     }
@@ -101,6 +99,7 @@ fn table(report: &Report) -> String {
 fn framework(report: &Report) -> String {
     match report.server_processes {
         0 => report.target.clone(),
+        1 => format!("{} in a process of its own", report.target),
         count => format!("{} in {count} processes", report.target),
     }
 }
@@ -114,8 +113,15 @@ fn work_rows(report: &Report, work: &WorkDone) -> Vec<Row> {
     }
     if let Some(Summary { min, mean, p50, p75, p90, p95, p99, p999, max }) = work.latency_us {
         let named = [
-            ("Min", min), ("Avg", mean), ("Max", max), ("TP50", p50), ("TP75", p75),
-            ("TP90", p90), ("TP95", p95), ("TP99", p99), ("TP99.9", p999),
+            ("Min", min),
+            ("Avg", mean),
+            ("Max", max),
+            ("TP50", p50),
+            ("TP75", p75),
+            ("TP90", p90),
+            ("TP95", p95),
+            ("TP99", p99),
+            ("TP99.9", p999),
         ];
         rows.extend(named.map(|(name, micros)| (name, show_micros(micros))));
     }

@@ -40,7 +40,9 @@ use self::plan::{Plan, Work};
 pub(crate) use self::rate::{RateArgs, command as rate};
 use self::report::{Asked, Report};
 use self::servers::Servers;
-pub(crate) use self::stress::{AllArgs, SteadyArgs, StormArgs, ThroughputArgs, all, storm, sustained, throughput};
+pub(crate) use self::stress::{
+    AllArgs, SteadyArgs, StormArgs, ThroughputArgs, all, storm, sustained, throughput,
+};
 use crate::endpoint::{Demand, ServerArgs};
 use crate::units::CpuList;
 use crate::{machine, output};
@@ -61,7 +63,7 @@ pub(crate) struct Common {
     /// Threads of each process of the load.
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: u16,
-    /// CPUs of the load, where it runs in this process.
+    /// CPUs of the load. By default those that a server in this process does not have.
     #[arg(long)]
     cpu: Option<CpuList>,
     /// Processes of the load; 0: as many as the limit of open files asks for.
@@ -125,7 +127,8 @@ impl Common {
     /// # Errors
     /// When it cannot be made at all.
     fn run(&mut self, scenario: &Scenario) -> anyhow::Result<Report> {
-        let limit = machine::raise_descriptor_limit().context("cannot read the limit of open files")?;
+        let limit =
+            machine::raise_descriptor_limit().context("cannot read the limit of open files")?;
         let layout = self.layout(scenario, limit)?;
         let payload_len = usize::try_from(scenario.size).unwrap_or(usize::MAX);
         let servers = if layout.servers > 0 {
@@ -141,9 +144,6 @@ impl Common {
             };
             Servers::open(&self.server, demand, &mut self.cpu)?
         };
-        if let Some(cpus) = self.cpu.as_ref().filter(|_| !layout.apart) {
-            machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;
-        }
         let plan = self.plan(scenario, &servers, payload_len);
         let setup = Setup {
             plan: plan.clone(),
@@ -189,6 +189,7 @@ impl Common {
             text: self.text,
             any_reply: self.any_reply,
             threads: self.threads.into(),
+            cpus: self.cpu.as_ref().map(|cpus| cpus.0.clone()).unwrap_or_default(),
             work: scenario.work,
         }
     }
@@ -212,8 +213,8 @@ impl Common {
         let starts_server = self.server.url.is_none();
         // Both ends in one process.
         let fits = connections * 2 + SPARE_DESCRIPTORS <= limit;
-        let apart =
-            starts_server && (scenario.server_apart || !fits || generators > 1 || self.server_processes > 0);
+        let apart = starts_server
+            && (scenario.server_apart || !fits || generators > 1 || self.server_processes > 0);
         let spread = (room as f64 * SERVER_FILL).max(1.0);
         let servers = match self.server_processes {
             _ if !apart => 0,
@@ -260,7 +261,10 @@ impl Layout {
     fn notes(self, limit: u64) -> Vec<String> {
         let mut notes = Vec::new();
         if self.apart {
-            notes.push(format!("the load ran in {} processes (ulimit -Hn is {limit})", self.generators));
+            notes.push(format!(
+                "the load ran in {} processes (ulimit -Hn is {limit})",
+                self.generators
+            ));
         }
         if self.servers > 1 {
             notes.push(format!(

@@ -19,7 +19,13 @@ const SENT_SHARE: f64 = 0.99;
 const MACHINE_BUSY: f64 = 0.95;
 /// Caches of the kernel that a connection has objects in.
 const CACHES: [&str; 8] = [
-    "TCP", "TCPv6", "sock_inode_cache", "filp", "dentry", "eventpoll_epi", "eventpoll_pwq",
+    "TCP",
+    "TCPv6",
+    "sock_inode_cache",
+    "filp",
+    "dentry",
+    "eventpoll_epi",
+    "eventpoll_pwq",
     "tcp_bind_bucket",
 ];
 
@@ -232,7 +238,10 @@ impl Report {
         if let Some(connect) = self.connect_us {
             let Summary { p50, p99, max, .. } = connect;
             let times = [p50, p99, max].map(show_micros);
-            rows.push(("connect time", format!("p50 {}, p99 {}, max {}", times[0], times[1], times[2])));
+            rows.push((
+                "connect time",
+                format!("p50 {}, p99 {}, max {}", times[0], times[1], times[2]),
+            ));
         }
         rows
     }
@@ -321,7 +330,8 @@ impl WorkDone {
     }
 
     fn rows(&self) -> Vec<Row> {
-        let asked = self.asked.map_or(String::new(), |asked| format!(" of {}", show_count(asked as f64)));
+        let asked =
+            self.asked.map_or(String::new(), |asked| format!(" of {}", show_count(asked as f64)));
         let mut rows = vec![
             (
                 "messages",
@@ -338,13 +348,23 @@ impl WorkDone {
         if let Some(latency) = self.latency_us {
             let Summary { min, mean, p50, p75, p90, p95, p99, p999, max } = latency;
             let named = [
-                ("min", min), ("mean", mean), ("p50", p50), ("p75", p75), ("p90", p90),
-                ("p95", p95), ("p99", p99), ("p99.9", p999), ("max", max),
+                ("min", min),
+                ("mean", mean),
+                ("p50", p50),
+                ("p75", p75),
+                ("p90", p90),
+                ("p95", p95),
+                ("p99", p99),
+                ("p99.9", p999),
+                ("max", max),
             ];
             rows.extend(named.map(|(name, micros)| (name, show_micros(micros))));
         }
         if let Some(lag) = self.send_lag_us {
-            rows.push(("sent late by", format!("p50 {}, p99 {}", show_micros(lag.p50), show_micros(lag.p99))));
+            rows.push((
+                "sent late by",
+                format!("p50 {}, p99 {}", show_micros(lag.p50), show_micros(lag.p99)),
+            ));
         }
         rows
     }
@@ -381,8 +401,12 @@ impl MemoryReport {
             self.server_resident_connected,
             self.server_resident_after,
         ) {
-            let [before, connected, after] = [before, connected, after].map(|bytes| show_bytes(bytes as f64));
-            rows.push(("server RSS", format!("{before} alone, {connected} connected, {after} after work")));
+            let [before, connected, after] =
+                [before, connected, after].map(|bytes| show_bytes(bytes as f64));
+            rows.push((
+                "server RSS",
+                format!("{before} alone, {connected} connected, {after} after work"),
+            ));
         }
         let shown = |bytes: f64| format!("{} B a connection", show_count(bytes));
         let named = [
@@ -432,7 +456,8 @@ fn bottleneck(
 /// CPU in percent of one, and resident memory, over the samples of work.
 fn working_spans(samples: &[Sample]) -> (Option<Span>, Option<Span>) {
     let pairs = samples.windows(2).filter(|pair| pair[1].working);
-    let cpu: Vec<f64> = pairs.clone().filter_map(|pair| percent(pair, |sample| sample.server_cpu)).collect();
+    let cpu: Vec<f64> =
+        pairs.clone().filter_map(|pair| percent(pair, |sample| sample.server_cpu)).collect();
     let resident: Vec<f64> =
         pairs.filter_map(|pair| pair[1].server_resident).map(|bytes| bytes as f64).collect();
     (Span::of(&cpu), Span::of(&resident))
