@@ -12,6 +12,8 @@ mod output;
 mod own_server;
 mod presets;
 mod procstat;
+mod report;
+mod system;
 mod target;
 mod texts;
 mod tls;
