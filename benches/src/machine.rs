@@ -64,7 +64,8 @@ pub(crate) fn describe() -> String {
     format!("{model}, {} CPUs, Linux {kernel}, TCP {congestion}", system.cpu_count())
 }
 
-fn raise_descriptor_limit() -> io::Result<u64> {
+/// Raises the soft limit of open files to the hard one, and says what that is.
+pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid rlimit for the kernel to fill.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {

@@ -13,6 +13,7 @@ mod own_server;
 mod presets;
 mod procstat;
 mod report;
+mod scenario;
 mod system;
 mod target;
 mod texts;
@@ -45,6 +46,22 @@ enum Command {
     /// Runs four scenarios of which figures are published: 100 sequential connects over TLS, then 50, 100
     /// and 200 clients with 10, 20 and 50 messages each.
     WssPresets(presets::PresetArgs),
+    /// Opens connections as fast as they go, so many at a time.
+    Storm(scenario::StormArgs),
+    /// Has each connection exchange a number of messages, one in flight.
+    Throughput(scenario::ThroughputArgs),
+    /// Has each connection send at an interval for a time, whatever becomes of the replies.
+    Sustained(scenario::SteadyArgs),
+    /// Runs storm, throughput and sustained one after the other.
+    All(scenario::AllArgs),
+    /// Has clients send messages at a rate each, open loop: latency counts from the moment a message was due.
+    Rate(scenario::RateArgs),
+    /// Opens a million connections, holds them, and has them echo: in several processes where one may not have so many.
+    Million(scenario::MillionArgs),
+    #[command(hide = true)]
+    LoadWorker(scenario::ChildArgs),
+    #[command(hide = true)]
+    ServerWorker(scenario::ChildArgs),
     /// Writes a self-signed certificate and its key, for tests of TLS.
     Cert(cert::CertArgs),
     /// Serves raw TCP echo: the least work an echo server can do.
@@ -60,6 +77,14 @@ fn main() -> ExitCode {
         Command::CompareHandshakes(args) => compare::compare_handshakes(&args),
         Command::CompareBroadcast(args) => compare::compare_broadcast(&args),
         Command::WssPresets(args) => presets::command(args),
+        Command::Storm(args) => scenario::storm(args),
+        Command::Throughput(args) => scenario::throughput(args),
+        Command::Sustained(args) => scenario::sustained(args),
+        Command::All(args) => scenario::all(args),
+        Command::Rate(args) => scenario::rate(args),
+        Command::Million(args) => scenario::million(args),
+        Command::LoadWorker(args) => scenario::load_worker(&args).map(|()| true),
+        Command::ServerWorker(args) => scenario::server_worker(&args).map(|()| true),
         Command::Cert(args) => cert::command(&args).map(|()| true),
         Command::Floor(args) => floor::run(&args).map(|()| true),
     };

@@ -83,6 +83,7 @@ impl Stamps {
 }
 
 /// Latencies of one load thread.
+#[derive(Clone, Debug)]
 pub(crate) struct Latencies {
     histogram: Histogram<u64>,
     /// Echoes of one event were often sent by one event too: equal values are recorded together.
@@ -131,12 +132,33 @@ impl Latencies {
         let micros = |ticks: u64| ticks as f64 * f64::from(TICK_NANOS) / 1000.0;
         let at = |quantile| micros(self.histogram.value_at_quantile(quantile));
         Some(Summary {
+            min: micros(self.histogram.min()),
+            mean: self.histogram.mean() * f64::from(TICK_NANOS) / 1000.0,
             p50: at(0.5),
+            p75: at(0.75),
             p90: at(0.9),
+            p95: at(0.95),
             p99: at(0.99),
             p999: at(0.999),
             max: micros(self.histogram.max()),
         })
+    }
+
+    /// The histogram as values and how often each was recorded: what another process makes the same one of.
+    pub(crate) fn counts(&self) -> Vec<(u64, u64)> {
+        let mut all = self.clone();
+        all.settle();
+        let recorded = all.histogram.iter_recorded();
+        recorded.map(|step| (step.value_iterated_to(), step.count_at_value())).collect()
+    }
+
+    /// The histogram that [`counts`](Self::counts) tells of.
+    pub(crate) fn of_counts(counts: &[(u64, u64)]) -> Self {
+        let mut latencies = Self::new();
+        for &(value, count) in counts {
+            latencies.histogram.saturating_record_n(value, count);
+        }
+        latencies
     }
 
     fn settle(&mut self) {
@@ -154,8 +176,12 @@ impl Latencies {
 /// Percentiles of latency in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Summary {
+    pub(crate) min: f64,
+    pub(crate) mean: f64,
     pub(crate) p50: f64,
+    pub(crate) p75: f64,
     pub(crate) p90: f64,
+    pub(crate) p95: f64,
     pub(crate) p99: f64,
     pub(crate) p999: f64,
     pub(crate) max: f64,
@@ -183,6 +209,18 @@ mod tests {
         assert!(near(summary.p99, 9900.0), "{summary:?}");
         assert!(near(summary.p999, 9990.0), "{summary:?}");
         assert!(near(summary.max, 10_000.0), "{summary:?}");
+    }
+
+    #[test]
+    fn counts_make_the_same_histogram() {
+        let mut latencies = Latencies::new();
+        for value in [1, 7, 7, 2048, 123_456, 99_999_999] {
+            latencies.record(value);
+        }
+        let mut copy = Latencies::of_counts(&latencies.counts());
+        assert_eq!(copy.counts(), latencies.counts());
+        assert_eq!(copy.summary(), latencies.summary());
+        assert_eq!(latencies.counts().iter().map(|(_, count)| count).sum::<u64>(), 6);
     }
 
     #[test]

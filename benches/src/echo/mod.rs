@@ -40,7 +40,6 @@ use ringwire_examples::CompressionFlag;
 use ringwire_examples::units::{parse_bytes, parse_duration};
 
 use self::load::Outcome;
-use self::progress::Progress;
 use self::recorder::Recorder;
 use self::report::{Footprints, Measured};
 use self::stage::{Gauge, Stage, StageCell, sum};
@@ -61,6 +60,7 @@ pub(crate) use self::errors::{Failure, Failures};
 pub(crate) use self::latency::{Clock, Latencies, Summary, Ticks};
 pub(crate) use self::link::Buffers;
 pub(crate) use self::payload::{Payload, payloads};
+pub(crate) use self::progress::Progress;
 #[cfg(test)]
 pub(crate) use self::report::test_report;
 pub(crate) use self::report::{Bottleneck, Generator, MeasuredServer, Report, Server};

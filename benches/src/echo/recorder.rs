@@ -88,7 +88,7 @@ impl Recorder {
 
     fn settle_first(&mut self) {
         if let Some(Waiting { mut sample, mut latencies, .. }) = self.waiting.pop_front() {
-            sample.latency_us = latencies.summary();
+            sample.latency_us = latencies.summary().map(Into::into);
             self.timeline.push(sample);
         }
     }

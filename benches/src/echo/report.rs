@@ -223,7 +223,7 @@ impl Report {
             rows.push(("compression", text));
         }
         if let Some(latency) = self.latency_us {
-            let Summary { p50, p90, p99, p999, max } = latency;
+            let Summary { p50, p90, p99, p999, max, .. } = latency;
             for (name, value) in [("p50", p50), ("p90", p90), ("p99", p99), ("p99.9", p999)] {
                 rows.push((name, format!("{value:.1} µs")));
             }

@@ -19,7 +19,7 @@ pub(crate) struct Sample {
     /// Messages that arrived back so far.
     pub(crate) messages: u64,
     /// Of the messages since the sample before; `None` without any that counts.
-    pub(crate) latency_us: Option<Summary>,
+    pub(crate) latency_us: Option<Percentiles>,
     /// CPU time of the server so far, in seconds.
     pub(crate) server_cpu: Option<f64>,
     /// CPU time of the load generator so far, in seconds.
@@ -28,6 +28,22 @@ pub(crate) struct Sample {
     pub(crate) server_resident: Option<u64>,
     /// The kernel's objects (`Slab`) on the whole machine, in bytes.
     pub(crate) kernel_slab: Option<u64>,
+}
+
+/// What most messages of an interval did not exceed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Percentiles {
+    pub(crate) p50: f64,
+    pub(crate) p90: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+    pub(crate) max: f64,
+}
+
+impl From<Summary> for Percentiles {
+    fn from(Summary { p50, p90, p99, p999, max, .. }: Summary) -> Self {
+        Self { p50, p90, p99, p999, max }
+    }
 }
 
 /// Samples of a run, oldest first.
@@ -101,7 +117,7 @@ impl Timeline {
         let join = |pair: &[Sample]| {
             let last = pair[pair.len() - 1];
             let latency_us =
-                pair.iter().filter_map(|sample| sample.latency_us).reduce(|a, b| Summary {
+                pair.iter().filter_map(|sample| sample.latency_us).reduce(|a, b| Percentiles {
                     p50: a.p50.max(b.p50),
                     p90: a.p90.max(b.p90),
                     p99: a.p99.max(b.p99),
@@ -149,8 +165,8 @@ mod tests {
     use super::*;
 
     fn sample(seconds: f64, messages: u64, latency: Option<f64>) -> Sample {
-        let summary = |p50: f64| Summary { p50, p90: p50, p99: p50, p999: p50, max: p50 };
-        Sample { seconds, messages, latency_us: latency.map(summary), ..Sample::default() }
+        let same = |p50: f64| Percentiles { p50, p90: p50, p99: p50, p999: p50, max: p50 };
+        Sample { seconds, messages, latency_us: latency.map(same), ..Sample::default() }
     }
 
     fn lines(part: &Part) -> &[Line] {
