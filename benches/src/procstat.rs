@@ -41,6 +41,12 @@ impl CpuTime {
 pub(crate) struct CpuTimes(BTreeMap<u32, CpuTime>);
 
 impl CpuTimes {
+    /// Of all threads together.
+    pub(crate) fn total(&self) -> CpuTime {
+        let sum = |time: fn(&CpuTime) -> Duration| self.0.values().map(time).sum();
+        CpuTime { run: sum(|time| time.run), wait: sum(|time| time.wait) }
+    }
+
     /// What each of these threads used since `earlier`. A thread that ended meanwhile is left out, one that
     /// began meanwhile counts whole.
     pub(crate) fn since(&self, earlier: &Self) -> Vec<CpuTime> {

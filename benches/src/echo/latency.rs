@@ -89,13 +89,21 @@ pub(crate) struct Latencies {
     /// Echoes of one event were often sent by one event too: equal values are recorded together.
     ticks: u32,
     count: u64,
+    /// The same since [`Latencies::take_recent`], if that is wanted.
+    recent: Option<Box<Self>>,
 }
 
 impl Latencies {
     /// An empty histogram of three significant digits up to a minute.
     pub(crate) fn new() -> Self {
         let histogram = Histogram::new_with_bounds(1, MAX_TICKS, 3).expect("bounds are constant");
-        Self { histogram, ticks: 0, count: 0 }
+        Self { histogram, ticks: 0, count: 0, recent: None }
+    }
+
+    /// What was added since the last call; nothing at the first one, from which on it is kept.
+    pub(crate) fn take_recent(&mut self) -> Option<Self> {
+        self.settle();
+        self.recent.replace(Box::new(Self::new())).map(|recent| *recent)
     }
 
     /// Adds one latency.
@@ -155,7 +163,11 @@ impl Latencies {
 
     fn settle(&mut self) {
         if self.count > 0 {
-            self.histogram.saturating_record_n(u64::from(self.ticks.max(1)), self.count);
+            let ticks = u64::from(self.ticks.max(1));
+            self.histogram.saturating_record_n(ticks, self.count);
+            if let Some(recent) = &mut self.recent {
+                recent.histogram.saturating_record_n(ticks, self.count);
+            }
             self.count = 0;
         }
     }
@@ -221,6 +233,20 @@ mod tests {
         let summary = latencies.summary().unwrap();
         assert!((summary.p99 - 5.0).abs() < 0.01, "{summary:?}");
         assert!(summary.max >= 59_000_000.0, "{summary:?}");
+    }
+
+    #[test]
+    fn recent_ones_are_apart() {
+        let mut latencies = Latencies::new();
+        latencies.record(10);
+        assert!(latencies.take_recent().is_none());
+        for ticks in [50, 50, 70] {
+            latencies.record(ticks);
+        }
+        let recent = latencies.take_recent().and_then(|mut recent| recent.summary()).unwrap();
+        assert!((recent.p50 - 5.0).abs() < 0.01 && (recent.max - 7.0).abs() < 0.01, "{recent:?}");
+        assert_eq!(latencies.take_recent().and_then(|mut recent| recent.summary()), None);
+        assert!((latencies.summary().unwrap().max - 7.0).abs() < 0.01);
     }
 
     #[test]
