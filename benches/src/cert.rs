@@ -12,6 +12,7 @@ use rcgen::{
     CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, date_time_ymd,
 };
+use serde::{Deserialize, Serialize};
 
 /// The names of a certificate for which none are given.
 const DEFAULT_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
@@ -59,6 +60,7 @@ pub(crate) enum KeyKind {
 }
 
 /// A certificate that is its own authority, and its key, both in PEM.
+#[derive(Clone, Deserialize, Serialize)]
 pub(crate) struct SelfSigned {
     pub(crate) certificate: String,
     pub(crate) key: String,

@@ -1,6 +1,8 @@
 //! The server of a load: one that runs already, named by its URL, or one that is started in this process.
 
-use ringwire_examples::CompressionFlag;
+use std::time::Duration;
+
+use ringwire_examples::{CompressionFlag, DriverFlag};
 
 use crate::machine;
 use crate::own_server::OwnServer;
@@ -14,9 +16,9 @@ use crate::units::CpuList;
 pub(crate) struct ServerArgs {
     /// ws://HOST:PORT/PATH, wss://HOST:PORT/PATH, or tcp://HOST:PORT for a server that returns raw
     /// bytes. Without it, Ringwire's own server is started in this process.
-    url: Option<String>,
+    pub(crate) url: Option<String>,
     #[command(flatten)]
-    tls: TlsArgs,
+    pub(crate) tls: TlsArgs,
     /// Has the server in this process speak TLS, with a certificate made for it.
     #[arg(long = "tls", conflicts_with = "url")]
     pub(crate) own_tls: bool,
@@ -28,7 +30,7 @@ pub(crate) struct ServerArgs {
     server_cpu: Option<CpuList>,
     /// Where the server in this process listens; port 0 is any free one.
     #[arg(long, conflicts_with = "url", default_value = "127.0.0.1:0")]
-    listen: String,
+    pub(crate) listen: String,
 }
 
 /// A server, as a load sees it.
@@ -49,6 +51,9 @@ pub(crate) struct Demand {
     pub(crate) payload_len: usize,
     pub(crate) compression: CompressionFlag,
     pub(crate) service: Service,
+    pub(crate) driver: DriverFlag,
+    /// Time for a request to be there; `None`: 10 s.
+    pub(crate) handshake_timeout: Option<Duration>,
 }
 
 /// What a server does with a message.
@@ -97,7 +102,8 @@ impl ServerArgs {
             *load_cpu = Some(CpuList(free));
         }
         machine::allow_descriptors(demand.connections, 2)?;
-        let own = OwnServer::start(&self.listen, &server.0, demand, self.own_tls)?;
+        let certificate = self.own_tls.then(OwnServer::make_certificate).transpose()?;
+        let own = OwnServer::start(&self.listen, &server.0, demand, certificate)?;
         let target = own.target();
         let tls = match own.certificate() {
             Some(pem) => self.tls.client_of(&target, pem)?,

@@ -1,9 +1,11 @@
 //! What the machine allows and what it is: descriptor limit, CPU affinity, a line for the report.
 #![expect(unsafe_code, reason = "resource limits and affinity are system calls")]
 
-use std::{fs, io, mem};
+use std::{io, mem};
 
 use anyhow::{Context as _, bail};
+
+use crate::system::System;
 
 /// Descriptors a run needs beside its connections: epoll, the standard streams, `/proc` files.
 const SPARE_DESCRIPTORS: u64 = 64;
@@ -54,20 +56,16 @@ pub(crate) fn die_with_parent() -> io::Result<()> {
 
 /// CPU model, number of CPUs, kernel and TCP's congestion control, for a report's head.
 pub(crate) fn describe() -> String {
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpuinfo
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
-        .map_or("unknown CPU", |(_, model)| model);
-    // Not the CPUs that this process may run on, which its pinning limits.
-    let cpus = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let congestion = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
-    let congestion = congestion.unwrap_or_default();
-    format!("{model}, {cpus} CPUs, Linux {}, TCP {}", kernel.trim(), congestion.trim())
+    let system = System::real();
+    let model = system.cpu_model().unwrap_or_else(|| "unknown CPU".to_owned());
+    let sysctl = |name| system.sysctl(name).unwrap_or_default();
+    let (kernel, congestion) =
+        (sysctl("kernel.osrelease"), sysctl("net.ipv4.tcp_congestion_control"));
+    format!("{model}, {} CPUs, Linux {kernel}, TCP {congestion}", system.cpu_count())
 }
 
-fn raise_descriptor_limit() -> io::Result<u64> {
+/// Raises the soft limit of open files to the hard one, and says what that is.
+pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid rlimit for the kernel to fill.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {

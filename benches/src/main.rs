@@ -12,7 +12,10 @@ mod output;
 mod own_server;
 mod presets;
 mod procstat;
+mod report;
+mod scenario;
 mod soak;
+mod system;
 mod target;
 mod texts;
 mod tls;
@@ -46,6 +49,22 @@ enum Command {
     WssPresets(presets::PresetArgs),
     /// Runs a server among peers of all kinds for long, and says whether it lost, leaked or slowed down.
     Soak(soak::SoakArgs),
+    /// Opens connections as fast as they go, so many at a time.
+    Storm(scenario::StormArgs),
+    /// Has each connection exchange a number of messages, one in flight.
+    Throughput(scenario::ThroughputArgs),
+    /// Has each connection send at an interval for a time, whatever becomes of the replies.
+    Sustained(scenario::SteadyArgs),
+    /// Runs storm, throughput and sustained one after the other.
+    All(scenario::AllArgs),
+    /// Has clients send messages at a rate each, open loop: latency counts from the moment a message was due.
+    Rate(scenario::RateArgs),
+    /// Opens a million connections, holds them, and has them echo: in several processes where one may not have so many.
+    Million(scenario::MillionArgs),
+    #[command(hide = true)]
+    LoadWorker(scenario::ChildArgs),
+    #[command(hide = true)]
+    ServerWorker(scenario::ChildArgs),
     /// Writes a self-signed certificate and its key, for tests of TLS.
     Cert(cert::CertArgs),
     /// Serves raw TCP echo: the least work an echo server can do.
@@ -62,6 +81,14 @@ fn main() -> ExitCode {
         Command::CompareBroadcast(args) => compare::compare_broadcast(&args),
         Command::WssPresets(args) => presets::command(args),
         Command::Soak(args) => soak::command(args),
+        Command::Storm(args) => scenario::storm(args),
+        Command::Throughput(args) => scenario::throughput(args),
+        Command::Sustained(args) => scenario::sustained(args),
+        Command::All(args) => scenario::all(args),
+        Command::Rate(args) => scenario::rate(args),
+        Command::Million(args) => scenario::million(args),
+        Command::LoadWorker(args) => scenario::load_worker(&args).map(|()| true),
+        Command::ServerWorker(args) => scenario::server_worker(&args).map(|()| true),
         Command::Cert(args) => cert::command(&args).map(|()| true),
         Command::Floor(args) => floor::run(&args).map(|()| true),
     };

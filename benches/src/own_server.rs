@@ -19,6 +19,9 @@ const MIN_MAX_MESSAGE_LEN: usize = 1 << 20;
 /// Longer than it runs.
 const CERTIFICATE_DAYS: u32 = 30;
 
+/// Time for a client's request to be there, unless the load asks for another.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long connections may take to close on a signal.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
@@ -31,18 +34,21 @@ pub(crate) struct OwnServer {
 }
 
 impl OwnServer {
-    /// Listens on `listen` and starts a worker on each of `cpus`, which does what the load demands.
-    /// `secure`: for TLS, with a certificate of its own.
+    /// Listens on `listen` and starts a worker on each of `cpus`, or one wherever the scheduler likes without any, which
+    /// does what the load demands. With a certificate it speaks TLS.
     pub(crate) fn start(
         listen: &str,
         cpus: &[usize],
         demand: Demand,
-        secure: bool,
+        certificate: Option<SelfSigned>,
     ) -> anyhow::Result<Self> {
         let before = procstat::thread_ids(std::process::id())?;
+        let pinning = if cpus.is_empty() { Pinning::Off } else { Pinning::Cores(cpus.to_vec()) };
         let config = Config::default()
-            .with_io_workers(cpus.len())
-            .with_pinning(Pinning::Cores(cpus.to_vec()))
+            .with_driver(demand.driver.into())
+            .with_io_workers(cpus.len().max(1))
+            .with_pinning(pinning)
+            .with_handshake_timeout(demand.handshake_timeout.unwrap_or(HANDSHAKE_TIMEOUT))
             .with_max_message_len(demand.payload_len.max(MIN_MAX_MESSAGE_LEN))
             .with_compression(
                 Compression::default().with_mode(demand.compression.into()).with_threshold(0),
@@ -50,15 +56,14 @@ impl OwnServer {
             .with_idle_timeout(Duration::ZERO)
             .with_ping_interval(Duration::ZERO)
             .with_topics(Broadcast::topics());
-        let (mut server, mut certificate) = (Server::new(config), None);
-        if secure {
-            let own = SelfSigned::generate(KeyKind::EcdsaP256, &[], CERTIFICATE_DAYS)?;
-            let source = CertificateSource::pem(own.certificate.as_str(), own.key.as_str());
-            server = server.listen_tls(listen, ServerSettings::new(source).build(UnixTime::now())?);
-            certificate = Some(own);
-        } else {
-            server = server.listen(listen);
-        }
+        let server = Server::new(config);
+        let server = match &certificate {
+            Some(own) => {
+                let source = CertificateSource::pem(own.certificate.as_str(), own.key.as_str());
+                server.listen_tls(listen, ServerSettings::new(source).build(UnixTime::now())?)
+            }
+            None => server.listen(listen),
+        };
         let running = match demand.service {
             Service::Echo => server.start(|_worker| Echo),
             Service::Broadcast => server.start(|_worker| Broadcast),
@@ -69,9 +74,14 @@ impl OwnServer {
         let Some(&address) = running.local_addrs().first() else {
             bail!("the server listens nowhere")
         };
-        let scheme = if secure { "wss" } else { "ws" };
+        let scheme = if certificate.is_some() { "wss" } else { "ws" };
         let target = Target::from_url(&format!("{scheme}://{address}/"))?;
         Ok(Self { running: Some(running), thread_ids, target, certificate })
+    }
+
+    /// A certificate for a server that speaks TLS.
+    pub(crate) fn make_certificate() -> anyhow::Result<SelfSigned> {
+        SelfSigned::generate(KeyKind::EcdsaP256, &[], CERTIFICATE_DAYS)
     }
 
     /// The URL of its page for browsers.

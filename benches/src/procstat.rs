@@ -41,11 +41,22 @@ impl CpuTime {
 pub(crate) struct CpuTimes(BTreeMap<u32, CpuTime>);
 
 impl CpuTimes {
+    /// Of all threads together.
+    pub(crate) fn total(&self) -> CpuTime {
+        let sum = |time: fn(&CpuTime) -> Duration| self.0.values().map(time).sum();
+        CpuTime { run: sum(|time| time.run), wait: sum(|time| time.wait) }
+    }
+
     /// What each of these threads used since `earlier`. A thread that ended meanwhile is left out, one that
     /// began meanwhile counts whole.
     pub(crate) fn since(&self, earlier: &Self) -> Vec<CpuTime> {
         let before = |tid| earlier.0.get(tid).copied().unwrap_or_default();
         self.0.iter().map(|(tid, time)| time.since(before(tid))).collect()
+    }
+
+    /// Time on a CPU of all of them.
+    pub(crate) fn run(&self) -> Duration {
+        self.0.values().map(|time| time.run).sum()
     }
 }
 
@@ -98,6 +109,73 @@ pub(crate) struct Footprint {
     pub(crate) resident: u64,
     /// The kernel's objects (`Slab` in `/proc/meminfo`) on the whole machine.
     pub(crate) slab: u64,
+}
+
+/// Resident memory of a process in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Resident {
+    /// All of it (`VmRSS`).
+    pub(crate) all: u64,
+    /// That which is no file's (`RssAnon`).
+    pub(crate) anonymous: u64,
+}
+
+impl Resident {
+    /// Of a process.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub(crate) fn of(pid: u32) -> io::Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        Ok(Self { all: kib_field(&status, "VmRSS")?, anonymous: kib_field(&status, "RssAnon")? })
+    }
+}
+
+/// The kernel's memory at one moment, in bytes, on the whole machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KernelMemory {
+    /// Its objects (`Slab` in `/proc/meminfo`).
+    pub(crate) slab: u64,
+    /// Data in the buffers of TCP sockets (`mem` in `/proc/net/sockstat`, whole pages).
+    pub(crate) tcp: u64,
+    /// Objects by cache (`/proc/slabinfo`); empty where that may not be read.
+    pub(crate) caches: BTreeMap<String, u64>,
+}
+
+impl KernelMemory {
+    /// Reads all of it.
+    ///
+    /// # Errors
+    /// When `/proc` is not there or unknown. A `/proc/slabinfo` that may not be read is no error.
+    pub(crate) fn read() -> io::Result<Self> {
+        let sockstat = fs::read_to_string("/proc/net/sockstat")?;
+        let slabinfo = fs::read_to_string("/proc/slabinfo").unwrap_or_default();
+        Ok(Self {
+            slab: slab_bytes()?,
+            tcp: tcp_pages(&sockstat).ok_or_else(malformed)? * PAGE_LEN,
+            caches: slab_caches(&slabinfo),
+        })
+    }
+}
+
+/// On all machines that this runs on.
+const PAGE_LEN: u64 = 4096;
+
+fn tcp_pages(sockstat: &str) -> Option<u64> {
+    let tcp = sockstat.lines().find_map(|line| line.strip_prefix("TCP:"))?;
+    tcp.split_once(" mem ")?.1.split_whitespace().next()?.parse().ok()
+}
+
+/// Lines are: name, objects in use, objects, bytes of one, objects and pages of a slab, and more.
+fn slab_caches(slabinfo: &str) -> BTreeMap<String, u64> {
+    let cache = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let name = fields.next()?.to_owned();
+        let mut number = || fields.next()?.parse::<u64>().ok();
+        let (_, objects, len) = (number()?, number()?, number()?);
+        Some((name, objects * len))
+    };
+    slabinfo.lines().filter_map(cache).collect()
 }
 
 /// CPU time of one thread of this process.
@@ -170,6 +248,19 @@ mod tests {
         assert_eq!(status_field(status, "VmRSS"), Some("1234 kB"));
         assert_eq!(status_field(status, "Cpus_allowed_list"), Some("0-1,3"));
         assert_eq!(status_field(status, "Cpus_allowed"), None);
+    }
+
+    #[test]
+    fn kernel_memory_is_read() {
+        let sockstat =
+            "sockets: used 14\nTCP: inuse 1 orphan 0 tw 1748 alloc 1 mem 12\nUDP: inuse 0 mem 5\n";
+        assert_eq!(tcp_pages(sockstat), Some(12));
+        let slabinfo = "slabinfo - version: 2.1\n# name <active_objs> <num_objs> <objsize>\n\
+                        TCP 10 13 2432 13 8 : tunables 0 0 0\n";
+        assert_eq!(slab_caches(slabinfo), [("TCP".to_owned(), 13 * 2432)].into());
+        assert!(KernelMemory::read().unwrap().slab > 0);
+        let own = Resident::of(std::process::id()).unwrap();
+        assert!(own.all >= own.anonymous && own.anonymous > 0, "{own:?}");
     }
 
     #[test]

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use ringwire::Dial;
 use ringwire_tls::pki_types::{ServerName, UnixTime};
 use ringwire_tls::{ClientConfig, ClientSettings, Roots, Session, Version};
+use serde::{Deserialize, Serialize};
 
 use crate::target::Target;
 
 /// Flags for wss:// URLs.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, clap::Args)]
 pub(crate) struct TlsArgs {
     /// Authorities to trust with wss://, a PEM file. A self-signed certificate is its own authority. By
     /// default those of the system.
@@ -28,7 +30,7 @@ pub(crate) struct TlsArgs {
 }
 
 /// The value of `--tls-version`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
 enum TlsVersion {
     #[value(name = "1.2")]
     Tls12,
@@ -92,6 +94,11 @@ impl Client {
     /// A new session, which takes a ticket where there is one.
     pub(crate) fn session(&self) -> Result<Session, ringwire_tls::Error> {
         Session::client(&self.config, self.name.clone())
+    }
+
+    /// Has the loop client speak TLS.
+    pub(crate) fn dial(&self, dial: Dial) -> Dial {
+        dial.with_tls(self.config.clone(), self.name.clone())
     }
 }
 

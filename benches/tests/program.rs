@@ -51,6 +51,21 @@ fn echo_without_a_url_runs_its_own_server() {
 }
 
 #[test]
+fn echo_writes_a_page_with_its_plots() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("a & b.html");
+    let args = ["echo", "--connections", "10", "--json", "-", "--html"];
+    let output = program().args(args).arg(&file).args(SHORT).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let report = json(&output);
+    let samples = report["timeline"].as_array().expect("samples");
+    assert_eq!(samples.last().expect("one")["connections"], 10, "{report}");
+    let page = std::fs::read_to_string(&file).expect("it is written");
+    assert!(page.contains("a &amp; b.html"), "the command line is told: {page}");
+    assert!(page.matches("<polyline").count() >= 4, "{page}");
+}
+
+#[test]
 fn echo_over_tls_of_its_own_server() {
     let args = ["echo", "--tls", "--connections", "10", "--tls-version", "1.2", "--json", "-"];
     let output = program().args(args).args(SHORT).output().expect("it runs");
@@ -133,8 +148,10 @@ fn compare_prints_ratios_and_writes_all_runs() {
     let file = std::env::temp_dir().join(format!("ringwire-compare-{}.json", std::process::id()));
     let args = "compare --servers floor-epoll --rounds 2 --connections 4 --sizes 100 --in-flight 2 \
                 --server-cpu 0 --load-cpu 0 --json";
+    let html = file.with_extension("html");
     let mut compare = program();
-    let output = compare.args(args.split_whitespace()).arg(&file).args(SHORT).output();
+    compare.args(args.split_whitespace()).arg(&file).arg("--html").arg(&html);
+    let output = compare.args(SHORT).output();
     let output = output.expect("it runs");
     assert!(output.status.success(), "{output:?}");
     let page = String::from_utf8_lossy(&output.stdout);
@@ -142,6 +159,9 @@ fn compare_prints_ratios_and_writes_all_runs() {
     assert!(page.contains("| 4 × 2 × 100 B |"), "{page}");
     let text = std::fs::read_to_string(&file).expect("the file is written");
     std::fs::remove_file(&file).expect("it is there");
+    let ratios = std::fs::read_to_string(&html).expect("the page is written");
+    std::fs::remove_file(&html).expect("it is there");
+    assert!(ratios.contains("as a ratio to floor-epoll</h2>"), "{ratios}");
     let comparison: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let runs = &comparison["cells"][0]["servers"][0]["runs"];
     assert_eq!(runs.as_array().map(Vec::len), Some(2), "{comparison}");

@@ -1,44 +1,21 @@
 // Checks the echo server with headless Chromium: client_chromium.mjs URL. The browser loads the page that
-// the server itself serves, uses it as a person would, then opens sockets by script. It has a trust store of
-// its own, so it takes any certificate.
+// the server itself serves, uses it as a person would, then opens sockets by script.
 
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-
-import { chromium } from "playwright-core";
 
 import { runChecks } from "./checks.mjs";
+import { withBrowser } from "./chromium.mjs";
 
 const url = process.argv[2];
 const pageUrl = url.replace(/^ws/, "http");
 
-/** Runs a check on a fresh browser profile, with the page of the server open. */
-async function onPage(check) {
-  const profile = await mkdtemp(join(tmpdir(), "ringwire-chromium-"));
-  const browser = await chromium.launchPersistentContext(profile, {
-    executablePath: "/usr/bin/chromium",
-    headless: true,
-    ignoreHTTPSErrors: true,
-    args: [
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-    ],
-  });
-  try {
+/** Runs a check with the page of the server open. */
+function onPage(check) {
+  return withBrowser(async (browser) => {
     const page = await browser.newPage();
     await page.goto(pageUrl);
     await check(page);
-  } finally {
-    await browser.close();
-    await rm(profile, { recursive: true, force: true });
-  }
+  });
 }
 
 /** Types two messages into the page and waits for their echoes in its log. */

@@ -30,7 +30,13 @@ impl Plan {
 
 fn own_server(secure: bool) -> (OwnServer, Plan) {
     let demand = Demand { service: Service::Broadcast, ..Demand::default() };
-    let own = OwnServer::start("127.0.0.1:0", &[0], demand, secure).unwrap();
+    let own = OwnServer::start(
+        "127.0.0.1:0",
+        &[0],
+        demand,
+        secure.then(|| OwnServer::make_certificate().unwrap()),
+    )
+    .unwrap();
     let mut plan = Plan::for_tests(&own.target().to_string());
     plan.server = Some(own.account());
     if let Some(pem) = own.certificate() {
@@ -196,7 +202,7 @@ fn what_was_never_published_is_told() {
 
 #[test]
 fn an_echo_is_no_broadcast() {
-    let own = OwnServer::start("127.0.0.1:0", &[0], Demand::default(), false).unwrap();
+    let own = OwnServer::start("127.0.0.1:0", &[0], Demand::default(), None).unwrap();
     let report = run(&Plan::for_tests(&own.target().to_string())).unwrap();
     assert_eq!(report.errors["message to the publisher"], 1);
     assert_eq!(report.deliveries, 0);

@@ -15,7 +15,6 @@ use super::child::Running;
 use super::markdown::{Head, marks_explained, matrix, show_ratio};
 use super::servers::{Places, Server};
 use super::summary::{CellResult, Metric, Run, ServerRuns};
-use super::today;
 use crate::broadcast::{self, Plan, Report};
 use crate::echo::Bottleneck;
 use crate::endpoint::Service;
@@ -23,7 +22,7 @@ use crate::procstat::Account;
 use crate::target::Target;
 use crate::tls::TlsArgs;
 use crate::units::{CpuList, show_bytes, show_count};
-use crate::{machine, output};
+use crate::{machine, output, report};
 
 /// The longest that a message may take to get to everyone.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -211,11 +210,10 @@ impl CompareBroadcastArgs {
     }
 
     fn head(&self) -> Head {
-        let arguments: Vec<_> = std::env::args().skip(1).collect();
         Head {
             machine: machine::describe(),
-            date: today(),
-            command: format!("ringwire-bench {}", arguments.join(" ")),
+            date: report::today(),
+            command: report::command_line(),
             baseline: self.baseline.clone(),
             rounds: self.rounds,
             seconds_per_run: self.duration.as_secs_f64(),

@@ -9,10 +9,10 @@ use ringwire_examples::CompressionFlag;
 use ringwire_examples::units::parse_duration;
 use serde::Serialize;
 
+use super::TestCertificate;
 use super::child::Running;
 use super::servers::{Places, Server};
 use super::summary::Spread;
-use super::{TestCertificate, today};
 use crate::echo::{End, SessionsPlan, run_sessions};
 use crate::endpoint::{Endpoint, Service};
 use crate::handshakes::Report;
@@ -20,7 +20,7 @@ use crate::procstat::Account;
 use crate::target::Target;
 use crate::tls::TlsArgs;
 use crate::units::{CpuList, show_count};
-use crate::{machine, output};
+use crate::{machine, output, report};
 
 /// The longest that one handshake may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -148,9 +148,8 @@ impl CompareHandshakesArgs {
 
     fn page(&self, all: &[Runs]) -> String {
         let mut page = String::new();
-        let arguments: Vec<_> = std::env::args().skip(1).collect();
-        let _ = writeln!(page, "{}. {}.\n", machine::describe(), today());
-        let _ = writeln!(page, "```\nringwire-bench {}\n```\n", arguments.join(" "));
+        let _ = writeln!(page, "{}. {}.\n", machine::describe(), report::today());
+        let _ = writeln!(page, "```\n{}\n```\n", report::command_line());
         let _ = writeln!(
             page,
             "TCP, TLS and upgrade, {} at a time, {} rounds of {:?}, interleaved. Medians; a ratio is taken within a \

@@ -18,7 +18,27 @@ const ERROR_MARK: &str = "✗";
 const NO_VALUE: &str = "–";
 
 /// How a value is written.
-type Show = fn(f64) -> String;
+pub(super) type Show = fn(f64) -> String;
+
+/// What is told as a ratio to the baseline.
+pub(super) const RATIOS: [(&str, Metric); 2] = [
+    ("Messages per second, as a ratio to", messages_per_second),
+    ("Server CPU time per message, as a ratio to", server_cpu),
+];
+/// What is told of each server.
+pub(super) const ABSOLUTE: [(&str, Metric, Show); 5] = [
+    ("Messages per second", messages_per_second, show_count),
+    ("Server CPU time per message, µs", server_cpu, |value| format!("{value:.2}")),
+    ("Latency p50, µs", p50, show_count),
+    ("Latency p99, µs", p99, show_count),
+    ("Latency p99.9, µs", p999, show_count),
+];
+
+/// What is told of each server at rest.
+pub(super) const MEMORY: [(&str, Metric); 2] = [
+    ("Server memory per idle connection", resident_bytes),
+    ("Kernel memory per idle connection, both ends", kernel_bytes),
+];
 
 /// What stands above the tables.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -35,35 +55,17 @@ pub(crate) struct Head {
 /// The page.
 pub(crate) fn page(head: &Head, servers: &[String], cells: &[CellResult]) -> String {
     let mut page = String::new();
-    let Head { machine, date, command, baseline, rounds, seconds_per_run } = head;
+    let Head { machine, date, command, baseline, .. } = head;
     let _ = writeln!(page, "{machine}. {date}.\n\n```\n{command}\n```\n");
-    let _ = writeln!(
-        page,
-        "Each load is connections × messages in flight × payload. {rounds} rounds of \
-         {seconds_per_run} s, interleaved. Medians; a ratio is taken within a round, and its lowest and \
-         highest value follow in brackets.\n\n\
-         {}\n",
-        marks_explained("messages")
-    );
+    let _ = writeln!(page, "{}\n\n{}\n", explained(head), marks_explained("messages"));
     let others: Vec<String> = servers.iter().filter(|name| *name != baseline).cloned().collect();
-    let ratios: [(&str, Metric); 2] = [
-        ("Messages per second, as a ratio to", messages_per_second),
-        ("Server CPU time per message, as a ratio to", server_cpu),
-    ];
-    for (title, metric) in ratios {
+    for (title, metric) in RATIOS {
         let title = format!("{title} {baseline}");
         matrix(&mut page, &title, &others, cells, |cell, name| {
             cell.ratio(name, baseline, metric).map(|ratio| show_ratio(&ratio))
         });
     }
-    let absolute: [(&str, Metric, Show); 5] = [
-        ("Messages per second", messages_per_second, show_count),
-        ("Server CPU time per message, µs", server_cpu, |value| format!("{value:.2}")),
-        ("Latency p50, µs", p50, show_count),
-        ("Latency p99, µs", p99, show_count),
-        ("Latency p99.9, µs", p999, show_count),
-    ];
-    for (title, metric, show) in absolute {
+    for (title, metric, show) in ABSOLUTE {
         matrix(&mut page, title, servers, cells, |cell, name| {
             cell.of(name)?.spread(metric).map(|spread| show(spread.median))
         });
@@ -86,11 +88,7 @@ pub(crate) fn page(head: &Head, servers: &[String], cells: &[CellResult]) -> Str
         let _ = writeln!(page, "### TLS that was spoken\n\n{suites}");
     }
     let cells = most_connections(cells);
-    let memory: [(&str, Metric); 2] = [
-        ("Server memory per idle connection", resident_bytes),
-        ("Kernel memory per idle connection, both ends", kernel_bytes),
-    ];
-    for (title, metric) in memory {
+    for (title, metric) in MEMORY {
         matrix(&mut page, title, servers, &cells, |cell, name| {
             cell.of(name)?.spread(metric).map(|spread| show_bytes(spread.median.round()))
         });
@@ -98,8 +96,17 @@ pub(crate) fn page(head: &Head, servers: &[String], cells: &[CellResult]) -> Str
     page
 }
 
+/// What the names of loads and the figures mean.
+pub(super) fn explained(head: &Head) -> String {
+    let Head { rounds, seconds_per_run, .. } = head;
+    format!(
+        "Each load is connections × messages in flight × payload. {rounds} rounds of {seconds_per_run} s, \
+         interleaved. Medians; a ratio is taken within a round, and its lowest and highest value follow in brackets."
+    )
+}
+
 /// A line for each server that compressed.
-fn terms(servers: &[String], cells: &[CellResult]) -> String {
+pub(super) fn terms(servers: &[String], cells: &[CellResult]) -> String {
     let mut lines = String::new();
     for name in servers {
         let mut runs = cells.iter().filter_map(|cell| cell.of(name)).flat_map(|runs| &runs.runs);
@@ -111,7 +118,7 @@ fn terms(servers: &[String], cells: &[CellResult]) -> String {
 }
 
 /// A line for each server that spoke TLS.
-fn suites(servers: &[String], cells: &[CellResult]) -> String {
+pub(super) fn suites(servers: &[String], cells: &[CellResult]) -> String {
     let mut lines = String::new();
     for name in servers {
         let mut runs = cells.iter().filter_map(|cell| cell.of(name)).flat_map(|runs| &runs.runs);
@@ -127,7 +134,7 @@ fn suites(servers: &[String], cells: &[CellResult]) -> String {
 }
 
 /// Memory is told for the first load of each number of connections: it is read before messages flow.
-fn most_connections(cells: &[CellResult]) -> Vec<CellResult> {
+pub(super) fn most_connections(cells: &[CellResult]) -> Vec<CellResult> {
     let mut first: Vec<CellResult> = Vec::new();
     for cell in cells {
         if first.iter().all(|known| known.cell.connections != cell.cell.connections) {
@@ -156,15 +163,27 @@ pub(crate) fn matrix<C: Display, R: Run>(
     let _ = writeln!(page, "### {title}\n");
     let _ = writeln!(page, "| load | {} |", servers.join(" | "));
     let _ = writeln!(page, "|---|{}", "---:|".repeat(servers.len()));
-    for cell in cells {
-        let _ = write!(page, "| {} |", cell.cell);
-        for name in servers {
-            let shown = value(cell, name).unwrap_or_else(|| NO_VALUE.to_owned());
-            let _ = write!(page, " {shown}{} |", cell.of(name).map(marks).unwrap_or_default());
-        }
-        page.push('\n');
+    for row in rows(servers, cells, value) {
+        let _ = writeln!(page, "| {} |", row.join(" | "));
     }
     page.push('\n');
+}
+
+/// The rows of such a table: the load, and what each server has there with the marks of its runs.
+pub(super) fn rows<C: Display, R: Run>(
+    servers: &[String],
+    cells: &[CellResult<C, R>],
+    value: impl Fn(&CellResult<C, R>, &str) -> Option<String>,
+) -> Vec<Vec<String>> {
+    let shown = |cell: &CellResult<C, R>, name: &String| {
+        let shown = value(cell, name).unwrap_or_else(|| NO_VALUE.to_owned());
+        format!("{shown}{}", cell.of(name).map(marks).unwrap_or_default())
+    };
+    let row = |cell: &CellResult<C, R>| {
+        let load = std::iter::once(cell.cell.to_string());
+        load.chain(servers.iter().map(|name| shown(cell, name))).collect()
+    };
+    cells.iter().map(row).collect()
 }
 
 fn marks<R: Run>(runs: &ServerRuns<R>) -> String {

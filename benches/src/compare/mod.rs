@@ -2,17 +2,18 @@
 //!
 //! Each run starts its server anew on CPUs of its own. Servers take turns within a round (A B A B …), so
 //! that what changes on the machine meanwhile changes all of them; ratios are taken within a round.
-#![expect(clippy::disallowed_methods, reason = "reports carry a date and the time that is left")]
+#![expect(clippy::disallowed_methods, reason = "a comparison tells the time that is left")]
 
 mod broadcast;
 mod child;
 mod handshakes;
+mod html;
 mod markdown;
 mod servers;
 mod summary;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use ringwire_examples::CompressionFlag;
@@ -34,7 +35,7 @@ use crate::procstat::Account;
 use crate::target::Target;
 use crate::tls::TlsArgs;
 use crate::units::{CpuList, show_bytes, show_count};
-use crate::{machine, output};
+use crate::{machine, output, report};
 
 /// What a run takes beside its time under load: starting, connecting, settling.
 const OVERHEAD: Duration = Duration::from_millis(400);
@@ -108,6 +109,9 @@ pub(crate) struct CompareArgs {
     /// Writes the tables as Markdown; they are printed in any case.
     #[arg(long, value_name = "FILE")]
     markdown: Option<String>,
+    /// Writes a page with plots, ratios first, which needs nothing but a browser.
+    #[arg(long, value_name = "FILE")]
+    html: Option<String>,
 }
 
 /// The servers of a comparison without `--servers`, and what they are compared with.
@@ -164,6 +168,9 @@ pub(crate) fn command(mut args: CompareArgs) -> anyhow::Result<bool> {
     }
     if let Some(file) = &args.json {
         output::write_json(file, &comparison)?;
+    }
+    if let Some(file) = &args.html {
+        html::page(&comparison.head, &args.servers, &comparison.cells).write(file)?;
     }
     let mut all = comparison.cells.iter().flat_map(|cell| &cell.servers);
     Ok(all.all(|server| server.errors() == 0))
@@ -295,11 +302,10 @@ impl CompareArgs {
     }
 
     fn head(&self) -> Head {
-        let args: Vec<_> = std::env::args().skip(1).collect();
         Head {
             machine: machine::describe(),
-            date: today(),
-            command: format!("ringwire-bench {}", args.join(" ")),
+            date: report::today(),
+            command: report::command_line(),
             baseline: self.baseline().to_owned(),
             rounds: self.rounds,
             seconds_per_run: self.duration.as_secs_f64(),
@@ -347,26 +353,6 @@ impl Ticker {
     }
 }
 
-/// The civil date (UTC).
-fn today() -> String {
-    date_of(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
-}
-
-/// The civil date (UTC) of a time since 1970, as year-month-day.
-fn date_of(since_epoch: Duration) -> String {
-    // Years are counted from March, so that a leap day is the last of its year.
-    let days = since_epoch.as_secs() / 86_400 + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
@@ -384,16 +370,6 @@ mod tests {
             Flags::parse_from(["compare"].into_iter().chain(flags.split_whitespace())).args;
         args.fill_in_servers();
         args
-    }
-
-    #[test]
-    fn dates() {
-        let date = |days: u64| date_of(Duration::from_secs(days * 86_400 + 86_399));
-        assert_eq!(date(0), "1970-01-01");
-        assert_eq!(date(11_016), "2000-02-29");
-        assert_eq!(date(11_017), "2000-03-01");
-        assert_eq!(date(20_453), "2025-12-31");
-        assert_eq!(date(20_454), "2026-01-01");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
+use ringwire::{CloseCause, CloseReason, DialError};
 use ringwire_tls::AlertDescription;
 
 /// One kind of error. Its text is the key in reports.
@@ -61,6 +62,16 @@ pub(crate) enum Failure {
     Overdue,
     /// The publisher, which subscribes to nothing, was sent a message.
     ToPublisher,
+    /// A reply came later than it may.
+    ReplyLate,
+    /// A message had no reply, though later ones on its connection had.
+    ReplyMissing,
+    /// The connection failed in another way.
+    Transport(io::ErrorKind),
+    /// This side closed the connection, for this reason of the engine.
+    ClosedHere(&'static str),
+    /// The time for all connects was up before this one was tried.
+    NotTried,
 }
 
 impl Failure {
@@ -76,6 +87,42 @@ impl Failure {
             Some(libc::EADDRNOTAVAIL) => Self::NoFreePort,
             Some(libc::EMFILE | libc::ENFILE) => Self::NoDescriptor,
             other => Self::Connect(other.unwrap_or_default()),
+        }
+    }
+
+    /// Why the loop client did not open a connection.
+    pub(crate) fn of_dial(error: &DialError) -> Self {
+        match error {
+            DialError::Socket(error) => Self::of_connect(error),
+            DialError::Connect(kind) => match kind {
+                io::ErrorKind::ConnectionRefused => Self::ConnectRefused,
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::ConnectReset,
+                io::ErrorKind::TimedOut => Self::ConnectTimeout,
+                io::ErrorKind::AddrNotAvailable => Self::NoFreePort,
+                io::ErrorKind::UnexpectedEof => Self::UnexpectedEnd,
+                other => Self::Transport(*other),
+            },
+            DialError::TimedOut => Self::ConnectTimeout,
+            DialError::Tls(text) if text.contains("certificate") => Self::Certificate,
+            DialError::Tls(_) => Self::Tls,
+            DialError::Refused(status) => Self::HandshakeStatus(status.as_u16()),
+            DialError::Handshake(_) => Self::HandshakeInvalid,
+            _ => Self::ClosedHere("shutdown"),
+        }
+    }
+
+    /// How an open connection of the loop client ended.
+    pub(crate) fn of_close(cause: &CloseCause) -> Self {
+        match cause.reason {
+            CloseReason::Peer => Self::CloseFrame(cause.code.map_or(1005, |code| code.get())),
+            CloseReason::EndOfStream => Self::UnexpectedEnd,
+            CloseReason::Transport(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
+                Self::Reset
+            }
+            CloseReason::Transport(kind) => Self::Transport(kind),
+            CloseReason::Protocol(_) => Self::ReplyMalformed,
+            CloseReason::Tls => Self::Tls,
+            reason => Self::ClosedHere(reason.name()),
         }
     }
 
@@ -130,6 +177,11 @@ impl fmt::Display for Failure {
             Self::Reordered => f.write_str("delivery out of order"),
             Self::Overdue => f.write_str("publication overdue"),
             Self::ToPublisher => f.write_str("message to the publisher"),
+            Self::ReplyLate => f.write_str("reply late"),
+            Self::ReplyMissing => f.write_str("reply missing"),
+            Self::Transport(kind) => write!(f, "transport: {kind}"),
+            Self::ClosedHere(reason) => write!(f, "closed here: {reason}"),
+            Self::NotTried => f.write_str("not tried in time"),
         }
     }
 }

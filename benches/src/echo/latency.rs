@@ -83,18 +83,27 @@ impl Stamps {
 }
 
 /// Latencies of one load thread.
+#[derive(Clone, Debug)]
 pub(crate) struct Latencies {
     histogram: Histogram<u64>,
     /// Echoes of one event were often sent by one event too: equal values are recorded together.
     ticks: u32,
     count: u64,
+    /// The same since [`Latencies::take_recent`], if that is wanted.
+    recent: Option<Box<Self>>,
 }
 
 impl Latencies {
     /// An empty histogram of three significant digits up to a minute.
     pub(crate) fn new() -> Self {
         let histogram = Histogram::new_with_bounds(1, MAX_TICKS, 3).expect("bounds are constant");
-        Self { histogram, ticks: 0, count: 0 }
+        Self { histogram, ticks: 0, count: 0, recent: None }
+    }
+
+    /// What was added since the last call; nothing at the first one, from which on it is kept.
+    pub(crate) fn take_recent(&mut self) -> Option<Self> {
+        self.settle();
+        self.recent.replace(Box::new(Self::new())).map(|recent| *recent)
     }
 
     /// Adds one latency.
@@ -123,17 +132,42 @@ impl Latencies {
         let micros = |ticks: u64| ticks as f64 * f64::from(TICK_NANOS) / 1000.0;
         let at = |quantile| micros(self.histogram.value_at_quantile(quantile));
         Some(Summary {
+            min: micros(self.histogram.min()),
+            mean: self.histogram.mean() * f64::from(TICK_NANOS) / 1000.0,
             p50: at(0.5),
+            p75: at(0.75),
             p90: at(0.9),
+            p95: at(0.95),
             p99: at(0.99),
             p999: at(0.999),
             max: micros(self.histogram.max()),
         })
     }
 
+    /// The histogram as values and how often each was recorded: what another process makes the same one of.
+    pub(crate) fn counts(&self) -> Vec<(u64, u64)> {
+        let mut all = self.clone();
+        all.settle();
+        let recorded = all.histogram.iter_recorded();
+        recorded.map(|step| (step.value_iterated_to(), step.count_at_value())).collect()
+    }
+
+    /// The histogram that [`counts`](Self::counts) tells of.
+    pub(crate) fn of_counts(counts: &[(u64, u64)]) -> Self {
+        let mut latencies = Self::new();
+        for &(value, count) in counts {
+            latencies.histogram.saturating_record_n(value, count);
+        }
+        latencies
+    }
+
     fn settle(&mut self) {
         if self.count > 0 {
-            self.histogram.saturating_record_n(u64::from(self.ticks.max(1)), self.count);
+            let ticks = u64::from(self.ticks.max(1));
+            self.histogram.saturating_record_n(ticks, self.count);
+            if let Some(recent) = &mut self.recent {
+                recent.histogram.saturating_record_n(ticks, self.count);
+            }
             self.count = 0;
         }
     }
@@ -142,8 +176,12 @@ impl Latencies {
 /// Percentiles of latency in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Summary {
+    pub(crate) min: f64,
+    pub(crate) mean: f64,
     pub(crate) p50: f64,
+    pub(crate) p75: f64,
     pub(crate) p90: f64,
+    pub(crate) p95: f64,
     pub(crate) p99: f64,
     pub(crate) p999: f64,
     pub(crate) max: f64,
@@ -174,6 +212,18 @@ mod tests {
     }
 
     #[test]
+    fn counts_make_the_same_histogram() {
+        let mut latencies = Latencies::new();
+        for value in [1, 7, 7, 2048, 123_456, 99_999_999] {
+            latencies.record(value);
+        }
+        let mut copy = Latencies::of_counts(&latencies.counts());
+        assert_eq!(copy.counts(), latencies.counts());
+        assert_eq!(copy.summary(), latencies.summary());
+        assert_eq!(latencies.counts().iter().map(|(_, count)| count).sum::<u64>(), 6);
+    }
+
+    #[test]
     fn equal_values_count_each() {
         let mut latencies = Latencies::new();
         for _ in 0..99 {
@@ -183,6 +233,20 @@ mod tests {
         let summary = latencies.summary().unwrap();
         assert!((summary.p99 - 5.0).abs() < 0.01, "{summary:?}");
         assert!(summary.max >= 59_000_000.0, "{summary:?}");
+    }
+
+    #[test]
+    fn recent_ones_are_apart() {
+        let mut latencies = Latencies::new();
+        latencies.record(10);
+        assert!(latencies.take_recent().is_none());
+        for ticks in [50, 50, 70] {
+            latencies.record(ticks);
+        }
+        let recent = latencies.take_recent().and_then(|mut recent| recent.summary()).unwrap();
+        assert!((recent.p50 - 5.0).abs() < 0.01 && (recent.max - 7.0).abs() < 0.01, "{recent:?}");
+        assert_eq!(latencies.take_recent().and_then(|mut recent| recent.summary()), None);
+        assert!((latencies.summary().unwrap().max - 7.0).abs() < 0.01);
     }
 
     #[test]

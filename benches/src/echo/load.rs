@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,6 +18,7 @@ use super::errors::{Failure, Failures};
 use super::latency::{Clock, Latencies, Ticks};
 use super::link::Buffers;
 use super::messages::Messages;
+use super::recorder::OfInterval;
 use super::stage::{Gauge, Stage, StageCell};
 use super::tls_totals::TlsTotals;
 use super::{LoadArgs, Plan};
@@ -45,14 +47,16 @@ pub(crate) fn run(
     clock: Clock,
     stage: &StageCell,
     gauge: &Gauge,
+    recent: Sender<OfInterval>,
 ) -> anyhow::Result<Outcome> {
     if let Some(cpus) = &plan.load.cpu {
         machine::pin_thread(&cpus.0).context("cannot pin a load thread to --cpu")?;
     }
     gauge.thread_id.store(procstat::own_thread_id()?, Ordering::Relaxed);
-    let mut load = Load::new(plan, share, clock, gauge)?;
+    let mut load = Load::new(plan, share, clock, gauge, recent)?;
     let mut events = Events::with_capacity(EVENTS_PER_PASS);
     loop {
+        load.enter_interval(stage.interval());
         match stage.get() {
             Stage::Connect => load.dial_more(),
             Stage::First => {
@@ -104,10 +108,19 @@ struct Load<'a> {
     /// When the measured time began.
     measured_from: Option<Ticks>,
     failures: Failures,
+    /// The interval that latencies are told of now, and where they go at its end.
+    interval: u32,
+    recent: Sender<OfInterval>,
 }
 
 impl<'a> Load<'a> {
-    fn new(plan: &'a Plan, share: Range<u32>, clock: Clock, gauge: &'a Gauge) -> io::Result<Self> {
+    fn new(
+        plan: &'a Plan,
+        share: Range<u32>,
+        clock: Clock,
+        gauge: &'a Gauge,
+        recent: Sender<OfInterval>,
+    ) -> io::Result<Self> {
         let args = &plan.load;
         let tools = Tools::new(plan.shape(), args.in_flight, share.len(), &plan.target, clock)?;
         Ok(Self {
@@ -126,6 +139,8 @@ impl<'a> Load<'a> {
             is_starting: false,
             measured_from: None,
             failures: Failures::default(),
+            interval: 0,
+            recent,
         })
     }
 
@@ -203,6 +218,17 @@ impl<'a> Load<'a> {
         }
     }
 
+    /// Tells the latencies of an interval when another has begun.
+    fn enter_interval(&mut self, interval: u32) {
+        if interval != self.interval {
+            if let Some(recent) = self.tools.latencies.take_recent() {
+                // Nobody listens any more when the coordinator has failed.
+                let _ = self.recent.send((self.interval, recent));
+            }
+            self.interval = interval;
+        }
+    }
+
     fn on_event(&mut self, event: &Event) {
         let Token(index) = event.token();
         let Some(Some(connection)) = self.connections.get_mut(index) else { return };
@@ -222,8 +248,10 @@ impl<'a> Load<'a> {
     }
 
     fn fail(&mut self, index: usize, failure: Failure) {
-        if self.connections[index].take().is_some_and(|connection| !connection.is_open()) {
-            self.outstanding -= 1;
+        match self.connections[index].take() {
+            Some(connection) if connection.is_open() => Gauge::add(&self.gauge.lost, 1),
+            Some(_) => self.outstanding -= 1,
+            None => {}
         }
         self.count_failure(failure);
     }
@@ -234,6 +262,7 @@ impl<'a> Load<'a> {
     }
 
     fn finish(mut self) -> Outcome {
+        self.enter_interval(self.interval.wrapping_add(1));
         if let Some(from) = self.measured_from {
             let now = self.tools.clock.now();
             let limit = now.since(from).max(Ticks::in_duration(MIN_UNANSWERED));

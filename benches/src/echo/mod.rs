@@ -17,6 +17,7 @@ mod load;
 mod messages;
 mod payload;
 mod progress;
+mod recorder;
 mod report;
 mod sessions;
 mod socket;
@@ -27,9 +28,10 @@ mod tls_totals;
 mod upgrade;
 mod wire;
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::ops::Range;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -38,11 +40,12 @@ use ringwire_examples::CompressionFlag;
 use ringwire_examples::units::{parse_bytes, parse_duration};
 
 use self::load::Outcome;
-use self::progress::Progress;
+use self::recorder::Recorder;
 use self::report::{Footprints, Measured};
 use self::stage::{Gauge, Stage, StageCell, sum};
 use crate::endpoint::{Demand, Endpoint, ServerArgs};
 use crate::procstat::{self, Account, CpuTime, CpuTimes, Footprint};
+use crate::report::Sample;
 use crate::target::Target;
 use crate::tls;
 use crate::units::CpuList;
@@ -57,6 +60,7 @@ pub(crate) use self::errors::{Failure, Failures};
 pub(crate) use self::latency::{Clock, Latencies, Summary, Ticks};
 pub(crate) use self::link::Buffers;
 pub(crate) use self::payload::{Payload, payloads};
+pub(crate) use self::progress::Progress;
 #[cfg(test)]
 pub(crate) use self::report::test_report;
 pub(crate) use self::report::{Bottleneck, Generator, MeasuredServer, Report, Server};
@@ -85,6 +89,9 @@ pub(crate) struct EchoArgs {
     /// Writes the result as JSON to a file, or to the standard output for `-`.
     #[arg(long, value_name = "FILE")]
     json: Option<String>,
+    /// Writes a page with plots over time, which needs nothing but a browser.
+    #[arg(long, value_name = "FILE")]
+    html: Option<String>,
 }
 
 /// The load itself.
@@ -199,6 +206,9 @@ pub(crate) fn command(mut args: EchoArgs) -> anyhow::Result<bool> {
     if let Some(file) = &args.json {
         output::write_json(file, &report)?;
     }
+    if let Some(file) = &args.html {
+        report.page().write(file)?;
+    }
     let is_clean = report.is_clean();
     if let Some(own) = own.filter(|_| args.stay) {
         println!("still serving; open {} in a browser, end with Ctrl-C", own.page());
@@ -220,7 +230,8 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Report> {
     let gauges: Vec<Gauge> = shares.iter().map(|_| Gauge::default()).collect();
     let stage = StageCell::new();
     let clock = Clock::start();
-    let run = Run { plan, gauges: &gauges, stage: &stage, clock };
+    let recorder = RefCell::new(Recorder::new());
+    let run = Run { plan, gauges: &gauges, stage: &stage, clock, recorder };
     thread::scope(|scope| {
         // Read before a load thread opens the first connection.
         let before = run.footprint()?;
@@ -228,8 +239,8 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Report> {
             .into_iter()
             .zip(&gauges)
             .map(|(share, gauge)| {
-                let stage = &stage;
-                scope.spawn(move || load::run(plan, share, clock, stage, gauge))
+                let (stage, recent) = (&stage, run.recorder.borrow().sender());
+                scope.spawn(move || load::run(plan, share, clock, stage, gauge, recent))
             })
             .collect();
         let measured = run.conduct(before);
@@ -250,6 +261,7 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Report> {
         measured.errors = failures.by_text();
         measured.tls = tls;
         measured.deflate = deflate;
+        measured.timeline = run.recorder.into_inner().finish();
         Ok(Report::new(measured))
     })
 }
@@ -260,6 +272,7 @@ struct Run<'a> {
     gauges: &'a [Gauge],
     stage: &'a StageCell,
     clock: Clock,
+    recorder: RefCell<Recorder>,
 }
 
 /// Totals at one moment.
@@ -287,6 +300,7 @@ impl Run<'_> {
         let first = self.snapshot()?;
         self.wait("measuring", load.duration, &progress);
         let last = self.snapshot()?;
+        self.record();
         let server = match &self.plan.server {
             Some(account) => Some(MeasuredServer {
                 cpu: last.server_cpu.since(&first.server_cpu),
@@ -325,6 +339,7 @@ impl Run<'_> {
             let opened = sum(self.gauges, |gauge| &gauge.opened);
             let failed = sum(self.gauges, |gauge| &gauge.failed);
             progress.connecting(opened, failed, asked);
+            self.record_when_due();
             if opened + failed >= asked || self.is_broken() {
                 return;
             }
@@ -340,6 +355,7 @@ impl Run<'_> {
             let echoed = sum(self.gauges, |gauge| &gauge.messages);
             let failed = sum(self.gauges, |gauge| &gauge.failed);
             let all = u64::from(self.plan.load.connections);
+            self.record_when_due();
             if echoed + failed >= all || self.clock.elapsed() >= end {
                 return;
             }
@@ -362,7 +378,39 @@ impl Run<'_> {
             at = self.clock.elapsed();
             let rate = (messages - before) as f64 / (at - since).as_secs_f64();
             progress.running(what, left, rate, sum(self.gauges, |gauge| &gauge.failed));
+            self.record_when_due();
         }
+    }
+
+    fn record_when_due(&self) {
+        if self.recorder.borrow().is_due(self.clock.elapsed()) {
+            self.record();
+        }
+    }
+
+    /// Adds a sample to the timeline. What cannot be read just now is left out of it.
+    fn record(&self) {
+        let now = self.clock.elapsed();
+        let seconds = |cpu: CpuTimes| cpu.total().run.as_secs_f64();
+        let server = self.plan.server.as_ref();
+        let footprint = self.footprint().ok().flatten();
+        let generator = self.gauges.iter().map(|gauge| {
+            let thread = procstat::thread_cpu(gauge.thread_id.load(Ordering::Relaxed)).ok()?;
+            Some(thread.run.as_secs_f64())
+        });
+        let total = |total: fn(&Gauge) -> &AtomicU64| sum(self.gauges, total);
+        let lost = total(|gauge| &gauge.lost);
+        let sample = Sample {
+            seconds: now.as_secs_f64(),
+            connections: total(|gauge| &gauge.opened).saturating_sub(lost),
+            messages: total(|gauge| &gauge.messages),
+            latency_us: None,
+            server_cpu: server.and_then(|account| account.cpu().ok()).map(seconds),
+            generator_cpu: generator.sum(),
+            server_resident: footprint.map(|footprint| footprint.resident),
+            kernel_slab: footprint.map(|footprint| footprint.slab),
+        };
+        self.stage.set_interval(self.recorder.borrow_mut().add(now, sample));
     }
 
     /// Whether there is nothing left to wait for.

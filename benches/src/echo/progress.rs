@@ -28,7 +28,8 @@ impl Progress {
         self.show(&format!("{what}: {left:.1} s left, {} messages/s", show_count(rate)), failed);
     }
 
-    fn show(&self, text: &str, failed: u64) {
+    /// Anything, and how many failures there were.
+    pub(crate) fn show(&self, text: &str, failed: u64) {
         if self.0.is_hidden() {
             return;
         }

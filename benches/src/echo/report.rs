@@ -1,4 +1,4 @@
-//! The result of one run: the arithmetic, the table and the JSON.
+//! The result of one run: the arithmetic, the table, the page and the JSON.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use super::latency::Summary;
 use super::payload::Payload;
 use super::tls_totals::TlsTotals;
 use crate::procstat::{CpuTime, Footprint};
+use crate::report::{self, Page, Part, Section, Timeline};
 use crate::units::{ratio, show_bytes, show_count};
 
 /// A load thread this busy has nothing left to give.
@@ -40,6 +41,7 @@ pub(crate) struct Measured {
     pub(crate) tls: TlsTotals,
     pub(crate) deflate: DeflateTotals,
     pub(crate) errors: BTreeMap<String, u64>,
+    pub(crate) timeline: Timeline,
 }
 
 /// What was measured of a server whose process is known.
@@ -86,6 +88,7 @@ pub(crate) struct Report {
     /// `None` without compression.
     pub(crate) compression: Option<DeflateTotals>,
     pub(crate) errors: BTreeMap<String, u64>,
+    pub(crate) timeline: Timeline,
 }
 
 /// The server's part of a report.
@@ -174,6 +177,7 @@ impl Report {
             tls: measured.tls.version.map(|_| measured.tls),
             compression: measured.deflate.agreed.map(|_| measured.deflate),
             errors: measured.errors,
+            timeline: measured.timeline,
         }
     }
 
@@ -184,6 +188,27 @@ impl Report {
 
     /// The table for people.
     pub(crate) fn table(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        for (name, value) in self.rows() {
+            table.add_row([Cell::new(name).set_alignment(CellAlignment::Right), Cell::new(value)]);
+        }
+        table.to_string()
+    }
+
+    /// The page for people.
+    pub(crate) fn page(&self) -> Page {
+        let table = Part::Table(report::Table::of_pairs("", self.rows()));
+        let sections = vec![
+            Section::new("Result", vec![table]),
+            Section::new("Over time", self.timeline.charts()),
+        ];
+        let lead = vec![self.load()];
+        Page { title: format!("Echo of {}", self.target), lead, sections }
+    }
+
+    /// Names and values, as people read them.
+    fn rows(&self) -> Vec<(&'static str, String)> {
         let mut rows = vec![
             ("target", self.target.clone()),
             ("load", self.load()),
@@ -198,7 +223,7 @@ impl Report {
             rows.push(("compression", text));
         }
         if let Some(latency) = self.latency_us {
-            let Summary { p50, p90, p99, p999, max } = latency;
+            let Summary { p50, p90, p99, p999, max, .. } = latency;
             for (name, value) in [("p50", p50), ("p90", p90), ("p99", p99), ("p99.9", p999)] {
                 rows.push((name, format!("{value:.1} µs")));
             }
@@ -225,12 +250,7 @@ impl Report {
         for (kind, count) in &self.errors {
             rows.push(("ERROR", format!("{count} × {kind}")));
         }
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        for (name, value) in rows {
-            table.add_row([Cell::new(name).set_alignment(CellAlignment::Right), Cell::new(value)]);
-        }
-        table.to_string()
+        rows
     }
 
     fn load(&self) -> String {

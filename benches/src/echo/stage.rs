@@ -18,30 +18,43 @@ pub(crate) enum Stage {
     Stop,
 }
 
-/// The stage, shared.
+/// The stage, shared, and the number of the interval between two samples.
 #[derive(Debug)]
-pub(crate) struct StageCell(AtomicU8);
+pub(crate) struct StageCell {
+    stage: AtomicU8,
+    interval: AtomicU32,
+}
 
 impl StageCell {
     /// Begins with `Connect`.
     pub(crate) fn new() -> Self {
-        Self(AtomicU8::new(Stage::Connect as u8))
+        Self { stage: AtomicU8::new(Stage::Connect as u8), interval: AtomicU32::new(0) }
     }
 
     /// Moves on.
     pub(crate) fn set(&self, stage: Stage) {
-        self.0.store(stage as u8, Ordering::Release);
+        self.stage.store(stage as u8, Ordering::Release);
     }
 
     /// The stage now.
     pub(crate) fn get(&self) -> Stage {
-        match self.0.load(Ordering::Acquire) {
+        match self.stage.load(Ordering::Acquire) {
             0 => Stage::Connect,
             1 => Stage::First,
             2 => Stage::WarmUp,
             3 => Stage::Measure,
             _ => Stage::Stop,
         }
+    }
+
+    /// Begins another interval.
+    pub(crate) fn set_interval(&self, interval: u32) {
+        self.interval.store(interval, Ordering::Relaxed);
+    }
+
+    /// The interval now.
+    pub(crate) fn interval(&self) -> u32 {
+        self.interval.load(Ordering::Relaxed)
     }
 }
 
@@ -55,6 +68,8 @@ pub(crate) struct Gauge {
     pub(crate) opened: AtomicU64,
     /// Connections that failed, before or after they were open.
     pub(crate) failed: AtomicU64,
+    /// Those of them that were open.
+    pub(crate) lost: AtomicU64,
     /// When the last connection became open, in microseconds since the run began.
     pub(crate) last_opened: AtomicU64,
     /// Messages whose echo is complete.

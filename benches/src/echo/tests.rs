@@ -207,7 +207,7 @@ fn shares_cover_all_connections() {
 
 fn compressing_server(compression: CompressionFlag) -> OwnServer {
     let demand = Demand { connections: 20, payload_len: 400_000, compression, ..Demand::default() };
-    OwnServer::start("127.0.0.1:0", &[0], demand, false).unwrap()
+    OwnServer::start("127.0.0.1:0", &[0], demand, None).unwrap()
 }
 
 #[test]
@@ -259,7 +259,13 @@ fn servers_that_do_not_agree_to_compression_are_told() {
 }
 
 fn own_server() -> OwnServer {
-    OwnServer::start("127.0.0.1:0", &[0], Demand::default(), true).unwrap()
+    OwnServer::start(
+        "127.0.0.1:0",
+        &[0],
+        Demand::default(),
+        Some(OwnServer::make_certificate().unwrap()),
+    )
+    .unwrap()
 }
 
 fn secure_plan(own: &OwnServer) -> Plan {

@@ -1,0 +1,116 @@
+//! The comparison as a page with plots: ratios first, then what they are ratios of, then each run over time.
+
+use super::markdown::{
+    ABSOLUTE, Head, MEMORY, RATIOS, explained, marks_explained, most_connections, rows, show_ratio,
+    suites, terms,
+};
+use super::summary::{CellResult, Metric};
+use crate::report::{Bars, Chart, Page, Part, Plot, Section, Table, Unit, side_by_side};
+use crate::units::show_bytes;
+
+/// Loads in one chart: the names of more would run into each other.
+const LOADS_PER_CHART: usize = 4;
+
+/// The page.
+pub(crate) fn page(head: &Head, servers: &[String], cells: &[CellResult]) -> Page {
+    let baseline = &head.baseline;
+    let others: Vec<String> = servers.iter().filter(|name| *name != baseline).cloned().collect();
+    let mut sections = Vec::new();
+    for (title, metric) in RATIOS {
+        let mut parts = ratio_charts(&others, baseline, cells, metric);
+        let shown = rows(&others, cells, |cell, name| {
+            cell.ratio(name, baseline, metric).map(|ratio| show_ratio(&ratio))
+        });
+        parts.push(table("", &others, shown));
+        sections.push(Section::new(format!("{title} {baseline}"), parts));
+    }
+    let absolute = ABSOLUTE.into_iter().map(|(title, metric, show)| {
+        let shown = rows(servers, cells, |cell, name| {
+            cell.of(name)?.spread(metric).map(|spread| show(spread.median))
+        });
+        table(title, servers, shown)
+    });
+    sections.push(Section::new("What these are ratios of", absolute.collect()));
+    let idle = most_connections(cells);
+    let memory = MEMORY.into_iter().map(|(title, metric)| {
+        let shown = rows(servers, &idle, |cell, name| {
+            cell.of(name)?.spread(metric).map(|spread| show_bytes(spread.median.round()))
+        });
+        table(title, servers, shown)
+    });
+    sections.push(Section::new("Memory", memory.collect()));
+    let spoken = [
+        ("Compression that was agreed on", terms(servers, cells)),
+        ("TLS that was spoken", suites(servers, cells)),
+    ];
+    for (title, lines) in spoken.into_iter().filter(|(_, lines)| !lines.is_empty()) {
+        let lines = lines.lines().map(|line| Part::Text(line.trim_start_matches("- ").to_owned()));
+        sections.push(Section::new(title, lines.collect()));
+    }
+    sections.extend(cells.iter().map(over_time));
+    let title = format!("{} servers, compared with {baseline}", servers.len());
+    Page { title, lead: vec![explained(head), marks_explained("messages")], sections }
+}
+
+/// A bar for each server at each load.
+fn ratio_charts(
+    servers: &[String],
+    baseline: &str,
+    cells: &[CellResult],
+    metric: Metric,
+) -> Vec<Part> {
+    let chart = |cells: &[CellResult]| {
+        let of = |name: &String| {
+            let value = |cell: &CellResult| Some(cell.ratio(name, baseline, metric)?.median);
+            Bars { name: name.clone(), values: cells.iter().map(value).collect() }
+        };
+        let categories = cells.iter().map(|cell| cell.cell.to_string()).collect();
+        let bars = servers.iter().map(of).collect();
+        let title = format!("{baseline} is 1");
+        Part::Chart(Chart { title, unit: Unit::Ratio, plot: Plot::Bars { categories, bars } })
+    };
+    cells.chunks(LOADS_PER_CHART).map(chart).collect()
+}
+
+/// The last round of a load.
+fn over_time(cell: &CellResult) -> Section {
+    let last = cell.servers.iter().filter_map(|of| Some((of.server.as_str(), of.runs.last()?)));
+    let runs: Vec<_> = last.map(|(name, run)| (name, &run.timeline)).collect();
+    Section::new(format!("Over time: {}, the last round", cell.cell), side_by_side(&runs)).folded()
+}
+
+fn table(title: &str, servers: &[String], rows: Vec<Vec<String>>) -> Part {
+    let columns = std::iter::once("load".to_owned()).chain(servers.iter().cloned()).collect();
+    Part::Table(Table { title: title.to_owned(), columns, rows })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::summary::tests::result;
+    use super::*;
+
+    #[test]
+    fn ratios_come_first_as_bars_and_numbers() {
+        let head = Head {
+            machine: "a machine".to_owned(),
+            date: "2025-01-31".to_owned(),
+            command: "ringwire-bench compare".to_owned(),
+            baseline: "base".to_owned(),
+            rounds: 3,
+            seconds_per_run: 1.5,
+        };
+        let servers = ["base".to_owned(), "other".to_owned()];
+        let page = page(&head, &servers, &[result()]);
+        let [Part::Chart(chart), Part::Table(table)] = &page.sections[0].parts[..] else {
+            panic!("{page:?}");
+        };
+        let Plot::Bars { bars, .. } = &chart.plot else { panic!("{chart:?}") };
+        assert_eq!(bars.len(), 1, "the baseline has no ratio to itself");
+        assert_eq!(bars[0].name, "other");
+        assert!((bars[0].values[0].unwrap() - 1.0).abs() < 1e-9, "{bars:?}");
+        assert_eq!(table.columns, ["load", "other"]);
+        assert_eq!(table.rows, [["1000 × 16 × 1 KiB", "1.00 (0.90–1.10)"]]);
+        let last = page.sections.last().unwrap();
+        assert!(last.is_folded && last.title.contains("1000 × 16 × 1 KiB"), "{last:?}");
+    }
+}

@@ -1,0 +1,98 @@
+//! What a run depended on and a reader of its report wants to know: command line, machine, limits, sysctls, versions.
+#![expect(clippy::disallowed_methods, reason = "a report carries a date")]
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::Table;
+use crate::system::{Limit, SYSCTLS, System};
+use crate::units::{show_bytes, show_count};
+
+/// Limits of the process that matter to many connections.
+const LIMITS: [&str; 3] = ["Max open files", "Max locked memory", "Max processes"];
+
+/// Names and values, in groups.
+pub(super) fn tables() -> Vec<Table> {
+    let system = System::real();
+    vec![
+        Table::of_pairs("Run", run()),
+        Table::of_pairs("Machine", machine(&system)),
+        Table::of_pairs("Limits of this process, soft and hard", limits(&system)),
+        Table::of_pairs("Sysctls", sysctls(&system)),
+    ]
+}
+
+/// The command line of this process; words with white space are quoted.
+pub(crate) fn command_line() -> String {
+    let quote = |word: String| match word.contains(char::is_whitespace) {
+        true => format!("'{word}'"),
+        false => word,
+    };
+    let words = std::env::args().skip(1).map(quote);
+    std::iter::once("ringwire-bench".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+fn run() -> Vec<(&'static str, String)> {
+    let build = if cfg!(debug_assertions) { "debug build" } else { "release build" };
+    vec![
+        ("command", command_line()),
+        ("date", today()),
+        ("ringwire-bench", format!("{}, {build}", env!("CARGO_PKG_VERSION"))),
+    ]
+}
+
+fn machine(system: &System) -> Vec<(&'static str, String)> {
+    let mut facts = vec![("CPUs", show_count(system.cpu_count() as f64))];
+    facts.extend(system.cpu_model().map(|model| ("CPU", model)));
+    facts.extend(system.memory("MemTotal").map(|bytes| ("memory", show_bytes(bytes as f64))));
+    facts.extend(system.sysctl("kernel.osrelease").map(|release| ("Linux", release)));
+    facts.extend(system.sysctl("kernel.version").map(|version| ("kernel build", version)));
+    let governor = system.text("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
+    facts.extend(governor.map(|governor| ("CPU frequency governor", governor)));
+    facts
+}
+
+fn limits(system: &System) -> Vec<(&'static str, String)> {
+    let show =
+        |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |at| at.to_string());
+    let pair = |Limit { soft, hard }| format!("{}, {}", show(soft), show(hard));
+    LIMITS.into_iter().filter_map(|name| Some((name, pair(system.limit(name)?)))).collect()
+}
+
+fn sysctls(system: &System) -> Vec<(&'static str, String)> {
+    SYSCTLS.into_iter().filter_map(|name| Some((name, system.sysctl(name)?))).collect()
+}
+
+/// The civil date (UTC).
+pub(crate) fn today() -> String {
+    date_of(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+/// The civil date (UTC) of a time since 1970, as year-month-day.
+fn date_of(since_epoch: Duration) -> String {
+    // Years are counted from March, so that a leap day is the last of its year.
+    let days = since_epoch.as_secs() / 86_400 + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        let date = |days: u64| date_of(Duration::from_secs(days * 86_400 + 86_399));
+        assert_eq!(date(0), "1970-01-01");
+        assert_eq!(date(11_016), "2000-02-29");
+        assert_eq!(date(11_017), "2000-03-01");
+        assert_eq!(date(20_453), "2025-12-31");
+        assert_eq!(date(20_454), "2026-01-01");
+    }
+}

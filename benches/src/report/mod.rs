@@ -1,0 +1,143 @@
+//! A report as one page of HTML, which stands alone: its style and its plots are within it, it runs no script and
+//! asks the network for nothing.
+//!
+//! What a page shows is plain data ([`Page`]); any subcommand fills one in and hands it to [`write`]. The figures of a
+//! run over time are collected in a [`Timeline`], which knows the charts they make. Tables and JSON of the single
+//! subcommands do not live here.
+
+mod environment;
+mod html;
+mod plot;
+mod timeline;
+
+use crate::output;
+
+pub(crate) use self::environment::{command_line, today};
+pub(crate) use self::timeline::{Sample, Timeline, side_by_side};
+
+/// A page, from top to bottom. What the machine is and allows is told at its end without being part of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Page {
+    pub(crate) title: String,
+    /// Paragraphs above everything else.
+    pub(crate) lead: Vec<String>,
+    pub(crate) sections: Vec<Section>,
+}
+
+/// A part of a page with a heading.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Section {
+    pub(crate) title: String,
+    /// Shows only its heading until it is clicked.
+    pub(crate) is_folded: bool,
+    pub(crate) parts: Vec<Part>,
+}
+
+/// What stands in a section.
+#[derive(Clone, Debug)]
+pub(crate) enum Part {
+    /// A paragraph.
+    Text(String),
+    Table(Table),
+    Chart(Chart),
+}
+
+/// Rows of text. The first column names its row, the others stand to the right.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Table {
+    /// May be empty.
+    pub(crate) title: String,
+    /// Headings of all columns; none for a table of names and values.
+    pub(crate) columns: Vec<String>,
+    pub(crate) rows: Vec<Vec<String>>,
+}
+
+/// A plot with a legend.
+#[derive(Clone, Debug)]
+pub(crate) struct Chart {
+    pub(crate) title: String,
+    /// Of the vertical axis, which begins at zero.
+    pub(crate) unit: Unit,
+    pub(crate) plot: Plot,
+}
+
+/// What a chart draws.
+#[derive(Clone, Debug)]
+pub(crate) enum Plot {
+    /// Values over seconds. A chart without any point is left out.
+    Lines(Vec<Line>),
+    /// A group of bars for each category.
+    Bars { categories: Vec<String>, bars: Vec<Bars> },
+}
+
+/// Values over time, oldest first.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) name: String,
+    /// Seconds, value.
+    pub(crate) points: Vec<(f64, f64)>,
+}
+
+/// A value for each category, where there is one.
+#[derive(Clone, Debug)]
+pub(crate) struct Bars {
+    pub(crate) name: String,
+    pub(crate) values: Vec<Option<f64>>,
+}
+
+/// How a value is written at an axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Count,
+    PerSecond,
+    Micros,
+    Bytes,
+    /// CPUs in use.
+    Cpus,
+    Ratio,
+}
+
+impl Page {
+    /// Writes the page to a file, or to the standard output for `-`.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn write(&self, file: &str) -> anyhow::Result<()> {
+        output::write_text(file, &html::page(self, &environment::tables()))
+    }
+}
+
+impl Section {
+    /// One that is open.
+    pub(crate) fn new(title: impl Into<String>, parts: Vec<Part>) -> Self {
+        Self { title: title.into(), is_folded: false, parts }
+    }
+
+    /// The same, folded.
+    pub(crate) fn folded(self) -> Self {
+        Self { is_folded: true, ..self }
+    }
+}
+
+impl Table {
+    /// Names and values.
+    pub(crate) fn of_pairs<N: Into<String>>(
+        title: &str,
+        pairs: impl IntoIterator<Item = (N, String)>,
+    ) -> Self {
+        let rows = pairs.into_iter().map(|(name, value)| vec![name.into(), value]).collect();
+        Self { title: title.to_owned(), columns: Vec::new(), rows }
+    }
+}
+
+impl Chart {
+    /// Whether there is anything to draw.
+    fn is_empty(&self) -> bool {
+        match &self.plot {
+            Plot::Lines(lines) => lines.iter().all(|line| line.points.is_empty()),
+            Plot::Bars { bars, .. } => {
+                bars.iter().all(|bars| bars.values.iter().all(Option::is_none))
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Generators and servers as processes of their own, for more connections than one process may have.
+//!
+//! This program runs itself again. What a child is to do is a line of JSON on its standard input, and so is what it
+//! says on its standard output; it ends when its input does, or when the thread that started it is gone.
+#![expect(unsafe_code, reason = "a child is set up between fork and exec")]
+
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::ValueEnum as _;
+use ringwire_examples::DriverFlag;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::generator;
+use super::plan::{News, Order, Plan};
+use crate::cert::SelfSigned;
+use crate::endpoint::Demand;
+use crate::machine;
+use crate::own_server::OwnServer;
+
+/// Flags of the hidden subcommands.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ChildArgs {
+    /// The kernel back end.
+    #[arg(long, value_enum, default_value_t)]
+    driver: DriverFlag,
+}
+
+/// What a server of its own process is to do.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct ServerPlan {
+    pub(crate) listen: String,
+    pub(crate) payload_len: usize,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) certificate: Option<SelfSigned>,
+}
+
+/// A child. Dropping it ends it.
+pub(crate) struct Process {
+    child: Child,
+    input: Option<ChildStdin>,
+}
+
+impl Process {
+    /// Runs a hidden subcommand of this program.
+    pub(crate) fn start(
+        subcommand: &str,
+        driver: DriverFlag,
+    ) -> anyhow::Result<(Self, BufReader<ChildStdout>)> {
+        let mut command = Command::new("/proc/self/exe");
+        let driver = driver.to_possible_value().context("a driver without a name")?;
+        command.args([subcommand, "--driver", driver.get_name()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        // SAFETY: the closure makes one system call and allocates only when that fails.
+        unsafe {
+            command.pre_exec(machine::die_with_parent);
+        }
+        let mut child = command.spawn().context("cannot start a process of the load")?;
+        let input = child.stdin.take();
+        let output = child.stdout.take().context("it is piped")?;
+        Ok((Self { child, input }, BufReader::new(output)))
+    }
+
+    /// Its number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Writes a line to it.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub(crate) fn write(&mut self, value: &impl Serialize) -> anyhow::Result<()> {
+        let input = self.input.as_mut().context("a process of the load has ended")?;
+        let mut line = serde_json::to_string(value)?;
+        line.push('\n');
+        input.write_all(line.as_bytes()).context("a process of the load is gone")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.input = None;
+        // Tens of thousands of sockets are closed quickest by the end of the process. Fails only if it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads a line.
+///
+/// # Errors
+/// When there is none, or it is of another kind.
+pub(crate) fn read<T: DeserializeOwned>(input: &mut impl io::BufRead) -> anyhow::Result<T> {
+    let mut line = String::new();
+    if input.read_line(&mut line)? == 0 {
+        bail!("the other side has ended");
+    }
+    Ok(serde_json::from_str(&line)?)
+}
+
+/// Runs the hidden subcommand `load-worker`: a generator.
+pub(crate) fn load_worker(args: &ChildArgs) -> anyhow::Result<()> {
+    let mut input = BufReader::new(io::stdin());
+    let plan: Plan = read(&mut input)?;
+    let (sender, orders) = mpsc::channel();
+    thread::spawn(move || {
+        while let Ok(order) = read::<Order>(&mut input) {
+            if sender.send(order).is_err() {
+                return;
+            }
+        }
+    });
+    let tell = |news: News| {
+        // Fails only if the parent is gone, and this process with it.
+        let _ = write_line(&news);
+    };
+    if let Err(error) = generator::run(plan, args.driver, &orders, &tell) {
+        tell(News::Failed(format!("{error:#}")));
+    }
+    Ok(())
+}
+
+/// Runs the hidden subcommand `server-worker`: an echo server, until its input ends.
+pub(crate) fn server_worker(args: &ChildArgs) -> anyhow::Result<()> {
+    let mut input = BufReader::new(io::stdin());
+    let plan: ServerPlan = read(&mut input)?;
+    let demand = Demand {
+        payload_len: plan.payload_len,
+        driver: args.driver,
+        handshake_timeout: Some(plan.handshake_timeout),
+        ..Demand::default()
+    };
+    let started = OwnServer::start(&plan.listen, &[], demand, plan.certificate);
+    let told: Result<String, String> = match &started {
+        Ok(own) => Ok(own.target().to_string()),
+        Err(error) => Err(format!("{error:#}")),
+    };
+    write_line(&told)?;
+    let _own = started?;
+    for line in input.lines() {
+        line?;
+    }
+    Ok(())
+}
+
+fn write_line(value: &impl Serialize) -> anyhow::Result<()> {
+    let mut line = serde_json::to_string(value)?;
+    line.push('\n');
+    let mut output = io::stdout().lock();
+    output.write_all(line.as_bytes())?;
+    Ok(output.flush()?)
+}

@@ -1,0 +1,436 @@
+//! The handler of a generator's workers: what its connections do when something comes.
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "workers and the pacing thread share gauges, and a load generator measures time"
+)]
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ringwire::{
+    Answer, CloseCause, ConnId, Ctx, DialError, Handle, Handler, Message, Request, Response,
+    WorkerContext,
+};
+
+use super::generator::second_of;
+use super::message::Template;
+use super::plan::{Plan, Pulse, Work};
+use super::tally::Tally;
+use crate::echo::Failure;
+
+/// The connection is gone, in place of the time when its message was sent.
+const GONE: u64 = u64::MAX;
+
+/// What a worker tells the pacing thread.
+pub(crate) enum Event {
+    /// The connection with this number is open.
+    Opened(u32, ConnId),
+    /// It is not any more.
+    Gone(u32),
+    /// What was counted in a second of the run.
+    Second(u32, Tally),
+}
+
+/// The time of a run: the same in all its processes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RunClock {
+    started: Instant,
+    /// Time of the run when `started` was.
+    offset: Duration,
+}
+
+impl RunClock {
+    /// A clock whose zero is so many nanoseconds after 1970.
+    pub(crate) fn new(epoch: u64) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let offset = now.saturating_sub(Duration::from_nanos(epoch));
+        Self { started: Instant::now(), offset }
+    }
+
+    /// Time since the run began.
+    pub(crate) fn elapsed(self) -> Duration {
+        self.offset + self.started.elapsed()
+    }
+
+    /// The same in nanoseconds.
+    pub(crate) fn nanos(self) -> u64 {
+        u64::try_from(self.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What the workers and the pacing thread of a generator share.
+pub(crate) struct Common {
+    pub(crate) plan: Plan,
+    pub(crate) clock: RunClock,
+    pub(crate) template: Template,
+    /// When the message in flight on each connection was sent; 0: none is. Not for `Work::Rate`.
+    sent_at: Box<[AtomicU64]>,
+    /// How far the replies on each connection have come, for `Work::Rate`.
+    next: Box<[AtomicU32]>,
+    /// The connections by number, once all are made.
+    conns: OnceLock<Vec<Option<ConnId>>>,
+    /// Connections that wait for their turn, for each worker, with `Work::Pool`.
+    queues: Mutex<Vec<VecDeque<u32>>>,
+    /// Messages that are still to be sent, with `Work::Pool`.
+    left: AtomicU64,
+    /// When work began, in nanoseconds of the run; 0 before.
+    began: AtomicU64,
+    working: AtomicBool,
+    ending: AtomicBool,
+    opened: AtomicU64,
+    failed: AtomicU64,
+    answered: AtomicU64,
+    /// Connections that have nothing more to do, or are gone.
+    finished: AtomicU64,
+}
+
+impl Common {
+    /// Of a generator that has not begun.
+    pub(crate) fn new(plan: Plan) -> Self {
+        let count = |wanted: bool| if wanted { plan.connections } else { 0 };
+        let is_rate = matches!(plan.work, Work::Rate { .. });
+        Self {
+            clock: RunClock::new(plan.epoch),
+            template: Template::new(plan.size, plan.text),
+            sent_at: (0..count(!is_rate)).map(|_| AtomicU64::new(0)).collect(),
+            next: (0..count(is_rate)).map(|_| AtomicU32::new(0)).collect(),
+            conns: OnceLock::new(),
+            queues: Mutex::default(),
+            left: AtomicU64::new(0),
+            began: AtomicU64::new(0),
+            working: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
+            opened: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            finished: AtomicU64::new(0),
+            plan,
+        }
+    }
+
+    /// Begins work with these connections, by number; when.
+    pub(crate) fn begin(&self, conns: &[Option<ConnId>]) -> u64 {
+        // Once only: there is one work in a plan.
+        let _ = self.conns.set(conns.to_vec());
+        let now = self.clock.nanos();
+        self.began.store(now, Ordering::Relaxed);
+        self.working.store(true, Ordering::Release);
+        now
+    }
+
+    fn has_begun(&self) -> bool {
+        self.began.load(Ordering::Relaxed) != 0
+    }
+
+    /// Has connections send no further messages.
+    pub(crate) fn pause(&self) {
+        self.working.store(false, Ordering::Release);
+    }
+
+    /// From now on what becomes of connections does not count.
+    pub(crate) fn end(&self) {
+        self.pause();
+        self.ending.store(true, Ordering::Release);
+    }
+
+    /// With `Work::Pool`: the connections of each worker that wait, and the messages that they will send.
+    pub(crate) fn set_pool(&self, queues: Vec<VecDeque<u32>>, left: u64) {
+        self.left.store(left, Ordering::Relaxed);
+        *self.queues.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = queues;
+    }
+
+    /// Notes that a message is sent on a connection; whether it is still there.
+    pub(crate) fn mark(&self, number: u32, now: u64) -> bool {
+        let Some(mark) = self.sent_at.get(number as usize) else { return false };
+        // The pacing thread may find it gone meanwhile: then the mark stays.
+        mark.compare_exchange(0, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Takes one of the messages that are still to be sent, with `Work::Pool`; whether there was one.
+    fn take_one(&self) -> bool {
+        let less = |left: u64| left.checked_sub(1);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+
+    /// Takes the mark back: the message was not sent.
+    pub(crate) fn unmark(&self, number: u32, now: u64) {
+        if let Some(mark) = self.sent_at.get(number as usize) {
+            // Stays if the connection is gone meanwhile.
+            let _ = mark.compare_exchange(now.max(1), 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// Messages that have no reply, of connections that are still there. Not for `Work::Rate`.
+    pub(crate) fn in_flight(&self) -> u64 {
+        let waits = |mark: &&AtomicU64| !matches!(mark.load(Ordering::Relaxed), 0 | GONE);
+        self.sent_at.iter().filter(waits).count() as u64
+    }
+
+    /// With `Work::Rate`, the number that the next reply of a connection has if none is missing.
+    pub(crate) fn next_reply(&self, number: u32) -> u32 {
+        self.next.get(number as usize).map_or(0, |next| next.load(Ordering::Relaxed))
+    }
+
+    /// When a message is due, in nanoseconds after work began. The connections' messages are spread evenly.
+    pub(crate) fn due(&self, connection: u32, message: u32) -> u64 {
+        let Work::Rate { interval, .. } = self.plan.work else { return 0 };
+        let interval = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+        let offset = u128::from(interval) * u128::from(connection)
+            / u128::from(self.plan.connections.max(1));
+        interval
+            .saturating_mul(message.into())
+            .saturating_add(u64::try_from(offset).unwrap_or(u64::MAX))
+    }
+
+    /// Totals so far.
+    pub(crate) fn pulse(&self) -> Pulse {
+        let read = |gauge: &AtomicU64| gauge.load(Ordering::Relaxed);
+        Pulse {
+            opened: read(&self.opened),
+            failed: read(&self.failed),
+            answered: read(&self.answered),
+        }
+    }
+
+    /// Connections that have nothing more to do, or are gone.
+    pub(crate) fn finished(&self) -> u64 {
+        self.finished.load(Ordering::Relaxed)
+    }
+
+    /// Failures that the pacing thread found.
+    pub(crate) fn count_failed(&self, count: u64) {
+        self.failed.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+/// The state of a connection.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) number: u32,
+    /// When it was dialled, in nanoseconds of the run.
+    pub(crate) dialled: u64,
+    /// Replies that it had, with `Work::Each`.
+    pub(crate) answered: u64,
+}
+
+/// One worker's handler. What it counted last is told when it is dropped.
+pub(crate) struct Client {
+    common: Arc<Common>,
+    handle: Handle,
+    worker: u16,
+    events: Sender<Event>,
+    tally: Tally,
+    second: u32,
+    queue: Option<VecDeque<u32>>,
+}
+
+impl Client {
+    /// Of a worker.
+    pub(crate) fn new(common: Arc<Common>, context: &WorkerContext, events: Sender<Event>) -> Self {
+        let (handle, worker) = (context.handle().clone(), context.index());
+        Self { common, handle, worker, events, tally: Tally::default(), second: 0, queue: None }
+    }
+
+    /// Reads the clock, and tells what was counted in a second that is over.
+    fn now(&mut self) -> u64 {
+        let now = self.common.clock.nanos();
+        let second = second_of(now);
+        if second != self.second {
+            self.tell();
+            self.second = second;
+        }
+        now
+    }
+
+    fn tell(&mut self) {
+        if !self.tally.is_empty() {
+            let tally = std::mem::take(&mut self.tally);
+            // Fails only if the pacing thread is gone, and all is over.
+            let _ = self.events.send(Event::Second(self.second, tally));
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        self.tally.fail(failure, 1);
+        self.common.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A right reply came, to a message that was sent or due at `from`.
+    fn answered(&mut self, now: u64, from: u64) {
+        let took = now.saturating_sub(from);
+        self.tally.latency.record(took);
+        self.tally.answered += 1;
+        self.tally.last_answered = now;
+        self.common.answered.fetch_add(1, Ordering::Relaxed);
+        if u128::from(took) > self.common.plan.response_timeout.as_nanos() {
+            self.fail(Failure::ReplyLate);
+        }
+    }
+
+    /// The reply to the one message in flight: when that was sent.
+    fn take_reply(&mut self, number: u32, message: Message<'_>) -> Option<u64> {
+        let mark = self.common.sent_at.get(number as usize)?;
+        let sent_at = mark.swap(0, Ordering::Relaxed);
+        if sent_at == 0 {
+            // Nothing was asked.
+            if !self.common.plan.any_reply {
+                self.fail(Failure::Doubled);
+            }
+            return None;
+        }
+        if !self.common.plan.any_reply && !self.common.template.is_echo(message) {
+            self.fail(Failure::PayloadMismatch);
+            return None;
+        }
+        Some(sent_at)
+    }
+
+    fn on_each(&mut self, ctx: &mut Ctx<'_, Seat>, message: Message<'_>, messages: u64) {
+        let now = self.now();
+        let number = ctx.state().number;
+        let Some(sent_at) = self.take_reply(number, message) else { return };
+        self.answered(now, sent_at);
+        ctx.state().answered += 1;
+        if ctx.state().answered >= messages {
+            self.common.finished.fetch_add(1, Ordering::Relaxed);
+        } else if self.common.working.load(Ordering::Acquire) && self.common.mark(number, now) {
+            ctx.send(self.common.template.message());
+            self.tally.sent += 1;
+        }
+    }
+
+    fn on_pool(&mut self, number: u32, message: Message<'_>) {
+        let now = self.now();
+        if let Some(sent_at) = self.take_reply(number, message) {
+            self.answered(now, sent_at);
+        }
+        self.queue().push_back(number);
+        self.send_next(now);
+    }
+
+    /// Sends the next message of the pool on the connection whose turn it is.
+    fn send_next(&mut self, now: u64) {
+        if !self.common.working.load(Ordering::Acquire) || !self.common.take_one() {
+            return;
+        }
+        while let Some(next) = self.queue().pop_front() {
+            let Some(Some(conn)) = self.common.conns.get().and_then(|all| all.get(next as usize))
+            else {
+                continue;
+            };
+            if !self.common.mark(next, now) {
+                continue;
+            }
+            match self.handle.send(*conn, self.common.template.message()) {
+                Ok(()) => self.tally.sent += 1,
+                // The mailbox has room for all that are in flight, so the worker is ending.
+                Err(_) => self.fail(Failure::ClosedHere("mailbox full")),
+            }
+            return;
+        }
+    }
+
+    fn queue(&mut self) -> &mut VecDeque<u32> {
+        let Self { common, worker, queue, .. } = self;
+        queue.get_or_insert_with(|| {
+            let mut queues =
+                common.queues.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            queues.get_mut(usize::from(*worker)).map(std::mem::take).unwrap_or_default()
+        })
+    }
+
+    fn on_rate(&mut self, number: u32, message: Message<'_>) {
+        let now = self.now();
+        let expected = self.common.next_reply(number);
+        let found = if self.common.plan.any_reply {
+            Some(expected)
+        } else {
+            self.common.template.number(message)
+        };
+        let Some(found) = found else { return self.fail(Failure::PayloadMismatch) };
+        if found < expected {
+            return self.fail(Failure::Reordered);
+        }
+        let missing = u64::from(found - expected);
+        self.tally.fail(Failure::ReplyMissing, missing);
+        self.common.failed.fetch_add(missing, Ordering::Relaxed);
+        if let Some(next) = self.common.next.get(number as usize) {
+            next.store(found.saturating_add(1), Ordering::Relaxed);
+        }
+        let began = self.common.began.load(Ordering::Relaxed);
+        self.answered(now, began.saturating_add(self.common.due(number, found)));
+    }
+}
+
+impl Handler for Client {
+    type State = Seat;
+
+    fn on_request(&mut self, _request: &Request<'_>) -> Answer<Seat> {
+        // A generator listens nowhere.
+        Response::new(http::StatusCode::NOT_FOUND).into()
+    }
+
+    fn on_dial_failed(&mut self, _seat: Seat, error: &DialError) {
+        if !self.common.ending.load(Ordering::Acquire) {
+            self.now();
+            self.fail(Failure::of_dial(error));
+        }
+    }
+
+    fn on_open(&mut self, ctx: &mut Ctx<'_, Seat>) {
+        let now = self.now();
+        let &mut Seat { number, dialled, .. } = ctx.state();
+        self.tally.opened += 1;
+        self.tally.last_opened = now;
+        self.tally.connect.record(now.saturating_sub(dialled));
+        // Told before it is counted: who sees the count finds the connection.
+        let _ = self.events.send(Event::Opened(number, ctx.id()));
+        self.common.opened.fetch_add(1, Ordering::Release);
+    }
+
+    fn on_message(&mut self, ctx: &mut Ctx<'_, Seat>, message: Message<'_>) {
+        if !self.common.has_begun() {
+            // A greeting.
+            return;
+        }
+        match self.common.plan.work {
+            Work::Idle => {}
+            Work::Each { messages } => self.on_each(ctx, message, messages),
+            Work::Pool { .. } => self.on_pool(ctx.state().number, message),
+            Work::Rate { .. } => self.on_rate(ctx.state().number, message),
+        }
+    }
+
+    fn on_close(&mut self, ctx: &mut Ctx<'_, Seat>, cause: &CloseCause) {
+        if self.common.ending.load(Ordering::Acquire) {
+            return;
+        }
+        let now = self.now();
+        let number = ctx.state().number;
+        self.fail(Failure::of_close(cause));
+        self.tally.closed += 1;
+        let _ = self.events.send(Event::Gone(number));
+        let mark = self.common.sent_at.get(number as usize);
+        let had = mark.map_or(0, |mark| mark.swap(GONE, Ordering::Relaxed));
+        match self.common.plan.work {
+            Work::Each { messages }
+                if self.common.has_begun() && ctx.state().answered < messages =>
+            {
+                self.common.finished.fetch_add(1, Ordering::Relaxed);
+            }
+            // Its message goes with it, and another may be in flight instead.
+            Work::Pool { .. } if had != 0 => self.send_next(now),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}

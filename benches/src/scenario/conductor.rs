@@ -1,0 +1,314 @@
+//! Takes the generators of a run through it, and watches the server and the machine meanwhile.
+#![expect(clippy::disallowed_methods, reason = "a run has a date")]
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail};
+use ringwire_examples::DriverFlag;
+
+use super::client::RunClock;
+use super::fleet::{Fleet, share_out};
+use super::plan::{News, Order, Plan, Pulse, Work};
+use super::servers::Servers;
+use super::tally::Tally;
+use crate::echo::Progress;
+use crate::procstat::{Account, CpuTime, CpuTimes, KernelMemory, Resident};
+
+/// Time for the server to come to rest before its memory is read.
+const SETTLE_TIME: Duration = Duration::from_millis(200);
+/// How often the line on the terminal is written anew.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// What generators have beside their own limits before they count as stuck.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A run that is to be made.
+pub(crate) struct Setup {
+    /// Of all generators together.
+    pub(crate) plan: Plan,
+    pub(crate) driver: DriverFlag,
+    pub(crate) generators: u32,
+    /// Whether generators are processes.
+    pub(crate) as_processes: bool,
+    pub(crate) sources: Vec<IpAddr>,
+    /// Rest between the last connect and work.
+    pub(crate) hold: Duration,
+}
+
+/// What a run found, before any arithmetic.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) total: Tally,
+    pub(crate) seconds: BTreeMap<u32, Tally>,
+    pub(crate) samples: Vec<Sample>,
+    /// When connecting began, in nanoseconds of the run.
+    pub(crate) connect_began: u64,
+    /// When work began.
+    pub(crate) work_began: u64,
+    /// CPU time of each thread of the generators during work, or during connects where there is none.
+    pub(crate) generator_cpu: Vec<CpuTime>,
+    /// The same of the server; empty if that is not known.
+    pub(crate) server_cpu: Vec<CpuTime>,
+    pub(crate) server_capacity: usize,
+    /// What `server_cpu` and `generator_cpu` are divided by.
+    pub(crate) cpu_window: Duration,
+    pub(crate) before: Memory,
+    pub(crate) connected: Memory,
+    pub(crate) after: Memory,
+}
+
+/// Memory at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memory {
+    /// Of the server's processes, if they are known.
+    pub(crate) server: Option<Resident>,
+    pub(crate) kernel: KernelMemory,
+}
+
+/// What was seen of the processes at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    /// When, in nanoseconds of the run.
+    pub(crate) at: u64,
+    /// Whether work was going on since the sample before.
+    pub(crate) working: bool,
+    /// CPU time of the generators since they began.
+    pub(crate) generator_cpu: Duration,
+    pub(crate) server_cpu: Option<Duration>,
+    pub(crate) server_resident: Option<u64>,
+}
+
+/// Makes a run.
+///
+/// # Errors
+/// When it cannot be made at all. What goes wrong with connections is in what is found.
+pub(crate) fn run(mut setup: Setup, servers: &Servers) -> anyhow::Result<Found> {
+    let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    setup.plan.epoch = u64::try_from(epoch.as_nanos()).unwrap_or(u64::MAX);
+    let before = memory(servers)?;
+    let is_loopback =
+        servers.target.address().is_ipv4() && servers.target.address().ip().is_loopback();
+    let plans = share_out(&setup.plan, setup.generators, &setup.sources, is_loopback);
+    let fleet = Fleet::start(plans, setup.driver, setup.as_processes)?;
+    let mut conductor = Conductor {
+        clock: RunClock::new(setup.plan.epoch),
+        pulses: vec![Pulse::default(); fleet.len()],
+        fleet,
+        servers,
+        setup: &setup,
+        progress: Progress::new(true),
+        total: Tally::default(),
+        seconds: BTreeMap::new(),
+        samples: Vec::new(),
+        next_sample: 0,
+        working: false,
+        ready: 0,
+    };
+    conductor.conduct(before)
+}
+
+struct Conductor<'a> {
+    setup: &'a Setup,
+    servers: &'a Servers,
+    clock: RunClock,
+    fleet: Fleet,
+    progress: Progress,
+    /// What each generator said last.
+    pulses: Vec<Pulse>,
+    total: Tally,
+    seconds: BTreeMap<u32, Tally>,
+    samples: Vec<Sample>,
+    /// The second of the run in which the next sample is due.
+    next_sample: u64,
+    working: bool,
+    ready: usize,
+}
+
+impl Conductor<'_> {
+    fn conduct(&mut self, before: Memory) -> anyhow::Result<Found> {
+        let plan = &self.setup.plan;
+        let generators = self.fleet.len();
+        self.wait("starting", PATIENCE, |this, _| this.ready == generators)?;
+        let mut start = self.cpu()?;
+        let connect_began = start.at;
+        self.fleet.order(Order::Connect)?;
+        let limit = plan.limit + plan.connect_timeout + PATIENCE;
+        self.wait_done("connecting", Order::Connect, limit)?;
+        thread::sleep(SETTLE_TIME);
+        let connected = memory(self.servers)?;
+        if !self.setup.hold.is_zero() {
+            let end = self.clock.elapsed() + self.setup.hold;
+            self.wait("holding", self.setup.hold + PATIENCE, |this, _| {
+                this.clock.elapsed() >= end
+            })?;
+        }
+        self.sample()?;
+        if plan.work != Work::Idle {
+            self.working = true;
+            start = self.cpu()?;
+        }
+        let work_began = self.clock.nanos();
+        self.fleet.order(Order::Work)?;
+        let limit = match plan.work {
+            Work::Rate { duration, .. } => duration + plan.response_timeout * 12,
+            _ => plan.limit + plan.response_timeout,
+        };
+        self.wait_done("working", Order::Work, limit + PATIENCE)?;
+        let end = self.cpu()?;
+        self.sample()?;
+        self.working = false;
+        let after = memory(self.servers)?;
+        let cpus = thread::available_parallelism().map_or(1, usize::from);
+        let server_capacity = self.servers.capacity(cpus)?;
+        self.fleet.order(Order::End)?;
+        self.wait_done("closing", Order::End, PATIENCE)?;
+        Ok(Found {
+            total: std::mem::take(&mut self.total),
+            seconds: std::mem::take(&mut self.seconds),
+            samples: std::mem::take(&mut self.samples),
+            connect_began,
+            work_began,
+            generator_cpu: since(&end.generators, &start.generators),
+            server_cpu: since(&end.servers, &start.servers),
+            server_capacity,
+            cpu_window: Duration::from_nanos(end.at - start.at),
+            before,
+            connected,
+            after,
+        })
+    }
+
+    /// Waits until all generators have done what they were told.
+    fn wait_done(&mut self, what: &str, order: Order, limit: Duration) -> anyhow::Result<()> {
+        let all = self.fleet.len();
+        let mut done = 0;
+        self.wait(what, limit, move |_, news| {
+            done += usize::from(matches!(news, Some(News::Done(found)) if *found == order));
+            done == all
+        })
+    }
+
+    /// Takes in what the generators say until `is_over`, which is asked after each piece of news and from time to time.
+    fn wait(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut is_over: impl FnMut(&Self, Option<&News>) -> bool,
+    ) -> anyhow::Result<()> {
+        let end = self.clock.elapsed() + limit;
+        let mut looked = (self.clock.elapsed(), self.sum());
+        loop {
+            let news = self.fleet.next(LOOK_INTERVAL)?;
+            let over = is_over(self, news.as_ref().map(|(_, news)| news));
+            if let Some((member, news)) = news {
+                self.take_in(member, news)?;
+            }
+            let over = over || is_over(self, None);
+            let now = self.clock.elapsed();
+            if now.as_secs() >= self.next_sample {
+                self.sample()?;
+            }
+            if now - looked.0 >= LOOK_INTERVAL {
+                let sum = self.sum();
+                self.show(what, sum, sum.answered - looked.1.answered, now - looked.0);
+                looked = (now, sum);
+            }
+            if over {
+                return Ok(());
+            }
+            if now >= end {
+                bail!(
+                    "{what}: not done after {} s, though every part has a limit",
+                    limit.as_secs()
+                );
+            }
+        }
+    }
+
+    fn take_in(&mut self, member: usize, news: News) -> anyhow::Result<()> {
+        match news {
+            News::Ready { threads } => {
+                self.fleet.set_threads(member, threads);
+                self.ready += 1;
+            }
+            News::Pulse(pulse) => {
+                if let Some(place) = self.pulses.get_mut(member) {
+                    *place = pulse;
+                }
+            }
+            News::Second(second, tally) => {
+                self.total.merge(&tally);
+                self.seconds.entry(second).or_default().merge(&tally);
+            }
+            News::Done(_) => {}
+            News::Failed(text) => bail!("a generator cannot go on: {text}"),
+        }
+        Ok(())
+    }
+
+    fn sum(&self) -> Pulse {
+        let mut sum = Pulse::default();
+        for pulse in &self.pulses {
+            sum.opened += pulse.opened;
+            sum.failed += pulse.failed;
+            sum.answered += pulse.answered;
+        }
+        sum
+    }
+
+    fn show(&self, what: &str, sum: Pulse, answered: u64, time: Duration) {
+        let asked = self.setup.plan.connections;
+        let text = if self.working {
+            let rate = answered as f64 / time.as_secs_f64();
+            format!("{what}: {} replies, {}/s", sum.answered, crate::units::show_count(rate))
+        } else {
+            format!("{what}: {} of {asked} connections", sum.opened)
+        };
+        self.progress.show(&text, sum.failed);
+    }
+
+    fn sample(&mut self) -> anyhow::Result<()> {
+        let at = self.clock.nanos();
+        self.next_sample = at / 1_000_000_000 + 1;
+        let run = |times: &[CpuTimes]| times.iter().map(CpuTimes::run).sum::<Duration>();
+        let server_cpu = self.servers.is_known().then(|| self.servers.cpu()).transpose()?;
+        self.samples.push(Sample {
+            at,
+            working: self.working,
+            generator_cpu: run(&self.generator_cpu()?),
+            server_cpu: server_cpu.map(|times| run(&times)),
+            server_resident: self.servers.resident()?.map(|resident| resident.all),
+        });
+        Ok(())
+    }
+
+    fn cpu(&self) -> anyhow::Result<Cpu> {
+        let (servers, generators) = (self.servers.cpu()?, self.generator_cpu()?);
+        Ok(Cpu { at: self.clock.nanos(), servers, generators })
+    }
+
+    fn generator_cpu(&self) -> anyhow::Result<Vec<CpuTimes>> {
+        let times = self.fleet.accounts().iter().map(Account::cpu).collect::<Result<_, _>>();
+        times.context("a process of the load is gone")
+    }
+}
+
+/// CPU time used so far, of each process.
+struct Cpu {
+    at: u64,
+    servers: Vec<CpuTimes>,
+    generators: Vec<CpuTimes>,
+}
+
+fn since(now: &[CpuTimes], earlier: &[CpuTimes]) -> Vec<CpuTime> {
+    now.iter().zip(earlier).flat_map(|(now, earlier)| now.since(earlier)).collect()
+}
+
+fn memory(servers: &Servers) -> anyhow::Result<Memory> {
+    Ok(Memory {
+        server: servers.resident()?,
+        kernel: KernelMemory::read().context("cannot read the kernel's memory")?,
+    })
+}

@@ -1,0 +1,248 @@
+//! All generators of a run: one in this process, or several in processes of their own.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use ringwire_examples::DriverFlag;
+
+use super::child::{self, Process};
+use super::generator;
+use super::plan::{News, Order, Plan, Work};
+use crate::procstat::Account;
+
+/// Connections from one source address, at most: less than a port range has, since a search for one of the last free
+/// ports takes long.
+const CONNECTIONS_PER_SOURCE: u32 = 16_000;
+
+/// The generators. Dropping them ends them.
+pub(crate) struct Fleet {
+    members: Vec<Member>,
+    news: Receiver<(usize, News)>,
+}
+
+enum Member {
+    Thread { orders: Option<Sender<Order>>, thread: Option<JoinHandle<()>>, threads: Vec<u32> },
+    Process { process: Process },
+}
+
+impl Fleet {
+    /// Starts a generator for each plan: in a thread of this process, if it is one and may be.
+    ///
+    /// # Errors
+    /// When a process cannot be started.
+    pub(crate) fn start(
+        plans: Vec<Plan>,
+        driver: DriverFlag,
+        as_processes: bool,
+    ) -> anyhow::Result<Self> {
+        let (sender, news) = mpsc::channel();
+        let mut members = Vec::with_capacity(plans.len());
+        for (index, plan) in plans.into_iter().enumerate() {
+            let sender = sender.clone();
+            members.push(if as_processes {
+                Member::process(index, &plan, driver, sender)?
+            } else {
+                Member::thread(index, plan, driver, sender)
+            });
+        }
+        Ok(Self { members, news })
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Tells all of them.
+    ///
+    /// # Errors
+    /// When one is gone.
+    pub(crate) fn order(&mut self, order: Order) -> anyhow::Result<()> {
+        for member in &mut self.members {
+            match member {
+                Member::Thread { orders, .. } => {
+                    if let Some(orders) = orders {
+                        // One that failed has said so.
+                        let _ = orders.send(order);
+                    }
+                }
+                Member::Process { process } => process.write(&order)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What one of them says next, and which; `None` after so long.
+    ///
+    /// # Errors
+    /// When all are gone.
+    pub(crate) fn next(&self, timeout: Duration) -> anyhow::Result<Option<(usize, News)>> {
+        match self.news.recv_timeout(timeout) {
+            Ok(news) => Ok(Some(news)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => anyhow::bail!("all generators have ended"),
+        }
+    }
+
+    /// One of them is ready and has these threads.
+    pub(crate) fn set_threads(&mut self, member: usize, ids: Vec<u32>) {
+        if let Some(Member::Thread { threads, .. }) = self.members.get_mut(member) {
+            *threads = ids;
+        }
+    }
+
+    /// Whose CPU time is the generators'.
+    pub(crate) fn accounts(&self) -> Vec<Account> {
+        let account = |member: &Member| match member {
+            Member::Thread { threads, .. } => Account::Threads(threads.clone()),
+            Member::Process { process } => Account::Process(process.pid()),
+        };
+        self.members.iter().map(account).collect()
+    }
+}
+
+impl Member {
+    fn thread(index: usize, plan: Plan, driver: DriverFlag, sender: Sender<(usize, News)>) -> Self {
+        let (orders, receiver) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let tell = |news: News| {
+                // Fails only if the run is over.
+                let _ = sender.send((index, news));
+            };
+            if let Err(error) = generator::run(plan, driver, &receiver, &tell) {
+                tell(News::Failed(format!("{error:#}")));
+            }
+        });
+        Self::Thread { orders: Some(orders), thread: Some(thread), threads: Vec::new() }
+    }
+
+    fn process(
+        index: usize,
+        plan: &Plan,
+        driver: DriverFlag,
+        sender: Sender<(usize, News)>,
+    ) -> anyhow::Result<Self> {
+        let (mut process, mut output) = Process::start("load-worker", driver)?;
+        process.write(plan)?;
+        thread::spawn(move || {
+            let mut has_ended = false;
+            while let Ok(news) = child::read::<News>(&mut output) {
+                has_ended = matches!(news, News::Done(Order::End) | News::Failed(_));
+                if sender.send((index, news)).is_err() {
+                    return;
+                }
+            }
+            if !has_ended {
+                let _ = sender.send((index, News::Failed("a process of the load died".into())));
+            }
+        });
+        Ok(Self::Process { process })
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Self::Thread { orders, thread, .. } = self {
+            *orders = None;
+            // One that panicked has said so on the standard error.
+            let _ = thread.take().map(JoinHandle::join);
+        }
+    }
+}
+
+/// Cuts a plan into `count` equal ones, each with sources of its own: the given ones, or loopback addresses where these
+/// can be and are needed.
+pub(crate) fn share_out(
+    whole: &Plan,
+    count: u32,
+    sources: &[IpAddr],
+    is_loopback: bool,
+) -> Vec<Plan> {
+    let share = |total: u64, at: u32| {
+        let cut = |at: u32| total * u64::from(at) / u64::from(count);
+        cut(at + 1) - cut(at)
+    };
+    let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+    let mut loopback = Loopback(0);
+    let part = |at: u32| {
+        let connections = small(share(whole.connections.into(), at));
+        let own = if !sources.is_empty() {
+            // Each begins with another one.
+            let turn = at as usize % sources.len();
+            [&sources[turn..], &sources[..turn]].concat()
+        } else if is_loopback && whole.connections > CONNECTIONS_PER_SOURCE {
+            let needed = connections.div_ceil(CONNECTIONS_PER_SOURCE).max(1);
+            loopback.by_ref().take(needed as usize + 1).collect()
+        } else {
+            Vec::new()
+        };
+        let work = match whole.work {
+            Work::Pool { messages, in_flight } => Work::Pool {
+                messages: share(messages, at),
+                in_flight: small(share(in_flight.into(), at)).max(1),
+            },
+            other => other,
+        };
+        let max_concurrent = small(share(whole.max_concurrent.into(), at)).max(1);
+        Plan { connections, sources: own, work, max_concurrent, ..whole.clone() }
+    };
+    (0..count).map(part).collect()
+}
+
+/// Addresses of 127.0.0.0/8 from 127.1.0.1 on, which hardly anybody else uses.
+struct Loopback(u32);
+
+impl Iterator for Loopback {
+    type Item = IpAddr;
+
+    fn next(&mut self) -> Option<IpAddr> {
+        let [_, _, high, low] = (self.0 / 250).to_be_bytes();
+        let [.., last] = (self.0 % 250 + 1).to_be_bytes();
+        self.0 += 1;
+        Some(Ipv4Addr::new(127, high.saturating_add(1), low, last).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::scenario::tests::plan;
+
+    #[test]
+    fn shares_add_up_and_have_sources_of_their_own() {
+        let whole = Plan {
+            connections: 1_000_003,
+            work: Work::Pool { messages: 2_000_001, in_flight: 10_000 },
+            max_concurrent: 5000,
+            ..plan("ws://127.0.0.1:1/")
+        };
+        let plans = share_out(&whole, 53, &[], true);
+        assert_eq!(plans.iter().map(|plan| plan.connections).sum::<u32>(), 1_000_003);
+        let pool = |plan: &Plan| match plan.work {
+            Work::Pool { messages, in_flight } => (messages, in_flight),
+            _ => (0, 0),
+        };
+        assert_eq!(plans.iter().map(|plan| pool(plan).0).sum::<u64>(), 2_000_001);
+        assert_eq!(plans.iter().map(|plan| pool(plan).1).sum::<u32>(), 10_000);
+        let sources: Vec<_> = plans.iter().flat_map(|plan| &plan.sources).collect();
+        assert_eq!(sources.iter().collect::<BTreeSet<_>>().len(), sources.len());
+        for plan in &plans {
+            assert!(plan.sources.iter().all(IpAddr::is_loopback), "{:?}", plan.sources);
+            let room = plan.sources.len() as u32 * CONNECTIONS_PER_SOURCE;
+            assert!(room >= plan.connections);
+        }
+    }
+
+    #[test]
+    fn given_sources_are_taken() {
+        let given: Vec<IpAddr> = vec![[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
+        let plans = share_out(&plan("ws://127.0.0.1:1/"), 2, &given, true);
+        assert_eq!(plans[0].sources, given);
+        assert_eq!(plans[1].sources, [given[1], given[0]]);
+        assert!(share_out(&plan("ws://127.0.0.1:1/"), 1, &[], true)[0].sources.is_empty());
+    }
+}

@@ -1,0 +1,519 @@
+//! One generator: the loop client with some of the run's connections, and the thread that paces it.
+//!
+//! The pacing thread dials, kicks closed loops off and gives open loops their messages when these are due. The workers
+//! do the rest by themselves. Nothing waits without an end: connects have their limit, and work ends when no reply
+//! came for the response timeout.
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "the pacing thread shares gauges with the workers, and sleeps until a message is due"
+)]
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use ringwire::{
+    Backpressure, CloseCode, Config, ConnId, Dial, DialError, Handle, Pinning, PostError, Running,
+    Server,
+};
+use ringwire_examples::DriverFlag;
+
+use super::client::{Client, Common, Event, Seat};
+use super::message::NUMBER_LEN;
+use super::plan::{News, Order, Plan, Pulse, Work};
+use super::tally::Tally;
+use crate::echo::Failure;
+use crate::target::Target;
+use crate::tls;
+use crate::{machine, procstat};
+
+/// How often the totals are told, and the end of work is looked for.
+const PULSE_INTERVAL: Duration = Duration::from_millis(100);
+/// The longest sleep while connects or messages are paced.
+const PACE_INTERVAL: Duration = Duration::from_millis(1);
+/// How often orders are looked for.
+const REST_INTERVAL: Duration = Duration::from_millis(2);
+/// Time for a mailbox that is full to have room again.
+const BUSY_INTERVAL: Duration = Duration::from_micros(200);
+/// Output that may wait on a connection before it counts as failed: a stalled server is to be seen by its latencies.
+const MAX_QUEUED_LEN: usize = 16 << 20;
+/// Room in a worker's mailbox beside the messages in flight.
+const SPARE_LETTERS: usize = 4096;
+/// A reply that is this much longer than a message is still read.
+const SPARE_LEN: usize = 1 << 20;
+/// An open loop that is over has this many response timeouts for its last replies, as long as some come.
+const LAST_REPLIES: u32 = 10;
+
+/// Does what `orders` say until the last one, and tells the news.
+///
+/// # Errors
+/// When it cannot begin at all.
+pub(crate) fn run(
+    plan: Plan,
+    driver: DriverFlag,
+    orders: &Receiver<Order>,
+    tell: &dyn Fn(News),
+) -> anyhow::Result<()> {
+    let mut generator = Generator::start(plan, driver, tell)?;
+    loop {
+        let order = match orders.try_recv() {
+            Ok(order) => order,
+            Err(TryRecvError::Empty) => {
+                generator.listen(REST_INTERVAL);
+                continue;
+            }
+            // Who gives orders is gone.
+            Err(TryRecvError::Disconnected) => break,
+        };
+        match order {
+            Order::Connect => generator.connect(),
+            Order::Work => generator.work(),
+            Order::End => break,
+        }
+        generator.flush();
+        tell(News::Pulse(generator.common.pulse()));
+        tell(News::Done(order));
+    }
+    generator.finish()?;
+    tell(News::Done(Order::End));
+    Ok(())
+}
+
+struct Generator<'a> {
+    common: Arc<Common>,
+    running: Running,
+    handle: Handle,
+    events: Receiver<Event>,
+    tell: &'a dyn Fn(News),
+    target: Target,
+    tls: Option<tls::Client>,
+    /// By number.
+    conns: Vec<Option<ConnId>>,
+    /// The first of the sources that may have free ports.
+    source: usize,
+    tally: Tally,
+    second: u32,
+    told: Duration,
+}
+
+impl<'a> Generator<'a> {
+    fn start(plan: Plan, driver: DriverFlag, tell: &'a dyn Fn(News)) -> anyhow::Result<Self> {
+        let target = Target::from_url(&plan.url)?;
+        if target.resource().is_none() {
+            bail!("{target}: scenarios need a WebSocket server, ws:// or wss://");
+        }
+        if matches!(plan.work, Work::Rate { .. }) && plan.size < NUMBER_LEN && !plan.any_reply {
+            bail!(
+                "messages of {} bytes have no room for their number: {NUMBER_LEN} or more, or --any-reply",
+                plan.size
+            );
+        }
+        let tls = match &plan.own_certificate {
+            Some(pem) => plan.tls.client_of(&target, pem)?,
+            None => plan.tls.client(&target)?,
+        };
+        if !plan.cpus.is_empty() {
+            // The workers, which this thread starts, inherit it.
+            machine::pin_thread(&plan.cpus).context("cannot pin to --cpu")?;
+        }
+        let config = config(&plan, driver);
+        let common = Arc::new(Common::new(plan));
+        let (sender, events) = mpsc::channel();
+        let shared = Arc::clone(&common);
+        let before = procstat::thread_ids(std::process::id())?;
+        let running = Server::new(config)
+            .start(move |context| Client::new(Arc::clone(&shared), context, sender.clone()))
+            .context("cannot start the load's workers")?;
+        let mut threads = procstat::thread_ids(std::process::id())?;
+        threads.retain(|id| !before.contains(id));
+        threads.push(procstat::own_thread_id()?);
+        tell(News::Ready { threads });
+        Ok(Self {
+            conns: vec![None; common.plan.connections as usize],
+            handle: running.handle(),
+            common,
+            running,
+            events,
+            tell,
+            target,
+            tls,
+            source: 0,
+            tally: Tally::default(),
+            second: 0,
+            told: Duration::ZERO,
+        })
+    }
+
+    // Connecting
+
+    fn connect(&mut self) {
+        let plan = &self.common.plan;
+        let (asked, most, ramp_up) = (plan.connections, plan.max_concurrent, plan.ramp_up);
+        let began = self.common.clock.elapsed();
+        let end = began + plan.limit;
+        let mut dialled = 0;
+        loop {
+            let Pulse { opened, failed, .. } = self.common.pulse();
+            let now = self.common.clock.elapsed();
+            // A failure of an open connection counts here too: then a few more are outstanding.
+            let outstanding = u64::from(dialled).saturating_sub(opened + failed);
+            if dialled == asked && (outstanding == 0 || now >= end + plan_patience(&self.common)) {
+                break;
+            }
+            if now >= end && dialled < asked {
+                self.fail(Failure::NotTried, u64::from(asked - dialled));
+                dialled = asked;
+                continue;
+            }
+            let due = due_connects(asked, now - began, ramp_up);
+            let room = u64::from(most).saturating_sub(outstanding);
+            let room = u32::try_from(room).unwrap_or(u32::MAX);
+            for number in dialled..due.min(dialled.saturating_add(room)) {
+                if !self.dial(number) {
+                    break;
+                }
+                dialled = number + 1;
+            }
+            self.listen(PACE_INTERVAL);
+        }
+        // All that is open was told before it was counted.
+        self.listen(Duration::ZERO);
+    }
+
+    /// Begins a connection; `false`: later.
+    fn dial(&mut self, number: u32) -> bool {
+        loop {
+            let seat = Seat { number, dialled: self.common.clock.nanos(), answered: 0 };
+            let dial = match self.dial_from(self.source_of(number)) {
+                Ok(dial) => dial,
+                Err(_) => {
+                    self.fail(Failure::HandshakeInvalid, 1);
+                    return true;
+                }
+            };
+            match self.handle.connect(&dial, seat) {
+                Ok(()) => return true,
+                Err(DialError::Post(PostError::Busy)) => return false,
+                Err(DialError::Socket(error))
+                    if out_of_ports(&error) && self.source + 1 < self.common.plan.sources.len() =>
+                {
+                    self.source += 1;
+                }
+                Err(error) => {
+                    self.fail(Failure::of_dial(&error), 1);
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn dial_from(&self, source: Option<IpAddr>) -> anyhow::Result<Dial> {
+        let resource = self.target.resource().context("no WebSocket server")?;
+        let dial = Dial::new(self.target.address(), &resource.authority, &resource.path)?;
+        let mut dial = dial.without_compression();
+        if let Some(tls) = &self.tls {
+            dial = tls.dial(dial);
+        }
+        Ok(match source {
+            Some(source) => dial.with_source(SocketAddr::new(source, 0)),
+            None => dial,
+        })
+    }
+
+    fn source_of(&self, number: u32) -> Option<IpAddr> {
+        let sources = &self.common.plan.sources;
+        let at = (number as usize + self.source).checked_rem(sources.len())?;
+        sources.get(at).copied()
+    }
+
+    // Work
+
+    fn work(&mut self) {
+        self.listen(Duration::ZERO);
+        match self.common.plan.work {
+            Work::Idle => {}
+            Work::Each { messages } => self.each(messages),
+            Work::Pool { messages, in_flight } => self.pool(messages, in_flight),
+            Work::Rate { interval, duration } => self.rate(interval, duration),
+        }
+        self.common.pause();
+        self.listen(Duration::ZERO);
+    }
+
+    fn each(&mut self, messages: u64) {
+        self.common.begin(&self.conns);
+        if messages == 0 {
+            return;
+        }
+        let all = self.conns.clone();
+        for (number, conn) in (0_u32..).zip(&all) {
+            if let Some(conn) = conn {
+                self.kick(number, *conn);
+            }
+        }
+        let participants = all.iter().flatten().count() as u64;
+        self.wait_while_answered(|common| common.finished() >= participants);
+        self.fail(Failure::Unanswered, self.common.in_flight());
+    }
+
+    fn pool(&mut self, messages: u64, in_flight: u32) {
+        let mut queues: Vec<VecDeque<u32>> = Vec::new();
+        for (number, conn) in (0_u32..).zip(&self.conns) {
+            let Some(conn) = conn else { continue };
+            let worker = usize::from(conn.worker());
+            queues.resize_with(queues.len().max(worker + 1), VecDeque::new);
+            queues[worker].push_back(number);
+        }
+        let participants: usize = queues.iter().map(VecDeque::len).sum();
+        if participants == 0 {
+            return;
+        }
+        // Each worker has its share of those in flight, and one at least.
+        let most = u64::from(in_flight).min(messages);
+        let mut first = Vec::new();
+        for queue in &mut queues {
+            let share = most as usize * queue.len() / participants;
+            first.extend(queue.drain(..share.max(1).min(queue.len())));
+        }
+        first.truncate(usize::try_from(messages).unwrap_or(usize::MAX));
+        self.common.set_pool(queues, messages - first.len() as u64);
+        self.common.begin(&self.conns);
+        for number in first {
+            if let Some(Some(conn)) = self.conns.get(number as usize).copied() {
+                self.kick(number, conn);
+            }
+        }
+        self.wait_while_answered(|common| common.pulse().answered >= messages);
+        self.fail(Failure::Unanswered, self.common.in_flight());
+    }
+
+    /// Sends the first message of a connection.
+    fn kick(&mut self, number: u32, conn: ConnId) {
+        let common = Arc::clone(&self.common);
+        loop {
+            // Anew each time: a mailbox that is full is not the server's doing.
+            let now = common.clock.nanos();
+            if !common.mark(number, now) {
+                return;
+            }
+            if self.handle.send(conn, common.template.message()).is_ok() {
+                self.count_sent(now);
+                return;
+            }
+            common.unmark(number, now);
+            thread::sleep(BUSY_INTERVAL);
+        }
+    }
+
+    fn rate(&mut self, interval: Duration, duration: Duration) {
+        let common = Arc::clone(&self.common);
+        let began = common.begin(&self.conns);
+        let connections = common.plan.connections;
+        let mut sent = vec![0_u32; self.conns.len()];
+        let mut buffer = Vec::new();
+        let window = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let (mut connection, mut number) = (0, 0);
+        while !interval.is_zero() && connections > 0 {
+            let due = common.due(connection, number);
+            if due >= window {
+                break;
+            }
+            let now = common.clock.nanos().saturating_sub(began);
+            if now < due {
+                thread::sleep(Duration::from_nanos(due - now).min(PACE_INTERVAL));
+                self.listen(Duration::ZERO);
+                continue;
+            }
+            // A generator that has fallen behind so far is not waited for: what it did not send is told.
+            if now >= window.saturating_add(nanos(common.plan.response_timeout)) {
+                break;
+            }
+            if let Some(Some(conn)) = self.conns.get(connection as usize).copied() {
+                let message = common.template.numbered(number, &mut buffer);
+                if self.handle.send(conn, message).is_err() {
+                    thread::sleep(BUSY_INTERVAL);
+                    self.listen(Duration::ZERO);
+                    continue;
+                }
+                self.count_sent(began + now);
+                self.tally.lag.record(now - due);
+                sent[connection as usize] = number + 1;
+            }
+            connection += 1;
+            if connection == connections {
+                (connection, number) = (0, number + 1);
+            }
+        }
+        let all: u64 = sent.iter().copied().map(u64::from).sum();
+        self.wait_while_answered(|common| common.pulse().answered >= all);
+        let unanswered = |(connection, &sent): (u32, &u32)| {
+            u64::from(sent.saturating_sub(common.next_reply(connection)))
+        };
+        let unanswered = (0_u32..).zip(&sent).map(unanswered).sum();
+        self.fail(Failure::Unanswered, unanswered);
+    }
+
+    /// Waits until all is done, or nothing was answered for the response timeout.
+    fn wait_while_answered(&mut self, is_done: impl Fn(&Common) -> bool) {
+        let timeout = self.common.plan.response_timeout;
+        let mut answered = self.common.pulse().answered;
+        let mut since = self.common.clock.elapsed();
+        let end = match self.common.plan.work {
+            Work::Rate { .. } => since + timeout * LAST_REPLIES,
+            _ => since + self.common.plan.limit,
+        };
+        loop {
+            let now = self.common.clock.elapsed();
+            let current = self.common.pulse().answered;
+            if current != answered {
+                (answered, since) = (current, now);
+            }
+            if is_done(&self.common) || now - since > timeout || now >= end {
+                return;
+            }
+            self.listen(PACE_INTERVAL);
+        }
+    }
+
+    // What is told
+
+    /// Waits for what the workers say, for that long, and passes it on.
+    fn listen(&mut self, time: Duration) {
+        let first = match self.events.recv_timeout(time) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        };
+        // As many as there are now: workers that go on telling must not hold up the pace.
+        let more: Vec<_> =
+            first.into_iter().chain(self.events.try_iter().take(SPARE_LETTERS)).collect();
+        for event in more {
+            self.on_event(event);
+        }
+        let now = self.common.clock.elapsed();
+        if now - self.told >= PULSE_INTERVAL {
+            self.told = now;
+            (self.tell)(News::Pulse(self.common.pulse()));
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Opened(number, conn) => self.set(number, Some(conn)),
+            Event::Gone(number) => self.set(number, None),
+            Event::Second(second, tally) => (self.tell)(News::Second(second, tally)),
+        }
+    }
+
+    fn set(&mut self, number: u32, conn: Option<ConnId>) {
+        if let Some(place) = self.conns.get_mut(number as usize) {
+            *place = conn;
+        }
+    }
+
+    fn count_sent(&mut self, now: u64) {
+        self.enter_second(now);
+        self.tally.sent += 1;
+    }
+
+    fn enter_second(&mut self, now: u64) {
+        let second = second_of(now);
+        if second != self.second {
+            self.flush();
+            self.second = second;
+        }
+    }
+
+    /// What happened to this thread, not to a worker.
+    fn fail(&mut self, failure: Failure, count: u64) {
+        self.enter_second(self.common.clock.nanos());
+        self.tally.fail(failure, count);
+        self.common.count_failed(count);
+    }
+
+    fn flush(&mut self) {
+        if !self.tally.is_empty() {
+            (self.tell)(News::Second(self.second, std::mem::take(&mut self.tally)));
+        }
+    }
+
+    fn finish(mut self) -> anyhow::Result<()> {
+        self.common.end();
+        self.flush();
+        self.handle.shutdown(Duration::ZERO);
+        self.running.join().context("a worker of the load failed")?;
+        for event in self.events.try_iter() {
+            if let Event::Second(second, tally) = event {
+                (self.tell)(News::Second(second, tally));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn config(plan: &Plan, driver: DriverFlag) -> Config {
+    let in_flight = match plan.work {
+        Work::Pool { in_flight, .. } => in_flight as usize,
+        _ => 0,
+    };
+    Config::default()
+        .with_driver(driver.into())
+        .with_io_workers(plan.threads)
+        .with_pinning(Pinning::Off)
+        .with_handshake_timeout(plan.connect_timeout)
+        .with_max_message_len(plan.size + SPARE_LEN)
+        .with_idle_timeout(Duration::ZERO)
+        .with_ping_interval(Duration::ZERO)
+        // A stalled server is to be seen by its latencies.
+        .with_write_stall_timeout(Duration::ZERO)
+        .with_tcp_user_timeout(Duration::ZERO)
+        .with_max_queued_len(MAX_QUEUED_LEN)
+        .with_backpressure(Backpressure::Close(CloseCode::TRY_AGAIN_LATER))
+        .with_mailbox_len(in_flight + SPARE_LETTERS)
+}
+
+/// After the limit of all connects, those that were begun have theirs.
+fn plan_patience(common: &Common) -> Duration {
+    common.plan.connect_timeout + Duration::from_secs(1)
+}
+
+/// How many of the connects are due.
+fn due_connects(asked: u32, elapsed: Duration, ramp_up: Duration) -> u32 {
+    if elapsed >= ramp_up {
+        return asked;
+    }
+    let share = elapsed.as_secs_f64() / ramp_up.as_secs_f64();
+    // From the first moment on one.
+    (f64::from(asked) * share).ceil().max(1.0) as u32
+}
+
+fn out_of_ports(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE))
+}
+
+/// The second of the run that a time in nanoseconds is in.
+pub(crate) fn second_of(nanos: u64) -> u32 {
+    u32::try_from(nanos / 1_000_000_000).unwrap_or(u32::MAX)
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connects_are_spread_over_the_ramp() {
+        let second = Duration::from_secs(1);
+        assert_eq!(due_connects(100, Duration::ZERO, second), 1);
+        assert_eq!(due_connects(100, second / 2, second), 50);
+        assert_eq!(due_connects(100, second, second), 100);
+        assert_eq!(due_connects(100, Duration::ZERO, Duration::ZERO), 100);
+    }
+}

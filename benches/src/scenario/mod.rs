@@ -1,0 +1,277 @@
+//! Load scenarios on the engine's own loop client: `storm`, `throughput`, `sustained`, `all`, `rate` and `million`.
+//!
+//! A run has a conductor, one or more generators, and a server. A generator ([`generator`]) is a loop client with its
+//! handler ([`client`]) and a thread that paces it; it does what its [`plan`] says and tells what it counted, second by
+//! second ([`tally`]). It lives in a thread of this process, or in a process of its own ([`child`]) where the connections
+//! are more than one process may have; what it tells is the same data either way, histograms included, so that the
+//! [`conductor`] adds up and never averages. What is measured with another client is elsewhere: `echo`, `broadcast` and
+//! `handshakes` have a lean one, which leaves more of a small machine to the server.
+
+mod child;
+mod client;
+mod conductor;
+mod fail_if;
+mod fleet;
+mod generator;
+mod message;
+mod million;
+mod plan;
+mod rate;
+mod report;
+mod servers;
+mod stress;
+mod tally;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::ValueEnum as _;
+use ringwire_examples::DriverFlag;
+use ringwire_examples::units::parse_duration;
+
+pub(crate) use self::child::{ChildArgs, load_worker, server_worker};
+use self::conductor::Setup;
+use self::fail_if::Condition;
+pub(crate) use self::million::{MillionArgs, command as million};
+use self::plan::{Plan, Work};
+pub(crate) use self::rate::{RateArgs, command as rate};
+use self::report::{Asked, Report};
+use self::servers::Servers;
+pub(crate) use self::stress::{
+    AllArgs, SteadyArgs, StormArgs, ThroughputArgs, all, storm, sustained, throughput,
+};
+use crate::endpoint::{Demand, ServerArgs};
+use crate::units::CpuList;
+use crate::{machine, output};
+
+/// Descriptors of a process that are no connections.
+const SPARE_DESCRIPTORS: u64 = 128;
+/// Share of its connections that a server process is planned for: the kernel spreads them by a hash.
+const SERVER_FILL: f64 = 0.96;
+
+/// Flags of all scenarios.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Common {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// The kernel back end of the load, and of a server that is started for it.
+    #[arg(long, value_enum, default_value_t, env = "RINGWIRE_DRIVER")]
+    driver: DriverFlag,
+    /// Threads of each process of the load.
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: u16,
+    /// CPUs of the load. By default those that a server in this process does not have.
+    #[arg(long)]
+    cpu: Option<CpuList>,
+    /// Processes of the load; 0: as many as the limit of open files asks for.
+    #[arg(long, default_value = "0", value_parser = clap::value_parser!(u32).range(..=4096))]
+    processes: u32,
+    /// Processes of the server that is started, all on one port; 0: as many as the limit of open files asks for.
+    #[arg(long, default_value = "0", conflicts_with = "url", value_parser = clap::value_parser!(u32).range(..=4096))]
+    server_processes: u32,
+    /// Local addresses to connect from, in turn. By default those of 127.0.0.0/8 for many connections to a loopback
+    /// address, else what the kernel chooses.
+    #[arg(long, value_delimiter = ',')]
+    source_addresses: Vec<IpAddr>,
+    /// Sends text messages instead of binary ones.
+    #[arg(long)]
+    text: bool,
+    /// Takes any message for the reply to the oldest one on its connection that has none, for servers that do not echo.
+    #[arg(long)]
+    any_reply: bool,
+    /// Time for all connects, and for work without a duration.
+    #[arg(long, default_value = "10m", value_parser = parse_duration)]
+    limit: Duration,
+    /// Conditions under which the exit code is 1, such as 'p99>5ms,errors>0': min, mean, p50, p75, p90, p95, p99, p99.9 and
+    /// max of latency (of connect time, without messages), errors, opened, rate (messages a second), connects (a second).
+    /// Without this, errors are the condition.
+    #[arg(long, value_delimiter = ',', value_name = "CONDITIONS")]
+    fail_if: Vec<Condition>,
+    /// Writes the result as JSON to a file, or to the standard output for `-`.
+    #[arg(long, value_name = "FILE")]
+    json: Option<String>,
+}
+
+/// What a scenario asks for.
+#[derive(Clone, Copy, Debug)]
+struct Scenario {
+    name: &'static str,
+    connections: u32,
+    max_concurrent: u32,
+    ramp_up: Duration,
+    connect_timeout: Duration,
+    response_timeout: Duration,
+    size: u64,
+    work: Work,
+    hold: Duration,
+    /// Whether a server that is started has processes of its own.
+    server_apart: bool,
+}
+
+/// Processes of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Layout {
+    generators: u32,
+    /// Whether these are processes of their own.
+    apart: bool,
+    /// Processes of the server; 0: it is in this process, or somebody else's.
+    servers: u32,
+}
+
+impl Common {
+    /// Makes a run.
+    ///
+    /// # Errors
+    /// When it cannot be made at all.
+    fn run(&mut self, scenario: &Scenario) -> anyhow::Result<Report> {
+        let limit =
+            machine::raise_descriptor_limit().context("cannot read the limit of open files")?;
+        let layout = self.layout(scenario, limit)?;
+        let payload_len = usize::try_from(scenario.size).unwrap_or(usize::MAX);
+        let servers = if layout.servers > 0 {
+            let timeout = scenario.connect_timeout;
+            Servers::start(&self.server, layout.servers, payload_len, timeout, self.driver)?
+        } else {
+            let demand = Demand {
+                connections: if self.server.url.is_none() { scenario.connections } else { 0 },
+                payload_len,
+                driver: self.driver,
+                handshake_timeout: Some(scenario.connect_timeout),
+                ..Demand::default()
+            };
+            Servers::open(&self.server, demand, &mut self.cpu)?
+        };
+        let plan = self.plan(scenario, &servers, payload_len);
+        let setup = Setup {
+            plan: plan.clone(),
+            driver: self.driver,
+            generators: layout.generators,
+            as_processes: layout.apart,
+            sources: self.source_addresses.clone(),
+            hold: scenario.hold,
+        };
+        let found = conductor::run(setup, &servers)?;
+        let driver = self.driver.to_possible_value();
+        let asked = Asked {
+            scenario: scenario.name,
+            plan: &plan,
+            target: servers.target.to_string(),
+            driver: driver.as_ref().map_or("auto", |driver| match driver.get_name() {
+                "epoll" => "epoll",
+                "uring" => "uring",
+                _ => "auto",
+            }),
+            generators: layout.generators,
+            server_processes: if layout.servers > 0 { servers.processes() } else { 0 },
+            hold: scenario.hold,
+            notes: layout.notes(limit),
+        };
+        Ok(Report::new(asked, found))
+    }
+
+    fn plan(&self, scenario: &Scenario, servers: &Servers, size: usize) -> Plan {
+        Plan {
+            url: servers.target.to_string(),
+            tls: self.server.tls.clone(),
+            own_certificate: servers.certificate.clone(),
+            epoch: 0,
+            connections: scenario.connections,
+            sources: Vec::new(),
+            max_concurrent: scenario.max_concurrent,
+            ramp_up: scenario.ramp_up,
+            connect_timeout: scenario.connect_timeout,
+            limit: self.limit,
+            response_timeout: scenario.response_timeout,
+            size,
+            text: self.text,
+            any_reply: self.any_reply,
+            threads: self.threads.into(),
+            cpus: self.cpu.as_ref().map(|cpus| cpus.0.clone()).unwrap_or_default(),
+            work: scenario.work,
+        }
+    }
+
+    /// How many processes the connections ask for, where one may have `limit` open files.
+    fn layout(&self, scenario: &Scenario, limit: u64) -> anyhow::Result<Layout> {
+        let connections = u64::from(scenario.connections);
+        let room = limit.saturating_sub(SPARE_DESCRIPTORS).max(1);
+        let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        let needed = small(connections.div_ceil(room));
+        let generators = if self.processes > 0 { self.processes } else { needed };
+        if u64::from(generators) > connections {
+            bail!("{generators} processes have nothing to do with {connections} connections");
+        }
+        if generators < needed {
+            bail!(
+                "{connections} connections need {needed} processes of at most {room} (ulimit -Hn is {limit}): raise \
+                 --processes, or the limit"
+            );
+        }
+        let starts_server = self.server.url.is_none();
+        // Both ends in one process.
+        let fits = connections * 2 + SPARE_DESCRIPTORS <= limit;
+        let apart = starts_server
+            && (scenario.server_apart || !fits || generators > 1 || self.server_processes > 0);
+        let spread = (room as f64 * SERVER_FILL).max(1.0);
+        let servers = match self.server_processes {
+            _ if !apart => 0,
+            0 if connections <= room => 1,
+            0 => small((connections as f64 / spread).ceil() as u64),
+            given => given,
+        };
+        Ok(Layout { generators, apart: generators > 1 || self.processes > 0, servers })
+    }
+
+    /// Prints and writes reports; whether no condition failed.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    fn conclude(&self, reports: &[Report], table: fn(&Report) -> String) -> anyhow::Result<bool> {
+        if self.json.as_deref() != Some("-") {
+            for report in reports {
+                println!("{}\n{}\n", report.machine, table(report));
+            }
+        }
+        if let Some(file) = &self.json {
+            match reports {
+                [report] => output::write_json(file, report)?,
+                several => output::write_json(file, &several)?,
+            }
+        }
+        if self.fail_if.is_empty() {
+            return Ok(reports.iter().all(Report::is_clean));
+        }
+        let mut is_fine = true;
+        for report in reports {
+            let holds = |condition: &&Condition| condition.holds(|name| report.metric(name));
+            for condition in self.fail_if.iter().filter(holds) {
+                eprintln!("{}: failed, since {condition}", report.scenario);
+                is_fine = false;
+            }
+        }
+        Ok(is_fine)
+    }
+}
+
+impl Layout {
+    /// What a reader of the report has to know of it.
+    fn notes(self, limit: u64) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.apart {
+            notes.push(format!(
+                "the load ran in {} processes (ulimit -Hn is {limit})",
+                self.generators
+            ));
+        }
+        if self.servers > 1 {
+            notes.push(format!(
+                "the server ran in {} processes on one port (SO_REUSEPORT), since ulimit -Hn is {limit}",
+                self.servers
+            ));
+        }
+        notes
+    }
+}

@@ -1,0 +1,91 @@
+//! What a generator is to do, and what it says of it. Both are plain data, since a generator may be a process.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::tally::Tally;
+use crate::tls::TlsArgs;
+
+/// The part of a run that one generator has.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    /// The server's URL.
+    pub(crate) url: String,
+    pub(crate) tls: TlsArgs,
+    /// The certificate of a server that made its own.
+    pub(crate) own_certificate: Option<String>,
+    /// When the run began, in nanoseconds since 1970: the zero of all its times.
+    pub(crate) epoch: u64,
+    /// Connections to open.
+    pub(crate) connections: u32,
+    /// Addresses to connect from, in turn. None: what the kernel chooses.
+    pub(crate) sources: Vec<IpAddr>,
+    /// Connects outstanding at a time.
+    pub(crate) max_concurrent: u32,
+    /// Time over which the connects are spread evenly; zero: as fast as they go.
+    pub(crate) ramp_up: Duration,
+    /// Time for one connection to become open.
+    pub(crate) connect_timeout: Duration,
+    /// Time for all connects, and for work that has no duration.
+    pub(crate) limit: Duration,
+    /// A reply that takes longer is late; without any for so long, work is over.
+    pub(crate) response_timeout: Duration,
+    /// Bytes of a message.
+    pub(crate) size: usize,
+    pub(crate) text: bool,
+    /// Takes any message for the reply to the oldest one without, whatever it says.
+    pub(crate) any_reply: bool,
+    pub(crate) threads: usize,
+    /// CPUs for these; none: all that there are.
+    pub(crate) cpus: Vec<usize>,
+    pub(crate) work: Work,
+}
+
+/// What is done with the connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Work {
+    /// Nothing.
+    Idle,
+    /// Each connection has one message in flight until it has had so many replies.
+    Each { messages: u64 },
+    /// So many messages over all connections, one after the other, with so many in flight.
+    Pool { messages: u64, in_flight: u32 },
+    /// Each connection has a message due at each interval, whatever became of those before.
+    Rate { interval: Duration, duration: Duration },
+}
+
+/// What a generator is told, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Open the connections.
+    Connect,
+    /// Do the work.
+    Work,
+    /// Close the connections and end.
+    End,
+}
+
+/// What a generator says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum News {
+    /// It waits for orders, and these are its threads.
+    Ready { threads: Vec<u32> },
+    /// Its totals so far, for a line on the terminal.
+    Pulse(Pulse),
+    /// What it counted in a second of the run.
+    Second(u32, Tally),
+    /// An order is done.
+    Done(Order),
+    /// It cannot go on.
+    Failed(String),
+}
+
+/// Running totals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pulse {
+    pub(crate) opened: u64,
+    pub(crate) failed: u64,
+    pub(crate) answered: u64,
+}

@@ -1,0 +1,525 @@
+//! The result of a run: the arithmetic, the table and the JSON.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use serde::Serialize;
+
+use super::conductor::{Found, Memory, Sample};
+use super::plan::{Plan, Work};
+use crate::echo::{Bottleneck, Generator, MeasuredServer, Server, Summary};
+use crate::units::{ratio, show_bytes, show_count};
+
+/// Messages that the generator gave out this much after they were due, in microseconds, show that it was too slow.
+const LATE_SEND: f64 = 20_000.0;
+/// So does a share of messages that it gave out at all below this.
+const SENT_SHARE: f64 = 0.99;
+/// Share of a machine's CPU time at which it has nothing left to give.
+const MACHINE_BUSY: f64 = 0.95;
+/// Caches of the kernel that a connection has objects in.
+const CACHES: [&str; 8] = [
+    "TCP",
+    "TCPv6",
+    "sock_inode_cache",
+    "filp",
+    "dentry",
+    "eventpoll_epi",
+    "eventpoll_pwq",
+    "tcp_bind_bucket",
+];
+
+/// What a run was asked for, for its report.
+pub(crate) struct Asked<'a> {
+    pub(crate) scenario: &'static str,
+    pub(crate) plan: &'a Plan,
+    pub(crate) target: String,
+    pub(crate) driver: &'static str,
+    pub(crate) generators: u32,
+    pub(crate) server_processes: usize,
+    pub(crate) hold: Duration,
+    /// What a reader has to know of how it was done.
+    pub(crate) notes: Vec<String>,
+}
+
+/// The result of one run. JSON has these names; times are in microseconds unless they say otherwise.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) scenario: &'static str,
+    pub(crate) target: String,
+    pub(crate) machine: String,
+    pub(crate) driver: &'static str,
+    pub(crate) generators: u32,
+    pub(crate) server_processes: usize,
+    pub(crate) connections: u64,
+    pub(crate) opened: u64,
+    pub(crate) connect_seconds: f64,
+    pub(crate) connects_per_second: f64,
+    pub(crate) connect_us: Option<Summary>,
+    pub(crate) hold_seconds: f64,
+    pub(crate) payload_bytes: usize,
+    pub(crate) text: bool,
+    /// `None` without messages.
+    pub(crate) work: Option<WorkDone>,
+    pub(crate) server: Option<Server>,
+    /// CPU time of the server in percent of one CPU, over the seconds of work.
+    pub(crate) server_cpu_percent: Option<Span>,
+    /// Resident memory of the server's processes in bytes, over the seconds of work.
+    pub(crate) server_resident: Option<Span>,
+    pub(crate) memory: MemoryReport,
+    pub(crate) generator: Generator,
+    pub(crate) generator_cpus: f64,
+    pub(crate) bottleneck: Bottleneck,
+    pub(crate) notes: Vec<String>,
+    pub(crate) errors: BTreeMap<String, u64>,
+    pub(crate) seconds: Vec<Second>,
+}
+
+/// What became of the messages.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct WorkDone {
+    /// Messages that were to be sent; `None` where nobody says.
+    pub(crate) asked: Option<u64>,
+    pub(crate) sent: u64,
+    pub(crate) answered: u64,
+    pub(crate) in_flight: Option<u32>,
+    pub(crate) seconds: f64,
+    pub(crate) messages_per_second: f64,
+    pub(crate) megabytes_per_second: f64,
+    pub(crate) latency_us: Option<Summary>,
+    /// In an open loop: how late the generator gave messages to their connections. Part of the latency.
+    pub(crate) send_lag_us: Option<Summary>,
+    /// Messages a second for each percent of a CPU of the server.
+    pub(crate) efficiency: Option<f64>,
+}
+
+/// Least, mean and most of something.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Span {
+    pub(crate) min: f64,
+    pub(crate) mean: f64,
+    pub(crate) max: f64,
+}
+
+/// Bytes a connection that was open and idle. The kernel's are of both ends, where both are on this machine, and of
+/// whatever else went on there.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct MemoryReport {
+    pub(crate) server_resident_before: Option<u64>,
+    pub(crate) server_resident_connected: Option<u64>,
+    pub(crate) server_resident_after: Option<u64>,
+    pub(crate) server_bytes_per_connection: Option<f64>,
+    pub(crate) server_anonymous_bytes_per_connection: Option<f64>,
+    pub(crate) kernel_slab_bytes_per_connection: Option<f64>,
+    pub(crate) kernel_tcp_bytes_per_connection: Option<f64>,
+    /// Of the caches that connections have objects in.
+    pub(crate) kernel_caches: BTreeMap<String, f64>,
+}
+
+/// One second of the run.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Second {
+    pub(crate) second: u32,
+    /// Open at its end.
+    pub(crate) connections: u64,
+    pub(crate) opened: u64,
+    pub(crate) answered: u64,
+    pub(crate) p50_us: Option<f64>,
+    pub(crate) p99_us: Option<f64>,
+    pub(crate) errors: u64,
+    pub(crate) generator_cpu_percent: Option<f64>,
+    pub(crate) server_cpu_percent: Option<f64>,
+    pub(crate) server_resident: Option<u64>,
+}
+
+impl Report {
+    /// Does the arithmetic.
+    pub(crate) fn new(asked: Asked<'_>, found: Found) -> Self {
+        let Asked { scenario, plan, target, driver, generators, server_processes, .. } = asked;
+        let mut notes = asked.notes;
+        let total = &found.total;
+        let span = found.cpu_window.as_secs_f64();
+        let generator = Generator::of(&found.generator_cpu, span, total.answered);
+        let server = (!found.server_cpu.is_empty()).then(|| {
+            let measured = MeasuredServer {
+                cpu: found.server_cpu.clone(),
+                capacity: found.server_capacity,
+                memory: None,
+            };
+            Server::of(&measured, span, total.answered, total.opened)
+        });
+        let run: Duration = found.generator_cpu.iter().map(|cpu| cpu.run).sum();
+        let generator_cpus = ratio(run.as_secs_f64(), span);
+        let (mut cpu, resident) = working_spans(&found.samples);
+        if let (Some(cpu), Some(server)) = (&mut cpu, &server) {
+            // Over all of work, which no sample cuts short.
+            cpu.mean = server.cpus * 100.0;
+            notes.extend(check_cpu(*cpu));
+        }
+        let work = (plan.work != Work::Idle).then(|| WorkDone::new(plan, &found, cpu));
+        let connect_nanos = total.last_opened.saturating_sub(found.connect_began);
+        let connect_seconds = Duration::from_nanos(connect_nanos).as_secs_f64();
+        Self {
+            bottleneck: bottleneck(generator, generator_cpus, server, work.as_ref(), &mut notes),
+            scenario,
+            target,
+            machine: crate::machine::describe(),
+            driver,
+            generators,
+            server_processes,
+            connections: plan.connections.into(),
+            opened: total.opened,
+            connect_seconds,
+            connects_per_second: ratio(total.opened as f64, connect_seconds),
+            connect_us: total.connect.summary(),
+            hold_seconds: asked.hold.as_secs_f64(),
+            payload_bytes: plan.size,
+            text: plan.text,
+            work,
+            server,
+            server_cpu_percent: cpu,
+            server_resident: resident,
+            memory: MemoryReport::new(&found.before, &found.connected, &found.after, total.opened),
+            generator,
+            generator_cpus,
+            notes,
+            errors: total.failures.clone(),
+            seconds: seconds(&found),
+        }
+    }
+
+    /// Whether nothing went wrong.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.errors.is_empty()
+    }
+
+    /// A value that a condition names.
+    pub(crate) fn metric(&self, name: &str) -> Option<f64> {
+        let latency = self.work.as_ref().map_or(self.connect_us, |work| work.latency_us);
+        match name {
+            "errors" => Some(self.errors.values().sum::<u64>() as f64),
+            "opened" => Some(self.opened as f64),
+            "connects" => Some(self.connects_per_second),
+            "rate" => Some(self.work.as_ref()?.messages_per_second),
+            "min" => Some(latency?.min),
+            "mean" => Some(latency?.mean),
+            "p50" => Some(latency?.p50),
+            "p75" => Some(latency?.p75),
+            "p90" => Some(latency?.p90),
+            "p95" => Some(latency?.p95),
+            "p99" => Some(latency?.p99),
+            "p99.9" => Some(latency?.p999),
+            "max" => Some(latency?.max),
+            _ => None,
+        }
+    }
+
+    /// The table for people.
+    pub(crate) fn table(&self) -> String {
+        let mut rows = self.head_rows();
+        rows.extend(self.work.iter().flat_map(WorkDone::rows));
+        rows.extend(self.tail_rows());
+        show_rows(&rows)
+    }
+
+    fn head_rows(&self) -> Vec<Row> {
+        let opened = format!(
+            "{} of {} in {:.2} s ({}/s)",
+            show_count(self.opened as f64),
+            show_count(self.connections as f64),
+            self.connect_seconds,
+            show_count(self.connects_per_second)
+        );
+        let mut rows = vec![
+            ("scenario", self.scenario.to_owned()),
+            ("target", self.target.clone()),
+            ("connects", opened),
+        ];
+        if let Some(connect) = self.connect_us {
+            let Summary { p50, p99, max, .. } = connect;
+            let times = [p50, p99, max].map(show_micros);
+            rows.push((
+                "connect time",
+                format!("p50 {}, p99 {}, max {}", times[0], times[1], times[2]),
+            ));
+        }
+        rows
+    }
+
+    /// What stands below what became of the messages.
+    pub(crate) fn tail_rows(&self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        if let Some(server) = self.server {
+            let each = server.cpu_us_per_message;
+            let each = each.map_or(String::new(), |each| format!(", {each:.2} µs a message"));
+            rows.push(("server CPU", format!("{:.2} CPUs{each}", server.cpus)));
+        }
+        rows.extend(self.memory.rows());
+        let Generator { utilisation, waiting, .. } = self.generator;
+        rows.push((
+            "generator CPU",
+            format!(
+                "{:.2} CPUs, its busiest thread {:.0} % busy and {:.0} % waiting for a CPU",
+                self.generator_cpus,
+                utilisation * 100.0,
+                waiting * 100.0
+            ),
+        ));
+        rows.push(("bottleneck", self.bottleneck.text().to_owned()));
+        rows.extend(self.notes.iter().map(|note| ("note", note.clone())));
+        let errors = self.errors.iter();
+        rows.extend(errors.map(|(kind, count)| ("ERROR", format!("{count} × {kind}"))));
+        rows
+    }
+}
+
+/// A row of a table: a name and a value.
+pub(crate) type Row = (&'static str, String);
+
+/// A table of rows.
+pub(crate) fn show_rows(rows: &[Row]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    for (name, value) in rows {
+        table.add_row([Cell::new(name).set_alignment(CellAlignment::Right), Cell::new(value)]);
+    }
+    table.to_string()
+}
+
+/// A time in microseconds as people read it.
+pub(crate) fn show_micros(micros: f64) -> String {
+    match micros {
+        micros if micros < 1e3 => format!("{micros:.1} µs"),
+        micros if micros < 1e6 => format!("{:.2} ms", micros / 1e3),
+        micros => format!("{:.2} s", micros / 1e6),
+    }
+}
+
+impl WorkDone {
+    fn new(plan: &Plan, found: &Found, cpu: Option<Span>) -> Self {
+        let total = &found.total;
+        let nanos = total.last_answered.saturating_sub(found.work_began);
+        let mut seconds = Duration::from_nanos(nanos).as_secs_f64();
+        let (mut asked, mut in_flight) = (None, None);
+        match plan.work {
+            Work::Idle => {}
+            Work::Each { messages } => asked = messages.checked_mul(plan.connections.into()),
+            Work::Pool { messages, in_flight: most } => {
+                (asked, in_flight) = (Some(messages), Some(most.min(plan.connections)));
+            }
+            Work::Rate { interval, duration } => {
+                seconds = seconds.max(duration.as_secs_f64());
+                let each = duration.as_nanos().div_ceil(interval.as_nanos().max(1));
+                let all = each.saturating_mul(plan.connections.into());
+                asked = Some(u64::try_from(all).unwrap_or(u64::MAX));
+            }
+        }
+        let messages_per_second = ratio(total.answered as f64, seconds);
+        Self {
+            asked,
+            sent: total.sent,
+            answered: total.answered,
+            in_flight,
+            seconds,
+            messages_per_second,
+            megabytes_per_second: messages_per_second * plan.size as f64 / 1e6,
+            latency_us: total.latency.summary(),
+            send_lag_us: total.lag.summary(),
+            efficiency: cpu.filter(|cpu| cpu.mean > 0.0).map(|cpu| messages_per_second / cpu.mean),
+        }
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let asked =
+            self.asked.map_or(String::new(), |asked| format!(" of {}", show_count(asked as f64)));
+        let mut rows = vec![
+            (
+                "messages",
+                format!(
+                    "{} sent{asked}, {} answered in {:.2} s",
+                    show_count(self.sent as f64),
+                    show_count(self.answered as f64),
+                    self.seconds
+                ),
+            ),
+            ("rate", format!("{} messages/s", show_count(self.messages_per_second))),
+            ("payload", format!("{:.1} MB/s each way", self.megabytes_per_second)),
+        ];
+        if let Some(latency) = self.latency_us {
+            let Summary { min, mean, p50, p75, p90, p95, p99, p999, max } = latency;
+            let named = [
+                ("min", min),
+                ("mean", mean),
+                ("p50", p50),
+                ("p75", p75),
+                ("p90", p90),
+                ("p95", p95),
+                ("p99", p99),
+                ("p99.9", p999),
+                ("max", max),
+            ];
+            rows.extend(named.map(|(name, micros)| (name, show_micros(micros))));
+        }
+        if let Some(lag) = self.send_lag_us {
+            rows.push((
+                "sent late by",
+                format!("p50 {}, p99 {}", show_micros(lag.p50), show_micros(lag.p99)),
+            ));
+        }
+        rows
+    }
+}
+
+impl MemoryReport {
+    fn new(before: &Memory, connected: &Memory, after: &Memory, opened: u64) -> Self {
+        let each = |before: u64, connected: u64| {
+            (opened > 0).then(|| (connected as f64 - before as f64) / opened as f64)
+        };
+        let resident = |memory: &Memory| memory.server.map(|server| server.all);
+        let server = before.server.zip(connected.server);
+        let cache = |name: &str| {
+            let bytes = |memory: &Memory| memory.kernel.caches.get(name).copied();
+            Some((name.to_owned(), each(bytes(before)?, bytes(connected)?)?))
+        };
+        Self {
+            server_resident_before: resident(before),
+            server_resident_connected: resident(connected),
+            server_resident_after: resident(after),
+            server_bytes_per_connection: server.and_then(|(b, c)| each(b.all, c.all)),
+            server_anonymous_bytes_per_connection: server
+                .and_then(|(b, c)| each(b.anonymous, c.anonymous)),
+            kernel_slab_bytes_per_connection: each(before.kernel.slab, connected.kernel.slab),
+            kernel_tcp_bytes_per_connection: each(before.kernel.tcp, connected.kernel.tcp),
+            kernel_caches: CACHES.iter().filter_map(|name| cache(name)).collect(),
+        }
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        if let (Some(before), Some(connected), Some(after)) = (
+            self.server_resident_before,
+            self.server_resident_connected,
+            self.server_resident_after,
+        ) {
+            let [before, connected, after] =
+                [before, connected, after].map(|bytes| show_bytes(bytes as f64));
+            rows.push((
+                "server RSS",
+                format!("{before} alone, {connected} connected, {after} after work"),
+            ));
+        }
+        let shown = |bytes: f64| format!("{} B a connection", show_count(bytes));
+        let named = [
+            ("server RSS", self.server_bytes_per_connection),
+            ("of it anonymous", self.server_anonymous_bytes_per_connection),
+            ("kernel slab", self.kernel_slab_bytes_per_connection),
+            ("kernel TCP data", self.kernel_tcp_bytes_per_connection),
+        ];
+        rows.extend(named.into_iter().filter_map(|(name, bytes)| Some((name, shown(bytes?)))));
+        rows
+    }
+}
+
+/// Whose lack of CPU limited the run; and why, in a note, where that is not plain from a thread that was busy.
+fn bottleneck(
+    generator: Generator,
+    generator_cpus: f64,
+    server: Option<Server>,
+    work: Option<&WorkDone>,
+    notes: &mut Vec<String>,
+) -> Bottleneck {
+    if let Some(work) = work
+        && let Some(lag) = work.send_lag_us
+    {
+        let asked = work.asked.unwrap_or_default() as f64;
+        if lag.p99 > LATE_SEND || (work.sent as f64) < asked * SENT_SHARE {
+            notes.push(format!(
+                "the generator fell behind: {} of {} messages sent, p99 of them {} late",
+                show_count(work.sent as f64),
+                show_count(asked),
+                show_micros(lag.p99)
+            ));
+            return Bottleneck::Generator;
+        }
+    }
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    let all = generator_cpus + server.map_or(0.0, |server| server.cpus);
+    if all >= cpus * MACHINE_BUSY {
+        notes.push(format!(
+            "load and server had {all:.2} of {cpus} CPUs between them: the machine was full, {:.0} % of it the load's",
+            ratio(generator_cpus, all) * 100.0
+        ));
+    }
+    Bottleneck::of(generator, server)
+}
+
+/// CPU in percent of one, and resident memory, over the samples of work.
+fn working_spans(samples: &[Sample]) -> (Option<Span>, Option<Span>) {
+    let pairs = samples.windows(2).filter(|pair| pair[1].working);
+    let cpu: Vec<f64> =
+        pairs.clone().filter_map(|pair| percent(pair, |sample| sample.server_cpu)).collect();
+    let resident: Vec<f64> =
+        pairs.filter_map(|pair| pair[1].server_resident).map(|bytes| bytes as f64).collect();
+    (Span::of(&cpu), Span::of(&resident))
+}
+
+/// Samples this close together, in nanoseconds, say nothing: the scheduler's count may be a tick behind.
+const SHORTEST: u64 = 200_000_000;
+
+fn percent(pair: &[Sample], cpu: impl Fn(&Sample) -> Option<Duration>) -> Option<f64> {
+    let [first, last] = pair else { return None };
+    let nanos = last.at.saturating_sub(first.at);
+    let used = cpu(last)?.saturating_sub(cpu(first)?);
+    (nanos >= SHORTEST).then(|| used.as_nanos() as f64 / nanos as f64 * 100.0)
+}
+
+impl Span {
+    fn of(values: &[f64]) -> Option<Self> {
+        let (first, rest) = values.split_first()?;
+        let fold = |pick: fn(f64, f64) -> f64| rest.iter().copied().fold(*first, pick);
+        Some(Self {
+            min: fold(f64::min),
+            mean: values.iter().sum::<f64>() / values.len() as f64,
+            max: fold(f64::max),
+        })
+    }
+}
+
+/// What is wrong with figures of CPU time, if they cannot be: one published table has −912 %.
+fn check_cpu(cpu: Span) -> Option<String> {
+    let most = std::thread::available_parallelism().map_or(1, usize::from) as f64 * 100.0;
+    // A tick of 10 ms either way in a sample.
+    let is_possible = cpu.min >= 0.0 && cpu.max <= most * 1.05 && cpu.mean <= most * 1.05;
+    (!is_possible).then(|| format!("the CPU figures cannot be: more than {most} % of this machine"))
+}
+
+/// The run second by second.
+fn seconds(found: &Found) -> Vec<Second> {
+    let last_sample = found.samples.last().map_or(0, |sample| sample.at / 1_000_000_000);
+    let last = found.seconds.keys().next_back().copied().unwrap_or_default();
+    let last = last.max(u32::try_from(last_sample).unwrap_or(u32::MAX));
+    let mut connections = 0_u64;
+    let second = |second: u32| {
+        let mut row = Second { second, ..Second::default() };
+        if let Some(tally) = found.seconds.get(&second) {
+            connections = (connections + tally.opened).saturating_sub(tally.closed);
+            row.opened = tally.opened;
+            row.answered = tally.answered;
+            row.errors = tally.failed();
+            let latency = tally.latency.summary();
+            row.p50_us = latency.map(|latency| latency.p50);
+            row.p99_us = latency.map(|latency| latency.p99);
+        }
+        row.connections = connections;
+        // The first sample at or after its end, and the one before that.
+        let end = (u64::from(second) + 1) * 1_000_000_000;
+        let at = found.samples.iter().position(|sample| sample.at >= end);
+        if let Some(pair) = at.and_then(|at| found.samples.get(at.checked_sub(1)?..=at)) {
+            row.generator_cpu_percent = percent(pair, |sample| Some(sample.generator_cpu));
+            row.server_cpu_percent = percent(pair, |sample| sample.server_cpu);
+            row.server_resident = pair[1].server_resident;
+        }
+        row
+    };
+    (0..=last).map(second).collect()
+}

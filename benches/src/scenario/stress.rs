@@ -1,0 +1,185 @@
+//! `ringwire-bench storm`, `throughput`, `sustained` and `all`.
+
+use std::time::Duration;
+
+use ringwire_examples::units::{parse_bytes, parse_duration};
+
+use super::plan::Work;
+use super::report::Report;
+use super::{Common, Scenario};
+
+/// Flags of all four.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Stress {
+    #[command(flatten)]
+    common: Common,
+    /// Connections.
+    #[arg(long, default_value = "100", value_parser = clap::value_parser!(u32).range(1..))]
+    connections: u32,
+    /// Connects outstanding at a time.
+    #[arg(long, default_value = "50", value_parser = clap::value_parser!(u32).range(1..))]
+    max_concurrent: u32,
+    /// Payload of a message, such as 64 or 16KiB.
+    #[arg(long, default_value = "100", value_parser = parse_bytes)]
+    size: u64,
+    /// Time for one connection to become open.
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    connect_timeout: Duration,
+    /// A reply that takes longer is an error.
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    response_timeout: Duration,
+}
+
+/// Flags of `ringwire-bench storm`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StormArgs {
+    #[command(flatten)]
+    stress: Stress,
+}
+
+/// Flags of `ringwire-bench throughput`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ThroughputArgs {
+    #[command(flatten)]
+    stress: Stress,
+    #[command(flatten)]
+    messages: Messages,
+}
+
+/// Flags of `ringwire-bench sustained`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SteadyArgs {
+    #[command(flatten)]
+    stress: Stress,
+    #[command(flatten)]
+    pace: Pace,
+}
+
+/// Flags of `ringwire-bench all`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AllArgs {
+    #[command(flatten)]
+    stress: Stress,
+    #[command(flatten)]
+    messages: Messages,
+    #[command(flatten)]
+    pace: Pace,
+}
+
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Messages {
+    /// Messages of each connection, one in flight.
+    #[arg(long, default_value = "10", value_parser = clap::value_parser!(u64).range(1..))]
+    messages: u64,
+}
+
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Pace {
+    /// Time during which messages are due; a bare number is seconds.
+    #[arg(long, default_value = "60", value_parser = parse_duration)]
+    duration: Duration,
+    /// Time between two messages of a connection; a bare number is milliseconds.
+    #[arg(long, default_value = "100", value_parser = parse_interval)]
+    message_interval: Duration,
+}
+
+/// Runs `storm`; whether no condition failed.
+pub(crate) fn storm(args: StormArgs) -> anyhow::Result<bool> {
+    args.stress.run_all(&[STORM])
+}
+
+/// Runs `throughput`; whether no condition failed.
+pub(crate) fn throughput(args: ThroughputArgs) -> anyhow::Result<bool> {
+    args.stress.run_all(&[args.messages.kind()])
+}
+
+/// Runs `sustained`; whether no condition failed.
+pub(crate) fn sustained(args: SteadyArgs) -> anyhow::Result<bool> {
+    args.stress.run_all(&[args.pace.kind()])
+}
+
+/// Runs all three; whether no condition failed.
+pub(crate) fn all(args: AllArgs) -> anyhow::Result<bool> {
+    args.stress.run_all(&[STORM, args.messages.kind(), args.pace.kind()])
+}
+
+/// A name and what is done with the connections.
+type Kind = (&'static str, Work);
+
+const STORM: Kind = ("storm", Work::Idle);
+
+impl Messages {
+    fn kind(self) -> Kind {
+        ("throughput", Work::Each { messages: self.messages })
+    }
+}
+
+impl Pace {
+    fn kind(self) -> Kind {
+        let Self { message_interval: interval, duration } = self;
+        ("sustained", Work::Rate { interval, duration })
+    }
+}
+
+impl Stress {
+    fn run_all(mut self, kinds: &[Kind]) -> anyhow::Result<bool> {
+        let mut reports = Vec::new();
+        for &(name, work) in kinds {
+            let scenario = Scenario {
+                name,
+                connections: self.connections,
+                max_concurrent: self.max_concurrent,
+                ramp_up: Duration::ZERO,
+                connect_timeout: self.connect_timeout,
+                response_timeout: self.response_timeout,
+                size: self.size,
+                work,
+                hold: Duration::ZERO,
+                server_apart: false,
+            };
+            reports.push(self.common.run(&scenario)?);
+        }
+        self.common.conclude(&reports, Report::table)
+    }
+}
+
+/// Reads `100` as milliseconds, else a duration with its unit; not zero.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = match text.trim().parse::<u64>() {
+        Ok(millis) => Duration::from_millis(millis),
+        Err(_) => parse_duration(text)?,
+    };
+    if interval.is_zero() { Err("must be longer than nothing".to_owned()) } else { Ok(interval) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        all: AllArgs,
+    }
+
+    #[test]
+    fn flags_are_those_of_published_tools() {
+        let Flags { all } = Flags::parse_from([""]);
+        let Stress { connections, max_concurrent, .. } = all.stress;
+        assert_eq!((connections, max_concurrent, all.messages.messages), (100, 50, 10));
+        assert_eq!(all.pace.duration, Duration::from_secs(60));
+        assert_eq!(all.pace.message_interval, Duration::from_millis(100));
+        let text = "x --connections 30 --messages 20 --duration 120 --message-interval 5 \
+                    --fail-if p99>5ms,errors>0";
+        let Flags { all } = Flags::parse_from(text.split_whitespace());
+        assert_eq!((all.stress.connections, all.messages.messages), (30, 20));
+        assert_eq!(all.pace.duration, Duration::from_secs(120));
+        assert_eq!(all.pace.message_interval, Duration::from_millis(5));
+        assert_eq!(all.stress.common.fail_if.len(), 2);
+        let wrong = Flags::try_parse_from(["x", "--fail-if", "p98>5ms"]).err().unwrap().to_string();
+        assert!(wrong.contains("\"p98\" is not measured"), "{wrong}");
+        assert!(Flags::try_parse_from(["x", "--message-interval", "0"]).is_err());
+    }
+}

@@ -1,0 +1,139 @@
+//! What is counted, in a second of a generator or over a whole run: sums and histograms, so that those of seconds,
+//! threads and processes add up.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::echo::{Failure, Latencies, Summary};
+
+/// Nanoseconds of a tick of [`Latencies`].
+const TICK_NANOS: u64 = 100;
+
+/// Counts and histograms.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Tally {
+    /// Connections that became open.
+    pub(crate) opened: u64,
+    /// Connections that were open and are not any more.
+    pub(crate) closed: u64,
+    /// Messages given to a connection.
+    pub(crate) sent: u64,
+    /// Messages whose reply was right.
+    pub(crate) answered: u64,
+    /// From the begin of a connect to the end of its handshake.
+    pub(crate) connect: Sample,
+    /// From the moment when a message was sent, or was due in an open loop, to its reply.
+    pub(crate) latency: Sample,
+    /// From the moment when a message was due to the moment when the generator gave it to its connection.
+    pub(crate) lag: Sample,
+    /// What went wrong, by kind.
+    pub(crate) failures: BTreeMap<String, u64>,
+    /// When the last connection became open, in nanoseconds of the run.
+    pub(crate) last_opened: u64,
+    /// When the last right reply came, in nanoseconds of the run.
+    pub(crate) last_answered: u64,
+}
+
+impl Tally {
+    /// Adds what another one counted.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.opened += other.opened;
+        self.closed += other.closed;
+        self.sent += other.sent;
+        self.answered += other.answered;
+        self.connect.merge(&other.connect);
+        self.latency.merge(&other.latency);
+        self.lag.merge(&other.lag);
+        for (kind, count) in &other.failures {
+            *self.failures.entry(kind.clone()).or_default() += count;
+        }
+        self.last_opened = self.last_opened.max(other.last_opened);
+        self.last_answered = self.last_answered.max(other.last_answered);
+    }
+
+    /// Counts failures of a kind.
+    pub(crate) fn fail(&mut self, failure: Failure, count: u64) {
+        if count > 0 {
+            *self.failures.entry(failure.to_string()).or_default() += count;
+        }
+    }
+
+    /// All failures.
+    pub(crate) fn failed(&self) -> u64 {
+        self.failures.values().sum()
+    }
+
+    /// Whether nothing was counted.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.opened + self.closed + self.sent + self.answered + self.failed() == 0
+    }
+}
+
+/// A histogram that takes no memory before its first value.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sample(Option<Box<Latencies>>);
+
+impl Sample {
+    /// Adds a time in nanoseconds.
+    pub(crate) fn record(&mut self, nanos: u64) {
+        let ticks = u32::try_from(nanos / TICK_NANOS).unwrap_or(u32::MAX);
+        self.0.get_or_insert_with(|| Box::new(Latencies::new())).record(ticks);
+    }
+
+    /// Adds the values of another one.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        let Some(other) = &other.0 else { return };
+        match &mut self.0 {
+            Some(own) => own.merge(Latencies::clone(other)),
+            None => self.0 = Some(other.clone()),
+        }
+    }
+
+    /// Percentiles, or `None` without any value.
+    pub(crate) fn summary(&self) -> Option<Summary> {
+        self.0.clone()?.summary()
+    }
+}
+
+impl Serialize for Sample {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.as_ref().map(|latencies| latencies.counts()).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Sample {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let counts: Option<Vec<(u64, u64)>> = Option::deserialize(deserializer)?;
+        Ok(Self(counts.map(|counts| Box::new(Latencies::of_counts(&counts)))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merged_parts_that_crossed_a_pipe_are_the_whole() {
+        let (mut whole, mut merged) = (Tally::default(), Tally::default());
+        for part in 0..3_u64 {
+            let mut tally = Tally::default();
+            for value in (1..=9000_u64).filter(|value| value % 3 == part) {
+                let nanos = value * value * 100;
+                tally.latency.record(nanos);
+                whole.latency.record(nanos);
+                tally.answered += 1;
+            }
+            tally.fail(Failure::Reset, part);
+            tally.last_answered = 100 - part;
+            let line = serde_json::to_string(&tally).unwrap();
+            merged.merge(&serde_json::from_str(&line).unwrap());
+        }
+        assert_eq!(merged.latency.summary(), whole.latency.summary());
+        let counts = |tally: &Tally| serde_json::to_value(&tally.latency).unwrap();
+        assert_eq!(counts(&merged), counts(&whole));
+        assert_eq!((merged.answered, merged.last_answered), (9000, 100));
+        assert_eq!(merged.failures, [("reset".to_owned(), 3)].into());
+        assert_eq!(merged.connect.summary(), None);
+    }
+}
