@@ -186,15 +186,15 @@ fn the_header_has_to_come_in_time() {
 
 /// What a TLS listener shows, and what a client that trusts it has.
 fn tls() -> (ServerConfig, Arc<rustls::ClientConfig>) {
-    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a key");
     let source = CertificateSource::pem(key.cert.pem(), key.signing_key.serialize_pem());
-    let server = ServerSettings::new(source).build(UnixTime::now()).unwrap();
+    let server = ServerSettings::new(source).build(UnixTime::now()).expect("a server");
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(key.cert.der().clone()).unwrap();
+    roots.add(key.cert.der().clone()).expect("a root");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let client = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .unwrap()
+        .expect("versions")
         .with_root_certificates(roots)
         .with_no_client_auth();
     (server, Arc::new(client))

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use clap::Args;
+use clap::Parser;
 use hyper::upgrade::OnUpgrade;
 use ringwire::{Config, Handle, Server, answer_upgrade};
 use ringwire_examples::{DriverFlag, Echo, handle_signals, init_logging};
@@ -17,8 +17,9 @@ use tokio::net::TcpListener;
 /// How long WebSockets may take to close on SIGTERM or SIGINT.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
-/// What all of them are told.
-#[derive(Clone, Debug, Args)]
+/// An HTTP server that hands the WebSockets of `/ws` over to Ringwire.
+#[derive(Clone, Debug, Parser)]
+#[command(version)]
 pub struct Flags {
     /// Where to listen; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:9003")]

@@ -41,6 +41,9 @@ struct Flags {
     /// How many trusted proxies have added an address to X-Forwarded-For.
     #[arg(long, default_value_t = 1)]
     forwarded_hops: usize,
+    /// Threads beside the worker that take over the costly part of TLS handshakes.
+    #[arg(long, default_value_t = 0)]
+    compute_workers: usize,
     /// The kernel back end.
     #[arg(long, value_enum, default_value_t)]
     driver: DriverFlag,
@@ -55,6 +58,7 @@ fn main() -> Result<()> {
     // The notes are the worker's own, so there is one worker.
     let config = Config::default()
         .with_io_workers(1)
+        .with_compute_workers(flags.compute_workers)
         .with_driver(flags.driver.into())
         .with_pinning(flags.pin.clone().into());
     let proxy = match flags.proxy_protocol.as_slice() {

@@ -5,7 +5,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::get;
-use clap::Parser;
+use clap::Parser as _;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::{Parts, downcast};
@@ -13,17 +13,9 @@ use ringwire::Handle;
 use ringwire_handover::{Flags, run, upgrade};
 use tokio::net::{TcpListener, TcpStream};
 
-/// An axum application that hands the WebSockets of `/ws` over to Ringwire.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Program {
-    #[command(flatten)]
-    flags: Flags,
-}
-
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    run(&Program::parse().flags, serve).await
+    run(&Flags::parse(), serve).await
 }
 
 async fn serve(listener: TcpListener, sockets: Handle) -> Result<()> {

@@ -5,7 +5,7 @@ use std::future::ready;
 
 use anyhow::{Result, anyhow};
 use bytes::Bytes;
-use clap::Parser;
+use clap::Parser as _;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -17,17 +17,9 @@ use ringwire::Handle;
 use ringwire_handover::{Flags, answer, run, upgrade};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A hyper server that hands the WebSockets of `/ws` over to Ringwire.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Program {
-    #[command(flatten)]
-    flags: Flags,
-}
-
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    run(&Program::parse().flags, serve).await
+    run(&Flags::parse(), serve).await
 }
 
 async fn serve(listener: TcpListener, sockets: Handle) -> Result<()> {
