@@ -144,7 +144,10 @@ impl Readiness {
                 Err(error) => break error,
             }
             if began.elapsed() >= patience {
-                break io::Error::new(io::ErrorKind::TimedOut, "the successor was not ready in time");
+                break io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the successor was not ready in time",
+                );
             }
         };
         // It may have ended meanwhile.
@@ -168,7 +171,9 @@ impl Readiness {
         };
         let own = rustix::process::geteuid();
         let is_ours = control.drain().any(|message| match message {
-            RecvAncillaryMessage::ScmCredentials(sender) => sender.uid == own || sender.uid.is_root(),
+            RecvAncillaryMessage::ScmCredentials(sender) => {
+                sender.uid == own || sender.uid.is_root()
+            }
             _ => false,
         });
         Ok(is_ours && word[..len].split(|byte| *byte == b'\n').any(|line| line == b"READY=1"))

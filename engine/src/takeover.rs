@@ -35,8 +35,8 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
 };
 
 use crate::handle::Handle;
@@ -150,8 +150,9 @@ impl Takeover {
     /// Sends the sockets, and waits until the successor is ready.
     fn answer(&self, mut successor: UnixStream, handle: &Handle) -> io::Result<UnixStream> {
         let sockets = handle.listeners()?;
-        let sockets: Vec<_> =
-            std::iter::once(self.asked_at.as_fd()).chain(sockets.iter().map(|it| it.as_fd())).collect();
+        let sockets: Vec<_> = std::iter::once(self.asked_at.as_fd())
+            .chain(sockets.iter().map(|it| it.as_fd()))
+            .collect();
         successor.set_write_timeout(Some(ANSWER_TIMEOUT))?;
         send(&successor, &sockets)?;
         successor.set_read_timeout(Some(READY_TIMEOUT))?;

@@ -15,9 +15,7 @@ use std::time::{Duration, Instant};
 
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ClientSettings, Roots, ServerSettings};
-use ringwire::{
-    Acceptance, Answer, CloseCode, CloseReason, Drain, Draining, PostError, Readiness,
-};
+use ringwire::{Acceptance, Answer, CloseCode, CloseReason, Drain, Draining, PostError, Readiness};
 use support::client::{Client, Got, connect, frame, http, plain_request, read_answer, request};
 use support::{PATIENCE, Server, config, ms, wait_until};
 
@@ -151,7 +149,11 @@ fn the_listeners_are_closed_at_once_unless_they_are_kept() {
 }
 
 /// A request, cut in the middle by the drain; what has come back when it is whole.
-fn answer_to_a_cut_request(server: &Server, drain: &Drain, window_is_over: bool) -> (Client, Draining) {
+fn answer_to_a_cut_request(
+    server: &Server,
+    drain: &Drain,
+    window_is_over: bool,
+) -> (Client, Draining) {
     let asked = plain_request();
     let mut head = Vec::new();
     asked.encode(&mut head);

@@ -69,7 +69,8 @@ fn serve_until_told(directory: &Path, generation: usize) {
     }
     thread::spawn(move || {
         if std::io::stdin().read_exact(&mut [0]).is_ok() {
-            let successor = process(&std::env::current_exe().expect("it has a name"), generation + 1);
+            let successor =
+                process(&std::env::current_exe().expect("it has a name"), generation + 1);
             handle.spawn_successor(successor, PATIENCE).expect("it starts");
             handle.drain(WINDOW, RESTART);
         } else {
@@ -372,7 +373,8 @@ fn restart_under_load(way: Way) {
     let load = Arc::new(Load { plain, ends: AtomicBool::new(false) });
     let roots = ClientSettings::new(Roots::pem(site.certificate.clone()));
     let tls = roots.build(UnixTime::now()).expect("a good root");
-    let builder = client::Client::builder().with_tls(tls).without_proxy().with_read_timeout(PATIENCE);
+    let builder =
+        client::Client::builder().with_tls(tls).without_proxy().with_read_timeout(PATIENCE);
 
     let mut clients: Vec<thread::JoinHandle<Seen>> = Vec::new();
     for number in 0..4 {

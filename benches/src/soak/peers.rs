@@ -105,7 +105,9 @@ fn come_and_go(load: &Load, end: End) -> anyhow::Result<()> {
             client.close(CloseCode::NORMAL, "")?;
         }
         // 1000, masked with zeros.
-        End::CloseAndGo => upgrade(load, "/topic")?.write_all(&[0x88, 0x82, 0, 0, 0, 0, 3, 0xE8])?,
+        End::CloseAndGo => {
+            upgrade(load, "/topic")?.write_all(&[0x88, 0x82, 0, 0, 0, 0, 3, 0xE8])?
+        }
         End::Fin => upgrade(load, "/topic")?.shutdown(Shutdown::Both)?,
         End::Reset => {
             SockRef::from(&upgrade(load, "/echo")?).set_linger(Some(Duration::ZERO))?;

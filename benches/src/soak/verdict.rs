@@ -149,9 +149,8 @@ impl Record {
         let last = self.samples.len().saturating_sub(REPORT_INTERVAL as usize);
         let latency = merged(&self.samples[last..]);
         let resident = self.samples.last().map_or(0, |sample| sample.resident_len);
-        let count = |count: &std::sync::atomic::AtomicU64| {
-            show_count(count.load(Ordering::Relaxed) as f64)
-        };
+        let count =
+            |count: &std::sync::atomic::AtomicU64| show_count(count.load(Ordering::Relaxed) as f64);
         let (total, counts) = (account.total, load.counts());
         format!(
             "{:>4} s: RSS {}, queued {}, retained {}; {} connections ({} open) of {}; p50 {} µs, p99 {} µs; {} echoes, \

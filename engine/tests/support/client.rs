@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use ringwire_codec::deflate::{Agreement, Compressor, Decompressor, Inflate, Level, Offer};
 use ringwire_codec::handshake::{HeadLimits, HeadScanner, client as handshake};
-use ringwire_codec::{CloseCode, CloseState, Config, Connection, Event, Heap, Input, Message, Role};
+use ringwire_codec::{
+    CloseCode, CloseState, Config, Connection, Event, Heap, Input, Message, Role,
+};
 
 use super::PATIENCE;
 
