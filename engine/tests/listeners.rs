@@ -216,6 +216,55 @@ fn a_server_goes_on_with_the_socket_of_another() {
     assert!(path(&dir).exists(), "the file is not the server's");
 }
 
+/// Whatever the number of workers: each socket of the predecessor is accepted from, and there are not more each time.
+#[test]
+fn a_server_inherits_all_sockets_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = |workers: usize, sockets: Vec<std::os::fd::OwnedFd>| {
+        let server = ringwire::Server::new(config().with_io_workers(workers));
+        let server = server.listen("127.0.0.1:0").listen_unix(path(&dir)).listen("127.0.0.1:0");
+        Guard::start(server.inherit(sockets))
+    };
+    let mut current = server(4, Vec::new());
+    let urls: Vec<_> = current.0.as_ref().map(|it| it.urls().collect()).expect("it runs");
+    let mut most = 4;
+    for workers in [1, 3, 6, 4, 5] {
+        let sockets = current.1.listeners().unwrap();
+        assert_eq!(sockets.len(), 2 * most + 1, "two addresses and a path");
+        let next = server(workers, sockets);
+        current.stop();
+        assert!(path(&dir).exists(), "the file is the successor's");
+        assert_eq!(Vec::from_iter(next.0.as_ref().expect("it runs").urls()), urls);
+        // The kernel chooses among all sockets, so one that nobody accepts from would be found.
+        for url in &urls {
+            for _ in 0..20 {
+                assert!(echo(&mut open(url), "hi").ends_with(" hi"), "{url}");
+            }
+        }
+        most = most.max(workers);
+        current = next;
+    }
+    current.stop();
+    assert!(!path(&dir).exists(), "the last one removes it");
+}
+
+#[test]
+fn sockets_that_are_taken_back_are_closed_as_ever() {
+    let server = Guard::start(ringwire::Server::new(config()).listen("127.0.0.1:0"));
+    let address: std::net::SocketAddr = server.url()[5..].parse().unwrap();
+    let mut command = std::process::Command::new("false");
+    command.stdin(std::process::Stdio::null());
+    let error = server.1.spawn_successor(command, PATIENCE).unwrap_err();
+    assert!(error.to_string().contains("ended before it was ready"), "{error}");
+    let mut command = std::process::Command::new("sleep");
+    command.arg("1000");
+    let error = server.1.spawn_successor(command, ms(100)).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    assert!(echo(&mut open(&server.url()), "still").ends_with("still"));
+    server.stop();
+    assert!(TcpStream::connect(address).is_err(), "nobody has the socket");
+}
+
 #[test]
 fn a_socket_that_does_not_listen_is_refused() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -13,12 +13,16 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 use ringwire::activation::{self, InheritedSocket};
 use ringwire::settings::{ConfigError, Loaded, Origin, Sources};
-use ringwire::{Config, Handler, Listener, Notifier, Server};
+use ringwire::takeover::Takeover;
+use ringwire::{CloseCode, Config, Drain, Handler, Listener, Notifier, Server};
 
+use crate::units::parse_duration;
 use crate::{Certificate, handle_signals};
 
 /// How long connections may take to close on SIGTERM or SIGINT.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+/// What clients are told when another process takes over: come back (RFC 6455 §7.4.2, IANA's registry).
+const SERVICE_RESTART: CloseCode = CloseCode::new(1012);
 /// Where it listens if nobody says anything.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:9001";
 
@@ -46,17 +50,21 @@ pub fn run_server<H: Handler + Copy + Send + Sync + 'static>(
         std::io::stdout().write_all(loaded.report().to_string().as_bytes())?;
     } else {
         let config = adjust(loaded.config().clone());
-        serve(&loaded, config, handler)?;
+        serve(&flags, &loaded, config, handler)?;
     }
     Ok(ExitCode::SUCCESS)
 }
+
+const CONFIG_VARIABLE: &str = "RINGWIRE_CONFIG";
+const TAKEOVER_VARIABLE: &str = "RINGWIRE_TAKEOVER";
+const DRAIN_VARIABLE: &str = "RINGWIRE_DRAIN";
 
 /// Flags win over the environment, that over the file.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Flags {
     /// A TOML file with settings.
-    #[arg(long, env = "RINGWIRE_CONFIG")]
+    #[arg(long, env = CONFIG_VARIABLE)]
     config: Option<PathBuf>,
     /// Prints the settings in effect and where each comes from, and ends.
     #[arg(long)]
@@ -64,6 +72,13 @@ struct Flags {
     /// Any setting, as NAME=VALUE. May be given several times.
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
+    /// A Unix socket at which a process that is started with the same flags takes over: it gets the listening sockets, and
+    /// this one closes its connections with 1012 and ends. So a new version refuses no connection.
+    #[arg(long, value_name = "PATH", env = TAKEOVER_VARIABLE)]
+    takeover: Option<PathBuf>,
+    /// Over which time the connections are closed then.
+    #[arg(long, value_name = "TIME", env = DRAIN_VARIABLE, default_value = "10s", value_parser = parse_duration)]
+    drain: Duration,
     #[command(flatten)]
     settings: SettingFlags,
 }
@@ -137,7 +152,8 @@ fn load(flags: &Flags, matches: &ArgMatches) -> Result<Loaded, ConfigError> {
     if let Some(path) = &flags.config {
         sources = sources.with_file(path)?;
     }
-    let mut of_flags = vec!["RINGWIRE_CONFIG".to_owned()];
+    let mut of_flags =
+        [CONFIG_VARIABLE, TAKEOVER_VARIABLE, DRAIN_VARIABLE].map(str::to_owned).to_vec();
     for argument in SettingFlags::command().get_arguments() {
         let flag = argument.get_id().as_str();
         let variable = argument.get_env().map(|name| name.to_string_lossy().into_owned());
@@ -194,6 +210,7 @@ fn listeners(address: &str, inherited: &mut Vec<InheritedSocket>) -> Result<Vec<
 }
 
 fn serve<H: Handler + Copy + Send + Sync + 'static>(
+    flags: &Flags,
     loaded: &Loaded,
     config: Config,
     handler: H,
@@ -213,6 +230,11 @@ fn serve<H: Handler + Copy + Send + Sync + 'static>(
             }
         }
     }
+    let mut takeover =
+        flags.takeover.as_ref().map(Takeover::at).transpose().context("--takeover")?;
+    if let Some(takeover) = &mut takeover {
+        server = server.inherit(takeover.sockets());
+    }
     let server = server.start(move |_worker| handler)?;
     handle_signals(server.handle(), SHUTDOWN_LIMIT).context("cannot handle signals")?;
     for url in server.urls() {
@@ -221,6 +243,12 @@ fn serve<H: Handler + Copy + Send + Sync + 'static>(
     if let Some(notifier) = Notifier::from_environment()? {
         notifier.ready().context("cannot tell the service manager")?;
         notifier.watch(server.handle())?;
+    }
+    if let Some(mut takeover) = takeover {
+        if let Err(error) = takeover.ready() {
+            tracing::warn!(%error, "the predecessor may not know that this server took over");
+        }
+        takeover.watch(server.handle(), Drain::new(flags.drain, SERVICE_RESTART))?;
     }
     server.join()?;
     Ok(())

@@ -3,10 +3,12 @@
 #![expect(clippy::disallowed_types, reason = "tests own sockets")]
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -167,4 +169,62 @@ fn a_service_is_restarted_and_nobody_is_refused() {
     until("READY=1");
     between.join().expect("it does not panic").expect("it is served by the next");
     echo(&url).expect("it is served");
+}
+
+// Without a service manager
+
+/// A process that takes over from whoever was started before it.
+struct Successive {
+    child: Child,
+    url: String,
+}
+
+impl Successive {
+    fn start(path: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_echo"))
+            .args(["--listen", "127.0.0.1:0", "--io-workers", "2", "--pin", "none"])
+            .args(["--drain", "200ms", "--takeover"])
+            .arg(path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("it is a pipe");
+        BufReader::new(stdout).read_line(&mut line).expect("it says where it listens");
+        let url = line.trim().strip_prefix("listening on ").expect("it says nothing else");
+        Self { url: url.to_owned(), child }
+    }
+}
+
+impl Drop for Successive {
+    fn drop(&mut self) {
+        // It has ended already, or the test is over.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_new_version_takes_over() {
+    let dir = std::env::temp_dir().join(format!("ringwire-takeover-{}", std::process::id()));
+    fs::create_dir_all(&dir).expect("there is room");
+    let path = dir.join("echo.sock");
+    let mut current = Successive::start(&path);
+    let url = current.url.clone();
+    for _ in 0..3 {
+        let mut stays = ringwire::client::connect(&url).expect("it is served");
+        stays.send_text("hello").expect("it is open");
+        assert_eq!(stays.receive().expect("it is open"), Some(OwnedMessage::from("hello")));
+        let next = Successive::start(&path);
+        assert_eq!(next.url, url, "the same socket");
+        match stays.receive() {
+            Err(ringwire::client::Error::Closed { code, .. }) => assert_eq!(code.get(), 1012),
+            other => panic!("{other:?} where a close frame was expected"),
+        }
+        assert!(current.child.wait().expect("it is ours").success(), "the old one ends by itself");
+        echo(&url).expect("it is served");
+        current = next;
+    }
+    drop(current);
+    fs::remove_dir_all(dir).expect("it is ours");
 }

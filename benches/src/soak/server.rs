@@ -58,7 +58,7 @@ pub(super) fn serve(driver: DriverFlag, io_workers: usize) -> anyhow::Result<()>
     Ok(())
 }
 
-fn site(worker: &WorkerContext) -> impl Handler {
+fn site(worker: &WorkerContext) -> impl Handler + use<> {
     Router::new()
         .monitoring(worker.handle())
         .websocket("/echo", Numbered::default())
@@ -100,7 +100,7 @@ impl Handler for Numbered {
     }
 
     fn on_message(&mut self, ctx: &mut Ctx<'_, Numbering>, message: Message<'_>) {
-        let state = ctx.state_mut();
+        let state = ctx.state();
         let number = message.as_bytes().first_chunk().map(|number| u64::from_le_bytes(*number));
         if number != Some(state.expected) {
             let reason = format!("{number:?} came instead of {}", state.expected);
@@ -130,6 +130,8 @@ impl Handler for Numbers {
             eprintln!("cannot subscribe: {error}");
         }
     }
+
+    fn on_message(&mut self, _ctx: &mut Ctx<'_, ()>, _message: Message<'_>) {}
 }
 
 /// Sends as much as is taken.
@@ -152,6 +154,8 @@ impl Handler for Flood {
     fn on_open(&mut self, ctx: &mut Ctx<'_, ()>) {
         Self::flood(ctx);
     }
+
+    fn on_message(&mut self, _ctx: &mut Ctx<'_, ()>, _message: Message<'_>) {}
 
     fn on_drain(&mut self, ctx: &mut Ctx<'_, ()>) {
         Self::flood(ctx);

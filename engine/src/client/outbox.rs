@@ -98,6 +98,13 @@ impl Outbox {
         self.messages.drain(..).collect()
     }
 
+    /// What waits, in order.
+    #[cfg(test)]
+    pub(super) fn texts(&self) -> Vec<String> {
+        let texts = self.messages.iter().filter_map(|message| message.as_text());
+        texts.map(str::to_owned).collect()
+    }
+
     /// How many were dropped, ever.
     pub(super) const fn dropped_count(&self) -> u64 {
         self.dropped_count

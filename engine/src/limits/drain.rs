@@ -17,10 +17,12 @@ pub struct Drain {
     /// The code of the close frames: 1001 (going away) or 1012 (service restart), say. One that may not be sent (RFC
     /// 6455 §7.4) becomes 1001.
     pub code: CloseCode,
-    /// How long after the window connections may take to end; what is left then is cut off. Default: 5 s.
+    /// How long after the window connections may take to end, and requests under way to be finished; what is left then is
+    /// cut off. Default: 5 s.
     pub grace: Duration,
     /// Whether the server goes on accepting during the window, to answer requests with 503. Default: no, the listeners are
-    /// closed at once, and the kernel refuses what comes. For servers behind a balancer that has to see the answer.
+    /// closed at once, and the kernel refuses what comes, unless [a successor](crate::Handle::listeners) has them. For
+    /// servers behind a balancer that has to see the answer.
     pub keeps_listening: bool,
 }
 

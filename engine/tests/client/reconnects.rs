@@ -1,6 +1,7 @@
 //! Connections that are lost and made again, for real.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -176,6 +177,63 @@ fn a_full_queue_reports_its_loss() {
     assert!(matches!(next(&mut client), Update::Connected { attempts: 2, dropped: 2 }));
     assert_eq!(client.receive().unwrap(), Some("done".into()));
     assert_eq!(received.iter().take(2).collect::<Vec<_>>(), [b"c", b"d"]);
+}
+
+/// A client's message of 256 KiB, and the number that it begins with.
+fn read_long(stream: &mut TcpStream) -> Option<u64> {
+    let mut head = [0; 14];
+    stream.read_exact(&mut head).ok()?;
+    assert_eq!((head[0], head[1]), (0x82, 0xff), "binary, masked, with 64 bits of length");
+    let len = u64::from_be_bytes(head[2..10].try_into().unwrap());
+    let mut payload = vec![0; usize::try_from(len).unwrap()];
+    stream.read_exact(&mut payload).ok()?;
+    let number: Vec<u8> = (0..8).map(|index| payload[index] ^ head[10 + index % 4]).collect();
+    Some(u64::from_le_bytes(number.try_into().unwrap()))
+}
+
+/// What the kernel had taken is lost with the connection, as documented; what follows arrives in order, each once.
+#[test]
+fn a_server_that_resets_in_the_middle_of_the_queue() {
+    const COUNT: u64 = 100;
+    const READ: u64 = 3;
+    let (sender, received) = mpsc::channel();
+    let address = serve(move |mut stream, number| {
+        upgrade(&mut stream);
+        let most = if number == 0 { READ } else { COUNT };
+        for _ in 0..most {
+            let Some(message) = read_long(&mut stream) else { panic!("{number} was cut") };
+            sender.send((number, message)).unwrap();
+            if message == COUNT - 1 {
+                break;
+            }
+        }
+        if number == 0 {
+            // Closing with this, or with unread bytes, is a reset.
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+        } else {
+            stream.write_all(&frame(0x81, b"done")).unwrap();
+            let _ = read_frame(&mut stream);
+        }
+    });
+    let limits = OutboxLimits::default().with_max_len(64 << 20);
+    let mut client = client(address).with_outbox(limits);
+    let outbox = client.sender();
+    let mut message = vec![0; 256 << 10];
+    for number in 0..COUNT {
+        message[..8].copy_from_slice(&number.to_le_bytes());
+        assert_eq!(outbox.send(&message[..]), Sent::Queued);
+    }
+    let Update::Disconnected { error, .. } = next(&mut client) else { panic!("all was taken") };
+    assert!(matches!(error, Error::Lost(_)), "{error}");
+    assert!(matches!(next(&mut client), Update::Connected { attempts: 2, dropped: 0 }));
+    assert_eq!(client.receive().unwrap(), Some("done".into()));
+    let (first, second): (Vec<_>, Vec<_>) =
+        received.try_iter().partition(|(number, _)| *number == 0);
+    let numbers = |of: Vec<(usize, u64)>| of.into_iter().map(|(_, message)| message);
+    assert_eq!(Vec::from_iter(numbers(first)), Vec::from_iter(0..READ));
+    let second = Vec::from_iter(numbers(second));
+    assert!(second[0] >= READ, "nothing comes twice: {second:?}");
+    assert_eq!(second, Vec::from_iter(second[0]..COUNT), "without a gap");
 }
 
 #[test]
