@@ -203,7 +203,8 @@ pub(crate) fn resident_bytes(pid: u32) -> io::Result<u64> {
     kib_field(&fs::read_to_string(format!("/proc/{pid}/status"))?, "VmRSS")
 }
 
-fn slab_bytes() -> io::Result<u64> {
+/// The kernel's objects on the whole machine (`Slab`), in bytes.
+pub(crate) fn slab_bytes() -> io::Result<u64> {
     kib_field(&fs::read_to_string("/proc/meminfo")?, "Slab")
 }
 

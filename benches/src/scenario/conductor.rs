@@ -15,7 +15,7 @@ use super::plan::{News, Order, Plan, Pulse, Work};
 use super::servers::Servers;
 use super::tally::Tally;
 use crate::echo::Progress;
-use crate::procstat::{Account, CpuTime, CpuTimes, KernelMemory, Resident};
+use crate::procstat::{self, Account, CpuTime, CpuTimes, KernelMemory, Resident};
 
 /// Time for the server to come to rest before its memory is read.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
@@ -30,8 +30,6 @@ pub(crate) struct Setup {
     pub(crate) plan: Plan,
     pub(crate) driver: DriverFlag,
     pub(crate) generators: u32,
-    /// Whether generators are processes.
-    pub(crate) as_processes: bool,
     pub(crate) sources: Vec<IpAddr>,
     /// Rest between the last connect and work.
     pub(crate) hold: Duration,
@@ -78,20 +76,22 @@ pub(crate) struct Sample {
     pub(crate) generator_cpu: Duration,
     pub(crate) server_cpu: Option<Duration>,
     pub(crate) server_resident: Option<u64>,
+    /// The kernel's objects on the whole machine, in bytes.
+    pub(crate) slab: u64,
 }
 
-/// Makes a run.
+/// Makes a run. The generators' processes still have their connections; they end when they are dropped.
 ///
 /// # Errors
 /// When it cannot be made at all. What goes wrong with connections is in what is found.
-pub(crate) fn run(mut setup: Setup, servers: &Servers) -> anyhow::Result<Found> {
+pub(crate) fn run(mut setup: Setup, servers: &Servers) -> anyhow::Result<(Found, Fleet)> {
     let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     setup.plan.epoch = u64::try_from(epoch.as_nanos()).unwrap_or(u64::MAX);
     let before = memory(servers)?;
     let is_loopback =
         servers.target.address().is_ipv4() && servers.target.address().ip().is_loopback();
     let plans = share_out(&setup.plan, setup.generators, &setup.sources, is_loopback);
-    let fleet = Fleet::start(plans, setup.driver, setup.as_processes)?;
+    let fleet = Fleet::start(plans, setup.driver)?;
     let mut conductor = Conductor {
         clock: RunClock::new(setup.plan.epoch),
         pulses: vec![Pulse::default(); fleet.len()],
@@ -106,7 +106,8 @@ pub(crate) fn run(mut setup: Setup, servers: &Servers) -> anyhow::Result<Found> 
         working: false,
         ready: 0,
     };
-    conductor.conduct(before)
+    let found = conductor.conduct(before)?;
+    Ok((found, conductor.fleet))
 }
 
 struct Conductor<'a> {
@@ -280,6 +281,7 @@ impl Conductor<'_> {
             generator_cpu: run(&self.generator_cpu()?),
             server_cpu: server_cpu.map(|times| run(&times)),
             server_resident: self.servers.resident()?.map(|resident| resident.all),
+            slab: procstat::slab_bytes().context("cannot read the kernel's memory")?,
         });
         Ok(())
     }

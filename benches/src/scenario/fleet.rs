@@ -28,20 +28,16 @@ enum Member {
 }
 
 impl Fleet {
-    /// Starts a generator for each plan: in a thread of this process, if it is one and may be.
+    /// Starts a generator for each plan, in a thread or a process as that says.
     ///
     /// # Errors
     /// When a process cannot be started.
-    pub(crate) fn start(
-        plans: Vec<Plan>,
-        driver: DriverFlag,
-        as_processes: bool,
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn start(plans: Vec<Plan>, driver: DriverFlag) -> anyhow::Result<Self> {
         let (sender, news) = mpsc::channel();
         let mut members = Vec::with_capacity(plans.len());
         for (index, plan) in plans.into_iter().enumerate() {
             let sender = sender.clone();
-            members.push(if as_processes {
+            members.push(if plan.is_process {
                 Member::process(index, &plan, driver, sender)?
             } else {
                 Member::thread(index, plan, driver, sender)
@@ -83,6 +79,15 @@ impl Fleet {
             Ok(news) => Ok(Some(news)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => anyhow::bail!("all generators have ended"),
+        }
+    }
+
+    /// Ends those that are processes, without waiting until they have ended.
+    pub(crate) fn kill(&mut self) {
+        for member in &mut self.members {
+            if let Member::Process { process } = member {
+                process.kill();
+            }
         }
     }
 

@@ -35,10 +35,11 @@ use ringwire_examples::units::parse_duration;
 pub(crate) use self::child::{ChildArgs, load_worker, server_worker};
 use self::conductor::Setup;
 use self::fail_if::Condition;
+use self::fleet::Fleet;
 pub(crate) use self::million::{MillionArgs, command as million};
 use self::plan::{Plan, Work};
 pub(crate) use self::rate::{RateArgs, command as rate};
-use self::report::{Asked, Report};
+use self::report::{Asked, Report, Row, show_rows};
 use self::servers::Servers;
 pub(crate) use self::stress::{
     AllArgs, SteadyArgs, StormArgs, ThroughputArgs, all, storm, sustained, throughput,
@@ -93,6 +94,9 @@ pub(crate) struct Common {
     /// Writes the result as JSON to a file, or to the standard output for `-`.
     #[arg(long, value_name = "FILE")]
     json: Option<String>,
+    /// Writes a page with plots over time to a file, or to the standard output for `-`.
+    #[arg(long, value_name = "FILE")]
+    html: Option<String>,
 }
 
 /// What a scenario asks for.
@@ -122,11 +126,19 @@ struct Layout {
 }
 
 impl Common {
-    /// Makes a run.
+    /// Makes a run, and waits until what it started has ended.
     ///
     /// # Errors
     /// When it cannot be made at all.
     fn run(&mut self, scenario: &Scenario) -> anyhow::Result<Report> {
+        Ok(self.begin(scenario)?.0)
+    }
+
+    /// Makes a run. A million connections take a while to be gone, which a report need not wait for.
+    ///
+    /// # Errors
+    /// When it cannot be made at all.
+    fn begin(&mut self, scenario: &Scenario) -> anyhow::Result<(Report, Remains)> {
         let limit =
             machine::raise_descriptor_limit().context("cannot read the limit of open files")?;
         let layout = self.layout(scenario, limit)?;
@@ -144,16 +156,15 @@ impl Common {
             };
             Servers::open(&self.server, demand, &mut self.cpu)?
         };
-        let plan = self.plan(scenario, &servers, payload_len);
+        let plan = self.plan(scenario, layout, &servers, payload_len);
         let setup = Setup {
             plan: plan.clone(),
             driver: self.driver,
             generators: layout.generators,
-            as_processes: layout.apart,
             sources: self.source_addresses.clone(),
             hold: scenario.hold,
         };
-        let found = conductor::run(setup, &servers)?;
+        let (found, fleet) = conductor::run(setup, &servers)?;
         let driver = self.driver.to_possible_value();
         let asked = Asked {
             scenario: scenario.name,
@@ -169,10 +180,10 @@ impl Common {
             hold: scenario.hold,
             notes: layout.notes(limit),
         };
-        Ok(Report::new(asked, found))
+        Ok((Report::new(asked, found), Remains { fleet, servers }))
     }
 
-    fn plan(&self, scenario: &Scenario, servers: &Servers, size: usize) -> Plan {
+    fn plan(&self, scenario: &Scenario, layout: Layout, servers: &Servers, size: usize) -> Plan {
         Plan {
             url: servers.target.to_string(),
             tls: self.server.tls.clone(),
@@ -191,6 +202,7 @@ impl Common {
             threads: self.threads.into(),
             cpus: self.cpu.as_ref().map(|cpus| cpus.0.clone()).unwrap_or_default(),
             work: scenario.work,
+            is_process: layout.apart,
         }
     }
 
@@ -229,10 +241,10 @@ impl Common {
     ///
     /// # Errors
     /// When a file cannot be written.
-    fn conclude(&self, reports: &[Report], table: fn(&Report) -> String) -> anyhow::Result<bool> {
+    fn conclude(&self, reports: &[Report], rows: fn(&Report) -> Vec<Row>) -> anyhow::Result<bool> {
         if self.json.as_deref() != Some("-") {
             for report in reports {
-                println!("{}\n{}\n", report.machine, table(report));
+                println!("{}\n{}\n", report.machine, show_rows(&rows(report)));
             }
         }
         if let Some(file) = &self.json {
@@ -240,6 +252,9 @@ impl Common {
                 [report] => output::write_json(file, report)?,
                 several => output::write_json(file, &several)?,
             }
+        }
+        if let Some(file) = &self.html {
+            report::page(reports, rows).write(file)?;
         }
         if self.fail_if.is_empty() {
             return Ok(reports.iter().all(Report::is_clean));
@@ -253,6 +268,19 @@ impl Common {
             }
         }
         Ok(is_fine)
+    }
+}
+
+/// What is left of a run. Dropping it ends all of it at once.
+struct Remains {
+    fleet: Fleet,
+    servers: Servers,
+}
+
+impl Drop for Remains {
+    fn drop(&mut self) {
+        self.fleet.kill();
+        self.servers.kill();
     }
 }
 

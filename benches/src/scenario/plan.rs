@@ -41,6 +41,8 @@ pub(crate) struct Plan {
     /// CPUs for these; none: all that there are.
     pub(crate) cpus: Vec<usize>,
     pub(crate) work: Work,
+    /// Whether the generator has a process of its own.
+    pub(crate) is_process: bool,
 }
 
 /// What is done with the connections.
