@@ -51,6 +51,7 @@ mod ctx;
 mod deflate;
 mod dial;
 mod driver;
+mod ends;
 mod error;
 mod handle;
 mod handler;
