@@ -50,7 +50,9 @@ pub struct Config {
     /// [`protocol`](Self::protocol) changes nothing.
     ///
     /// For applications that authenticate by a message: until then a stranger can make the server hold no more than
-    /// this much for it, compressed or not.
+    /// this much for it, compressed or not. Rates and queues need no limits of their own for strangers: what waits for
+    /// one is what the application has sent it, and for how long it may stay one says
+    /// [`Ctx::set_deadline`](crate::Ctx::set_deadline).
     pub max_unauthenticated_len: usize,
     /// Compression of messages (permessage-deflate, RFC 7692). Default: off.
     pub compression: Compression,

@@ -100,6 +100,13 @@ pub trait Handler {
         }
     }
 
+    /// What the log calls the connections of this kind: a [`Router`](crate::Router) says the path of the route, as it was written
+    /// there. Not what the client asked for, which may hold a token. Default: nothing.
+    fn route_of(&self, state: &Self::State) -> Option<&str> {
+        let _ = state;
+        None
+    }
+
     /// The connection has ended. Called once for each [`on_open`](Self::on_open), whatever ended it. Sending
     /// has no effect any more.
     fn on_close(&mut self, ctx: &mut Ctx<'_, Self::State>, cause: &CloseCause) {

@@ -52,6 +52,7 @@ mod ctx;
 mod deflate;
 mod dial;
 mod driver;
+mod ends;
 mod error;
 mod handle;
 mod handler;

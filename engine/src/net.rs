@@ -3,7 +3,7 @@
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::config::Config;
+use crate::driver::Traffic;
 
 /// Descriptors that are left for everything but connections when the limit is derived.
 const RESERVED_DESCRIPTORS: u64 = 64;
@@ -193,6 +194,28 @@ pub(crate) fn local_addr(listener: &OwnedFd) -> io::Result<SocketAddr> {
 /// Who is at the other end of a socket, where it is a TCP socket that is still connected.
 pub(crate) fn peer_addr(socket: &OwnedFd) -> Option<SocketAddr> {
     SockRef::from(socket).peer_addr().ok()?.as_socket()
+}
+
+/// What the kernel has counted of a TCP connection (tcp(7), `TCP_INFO`): what was received, and what was sent, without
+/// what was sent again. `None`: it is no TCP socket.
+pub(crate) fn traffic(socket: &impl AsRawFd) -> Option<Traffic> {
+    #[expect(unsafe_code, reason = "socket2 has no name for this option")]
+    // SAFETY: all fields are numbers, for which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = libc::socklen_t::try_from(size_of_val(&info)).unwrap_or(0);
+    #[expect(unsafe_code, reason = "socket2 has no name for this option")]
+    // SAFETY: the kernel writes at most `len` bytes, which is the size of the struct on this stack.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut len,
+        )
+    };
+    let sent = info.tcpi_bytes_sent.saturating_sub(info.tcpi_bytes_retrans);
+    (result == 0).then_some(Traffic { received: info.tcpi_bytes_received, sent })
 }
 
 /// Raises the soft limit of open descriptors to the hard one and returns it.

@@ -332,6 +332,12 @@ impl<S: SocketRoutes> Handler for Router<S> {
         self.sockets.call(ctx, Call::Pong(payload));
     }
 
+    fn route_of(&self, state: &S::State) -> Option<&str> {
+        let index = S::index_of(state);
+        let route = self.routes.iter().find(|route| route.socket == Some(index))?;
+        Some(&route.path)
+    }
+
     fn on_close(&mut self, ctx: &mut Ctx<'_, S::State>, cause: &CloseCause) {
         self.sockets.call(ctx, Call::Close(cause));
     }

@@ -358,6 +358,8 @@ where
     thread::Builder::new()
         .name(format!("ringwire-{worker}"))
         .spawn(move || {
+            // At the level of errors, so that no filter takes it from the lines that it stands before.
+            let _span = tracing::error_span!("worker", index = worker).entered();
             let mut all_together =
                 AllTogether { handle: start.context.handle.clone(), done: false };
             if let Some(core) = start.core

@@ -15,6 +15,7 @@ use crate::config::{Backpressure, Config};
 use crate::conn::{ConnId, Flags, Pending, Wire};
 use crate::deflate::Deflate;
 use crate::driver::Token;
+use crate::ends::Ends;
 use crate::error::{CloseCause, CloseReason};
 use crate::hub::Hub;
 use crate::limits::deadline::Deadlines;
@@ -74,6 +75,8 @@ pub(crate) struct Shared {
     /// What is held for connections, and when too much of it was last looked for.
     pub(crate) ledger: Ledger,
     pub(crate) watch: Watch,
+    /// What is logged of connections that end.
+    pub(crate) ends: Ends,
 }
 
 /// The settings that connections need, deadlines in ticks.
@@ -178,6 +181,7 @@ impl Shared {
             listed: Vec::new(),
             ledger: Ledger::default(),
             watch: Watch::default(),
+            ends: Ends::default(),
         }
     }
 

@@ -21,6 +21,7 @@ mod topics;
 mod transmit;
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use ringwire_codec::{CloseState, Message};
@@ -34,6 +35,7 @@ use crate::conn::{Conn, ConnId, Flags, Phase};
 use crate::conn_table::ConnTable;
 use crate::ctx::{self, SendOptions};
 use crate::driver::{Completion, Driver, Op, Token};
+use crate::ends::{End, Ends};
 use crate::error::{CloseCause, CloseReason};
 use crate::handler::Handler;
 use crate::limits::rate::{Bucket, Rate};
@@ -127,6 +129,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// The driver failed.
     pub(crate) fn run(mut self) -> io::Result<()> {
         while self.turn()? == Turn::Again {}
+        self.shared.ends.sum_up();
         let Self { driver, mut handler, mailbox, .. } = self;
         // Which may take a while, in which letters still come.
         drop(driver);
@@ -153,6 +156,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.tell_presence();
         self.deliver_publications();
         self.go_on_accepting();
+        self.shared.ends.sum_up_if_due(self.shared.now);
         let done = self.go_on_shutting_down();
         self.publish_memory();
         self.watch_memory();
@@ -169,9 +173,11 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             AcceptState::Resting { until } => Some(until),
             _ => None,
         };
-        let Shared { wheel, deflate, watch, .. } = &self.shared;
-        let next = [wheel.next_tick(), deflate.next_tick(), watch.rests_until, resting]
+        let Shared { wheel, deflate, watch, ends, .. } = &self.shared;
+        let ticks = [wheel.next_tick(), deflate.next_tick(), watch.rests_until, ends.next_tick()];
+        let next = ticks
             .into_iter()
+            .chain([resting])
             .flatten()
             .min()
             .map(|tick| (TICK * tick).saturating_sub(self.driver.now()));
@@ -310,8 +316,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             wire.flags.remove(Flags::OPENED);
             shared.counters.open_connections.sub(1);
             shared.counters.closes[cause.reason.index()].add(1);
-            if !cause.is_clean() {
-                tracing::debug!(conn = %shared.id(token), reason = %cause.reason, "connection ended");
+            if !cause.is_clean() && Ends::are_read() && shared.ends.admit(cause.reason, shared.now)
+            {
+                log_end(driver, handler, conn, shared, token, &cause);
             }
             receive::call_on_close(handler, conn, shared, token, &cause);
         }
@@ -331,6 +338,29 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.out.clear();
         driver.submit(Op::Close { token });
     }
+}
+
+/// The line about a connection that has not ended well.
+#[cold]
+fn log_end<D: Driver, H: Handler>(
+    driver: &D,
+    handler: &H,
+    conn: &Conn<H::State>,
+    shared: &Shared,
+    token: Token,
+    cause: &CloseCause,
+) {
+    let route = conn.state.as_ref().and_then(|state| {
+        catch_unwind(AssertUnwindSafe(|| handler.route_of(state))).unwrap_or_default()
+    });
+    let end = End {
+        conn: shared.id(token),
+        peer: conn.wire.peer.into(),
+        route,
+        lasted: shared.now - conn.wire.began,
+        traffic: driver.traffic(token),
+    };
+    end.log(cause);
 }
 
 /// A worker's share of a limit of the whole server.

@@ -26,10 +26,12 @@ use mio::{Events, Interest, Poll};
 use rustix::net::{SocketFlags, acceptfrom_with};
 
 use super::{
-    Completion, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, Token, Wake, concerns_one_connection,
+    Completion, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, Token, Traffic, Wake,
+    concerns_one_connection,
 };
 use crate::buf::AlignedBuffer;
 use crate::chunked::Chunked;
+use crate::net;
 
 /// Events taken by one `epoll_wait`.
 const MAX_EVENTS: usize = 1024;
@@ -467,6 +469,11 @@ impl Driver for Epoll {
         let stream = TcpStream::from(fd);
         stream.set_nonblocking(true)?;
         Ok(stream)
+    }
+
+    fn traffic(&self, token: Token) -> Option<Traffic> {
+        let socket = self.sockets.get(token.slot)?;
+        net::traffic(socket.stream.as_ref().filter(|_| socket.generation == token.generation)?)
     }
 
     fn detach(&mut self, socket: TcpStream) -> OwnedFd {

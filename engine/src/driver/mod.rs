@@ -82,8 +82,18 @@ pub(crate) trait Driver: Sized {
     /// The descriptor can't be used by this driver.
     fn adopt(&mut self, fd: OwnedFd) -> io::Result<Self::Socket>;
 
+    /// How much went over an open socket, where somebody counts that. Costs a system call.
+    fn traffic(&self, token: Token) -> Option<Traffic>;
+
     /// Gives a socket away that was accepted and not opened.
     fn detach(&mut self, socket: Self::Socket) -> OwnedFd;
+}
+
+/// What went over a socket, in bytes, TLS included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Traffic {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
 }
 
 /// Ends a wait from another thread. Several wakes before the wait count as one.

@@ -56,6 +56,9 @@ pub trait SocketRoutes: sealed::Sealed {
     const COUNT: usize;
 
     #[doc(hidden)]
+    fn index_of(state: &Self::State) -> usize;
+
+    #[doc(hidden)]
     fn on_request(&mut self, index: usize, request: &Request<'_>) -> Answer<Self::State>;
 
     #[doc(hidden)]
@@ -146,6 +149,10 @@ impl SocketRoutes for NoSockets {
 
     const COUNT: usize = 0;
 
+    fn index_of(state: &Infallible) -> usize {
+        match *state {}
+    }
+
     fn on_request(&mut self, _index: usize, _request: &Request<'_>) -> Answer<Infallible> {
         Answer::Reject(crate::handler::Response::new(http::StatusCode::NOT_FOUND))
     }
@@ -161,6 +168,13 @@ impl<R: SocketRoutes, H: Handler> SocketRoutes for Sockets<R, H> {
     type State = RouteState<R::State, H::State>;
 
     const COUNT: usize = R::COUNT + 1;
+
+    fn index_of(state: &Self::State) -> usize {
+        match state {
+            RouteState::Before(state) => R::index_of(state),
+            RouteState::Last(_) => R::COUNT,
+        }
+    }
 
     fn on_request(&mut self, index: usize, request: &Request<'_>) -> Answer<Self::State> {
         if index < R::COUNT {

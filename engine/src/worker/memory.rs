@@ -62,7 +62,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
     }
 
-    /// Ends those connections that hold most, until this worker has its share.
+    /// Ends those connections that hold most, so that this worker has its share.
+    ///
+    /// A send in flight has more memory than what is left of it, by an amount that only its end shows. So this ends what
+    /// surely frees half of what is too much, and looks again after a rest.
     fn shed(&mut self) {
         let hub = &self.shared.topics.hub;
         let own = self.shared.counters.memory_len();
@@ -73,7 +76,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
         let mut holders = self.holders();
         let (mut count, mut freed) = (0_usize, 0);
-        while freed < excess
+        while freed < excess / 2
             && let Some((held, slot)) = holders.pop()
         {
             freed += held;

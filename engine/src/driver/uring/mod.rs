@@ -46,8 +46,9 @@ use self::names::Name;
 use self::ring::{Ring, Wait};
 use self::sends::Sends;
 use self::sockets::{Held, Socket, Starved};
-use super::{Completion, Driver, Op};
+use super::{Completion, Driver, Op, Token, Traffic};
 use crate::chunked::Chunked;
+use crate::net;
 
 pub(crate) use self::buffers::Layout;
 pub(crate) use self::probe::{explain, probe};
@@ -272,6 +273,10 @@ impl Driver for Uring {
 
     fn adopt(&mut self, fd: OwnedFd) -> io::Result<OwnedFd> {
         Ok(fd)
+    }
+
+    fn traffic(&self, token: Token) -> Option<Traffic> {
+        net::traffic(self.descriptor(token)?)
     }
 
     fn detach(&mut self, socket: OwnedFd) -> OwnedFd {

@@ -73,6 +73,11 @@ impl Uring {
             .filter(|socket| socket.generation == token.generation && socket.fd.is_some())
     }
 
+    pub(super) fn descriptor(&self, token: Token) -> Option<&OwnedFd> {
+        let socket = self.sockets.get(token.slot)?;
+        socket.fd.as_ref().filter(|_| socket.generation == token.generation)
+    }
+
     pub(super) fn open(&mut self, token: Token, fd: OwnedFd) {
         self.slots = self.slots.max(token.slot + 1);
         let entry = self.sockets.entry(token.slot);
