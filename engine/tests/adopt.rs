@@ -1,11 +1,7 @@
 //! Connections that another server has accepted, plain and over its own rustls: nothing that it has read, or not yet
 //! written, is lost.
 
-#![expect(
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "the tests are about sockets of others"
-)]
+#![expect(clippy::disallowed_types, reason = "the tests are about sockets of others")]
 
 mod support;
 
