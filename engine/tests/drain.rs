@@ -159,11 +159,11 @@ fn answer_to_a_cut_request(
     asked.encode(&mut head);
     let (first, second) = head.split_at(30);
     let mut stream = connect(server.addr());
-    stream.write_all(first).unwrap();
+    stream.write_all(first).expect("it is connected");
     wait_until("a part is there", || server.stats().bytes_received == first.len() as u64);
     let draining = server.handle().drain_with(drain);
     thread::sleep(if window_is_over { drain.window + ms(200) } else { ms(20) });
-    stream.write_all(second).unwrap();
+    stream.write_all(second).expect("it is connected");
     (Client::await_upgrade(stream, &asked), draining)
 }
 

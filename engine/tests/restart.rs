@@ -59,6 +59,7 @@ fn a_server_process() {
 }
 
 /// Starts its successor itself when a byte comes from the test.
+#[expect(clippy::zombie_processes, reason = "it outlives this process")]
 fn serve_until_told(directory: &Path, generation: usize) {
     let sockets = activation::sockets().expect("the variables make sense");
     let sockets = sockets.into_iter().map(activation::InheritedSocket::into_fd);
