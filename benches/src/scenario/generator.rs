@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
@@ -173,11 +173,9 @@ impl<'a> Generator<'a> {
             let due = due_connects(asked, now - began, ramp_up);
             let room = u64::from(most).saturating_sub(outstanding);
             let room = u32::try_from(room).unwrap_or(u32::MAX);
-            for number in dialled..due.min(dialled.saturating_add(room)) {
-                if !self.dial(number) {
-                    break;
-                }
-                dialled = number + 1;
+            let end_of_pass = due.min(dialled.saturating_add(room));
+            while dialled < end_of_pass && self.dial(dialled) {
+                dialled += 1;
             }
             self.listen(PACE_INTERVAL);
         }
@@ -189,12 +187,9 @@ impl<'a> Generator<'a> {
     fn dial(&mut self, number: u32) -> bool {
         loop {
             let seat = Seat { number, dialled: self.common.clock.nanos(), answered: 0 };
-            let dial = match self.dial_from(self.source_of(number)) {
-                Ok(dial) => dial,
-                Err(_) => {
-                    self.fail(Failure::HandshakeInvalid, 1);
-                    return true;
-                }
+            let Ok(dial) = self.dial_from(self.source_of(number)) else {
+                self.fail(Failure::HandshakeInvalid, 1);
+                return true;
             };
             match self.handle.connect(&dial, seat) {
                 Ok(()) => return true,
@@ -277,7 +272,8 @@ impl<'a> Generator<'a> {
         let most = u64::from(in_flight).min(messages);
         let mut first = Vec::new();
         for queue in &mut queues {
-            let share = most as usize * queue.len() / participants;
+            let share = most * queue.len() as u64 / participants as u64;
+            let share = usize::try_from(share).unwrap_or(usize::MAX);
             first.extend(queue.drain(..share.max(1).min(queue.len())));
         }
         first.truncate(usize::try_from(messages).unwrap_or(usize::MAX));
@@ -384,10 +380,7 @@ impl<'a> Generator<'a> {
 
     /// Waits for what the workers say, for that long, and passes it on.
     fn listen(&mut self, time: Duration) {
-        let first = match self.events.recv_timeout(time) {
-            Ok(event) => Some(event),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        };
+        let first = self.events.recv_timeout(time).ok();
         // As many as there are now: workers that go on telling must not hold up the pace.
         let more: Vec<_> =
             first.into_iter().chain(self.events.try_iter().take(SPARE_LETTERS)).collect();
@@ -492,9 +485,9 @@ fn due_connects(asked: u32, elapsed: Duration, ramp_up: Duration) -> u32 {
     if elapsed >= ramp_up {
         return asked;
     }
-    let share = elapsed.as_secs_f64() / ramp_up.as_secs_f64();
+    let share = (u128::from(asked) * elapsed.as_nanos()).div_ceil(ramp_up.as_nanos());
     // From the first moment on one.
-    (f64::from(asked) * share).ceil().max(1.0) as u32
+    u32::try_from(share).unwrap_or(asked).clamp(1, asked.max(1))
 }
 
 fn out_of_ports(error: &std::io::Error) -> bool {
