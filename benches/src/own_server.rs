@@ -43,8 +43,7 @@ impl OwnServer {
         certificate: Option<SelfSigned>,
     ) -> anyhow::Result<Self> {
         let before = procstat::thread_ids(std::process::id())?;
-        let pinning =
-            if cpus.is_empty() { Pinning::Off } else { Pinning::Cores(cpus.to_vec()) };
+        let pinning = if cpus.is_empty() { Pinning::Off } else { Pinning::Cores(cpus.to_vec()) };
         let config = Config::default()
             .with_driver(demand.driver.into())
             .with_io_workers(cpus.len().max(1))

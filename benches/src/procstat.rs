@@ -203,7 +203,8 @@ fn resident_bytes(pid: u32) -> io::Result<u64> {
     kib_field(&fs::read_to_string(format!("/proc/{pid}/status"))?, "VmRSS")
 }
 
-fn slab_bytes() -> io::Result<u64> {
+/// The kernel's objects on the whole machine (`Slab`), in bytes.
+pub(crate) fn slab_bytes() -> io::Result<u64> {
     kib_field(&fs::read_to_string("/proc/meminfo")?, "Slab")
 }
 
@@ -252,7 +253,8 @@ mod tests {
 
     #[test]
     fn kernel_memory_is_read() {
-        let sockstat = "sockets: used 14\nTCP: inuse 1 orphan 0 tw 1748 alloc 1 mem 12\nUDP: inuse 0 mem 5\n";
+        let sockstat =
+            "sockets: used 14\nTCP: inuse 1 orphan 0 tw 1748 alloc 1 mem 12\nUDP: inuse 0 mem 5\n";
         assert_eq!(tcp_pages(sockstat), Some(12));
         let slabinfo = "slabinfo - version: 2.1\n# name <active_objs> <num_objs> <objsize>\n\
                         TCP 10 13 2432 13 8 : tunables 0 0 0\n";

@@ -144,6 +144,99 @@ fn errors_are_in_the_exit_code() {
 }
 
 #[test]
+fn million_in_several_processes_on_one_port() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let page = dir.path().join("page.html");
+    for driver in ["epoll", "uring"] {
+        let args = "million --connections 200 --echoes 1000 --concurrency 40 --hold 100ms --processes 3 \
+                    --server-processes 2 --source-addresses 127.3.0.1,127.3.0.2 --json - --driver";
+        let mut million = program();
+        million.args(args.split_whitespace()).args([driver, "--html"]).arg(&page);
+        let output = million.output().expect("it runs");
+        assert!(output.status.success(), "{output:?}");
+        let report = json(&output);
+        assert_eq!(
+            (&report["opened"], &report["generators"]),
+            (&200.into(), &3.into()),
+            "{report}"
+        );
+        assert_eq!(report["work"]["answered"], 1000, "{report}");
+        assert_eq!(report["server_processes"], 2, "{report}");
+        assert!(report["memory"]["server_anonymous_bytes_per_connection"].is_f64(), "{report}");
+        assert!(report["work"]["latency_us"]["p99"].as_f64() > Some(0.0), "{report}");
+        assert!(report["notes"].to_string().contains("SO_REUSEPORT"), "{report}");
+        let seconds = report["seconds"].as_array().expect("seconds");
+        let answered = seconds.iter().filter_map(|second| second["answered"].as_u64());
+        assert_eq!(answered.sum::<u64>(), 1000, "{report}");
+        let html = std::fs::read_to_string(&page).expect("the page is written");
+        assert!(html.contains("million over time") && html.contains("EER"), "{html}");
+    }
+}
+
+#[test]
+fn million_shows_the_fields_of_published_tables() {
+    let args = "million --connections 100 --echoes 500 --concurrency 10 --hold 0";
+    let output = program().args(args.split_whitespace()).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    for name in [
+        "BenchType",
+        "Framework",
+        "TPS",
+        "EER",
+        "Min",
+        "Avg",
+        "Max",
+        "TP50",
+        "TP75",
+        "TP90",
+        "TP95",
+        "TP99",
+        "Used",
+        "Total",
+        "Success",
+        "Failed",
+        "Conns",
+        "Concurrency",
+        "Payload",
+        "MEM Avg",
+    ] {
+        let has = |line: &str| line.trim_start().starts_with(&format!("{name}  "));
+        assert!(text.lines().any(has), "{name}: {text}");
+    }
+}
+
+#[test]
+fn conditions_are_in_the_exit_code() {
+    let run = |conditions: &str| {
+        let args = ["throughput", "--connections", "5", "--messages", "4", "--fail-if", conditions];
+        program().args(args).output().expect("it runs")
+    };
+    let fine = run("errors>0,p99>9s,rate<1");
+    assert_eq!(fine.status.code(), Some(0), "{fine:?}");
+    let failed = run("p50>0us");
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    assert!(String::from_utf8_lossy(&failed.stderr).contains("since p50>0us"), "{failed:?}");
+    let wrong = run("p99=5ms");
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("is no condition"), "{wrong:?}");
+}
+
+#[test]
+fn all_is_three_scenarios() {
+    let args = "all --connections 20 --messages 3 --duration 500ms --message-interval 100 --json -";
+    let output = program().args(args.split_whitespace()).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let reports = json(&output);
+    let names: Vec<_> =
+        reports.as_array().expect("reports").iter().map(|report| &report["scenario"]).collect();
+    assert_eq!(names, ["storm", "throughput", "sustained"]);
+    assert!(reports[0]["work"].is_null(), "{reports}");
+    assert_eq!(reports[1]["work"]["answered"], 60, "{reports}");
+    assert_eq!(reports[2]["work"]["answered"], 100, "{reports}");
+}
+
+#[test]
 fn compare_prints_ratios_and_writes_all_runs() {
     let file = std::env::temp_dir().join(format!("ringwire-compare-{}.json", std::process::id()));
     let args = "compare --servers floor-epoll --rounds 2 --connections 4 --sizes 100 --in-flight 2 \

@@ -30,7 +30,13 @@ impl Plan {
 
 fn own_server(secure: bool) -> (OwnServer, Plan) {
     let demand = Demand { service: Service::Broadcast, ..Demand::default() };
-    let own = OwnServer::start("127.0.0.1:0", &[0], demand, secure.then(|| OwnServer::make_certificate().unwrap())).unwrap();
+    let own = OwnServer::start(
+        "127.0.0.1:0",
+        &[0],
+        demand,
+        secure.then(|| OwnServer::make_certificate().unwrap()),
+    )
+    .unwrap();
     let mut plan = Plan::for_tests(&own.target().to_string());
     plan.server = Some(own.account());
     if let Some(pem) = own.certificate() {

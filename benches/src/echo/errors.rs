@@ -116,9 +116,9 @@ impl Failure {
         match cause.reason {
             CloseReason::Peer => Self::CloseFrame(cause.code.map_or(1005, |code| code.get())),
             CloseReason::EndOfStream => Self::UnexpectedEnd,
-            CloseReason::Transport(
-                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe,
-            ) => Self::Reset,
+            CloseReason::Transport(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
+                Self::Reset
+            }
             CloseReason::Transport(kind) => Self::Transport(kind),
             CloseReason::Protocol(_) => Self::ReplyMalformed,
             CloseReason::Tls => Self::Tls,

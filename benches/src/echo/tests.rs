@@ -259,7 +259,13 @@ fn servers_that_do_not_agree_to_compression_are_told() {
 }
 
 fn own_server() -> OwnServer {
-    OwnServer::start("127.0.0.1:0", &[0], Demand::default(), Some(OwnServer::make_certificate().unwrap())).unwrap()
+    OwnServer::start(
+        "127.0.0.1:0",
+        &[0],
+        Demand::default(),
+        Some(OwnServer::make_certificate().unwrap()),
+    )
+    .unwrap()
 }
 
 fn secure_plan(own: &OwnServer) -> Plan {

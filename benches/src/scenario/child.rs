@@ -67,6 +67,13 @@ impl Process {
         Ok((Self { child, input }, BufReader::new(output)))
     }
 
+    /// Ends it, without waiting until it has ended.
+    pub(crate) fn kill(&mut self) {
+        self.input = None;
+        // Tens of thousands of sockets are closed quickest by the end of the process. Fails only if it is gone already.
+        let _ = self.child.kill();
+    }
+
     /// Its number.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
@@ -86,9 +93,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.input = None;
-        // Tens of thousands of sockets are closed quickest by the end of the process. Fails only if it is gone already.
-        let _ = self.child.kill();
+        self.kill();
         let _ = self.child.wait();
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ringwire::{
@@ -86,6 +86,8 @@ pub(crate) struct Common {
     answered: AtomicU64,
     /// Connections that have nothing more to do, or are gone.
     finished: AtomicU64,
+    /// What each worker counted since it last told. Only the end of a run waits for one of these locks.
+    tallies: Box<[Mutex<Tally>]>,
 }
 
 impl Common {
@@ -108,6 +110,7 @@ impl Common {
             failed: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             finished: AtomicU64::new(0),
+            tallies: (0..plan.threads).map(|_| Mutex::default()).collect(),
             plan,
         }
     }
@@ -120,6 +123,15 @@ impl Common {
         self.began.store(now, Ordering::Relaxed);
         self.working.store(true, Ordering::Release);
         now
+    }
+
+    /// What all workers counted since they last told.
+    pub(crate) fn take_tallies(&self) -> Tally {
+        let mut all = Tally::default();
+        for tally in &self.tallies {
+            all.merge(&std::mem::take(&mut *lock(tally)));
+        }
+        all
     }
 
     fn has_begun(&self) -> bool {
@@ -140,7 +152,7 @@ impl Common {
     /// With `Work::Pool`: the connections of each worker that wait, and the messages that they will send.
     pub(crate) fn set_pool(&self, queues: Vec<VecDeque<u32>>, left: u64) {
         self.left.store(left, Ordering::Relaxed);
-        *self.queues.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = queues;
+        *lock(&self.queues) = queues;
     }
 
     /// Notes that a message is sent on a connection; whether it is still there.
@@ -217,26 +229,22 @@ pub(crate) struct Seat {
     pub(crate) answered: u64,
 }
 
-/// One worker's handler. What it counted last is told when it is dropped.
+/// One worker's handler.
 pub(crate) struct Client {
     common: Arc<Common>,
     handle: Handle,
     worker: u16,
     events: Sender<Event>,
-    tally: Tally,
+    /// That which is counted now.
     second: u32,
     queue: Option<VecDeque<u32>>,
 }
 
 impl Client {
     /// Of a worker.
-    pub(crate) fn new(
-        common: Arc<Common>,
-        context: &WorkerContext,
-        events: Sender<Event>,
-    ) -> Self {
+    pub(crate) fn new(common: Arc<Common>, context: &WorkerContext, events: Sender<Event>) -> Self {
         let (handle, worker) = (context.handle().clone(), context.index());
-        Self { common, handle, worker, events, tally: Tally::default(), second: 0, queue: None }
+        Self { common, handle, worker, events, second: 0, queue: None }
     }
 
     /// Reads the clock, and tells what was counted in a second that is over.
@@ -250,25 +258,32 @@ impl Client {
         now
     }
 
-    fn tell(&mut self) {
-        if !self.tally.is_empty() {
-            let tally = std::mem::take(&mut self.tally);
+    fn tell(&self) {
+        let tally = std::mem::take(&mut *self.tally());
+        if !tally.is_empty() {
             // Fails only if the pacing thread is gone, and all is over.
             let _ = self.events.send(Event::Second(self.second, tally));
         }
     }
 
-    fn fail(&mut self, failure: Failure) {
-        self.tally.fail(failure, 1);
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        // A worker of each thread of the plan.
+        lock(&self.common.tallies[usize::from(self.worker)])
+    }
+
+    fn fail(&self, failure: Failure) {
+        self.tally().fail(failure, 1);
         self.common.failed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A right reply came, to a message that was sent or due at `from`.
-    fn answered(&mut self, now: u64, from: u64) {
+    fn answered(&self, now: u64, from: u64) {
         let took = now.saturating_sub(from);
-        self.tally.latency.record(took);
-        self.tally.answered += 1;
-        self.tally.last_answered = now;
+        let mut tally = self.tally();
+        tally.latency.record(took);
+        tally.answered += 1;
+        tally.last_answered = now;
+        drop(tally);
         self.common.answered.fetch_add(1, Ordering::Relaxed);
         if u128::from(took) > self.common.plan.response_timeout.as_nanos() {
             self.fail(Failure::ReplyLate);
@@ -276,7 +291,7 @@ impl Client {
     }
 
     /// The reply to the one message in flight: when that was sent.
-    fn take_reply(&mut self, number: u32, message: Message<'_>) -> Option<u64> {
+    fn take_reply(&self, number: u32, message: Message<'_>) -> Option<u64> {
         let mark = self.common.sent_at.get(number as usize)?;
         let sent_at = mark.swap(0, Ordering::Relaxed);
         if sent_at == 0 {
@@ -303,7 +318,7 @@ impl Client {
             self.common.finished.fetch_add(1, Ordering::Relaxed);
         } else if self.common.working.load(Ordering::Acquire) && self.common.mark(number, now) {
             ctx.send(self.common.template.message());
-            self.tally.sent += 1;
+            self.tally().sent += 1;
         }
     }
 
@@ -330,7 +345,7 @@ impl Client {
                 continue;
             }
             match self.handle.send(*conn, self.common.template.message()) {
-                Ok(()) => self.tally.sent += 1,
+                Ok(()) => self.tally().sent += 1,
                 // The mailbox has room for all that are in flight, so the worker is ending.
                 Err(_) => self.fail(Failure::ClosedHere("mailbox full")),
             }
@@ -341,7 +356,7 @@ impl Client {
     fn queue(&mut self) -> &mut VecDeque<u32> {
         let Self { common, worker, queue, .. } = self;
         queue.get_or_insert_with(|| {
-            let mut queues = common.queues.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut queues = lock(&common.queues);
             queues.get_mut(usize::from(*worker)).map(std::mem::take).unwrap_or_default()
         })
     }
@@ -359,7 +374,7 @@ impl Client {
             return self.fail(Failure::Reordered);
         }
         let missing = u64::from(found - expected);
-        self.tally.fail(Failure::ReplyMissing, missing);
+        self.tally().fail(Failure::ReplyMissing, missing);
         self.common.failed.fetch_add(missing, Ordering::Relaxed);
         if let Some(next) = self.common.next.get(number as usize) {
             next.store(found.saturating_add(1), Ordering::Relaxed);
@@ -387,9 +402,11 @@ impl Handler for Client {
     fn on_open(&mut self, ctx: &mut Ctx<'_, Seat>) {
         let now = self.now();
         let &mut Seat { number, dialled, .. } = ctx.state();
-        self.tally.opened += 1;
-        self.tally.last_opened = now;
-        self.tally.connect.record(now.saturating_sub(dialled));
+        let mut tally = self.tally();
+        tally.opened += 1;
+        tally.last_opened = now;
+        tally.connect.record(now.saturating_sub(dialled));
+        drop(tally);
         // Told before it is counted: who sees the count finds the connection.
         let _ = self.events.send(Event::Opened(number, ctx.id()));
         self.common.opened.fetch_add(1, Ordering::Release);
@@ -415,7 +432,7 @@ impl Handler for Client {
         let now = self.now();
         let number = ctx.state().number;
         self.fail(Failure::of_close(cause));
-        self.tally.closed += 1;
+        self.tally().closed += 1;
         let _ = self.events.send(Event::Gone(number));
         let mark = self.common.sent_at.get(number as usize);
         let had = mark.map_or(0, |mark| mark.swap(GONE, Ordering::Relaxed));
@@ -432,8 +449,7 @@ impl Handler for Client {
     }
 }
 
-impl Drop for Client {
-    fn drop(&mut self) {
-        self.tell();
-    }
+/// What is under a lock stays usable if a thread that held it panicked.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -15,7 +15,7 @@ use super::plan::{News, Order, Plan, Pulse, Work};
 use super::servers::Servers;
 use super::tally::Tally;
 use crate::echo::Progress;
-use crate::procstat::{Account, CpuTime, CpuTimes, KernelMemory, Resident};
+use crate::procstat::{self, Account, CpuTime, CpuTimes, KernelMemory, Resident};
 
 /// Time for the server to come to rest before its memory is read.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
@@ -30,8 +30,6 @@ pub(crate) struct Setup {
     pub(crate) plan: Plan,
     pub(crate) driver: DriverFlag,
     pub(crate) generators: u32,
-    /// Whether generators are processes.
-    pub(crate) as_processes: bool,
     pub(crate) sources: Vec<IpAddr>,
     /// Rest between the last connect and work.
     pub(crate) hold: Duration,
@@ -47,7 +45,7 @@ pub(crate) struct Found {
     pub(crate) connect_began: u64,
     /// When work began.
     pub(crate) work_began: u64,
-    /// CPU time of each thread of the generators during work.
+    /// CPU time of each thread of the generators during work, or during connects where there is none.
     pub(crate) generator_cpu: Vec<CpuTime>,
     /// The same of the server; empty if that is not known.
     pub(crate) server_cpu: Vec<CpuTime>,
@@ -78,19 +76,22 @@ pub(crate) struct Sample {
     pub(crate) generator_cpu: Duration,
     pub(crate) server_cpu: Option<Duration>,
     pub(crate) server_resident: Option<u64>,
+    /// The kernel's objects on the whole machine, in bytes.
+    pub(crate) slab: u64,
 }
 
-/// Makes a run.
+/// Makes a run. The generators' processes still have their connections; they end when they are dropped.
 ///
 /// # Errors
 /// When it cannot be made at all. What goes wrong with connections is in what is found.
-pub(crate) fn run(mut setup: Setup, servers: &Servers) -> anyhow::Result<Found> {
+pub(crate) fn run(mut setup: Setup, servers: &Servers) -> anyhow::Result<(Found, Fleet)> {
     let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     setup.plan.epoch = u64::try_from(epoch.as_nanos()).unwrap_or(u64::MAX);
     let before = memory(servers)?;
-    let is_loopback = servers.target.address().is_ipv4() && servers.target.address().ip().is_loopback();
+    let is_loopback =
+        servers.target.address().is_ipv4() && servers.target.address().ip().is_loopback();
     let plans = share_out(&setup.plan, setup.generators, &setup.sources, is_loopback);
-    let fleet = Fleet::start(plans, setup.driver, setup.as_processes)?;
+    let fleet = Fleet::start(plans, setup.driver)?;
     let mut conductor = Conductor {
         clock: RunClock::new(setup.plan.epoch),
         pulses: vec![Pulse::default(); fleet.len()],
@@ -105,7 +106,8 @@ pub(crate) fn run(mut setup: Setup, servers: &Servers) -> anyhow::Result<Found> 
         working: false,
         ready: 0,
     };
-    conductor.conduct(before)
+    let found = conductor.conduct(before)?;
+    Ok((found, conductor.fleet))
 }
 
 struct Conductor<'a> {
@@ -130,7 +132,8 @@ impl Conductor<'_> {
         let plan = &self.setup.plan;
         let generators = self.fleet.len();
         self.wait("starting", PATIENCE, |this, _| this.ready == generators)?;
-        let connect_began = self.clock.nanos();
+        let mut start = self.cpu()?;
+        let connect_began = start.at;
         self.fleet.order(Order::Connect)?;
         let limit = plan.limit + plan.connect_timeout + PATIENCE;
         self.wait_done("connecting", Order::Connect, limit)?;
@@ -138,11 +141,15 @@ impl Conductor<'_> {
         let connected = memory(self.servers)?;
         if !self.setup.hold.is_zero() {
             let end = self.clock.elapsed() + self.setup.hold;
-            self.wait("holding", self.setup.hold + PATIENCE, |this, _| this.clock.elapsed() >= end)?;
+            self.wait("holding", self.setup.hold + PATIENCE, |this, _| {
+                this.clock.elapsed() >= end
+            })?;
         }
         self.sample()?;
-        self.working = true;
-        let (servers, generators) = (self.servers.cpu()?, self.generator_cpu()?);
+        if plan.work != Work::Idle {
+            self.working = true;
+            start = self.cpu()?;
+        }
         let work_began = self.clock.nanos();
         self.fleet.order(Order::Work)?;
         let limit = match plan.work {
@@ -150,12 +157,7 @@ impl Conductor<'_> {
             _ => plan.limit + plan.response_timeout,
         };
         self.wait_done("working", Order::Work, limit + PATIENCE)?;
-        let cpu_window = Duration::from_nanos(self.clock.nanos() - work_began);
-        let since = |now: Vec<CpuTimes>, earlier: &[CpuTimes]| -> Vec<CpuTime> {
-            now.iter().zip(earlier).flat_map(|(now, earlier)| now.since(earlier)).collect()
-        };
-        let server_cpu = since(self.servers.cpu()?, &servers);
-        let generator_cpu = since(self.generator_cpu()?, &generators);
+        let end = self.cpu()?;
         self.sample()?;
         self.working = false;
         let after = memory(self.servers)?;
@@ -170,10 +172,10 @@ impl Conductor<'_> {
             samples: std::mem::take(&mut self.samples),
             connect_began,
             work_began,
-            generator_cpu,
-            server_cpu,
+            generator_cpu: since(&end.generators, &start.generators),
+            server_cpu: since(&end.servers, &start.servers),
             server_capacity,
-            cpu_window,
+            cpu_window: Duration::from_nanos(end.at - start.at),
             before,
             connected,
             after,
@@ -219,7 +221,10 @@ impl Conductor<'_> {
                 return Ok(());
             }
             if now >= end {
-                bail!("{what}: not done after {} s, though every part has a limit", limit.as_secs());
+                bail!(
+                    "{what}: not done after {} s, though every part has a limit",
+                    limit.as_secs()
+                );
             }
         }
     }
@@ -277,14 +282,31 @@ impl Conductor<'_> {
             generator_cpu: run(&self.generator_cpu()?),
             server_cpu: server_cpu.map(|times| run(&times)),
             server_resident: self.servers.resident()?.map(|resident| resident.all),
+            slab: procstat::slab_bytes().context("cannot read the kernel's memory")?,
         });
         Ok(())
+    }
+
+    fn cpu(&self) -> anyhow::Result<Cpu> {
+        let (servers, generators) = (self.servers.cpu()?, self.generator_cpu()?);
+        Ok(Cpu { at: self.clock.nanos(), servers, generators })
     }
 
     fn generator_cpu(&self) -> anyhow::Result<Vec<CpuTimes>> {
         let times = self.fleet.accounts().iter().map(Account::cpu).collect::<Result<_, _>>();
         times.context("a process of the load is gone")
     }
+}
+
+/// CPU time used so far, of each process.
+struct Cpu {
+    at: u64,
+    servers: Vec<CpuTimes>,
+    generators: Vec<CpuTimes>,
+}
+
+fn since(now: &[CpuTimes], earlier: &[CpuTimes]) -> Vec<CpuTime> {
+    now.iter().zip(earlier).flat_map(|(now, earlier)| now.since(earlier)).collect()
 }
 
 fn memory(servers: &Servers) -> anyhow::Result<Memory> {

@@ -28,20 +28,16 @@ enum Member {
 }
 
 impl Fleet {
-    /// Starts a generator for each plan: in a thread of this process, if it is one and may be.
+    /// Starts a generator for each plan, in a thread or a process as that says.
     ///
     /// # Errors
     /// When a process cannot be started.
-    pub(crate) fn start(
-        plans: Vec<Plan>,
-        driver: DriverFlag,
-        as_processes: bool,
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn start(plans: Vec<Plan>, driver: DriverFlag) -> anyhow::Result<Self> {
         let (sender, news) = mpsc::channel();
         let mut members = Vec::with_capacity(plans.len());
         for (index, plan) in plans.into_iter().enumerate() {
             let sender = sender.clone();
-            members.push(if as_processes {
+            members.push(if plan.is_process {
                 Member::process(index, &plan, driver, sender)?
             } else {
                 Member::thread(index, plan, driver, sender)
@@ -86,6 +82,15 @@ impl Fleet {
         }
     }
 
+    /// Ends those that are processes, without waiting until they have ended.
+    pub(crate) fn kill(&mut self) {
+        for member in &mut self.members {
+            if let Member::Process { process } = member {
+                process.kill();
+            }
+        }
+    }
+
     /// One of them is ready and has these threads.
     pub(crate) fn set_threads(&mut self, member: usize, ids: Vec<u32>) {
         if let Some(Member::Thread { threads, .. }) = self.members.get_mut(member) {
@@ -104,12 +109,7 @@ impl Fleet {
 }
 
 impl Member {
-    fn thread(
-        index: usize,
-        plan: Plan,
-        driver: DriverFlag,
-        sender: Sender<(usize, News)>,
-    ) -> Self {
+    fn thread(index: usize, plan: Plan, driver: DriverFlag, sender: Sender<(usize, News)>) -> Self {
         let (orders, receiver) = mpsc::channel();
         let thread = thread::spawn(move || {
             let tell = |news: News| {
@@ -159,7 +159,12 @@ impl Drop for Member {
 
 /// Cuts a plan into `count` equal ones, each with sources of its own: the given ones, or loopback addresses where these
 /// can be and are needed.
-pub(crate) fn share_out(whole: &Plan, count: u32, sources: &[IpAddr], is_loopback: bool) -> Vec<Plan> {
+pub(crate) fn share_out(
+    whole: &Plan,
+    count: u32,
+    sources: &[IpAddr],
+    is_loopback: bool,
+) -> Vec<Plan> {
     let share = |total: u64, at: u32| {
         let cut = |at: u32| total * u64::from(at) / u64::from(count);
         cut(at + 1) - cut(at)

@@ -28,9 +28,9 @@ use super::message::NUMBER_LEN;
 use super::plan::{News, Order, Plan, Pulse, Work};
 use super::tally::Tally;
 use crate::echo::Failure;
-use crate::procstat;
 use crate::target::Target;
 use crate::tls;
+use crate::{machine, procstat};
 
 /// How often the totals are told, and the end of work is looked for.
 const PULSE_INTERVAL: Duration = Duration::from_millis(100);
@@ -108,12 +108,19 @@ impl<'a> Generator<'a> {
             bail!("{target}: scenarios need a WebSocket server, ws:// or wss://");
         }
         if matches!(plan.work, Work::Rate { .. }) && plan.size < NUMBER_LEN && !plan.any_reply {
-            bail!("messages of {} bytes have no room for their number: {NUMBER_LEN} or more, or --any-reply", plan.size);
+            bail!(
+                "messages of {} bytes have no room for their number: {NUMBER_LEN} or more, or --any-reply",
+                plan.size
+            );
         }
         let tls = match &plan.own_certificate {
             Some(pem) => plan.tls.client_of(&target, pem)?,
             None => plan.tls.client(&target)?,
         };
+        if !plan.cpus.is_empty() {
+            // The workers, which this thread starts, inherit it.
+            machine::pin_thread(&plan.cpus).context("cannot pin to --cpu")?;
+        }
         let config = config(&plan, driver);
         let common = Arc::new(Common::new(plan));
         let (sender, events) = mpsc::channel();
@@ -382,7 +389,8 @@ impl<'a> Generator<'a> {
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
         };
         // As many as there are now: workers that go on telling must not hold up the pace.
-        let more: Vec<_> = first.into_iter().chain(self.events.try_iter().take(SPARE_LETTERS)).collect();
+        let more: Vec<_> =
+            first.into_iter().chain(self.events.try_iter().take(SPARE_LETTERS)).collect();
         for event in more {
             self.on_event(event);
         }
@@ -433,15 +441,21 @@ impl<'a> Generator<'a> {
         }
     }
 
+    /// Tells what is not told yet. In a process of its own the connections end with that: a close frame on each of a
+    /// million connections takes longer than all the work before.
     fn finish(mut self) -> anyhow::Result<()> {
         self.common.end();
-        self.flush();
-        self.handle.shutdown(Duration::ZERO);
-        self.running.join().context("a worker of the load failed")?;
+        self.listen(Duration::ZERO);
         for event in self.events.try_iter() {
             if let Event::Second(second, tally) = event {
                 (self.tell)(News::Second(second, tally));
             }
+        }
+        self.tally.merge(&self.common.take_tallies());
+        self.flush();
+        if !self.common.plan.is_process {
+            self.handle.shutdown(Duration::ZERO);
+            self.running.join().context("a worker of the load failed")?;
         }
         Ok(())
     }

@@ -85,7 +85,7 @@ mod tests {
             bytes[19] ^= 1;
             assert_eq!(template.number(as_message(&bytes, text)), None);
             assert_eq!(template.number(as_message(&buffer[..19], text)), None);
-            assert_eq!(template.number(as_message(&buffer, !text)), None);
+            assert_eq!(template.number(Message::Binary(&buffer)).is_none(), text);
             assert!(template.is_echo(template.message()));
             assert!(!template.is_echo(as_message(&buffer, text)));
         }

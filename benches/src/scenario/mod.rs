@@ -35,12 +35,15 @@ use ringwire_examples::units::parse_duration;
 pub(crate) use self::child::{ChildArgs, load_worker, server_worker};
 use self::conductor::Setup;
 use self::fail_if::Condition;
+use self::fleet::Fleet;
 pub(crate) use self::million::{MillionArgs, command as million};
 use self::plan::{Plan, Work};
 pub(crate) use self::rate::{RateArgs, command as rate};
-use self::report::{Asked, Report};
+use self::report::{Asked, Report, Row, show_rows};
 use self::servers::Servers;
-pub(crate) use self::stress::{AllArgs, SteadyArgs, StormArgs, ThroughputArgs, all, storm, sustained, throughput};
+pub(crate) use self::stress::{
+    AllArgs, SteadyArgs, StormArgs, ThroughputArgs, all, storm, sustained, throughput,
+};
 use crate::endpoint::{Demand, ServerArgs};
 use crate::units::CpuList;
 use crate::{machine, output};
@@ -61,7 +64,7 @@ pub(crate) struct Common {
     /// Threads of each process of the load.
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: u16,
-    /// CPUs of the load, where it runs in this process.
+    /// CPUs of the load. By default those that a server in this process does not have.
     #[arg(long)]
     cpu: Option<CpuList>,
     /// Processes of the load; 0: as many as the limit of open files asks for.
@@ -91,6 +94,9 @@ pub(crate) struct Common {
     /// Writes the result as JSON to a file, or to the standard output for `-`.
     #[arg(long, value_name = "FILE")]
     json: Option<String>,
+    /// Writes a page with plots over time to a file, or to the standard output for `-`.
+    #[arg(long, value_name = "FILE")]
+    html: Option<String>,
 }
 
 /// What a scenario asks for.
@@ -120,12 +126,21 @@ struct Layout {
 }
 
 impl Common {
-    /// Makes a run.
+    /// Makes a run, and waits until what it started has ended.
     ///
     /// # Errors
     /// When it cannot be made at all.
     fn run(&mut self, scenario: &Scenario) -> anyhow::Result<Report> {
-        let limit = machine::raise_descriptor_limit().context("cannot read the limit of open files")?;
+        Ok(self.begin(scenario)?.0)
+    }
+
+    /// Makes a run. A million connections take a while to be gone, which a report need not wait for.
+    ///
+    /// # Errors
+    /// When it cannot be made at all.
+    fn begin(&mut self, scenario: &Scenario) -> anyhow::Result<(Report, Remains)> {
+        let limit =
+            machine::raise_descriptor_limit().context("cannot read the limit of open files")?;
         let layout = self.layout(scenario, limit)?;
         let payload_len = usize::try_from(scenario.size).unwrap_or(usize::MAX);
         let servers = if layout.servers > 0 {
@@ -141,19 +156,15 @@ impl Common {
             };
             Servers::open(&self.server, demand, &mut self.cpu)?
         };
-        if let Some(cpus) = self.cpu.as_ref().filter(|_| !layout.apart) {
-            machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;
-        }
-        let plan = self.plan(scenario, &servers, payload_len);
+        let plan = self.plan(scenario, layout, &servers, payload_len);
         let setup = Setup {
             plan: plan.clone(),
             driver: self.driver,
             generators: layout.generators,
-            as_processes: layout.apart,
             sources: self.source_addresses.clone(),
             hold: scenario.hold,
         };
-        let found = conductor::run(setup, &servers)?;
+        let (found, fleet) = conductor::run(setup, &servers)?;
         let driver = self.driver.to_possible_value();
         let asked = Asked {
             scenario: scenario.name,
@@ -169,10 +180,10 @@ impl Common {
             hold: scenario.hold,
             notes: layout.notes(limit),
         };
-        Ok(Report::new(asked, found))
+        Ok((Report::new(asked, found), Remains { fleet, servers }))
     }
 
-    fn plan(&self, scenario: &Scenario, servers: &Servers, size: usize) -> Plan {
+    fn plan(&self, scenario: &Scenario, layout: Layout, servers: &Servers, size: usize) -> Plan {
         Plan {
             url: servers.target.to_string(),
             tls: self.server.tls.clone(),
@@ -189,7 +200,9 @@ impl Common {
             text: self.text,
             any_reply: self.any_reply,
             threads: self.threads.into(),
+            cpus: self.cpu.as_ref().map(|cpus| cpus.0.clone()).unwrap_or_default(),
             work: scenario.work,
+            is_process: layout.apart,
         }
     }
 
@@ -212,8 +225,8 @@ impl Common {
         let starts_server = self.server.url.is_none();
         // Both ends in one process.
         let fits = connections * 2 + SPARE_DESCRIPTORS <= limit;
-        let apart =
-            starts_server && (scenario.server_apart || !fits || generators > 1 || self.server_processes > 0);
+        let apart = starts_server
+            && (scenario.server_apart || !fits || generators > 1 || self.server_processes > 0);
         let spread = (room as f64 * SERVER_FILL).max(1.0);
         let servers = match self.server_processes {
             _ if !apart => 0,
@@ -228,10 +241,10 @@ impl Common {
     ///
     /// # Errors
     /// When a file cannot be written.
-    fn conclude(&self, reports: &[Report], table: fn(&Report) -> String) -> anyhow::Result<bool> {
+    fn conclude(&self, reports: &[Report], rows: fn(&Report) -> Vec<Row>) -> anyhow::Result<bool> {
         if self.json.as_deref() != Some("-") {
             for report in reports {
-                println!("{}\n{}\n", report.machine, table(report));
+                println!("{}\n{}\n", report.machine, show_rows(&rows(report)));
             }
         }
         if let Some(file) = &self.json {
@@ -239,6 +252,9 @@ impl Common {
                 [report] => output::write_json(file, report)?,
                 several => output::write_json(file, &several)?,
             }
+        }
+        if let Some(file) = &self.html {
+            report::page(reports, rows).write(file)?;
         }
         if self.fail_if.is_empty() {
             return Ok(reports.iter().all(Report::is_clean));
@@ -255,12 +271,28 @@ impl Common {
     }
 }
 
+/// What is left of a run. Dropping it ends all of it at once.
+struct Remains {
+    fleet: Fleet,
+    servers: Servers,
+}
+
+impl Drop for Remains {
+    fn drop(&mut self) {
+        self.fleet.kill();
+        self.servers.kill();
+    }
+}
+
 impl Layout {
     /// What a reader of the report has to know of it.
     fn notes(self, limit: u64) -> Vec<String> {
         let mut notes = Vec::new();
         if self.apart {
-            notes.push(format!("the load ran in {} processes (ulimit -Hn is {limit})", self.generators));
+            notes.push(format!(
+                "the load ran in {} processes (ulimit -Hn is {limit})",
+                self.generators
+            ));
         }
         if self.servers > 1 {
             notes.push(format!(

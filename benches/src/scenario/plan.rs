@@ -38,7 +38,11 @@ pub(crate) struct Plan {
     /// Takes any message for the reply to the oldest one without, whatever it says.
     pub(crate) any_reply: bool,
     pub(crate) threads: usize,
+    /// CPUs for these; none: all that there are.
+    pub(crate) cpus: Vec<usize>,
     pub(crate) work: Work,
+    /// Whether the generator has a process of its own.
+    pub(crate) is_process: bool,
 }
 
 /// What is done with the connections.

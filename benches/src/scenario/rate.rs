@@ -55,7 +55,7 @@ pub(crate) fn command(mut args: RateArgs) -> anyhow::Result<bool> {
         server_apart: false,
     };
     let report = args.common.run(&scenario)?;
-    args.common.conclude(&[report], Report::table)
+    args.common.conclude(&[report], Report::rows)
 }
 
 /// The time between two messages of a client.

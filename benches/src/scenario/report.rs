@@ -7,8 +7,11 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::conductor::{Found, Memory, Sample};
+use super::generator::second_of;
 use super::plan::{Plan, Work};
+use super::tally::Tally;
 use crate::echo::{Bottleneck, Generator, MeasuredServer, Server, Summary};
+use crate::report::{self, Page, Part, Section, Timeline};
 use crate::units::{ratio, show_bytes, show_count};
 
 /// Messages that the generator gave out this much after they were due, in microseconds, show that it was too slow.
@@ -19,7 +22,13 @@ const SENT_SHARE: f64 = 0.99;
 const MACHINE_BUSY: f64 = 0.95;
 /// Caches of the kernel that a connection has objects in.
 const CACHES: [&str; 8] = [
-    "TCP", "TCPv6", "sock_inode_cache", "filp", "dentry", "eventpoll_epi", "eventpoll_pwq",
+    "TCP",
+    "TCPv6",
+    "sock_inode_cache",
+    "filp",
+    "dentry",
+    "eventpoll_epi",
+    "eventpoll_pwq",
     "tcp_bind_bucket",
 ];
 
@@ -110,20 +119,17 @@ pub(crate) struct MemoryReport {
     pub(crate) kernel_caches: BTreeMap<String, f64>,
 }
 
-/// One second of the run.
-#[derive(Clone, Debug, Default, Serialize)]
+/// One second of the run, and totals at its end.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Second {
-    pub(crate) second: u32,
-    /// Open at its end.
-    pub(crate) connections: u64,
+    /// Connections that became open in it.
     pub(crate) opened: u64,
+    /// Right replies in it.
     pub(crate) answered: u64,
-    pub(crate) p50_us: Option<f64>,
-    pub(crate) p99_us: Option<f64>,
+    /// What went wrong in it.
     pub(crate) errors: u64,
-    pub(crate) generator_cpu_percent: Option<f64>,
-    pub(crate) server_cpu_percent: Option<f64>,
-    pub(crate) server_resident: Option<u64>,
+    #[serde(flatten)]
+    pub(crate) sample: report::Sample,
 }
 
 impl Report {
@@ -208,12 +214,25 @@ impl Report {
         }
     }
 
-    /// The table for people.
-    pub(crate) fn table(&self) -> String {
+    /// Names and values, as people read them.
+    pub(crate) fn rows(&self) -> Vec<Row> {
         let mut rows = self.head_rows();
         rows.extend(self.work.iter().flat_map(WorkDone::rows));
         rows.extend(self.tail_rows());
-        show_rows(&rows)
+        rows
+    }
+
+    /// What a page shows of it.
+    fn sections(&self, rows: Vec<Row>) -> [Section; 2] {
+        let mut timeline = Timeline::default();
+        for second in &self.seconds {
+            timeline.push(second.sample);
+        }
+        let table = Part::Table(report::Table::of_pairs("", rows));
+        [
+            Section::new(format!("Result of {}", self.scenario), vec![table]),
+            Section::new(format!("{} over time", self.scenario), timeline.charts()),
+        ]
     }
 
     fn head_rows(&self) -> Vec<Row> {
@@ -232,7 +251,10 @@ impl Report {
         if let Some(connect) = self.connect_us {
             let Summary { p50, p99, max, .. } = connect;
             let times = [p50, p99, max].map(show_micros);
-            rows.push(("connect time", format!("p50 {}, p99 {}, max {}", times[0], times[1], times[2])));
+            rows.push((
+                "connect time",
+                format!("p50 {}, p99 {}, max {}", times[0], times[1], times[2]),
+            ));
         }
         rows
     }
@@ -266,6 +288,17 @@ impl Report {
 
 /// A row of a table: a name and a value.
 pub(crate) type Row = (&'static str, String);
+
+/// The page of reports whose rows are those that `rows` makes.
+pub(crate) fn page(reports: &[Report], rows: fn(&Report) -> Vec<Row>) -> Page {
+    let names: Vec<_> = reports.iter().map(|report| report.scenario).collect();
+    let target = reports.first().map(|report| report.target.clone()).unwrap_or_default();
+    Page {
+        title: format!("Load of {target}: {}", names.join(", ")),
+        lead: reports.iter().flat_map(|report| report.notes.clone()).collect(),
+        sections: reports.iter().flat_map(|report| report.sections(rows(report))).collect(),
+    }
+}
 
 /// A table of rows.
 pub(crate) fn show_rows(rows: &[Row]) -> String {
@@ -321,7 +354,8 @@ impl WorkDone {
     }
 
     fn rows(&self) -> Vec<Row> {
-        let asked = self.asked.map_or(String::new(), |asked| format!(" of {}", show_count(asked as f64)));
+        let asked =
+            self.asked.map_or(String::new(), |asked| format!(" of {}", show_count(asked as f64)));
         let mut rows = vec![
             (
                 "messages",
@@ -338,13 +372,23 @@ impl WorkDone {
         if let Some(latency) = self.latency_us {
             let Summary { min, mean, p50, p75, p90, p95, p99, p999, max } = latency;
             let named = [
-                ("min", min), ("mean", mean), ("p50", p50), ("p75", p75), ("p90", p90),
-                ("p95", p95), ("p99", p99), ("p99.9", p999), ("max", max),
+                ("min", min),
+                ("mean", mean),
+                ("p50", p50),
+                ("p75", p75),
+                ("p90", p90),
+                ("p95", p95),
+                ("p99", p99),
+                ("p99.9", p999),
+                ("max", max),
             ];
             rows.extend(named.map(|(name, micros)| (name, show_micros(micros))));
         }
         if let Some(lag) = self.send_lag_us {
-            rows.push(("sent late by", format!("p50 {}, p99 {}", show_micros(lag.p50), show_micros(lag.p99))));
+            rows.push((
+                "sent late by",
+                format!("p50 {}, p99 {}", show_micros(lag.p50), show_micros(lag.p99)),
+            ));
         }
         rows
     }
@@ -381,8 +425,12 @@ impl MemoryReport {
             self.server_resident_connected,
             self.server_resident_after,
         ) {
-            let [before, connected, after] = [before, connected, after].map(|bytes| show_bytes(bytes as f64));
-            rows.push(("server RSS", format!("{before} alone, {connected} connected, {after} after work")));
+            let [before, connected, after] =
+                [before, connected, after].map(|bytes| show_bytes(bytes as f64));
+            rows.push((
+                "server RSS",
+                format!("{before} alone, {connected} connected, {after} after work"),
+            ));
         }
         let shown = |bytes: f64| format!("{} B a connection", show_count(bytes));
         let named = [
@@ -432,7 +480,8 @@ fn bottleneck(
 /// CPU in percent of one, and resident memory, over the samples of work.
 fn working_spans(samples: &[Sample]) -> (Option<Span>, Option<Span>) {
     let pairs = samples.windows(2).filter(|pair| pair[1].working);
-    let cpu: Vec<f64> = pairs.clone().filter_map(|pair| percent(pair, |sample| sample.server_cpu)).collect();
+    let cpu: Vec<f64> =
+        pairs.clone().filter_map(|pair| percent(pair, |sample| sample.server_cpu)).collect();
     let resident: Vec<f64> =
         pairs.filter_map(|pair| pair[1].server_resident).map(|bytes| bytes as f64).collect();
     (Span::of(&cpu), Span::of(&resident))
@@ -470,31 +519,32 @@ fn check_cpu(cpu: Span) -> Option<String> {
 
 /// The run second by second.
 fn seconds(found: &Found) -> Vec<Second> {
-    let last_sample = found.samples.last().map_or(0, |sample| sample.at / 1_000_000_000);
+    let last_sample = found.samples.last().map_or(0, |sample| sample.at);
     let last = found.seconds.keys().next_back().copied().unwrap_or_default();
-    let last = last.max(u32::try_from(last_sample).unwrap_or(u32::MAX));
-    let mut connections = 0_u64;
+    let last = last.max(second_of(last_sample));
+    let (mut connections, mut messages) = (0_u64, 0);
+    let nothing = Tally::default();
     let second = |second: u32| {
-        let mut row = Second { second, ..Second::default() };
-        if let Some(tally) = found.seconds.get(&second) {
-            connections = (connections + tally.opened).saturating_sub(tally.closed);
-            row.opened = tally.opened;
-            row.answered = tally.answered;
-            row.errors = tally.failed();
-            let latency = tally.latency.summary();
-            row.p50_us = latency.map(|latency| latency.p50);
-            row.p99_us = latency.map(|latency| latency.p99);
+        let tally = found.seconds.get(&second).unwrap_or(&nothing);
+        connections = (connections + tally.opened).saturating_sub(tally.closed);
+        messages += tally.answered;
+        // The last sample in it: they are taken at its begin, and at the ends of the run's parts.
+        let seen = found.samples.iter().rfind(|sample| second_of(sample.at) <= second);
+        Second {
+            opened: tally.opened,
+            answered: tally.answered,
+            errors: tally.failed(),
+            sample: report::Sample {
+                seconds: f64::from(second) + 1.0,
+                connections,
+                messages,
+                latency_us: tally.latency.summary().map(Into::into),
+                server_cpu: seen.and_then(|seen| Some(seen.server_cpu?.as_secs_f64())),
+                generator_cpu: seen.map(|seen| seen.generator_cpu.as_secs_f64()),
+                server_resident: seen.and_then(|seen| seen.server_resident),
+                kernel_slab: seen.map(|seen| seen.slab),
+            },
         }
-        row.connections = connections;
-        // The first sample at or after its end, and the one before that.
-        let end = (u64::from(second) + 1) * 1_000_000_000;
-        let at = found.samples.iter().position(|sample| sample.at >= end);
-        if let Some(pair) = at.and_then(|at| found.samples.get(at.checked_sub(1)?..=at)) {
-            row.generator_cpu_percent = percent(pair, |sample| Some(sample.generator_cpu));
-            row.server_cpu_percent = percent(pair, |sample| sample.server_cpu);
-            row.server_resident = pair[1].server_resident;
-        }
-        row
     };
     (0..=last).map(second).collect()
 }

@@ -21,7 +21,7 @@ pub(crate) struct Servers {
     accounts: Vec<Account>,
     /// Held for what they do when they are dropped.
     _own: Option<OwnServer>,
-    _processes: Vec<Process>,
+    processes: Vec<Process>,
 }
 
 impl Servers {
@@ -41,7 +41,7 @@ impl Servers {
             certificate,
             accounts: account.into_iter().collect(),
             _own: own,
-            _processes: Vec::new(),
+            processes: Vec::new(),
         })
     }
 
@@ -79,7 +79,7 @@ impl Servers {
             certificate: certificate.map(|own| own.certificate),
             accounts: processes.iter().map(|process| Account::Process(process.pid())).collect(),
             _own: None,
-            _processes: processes,
+            processes,
         })
     }
 
@@ -91,6 +91,11 @@ impl Servers {
     /// Its processes, as far as they are known.
     pub(crate) fn processes(&self) -> usize {
         self.accounts.len()
+    }
+
+    /// Ends those that were started, without waiting until they have ended.
+    pub(crate) fn kill(&mut self) {
+        self.processes.iter_mut().for_each(Process::kill);
     }
 
     /// CPU time used so far, of each process.

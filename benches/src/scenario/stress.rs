@@ -139,7 +139,7 @@ impl Stress {
             };
             reports.push(self.common.run(&scenario)?);
         }
-        self.common.conclude(&reports, Report::table)
+        self.common.conclude(&reports, Report::rows)
     }
 }
 
