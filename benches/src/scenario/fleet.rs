@@ -237,8 +237,8 @@ mod tests {
         assert_eq!(sources.iter().collect::<BTreeSet<_>>().len(), sources.len());
         for plan in &plans {
             assert!(plan.sources.iter().all(IpAddr::is_loopback), "{:?}", plan.sources);
-            let room = plan.sources.len() as u32 * CONNECTIONS_PER_SOURCE;
-            assert!(room >= plan.connections);
+            let room = plan.sources.len() * CONNECTIONS_PER_SOURCE as usize;
+            assert!(room >= plan.connections as usize);
         }
     }
 

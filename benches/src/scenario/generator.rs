@@ -277,7 +277,8 @@ impl<'a> Generator<'a> {
         let most = u64::from(in_flight).min(messages);
         let mut first = Vec::new();
         for queue in &mut queues {
-            let share = most as usize * queue.len() / participants;
+            let share = most * queue.len() as u64 / participants as u64;
+            let share = usize::try_from(share).unwrap_or(usize::MAX);
             first.extend(queue.drain(..share.max(1).min(queue.len())));
         }
         first.truncate(usize::try_from(messages).unwrap_or(usize::MAX));
@@ -492,9 +493,9 @@ fn due_connects(asked: u32, elapsed: Duration, ramp_up: Duration) -> u32 {
     if elapsed >= ramp_up {
         return asked;
     }
-    let share = elapsed.as_secs_f64() / ramp_up.as_secs_f64();
+    let share = (u128::from(asked) * elapsed.as_nanos()).div_ceil(ramp_up.as_nanos());
     // From the first moment on one.
-    (f64::from(asked) * share).ceil().max(1.0) as u32
+    u32::try_from(share).unwrap_or(asked).clamp(1, asked.max(1))
 }
 
 fn out_of_ports(error: &std::io::Error) -> bool {

@@ -50,8 +50,8 @@ use crate::{machine, output};
 
 /// Descriptors of a process that are no connections.
 const SPARE_DESCRIPTORS: u64 = 128;
-/// Share of its connections that a server process is planned for: the kernel spreads them by a hash.
-const SERVER_FILL: f64 = 0.96;
+/// Percentage of its room that a server process is planned for: the kernel spreads connections by a hash.
+const SERVER_FILL: u64 = 96;
 
 /// Flags of all scenarios.
 #[derive(Debug, clap::Args)]
@@ -227,11 +227,11 @@ impl Common {
         let fits = connections * 2 + SPARE_DESCRIPTORS <= limit;
         let apart = starts_server
             && (scenario.server_apart || !fits || generators > 1 || self.server_processes > 0);
-        let spread = (room as f64 * SERVER_FILL).max(1.0);
+        let spread = (room * SERVER_FILL / 100).max(1);
         let servers = match self.server_processes {
             _ if !apart => 0,
             0 if connections <= room => 1,
-            0 => small((connections as f64 / spread).ceil() as u64),
+            0 => small(connections.div_ceil(spread)),
             given => given,
         };
         Ok(Layout { generators, apart: generators > 1 || self.processes > 0, servers })

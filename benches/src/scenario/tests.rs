@@ -148,9 +148,12 @@ fn every_hundredth_reply_that_is_missing_is_told() {
 
 #[test]
 fn wrong_replies_and_closes_are_told() {
-    let server = TestServer::start(|ctx, message| match message {
-        Message::Text(_) => drop(ctx.close(ringwire::CloseCode::new(1008), "")),
-        Message::Binary(_) => drop(ctx.send(&b"something else"[..])),
+    let server = TestServer::start(|ctx, message| {
+        if message.is_text() {
+            ctx.close(ringwire::CloseCode::new(1008), "").unwrap();
+        } else {
+            ctx.send(&b"something else"[..]);
+        }
     });
     let each = scenario(3, Work::Each { messages: 1 });
     let each = Scenario { response_timeout: Duration::from_millis(300), ..each };
