@@ -3,6 +3,7 @@
 mod broadcast;
 mod cert;
 mod compare;
+mod doctor;
 mod echo;
 mod endpoint;
 mod floor;
@@ -65,6 +66,8 @@ enum Command {
     LoadWorker(scenario::ChildArgs),
     #[command(hide = true)]
     ServerWorker(scenario::ChildArgs),
+    /// Says what this machine is short of for so many connections, and the lines that mend it.
+    Doctor(doctor::DoctorArgs),
     /// Writes a self-signed certificate and its key, for tests of TLS.
     Cert(cert::CertArgs),
     /// Serves raw TCP echo: the least work an echo server can do.
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
         Command::Million(args) => scenario::million(args),
         Command::LoadWorker(args) => scenario::load_worker(&args).map(|()| true),
         Command::ServerWorker(args) => scenario::server_worker(&args).map(|()| true),
+        Command::Doctor(args) => doctor::command(&args),
         Command::Cert(args) => cert::command(&args).map(|()| true),
         Command::Floor(args) => floor::run(&args).map(|()| true),
     };

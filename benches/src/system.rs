@@ -62,6 +62,12 @@ impl System {
         Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
     }
 
+    /// The numbers of a sysctl; none where there is no such sysctl.
+    pub(crate) fn numbers(&self, name: &str) -> Vec<u64> {
+        let text = self.sysctl(name).unwrap_or_default();
+        text.split(' ').filter_map(|number| number.parse().ok()).collect()
+    }
+
     /// A limit of this process by its name in `/proc/self/limits`.
     pub(crate) fn limit(&self, name: &str) -> Option<Limit> {
         let limits = self.text("proc/self/limits")?;
@@ -128,6 +134,8 @@ pub(crate) mod tests {
         assert_eq!(system.limit("Max nothing"), None);
         assert_eq!(system.memory("Slab"), Some(12 * 1024));
         assert_eq!(system.sysctl("net.ipv4.tcp_mem").as_deref(), Some("1 22 333"));
+        assert_eq!(system.numbers("net.ipv4.tcp_mem"), [1, 22, 333]);
+        assert_eq!(system.numbers("net.ipv4.missing"), [0; 0]);
         assert_eq!(system.cpu_model().as_deref(), Some("A CPU: new"));
         assert_eq!(system.cpu_count(), 2);
     }

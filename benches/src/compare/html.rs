@@ -86,21 +86,14 @@ fn table(title: &str, servers: &[String], rows: Vec<Vec<String>>) -> Part {
 
 #[cfg(test)]
 mod tests {
+    use super::super::markdown::tests::head;
     use super::super::summary::tests::result;
     use super::*;
 
     #[test]
     fn ratios_come_first_as_bars_and_numbers() {
-        let head = Head {
-            machine: "a machine".to_owned(),
-            date: "2025-01-31".to_owned(),
-            command: "ringwire-bench compare".to_owned(),
-            baseline: "base".to_owned(),
-            rounds: 3,
-            seconds_per_run: 1.5,
-        };
         let servers = ["base".to_owned(), "other".to_owned()];
-        let page = page(&head, &servers, &[result()]);
+        let page = page(&head(), &servers, &[result()]);
         let [Part::Chart(chart), Part::Table(table)] = &page.sections[0].parts[..] else {
             panic!("{page:?}");
         };

@@ -201,11 +201,11 @@ pub(crate) fn show_ratio(ratio: &Spread) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::super::summary::tests::{result, runs};
     use super::*;
 
-    fn head() -> Head {
+    pub(crate) fn head() -> Head {
         Head {
             machine: "a machine".to_owned(),
             date: "2025-01-31".to_owned(),

@@ -164,7 +164,8 @@ impl Conductor<'_> {
         let cpus = thread::available_parallelism().map_or(1, usize::from);
         let server_capacity = self.servers.capacity(cpus)?;
         self.fleet.order(Order::End)?;
-        self.wait_done("closing", Order::End, PATIENCE)?;
+        // A million sockets take a while.
+        self.wait_done("closing", Order::End, plan.limit + PATIENCE)?;
         Ok(Found {
             total: std::mem::take(&mut self.total),
             seconds: std::mem::take(&mut self.seconds),
