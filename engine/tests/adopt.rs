@@ -263,8 +263,8 @@ fn the_first_word_may_be_the_servers() {
         });
         let (client, front) = pair(way);
         adopt(&server, front.adoption().upgraded(42_u32));
-        let over =
-            way.map_or("TCP".to_owned(), |way| format!("{:?}", way.version).replace('_', "."));
+        let over = way
+            .map_or_else(|| "TCP".to_owned(), |way| format!("{:?}", way.version).replace('_', "."));
         let text = client.upgraded().read().expect("a word").into_text().expect("it is text");
         assert_eq!(text.as_str().replace('_', "."), format!("42 over {over}"));
     }
