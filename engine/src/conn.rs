@@ -198,11 +198,15 @@ impl Wire {
         !self.flags.contains(Flags::SENDING) && !self.has_queue()
     }
 
-    /// What it holds that ending it would free, in bytes. A send in flight counts if it is a backlog or stuck: one that
-    /// moves is soon over, and perhaps of bytes that others send too.
+    /// What it holds that ending it would free, in bytes. A send in flight counts if it is a backlog, stuck, or longer than a
+    /// socket takes at once: another is soon over, and perhaps of bytes that others send too.
     pub(crate) fn held_len(&self, now: Tick) -> usize {
+        /// The most that a socket's send buffer grows to by default, in bytes: the last figure of tcp_wmem, tcp(7).
+        const SOCKET_LEN: u32 = 4 << 20;
         let pending = self.pending.as_ref().map_or(0, |pending| pending.charged.sum());
-        let waits = self.flags.contains(Flags::BACKLOGGED) || now > self.sent + 1;
+        let waits = self.flags.contains(Flags::BACKLOGGED)
+            || now > self.sent + 1
+            || self.in_flight > SOCKET_LEN;
         let in_flight = if waits { self.in_flight as usize } else { 0 };
         self.codec.unfinished_len() + pending + in_flight
     }

@@ -159,7 +159,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.shared.ends.sum_up_if_due(self.shared.now);
         let done = self.go_on_shutting_down();
         self.publish_memory();
-        self.watch_memory();
+        self.make_room();
         Ok(if done { Turn::Done } else { Turn::Again })
     }
 

@@ -268,8 +268,8 @@ impl Assembly {
 
     fn memory_len(&self) -> usize {
         match &self.store {
-            Store::Text(text) => text.capacity(),
-            Store::Binary(bytes) => bytes.capacity(),
+            Store::Text(text) => touched_len(text.len(), text.capacity()),
+            Store::Binary(bytes) => touched_len(bytes.len(), bytes.capacity()),
             Store::Compressed(inflating) => inflating.memory_len(),
             Store::Passing { .. } => 0,
         }
@@ -283,6 +283,12 @@ impl Assembly {
             Store::Passing { .. } => {}
         }
     }
+}
+
+/// What a buffer takes of memory. One that is longer than what is believed was reserved for a length that the peer has
+/// declared, and the kernel gives memory to what has arrived only.
+fn touched_len(len: usize, capacity: usize) -> usize {
+    if capacity > BELIEVED_LEN { len.max(BELIEVED_LEN) } else { capacity }
 }
 
 pub(super) fn give_back<B: Buffers>(buffer: Vec<u8>, buffers: &mut B) {

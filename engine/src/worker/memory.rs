@@ -49,6 +49,15 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
     }
 
+    /// The same at the end of a turn, when what the driver had is given back: ends connections where it is too much.
+    #[inline]
+    pub(super) fn make_room(&mut self) {
+        self.watch_memory();
+        if self.shared.watch.level == Level::Over {
+            self.shed_if_rested();
+        }
+    }
+
     #[cold]
     fn look_at_memory(&mut self) {
         let Shared { watch, ledger, now, topics, .. } = &mut self.shared;
@@ -56,7 +65,15 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         watch.note(*now, ledger.held(), level);
         if level < Level::Over {
             watch.rests_until = None;
-        } else if watch.rests_until.is_none_or(|until| *now >= until) {
+        }
+    }
+
+    #[cold]
+    fn shed_if_rested(&mut self) {
+        // What was held at the last look may be gone.
+        self.look_at_memory();
+        let Shared { watch, now, .. } = &mut self.shared;
+        if watch.level == Level::Over && watch.rests_until.is_none_or(|until| *now >= until) {
             watch.rests_until = Some(*now + REST);
             self.shed();
         }
