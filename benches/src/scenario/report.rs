@@ -150,12 +150,13 @@ impl Report {
         });
         let run: Duration = found.generator_cpu.iter().map(|cpu| cpu.run).sum();
         let generator_cpus = ratio(run.as_secs_f64(), span);
-        let (mut cpu, resident) = working_spans(&found.samples);
-        if let (Some(cpu), Some(server)) = (&mut cpu, &server) {
-            // Over all of work, which no sample cuts short.
-            cpu.mean = server.cpus * 100.0;
-            notes.extend(check_cpu(*cpu));
-        }
+        let (sampled, resident) = working_spans(&found.samples);
+        let cpu = server.as_ref().map(|server| {
+            // Over all of work, which no sample cuts short, and which may be too short for a sample.
+            let mean = server.cpus * 100.0;
+            sampled.map_or(Span { min: mean, mean, max: mean }, |cpu| Span { mean, ..cpu })
+        });
+        notes.extend(cpu.and_then(check_cpu));
         let work = (plan.work != Work::Idle).then(|| WorkDone::new(plan, &found, cpu));
         let connect_nanos = total.last_opened.saturating_sub(found.connect_began);
         let connect_seconds = Duration::from_nanos(connect_nanos).as_secs_f64();

@@ -182,7 +182,8 @@ impl Echoing {
         ensure!(answer == message[..len], "message {} has come back differently", self.count);
         self.count += 1;
         load.counts().echoes.fetch_add(1, Ordering::Relaxed);
-        lock(&load.0.latency).saturating_record(latency);
+        // It grows as far as it needs to.
+        let _ = lock(&load.0.latency).record(latency);
         Ok(())
     }
 }

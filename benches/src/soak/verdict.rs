@@ -222,7 +222,7 @@ mod tests {
         for (memory, latency) in memory.into_iter().zip(latency) {
             for _ in 0..10 {
                 let mut histogram = new_histogram();
-                histogram.saturating_record(latency);
+                histogram.record(latency).expect("it grows");
                 samples.push(Sample { resident_len: memory << 20, latency: histogram });
             }
         }
