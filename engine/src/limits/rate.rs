@@ -18,8 +18,8 @@ pub struct RateLimit {
     pub messages_per_second: u32,
     /// Messages that may come at once after silence. Default: 0, as many as in a second.
     pub message_burst: u32,
-    /// Bytes in a second, framing included, as they came (compressed, say). Default: 0, any number. Counted after each
-    /// receive, so that one receive may go past it, which is made up for.
+    /// Bytes in a second, framing included, as they came (compressed, say). Default: 0, any number. Looked at in pieces of
+    /// 16 KiB, so that one piece may go past it, which is made up for.
     pub bytes_per_second: u32,
     /// Bytes that may come at once after silence. Default: 0, as many as in a second.
     pub byte_burst: u32,
@@ -145,6 +145,16 @@ impl Rates {
     }
 }
 
+/// Bytes that are looked at even where fewer tokens are left, so that a slow rate does not cut messages into crumbs.
+const PIECE_LEN: usize = 16 << 10;
+
+/// What may be taken of one peer now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Allowance {
+    pub(crate) messages: usize,
+    pub(crate) len: usize,
+}
+
 /// What one peer has said of late.
 #[derive(Clone, Copy, Debug, Default)]
 struct Meter {
@@ -168,24 +178,21 @@ pub(crate) enum Verdict {
 pub(crate) struct Meters(Chunked<Meter>);
 
 impl Meters {
-    /// How many messages may be taken now.
-    pub(crate) fn allowed(&mut self, slot: u32, rates: Rates, now: Tick) -> usize {
+    /// What may be taken now.
+    pub(crate) fn allowed(&mut self, slot: u32, rates: Rates, now: Tick) -> Allowance {
         let meter = self.0.entry(slot);
         let ticks = now.saturating_sub(meter.tick);
         meter.tick = now;
-        if let Some(rate) = rates.bytes {
-            meter.bytes.fill(rate, ticks);
-            if meter.bytes.left(rate) == 0 {
-                // The others fill meanwhile.
-                if let Some(rate) = rates.messages {
-                    meter.messages.fill(rate, ticks);
-                }
-                return 0;
-            }
+        let left = |bucket: &mut Bucket, rate: Option<Rate>| {
+            let Some(rate) = rate else { return usize::MAX };
+            bucket.fill(rate, ticks);
+            usize::try_from(bucket.left(rate)).unwrap_or(usize::MAX)
+        };
+        let messages = left(&mut meter.messages, rates.messages);
+        match left(&mut meter.bytes, rates.bytes) {
+            0 => Allowance { messages: 0, len: 0 },
+            len => Allowance { messages, len: len.max(PIECE_LEN) },
         }
-        let Some(rate) = rates.messages else { return usize::MAX };
-        meter.messages.fill(rate, ticks);
-        usize::try_from(meter.messages.left(rate)).unwrap_or(usize::MAX)
     }
 
     /// Notes what was taken.
@@ -240,21 +247,21 @@ mod tests {
         let mut meters = Meters::default();
         let mut taken = 0;
         for now in 0..100 {
-            let allowed = meters.allowed(0, rates, now);
+            let allowed = meters.allowed(0, rates, now).messages;
             taken += allowed;
             assert_eq!(
                 meters.charge(0, rates, allowed, 10),
                 Verdict::Empty { is_overdrawn: false }
             );
-            assert_eq!(meters.allowed(0, rates, now), 0);
+            assert_eq!(meters.allowed(0, rates, now).messages, 0);
             let ready = meters.ready_at(0, rates);
             assert!(ready > now && ready <= now + 2, "{ready} at {now}");
         }
         assert_eq!(taken, 20 + 5 * 99 / 10);
         // Another connection has a bucket of its own, and so has the next one in this slot.
-        assert_eq!(meters.allowed(1, rates, 99), 20);
+        assert_eq!(meters.allowed(1, rates, 99).messages, 20);
         meters.forget(0);
-        assert_eq!(meters.allowed(0, rates, 99), 20);
+        assert_eq!(meters.allowed(0, rates, 99).messages, 20);
     }
 
     #[test]
@@ -262,19 +269,31 @@ mod tests {
         let rates = rates(RateLimit::default().with_messages_per_second(1000));
         let mut meters = Meters::default();
         meters.allowed(0, rates, 0);
-        assert_eq!(meters.allowed(0, rates, 1_000_000), 1000);
+        assert_eq!(meters.allowed(0, rates, 1_000_000).messages, 1000);
     }
 
     #[test]
     fn bytes_that_went_past_the_rate_are_made_up_for() {
         let rates = rates(RateLimit::default().with_bytes_per_second(1000));
         let mut meters = Meters::default();
-        assert_eq!(meters.allowed(0, rates, 0), usize::MAX);
+        let some = Allowance { messages: usize::MAX, len: PIECE_LEN };
+        assert_eq!(meters.allowed(0, rates, 0), some);
         assert_eq!(meters.charge(0, rates, 1, 900), Verdict::Within);
         assert_eq!(meters.charge(0, rates, 1, 2100), Verdict::Empty { is_overdrawn: true });
         assert_eq!(meters.ready_at(0, rates), 21);
-        assert_eq!(meters.allowed(0, rates, 20), 0);
-        assert_eq!(meters.allowed(0, rates, 21), usize::MAX);
+        assert_eq!(meters.allowed(0, rates, 20), Allowance { messages: 0, len: 0 });
+        assert_eq!(meters.allowed(0, rates, 21), some);
+    }
+
+    #[test]
+    fn as_many_bytes_may_be_looked_at_as_are_left() {
+        let rates = rates(RateLimit::default().with_bytes_per_second(1_000_000));
+        let mut meters = Meters::default();
+        assert_eq!(meters.allowed(0, rates, 0).len, 1_000_000);
+        meters.charge(0, rates, 1, 400_000);
+        assert_eq!(meters.allowed(0, rates, 0).len, 600_000);
+        meters.charge(0, rates, 1, 599_999);
+        assert_eq!(meters.allowed(0, rates, 0).len, PIECE_LEN);
     }
 
     #[test]

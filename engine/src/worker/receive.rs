@@ -215,13 +215,15 @@ fn deliver_metered<H: Handler>(
         return deliver_within(&mut per_turn, handler, conn, shared, token, bytes);
     };
     let allowed = shared.meters.allowed(token.slot, rates, shared.now);
-    let granted = match rates.excess {
-        Excess::Pause => allowed.min(per_turn),
+    let (granted, looked_at) = match rates.excess {
+        // A receive, or what waited unread, may hold seconds' worth of bytes.
+        Excess::Pause => (allowed.messages.min(per_turn), allowed.len.min(len)),
         // The first message too much is known only once it is there.
-        Excess::Close => allowed.saturating_add(1).min(per_turn),
+        Excess::Close => (allowed.messages.saturating_add(1).min(per_turn), len),
     };
     let mut budget = granted;
-    let unused = deliver_within(&mut budget, handler, conn, shared, token, bytes);
+    let (bytes, later) = bytes.split_at_mut(looked_at);
+    let unused = deliver_within(&mut budget, handler, conn, shared, token, bytes) + later.len();
     let verdict = shared.meters.charge(token.slot, rates, granted - budget, len - unused);
     let Verdict::Empty { is_overdrawn } = verdict else { return unused };
     if conn.wire.phase != Phase::Open {
