@@ -78,6 +78,7 @@ mod config;
 mod connection;
 pub mod deflate;
 mod error;
+pub mod extension;
 mod frame;
 pub mod handshake;
 pub mod http;

@@ -33,8 +33,8 @@ mod raw;
 
 pub use compress::{Compressor, Level};
 pub use decompress::{Decompressor, Inflate, Totals};
-pub(crate) use negotiate::is_deflate;
 pub use negotiate::{Agreement, Offer, Policy, WindowBits};
+pub(crate) use negotiate::{NAME, is_deflate};
 
 pub(crate) use decompress::Inflated;
 

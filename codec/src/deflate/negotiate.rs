@@ -7,7 +7,7 @@ use crate::Role;
 use crate::handshake::{Extension, HandshakeError};
 
 /// The name of the extension (RFC 7692 §7).
-const NAME: &str = "permessage-deflate";
+pub(crate) const NAME: &str = "permessage-deflate";
 
 const SERVER_NO_CONTEXT_TAKEOVER: &str = "server_no_context_takeover";
 const CLIENT_NO_CONTEXT_TAKEOVER: &str = "client_no_context_takeover";
@@ -330,7 +330,7 @@ impl Agreement {
 }
 
 pub(crate) fn is_deflate(extension: &Extension<'_>) -> bool {
-    extension.name().eq_ignore_ascii_case(NAME)
+    extension.is_named(NAME)
 }
 
 /// The parameters, as they stand on the wire (RFC 7692 §7.1.1, §7.1.2).

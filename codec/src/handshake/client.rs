@@ -16,15 +16,19 @@
 //! ```
 
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
-use crate::deflate::{Agreement, Offer};
+use crate::deflate::{self, Agreement, Offer};
+use crate::extension::{FrameExtension, FrameLayer, find};
 
 use super::accept_key::{accept_key, key_of};
 use super::headers::{is_reserved, push_header};
 use super::tokens::{is_host, lists, token};
-use super::{Extensions, HandshakeError, HeadLimits, HeadScanner, Headers, MAX_HEADER_COUNT};
+use super::{
+    Extension, Extensions, HandshakeError, HeadLimits, HeadScanner, Headers, MAX_HEADER_COUNT,
+};
 
 /// The request for an upgrade.
 #[derive(Debug, Clone)]
@@ -35,6 +39,7 @@ pub struct Request {
     origin: Option<HeaderValue>,
     subprotocols: Vec<String>,
     deflate: Vec<Offer>,
+    extensions: Vec<Arc<dyn FrameExtension>>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -61,6 +66,7 @@ impl Request {
             origin: None,
             subprotocols: Vec::new(),
             deflate: Vec::new(),
+            extensions: Vec::new(),
             headers: Vec::new(),
         })
     }
@@ -100,6 +106,25 @@ impl Request {
         self
     }
 
+    /// Offers an extension, behind permessage-deflate and those before it. Default: none.
+    ///
+    /// # Errors
+    /// [`InvalidExtensions`](HandshakeError::InvalidExtensions) if its name or a parameter of its offer is no token, or the name is
+    /// permessage-deflate or offered already.
+    pub fn with_extension(
+        mut self,
+        extension: Arc<dyn FrameExtension>,
+    ) -> Result<Self, HandshakeError> {
+        let name = extension.name();
+        let is_taken = self.extensions.iter().any(|it| it.name().eq_ignore_ascii_case(name));
+        if is_taken || name.eq_ignore_ascii_case(deflate::NAME) {
+            return Err(HandshakeError::InvalidExtensions);
+        }
+        extension.offer().encode(name, &mut String::new())?;
+        self.extensions.push(extension);
+        Ok(self)
+    }
+
     /// Adds a header, such as Authorization.
     ///
     /// # Errors
@@ -132,13 +157,17 @@ impl Request {
         if !self.subprotocols.is_empty() {
             push_header(out, "Sec-WebSocket-Protocol", self.subprotocols.join(", ").as_bytes());
         }
-        if !self.deflate.is_empty() {
-            let mut value = String::new();
-            for offer in &self.deflate {
-                value.push_str(if value.is_empty() { "" } else { ", " });
-                offer.encode(&mut value);
-            }
-            push_header(out, "Sec-WebSocket-Extensions", value.as_bytes());
+        let mut extensions = String::new();
+        for offer in &self.deflate {
+            extensions.push_str(if extensions.is_empty() { "" } else { ", " });
+            offer.encode(&mut extensions);
+        }
+        for extension in &self.extensions {
+            // One whose offer has changed since it was checked, and is wrong now, is not offered.
+            let _ = extension.offer().encode(extension.name(), &mut extensions);
+        }
+        if !extensions.is_empty() {
+            push_header(out, "Sec-WebSocket-Extensions", extensions.as_bytes());
         }
         for (name, value) in &self.headers {
             push_header(out, name.as_str(), value.as_bytes());
@@ -206,7 +235,7 @@ impl<'b> Response<'b> {
     /// [`Connection`](HandshakeError::Connection), [`AcceptKey`](HandshakeError::AcceptKey),
     /// [`UnofferedSubprotocol`](HandshakeError::UnofferedSubprotocol),
     /// [`UnofferedExtension`](HandshakeError::UnofferedExtension), and the others of
-    /// [`deflate`](Self::deflate).
+    /// [`deflate`](Self::deflate) and [`layer`](Self::layer).
     pub fn check_upgrade(&self, request: &Request) -> Result<Option<&'b str>, HandshakeError> {
         if self.status != StatusCode::SWITCHING_PROTOCOLS {
             return Err(HandshakeError::Refused(self.status));
@@ -227,6 +256,7 @@ impl<'b> Response<'b> {
             return Err(HandshakeError::AcceptKey);
         }
         self.deflate(request)?;
+        self.layer(request)?;
         match self.once("sec-websocket-protocol") {
             None => Err(HandshakeError::UnofferedSubprotocol),
             Some(None) => Ok(None),
@@ -246,9 +276,29 @@ impl<'b> Response<'b> {
     /// its parameters answer no offer ([`DeflateParams`](HandshakeError::DeflateParams)), or the header
     /// is malformed ([`InvalidExtensions`](HandshakeError::InvalidExtensions)).
     pub fn deflate(&self, request: &Request) -> Result<Option<Agreement>, HandshakeError> {
-        // An empty list is what some servers send, and chooses none.
-        let chosen = self.headers().all("sec-websocket-extensions").flat_map(Extensions::strict);
+        let is_other = |choice: &Result<Extension<'_>, _>| {
+            choice.as_ref().is_ok_and(|choice| find(&request.extensions, choice).is_some())
+        };
+        let chosen = self.chosen_extensions().filter(|choice| !is_other(choice));
         Agreement::of_response(&request.deflate, chosen)
+    }
+
+    /// What transforms the connection's frames, if the server has chosen an extension that was offered by
+    /// [`with_extension`](Request::with_extension). For an answer that has passed [`check_upgrade`](Self::check_upgrade); each call
+    /// makes another.
+    ///
+    /// # Errors
+    /// What [`check_upgrade`](Self::check_upgrade) also gives: the server chose an extension that was not offered, or chose it
+    /// twice ([`UnofferedExtension`](HandshakeError::UnofferedExtension)); its parameters are no answer to the offer, it has
+    /// chosen two with the same reserved bit, or one that comes before permessage-deflate
+    /// ([`UnusableExtension`](HandshakeError::UnusableExtension)).
+    pub fn layer(&self, request: &Request) -> Result<Option<FrameLayer>, HandshakeError> {
+        FrameLayer::confirm(&request.extensions, self.chosen_extensions())
+    }
+
+    fn chosen_extensions(&self) -> impl Iterator<Item = Result<Extension<'b>, HandshakeError>> {
+        // An empty list is what some servers send, and chooses none.
+        self.headers().all("sec-websocket-extensions").flat_map(Extensions::strict)
     }
 
     /// The value of a header that may be there once: `None` if it is repeated, `Some(None)` if absent.

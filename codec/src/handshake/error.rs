@@ -117,12 +117,20 @@ pub enum HandshakeError {
     #[error("the server's permessage-deflate parameters answer no offer (RFC 7692 §7)")]
     DeflateParams,
 
+    /// The server has chosen extensions in a way that was not offered: with parameters that are no answer, with the same reserved
+    /// bit twice, or with another one before permessage-deflate (RFC 6455 §9.1).
+    #[error("the server's choice of extensions is no answer to the offer (RFC 6455 §9.1)")]
+    UnusableExtension,
+
     /// This side's answer names a subprotocol that the client did not offer (RFC 6455 §4.2.2).
     #[error("the chosen subprotocol was not offered by the client (RFC 6455 §4.2.2)")]
     SubprotocolNotOffered,
     /// This side's answer has permessage-deflate, which the client did not offer (RFC 6455 §9.1).
     #[error("permessage-deflate was not offered by the client (RFC 6455 §9.1)")]
     DeflateNotOffered,
+    /// This side's answer has an extension that the client did not offer (RFC 6455 §9.1).
+    #[error("the extension was not offered by the client (RFC 6455 §9.1)")]
+    ExtensionNotOffered,
     /// This side gave a header that the handshake itself writes (RFC 6455 §4.1, §4.2.2).
     #[error("a header that belongs to the handshake was given as an extra one")]
     ReservedHeader,
@@ -168,10 +176,12 @@ impl HandshakeError {
             Self::AcceptKey
             | Self::UnofferedSubprotocol
             | Self::UnofferedExtension
+            | Self::UnusableExtension
             | Self::DeflateParams => StatusCode::BAD_GATEWAY,
-            Self::SubprotocolNotOffered | Self::DeflateNotOffered | Self::ReservedHeader => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            Self::SubprotocolNotOffered
+            | Self::DeflateNotOffered
+            | Self::ExtensionNotOffered
+            | Self::ReservedHeader => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }

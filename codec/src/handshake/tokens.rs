@@ -139,6 +139,12 @@ impl<'b> Extension<'b> {
         self.name
     }
 
+    /// Whether that is its name, in whatever case.
+    #[must_use]
+    pub fn is_named(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name)
+    }
+
     /// The parameters, in order, each with its value if it has one.
     #[must_use]
     pub fn params(&self) -> Params<'b> {

@@ -7,13 +7,15 @@ use http::{HeaderName, HeaderValue};
 use super::super::HandshakeError;
 use super::super::headers::{is_reserved, push_header};
 use super::Upgrade;
-use crate::deflate::{Agreement, is_deflate};
+use crate::deflate::{self, Agreement};
+use crate::extension::ExtensionAnswers;
 
 /// The answer that makes a WebSocket of the connection: 101 (RFC 6455 §4.2.2).
 #[derive(Debug, Clone, Default)]
 pub struct Accept {
     subprotocol: Option<Cow<'static, str>>,
     deflate: Option<Agreement>,
+    extensions: ExtensionAnswers,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -39,6 +41,14 @@ impl Accept {
         self
     }
 
+    /// Accepts extensions, as [`FrameLayer::accept`](crate::extension::FrameLayer::accept) has answered them; they come after
+    /// permessage-deflate. Default: none.
+    #[must_use]
+    pub fn with_extensions(mut self, answers: ExtensionAnswers) -> Self {
+        self.extensions = answers;
+        self
+    }
+
     /// Adds a header, such as Set-Cookie; those that the handshake writes cannot be given.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -50,7 +60,9 @@ impl Accept {
     ///
     /// # Errors
     /// [`SubprotocolNotOffered`](HandshakeError::SubprotocolNotOffered),
-    /// [`DeflateNotOffered`](HandshakeError::DeflateNotOffered) and
+    /// [`DeflateNotOffered`](HandshakeError::DeflateNotOffered),
+    /// [`ExtensionNotOffered`](HandshakeError::ExtensionNotOffered),
+    /// [`InvalidExtensions`](HandshakeError::InvalidExtensions) for parameters that are no tokens, and
     /// [`ReservedHeader`](HandshakeError::ReservedHeader); `out` is then as it was.
     pub fn encode(&self, upgrade: &Upgrade<'_>, out: &mut Vec<u8>) -> Result<(), HandshakeError> {
         if let Some(chosen) = &self.subprotocol
@@ -58,11 +70,7 @@ impl Accept {
         {
             return Err(HandshakeError::SubprotocolNotOffered);
         }
-        if self.deflate.is_some()
-            && !upgrade.request().extensions().flatten().any(|offered| is_deflate(&offered))
-        {
-            return Err(HandshakeError::DeflateNotOffered);
-        }
+        let extensions = self.extensions(upgrade)?;
         if self.headers.iter().any(|(name, _)| is_reserved(name)) {
             return Err(HandshakeError::ReservedHeader);
         }
@@ -78,15 +86,33 @@ impl Accept {
             // It equals one of the offered tokens, so it cannot end the line.
             push_header(out, "Sec-WebSocket-Protocol", chosen.as_bytes());
         }
-        if let Some(agreement) = &self.deflate {
-            let mut value = String::new();
-            agreement.encode(&mut value);
-            push_header(out, "Sec-WebSocket-Extensions", value.as_bytes());
+        if !extensions.is_empty() {
+            push_header(out, "Sec-WebSocket-Extensions", extensions.as_bytes());
         }
         for (name, value) in &self.headers {
             push_header(out, name.as_str(), value.as_bytes());
         }
         out.extend_from_slice(b"\r\n");
         Ok(())
+    }
+
+    /// The value of Sec-WebSocket-Extensions.
+    fn extensions(&self, upgrade: &Upgrade<'_>) -> Result<String, HandshakeError> {
+        let is_offered =
+            |name: &str| upgrade.request().extensions().flatten().any(|it| it.is_named(name));
+        let mut value = String::new();
+        if let Some(agreement) = &self.deflate {
+            if !is_offered(deflate::NAME) {
+                return Err(HandshakeError::DeflateNotOffered);
+            }
+            agreement.encode(&mut value);
+        }
+        for (name, params) in &self.extensions {
+            if !is_offered(name) {
+                return Err(HandshakeError::ExtensionNotOffered);
+            }
+            params.encode(name, &mut value)?;
+        }
+        Ok(value)
     }
 }
