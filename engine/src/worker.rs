@@ -19,6 +19,7 @@ mod secure;
 mod shutdown;
 mod topics;
 mod transmit;
+mod upgrade;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -15,7 +15,8 @@ use ringwire_codec::http::{BodyDecoder, BodyFraming, CONTINUE, Exchange, HttpDat
 
 use super::Worker;
 use super::memory::is_monitoring;
-use super::receive::{deliver_rest, internal_error, keep_unread, on_bad_head, on_head};
+use super::receive::keep_unread;
+use super::upgrade::{deliver_rest, internal_error, on_bad_head, on_head};
 use crate::conn::{Conn, Flags, Phase, Wire};
 use crate::driver::{Driver, Token};
 use crate::error::CloseReason;

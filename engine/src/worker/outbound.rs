@@ -9,7 +9,8 @@ use ringwire_codec::handshake::client;
 use ringwire_codec::{Connection, Role};
 
 use super::Worker;
-use super::receive::{begin_frames, call};
+use super::receive::call;
+use super::upgrade::begin_frames;
 use crate::conn::{Conn, Flags, Phase};
 use crate::dial::{DialError, Dialling, Outbound};
 use crate::driver::{Driver, Token};

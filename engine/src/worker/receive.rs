@@ -1,26 +1,20 @@
-//! What comes in: upgrades and the answers to them, then frames and the calls they lead to.
+//! What comes in once a connection is open: frames, and the calls they lead to.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use ::http::StatusCode;
-use ringwire_codec::handshake::{HandshakeError, server};
-use ringwire_codec::http::Exchange;
 use ringwire_codec::{Buffers, CloseCode, CloseFrame, Error, Event, Input};
 
 use super::Worker;
 use super::http;
-use super::outbound::{self, on_answer};
+use super::upgrade::begin_frames;
 use crate::conn::{Conn, ConnId, Flags, Phase, Wire};
 use crate::ctx::{self, Ctx};
-use crate::deflate::Deflate;
-use crate::dial::DialError;
 use crate::driver::{Driver, Token};
 use crate::error::{CloseCause, CloseReason};
-use crate::handler::{Accept, Acceptance, Answer, Handler, Response};
+use crate::handler::Handler;
 use crate::limits::Excess;
 use crate::limits::rate::Verdict;
-use crate::request::Request;
 use crate::shared::Shared;
 
 /// What the messages of a connection may inflate to in a turn, in bytes, before the others get theirs. The last one
@@ -140,34 +134,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
         self.give_up(token, reason);
     }
-
-    /// The application has made up its mind about a deferred request.
-    pub(super) fn answer_deferred(&mut self, id: ConnId, answer: Result<Acceptance, Response>) {
-        let token = Token { slot: id.slot, generation: id.generation };
-        let Self { conns, handler, shared, .. } = self;
-        let Some(conn) = conns.get_mut(token).filter(|conn| conn.wire.phase == Phase::Deferred)
-        else {
-            return;
-        };
-        if conn.wire.is_deferred_upgrade() {
-            let head = std::mem::take(&mut conn.wire.pending_mut().head);
-            match answer {
-                Ok(_) if shared.topics.hub.refuses_requests() => {
-                    let refusal = shared.refuse_while_draining();
-                    refuse(&mut conn.wire, shared, &refusal);
-                }
-                Ok(acceptance) => accept_deferred(handler, conn, shared, token, &head, &acceptance),
-                Err(response) => refuse(&mut conn.wire, shared, &response),
-            }
-            shared.pool.give(head);
-        } else if let Err(response) = answer
-            && let Some(exchange) = conn.wire.take_exchange()
-        {
-            http::write_answer(&mut conn.wire, shared, exchange, &response);
-        }
-        shared.list(&mut conn.wire, token);
-        self.after_work(token);
-    }
 }
 
 /// Keeps input for later.
@@ -186,7 +152,7 @@ pub(super) fn keep_unread(wire: &mut Wire, shared: &mut Shared, bytes: &[u8]) {
 
 /// Takes frames out of `bytes` and calls the handler, until all are used up, the turn's budget is, or nothing may
 /// be delivered any more. Returns how many bytes at the end were not used.
-fn deliver<H: Handler>(
+pub(super) fn deliver<H: Handler>(
     handler: &mut H,
     conn: &mut Conn<H::State>,
     shared: &mut Shared,
@@ -425,182 +391,4 @@ pub(super) fn call_on_close<H: Handler>(
     // Whatever it tried is void.
     conn.wire.pending = None;
     conn.wire.phase = Phase::Closed;
-}
-
-// Requests
-
-/// A head is too long, or is none.
-pub(super) fn on_bad_head<S>(conn: &mut Conn<S>, shared: &mut Shared, error: HandshakeError) {
-    let dialling = conn.wire.pending.as_mut().and_then(|pending| pending.dialling.take());
-    match dialling {
-        Some(dialling) => outbound::fail(conn, shared, *dialling, DialError::Handshake(error)),
-        None => refuse_for(&mut conn.wire, shared, error),
-    }
-}
-
-/// A whole head, and what came behind it: answers it. Gives how many bytes that took.
-pub(super) fn on_head<H: Handler>(
-    handler: &mut H,
-    conn: &mut Conn<H::State>,
-    shared: &mut Shared,
-    token: Token,
-    (head, rest): (&[u8], &[u8]),
-) -> usize {
-    if conn.wire.flags.contains(Flags::CLIENT) {
-        on_answer(handler, conn, shared, token, head);
-        return head.len();
-    }
-    let used = answer(handler, conn, shared, token, (head, rest));
-    if conn.wire.is_deferred_upgrade() {
-        let copy = shared.pool.copy_of(head);
-        conn.wire.pending_mut().head = copy;
-    }
-    used
-}
-
-/// The connection speaks frames from here on: `rest` is what came of them already.
-pub(super) fn deliver_rest<H: Handler>(
-    handler: &mut H,
-    conn: &mut Conn<H::State>,
-    shared: &mut Shared,
-    token: Token,
-    rest: &mut [u8],
-) {
-    call(handler, conn, shared, token, |handler, ctx| handler.on_open(ctx));
-    let unused = deliver(handler, conn, shared, token, rest);
-    if unused > 0 && conn.wire.keeps_input() {
-        keep_unread(&mut conn.wire, shared, &rest[rest.len() - unused..]);
-    }
-}
-
-/// Judges a request and asks the handler for the answer. Gives how many bytes the request took.
-fn answer<H: Handler>(
-    handler: &mut H,
-    conn: &mut Conn<H::State>,
-    shared: &mut Shared,
-    token: Token,
-    (head, rest): (&[u8], &[u8]),
-) -> usize {
-    match server::Request::parse(head, &shared.limits.head) {
-        Ok(parsed) if parsed.is_upgrade() => {
-            answer_upgrade(handler, conn, shared, token, &parsed);
-            head.len()
-        }
-        Ok(parsed) => {
-            head.len() + http::on_ordinary(handler, conn, shared, token, &parsed, (head, rest))
-        }
-        Err(error) => {
-            refuse_for(&mut conn.wire, shared, error);
-            head.len()
-        }
-    }
-}
-
-fn answer_upgrade<H: Handler>(
-    handler: &mut H,
-    conn: &mut Conn<H::State>,
-    shared: &mut Shared,
-    token: Token,
-    parsed: &server::Request<'_>,
-) {
-    let wire = &mut conn.wire;
-    let tls = shared.sessions.facts(token.slot);
-    let request = Request::new(parsed, shared.id(token), wire.peer.into(), tls);
-    let upgrade = match parsed.check_upgrade() {
-        Ok(upgrade) => upgrade,
-        Err(error) => return refuse_for(wire, shared, error),
-    };
-    if let Some(refusal) = shared.refusal(&request) {
-        return refuse(wire, shared, &refusal);
-    }
-    match catch_unwind(AssertUnwindSafe(|| handler.on_request(&request))) {
-        Ok(Answer::Accept(Accept { state, acceptance })) => {
-            conn.state = Some(state);
-            open(conn, shared, token, &upgrade, &acceptance);
-        }
-        Ok(Answer::Reject(response)) => refuse(wire, shared, &response),
-        Ok(Answer::Defer(state)) => {
-            conn.state = Some(state);
-            wire.phase = Phase::Deferred;
-        }
-        Err(_) => refuse(wire, shared, &internal_error()),
-    }
-}
-
-/// Writes the 101; from here on the connection speaks frames.
-fn open<S>(
-    conn: &mut Conn<S>,
-    shared: &mut Shared,
-    token: Token,
-    upgrade: &server::Upgrade<'_>,
-    acceptance: &Acceptance,
-) {
-    let wire = &mut conn.wire;
-    let agreement =
-        if acceptance.declines_compression { None } else { shared.deflate.agree(upgrade) };
-    let mut accept = server::Accept::new().with_deflate(agreement);
-    if let Some(name) = &acceptance.subprotocol {
-        accept = accept.with_subprotocol(name.clone());
-    }
-    for (name, value) in &acceptance.headers {
-        accept = accept.with_header(name.clone(), value.clone());
-    }
-    shared.reserve_out(512);
-    if let Err(error) = accept.encode(upgrade, &mut shared.out) {
-        tracing::error!(%error, "the handler accepted a request wrongly");
-        shared.deflate.take_back(agreement);
-        conn.state = None;
-        return refuse(wire, shared, &internal_error());
-    }
-    if let Some(agreement) = &agreement {
-        Deflate::begin(wire, agreement);
-    }
-    wire.codec.set_streaming(acceptance.streaming);
-    shared.counters.handshakes.add(1);
-    begin_frames(wire, shared, token);
-}
-
-/// The handshake is done.
-pub(super) fn begin_frames(wire: &mut Wire, shared: &mut Shared, token: Token) {
-    wire.phase = Phase::Open;
-    wire.flags.insert(Flags::OPENED);
-    // Whom this side has dialled is no stranger.
-    let stranger = !wire.flags.contains(Flags::CLIENT);
-    wire.flags.set(Flags::UNAUTHENTICATED, stranger && shared.limits.unauthenticated.is_some());
-    shared.counters.open_connections.add(1);
-    shared.set_deadline(wire, token);
-    if shared.draining.is_some() {
-        shared.latecomers.push(token);
-    }
-}
-
-fn accept_deferred<H: Handler>(
-    handler: &mut H,
-    conn: &mut Conn<H::State>,
-    shared: &mut Shared,
-    token: Token,
-    head: &[u8],
-    acceptance: &Acceptance,
-) {
-    // The head was a correct request when it was deferred, and is still the same.
-    let Ok(request) = server::Request::parse(head, &shared.limits.head) else { return };
-    let Ok(upgrade) = request.check_upgrade() else { return };
-    open(conn, shared, token, &upgrade, acceptance);
-    if conn.wire.phase == Phase::Open {
-        call(handler, conn, shared, token, |handler, ctx| handler.on_open(ctx));
-    }
-}
-
-fn refuse_for(wire: &mut Wire, shared: &mut Shared, error: HandshakeError) {
-    tracing::debug!(%error, "request refused");
-    refuse(wire, shared, &Response::from(error));
-}
-
-fn refuse(wire: &mut Wire, shared: &mut Shared, response: &Response) {
-    shared.counters.handshake_failures.add(1);
-    http::write_answer(wire, shared, Exchange::LAST, response);
-}
-
-pub(super) fn internal_error() -> Response {
-    Response::new(StatusCode::INTERNAL_SERVER_ERROR)
 }
