@@ -267,8 +267,8 @@ bitflags! {
         const OPENED = 1 << 6;
         /// Stands in the list of connections to be flushed or resumed.
         const LISTED = 1 << 7;
-        /// Bytes go through a TLS session.
-        const SECURE = 1 << 8;
+        /// Bytes go through a TLS session, extensions of the application's own, or both.
+        const LAYERED = 1 << 8;
         /// Messages may be compressed.
         const DEFLATE = 1 << 11;
         /// What is compressed for it may refer back, so that it needs a compressor of its own.

@@ -285,10 +285,7 @@ impl Shared {
         input: &mut Input<'b>,
     ) -> (Result<Option<Event<'b>>, Error>, u64) {
         let Self { limits, pool, deflate, counters, .. } = self;
-        let config = match &limits.unauthenticated {
-            Some(config) if wire.flags.contains(Flags::UNAUTHENTICATED) => config,
-            _ => &limits.protocol,
-        };
+        let config = limits.protocol_of(wire);
         if !wire.flags.contains(Flags::DEFLATE) {
             return (wire.codec.receive(config, pool, input), 0);
         }

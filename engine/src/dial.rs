@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use ringwire_codec::deflate::{Offer, WindowBits};
+use ringwire_codec::extension::SharedExtension;
 use ringwire_codec::handshake::{HandshakeError, client};
 use ringwire_tls::ClientConfig;
 use ringwire_tls::pki_types::ServerName;
@@ -88,6 +89,15 @@ impl Dial {
     pub fn with_origin(mut self, origin: HeaderValue) -> Self {
         self.request = self.request.with_origin(origin);
         self
+    }
+
+    /// Offers an extension of the application's own, behind compression and those before it. Default: none.
+    ///
+    /// # Errors
+    /// Its name or a parameter of its offer is no token, or its name is permessage-deflate or offered already.
+    pub fn with_extension(mut self, extension: SharedExtension) -> Result<Self, HandshakeError> {
+        self.request = self.request.with_extension(extension)?;
+        Ok(self)
     }
 
     /// Adds a header, such as Authorization.

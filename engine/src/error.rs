@@ -119,6 +119,7 @@ impl CloseCause {
             | CloseReason::RateLimit
             | CloseReason::Backpressure
             | CloseReason::Memory
+            | CloseReason::Extension
             | CloseReason::Tls
             | CloseReason::HandlerPanic => Initiator::Local,
             CloseReason::EndOfStream | CloseReason::Transport(_) => Initiator::Transport,
@@ -176,11 +177,14 @@ pub enum CloseReason {
     /// The server was out of memory for connections, and this one held more than others
     /// ([`max_memory`](crate::Config::max_memory)).
     Memory,
+    /// An extension that was agreed on refused what came, with the cause's code and text
+    /// ([`FrameTransform::receive`](crate::extension::FrameTransform::receive)).
+    Extension,
 }
 
 impl CloseReason {
     /// All names, in the order of [`index`](Self::index).
-    pub const NAMES: [&str; 17] = [
+    pub const NAMES: [&str; 18] = [
         "peer",
         "local",
         "shutdown",
@@ -198,6 +202,7 @@ impl CloseReason {
         "deadline",
         "rate_limit",
         "memory",
+        "extension",
     ];
 
     /// Its place in [`NAMES`](Self::NAMES) and in the metrics.
@@ -220,6 +225,7 @@ impl CloseReason {
             Self::Deadline => 14,
             Self::RateLimit => 15,
             Self::Memory => 16,
+            Self::Extension => 17,
         }
     }
 

@@ -21,7 +21,7 @@ use ringwire_tls::{ConfigError, ServerConfig};
 use crate::adoption::Adoption;
 use crate::compute::Meter;
 use crate::conn::ConnId;
-use crate::ctx::SendOptions;
+use crate::ctx::{SendOptions, cut_reason};
 use crate::dial::{Dial, DialError, Outbound};
 use crate::error::PostError;
 use crate::handler::{Acceptance, Response};
@@ -208,9 +208,8 @@ impl Handle {
     /// # Errors
     /// The worker is busy, or has ended.
     pub fn close(&self, conn: ConnId, code: CloseCode, reason: &str) -> Result<(), PostError> {
-        const MAX_REASON_LEN: usize = 123;
         let code = if code.is_sendable() { code } else { CloseCode::NORMAL };
-        let reason = reason[..reason.floor_char_boundary(MAX_REASON_LEN)].to_owned();
+        let reason = cut_reason(reason).to_owned();
         self.post(conn, Mail::Close { conn, code, reason })
     }
 

@@ -3,6 +3,7 @@
 use std::any::Any;
 
 use http::{HeaderName, HeaderValue};
+use ringwire_codec::extension::SharedExtension;
 use ringwire_codec::handshake::{HandshakeError, client};
 use ringwire_codec::{Message, MessagePart};
 
@@ -215,6 +216,17 @@ impl<S> Accept<S> {
         self.acceptance = self.acceptance.without_compression();
         self
     }
+
+    /// Agrees to an extension of the application's own, if the client offers it, it accepts the offer, and no other one that
+    /// the client likes better has the same reserved bits. It comes behind compression. Default: none.
+    ///
+    /// A frame of such a connection is taken whole before it is looked at: with up to 9/8 of
+    /// [`max_message_len`](crate::ProtocolConfig::max_message_len) and 4 KiB, also where messages are handed over in parts.
+    #[must_use]
+    pub fn with_extension(mut self, extension: SharedExtension) -> Self {
+        self.acceptance = self.acceptance.with_extension(extension);
+        self
+    }
 }
 
 /// How a request is accepted.
@@ -224,6 +236,7 @@ pub struct Acceptance {
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) streaming: bool,
     pub(crate) declines_compression: bool,
+    pub(crate) extensions: Vec<SharedExtension>,
 }
 
 impl Acceptance {
@@ -252,6 +265,13 @@ impl Acceptance {
     #[must_use]
     pub fn without_compression(mut self) -> Self {
         self.declines_compression = true;
+        self
+    }
+
+    /// As [`Accept::with_extension`].
+    #[must_use]
+    pub fn with_extension(mut self, extension: SharedExtension) -> Self {
+        self.extensions.push(extension);
         self
     }
 }

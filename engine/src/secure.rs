@@ -9,10 +9,12 @@ use ringwire_codec::Buffers;
 use ringwire_tls::pki_types::ServerName;
 use ringwire_tls::{ClientConfig, Error, Facts, Handshake, Session};
 
+use crate::buf::BufferPool;
 use crate::chunked::Chunked;
 use crate::compute::{Compute, Job, Lane};
 use crate::conn::{ConnId, Wire};
 use crate::handler::Response;
+use crate::layers::Failure;
 use crate::memory::SESSION_LEN;
 use crate::metrics::Counters;
 use crate::output::Output;
@@ -187,6 +189,11 @@ impl Sessions {
         Some(decrypted)
     }
 
+    /// Whether the connection is over TLS.
+    pub(crate) fn has(&self, slot: u32) -> bool {
+        self.table.get(slot).is_some_and(Option::is_some)
+    }
+
     /// Whether nothing can be encrypted yet.
     fn is_handshaking(&self, slot: u32) -> bool {
         let secure = self.table.get(slot).and_then(Option::as_ref);
@@ -239,6 +246,25 @@ impl Secure {
         let ended = session.is_some_and(Session::peer_has_closed);
         Decrypted { plaintext, ended, failure: result.err() }
     }
+
+    /// What TLS has to say, and behind it the plaintext, encrypted.
+    fn seal(&mut self, plaintext: Output, pool: &mut BufferPool) -> Vec<u8> {
+        let mut sealed = std::mem::take(&mut self.output);
+        if !plaintext.is_empty() {
+            let records = plaintext.len().div_ceil(RECORD_LEN);
+            let len = plaintext.len() + records * RECORD_OVERHEAD;
+            if sealed.is_empty() {
+                let used = std::mem::replace(&mut sealed, pool.take(len));
+                pool.give(used);
+            }
+            // After a failure there is nobody who could read it: the connection is ending.
+            if let Some(session) = &mut self.session {
+                let _ = session.send(&plaintext, &mut sealed);
+            }
+        }
+        pool.reclaim(plaintext);
+        sealed
+    }
 }
 
 impl Counters {
@@ -255,35 +281,25 @@ impl Counters {
 }
 
 impl Shared {
-    /// What a connection over TLS sends next, encrypted: what TLS has to say, and behind it the first of what waits,
-    /// or else the turn's output. Empty: nothing. No send of it is in flight.
-    pub(crate) fn seal(&mut self, wire: &mut Wire, slot: u32) -> Vec<u8> {
-        let (plaintext, queued) = if self.sessions.is_handshaking(slot) {
+    /// What a layered connection sends next: what TLS has to say, and behind it the first of what waits, or else the turn's
+    /// output, as its extensions and TLS make of it. Empty: nothing. No send of it is in flight.
+    pub(crate) fn next_sealed(&mut self, wire: &mut Wire, slot: u32) -> Result<Output, Failure> {
+        let (plain, queued) = if self.sessions.is_handshaking(slot) {
             // A client's request waits until it can be encrypted.
             self.enqueue_out(wire, SegmentKind::Stream);
             (Output::default(), 0)
         } else {
             self.next_plaintext(wire)
         };
-        let Self { sessions, pool, counters, .. } = self;
-        let Some(secure) = sessions.get_mut(slot) else { return Vec::new() };
-        let mut sealed = std::mem::take(&mut secure.output);
-        if !plaintext.is_empty() {
-            let records = plaintext.len().div_ceil(RECORD_LEN);
-            let len = plaintext.len() + records * RECORD_OVERHEAD;
-            if sealed.is_empty() {
-                let used = std::mem::replace(&mut sealed, pool.take(len));
-                pool.give(used);
-            }
-            // After a failure there is nobody who could read it: the connection is ending.
-            if let Some(session) = &mut secure.session {
-                let _ = session.send(&plaintext, &mut sealed);
-            }
-        }
-        counters.queued_bytes.add(sealed.len());
+        let Self { sessions, layers, pool, counters, .. } = self;
         counters.queued_bytes.sub(queued);
-        pool.reclaim(plaintext);
-        sealed
+        let plaintext = layers.send(slot, plain, pool)?;
+        let sealed = match sessions.get_mut(slot) {
+            Some(secure) => Output::Own(secure.seal(plaintext, pool)),
+            None => plaintext,
+        };
+        counters.queued_bytes.add(sealed.len());
+        Ok(sealed)
     }
 
     /// Drops all output that waits, and the turn's. What is in flight stays.

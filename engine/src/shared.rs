@@ -18,6 +18,7 @@ use crate::driver::Token;
 use crate::ends::Ends;
 use crate::error::{CloseCause, CloseReason};
 use crate::hub::Hub;
+use crate::layers::Layers;
 use crate::limits::deadline::Deadlines;
 use crate::limits::rate::{Meters, Rates};
 use crate::memory::{Charge, Ledger, Watch};
@@ -46,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) out: Vec<u8>,
     /// TLS, for the connections that have it.
     pub(crate) sessions: Sessions,
+    /// Extensions, for the connections that have them.
+    pub(crate) layers: Layers,
     /// Compressors and decompressors.
     pub(crate) deflate: Deflate,
     pub(crate) topics: Topics,
@@ -110,6 +113,16 @@ pub(crate) struct Limits {
     pub(crate) rates: Option<Rates>,
 }
 
+impl Limits {
+    /// Those of the protocol that hold for a connection.
+    pub(crate) fn protocol_of(&self, wire: &Wire) -> &ringwire_codec::Config {
+        match &self.unauthenticated {
+            Some(config) if wire.flags.contains(Flags::UNAUTHENTICATED) => config,
+            _ => &self.protocol,
+        }
+    }
+}
+
 impl From<&Config> for Limits {
     fn from(config: &Config) -> Self {
         Self {
@@ -163,6 +176,7 @@ impl Shared {
             pool: BufferPool::new(config.pool_len),
             out: Vec::new(),
             sessions: Sessions::new(),
+            layers: Layers::default(),
             deflate: Deflate::new(config.compression, budget),
             names: Names::new(hub.clone()),
             topics: Topics::new(worker, hub),

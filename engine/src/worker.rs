@@ -9,6 +9,7 @@ mod admission;
 mod compute;
 mod deadlines;
 pub(crate) mod http;
+mod layered;
 mod memory;
 #[cfg(test)]
 mod memory_check;
@@ -329,8 +330,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         conn.state = None;
         shared.counters.subscriptions.sub(shared.topics.forget(token.slot));
         shared.names.forget(shared.id(token));
-        if conn.wire.flags.contains(Flags::SECURE) {
+        if conn.wire.flags.contains(Flags::LAYERED) {
             shared.forget_session(token.slot);
+            shared.layers.forget(token.slot);
         }
         // A decompressor may have been set aside for an offer that nobody answered.
         if conn.wire.flags.intersects(Flags::DEFLATE | Flags::OWN_DECOMPRESSOR) {

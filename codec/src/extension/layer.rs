@@ -1,10 +1,8 @@
 //! What stands between a connection's codec and the wire.
 
-use std::sync::Arc;
-
 use super::deframer::{Deframer, Piece, TooLong};
 use super::{
-    DataFrame, ExtensionError, ExtensionParams, FrameExtension, FrameTransform, ReservedBits,
+    DataFrame, ExtensionError, ExtensionParams, FrameTransform, ReservedBits, SharedExtension,
 };
 use crate::deflate::is_deflate;
 use crate::handshake::{Extension, HandshakeError};
@@ -30,7 +28,7 @@ impl FrameLayer {
     /// As a server: what is answered to the client's offers, and what then transforms the frames, if anything does. The client's
     /// order holds; an extension is accepted once, and not where another has claimed one of its reserved bits.
     pub fn accept<'b>(
-        extensions: &[Arc<dyn FrameExtension>],
+        extensions: &[SharedExtension],
         offers: impl Iterator<Item = Extension<'b>>,
     ) -> (ExtensionAnswers, Option<Self>) {
         let (mut answers, mut layer) = (ExtensionAnswers::new(), Self::new());
@@ -56,7 +54,7 @@ impl FrameLayer {
     /// [`UnusableExtension`](HandshakeError::UnusableExtension) if its parameters are no answer to the offer, if two have claimed
     /// the same bit, or if permessage-deflate is not the first.
     pub(crate) fn confirm<'b>(
-        extensions: &[Arc<dyn FrameExtension>],
+        extensions: &[SharedExtension],
         chosen: impl Iterator<Item = Result<Extension<'b>, HandshakeError>>,
     ) -> Result<Option<Self>, HandshakeError> {
         let mut layer = Self::new();
@@ -169,9 +167,9 @@ impl FrameLayer {
 
 /// Which of the extensions is meant.
 pub(crate) fn find<'a>(
-    extensions: &'a [Arc<dyn FrameExtension>],
+    extensions: &'a [SharedExtension],
     element: &Extension<'_>,
-) -> Option<&'a Arc<dyn FrameExtension>> {
+) -> Option<&'a SharedExtension> {
     extensions.iter().find(|extension| element.is_named(extension.name()))
 }
 

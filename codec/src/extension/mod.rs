@@ -107,6 +107,10 @@ pub trait FrameExtension: fmt::Debug + Send + Sync {
     fn confirm(&self, answer: Params<'_>) -> Option<Box<dyn FrameTransform>>;
 }
 
+/// An extension, as all connections use it.
+#[expect(clippy::disallowed_types, reason = "one extension serves the connections of all workers")]
+pub type SharedExtension = std::sync::Arc<dyn FrameExtension>;
+
 /// What an extension does with the data frames of one connection, in order. Control frames pass by.
 ///
 /// A message that the application sends is one frame, or more where it is long and compressed; one that it receives has as many

@@ -16,12 +16,11 @@
 //! ```
 
 use std::mem::MaybeUninit;
-use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::deflate::{self, Agreement, Offer};
-use crate::extension::{FrameExtension, FrameLayer, find};
+use crate::extension::{FrameLayer, SharedExtension, find};
 
 use super::accept_key::{accept_key, key_of};
 use super::headers::{is_reserved, push_header};
@@ -39,7 +38,7 @@ pub struct Request {
     origin: Option<HeaderValue>,
     subprotocols: Vec<String>,
     deflate: Vec<Offer>,
-    extensions: Vec<Arc<dyn FrameExtension>>,
+    extensions: Vec<SharedExtension>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -111,10 +110,7 @@ impl Request {
     /// # Errors
     /// [`InvalidExtensions`](HandshakeError::InvalidExtensions) if its name or a parameter of its offer is no token, or the name is
     /// permessage-deflate or offered already.
-    pub fn with_extension(
-        mut self,
-        extension: Arc<dyn FrameExtension>,
-    ) -> Result<Self, HandshakeError> {
+    pub fn with_extension(mut self, extension: SharedExtension) -> Result<Self, HandshakeError> {
         let name = extension.name();
         let is_taken = self.extensions.iter().any(|it| it.name().eq_ignore_ascii_case(name));
         if is_taken || name.eq_ignore_ascii_case(deflate::NAME) {

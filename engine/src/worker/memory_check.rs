@@ -11,6 +11,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     pub(crate) fn check_memory(&mut self) {
         let Self { conns, shared, .. } = self;
         let (mut walked, mut unfinished, mut tls) = (Ledger::default(), 0, 0);
+        let mut layers = 0;
         let mut is_sending = false;
         for slot in 0..conns.end() {
             let Some(token) = conns.token(slot) else { continue };
@@ -22,11 +23,12 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             walked.replace(Charge::default(), charge);
             unfinished += wire.codec.unfinished_len();
             tls += shared.sessions.memory_of(slot);
+            layers += shared.layers.memory_of(slot);
         }
         let ledger = &shared.ledger;
         assert_eq!((ledger.input, ledger.queued), (walked.input, walked.queued));
         assert_eq!(ledger.unfinished, unfinished);
         assert!(is_sending || ledger.in_flight == 0, "{} bytes are in flight", ledger.in_flight);
-        assert_eq!(shared.sessions.memory_len(), tls);
+        assert_eq!((shared.sessions.memory_len(), shared.layers.memory_len()), (tls, layers));
     }
 }

@@ -10,7 +10,7 @@ use ringwire_codec::{Connection, Role};
 
 use super::Worker;
 use super::receive::call;
-use super::upgrade::begin_frames;
+use super::upgrade::{begin_frames, extend};
 use crate::conn::{Conn, Flags, Phase};
 use crate::dial::{DialError, Dialling, Outbound};
 use crate::driver::{Driver, Token};
@@ -51,7 +51,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         request.encode(&mut shared.out);
         wire.pending_mut().dialling = Some(Box::new(Dialling { request, error: None }));
         if let Some((config, name)) = tls {
-            wire.flags.insert(Flags::SECURE);
+            wire.flags.insert(Flags::LAYERED);
             if let Err(error) = shared.sessions.insert_client(token.slot, &config, name) {
                 return self.fail_secure(token, &error);
             }
@@ -82,13 +82,17 @@ pub(super) fn on_answer<H: Handler>(
     else {
         return;
     };
+    let request = &dialling.request;
     let answer = client::Response::parse(head, &shared.limits.head).and_then(|answer| {
-        answer.check_upgrade(&dialling.request)?;
-        Ok((answer.deflate(&dialling.request)?, answer))
+        answer.check_upgrade(request)?;
+        Ok((answer.deflate(request)?, answer.layer(request)?, answer))
     });
     match answer {
-        Ok((agreement, answer)) => {
+        Ok((agreement, layer, answer)) => {
             shared.deflate.begin_as_client(&mut conn.wire, agreement);
+            if let Some(layer) = layer {
+                extend(&mut conn.wire, shared, token, layer);
+            }
             begin_frames(&mut conn.wire, shared, token);
             call(handler, conn, shared, token, |handler, ctx| handler.on_answer(ctx, &answer));
         }

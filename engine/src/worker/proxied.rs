@@ -57,8 +57,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Some(rest) = bytes.get_mut(header.len..).filter(|rest| !rest.is_empty()) else {
             return;
         };
-        if wire.flags.contains(Flags::SECURE) {
-            self.take_in_secure(token, rest);
+        if wire.flags.contains(Flags::LAYERED) {
+            self.take_in_layered(token, rest);
         } else {
             self.look_at(token, rest);
         }

@@ -35,8 +35,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Self { conns, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
         shared.counters.bytes_received.add(bytes.len());
-        if conn.wire.flags.contains(Flags::SECURE) && conn.wire.phase != Phase::Proxied {
-            return self.take_in_secure(token, bytes);
+        if conn.wire.flags.contains(Flags::LAYERED) && conn.wire.phase != Phase::Proxied {
+            return self.take_in_layered(token, bytes);
         }
         conn.wire.note_received(shared.now);
         self.look_at(token, bytes);
@@ -50,14 +50,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.expected_len = bytes.len() + conn.wire.codec.buffered_len();
         match conn.wire.phase {
             Phase::Open | Phase::Closing => {
-                let unused = if conn.wire.may_deliver() && !conn.wire.has_unread() {
-                    deliver(handler, conn, shared, token, bytes)
-                } else {
-                    bytes.len()
-                };
-                if unused > 0 && conn.wire.keeps_input() {
-                    keep_unread(&mut conn.wire, shared, &bytes[bytes.len() - unused..]);
-                }
+                deliver_or_keep(handler, conn, shared, token, bytes);
             }
             Phase::Proxied => self.take_in_proxied(token, bytes),
             Phase::Handshake | Phase::Idle => {
@@ -150,9 +143,28 @@ pub(super) fn keep_unread(wire: &mut Wire, shared: &mut Shared, bytes: &[u8]) {
 
 // Frames
 
+/// Delivers what may be delivered now, and keeps the rest.
+#[inline]
+pub(super) fn deliver_or_keep<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    bytes: &mut [u8],
+) {
+    let unused = if conn.wire.may_deliver() && !conn.wire.has_unread() {
+        deliver(handler, conn, shared, token, bytes)
+    } else {
+        bytes.len()
+    };
+    if unused > 0 && conn.wire.keeps_input() {
+        keep_unread(&mut conn.wire, shared, &bytes[bytes.len() - unused..]);
+    }
+}
+
 /// Takes frames out of `bytes` and calls the handler, until all are used up, the turn's budget is, or nothing may
 /// be delivered any more. Returns how many bytes at the end were not used.
-pub(super) fn deliver<H: Handler>(
+fn deliver<H: Handler>(
     handler: &mut H,
     conn: &mut Conn<H::State>,
     shared: &mut Shared,
@@ -327,13 +339,26 @@ fn on_close_frame(wire: &mut Wire, shared: &mut Shared, frame: &CloseFrame<'_>) 
 
 /// The peer broke the protocol: the codec owes the close frame that says so.
 fn fail(wire: &mut Wire, shared: &Shared, error: Error) {
-    let reason = CloseReason::Protocol(error);
-    let code = error.close_code();
+    condemn(wire, shared, CloseReason::Protocol(error), error.close_code(), "");
+}
+
+/// Ends a connection for what its peer did: the close frame that says so is the last that is sent.
+pub(super) fn condemn(
+    wire: &mut Wire,
+    shared: &Shared,
+    reason: CloseReason,
+    code: CloseCode,
+    text: &str,
+) {
     match &mut wire.pending_mut().cause {
         // The close frame that is out already stands, and so does a fault that it was for.
         Some(cause) if cause.is_fault() => {}
         Some(cause) => cause.reason = reason,
-        none => none.insert(CloseCause::new(reason)).code = Some(code),
+        none => {
+            let cause = none.insert(CloseCause::new(reason));
+            cause.code = Some(code);
+            text.clone_into(&mut cause.text);
+        }
     }
     wire.phase = Phase::Flushing;
     wire.since = shared.now;

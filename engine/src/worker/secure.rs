@@ -5,11 +5,10 @@ use ringwire_tls::{Error, ServerConfig, Session};
 
 use super::Worker;
 use super::receive::keep_unread;
-use crate::conn::{Flags, Phase, Wire};
+use crate::conn::{Flags, Phase};
 use crate::driver::{Driver, Token};
 use crate::error::CloseReason;
 use crate::handler::Handler;
-use crate::output::Output;
 use crate::secure::{Decrypted, Shaken};
 use crate::shared::Shared;
 
@@ -20,7 +19,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         match Session::server(config) {
             Ok(session) => {
                 self.shared.sessions.insert(token.slot, session);
-                conn.wire.flags.insert(Flags::SECURE);
+                conn.wire.flags.insert(Flags::LAYERED);
             }
             Err(error) => {
                 tracing::error!(%error, "a TLS session could not be made");
@@ -33,7 +32,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     pub(super) fn secure_adopted(&mut self, token: Token, session: Session) {
         let Some(conn) = self.conns.get_mut(token) else { return };
         self.shared.sessions.insert_established(token.slot, session);
-        conn.wire.flags.insert(Flags::SECURE);
+        conn.wire.flags.insert(Flags::LAYERED);
     }
 
     /// Looks at encrypted bytes that came in. What they lead to is in the turn's output afterwards, and in the
@@ -87,7 +86,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     fn on_decrypted(&mut self, token: Token, mut decrypted: Decrypted) {
         if !decrypted.plaintext.is_empty() {
-            self.look_at(token, &mut decrypted.plaintext);
+            self.look_behind_layer(token, &mut decrypted.plaintext);
         }
         self.shared.sessions.give_back(decrypted.plaintext);
         if let Some(error) = decrypted.failure {
@@ -129,7 +128,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             wire.phase,
             Phase::Vacant | Phase::Flushing | Phase::Lingering | Phase::Closed
         );
-        if !speaks || !wire.flags.contains(Flags::SECURE) {
+        if !speaks || !shared.sessions.has(token.slot) {
             return false;
         }
         if wire.is_unanswered() && !wire.flags.contains(Flags::CLIENT) {
@@ -144,13 +143,5 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         wire.phase = Phase::Flushing;
         wire.since = shared.now;
         true
-    }
-
-    /// Sends what comes next, if anything does. Nothing is in flight.
-    pub(super) fn send_secure(driver: &mut D, wire: &mut Wire, shared: &mut Shared, token: Token) {
-        let sealed = shared.seal(wire, token.slot);
-        if !sealed.is_empty() {
-            Self::submit_send(driver, wire, shared, token, Output::Own(sealed));
-        }
     }
 }

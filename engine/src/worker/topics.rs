@@ -88,7 +88,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             && !wire.codec.wants_transmit();
         // What comes next may be for the same connections, and is to go out with this.
         let is_all = !shared.topics.has_waiting();
-        if is_idle && is_all && !wire.flags.contains(Flags::SECURE) {
+        if is_idle && is_all && !wire.flags.contains(Flags::LAYERED) {
             shared.counters.messages_sent.add(count);
             shared.counters.queued_bytes.add(bytes.len());
             return Self::submit_send(driver, wire, shared, token, Output::Shared(bytes));

@@ -36,8 +36,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             if !wire.flags.contains(Flags::SENDING) {
                 Self::send_next(driver, wire, shared, token);
             }
-        } else if wire.flags.contains(Flags::SECURE) {
-            Self::send_secure(driver, wire, shared, token);
+        } else if wire.flags.contains(Flags::LAYERED) {
+            Self::send_layered(driver, wire, shared, token);
         } else if !shared.out.is_empty() {
             let data = std::mem::take(&mut shared.out);
             shared.counters.queued_bytes.add(data.len());
@@ -77,7 +77,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.take_back(buffer.into_output());
         if wire.pending.is_some()
             || wire.flags.contains(Flags::BACKLOGGED)
-            || wire.flags.contains(Flags::SECURE)
+            || wire.flags.contains(Flags::LAYERED)
             || wire.codec.wants_transmit()
             || wire.phase != Phase::Open
         {
@@ -146,8 +146,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     /// Takes the next segment of the queue.
     fn send_next(driver: &mut D, wire: &mut Wire, shared: &mut Shared, token: Token) {
-        if wire.flags.contains(Flags::SECURE) {
-            return Self::send_secure(driver, wire, shared, token);
+        if wire.flags.contains(Flags::LAYERED) {
+            return Self::send_layered(driver, wire, shared, token);
         }
         let queue = wire.pending.as_mut().map(|pending| &mut pending.queue);
         let Some(data) = queue.and_then(|queue| queue.pop_batch(&mut shared.pool)) else { return };
@@ -239,8 +239,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Phase::Closing => wire.codec.close_state() == CloseState::Closed,
             phase => phase == Phase::Flushing,
         };
-        if ending && wire.flags.contains(Flags::SECURE) && shared.sessions.close(token.slot) {
-            return Self::send_secure(driver, wire, shared, token);
+        if ending && wire.flags.contains(Flags::LAYERED) && shared.sessions.close(token.slot) {
+            return Self::send_layered(driver, wire, shared, token);
         }
         match wire.phase {
             // RFC 6455 §7.1.1: the server closes first.

@@ -4,13 +4,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ::http::StatusCode;
 use ringwire_codec::Buffers;
+use ringwire_codec::extension::{ExtensionAnswers, FrameLayer, SharedExtension};
 use ringwire_codec::handshake::{HandshakeError, server};
 use ringwire_codec::http::Exchange;
 
 use super::Worker;
 use super::http;
+use super::layered::{deliver_layered, unwrap_unread};
 use super::outbound::{self, on_answer};
-use super::receive::{call, deliver, keep_unread};
+use super::receive::{call, deliver_or_keep};
 use crate::conn::{Conn, ConnId, Flags, Phase, Wire};
 use crate::deflate::Deflate;
 use crate::dial::DialError;
@@ -87,9 +89,8 @@ pub(super) fn deliver_rest<H: Handler>(
     rest: &mut [u8],
 ) {
     call(handler, conn, shared, token, |handler, ctx| handler.on_open(ctx));
-    let unused = deliver(handler, conn, shared, token, rest);
-    if unused > 0 && conn.wire.keeps_input() {
-        keep_unread(&mut conn.wire, shared, &rest[rest.len() - unused..]);
+    if !deliver_layered(handler, conn, shared, token, rest) {
+        deliver_or_keep(handler, conn, shared, token, rest);
     }
 }
 
@@ -158,7 +159,12 @@ fn open<S>(
     let wire = &mut conn.wire;
     let agreement =
         if acceptance.declines_compression { None } else { shared.deflate.agree(upgrade) };
-    let mut accept = server::Accept::new().with_deflate(agreement);
+    let Ok((answers, layer)) = agree(&acceptance.extensions, upgrade) else {
+        shared.deflate.take_back(agreement);
+        conn.state = None;
+        return refuse(wire, shared, &internal_error());
+    };
+    let mut accept = server::Accept::new().with_deflate(agreement).with_extensions(answers);
     if let Some(name) = &acceptance.subprotocol {
         accept = accept.with_subprotocol(name.clone());
     }
@@ -175,9 +181,29 @@ fn open<S>(
     if let Some(agreement) = &agreement {
         Deflate::begin(wire, agreement);
     }
+    if let Some(layer) = layer {
+        extend(wire, shared, token, layer);
+    }
     wire.codec.set_streaming(acceptance.streaming);
     shared.counters.handshakes.add(1);
     begin_frames(wire, shared, token);
+}
+
+/// What is answered to the offers of extensions. `Err`: one panicked.
+fn agree(
+    extensions: &[SharedExtension],
+    upgrade: &server::Upgrade<'_>,
+) -> std::thread::Result<(ExtensionAnswers, Option<FrameLayer>)> {
+    let offers = || upgrade.request().extensions().flatten();
+    catch_unwind(AssertUnwindSafe(|| FrameLayer::accept(extensions, offers())))
+}
+
+/// From here on frames go through extensions. What waits to be sent is the handshake.
+pub(super) fn extend(wire: &mut Wire, shared: &mut Shared, token: Token, mut layer: FrameLayer) {
+    let queued_len = wire.pending.as_ref().map_or(0, |pending| pending.queue.len());
+    layer.begin_after(queued_len + shared.out.len());
+    shared.layers.insert(token.slot, layer);
+    wire.flags.insert(Flags::LAYERED);
 }
 
 /// The handshake is done.
@@ -207,6 +233,7 @@ fn accept_deferred<H: Handler>(
     let Ok(upgrade) = request.check_upgrade() else { return };
     open(conn, shared, token, &upgrade, acceptance);
     if conn.wire.phase == Phase::Open {
+        unwrap_unread(&mut conn.wire, shared, token);
         call(handler, conn, shared, token, |handler, ctx| handler.on_open(ctx));
     }
 }

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use ringwire_codec::deflate::{Agreement, Compressor, Decompressor, Inflate, Level, Offer};
+use ringwire_codec::extension::FrameLayer;
 use ringwire_codec::handshake::{HeadLimits, HeadScanner, client as handshake};
 use ringwire_codec::{
     CloseCode, CloseState, Config, Connection, Event, Heap, Input, Message, Role,
@@ -34,6 +35,7 @@ pub(crate) struct Client {
     codec: Connection,
     config: Config,
     deflate: Option<Deflate>,
+    layer: Option<FrameLayer>,
     got: VecDeque<Got>,
     /// Whether what the protocol owes is sent.
     pub(crate) answers: bool,
@@ -104,6 +106,7 @@ impl Client {
             client.codec = Connection::new(Role::Client).with_deflate();
             client.deflate = Some(Deflate::new(&agreement));
         }
+        client.layer = response.layer(request).expect("an answer to the offer");
         client.head = String::from_utf8(head).expect("the head is text");
         client.take_in(rest);
         client
@@ -118,6 +121,7 @@ impl Client {
             codec: Connection::new(Role::Client),
             config,
             deflate: None,
+            layer: None,
             got: VecDeque::new(),
             answers: true,
             head: String::new(),
@@ -191,6 +195,13 @@ impl Client {
     }
 
     fn take_in(&mut self, mut bytes: Vec<u8>) {
+        if let Some(layer) = &mut self.layer {
+            let mut frames = Vec::new();
+            layer
+                .receive(&bytes, usize::MAX, &mut Vec::new(), &mut frames)
+                .expect("the server keeps to the extension");
+            bytes = frames;
+        }
         let mut input = Input::new(&mut bytes);
         loop {
             let event = self
@@ -219,8 +230,9 @@ impl Client {
         if self.answers {
             let mut out = Vec::new();
             if self.codec.poll_transmit(&mut mask, &mut out) {
+                let bytes = self.wrap(&out);
                 // The server may be gone already.
-                let _ = self.stream.write_all(&out);
+                let _ = self.stream.write_all(&bytes);
             }
         }
     }
@@ -235,7 +247,7 @@ impl Client {
     pub(crate) fn send<'m>(&mut self, message: impl Into<Message<'m>>) {
         let mut out = Vec::new();
         self.codec.send(message.into(), &mut mask, &mut out).expect("the client is open");
-        self.raw(&out);
+        self.transmit(&out);
     }
 
     /// Sends a message compressed, as was agreed.
@@ -245,7 +257,7 @@ impl Client {
         self.codec
             .send_compressed(message.into(), compressor, &mut mask, &mut out)
             .expect("the client is open");
-        self.raw(&out);
+        self.transmit(&out);
     }
 
     /// The compressed form of a message, as was agreed, for tests that cut it up. It counts as sent.
@@ -276,13 +288,13 @@ impl Client {
                 .send_fragment(*fragment, fin, &mut mask, &mut out)
                 .expect("fragments of one kind");
         }
-        self.raw(&out);
+        self.transmit(&out);
     }
 
     pub(crate) fn ping(&mut self, payload: &[u8]) {
         let mut out = Vec::new();
         self.codec.send_ping(payload, &mut mask, &mut out).expect("a short ping");
-        self.raw(&out);
+        self.transmit(&out);
     }
 
     pub(crate) fn close(&mut self, code: u16, reason: &str) {
@@ -290,7 +302,7 @@ impl Client {
         self.codec
             .close(CloseCode::new(code), reason, &mut mask, &mut out)
             .expect("the close may be sent");
-        self.raw(&out);
+        self.transmit(&out);
     }
 
     /// Closes, and waits until the server has.
@@ -298,6 +310,20 @@ impl Client {
         self.close(1000, "");
         assert_eq!(self.close_frame(), (1000, String::new()));
         assert_eq!(self.end(), Got::Eof);
+    }
+
+    /// Sends frames, as the extensions make of them.
+    fn transmit(&mut self, frames: &[u8]) {
+        let bytes = self.wrap(frames);
+        self.raw(&bytes);
+    }
+
+    /// What the extensions make of frames.
+    pub(crate) fn wrap(&mut self, frames: &[u8]) -> Vec<u8> {
+        let Some(layer) = &mut self.layer else { return frames.to_vec() };
+        let mut out = Vec::new();
+        layer.send(frames, &mut Vec::new(), &mut out);
+        out
     }
 
     /// Sends bytes as they are.
