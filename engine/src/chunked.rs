@@ -1,13 +1,16 @@
 //! A table that grows by chunks and never moves what is in it.
 
-/// Entries of a chunk. A table of a million entries has about a thousand chunks.
+/// Entries of a chunk. Its memory is taken at once and touched as it fills, so that a large one costs a small table nothing; and with
+/// 12 or 104 bytes an entry it is a multiple of the 64 KiB by which allocators (mimalloc, say) give out large blocks. What they
+/// leave free behind smaller ones is lost where the kernel backs memory with huge pages.
 const CHUNK_LEN: usize = 1 << CHUNK_BITS;
-const CHUNK_BITS: u32 = 10;
+const CHUNK_BITS: u32 = 14;
 
-/// A vector of `T` in chunks: an index stays valid, growing copies nothing but the list of chunks.
+/// A vector of `T` in chunks: growing copies nothing but the list of chunks.
 #[derive(Debug)]
 pub(crate) struct Chunked<T> {
-    chunks: Vec<Box<[T]>>,
+    /// All but the last are full.
+    chunks: Vec<Vec<T>>,
 }
 
 impl<T> Default for Chunked<T> {
@@ -24,7 +27,8 @@ impl<T: Default> Chunked<T> {
 
     /// The memory of its entries, in bytes.
     pub(crate) fn memory_len(&self) -> usize {
-        self.chunks.len() * CHUNK_LEN * size_of::<T>()
+        let full = self.chunks.len().saturating_sub(1) * CHUNK_LEN;
+        (full + self.chunks.last().map_or(0, Vec::len)) * size_of::<T>()
     }
 
     /// The entry at `index`, if the table has grown that far.
@@ -44,10 +48,21 @@ impl<T: Default> Chunked<T> {
     /// The entry at `index`; the table grows up to it where it has to.
     pub(crate) fn entry(&mut self, index: u32) -> &mut T {
         let (chunk, offset) = split(index);
-        while self.chunks.len() <= chunk {
-            self.chunks.push((0..CHUNK_LEN).map(|_| T::default()).collect());
+        if self.chunks.get(chunk).is_none_or(|chunk| chunk.len() <= offset) {
+            self.grow(chunk, offset);
         }
         &mut self.chunks[chunk][offset]
+    }
+
+    #[cold]
+    fn grow(&mut self, chunk: usize, offset: usize) {
+        while self.chunks.len() <= chunk {
+            if let Some(last) = self.chunks.last_mut() {
+                last.resize_with(CHUNK_LEN, T::default);
+            }
+            self.chunks.push(Vec::with_capacity(CHUNK_LEN));
+        }
+        self.chunks[chunk].resize_with(offset + 1, T::default);
     }
 }
 
@@ -72,6 +87,10 @@ mod tests {
         assert_eq!(std::ptr::from_ref(table.get(0).unwrap()), first);
         assert_eq!(table.get(0), Some(&7));
         assert_eq!(table.get(99_900), Some(&99_900));
-        assert_eq!(table.get(200_000), None);
+        assert_eq!(table.get(99_901), None);
+        assert_eq!(table.memory_len(), 99_901 * 8);
+        // What lies below has not changed, and none of it is dropped.
+        *table.entry(50_000) += 1;
+        assert_eq!(table.get(99_900), Some(&99_900));
     }
 }
