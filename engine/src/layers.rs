@@ -79,14 +79,20 @@ impl Layers {
         layer.map_or(0, |layer| layer.memory_len())
     }
 
-    /// Takes received bytes, with frames of at most `max_len`. `None`: the connection has no extensions.
-    pub(crate) fn receive(&mut self, slot: u32, bytes: &[u8], max_len: usize) -> Option<Unwrapped> {
+    /// Takes received bytes, for messages of at most `max_message_len`. `None`: the connection has no extensions.
+    pub(crate) fn receive(
+        &mut self,
+        slot: u32,
+        bytes: &[u8],
+        max_message_len: usize,
+    ) -> Option<Unwrapped> {
         let Self { table, payload, frames, memory_len } = self;
         let layer = table.get_mut(slot)?.as_mut()?;
         let mut frames = std::mem::take(frames);
         let before = layer.memory_len();
-        let result =
-            catch_unwind(AssertUnwindSafe(|| layer.receive(bytes, max_len, payload, &mut frames)));
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            layer.receive(bytes, max_message_len, payload, &mut frames)
+        }));
         *memory_len = *memory_len - before + layer.memory_len();
         keep(payload);
         let failure = match result {

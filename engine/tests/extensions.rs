@@ -12,12 +12,13 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
+use ringwire::client;
 use ringwire::extension::{
     DataFrame, ExtensionError, ExtensionParams, FrameExtension, FrameTransform, ReservedBits,
     SharedExtension,
 };
 use ringwire::tls::pki_types::{ServerName, UnixTime};
-use ringwire::tls::{CertificateSource, ClientSettings, Roots, ServerSettings};
+use ringwire::tls::{CertificateSource, ClientConfig, ClientSettings, Roots, ServerSettings};
 use ringwire::{
     Accept, Acceptance, Answer, CloseCode, CloseReason, Compression, CompressionMode, Config, Ctx,
     Dial, DialError, Handler, Message, Request,
@@ -129,7 +130,7 @@ fn accept() -> Accept<u32> {
 }
 
 /// A client that offers both.
-fn client(server: &Server) -> Client {
+fn offering(server: &Server) -> Client {
     let client = Client::upgrade(connect(server.addr()), &request());
     assert_eq!(client.extensions(), Some("x-numbered; yes, x-flipped"));
     client
@@ -143,7 +144,7 @@ fn request() -> ringwire_codec::handshake::client::Request {
 #[test]
 fn messages_come_back_as_they_were_sent() {
     let server = server(config(), |app| app);
-    let mut client = client(&server);
+    let mut client = offering(&server);
     for len in [0, 1, 125, 126, 4_000, 65_535, 65_536, 900_000] {
         let message: Vec<u8> = (0..len).map(|index: u32| index.to_le_bytes()[0]).collect();
         client.send(message.as_slice());
@@ -241,7 +242,7 @@ fn publications_go_through_the_extensions_of_each_subscriber() {
     let server = server(config().with_io_workers(2), |app| {
         app.on_open(|ctx| assert!(ctx.subscribe("news").expect("a topic")))
     });
-    let mut clients: Vec<_> = (0..6).map(|_| client(&server)).chain([server.client()]).collect();
+    let mut clients: Vec<_> = (0..6).map(|_| offering(&server)).chain([server.client()]).collect();
     wait_until("all have subscribed", || server.stats().subscriptions == 7);
     for round in 0..200 {
         let text = format!("number {round}");
@@ -265,7 +266,7 @@ fn what_waits_is_transformed_in_the_order_in_which_it_goes_out() {
             }
         })
     });
-    let mut client = client(&server);
+    let mut client = offering(&server);
     client.send("go");
     wait_until("output waits", || server.stats().queued_bytes > 1 << 20);
     for number in 0..COUNT {
@@ -302,8 +303,8 @@ fn a_deferred_upgrade_has_them_too() {
 #[test]
 fn a_frame_that_is_refused_ends_its_connection() {
     let server = server(config(), |app| app);
-    let mut other = client(&server);
-    let mut client = client(&server);
+    let mut other = offering(&server);
+    let mut client = offering(&server);
     client.send("good");
     let lost = client.wrap(&frame(0x81, b"lost"));
     assert!(FrameHeader::parse(&lost).expect("a header").expect("all of it").0.rsv2);
@@ -331,9 +332,9 @@ fn a_transform_that_panics_ends_its_connection() {
             ctx.send("more");
         })
     });
-    let mut other = client(&server);
+    let mut other = offering(&server);
     for text in ["panic when received", "panic when sent"] {
-        let mut client = client(&server);
+        let mut client = offering(&server);
         // As this side's own transforms would make of it.
         let mut payload = [&0_u32.to_be_bytes(), text.as_bytes()].concat();
         payload.reverse();
@@ -351,13 +352,13 @@ fn a_transform_that_panics_ends_its_connection() {
 fn a_frame_is_no_longer_than_a_message_may_be() {
     let limits = ringwire::ProtocolConfig::default().with_max_message_len(64 << 10);
     let server = server(config().with_protocol(limits), |app| app);
-    let mut fits = client(&server);
+    let mut fits = offering(&server);
     fits.send(vec![7; 64 << 10].as_slice());
     assert_eq!(fits.binary().len(), 64 << 10);
     // Short enough for the extension, and too long a message afterwards.
     fits.send(vec![7; (64 << 10) + 1].as_slice());
     assert_eq!(fits.close_frame().0, 1009);
-    let mut long = client(&server);
+    let mut long = offering(&server);
     long.raw(&support::client::masked(0xa2, 1 << 40, b"the beginning"));
     assert_eq!(long.close_frame().0, 1009);
     assert!(server.stats().memory_input < 1 << 20);
@@ -372,7 +373,7 @@ fn messages_in_parts_come_through() {
             }
         })
     });
-    let mut client = client(&server);
+    let mut client = offering(&server);
     let long = vec![7; 500_000];
     client.send_fragments(&[Message::Binary(&long), Message::Binary(b"end")]);
     assert_eq!(client.text(), "all of it");
@@ -424,8 +425,8 @@ impl Handler for Caller {
     }
 }
 
-#[test]
-fn workers_offer_them_as_clients_also_over_tls() {
+/// A server with both extensions at a plain address and at one with TLS, and what a client needs for that.
+fn secure_server() -> (Server, ClientConfig) {
     let key = KeyPair::generate().expect("a key");
     let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
     let chain = params.self_signed(&key).expect("it signs").pem();
@@ -434,6 +435,12 @@ fn workers_offer_them_as_clients_also_over_tls() {
     let server = Server::secure(config(), tls, |app| app.on_request(|_| accept().into()));
     let roots = Roots::pem(chain);
     let tls = ClientSettings::new(roots).build(UnixTime::now()).expect("a client");
+    (server, tls)
+}
+
+#[test]
+fn workers_offer_them_as_clients_also_over_tls() {
+    let (server, tls) = secure_server();
     let (sender, events) = mpsc::channel();
     let caller =
         ringwire::Server::new(config()).start(move |_| Caller(sender.clone())).expect("it starts");
@@ -462,4 +469,78 @@ fn workers_offer_them_as_clients_also_over_tls() {
     assert_eq!(next(), Ok("server".to_owned()));
     caller.handle().shutdown(Duration::ZERO);
     support::join_in_time(caller).expect("it ends well");
+}
+
+#[test]
+fn the_blocking_client_offers_them_too() {
+    let (server, tls) = secure_server();
+    let builder = || {
+        client::Client::builder()
+            .with_extension(numbered())
+            .with_extension(flipped())
+            .with_tls(tls.clone())
+    };
+    let port = |index: usize| server.addrs()[index].port();
+    let long = "long ".repeat(20_000);
+    for url in [format!("ws://localhost:{}/", port(0)), format!("wss://localhost:{}/", port(1))] {
+        let mut client = builder().connect(&url).expect("it opens");
+        for text in ["", "short", &long] {
+            client.send_text(text).expect("it goes out");
+            let echo = client.receive().expect("it comes").expect("it is open");
+            assert!(echo.as_message() == Message::Text(text), "{url}");
+        }
+        client.ping(b"alive").expect("it goes out");
+        client.close(CloseCode::NORMAL, "").expect("it ends well");
+        assert!(server.closed().is_clean());
+    }
+    let twice =
+        builder().with_extension(numbered()).connect(&format!("ws://localhost:{}/", port(0)));
+    assert!(matches!(twice, Err(client::Error::Setting { setting: "extension", .. })), "{twice:?}");
+}
+
+/// A server whose frames are numbered by nobody.
+#[derive(Debug)]
+struct Sloppy;
+
+#[derive(Debug)]
+struct Nothing;
+
+impl FrameExtension for Sloppy {
+    fn name(&self) -> &str {
+        "x-numbered"
+    }
+
+    fn accept(&self, _: Params<'_>) -> Option<(ExtensionParams, Box<dyn FrameTransform>)> {
+        Some((ExtensionParams::new().with_flag("yes"), Box::new(Nothing)))
+    }
+
+    fn confirm(&self, _: Params<'_>) -> Option<Box<dyn FrameTransform>> {
+        None
+    }
+}
+
+impl FrameTransform for Nothing {
+    fn send(&mut self, _: &mut DataFrame<'_>) {}
+
+    fn receive(&mut self, _: &mut DataFrame<'_>) -> Result<(), ExtensionError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_blocking_client_refuses_a_frame() {
+    let server = Server::start(config(), |app| {
+        let sloppy = || Accept::new(0).with_extension(Arc::new(Sloppy));
+        app.on_request(move |_| sloppy().into()).on_open(|ctx| {
+            ctx.send("unnumbered");
+        })
+    });
+    let mut client = client::Client::builder()
+        .with_extension(numbered())
+        .connect(&format!("ws://{}/", server.addr()))
+        .expect("it opens");
+    let error = client.receive().expect_err("the frame has no number");
+    assert!(matches!(error, client::Error::Extension(_)), "{error:?}");
+    let cause = server.closed();
+    assert_eq!((cause.reason, cause.code), (CloseReason::Peer, Some(CloseCode::new(4000))));
 }

@@ -8,6 +8,9 @@ use crate::deflate::is_deflate;
 use crate::handshake::{Extension, HandshakeError};
 use crate::{CloseCode, FrameHeader, mask};
 
+/// What extensions may add to a frame, in bytes.
+const FRAME_ROOM: usize = 4 << 10;
+
 /// The transforms of one connection. Takes frames and gives frames, which are its peer's or the codec's.
 ///
 /// It needs whole frames, and holds what has come of one.
@@ -127,18 +130,21 @@ impl FrameLayer {
 
     /// Takes bytes of the peer, and appends to `out` what goes to the codec: the same frames as they were before the peer's
     /// extensions changed them, with a mask of zeros where there was one. What is wrong with a frame itself is left to
-    /// the codec to judge. A frame may have at most `max_len` bytes of payload. `payload` is memory to work in.
+    /// the codec to judge. A frame may be longer than `max_message_len` by an eighth, as one that is compressed, and by 4 KiB for
+    /// what extensions add to it. `payload` is memory to work in.
     ///
     /// # Errors
     /// A transform refuses a frame, or one is too long (1009). What follows cannot be understood any more.
     pub fn receive(
         &mut self,
         mut bytes: &[u8],
-        max_len: usize,
+        max_message_len: usize,
         payload: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Result<(), ExtensionError> {
         let Self { transforms, received, .. } = self;
+        let max_len =
+            max_message_len.saturating_add(max_message_len / 8).saturating_add(FRAME_ROOM);
         while !bytes.is_empty() {
             let piece = received.next(&mut bytes, max_len).map_err(|TooLong| {
                 ExtensionError::new("a frame is too long").with_code(CloseCode::MESSAGE_TOO_BIG)

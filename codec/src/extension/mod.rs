@@ -249,7 +249,7 @@ impl ExtensionParams {
 }
 
 fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| is_token_byte(byte))
+    !text.is_empty() && text.bytes().all(is_token_byte)
 }
 
 /// Why an extension refuses a frame.

@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_types, reason = "one extension serves the connections of all workers")]
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

@@ -39,6 +39,8 @@ pub struct Request {
     subprotocols: Vec<String>,
     deflate: Vec<Offer>,
     extensions: Vec<SharedExtension>,
+    /// The offers of these, as they are written.
+    extension_offers: String,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -66,6 +68,7 @@ impl Request {
             subprotocols: Vec::new(),
             deflate: Vec::new(),
             extensions: Vec::new(),
+            extension_offers: String::new(),
             headers: Vec::new(),
         })
     }
@@ -116,7 +119,7 @@ impl Request {
         if is_taken || name.eq_ignore_ascii_case(deflate::NAME) {
             return Err(HandshakeError::InvalidExtensions);
         }
-        extension.offer().encode(name, &mut String::new())?;
+        extension.offer().encode(name, &mut self.extension_offers)?;
         self.extensions.push(extension);
         Ok(self)
     }
@@ -158,9 +161,9 @@ impl Request {
             extensions.push_str(if extensions.is_empty() { "" } else { ", " });
             offer.encode(&mut extensions);
         }
-        for extension in &self.extensions {
-            // One whose offer has changed since it was checked, and is wrong now, is not offered.
-            let _ = extension.offer().encode(extension.name(), &mut extensions);
+        if !self.extension_offers.is_empty() {
+            extensions.push_str(if extensions.is_empty() { "" } else { ", " });
+            extensions.push_str(&self.extension_offers);
         }
         if !extensions.is_empty() {
             push_header(out, "Sec-WebSocket-Extensions", extensions.as_bytes());

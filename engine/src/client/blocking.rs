@@ -11,7 +11,7 @@ use ringwire_codec::{CloseCode, Message};
 use super::builder::Builder;
 use super::channel::Channel;
 use super::compression::Deflate;
-use super::connection::{Connection, Settings};
+use super::connection::{Agreed, Connection, Settings};
 use super::error::Error;
 use super::handshake::Upgraded;
 use super::message::{Event, OwnedMessage};
@@ -38,7 +38,8 @@ impl Client {
     ) -> Result<Self, Error> {
         let (wire, tls) = channel.into_parts();
         let has_compression = deflate.is_some();
-        let connection = Connection::new(wire, tls, deflate, upgraded.rest, settings)?;
+        let agreed = Agreed { deflate, layer: upgraded.layer };
+        let connection = Connection::new(wire, tls, agreed, &upgraded.rest, settings)?;
         let connection = Arc::new(connection);
         Ok(Self {
             sender: Sender { connection: Arc::clone(&connection) },

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use ringwire_codec::Config as ProtocolConfig;
+use ringwire_codec::extension::SharedExtension;
 use ringwire_codec::handshake::HeadLimits;
 use ringwire_tls::pki_types::UnixTime;
 use ringwire_tls::{ClientConfig, ClientSettings, Roots};
@@ -34,6 +35,7 @@ pub struct Builder {
     pub(super) max_refusal_len: usize,
     pub(super) max_redirects: u32,
     pub(super) compression: Option<Compression>,
+    pub(super) extensions: Vec<SharedExtension>,
     connect_timeout: Duration,
     handshake_timeout: Duration,
     read_timeout: Duration,
@@ -57,6 +59,7 @@ impl Default for Builder {
             max_refusal_len: 16 << 10,
             max_redirects: 5,
             compression: None,
+            extensions: Vec::new(),
             connect_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
             read_timeout: Duration::ZERO,
@@ -163,6 +166,14 @@ impl Builder {
         self
     }
 
+    /// Offers an extension of the application's own, behind compression and those before it. One whose name or parameters are no
+    /// tokens, or that is offered twice, is an error of [`connect`](Self::connect). Default: none.
+    #[must_use]
+    pub fn with_extension(mut self, extension: SharedExtension) -> Self {
+        self.extensions.push(extension);
+        self
+    }
+
     /// Offers compression to the server. Default: none is offered.
     #[must_use]
     pub fn with_compression(mut self, compression: Compression) -> Self {
@@ -236,7 +247,7 @@ impl Builder {
             let wire = self.dial(&url)?;
             let mut channel = self.channel(wire, &url)?;
             match upgrade(self, &url, with_credentials, &mut channel)? {
-                Outcome::Upgraded(upgraded) => return self.client(channel, upgraded),
+                Outcome::Upgraded(upgraded) => return self.client(channel, *upgraded),
                 Outcome::Redirect(_) if redirect_count == self.max_redirects => {
                     return Err(Error::Redirect(RedirectProblem::TooMany));
                 }
@@ -262,7 +273,7 @@ impl Builder {
         let wire = Wire::new(stream.into()).map_err(Error::Lost)?;
         let mut channel = self.channel(wire, &url)?;
         match upgrade(&direct, &url, true, &mut channel)? {
-            Outcome::Upgraded(upgraded) => self.client(channel, upgraded),
+            Outcome::Upgraded(upgraded) => self.client(channel, *upgraded),
             Outcome::Redirect(_) => Err(Error::Redirect(RedirectProblem::TooMany)),
         }
     }

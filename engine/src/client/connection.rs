@@ -15,12 +15,14 @@ use ringwire_codec::{
 };
 use ringwire_tls::Session;
 
+pub(super) use self::core::Agreed;
 use self::core::Core;
 use super::compression::Deflate;
 use super::error::{End, Error, Waiting};
 use super::message::{Event, OwnedMessage};
 use super::random::random;
 use super::wire::{Interest, Wire, after, earlier};
+use crate::ctx::cut_reason;
 
 /// Bytes read at once.
 const READ_LEN: usize = 16 << 10;
@@ -60,7 +62,9 @@ pub(super) struct Connection {
 #[derive(Debug)]
 struct Input {
     scratch: Vec<u8>,
-    /// Plaintext; the first `used_len` bytes are parsed.
+    /// Plaintext, on its way through the extensions.
+    plain: Vec<u8>,
+    /// Frames; the first `used_len` bytes are parsed.
     bytes: Vec<u8>,
     used_len: usize,
     /// Only time spent waiting counts here: while nobody receives, the peer cannot show that it lives.
@@ -75,29 +79,38 @@ impl Connection {
     pub(super) fn new(
         wire: Wire,
         tls: Option<Session>,
-        deflate: Option<Deflate>,
-        bytes: Vec<u8>,
+        agreed: Agreed,
+        rest: &[u8],
         settings: Settings,
     ) -> Result<Self, Error> {
         let seed = random()?;
         let now = Instant::now();
-        let core = Core::new(seed, tls, deflate);
+        let core = Core::new(seed, tls, agreed);
         let input = Input {
             scratch: Vec::new(),
-            bytes,
+            plain: Vec::new(),
+            bytes: Vec::new(),
             used_len: 0,
             last_received: now,
             next_ping: settings.ping_interval.and_then(|interval| now.checked_add(interval)),
             left_at: now,
             window_began: now,
         };
-        Ok(Self {
+        let connection = Self {
             wire,
             settings,
             core: Mutex::new(core),
             input: Mutex::new(input),
             ended: Condvar::new(),
-        })
+        };
+        connection.take_rest(rest);
+        Ok(connection)
+    }
+
+    /// Takes the plaintext that came with the end of the handshake.
+    fn take_rest(&self, rest: &[u8]) {
+        let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
+        self.take_plain(&mut self.core(), rest, &mut input.bytes);
     }
 
     pub(super) fn wire(&self) -> &Wire {
@@ -201,22 +214,41 @@ impl Connection {
         true
     }
 
-    /// Decrypts the first `len` bytes of `scratch`, if there is TLS.
+    /// Takes the first `len` bytes of `scratch` through TLS and the extensions, if there are any.
     fn take_in(&self, input: &mut Input, len: usize) {
         if input.used_len == input.bytes.len() {
             input.bytes.clear();
             input.used_len = 0;
         }
-        let Some(received) = input.scratch.get_mut(..len) else { return };
+        let Input { scratch, plain, bytes, .. } = input;
+        let Some(received) = scratch.get_mut(..len) else { return };
         let mut guard = self.core();
         let core = &mut *guard;
         let Some(tls) = &mut core.tls else {
-            input.bytes.extend_from_slice(received);
-            return;
+            return self.take_plain(core, received, bytes);
         };
-        if let Err(error) = tls.receive(received, &mut input.bytes, &mut core.out) {
+        let target = if core.layer.is_some() { &mut *plain } else { &mut *bytes };
+        let result = tls.receive(received, target, &mut core.out);
+        self.take_plain(core, plain, bytes);
+        plain.clear();
+        if let Err(error) = result {
             self.fail(core, End::Tls(error));
         }
+    }
+
+    /// Takes plaintext through the extensions. Where they fail, what came before is still handed over.
+    fn take_plain(&self, core: &mut Core, plain: &[u8], frames: &mut Vec<u8>) {
+        // Where one has failed, nothing that follows can be understood.
+        if matches!(core.failure, Some(End::Extension(_))) {
+            return;
+        }
+        let max_message_len = self.settings.protocol.max_message_len;
+        let Err(error) = core.unwrap(plain, max_message_len, frames) else { return };
+        let reason = cut_reason(error.reason());
+        // Where a close frame is out already, nothing is left to say.
+        let _ = core.encode(|codec, masks, out| codec.close(error.code(), reason, masks, out));
+        core.seal();
+        self.fail(core, End::Extension(error));
     }
 
     /// Looks at the clock while there is nothing to read. Gives whether something happened.
@@ -306,8 +338,7 @@ impl Connection {
     /// Sends what the protocol owes.
     fn owe(&self, core: &mut Core) {
         if core.codec.wants_transmit() && core.pending_len() <= MAX_OWED_LEN {
-            let Core { codec, masks, tls, frames, out, .. } = core;
-            codec.poll_transmit(masks, if tls.is_some() { frames } else { out });
+            core.encode(|codec, masks, out| codec.poll_transmit(masks, out));
             core.seal();
         }
         if core.codec.close_state() == CloseState::Closed && core.failure.is_none() {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header};
+use ringwire_codec::extension::ExtensionError;
 use ringwire_codec::handshake::HandshakeError;
 use ringwire_codec::{CloseCode, SendError};
 
@@ -72,6 +73,9 @@ pub enum Error {
     /// The peer broke the protocol or a limit. It was told so by a close frame.
     #[error(transparent)]
     Protocol(ringwire_codec::Error),
+    /// An extension that was agreed on refused what the server sent, which was told so by a close frame.
+    #[error("an extension failed: {0}")]
+    Extension(#[source] ExtensionError),
     /// The message cannot be sent as it is; nothing was sent.
     #[error("the message cannot be sent: {0}")]
     InvalidMessage(#[source] SendError),
@@ -132,7 +136,7 @@ impl Error {
             Self::Proxy { .. } => ErrorKind::ConnectFailed,
             Self::Tls(_) | Self::TlsSettings(_) => ErrorKind::Tls,
             Self::Handshake(error) if is_of_the_caller(*error) => ErrorKind::Setting,
-            Self::Handshake(_) | Self::Protocol(_) => ErrorKind::Protocol,
+            Self::Handshake(_) | Self::Protocol(_) | Self::Extension(_) => ErrorKind::Protocol,
             Self::Refused(refusal) if refusal.is_authentication() => ErrorKind::Authentication,
             Self::Refused(_) | Self::Redirect(_) => ErrorKind::Refused,
             Self::Timeout(_) => ErrorKind::Timeout,
@@ -386,6 +390,7 @@ pub(super) enum End {
     Timeout(Waiting),
     Protocol(ringwire_codec::Error),
     Tls(ringwire_tls::Error),
+    Extension(ExtensionError),
     Lost(io::ErrorKind, &'static str),
 }
 
@@ -407,6 +412,7 @@ impl From<End> for Error {
             End::Timeout(waiting) => Self::Timeout(waiting),
             End::Protocol(error) => Self::Protocol(error),
             End::Tls(error) => Self::Tls(error),
+            End::Extension(error) => Self::Extension(error),
             End::Lost(kind, text) => Self::Lost(io::Error::new(kind, text)),
         }
     }

@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use ringwire_codec::deflate::Agreement;
+use ringwire_codec::extension::FrameLayer;
 use ringwire_codec::handshake::client::{Request, Response};
 use ringwire_codec::handshake::{HandshakeError, HeadLimits, HeadScanner};
 
@@ -17,7 +18,7 @@ const MAX_INTERIM_COUNT: usize = 8;
 /// What a server answered.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    Upgraded(Upgraded),
+    Upgraded(Box<Upgraded>),
     /// The value of Location.
     Redirect(String),
 }
@@ -27,6 +28,7 @@ pub(super) enum Outcome {
 pub(super) struct Upgraded {
     pub(super) subprotocol: Option<String>,
     pub(super) deflate: Option<Agreement>,
+    pub(super) layer: Option<FrameLayer>,
     pub(super) headers: HeaderMap,
     /// What came behind the head: the first frames.
     pub(super) rest: Vec<u8>,
@@ -66,12 +68,13 @@ pub(super) fn upgrade(
             return Ok(Outcome::Redirect(location.to_owned()));
         }
         return match response.check_upgrade(&request) {
-            Ok(subprotocol) => Ok(Outcome::Upgraded(Upgraded {
+            Ok(subprotocol) => Ok(Outcome::Upgraded(Box::new(Upgraded {
                 subprotocol: subprotocol.map(str::to_owned),
                 deflate: response.deflate(&request)?,
+                layer: response.layer(&request)?,
                 rest: rest.to_vec(),
                 headers,
-            })),
+            }))),
             Err(HandshakeError::Refused(status)) => {
                 let (body, is_complete) =
                     read_body(channel, rest.to_vec(), &headers, builder.max_refusal_len);
@@ -93,6 +96,12 @@ fn request(builder: &Builder, url: &Url, with_credentials: bool) -> Result<Reque
     }
     if let Some(compression) = &builder.compression {
         request = request.with_deflate(compression.offer());
+    }
+    for extension in &builder.extensions {
+        request = request.with_extension(extension.clone()).map_err(|error| Error::Setting {
+            setting: "extension",
+            problem: format!("{:?}: {error}", extension.name()),
+        })?;
     }
     let mut is_authorized = false;
     for (name, value) in &builder.headers {

@@ -133,6 +133,7 @@ impl RetryPolicy {
             | Error::Proxy { .. }
             | Error::Timeout(_)
             | Error::Protocol(_)
+            | Error::Extension(_)
             | Error::Lost(_) => true,
             Error::Url(_)
             | Error::Setting { .. }

@@ -12,9 +12,6 @@ use crate::layers::{Failure, Unwrapped};
 use crate::send_queue::SegmentKind;
 use crate::shared::Shared;
 
-/// What a frame may be longer than a message, in bytes, for what extensions add to it.
-const FRAME_ROOM: usize = 4 << 10;
-
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// Looks at bytes that came in. What they lead to is in the turn's output afterwards.
     pub(super) fn take_in_layered(&mut self, token: Token, bytes: &mut [u8]) {
@@ -107,10 +104,8 @@ fn unwrap(wire: &Wire, shared: &mut Shared, token: Token, bytes: &[u8]) -> Optio
     if !speaks || !wire.flags.contains(Flags::LAYERED) {
         return None;
     }
-    // One that is compressed may be an eighth longer than what it stands for.
     let max_message_len = shared.limits.protocol_of(wire).max_message_len;
-    let max_len = (max_message_len + max_message_len / 8).saturating_add(FRAME_ROOM);
-    shared.layers.receive(token.slot, bytes, max_len)
+    shared.layers.receive(token.slot, bytes, max_message_len)
 }
 
 /// The extensions cannot go on: the close frame that says so is the last that is sent.

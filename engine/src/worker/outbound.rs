@@ -5,7 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use ringwire_codec::handshake::client;
+use ringwire_codec::handshake::{HandshakeError, client};
 use ringwire_codec::{Connection, Role};
 
 use super::Worker;
@@ -83,11 +83,14 @@ pub(super) fn on_answer<H: Handler>(
         return;
     };
     let request = &dialling.request;
-    let answer = client::Response::parse(head, &shared.limits.head).and_then(|answer| {
+    let judge = || {
+        let answer = client::Response::parse(head, &shared.limits.head)?;
         answer.check_upgrade(request)?;
         Ok((answer.deflate(request)?, answer.layer(request)?, answer))
-    });
-    match answer {
+    };
+    // An extension that panics has not confirmed anything.
+    let judged = catch_unwind(AssertUnwindSafe(judge));
+    match judged.unwrap_or(Err(HandshakeError::UnusableExtension)) {
         Ok((agreement, layer, answer)) => {
             shared.deflate.begin_as_client(&mut conn.wire, agreement);
             if let Some(layer) = layer {

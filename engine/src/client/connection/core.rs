@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Instant;
 
+use ringwire_codec::extension::{ExtensionError, FrameLayer};
 use ringwire_codec::{self as codec, CloseCode, Message, Role, SendError};
 use ringwire_tls::Session;
 
@@ -15,6 +16,13 @@ use crate::shared::Masks;
 /// Output buffers are kept up to this capacity.
 const KEPT_LEN: usize = 64 << 10;
 
+/// What was agreed on beside the protocol itself.
+#[derive(Debug)]
+pub(in super::super) struct Agreed {
+    pub(in super::super) deflate: Option<Deflate>,
+    pub(in super::super) layer: Option<FrameLayer>,
+}
+
 /// The protocol's state and the output. Locked for moments only, never while waiting.
 #[derive(Debug)]
 pub(super) struct Core {
@@ -22,9 +30,14 @@ pub(super) struct Core {
     pub(super) masks: Masks,
     /// What was agreed on, if anything.
     pub(super) deflate: Option<Deflate>,
+    /// The extensions that were agreed on, if any.
+    pub(super) layer: Option<FrameLayer>,
     pub(super) tls: Option<Session>,
-    /// Frames on their way into `out`, with TLS.
-    pub(super) frames: Vec<u8>,
+    /// Frames on their way into `out`, with extensions or TLS.
+    frames: Vec<u8>,
+    /// The same behind the extensions, and a payload at work.
+    wrapped: Vec<u8>,
+    payload: Vec<u8>,
     /// Bytes for the socket; the first `sent_len` are with it already.
     pub(super) out: Vec<u8>,
     pub(super) sent_len: usize,
@@ -46,14 +59,18 @@ pub(super) struct Core {
 
 impl Core {
     /// What a connection begins with, whose handshake is done.
-    pub(super) fn new(seed: [u8; 32], tls: Option<Session>, deflate: Option<Deflate>) -> Self {
+    pub(super) fn new(seed: [u8; 32], tls: Option<Session>, agreed: Agreed) -> Self {
         let codec = codec::Connection::new(Role::Client);
+        let Agreed { deflate, layer } = agreed;
         Self {
             codec: if deflate.is_some() { codec.with_deflate() } else { codec },
             masks: Masks::new(seed),
             deflate,
+            layer,
             tls,
             frames: Vec::new(),
+            wrapped: Vec::new(),
+            payload: Vec::new(),
             out: Vec::new(),
             sent_len: 0,
             sent_total: 0,
@@ -98,33 +115,73 @@ impl Core {
 
     /// Appends a message, compressed where that was agreed on.
     pub(super) fn encode_message(&mut self, message: Message<'_>) -> Result<(), SendError> {
-        let Self { codec, masks, deflate, tls, frames, out, .. } = self;
-        let out = if tls.is_some() { frames } else { out };
+        let is_layered = self.is_layered();
+        let Self { codec, masks, deflate, frames, out, .. } = self;
+        let out = if is_layered { frames } else { out };
         match deflate {
             Some(deflate) => deflate.send(codec, message, masks, out),
             None => codec.send(message, masks, out),
         }
     }
 
-    /// Lets the codec append frames, which with TLS are then to be sealed.
-    pub(super) fn encode<E>(&mut self, encode: E) -> Result<(), SendError>
-    where
-        E: FnOnce(&mut codec::Connection, &mut Masks, &mut Vec<u8>) -> Result<(), SendError>,
-    {
-        let frames = if self.tls.is_some() { &mut self.frames } else { &mut self.out };
+    /// Lets the codec append frames, which with extensions or TLS are then to be sealed.
+    pub(super) fn encode<T>(
+        &mut self,
+        encode: impl FnOnce(&mut codec::Connection, &mut Masks, &mut Vec<u8>) -> T,
+    ) -> T {
+        let frames = if self.is_layered() { &mut self.frames } else { &mut self.out };
         encode(&mut self.codec, &mut self.masks, frames)
     }
 
-    /// Encrypts the frames, if there is TLS.
+    /// Whether what the codec makes is not yet what the socket gets.
+    fn is_layered(&self) -> bool {
+        self.tls.is_some() || self.layer.is_some()
+    }
+
+    /// Takes the frames through the extensions and TLS, if there are any.
     pub(super) fn seal(&mut self) {
-        if let Some(tls) = &mut self.tls {
-            if let Err(error) = tls.send(&self.frames, &mut self.out) {
-                self.failure.get_or_insert(End::Tls(error));
-                self.broken = Some(io::ErrorKind::BrokenPipe);
-                self.close_deadline = earlier(self.close_deadline, after(Some(LINGER)));
+        if !self.is_layered() {
+            return;
+        }
+        let Self { frames, wrapped, payload, out, .. } = self;
+        let plain = match (&mut self.layer, &self.tls) {
+            (None, _) => frames,
+            (Some(layer), None) => {
+                layer.send(frames, payload, out);
+                // All of it has gone out.
+                wrapped
             }
-            self.frames.clear();
-            self.frames.shrink_to(KEPT_LEN);
+            (Some(layer), Some(_)) => {
+                layer.send(frames, payload, wrapped);
+                wrapped
+            }
+        };
+        if let Some(tls) = &mut self.tls
+            && let Err(error) = tls.send(plain, out)
+        {
+            self.failure.get_or_insert(End::Tls(error));
+            self.broken = Some(io::ErrorKind::BrokenPipe);
+            self.close_deadline = earlier(self.close_deadline, after(Some(LINGER)));
+        }
+        for buffer in [&mut self.frames, &mut self.wrapped, &mut self.payload] {
+            buffer.clear();
+            buffer.shrink_to(KEPT_LEN);
+        }
+    }
+
+    /// Takes received bytes, in plain text, through the extensions, if there are any.
+    pub(super) fn unwrap(
+        &mut self,
+        bytes: &[u8],
+        max_message_len: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ExtensionError> {
+        match &mut self.layer {
+            Some(layer) => layer.receive(bytes, max_message_len, &mut self.payload, out),
+            None => {
+                out.extend_from_slice(bytes);
+                Ok(())
+            }
         }
     }
 
