@@ -50,6 +50,7 @@ impl FrameExtension for Numbered {
     }
 
     fn accept(&self, mut offer: Params<'_>) -> Option<(ExtensionParams, Box<dyn FrameTransform>)> {
+        assert!(offer.clone().all(|(name, _)| name != "panic"), "it was asked for");
         let is_wanted = offer.all(|(name, _)| name != "never");
         is_wanted.then(|| (ExtensionParams::new().with_flag("yes"), Box::<Numbers>::default() as _))
     }
@@ -213,6 +214,11 @@ fn they_are_agreed_on_only_where_both_sides_want_them() {
         declined.send(offer);
         assert_eq!(declined.text(), offer);
     }
+    // One that panics has not agreed to anything.
+    let head = "\r\nSec-WebSocket-Extensions: x-numbered; panic\r\n\r\n";
+    let request = support::client::request().replace("\r\n\r\n", head);
+    let answer = support::client::http(server.addr(), request);
+    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
     // Its bit is nobody's then.
     plain.raw(&frame(0xa2, b"numbered?"));
     assert_eq!(plain.close_frame().0, 1002);

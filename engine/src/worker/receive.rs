@@ -236,24 +236,12 @@ fn deliver_within<H: Handler>(
     bytes: &mut [u8],
 ) -> usize {
     let before = conn.wire.codec.unfinished_len();
-    let unused = deliver_events(budget, handler, conn, shared, token, bytes);
-    shared.ledger.unfinished += conn.wire.codec.unfinished_len();
-    shared.ledger.unfinished -= before;
-    unused
-}
-
-#[inline]
-fn deliver_events<H: Handler>(
-    budget: &mut usize,
-    handler: &mut H,
-    conn: &mut Conn<H::State>,
-    shared: &mut Shared,
-    token: Token,
-    bytes: &mut [u8],
-) -> usize {
     let mut input = Input::new(bytes);
     let mut inflated_len = 0;
-    while *budget > 0 && conn.wire.may_deliver() {
+    let unused = loop {
+        if *budget == 0 || !conn.wire.may_deliver() || inflated_len >= INFLATED_PER_TURN {
+            break input.len();
+        }
         let event = if conn.wire.flags.intersects(Flags::SPECIAL_INPUT) {
             let (event, len) = shared.receive_specially(&mut conn.wire, token.slot, &mut input);
             inflated_len += len;
@@ -263,18 +251,17 @@ fn deliver_events<H: Handler>(
         };
         match event {
             Ok(Some(event)) => on_event(handler, conn, shared, token, event),
-            Ok(None) => return 0,
+            Ok(None) => break 0,
             Err(error) => {
                 fail(&mut conn.wire, shared, error);
-                return 0;
+                break 0;
             }
         }
         *budget -= 1;
-        if inflated_len >= INFLATED_PER_TURN {
-            break;
-        }
-    }
-    input.len()
+    };
+    shared.ledger.unfinished += conn.wire.codec.unfinished_len();
+    shared.ledger.unfinished -= before;
+    unused
 }
 
 #[inline]
