@@ -369,11 +369,11 @@ impl From<PeerAddr> for SocketAddr {
 mod tests {
     use super::*;
 
-    /// With 12 bytes each in the driver's table and in the timer wheel, an idle connection is 128 bytes at most.
+    /// With 12 bytes each in the driver's table and in the timer wheel, an idle connection is 120 bytes at most.
     #[test]
     fn an_idle_connection_is_small() {
         let len = size_of::<Conn<()>>();
-        assert!(len <= 104, "{len} bytes");
+        assert!(len <= 96, "{len} bytes");
     }
 
     #[test]

@@ -2,15 +2,17 @@
 
 use super::inflating::Inflating;
 use crate::buffers::{self, BELIEVED_LEN, Buffers};
+use crate::frame::MAX_HEADER_LEN;
 use crate::utf8::{Mask, TextBuffer, Utf8Validator, append_unmasked};
-use crate::{Config, Error, FrameHeader, Limit, MessagePart, OpCode, ReceivedMessage, mask};
+use crate::{Config, Error, FrameHeader, Input, Limit, MessagePart, OpCode, ReceivedMessage, mask};
 
 /// The smallest buffer that a fragmented message begins with, in bytes.
 pub(super) const MIN_FRAGMENTED_LEN: usize = 1 << 10;
 
-/// A frame or message that has begun and not ended; both, if the frame is one of the message.
+/// A header, frame or message that has begun and not ended; both, if the header or frame is one of the message.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
+    pub(super) header: CutHeader,
     pub(super) frame: Option<Frame>,
     pub(super) message: Option<Assembly>,
     /// What has arrived of the payload of `frame`, if that is a control frame.
@@ -18,6 +20,11 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// Whether nothing would be lost without it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.header.is_empty() && self.frame.is_none() && self.message.is_none()
+    }
+
     pub(super) fn memory_len(&self) -> usize {
         let message = self.message.as_ref().map_or(0, Assembly::memory_len);
         size_of::<Self>() + self.control.capacity() + message
@@ -27,6 +34,36 @@ impl Progress {
         if let Some(message) = self.message {
             message.give_back(buffers);
         }
+    }
+}
+
+/// The beginning of a header that the end of a read has cut.
+#[derive(Debug, Default)]
+pub(super) struct CutHeader {
+    bytes: [u8; MAX_HEADER_LEN],
+    len: u8,
+}
+
+impl CutHeader {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Takes what is missing, and gives the header once it is whole.
+    pub(super) fn complete(&mut self, input: &mut Input<'_>) -> Result<Option<FrameHeader>, Error> {
+        // A byte at a time, so that none is taken that belongs to the payload.
+        while let Some(slot) = self.bytes.get_mut(usize::from(self.len)) {
+            let [byte] = *input.take(1) else { return Ok(None) };
+            *slot = byte;
+            self.len += 1;
+            let begun = self.bytes.get(..usize::from(self.len)).unwrap_or_default();
+            if let Some((header, _)) = FrameHeader::parse(begun)? {
+                self.len = 0;
+                return Ok(Some(header));
+            }
+        }
+        // No header is longer.
+        Ok(None)
     }
 }
 

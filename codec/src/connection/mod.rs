@@ -10,7 +10,7 @@ mod inflating;
 mod receive;
 mod send;
 
-use crate::frame::{MAX_CONTROL_LEN, MAX_HEADER_LEN};
+use crate::frame::MAX_CONTROL_LEN;
 use crate::{AbnormalClosure, Buffers, CloseState, Error};
 use assembly::Progress;
 
@@ -46,13 +46,10 @@ impl<F: FnMut() -> [u8; 4]> MaskSource for F {
 /// when the connection ends is given back by [`clear`](Self::clear).
 #[derive(Debug)]
 pub struct Connection {
-    /// A frame or message that has begun and not ended.
+    /// A header, frame or message that has begun and not ended.
     progress: Option<Box<Progress>>,
     /// The payload of the newest ping that is not answered. Only in `Open` and `CloseReceived`.
     pong: Option<Box<Pong>>,
-    /// The beginning of a header that the end of a read has cut: `header_len` bytes.
-    header: [u8; MAX_HEADER_LEN - 1],
-    header_len: u8,
     /// Control frames and empty fragments in this window.
     control_count: u16,
     /// The code of the close frame that is owed in `CloseReceived` and `Failed`; 0: none.
@@ -85,8 +82,6 @@ impl Connection {
         Self {
             progress: None,
             pong: None,
-            header: [0; MAX_HEADER_LEN - 1],
-            header_len: 0,
             control_count: 0,
             owed_code: 0,
             role,
@@ -132,7 +127,7 @@ impl Connection {
     #[inline]
     #[must_use]
     pub const fn is_receiving_message(&self) -> bool {
-        self.progress.is_some() || self.header_len > 0
+        self.progress.is_some()
     }
 
     /// The bytes of memory that the connection holds beside itself.
@@ -203,7 +198,6 @@ impl Connection {
     }
 
     fn drop_progress<B: Buffers>(&mut self, buffers: &mut B) {
-        self.header_len = 0;
         if let Some(progress) = self.progress.take() {
             progress.give_back(buffers);
         }
@@ -236,6 +230,6 @@ mod tests {
 
     #[test]
     fn a_connection_is_small() {
-        assert!(size_of::<Connection>() <= 40, "{}", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 32, "{}", size_of::<Connection>());
     }
 }

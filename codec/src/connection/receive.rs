@@ -70,10 +70,7 @@ impl Connection {
     /// Whether a data frame would begin a message that is to be handed over whole.
     #[inline]
     fn is_at_rest(&self) -> bool {
-        self.close_state == CloseState::Open
-            && self.header_len == 0
-            && !self.streaming
-            && self.progress.is_none()
+        self.close_state == CloseState::Open && !self.streaming && self.progress.is_none()
     }
 
     #[cold]
@@ -133,32 +130,22 @@ impl Connection {
     }
 
     fn receive_header(&mut self, input: &mut Input<'_>) -> Result<Option<FrameHeader>, Error> {
-        let kept = usize::from(self.header_len);
-        if kept == 0
-            && let Some((header, len)) = FrameHeader::parse(input.remaining())?
-        {
-            input.take(len);
-            return Ok(Some(header));
-        }
-        // A byte at a time, so that none is taken that belongs to the payload.
-        while let Some(slot) = self.header.get_mut(usize::from(self.header_len)) {
-            let [byte] = *input.take(1) else { return Ok(None) };
-            // The last byte of the longest header is not kept: with it, the header is complete.
-            *slot = byte;
-            self.header_len += 1;
-            let kept = self.header.get(..usize::from(self.header_len)).unwrap_or_default();
-            if let Some((header, _)) = FrameHeader::parse(kept)? {
-                self.header_len = 0;
+        let is_cut = self.progress.as_ref().is_some_and(|progress| !progress.header.is_empty());
+        if !is_cut {
+            if let Some((header, len)) = FrameHeader::parse(input.remaining())? {
+                input.take(len);
                 return Ok(Some(header));
             }
+            if input.is_empty() {
+                return Ok(None);
+            }
         }
-        let [last] = *input.take(1) else { return Ok(None) };
-        let mut whole = [last; crate::frame::MAX_HEADER_LEN];
-        for (slot, byte) in whole.iter_mut().zip(self.header) {
-            *slot = byte;
+        let progress = self.progress.get_or_insert_default();
+        let Some(header) = progress.header.complete(input)? else { return Ok(None) };
+        if progress.is_empty() {
+            self.progress = None;
         }
-        self.header_len = 0;
-        Ok(FrameHeader::parse(&whole)?.map(|(header, _)| header))
+        Ok(Some(header))
     }
 
     /// The rules that a header is under because of who sends it, what was agreed, and what came
@@ -323,7 +310,7 @@ impl Connection {
         let opcode = frame.opcode;
         let payload = std::mem::take(&mut progress.control);
         progress.frame = None;
-        if progress.message.is_none() {
+        if progress.is_empty() {
             self.progress = None;
         }
         self.on_control(opcode, Cow::Owned(payload), config, buffers)
