@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ringwire::{
-    Answer, CloseCause, ConnId, Ctx, DialError, Handle, Handler, Message, Request, Response,
-    WorkerContext,
+    Answer, CloseCause, CloseCode, CloseReason, ConnId, Ctx, DialError, Handle, Handler, Message,
+    Request, Response, WorkerContext,
 };
 
 use super::generator::second_of;
@@ -29,7 +29,7 @@ const GONE: u64 = u64::MAX;
 pub(crate) enum Event {
     /// The connection with this number is open.
     Opened(u32, ConnId),
-    /// It is not any more.
+    /// It is not any more, or did not become so.
     Gone(u32),
     /// What was counted in a second of the run.
     Second(u32, Tally),
@@ -67,8 +67,10 @@ pub(crate) struct Common {
     pub(crate) plan: Plan,
     pub(crate) clock: RunClock,
     pub(crate) template: Template,
-    /// When the message in flight on each connection was sent; 0: none is. Not for `Work::Rate`.
+    /// When the message in flight on each connection was sent, of several the oldest; 0: none is. Not for `Work::Rate`.
     sent_at: Box<[AtomicU64]>,
+    /// Messages in flight beside the oldest ones, with `Work::Loop`.
+    behind: AtomicU64,
     /// How far the replies on each connection have come, for `Work::Rate`.
     next: Box<[AtomicU32]>,
     /// The connections by number, once all are made.
@@ -99,6 +101,7 @@ impl Common {
             clock: RunClock::new(plan.epoch),
             template: Template::new(plan.size, plan.text),
             sent_at: (0..count(!is_rate)).map(|_| AtomicU64::new(0)).collect(),
+            behind: AtomicU64::new(0),
             next: (0..count(is_rate)).map(|_| AtomicU32::new(0)).collect(),
             conns: OnceLock::new(),
             queues: Mutex::default(),
@@ -179,7 +182,22 @@ impl Common {
     /// Messages that have no reply, of connections that are still there. Not for `Work::Rate`.
     pub(crate) fn in_flight(&self) -> u64 {
         let waits = |mark: &&AtomicU64| !matches!(mark.load(Ordering::Relaxed), 0 | GONE);
-        self.sent_at.iter().filter(waits).count() as u64
+        let oldest = self.sent_at.iter().filter(waits).count() as u64;
+        oldest + self.behind.load(Ordering::Relaxed)
+    }
+
+    /// So many messages are in flight beside the oldest ones of a connection, where there were others before.
+    fn set_behind(&self, before: usize, now: usize) {
+        if now != before {
+            self.behind.fetch_add((now as u64).wrapping_sub(before as u64), Ordering::Relaxed);
+        }
+    }
+
+    /// A connection that was closed may be opened again, with `Work::Churn`.
+    pub(crate) fn renew(&self, number: u32) {
+        if let Some(mark) = self.sent_at.get(number as usize) {
+            mark.store(0, Ordering::Relaxed);
+        }
     }
 
     /// With `Work::Rate`, the number that the next reply of a connection has if none is missing.
@@ -225,8 +243,17 @@ pub(crate) struct Seat {
     pub(crate) number: u32,
     /// When it was dialled, in nanoseconds of the run.
     pub(crate) dialled: u64,
-    /// Replies that it had, with `Work::Each`.
-    pub(crate) answered: u64,
+    /// Replies that it had, with `Work::Each`, `Work::Loop` and `Work::Churn`.
+    answered: u64,
+    /// When the messages in flight were sent, but for the oldest, with `Work::Loop`.
+    behind: VecDeque<u64>,
+}
+
+impl Seat {
+    /// Of a connection that is dialled now.
+    pub(crate) fn new(number: u32, dialled: u64) -> Self {
+        Self { number, dialled, answered: 0, behind: VecDeque::new() }
+    }
 }
 
 /// One worker's handler.
@@ -322,6 +349,55 @@ impl Client {
         }
     }
 
+    fn on_loop(&mut self, ctx: &mut Ctx<'_, Seat>, message: Message<'_>, in_flight: u32) {
+        let now = self.now();
+        let number = ctx.state().number;
+        if let Some(sent_at) = self.take_reply(number, message) {
+            self.answered(now, sent_at);
+        }
+        let mut behind = std::mem::take(&mut ctx.state().behind);
+        let before = behind.len();
+        if let Some(next) = behind.pop_front() {
+            self.common.mark(number, next);
+        }
+        // The first reply opens the connection's window, each other one releases a message.
+        let waiting = behind.len() + usize::from(before > 0);
+        let room = (in_flight as usize).saturating_sub(waiting);
+        let room = if self.common.working.load(Ordering::Acquire) { room } else { 0 };
+        for _ in 0..room {
+            ctx.send(self.common.template.message());
+            if !self.common.mark(number, now) {
+                behind.push_back(now);
+            }
+        }
+        self.tally().sent += room as u64;
+        self.common.set_behind(before, behind.len());
+        ctx.state().behind = behind;
+    }
+
+    /// Goes on with a connection that has had its last reply, or that is new.
+    fn churn(&self, ctx: &mut Ctx<'_, Seat>, now: u64, messages: u64) {
+        let &mut Seat { number, answered, .. } = ctx.state();
+        let goes_on = answered < messages && self.common.working.load(Ordering::Acquire);
+        if goes_on && self.common.mark(number, now) {
+            ctx.send(self.common.template.message());
+            self.tally().sent += 1;
+        } else {
+            // Refused only if a close has begun already.
+            let _ = ctx.close(CloseCode::NORMAL, "");
+        }
+    }
+
+    fn on_churn(&mut self, ctx: &mut Ctx<'_, Seat>, message: Message<'_>, messages: u64) {
+        let now = self.now();
+        let number = ctx.state().number;
+        if let Some(sent_at) = self.take_reply(number, message) {
+            self.answered(now, sent_at);
+        }
+        ctx.state().answered += 1;
+        self.churn(ctx, now, messages);
+    }
+
     fn on_pool(&mut self, number: u32, message: Message<'_>) {
         let now = self.now();
         if let Some(sent_at) = self.take_reply(number, message) {
@@ -392,10 +468,11 @@ impl Handler for Client {
         Response::new(http::StatusCode::NOT_FOUND).into()
     }
 
-    fn on_dial_failed(&mut self, _seat: Seat, error: &DialError) {
+    fn on_dial_failed(&mut self, seat: Seat, error: &DialError) {
         if !self.common.ending.load(Ordering::Acquire) {
             self.now();
             self.fail(Failure::of_dial(error));
+            let _ = self.events.send(Event::Gone(seat.number));
         }
     }
 
@@ -410,6 +487,9 @@ impl Handler for Client {
         // Told before it is counted: who sees the count finds the connection.
         let _ = self.events.send(Event::Opened(number, ctx.id()));
         self.common.opened.fetch_add(1, Ordering::Release);
+        if let Work::Churn { messages, .. } = self.common.plan.work {
+            self.churn(ctx, now, messages);
+        }
     }
 
     fn on_message(&mut self, ctx: &mut Ctx<'_, Seat>, message: Message<'_>) {
@@ -420,6 +500,8 @@ impl Handler for Client {
         match self.common.plan.work {
             Work::Idle => {}
             Work::Each { messages } => self.on_each(ctx, message, messages),
+            Work::Loop { in_flight, .. } => self.on_loop(ctx, message, in_flight),
+            Work::Churn { messages, .. } => self.on_churn(ctx, message, messages),
             Work::Pool { .. } => self.on_pool(ctx.state().number, message),
             Work::Rate { .. } => self.on_rate(ctx.state().number, message),
         }
@@ -431,15 +513,27 @@ impl Handler for Client {
         }
         let now = self.now();
         let number = ctx.state().number;
-        self.fail(Failure::of_close(cause));
+        let is_asked_for = matches!(self.common.plan.work, Work::Churn { .. })
+            && cause.reason == CloseReason::Local
+            && cause.is_clean();
         self.tally().closed += 1;
-        let _ = self.events.send(Event::Gone(number));
+        if is_asked_for {
+            self.tally().closed_cleanly += 1;
+        } else {
+            self.fail(Failure::of_close(cause));
+        }
         let mark = self.common.sent_at.get(number as usize);
         let had = mark.map_or(0, |mark| mark.swap(GONE, Ordering::Relaxed));
+        // Told when all else is done: the number may have another connection then.
+        let _ = self.events.send(Event::Gone(number));
         match self.common.plan.work {
             Work::Each { messages }
                 if self.common.has_begun() && ctx.state().answered < messages =>
             {
+                self.common.finished.fetch_add(1, Ordering::Relaxed);
+            }
+            Work::Loop { .. } => {
+                self.common.set_behind(ctx.state().behind.len(), 0);
                 self.common.finished.fetch_add(1, Ordering::Relaxed);
             }
             // Its message goes with it, and another may be in flight instead.
