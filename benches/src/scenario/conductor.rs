@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -121,7 +122,7 @@ pub(crate) fn run(mut setup: Setup, servers: &Servers) -> anyhow::Result<(Found,
         samples: Vec::new(),
         next_sample: 0,
         working: false,
-        next_told: 0,
+        untold: 0..0,
         told: 0,
         ready: 0,
     };
@@ -143,8 +144,8 @@ struct Conductor<'a> {
     /// The second of the run in which the next sample is due.
     next_sample: u64,
     working: bool,
-    /// The second of the run that is told next, and how many were.
-    next_told: u32,
+    /// Seconds of work that are to be told, and how many were.
+    untold: Range<u32>,
     told: u32,
     ready: usize,
 }
@@ -177,7 +178,9 @@ impl Conductor<'_> {
             thread::sleep(until_next_second(self.clock.elapsed()));
         }
         let work_began = self.clock.nanos();
-        self.next_told = second_of(work_began);
+        if self.setup.watch == Watch::Seconds {
+            self.untold = seconds_of_work(plan, work_began);
+        }
         self.fleet.order(Order::Work)?;
         let limit = plan.work.duration().unwrap_or(plan.limit) + plan.response_timeout * 12;
         let limit = limit + plan.connect_timeout + PATIENCE;
@@ -192,6 +195,7 @@ impl Conductor<'_> {
         self.fleet.order(Order::End)?;
         // A million sockets take a while.
         self.wait_done("closing", Order::End, plan.limit + PATIENCE)?;
+        self.tell_seconds(Duration::MAX);
         Ok(Found {
             total: std::mem::take(&mut self.total),
             seconds: std::mem::take(&mut self.seconds),
@@ -315,14 +319,14 @@ impl Conductor<'_> {
         self.progress.show(&text, sum.failed);
     }
 
-    /// Says what seconds of work had that are over, and of which all parts have told.
+    /// Says what seconds had that are over, and of which all parts have told.
     fn tell_seconds(&mut self, now: Duration) {
         let over = now.saturating_sub(TELL_TIME).as_secs();
-        while self.working && self.setup.watch == Watch::Seconds && u64::from(self.next_told) < over
+        while u64::from(self.untold.start) < over
+            && let Some(second) = self.untold.next()
         {
-            let answered = self.seconds.get(&self.next_told).map_or(0, |tally| tally.answered);
+            let answered = self.seconds.get(&second).map_or(0, |tally| tally.answered);
             self.told += 1;
-            self.next_told += 1;
             let answered = crate::units::show_count(answered as f64);
             self.progress.say(&format!("{:>5} s: {answered}/s", self.told));
         }
@@ -360,6 +364,13 @@ struct Cpu {
     at: u64,
     servers: Vec<CpuTimes>,
     generators: Vec<CpuTimes>,
+}
+
+/// The whole seconds of work that is told by time, which begins with one of them.
+pub(crate) fn seconds_of_work(plan: &Plan, began: u64) -> Range<u32> {
+    let length = plan.work.duration().unwrap_or_default().as_secs();
+    let first = second_of(began);
+    first..first.saturating_add(u32::try_from(length).unwrap_or(u32::MAX))
 }
 
 /// From a time of the run to its next second.

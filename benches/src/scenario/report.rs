@@ -104,14 +104,17 @@ impl Report {
         let mut notes = asked.notes;
         let total = &found.total;
         let span = found.cpu_window.as_secs_f64();
-        let generator = Generator::of(&found.generator_cpu, span, total.answered);
+        let churn = Churn::new(plan, &found);
+        // A message's CPU time would have that of connects and closes in it.
+        let messages = if churn.is_none() { total.answered } else { 0 };
+        let generator = Generator::of(&found.generator_cpu, span, messages);
         let server = (!found.server_cpu.is_empty()).then(|| {
             let measured = MeasuredServer {
                 cpu: found.server_cpu.clone(),
                 capacity: found.server_capacity,
                 memory: None,
             };
-            Server::of(&measured, span, total.answered, total.opened)
+            Server::of(&measured, span, messages, total.opened)
         });
         let run: Duration = found.generator_cpu.iter().map(|cpu| cpu.run).sum();
         let generator_cpus = ratio(run.as_secs_f64(), span);
@@ -124,7 +127,6 @@ impl Report {
         notes.extend(cpu.and_then(check_cpu));
         let has_messages = !matches!(plan.work, Work::Idle | Work::Churn { messages: 0, .. });
         let work = has_messages.then(|| WorkDone::new(plan, &found, cpu));
-        let churn = Churn::new(plan, &found);
         // Connections that come and go say nothing of memory.
         let (connect_began, kept) = match churn {
             Some(_) => (found.work_began, 0),

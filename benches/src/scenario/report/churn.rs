@@ -51,7 +51,7 @@ impl Churn {
             [self.closed_cleanly, self.closed_otherwise].map(|count| show_count(count as f64));
         rows.push(("closes", format!("{} clean, {} not", closed[0], closed[1])));
         if let Some(micros) = self.server_cpu_us_per_connect {
-            rows.push(("server CPU", format!("{micros:.1} µs a connection")));
+            rows.push(("each connection", format!("{micros:.1} µs of the server's CPU time")));
         }
         rows
     }

@@ -6,8 +6,7 @@ use serde::Serialize;
 
 use super::{Row, Span, show_micros};
 use crate::echo::Summary;
-use crate::scenario::conductor::Found;
-use crate::scenario::generator::second_of;
+use crate::scenario::conductor::{Found, seconds_of_work};
 use crate::scenario::plan::{Plan, Work};
 use crate::scenario::tally::Tally;
 use crate::units::{ratio, show_count};
@@ -30,7 +29,7 @@ pub(crate) struct WorkDone {
     pub(crate) messages_per_second: f64,
     pub(crate) megabytes_per_second: f64,
     pub(crate) traffic: Traffic,
-    /// Replies in each second; `None` where work is not told by time.
+    /// Replies in each second; `None` where work is not told by time, or less than a second.
     pub(crate) each_second: Option<EachSecond>,
     pub(crate) latency_us: Option<Summary>,
     /// In an open loop: how late the generator gave messages to their connections. Part of the latency.
@@ -170,11 +169,9 @@ impl Traffic {
 }
 
 impl EachSecond {
-    /// Of work that begins with a second of the run.
+    /// Of work that is told by time; `None` if it is no second long.
     pub(super) fn new(plan: &Plan, found: &Found, count: fn(&Tally) -> u64) -> Option<Self> {
-        let length = u32::try_from(plan.work.duration()?.as_secs()).unwrap_or(u32::MAX);
-        let first = second_of(found.work_began);
-        let seconds = first..first.saturating_add(length);
+        let seconds = seconds_of_work(plan, found.work_began);
         let counts: Vec<u64> =
             seconds.map(|second| found.seconds.get(&second).map_or(0, count)).collect();
         let values: Vec<f64> = counts.iter().map(|&count| count as f64).collect();
