@@ -168,14 +168,14 @@ impl Conductor<'_> {
                 this.clock.elapsed() >= end
             })?;
         }
+        if plan.work.duration().is_some() {
+            // Seconds of the run are seconds of work then.
+            thread::sleep(until_next_second(self.clock.elapsed()));
+        }
         self.sample()?;
         if plan.work != Work::Idle {
             self.working = true;
             start = self.cpu()?;
-        }
-        if plan.work.duration().is_some() {
-            // Seconds of the run are seconds of work then.
-            thread::sleep(until_next_second(self.clock.elapsed()));
         }
         let work_began = self.clock.nanos();
         if self.setup.watch == Watch::Seconds {

@@ -173,6 +173,7 @@ impl<'a> Generator<'a> {
         let after = self.handle.stats().total();
         self.tally.bytes_sent += after.bytes_sent - before.bytes_sent;
         self.tally.bytes_received += after.bytes_received - before.bytes_received;
+        self.tell_rest();
     }
 
     fn each(&mut self, messages: u64) {
@@ -396,6 +397,15 @@ impl<'a> Generator<'a> {
         }
     }
 
+    /// What the workers have counted since they last told, which they do when the next second has something.
+    fn tell_rest(&self) {
+        let rest = self.common.take_tallies();
+        if !rest.is_empty() {
+            let second = second_of(rest.last_answered.max(rest.last_opened)).max(self.second);
+            (self.tell)(News::Second(second, rest));
+        }
+    }
+
     /// Tells what is not told yet. In a process of its own the connections end with that: a close frame on each of a
     /// million connections takes longer than all the work before.
     fn finish(mut self) -> anyhow::Result<()> {
@@ -406,7 +416,7 @@ impl<'a> Generator<'a> {
                 (self.tell)(News::Second(second, tally));
             }
         }
-        self.tally.merge(&self.common.take_tallies());
+        self.tell_rest();
         self.flush();
         if !self.common.plan.is_process {
             self.handle.shutdown(Duration::ZERO);

@@ -247,13 +247,16 @@ impl Found {
             steps.iter().filter(move |step| (step.outcome == Outcome::Good) == is_good)
         };
         let rate = |step: &&Step| step.messages_per_second;
-        let missed = of(false).min_by(|a, b| rate(a).total_cmp(&rate(b)));
+        let best = of(true).map(|step| rate(&step)).max_by(f64::total_cmp);
+        // The last run at a rate is what counts.
+        let above = of(false).rev().filter(|step| best.is_none_or(|best| rate(step) > best));
+        let missed = above.min_by(|a, b| rate(a).total_cmp(&rate(b)));
         Self {
             scenario: "search",
             target: steps.first().map(|step| step.report.target.clone()).unwrap_or_default(),
             clients: args.clients.clients,
             conditions: args.conditions.iter().map(Condition::to_string).collect(),
-            messages_per_second: of(true).map(|step| rate(&step)).max_by(f64::total_cmp),
+            messages_per_second: best,
             missed_at: missed.as_ref().map(rate),
             limited_by: match missed.map(|step| step.outcome) {
                 None => LimitedBy::MaxRate,
@@ -267,7 +270,8 @@ impl Found {
 
     /// The step at the highest good rate.
     fn best(&self) -> Option<&Step> {
-        self.steps.iter().find(|step| Some(step.messages_per_second) == self.messages_per_second)
+        // No rate is looked at again once it was good.
+        self.steps.iter().rfind(|step| Some(step.messages_per_second) == self.messages_per_second)
     }
 
     fn rows(&self) -> Vec<Row> {
@@ -400,6 +404,32 @@ mod tests {
         report.errors.insert("reply late".to_owned(), 1);
         assert_eq!(outcome(&report, fine, 1.0, Bottleneck::Neither), Outcome::Missed);
         assert_eq!(outcome(&report, "errors<2", 1.0, Bottleneck::Neither), Outcome::Good);
+    }
+
+    #[test]
+    fn last_run_at_a_rate_counts() {
+        let mut args = args("10s");
+        let report = args.step(40.0).unwrap().report;
+        let step = |messages_per_second: f64, outcome: Outcome| Step {
+            messages_per_second,
+            outcome,
+            report: report.clone(),
+        };
+        let (good, missed) = (Outcome::Good, Outcome::Missed);
+        let steps = vec![
+            step(40.0, Outcome::Disturbed),
+            step(40.0, good),
+            step(80.0, Outcome::Disturbed),
+            step(80.0, missed),
+            step(60.0, good),
+        ];
+        let found = Found::new(&args, steps);
+        assert_eq!((found.messages_per_second, found.missed_at), (Some(60.0), Some(80.0)));
+        assert_eq!(found.limited_by, LimitedBy::Conditions);
+        assert_eq!(found.best().unwrap().outcome, good);
+        let found = Found::new(&args, vec![step(40.0, Outcome::Generator), step(40.0, good)]);
+        assert_eq!((found.missed_at, found.limited_by), (None, LimitedBy::MaxRate));
+        assert_eq!(found.best().unwrap().outcome, good);
     }
 
     #[test]
