@@ -337,6 +337,15 @@ impl Client {
         Some(sent_at)
     }
 
+    /// Counts a message as the reply to the oldest in flight if it is that; when it came.
+    fn count_reply(&mut self, number: u32, message: Message<'_>) -> u64 {
+        let now = self.now();
+        if let Some(sent_at) = self.take_reply(number, message) {
+            self.answered(now, sent_at);
+        }
+        now
+    }
+
     fn on_each(&mut self, ctx: &mut Ctx<'_, Seat>, message: Message<'_>, messages: u64) {
         let now = self.now();
         let number = ctx.state().number;
@@ -352,10 +361,7 @@ impl Client {
     }
 
     fn on_pool(&mut self, number: u32, message: Message<'_>) {
-        let now = self.now();
-        if let Some(sent_at) = self.take_reply(number, message) {
-            self.answered(now, sent_at);
-        }
+        let now = self.count_reply(number, message);
         self.queue().push_back(number);
         self.send_next(now);
     }

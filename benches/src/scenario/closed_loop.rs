@@ -44,16 +44,14 @@ struct Window {
 /// Runs `traffic`; whether no condition failed.
 pub(crate) fn traffic(mut args: TrafficArgs) -> anyhow::Result<bool> {
     let scenario = args.stress.scenario("traffic", args.window.work());
-    let report = args.stress.common.run(&scenario)?;
-    args.stress.common.conclude(&[report], traffic_rows)
+    args.stress.common.run_one(&scenario, traffic_rows)
 }
 
 /// Runs `tps`; whether no condition failed.
 pub(crate) fn tps(mut args: TpsArgs) -> anyhow::Result<bool> {
     let scenario = args.stress.scenario("tps", args.window.work());
     let scenario = Scenario { watch: Watch::Seconds, ..scenario };
-    let report = args.stress.common.run(&scenario)?;
-    args.stress.common.conclude(&[report], tps_rows)
+    args.stress.common.run_one(&scenario, tps_rows)
 }
 
 impl Window {

@@ -30,8 +30,7 @@ pub(crate) struct IdleArgs {
 /// Runs the subcommand; whether no condition failed.
 pub(crate) fn command(mut args: IdleArgs) -> anyhow::Result<bool> {
     let scenario = args.scenario()?;
-    let report = args.stress.common.run(&scenario)?;
-    args.stress.common.conclude(&[report], Report::rows)
+    args.stress.common.run_one(&scenario, Report::rows)
 }
 
 impl IdleArgs {

@@ -197,6 +197,19 @@ impl Common {
         Ok((Report::new(asked, found), Remains { fleet, servers }))
     }
 
+    /// Makes a run, prints and writes its report; whether no condition failed.
+    ///
+    /// # Errors
+    /// When it cannot be made at all, or a file cannot be written.
+    fn run_one(
+        &mut self,
+        scenario: &Scenario,
+        rows: fn(&Report) -> Vec<Row>,
+    ) -> anyhow::Result<bool> {
+        let report = self.run(scenario)?;
+        self.conclude(&[report], rows)
+    }
+
     fn plan(&self, scenario: &Scenario, layout: Layout, servers: &Servers, size: usize) -> Plan {
         Plan {
             url: servers.target.to_string(),

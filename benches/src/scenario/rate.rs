@@ -52,8 +52,7 @@ pub(crate) fn command(mut args: RateArgs) -> anyhow::Result<bool> {
     let interval = interval("--mps", args.mps)?;
     let scenario = args.clients.scenario("rate", interval, args.duration);
     let scenario = Scenario { ramp_up: args.ramp_up, ..scenario };
-    let report = args.clients.common.run(&scenario)?;
-    args.clients.common.conclude(&[report], Report::rows)
+    args.clients.common.run_one(&scenario, Report::rows)
 }
 
 impl Clients {

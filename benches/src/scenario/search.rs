@@ -18,7 +18,7 @@ use crate::units::show_count;
 
 /// Messages a second below which nothing is looked for.
 const LEAST_RATE: f64 = 1.0;
-/// Runs at a rate that is not good for a reason that may be gone the next time.
+/// Runs at a rate, as long as they say nothing of the server: the reason may be gone the next time.
 const TRIES: u32 = 2;
 
 /// Flags of `ringwire-bench search`.
@@ -54,26 +54,17 @@ pub(crate) fn command(mut args: SearchArgs) -> anyhow::Result<bool> {
     let mut gap = args.gap()?;
     let mut steps = Vec::new();
     while let Some(rate) = gap.next() {
-        let mut tries = 0;
-        loop {
-            let step = args.step(rate)?;
-            let outcome = step.outcome;
-            args.tell(&step);
-            steps.push(step);
-            tries += 1;
-            if outcome.is_certain() || tries == TRIES {
-                gap.learn(rate, outcome == Outcome::Good);
-                break;
-            }
-        }
+        gap.learn(rate, args.is_good(rate, &mut steps)?);
     }
     let found = Found::new(&args, steps);
     if args.clients.common.json.as_deref() != Some("-") {
         println!("{}\n{}\n", crate::machine::describe(), show_rows(&found.rows()));
     }
     args.clients.common.write(&found, || found.page())?;
-    let best = found.best().map(|step| step.report.clone());
-    Ok(best.is_some() && args.clients.common.judge(best.as_slice()))
+    let Some(best) = found.best() else { return Ok(false) };
+    // Errors were asked for, or there are none.
+    let common = &args.clients.common;
+    Ok(common.fail_if.is_empty() || common.judge(std::slice::from_ref(&best.report)))
 }
 
 impl SearchArgs {
@@ -86,6 +77,20 @@ impl SearchArgs {
             bail!("--precision {precision}: from 0.1 to less than 100 percent");
         }
         Ok(Gap { good: None, other: None, start_rate, max_rate, precision: precision / 100.0 })
+    }
+
+    /// Makes a run at a rate, and again if it says nothing of the server; whether the last one was good.
+    fn is_good(&mut self, rate: f64, steps: &mut Vec<Step>) -> anyhow::Result<bool> {
+        for _ in 0..TRIES {
+            let step = self.step(rate)?;
+            self.tell(&step);
+            let outcome = step.outcome;
+            steps.push(step);
+            if outcome.is_certain() {
+                return Ok(outcome == Outcome::Good);
+            }
+        }
+        Ok(false)
     }
 
     /// Prints a step, beside a result that goes to the standard output.

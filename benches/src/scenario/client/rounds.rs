@@ -14,11 +14,8 @@ impl Client {
         message: Message<'_>,
         in_flight: u32,
     ) {
-        let now = self.now();
         let number = ctx.state().number;
-        if let Some(sent_at) = self.take_reply(number, message) {
-            self.answered(now, sent_at);
-        }
+        let now = self.count_reply(number, message);
         let mut behind = std::mem::take(&mut ctx.state().behind);
         let before = behind.len();
         if let Some(next) = behind.pop_front() {
@@ -59,11 +56,7 @@ impl Client {
         message: Message<'_>,
         messages: u64,
     ) {
-        let now = self.now();
-        let number = ctx.state().number;
-        if let Some(sent_at) = self.take_reply(number, message) {
-            self.answered(now, sent_at);
-        }
+        let now = self.count_reply(ctx.state().number, message);
         ctx.state().answered += 1;
         self.churn(ctx, now, messages);
     }

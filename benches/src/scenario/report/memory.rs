@@ -167,24 +167,21 @@ impl Held {
             ("slab, held", self.kernel_slab),
         ];
         rows.extend(courses.iter().filter_map(|&(name, course)| Some((name, course?.to_string()))));
-        match (self.growth(), self.has_grown) {
-            (Some(growth), grown) => {
-                let judged = match grown {
-                    Some(true) => "MEMORY GREW",
-                    Some(false) => "none",
-                    None => "too few samples to tell",
-                };
-                let sign = if growth < 0.0 { "" } else { "+" };
-                rows.push((
-                    "growth",
-                    format!("{judged}; {sign}{} from first to last", show_bytes(growth)),
-                ));
-            }
-            _ => {
-                rows.push(("growth", "the server's process is not known (--server-pid)".to_owned()))
-            }
-        }
+        rows.push(("growth", self.shown_growth()));
         rows
+    }
+
+    fn shown_growth(&self) -> String {
+        let Some(growth) = self.growth() else {
+            return "the server's process is not known (--server-pid)".to_owned();
+        };
+        let judged = match self.has_grown {
+            Some(true) => "MEMORY GREW",
+            Some(false) => "none",
+            None => "too few samples to tell",
+        };
+        let sign = if growth < 0.0 { "" } else { "+" };
+        format!("{judged}; {sign}{} from first to last", show_bytes(growth))
     }
 }
 
