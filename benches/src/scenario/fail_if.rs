@@ -146,6 +146,11 @@ mod tests {
         assert!(is("rate<1000", 999.0) && !is("rate<1000", 1000.0));
         assert!(is("max<=250us", 250.0) && !is("max <= 250µs", 250.1));
         assert!(is("errors>0", 1.0) && !is("errors>0", 0.0));
+        assert!(is("growth>1MiB", 1_048_577.0) && !is("growth> 1MiB", 1_048_576.0));
+        let surely = |text: &str, value| condition(text).holds_surely(|_| value);
+        assert!(surely("p99<5ms", Some(4999.0)) && !surely("p99<5ms", Some(5000.0)));
+        // What a run does not have fails --fail-if, and is no good rate either.
+        assert!(!surely("p99<5ms", None));
         let mut asked = String::new();
         let holds = condition("connects<5").holds(|name| {
             name.clone_into(&mut asked);
@@ -163,5 +168,6 @@ mod tests {
         assert!(error("p99>5").contains("us, ms or s"), "{}", error("p99>5"));
         assert!(error("errors>few").contains("few"), "{}", error("errors>few"));
         assert!(error("p99>").contains("no time"), "{}", error("p99>"));
+        assert!(error("growth>1MB").contains("use KiB"), "{}", error("growth>1MB"));
     }
 }
