@@ -7,6 +7,7 @@ mod doctor;
 mod echo;
 mod endpoint;
 mod floor;
+mod growth;
 mod handshakes;
 mod machine;
 mod output;
@@ -62,6 +63,16 @@ enum Command {
     Rate(scenario::RateArgs),
     /// Opens a million connections, holds them, and has them echo: in several processes where one may not have so many.
     Million(scenario::MillionArgs),
+    /// Has messages go round for a time, so many in flight on each connection, and reports bandwidth.
+    Traffic(scenario::TrafficArgs),
+    /// Has messages go round for a time, and reports the messages of each second.
+    Tps(scenario::TpsArgs),
+    /// Opens connections and holds them for minutes, and reports what the server's memory does.
+    Idle(scenario::IdleArgs),
+    /// Opens connections, has them echo and closes them, again and again.
+    Churn(scenario::ChurnArgs),
+    /// Looks for the highest rate of messages at which latencies stay under a limit.
+    Search(scenario::SearchArgs),
     #[command(hide = true)]
     LoadWorker(scenario::ChildArgs),
     #[command(hide = true)]
@@ -90,6 +101,11 @@ fn main() -> ExitCode {
         Command::All(args) => scenario::all(args),
         Command::Rate(args) => scenario::rate(args),
         Command::Million(args) => scenario::million(args),
+        Command::Traffic(args) => scenario::traffic(args),
+        Command::Tps(args) => scenario::tps(args),
+        Command::Idle(args) => scenario::idle(args),
+        Command::Churn(args) => scenario::churn(args),
+        Command::Search(args) => scenario::search(args),
         Command::LoadWorker(args) => scenario::load_worker(&args).map(|()| true),
         Command::ServerWorker(args) => scenario::server_worker(&args).map(|()| true),
         Command::Doctor(args) => doctor::command(&args),

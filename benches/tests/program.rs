@@ -236,6 +236,105 @@ fn all_is_three_scenarios() {
     assert_eq!(reports[2]["work"]["answered"], 100, "{reports}");
 }
 
+/// The table on the standard output of a run that succeeds.
+fn table(args: &str) -> String {
+    let output = program().args(args.split_whitespace()).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// The value in a table's row with this name.
+fn row<'t>(table: &'t str, name: &str) -> &'t str {
+    let value = table.lines().find_map(|line| line.trim_start().strip_prefix(name));
+    value.unwrap_or_else(|| panic!("{name}: {table}")).trim()
+}
+
+#[test]
+fn traffic_has_the_lines_of_published_tables() {
+    let table = table("traffic --connections 10 --in-flight 4 --size 4KiB --duration 500ms");
+    for name in ["Total data sent", "Total data received"] {
+        let value = row(&table, name);
+        assert!(value.contains(" MiB (") && value.ends_with(" bytes)"), "{value}");
+    }
+    let channel = row(&table, "Bandwidth per channel");
+    assert!(channel.contains("⇅ Mbps (") && channel.ends_with(" kBps)"), "{channel}");
+    let all = row(&table, "Aggregate bandwidth");
+    assert!(all.contains("↓, ") && all.ends_with("↑ Mbps"), "{all}");
+    assert!(row(&table, "bottleneck").len() > 3, "{table}");
+}
+
+#[test]
+fn tps_tells_of_each_second() {
+    let args = "tps --connections 10 --duration 2 --processes 2 --json -";
+    let output = program().args(args.split_whitespace()).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let report = json(&output);
+    let each = &report["work"]["each_second"];
+    assert_eq!(each["counts"].as_array().map(Vec::len), Some(2), "{report}");
+    assert!(each["min"].as_f64() > Some(0.0), "{report}");
+    assert!(report["work"]["traffic"]["down_mbps"].as_f64() > Some(0.0), "{report}");
+    let live = String::from_utf8_lossy(&output.stderr);
+    assert!(live.contains("1 s: ") && live.contains("/s\n"), "{live}");
+    let table = table("tps --connections 10 --duration 1");
+    assert!(row(&table, "each second").starts_with("1s:"), "{table}");
+}
+
+#[test]
+fn idle_looks_at_the_memory_of_its_server() {
+    let args = "idle --connections 50 --messages 2 --duration 1 --interval 200ms --json -";
+    let output = program().args(args.split_whitespace()).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let report = json(&output);
+    assert_eq!((&report["opened"], &report["work"]["answered"]), (&50.into(), &100.into()));
+    let held = &report["held"];
+    assert_eq!(held["samples"].as_array().map(Vec::len), Some(6), "{report}");
+    let resident = &held["server_resident"];
+    assert!(resident["min"].as_u64() > Some(0) && resident["max"].is_u64(), "{report}");
+    assert!(resident["bytes_per_connection"].is_f64(), "{report}");
+    assert!(held["server_anonymous"]["last"].is_u64(), "{report}");
+    assert_eq!(held["has_grown"], false, "{report}");
+    let failed = "idle --connections 5 --duration 0 --fail-if growth<1GiB";
+    let output = program().args(failed.split_whitespace()).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[test]
+fn churn_closes_what_it_opens() {
+    let table = table("churn --connections 10 --messages 2 --duration 1");
+    let opened = row(&table, "connects").split_once(" in ").expect("how long").0;
+    assert_eq!(row(&table, "closes"), format!("{opened} clean, 0 not"), "{table}");
+    let args = "churn --messages 0 --rate 50 --duration 200ms --processes 2 --json -";
+    let output = program().args(args.split_whitespace()).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let report = json(&output);
+    assert_eq!(report["churn"]["asked"], 10, "{report}");
+    assert_eq!(report["churn"]["closed_cleanly"], report["opened"], "{report}");
+    assert!(report["connect_us"]["p99"].as_f64() > Some(0.0), "{report}");
+}
+
+#[test]
+fn search_tells_each_step() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let page = dir.path().join("search.html");
+    let args = "search --clients 5 --start-rate 50 --max-rate 100 --precision 60 --while p99<9s --resp-timeout 9s \
+                --duration 200ms --json - --html";
+    let output = program().args(args.split_whitespace()).arg(&page).output().expect("it runs");
+    let found = json(&output);
+    // Which rates are good is the machine's affair.
+    assert_eq!(output.status.success(), found["messages_per_second"].is_number(), "{output:?}");
+    let steps = found["steps"].as_array().expect("steps");
+    assert_eq!(steps[0]["messages_per_second"], 50.0, "{found}");
+    assert_eq!(steps[0]["report"]["work"]["answered"], 10, "{found}");
+    let lines = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(lines.matches("/s answered, p50 ").count(), steps.len(), "{lines}");
+    let html = std::fs::read_to_string(&page).expect("the page is written");
+    assert!(html.contains("Steps") && html.contains("search over time"), "{html}");
+    let args = "search --while p99<0us --start-rate 1 --duration 200ms";
+    let output = program().args(args.split_whitespace()).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("none was good"), "{output:?}");
+}
+
 #[test]
 fn compare_prints_ratios_and_writes_all_runs() {
     let file = std::env::temp_dir().join(format!("ringwire-compare-{}.json", std::process::id()));

@@ -37,6 +37,11 @@ impl Progress {
         self.0.set_message(format!("{text}{failed}"));
         self.0.tick();
     }
+
+    /// A line that stays, above the live one, or by itself where there is none.
+    pub(crate) fn say(&self, text: &str) {
+        self.0.suspend(|| eprintln!("{text}"));
+    }
 }
 
 impl Drop for Progress {

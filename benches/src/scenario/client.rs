@@ -5,6 +5,8 @@
     reason = "workers and the pacing thread share gauges, and a load generator measures time"
 )]
 
+mod rounds;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
@@ -12,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ringwire::{
-    Answer, CloseCause, ConnId, Ctx, DialError, Handle, Handler, Message, Request, Response,
-    WorkerContext,
+    Answer, CloseCause, CloseReason, ConnId, Ctx, DialError, Handle, Handler, Message, Request,
+    Response, WorkerContext,
 };
 
 use super::generator::second_of;
@@ -29,7 +31,7 @@ const GONE: u64 = u64::MAX;
 pub(crate) enum Event {
     /// The connection with this number is open.
     Opened(u32, ConnId),
-    /// It is not any more.
+    /// It is not any more, or did not become so.
     Gone(u32),
     /// What was counted in a second of the run.
     Second(u32, Tally),
@@ -67,8 +69,10 @@ pub(crate) struct Common {
     pub(crate) plan: Plan,
     pub(crate) clock: RunClock,
     pub(crate) template: Template,
-    /// When the message in flight on each connection was sent; 0: none is. Not for `Work::Rate`.
+    /// When the message in flight on each connection was sent, of several the oldest; 0: none is. Not for `Work::Rate`.
     sent_at: Box<[AtomicU64]>,
+    /// Messages in flight beside the oldest ones, with `Work::Loop`.
+    behind: AtomicU64,
     /// How far the replies on each connection have come, for `Work::Rate`.
     next: Box<[AtomicU32]>,
     /// The connections by number, once all are made.
@@ -99,6 +103,7 @@ impl Common {
             clock: RunClock::new(plan.epoch),
             template: Template::new(plan.size, plan.text),
             sent_at: (0..count(!is_rate)).map(|_| AtomicU64::new(0)).collect(),
+            behind: AtomicU64::new(0),
             next: (0..count(is_rate)).map(|_| AtomicU32::new(0)).collect(),
             conns: OnceLock::new(),
             queues: Mutex::default(),
@@ -179,7 +184,22 @@ impl Common {
     /// Messages that have no reply, of connections that are still there. Not for `Work::Rate`.
     pub(crate) fn in_flight(&self) -> u64 {
         let waits = |mark: &&AtomicU64| !matches!(mark.load(Ordering::Relaxed), 0 | GONE);
-        self.sent_at.iter().filter(waits).count() as u64
+        let oldest = self.sent_at.iter().filter(waits).count() as u64;
+        oldest + self.behind.load(Ordering::Relaxed)
+    }
+
+    /// So many messages are in flight beside the oldest ones of a connection, where there were others before.
+    fn set_behind(&self, before: usize, now: usize) {
+        if now != before {
+            self.behind.fetch_add((now as u64).wrapping_sub(before as u64), Ordering::Relaxed);
+        }
+    }
+
+    /// A connection that was closed may be opened again, with `Work::Churn`.
+    pub(crate) fn renew(&self, number: u32) {
+        if let Some(mark) = self.sent_at.get(number as usize) {
+            mark.store(0, Ordering::Relaxed);
+        }
     }
 
     /// With `Work::Rate`, the number that the next reply of a connection has if none is missing.
@@ -225,8 +245,17 @@ pub(crate) struct Seat {
     pub(crate) number: u32,
     /// When it was dialled, in nanoseconds of the run.
     pub(crate) dialled: u64,
-    /// Replies that it had, with `Work::Each`.
-    pub(crate) answered: u64,
+    /// Replies that it had, with `Work::Each`, `Work::Loop` and `Work::Churn`.
+    answered: u64,
+    /// When the messages in flight were sent, but for the oldest, with `Work::Loop`.
+    behind: VecDeque<u64>,
+}
+
+impl Seat {
+    /// Of a connection that is dialled now.
+    pub(crate) fn new(number: u32, dialled: u64) -> Self {
+        Self { number, dialled, answered: 0, behind: VecDeque::new() }
+    }
 }
 
 /// One worker's handler.
@@ -308,6 +337,15 @@ impl Client {
         Some(sent_at)
     }
 
+    /// Counts a message as the reply to the oldest in flight if it is that; when it came.
+    fn count_reply(&mut self, number: u32, message: Message<'_>) -> u64 {
+        let now = self.now();
+        if let Some(sent_at) = self.take_reply(number, message) {
+            self.answered(now, sent_at);
+        }
+        now
+    }
+
     fn on_each(&mut self, ctx: &mut Ctx<'_, Seat>, message: Message<'_>, messages: u64) {
         let now = self.now();
         let number = ctx.state().number;
@@ -323,10 +361,7 @@ impl Client {
     }
 
     fn on_pool(&mut self, number: u32, message: Message<'_>) {
-        let now = self.now();
-        if let Some(sent_at) = self.take_reply(number, message) {
-            self.answered(now, sent_at);
-        }
+        let now = self.count_reply(number, message);
         self.queue().push_back(number);
         self.send_next(now);
     }
@@ -392,10 +427,11 @@ impl Handler for Client {
         Response::new(http::StatusCode::NOT_FOUND).into()
     }
 
-    fn on_dial_failed(&mut self, _seat: Seat, error: &DialError) {
+    fn on_dial_failed(&mut self, seat: Seat, error: &DialError) {
         if !self.common.ending.load(Ordering::Acquire) {
             self.now();
             self.fail(Failure::of_dial(error));
+            let _ = self.events.send(Event::Gone(seat.number));
         }
     }
 
@@ -410,6 +446,9 @@ impl Handler for Client {
         // Told before it is counted: who sees the count finds the connection.
         let _ = self.events.send(Event::Opened(number, ctx.id()));
         self.common.opened.fetch_add(1, Ordering::Release);
+        if let Work::Churn { messages, .. } = self.common.plan.work {
+            self.churn(ctx, now, messages);
+        }
     }
 
     fn on_message(&mut self, ctx: &mut Ctx<'_, Seat>, message: Message<'_>) {
@@ -420,6 +459,8 @@ impl Handler for Client {
         match self.common.plan.work {
             Work::Idle => {}
             Work::Each { messages } => self.on_each(ctx, message, messages),
+            Work::Loop { in_flight, .. } => self.on_loop(ctx, message, in_flight),
+            Work::Churn { messages, .. } => self.on_churn(ctx, message, messages),
             Work::Pool { .. } => self.on_pool(ctx.state().number, message),
             Work::Rate { .. } => self.on_rate(ctx.state().number, message),
         }
@@ -431,15 +472,27 @@ impl Handler for Client {
         }
         let now = self.now();
         let number = ctx.state().number;
-        self.fail(Failure::of_close(cause));
+        let is_asked_for = matches!(self.common.plan.work, Work::Churn { .. })
+            && cause.reason == CloseReason::Local
+            && cause.is_clean();
         self.tally().closed += 1;
-        let _ = self.events.send(Event::Gone(number));
+        if is_asked_for {
+            self.tally().closed_cleanly += 1;
+        } else {
+            self.fail(Failure::of_close(cause));
+        }
         let mark = self.common.sent_at.get(number as usize);
         let had = mark.map_or(0, |mark| mark.swap(GONE, Ordering::Relaxed));
+        // Told when all else is done: the number may have another connection then.
+        let _ = self.events.send(Event::Gone(number));
         match self.common.plan.work {
             Work::Each { messages }
                 if self.common.has_begun() && ctx.state().answered < messages =>
             {
+                self.common.finished.fetch_add(1, Ordering::Relaxed);
+            }
+            Work::Loop { .. } if self.common.has_begun() => {
+                self.common.set_behind(ctx.state().behind.len(), 0);
                 self.common.finished.fetch_add(1, Ordering::Relaxed);
             }
             // Its message goes with it, and another may be in flight instead.

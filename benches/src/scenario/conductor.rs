@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,6 +12,7 @@ use ringwire_examples::DriverFlag;
 
 use super::client::RunClock;
 use super::fleet::{Fleet, share_out};
+use super::generator::second_of;
 use super::plan::{News, Order, Plan, Pulse, Work};
 use super::servers::Servers;
 use super::tally::Tally;
@@ -21,6 +23,8 @@ use crate::procstat::{self, Account, CpuTime, CpuTimes, KernelMemory, Resident};
 const SETTLE_TIME: Duration = Duration::from_millis(200);
 /// How often the line on the terminal is written anew.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Time for all workers to tell what they counted in a second.
+const TELL_TIME: Duration = Duration::from_millis(300);
 /// What generators have beside their own limits before they count as stuck.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -33,6 +37,18 @@ pub(crate) struct Setup {
     pub(crate) sources: Vec<IpAddr>,
     /// Rest between the last connect and work.
     pub(crate) hold: Duration,
+    pub(crate) watch: Watch,
+}
+
+/// What is looked at beside the work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Watch {
+    #[default]
+    Nothing,
+    /// What each second of work had of replies, told as soon as it is over.
+    Seconds,
+    /// Memory at an interval, for so long after work, while the connections are open.
+    Memory { duration: Duration, interval: Duration },
 }
 
 /// What a run found, before any arithmetic.
@@ -55,6 +71,8 @@ pub(crate) struct Found {
     pub(crate) before: Memory,
     pub(crate) connected: Memory,
     pub(crate) after: Memory,
+    /// Memory as [`Watch::Memory`] saw it after work, and when in nanoseconds of the run.
+    pub(crate) held: Vec<(u64, Memory)>,
 }
 
 /// Memory at one moment.
@@ -104,6 +122,8 @@ pub(crate) fn run(mut setup: Setup, servers: &Servers) -> anyhow::Result<(Found,
         samples: Vec::new(),
         next_sample: 0,
         working: false,
+        untold: 0..0,
+        told: 0,
         ready: 0,
     };
     let found = conductor.conduct(before)?;
@@ -124,6 +144,9 @@ struct Conductor<'a> {
     /// The second of the run in which the next sample is due.
     next_sample: u64,
     working: bool,
+    /// Seconds of work that are to be told, and how many were.
+    untold: Range<u32>,
+    told: u32,
     ready: usize,
 }
 
@@ -145,27 +168,34 @@ impl Conductor<'_> {
                 this.clock.elapsed() >= end
             })?;
         }
+        if plan.work.duration().is_some() {
+            // Seconds of the run are seconds of work then.
+            thread::sleep(until_next_second(self.clock.elapsed()));
+        }
         self.sample()?;
         if plan.work != Work::Idle {
             self.working = true;
             start = self.cpu()?;
         }
         let work_began = self.clock.nanos();
+        if self.setup.watch == Watch::Seconds {
+            self.untold = seconds_of_work(plan, work_began);
+        }
         self.fleet.order(Order::Work)?;
-        let limit = match plan.work {
-            Work::Rate { duration, .. } => duration + plan.response_timeout * 12,
-            _ => plan.limit + plan.response_timeout,
-        };
-        self.wait_done("working", Order::Work, limit + PATIENCE)?;
+        let limit = plan.work.duration().unwrap_or(plan.limit) + plan.response_timeout * 12;
+        let limit = limit + plan.connect_timeout + PATIENCE;
+        self.wait_done("working", Order::Work, limit)?;
         let end = self.cpu()?;
         self.sample()?;
         self.working = false;
         let after = memory(self.servers)?;
+        let held = self.hold_on()?;
         let cpus = thread::available_parallelism().map_or(1, usize::from);
         let server_capacity = self.servers.capacity(cpus)?;
         self.fleet.order(Order::End)?;
         // A million sockets take a while.
         self.wait_done("closing", Order::End, plan.limit + PATIENCE)?;
+        self.tell_seconds(Duration::MAX);
         Ok(Found {
             total: std::mem::take(&mut self.total),
             seconds: std::mem::take(&mut self.seconds),
@@ -179,7 +209,24 @@ impl Conductor<'_> {
             before,
             connected,
             after,
+            held,
         })
+    }
+
+    /// Looks at memory as the setup says.
+    fn hold_on(&mut self) -> anyhow::Result<Vec<(u64, Memory)>> {
+        let mut held = Vec::new();
+        let Watch::Memory { duration, interval } = self.setup.watch else { return Ok(held) };
+        let mut due = self.clock.elapsed();
+        let end = due + duration;
+        loop {
+            held.push((self.clock.nanos(), memory(self.servers)?));
+            if due >= end {
+                return Ok(held);
+            }
+            due = end.min(due + interval);
+            self.wait("holding", interval + PATIENCE, |this, _| this.clock.elapsed() >= due)?;
+        }
     }
 
     /// Waits until all generators have done what they were told.
@@ -216,6 +263,7 @@ impl Conductor<'_> {
                 let sum = self.sum();
                 self.show(what, sum, sum.answered - looked.1.answered, now - looked.0);
                 looked = (now, sum);
+                self.tell_seconds(now);
             }
             if over {
                 return Ok(());
@@ -271,6 +319,19 @@ impl Conductor<'_> {
         self.progress.show(&text, sum.failed);
     }
 
+    /// Says what seconds had that are over, and of which all parts have told.
+    fn tell_seconds(&mut self, now: Duration) {
+        let over = now.saturating_sub(TELL_TIME).as_secs();
+        while u64::from(self.untold.start) < over
+            && let Some(second) = self.untold.next()
+        {
+            let answered = self.seconds.get(&second).map_or(0, |tally| tally.answered);
+            self.told += 1;
+            let answered = crate::units::show_count(answered as f64);
+            self.progress.say(&format!("{:>5} s: {answered}/s", self.told));
+        }
+    }
+
     fn sample(&mut self) -> anyhow::Result<()> {
         let at = self.clock.nanos();
         self.next_sample = at / 1_000_000_000 + 1;
@@ -303,6 +364,18 @@ struct Cpu {
     at: u64,
     servers: Vec<CpuTimes>,
     generators: Vec<CpuTimes>,
+}
+
+/// The whole seconds of work that is told by time, which begins with one of them.
+pub(crate) fn seconds_of_work(plan: &Plan, began: u64) -> Range<u32> {
+    let length = plan.work.duration().unwrap_or_default().as_secs();
+    let first = second_of(began);
+    first..first.saturating_add(u32::try_from(length).unwrap_or(u32::MAX))
+}
+
+/// From a time of the run to its next second.
+fn until_next_second(now: Duration) -> Duration {
+    Duration::from_secs(now.as_secs() + 1) - now
 }
 
 fn since(now: &[CpuTimes], earlier: &[CpuTimes]) -> Vec<CpuTime> {

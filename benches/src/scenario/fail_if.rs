@@ -3,8 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use ringwire_examples::units::parse_bytes;
+
 /// What may be named, and its unit.
-const METRICS: [(&str, Unit); 13] = [
+const METRICS: [(&str, Unit); 14] = [
     ("min", Unit::Micros),
     ("mean", Unit::Micros),
     ("p50", Unit::Micros),
@@ -18,6 +20,7 @@ const METRICS: [(&str, Unit); 13] = [
     ("opened", Unit::Count),
     ("rate", Unit::Count),
     ("connects", Unit::Count),
+    ("growth", Unit::Bytes),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,7 @@ enum Unit {
     /// A time; kept in microseconds.
     Micros,
     Count,
+    Bytes,
 }
 
 /// One condition, such as `p99>5ms`.
@@ -47,7 +51,20 @@ enum Compare {
 impl Condition {
     /// Whether it holds. A value that a run does not have fails it too: what cannot be told is not fine.
     pub(crate) fn holds(&self, value: impl FnOnce(&str) -> Option<f64>) -> bool {
-        let Some(value) = value(self.metric) else { return true };
+        value(self.metric).is_none_or(|value| self.is_met_by(value))
+    }
+
+    /// Whether it holds for a value that the run has.
+    pub(crate) fn holds_surely(&self, value: impl FnOnce(&str) -> Option<f64>) -> bool {
+        value(self.metric).is_some_and(|value| self.is_met_by(value))
+    }
+
+    /// What it is about.
+    pub(crate) fn metric(&self) -> &'static str {
+        self.metric
+    }
+
+    fn is_met_by(&self, value: f64) -> bool {
         match self.compare {
             Compare::Greater => value > self.value,
             Compare::GreaterOrEqual => value >= self.value,
@@ -93,6 +110,7 @@ impl FromStr for Condition {
                 .trim()
                 .parse()
                 .map_err(|_| format!("{:?} is no number, for {metric}", value.trim()))?,
+            Unit::Bytes => parse_bytes(value)? as f64,
         };
         Ok(Self { text: text.to_owned(), metric, compare, value })
     }
@@ -128,6 +146,11 @@ mod tests {
         assert!(is("rate<1000", 999.0) && !is("rate<1000", 1000.0));
         assert!(is("max<=250us", 250.0) && !is("max <= 250µs", 250.1));
         assert!(is("errors>0", 1.0) && !is("errors>0", 0.0));
+        assert!(is("growth>1MiB", 1_048_577.0) && !is("growth> 1MiB", 1_048_576.0));
+        let surely = |text: &str, value| condition(text).holds_surely(|_| value);
+        assert!(surely("p99<5ms", Some(4999.0)) && !surely("p99<5ms", Some(5000.0)));
+        // What a run does not have fails --fail-if, and is no good rate either.
+        assert!(!surely("p99<5ms", None));
         let mut asked = String::new();
         let holds = condition("connects<5").holds(|name| {
             name.clone_into(&mut asked);
@@ -145,5 +168,6 @@ mod tests {
         assert!(error("p99>5").contains("us, ms or s"), "{}", error("p99>5"));
         assert!(error("errors>few").contains("few"), "{}", error("errors>few"));
         assert!(error("p99>").contains("no time"), "{}", error("p99>"));
+        assert!(error("growth>1MB").contains("use KiB"), "{}", error("growth>1MB"));
     }
 }

@@ -188,6 +188,10 @@ pub(crate) fn share_out(
                 messages: share(messages, at),
                 in_flight: small(share(in_flight.into(), at)).max(1),
             },
+            // Together as many a second as one would.
+            Work::Churn { messages, interval, duration } => {
+                Work::Churn { messages, interval: interval * count, duration }
+            }
             other => other,
         };
         let max_concurrent = small(share(whole.max_concurrent.into(), at)).max(1);

@@ -9,23 +9,21 @@
     reason = "the pacing thread shares gauges with the workers, and sleeps until a message is due"
 )]
 
+mod connect;
+
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use ringwire::{
-    Backpressure, CloseCode, Config, ConnId, Dial, DialError, Handle, Pinning, PostError, Running,
-    Server,
-};
+use ringwire::{Backpressure, CloseCode, Config, ConnId, Handle, Pinning, Running, Server};
 use ringwire_examples::DriverFlag;
 
-use super::client::{Client, Common, Event, Seat};
+use super::client::{Client, Common, Event};
 use super::message::NUMBER_LEN;
-use super::plan::{News, Order, Plan, Pulse, Work};
+use super::plan::{News, Order, Plan, Work};
 use super::tally::Tally;
 use crate::echo::Failure;
 use crate::target::Target;
@@ -46,7 +44,7 @@ const MAX_QUEUED_LEN: usize = 16 << 20;
 const SPARE_LETTERS: usize = 4096;
 /// A reply that is this much longer than a message is still read.
 const SPARE_LEN: usize = 1 << 20;
-/// An open loop that is over has this many response timeouts for its last replies, as long as some come.
+/// Work whose time is up has this many response timeouts for its last replies, as long as some come.
 const LAST_REPLIES: u32 = 10;
 
 /// Does what `orders` say until the last one, and tells the news.
@@ -71,6 +69,8 @@ pub(crate) fn run(
             Err(TryRecvError::Disconnected) => break,
         };
         match order {
+            // They come with the work.
+            Order::Connect if matches!(generator.common.plan.work, Work::Churn { .. }) => {}
             Order::Connect => generator.connect(),
             Order::Work => generator.work(),
             Order::End => break,
@@ -94,6 +94,10 @@ struct Generator<'a> {
     tls: Option<tls::Client>,
     /// By number.
     conns: Vec<Option<ConnId>>,
+    /// How many of them are open.
+    open: usize,
+    /// Numbers of those that have gone, or did not come.
+    free: VecDeque<u32>,
     /// The first of the sources that may have free ports.
     source: usize,
     tally: Tally,
@@ -135,6 +139,8 @@ impl<'a> Generator<'a> {
         tell(News::Ready { threads });
         Ok(Self {
             conns: vec![None; common.plan.connections as usize],
+            open: 0,
+            free: VecDeque::new(),
             handle: running.handle(),
             common,
             running,
@@ -149,95 +155,25 @@ impl<'a> Generator<'a> {
         })
     }
 
-    // Connecting
-
-    fn connect(&mut self) {
-        let plan = &self.common.plan;
-        let (asked, most, ramp_up) = (plan.connections, plan.max_concurrent, plan.ramp_up);
-        let began = self.common.clock.elapsed();
-        let end = began + plan.limit;
-        let mut dialled = 0;
-        loop {
-            let Pulse { opened, failed, .. } = self.common.pulse();
-            let now = self.common.clock.elapsed();
-            // A failure of an open connection counts here too: then a few more are outstanding.
-            let outstanding = u64::from(dialled).saturating_sub(opened + failed);
-            if dialled == asked && (outstanding == 0 || now >= end + plan_patience(&self.common)) {
-                break;
-            }
-            if now >= end && dialled < asked {
-                self.fail(Failure::NotTried, u64::from(asked - dialled));
-                dialled = asked;
-                continue;
-            }
-            let due = due_connects(asked, now - began, ramp_up);
-            let room = u64::from(most).saturating_sub(outstanding);
-            let room = u32::try_from(room).unwrap_or(u32::MAX);
-            let end_of_pass = due.min(dialled.saturating_add(room));
-            while dialled < end_of_pass && self.dial(dialled) {
-                dialled += 1;
-            }
-            self.listen(PACE_INTERVAL);
-        }
-        // All that is open was told before it was counted.
-        self.listen(Duration::ZERO);
-    }
-
-    /// Begins a connection; `false`: later.
-    fn dial(&mut self, number: u32) -> bool {
-        loop {
-            let seat = Seat { number, dialled: self.common.clock.nanos(), answered: 0 };
-            let Ok(dial) = self.dial_from(self.source_of(number)) else {
-                self.fail(Failure::HandshakeInvalid, 1);
-                return true;
-            };
-            match self.handle.connect(&dial, seat) {
-                Ok(()) => return true,
-                Err(DialError::Post(PostError::Busy)) => return false,
-                Err(DialError::Socket(error))
-                    if out_of_ports(&error) && self.source + 1 < self.common.plan.sources.len() =>
-                {
-                    self.source += 1;
-                }
-                Err(error) => {
-                    self.fail(Failure::of_dial(&error), 1);
-                    return true;
-                }
-            }
-        }
-    }
-
-    fn dial_from(&self, source: Option<IpAddr>) -> anyhow::Result<Dial> {
-        let resource = self.target.resource().context("no WebSocket server")?;
-        let dial = Dial::new(self.target.address(), &resource.authority, &resource.path)?;
-        let mut dial = dial.without_compression();
-        if let Some(tls) = &self.tls {
-            dial = tls.dial(dial);
-        }
-        Ok(match source {
-            Some(source) => dial.with_source(SocketAddr::new(source, 0)),
-            None => dial,
-        })
-    }
-
-    fn source_of(&self, number: u32) -> Option<IpAddr> {
-        let sources = &self.common.plan.sources;
-        let at = (number as usize + self.source).checked_rem(sources.len())?;
-        sources.get(at).copied()
-    }
-
     // Work
 
     fn work(&mut self) {
         self.listen(Duration::ZERO);
+        let before = self.handle.stats().total();
         match self.common.plan.work {
             Work::Idle => {}
             Work::Each { messages } => self.each(messages),
+            Work::Loop { duration, .. } => self.go_round(duration),
             Work::Pool { messages, in_flight } => self.pool(messages, in_flight),
             Work::Rate { interval, duration } => self.rate(interval, duration),
+            Work::Churn { interval, duration, .. } => self.churn(interval, duration),
         }
         self.common.pause();
         self.listen(Duration::ZERO);
+        let after = self.handle.stats().total();
+        self.tally.bytes_sent += after.bytes_sent - before.bytes_sent;
+        self.tally.bytes_received += after.bytes_received - before.bytes_received;
+        self.tell_rest();
     }
 
     fn each(&mut self, messages: u64) {
@@ -245,15 +181,36 @@ impl<'a> Generator<'a> {
         if messages == 0 {
             return;
         }
+        let participants = self.kick_all();
+        self.wait_while_answered(|common| common.finished() >= participants);
+        self.fail(Failure::Unanswered, self.common.in_flight());
+    }
+
+    fn go_round(&mut self, duration: Duration) {
+        let end = Duration::from_nanos(self.common.begin(&self.conns)) + duration;
+        let participants = self.kick_all();
+        loop {
+            let left = end.saturating_sub(self.common.clock.elapsed());
+            // With all connections gone there is nothing to wait for.
+            if left.is_zero() || self.common.finished() >= participants {
+                break;
+            }
+            self.listen(left.min(PACE_INTERVAL));
+        }
+        self.common.pause();
+        self.wait_while_answered(|common| common.in_flight() == 0);
+        self.fail(Failure::Unanswered, self.common.in_flight());
+    }
+
+    /// Sends the first message of each connection; how many there are.
+    fn kick_all(&mut self) -> u64 {
         let all = self.conns.clone();
         for (number, conn) in (0_u32..).zip(&all) {
             if let Some(conn) = conn {
                 self.kick(number, *conn);
             }
         }
-        let participants = all.iter().flatten().count() as u64;
-        self.wait_while_answered(|common| common.finished() >= participants);
-        self.fail(Failure::Unanswered, self.common.in_flight());
+        all.iter().flatten().count() as u64
     }
 
     fn pool(&mut self, messages: u64, in_flight: u32) {
@@ -359,10 +316,11 @@ impl<'a> Generator<'a> {
         let timeout = self.common.plan.response_timeout;
         let mut answered = self.common.pulse().answered;
         let mut since = self.common.clock.elapsed();
-        let end = match self.common.plan.work {
-            Work::Rate { .. } => since + timeout * LAST_REPLIES,
-            _ => since + self.common.plan.limit,
-        };
+        let end = since
+            + match self.common.plan.work.duration() {
+                Some(_) => timeout * LAST_REPLIES,
+                None => self.common.plan.limit,
+            };
         loop {
             let now = self.common.clock.elapsed();
             let current = self.common.pulse().answered;
@@ -397,13 +355,18 @@ impl<'a> Generator<'a> {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Opened(number, conn) => self.set(number, Some(conn)),
-            Event::Gone(number) => self.set(number, None),
+            Event::Gone(number) => {
+                self.set(number, None);
+                self.free.push_back(number);
+            }
             Event::Second(second, tally) => (self.tell)(News::Second(second, tally)),
         }
     }
 
     fn set(&mut self, number: u32, conn: Option<ConnId>) {
         if let Some(place) = self.conns.get_mut(number as usize) {
+            self.open += usize::from(conn.is_some());
+            self.open -= usize::from(place.is_some());
             *place = conn;
         }
     }
@@ -434,6 +397,15 @@ impl<'a> Generator<'a> {
         }
     }
 
+    /// What the workers have counted since they last told, which they do when the next second has something.
+    fn tell_rest(&self) {
+        let rest = self.common.take_tallies();
+        if !rest.is_empty() {
+            let second = second_of(rest.last_answered.max(rest.last_opened)).max(self.second);
+            (self.tell)(News::Second(second, rest));
+        }
+    }
+
     /// Tells what is not told yet. In a process of its own the connections end with that: a close frame on each of a
     /// million connections takes longer than all the work before.
     fn finish(mut self) -> anyhow::Result<()> {
@@ -444,7 +416,7 @@ impl<'a> Generator<'a> {
                 (self.tell)(News::Second(second, tally));
             }
         }
-        self.tally.merge(&self.common.take_tallies());
+        self.tell_rest();
         self.flush();
         if !self.common.plan.is_process {
             self.handle.shutdown(Duration::ZERO);
@@ -455,43 +427,33 @@ impl<'a> Generator<'a> {
 }
 
 fn config(plan: &Plan, driver: DriverFlag) -> Config {
-    let in_flight = match plan.work {
+    let letters = match plan.work {
         Work::Pool { in_flight, .. } => in_flight as usize,
         _ => 0,
     };
+    let window_len = match plan.work {
+        Work::Loop { in_flight, .. } => plan.size.saturating_mul(in_flight as usize),
+        _ => 0,
+    };
+    let queued_len = window_len.saturating_add(MAX_QUEUED_LEN);
     Config::default()
         .with_driver(driver.into())
         .with_io_workers(plan.threads)
         .with_pinning(Pinning::Off)
         .with_handshake_timeout(plan.connect_timeout)
         .with_max_message_len(plan.size + SPARE_LEN)
+        // The answer to a close is a reply as well.
+        .with_close_timeout(plan.response_timeout)
         .with_idle_timeout(Duration::ZERO)
         .with_ping_interval(Duration::ZERO)
         // A stalled server is to be seen by its latencies.
         .with_write_stall_timeout(Duration::ZERO)
         .with_tcp_user_timeout(Duration::ZERO)
-        .with_max_queued_len(MAX_QUEUED_LEN)
+        .with_max_queued_len(queued_len)
+        // A load that paused reading for what it has to say could stand still together with an echo server.
+        .with_high_water(queued_len)
         .with_backpressure(Backpressure::Close(CloseCode::TRY_AGAIN_LATER))
-        .with_mailbox_len(in_flight + SPARE_LETTERS)
-}
-
-/// After the limit of all connects, those that were begun have theirs.
-fn plan_patience(common: &Common) -> Duration {
-    common.plan.connect_timeout + Duration::from_secs(1)
-}
-
-/// How many of the connects are due.
-fn due_connects(asked: u32, elapsed: Duration, ramp_up: Duration) -> u32 {
-    if elapsed >= ramp_up {
-        return asked;
-    }
-    let share = (u128::from(asked) * elapsed.as_nanos()).div_ceil(ramp_up.as_nanos());
-    // From the first moment on one.
-    u32::try_from(share).unwrap_or(asked).clamp(1, asked.max(1))
-}
-
-fn out_of_ports(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE))
+        .with_mailbox_len(letters + SPARE_LETTERS)
 }
 
 /// The second of the run that a time in nanoseconds is in.
@@ -501,18 +463,4 @@ pub(crate) fn second_of(nanos: u64) -> u32 {
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn connects_are_spread_over_the_ramp() {
-        let second = Duration::from_secs(1);
-        assert_eq!(due_connects(100, Duration::ZERO, second), 1);
-        assert_eq!(due_connects(100, second / 2, second), 50);
-        assert_eq!(due_connects(100, second, second), 100);
-        assert_eq!(due_connects(100, Duration::ZERO, Duration::ZERO), 100);
-    }
 }

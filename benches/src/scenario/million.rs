@@ -6,7 +6,7 @@ use ringwire_examples::units::{parse_bytes, parse_duration};
 
 use super::plan::Work;
 use super::report::{Report, Row, WorkDone, show_micros};
-use super::{Common, Scenario};
+use super::{Common, Scenario, Watch};
 use crate::echo::Summary;
 use crate::units::{show_bytes, show_count};
 
@@ -53,6 +53,7 @@ pub(crate) fn command(mut args: MillionArgs) -> anyhow::Result<bool> {
         size: args.size,
         work: Work::Pool { messages: args.echoes, in_flight: args.concurrency },
         hold: args.hold,
+        watch: Watch::Nothing,
         // In a process of its own its memory can be told.
         server_apart: true,
     };

@@ -1,4 +1,5 @@
-//! Load scenarios on the engine's own loop client: `storm`, `throughput`, `sustained`, `all`, `rate` and `million`.
+//! Load scenarios on the engine's own loop client: `storm`, `throughput`, `sustained`, `all`, `rate`, `million`, `traffic`,
+//! `tps`, `idle`, `churn` and `search`.
 //!
 //! A run has a conductor, one or more generators, and a server. A generator ([`generator`]) is a loop client with its
 //! handler ([`client`]) and a thread that paces it; it does what its [`plan`] says and tells what it counted, second by
@@ -8,16 +9,20 @@
 //! `handshakes` have a lean one, which leaves more of a small machine to the server.
 
 mod child;
+mod churn;
 mod client;
+mod closed_loop;
 mod conductor;
 mod fail_if;
 mod fleet;
 mod generator;
+mod idle;
 mod message;
 mod million;
 mod plan;
 mod rate;
 mod report;
+mod search;
 mod servers;
 mod stress;
 mod tally;
@@ -31,20 +36,26 @@ use anyhow::{Context as _, bail};
 use clap::ValueEnum as _;
 use ringwire_examples::DriverFlag;
 use ringwire_examples::units::parse_duration;
+use serde::Serialize;
 
 pub(crate) use self::child::{ChildArgs, load_worker, server_worker};
-use self::conductor::Setup;
+pub(crate) use self::churn::{ChurnArgs, command as churn};
+pub(crate) use self::closed_loop::{TpsArgs, TrafficArgs, tps, traffic};
+use self::conductor::{Setup, Watch};
 use self::fail_if::Condition;
 use self::fleet::Fleet;
+pub(crate) use self::idle::{IdleArgs, command as idle};
 pub(crate) use self::million::{MillionArgs, command as million};
 use self::plan::{Plan, Work};
 pub(crate) use self::rate::{RateArgs, command as rate};
 use self::report::{Asked, Report, Row, show_rows};
+pub(crate) use self::search::{SearchArgs, command as search};
 use self::servers::Servers;
 pub(crate) use self::stress::{
     AllArgs, SteadyArgs, StormArgs, ThroughputArgs, all, storm, sustained, throughput,
 };
 use crate::endpoint::{Demand, ServerArgs};
+use crate::report::Page;
 use crate::units::CpuList;
 use crate::{machine, output};
 
@@ -87,7 +98,8 @@ pub(crate) struct Common {
     #[arg(long, default_value = "10m", value_parser = parse_duration)]
     limit: Duration,
     /// Conditions under which the exit code is 1, such as 'p99>5ms,errors>0': min, mean, p50, p75, p90, p95, p99, p99.9 and
-    /// max of latency (of connect time, without messages), errors, opened, rate (messages a second), connects (a second).
+    /// max of latency (of connect time, without messages and in churn), errors, opened, rate (messages a second), connects
+    /// (a second), growth (bytes of the server's memory while held).
     /// Without this, errors are the condition.
     #[arg(long, value_delimiter = ',', value_name = "CONDITIONS")]
     fail_if: Vec<Condition>,
@@ -111,6 +123,7 @@ struct Scenario {
     size: u64,
     work: Work,
     hold: Duration,
+    watch: Watch,
     /// Whether a server that is started has processes of its own.
     server_apart: bool,
 }
@@ -163,6 +176,7 @@ impl Common {
             generators: layout.generators,
             sources: self.source_addresses.clone(),
             hold: scenario.hold,
+            watch: scenario.watch,
         };
         let (found, fleet) = conductor::run(setup, &servers)?;
         let driver = self.driver.to_possible_value();
@@ -181,6 +195,19 @@ impl Common {
             notes: layout.notes(limit),
         };
         Ok((Report::new(asked, found), Remains { fleet, servers }))
+    }
+
+    /// Makes a run, prints and writes its report; whether no condition failed.
+    ///
+    /// # Errors
+    /// When it cannot be made at all, or a file cannot be written.
+    fn run_one(
+        &mut self,
+        scenario: &Scenario,
+        rows: fn(&Report) -> Vec<Row>,
+    ) -> anyhow::Result<bool> {
+        let report = self.run(scenario)?;
+        self.conclude(&[report], rows)
     }
 
     fn plan(&self, scenario: &Scenario, layout: Layout, servers: &Servers, size: usize) -> Plan {
@@ -247,17 +274,32 @@ impl Common {
                 println!("{}\n{}\n", report.machine, show_rows(&rows(report)));
             }
         }
+        let page = || report::page(reports, rows);
+        match reports {
+            [report] => self.write(report, page)?,
+            several => self.write(&several, page)?,
+        }
+        Ok(self.judge(reports))
+    }
+
+    /// Writes a result and its page to the files that are asked for.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    fn write(&self, result: &impl Serialize, page: impl FnOnce() -> Page) -> anyhow::Result<()> {
         if let Some(file) = &self.json {
-            match reports {
-                [report] => output::write_json(file, report)?,
-                several => output::write_json(file, &several)?,
-            }
+            output::write_json(file, result)?;
         }
         if let Some(file) = &self.html {
-            report::page(reports, rows).write(file)?;
+            page().write(file)?;
         }
+        Ok(())
+    }
+
+    /// Whether no condition failed.
+    fn judge(&self, reports: &[Report]) -> bool {
         if self.fail_if.is_empty() {
-            return Ok(reports.iter().all(Report::is_clean));
+            return reports.iter().all(Report::is_clean);
         }
         let mut is_fine = true;
         for report in reports {
@@ -267,7 +309,7 @@ impl Common {
                 is_fine = false;
             }
         }
-        Ok(is_fine)
+        is_fine
     }
 }
 

@@ -52,10 +52,27 @@ pub(crate) enum Work {
     Idle,
     /// Each connection has one message in flight until it has had so many replies.
     Each { messages: u64 },
+    /// Each connection has so many messages in flight until the time is up.
+    Loop { in_flight: u32, duration: Duration },
     /// So many messages over all connections, one after the other, with so many in flight.
     Pool { messages: u64, in_flight: u32 },
     /// Each connection has a message due at each interval, whatever became of those before.
     Rate { interval: Duration, duration: Duration },
+    /// Connections are opened, exchange so many messages one after the other, are closed, and are opened again: one at each
+    /// interval over all connections, or as fast as they go without one.
+    Churn { messages: u64, interval: Duration, duration: Duration },
+}
+
+impl Work {
+    /// How long it goes on, where it is told by time.
+    pub(crate) fn duration(self) -> Option<Duration> {
+        match self {
+            Self::Idle | Self::Each { .. } | Self::Pool { .. } => None,
+            Self::Loop { duration, .. }
+            | Self::Rate { duration, .. }
+            | Self::Churn { duration, .. } => Some(duration),
+        }
+    }
 }
 
 /// What a generator is told, one after the other.

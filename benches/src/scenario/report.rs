@@ -1,36 +1,30 @@
 //! The result of a run: the arithmetic, the table and the JSON.
 
+mod churn;
+mod memory;
+mod work;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
-use super::conductor::{Found, Memory, Sample};
+pub(crate) use self::churn::Churn;
+pub(crate) use self::memory::{Held, MemoryReport};
+#[cfg(test)]
+pub(crate) use self::work::Traffic;
+pub(crate) use self::work::WorkDone;
+use super::conductor::{Found, Sample};
 use super::generator::second_of;
 use super::plan::{Plan, Work};
 use super::tally::Tally;
 use crate::echo::{Bottleneck, Generator, MeasuredServer, Server, Summary};
 use crate::report::{self, Page, Part, Section, Timeline};
-use crate::units::{ratio, show_bytes, show_count};
+use crate::units::{ratio, show_count};
 
-/// Messages that the generator gave out this much after they were due, in microseconds, show that it was too slow.
-const LATE_SEND: f64 = 20_000.0;
-/// So does a share of messages that it gave out at all below this.
-const SENT_SHARE: f64 = 0.99;
 /// Share of a machine's CPU time at which it has nothing left to give.
 const MACHINE_BUSY: f64 = 0.95;
-/// Caches of the kernel that a connection has objects in.
-const CACHES: [&str; 8] = [
-    "TCP",
-    "TCPv6",
-    "sock_inode_cache",
-    "filp",
-    "dentry",
-    "eventpoll_epi",
-    "eventpoll_pwq",
-    "tcp_bind_bucket",
-];
 
 /// What a run was asked for, for its report.
 pub(crate) struct Asked<'a> {
@@ -70,6 +64,10 @@ pub(crate) struct Report {
     /// Resident memory of the server's processes in bytes, over the seconds of work.
     pub(crate) server_resident: Option<Span>,
     pub(crate) memory: MemoryReport,
+    /// `None` where connections were not held after work.
+    pub(crate) held: Option<Held>,
+    /// `None` where connections were opened once.
+    pub(crate) churn: Option<Churn>,
     pub(crate) generator: Generator,
     pub(crate) generator_cpus: f64,
     pub(crate) bottleneck: Bottleneck,
@@ -78,45 +76,12 @@ pub(crate) struct Report {
     pub(crate) seconds: Vec<Second>,
 }
 
-/// What became of the messages.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct WorkDone {
-    /// Messages that were to be sent; `None` where nobody says.
-    pub(crate) asked: Option<u64>,
-    pub(crate) sent: u64,
-    pub(crate) answered: u64,
-    pub(crate) in_flight: Option<u32>,
-    pub(crate) seconds: f64,
-    pub(crate) messages_per_second: f64,
-    pub(crate) megabytes_per_second: f64,
-    pub(crate) latency_us: Option<Summary>,
-    /// In an open loop: how late the generator gave messages to their connections. Part of the latency.
-    pub(crate) send_lag_us: Option<Summary>,
-    /// Messages a second for each percent of a CPU of the server.
-    pub(crate) efficiency: Option<f64>,
-}
-
 /// Least, mean and most of something.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Span {
     pub(crate) min: f64,
     pub(crate) mean: f64,
     pub(crate) max: f64,
-}
-
-/// Bytes a connection that was open and idle. The kernel's are of both ends, where both are on this machine, and of
-/// whatever else went on there.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct MemoryReport {
-    pub(crate) server_resident_before: Option<u64>,
-    pub(crate) server_resident_connected: Option<u64>,
-    pub(crate) server_resident_after: Option<u64>,
-    pub(crate) server_bytes_per_connection: Option<f64>,
-    pub(crate) server_anonymous_bytes_per_connection: Option<f64>,
-    pub(crate) kernel_slab_bytes_per_connection: Option<f64>,
-    pub(crate) kernel_tcp_bytes_per_connection: Option<f64>,
-    /// Of the caches that connections have objects in.
-    pub(crate) kernel_caches: BTreeMap<String, f64>,
 }
 
 /// One second of the run, and totals at its end.
@@ -139,14 +104,17 @@ impl Report {
         let mut notes = asked.notes;
         let total = &found.total;
         let span = found.cpu_window.as_secs_f64();
-        let generator = Generator::of(&found.generator_cpu, span, total.answered);
+        let churn = Churn::new(plan, &found);
+        // A message's CPU time would have that of connects and closes in it.
+        let messages = if churn.is_none() { total.answered } else { 0 };
+        let generator = Generator::of(&found.generator_cpu, span, messages);
         let server = (!found.server_cpu.is_empty()).then(|| {
             let measured = MeasuredServer {
                 cpu: found.server_cpu.clone(),
                 capacity: found.server_capacity,
                 memory: None,
             };
-            Server::of(&measured, span, total.answered, total.opened)
+            Server::of(&measured, span, messages, total.opened)
         });
         let run: Duration = found.generator_cpu.iter().map(|cpu| cpu.run).sum();
         let generator_cpus = ratio(run.as_secs_f64(), span);
@@ -157,8 +125,14 @@ impl Report {
             sampled.map_or(Span { min: mean, mean, max: mean }, |cpu| Span { mean, ..cpu })
         });
         notes.extend(cpu.and_then(check_cpu));
-        let work = (plan.work != Work::Idle).then(|| WorkDone::new(plan, &found, cpu));
-        let connect_nanos = total.last_opened.saturating_sub(found.connect_began);
+        let has_messages = !matches!(plan.work, Work::Idle | Work::Churn { messages: 0, .. });
+        let work = has_messages.then(|| WorkDone::new(plan, &found, cpu));
+        // Connections that come and go say nothing of memory.
+        let (connect_began, kept) = match churn {
+            Some(_) => (found.work_began, 0),
+            None => (found.connect_began, total.opened),
+        };
+        let connect_nanos = total.last_opened.saturating_sub(connect_began);
         let connect_seconds = Duration::from_nanos(connect_nanos).as_secs_f64();
         Self {
             bottleneck: bottleneck(generator, generator_cpus, server, work.as_ref(), &mut notes),
@@ -180,7 +154,9 @@ impl Report {
             server,
             server_cpu_percent: cpu,
             server_resident: resident,
-            memory: MemoryReport::new(&found.before, &found.connected, &found.after, total.opened),
+            memory: MemoryReport::new(&found.before, &found.connected, &found.after, kept),
+            held: Held::new(&found),
+            churn,
             generator,
             generator_cpus,
             notes,
@@ -196,11 +172,13 @@ impl Report {
 
     /// A value that a condition names.
     pub(crate) fn metric(&self, name: &str) -> Option<f64> {
-        let latency = self.work.as_ref().map_or(self.connect_us, |work| work.latency_us);
+        let work = self.work.as_ref().filter(|_| self.churn.is_none());
+        let latency = work.map_or(self.connect_us, |work| work.latency_us);
         match name {
             "errors" => Some(self.errors.values().sum::<u64>() as f64),
             "opened" => Some(self.opened as f64),
             "connects" => Some(self.connects_per_second),
+            "growth" => self.held.as_ref()?.growth(),
             "rate" => Some(self.work.as_ref()?.messages_per_second),
             "min" => Some(latency?.min),
             "mean" => Some(latency?.mean),
@@ -218,7 +196,7 @@ impl Report {
     /// Names and values, as people read them.
     pub(crate) fn rows(&self) -> Vec<Row> {
         let mut rows = self.head_rows();
-        rows.extend(self.work.iter().flat_map(WorkDone::rows));
+        rows.extend(self.work_rows());
         rows.extend(self.tail_rows());
         rows
     }
@@ -236,11 +214,14 @@ impl Report {
         ]
     }
 
-    fn head_rows(&self) -> Vec<Row> {
+    /// Who was asked, and how connecting went.
+    pub(crate) fn head_rows(&self) -> Vec<Row> {
+        let asked = self.churn.as_ref().map_or(Some(self.connections), |churn| churn.asked);
+        let asked =
+            asked.map_or(String::new(), |asked| format!(" of {}", show_count(asked as f64)));
         let opened = format!(
-            "{} of {} in {:.2} s ({}/s)",
+            "{}{asked} in {:.2} s ({}/s)",
             show_count(self.opened as f64),
-            show_count(self.connections as f64),
             self.connect_seconds,
             show_count(self.connects_per_second)
         );
@@ -260,6 +241,13 @@ impl Report {
         rows
     }
 
+    /// What became of messages, and of connections that came and went.
+    pub(crate) fn work_rows(&self) -> Vec<Row> {
+        let mut rows = self.churn.as_ref().map(Churn::rows).unwrap_or_default();
+        rows.extend(self.work.iter().flat_map(WorkDone::rows));
+        rows
+    }
+
     /// What stands below what became of the messages.
     pub(crate) fn tail_rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();
@@ -269,6 +257,7 @@ impl Report {
             rows.push(("server CPU", format!("{:.2} CPUs{each}", server.cpus)));
         }
         rows.extend(self.memory.rows());
+        rows.extend(self.held.iter().flat_map(Held::rows));
         let Generator { utilisation, waiting, .. } = self.generator;
         rows.push((
             "generator CPU",
@@ -320,131 +309,6 @@ pub(crate) fn show_micros(micros: f64) -> String {
     }
 }
 
-impl WorkDone {
-    fn new(plan: &Plan, found: &Found, cpu: Option<Span>) -> Self {
-        let total = &found.total;
-        let nanos = total.last_answered.saturating_sub(found.work_began);
-        let mut seconds = Duration::from_nanos(nanos).as_secs_f64();
-        let (mut asked, mut in_flight) = (None, None);
-        match plan.work {
-            Work::Idle => {}
-            Work::Each { messages } => asked = messages.checked_mul(plan.connections.into()),
-            Work::Pool { messages, in_flight: most } => {
-                (asked, in_flight) = (Some(messages), Some(most.min(plan.connections)));
-            }
-            Work::Rate { interval, duration } => {
-                seconds = seconds.max(duration.as_secs_f64());
-                let each = duration.as_nanos().div_ceil(interval.as_nanos().max(1));
-                let all = each.saturating_mul(plan.connections.into());
-                asked = Some(u64::try_from(all).unwrap_or(u64::MAX));
-            }
-        }
-        let messages_per_second = ratio(total.answered as f64, seconds);
-        Self {
-            asked,
-            sent: total.sent,
-            answered: total.answered,
-            in_flight,
-            seconds,
-            messages_per_second,
-            megabytes_per_second: messages_per_second * plan.size as f64 / 1e6,
-            latency_us: total.latency.summary(),
-            send_lag_us: total.lag.summary(),
-            efficiency: cpu.filter(|cpu| cpu.mean > 0.0).map(|cpu| messages_per_second / cpu.mean),
-        }
-    }
-
-    fn rows(&self) -> Vec<Row> {
-        let asked =
-            self.asked.map_or(String::new(), |asked| format!(" of {}", show_count(asked as f64)));
-        let mut rows = vec![
-            (
-                "messages",
-                format!(
-                    "{} sent{asked}, {} answered in {:.2} s",
-                    show_count(self.sent as f64),
-                    show_count(self.answered as f64),
-                    self.seconds
-                ),
-            ),
-            ("rate", format!("{} messages/s", show_count(self.messages_per_second))),
-            ("payload", format!("{:.1} MB/s each way", self.megabytes_per_second)),
-        ];
-        if let Some(latency) = self.latency_us {
-            let Summary { min, mean, p50, p75, p90, p95, p99, p999, max } = latency;
-            let named = [
-                ("min", min),
-                ("mean", mean),
-                ("p50", p50),
-                ("p75", p75),
-                ("p90", p90),
-                ("p95", p95),
-                ("p99", p99),
-                ("p99.9", p999),
-                ("max", max),
-            ];
-            rows.extend(named.map(|(name, micros)| (name, show_micros(micros))));
-        }
-        if let Some(lag) = self.send_lag_us {
-            rows.push((
-                "sent late by",
-                format!("p50 {}, p99 {}", show_micros(lag.p50), show_micros(lag.p99)),
-            ));
-        }
-        rows
-    }
-}
-
-impl MemoryReport {
-    fn new(before: &Memory, connected: &Memory, after: &Memory, opened: u64) -> Self {
-        let each = |before: u64, connected: u64| {
-            (opened > 0).then(|| (connected as f64 - before as f64) / opened as f64)
-        };
-        let resident = |memory: &Memory| memory.server.map(|server| server.all);
-        let server = before.server.zip(connected.server);
-        let cache = |name: &str| {
-            let bytes = |memory: &Memory| memory.kernel.caches.get(name).copied();
-            Some((name.to_owned(), each(bytes(before)?, bytes(connected)?)?))
-        };
-        Self {
-            server_resident_before: resident(before),
-            server_resident_connected: resident(connected),
-            server_resident_after: resident(after),
-            server_bytes_per_connection: server.and_then(|(b, c)| each(b.all, c.all)),
-            server_anonymous_bytes_per_connection: server
-                .and_then(|(b, c)| each(b.anonymous, c.anonymous)),
-            kernel_slab_bytes_per_connection: each(before.kernel.slab, connected.kernel.slab),
-            kernel_tcp_bytes_per_connection: each(before.kernel.tcp, connected.kernel.tcp),
-            kernel_caches: CACHES.iter().filter_map(|name| cache(name)).collect(),
-        }
-    }
-
-    fn rows(&self) -> Vec<Row> {
-        let mut rows = Vec::new();
-        if let (Some(before), Some(connected), Some(after)) = (
-            self.server_resident_before,
-            self.server_resident_connected,
-            self.server_resident_after,
-        ) {
-            let [before, connected, after] =
-                [before, connected, after].map(|bytes| show_bytes(bytes as f64));
-            rows.push((
-                "server RSS",
-                format!("{before} alone, {connected} connected, {after} after work"),
-            ));
-        }
-        let shown = |bytes: f64| format!("{} B a connection", show_count(bytes));
-        let named = [
-            ("server RSS", self.server_bytes_per_connection),
-            ("of it anonymous", self.server_anonymous_bytes_per_connection),
-            ("kernel slab", self.kernel_slab_bytes_per_connection),
-            ("kernel TCP data", self.kernel_tcp_bytes_per_connection),
-        ];
-        rows.extend(named.into_iter().filter_map(|(name, bytes)| Some((name, shown(bytes?)))));
-        rows
-    }
-}
-
 /// Whose lack of CPU limited the run; and why, in a note, where that is not plain from a thread that was busy.
 fn bottleneck(
     generator: Generator,
@@ -454,18 +318,15 @@ fn bottleneck(
     notes: &mut Vec<String>,
 ) -> Bottleneck {
     if let Some(work) = work
-        && let Some(lag) = work.send_lag_us
+        && work.fell_behind()
     {
-        let asked = work.asked.unwrap_or_default() as f64;
-        if lag.p99 > LATE_SEND || (work.sent as f64) < asked * SENT_SHARE {
-            notes.push(format!(
-                "the generator fell behind: {} of {} messages sent, p99 of them {} late",
-                show_count(work.sent as f64),
-                show_count(asked),
-                show_micros(lag.p99)
-            ));
-            return Bottleneck::Generator;
-        }
+        notes.push(format!(
+            "the generator fell behind: {} of {} messages sent, p99 of them {} late",
+            show_count(work.sent as f64),
+            show_count(work.asked.unwrap_or_default() as f64),
+            show_micros(work.send_lag_us.map_or(0.0, |lag| lag.p99))
+        ));
+        return Bottleneck::Generator;
     }
     let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
     let all = generator_cpus + server.map_or(0.0, |server| server.cpus);

@@ -6,13 +6,13 @@ use ringwire_examples::units::{parse_bytes, parse_duration};
 
 use super::plan::Work;
 use super::report::Report;
-use super::{Common, Scenario};
+use super::{Common, Scenario, Watch};
 
-/// Flags of all four.
+/// Flags of all four, and of others like them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Stress {
     #[command(flatten)]
-    common: Common,
+    pub(super) common: Common,
     /// Connections.
     #[arg(long, default_value = "100", value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
@@ -122,21 +122,27 @@ impl Pace {
 }
 
 impl Stress {
+    /// What these flags say of a scenario.
+    pub(super) fn scenario(&self, name: &'static str, work: Work) -> Scenario {
+        Scenario {
+            name,
+            connections: self.connections,
+            max_concurrent: self.max_concurrent,
+            ramp_up: Duration::ZERO,
+            connect_timeout: self.connect_timeout,
+            response_timeout: self.response_timeout,
+            size: self.size,
+            work,
+            hold: Duration::ZERO,
+            watch: Watch::Nothing,
+            server_apart: false,
+        }
+    }
+
     fn run_all(mut self, kinds: &[Kind]) -> anyhow::Result<bool> {
         let mut reports = Vec::new();
         for &(name, work) in kinds {
-            let scenario = Scenario {
-                name,
-                connections: self.connections,
-                max_concurrent: self.max_concurrent,
-                ramp_up: Duration::ZERO,
-                connect_timeout: self.connect_timeout,
-                response_timeout: self.response_timeout,
-                size: self.size,
-                work,
-                hold: Duration::ZERO,
-                server_apart: false,
-            };
+            let scenario = self.scenario(name, work);
             reports.push(self.common.run(&scenario)?);
         }
         self.common.conclude(&reports, Report::rows)

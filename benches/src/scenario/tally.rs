@@ -17,10 +17,16 @@ pub(crate) struct Tally {
     pub(crate) opened: u64,
     /// Connections that were open and are not any more.
     pub(crate) closed: u64,
+    /// Those of them that this side closed and the server answered (RFC 6455 §7.1.4).
+    pub(crate) closed_cleanly: u64,
     /// Messages given to a connection.
     pub(crate) sent: u64,
     /// Messages whose reply was right.
     pub(crate) answered: u64,
+    /// Bytes that left the generator during work, framing included; told at its end.
+    pub(crate) bytes_sent: u64,
+    /// Bytes that came to it.
+    pub(crate) bytes_received: u64,
     /// From the begin of a connect to the end of its handshake.
     pub(crate) connect: Sample,
     /// From the moment when a message was sent, or was due in an open loop, to its reply.
@@ -40,8 +46,11 @@ impl Tally {
     pub(crate) fn merge(&mut self, other: &Self) {
         self.opened += other.opened;
         self.closed += other.closed;
+        self.closed_cleanly += other.closed_cleanly;
         self.sent += other.sent;
         self.answered += other.answered;
+        self.bytes_sent += other.bytes_sent;
+        self.bytes_received += other.bytes_received;
         self.connect.merge(&other.connect);
         self.latency.merge(&other.latency);
         self.lag.merge(&other.lag);
@@ -66,7 +75,8 @@ impl Tally {
 
     /// Whether nothing was counted.
     pub(crate) fn is_empty(&self) -> bool {
-        self.opened + self.closed + self.sent + self.answered + self.failed() == 0
+        let bytes = self.bytes_sent + self.bytes_received;
+        self.opened + self.closed + self.sent + self.answered + bytes + self.failed() == 0
     }
 }
 

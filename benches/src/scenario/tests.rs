@@ -4,6 +4,8 @@
     reason = "a server that stalls sleeps, and its workers share when"
 )]
 
+mod timed;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -59,6 +61,7 @@ fn scenario(connections: u32, work: Work) -> Scenario {
         size: 64,
         work,
         hold: Duration::ZERO,
+        watch: Watch::Nothing,
         server_apart: false,
     }
 }

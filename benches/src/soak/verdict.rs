@@ -11,14 +11,14 @@ use hdrhistogram::Histogram;
 
 use super::healthy::{Load, new_histogram};
 use super::server::{Account, Process};
+use crate::growth::{self, has_grown, median};
 use crate::procstat;
 use crate::units::{show_bytes, show_count};
 
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two lines.
 const REPORT_INTERVAL: u32 = 10;
-/// How much memory may grow from the second quarter to the last: a share, and pages that come and go.
-const MEMORY_GROWTH: f64 = 0.05;
+/// Memory that comes and goes.
 const MEMORY_SLACK: u64 = 4 << 20;
 /// A p99 of the last quarter that is so many times that of the second and longer than this is no noise.
 const LATENCY_GROWTH: u64 = 10;
@@ -113,7 +113,7 @@ impl Record {
         let mut problems = self.failures.clone();
         let (before, after) = (self.resident_len(1), self.resident_len(3));
         if let (Some(before), Some(after)) = (before, after)
-            && has_grown(before, after)
+            && has_grown(before, after, MEMORY_SLACK)
         {
             let (before, after) = (show_bytes(before as f64), show_bytes(after as f64));
             problems.push(format!("memory grew from {before} to {after} between quarters 2 and 4"));
@@ -174,18 +174,17 @@ impl Record {
         )
     }
 
-    /// The samples of a quarter, from 0.
-    fn quarter(&self, number: usize) -> &[Sample] {
-        let len = self.samples.len();
-        &self.samples[len * number / 4..len * (number + 1) / 4]
-    }
-
     fn resident_len(&self, quarter: usize) -> Option<u64> {
-        median(self.quarter(quarter).iter().map(|sample| sample.resident_len).collect())
+        median(
+            growth::quarter(&self.samples, quarter)
+                .iter()
+                .map(|sample| sample.resident_len)
+                .collect(),
+        )
     }
 
     fn latency(&self, quarter: usize) -> Histogram<u64> {
-        merged(self.quarter(quarter))
+        merged(growth::quarter(&self.samples, quarter))
     }
 }
 
@@ -196,16 +195,6 @@ fn merged(samples: &[Sample]) -> Histogram<u64> {
         let _ = all.add(&sample.latency);
     }
     all
-}
-
-fn median(mut values: Vec<u64>) -> Option<u64> {
-    values.sort_unstable();
-    values.get(values.len() / 2).copied()
-}
-
-fn has_grown(before: u64, after: u64) -> bool {
-    let allowed = before as f64 * (1.0 + MEMORY_GROWTH) + MEMORY_SLACK as f64;
-    after as f64 > allowed
 }
 
 fn is_far_off(before_us: u64, after_us: u64) -> bool {

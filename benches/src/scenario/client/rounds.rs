@@ -1,0 +1,63 @@
+//! What a connection does next when its reply is there: with several in flight, and where connections come and go.
+
+use std::sync::atomic::Ordering;
+
+use ringwire::{CloseCode, Ctx, Message};
+
+use super::{Client, Seat};
+
+impl Client {
+    /// A reply with `Work::Loop`.
+    pub(super) fn on_loop(
+        &mut self,
+        ctx: &mut Ctx<'_, Seat>,
+        message: Message<'_>,
+        in_flight: u32,
+    ) {
+        let number = ctx.state().number;
+        let now = self.count_reply(number, message);
+        let mut behind = std::mem::take(&mut ctx.state().behind);
+        let before = behind.len();
+        if let Some(next) = behind.pop_front() {
+            self.common.mark(number, next);
+        }
+        // The first reply opens the connection's window, each other one releases a message.
+        let waiting = behind.len() + usize::from(before > 0);
+        let room = (in_flight as usize).saturating_sub(waiting);
+        let room = if self.common.working.load(Ordering::Acquire) { room } else { 0 };
+        for _ in 0..room {
+            ctx.send(self.common.template.message());
+            if !self.common.mark(number, now) {
+                behind.push_back(now);
+            }
+        }
+        self.tally().sent += room as u64;
+        self.common.set_behind(before, behind.len());
+        ctx.state().behind = behind;
+    }
+
+    /// Goes on with a connection that has had its last reply, or that is new.
+    pub(super) fn churn(&self, ctx: &mut Ctx<'_, Seat>, now: u64, messages: u64) {
+        let &mut Seat { number, answered, .. } = ctx.state();
+        let goes_on = answered < messages && self.common.working.load(Ordering::Acquire);
+        if goes_on && self.common.mark(number, now) {
+            ctx.send(self.common.template.message());
+            self.tally().sent += 1;
+        } else {
+            // Refused only if a close has begun already.
+            let _ = ctx.close(CloseCode::NORMAL, "");
+        }
+    }
+
+    /// A reply with `Work::Churn`.
+    pub(super) fn on_churn(
+        &mut self,
+        ctx: &mut Ctx<'_, Seat>,
+        message: Message<'_>,
+        messages: u64,
+    ) {
+        let now = self.count_reply(ctx.state().number, message);
+        ctx.state().answered += 1;
+        self.churn(ctx, now, messages);
+    }
+}
