@@ -8,6 +8,7 @@ mod echo;
 mod endpoint;
 mod floor;
 mod handshakes;
+mod hostile;
 mod machine;
 mod output;
 mod own_server;
@@ -50,6 +51,8 @@ enum Command {
     WssPresets(presets::PresetArgs),
     /// Runs a server among peers of all kinds for long, and says whether it lost, leaked or slowed down.
     Soak(soak::SoakArgs),
+    /// Plays hostile peers, and says what a server does with each kind.
+    Hostile(hostile::HostileArgs),
     /// Opens connections as fast as they go, so many at a time.
     Storm(scenario::StormArgs),
     /// Has each connection exchange a number of messages, one in flight.
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         Command::CompareBroadcast(args) => compare::compare_broadcast(&args),
         Command::WssPresets(args) => presets::command(args),
         Command::Soak(args) => soak::command(args),
+        Command::Hostile(args) => hostile::command(&args),
         Command::Storm(args) => scenario::storm(args),
         Command::Throughput(args) => scenario::throughput(args),
         Command::Sustained(args) => scenario::sustained(args),

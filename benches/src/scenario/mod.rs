@@ -40,7 +40,7 @@ pub(crate) use self::million::{MillionArgs, command as million};
 use self::plan::{Plan, Work};
 pub(crate) use self::rate::{RateArgs, command as rate};
 use self::report::{Asked, Report, Row, show_rows};
-use self::servers::Servers;
+pub(crate) use self::servers::Servers;
 pub(crate) use self::stress::{
     AllArgs, SteadyArgs, StormArgs, ThroughputArgs, all, storm, sustained, throughput,
 };
