@@ -55,6 +55,8 @@ enum Command {
     Hostile(hostile::HostileArgs),
     /// Opens connections as fast as they go, so many at a time.
     Storm(scenario::StormArgs),
+    /// Runs HttpArena's profile echo-ws: 5 bytes of text, one in flight on 512, 4 096 and 16 384 connections, best of three.
+    Arena(scenario::ArenaArgs),
     /// Has each connection exchange a number of messages, one in flight.
     Throughput(scenario::ThroughputArgs),
     /// Has each connection send at an interval for a time, whatever becomes of the replies.
@@ -89,6 +91,7 @@ fn main() -> ExitCode {
         Command::Soak(args) => soak::command(args),
         Command::Hostile(args) => hostile::command(&args),
         Command::Storm(args) => scenario::storm(args),
+        Command::Arena(args) => scenario::arena(args),
         Command::Throughput(args) => scenario::throughput(args),
         Command::Sustained(args) => scenario::sustained(args),
         Command::All(args) => scenario::all(args),

@@ -161,7 +161,7 @@ impl Kind {
             Self::PingFlood => {
                 let pings = frame(true, OpCode::Ping, &[b'p'; 125]).repeat(BATCH);
                 say_often(line, &pings, PINGS / BATCH, until);
-                line.listen(until.min(Instant::now() + SECOND_THOUGHTS), |_| false);
+                line.rest(SECOND_THOUGHTS, until);
             }
             Self::ReservedBit => say_and_wait(line, &[0xa1, 0x81, 0, 0, 0, 0, b'a'], until),
             Self::ReservedOpcode => say_and_wait(line, &[0x83, 0x81, 0, 0, 0, 0, b'a'], until),
@@ -198,7 +198,7 @@ fn say_and_wait(line: &mut Line, bytes: &[u8], until: Instant) {
     if line.say(bytes, until) {
         line.listen(until, |heard| heard.messages > 0 || heard.status().is_some());
         // A server that has answered may end it yet.
-        line.listen(until.min(Instant::now() + SECOND_THOUGHTS), |_| false);
+        line.rest(SECOND_THOUGHTS, until);
     }
 }
 
@@ -208,7 +208,7 @@ fn say_slowly<'a>(line: &mut Line, bytes: impl Iterator<Item = &'a u8>, until: I
         if !line.say(&[*byte], until) {
             return;
         }
-        line.listen(until.min(Instant::now() + PACE), |_| false);
+        line.rest(PACE, until);
     }
     line.listen(until, |_| false);
 }

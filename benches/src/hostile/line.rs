@@ -148,6 +148,11 @@ impl Line {
         }
     }
 
+    /// Says nothing for a time, and waits for the end or a close frame.
+    pub(super) fn rest(&mut self, time: Duration, until: Instant) {
+        self.listen(until.min(Instant::now() + time), |_| false);
+    }
+
     /// Whether nothing more is to be expected from the server.
     fn is_over(&self) -> bool {
         self.ended.is_some() || self.heard.close.is_some() || self.heard.is_malformed
@@ -217,6 +222,6 @@ impl Line {
         while self.is_readable && ended.is_none() && self.socket.is_open() {
             ended = self.hear().err();
         }
-        self.ended.get_or_insert(ended.unwrap_or(failure));
+        self.ended.get_or_insert_with(|| ended.unwrap_or(failure));
     }
 }

@@ -225,7 +225,7 @@ pub(crate) struct Seat {
     pub(crate) number: u32,
     /// When it was dialled, in nanoseconds of the run.
     pub(crate) dialled: u64,
-    /// Replies that it had, with `Work::Each`.
+    /// Replies that it had, with `Work::Each` and `Work::Closed`.
     pub(crate) answered: u64,
 }
 
@@ -420,6 +420,7 @@ impl Handler for Client {
         match self.common.plan.work {
             Work::Idle => {}
             Work::Each { messages } => self.on_each(ctx, message, messages),
+            Work::Closed { .. } => self.on_each(ctx, message, u64::MAX),
             Work::Pool { .. } => self.on_pool(ctx.state().number, message),
             Work::Rate { .. } => self.on_rate(ctx.state().number, message),
         }

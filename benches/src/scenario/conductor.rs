@@ -153,7 +153,9 @@ impl Conductor<'_> {
         let work_began = self.clock.nanos();
         self.fleet.order(Order::Work)?;
         let limit = match plan.work {
-            Work::Rate { duration, .. } => duration + plan.response_timeout * 12,
+            Work::Rate { duration, .. } | Work::Closed { duration } => {
+                duration + plan.response_timeout * 12
+            }
             _ => plan.limit + plan.response_timeout,
         };
         self.wait_done("working", Order::Work, limit + PATIENCE)?;

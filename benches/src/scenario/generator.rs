@@ -233,6 +233,7 @@ impl<'a> Generator<'a> {
         match self.common.plan.work {
             Work::Idle => {}
             Work::Each { messages } => self.each(messages),
+            Work::Closed { duration } => self.closed(duration),
             Work::Pool { messages, in_flight } => self.pool(messages, in_flight),
             Work::Rate { interval, duration } => self.rate(interval, duration),
         }
@@ -245,14 +246,20 @@ impl<'a> Generator<'a> {
         if messages == 0 {
             return;
         }
-        let all = self.conns.clone();
-        for (number, conn) in (0_u32..).zip(&all) {
-            if let Some(conn) = conn {
-                self.kick(number, *conn);
-            }
-        }
-        let participants = all.iter().flatten().count() as u64;
+        let participants = self.kick_all();
         self.wait_while_answered(|common| common.finished() >= participants);
+        self.fail(Failure::Unanswered, self.common.in_flight());
+    }
+
+    fn closed(&mut self, duration: Duration) {
+        self.common.begin(&self.conns);
+        let end = self.common.clock.elapsed() + duration;
+        self.kick_all();
+        while self.common.clock.elapsed() < end {
+            self.listen(PACE_INTERVAL);
+        }
+        self.common.pause();
+        self.wait_while_answered(|common| common.in_flight() == 0);
         self.fail(Failure::Unanswered, self.common.in_flight());
     }
 
@@ -286,6 +293,17 @@ impl<'a> Generator<'a> {
         }
         self.wait_while_answered(|common| common.pulse().answered >= messages);
         self.fail(Failure::Unanswered, self.common.in_flight());
+    }
+
+    /// Sends the first message of every connection; of how many.
+    fn kick_all(&mut self) -> u64 {
+        let all = self.conns.clone();
+        for (number, conn) in (0_u32..).zip(&all) {
+            if let Some(conn) = conn {
+                self.kick(number, *conn);
+            }
+        }
+        all.iter().flatten().count() as u64
     }
 
     /// Sends the first message of a connection.

@@ -7,6 +7,7 @@
 //! [`conductor`] adds up and never averages. What is measured with another client is elsewhere: `echo`, `broadcast` and
 //! `handshakes` have a lean one, which leaves more of a small machine to the server.
 
+mod arena;
 mod child;
 mod client;
 mod conductor;
@@ -32,9 +33,10 @@ use clap::ValueEnum as _;
 use ringwire_examples::DriverFlag;
 use ringwire_examples::units::parse_duration;
 
+pub(crate) use self::arena::{ArenaArgs, command as arena};
 pub(crate) use self::child::{ChildArgs, load_worker, server_worker};
 use self::conductor::Setup;
-use self::fail_if::Condition;
+pub(crate) use self::fail_if::Condition;
 use self::fleet::Fleet;
 pub(crate) use self::million::{MillionArgs, command as million};
 use self::plan::{Plan, Work};
@@ -253,6 +255,14 @@ impl Common {
                 several => output::write_json(file, &several)?,
             }
         }
+        self.judge(reports, rows)
+    }
+
+    /// Writes the page of reports; whether no condition failed.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    fn judge(&self, reports: &[Report], rows: fn(&Report) -> Vec<Row>) -> anyhow::Result<bool> {
         if let Some(file) = &self.html {
             report::page(reports, rows).write(file)?;
         }

@@ -52,6 +52,8 @@ pub(crate) enum Work {
     Idle,
     /// Each connection has one message in flight until it has had so many replies.
     Each { messages: u64 },
+    /// Each connection has one message in flight for so long.
+    Closed { duration: Duration },
     /// So many messages over all connections, one after the other, with so many in flight.
     Pool { messages: u64, in_flight: u32 },
     /// Each connection has a message due at each interval, whatever became of those before.

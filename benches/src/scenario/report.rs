@@ -202,16 +202,7 @@ impl Report {
             "opened" => Some(self.opened as f64),
             "connects" => Some(self.connects_per_second),
             "rate" => Some(self.work.as_ref()?.messages_per_second),
-            "min" => Some(latency?.min),
-            "mean" => Some(latency?.mean),
-            "p50" => Some(latency?.p50),
-            "p75" => Some(latency?.p75),
-            "p90" => Some(latency?.p90),
-            "p95" => Some(latency?.p95),
-            "p99" => Some(latency?.p99),
-            "p99.9" => Some(latency?.p999),
-            "max" => Some(latency?.max),
-            _ => None,
+            name => latency?.named(name),
         }
     }
 
@@ -329,6 +320,10 @@ impl WorkDone {
         match plan.work {
             Work::Idle => {}
             Work::Each { messages } => asked = messages.checked_mul(plan.connections.into()),
+            Work::Closed { duration } => {
+                seconds = seconds.max(duration.as_secs_f64());
+                in_flight = Some(plan.connections);
+            }
             Work::Pool { messages, in_flight: most } => {
                 (asked, in_flight) = (Some(messages), Some(most.min(plan.connections)));
             }
