@@ -264,6 +264,32 @@ fn arena_is_the_best_of_its_runs() {
 }
 
 #[test]
+fn broadcast_searches_until_a_condition_holds() {
+    let args = "broadcast --until=opened>20 --step 10 --json -";
+    let output = program().args(args.split_whitespace()).args(SHORT).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let search = json(&output);
+    assert_eq!((&search["held"], &search["ended_by"]), (&20.into(), &"condition".into()));
+    assert_eq!(search["steps"].as_array().map(Vec::len), Some(3), "{search}");
+    let args = "broadcast --until --step 10 --max-subscribers 15 --window 4";
+    let output = program().args(args.split_whitespace()).args(SHORT).output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("| subscribers | publications/s |"), "{output:?}");
+}
+
+#[test]
+fn doctor_gives_numbers() {
+    let args = ["doctor", "--connections", "10", "--json", "-"];
+    let output = program().args(args).output().expect("it runs");
+    let examination = json(&output);
+    assert_eq!(examination["goal"]["connections"], 10);
+    let checks = examination["checks"].as_array().expect("checks");
+    let files = checks.iter().find(|check| check["name"] == "open files").expect("it is looked at");
+    assert_eq!(files["needs"], 1034, "{files}");
+    assert!(files["has"]["soft"].as_u64() > Some(0), "{files}");
+}
+
+#[test]
 fn hostile_peers_of_its_own_server_are_ended() {
     for driver in ["epoll", "uring"] {
         let args = "hostile --peers 3 --time-limit 2s --bystander-timeout 60s --json - \

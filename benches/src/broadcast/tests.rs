@@ -270,3 +270,31 @@ fn errors_end_the_search() {
     assert_eq!((search.held, search.ended_by), (None, until::EndedBy::Errors), "{search:?}");
     assert!(search.text().contains("4 × connect refused"), "{}", search.text());
 }
+
+#[test]
+fn a_search_ends_where_open_files_do() {
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        args: BroadcastArgs,
+    }
+    let ceiling = |flags: &str| {
+        let flags = ["x"].into_iter().chain(flags.split_whitespace());
+        Ceiling::of(&<Flags as clap::Parser>::parse_from(flags).args).unwrap()
+    };
+    let (own, other) = (ceiling("--until"), ceiling("ws://127.0.0.1:1/ --until"));
+    // Both ends are in this process, or one is.
+    assert!(other.subscribers / 2 - own.subscribers <= 1, "{own:?} {other:?}");
+    for each in [1, 2] {
+        let most = [&other, &own][each - 1].subscribers;
+        machine::allow_descriptors(most + 1, each as u64).unwrap();
+    }
+    assert!(format!("{own:?}").contains("limit of open files ends the search"), "{own:?}");
+    assert_eq!(ceiling("--until --max-subscribers 7").subscribers, 7);
+    let too_many = ceiling("--until --max-subscribers 4000000000");
+    assert!(format!("{too_many:?}").contains("open files"), "{too_many:?}");
+    for wrong in ["x --step 3", "x --until --subscribers 3", "x --until=p98>1s"] {
+        let parsed = <Flags as clap::Parser>::try_parse_from(wrong.split_whitespace());
+        assert!(parsed.is_err(), "{wrong}");
+    }
+}
