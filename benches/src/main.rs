@@ -55,7 +55,7 @@ enum Command {
     Hostile(hostile::HostileArgs),
     /// Opens connections as fast as they go, so many at a time.
     Storm(scenario::StormArgs),
-    /// Runs HttpArena's profile echo-ws: 5 bytes of text, one in flight on 512, 4 096 and 16 384 connections, best of three.
+    /// Runs the profile echo-ws of HttpArena: 512, 4 096 and 16 384 connections, the best of three runs each.
     Arena(scenario::ArenaArgs),
     /// Has each connection exchange a number of messages, one in flight.
     Throughput(scenario::ThroughputArgs),
