@@ -54,6 +54,8 @@ pub(crate) struct Demand {
     pub(crate) driver: DriverFlag,
     /// Time for a request to be there; `None`: 10 s.
     pub(crate) handshake_timeout: Option<Duration>,
+    /// How long a peer may say nothing, pongs included, or take no output; `None`: for ever.
+    pub(crate) silence_limit: Option<Duration>,
 }
 
 /// What a server does with a message.

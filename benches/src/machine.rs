@@ -28,6 +28,17 @@ pub(crate) fn allow_descriptors(connections: u32, each: u64) -> anyhow::Result<(
     Ok(())
 }
 
+/// Raises the soft descriptor limit to the hard one, and says how many connections fit, each of which takes `each`
+/// descriptors.
+///
+/// # Errors
+/// When the limit cannot be read or raised.
+pub(crate) fn connections_that_fit(each: u64) -> anyhow::Result<u32> {
+    let limit = raise_descriptor_limit().context("cannot read the limit of open files")?;
+    let room = limit.saturating_sub(SPARE_DESCRIPTORS) / each;
+    Ok(u32::try_from(room).unwrap_or(u32::MAX))
+}
+
 /// Binds the calling thread, and what it starts from now on, to some CPUs.
 pub(crate) fn pin_thread(cpus: &[usize]) -> io::Result<()> {
     // SAFETY: an all-zero `cpu_set_t` is the empty set.
@@ -93,6 +104,11 @@ mod tests {
         assert!(text.contains(&format!("{limit} is the hard limit")), "{text}");
         assert!(text.contains("both ends"), "{text}");
         allow_descriptors(1, 1).unwrap();
+        for each in [1, 2] {
+            let most = connections_that_fit(each).unwrap();
+            allow_descriptors(most, each).unwrap();
+            assert!(allow_descriptors(most + 1, each).is_err());
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod endpoint;
 mod floor;
 mod growth;
 mod handshakes;
+mod hostile;
 mod machine;
 mod output;
 mod own_server;
@@ -51,8 +52,12 @@ enum Command {
     WssPresets(presets::PresetArgs),
     /// Runs a server among peers of all kinds for long, and says whether it lost, leaked or slowed down.
     Soak(soak::SoakArgs),
+    /// Plays hostile peers, and says what a server does with each kind.
+    Hostile(hostile::HostileArgs),
     /// Opens connections as fast as they go, so many at a time.
     Storm(scenario::StormArgs),
+    /// Runs the profile echo-ws of HttpArena: 512, 4 096 and 16 384 connections, the best of three runs each.
+    Arena(scenario::ArenaArgs),
     /// Has each connection exchange a number of messages, one in flight.
     Throughput(scenario::ThroughputArgs),
     /// Has each connection send at an interval for a time, whatever becomes of the replies.
@@ -95,7 +100,9 @@ fn main() -> ExitCode {
         Command::CompareBroadcast(args) => compare::compare_broadcast(&args),
         Command::WssPresets(args) => presets::command(args),
         Command::Soak(args) => soak::command(args),
+        Command::Hostile(args) => hostile::command(&args),
         Command::Storm(args) => scenario::storm(args),
+        Command::Arena(args) => scenario::arena(args),
         Command::Throughput(args) => scenario::throughput(args),
         Command::Sustained(args) => scenario::sustained(args),
         Command::All(args) => scenario::all(args),

@@ -56,6 +56,13 @@ impl OwnServer {
             .with_idle_timeout(Duration::ZERO)
             .with_ping_interval(Duration::ZERO)
             .with_topics(Broadcast::topics());
+        let config = match demand.silence_limit {
+            Some(limit) => config
+                .with_ping_interval(limit / 2)
+                .with_pong_timeout(limit / 2)
+                .with_write_stall_timeout(limit),
+            None => config,
+        };
         let server = Server::new(config);
         let server = match &certificate {
             Some(own) => {

@@ -336,6 +336,83 @@ fn search_tells_each_step() {
 }
 
 #[test]
+fn arena_is_the_best_of_its_runs() {
+    let args = "arena --connections 10,40 --duration 200ms --runs 2 --rest 0 --json -";
+    let output = program().args(args.split_whitespace()).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let rows = json(&output);
+    let connections: Vec<_> =
+        rows.as_array().expect("rows").iter().map(|row| &row["connections"]).collect();
+    assert_eq!(connections, [10, 40]);
+    for row in rows.as_array().expect("rows") {
+        let runs = row["runs"].as_array().expect("runs");
+        let rates: Vec<_> =
+            runs.iter().filter_map(|run| run["work"]["messages_per_second"].as_f64()).collect();
+        let best = row["best_messages_per_second"].as_f64().expect("a number");
+        assert_eq!(rates.len(), 2, "{row}");
+        assert!(rates.iter().all(|rate| *rate > 0.0 && *rate <= best), "{row}");
+        assert_eq!(row["best"], usize::from(rates[1] >= rates[0]), "{row}");
+        assert_eq!((&runs[0]["payload_bytes"], &runs[0]["text"]), (&5.into(), &true.into()));
+        assert_eq!(runs[0]["server_processes"], 1, "{row}");
+    }
+    let args = "arena --connections 10 --duration 100ms --runs 1 --fail-if rate<1";
+    let output = program().args(args.split_whitespace()).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("| connections | messages/s | of all runs |"), "{text}");
+}
+
+#[test]
+fn broadcast_searches_until_a_condition_holds() {
+    let args = "broadcast --until=opened>20 --step 10 --json -";
+    let output = program().args(args.split_whitespace()).args(SHORT).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let search = json(&output);
+    assert_eq!((&search["held"], &search["ended_by"]), (&20.into(), &"condition".into()));
+    assert_eq!(search["steps"].as_array().map(Vec::len), Some(3), "{search}");
+    let args = "broadcast --until --step 10 --max-subscribers 15 --window 4";
+    let output = program().args(args.split_whitespace()).args(SHORT).output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("| subscribers | publications/s |"), "{output:?}");
+}
+
+#[test]
+fn doctor_gives_numbers() {
+    let args = ["doctor", "--connections", "10", "--json", "-"];
+    let output = program().args(args).output().expect("it runs");
+    let examination = json(&output);
+    assert_eq!(examination["goal"]["connections"], 10);
+    let checks = examination["checks"].as_array().expect("checks");
+    let files = checks.iter().find(|check| check["name"] == "open files").expect("it is looked at");
+    assert_eq!(files["needs"], 1034, "{files}");
+    assert!(files["has"]["soft"].as_u64() > Some(0), "{files}");
+}
+
+#[test]
+fn hostile_peers_of_its_own_server_are_ended() {
+    for driver in ["epoll", "uring"] {
+        let args = "hostile --peers 3 --time-limit 2s --bystander-timeout 60s --json - \
+                    --only unmasked,huge-length,bomb,half-open --driver";
+        let mut hostile = program();
+        let output = hostile.args(args.split_whitespace()).arg(driver).output().expect("it runs");
+        assert!(output.status.success(), "{output:?}");
+        let report = json(&output);
+        let rows = report["rows"].as_array().expect("rows");
+        let kinds: Vec<_> = rows.iter().map(|row| &row["kind"]).collect();
+        assert_eq!(kinds, ["half-open", "bomb", "huge-length", "unmasked"]);
+        for row in rows {
+            // In a process of its own, its memory is known.
+            assert!(row["server_resident_before"].as_u64() > Some(0), "{row}");
+            assert!(row["bystander"]["answered"].as_u64() > Some(0), "{row}");
+        }
+        let endings: Vec<_> = rows.iter().map(|row| row["endings"].to_string()).collect();
+        assert!(endings[1].contains("close 1009"), "it agrees to compression: {report}");
+        assert!(endings[3].contains("close 1002"), "{report}");
+        assert!(!endings[0].contains("kept open"), "{report}");
+    }
+}
+
+#[test]
 fn compare_prints_ratios_and_writes_all_runs() {
     let file = std::env::temp_dir().join(format!("ringwire-compare-{}.json", std::process::id()));
     let args = "compare --servers floor-epoll --rounds 2 --connections 4 --sizes 100 --in-flight 2 \

@@ -12,6 +12,7 @@ mod publications;
 mod report;
 #[cfg(test)]
 mod tests;
+mod until;
 
 use std::time::Duration;
 
@@ -22,8 +23,10 @@ use self::publications::STAMP_LEN;
 pub(crate) use self::report::Report;
 #[cfg(test)]
 pub(crate) use self::report::test_report;
+use self::until::Ceiling;
 use crate::endpoint::{Demand, Endpoint, ServerArgs, Service};
 use crate::procstat::Account;
+use crate::scenario::Condition;
 use crate::target::Target;
 use crate::units::CpuList;
 use crate::{machine, output, tls};
@@ -34,8 +37,18 @@ pub(crate) struct BroadcastArgs {
     #[command(flatten)]
     server: ServerArgs,
     /// Connections that listen; one more speaks.
-    #[arg(long, default_value = "100", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value = "100", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "until")]
     subscribers: u32,
+    /// Runs with more and more subscribers until this holds, as of --fail-if of the scenarios; without a value p95>500ms.
+    /// Latency is that of the last delivery of a message.
+    #[arg(long, value_name = "CONDITION", num_args = 0..=1, require_equals = true, default_missing_value = "p95>500ms")]
+    until: Option<Condition>,
+    /// With --until: how many subscribers each run has more than the one before, and the first one has.
+    #[arg(long, default_value = "1000", requires = "until", value_parser = clap::value_parser!(u32).range(1..))]
+    step: u32,
+    /// With --until: no more subscribers than that. By default what the limit of open files allows.
+    #[arg(long, requires = "until", value_parser = clap::value_parser!(u32).range(1..))]
+    max_subscribers: Option<u32>,
     /// Payload of a message, such as 64 or 16KiB; at least 12.
     #[arg(long, default_value = "64", value_parser = parse_bytes)]
     size: u64,
@@ -81,8 +94,10 @@ pub(crate) struct Plan {
 /// Runs the subcommand. Whether everyone got everything.
 pub(crate) fn command(mut args: BroadcastArgs) -> anyhow::Result<bool> {
     let payload_len = usize::try_from(args.size).unwrap_or(usize::MAX);
+    let ceiling = args.until.as_ref().map(|_| Ceiling::of(&args)).transpose()?;
+    let most = ceiling.as_ref().map_or(args.subscribers, |ceiling| ceiling.subscribers);
     let demand = Demand {
-        connections: args.subscribers.saturating_add(1),
+        connections: most.saturating_add(1),
         payload_len,
         service: Service::Broadcast,
         ..Demand::default()
@@ -91,7 +106,7 @@ pub(crate) fn command(mut args: BroadcastArgs) -> anyhow::Result<bool> {
     if let Some(cpus) = &args.cpu {
         machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;
     }
-    let report = run(&Plan {
+    let plan = Plan {
         target,
         tls,
         server: account,
@@ -101,7 +116,11 @@ pub(crate) fn command(mut args: BroadcastArgs) -> anyhow::Result<bool> {
         duration: args.duration,
         warmup: args.warmup,
         patience: args.patience,
-    })?;
+    };
+    if let Some((until, ceiling)) = args.until.zip(ceiling) {
+        return until::command(plan, until, args.step, &ceiling, args.json.as_deref());
+    }
+    let report = run(&plan)?;
     drop(own);
     if args.json.as_deref() != Some("-") {
         println!("{}", report.table());

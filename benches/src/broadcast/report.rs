@@ -87,6 +87,16 @@ impl Report {
         self.errors.is_empty()
     }
 
+    /// A value that a condition names; `None` for one that broadcasts do not have.
+    pub(crate) fn metric(&self, name: &str) -> Option<f64> {
+        match name {
+            "errors" => Some(self.errors.values().sum::<u64>() as f64),
+            "opened" => Some(self.opened as f64),
+            "rate" => Some(self.publications_per_second),
+            name => self.latency_us?.named(name),
+        }
+    }
+
     /// The table for people.
     pub(crate) fn table(&self) -> String {
         let size = show_bytes(self.payload_bytes as f64);

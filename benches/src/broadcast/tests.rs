@@ -1,5 +1,9 @@
 //! The load against servers in this process: Ringwire's own, and one on tungstenite that does as it likes.
-#![expect(clippy::disallowed_types, reason = "a blocking server is the simplest other side")]
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "a blocking server is the simplest other side, and one of them is slow"
+)]
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -219,4 +223,78 @@ fn nobody_to_connect_to_and_no_room_for_a_stamp() {
     assert!(run(&plan).unwrap_err().to_string().contains("no room"));
     plan.target = Target::from_url("tcp://127.0.0.1:1").unwrap();
     assert!(run(&plan).unwrap_err().to_string().contains("raw bytes"));
+}
+
+fn search(plan: Plan, until: &str, step: u32, most: u32) -> until::Search {
+    until::search(plan, &until.parse().unwrap(), step, &Ceiling::for_tests(most)).unwrap()
+}
+
+#[test]
+fn subscribers_grow_until_there_may_be_no_more() {
+    let (_own, plan) = own_server(false);
+    let search = search(plan, "p95>100s", 20, 50);
+    assert_eq!(search.ended_by, until::EndedBy::Ceiling, "{search:?}");
+    let steps: Vec<_> = search.steps.iter().map(|step| (step.subscribers, step.opened)).collect();
+    assert_eq!((steps, search.held), (vec![(20, 20), (40, 40), (50, 50)], Some(50)));
+    let text = search.text();
+    assert!(text.ends_with("50 subscribers held; the test ends the search"), "{text}");
+}
+
+#[test]
+fn the_last_step_before_the_condition_held() {
+    let (_own, plan) = own_server(false);
+    let search = search(plan, "opened>40", 20, 100);
+    assert_eq!((search.held, search.ended_by), (Some(40), until::EndedBy::Condition), "{search:?}");
+    assert_eq!(search.steps.len(), 3);
+    assert!(search.text().ends_with("40 subscribers held; opened>40 holds"), "{}", search.text());
+}
+
+#[test]
+fn a_server_that_is_too_slow_holds_nobody() {
+    let address = serve_with(|_, message, subscribers| {
+        thread::sleep(Duration::from_millis(60));
+        to_all(&message, subscribers);
+    });
+    let plan = Plan::for_tests(&format!("ws://{address}/"));
+    let search = search(plan, "p95>50ms", 3, 30);
+    assert_eq!((search.held, search.ended_by), (None, until::EndedBy::Condition), "{search:?}");
+    assert_eq!(search.steps.len(), 1);
+    assert!(search.text().contains("no number of subscribers held; p95>50ms holds"));
+}
+
+#[test]
+fn errors_end_the_search() {
+    let mut plan = Plan::for_tests("ws://127.9.8.7:9/");
+    plan.duration = Duration::from_millis(50);
+    let search = search(plan, "p95>500ms", 3, 30);
+    assert_eq!((search.held, search.ended_by), (None, until::EndedBy::Errors), "{search:?}");
+    assert!(search.text().contains("4 × connect refused"), "{}", search.text());
+}
+
+#[test]
+fn a_search_ends_where_open_files_do() {
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        args: BroadcastArgs,
+    }
+    let ceiling = |flags: &str| {
+        let flags = ["x"].into_iter().chain(flags.split_whitespace());
+        Ceiling::of(&<Flags as clap::Parser>::parse_from(flags).args).unwrap()
+    };
+    let (own, other) = (ceiling("--until"), ceiling("ws://127.0.0.1:1/ --until"));
+    // Both ends are in this process, or one is.
+    assert!(other.subscribers / 2 - own.subscribers <= 1, "{own:?} {other:?}");
+    for each in [1, 2] {
+        let most = [&other, &own][each - 1].subscribers;
+        machine::allow_descriptors(most + 1, each as u64).unwrap();
+    }
+    assert!(format!("{own:?}").contains("limit of open files ends the search"), "{own:?}");
+    assert_eq!(ceiling("--until --max-subscribers 7").subscribers, 7);
+    let too_many = ceiling("--until --max-subscribers 4000000000");
+    assert!(format!("{too_many:?}").contains("open files"), "{too_many:?}");
+    for wrong in ["x --step 3", "x --until --subscribers 3", "x --until=p98>1s"] {
+        let parsed = <Flags as clap::Parser>::try_parse_from(wrong.split_whitespace());
+        assert!(parsed.is_err(), "{wrong}");
+    }
 }

@@ -1,7 +1,9 @@
 //! The checks, in the order in which a connection meets them.
 
+use serde_json::{Value, json};
+
 use super::goal::Goal;
-use super::{Check, Status};
+use super::{Check, Figure, Status};
 use crate::system::{Limit, System};
 use crate::units::{show_bytes, show_count};
 
@@ -49,13 +51,15 @@ fn open_files(goal: &Goal, system: &System) -> Check {
     let Some(Limit { soft, hard }) = system.limit("Max open files") else {
         return unknown(name, needed, why);
     };
-    let show = |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), count);
+    let limit = |limit: Option<u64>| limit.map_or_else(unlimited, count);
+    let (soft, hard_limit) = (limit(soft), limit(hard));
     let fix = [
         format!("ulimit -n {needed}    # as root, in the shell that starts the program"),
         format!("LimitNOFILE={needed}    # in [Service] of its systemd unit"),
         format!("*  -  nofile  {needed}    # in /etc/security/limits.conf, for the next login"),
     ];
-    let has = format!("{} (soft {})", show(hard), show(soft));
+    let text = format!("{} (soft {})", hard_limit.text, soft.text);
+    let has = Figure { text, value: json!({"soft": soft.value, "hard": hard_limit.value}) };
     enough(name, hard.is_none_or(|hard| hard >= needed), has, count(needed), why, &fix)
 }
 
@@ -102,15 +106,22 @@ fn ports(goal: &Goal, system: &System) -> Check {
     let mut fix = vec![format!("sysctl -w {name}='{lowest} {highest}'")];
     if needed > all {
         let addresses = goal.connections.div_ceil(all);
-        fix.push(format!("# and connect from {} addresses at least", count(addresses)));
+        fix.push(format!("# and connect from {} addresses at least", count(addresses).text));
     }
-    let has = format!("{first} {last}, {} ports", count(ports));
+    let has = Figure {
+        text: format!("{first} {last}, {} ports", count(ports).text),
+        value: json!({"first": first, "last": last, "ports": ports}),
+    };
     let from = if addresses == 1 {
         "one address".to_owned()
     } else {
         format!("each of {addresses} addresses")
     };
-    enough(name, ports >= needed, has, format!("{} ports on {from}", count(needed)), why, &fix)
+    let needs = Figure {
+        text: format!("{} ports on {from}", count(needed).text),
+        value: json!({"ports": needed, "addresses": addresses}),
+    };
+    enough(name, ports >= needed, has, needs, why, &fix)
 }
 
 fn netdev_backlog(goal: &Goal, system: &System) -> Check {
@@ -124,7 +135,7 @@ fn conntrack(goal: &Goal, system: &System) -> Check {
     let (name, max) = ("nf_conntrack", "net.netfilter.nf_conntrack_max");
     let why = "the firewall tracks connections, and packets of those beyond its limit are dropped";
     let Some(&limit) = system.numbers(max).first() else {
-        return good(name, "not loaded".to_owned(), "nothing".to_owned(), why);
+        return good(name, words("not loaded"), words("nothing"), why);
     };
     let tracked = system.numbers("net.netfilter.nf_conntrack_count").first().copied();
     let needed = goal.connections + tracked.unwrap_or_default();
@@ -152,8 +163,12 @@ fn tcp_mem(goal: &Goal, system: &System) -> Check {
         pressure.max(needed),
         most.max(needed * 3 / 2)
     )];
-    let has = format!("{low} {pressure} {most} pages");
-    enough(name, pressure >= needed, has, format!("{} pages", count(needed)), why, &fix)
+    let has = Figure {
+        text: format!("{low} {pressure} {most} pages"),
+        value: json!({"low": low, "pressure": pressure, "max": most}),
+    };
+    let needs = Figure { text: format!("{} pages", count(needed).text), ..count(needed) };
+    enough(name, pressure >= needed, has, needs, why, &fix)
 }
 
 fn tcp_buffers(goal: &Goal, system: &System) -> Check {
@@ -169,18 +184,27 @@ fn tcp_buffers(goal: &Goal, system: &System) -> Check {
     };
     let default = (receive_default + send_default) * goal.active * goal.ends();
     let available = system.memory("MemAvailable").unwrap_or(u64::MAX);
-    let has = format!(
-        "{} + {} a connection at first, {} + {} at least",
-        bytes(*receive_default),
-        bytes(*send_default),
-        bytes(*receive_min),
-        bytes(*send_min)
-    );
+    let has = Figure {
+        text: format!(
+            "{} + {} a connection at first, {} + {} at least",
+            bytes(*receive_default).text,
+            bytes(*send_default).text,
+            bytes(*receive_min).text,
+            bytes(*send_min).text
+        ),
+        value: json!({
+            "receive_default": receive_default,
+            "send_default": send_default,
+            "receive_min": receive_min,
+            "send_min": send_min,
+        }),
+    };
     let fix = [
         "sysctl -w net.ipv4.tcp_rmem='4096 16384 4194304'".to_owned(),
         "sysctl -w net.ipv4.tcp_wmem='4096 16384 4194304'".to_owned(),
     ];
-    let needs = format!("{} if all were full", bytes(default));
+    let needs =
+        Figure { text: format!("{} if all were full", bytes(default).text), ..bytes(default) };
     noted(
         enough(name, default <= available, has, needs, why, &fix),
         "smaller ones cost speed of single connections",
@@ -193,8 +217,10 @@ fn memory(goal: &Goal, system: &System) -> Check {
     let (name, needed) = ("memory", goal.memory());
     let Some(available) = system.memory("MemAvailable") else { return unknown(name, needed, why) };
     let missing = needed.saturating_sub(available);
-    let fix = [format!("# {} more memory, or fewer connections: no setting helps", bytes(missing))];
-    enough(name, missing == 0, format!("{} available", bytes(available)), bytes(needed), why, &fix)
+    let fix =
+        [format!("# {} more memory, or fewer connections: no setting helps", bytes(missing).text)];
+    let has = Figure { text: format!("{} available", bytes(available).text), ..bytes(available) };
+    enough(name, missing == 0, has, bytes(needed), why, &fix)
 }
 
 fn map_count(system: &System) -> Check {
@@ -203,18 +229,18 @@ fn map_count(system: &System) -> Check {
 }
 
 fn io_uring(system: &System, tried: Result<(), String>) -> Check {
-    let (name, needs) = ("io_uring", "a faster driver from Linux 6.17 on; else epoll".to_owned());
+    let (name, needs) = ("io_uring", words("a faster driver from Linux 6.17 on; else epoll"));
     let setting = system.sysctl("kernel.io_uring_disabled");
     let shown = setting
         .as_deref()
         .map_or_else(String::new, |value| format!(", kernel.io_uring_disabled={value}"));
     match tried {
-        Ok(()) => good(name, format!("the engine can use it{shown}"), needs, ""),
+        Ok(()) => good(name, words(&format!("the engine can use it{shown}")), needs, ""),
         Err(said) => {
             let is_disabled = setting.is_some_and(|value| value != "0");
             let line = "sysctl -w kernel.io_uring_disabled=0".to_owned();
             let fix = if is_disabled { vec![line] } else { Vec::new() };
-            let has = format!("the engine cannot use it{shown}");
+            let has = words(&format!("the engine cannot use it{shown}"));
             Check { name, status: Status::Note, has, needs, why: said, fix }
         }
     }
@@ -233,7 +259,7 @@ fn locked_memory(system: &System) -> Check {
         ),
         "LimitMEMLOCK=infinity    # in [Service] of its systemd unit".to_owned(),
     ];
-    let has = hard.map_or_else(|| "unlimited".to_owned(), bytes);
+    let has = hard.map_or_else(unlimited, bytes);
     let is_enough = hard.is_none_or(|hard| hard >= LOCKED_MEMORY);
     noted(
         enough(name, is_enough, has, bytes(LOCKED_MEMORY), why, &fix),
@@ -247,7 +273,8 @@ fn cpus(system: &System) -> Check {
     if has == 0 {
         return unknown("CPUs", 1, why);
     }
-    good("CPUs", count(has as u64), "1 a worker".to_owned(), why)
+    let needs = Figure { text: "1 a worker".to_owned(), ..count(1) };
+    good("CPUs", count(has as u64), needs, why)
 }
 
 fn governor(system: &System) -> Check {
@@ -257,7 +284,8 @@ fn governor(system: &System) -> Check {
     let has = governor.unwrap_or_else(|| "none".to_owned());
     let is_fast = has == "none" || has == "performance";
     let fix = ["cpupower frequency-set --governor performance".to_owned()];
-    noted(enough(name, is_fast, has, "performance".to_owned(), why, &fix), "nothing fails by it")
+    let check = enough(name, is_fast, words(&has), words("performance"), why, &fix);
+    noted(check, "nothing fails by it")
 }
 
 /// A sysctl of one number that should not be lower.
@@ -273,8 +301,8 @@ fn at_least(system: &System, name: &'static str, needed: u64, why: &str) -> Chec
 fn enough(
     name: &'static str,
     is_enough: bool,
-    has: String,
-    needs: String,
+    has: Figure,
+    needs: Figure,
     why: &str,
     fix: &[String],
 ) -> Check {
@@ -284,13 +312,14 @@ fn enough(
     Check { name, status: Status::Short, has, needs, why: why.to_owned(), fix: fix.to_vec() }
 }
 
-fn good(name: &'static str, has: String, needs: String, why: &str) -> Check {
+fn good(name: &'static str, has: Figure, needs: Figure, why: &str) -> Check {
     Check { name, status: Status::Ok, has, needs, why: why.to_owned(), fix: Vec::new() }
 }
 
 /// The check where `/proc` does not tell.
 fn unknown(name: &'static str, needed: u64, why: &str) -> Check {
-    let (has, needs) = (UNKNOWN.to_owned(), count(needed));
+    let has = Figure { text: UNKNOWN.to_owned(), value: Value::Null };
+    let needs = count(needed);
     Check { name, status: Status::Note, has, needs, why: why.to_owned(), fix: Vec::new() }
 }
 
@@ -305,10 +334,23 @@ fn noted(check: Check, because: &str) -> Check {
     }
 }
 
-fn count(value: u64) -> String {
-    if value == u64::MAX >> 1 { "unlimited".to_owned() } else { show_count(value as f64) }
+fn count(value: u64) -> Figure {
+    // What the kernel has for no limit at all.
+    if value == u64::MAX >> 1 {
+        return unlimited();
+    }
+    Figure { text: show_count(value as f64), value: value.into() }
 }
 
-fn bytes(value: u64) -> String {
-    show_bytes(value as f64)
+fn bytes(value: u64) -> Figure {
+    Figure { text: show_bytes(value as f64), value: value.into() }
+}
+
+fn unlimited() -> Figure {
+    words("unlimited")
+}
+
+/// What is no figure.
+fn words(text: &str) -> Figure {
+    Figure { text: text.to_owned(), value: text.into() }
 }

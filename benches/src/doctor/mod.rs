@@ -8,7 +8,8 @@ mod goal;
 
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use self::goal::Goal;
 use crate::endpoint::Demand;
@@ -66,11 +67,26 @@ enum Status {
 struct Check {
     name: &'static str,
     status: Status,
-    has: String,
-    needs: String,
+    has: Figure,
+    needs: Figure,
     why: String,
     /// Lines for a shell with root's rights, or for a file that is named by a comment; none where all is well.
     fix: Vec<String>,
+}
+
+/// What there is, or should be: in words for people, and as JSON has it.
+#[derive(Clone, Debug)]
+struct Figure {
+    text: String,
+    /// A number, in bytes or pages or of things; an object of such, where a setting has several; null if it is unknown.
+    /// `unlimited`, and what is no figure, are words.
+    value: Value,
+}
+
+impl Serialize for Figure {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value.serialize(serializer)
+    }
 }
 
 /// All of it, for JSON.
@@ -115,7 +131,7 @@ impl Examination {
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
         table.set_header(["", "has", "needs", ""]);
         for check in &self.checks {
-            table.add_row([check.name, &check.has, &check.needs, check.status.text()]);
+            table.add_row([check.name, &check.has.text, &check.needs.text, check.status.text()]);
         }
         let mut text = format!("{}\n\n{table}\n", self.goal);
         for check in self.checks.iter().filter(|check| check.status != Status::Ok) {
@@ -275,7 +291,7 @@ mod tests {
     #[test]
     fn connection_tracking_counts_where_it_is_loaded() {
         let none = examine(goal(300_000, Role::Server), &[]);
-        assert_eq!(check(&none, "nf_conntrack").has, "not loaded");
+        assert_eq!(check(&none, "nf_conntrack").has.text, "not loaded");
         let files = [
             ("proc/sys/net/netfilter/nf_conntrack_max", "262144"),
             ("proc/sys/net/netfilter/nf_conntrack_count", "17"),
@@ -290,13 +306,44 @@ mod tests {
     }
 
     #[test]
+    fn json_has_numbers() {
+        let examination = examine(goal(20_000, Role::Both), &[]);
+        let json = serde_json::to_value(&examination).unwrap();
+        let find = |name: &str| {
+            let checks = json["checks"].as_array().unwrap();
+            checks.iter().find(|check| check["name"] == name).unwrap().clone()
+        };
+        let files = find("open files");
+        assert_eq!((&files["has"]["hard"], &files["has"]["soft"]), (&524_288.into(), &1024.into()));
+        assert_eq!(files["needs"], 21_024);
+        assert_eq!(find("net.core.somaxconn")["has"], 4096);
+        assert_eq!(find("fs.file-max")["has"], "unlimited");
+        assert_eq!(find("memory")["has"], 15_728_640_u64 << 10);
+        let ports = find("net.ipv4.ip_local_port_range");
+        assert_eq!(
+            (&ports["has"]["ports"], &ports["needs"]["ports"]),
+            (&28_232.into(), &79.into())
+        );
+        assert_eq!(find("net.ipv4.tcp_mem")["has"]["pressure"], 253_000);
+        assert_eq!(find("net.ipv4.tcp_mem")["needs"], 2000);
+        let buffers = find("net.ipv4.tcp_rmem, tcp_wmem");
+        assert_eq!(buffers["has"]["receive_default"], 131_072, "{buffers}");
+        assert!(buffers["needs"].is_u64(), "{buffers}");
+        assert_eq!((&find("CPUs")["has"], &find("CPUs")["needs"]), (&2.into(), &1.into()));
+        assert_eq!(find("locked memory")["has"], 8_388_608);
+        // What is no figure stays in words.
+        assert_eq!(find("nf_conntrack")["has"], "not loaded");
+        assert!(examination.text().contains("21 024"), "{}", examination.text());
+    }
+
+    #[test]
     fn io_uring_is_a_matter_of_speed() {
         let (_dir, system) = made_up(&[("proc/sys/kernel/io_uring_disabled", "2")]);
         let goal = goal(10, Role::Server);
         let refused = Examination::of(goal, &system, Err("io_uring is disabled".to_owned()));
         let uring = check(&refused, "io_uring");
         assert_eq!(uring.status, Status::Note);
-        assert!(uring.has.contains("kernel.io_uring_disabled=2"), "{uring:?}");
+        assert!(uring.has.text.contains("kernel.io_uring_disabled=2"), "{uring:?}");
         assert!(uring.why.contains("io_uring is disabled"), "{uring:?}");
         assert_eq!(uring.fix, ["sysctl -w kernel.io_uring_disabled=0"]);
     }
@@ -307,7 +354,9 @@ mod tests {
         let examination = Examination::of(goal(10, Role::Both), &system, Ok(()));
         for name in ["open files", "memory", "net.core.somaxconn"] {
             let check = check(&examination, name);
-            assert_eq!((check.status, check.has.as_str()), (Status::Note, "unknown"), "{check:?}");
+            let (status, has) = (check.status, check.has.text.as_str());
+            assert_eq!((status, has), (Status::Note, "unknown"), "{check:?}");
+            assert_eq!(check.has.value, Value::Null);
         }
         assert!(examination.ok);
     }

@@ -187,6 +187,24 @@ pub(crate) struct Summary {
     pub(crate) max: f64,
 }
 
+impl Summary {
+    /// A value by the name that it has on command lines; `None` for any other name.
+    pub(crate) fn named(&self, name: &str) -> Option<f64> {
+        match name {
+            "min" => Some(self.min),
+            "mean" => Some(self.mean),
+            "p50" => Some(self.p50),
+            "p75" => Some(self.p75),
+            "p90" => Some(self.p90),
+            "p95" => Some(self.p95),
+            "p99" => Some(self.p99),
+            "p99.9" => Some(self.p999),
+            "max" => Some(self.max),
+            _ => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum as _;
-use ringwire_examples::DriverFlag;
+use ringwire_examples::{CompressionFlag, DriverFlag};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -33,12 +33,14 @@ pub(crate) struct ChildArgs {
 }
 
 /// What a server of its own process is to do.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub(crate) struct ServerPlan {
     pub(crate) listen: String,
     pub(crate) payload_len: usize,
     pub(crate) handshake_timeout: Duration,
     pub(crate) certificate: Option<SelfSigned>,
+    /// For a server among hostile peers: those that fall silent are given up after this, and compression is agreed to.
+    pub(crate) silence_limit: Option<Duration>,
 }
 
 /// A child. Dropping it ends it.
@@ -140,6 +142,8 @@ pub(crate) fn server_worker(args: &ChildArgs) -> anyhow::Result<()> {
         payload_len: plan.payload_len,
         driver: args.driver,
         handshake_timeout: Some(plan.handshake_timeout),
+        silence_limit: plan.silence_limit,
+        compression: plan.silence_limit.map_or(CompressionFlag::Off, |_| CompressionFlag::Shared),
         ..Demand::default()
     };
     let started = OwnServer::start(&plan.listen, &[], demand, plan.certificate);

@@ -8,6 +8,7 @@
 //! [`conductor`] adds up and never averages. What is measured with another client is elsewhere: `echo`, `broadcast` and
 //! `handshakes` have a lean one, which leaves more of a small machine to the server.
 
+mod arena;
 mod child;
 mod churn;
 mod client;
@@ -38,11 +39,12 @@ use ringwire_examples::DriverFlag;
 use ringwire_examples::units::parse_duration;
 use serde::Serialize;
 
+pub(crate) use self::arena::{ArenaArgs, command as arena};
 pub(crate) use self::child::{ChildArgs, load_worker, server_worker};
 pub(crate) use self::churn::{ChurnArgs, command as churn};
 pub(crate) use self::closed_loop::{TpsArgs, TrafficArgs, tps, traffic};
 use self::conductor::{Setup, Watch};
-use self::fail_if::Condition;
+pub(crate) use self::fail_if::Condition;
 use self::fleet::Fleet;
 pub(crate) use self::idle::{IdleArgs, command as idle};
 pub(crate) use self::million::{MillionArgs, command as million};
@@ -50,7 +52,7 @@ use self::plan::{Plan, Work};
 pub(crate) use self::rate::{RateArgs, command as rate};
 use self::report::{Asked, Report, Row, show_rows};
 pub(crate) use self::search::{SearchArgs, command as search};
-use self::servers::Servers;
+pub(crate) use self::servers::Servers;
 pub(crate) use self::stress::{
     AllArgs, SteadyArgs, StormArgs, ThroughputArgs, all, storm, sustained, throughput,
 };
@@ -274,7 +276,7 @@ impl Common {
                 println!("{}\n{}\n", report.machine, show_rows(&rows(report)));
             }
         }
-        let page = || report::page(reports, rows);
+        let page = || report::page(reports.iter(), rows);
         match reports {
             [report] => self.write(report, page)?,
             several => self.write(&several, page)?,
@@ -297,9 +299,10 @@ impl Common {
     }
 
     /// Whether no condition failed.
-    fn judge(&self, reports: &[Report]) -> bool {
+    fn judge<'r>(&self, reports: impl IntoIterator<Item = &'r Report>) -> bool {
+        let mut reports = reports.into_iter();
         if self.fail_if.is_empty() {
-            return reports.iter().all(Report::is_clean);
+            return reports.all(Report::is_clean);
         }
         let mut is_fine = true;
         for report in reports {

@@ -180,16 +180,7 @@ impl Report {
             "connects" => Some(self.connects_per_second),
             "growth" => self.held.as_ref()?.growth(),
             "rate" => Some(self.work.as_ref()?.messages_per_second),
-            "min" => Some(latency?.min),
-            "mean" => Some(latency?.mean),
-            "p50" => Some(latency?.p50),
-            "p75" => Some(latency?.p75),
-            "p90" => Some(latency?.p90),
-            "p95" => Some(latency?.p95),
-            "p99" => Some(latency?.p99),
-            "p99.9" => Some(latency?.p999),
-            "max" => Some(latency?.max),
-            _ => None,
+            name => latency?.named(name),
         }
     }
 
@@ -280,13 +271,16 @@ impl Report {
 pub(crate) type Row = (&'static str, String);
 
 /// The page of reports whose rows are those that `rows` makes.
-pub(crate) fn page(reports: &[Report], rows: fn(&Report) -> Vec<Row>) -> Page {
-    let names: Vec<_> = reports.iter().map(|report| report.scenario).collect();
-    let target = reports.first().map(|report| report.target.clone()).unwrap_or_default();
+pub(crate) fn page<'r>(
+    reports: impl Iterator<Item = &'r Report> + Clone,
+    rows: fn(&Report) -> Vec<Row>,
+) -> Page {
+    let names: Vec<_> = reports.clone().map(|report| report.scenario).collect();
+    let target = reports.clone().next().map(|report| report.target.clone()).unwrap_or_default();
     Page {
         title: format!("Load of {target}: {}", names.join(", ")),
-        lead: reports.iter().flat_map(|report| report.notes.clone()).collect(),
-        sections: reports.iter().flat_map(|report| report.sections(rows(report))).collect(),
+        lead: reports.clone().flat_map(|report| report.notes.clone()).collect(),
+        sections: reports.flat_map(|report| report.sections(rows(report))).collect(),
     }
 }
 

@@ -64,7 +64,7 @@ pub(crate) fn command(mut args: SearchArgs) -> anyhow::Result<bool> {
     let Some(best) = found.best() else { return Ok(false) };
     // Errors were asked for, or there are none.
     let common = &args.clients.common;
-    Ok(common.fail_if.is_empty() || common.judge(std::slice::from_ref(&best.report)))
+    Ok(common.fail_if.is_empty() || common.judge([&best.report]))
 }
 
 impl SearchArgs {
@@ -318,8 +318,8 @@ impl Found {
             columns: columns.map(str::to_owned).to_vec(),
             rows: self.steps.iter().map(row).collect(),
         };
-        let shown = self.best().or_else(|| self.steps.last()).map(|step| step.report.clone());
-        let mut page = report::page(shown.as_slice(), Report::rows);
+        let shown = self.best().or_else(|| self.steps.last()).map(|step| &step.report);
+        let mut page = report::page(shown.into_iter(), Report::rows);
         page.lead.push(format!("Highest rate: {}.", self.rows()[1].1));
         page.sections.insert(0, Section::new("Steps", vec![Part::Table(table)]));
         page

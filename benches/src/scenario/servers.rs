@@ -56,13 +56,36 @@ impl Servers {
         handshake_timeout: Duration,
         driver: DriverFlag,
     ) -> anyhow::Result<Self> {
-        let certificate = args.own_tls.then(OwnServer::make_certificate).transpose()?;
-        let mut plan = ServerPlan {
-            listen: args.listen.clone(),
-            payload_len,
-            handshake_timeout,
-            certificate: certificate.clone(),
+        let plan = ServerPlan { payload_len, handshake_timeout, ..ServerPlan::default() };
+        Self::start_with(args, count, plan, driver)
+    }
+
+    /// Starts a process that gives up peers which say nothing within `limit`, and agrees to compression.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) fn start_guarded(
+        args: &ServerArgs,
+        limit: Duration,
+        driver: DriverFlag,
+    ) -> anyhow::Result<Self> {
+        let plan = ServerPlan {
+            handshake_timeout: limit / 2,
+            silence_limit: Some(limit / 2),
+            ..ServerPlan::default()
         };
+        Self::start_with(args, 1, plan, driver)
+    }
+
+    fn start_with(
+        args: &ServerArgs,
+        count: u32,
+        plan: ServerPlan,
+        driver: DriverFlag,
+    ) -> anyhow::Result<Self> {
+        let certificate = args.own_tls.then(OwnServer::make_certificate).transpose()?;
+        let (listen, own) = (args.listen.clone(), certificate.clone());
+        let mut plan = ServerPlan { listen, certificate: own, ..plan };
         let (mut target, mut processes) = (None, Vec::new());
         for _ in 0..count.max(1) {
             let (mut process, mut output) = Process::start("server-worker", driver)?;

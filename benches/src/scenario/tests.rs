@@ -194,6 +194,13 @@ fn each_scenario_runs_on_both_drivers() {
         assert_eq!((work.asked, work.sent, work.answered), (Some(500), 500, 500), "{each:?}");
         assert!(each.is_clean(), "{:?}", each.errors);
 
+        let closed = Work::Loop { in_flight: 1, duration: Duration::from_millis(300) };
+        let closed = common.run(&scenario(20, closed)).unwrap();
+        let work = closed.work.as_ref().unwrap();
+        assert!(work.sent >= 40 && work.sent == work.answered, "{closed:?}");
+        assert_eq!((work.asked, work.in_flight), (None, Some(20)), "{closed:?}");
+        assert!(work.seconds >= 0.3 && closed.is_clean(), "{closed:?}");
+
         let pool = Work::Pool { messages: 1000, in_flight: 7 };
         let pool = common.run(&scenario(30, pool)).unwrap();
         let work = pool.work.as_ref().unwrap();
@@ -209,6 +216,22 @@ fn each_scenario_runs_on_both_drivers() {
         assert_eq!((work.asked, work.sent, work.answered), (Some(250), 250, 250), "{rate:?}");
         assert_eq!(rate.seconds.iter().map(|second| second.answered).sum::<u64>(), 250);
     }
+}
+
+#[test]
+fn a_closed_loop_whose_replies_stop_is_told() {
+    let count = Arc::new(AtomicU64::new(0));
+    let server = TestServer::start(move |ctx, message| {
+        if count.fetch_add(1, Ordering::Relaxed) < 100 {
+            ctx.send(message);
+        }
+    });
+    let closed = scenario(5, Work::Loop { in_flight: 1, duration: Duration::from_millis(200) });
+    let closed = Scenario { response_timeout: Duration::from_millis(300), ..closed };
+    let report = common(&server.url()).run(&closed).unwrap();
+    let work = report.work.as_ref().unwrap();
+    assert_eq!((work.sent, work.answered), (105, 100), "{:?}", report.errors);
+    assert_eq!(report.errors, [("unanswered".to_owned(), 5)].into());
 }
 
 #[test]
