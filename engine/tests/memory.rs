@@ -8,12 +8,13 @@ use std::io::Write as _;
 use std::net::TcpStream;
 
 use ringwire::{
-    CloseCode, CloseReason, Compression, Config, Ctx, Message, Readiness, Response, Router,
-    on_message,
+    CloseCode, CloseReason, Compression, Config, Ctx, DriverKind, Message, Readiness, Response,
+    Router, on_message,
 };
+use support::app::Seen;
 use support::client::{Client, connect, http, masked, read_answer, request};
 use support::http::{Http, get};
-use support::{Server, config, ms, wait_until};
+use support::{Server, config, driver, ms, wait_until};
 
 const MIB: usize = 1 << 20;
 
@@ -192,6 +193,37 @@ fn other_workers_give_up_what_they_hold_as_well() {
     wait_until("less is held", || used(&server) < 8 * MIB);
     drop(clients);
     wait_until("nothing is held", || held(&server) == 0);
+}
+
+#[test]
+fn what_a_peer_goes_on_to_say_while_it_is_paused_is_counted() {
+    let server = Server::start(config(), |app| {
+        app.on_message(|ctx, message| {
+            if message.as_bytes() == b"pause" {
+                ctx.pause();
+            }
+        })
+    });
+    let mut client = server.client();
+    client.send("pause");
+    let paused = server.find("a message", |id, seen| matches!(seen, Seen::Text(_)).then_some(id));
+    client.stream.set_nonblocking(true).expect("a socket");
+    let message = masked(0x82, 1000, &[7; 1000]);
+    // More than is ever read of a connection that rests.
+    wait_until("the socket takes no more", || client.stream.write(&message.repeat(100)).is_err());
+    if driver() == DriverKind::Uring {
+        // It receives on until so much is held.
+        wait_until("it is counted", || held(&server) >= 64 << 10);
+    }
+    server.handle().resume(paused).expect("the worker takes it");
+    wait_until("it is handed over", || held(&server) == 0);
+    server.handle().pause(paused).expect("the worker takes it");
+    let _ = client.stream.write(&message.repeat(1000));
+    client.reset();
+    // While it rests, nobody looks whether the peer is there.
+    server.handle().resume(paused).expect("the worker takes it");
+    wait_until("the connection is gone", || server.stats().connections == 0);
+    assert_eq!(held(&server), 0);
 }
 
 #[test]

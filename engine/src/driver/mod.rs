@@ -67,6 +67,16 @@ pub(crate) trait Driver: Sized {
     /// Gives a received buffer back.
     fn release(&mut self, buffer: Self::Buffer);
 
+    /// Bytes that came in for sockets whose receive was stopped, and wait here.
+    fn held_len(&self) -> usize {
+        0
+    }
+
+    /// Those of one socket.
+    fn held_of(&self, _slot: u32) -> usize {
+        0
+    }
+
     /// Time since the driver was made, as of the last `wait`.
     fn now(&self) -> Duration;
 

@@ -34,7 +34,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Shared { ledger, sessions, layers, counters, pool, .. } = &self.shared;
         let slots = self.conns.end() as usize * BESIDE_A_SLOT;
         counters.memory_tables.set((self.conns.memory_len() + slots) as u64);
-        let input = ledger.input + ledger.unfinished + layers.memory_len();
+        let waiting = layers.memory_len() + self.driver.held_len();
+        let input = ledger.input + ledger.unfinished + waiting;
         counters.memory_input.set(input as u64);
         counters.memory_output.set((ledger.queued + ledger.in_flight) as u64);
         counters.memory_tls.set(sessions.memory_len() as u64);
@@ -110,10 +111,11 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// The connections that hold something, those that hold most first.
     fn holders(&mut self) -> BinaryHeap<(usize, u32)> {
         let now = self.shared.now;
-        let Self { conns, shared, .. } = self;
+        let Self { conns, shared, driver, .. } = self;
         let held = (0..conns.end()).filter_map(|slot| {
             let wire = &conns.get_mut(conns.token(slot)?)?.wire;
-            let held = wire.held_len(now) + shared.layers.memory_of(slot);
+            let beside = shared.layers.memory_of(slot) + driver.held_of(slot);
+            let held = wire.held_len(now) + beside;
             (wire.phase != Phase::Closed && held >= MIN_HELD_LEN).then_some((held, slot))
         });
         held.collect::<Vec<_>>().into()

@@ -30,7 +30,7 @@ mod sockets;
 mod tests;
 mod waker;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::ops::{Deref, DerefMut};
@@ -45,7 +45,7 @@ use self::listeners::Listener;
 use self::names::Name;
 use self::ring::{Ring, Wait};
 use self::sends::Sends;
-use self::sockets::{Held, Socket, Starved};
+use self::sockets::{Holdings, Socket, Starved};
 use super::{Completion, Driver, Op, Token, Traffic};
 use crate::chunked::Chunked;
 use crate::net;
@@ -73,7 +73,7 @@ pub(crate) struct Uring {
     /// Slots of `sockets` that were ever used.
     slots: u32,
     sends: Sends,
-    held: HashMap<u32, Held>,
+    held: Holdings,
     starved: Starved,
     /// Completions of the last wait that were not looked at yet.
     fresh: VecDeque<cqueue::Entry>,
@@ -101,7 +101,7 @@ impl Uring {
             sockets: Chunked::new(),
             slots: 0,
             sends: Sends::default(),
-            held: HashMap::new(),
+            held: Holdings::default(),
             starved: Starved::default(),
             fresh: VecDeque::new(),
             done: VecDeque::new(),
@@ -256,6 +256,14 @@ impl Driver for Uring {
             UringBuffer::Provided(slice) => self.buffers.release(slice),
             UringBuffer::Copied(data) => drop(data),
         }
+    }
+
+    fn held_len(&self) -> usize {
+        self.held.len()
+    }
+
+    fn held_of(&self, slot: u32) -> usize {
+        self.held.len_of(slot)
     }
 
     #[inline]

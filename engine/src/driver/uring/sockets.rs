@@ -1,6 +1,6 @@
 //! Connected sockets: what is under way for each, how it receives, and how it is closed.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
@@ -51,17 +51,47 @@ bitflags! {
     }
 }
 
-/// What came in while the worker did not want it.
+/// What came in while the worker did not want it, by slot.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct Holdings {
+    table: HashMap<u32, Held>,
+    /// Bytes of all of it.
+    len: usize,
+}
+
+#[derive(Debug, Default)]
+struct Held {
     data: Vec<u8>,
     ended: Option<io::Result<()>>,
 }
 
-#[cfg(test)]
-impl Held {
+impl Holdings {
+    /// Bytes that are held.
     pub(super) fn len(&self) -> usize {
-        self.data.len()
+        self.len
+    }
+
+    /// Those of one socket.
+    pub(super) fn len_of(&self, slot: u32) -> usize {
+        self.table.get(&slot).map_or(0, |held| held.data.len())
+    }
+
+    /// Holds some more; how much that makes.
+    fn add(&mut self, slot: u32, bytes: &[u8]) -> usize {
+        let held = self.table.entry(slot).or_default();
+        held.data.extend_from_slice(bytes);
+        self.len += bytes.len();
+        held.data.len()
+    }
+
+    fn end(&mut self, slot: u32, ended: io::Result<()>) {
+        self.table.entry(slot).or_default().ended = Some(ended);
+    }
+
+    fn take(&mut self, slot: u32) -> Option<Held> {
+        let held = self.table.remove(&slot)?;
+        self.len -= held.data.len();
+        Some(held)
     }
 }
 
@@ -101,7 +131,7 @@ impl Uring {
     }
 
     fn hand_over_held(&mut self, token: Token) {
-        let Some(Held { data, ended }) = self.held.remove(&token.slot) else { return };
+        let Some(Held { data, ended }) = self.held.take(token.slot) else { return };
         let Some(socket) = self.socket(token) else { return };
         socket.flags.remove(Flags::HELD);
         if !data.is_empty() {
@@ -197,9 +227,7 @@ impl Uring {
     fn hold(&mut self, token: Token, buffer: UringBuffer) {
         let Some(socket) = self.sockets.get_mut(token.slot) else { return };
         socket.flags.insert(Flags::HELD);
-        let held = self.held.entry(token.slot).or_default();
-        held.data.extend_from_slice(&buffer);
-        let cancel = held.data.len() >= HELD_LEN
+        let cancel = self.held.add(token.slot, &buffer) >= HELD_LEN
             && socket.flags.contains(Flags::ARMED)
             && !socket.flags.contains(Flags::CANCELLING);
         if cancel {
@@ -264,7 +292,7 @@ impl Uring {
             return Some(Completion::ReceiveEnded { token, result: ended });
         }
         socket.flags.insert(Flags::HELD);
-        self.held.entry(token.slot).or_default().ended = Some(ended);
+        self.held.end(token.slot, ended);
         None
     }
 
@@ -314,7 +342,7 @@ impl Uring {
             }
         }
         if held {
-            self.held.remove(&token.slot);
+            self.held.take(token.slot);
         }
         self.finish_closing(token);
     }

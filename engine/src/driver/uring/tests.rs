@@ -62,7 +62,8 @@ fn what_is_held_has_a_bound_and_an_order() {
         written += far.write(&chunk[written % 256..]).unwrap_or(0);
         assert_eq!(turn(&mut driver), [], "it was told to stop");
     }
-    let held: usize = driver.held.values().map(|held| held.len()).sum();
+    let held = driver.held_len();
+    assert_eq!(driver.held_of(0), held);
     assert!(held >= 64 << 10, "{held} of {written} bytes were taken");
     assert!(held < 80 << 10, "{held} bytes are held");
     assert_eq!(driver.buffers.home(), 16, "what is held pins no buffer");
