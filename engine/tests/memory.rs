@@ -216,7 +216,8 @@ fn what_a_peer_goes_on_to_say_while_it_is_paused_is_counted() {
         wait_until("it is counted", || held(&server) >= 64 << 10);
     }
     server.handle().resume(paused).expect("the worker takes it");
-    wait_until("it is handed over", || held(&server) == 0);
+    // But for the message that the end of a write has cut.
+    wait_until("it is handed over", || held(&server) < 16 << 10);
     server.handle().pause(paused).expect("the worker takes it");
     let _ = client.stream.write(&message.repeat(1000));
     client.reset();
