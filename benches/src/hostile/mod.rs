@@ -1,6 +1,6 @@
 //! `ringwire-bench hostile`: peers that mean harm, one kind after the other, and what a server does with them.
 //!
-//! Some peers of a kind ([`kinds`]) play at a time ([`row`]), each on a thread and a connection ([`line`]) of its own. A
+//! Some peers of a kind ([`kinds`]) play at a time ([`row`]), each on a thread and a connection ([`mod@line`]) of its own. A
 //! well-behaved connection beside them ([`bystander`]) has to be answered, and the memory of the server is looked at where its
 //! process is known. [`report`] has the rule by which a row is fine. Peers that come and go for long are those of `soak`.
 
