@@ -115,12 +115,14 @@ impl Layers {
         output: Output,
         pool: &mut BufferPool,
     ) -> Result<Output, Failure> {
-        let Some(layer) = self.table.get_mut(slot).and_then(Option::as_mut) else {
+        let Self { table, payload, memory_len, .. } = self;
+        let Some(layer) = table.get_mut(slot).and_then(Option::as_mut) else {
             return Ok(output);
         };
         let mut out = pool.take(output.len() + OVERHEAD);
-        let payload = &mut self.payload;
+        let before = layer.memory_len();
         let result = catch_unwind(AssertUnwindSafe(|| layer.send(&output, payload, &mut out)));
+        *memory_len = *memory_len - before + layer.memory_len();
         keep(payload);
         pool.reclaim(output);
         match result {
