@@ -36,6 +36,7 @@ fn split(client: Client) -> (Requests<JsonIds>, ringwire::client::Pushes<JsonIds
 #[test]
 fn responses_find_their_requests_and_pushes_are_acknowledged() {
     let (sender, seen) = mpsc::channel();
+    let (let_go, both_are_pending) = mpsc::channel();
     let mut held: Option<u64> = None;
     let address = answering(move |request| {
         sender.send(request.to_string()).unwrap();
@@ -47,6 +48,7 @@ fn responses_find_their_requests_and_pushes_are_acknowledged() {
                 vec![r#"{"id":"p1","news":1}"#.to_owned(), r#"{"news":2}"#.to_owned()]
             }
             Some(first) => {
+                both_are_pending.recv_timeout(PATIENCE).unwrap();
                 vec![format!(r#"{{"ack":{id},"n":2}}"#), format!(r#"{{"ack":{first},"n":1}}"#)]
             }
         }
@@ -62,6 +64,7 @@ fn responses_find_their_requests_and_pushes_are_acknowledged() {
     let first = requests.begin(r#"{"do":"a"}"#).unwrap();
     let second = requests.begin(r#"{"do":"b"}"#).unwrap();
     assert!(matches!(requests.begin("{}"), Err(Error::TooManyPending)));
+    let_go.send(()).unwrap();
     assert_eq!(first.id() + 1, second.id());
     assert!(second.wait(PATIENCE).unwrap().as_text().unwrap().contains("\"n\":2"));
     assert!(first.wait(PATIENCE).unwrap().as_text().unwrap().contains("\"n\":1"));
