@@ -29,8 +29,8 @@ pub(crate) struct Layout {
     pub piece_count: u16,
     /// Whether the kernel fills a piece bit by bit.
     pub incremental: bool,
-    /// Bytes that a socket receives before the others have their turn; 0 leaves it to the kernel, which
-    /// takes all memory for one socket if there is as much to receive.
+    /// Bytes of one completion at most, after which the others may have their turn; 0 leaves it to the kernel, which
+    /// takes all memory for one socket if there is as much to receive. Where it is known, requests end too.
     pub turn_len: u32,
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use bitflags::bitflags;
-use io_uring::{cqueue, opcode, types};
+use io_uring::{cqueue, opcode, squeue, types};
 
 use super::buffers::GROUP;
 use super::names::Name;
@@ -14,8 +14,9 @@ use super::{Outcome, Uring, UringBuffer, shut_down};
 use crate::driver::{Completion, Token};
 
 /// Bytes that a socket may go on receiving after it was told to stop, before its request is cancelled. The
-/// worker often stops for the rest of a turn only.
-const HELD_LEN: usize = 64 << 10;
+/// worker often stops for the rest of a turn only. A request also ends by itself after as many (Linux 6.17), since a
+/// peer that sends without rest is faster than a cancellation.
+const HELD_LEN: u32 = 64 << 10;
 
 /// One entry of the table. 16 bytes, for every connection.
 #[derive(Debug, Default)]
@@ -155,8 +156,12 @@ impl Uring {
         let turn_len = self.buffers.layout().turn_len;
         let Some(socket) = self.socket(token) else { return };
         let Some(fd) = &socket.fd else { return };
-        // Linux 6.17 takes a length here, by which sockets take turns.
         let entry = opcode::RecvMulti::new(types::Fd(fd.as_raw_fd()), GROUP).len(turn_len).build();
+        let entry = match turn_len {
+            // Before Linux 6.17 a request has neither turns nor an end.
+            0 => entry,
+            _ => ending_after(entry, turn_len.max(HELD_LEN)),
+        };
         socket.flags.insert(Flags::ARMED);
         socket.flags.remove(Flags::FED);
         // SAFETY: the kernel writes to provided buffers only, which outlive the requests.
@@ -227,7 +232,7 @@ impl Uring {
     fn hold(&mut self, token: Token, buffer: UringBuffer) {
         let Some(socket) = self.sockets.get_mut(token.slot) else { return };
         socket.flags.insert(Flags::HELD);
-        let cancel = self.held.add(token.slot, &buffer) >= HELD_LEN
+        let cancel = self.held.add(token.slot, &buffer) >= HELD_LEN as usize
             && socket.flags.contains(Flags::ARMED)
             && !socket.flags.contains(Flags::CANCELLING);
         if cancel {
@@ -365,6 +370,17 @@ impl Uring {
             }
         }
     }
+}
+
+/// A multishot receive that ends by itself after so many bytes: its `optlen`, for which the crate has no name.
+#[expect(unsafe_code, reason = "a field that is private")]
+fn ending_after(mut entry: squeue::Entry, len: u32) -> squeue::Entry {
+    /// Where `struct io_uring_sqe` of linux/io_uring.h has it.
+    const OFFSET: usize = 44;
+    const { assert!(size_of::<squeue::Entry>() == 64 && align_of::<squeue::Entry>() == 8) };
+    // SAFETY: an entry is that struct (`repr(C)`), of which these are four aligned bytes.
+    unsafe { (&raw mut entry).byte_add(OFFSET).cast::<u32>().write(len) };
+    entry
 }
 
 /// Sockets whose receive ended for want of buffers. Those that got nothing go on first, since one that has

@@ -187,16 +187,53 @@ fn more_requests_than_the_queue_has_room_for() {
 }
 
 #[test]
-fn sockets_take_turns_where_the_kernel_lets_them() {
-    let Ok(layout) = super::probe(2 * PIECE_LEN as usize) else { panic!("the probe fails") };
+fn sockets_take_turns() {
+    const TURN_LEN: usize = 64 << 10;
+    let layout = super::probe(8 << 10).unwrap();
+    assert!(layout.has_turns(), "Linux 6.17 has that");
+    let mut driver = Uring::new(Vec::new(), layout).unwrap();
+    let (first, mut first_far) = open(&mut driver, 0);
+    let (second, mut second_far) = open(&mut driver, 1);
+    driver.submit(Op::Receive { token: first });
+    driver.submit(Op::Receive { token: second });
+    turn(&mut driver);
+    first_far.write_all(&[1; 2 * TURN_LEN]).unwrap();
+    second_far.write_all(&[2; 1000]).unwrap();
+    let mut before = 0;
+    'turns: loop {
+        for (token, bytes) in turn(&mut driver) {
+            match token == first {
+                true => before += bytes.len(),
+                false => break 'turns,
+            }
+        }
+    }
+    assert!(before <= TURN_LEN, "{before} bytes of one socket came before those of the other");
+}
+
+/// A peer that is faster than the cancellation of a request meets the request's end.
+#[test]
+fn what_is_held_of_a_flood_has_a_bound() {
+    const MOST: usize = 64 << 10;
+    let layout = super::probe(16 << 10).unwrap();
+    assert!(layout.has_turns(), "Linux 6.17 has that, and requests that end");
     let mut driver = Uring::new(Vec::new(), layout).unwrap();
     let (token, mut far) = open(&mut driver, 0);
+    socket2::SockRef::from(&far).set_send_buffer_size(1 << 20).unwrap();
     driver.submit(Op::Receive { token });
-    far.write_all(&[1; 64 << 10]).unwrap();
-    let mut total = 0;
-    while total < 64 << 10 {
-        let len = turn(&mut driver).iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
-        eprintln!("{layout:?} {len}");
-        total += len;
+    turn(&mut driver);
+    driver.submit(Op::StopReceive { token });
+    let mut written = 0;
+    while let Ok(len) = far.write(&[1; 16 << 10]) {
+        written += len;
     }
+    assert!(written > 3 * MOST, "{written} bytes are no flood");
+    turn(&mut driver);
+    assert_eq!(driver.held_len(), MOST, "bytes of {written} are held");
+    driver.submit(Op::Receive { token });
+    let mut received = 0;
+    while received < written {
+        received += turn(&mut driver).iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+    }
+    assert_eq!((received, driver.held_len()), (written, 0));
 }
