@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::TcpListener;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -53,9 +54,9 @@ fn a_message_that_never_ends_does_not_hold_a_receiver() {
 
 #[test]
 fn a_peer_that_takes_nothing() {
-    let address = upgrading(|stream| {
-        thread::sleep(Duration::from_secs(2));
-        drop(stream);
+    let (_until_the_end, end) = mpsc::channel::<()>();
+    let address = upgrading(move |_stream| {
+        let _ = end.recv();
     });
     let mut client = builder().with_write_timeout(ms(200)).connect(&url(address)).unwrap();
     let begin = Instant::now();

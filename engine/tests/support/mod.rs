@@ -43,7 +43,12 @@ pub(crate) fn driver() -> DriverKind {
 
 /// One worker that is not pinned, so that tests can run side by side.
 pub(crate) fn config() -> Config {
-    Config::default().with_driver(driver()).with_io_workers(1).with_pinning(Pinning::Off)
+    Config::default()
+        .with_driver(driver())
+        .with_io_workers(1)
+        .with_pinning(Pinning::Off)
+        // Where a busy machine makes a test slow, it would see pings.
+        .with_ping_interval(Duration::ZERO)
 }
 
 pub(crate) const fn ms(count: u64) -> Duration {
