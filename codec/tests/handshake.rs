@@ -147,11 +147,11 @@ fn client_and_server_agree() -> Result<(), HandshakeError> {
     let upgrade = received.check_upgrade()?;
     server::Accept::new().with_subprotocol("two").encode(&upgrade, &mut answer)?;
     let response = client::Response::parse(&answer, &LIMITS)?;
-    assert_eq!(response.check_upgrade(&request), Ok(Some("two")));
+    assert_eq!(response.check_upgrade(&request)?.subprotocol, Some("two"));
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
 
     let other = client::Request::new("localhost:9001", "/", *b"fedcba9876543210")?;
-    assert_eq!(response.check_upgrade(&other), Err(HandshakeError::AcceptKey));
+    assert_eq!(response.check_upgrade(&other).unwrap_err(), HandshakeError::AcceptKey);
 
     let mut refused = Vec::new();
     server::Response::from(HandshakeError::UnsupportedVersion).encode(&mut refused);
@@ -160,7 +160,7 @@ fn client_and_server_agree() -> Result<(), HandshakeError> {
     let response = client::Response::parse(&refused[..head_len], &LIMITS)?;
     assert_eq!(response.header("sec-websocket-version"), Some(&b"13"[..]));
     let error = HandshakeError::Refused(StatusCode::UPGRADE_REQUIRED);
-    assert_eq!(response.check_upgrade(&request), Err(error));
+    assert_eq!(response.check_upgrade(&request).unwrap_err(), error);
     Ok(())
 }
 

@@ -67,8 +67,7 @@ impl Upgrade {
             return Ok(None);
         };
         let response = Response::parse(&self.head[..end], &limits).map_err(failure)?;
-        response.check_upgrade(&self.request).map_err(failure)?;
-        let deflate = response.deflate(&self.request).map_err(failure)?;
+        let deflate = response.check_upgrade(&self.request).map_err(failure)?.deflate;
         self.check_agreement(deflate.as_ref())?;
         Ok(Some(Upgraded { head_end: end - before, deflate }))
     }

@@ -5,7 +5,7 @@
 //! the connection, which owns neither machine: the caller passes them in.
 //!
 //! ```text
-//!  client: Offer ─► Request::with_deflate … Response::deflate ─────────► Agreement ─┐
+//!  client: Offer ─► Request::with_deflate … Response::check_upgrade ───► Agreement ─┐
 //!  server: Policy ─► Upgrade::deflate ─► Agreement ─► Accept::with_deflate          │
 //!                                           └──────► Connection::with_deflate ◄─────┘
 //! ```

@@ -11,7 +11,8 @@
 //! let answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
 //!     Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 //! let response = Response::parse(answer, &HeadLimits::default())?;
-//! assert_eq!(response.check_upgrade(&request)?, None, "no subprotocol was chosen");
+//! let agreed = response.check_upgrade(&request)?;
+//! assert_eq!(agreed.subprotocol, None);
 //! # Ok::<(), ringwire_codec::handshake::HandshakeError>(())
 //! ```
 
@@ -225,17 +226,20 @@ impl<'b> Response<'b> {
         self.headers().first(name)
     }
 
-    /// Checks everything that RFC 6455 §4.1 asks of an answer to `request`, and gives the subprotocol
-    /// that the server chose, if any.
+    /// Checks everything that RFC 6455 §4.1 and RFC 7692 §7.1 ask of an answer to `request`, and gives what the server
+    /// has agreed to.
     ///
     /// # Errors
     /// [`Refused`](HandshakeError::Refused) if the status is not 101; then the first rule that is
     /// broken: [`HttpVersion`](HandshakeError::HttpVersion), [`Upgrade`](HandshakeError::Upgrade),
     /// [`Connection`](HandshakeError::Connection), [`AcceptKey`](HandshakeError::AcceptKey),
-    /// [`UnofferedSubprotocol`](HandshakeError::UnofferedSubprotocol),
-    /// [`UnofferedExtension`](HandshakeError::UnofferedExtension), and the others of
-    /// [`deflate`](Self::deflate) and [`layer`](Self::layer).
-    pub fn check_upgrade(&self, request: &Request) -> Result<Option<&'b str>, HandshakeError> {
+    /// [`UnofferedSubprotocol`](HandshakeError::UnofferedSubprotocol). Then those of extensions:
+    /// [`InvalidExtensions`](HandshakeError::InvalidExtensions) if the header is malformed;
+    /// [`UnofferedExtension`](HandshakeError::UnofferedExtension) if one was not offered or is chosen twice;
+    /// [`DeflateParams`](HandshakeError::DeflateParams) if the parameters of permessage-deflate answer no offer;
+    /// [`UnusableExtension`](HandshakeError::UnusableExtension) if those of another are no answer to its offer, or if two have
+    /// the same reserved bit, or one comes before permessage-deflate.
+    pub fn check_upgrade(&self, request: &Request) -> Result<Agreed<'b>, HandshakeError> {
         if self.status != StatusCode::SWITCHING_PROTOCOLS {
             return Err(HandshakeError::Refused(self.status));
         }
@@ -254,8 +258,14 @@ impl<'b> Response<'b> {
         if accept != Some(&accept_key(&request.key)[..]) {
             return Err(HandshakeError::AcceptKey);
         }
-        self.deflate(request)?;
-        self.layer(request)?;
+        Ok(Agreed {
+            subprotocol: self.subprotocol(request)?,
+            deflate: self.deflate(request)?,
+            layer: FrameLayer::confirm(&request.extensions, self.chosen_extensions())?,
+        })
+    }
+
+    fn subprotocol(&self, request: &Request) -> Result<Option<&'b str>, HandshakeError> {
         match self.once("sec-websocket-protocol") {
             None => Err(HandshakeError::UnofferedSubprotocol),
             Some(None) => Ok(None),
@@ -266,33 +276,12 @@ impl<'b> Response<'b> {
         }
     }
 
-    /// What the server made of the offers of permessage-deflate (RFC 7692 §7.1); `None` if it declined
-    /// them. For an answer that has passed [`check_upgrade`](Self::check_upgrade).
-    ///
-    /// # Errors
-    /// What [`check_upgrade`](Self::check_upgrade) also gives: the server chose an extension that was
-    /// not offered, or chose more than one ([`UnofferedExtension`](HandshakeError::UnofferedExtension)),
-    /// its parameters answer no offer ([`DeflateParams`](HandshakeError::DeflateParams)), or the header
-    /// is malformed ([`InvalidExtensions`](HandshakeError::InvalidExtensions)).
-    pub fn deflate(&self, request: &Request) -> Result<Option<Agreement>, HandshakeError> {
+    fn deflate(&self, request: &Request) -> Result<Option<Agreement>, HandshakeError> {
         let is_other = |choice: &Result<Extension<'_>, _>| {
             choice.as_ref().is_ok_and(|choice| find(&request.extensions, choice).is_some())
         };
         let chosen = self.chosen_extensions().filter(|choice| !is_other(choice));
         Agreement::of_response(&request.deflate, chosen)
-    }
-
-    /// What transforms the connection's frames, if the server has chosen an extension that was offered by
-    /// [`with_extension`](Request::with_extension). For an answer that has passed [`check_upgrade`](Self::check_upgrade); each call
-    /// makes another.
-    ///
-    /// # Errors
-    /// What [`check_upgrade`](Self::check_upgrade) also gives: the server chose an extension that was not offered, or chose it
-    /// twice ([`UnofferedExtension`](HandshakeError::UnofferedExtension)); its parameters are no answer to the offer, it has
-    /// chosen two with the same reserved bit, or one that comes before permessage-deflate
-    /// ([`UnusableExtension`](HandshakeError::UnusableExtension)).
-    pub fn layer(&self, request: &Request) -> Result<Option<FrameLayer>, HandshakeError> {
-        FrameLayer::confirm(&request.extensions, self.chosen_extensions())
     }
 
     fn chosen_extensions(&self) -> impl Iterator<Item = Result<Extension<'b>, HandshakeError>> {
@@ -306,6 +295,19 @@ impl<'b> Response<'b> {
         let first = values.next();
         if values.next().is_some() { None } else { Some(first) }
     }
+}
+
+/// What a server has agreed to, of what a [`Request`] offered.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Agreed<'b> {
+    /// The subprotocol that it chose, if any.
+    pub subprotocol: Option<&'b str>,
+    /// What it made of the offers of permessage-deflate (RFC 7692 §7.1); `None` if it declined them.
+    pub deflate: Option<Agreement>,
+    /// What transforms the connection's frames, if it chose an extension that was offered by
+    /// [`with_extension`](Request::with_extension).
+    pub layer: Option<FrameLayer>,
 }
 
 #[cfg(test)]
@@ -325,7 +327,8 @@ mod tests {
     }
 
     fn check(answer: &str) -> Result<Option<&str>, HandshakeError> {
-        Response::parse(answer.as_bytes(), &HeadLimits::default())?.check_upgrade(&request())
+        let response = Response::parse(answer.as_bytes(), &HeadLimits::default())?;
+        Ok(response.check_upgrade(&request())?.subprotocol)
     }
 
     #[test]

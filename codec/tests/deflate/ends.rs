@@ -247,14 +247,14 @@ pub(crate) fn shake(offers: &[Offer], policy: Option<&Policy>) -> Shaken {
         .encode(&upgrade, &mut answer)
         .expect("it was offered");
     let response = client::Response::parse(&answer, &limits).expect("it is well-formed");
-    assert_eq!(response.check_upgrade(&request), Ok(None));
+    let answered = response.check_upgrade(&request).expect("it answers the request");
     let value = |bytes: Option<&[u8]>| {
         bytes.map(|bytes| String::from_utf8(bytes.to_vec()).expect("it is ASCII"))
     };
     Shaken {
         request: value(parsed.header("sec-websocket-extensions")),
         response: value(response.header("sec-websocket-extensions")),
-        client: response.deflate(&request).expect("it answers the offer"),
+        client: answered.deflate,
         server: agreed,
     }
 }

@@ -68,10 +68,10 @@ pub(super) fn upgrade(
             return Ok(Outcome::Redirect(location.to_owned()));
         }
         return match response.check_upgrade(&request) {
-            Ok(subprotocol) => Ok(Outcome::Upgraded(Box::new(Upgraded {
-                subprotocol: subprotocol.map(str::to_owned),
-                deflate: response.deflate(&request)?,
-                layer: response.layer(&request)?,
+            Ok(agreed) => Ok(Outcome::Upgraded(Box::new(Upgraded {
+                subprotocol: agreed.subprotocol.map(str::to_owned),
+                deflate: agreed.deflate,
+                layer: agreed.layer,
                 rest: rest.to_vec(),
                 headers,
             }))),

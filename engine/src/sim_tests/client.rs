@@ -413,9 +413,8 @@ impl Client {
                 assert!(self.plan.query.contains("forbid"), "{:?}", response.status());
                 return;
             }
-            assert_eq!(response.check_upgrade(&self.request), Ok(None));
-            let agreement = response.deflate(&self.request).expect("an answer to the offer");
-            if let Some(agreement) = agreement {
+            let agreed = response.check_upgrade(&self.request).expect("an answer to the request");
+            if let Some(agreement) = agreed.deflate {
                 self.deflate = Some(Deflated::new(&agreement, Role::Client));
                 self.codec = Connection::new(Role::Client).with_deflate();
             }

@@ -85,15 +85,14 @@ pub(super) fn on_answer<H: Handler>(
     let request = &dialling.request;
     let judge = || {
         let answer = client::Response::parse(head, &shared.limits.head)?;
-        answer.check_upgrade(request)?;
-        Ok((answer.deflate(request)?, answer.layer(request)?, answer))
+        Ok((answer.check_upgrade(request)?, answer))
     };
     // An extension that panics has not confirmed anything.
     let judged = catch_unwind(AssertUnwindSafe(judge));
     match judged.unwrap_or(Err(HandshakeError::UnusableExtension)) {
-        Ok((agreement, layer, answer)) => {
-            shared.deflate.begin_as_client(&mut conn.wire, agreement);
-            if let Some(layer) = layer {
+        Ok((agreed, answer)) => {
+            shared.deflate.begin_as_client(&mut conn.wire, agreed.deflate);
+            if let Some(layer) = agreed.layer {
                 extend(&mut conn.wire, shared, token, layer);
             }
             begin_frames(&mut conn.wire, shared, token);

@@ -100,13 +100,13 @@ impl Client {
         let (head, rest) = read_head(&mut stream);
         let response = handshake::Response::parse(&head, &HeadLimits::default())
             .expect("the answer is well-formed");
-        response.check_upgrade(request).expect("the server upgrades");
+        let agreed = response.check_upgrade(request).expect("the server upgrades");
         let mut client = Self::speaking(stream);
-        if let Some(agreement) = response.deflate(request).expect("an answer to the offer") {
+        if let Some(agreement) = agreed.deflate {
             client.codec = Connection::new(Role::Client).with_deflate();
             client.deflate = Some(Deflate::new(&agreement));
         }
-        client.layer = response.layer(request).expect("an answer to the offer");
+        client.layer = agreed.layer;
         client.head = String::from_utf8(head).expect("the head is text");
         client.take_in(rest);
         client
