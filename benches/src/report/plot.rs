@@ -68,8 +68,11 @@ fn draw_lines<'a>(area: &Area<'a>, unit: Unit, lines: &[Line]) -> Drawn<'a> {
     mesh.axis_style(GRID).bold_line_style(GRID.mix(0.3)).light_line_style(TRANSPARENT);
     mesh.label_style(FONT).draw()?;
     for (index, line) in lines.iter().enumerate() {
-        let style = colour_of(index).stroke_width(2);
-        chart.draw_series(LineSeries::new(line.points.iter().copied(), style))?;
+        let style = colour_of(index).filled().stroke_width(2);
+        // A line with one end only would not be seen.
+        let point_size = if line.points.len() == 1 { 3 } else { 0 };
+        let series = LineSeries::new(line.points.iter().copied(), style).point_size(point_size);
+        chart.draw_series(series)?;
     }
     Ok(())
 }
@@ -197,6 +200,14 @@ mod tests {
         }
         assert!(svg.contains("1 ms") && svg.contains("seconds"), "{svg}");
         assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"), "{svg}");
+        assert!(!svg.contains("<circle"), "{svg}");
+    }
+
+    #[test]
+    fn a_single_value_is_seen() {
+        let svg = svg(&chart(Unit::Micros, Plot::Lines(vec![line(&[(1.0, 1.0)])])));
+        assert_eq!(svg.matches("<circle").count(), 1, "{svg}");
+        assert!(svg.contains(&format!("fill=\"{}\"", colour(0).to_uppercase())), "{svg}");
     }
 
     #[test]
