@@ -15,7 +15,7 @@ printf '%s\n' \
     "$release/sockudo-ws-echo" \
     "$release/yawc-echo" \
     "node $PWD/ws-echo.mjs" \
-    "$PWD/node_modules/.bin/bun $PWD/bun-echo.ts" \
+    "$PWD/node_modules/.bin/bun $PWD/bun-server.ts echo" \
     "$release/tokio-tungstenite-broadcast" \
     "$release/sockudo-ws-broadcast" \
-    "$PWD/node_modules/.bin/bun $PWD/bun-broadcast.ts"
+    "$PWD/node_modules/.bin/bun $PWD/bun-server.ts broadcast"

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -10,19 +9,15 @@ use ringwire_examples::CompressionFlag;
 use ringwire_examples::units::{parse_bytes, parse_duration};
 use serde::Serialize;
 
-use super::TestCertificate;
-use super::child::Running;
+use super::field::{Field, FieldArgs};
 use super::markdown::{Head, marks_explained, matrix, show_ratio};
-use super::servers::{Places, Server};
-use super::summary::{CellResult, Metric, Run, ServerRuns};
+use super::servers::Server;
+use super::summary::{CellResult, Metric, Run};
 use crate::broadcast::{self, Plan, Report};
 use crate::echo::Bottleneck;
-use crate::endpoint::Service;
-use crate::procstat::Account;
-use crate::target::Target;
+use crate::endpoint::{Endpoint, Service};
 use crate::tls::TlsArgs;
-use crate::units::{CpuList, show_bytes, show_count};
-use crate::{machine, output, report};
+use crate::units::{show_bytes, show_count};
 
 /// The longest that a message may take to get to everyone.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -49,33 +44,14 @@ pub(crate) struct CompareBroadcastArgs {
     /// Messages on their way at a time.
     #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
     window: Vec<u32>,
-    /// Rounds.
-    #[arg(long, default_value = "4")]
-    rounds: usize,
     /// Measured time of a run.
     #[arg(long, default_value = "2s", value_parser = parse_duration)]
     duration: Duration,
     /// Time under load before it.
     #[arg(long, default_value = "500ms", value_parser = parse_duration)]
     warmup: Duration,
-    /// CPUs of the servers.
-    #[arg(long, default_value = "0")]
-    server_cpu: CpuList,
-    /// CPUs of the load.
-    #[arg(long, default_value = "1")]
-    load_cpu: CpuList,
-    /// Folder of Ringwire's programs; by default the one of this program.
-    #[arg(long)]
-    bin_dir: Option<PathBuf>,
-    /// Folder of other projects' servers.
-    #[arg(long, default_value = "benches/peers")]
-    peers_dir: PathBuf,
-    /// Writes all runs as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<String>,
-    /// Writes the tables as Markdown; they are printed in any case.
-    #[arg(long, value_name = "FILE")]
-    markdown: Option<String>,
+    #[command(flatten)]
+    field: FieldArgs,
 }
 
 /// One load, as a row of the tables.
@@ -122,28 +98,21 @@ pub(crate) fn command(args: &CompareBroadcastArgs) -> anyhow::Result<bool> {
     if !args.servers.contains(&args.baseline) {
         bail!("--baseline {} is none of --servers", args.baseline);
     }
-    let places = Places::new(args.bin_dir.clone(), args.peers_dir.clone())?;
-    let (service, compression) = (Service::Broadcast, CompressionFlag::Off);
-    let servers = args.servers.iter().map(|name| Server::find(name, service, compression, &places));
-    let servers: Vec<Server> = servers.collect::<anyhow::Result<_>>()?;
-    let certificate = match servers.iter().any(|server| server.secure) {
-        true => Some(TestCertificate::make()?),
-        false => None,
-    };
-    machine::pin_thread(&args.load_cpu.0).context("cannot pin to --load-cpu")?;
+    let field = args.field.find(&args.servers, Service::Broadcast, CompressionFlag::Off)?;
+    args.field.pin_load()?;
     let mut cells = Vec::new();
     for cell in args.cells() {
-        cells.push(args.run_cell(cell, &servers, certificate.as_ref())?);
+        let servers = field.take_turns(|server, round| {
+            let report = args.run(cell, server, &field);
+            let report = report.with_context(|| format!("{}, {cell}", server.name))?;
+            show(cell, round, &server.name, &report);
+            Ok(report)
+        });
+        cells.push(CellResult { cell, servers: servers? });
     }
-    let comparison = Comparison { head: args.head(), cells };
+    let comparison = Comparison { head: args.field.head(&args.baseline, args.duration), cells };
     let page = page(&comparison.head, &args.servers, &comparison.cells);
-    println!("{page}");
-    if let Some(file) = &args.markdown {
-        output::write_text(file, &page)?;
-    }
-    if let Some(file) = &args.json {
-        output::write_json(file, &comparison)?;
-    }
+    args.field.write(&page, &comparison)?;
     let mut all = comparison.cells.iter().flat_map(|cell| &cell.servers);
     Ok(all.all(|server| server.errors() == 0))
 }
@@ -164,42 +133,13 @@ impl CompareBroadcastArgs {
         cells
     }
 
-    fn run_cell(
-        &self,
-        cell: Cell,
-        servers: &[Server],
-        certificate: Option<&TestCertificate>,
-    ) -> anyhow::Result<Result> {
-        let named = |server: &Server| ServerRuns { server: server.name.clone(), runs: Vec::new() };
-        let mut results: Vec<ServerRuns<Report>> = servers.iter().map(named).collect();
-        for round in 1..=self.rounds {
-            for (server, result) in servers.iter().zip(&mut results) {
-                let run = self.run(cell, server, certificate);
-                let report = run.with_context(|| format!("{}, {cell}", server.name))?;
-                show(cell, round, &server.name, &report);
-                result.runs.push(report);
-            }
-        }
-        Ok(CellResult { cell, servers: results })
-    }
-
-    fn run(
-        &self,
-        cell: Cell,
-        server: &Server,
-        certificate: Option<&TestCertificate>,
-    ) -> anyhow::Result<Report> {
-        let files = certificate.map(|certificate| &certificate.files);
-        let running = Running::start(server, &self.server_cpu.0, files)?;
-        let target = Target::from_url(&server.url(running.address()))?;
-        let tls = match certificate {
-            Some(certificate) => TlsArgs::default().client_of(&target, &certificate.pem)?,
-            None => None,
-        };
+    fn run(&self, cell: Cell, server: &Server, field: &Field) -> anyhow::Result<Report> {
+        let (_running, endpoint) = field.start(server, &TlsArgs::default())?;
+        let Endpoint { target, tls, account, .. } = endpoint;
         broadcast::run(&Plan {
             target,
             tls,
-            server: Some(Account::Process(running.pid())),
+            server: account,
             subscribers: cell.subscribers,
             payload_len: usize::try_from(cell.payload_bytes).unwrap_or(usize::MAX),
             window: cell.window as usize,
@@ -207,17 +147,6 @@ impl CompareBroadcastArgs {
             warmup: self.warmup,
             patience: PATIENCE,
         })
-    }
-
-    fn head(&self) -> Head {
-        Head {
-            machine: machine::describe(),
-            date: report::today(),
-            command: report::command_line(),
-            baseline: self.baseline.clone(),
-            rounds: self.rounds,
-            seconds_per_run: self.duration.as_secs_f64(),
-        }
     }
 }
 
@@ -276,6 +205,7 @@ fn page(head: &Head, servers: &[String], cells: &[Result]) -> String {
 mod tests {
     use clap::Parser as _;
 
+    use super::super::summary::ServerRuns;
     use super::*;
     use crate::broadcast::test_report;
 
@@ -312,7 +242,7 @@ mod tests {
         let cell = Cell { subscribers: 100, window: 1, payload_bytes: 64 };
         let servers = vec![runs("base", &[100, 200]), runs("other", &[150, 200])];
         let names = ["base".to_owned(), "other".to_owned()];
-        let head = Head { baseline: "base".to_owned(), ..args("").head() };
+        let head = args("").field.head("base", Duration::from_secs(2));
         let page = page(&head, &names, &[CellResult { cell, servers }]);
         assert!(page.contains("| 100 × 1 × 64 B | 1.25 (1.00–1.50) |"), "{page}");
         assert!(page.contains("| 100 × 1 × 64 B | 150.00 | 175.00 |"), "{page}");

@@ -1,7 +1,6 @@
 //! `ringwire-bench compare-handshakes`: handshakes of several servers, full and resumed, in turn.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,18 +8,15 @@ use ringwire_examples::CompressionFlag;
 use ringwire_examples::units::parse_duration;
 use serde::Serialize;
 
-use super::TestCertificate;
-use super::child::Running;
-use super::servers::{Places, Server};
+use super::field::{Field, FieldArgs};
+use super::servers::Server;
 use super::summary::Spread;
 use crate::echo::{End, SessionsPlan, run_sessions};
-use crate::endpoint::{Endpoint, Service};
+use crate::endpoint::Service;
 use crate::handshakes::Report;
-use crate::procstat::Account;
-use crate::target::Target;
 use crate::tls::TlsArgs;
-use crate::units::{CpuList, show_count};
-use crate::{machine, output, report};
+use crate::units::show_count;
+use crate::{machine, report};
 
 /// The longest that one handshake may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,33 +36,14 @@ pub(crate) struct CompareHandshakesArgs {
     /// Handshakes at a time.
     #[arg(long, default_value = "8", value_parser = clap::value_parser!(u32).range(1..))]
     concurrency: u32,
-    /// Rounds.
-    #[arg(long, default_value = "4")]
-    rounds: usize,
     /// Measured time of a run.
     #[arg(long, default_value = "2s", value_parser = parse_duration)]
     duration: Duration,
     /// Time under load before it.
     #[arg(long, default_value = "500ms", value_parser = parse_duration)]
     warmup: Duration,
-    /// CPUs of the servers.
-    #[arg(long, default_value = "0")]
-    server_cpu: CpuList,
-    /// CPUs of the load.
-    #[arg(long, default_value = "1")]
-    load_cpu: CpuList,
-    /// Folder of Ringwire's programs; by default the one of this program.
-    #[arg(long)]
-    bin_dir: Option<PathBuf>,
-    /// Folder of other projects' servers.
-    #[arg(long, default_value = "benches/peers")]
-    peers_dir: PathBuf,
-    /// Writes all runs as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<String>,
-    /// Writes the tables as Markdown; they are printed in any case.
-    #[arg(long, value_name = "FILE")]
-    markdown: Option<String>,
+    #[command(flatten)]
+    field: FieldArgs,
 }
 
 /// Runs of one server.
@@ -81,34 +58,23 @@ struct Runs {
 
 /// Runs the subcommand. Whether there were no errors.
 pub(crate) fn command(args: &CompareHandshakesArgs) -> anyhow::Result<bool> {
-    let places = Places::new(args.bin_dir.clone(), args.peers_dir.clone())?;
-    let (service, compression) = (Service::Echo, CompressionFlag::Off);
-    let servers = args.servers.iter().map(|name| Server::find(name, service, compression, &places));
-    let servers: Vec<Server> = servers.collect::<anyhow::Result<_>>()?;
-    let certificate = TestCertificate::make()?;
-    machine::pin_thread(&args.load_cpu.0).context("cannot pin to --load-cpu")?;
+    let field = args.field.find(&args.servers, Service::Echo, CompressionFlag::Off)?;
+    args.field.pin_load()?;
     let named = |server: &Server| Runs {
         server: server.name.clone(),
         full: Vec::new(),
         resumed: Vec::new(),
     };
-    let mut all: Vec<Runs> = servers.iter().map(named).collect();
-    for round in 1..=args.rounds {
-        for (server, runs) in servers.iter().zip(&mut all) {
-            runs.full.push(args.run(server, &certificate, false, round)?);
+    let mut all: Vec<Runs> = field.servers.iter().map(named).collect();
+    for round in 1..=args.field.rounds {
+        for (server, runs) in field.servers.iter().zip(&mut all) {
+            runs.full.push(args.run(server, &field, false, round)?);
             if server.secure {
-                runs.resumed.push(args.run(server, &certificate, true, round)?);
+                runs.resumed.push(args.run(server, &field, true, round)?);
             }
         }
     }
-    let page = args.page(&all);
-    println!("{page}");
-    if let Some(file) = &args.markdown {
-        output::write_text(file, &page)?;
-    }
-    if let Some(file) = &args.json {
-        output::write_json(file, &all)?;
-    }
+    args.field.write(&args.page(&all), &all)?;
     let mut reports = all.iter().flat_map(|runs| runs.full.iter().chain(&runs.resumed));
     Ok(reports.all(|report| report.errors.is_empty()))
 }
@@ -117,15 +83,11 @@ impl CompareHandshakesArgs {
     fn run(
         &self,
         server: &Server,
-        certificate: &TestCertificate,
+        field: &Field,
         resume: bool,
         round: usize,
     ) -> anyhow::Result<Report> {
-        let running = Running::start(server, &self.server_cpu.0, Some(&certificate.files))?;
-        let target = Target::from_url(&server.url(running.address()))?;
-        let tls = TlsArgs::resuming(resume).client_of(&target, &certificate.pem)?;
-        let account = Some(Account::Process(running.pid()));
-        let endpoint = Endpoint { target, tls, account, own: None };
+        let (_running, endpoint) = field.start(server, &TlsArgs::resuming(resume))?;
         let plan = SessionsPlan {
             concurrency: self.concurrency as usize,
             messages: 0,
@@ -155,7 +117,7 @@ impl CompareHandshakesArgs {
             "TCP, TLS and upgrade, {} at a time, {} rounds of {:?}, interleaved. Medians; a ratio is taken within a \
              round, and its lowest and highest value follow in brackets. Where the generator was busy, handshakes \
              per second say nothing of the server.\n",
-            self.concurrency, self.rounds, self.duration
+            self.concurrency, self.field.rounds, self.duration
         );
         table(&mut page, "Full handshakes", all, |runs| &runs.full);
         table(&mut page, "Resumed handshakes", all, |runs| &runs.resumed);

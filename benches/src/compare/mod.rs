@@ -6,36 +6,31 @@
 
 mod broadcast;
 mod child;
+mod field;
 mod handshakes;
 mod html;
 mod markdown;
 mod servers;
 mod summary;
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use ringwire_examples::CompressionFlag;
 use ringwire_examples::units::{parse_bytes, parse_duration};
 use serde::Serialize;
-use tempfile::TempDir;
 
 pub(crate) use self::broadcast::{CompareBroadcastArgs, command as compare_broadcast};
 pub(crate) use self::handshakes::{CompareHandshakesArgs, command as compare_handshakes};
 
-use self::child::Running;
+use self::field::{Field, FieldArgs};
 use self::markdown::Head;
-use self::servers::{Places, Server};
-use self::summary::{Cell, CellResult, ServerRuns};
-use crate::cert::{KeyKind, SelfSigned};
+use self::servers::Server;
+use self::summary::{Cell, CellResult};
 use crate::echo::{self, LoadArgs, Payload, Plan, Report};
-use crate::endpoint::Service;
-use crate::procstat::Account;
-use crate::target::Target;
+use crate::endpoint::{Endpoint, Service};
 use crate::tls::TlsArgs;
-use crate::units::{CpuList, show_bytes, show_count};
-use crate::{machine, output, report};
+use crate::units::{show_bytes, show_count};
 
 /// What a run takes beside its time under load: starting, connecting, settling.
 const OVERHEAD: Duration = Duration::from_millis(400);
@@ -79,36 +74,17 @@ pub(crate) struct CompareArgs {
     /// for it, and what is measured is how it copes.
     #[arg(long, default_value = "512MiB", value_parser = parse_bytes)]
     max_outstanding: u64,
-    /// Rounds.
-    #[arg(long, default_value = "4")]
-    rounds: usize,
     /// Measured time of a run.
     #[arg(long, default_value = "3s", value_parser = parse_duration)]
     duration: Duration,
     /// Time under load before it.
     #[arg(long, default_value = "1s", value_parser = parse_duration)]
     warmup: Duration,
-    /// CPUs of the servers.
-    #[arg(long, default_value = "0")]
-    server_cpu: CpuList,
-    /// CPUs of the load.
-    #[arg(long, default_value = "1")]
-    load_cpu: CpuList,
     /// Load threads.
     #[arg(long, default_value = "1")]
     threads: usize,
-    /// Folder of Ringwire's programs; by default the one of this program.
-    #[arg(long)]
-    bin_dir: Option<PathBuf>,
-    /// Folder of other projects' servers.
-    #[arg(long, default_value = "benches/peers")]
-    peers_dir: PathBuf,
-    /// Writes all runs as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<String>,
-    /// Writes the tables as Markdown; they are printed in any case.
-    #[arg(long, value_name = "FILE")]
-    markdown: Option<String>,
+    #[command(flatten)]
+    field: FieldArgs,
     /// Writes a page with plots, ratios first, which needs nothing but a browser.
     #[arg(long, value_name = "FILE")]
     html: Option<String>,
@@ -125,9 +101,6 @@ const TLS_BASELINE: &str = "ringwire-epoll";
 /// The same with `--compression`.
 const COMPRESSING_SERVERS: &str = "ringwire-epoll,ringwire-uring,sockudo-ws,yawc,ws,bun";
 const COMPRESSING_BASELINE: &str = "ringwire-epoll";
-/// A comparison takes no longer.
-const CERTIFICATE_DAYS: u32 = 30;
-
 /// All of a comparison, for JSON.
 #[derive(Debug, Serialize)]
 struct Comparison {
@@ -140,35 +113,30 @@ struct Comparison {
 pub(crate) fn command(mut args: CompareArgs) -> anyhow::Result<bool> {
     args.fill_in_servers();
     let args = &args;
-    let servers = args.find_servers()?;
-    let certificate = match servers.iter().any(|server| server.secure) {
-        true => Some(TestCertificate::make()?),
-        false => None,
-    };
+    let field = args.find_servers()?;
     let cells = args.cells();
-    machine::pin_thread(&args.load_cpu.0).context("cannot pin to --load-cpu")?;
-    let runs = cells.len() * args.rounds * servers.len();
+    args.field.pin_load()?;
+    let (rounds, servers) = (args.field.rounds, field.servers.len());
+    let runs = cells.len() * rounds * servers;
     eprintln!(
-        "{} loads × {} rounds × {} servers = {runs} runs, about {:.1} min",
+        "{} loads × {rounds} rounds × {servers} servers = {runs} runs, about {:.1} min",
         cells.len(),
-        args.rounds,
-        servers.len(),
         args.estimate(&cells).as_secs_f64() / 60.0
     );
     let mut ticker = Ticker { started: Instant::now(), done: 0, runs };
     let mut results = Vec::new();
     for cell in cells {
-        results.push(args.run_cell(cell, &servers, certificate.as_ref(), &mut ticker)?);
+        let servers = field.take_turns(|server, round| {
+            let report = args.run(cell, server, &field)?;
+            ticker.show(cell, round, &server.name, &report);
+            Ok(report)
+        });
+        results.push(CellResult { cell, servers: servers? });
     }
-    let comparison = Comparison { head: args.head(), cells: results };
+    let head = args.field.head(args.baseline(), args.duration);
+    let comparison = Comparison { head, cells: results };
     let page = markdown::page(&comparison.head, &args.servers, &comparison.cells);
-    println!("{page}");
-    if let Some(file) = &args.markdown {
-        output::write_text(file, &page)?;
-    }
-    if let Some(file) = &args.json {
-        output::write_json(file, &comparison)?;
-    }
+    args.field.write(&page, &comparison)?;
     if let Some(file) = &args.html {
         html::page(&comparison.head, &args.servers, &comparison.cells).write(file)?;
     }
@@ -194,15 +162,11 @@ impl CompareArgs {
         self.baseline.as_deref().unwrap_or_default()
     }
 
-    fn find_servers(&self) -> anyhow::Result<Vec<Server>> {
+    fn find_servers(&self) -> anyhow::Result<Field> {
         if !self.servers.iter().any(|name| name == self.baseline()) {
             bail!("--baseline {} is none of --servers", self.baseline());
         }
-        let places = Places::new(self.bin_dir.clone(), self.peers_dir.clone())?;
-        self.servers
-            .iter()
-            .map(|name| Server::find(name, Service::Echo, self.compression, &places))
-            .collect()
+        self.field.find(&self.servers, Service::Echo, self.compression)
     }
 
     /// All loads but those that are too much for the kernel, which are told.
@@ -233,7 +197,7 @@ impl CompareArgs {
     }
 
     fn estimate(&self, cells: &[Cell]) -> Duration {
-        let rounds = u32::try_from(self.rounds).unwrap_or(u32::MAX);
+        let rounds = u32::try_from(self.field.rounds).unwrap_or(u32::MAX);
         let run = |cell: &Cell, server: &str| {
             let rate = match servers::is_secure(server) {
                 true => TLS_CONNECTS_PER_SECOND,
@@ -247,33 +211,8 @@ impl CompareArgs {
         cells.iter().map(round).sum::<Duration>() * rounds
     }
 
-    fn run_cell(
-        &self,
-        cell: Cell,
-        servers: &[Server],
-        certificate: Option<&TestCertificate>,
-        ticker: &mut Ticker,
-    ) -> anyhow::Result<CellResult> {
-        let named = |server: &Server| ServerRuns { server: server.name.clone(), runs: Vec::new() };
-        let mut results: Vec<ServerRuns> = servers.iter().map(named).collect();
-        for round in 1..=self.rounds {
-            for (server, result) in servers.iter().zip(&mut results) {
-                let report = self.run_server(cell, server, certificate)?;
-                ticker.show(cell, round, &server.name, &report);
-                result.runs.push(report);
-            }
-        }
-        Ok(CellResult { cell, servers: results })
-    }
-
-    fn run_server(
-        &self,
-        cell: Cell,
-        server: &Server,
-        certificate: Option<&TestCertificate>,
-    ) -> anyhow::Result<Report> {
-        let files = certificate.map(|certificate| &certificate.files);
-        let running = Running::start(server, &self.server_cpu.0, files)?;
+    fn run(&self, cell: Cell, server: &Server, field: &Field) -> anyhow::Result<Report> {
+        let (_running, endpoint) = field.start(server, &TlsArgs::default())?;
         let load = LoadArgs {
             connections: cell.connections,
             in_flight: cell.in_flight,
@@ -283,49 +222,12 @@ impl CompareArgs {
             duration: self.duration,
             warmup: self.warmup,
             threads: self.threads,
-            cpu: Some(self.load_cpu.clone()),
+            cpu: Some(self.field.load_cpu.clone()),
             ..LoadArgs::default()
         };
-        let target = Target::from_url(&server.url(running.address()))?;
-        let tls = match certificate {
-            Some(certificate) => TlsArgs::default().client_of(&target, &certificate.pem)?,
-            None => None,
-        };
-        let plan = Plan {
-            target,
-            load,
-            tls,
-            server: Some(Account::Process(running.pid())),
-            show_progress: false,
-        };
+        let Endpoint { target, tls, account, .. } = endpoint;
+        let plan = Plan { target, load, tls, server: account, show_progress: false };
         echo::run(&plan).with_context(|| format!("{}, {cell}", server.name))
-    }
-
-    fn head(&self) -> Head {
-        Head {
-            machine: machine::describe(),
-            date: report::today(),
-            command: report::command_line(),
-            baseline: self.baseline().to_owned(),
-            rounds: self.rounds,
-            seconds_per_run: self.duration.as_secs_f64(),
-        }
-    }
-}
-
-/// The certificate of all servers that speak TLS, in a folder that goes with it.
-struct TestCertificate {
-    files: (PathBuf, PathBuf),
-    pem: String,
-    _dir: TempDir,
-}
-
-impl TestCertificate {
-    fn make() -> anyhow::Result<Self> {
-        let dir = tempfile::tempdir().context("cannot make a folder for the certificate")?;
-        let made = SelfSigned::generate(KeyKind::EcdsaP256, &[], CERTIFICATE_DAYS)?;
-        let files = made.write(dir.path(), false)?;
-        Ok(Self { files, pem: made.certificate, _dir: dir })
     }
 }
 

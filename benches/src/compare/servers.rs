@@ -131,9 +131,10 @@ impl Server {
             }
             "bun" => {
                 let bun = places.peers_dir.join("node_modules/.bin/bun");
-                let program = places.peers_dir.join(format!("bun-{service}.ts"));
+                let program = places.peers_dir.join("bun-server.ts");
                 let program = program.display();
-                let args = format!("run {program} --listen {{listen}}{certificate}{deflate}");
+                let args =
+                    format!("run {program} {service} --listen {{listen}}{certificate}{deflate}");
                 (bun, args, script(&places.peers_dir))
             }
             "ws" => {

@@ -1,12 +1,14 @@
-// Broadcast on Bun's WebSocket server, which is uWebSockets inside: its own publish and subscribe.
+// Bun's WebSocket server, which is uWebSockets inside: bun-server.ts echo|broadcast. The broadcast is its own publish and
+// subscribe.
 
 import { parseArgs } from "node:util";
 
 const MAX_MESSAGE_LEN = 64 << 20;
-// What all connections subscribe to.
+// What all connections of a broadcast subscribe to.
 const TOPIC = "all";
 
-const { values: flags } = parseArgs({
+const { values: flags, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
     listen: { type: "string" },
     cert: { type: "string" },
@@ -17,13 +19,25 @@ const { values: flags } = parseArgs({
 const { cert, key, compression } = flags;
 const [, hostname, port] = /^([\d.]+):(\d+)$/.exec(flags.listen ?? "") ?? [];
 const known = compression === undefined || ["shared", "dedicated"].includes(compression);
-if (hostname === undefined || !cert !== !key || !known) {
+const compresses = compression !== undefined;
+
+const services = {
+  echo: {
+    message: (socket, message) => socket.send(message, compresses),
+  },
+  broadcast: {
+    open: (socket) => socket.subscribe(TOPIC),
+    // To all but this one.
+    message: (socket, message) => socket.publish(TOPIC, message, compresses),
+  },
+};
+const service = services[positionals[0]];
+if (service === undefined || hostname === undefined || !cert !== !key || !known) {
   console.error(
-    "usage: --listen IPV4:PORT [--cert FILE --key FILE] [--compression shared|dedicated]",
+    "usage: echo|broadcast --listen IPV4:PORT [--cert FILE --key FILE] [--compression shared|dedicated]",
   );
   process.exit(2);
 }
-const compresses = compression !== undefined;
 
 const server = Bun.serve({
   hostname,
@@ -42,13 +56,7 @@ const server = Bun.serve({
     // A whole message may be waiting while the next one arrives.
     backpressureLimit: 2 * MAX_MESSAGE_LEN,
     closeOnBackpressureLimit: false,
-    open(socket) {
-      socket.subscribe(TOPIC);
-    },
-    message(socket, message) {
-      // To all but this one.
-      socket.publish(TOPIC, message, compresses);
-    },
+    ...service,
   },
 });
 
