@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "the kernel reads the buffers of sends in flight")]
 
 use std::io::{self, ErrorKind};
-use std::num::NonZeroU32;
+use std::num::NonZeroU8;
 use std::os::fd::AsRawFd as _;
 
 use io_uring::{opcode, types};
@@ -13,9 +13,30 @@ use super::sockets::Flags;
 use super::{Outcome, Uring};
 use crate::driver::{Completion, SendBuffer, Token};
 
-/// The place of a buffer in [`Sends`], from 1.
+/// The place of a buffer in [`Sends`]. Three bytes also where there may be none, since each socket has room for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SendId(NonZeroU32);
+pub(super) struct SendId {
+    /// One more than the place's high bits.
+    high: NonZeroU8,
+    low: [u8; 2],
+}
+
+const _: () = assert!(size_of::<Option<SendId>>() == 3);
+
+impl SendId {
+    /// `None` from 255 × 65 536 on.
+    #[inline]
+    fn new(place: usize) -> Option<Self> {
+        let high = u8::try_from((place >> 16) + 1).ok().and_then(NonZeroU8::new)?;
+        let [low @ .., _, _] = u32::try_from(place).ok()?.to_le_bytes();
+        Some(Self { high, low })
+    }
+
+    #[inline]
+    fn place(self) -> usize {
+        usize::from(self.high.get() - 1) << 16 | usize::from(u16::from_le_bytes(self.low))
+    }
+}
 
 /// Buffers of sends in flight. They are neither touched nor freed until their completion.
 #[derive(Debug, Default)]
@@ -25,48 +46,51 @@ pub(super) struct Sends {
 }
 
 impl Sends {
+    /// Takes a buffer in. Gives it back if there are too many: 16 711 680.
     #[inline]
-    fn insert(&mut self, buffer: SendBuffer) -> SendId {
+    fn insert(&mut self, buffer: SendBuffer) -> Result<SendId, SendBuffer> {
         if let Some(id) = self.free.pop() {
-            self.buffers[index(id)] = buffer;
-            return id;
+            self.buffers[id.place()] = buffer;
+            return Ok(id);
         }
+        let Some(id) = SendId::new(self.buffers.len()) else { return Err(buffer) };
         self.buffers.push(buffer);
-        let count = u32::try_from(self.buffers.len()).unwrap_or(u32::MAX);
-        SendId(NonZeroU32::new(count).unwrap_or(NonZeroU32::MAX))
+        Ok(id)
     }
 
     #[inline]
     fn get(&self, id: SendId) -> &SendBuffer {
-        &self.buffers[index(id)]
+        &self.buffers[id.place()]
     }
 
     #[inline]
     fn remove(&mut self, id: SendId) -> SendBuffer {
         self.free.push(id);
-        std::mem::take(&mut self.buffers[index(id)])
+        std::mem::take(&mut self.buffers[id.place()])
     }
-}
-
-#[inline]
-fn index(id: SendId) -> usize {
-    id.0.get() as usize - 1
 }
 
 impl Uring {
     #[inline]
     pub(super) fn send(&mut self, token: Token, buffer: SendBuffer) {
         if self.socket(token).is_none_or(|socket| socket.flags.contains(Flags::CLOSING)) {
-            let result = Err(ErrorKind::NotConnected.into());
-            self.done.push_back(Completion::Sent { token, buffer, result });
-            return;
+            return self.refuse_send(token, buffer, ErrorKind::NotConnected);
         }
-        let id = self.sends.insert(buffer);
+        let id = match self.sends.insert(buffer) {
+            Ok(id) => id,
+            Err(buffer) => return self.refuse_send(token, buffer, ErrorKind::OutOfMemory),
+        };
         if let Some(socket) = self.socket(token) {
             debug_assert!(socket.send.is_none(), "a send of {token:?} is in flight");
             socket.send = Some(id);
         }
         self.submit_send(token, id);
+    }
+
+    #[cold]
+    fn refuse_send(&mut self, token: Token, buffer: SendBuffer, error: ErrorKind) {
+        let result = Err(error.into());
+        self.done.push_back(Completion::Sent { token, buffer, result });
     }
 
     #[inline]
@@ -112,5 +136,18 @@ impl Uring {
             self.finish_closing(token);
         }
         Some(Completion::Sent { token, buffer, result })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_fit_into_three_bytes() {
+        for place in [0, 1, 0xffff, 0x1_0000, 0x12_3456, 255 * 0x1_0000 - 1] {
+            assert_eq!(SendId::new(place).map(SendId::place), Some(place));
+        }
+        assert_eq!(SendId::new(255 * 0x1_0000), None);
     }
 }

@@ -18,7 +18,7 @@ use crate::driver::{Completion, Token};
 /// peer that sends without rest is faster than a cancellation.
 const HELD_LEN: u32 = 64 << 10;
 
-/// One entry of the table. 16 bytes, for every connection.
+/// One entry of the table. 12 bytes, for every connection.
 #[derive(Debug, Default)]
 pub(super) struct Socket {
     pub(super) fd: Option<OwnedFd>,
@@ -27,7 +27,7 @@ pub(super) struct Socket {
     pub(super) flags: Flags,
 }
 
-const _: () = assert!(size_of::<Socket>() == 16);
+const _: () = assert!(size_of::<Socket>() == 12);
 
 bitflags! {
     /// What is known about a socket.
