@@ -65,6 +65,20 @@ fn echo_writes_a_page_with_its_plots() {
     assert!(page.matches("<polyline").count() >= 4, "{page}");
 }
 
+/// Plots go from the beginning to the end, however short the run was.
+#[test]
+fn short_storms_have_plots() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("storm.html");
+    let args = ["storm", "--connections", "20", "--html"];
+    let output = program().args(args).arg(&file).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let page = std::fs::read_to_string(&file).expect("it is written");
+    for title in ["Connections", "Memory", "CPUs in use"] {
+        assert!(page.contains(&format!("<figcaption>{title}</figcaption>")), "{title} in {page}");
+    }
+}
+
 #[test]
 fn echo_over_tls_of_its_own_server() {
     let args = ["echo", "--tls", "--connections", "10", "--tls-version", "1.2", "--json", "-"];

@@ -74,6 +74,9 @@ pub(crate) struct Report {
     pub(crate) notes: Vec<String>,
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) seconds: Vec<Second>,
+    /// What plots begin with.
+    #[serde(skip)]
+    pub(crate) began: report::Sample,
 }
 
 /// Least, mean and most of something.
@@ -162,6 +165,7 @@ impl Report {
             notes,
             errors: total.failures.clone(),
             seconds: seconds(&found),
+            began: moment(found.samples.first(), 0.0),
         }
     }
 
@@ -195,6 +199,7 @@ impl Report {
     /// What a page shows of it.
     fn sections(&self, rows: Vec<Row>) -> [Section; 2] {
         let mut timeline = Timeline::default();
+        timeline.push(self.began);
         for second in &self.seconds {
             timeline.push(second.sample);
         }
@@ -391,16 +396,24 @@ fn seconds(found: &Found) -> Vec<Second> {
             answered: tally.answered,
             errors: tally.failed(),
             sample: report::Sample {
-                seconds: f64::from(second) + 1.0,
                 connections,
                 messages,
                 latency_us: tally.latency.summary().map(Into::into),
-                server_cpu: seen.and_then(|seen| Some(seen.server_cpu?.as_secs_f64())),
-                generator_cpu: seen.map(|seen| seen.generator_cpu.as_secs_f64()),
-                server_resident: seen.and_then(|seen| seen.server_resident),
-                kernel_slab: seen.map(|seen| seen.slab),
+                ..moment(seen, f64::from(second) + 1.0)
             },
         }
     };
     (0..=last).map(second).collect()
+}
+
+/// What was seen of the processes, so many seconds after the run began.
+fn moment(seen: Option<&Sample>, seconds: f64) -> report::Sample {
+    report::Sample {
+        seconds,
+        server_cpu: seen.and_then(|seen| Some(seen.server_cpu?.as_secs_f64())),
+        generator_cpu: seen.map(|seen| seen.generator_cpu.as_secs_f64()),
+        server_resident: seen.and_then(|seen| seen.server_resident),
+        kernel_slab: seen.map(|seen| seen.slab),
+        ..report::Sample::default()
+    }
 }
