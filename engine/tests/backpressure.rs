@@ -17,10 +17,7 @@ use support::{PATIENCE, Server, config, ms, wait_until};
 const FILLER_LEN: usize = 12 << 20;
 
 fn quiet() -> Config {
-    config()
-        .with_idle_timeout(Duration::ZERO)
-        .with_ping_interval(Duration::ZERO)
-        .with_write_stall_timeout(Duration::ZERO)
+    config().with_idle_timeout(Duration::ZERO).with_write_stall_timeout(Duration::ZERO)
 }
 
 /// Room for the filler and more behind it.

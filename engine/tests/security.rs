@@ -31,10 +31,7 @@ use support::{PATIENCE, Server, config, ms, wait_until};
 
 /// No deadlines but those that a test sets.
 fn quiet() -> Config {
-    config()
-        .with_idle_timeout(Duration::ZERO)
-        .with_ping_interval(Duration::ZERO)
-        .with_write_stall_timeout(Duration::ZERO)
+    config().with_idle_timeout(Duration::ZERO).with_write_stall_timeout(Duration::ZERO)
 }
 
 fn status_of(answer: &str) -> &str {

@@ -24,7 +24,6 @@ fn patient() -> Config {
         .with_close_timeout(Duration::ZERO)
         .with_handshake_timeout(Duration::ZERO)
         .with_idle_timeout(Duration::ZERO)
-        .with_ping_interval(Duration::ZERO)
 }
 
 const LONG: Duration = Duration::from_secs(60);

@@ -80,10 +80,7 @@ fn app(app: App) -> App {
 }
 
 fn quiet() -> Config {
-    config()
-        .with_idle_timeout(Duration::ZERO)
-        .with_ping_interval(Duration::ZERO)
-        .with_write_stall_timeout(Duration::ZERO)
+    config().with_idle_timeout(Duration::ZERO).with_write_stall_timeout(Duration::ZERO)
 }
 
 fn server(workers: usize) -> Server {
