@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::field::{Field, FieldArgs};
 use super::servers::Server;
-use super::summary::Spread;
+use super::summary::{ServerRuns, Spread};
 use crate::echo::{End, SessionsPlan, run_sessions};
 use crate::endpoint::Service;
 use crate::handshakes::Report;
@@ -56,24 +56,23 @@ struct Runs {
     resumed: Vec<Report>,
 }
 
+impl From<ServerRuns<(Report, Option<Report>)>> for Runs {
+    fn from(ServerRuns { server, runs }: ServerRuns<(Report, Option<Report>)>) -> Self {
+        let (full, resumed): (_, Vec<_>) = runs.into_iter().unzip();
+        Self { server, full, resumed: resumed.into_iter().flatten().collect() }
+    }
+}
+
 /// Runs the subcommand. Whether there were no errors.
 pub(crate) fn command(args: &CompareHandshakesArgs) -> anyhow::Result<bool> {
     let field = args.field.find(&args.servers, Service::Echo, CompressionFlag::Off)?;
     args.field.pin_load()?;
-    let named = |server: &Server| Runs {
-        server: server.name.clone(),
-        full: Vec::new(),
-        resumed: Vec::new(),
-    };
-    let mut all: Vec<Runs> = field.servers.iter().map(named).collect();
-    for round in 1..=args.field.rounds {
-        for (server, runs) in field.servers.iter().zip(&mut all) {
-            runs.full.push(args.run(server, &field, false, round)?);
-            if server.secure {
-                runs.resumed.push(args.run(server, &field, true, round)?);
-            }
-        }
-    }
+    let turns = field.take_turns(|server, round| {
+        let full = args.run(server, &field, false, round)?;
+        let resumed = server.secure.then(|| args.run(server, &field, true, round)).transpose()?;
+        Ok((full, resumed))
+    })?;
+    let all: Vec<Runs> = turns.into_iter().map(Runs::from).collect();
     args.field.write(&args.page(&all), &all)?;
     let mut reports = all.iter().flat_map(|runs| runs.full.iter().chain(&runs.resumed));
     Ok(reports.all(|report| report.errors.is_empty()))
