@@ -48,7 +48,7 @@ async function isDrawn(browser, file) {
       };
     }),
   );
-  assert.ok(charts.length >= 3, `only ${charts.length} charts`);
+  assert.ok(charts.length >= 4, `only ${charts.length} charts`);
   for (const { title, drawn, outside, labels } of charts) {
     assert.ok(drawn > 0, `nothing is drawn in ${title}`);
     assert.equal(outside, 0, `something is outside of ${title}`);
