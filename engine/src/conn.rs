@@ -70,7 +70,7 @@ pub(crate) struct Wire {
     pub(crate) sent: Tick,
     /// When the ping was sent that waits for its pong, or the latest answer, or when closing began.
     pub(crate) since: Tick,
-    /// Bytes of the send in flight that the kernel has not taken.
+    /// Bytes of the send in flight that the kernel has not taken. While it lingers: bytes that were dropped.
     pub(crate) in_flight: u32,
     pub(crate) peer: PeerAddr,
     pub(crate) phase: Phase,
@@ -192,6 +192,17 @@ impl Wire {
         matches!(self.phase, Phase::Proxied | Phase::Handshake) || self.is_deferred_upgrade()
     }
 
+    /// Whether the peer has ended its stream, by FIN or by close_notify, while this side could still speak.
+    pub(crate) fn is_half_closed(&self) -> bool {
+        let speaks = matches!(self.phase, Phase::Open | Phase::Idle | Phase::Deferred);
+        speaks && self.pending.as_ref().is_some_and(|pending| pending.cause.is_some())
+    }
+
+    /// Whether everything that came before the end of the peer's stream was answered, as far as this connection knows.
+    pub(crate) fn has_said_all(&self) -> bool {
+        self.is_half_closed() && !self.has_unread() && self.is_flushed() && self.job_count() == 0
+    }
+
     /// Whether all output was handed to the kernel.
     #[inline]
     pub(crate) fn is_flushed(&self) -> bool {
@@ -203,6 +214,9 @@ impl Wire {
     pub(crate) fn held_len(&self, now: Tick) -> usize {
         /// The most that a socket's send buffer grows to by default, in bytes: the last figure of tcp_wmem, tcp(7).
         const SOCKET_LEN: u32 = 4 << 20;
+        if self.phase == Phase::Lingering {
+            return 0;
+        }
         let pending = self.pending.as_ref().map_or(0, |pending| pending.charged.sum());
         let waits = self.flags.contains(Flags::BACKLOGGED)
             || now > self.sent + 1
@@ -215,10 +229,10 @@ impl Wire {
 /// Where a connection stands. One from a proxy begins as `Proxied`, before `Handshake`.
 ///
 /// ```text
-/// Vacant ─► Handshake ─► Open ─► Closing ─┐
-///            │  ▲  ▲       │              ├─► Closed ─► Vacant
-///            │  │  ▼       ▼              │
-///            │  │ Idle ─► Flushing ─► Lingering
+/// Vacant ─► Handshake ─► Open ─► Closing ──┐
+///            │  ▲  ▲       │               ├─► Lingering ─► Closed ─► Vacant
+///            │  │  ▼       ▼               │
+///            │  │ Idle ─► Flushing ────────┘
 ///            ▼  │  ▲       ▲
 ///           Deferred ──────┘
 /// ```
@@ -240,8 +254,9 @@ pub(crate) enum Phase {
     Closing,
     /// Sends its last words (a refusal, or a close frame that says what the peer did wrong).
     Flushing,
-    /// Has sent them and FIN, and drops what still comes until the peer's FIN: closing with unread
-    /// input would make the kernel reset the connection and lose the last words (RFC 9293 §3.6.1).
+    /// Has sent everything and FIN, and drops what still comes until the peer's FIN: closing with unread
+    /// input would make the kernel reset the connection and lose the last words (RFC 9293 §3.6.1). The
+    /// application knows already that it has ended, and nothing is left of it but the slot and the socket.
     Lingering,
     /// Waits for the driver to forget it.
     Closed,
@@ -261,7 +276,7 @@ bitflags! {
         const BACKLOGGED = 1 << 3;
         /// A ping waits for its pong.
         const PINGED = 1 << 4;
-        /// The peer's FIN came; there may be input or output left.
+        /// The peer's FIN came, so nothing more can be received; there may be input or output left.
         const ENDED = 1 << 5;
         /// `on_open` was called, `on_close` is owed.
         const OPENED = 1 << 6;

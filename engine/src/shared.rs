@@ -303,9 +303,19 @@ impl Shared {
 }
 
 impl Wire {
-    /// Notes why the connection ends, unless that is known already.
+    /// Notes why the connection ends, unless that is known already. The end of the peer's stream is no reason yet: what
+    /// came before it may still end the connection in another way.
     pub(crate) fn blame(&mut self, reason: CloseReason) -> &mut CloseCause {
-        self.pending_mut().cause.get_or_insert_with(|| CloseCause::new(reason))
+        let cause = self.pending_mut().cause.get_or_insert_with(|| CloseCause::new(reason));
+        if cause.reason == CloseReason::EndOfStream {
+            cause.reason = reason;
+        }
+        cause
+    }
+
+    /// Notes that the peer has ended its stream, unless it is known already why the connection ends.
+    pub(crate) fn blame_end(&mut self) {
+        self.pending_mut().cause.get_or_insert_with(|| CloseCause::new(CloseReason::EndOfStream));
     }
 }
 

@@ -1,13 +1,14 @@
 //! One core's event loop: it owns a driver, the connections, their timers and buffers, and one handler.
 //!
 //! This file is the loop: what each turn does, and what comes in from outside. How connections come is in [`accepting`],
-//! which are refused in [`admission`], which end for want of memory in [`memory`]; what happens to one is in [`receive`], [`http`], [`transmit`] and [`deadlines`]; what
-//! is published, in [`topics`]; how it all ends, in [`shutdown`].
+//! which are refused in [`admission`], which end for want of memory in [`memory`]; what happens to one is in [`receive`], [`http`], [`transmit`] and
+//! [`deadlines`], how it ends, in [`endings`]; what is published, in [`topics`]; how it all ends, in [`shutdown`].
 
 mod accepting;
 mod admission;
 mod compute;
 mod deadlines;
+mod endings;
 pub(crate) mod http;
 mod layered;
 mod memory;
@@ -23,12 +24,12 @@ mod transmit;
 mod upgrade;
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use ringwire_codec::{CloseState, Message};
+use ringwire_codec::Message;
 
 use self::accepting::{AcceptState, Accepting};
+use self::endings::HalfClosed;
 use self::shutdown::ShutdownState;
 
 use crate::compute::{Compute, quietly};
@@ -36,9 +37,8 @@ use crate::config::{Assignment, Config};
 use crate::conn::{Conn, ConnId, Flags, Phase};
 use crate::conn_table::ConnTable;
 use crate::ctx::{self, SendOptions};
-use crate::driver::{Completion, Driver, Op, Token};
-use crate::ends::{End, Ends};
-use crate::error::{CloseCause, CloseReason};
+use crate::driver::{Completion, Driver, Token};
+use crate::error::CloseReason;
 use crate::handler::Handler;
 use crate::limits::rate::{Bucket, Rate};
 use crate::listen::Terms;
@@ -82,6 +82,7 @@ pub(crate) struct Worker<D: Driver, H: Handler> {
     terms: Vec<Terms>,
     shutdown: Option<Box<ShutdownState>>,
     expired: Vec<u32>,
+    half_closed: HalfClosed,
 }
 
 /// What a turn says about the next.
@@ -120,6 +121,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             },
             shutdown: None,
             expired: Vec::new(),
+            half_closed: HalfClosed::default(),
         };
         worker.start_accepting();
         worker
@@ -157,6 +159,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.work_off_list();
         self.tell_presence();
         self.deliver_publications();
+        self.end_half_closed();
         self.go_on_accepting();
         self.shared.ends.sum_up_if_due(self.shared.now);
         let done = self.go_on_shutting_down();
@@ -167,7 +170,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     /// How long to wait: until the first timer, not at all while something is left over.
     fn timeout(&self) -> Option<Duration> {
-        let left_over = !self.shared.listed.is_empty() || self.has_publications();
+        let left_over = !self.shared.listed.is_empty()
+            || !self.half_closed.is_empty()
+            || self.has_publications();
         if left_over || !self.mailbox.is_empty() {
             return Some(Duration::ZERO);
         }
@@ -282,88 +287,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.shared.enqueue_out(&mut conn.wire, SegmentKind::Stream);
         self.shared.list(&mut conn.wire, token);
     }
-
-    // The end of a connection
-
-    /// Ends a connection now: the handler is told, everything of it is given back, the socket closes. `reason`
-    /// stands if nothing was to blame before.
-    fn finish(&mut self, token: Token, reason: CloseReason) {
-        let Self { conns, handler, shared, driver, .. } = self;
-        let Some(conn) = conns.get_mut(token) else { return };
-        let wire = &mut conn.wire;
-        if wire.phase == Phase::Closed {
-            return;
-        }
-        let came_in = !wire.flags.contains(Flags::CLIENT);
-        let unfinished = wire.is_unanswered() && came_in;
-        shared.counters.handshake_failures.add(usize::from(unfinished));
-        if came_in && wire.phase != Phase::Proxied {
-            shared.topics.hub.addresses().release(Some(wire.peer.into()));
-        }
-        wire.phase = Phase::Closed;
-        let mut pending = wire.pending.take().map(|pending| *pending).unwrap_or_default();
-        let queued_len = pending.queue.len() + std::mem::take(&mut wire.in_flight) as usize;
-        let mut cause = pending.cause.take().unwrap_or_else(|| CloseCause::new(reason));
-        let unsent_len = queued_len + pending.queue.awaited_len();
-        cause.conclude(wire.codec.close_state() == CloseState::Closed, unsent_len);
-        let dialling = pending.dialling.take();
-        quietly(pending.jobs.take());
-        shared.counters.queued_bytes.sub(queued_len);
-        shared.recycle(pending);
-        shared.drop_unfinished(wire);
-        shared.wheel.clear(token.slot);
-        shared.deadlines.clear(token.slot);
-        shared.meters.forget(token.slot);
-        if wire.flags.contains(Flags::OPENED) {
-            wire.flags.remove(Flags::OPENED);
-            shared.counters.open_connections.sub(1);
-            shared.counters.closes[cause.reason.index()].add(1);
-            if !cause.is_clean() && Ends::are_read() && shared.ends.admit(cause.reason, shared.now)
-            {
-                log_end(driver, handler, conn, shared, token, &cause);
-            }
-            receive::call_on_close(handler, conn, shared, token, &cause);
-        }
-        if conn.wire.flags.contains(Flags::CLIENT) && conn.state.is_some() {
-            outbound::end_dialling(handler, conn, shared, dialling, &cause);
-        }
-        conn.state = None;
-        shared.counters.subscriptions.sub(shared.topics.forget(token.slot));
-        shared.names.forget(shared.id(token));
-        if conn.wire.flags.contains(Flags::LAYERED) {
-            shared.forget_session(token.slot);
-            shared.layers.forget(token.slot);
-        }
-        // A decompressor may have been set aside for an offer that nobody answered.
-        if conn.wire.flags.intersects(Flags::DEFLATE | Flags::OWN_DECOMPRESSOR) {
-            shared.deflate.forget(conn.wire.flags, token.slot, &shared.counters);
-        }
-        shared.out.clear();
-        driver.submit(Op::Close { token });
-    }
-}
-
-/// The line about a connection that has not ended well.
-#[cold]
-fn log_end<D: Driver, H: Handler>(
-    driver: &D,
-    handler: &H,
-    conn: &Conn<H::State>,
-    shared: &Shared,
-    token: Token,
-    cause: &CloseCause,
-) {
-    let route = conn.state.as_ref().and_then(|state| {
-        catch_unwind(AssertUnwindSafe(|| handler.route_of(state))).unwrap_or_default()
-    });
-    let end = End {
-        conn: shared.id(token),
-        peer: conn.wire.peer.into(),
-        route,
-        lasted: shared.now - conn.wire.began,
-        traffic: driver.traffic(token),
-    };
-    end.log(cause);
 }
 
 /// A worker's share of a limit of the whole server.

@@ -169,7 +169,7 @@ fn next_due(wire: &Wire, limits: &Limits, now: Tick) -> Option<(Tick, Due)> {
         }
         Phase::Open => {
             // While this side does not read, silence says nothing about the peer.
-            let reads = wire.may_deliver();
+            let reads = wire.may_deliver() && !wire.is_half_closed();
             let silence = [
                 at(wire.received, limits.idle, Due::Idle),
                 if wire.flags.contains(Flags::PINGED) {
@@ -182,6 +182,9 @@ fn next_due(wire: &Wire, limits: &Limits, now: Tick) -> Option<(Tick, Due)> {
             // A send may get stuck at any time without moving the timer, so look at least that often.
             let stall = if wire.flags.contains(Flags::SENDING) {
                 at(wire.sent, limits.write_stall, Due::WriteStall)
+            } else if wire.is_half_closed() && wire.may_deliver() {
+                // What is still to be said, by a job say, takes no longer than the peer may for taking it.
+                at(wire.sent.max(wire.received), limits.write_stall, Due::WriteStall)
             } else {
                 at(now, limits.write_stall, Due::Look)
             };

@@ -17,9 +17,8 @@ use super::Worker;
 use super::memory::is_monitoring;
 use super::receive::keep_unread;
 use super::upgrade::{deliver_rest, internal_error, on_bad_head, on_head};
-use crate::conn::{Conn, Flags, Phase, Wire};
+use crate::conn::{Conn, Phase, Wire};
 use crate::driver::{Driver, Token};
-use crate::error::CloseReason;
 use crate::handler::{Handler, HttpAnswer, Response};
 use crate::request::Request;
 use crate::shared::Shared;
@@ -89,11 +88,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             if may_go_on(wire, shared) {
                 shared.list(wire, token);
             }
-        } else if wire.flags.contains(Flags::ENDED) && wire.is_flushed() {
-            if self.say_goodbye(token) {
-                return self.after_work(token);
-            }
-            return self.finish(token, CloseReason::EndOfStream);
+        } else if wire.has_said_all() {
+            return self.end_stream(token);
         }
         if !wire.is_flushed() {
             shared.set_stall_deadline(wire, token);

@@ -1,6 +1,5 @@
 //! What comes in once a connection is open: frames, and the calls they lead to.
 
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ringwire_codec::{Buffers, CloseCode, CloseFrame, Error, Event, Input};
@@ -57,7 +56,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 http::on_request_bytes(handler, conn, shared, token, bytes);
             }
             Phase::Deferred => keep_unread(&mut conn.wire, shared, bytes),
-            Phase::Vacant | Phase::Flushing | Phase::Lingering | Phase::Closed => {}
+            Phase::Lingering => self.drop_late(token, bytes.len()),
+            Phase::Vacant | Phase::Flushing | Phase::Closed => {}
         }
     }
 
@@ -92,40 +92,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         conn.state = Some(state);
         begin_frames(&mut conn.wire, shared, token);
         call(handler, conn, shared, token, |handler, ctx| handler.on_open(ctx));
-    }
-
-    /// The peer's FIN, or the end of the connection.
-    pub(super) fn on_receive_ended(&mut self, token: Token, result: io::Result<()>) {
-        let Some(conn) = self.conns.get_mut(token) else { return };
-        conn.wire.flags.remove(Flags::RECEIVING);
-        let reason = match result {
-            Ok(()) => CloseReason::EndOfStream,
-            Err(error) => CloseReason::Transport(error.kind()),
-        };
-        self.on_stream_end(token, reason);
-    }
-
-    /// Nothing more will come: what was said before may still be under way, in either direction.
-    pub(super) fn on_stream_end(&mut self, token: Token, reason: CloseReason) {
-        let Some(conn) = self.conns.get_mut(token) else { return };
-        let wire = &mut conn.wire;
-        wire.flags.insert(Flags::ENDED);
-        let last_words = match wire.phase {
-            Phase::Open => wire.has_unread(),
-            Phase::Idle => wire.has_unread() || !wire.is_flushed(),
-            // Its client may have nothing more to say, and still want the answer.
-            Phase::Deferred => !wire.is_deferred_upgrade(),
-            Phase::Closing => wire.codec.close_state() == ringwire_codec::CloseState::Closed,
-            Phase::Flushing => true,
-            _ => false,
-        };
-        if last_words && reason == CloseReason::EndOfStream && !self.is_at_end(token) {
-            return;
-        }
-        if reason == CloseReason::EndOfStream && self.say_goodbye(token) {
-            return self.after_work(token);
-        }
-        self.give_up(token, reason);
     }
 }
 
@@ -339,8 +305,8 @@ pub(super) fn condemn(
 ) {
     match &mut wire.pending_mut().cause {
         // The close frame that is out already stands, and so does a fault that it was for.
-        Some(cause) if cause.is_fault() => {}
-        Some(cause) => cause.reason = reason,
+        Some(cause) if cause.is_fault() && cause.reason != CloseReason::EndOfStream => {}
+        Some(cause) if cause.reason != CloseReason::EndOfStream => cause.reason = reason,
         none => {
             let cause = none.insert(CloseCause::new(reason));
             cause.code = Some(code);

@@ -1,6 +1,6 @@
 //! Connections over TLS: their bytes on the way in and out, and how their sessions end.
 
-use ringwire_codec::{Buffers as _, CloseState};
+use ringwire_codec::Buffers as _;
 use ringwire_tls::{Error, ServerConfig, Session};
 
 use super::Worker;
@@ -41,7 +41,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Self { conns, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
         let wire = &mut conn.wire;
-        if matches!(wire.phase, Phase::Flushing | Phase::Lingering | Phase::Closed) {
+        // What comes behind close_notify is ignored (RFC 8446 §6.1).
+        if matches!(wire.phase, Phase::Flushing | Phase::Closed) || wire.is_half_closed() {
             return;
         }
         wire.note_received(shared.now);
@@ -92,7 +93,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if let Some(error) = decrypted.failure {
             self.fail_secure(token, &error);
         } else if decrypted.ended {
-            self.on_stream_end(token, CloseReason::EndOfStream);
+            self.on_stream_end(token);
         }
     }
 
@@ -116,32 +117,5 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         wire.since = shared.now;
         // What waits can't be encrypted any more.
         shared.drop_output(wire);
-    }
-
-    /// The stream of a connection over TLS has ended, which is answered with close_notify before the end of its other
-    /// side (RFC 8446 §6.1). Whether it is a connection of that kind, and that is still to be done.
-    pub(super) fn say_goodbye(&mut self, token: Token) -> bool {
-        let Self { conns, shared, .. } = self;
-        let Some(conn) = conns.get_mut(token) else { return false };
-        let wire = &mut conn.wire;
-        let speaks = !matches!(
-            wire.phase,
-            Phase::Vacant | Phase::Flushing | Phase::Lingering | Phase::Closed
-        );
-        if !speaks || !shared.sessions.has(token.slot) {
-            return false;
-        }
-        if wire.is_unanswered() && !wire.flags.contains(Flags::CLIENT) {
-            shared.counters.handshake_failures.add(1);
-        }
-        let unanswered = wire.codec.close_state() == CloseState::CloseSent;
-        let cause = wire.blame(CloseReason::EndOfStream);
-        if unanswered && !cause.is_fault() {
-            cause.reason = CloseReason::EndOfStream;
-        }
-        wire.flags.insert(Flags::ENDED);
-        wire.phase = Phase::Flushing;
-        wire.since = shared.now;
-        true
     }
 }

@@ -266,7 +266,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Phase::Idle | Phase::Flushing | Phase::Lingering => &mut report.cut_off.lingering,
         };
         *counter += 1;
-        report.unsent_len += wire.queued_len() as u64;
+        if wire.phase != Phase::Lingering {
+            report.unsent_len += wire.queued_len() as u64;
+        }
         self.shared.counters.drain_cut_offs.add(1);
         self.finish(token, CloseReason::Shutdown);
     }

@@ -2,8 +2,6 @@
 
 use std::io;
 
-use ringwire_codec::CloseState;
-
 use super::Worker;
 use super::receive::call;
 use crate::conn::{Flags, Phase, Wire};
@@ -97,33 +95,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.shared.listed = listed;
     }
 
-    /// Whether a connection whose peer has ended the stream has nothing left to say or to read.
-    pub(super) fn is_at_end(&mut self, token: Token) -> bool {
-        let Some(conn) = self.conns.get_mut(token) else { return true };
-        let wire = &conn.wire;
-        match wire.phase {
-            Phase::Open => !wire.has_unread(),
-            Phase::Deferred => wire.is_deferred_upgrade(),
-            Phase::Idle => !wire.has_unread() && wire.is_flushed(),
-            _ => wire.is_flushed() && !wire.codec.wants_transmit(),
-        }
-    }
-
-    /// Ends a connection under which the transport has gone, or whose time is up. If the peer has not closed
-    /// cleanly before, `reason` is why, unless the close began for a fault.
-    pub(super) fn give_up(&mut self, token: Token, reason: CloseReason) {
-        let Some(conn) = self.conns.get_mut(token) else { return };
-        let wire = &mut conn.wire;
-        let unanswered = wire.codec.close_state() == CloseState::CloseSent;
-        if unanswered
-            && let Some(cause) = wire.pending.as_mut().and_then(|pending| pending.cause.as_mut())
-            && !cause.is_fault()
-        {
-            cause.reason = reason;
-        }
-        self.finish(token, reason);
-    }
-
     /// One buffer of a queue is out: the next one, or `on_drain`, or the next step of closing.
     fn on_flushed_part(&mut self, token: Token) {
         let Self { conns, shared, handler, .. } = self;
@@ -171,7 +142,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     }
 
     /// Starts or stops receiving.
-    fn sync_receive(driver: &mut D, wire: &mut Wire, shared: &mut Shared, token: Token) {
+    pub(super) fn sync_receive(driver: &mut D, wire: &mut Wire, shared: &mut Shared, token: Token) {
         wire.flags.toggle(Flags::RECEIVING);
         if !wire.flags.contains(Flags::RECEIVING) {
             return driver.submit(Op::StopReceive { token });
@@ -203,11 +174,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                     if wire.may_deliver() {
                         shared.list(wire, token);
                     }
-                } else if wire.flags.contains(Flags::ENDED) {
-                    if self.say_goodbye(token) {
-                        return self.after_work(token);
-                    }
-                    return self.finish(token, CloseReason::EndOfStream);
+                } else if wire.has_said_all() {
+                    self.half_closed.push(token);
                 }
                 if !wire.is_flushed() {
                     shared.set_stall_deadline(wire, token);
@@ -218,57 +186,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Phase::Idle => self.after_idle_work(token),
             Phase::Vacant | Phase::Proxied | Phase::Handshake | Phase::Deferred | Phase::Closed => {
             }
-        }
-    }
-
-    /// The next step of closing, where there is one.
-    fn go_on_closing(&mut self, token: Token) {
-        let Self { conns, shared, driver, .. } = self;
-        let Some(conn) = conns.get_mut(token) else { return };
-        let wire = &mut conn.wire;
-        shared.set_close_deadline(wire, token);
-        if wire.has_unread() && wire.may_deliver() {
-            // The peer's close frame may be in it.
-            shared.list(wire, token);
-            return;
-        }
-        if !wire.is_flushed() {
-            return;
-        }
-        let ending = match wire.phase {
-            Phase::Closing => wire.codec.close_state() == CloseState::Closed,
-            phase => phase == Phase::Flushing,
-        };
-        if ending && wire.flags.contains(Flags::LAYERED) && shared.sessions.close(token.slot) {
-            return Self::send_layered(driver, wire, shared, token);
-        }
-        match wire.phase {
-            // RFC 6455 §7.1.1: the server closes first.
-            Phase::Closing
-                if wire.codec.close_state() == CloseState::Closed
-                    && !wire.flags.contains(Flags::CLIENT) =>
-            {
-                self.finish(token, CloseReason::Peer);
-            }
-            Phase::Closing if wire.flags.contains(Flags::ENDED) => {
-                self.give_up(token, CloseReason::EndOfStream)
-            }
-            Phase::Flushing if wire.flags.contains(Flags::ENDED) => {
-                self.finish(token, CloseReason::EndOfStream)
-            }
-            Phase::Flushing => {
-                wire.phase = Phase::Lingering;
-                if !wire.flags.contains(Flags::OPENED) {
-                    // However long the answer took, the client has this long to close from here on.
-                    wire.since = shared.now;
-                    shared.set_deadline(wire, token);
-                }
-                driver.submit(Op::Shutdown { token });
-                if wire.wants_receive() != wire.flags.contains(Flags::RECEIVING) {
-                    Self::sync_receive(driver, wire, shared, token);
-                }
-            }
-            _ => {}
         }
     }
 }
