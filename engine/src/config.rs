@@ -248,7 +248,7 @@ impl Default for Config {
             head: HeadLimits::default(),
             max_body_len: 1 << 20,
             max_http_requests: 1000,
-            http_keep_alive_timeout: Duration::from_secs(15),
+            http_keep_alive_timeout: Duration::from_secs(75),
             origin_policy: OriginPolicy::Any,
             requires_origin: false,
             handshake_timeout: Duration::from_secs(10),

@@ -173,6 +173,9 @@ fn take_requests<H: Handler>(
 ) {
     let mut budget = shared.limits.messages_per_turn;
     loop {
+        if conn.wire.phase == Phase::Idle {
+            bytes = without_empty_lines(bytes);
+        }
         match conn.wire.phase {
             Phase::Idle if budget > 0 && !bytes.is_empty() && may_go_on(&conn.wire, shared) => {
                 budget -= 1;
@@ -192,6 +195,14 @@ fn take_requests<H: Handler>(
             _ => return,
         }
     }
+}
+
+/// RFC 9112 §2.2: empty lines between two requests are no beginning of a request, and of its time limit.
+fn without_empty_lines(mut bytes: &mut [u8]) -> &mut [u8] {
+    while bytes.starts_with(b"\r\n") {
+        bytes = &mut bytes[2..];
+    }
+    bytes
 }
 
 /// Takes a head with what belongs to it, or some of a body. Gives how many bytes that took.
