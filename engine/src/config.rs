@@ -64,7 +64,9 @@ pub struct Config {
     pub max_body_len: usize,
     /// Ordinary HTTP requests that one connection may make, after which it is closed. Default: 1000.
     pub max_http_requests: u16,
-    /// How long a connection may be silent between two HTTP requests. Default: 15 s.
+    /// How long a connection may be silent between two HTTP requests. Default: 75 s, longer than the 60 s of the
+    /// usual balancer, which would give a client 502 for a connection that the server has just closed. Choose it longer than
+    /// the balancer's own. Worst case in memory: an idle connection, for so long.
     pub http_keep_alive_timeout: Duration,
 
     /// From whose pages scripts may connect; others get 403. Default: any, since only the application knows its pages: one that
