@@ -64,7 +64,7 @@ python2_venv() {
 }
 
 # self_signed_certificate DIRECTORY: a new certificate for localhost and 127.0.0.1 in cert.pem, and its key in
-# key.pem. It is no authority, since rustls takes none for a server.
+# key.pem. It is no authority, since clients on webpki take none for a server.
 self_signed_certificate() {
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
         -subj /CN=localhost -addext 'subjectAltName = DNS:localhost, IP:127.0.0.1' \

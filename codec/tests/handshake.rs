@@ -102,13 +102,26 @@ fn refusals_have_their_status() {
         (with("GET", "get"), HandshakeError::Method, 405),
         (with("HTTP/1.1", "HTTP/1.0"), HandshakeError::HttpVersion, 505),
         (with("HTTP/1.1", "HTTP/2.0"), HandshakeError::HttpVersion, 505),
-        (with("HTTP/1.1", "HTTQ/1.1"), HandshakeError::HttpVersion, 505),
+        (with("HTTP/1.1", "HTTP/3.0"), HandshakeError::HttpVersion, 505),
+        (with("HTTP/1.1", "HTTQ/1.1"), HandshakeError::StartLine, 400),
+        (with("HTTP/1.1", "HTTP/1.10"), HandshakeError::StartLine, 400),
+        (with("GET /chat", "GET /c hat"), HandshakeError::StartLine, 400),
+        (with("GET /chat", "GET /c HTTP/1.0"), HandshakeError::StartLine, 400),
+        (with("HTTP/1.1", "HTTP/1.1 "), HandshakeError::StartLine, 400),
         (with("GET /chat", "GET  /chat"), HandshakeError::StartLine, 400),
         (with("/chat", "chat"), HandshakeError::Target, 400),
         (with("?room", "#room"), HandshakeError::Target, 400),
         (with("WebSocket", "WebSockets"), HandshakeError::Upgrade, 426),
         (with(", Upgrade", ""), HandshakeError::Connection, 400),
         (with("server.example.com:8080", ""), HandshakeError::InvalidHost, 400),
+        (with("com:8080", "com:99999999"), HandshakeError::InvalidHost, 400),
+        (with("com:8080", "com:65536"), HandshakeError::InvalidHost, 400),
+        (with("com:8080", "com:80:80"), HandshakeError::InvalidHost, 400),
+        (with("com:8080", "com:http"), HandshakeError::InvalidHost, 400),
+        (with("server.example.com", "[::1"), HandshakeError::InvalidHost, 400),
+        (with("server.example.com", "::1"), HandshakeError::InvalidHost, 400),
+        (with("server.example.com", "[]"), HandshakeError::InvalidHost, 400),
+        (with("server.example.com", "[::1]a"), HandshakeError::InvalidHost, 400),
         (with("Version: 13", "Version: 8"), HandshakeError::UnsupportedVersion, 426),
         (with("Version: 13", "Version: 013"), HandshakeError::UnsupportedVersion, 426),
         (with("Version: 13", "Version: 13, 8"), HandshakeError::UnsupportedVersion, 426),
@@ -119,6 +132,28 @@ fn refusals_have_their_status() {
     ] {
         assert_eq!(error, expected);
         assert_eq!(error.status().as_u16(), status, "{error}");
+    }
+}
+
+#[test]
+fn hosts_have_ports_that_exist_or_none() {
+    for host in
+        ["a", "a:", "a:0", "a:65535", "a:00080", "[::1]", "[::1]:9001", "[fe80::1%25eth0]:1"]
+    {
+        let head = REQUEST.replace("server.example.com:8080", host);
+        assert_eq!(parse(&head).expect("well-formed").host(), Some(host));
+    }
+}
+
+/// RFC 9112 §2.2: a server should ignore at least one empty line before the request line.
+#[test]
+fn an_empty_line_before_a_request_is_ignored() {
+    let plain = parse(REQUEST).expect("well-formed");
+    for late in [format!("\r\n{REQUEST}"), format!("\r\n\r\n\r\n{REQUEST}")] {
+        let request = parse(&late).expect("well-formed");
+        assert!(request.check_upgrade().is_ok());
+        assert_eq!(request.target(), plain.target());
+        assert!(request.headers().eq(plain.headers()));
     }
 }
 

@@ -64,7 +64,9 @@ pub struct Config {
     pub max_body_len: usize,
     /// Ordinary HTTP requests that one connection may make, after which it is closed. Default: 1000.
     pub max_http_requests: u16,
-    /// How long a connection may be silent between two HTTP requests. Default: 15 s.
+    /// How long a connection may be silent between two HTTP requests. Default: 75 s, longer than the 60 s of the
+    /// usual balancer, which would give a client 502 for a connection that the server has just closed. Choose it longer than
+    /// the balancer's own. Worst case in memory: an idle connection, for so long.
     pub http_keep_alive_timeout: Duration,
 
     /// From whose pages scripts may connect; others get 403. Default: any, since only the application knows its pages: one that
@@ -248,7 +250,7 @@ impl Default for Config {
             head: HeadLimits::default(),
             max_body_len: 1 << 20,
             max_http_requests: 1000,
-            http_keep_alive_timeout: Duration::from_secs(15),
+            http_keep_alive_timeout: Duration::from_secs(75),
             origin_policy: OriginPolicy::Any,
             requires_origin: false,
             handshake_timeout: Duration::from_secs(10),

@@ -32,6 +32,7 @@ use crate::mailbox::{Mail, Postbox, Refused};
 use crate::memory::Level;
 use crate::metrics::{Stats, TlsStats, TopicStats};
 use crate::net::{self, TcpOptions};
+use crate::secure::warn_of;
 use crate::topic::{Publication, PublishOptions, TopicQuery};
 
 /// How long a shutdown waits for room in a mailbox that is full.
@@ -317,6 +318,7 @@ impl Handle {
                 Ok(certificates) => {
                     self.tls.reloads.fetch_add(1, Ordering::Relaxed);
                     tracing::info!(not_after = certificates.not_after(), "certificates reloaded");
+                    warn_of(&certificates);
                 }
                 Err(error) => {
                     self.tls.reload_failures.fetch_add(1, Ordering::Relaxed);

@@ -350,11 +350,21 @@ impl Listening {
 
 fn resolve(address: &str) -> Result<Vec<SocketAddr>, Error> {
     let listen_error = |source| Error::Listen { address: address.to_owned(), source };
+    if !has_host_and_port(address) {
+        let text = "an address is ADDRESS:PORT, such as 127.0.0.1:9001 or [::]:9001";
+        return Err(listen_error(io::Error::new(io::ErrorKind::InvalidInput, text)));
+    }
     let found: Vec<_> = address.to_socket_addrs().map_err(listen_error)?.collect();
     if found.is_empty() {
         return Err(listen_error(io::ErrorKind::AddrNotAvailable.into()));
     }
     Ok(found)
+}
+
+/// The resolver would take some of what is neither for the name of a host, and say that it does not know it.
+fn has_host_and_port(address: &str) -> bool {
+    let Some((host, port)) = address.rsplit_once(':') else { return false };
+    !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok()
 }
 
 /// The file of a Unix socket, which goes with this, unless another has taken its place.

@@ -7,7 +7,7 @@
 
 use ringwire_codec::Buffers;
 use ringwire_tls::pki_types::ServerName;
-use ringwire_tls::{ClientConfig, Error, Facts, Handshake, Session};
+use ringwire_tls::{Certificates, ClientConfig, Error, Facts, Handshake, Session};
 
 use crate::buf::BufferPool;
 use crate::chunked::Chunked;
@@ -25,6 +25,18 @@ use crate::shared::Shared;
 const RECORD_OVERHEAD: usize = 64;
 /// The longest plaintext of a record (RFC 8446 §5.1).
 const RECORD_LEN: usize = 16 << 10;
+
+/// Says what is wrong with certificates that can be used all the same.
+pub(crate) fn warn_of(certificates: &Certificates) {
+    for info in certificates.infos().iter().filter(|info| info.names.is_empty()) {
+        tracing::warn!(
+            certificate = %info.origin,
+            common_name = info.common_name,
+            "the certificate has no subjectAltName, so browsers refuse it: make one with \
+             `openssl req -x509 … -addext subjectAltName=DNS:NAME`"
+        );
+    }
+}
 
 /// The sessions, by slot: a pointer for each slot up to the highest that has one.
 #[derive(Debug)]

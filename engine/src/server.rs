@@ -31,6 +31,7 @@ use crate::mailbox::{Mailbox, mailbox};
 use crate::memory;
 use crate::metrics::Counters;
 use crate::net;
+use crate::secure::warn_of;
 use crate::shared::{Masks, Shared};
 use crate::worker::{Worker, WorkerSetup, share_of};
 
@@ -195,6 +196,7 @@ impl Server {
         };
         let share = share_of(&config, descriptors, cores.len());
         let configs: Vec<_> = listeners.iter().filter_map(Listener::tls).cloned().collect();
+        configs.iter().for_each(|config| warn_of(&config.certificates()));
         let Listening { sockets, terms, names, files, all, borrowed } =
             listen_all(listeners, inherited, cores.len(), &config)?;
         let files = Arc::new(files);

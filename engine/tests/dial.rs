@@ -270,6 +270,8 @@ fn a_server_that_answers_wrongly() {
     for (answer, expected) in [
         (format!("{upgraded}Sec-WebSocket-Accept: AAAA\r\n\r\n"), "Handshake(AcceptKey)"),
         ("HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned(), "Handshake(Upgrade)"),
+        ("SSH-2.0-OpenSSH_9.6\r\n".to_owned(), "Handshake(NotHttp)"),
+        ("\u{15}\u{3}".to_owned(), "Handshake(NotHttp)"),
         ("HTTP/1.1 abc\r\n\r\n".to_owned(), "Handshake(StartLine)"),
         (format!("{upgraded}{}", "X: y\r\n".repeat(200)), "Handshake("),
     ] {

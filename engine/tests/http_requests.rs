@@ -10,6 +10,7 @@ mod support;
 
 use std::net::Shutdown;
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, header};
 use ringwire::{Config, ConnId, HttpAnswer, Response};
@@ -293,7 +294,76 @@ fn framing_errors_end_the_connection() {
     assert_eq!(server.stats().http_requests, 11, "nothing was smuggled");
 }
 
+/// RFC 9112 §2.2: an empty line before a request line is ignored, also one that comes by itself.
+#[test]
+fn an_empty_line_before_a_request_is_ignored() {
+    let server = mirror(config().with_handshake_timeout(ms(300)));
+    let mut http = Http::connect(server.addr());
+    http.send(format!("\r\n{}", get("/first")));
+    assert_eq!(http.answer().text(), "GET /first ");
+    http.send(format!("{}\r\n{}", post("/second", "body"), get("/third")));
+    assert_eq!(http.answer().text(), "POST /second body");
+    assert_eq!(http.answer().text(), "GET /third ");
+    // It begins no request, whose time would run out.
+    http.send("\r\n");
+    std::thread::sleep(ms(600));
+    http.send("\r");
+    http.send(format!("\n\r\n{}", get("/fourth")));
+    assert_eq!(http.answer().text(), "GET /fourth ");
+
+    let mut upgrade = Http::connect(server.addr());
+    upgrade.send(
+        "\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    assert_eq!(upgrade.head().header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    assert_eq!(server.stats().handshake_failures, 0);
+}
+
+/// RFC 9112 §3: a space in the target makes the request line malformed; RFC 9110 §7.2: Host has a port that exists.
+#[test]
+fn a_malformed_request_line_or_host_is_a_bad_request() {
+    let server = mirror(config());
+    for (request, status) in [
+        ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET / HTTP/1.1 x\r\nHost: a\r\n\r\n", 400),
+        ("GET / HTTQ/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a:99999999\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a:65536\r\n\r\n", 400),
+        ("GET http://a:65536/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a:65535\r\n\r\n", 200),
+        ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+    ] {
+        let mut http = Http::connect(server.addr());
+        http.send(request);
+        assert_eq!(http.answer().status(), status, "{request}");
+    }
+}
+
+#[test]
+fn a_431_names_the_limit() {
+    let server = mirror(config());
+    let line = format!("X: {}\r\n", "x".repeat(8_180));
+    for (headers, limit) in [
+        (line.replace("x\r\n", &"x".repeat(20)), "max_line_len"),
+        (line.repeat(3), "max_head_len"),
+        ("X: x\r\n".repeat(100), "max_header_count"),
+    ] {
+        let mut http = Http::connect(server.addr());
+        http.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{headers}\r\n"));
+        let answer = http.answer();
+        assert_eq!(answer.status(), 431);
+        assert!(answer.text().contains(limit), "{}", answer.text());
+    }
+}
+
 // Time
+
+/// AWS's balancers keep a connection for 60 s of silence by default, and give a client 502 when the server closes earlier.
+#[test]
+fn keep_alive_outlasts_the_usual_balancer() {
+    assert!(Config::default().http_keep_alive_timeout > Duration::from_secs(60));
+}
 
 #[test]
 fn a_silent_connection_is_closed() {

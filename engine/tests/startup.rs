@@ -55,6 +55,23 @@ fn several_addresses() {
 }
 
 #[test]
+fn what_is_no_address_and_port_is_told_so() {
+    for address in [
+        ":9001",
+        "9001",
+        "localhost",
+        "ws://127.0.0.1:9001",
+        "127.0.0.1:",
+        "127.0.0.1:99999",
+        "[::1]",
+        "",
+    ] {
+        let text = refusal(config(), address).to_string();
+        assert!(text.contains("ADDRESS:PORT, such as 127.0.0.1:9001"), "{address}: {text}");
+    }
+}
+
+#[test]
 fn a_name_is_resolved() {
     let server = Server::start_at(config(), &["localhost:0"], |app| app);
     assert!(server.addrs().iter().all(|addr| addr.ip().is_loopback() && addr.port() != 0));

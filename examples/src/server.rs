@@ -86,7 +86,7 @@ struct Flags {
 /// Flags that stand for settings.
 #[derive(Debug, Parser)]
 struct SettingFlags {
-    /// Where to listen: an address (port 0 takes a free one), `unix:PATH`, or `inherited` or `inherited:NAME` for what the
+    /// Where to listen: ADDRESS:PORT (port 0 takes a free one), `unix:PATH` or `unix:PATH?mode=660`, or `inherited` or `inherited:NAME` for what the
     /// service manager made. May be given several times. Default: 127.0.0.1:9001.
     #[arg(long, env = "RINGWIRE_LISTEN")]
     listen: Vec<String>,
@@ -197,7 +197,12 @@ fn addresses<'a>(
 /// The listeners that an address stands for, those of the service manager out of `inherited`.
 fn listeners(address: &str, inherited: &mut Vec<InheritedSocket>) -> Result<Vec<Listener>> {
     if let Some(path) = address.strip_prefix("unix:") {
-        return Ok(vec![Listener::unix(path)]);
+        let Some((path, mode)) = path.split_once("?mode=") else {
+            return Ok(vec![Listener::unix(path)]);
+        };
+        let mode = u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o777);
+        let mode = mode.with_context(|| format!("{address}: a mode is octal, such as 660"))?;
+        return Ok(vec![Listener::unix(path).with_mode(mode)]);
     }
     let Some(name) = address.strip_prefix("inherited") else {
         return Ok(vec![Listener::address(address)]);
@@ -252,4 +257,25 @@ fn serve<H: Handler + Copy + Send + Sync + 'static>(
     }
     server.join()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unix_socket_may_have_a_mode() {
+        for (address, path, mode) in [
+            ("unix:/run/a", "/run/a", "None"),
+            ("unix:/run/a?mode=660", "/run/a", "Some(432)"),
+            ("unix:/run/a?mode=0600", "/run/a", "Some(384)"),
+        ] {
+            let text = format!("{:?}", listeners(address, &mut Vec::new()).unwrap());
+            assert!(text.contains(&format!("path: {path:?}, mode: {mode}")), "{text}");
+        }
+        for address in ["unix:/run/a?mode=", "unix:/run/a?mode=9", "unix:/run/a?mode=1777"] {
+            let error = listeners(address, &mut Vec::new()).unwrap_err().to_string();
+            assert!(error.contains("a mode is octal, such as 660"), "{error}");
+        }
+    }
 }

@@ -21,6 +21,8 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::public_key::PublicKey;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::error::{CertificateProblem, ConfigError};
 
@@ -55,31 +57,38 @@ impl CertificateSource {
         self
     }
 
-    /// Reads and checks it. A server's certificate must name a host, a client's need not.
+    /// Reads and checks it.
     pub(crate) fn load(
         &self,
         provider: &CryptoProvider,
         now: UnixTime,
-        needs_names: bool,
     ) -> Result<Certificate, ConfigError> {
         let chain = self.chain.certificates()?;
         let key = self.key.private_key()?;
-        let info = self.chain.blame(Info::of(&chain))?;
-        let info = CertificateInfo {
-            origin: self.chain.origin(),
-            names: info.names,
-            not_before: info.not_before,
-            not_after: info.not_after,
-        };
-        self.chain.blame(info.check(now, &self.names, needs_names))?;
+        let leaf = chain.first().ok_or(CertificateProblem::NoCertificate);
+        let facts = self.chain.blame(leaf.and_then(Facts::of))?;
+        let unsupported = facts.unsupported_key;
+        let info = facts.into_info(self.chain.origin());
         let key = provider.key_provider.load_private_key(key);
-        let key = self.key.blame(key.map_err(CertificateProblem::UnusableKey))?;
+        let key = self.key.blame(key.map_err(|error| match unsupported {
+            Some(kind) => CertificateProblem::UnsupportedKey(kind),
+            None => CertificateProblem::UnusableKey(error),
+        }))?;
         let certified = CertifiedKey::new(chain, key);
-        let matches = certified.keys_match().map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => CertificateProblem::KeyMismatch,
-            other => CertificateProblem::InvalidCertificate(other.to_string()),
-        });
-        self.key.blame(matches)?;
+        match certified.keys_match() {
+            Ok(()) => {}
+            Err(rustls::Error::InconsistentKeys(_)) if is_of_another(&certified) => {
+                return self.chain.blame(Err(CertificateProblem::LeafNotFirst));
+            }
+            Err(rustls::Error::InconsistentKeys(_)) => {
+                return self.key.blame(Err(CertificateProblem::KeyMismatch));
+            }
+            Err(other) => {
+                let problem = CertificateProblem::InvalidCertificate(other.to_string());
+                return self.chain.blame(Err(problem));
+            }
+        }
+        self.chain.blame(info.check(now, &self.names))?;
         Ok(Certificate { info, key: Arc::new(certified) })
     }
 }
@@ -101,8 +110,12 @@ impl fmt::Debug for CertificateSource {
 pub struct CertificateInfo {
     /// The path of its file, or `memory`.
     pub origin: String,
-    /// The DNS names and IP addresses it is for, in lower case.
+    /// The DNS names and IP addresses it is for (subjectAltName), in lower case. If there are none, browsers and most
+    /// other clients take the certificate for no server at all (RFC 9525 §2).
     pub names: Vec<String>,
+    /// The common name of its subject. It counts only where there are no names, for choosing a certificate and for
+    /// clients that were told to trust this very one.
+    pub common_name: Option<String>,
     /// The first second of its life, in seconds since 1970.
     pub not_before: i64,
     /// The last second of its life, in seconds since 1970.
@@ -110,12 +123,7 @@ pub struct CertificateInfo {
 }
 
 impl CertificateInfo {
-    fn check(
-        &self,
-        now: UnixTime,
-        expected: &[String],
-        needs_names: bool,
-    ) -> Result<(), CertificateProblem> {
+    fn check(&self, now: UnixTime, expected: &[String]) -> Result<(), CertificateProblem> {
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         if now > self.not_after {
             return Err(CertificateProblem::Expired { not_after: self.not_after });
@@ -123,23 +131,33 @@ impl CertificateInfo {
         if now < self.not_before {
             return Err(CertificateProblem::NotYetValid { not_before: self.not_before });
         }
-        if needs_names && self.names.is_empty() {
-            return Err(CertificateProblem::NoNames);
-        }
-        match expected.iter().find(|name| !self.covers(name)) {
+        match expected.iter().find(|name| !covers(&self.names, name)) {
             Some(name) => Err(CertificateProblem::NameMissing(name.clone())),
             None => Ok(()),
         }
     }
 
-    /// A wildcard stands for exactly one label, the leftmost (RFC 9525 §6.3).
-    fn covers(&self, name: &str) -> bool {
-        let name = lower_case(name);
-        self.names.iter().any(|own| match own.strip_prefix("*.") {
-            Some(parent) => name.split_once('.').is_some_and(|(_, rest)| rest == parent),
-            None => *own == name,
-        })
+    /// The names by which it is chosen.
+    fn chosen_by(&self) -> &[String] {
+        if self.names.is_empty() { self.common_name.as_slice() } else { &self.names }
     }
+}
+
+/// A wildcard stands for exactly one label, the leftmost (RFC 9525 §6.3).
+fn covers(names: &[String], name: &str) -> bool {
+    let name = lower_case(name);
+    names.iter().any(|own| match own.strip_prefix("*.") {
+        Some(parent) => name.split_once('.').is_some_and(|(_, rest)| rest == parent),
+        None => *own == name,
+    })
+}
+
+/// Whether the key belongs to a certificate of the chain that is not the first.
+fn is_of_another(certified: &CertifiedKey) -> bool {
+    certified.cert.iter().skip(1).any(|other| {
+        let other = CertifiedKey::new(vec![other.clone()], Arc::clone(&certified.key));
+        other.keys_match().is_ok()
+    })
 }
 
 /// The certificates of a server at one time.
@@ -179,8 +197,8 @@ impl Certificates {
             all: Vec::new(),
         };
         for source in sources {
-            let Certificate { info, key } = source.load(provider, now, true)?;
-            for name in &info.names {
+            let Certificate { info, key } = source.load(provider, now)?;
+            for name in info.chosen_by() {
                 let (map, name) = match name.strip_prefix("*.") {
                     Some(parent) => (&mut loaded.wildcard, parent),
                     None => (&mut loaded.exact, name.as_str()),
@@ -194,13 +212,16 @@ impl Certificates {
     }
 
     /// The first whose signatures the client can check: of those for the name, or else of all.
+    ///
+    /// Where there is none, it is the first: rustls then finds that no signature scheme is shared, which is a
+    /// handshake_failure (RFC 8446 §4.4.2.2, RFC 5246 §7.4.1.4.1), while no certificate would be access_denied.
     fn choose(&self, hello: &ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let named = hello.server_name().and_then(|name| self.named(&lower_case(name)));
         let schemes = hello.signature_schemes();
         let usable = |keys: &[Arc<CertifiedKey>]| {
             keys.iter().find(|key| key.key.choose_scheme(schemes).is_some()).cloned()
         };
-        named.and_then(usable).or_else(|| usable(&self.all))
+        named.and_then(usable).or_else(|| usable(&self.all)).or_else(|| self.all.first().cloned())
     }
 
     fn named(&self, name: &str) -> Option<&[Arc<CertifiedKey>]> {
@@ -287,14 +308,25 @@ impl Pem {
 
     fn private_key(&self) -> Result<PrivateKeyDer<'static>, ConfigError> {
         let text = self.blame(self.text())?;
+        if is_encrypted(&text) {
+            return self.blame(Err(CertificateProblem::EncryptedKey));
+        }
         let key = PrivateKeyDer::from_pem_slice(&text);
         self.blame(key.map_err(|error| invalid_pem(&error, CertificateProblem::NoKey)))
     }
 
     fn text(&self) -> Result<Cow<'_, [u8]>, CertificateProblem> {
-        match self {
-            Self::File(path) => read(path).map(Cow::Owned),
-            Self::Text(text) => Ok(Cow::Borrowed(text)),
+        let text = match self {
+            Self::File(path) => Cow::Owned(read(path)?),
+            Self::Text(text) => Cow::Borrowed(text.as_slice()),
+        };
+        match &*text {
+            [0xef, 0xbb, 0xbf, ..] | [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
+                Err(CertificateProblem::ByteOrderMark)
+            }
+            // A sequence in DER (X.690 §8.9), which no text of PEM begins with: its length is no character of `0…`.
+            [0x30, 0x80..=0x84, ..] => Err(CertificateProblem::Binary),
+            _ => Ok(text),
         }
     }
 
@@ -307,6 +339,16 @@ impl Pem {
 
 fn read(path: &Path) -> Result<Vec<u8>, CertificateProblem> {
     fs::read(path).map_err(CertificateProblem::Unreadable)
+}
+
+/// Whether the first key is encrypted: by PKCS#8 (RFC 7468 §11), or in the old way (RFC 1421 §4.6.1.1).
+fn is_encrypted(text: &[u8]) -> bool {
+    let find = |what: &[u8]| memchr::memmem::find(text, what);
+    let plain = find(b"PRIVATE KEY-----").unwrap_or(usize::MAX);
+    match (find(b"-----BEGIN ENCRYPTED PRIVATE KEY-----"), find(b"Proc-Type: 4,ENCRYPTED")) {
+        (Some(begin), _) => begin < plain,
+        (None, old) => old.is_some(),
+    }
 }
 
 fn invalid_pem(error: &pem::Error, nothing: CertificateProblem) -> CertificateProblem {
@@ -324,19 +366,21 @@ fn lower_case(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// What the leaf of a chain says.
-struct Info {
+/// What a certificate says.
+pub(crate) struct Facts {
     names: Vec<String>,
-    not_before: i64,
-    not_after: i64,
+    common_name: Option<String>,
+    pub(crate) not_before: i64,
+    pub(crate) not_after: i64,
+    /// The kind of its key, if it is none that every provider has.
+    unsupported_key: Option<&'static str>,
 }
 
-impl Info {
-    fn of(chain: &[CertificateDer<'_>]) -> Result<Self, CertificateProblem> {
-        let leaf = chain.first().ok_or(CertificateProblem::NoCertificate)?;
+impl Facts {
+    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Result<Self, CertificateProblem> {
         let invalid = |why: String| CertificateProblem::InvalidCertificate(why);
         let (rest, leaf) =
-            X509Certificate::from_der(leaf).map_err(|error| invalid(error.to_string()))?;
+            X509Certificate::from_der(certificate).map_err(|error| invalid(error.to_string()))?;
         if !rest.is_empty() {
             return Err(invalid("bytes follow the certificate".to_owned()));
         }
@@ -344,12 +388,52 @@ impl Info {
         let names = names.map_or_else(Vec::new, |names| {
             names.value.general_names.iter().filter_map(host_name).collect()
         });
+        let common_name = leaf.subject().iter_common_name().next();
         let validity = leaf.validity();
         Ok(Self {
             names,
+            common_name: common_name
+                .and_then(|name| Some(name.as_str().ok()?.to_ascii_lowercase())),
             not_before: validity.not_before.timestamp(),
             not_after: validity.not_after.timestamp(),
+            unsupported_key: unsupported_key(leaf.public_key()),
         })
+    }
+
+    /// The names it is for; its common name, if it has no other.
+    pub(crate) fn host_names(&self) -> &[String] {
+        if self.names.is_empty() { self.common_name.as_slice() } else { &self.names }
+    }
+
+    /// Whether it is for this name.
+    pub(crate) fn covers(&self, name: &str) -> bool {
+        covers(self.host_names(), name)
+    }
+
+    fn into_info(self, origin: String) -> CertificateInfo {
+        let Self { names, common_name, not_before, not_after, .. } = self;
+        CertificateInfo { origin, names, common_name, not_before, not_after }
+    }
+}
+
+/// The kind of a key that is not supported everywhere: RFC 8446 §9.1 asks for P-256 and RSA, and short RSA keys are broken.
+fn unsupported_key(key: &SubjectPublicKeyInfo<'_>) -> Option<&'static str> {
+    match key.parsed() {
+        Ok(PublicKey::RSA(rsa)) if rsa.key_size() < 2048 => Some("RSA of less than 2048 bits"),
+        Ok(PublicKey::RSA(_)) => None,
+        Ok(PublicKey::DSA(_)) => Some("DSA"),
+        _ => {
+            let curve = key.algorithm.parameters.as_ref().and_then(|any| any.as_oid().ok());
+            match (key.algorithm.algorithm.to_id_string().as_str(), curve) {
+                ("1.2.840.10045.2.1", Some(curve)) => match curve.to_id_string().as_str() {
+                    "1.2.840.10045.3.1.7" | "1.3.132.0.34" => None,
+                    "1.3.132.0.35" => Some("P-521"),
+                    _ => Some("ECDSA with a curve other than P-256 and P-384"),
+                },
+                ("1.3.101.113", _) => Some("Ed448"),
+                _ => None,
+            }
+        }
     }
 }
 

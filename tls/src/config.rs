@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::UnixTime;
@@ -15,7 +16,8 @@ use rustls::{SupportedProtocolVersion, version};
 use crate::certs::{CertificateSource, Certificates, Store};
 use crate::dangerous::{AnyCertificate, AnyName};
 use crate::error::ConfigError;
-use crate::roots::Roots;
+use crate::named::Named;
+use crate::roots::{Roots, Trusted};
 
 /// A version of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -302,14 +304,17 @@ impl ClientSettings {
             .with_protocol_versions(versions(self.min_version, self.max_version)?)?;
         let builder = match (&self.roots, self.verification) {
             (Some(roots), Verification::Full) => {
-                let roots = Arc::new(roots.load()?);
-                let verifier =
-                    WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider));
-                let verifier = verifier.build().map_err(unusable_roots)?;
-                builder.with_webpki_verifier(verifier)
+                let Trusted { authorities, named } = roots.load()?;
+                let (authorities, provider) = (Arc::new(authorities), Arc::clone(&provider));
+                let others = WebPkiServerVerifier::builder_with_provider(authorities, provider);
+                let others: Arc<dyn ServerCertVerifier> = others.build().map_err(unusable_roots)?;
+                let verifier = Arc::new(Named::new(named, true, others));
+                builder.dangerous().with_custom_certificate_verifier(verifier)
             }
             (Some(roots), _) => {
-                let verifier = AnyName::new(roots.load()?, Arc::clone(&provider));
+                let Trusted { authorities, named } = roots.load()?;
+                let others = Arc::new(AnyName::new(authorities, Arc::clone(&provider)));
+                let verifier = Named::new(named, false, others as Arc<dyn ServerCertVerifier>);
                 builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
             }
             (None, _) => {
@@ -319,7 +324,7 @@ impl ClientSettings {
         };
         let mut tls = match &self.certificate {
             Some(source) => {
-                let certificate = source.load(&provider, now, false)?;
+                let certificate = source.load(&provider, now)?;
                 let resolver = SingleCertAndKey::from(certificate.key);
                 builder.with_client_cert_resolver(Arc::new(resolver))
             }
@@ -386,20 +391,17 @@ fn client_verifier(
     client_auth: &ClientAuth,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, ConfigError> {
-    let builder = |roots: &Roots| {
-        let roots = Arc::new(roots.load()?);
-        Ok::<_, ConfigError>(WebPkiClientVerifier::builder_with_provider(
-            roots,
-            Arc::clone(provider),
-        ))
+    let (roots, is_required) = match client_auth {
+        ClientAuth::None => return Ok(WebPkiClientVerifier::no_client_auth()),
+        ClientAuth::Allow(roots) => (roots, false),
+        ClientAuth::Require(roots) => (roots, true),
     };
-    match client_auth {
-        ClientAuth::None => Ok(WebPkiClientVerifier::no_client_auth()),
-        ClientAuth::Allow(roots) => {
-            builder(roots)?.allow_unauthenticated().build().map_err(unusable_roots)
-        }
-        ClientAuth::Require(roots) => builder(roots)?.build().map_err(unusable_roots),
-    }
+    let Trusted { authorities, named } = roots.load()?;
+    let (authorities, provider) = (Arc::new(authorities), Arc::clone(provider));
+    let others = WebPkiClientVerifier::builder_with_provider(authorities, provider);
+    let others = if is_required { others } else { others.allow_unauthenticated() };
+    let others = others.build().map_err(unusable_roots)?;
+    Ok(Arc::new(Named::new(named, false, others)))
 }
 
 fn unusable_roots(error: rustls::client::VerifierBuilderError) -> ConfigError {

@@ -28,6 +28,11 @@ pub enum Error {
     /// The client speaks HTTP without TLS. There is no output: an answer in plain text is for the caller.
     #[error("plain HTTP on a TLS port")]
     PlainHttp,
+    /// The peer speaks something else than TLS.
+    #[error(
+        "the peer does not speak TLS: is this the right port, and `ws` where plain text is spoken?"
+    )]
+    NotTls,
     /// A handshake message in more or longer pieces than anybody needs: more than
     /// [`MAX_RETAINED_LEN`](crate::MAX_RETAINED_LEN) bytes would have to be kept.
     #[error("a handshake message in too many pieces")]
@@ -96,6 +101,17 @@ pub enum CertificateProblem {
     /// The text is not PEM (RFC 7468).
     #[error("is not PEM: {0}")]
     InvalidPem(String),
+    /// It is DER or PKCS#12 rather than PEM.
+    #[error(
+        "is binary (DER or PKCS#12) and not PEM: convert it with `openssl x509 -inform der`, `openssl pkey -inform der` or \
+         `openssl pkcs12 -nodes`"
+    )]
+    Binary,
+    /// It begins with a byte order mark, as some editors write it.
+    #[error(
+        "begins with a byte order mark (BOM) and is not PEM: save it as ASCII, or as UTF-8 without BOM"
+    )]
+    ByteOrderMark,
     /// There is no certificate in it.
     #[error("holds no certificate")]
     NoCertificate,
@@ -105,7 +121,20 @@ pub enum CertificateProblem {
     /// The certificate is not X.509 version 3 in DER (RFC 5280).
     #[error("the certificate cannot be parsed: {0}")]
     InvalidCertificate(String),
-    /// The private key is of a kind that is not supported, or damaged.
+    /// The private key is encrypted.
+    #[error(
+        "the private key is encrypted: decrypt it with `openssl pkey -in ENCRYPTED -out PLAIN`"
+    )]
+    EncryptedKey,
+    /// The private key is of a kind that the cryptography in use does not have.
+    #[error(
+        "the private key is {0}, which is not supported: use P-256, P-384, Ed25519 or RSA of 2048 to 8192 bits"
+    )]
+    UnsupportedKey(&'static str),
+    /// The private key belongs to a certificate of the chain that does not come first.
+    #[error("the chain is in the wrong order: it must be leaf first, then who signed it")]
+    LeafNotFirst,
+    /// The private key is damaged, or not what its certificate says.
     #[error("the private key cannot be used: {0}")]
     UnusableKey(#[source] rustls::Error),
     /// The private key belongs to another certificate.
@@ -123,9 +152,6 @@ pub enum CertificateProblem {
         /// The first second of its life, in seconds since 1970.
         not_before: i64,
     },
-    /// The certificate names no host (RFC 9525 §2: the common name does not count).
-    #[error("the certificate has no DNS name or IP address")]
-    NoNames,
     /// The certificate does not cover a name that it was loaded for.
     #[error("the certificate does not cover {0}")]
     NameMissing(String),

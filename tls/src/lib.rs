@@ -61,6 +61,7 @@ mod config;
 mod dangerous;
 mod drive;
 mod error;
+mod named;
 mod roots;
 mod session;
 mod sniff;

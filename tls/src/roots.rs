@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 
 use crate::certs::Pem;
 use crate::error::{CertificateProblem, ConfigError};
@@ -38,7 +39,8 @@ impl Roots {
         Self { sources: vec![Source::Webpki] }
     }
 
-    /// All certificates of a PEM file.
+    /// All certificates of a PEM file. Each is trusted as an authority, and for itself where it is shown: a self-signed
+    /// certificate is its own authority.
     #[must_use]
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self { sources: vec![Source::Pem(Pem::File(path.into()))] }
@@ -57,19 +59,27 @@ impl Roots {
         self
     }
 
-    pub(crate) fn load(&self) -> Result<RootCertStore, ConfigError> {
-        let mut store = RootCertStore::empty();
+    pub(crate) fn load(&self) -> Result<Trusted, ConfigError> {
+        let mut trusted = Trusted { authorities: RootCertStore::empty(), named: Vec::new() };
         let mut why = String::new();
         for source in &self.sources {
-            why += &source.add_to(&mut store)?;
+            why += &source.add_to(&mut trusted)?;
         }
-        if store.is_empty() { Err(ConfigError::NoRoots(why)) } else { Ok(store) }
+        if trusted.authorities.is_empty() { Err(ConfigError::NoRoots(why)) } else { Ok(trusted) }
     }
+}
+
+/// What is trusted.
+pub(crate) struct Trusted {
+    pub(crate) authorities: RootCertStore,
+    /// Those that somebody has named, which are trusted themselves as well.
+    pub(crate) named: Vec<CertificateDer<'static>>,
 }
 
 impl Source {
     /// Returns what went wrong without spoiling it all.
-    fn add_to(&self, store: &mut RootCertStore) -> Result<String, ConfigError> {
+    fn add_to(&self, trusted: &mut Trusted) -> Result<String, ConfigError> {
+        let store = &mut trusted.authorities;
         match self {
             #[cfg(feature = "native-roots")]
             Self::System => {
@@ -82,10 +92,11 @@ impl Source {
             Self::Webpki => store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
             Self::Pem(pem) => {
                 for certificate in pem.certificates()? {
-                    let added = store.add(certificate);
+                    let added = store.add(certificate.clone());
                     pem.blame(added.map_err(|error| {
                         CertificateProblem::InvalidCertificate(error.to_string())
                     }))?;
+                    trusted.named.push(certificate);
                 }
             }
         }

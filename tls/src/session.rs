@@ -7,7 +7,7 @@ use std::panic::{self, AssertUnwindSafe};
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
-use rustls::{CommonState, HandshakeKind, ProtocolVersion, ServerConnection};
+use rustls::{CommonState, HandshakeKind, InvalidMessage, ProtocolVersion, ServerConnection};
 
 use crate::buffered;
 use crate::certs;
@@ -429,7 +429,13 @@ impl Inner {
         if was_handshaking && let Some(name) = certs::take_asked_name() {
             self.server_name = Some(name);
         }
-        let Driven { used, peer_has_closed } = driven?;
+        let Driven { used, peer_has_closed } = match driven {
+            // No record of TLS begins like that (RFC 8446 §5.1).
+            Err(Error::Protocol(rustls::Error::InvalidMessage(
+                InvalidMessage::InvalidContentType,
+            ))) if was_handshaking => return Err(Error::NotTls),
+            result => result?,
+        };
         self.peer_has_closed |= peer_has_closed;
         Ok(used)
     }

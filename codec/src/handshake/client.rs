@@ -191,6 +191,7 @@ impl<'b> Response<'b> {
     /// What the scanner gives; [`Incomplete`](HandshakeError::Incomplete) if `head` is less or more
     /// than a head; then what is malformed in the status line and the headers.
     pub fn parse(head: &'b [u8], limits: &HeadLimits) -> Result<Self, HandshakeError> {
+        Self::check_start(head)?;
         if HeadScanner::default().scan(head, limits)? != Some(head.len()) {
             return Err(HandshakeError::Incomplete);
         }
@@ -206,6 +207,16 @@ impl<'b> Response<'b> {
         };
         let status = StatusCode::from_u16(code).map_err(|_| HandshakeError::StartLine)?;
         Ok(Self { status, version, headers: Headers::of(head) })
+    }
+
+    /// Whether these first bytes, however few, can begin an answer in HTTP (RFC 9112 §4). So that who speaks something
+    /// else is not waited for.
+    ///
+    /// # Errors
+    /// [`NotHttp`](HandshakeError::NotHttp).
+    pub fn check_start(bytes: &[u8]) -> Result<(), HandshakeError> {
+        let is_http = bytes.iter().zip(b"HTTP/").all(|(byte, expected)| byte == expected);
+        if is_http { Ok(()) } else { Err(HandshakeError::NotHttp) }
     }
 
     /// The status.
@@ -372,6 +383,9 @@ mod tests {
                 with("Sec-WebSocket-Extensions: permessage-deflate"),
                 HandshakeError::UnofferedExtension,
             ),
+            (format!("\r\n{ANSWER}\r\n"), HandshakeError::NotHttp),
+            ("SSH-2.0-OpenSSH_9.6\r\n".to_owned(), HandshakeError::NotHttp),
+            ("\u{15}\u{3}\u{3}".to_owned(), HandshakeError::NotHttp),
             (with("Space : x"), HandshakeError::HeaderName),
             (with(" folded"), HandshakeError::HeaderName),
             ("HTTP/1.1 200 OK\r\n\r\n".to_owned(), HandshakeError::Refused(StatusCode::OK)),

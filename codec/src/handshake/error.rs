@@ -28,14 +28,22 @@ pub enum HandshakeError {
     /// What was to be parsed is not one whole head (RFC 9112 §2.1).
     #[error("the head is not complete (RFC 9112 §2.1)")]
     Incomplete,
+    /// The bytes that came are not the beginning of an answer in HTTP (RFC 9112 §4).
+    #[error(
+        "the server does not speak HTTP: is this the right port, and `wss` where TLS is spoken?"
+    )]
+    NotHttp,
+    /// The server closed the connection before the first byte of an answer.
+    #[error("the server closed the connection before it answered")]
+    NoAnswer,
     /// A line is longer than [`max_line_len`](super::HeadLimits::max_line_len) (RFC 6585 §5).
-    #[error("a line of the head is too long")]
+    #[error("a line of the head is too long (limit: max_line_len)")]
     LineTooLong,
     /// The head is longer than [`max_head_len`](super::HeadLimits::max_head_len) (RFC 6585 §5).
-    #[error("the head is too long")]
+    #[error("the head is too long (limit: max_head_len)")]
     HeadTooLong,
     /// More headers than [`max_header_count`](super::HeadLimits::max_header_count) (RFC 6585 §5).
-    #[error("too many headers")]
+    #[error("too many headers (limit: max_header_count)")]
     TooManyHeaders,
     /// The HTTP version is not 1.x, or is 1.0 in an upgrade (RFC 6455 §4.2.1, §4.1).
     #[error("the HTTP version is not 1.1 (RFC 6455 §4.2.1)")]
@@ -173,7 +181,9 @@ impl HandshakeError {
             }
             Self::HttpVersion => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Refused(status) => status,
-            Self::AcceptKey
+            Self::NotHttp
+            | Self::NoAnswer
+            | Self::AcceptKey
             | Self::UnofferedSubprotocol
             | Self::UnofferedExtension
             | Self::UnusableExtension

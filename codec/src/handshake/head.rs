@@ -54,7 +54,9 @@ impl HeadLimits {
 
 /// Finds the end of a head as its bytes arrive, and looks at each byte once.
 ///
-/// An error is found at the byte that causes it, so it makes no difference how the bytes are cut.
+/// Empty lines before the first line count for the head's length and for nothing else (RFC 9112 §2.2); a
+/// [`client::Response`](super::client::Response) takes none. An error is found at the byte that causes it, so it makes no
+/// difference how the bytes are cut.
 #[derive(Debug, Clone, Default)]
 pub struct HeadScanner {
     /// The bytes before this position have been looked at.
@@ -76,8 +78,7 @@ impl HeadScanner {
     /// not looked at. A scanner that gave a length or an error is used up.
     ///
     /// # Errors
-    /// [`LineEnding`](HandshakeError::LineEnding), [`NulByte`](HandshakeError::NulByte), and
-    /// [`StartLine`](HandshakeError::StartLine) for a head without any line;
+    /// [`LineEnding`](HandshakeError::LineEnding), [`NulByte`](HandshakeError::NulByte);
     /// [`LineTooLong`](HandshakeError::LineTooLong), [`HeadTooLong`](HandshakeError::HeadTooLong) and
     /// [`TooManyHeaders`](HandshakeError::TooManyHeaders) at the first byte beyond the limit.
     pub fn scan(
@@ -156,7 +157,7 @@ impl HeadScanner {
         let blank = self.scanned - self.line_start == 2;
         self.line_start = self.scanned;
         if blank {
-            return if self.line_count == 0 { Err(HandshakeError::StartLine) } else { Ok(true) };
+            return Ok(self.line_count > 0);
         }
         let header_count = usize::from(self.line_count);
         self.line_count = self.line_count.saturating_add(1);
@@ -200,8 +201,10 @@ mod tests {
     fn malformed_lines() {
         let limits = HeadLimits::default();
         for (head, error) in [
-            (&b"\r\n"[..], HandshakeError::StartLine),
-            (b"\n", HandshakeError::LineEnding),
+            (&b"\n"[..], HandshakeError::LineEnding),
+            (b"\r\n\n", HandshakeError::LineEnding),
+            (b"\r\r\n", HandshakeError::LineEnding),
+            (b"\r\n\0", HandshakeError::NulByte),
             (b"a\n", HandshakeError::LineEnding),
             (b"a\r\nb\n", HandshakeError::LineEnding),
             (b"a\rb", HandshakeError::LineEnding),
@@ -211,6 +214,19 @@ mod tests {
         ] {
             assert_eq!(scan(head, &limits), Err(error), "{head:?}");
         }
+    }
+
+    /// RFC 9112 §2.2: a server ignores at least one empty line before a request line.
+    #[test]
+    fn empty_lines_before_the_first_line_are_part_of_the_head() {
+        let limits = HeadLimits::default();
+        assert_eq!(scan(b"\r\n", &limits), Ok(None));
+        assert_eq!(scan(b"\r\n\r\n", &limits), Ok(None));
+        assert_eq!(scan(b"\r\nGET / HTTP/1.1\r\n\r\n", &limits), Ok(Some(20)));
+        assert_eq!(scan(b"\r\n\r\nGET / HTTP/1.1\r\n\r\nmore", &limits), Ok(Some(22)));
+        let limits = limits.with_max_head_len(8).with_max_header_count(0);
+        assert_eq!(scan(b"\r\na\r\n\r\n", &limits), Ok(Some(7)));
+        assert_eq!(scan(b"\r\n\r\n\r\n\r\n\r\n", &limits), Err(HandshakeError::HeadTooLong));
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub struct Headers<'b> {
 impl<'b> Headers<'b> {
     /// The headers behind the first line of a valid `head`.
     pub(super) fn of(head: &'b [u8]) -> Self {
-        let mut headers = Self { lines: head };
+        let mut headers = Self { lines: without_empty_lines(head) };
         headers.next_line();
         headers
     }
@@ -50,6 +50,14 @@ impl<'b> Iterator for Headers<'b> {
         let name = str::from_utf8(line.get(..colon)?).ok()?;
         Some((name, trim(line.get(colon + 1..)?)))
     }
+}
+
+/// Without the empty lines before the first one (RFC 9112 §2.2).
+pub(super) fn without_empty_lines(mut head: &[u8]) -> &[u8] {
+    while let Some(rest) = head.strip_prefix(b"\r\n") {
+        head = rest;
+    }
+    head
 }
 
 /// Without the optional whitespace around it (RFC 9110 §5.6.3).
@@ -90,6 +98,8 @@ mod tests {
         assert_eq!(Headers::of(head).first("HOST"), Some(&b"a:80"[..]));
         assert_eq!(Headers::of(head).all("Host").count(), 2);
         assert_eq!(Headers::of(head).first("X"), None);
+        let late = [b"\r\n\r\n", &head[..]].concat();
+        assert_eq!(Headers::of(&late).collect::<Vec<_>>(), expected);
         let mut used_up = Headers::of(head);
         used_up.by_ref().for_each(drop);
         assert_eq!(used_up.next(), None);

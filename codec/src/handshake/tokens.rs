@@ -32,16 +32,44 @@ pub(crate) fn is_token_byte(byte: u8) -> bool {
         | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
 }
 
-/// Whether this could be a host with or without a port (RFC 3986 §3.2.2); empty is.
+/// Whether this could be a host with or without a port (RFC 3986 §3.2.2, §3.2.3); empty is.
 ///
-/// It looks at the characters alone, to keep out userinfo, paths, lists and whitespace, on which
+/// Of a name it looks at the characters alone, to keep out userinfo, paths, lists and whitespace, on which
 /// intermediaries disagree. Names are judged by who compares them with a name.
 pub(super) fn is_host(value: &[u8]) -> bool {
-    value.iter().all(|&byte| {
-        byte.is_ascii_alphanumeric()
-            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']' | b'%')
-            || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=')
-    })
+    let host_len = match value {
+        [b'[', ..] => match memchr::memchr(b']', value) {
+            Some(end) => end + 1,
+            None => return false,
+        },
+        _ => memchr::memchr(b':', value).unwrap_or(value.len()),
+    };
+    let (host, port) = value.split_at_checked(host_len).unwrap_or((value, &[]));
+    let is_host = match host {
+        [b'[', address @ .., b']'] => !address.is_empty() && address.iter().all(is_in_brackets),
+        name => name.iter().all(is_in_name),
+    };
+    is_host && (port.is_empty() || port.strip_prefix(b":").is_some_and(is_port))
+}
+
+/// An IPv6 address, perhaps with a zone (RFC 6874 §2), or what may come after IPv6 (IPvFuture).
+fn is_in_brackets(byte: &u8) -> bool {
+    is_in_name(byte) || *byte == b':'
+}
+
+fn is_in_name(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%')
+        || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=')
+}
+
+/// A port may be left out behind its colon (RFC 3986 §3.2.3); a number that no port has is none.
+fn is_port(digits: &[u8]) -> bool {
+    let number = digits.iter().try_fold(0_u16, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u16::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    });
+    number.is_some()
 }
 
 /// The elements of a comma-separated list of tokens; empty elements are passed over, as RFC 9110

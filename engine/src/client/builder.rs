@@ -57,7 +57,7 @@ impl Default for Builder {
             origin: None,
             head: HeadLimits::default(),
             max_refusal_len: 16 << 10,
-            max_redirects: 5,
+            max_redirects: 0,
             compression: None,
             extensions: Vec::new(),
             connect_timeout: Duration::from_secs(10),
@@ -76,15 +76,17 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Adds a header to the request. Authorization and Cookie are not sent to another host that a redirect leads to;
-    /// any other header is.
+    /// Adds a header to the request. To another host that a redirect leads to it is not sent if its value is marked as sensitive
+    /// ([`HeaderValue::set_sensitive`]), or its name sounds like a credential: Authorization, Cookie, `X-Api-Key`, and what has
+    /// `token`, `secret`, `session`, `auth` and the like in it.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }
 
-    /// Offers a subprotocol, less preferred than those before it. Default: none.
+    /// Offers a subprotocol, less preferred than those before it. Default: none. If one of them may be a token (its name sounds
+    /// so, or has 32 characters or more), none is offered to another host that a redirect leads to.
     #[must_use]
     pub fn with_subprotocol(mut self, name: &str) -> Self {
         self.subprotocols.push(name.to_owned());
@@ -188,10 +190,12 @@ impl Builder {
         self
     }
 
-    /// The most redirects that are followed. Default: 5; with 0 a redirect is a refusal.
+    /// The most redirects that are followed. Default: 0, as in browsers: a redirect is a refusal, whose
+    /// [`headers`](super::Refusal::headers) say where to.
     ///
-    /// None is followed from `wss` to `ws`, nor away from a Unix socket. Credentials (of the URL, and the headers
-    /// Authorization and Cookie) stay with the host they are for.
+    /// None is followed from `wss` to `ws`, nor away from a Unix socket or to one. Credentials (of the URL, and what
+    /// [`with_header`](Self::with_header) and [`with_subprotocol`](Self::with_subprotocol) take for such) stay with the host they
+    /// are for.
     #[must_use]
     pub fn with_max_redirects(mut self, count: u32) -> Self {
         self.max_redirects = count;
@@ -232,7 +236,8 @@ impl Builder {
 
     /// Connects and shakes hands.
     ///
-    /// The URL is `ws://…` or `wss://…` (`http` and `https` mean the same), or `ws+unix:/path/of/socket:/target`. User
+    /// The URL is `ws://…` or `wss://…` (`http` and `https` mean the same), or `ws+unix:/path/of/socket:/target`. An IPv6
+    /// address may have a zone, `[fe80::1%25eth0]` or `[fe80::1%eth0]`, which stays on this machine (RFC 6874). User
     /// and password in it become basic authentication (RFC 7617), unless there is an Authorization header.
     ///
     /// # Errors
@@ -314,6 +319,11 @@ impl Builder {
             }
             Place::Host(host, port) => (host, *port),
         };
+        if let Some(scoped) = url.scoped_host() {
+            // A link-local address means nothing to a proxy.
+            let socket = dial::connect_host(&scoped, port, self.nodelay, deadline)?;
+            return Wire::new(socket).map_err(Error::Lost);
+        }
         let Some(proxy) = self.proxy.proxy_for(url.is_tls, host, port)? else {
             let socket = dial::connect_host(host, port, self.nodelay, deadline)?;
             return Wire::new(socket).map_err(Error::Lost);

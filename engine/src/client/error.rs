@@ -12,7 +12,8 @@ use ringwire_codec::{CloseCode, SendError};
 
 /// Why a connection could not be made, or why it failed. [`Error::kind`] sorts them for decisions.
 ///
-/// No text of an error holds a password or a header's value.
+/// No text of an error holds a password or a header's value, and what the peer has written is escaped in it: it can be shown in
+/// a terminal and logged as a line. The fields have it as it came.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -87,7 +88,11 @@ pub enum Error {
     TooManyPending,
     /// The connection is closed. From [`receive`](super::Client::receive) only if the peer's code is none of 1000,
     /// 1001 and 1005 (no code).
-    #[error("the connection is closed ({code}{}{reason})", if .reason.is_empty() { "" } else { ": " })]
+    #[error(
+        "the connection is closed ({code}{}{})",
+        if .reason.is_empty() { "" } else { ": " },
+        .reason.escape_debug()
+    )]
     Closed {
         /// The code of the close frame; 1005 if it had none.
         code: CloseCode,
@@ -219,6 +224,9 @@ pub enum UrlProblem {
     /// The scheme is none of `ws`, `wss`, `http`, `https`, `ws+unix` and `wss+unix`.
     #[error("its scheme is not ws, wss, ws+unix or wss+unix")]
     Scheme,
+    /// A character that stands in no URL (RFC 3986 §2), such as a space.
+    #[error("it has {0:?} in it, which must be percent-encoded")]
+    Character(char),
     /// There is no host.
     #[error("it has no host")]
     NoHost,
@@ -244,7 +252,7 @@ impl From<UrlProblem> for Error {
 #[non_exhaustive]
 pub enum ProxyProblem {
     /// The settings do not name one.
-    #[error("it is not http://, socks5:// or socks5h://, a host and a port")]
+    #[error("it is not http://, socks5://, socks5h:// or socks://, a host and a port")]
     Malformed,
     /// It answered CONNECT with this status.
     #[error("it answered CONNECT with {0}")]
@@ -309,9 +317,12 @@ pub enum RedirectProblem {
     /// From `wss` to `ws`.
     #[error("it leads from TLS to plain text")]
     Downgrade,
-    /// From a Unix socket to a host.
-    #[error("it leads from a Unix socket to a host")]
+    /// From a Unix socket to a host, or to another socket.
+    #[error("it leads away from a Unix socket")]
     LeavesSocket,
+    /// From a host to a Unix socket of this machine, which is none of the server's business.
+    #[error("it leads from a host to a Unix socket")]
+    EntersSocket,
 }
 
 /// A server's answer that is no upgrade.
@@ -329,6 +340,21 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// The body as text that can be shown in a terminal or logged: what is no UTF-8 is replaced, and control characters but
+    /// for line feeds are escaped.
+    #[must_use]
+    pub fn body_text(&self) -> String {
+        let text = String::from_utf8_lossy(&self.body);
+        let mut shown = String::with_capacity(text.len());
+        for char in text.chars() {
+            match char {
+                '\n' | '\\' | '\'' | '"' => shown.push(char),
+                other => shown.extend(other.escape_debug()),
+            }
+        }
+        shown
+    }
+
     /// Whether credentials are asked for: 401, 403, 407.
     #[must_use]
     pub fn is_authentication(&self) -> bool {
@@ -357,7 +383,11 @@ impl fmt::Debug for Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the server refused with {}", self.status)
+        write!(f, "the server refused with {}", self.status)?;
+        if self.status.is_redirection() && self.headers.contains_key(header::LOCATION) {
+            f.write_str(" (no redirect is followed unless with_max_redirects says so)")?;
+        }
+        Ok(())
     }
 }
 

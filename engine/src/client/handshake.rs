@@ -34,7 +34,7 @@ pub(super) struct Upgraded {
     pub(super) rest: Vec<u8>,
 }
 
-/// Asks for the upgrade. Credentials among the builder's headers are sent only `with_credentials`.
+/// Asks for the upgrade. Credentials among the builder's headers and subprotocols are sent only `with_credentials`.
 pub(super) fn upgrade(
     builder: &Builder,
     url: &Url,
@@ -45,44 +45,31 @@ pub(super) fn upgrade(
     let mut out = Vec::new();
     request.encode(&mut out);
     channel.write_all(&out)?;
-    let mut bytes = Vec::new();
-    let mut interim_count = 0;
-    loop {
-        let head_len = read_head(channel, &mut bytes, &builder.head)?;
-        let (head, rest) = bytes.split_at(head_len);
-        let response = Response::parse(head, &builder.head)?;
-        let status = response.status();
-        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
-            interim_count += 1;
-            if interim_count > MAX_INTERIM_COUNT {
-                return Err(HandshakeError::Refused(status).into());
-            }
-            bytes = rest.to_vec();
-            continue;
+    let (bytes, head_len) = read_final_head(channel, &builder.head)?;
+    let (head, rest) = bytes.split_at(head_len);
+    let response = Response::parse(head, &builder.head)?;
+    let headers = owned_headers(&response);
+    let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+    if is_redirect && builder.max_redirects > 0 {
+        let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+        let location = location.ok_or(Error::Redirect(RedirectProblem::Location))?;
+        return Ok(Outcome::Redirect(location.to_owned()));
+    }
+    match response.check_upgrade(&request) {
+        Ok(agreed) => Ok(Outcome::Upgraded(Box::new(Upgraded {
+            subprotocol: agreed.subprotocol.map(str::to_owned),
+            deflate: agreed.deflate,
+            layer: agreed.layer,
+            rest: rest.to_vec(),
+            headers,
+        }))),
+        Err(HandshakeError::Refused(status)) => {
+            let (body, is_complete) =
+                read_body(channel, rest.to_vec(), &headers, builder.max_refusal_len);
+            let refusal = Refusal { status, headers, body, is_complete };
+            Err(Error::Refused(Box::new(refusal)))
         }
-        let headers = owned_headers(&response);
-        let is_redirect = matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308);
-        if is_redirect && builder.max_redirects > 0 {
-            let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
-            let location = location.ok_or(Error::Redirect(RedirectProblem::Location))?;
-            return Ok(Outcome::Redirect(location.to_owned()));
-        }
-        return match response.check_upgrade(&request) {
-            Ok(agreed) => Ok(Outcome::Upgraded(Box::new(Upgraded {
-                subprotocol: agreed.subprotocol.map(str::to_owned),
-                deflate: agreed.deflate,
-                layer: agreed.layer,
-                rest: rest.to_vec(),
-                headers,
-            }))),
-            Err(HandshakeError::Refused(status)) => {
-                let (body, is_complete) =
-                    read_body(channel, rest.to_vec(), &headers, builder.max_refusal_len);
-                let refusal = Refusal { status, headers, body, is_complete };
-                Err(Error::Refused(Box::new(refusal)))
-            }
-            Err(error) => Err(error.into()),
-        };
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -91,7 +78,9 @@ fn request(builder: &Builder, url: &Url, with_credentials: bool) -> Result<Reque
     if let Some(origin) = &builder.origin {
         request = request.with_origin(origin.clone());
     }
-    for subprotocol in &builder.subprotocols {
+    // A token among them may stand beside a name that says so, so all of them stay here.
+    let offers = with_credentials || !builder.subprotocols.iter().any(|it| may_be_secret(it));
+    for subprotocol in builder.subprotocols.iter().filter(|_| offers) {
         request = request.with_subprotocol(subprotocol)?;
     }
     if let Some(compression) = &builder.compression {
@@ -105,7 +94,7 @@ fn request(builder: &Builder, url: &Url, with_credentials: bool) -> Result<Reque
     }
     let mut is_authorized = false;
     for (name, value) in &builder.headers {
-        let is_credential = [header::AUTHORIZATION, header::COOKIE].contains(name);
+        let is_credential = value.is_sensitive() || names_secret(name.as_str());
         if with_credentials || !is_credential {
             is_authorized |= name == header::AUTHORIZATION;
             request = request.with_header(name.clone(), value.clone())?;
@@ -119,8 +108,46 @@ fn request(builder: &Builder, url: &Url, with_credentials: bool) -> Result<Reque
     }
 }
 
+/// Whether a header or subprotocol of this name is likely to carry what only one host may know. By parts of names, as there
+/// is no list: `X-Api-Key`, `X-Auth-Token`, `X-Amz-Security-Token`, `Ocp-Apim-Subscription-Key`, `CF-Access-Client-Secret`.
+fn names_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["auth", "cookie", "token", "secret", "session", "credential", "passw", "bearer", "jwt", "csrf"]
+        .iter()
+        .any(|part| name.contains(part))
+        || name.split(['-', '_', '.']).any(|part| part == "key" || part == "apikey")
+}
+
+/// Whether a subprotocol is or names a secret. Names of protocols are short; a key of 128 bits in hexadecimal has 32 digits.
+fn may_be_secret(subprotocol: &str) -> bool {
+    subprotocol.len() >= 32 || names_secret(subprotocol)
+}
+
+/// Reads until the head of the final answer is whole, past interim ones (RFC 9110 §15.2). Gives what was read, from that
+/// head on, and its length.
+pub(super) fn read_final_head(
+    channel: &mut Channel,
+    limits: &HeadLimits,
+) -> Result<(Vec<u8>, usize), Error> {
+    let mut bytes = Vec::new();
+    let mut interim_count = 0;
+    loop {
+        let head_len = read_head(channel, &mut bytes, limits)?;
+        let (head, rest) = bytes.split_at(head_len);
+        let status = Response::parse(head, limits)?.status();
+        if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok((bytes, head_len));
+        }
+        interim_count += 1;
+        if interim_count > MAX_INTERIM_COUNT {
+            return Err(HandshakeError::Refused(status).into());
+        }
+        bytes = rest.to_vec();
+    }
+}
+
 /// Reads until a head is whole, and gives its length.
-pub(super) fn read_head(
+fn read_head(
     channel: &mut Channel,
     bytes: &mut Vec<u8>,
     limits: &HeadLimits,
@@ -131,8 +158,13 @@ pub(super) fn read_head(
             return Ok(len);
         }
         if channel.read(bytes)? == 0 {
-            return Err(HandshakeError::Incomplete.into());
+            let is_silent = bytes.is_empty();
+            let error =
+                if is_silent { HandshakeError::NoAnswer } else { HandshakeError::Incomplete };
+            return Err(error.into());
         }
+        // Who speaks something else may wait for an answer for ever.
+        Response::check_start(bytes)?;
     }
 }
 
@@ -229,6 +261,31 @@ fn find_crlf(bytes: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_secrets() {
+        for name in [
+            "Authorization",
+            "Cookie",
+            "Proxy-Authorization",
+            "X-Api-Key",
+            "x-apikey",
+            "X-Auth-Token",
+            "X-Amz-Security-Token",
+            "Ocp-Apim-Subscription-Key",
+            "CF-Access-Client-Secret",
+            "X-CSRFToken",
+            "access_token",
+            "base64url.bearer.authorization.k8s.io.c2VjcmV0",
+        ] {
+            assert!(names_secret(name), "{name}");
+        }
+        for name in ["User-Agent", "Accept-Language", "X-Keyboard", "X-Request-Id", "graphql-ws"] {
+            assert!(!names_secret(name), "{name}");
+        }
+        assert!(may_be_secret("0123456789abcdef0123456789abcdef"));
+        assert!(!may_be_secret("graphql-transport-ws"));
+    }
 
     #[test]
     fn chunks() {

@@ -126,7 +126,9 @@ impl RetryPolicy {
                 refusal.status.is_server_error()
                     || matches!(refusal.status.as_u16(), 408 | 425 | 429)
             }
-            Error::Handshake(error) => *error == HandshakeError::Incomplete,
+            Error::Handshake(error) => {
+                matches!(error, HandshakeError::Incomplete | HandshakeError::NoAnswer)
+            }
             Error::Tls(error) => !matches!(error, ringwire_tls::Error::PeerCertificate(_)),
             Error::Resolve { .. }
             | Error::Connect { .. }

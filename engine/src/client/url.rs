@@ -1,5 +1,6 @@
 //! Where a client connects to: URLs and redirects.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ const MAX_SOCKET_PATH_LEN: usize = 107;
 pub(super) struct Url {
     pub(super) is_tls: bool,
     pub(super) place: Place,
+    /// The zone of a link-local address: an interface of this machine, which is nobody else's business (RFC 6874 §4).
+    zone: Option<String>,
     /// Path and query.
     pub(super) target: String,
     /// The userinfo as the value of an Authorization header (RFC 7617).
@@ -51,6 +54,10 @@ impl Url {
         if is_socket {
             return Self::of_socket(is_tls, rest);
         }
+        if let Some(wrong) = text.chars().find(|char| !may_stand_in_url(*char)) {
+            return Err(UrlProblem::Character(wrong));
+        }
+        let (text, zone) = without_zone(text)?;
         // An empty path before a query is the root (RFC 6455 §3).
         let uri: Uri = text.parse().map_err(|_| UrlProblem::Malformed)?;
         let authority = uri.authority().ok_or(UrlProblem::NoHost)?;
@@ -72,6 +79,7 @@ impl Url {
         Ok(Self {
             is_tls,
             place: Place::Host(bare.to_ascii_lowercase(), port),
+            zone,
             target,
             authorization: userinfo.map(basic_from_userinfo).transpose()?,
         })
@@ -88,6 +96,7 @@ impl Url {
         Ok(Self {
             is_tls,
             place: Place::Socket(Path::new(&*path).to_owned()),
+            zone: None,
             target: target.to_owned(),
             authorization: None,
         })
@@ -99,6 +108,14 @@ impl Url {
             Place::Host(host, port) if *port == default_port(self.is_tls) => bracketed(host),
             Place::Host(host, port) => host_and_port(host, *port),
             Place::Socket(_) => "localhost".to_owned(),
+        }
+    }
+
+    /// The host with its zone, as the resolver reads it (getaddrinfo(3)), if it has one.
+    pub(super) fn scoped_host(&self) -> Option<String> {
+        match (&self.place, &self.zone) {
+            (Place::Host(host, _), Some(zone)) => Some(format!("{host}%{zone}")),
+            _ => None,
         }
     }
 
@@ -130,10 +147,14 @@ impl Url {
         if self.is_tls && !next.is_tls {
             return Err(Error::Redirect(RedirectProblem::Downgrade));
         }
-        if self.place != next.place
-            && (matches!(self.place, Place::Socket(_)) || matches!(next.place, Place::Socket(_)))
-        {
-            return Err(Error::Redirect(RedirectProblem::LeavesSocket));
+        match (&self.place, &next.place) {
+            (Place::Host(..), Place::Socket(_)) => {
+                return Err(Error::Redirect(RedirectProblem::EntersSocket));
+            }
+            (Place::Socket(_), _) if self.place != next.place => {
+                return Err(Error::Redirect(RedirectProblem::LeavesSocket));
+            }
+            _ => {}
         }
         next.authorization =
             if self.is_same_host(&next) { self.authorization.clone() } else { None };
@@ -146,6 +167,7 @@ impl Url {
         match (&self.place, &other.place) {
             (Place::Host(host, port), Place::Host(other_host, other_port)) => {
                 host == other_host
+                    && self.zone == other.zone
                     && (port == other_port
                         || (*port == default_port(self.is_tls)
                             && *other_port == default_port(other.is_tls)))
@@ -217,6 +239,40 @@ fn bracketed(host: &str) -> String {
     if matches!(host.parse(), Ok(IpAddr::V6(_))) { format!("[{host}]") } else { host.to_owned() }
 }
 
+/// Whether RFC 3986 §2 has a place for it, or it is beyond ASCII, which is told apart later.
+fn may_stand_in_url(char: char) -> bool {
+    match char {
+        '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}' => false,
+        _ => char.is_ascii_graphic() || !char.is_ascii(),
+    }
+}
+
+/// Takes the zone out of an IPv6 address, after `%25` (RFC 6874 §2) or, as people write it, after `%` alone (§3).
+fn without_zone(text: &str) -> Result<(Cow<'_, str>, Option<String>), UrlProblem> {
+    let (begin, end) = match text.split_once("://") {
+        Some((scheme, rest)) => {
+            let begin = scheme.len() + "://".len();
+            (begin, begin + rest.find(['/', '?']).unwrap_or(rest.len()))
+        }
+        None => return Ok((Cow::Borrowed(text), None)),
+    };
+    let authority = &text[begin..end];
+    let host = authority.rfind('@').map_or(0, |at| at + 1);
+    let found = authority[host..].strip_prefix('[').and_then(|host| host.split_once(']'));
+    let Some((address, zone)) = found.and_then(|(address, _)| address.split_once('%')) else {
+        return Ok((Cow::Borrowed(text), None));
+    };
+    let encoded = zone.strip_prefix("25").filter(|zone| !zone.is_empty()).unwrap_or(zone);
+    let decoded = percent_decode_str(encoded).decode_utf8().map_err(|_| UrlProblem::Malformed)?;
+    let is_name = !decoded.is_empty() && decoded.chars().all(|char| char.is_ascii_graphic());
+    if !is_name || decoded.contains(['%', '/']) {
+        return Err(UrlProblem::Malformed);
+    }
+    let from = begin + host + 1 + address.len();
+    let to = from + 1 + zone.len();
+    Ok((Cow::Owned(format!("{}{}", &text[..from], &text[to..])), Some(decoded.into_owned())))
+}
+
 /// Whether it begins with a scheme (RFC 3986 §3.1).
 fn is_absolute(reference: &str) -> bool {
     let is_scheme_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
@@ -254,6 +310,26 @@ mod tests {
         }
     }
 
+    /// RFC 6874: a zone is `%25` and a name, or after `%` alone as people write it, and stays on this machine.
+    #[test]
+    fn zones_of_addresses_stay_here() {
+        for text in ["ws://[fe80::1%25eth0]:9001/x?y", "ws://[FE80::1%eth0]:9001/x?y"] {
+            let url = url(text);
+            assert_eq!(url.place, Place::Host("fe80::1".to_owned(), 9001), "{text}");
+            assert_eq!(url.scoped_host().as_deref(), Some("fe80::1%eth0"));
+            assert_eq!((url.host_header().as_str(), url.name()), ("[fe80::1]:9001", "fe80::1"));
+            assert_eq!(url.to_string(), "ws://[fe80::1]:9001/x");
+            assert_eq!(url.target, "/x?y");
+            assert!(!url.is_same_host(&Url::parse("ws://[fe80::1%25eth1]:9001/").unwrap()));
+        }
+        // An interface may have a number for its name, or begin with one.
+        assert_eq!(url("wss://u:p@[fe80::1%2525]").scoped_host().as_deref(), Some("fe80::1%25"));
+        assert_eq!(url("ws://[fe80::1%2]").scoped_host().as_deref(), Some("fe80::1%2"));
+        assert_eq!(url("ws://[fe80::1%25a%2Db]").scoped_host().as_deref(), Some("fe80::1%a-b"));
+        assert_eq!(url("ws://[fe80::1]/%25").scoped_host(), None);
+        assert_eq!(url("ws://[fe80::1]/?u=ws://[fe80::1%25a]").scoped_host(), None);
+    }
+
     #[test]
     fn urls_of_sockets() {
         let plain = url("ws+unix:/run/a.sock:/chat?x=1");
@@ -279,7 +355,14 @@ mod tests {
             ("ws://a:0/", UrlProblem::Port),
             ("ws://a:65536/", UrlProblem::Port),
             ("ws://a/#b", UrlProblem::Fragment),
-            ("ws://a b/", UrlProblem::Malformed),
+            ("ws://a b/", UrlProblem::Character(' ')),
+            ("ws://a/b c", UrlProblem::Character(' ')),
+            ("ws://a/{id}", UrlProblem::Character('{')),
+            ("ws://a/?q=\u{7}", UrlProblem::Character('\u{7}')),
+            ("ws://a/\n", UrlProblem::Character('\n')),
+            ("ws://[fe80::1%]/", UrlProblem::Malformed),
+            ("ws://[fe80::1%25a%2fb]/", UrlProblem::Malformed),
+            ("ws://[fe80::1%25%ff]/", UrlProblem::Malformed),
             ("ws://b\u{fc}cher.example/", UrlProblem::Malformed),
         ] {
             assert_eq!(Url::parse(text), Err(problem), "{text}");
@@ -323,6 +406,9 @@ mod tests {
         let leaves = url("ws+unix:/s:/").redirect("ws://a/").unwrap_err();
         assert!(matches!(leaves, Error::Redirect(RedirectProblem::LeavesSocket)));
         assert_eq!(url("ws+unix:/s:/").redirect("/b").unwrap().target, "/b");
-        assert!(url("ws://a/").redirect("ws+unix:/run/docker.sock:/").is_err());
+        let enters = url("ws://a/").redirect("ws+unix:/run/docker.sock:/").unwrap_err();
+        assert!(matches!(enters, Error::Redirect(RedirectProblem::EntersSocket)));
+        let other = url("ws+unix:/s:/").redirect("ws+unix:/t:/").unwrap_err();
+        assert!(matches!(other, Error::Redirect(RedirectProblem::LeavesSocket)));
     }
 }

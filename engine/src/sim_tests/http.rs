@@ -126,9 +126,9 @@ fn a_connection_between_requests_is_closed_on_time() {
     }
     play.run_until(secs(30));
     assert_eq!(String::from_utf8_lossy(&peer.read()).matches("200 OK").count(), 3);
-    play.run_until(secs(44));
+    play.run_until(secs(29 + 75));
     assert!(!peer.is_eof());
-    play.run_until(secs(44) + Duration::from_millis(400));
+    play.run_until(secs(29 + 75) + Duration::from_millis(400));
     assert!(peer.is_eof());
     assert_eq!(play.scene.stats().handshake_failures, 0);
     end(play, &peer);

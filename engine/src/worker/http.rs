@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ringwire_codec::Buffers as _;
-use ringwire_codec::handshake::{HeadScanner, server};
+use ringwire_codec::handshake::{HandshakeError, HeadScanner, client, server};
 use ringwire_codec::http::{BodyDecoder, BodyFraming, CONTINUE, Exchange, HttpDate};
 
 use super::Worker;
@@ -148,7 +148,12 @@ pub(super) fn on_request_bytes<H: Handler>(
     if conn.wire.phase == Phase::Idle {
         return;
     }
-    match pending.scanner.scan(&pending.unread, &shared.limits.head) {
+    let mut scanner = std::mem::take(&mut pending.scanner);
+    let unread = std::mem::take(&mut pending.unread);
+    let found = scan(&mut scanner, &unread, &conn.wire, shared);
+    let Some(pending) = conn.wire.pending.as_deref_mut() else { return };
+    (pending.scanner, pending.unread) = (scanner, unread);
+    match found {
         Ok(Some(_)) => {
             let mut whole = std::mem::take(&mut pending.unread);
             take_requests(handler, conn, shared, token, &mut whole);
@@ -169,6 +174,9 @@ fn take_requests<H: Handler>(
 ) {
     let mut budget = shared.limits.messages_per_turn;
     loop {
+        if conn.wire.phase == Phase::Idle {
+            bytes = without_empty_lines(bytes);
+        }
         match conn.wire.phase {
             Phase::Idle if budget > 0 && !bytes.is_empty() && may_go_on(&conn.wire, shared) => {
                 budget -= 1;
@@ -190,6 +198,28 @@ fn take_requests<H: Handler>(
     }
 }
 
+/// Looks for the end of a head: a request's, or the answer's of a server that was dialled. That is known to be none by its
+/// first bytes, so that who speaks something else is not waited for.
+fn scan(
+    scanner: &mut HeadScanner,
+    bytes: &[u8],
+    wire: &Wire,
+    shared: &Shared,
+) -> Result<Option<usize>, HandshakeError> {
+    if wire.flags.contains(Flags::CLIENT) {
+        client::Response::check_start(bytes)?;
+    }
+    scanner.scan(bytes, &shared.limits.head)
+}
+
+/// RFC 9112 §2.2: empty lines between two requests are no beginning of a request, and of its time limit.
+fn without_empty_lines(mut bytes: &mut [u8]) -> &mut [u8] {
+    while bytes.starts_with(b"\r\n") {
+        bytes = &mut bytes[2..];
+    }
+    bytes
+}
+
 /// Takes a head with what belongs to it, or some of a body. Gives how many bytes that took.
 fn take_piece<H: Handler>(
     handler: &mut H,
@@ -203,7 +233,7 @@ fn take_piece<H: Handler>(
         return take_body(handler, conn, shared, token, (incoming, bytes));
     }
     let mut scanner = HeadScanner::default();
-    match scanner.scan(bytes, &shared.limits.head) {
+    match scan(&mut scanner, bytes, &conn.wire, shared) {
         Ok(Some(len)) => return on_head(handler, conn, shared, token, bytes.split_at(len)),
         Ok(None) => {
             keep_unread(&mut conn.wire, shared, bytes);

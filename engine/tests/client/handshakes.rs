@@ -146,7 +146,9 @@ fn wrong_answers() {
             |answer| answer.replace("\r\n\r\n", "\r\nSec-WebSocket-Extensions: x\r\n\r\n"),
             HandshakeError::UnofferedExtension,
         ),
-        (|_| "SSH-2.0-OpenSSH_9.6\r\n\r\n".to_owned(), HandshakeError::HttpVersion),
+        (|answer| answer.replace("HTTP/1.1 101", "\r\nHTTP/1.1 101"), HandshakeError::NotHttp),
+        (|_| "SSH-2.0-OpenSSH_9.6\r\n".to_owned(), HandshakeError::NotHttp),
+        (|_| "\u{15}\u{3}\u{3}\0\u{2}\u{2}\u{46}".to_owned(), HandshakeError::NotHttp),
     ] {
         let error = refusal_of(&builder(), upgraded(wrong));
         assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
@@ -156,13 +158,18 @@ fn wrong_answers() {
 
 #[test]
 fn a_server_that_goes_in_the_middle() {
-    for part in ["", "HTTP/1.1 1", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"] {
+    for (part, expected) in [
+        ("", HandshakeError::NoAnswer),
+        ("H", HandshakeError::Incomplete),
+        ("HTTP/1.1 1", HandshakeError::Incomplete),
+        ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n", HandshakeError::Incomplete),
+    ] {
         let address = serve(move |mut stream, _| {
             read_head(&mut stream);
             stream.write_all(part.as_bytes()).unwrap();
         });
         let error = refusal_of(&builder(), address);
-        assert_eq!(handshake_error(&error), HandshakeError::Incomplete);
+        assert_eq!(handshake_error(&error), expected);
     }
 }
 
@@ -211,6 +218,9 @@ fn redirects_are_followed() {
         app.on_request(|request| {
             assert_eq!(request.header("authorization"), None, "it was for the other host");
             assert_eq!(request.header("cookie"), None);
+            assert_eq!(request.header("x-api-key"), None);
+            assert_eq!(request.header("x-marked"), None);
+            assert_eq!(request.subprotocols().count(), 0, "one of them is a token");
             assert_eq!(request.header("x-other"), Some(&b"kept"[..]));
             ringwire::Answer::accept(0)
         })
@@ -219,13 +229,24 @@ fn redirects_are_followed() {
     let address = serve(move |mut stream, number| {
         let head = read_head(&mut stream);
         assert_eq!(peer::header(&head, "authorization").as_deref(), Some("Basic dTpw"));
-        assert_eq!(peer::header(&head, "cookie").as_deref(), Some("a=b"));
+        for (name, value) in [("cookie", "a=b"), ("x-api-key", "k"), ("x-marked", "mine alone")] {
+            assert_eq!(peer::header(&head, name).as_deref(), Some(value));
+        }
+        let offered = peer::header(&head, "sec-websocket-protocol");
+        assert_eq!(offered.as_deref(), Some("chat, access_token.c2VjcmV0"));
         let location = if number == 0 { "/again" } else { location.as_str() };
         assert_eq!(head.starts_with("GET /again "), number > 0);
         write!(stream, "HTTP/1.1 307 Temporary Redirect\r\nLocation: {location}\r\n\r\n").unwrap();
     });
+    let mut marked = HeaderValue::from_static("mine alone");
+    marked.set_sensitive(true);
     let mut client = builder()
+        .with_max_redirects(2)
         .with_header(header::COOKIE, HeaderValue::from_static("a=b"))
+        .with_header(HeaderName::from_static("x-api-key"), HeaderValue::from_static("k"))
+        .with_header(HeaderName::from_static("x-marked"), marked)
+        .with_subprotocol("chat")
+        .with_subprotocol("access_token.c2VjcmV0")
         .with_header(HeaderName::from_static("x-other"), HeaderValue::from_static("kept"))
         .connect(&format!("ws://u:p@{address}/"))
         .unwrap();
@@ -245,16 +266,19 @@ fn redirects_in_a_loop_and_to_nowhere() {
     assert!(matches!(error, Error::Redirect(RedirectProblem::TooMany)), "{error}");
     assert_eq!(asked.try_iter().count(), 4);
 
-    let error = refusal_of(&builder().with_max_redirects(0), looping);
+    // By default none is followed, as browsers follow none.
+    let error = refusal_of(&builder(), looping);
     assert_eq!(error.refusal().unwrap().status, StatusCode::FOUND);
+    assert_eq!(error.refusal().unwrap().headers[header::LOCATION], "/");
+    assert!(error.to_string().contains("with_max_redirects"), "{error}");
 
     for (more, problem) in [
         ("", RedirectProblem::Location),
         ("Location: ftp://x/\r\n", RedirectProblem::Location),
-        ("Location: ws+unix:/run/x.sock:/\r\n", RedirectProblem::LeavesSocket),
+        ("Location: ws+unix:/run/x.sock:/\r\n", RedirectProblem::EntersSocket),
     ] {
         let address = answering(format!("HTTP/1.1 301 Moved\r\n{more}\r\n"));
-        let error = refusal_of(&builder(), address);
+        let error = refusal_of(&builder().with_max_redirects(1), address);
         assert!(matches!(error, Error::Redirect(found) if found == problem), "{error}");
     }
 }
@@ -266,6 +290,8 @@ fn wrong_urls_and_settings() {
         ("gopher://example.org/", UrlProblem::Scheme),
         ("ws://example.org/#x", UrlProblem::Fragment),
         ("ws+unix:", UrlProblem::SocketPath),
+        ("ws://example.org/a b", UrlProblem::Character(' ')),
+        ("ws://example.org/{id}", UrlProblem::Character('{')),
     ] {
         let error = builder().connect(url).unwrap_err();
         assert!(matches!(error, Error::Url(found) if found == problem), "{url}: {error}");
@@ -282,6 +308,31 @@ fn wrong_urls_and_settings() {
     ] {
         assert_eq!(refusal_of(&wrong, address).kind(), ErrorKind::Setting);
     }
+}
+
+/// What a stranger has written is shown as text, and moves no cursor and begins no line.
+#[test]
+fn what_the_server_wrote_is_escaped_where_it_is_shown() {
+    let wild = "\u{1b}[31m\r\nred\u{9b}2J\u{202e}";
+    let refused = answering(format!(
+        "HTTP/1.1 403 {0}\r\nContent-Length: {1}\r\n\r\n{wild}\n\"'\\",
+        "No",
+        wild.len() + 4
+    ));
+    let error = refusal_of(&builder(), refused);
+    let shown = error.refusal().unwrap().body_text();
+    assert_eq!(shown, "\\u{1b}[31m\\r\nred\\u{9b}2J\\u{202e}\n\"'\\");
+    assert_eq!(error.to_string(), "the server refused with 403 Forbidden");
+
+    let closed = peer::upgrading(move |mut stream| {
+        stream.write_all(&peer::close_frame(4000, wild)).unwrap();
+        drain(stream);
+    });
+    let error = peer::connect(closed).receive().unwrap_err();
+    let Error::Closed { reason, .. } = &error else { panic!("{error}") };
+    assert_eq!(reason, wild, "the application has it as it came");
+    let shown = "the connection is closed (4000: \\u{1b}[31m\\r\\nred\\u{9b}2J\\u{202e})";
+    assert_eq!(error.to_string(), shown);
 }
 
 #[test]
@@ -303,8 +354,9 @@ fn names_and_ports_that_nobody_answers() {
 #[test]
 fn a_stream_for_a_host_that_redirects() {
     let address = answering("HTTP/1.1 301 Moved\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n");
+    let builder = builder().with_max_redirects(5);
     let stream = TcpStream::connect(address).unwrap();
-    let error = builder().from_stream(&url(address), stream).unwrap_err();
+    let error = builder.from_stream(&url(address), stream).unwrap_err();
     assert_eq!(error.refusal().unwrap().status, StatusCode::MOVED_PERMANENTLY);
 }
 

@@ -77,7 +77,10 @@ fn connect_proxies_that_fail() {
         (&b"HTTP/1.1 502 Bad Gateway\r\n\r\n"[..], "502"),
         (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "101"),
         (b"HTTP/1.1 200 OK\r\n\r\n\x81\x00", "bytes behind the head"),
-        (b"nonsense\r\n\r\n", "no HTTP response"),
+        (b"nonsense\r\n\r\n", "does not speak HTTP"),
+        (b"\x05\xff", "does not speak HTTP"),
+        (b"", "closed the connection before it answered"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", "closed the connection before it answered"),
         (b"HTTP/1.1 200", "no HTTP response"),
     ] {
         let proxy = serve(move |mut stream, _| {
@@ -88,6 +91,31 @@ fn connect_proxies_that_fail() {
         assert_eq!(error.kind(), ErrorKind::ConnectFailed, "{error}");
         assert!(error.to_string().contains(expected), "{error}");
     }
+}
+
+/// RFC 9110 §15.2: a client parses interim answers before the final one, whatever it asked for.
+#[test]
+fn interim_answers_of_a_proxy_are_passed_over() {
+    let server = Server::echo(config());
+    let target = server.addr();
+    for interim in [
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 102 Processing\r\nX: y\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n",
+    ] {
+        let proxy = serve(move |mut stream, _| {
+            read_head(&mut stream);
+            let answer = format!("{interim}HTTP/1.1 200 OK\r\n\r\n");
+            stream.write_all(answer.as_bytes()).unwrap();
+            relay(stream, target);
+        });
+        echo_through(&through(proxy, "http"), "ws://server.invalid/");
+    }
+    let endless = serve(|mut stream, _| {
+        read_head(&mut stream);
+        while stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").is_ok() {}
+    });
+    let error = refusal_of(&through(endless, "http"), target);
+    assert!(error.to_string().contains("no HTTP response"), "{error}");
 }
 
 /// A SOCKS5 proxy that wants this user, and gives the type and the address of each request.

@@ -244,6 +244,7 @@ fn a_redirect_from_tls_to_plain_text_is_not_followed() {
         crate::peer::read_head(&mut stream);
         let _ = stream.write_all(b"HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1:1/\r\n\r\n");
     });
-    let error = trusting(client).connect(&url("localhost", address)).unwrap_err();
+    let builder = trusting(client).with_max_redirects(1);
+    let error = builder.connect(&url("localhost", address)).unwrap_err();
     assert!(error.to_string().contains("plain text"), "{error}");
 }

@@ -45,6 +45,9 @@ struct Flags {
     /// Trust the authorities in this PEM file instead of those of the system.
     #[arg(long, conflicts_with = "insecure")]
     ca: Option<std::path::PathBuf>,
+    /// Follow so many redirects.
+    #[arg(long, default_value_t = 0)]
+    max_redirects: u32,
     /// Connect through `http://`, `socks5://` or `socks5h://[user:password@]host:port`; `none`: directly. Default: what
     /// the environment says (https_proxy, http_proxy, all_proxy, no_proxy).
     #[arg(short = 'x', long)]
@@ -88,6 +91,7 @@ impl Flags {
             .with_handshake_timeout(self.timeout)
             .with_ping_interval(self.ping_interval)
             .with_peer_timeout(self.ping_interval * 2)
+            .with_max_redirects(self.max_redirects)
             .with_max_message_len(usize::try_from(self.max_message).unwrap_or(usize::MAX));
         for (name, value) in &self.headers {
             builder = builder.with_header(name.clone(), value.clone());
@@ -165,7 +169,7 @@ impl Flags {
             }
         }
         if let Some((code, reason)) = receiver.close_frame() {
-            eprintln!("closed: {code} {reason}");
+            eprintln!("closed: {code} {}", reason.escape_debug());
         }
         Ok(())
     }
@@ -212,7 +216,7 @@ fn print(message: &OwnedMessage) -> io::Result<()> {
 /// What the server says to a request that it refuses.
 fn print_refusal(error: &Error) {
     if let Error::Refused(refusal) = error {
-        eprintln!("{}", String::from_utf8_lossy(&refusal.body).trim_end());
+        eprintln!("{}", refusal.body_text().trim_end());
     }
 }
 

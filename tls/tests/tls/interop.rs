@@ -15,11 +15,11 @@ use rustls::{
 
 use crate::pair::{Authority, Setup, Side, VERSIONS, name, now};
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn only(version: Version) -> &'static [&'static SupportedProtocolVersion] {
+pub(crate) fn only(version: Version) -> &'static [&'static SupportedProtocolVersion] {
     static TLS12: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS12];
     static TLS13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
     if version == Version::Tls12 { &TLS12 } else { &TLS13 }

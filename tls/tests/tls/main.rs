@@ -7,5 +7,6 @@ mod established;
 mod identity;
 mod interop;
 mod pair;
+mod people;
 mod reload;
 mod traffic;

@@ -73,6 +73,14 @@ impl Authority {
         Issued { chain: certificate.pem(), key: key.serialize_pem() }
     }
 
+    /// An authority below this one, which has a name as a server has.
+    pub(crate) fn issue_authority(&self, name: &str) -> Issued {
+        self.sign(&[name], KeyPair::generate().expect("a key"), |params| {
+            params.distinguished_name.push(DnType::CommonName, "below");
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        })
+    }
+
     pub(crate) fn issue_for(
         &self,
         algorithm: &'static rcgen::SignatureAlgorithm,

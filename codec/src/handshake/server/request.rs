@@ -6,7 +6,7 @@ use crate::deflate::{Agreement, Policy};
 use crate::http::BodyFraming;
 
 use super::super::accept_key::{accept_key, is_key};
-use super::super::headers::trim;
+use super::super::headers::{trim, without_empty_lines};
 use super::super::tokens::{is_host, lists, token};
 use super::super::{
     Extension, Extensions, HandshakeError, HeadLimits, HeadScanner, Headers, MAX_HEADER_COUNT,
@@ -41,8 +41,10 @@ impl<'b> Request<'b> {
             return Err(HandshakeError::Incomplete);
         }
         let mut table = [const { MaybeUninit::uninit() }; MAX_HEADER_COUNT];
+        let head = without_empty_lines(head);
         let mut parsed = httparse::Request::new(&mut []);
-        if !parsed.parse_with_uninit_headers(head, &mut table)?.is_complete() {
+        let status = parsed.parse_with_uninit_headers(head, &mut table);
+        if !status.map_err(|error| blame(error, head))?.is_complete() {
             return Err(HandshakeError::Incomplete);
         }
         let (Some(method), Some(target), Some(version)) =
@@ -207,6 +209,31 @@ impl<'b> Request<'b> {
         }
         Ok(Upgrade { request: self, key })
     }
+}
+
+/// What is wrong with a request that cannot be parsed. A target with a space in it looks like a bad version to a parser
+/// that goes from left to right, and is a malformed request line (RFC 9112 §3).
+fn blame(error: httparse::Error, head: &[u8]) -> HandshakeError {
+    let error = HandshakeError::from(error);
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ');
+    let words = [words.next(), words.next(), words.next(), words.next()];
+    match (error, words) {
+        (HandshakeError::HttpVersion, [Some(_), Some(_), Some(version), None])
+            if is_version(version) =>
+        {
+            error
+        }
+        // Lines do end: what stands before the end of this one is no version.
+        (HandshakeError::HttpVersion | HandshakeError::LineEnding, _) => HandshakeError::StartLine,
+        _ => error,
+    }
+}
+
+/// Whether it has the form of a version (RFC 9112 §2.3).
+fn is_version(word: &[u8]) -> bool {
+    matches!(word, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+        if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
 /// The proof that a request is a proper upgrade; what an [`Accept`](super::Accept) answers.

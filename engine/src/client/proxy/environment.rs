@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::Proxy;
-use crate::client::error::Error;
+use super::{Proxy, parse};
+use crate::client::error::{Error, ProxyProblem};
 
 /// The proxy for a host, by the variables as other programs read them.
 ///
@@ -23,9 +23,9 @@ pub(super) fn proxy_for(
     } else {
         ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]
     };
-    let found =
-        names.into_iter().filter(|name| !(in_cgi && *name == "HTTP_PROXY")).find_map(&variable);
-    let Some(text) = found else { return Ok(None) };
+    let found = names.into_iter().filter(|name| !(in_cgi && *name == "HTTP_PROXY"));
+    let found = found.into_iter().find_map(|name| Some((name, variable(name)?)));
+    let Some((name, text)) = found else { return Ok(None) };
     if is_this_machine(host) {
         return Ok(None);
     }
@@ -33,7 +33,12 @@ pub(super) fn proxy_for(
     if exceptions.is_some_and(|list| list.split(',').any(|rule| excepts(rule, host, port))) {
         return Ok(None);
     }
-    text.trim().parse().map(Some)
+    // What is malformed may have a password anywhere.
+    let malformed = || Error::Proxy {
+        proxy: format!("of the environment variable {name}"),
+        problem: ProxyProblem::Malformed,
+    };
+    parse(text.trim()).map(Some).ok_or_else(malformed)
 }
 
 fn is_this_machine(host: &str) -> bool {
@@ -138,6 +143,23 @@ mod tests {
         assert_eq!(find(&rules, true, "www.example.org"), None);
         assert_eq!(find(&rules, true, "10.1.2.3"), None);
         assert_eq!(find(&rules, true, "example.org").as_deref(), Some("tls:2"));
+    }
+
+    #[test]
+    fn an_error_names_the_variable_and_no_password() {
+        for (name, is_tls, text) in [
+            ("all_proxy", false, "socks4://u:secret@a:1"),
+            ("ALL_PROXY", true, "u:secret@a:x"),
+            ("https_proxy", true, "https://u:secret@a"),
+            ("HTTP_PROXY", false, "ftp://a"),
+        ] {
+            let variable = |each: &str| (each == name).then(|| text.to_owned());
+            let error = proxy_for(variable, is_tls, "a", 443).unwrap_err().to_string();
+            assert!(error.contains(&format!("variable {name}: it is not http://")), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+        let socks = [("ALL_PROXY", "socks://all:3/")];
+        assert_eq!(find(&socks, true, "a").as_deref(), Some("all:3"));
     }
 
     #[test]

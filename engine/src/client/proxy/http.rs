@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use ringwire_codec::handshake::HeadLimits;
 use ringwire_codec::handshake::client::Response;
+use ringwire_codec::handshake::{HandshakeError, HeadLimits};
 
 use super::{Failure, Proxy};
 use crate::client::channel::Channel;
 use crate::client::error::{Error, ProxyProblem};
-use crate::client::handshake::read_head;
+use crate::client::handshake::read_final_head;
 use crate::client::url::{basic, host_and_port};
 use crate::client::wire::Wire;
 
@@ -32,8 +32,7 @@ pub(super) fn tunnel(
 
     let limits = HeadLimits::default();
     let mut channel = Channel::plain(wire, deadline);
-    let mut bytes = Vec::new();
-    let head_len = read_head(&mut channel, &mut bytes, &limits).map_err(failure)?;
+    let (bytes, head_len) = read_final_head(&mut channel, &limits).map_err(failure)?;
     let (head, rest) = bytes.split_at(head_len);
     let response = Response::parse(head, &limits).map_err(|error| failure(error.into()))?;
     match response.status() {
@@ -49,6 +48,12 @@ fn failure(error: Error) -> Failure {
     match error {
         Error::Lost(error) => ProxyProblem::Io(error).into(),
         Error::Timeout(_) => ProxyProblem::Io(std::io::ErrorKind::TimedOut.into()).into(),
+        Error::Handshake(HandshakeError::NoAnswer) => {
+            ProxyProblem::BadAnswer("it closed the connection before it answered").into()
+        }
+        Error::Handshake(HandshakeError::NotHttp) => {
+            ProxyProblem::BadAnswer("it does not speak HTTP").into()
+        }
         _ => ProxyProblem::BadAnswer("no HTTP response").into(),
     }
 }

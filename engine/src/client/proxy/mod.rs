@@ -12,7 +12,7 @@ use super::error::{Error, ProxyProblem, Waiting};
 use super::url::{Place, Url, host_and_port, split_userinfo};
 use super::wire::Wire;
 
-/// A proxy: `http://[user:password@]host[:port]`, `socks5://…` or `socks5h://…`.
+/// A proxy: `http://[user:password@]host[:port]`, `socks5://…`, `socks5h://…`, or `socks://…`, which is the same as that.
 ///
 /// The ports that are left out are 80 and 1080. With `http` the proxy is asked by CONNECT (RFC 9110 §9.3.6) and finds
 /// the server's address itself; so it does with `socks5h` (RFC 1928), while with `socks5` this side finds it.
@@ -99,7 +99,8 @@ fn parse(text: &str) -> Option<Proxy> {
     let kind = match scheme.to_ascii_lowercase().as_str() {
         "http" => Kind::Http,
         "socks5" => Kind::Socks { resolves: false },
-        "socks5h" => Kind::Socks { resolves: true },
+        // `socks` is what desktops write into `all_proxy`, and means no version.
+        "socks5h" | "socks" => Kind::Socks { resolves: true },
         _ => return None,
     };
     let authority = rest.split(['/', '?', '#']).next()?;
@@ -184,6 +185,7 @@ mod tests {
             ("p:3128", Kind::Http, "p", 3128, None),
             ("http://u%40x:p:q@p:1/", Kind::Http, "p", 1, Some(("u@x", "p:q"))),
             ("socks5://[::1]", Kind::Socks { resolves: false }, "::1", 1080, None),
+            ("socks://p:9", Kind::Socks { resolves: true }, "p", 9, None),
             ("SOCKS5H://u@p:9", Kind::Socks { resolves: true }, "p", 9, Some(("u", ""))),
         ] {
             let proxy: Proxy = text.parse().unwrap();

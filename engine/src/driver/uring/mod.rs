@@ -166,7 +166,7 @@ impl Uring {
     /// Ends all requests and waits for their completions; whether that succeeded.
     #[expect(unsafe_code, reason = "a request")]
     fn finish(&mut self) -> bool {
-        if !self.ring.is_enabled() {
+        if !self.ring.is_enabled() || !self.ring.is_entered() {
             // The kernel has seen none of them.
             return true;
         }

@@ -51,6 +51,8 @@ pub(super) struct Ring {
     /// The thread's index for the ring, which spares the kernel the look-up of its descriptor.
     registered: Option<u32>,
     enabled: bool,
+    /// Whether the kernel may have taken a request.
+    entered: bool,
 }
 
 /// How long to wait, and for how much.
@@ -72,7 +74,13 @@ impl Ring {
             Some(libc::EINVAL) => build(false),
             _ => Err(error),
         })?;
-        Ok(Self { ring, backlog: VecDeque::new(), registered: None, enabled: false })
+        Ok(Self {
+            ring,
+            backlog: VecDeque::new(),
+            registered: None,
+            enabled: false,
+            entered: false,
+        })
     }
 
     pub(super) fn io_uring(&self) -> &IoUring {
@@ -81,6 +89,11 @@ impl Ring {
 
     pub(super) fn is_enabled(&self) -> bool {
         self.enabled
+    }
+
+    /// Whether the kernel may have taken a request. It has not where a sandbox forbids to enter.
+    pub(super) fn is_entered(&self) -> bool {
+        self.entered
     }
 
     /// Makes the ring the calling thread's, once.
@@ -195,9 +208,13 @@ impl Ring {
             )
         };
         if result >= 0 {
+            self.entered = true;
             return Ok(());
         }
         let error = io::Error::last_os_error();
+        // What seccomp(2) answers in the kernel's place.
+        self.entered |=
+            !matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::ENOSYS));
         match error.raw_os_error() {
             // The time is up, a signal came, or completions have to be taken before requests are.
             Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),

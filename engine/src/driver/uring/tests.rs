@@ -1,5 +1,7 @@
 //! What only this driver does: hold, starve, and end with requests under way.
 
+#![expect(unsafe_code, reason = "a sandbox is made by prctl(2)")]
+
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -244,4 +246,45 @@ fn what_is_held_of_a_flood_has_a_bound() {
         received += turn(&mut driver).iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
     }
     assert_eq!((received, driver.held_len()), (written, 0));
+}
+
+/// A sandbox may let a ring be made and forbid to enter it. The kernel has no request then, and nothing has to be waited
+/// for or warned of.
+#[test]
+fn what_never_entered_ends_at_once() {
+    let thread = std::thread::spawn(|| {
+        let mut driver = driver(16);
+        let (token, _far) = open(&mut driver, 0);
+        forbid_io_uring_enter();
+        driver.submit(Op::Receive { token });
+        let error = driver.wait(Some(A_WHILE)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+        assert!(driver.finish(), "the kernel has taken none of them");
+    });
+    thread.join().unwrap();
+}
+
+/// For this thread, for the rest of its life (seccomp(2)).
+fn forbid_io_uring_enter() {
+    let code = |code: u32| u16::try_from(code).unwrap();
+    let number = u32::try_from(libc::SYS_io_uring_enter).unwrap();
+    let errno = libc::SECCOMP_RET_ERRNO | u32::try_from(libc::EPERM).unwrap();
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let mut steps = [
+        // The number of the call is the first field of `struct seccomp_data`.
+        step(code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS), 0, 0, 0),
+        step(code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K), 0, 1, number),
+        step(code(libc::BPF_RET | libc::BPF_K), 0, 0, errno),
+        step(code(libc::BPF_RET | libc::BPF_K), 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let len = u16::try_from(steps.len()).unwrap();
+    let program = libc::sock_fprog { len, filter: steps.as_mut_ptr() };
+    // SAFETY: the kernel copies the program, which is on this stack.
+    let results = unsafe {
+        [
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program),
+        ]
+    };
+    assert_eq!(results, [0, 0], "{}", std::io::Error::last_os_error());
 }
