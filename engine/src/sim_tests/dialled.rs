@@ -14,6 +14,7 @@ use ringwire_codec::{CloseCode, Connection, Event, Heap, Input, Message, Role};
 
 use super::client::Deflated;
 use super::plan::{draw_compression, draw_faults};
+use super::seeds;
 use crate::budget::Budget;
 use crate::config::{Assignment, Config};
 use crate::ctx::Ctx;
@@ -243,14 +244,10 @@ fn draw_policy(random: &mut Random) -> Policy {
 
 #[test]
 fn every_connection_opens_or_fails_once() {
-    match std::env::var("RINGWIRE_SIM_SEED") {
-        Ok(seed) => run(seed.parse().expect("RINGWIRE_SIM_SEED is a number")),
-        Err(_) => (0..SEEDS).for_each(run),
-    }
+    seeds::run_all(0..SEEDS, run);
 }
 
 fn run(seed: u64) {
-    let _announce = super::Announce(seed);
     let mut random = Random::new(seed);
     let faults = draw_faults(&mut random);
     let sound = faults.reset == 0.0 && faults.fin == 0.0;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::play::Play;
+use super::seeds;
 use super::time::secs;
 use crate::driver::sim::{Faults, Peer, Random};
 use crate::worker::Turn;
@@ -109,10 +110,7 @@ fn run(seed: u64) {
 
 #[test]
 fn requests_are_answered_in_their_order() {
-    match std::env::var("RINGWIRE_SIM_SEED") {
-        Ok(seed) => run(seed.parse().expect("RINGWIRE_SIM_SEED is a number")),
-        Err(_) => (0..SEEDS).for_each(run),
-    }
+    seeds::run_all(0..SEEDS, run);
 }
 
 #[test]

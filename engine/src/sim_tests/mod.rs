@@ -4,7 +4,7 @@
 //! at some time. Whatever happens, no message is lost, doubled, reordered or altered on a connection that
 //! ends well, and what arrives on any other is a prefix of what was sent. Each run ends with everything given back.
 //!
-//! A failure prints its seed; `RINGWIRE_SIM_SEED=… cargo test -p ringwire sim_tests` runs that one again.
+//! Seeds that fail are listed; `RINGWIRE_SIM_SEED=… cargo test -p ringwire --lib sim_tests` runs one again ([`seeds`]).
 
 mod app;
 mod client;
@@ -17,6 +17,7 @@ mod plan;
 mod play;
 mod scene;
 mod secure;
+pub(crate) mod seeds;
 mod time;
 mod topics;
 
@@ -32,8 +33,8 @@ use crate::driver::sim::Random;
 use crate::worker::Turn;
 use crate::{CloseCause, CloseCode, CloseReason};
 
-/// Runs of each test.
-const SEEDS: u64 = 1000;
+/// Runs of the test.
+const SEEDS: u64 = 2000;
 /// No run takes longer, in virtual time.
 const LONGEST: Duration = Duration::from_secs(3000);
 /// When a server that takes only so many connections is shut down, though others wait to get in.
@@ -41,34 +42,10 @@ const PATIENCE: Duration = Duration::from_secs(1000);
 
 #[test]
 fn no_seed_loses_doubles_or_reorders_a_message() {
-    run_seeds(0..SEEDS);
-}
-
-#[test]
-fn nor_does_any_of_these() {
-    run_seeds(SEEDS..2 * SEEDS);
-}
-
-fn run_seeds(seeds: std::ops::Range<u64>) {
-    match std::env::var("RINGWIRE_SIM_SEED") {
-        Ok(seed) => run(seed.parse().expect("RINGWIRE_SIM_SEED is a number")),
-        Err(_) => seeds.for_each(run),
-    }
-}
-
-/// Says which seed it was.
-struct Announce(u64);
-
-impl Drop for Announce {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("to run it again: RINGWIRE_SIM_SEED={}", self.0);
-        }
-    }
+    seeds::run_all(0..SEEDS, run);
 }
 
 fn run(seed: u64) {
-    let _announce = Announce(seed);
     let mut random = Random::new(seed);
     let config = draw_config(&mut random);
     let faults = draw_faults(&mut random);

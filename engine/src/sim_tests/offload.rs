@@ -11,6 +11,7 @@ use std::time::Duration;
 use ringwire_codec::{CloseCode, CloseState, Connection, Event, Heap, Input, Message, Role};
 
 use super::plan::draw_faults;
+use super::seeds;
 use crate::budget::Budget;
 use crate::compute::{ComputeStats, Hand, Pool, Queued};
 use crate::config::{Assignment, Config};
@@ -246,21 +247,14 @@ impl Client {
 
 #[test]
 fn results_come_once_and_in_order_or_not_at_all() {
-    match std::env::var("RINGWIRE_SIM_SEED") {
-        Ok(seed) => drop(run(seed.parse().expect("RINGWIRE_SIM_SEED is a number"))),
-        Err(_) => {
-            let (mut cancelled, mut refused) = (0, 0);
-            for stats in (0..SEEDS).map(run) {
-                cancelled += stats.cancelled;
-                refused += stats.refused;
-            }
-            assert!(cancelled > 100 && refused > 1000, "{cancelled}, {refused}: too tame");
-        }
+    if let Some(all) = seeds::run_all(0..SEEDS, run) {
+        let cancelled: u64 = all.iter().map(|stats| stats.cancelled).sum();
+        let refused: u64 = all.iter().map(|stats| stats.refused).sum();
+        assert!(cancelled > 100 && refused > 1000, "{cancelled}, {refused}: too tame");
     }
 }
 
 fn run(seed: u64) -> ComputeStats {
-    let _announce = super::Announce(seed);
     let mut random = Random::new(seed);
     let faults = draw_faults(&mut random);
     let sound = faults.reset == 0.0 && faults.fin == 0.0;

@@ -1,7 +1,7 @@
 //! Against a server that is killed and started again, in a time that only the test moves.
 //!
 //! A connection is a pair of sockets. Its other end acts when the test says so, and always before the client looks, so
-//! that nothing here waits. A failure prints its seed; `RINGWIRE_SIM_SEED=n` replays one.
+//! that nothing here waits. Seeds that fail are listed; `RINGWIRE_SIM_SEED=n` replays one.
 
 mod cut;
 
@@ -16,6 +16,7 @@ use ringwire_codec::{self as codec, Connection, Heap, Input, Role};
 use super::super::{ErrorKind, Refusal};
 use super::*;
 use crate::driver::sim::Random;
+use crate::sim_tests::seeds;
 
 const SEEDS: u64 = 100;
 /// Attempts of a seed, connections that open and those that do not.
@@ -26,10 +27,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 #[test]
 fn a_server_that_is_killed_and_started_again() {
-    match std::env::var("RINGWIRE_SIM_SEED") {
-        Ok(seed) => run(seed.parse().expect("RINGWIRE_SIM_SEED is a number")),
-        Err(_) => (0..SEEDS).for_each(run),
-    }
+    seeds::run_all(0..SEEDS, run);
 }
 
 fn run(seed: u64) {
@@ -68,7 +66,6 @@ enum Death {
 
 /// All that is outside of the client.
 struct Stage {
-    seed: u64,
     now: Instant,
     random: Random,
     /// The last that the client drew.
@@ -81,14 +78,6 @@ struct Stage {
     peer_count: u32,
     subscribed_count: u32,
     prepared_count: u32,
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("to run it again: RINGWIRE_SIM_SEED={}", self.seed);
-        }
-    }
 }
 
 /// The server's end of a connection.
@@ -235,7 +224,6 @@ struct Play {
 impl Play {
     fn new(seed: u64) -> Self {
         let stage = Arc::new(Mutex::new(Stage {
-            seed,
             now: Instant::now(),
             random: Random::new(seed),
             jitter: 0,
