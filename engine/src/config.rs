@@ -158,6 +158,20 @@ pub struct Config {
     /// With a [`tcp_user_timeout`](Self::tcp_user_timeout), that decides instead: the connection ends at the first
     /// question due after so long a silence.
     pub tcp_keepalive_probes: u32,
+    /// Output of one connection that the kernel takes beyond what it has sent (TCP_NOTSENT_LOWAT, tcp(7)), in bytes. What is
+    /// more waits here, where back-pressure, dropping and conflation act on it, and where it counts as memory; without
+    /// a limit a socket takes up to `net.ipv4.tcp_wmem`, 4 MiB, before any of that begins. It costs no throughput, since
+    /// what is on the network does not count. Default: 128 KiB. 0: what `net.ipv4.tcp_notsent_lowat` says, no limit by default.
+    pub tcp_notsent_lowat: u32,
+    /// The most that the kernel keeps of one connection's output until it is acknowledged (SO_SNDBUF, socket(7)), in bytes,
+    /// of which it takes twice as much for its own overhead. Default: 0, the kernel adapts it to the connection
+    /// (`net.ipv4.tcp_wmem`). A number bounds the memory of the kernel, and with it the throughput: to that many bytes a
+    /// round trip. `net.core.wmem_max` caps it. Holds for TCP.
+    pub tcp_send_buffer_len: usize,
+    /// The most that the kernel keeps of one connection's input until it is read (SO_RCVBUF), in bytes, of which it takes
+    /// twice as much as well. Default: 0, the kernel adapts it (`net.ipv4.tcp_rmem`). `net.core.rmem_max` caps it. Holds for
+    /// TCP.
+    pub tcp_receive_buffer_len: usize,
 
     /// Bytes that one receive takes at most. Default: 64 KiB. On epoll one such buffer for each worker, and what
     /// one connection may have read in a turn; on io_uring each worker has 2 MiB (before Linux 6.12: 8 MiB, of
@@ -276,6 +290,9 @@ impl Default for Config {
             tcp_keepalive_time: Duration::ZERO,
             tcp_keepalive_interval: Duration::from_secs(10),
             tcp_keepalive_probes: 3,
+            tcp_notsent_lowat: 128 << 10,
+            tcp_send_buffer_len: 0,
+            tcp_receive_buffer_len: 0,
             receive_buffer_len: 64 << 10,
             messages_per_turn: 1024,
             pool_len: 4 << 20,
@@ -339,6 +356,9 @@ setters! {
     with_tcp_keepalive_time, tcp_keepalive_time: Duration;
     with_tcp_keepalive_interval, tcp_keepalive_interval: Duration;
     with_tcp_keepalive_probes, tcp_keepalive_probes: u32;
+    with_tcp_notsent_lowat, tcp_notsent_lowat: u32;
+    with_tcp_send_buffer_len, tcp_send_buffer_len: usize;
+    with_tcp_receive_buffer_len, tcp_receive_buffer_len: usize;
     with_receive_buffer_len, receive_buffer_len: usize;
     with_messages_per_turn, messages_per_turn: usize;
     with_pool_len, pool_len: usize;

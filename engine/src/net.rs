@@ -22,6 +22,9 @@ pub(crate) struct TcpOptions {
     nodelay: bool,
     user_timeout: Duration,
     keepalive: Option<Keepalive>,
+    notsent_lowat: u32,
+    send_buffer_len: usize,
+    receive_buffer_len: usize,
 }
 
 /// When the kernel asks whether the other side is still there.
@@ -43,6 +46,9 @@ impl From<&Config> for TcpOptions {
             nodelay: config.tcp_nodelay,
             user_timeout: config.tcp_user_timeout,
             keepalive: (!keepalive.time.is_zero()).then_some(keepalive),
+            notsent_lowat: config.tcp_notsent_lowat,
+            send_buffer_len: config.tcp_send_buffer_len,
+            receive_buffer_len: config.tcp_receive_buffer_len,
         }
     }
 }
@@ -59,6 +65,16 @@ impl TcpOptions {
             let keepalive = TcpKeepalive::new();
             let keepalive = keepalive.with_time(time).with_interval(interval).with_retries(probes);
             socket.set_tcp_keepalive(&keepalive)?;
+        }
+        if self.notsent_lowat > 0 {
+            socket.set_tcp_notsent_lowat(self.notsent_lowat)?;
+        }
+        // Before listen(2) and connect(2), which settle the scale of the receive window (tcp(7)).
+        if self.send_buffer_len > 0 {
+            socket.set_send_buffer_size(self.send_buffer_len)?;
+        }
+        if self.receive_buffer_len > 0 {
+            socket.set_recv_buffer_size(self.receive_buffer_len)?;
         }
         Ok(())
     }
@@ -279,7 +295,9 @@ mod tests {
         let config = Config::default()
             .with_tcp_keepalive_time(Duration::from_secs(77))
             .with_tcp_keepalive_interval(Duration::from_secs(7))
-            .with_tcp_keepalive_probes(5);
+            .with_tcp_keepalive_probes(5)
+            .with_tcp_send_buffer_len(40_000)
+            .with_tcp_receive_buffer_len(30_000);
         let plain = listen(([127, 0, 0, 1], 0).into(), &Config::default()).unwrap();
         assert!(!SockRef::from(&plain).keepalive().unwrap());
         let listener = Socket::from(listen(([127, 0, 0, 1], 0).into(), &config).unwrap());
@@ -293,6 +311,10 @@ mod tests {
         assert_eq!(accepted.tcp_keepalive_retries().unwrap(), 5);
         assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
         assert!(accepted.tcp_nodelay().unwrap());
+        assert_eq!(accepted.tcp_notsent_lowat().unwrap(), 128 << 10);
+        // socket(7): the kernel doubles what is asked for.
+        assert_eq!(accepted.send_buffer_size().unwrap(), 80_000);
+        assert_eq!(accepted.recv_buffer_size().unwrap(), 60_000);
     }
 
     #[test]

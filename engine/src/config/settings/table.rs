@@ -146,6 +146,9 @@ static SETTINGS: &[Setting] = settings! {
     "tcp_keepalive_time", Time, tcp_keepalive_time, "Silence after which the kernel asks; 0: never";
     "tcp_keepalive_interval", Time, tcp_keepalive_interval, "The time between two questions";
     "tcp_keepalive_probes", Count32, tcp_keepalive_probes, "Questions without an answer that end it";
+    "tcp_notsent_lowat", Len, tcp_notsent_lowat, "Output that the kernel takes and has not sent; 0: as the kernel is set";
+    "tcp_send_buffer_len", Len, tcp_send_buffer_len, "Output that the kernel keeps (SO_SNDBUF); 0: it adapts that";
+    "tcp_receive_buffer_len", Len, tcp_receive_buffer_len, "Input that the kernel keeps (SO_RCVBUF); 0: it adapts that";
     "receive_buffer_len", Len, receive_buffer_len, "Bytes that one receive takes at most";
     "messages_per_turn", Count, messages_per_turn, "Messages of one connection in a turn";
     "pool_len", Len, pool_len, "Free buffers that a worker keeps";
