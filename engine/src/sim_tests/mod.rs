@@ -143,7 +143,12 @@ fn check(client: &Client, scene: &Scene, sound: bool, undisturbed: bool) {
             cause.reason,
             CloseReason::PongTimeout | CloseReason::WriteStall | CloseReason::IdleTimeout
         ),
-        Ending::Finish => ended_under_it(cause) && heard_all,
+        Ending::Finish => {
+            // A half-close ends what the client says, not what it hears.
+            let answered = client.plan.lossy || client.heard == entry.accepted.len();
+            assert!(answered, "{} of {} replies: {context}", client.heard, entry.accepted.len());
+            ended_under_it(cause) && heard_all && cause.unsent_len == 0
+        }
         Ending::HangUp => ended_under_it(cause),
         Ending::Reset => matches!(cause.reason, CloseReason::Transport(_)),
         Ending::Stay => cause.reason == CloseReason::Shutdown,

@@ -17,7 +17,7 @@ use super::Worker;
 use super::memory::is_monitoring;
 use super::receive::keep_unread;
 use super::upgrade::{deliver_rest, internal_error, on_bad_head, on_head};
-use crate::conn::{Conn, Phase, Wire};
+use crate::conn::{Conn, Flags, Phase, Wire};
 use crate::driver::{Driver, Token};
 use crate::handler::{Handler, HttpAnswer, Response};
 use crate::request::Request;
