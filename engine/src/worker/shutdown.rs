@@ -259,16 +259,16 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let wire = &conn.wire;
         let counter = match wire.phase {
             Phase::Vacant | Phase::Closed => return,
+            // All was said, and the application knows that it has ended.
+            Phase::Lingering => return self.finish(token, CloseReason::Shutdown),
             Phase::Proxied | Phase::Handshake | Phase::Deferred => &mut report.cut_off.requests,
             Phase::Open => &mut report.cut_off.open,
             Phase::Closing | Phase::Flushing if !wire.is_flushed() => &mut report.cut_off.unread,
             Phase::Closing => &mut report.cut_off.unanswered,
-            Phase::Idle | Phase::Flushing | Phase::Lingering => &mut report.cut_off.lingering,
+            Phase::Idle | Phase::Flushing => &mut report.cut_off.lingering,
         };
         *counter += 1;
-        if wire.phase != Phase::Lingering {
-            report.unsent_len += wire.queued_len() as u64;
-        }
+        report.unsent_len += wire.queued_len() as u64;
         self.shared.counters.drain_cut_offs.add(1);
         self.finish(token, CloseReason::Shutdown);
     }

@@ -49,6 +49,8 @@ pub(crate) fn config() -> Config {
         .with_pinning(Pinning::Off)
         // Where a busy machine makes a test slow, it would see pings.
         .with_ping_interval(Duration::ZERO)
+        // Tests fill a socket by what it takes without that limit.
+        .with_tcp_notsent_lowat(0)
 }
 
 pub(crate) const fn ms(count: u64) -> Duration {
