@@ -19,6 +19,7 @@ pub(super) struct Secured {
     session: Session,
     /// What it wanted to say before the handshake was over.
     unsaid: Vec<u8>,
+    said_the_end: bool,
 }
 
 impl Secured {
@@ -28,12 +29,15 @@ impl Secured {
         let mut session = Session::client(&configs().1, name).expect("a session");
         let mut hello = Vec::new();
         session.poll_transmit(&mut hello).expect("a hello");
-        (Self { session, unsaid: Vec::new() }, hello)
+        (Self { session, unsaid: Vec::new(), said_the_end: false }, hello)
     }
 
-    /// What goes out for `bytes`.
+    /// What goes out for `bytes`: nothing after close_notify (RFC 8446 §6.1), as nothing goes out after FIN.
     pub(super) fn say(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
+        if self.said_the_end {
+            return out;
+        }
         if self.session.is_handshaking() {
             self.unsaid.extend_from_slice(bytes);
         } else {
@@ -48,9 +52,9 @@ impl Secured {
         self.session
             .receive(&mut bytes, &mut plaintext, &mut out)
             .unwrap_or_else(|error| panic!("the server's TLS is wrong: {error}"));
-        if !self.session.is_handshaking() && !self.unsaid.is_empty() {
+        if !self.session.is_handshaking() {
             let unsaid = std::mem::take(&mut self.unsaid);
-            self.session.send(&unsaid, &mut out).expect("it is open");
+            out.extend(self.say(&unsaid));
         }
         (plaintext, out)
     }
@@ -58,6 +62,7 @@ impl Secured {
     /// close_notify.
     pub(super) fn close(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
+        self.said_the_end = true;
         self.session.close(&mut out);
         out
     }
@@ -82,4 +87,30 @@ fn configs() -> &'static (ServerConfig, ClientConfig) {
         let client = ClientSettings::new(Roots::pem(chain)).with_resumption(false).build(now);
         (server, client.expect("a client"))
     })
+}
+
+/// RFC 8446 §6.1: each side ends its own direction, and says nothing in it after close_notify. A frame of the server may
+/// cross that on its way, whose answer is not sent.
+#[test]
+fn nothing_is_said_after_close_notify_and_all_is_heard() {
+    let (mut client, mut flight) = Secured::begin();
+    let mut server = Session::server(&server()).expect("a session");
+    let mut heard = Vec::new();
+    assert!(client.say(b"request").is_empty(), "it waits for the handshake");
+    while !flight.is_empty() {
+        let mut answer = Vec::new();
+        server.receive(&mut flight, &mut heard, &mut answer).expect("a correct client");
+        flight = client.hear(answer).1;
+    }
+    assert_eq!(heard, b"request");
+    let mut notice = client.close();
+    assert!(!notice.is_empty());
+
+    let mut crossing = Vec::new();
+    server.send(b"goodbye", &mut crossing).expect("it is open");
+    assert_eq!(client.hear(crossing), (b"goodbye".to_vec(), Vec::new()));
+    assert!(client.say(b"an answer").is_empty());
+    server.receive(&mut notice, &mut heard, &mut Vec::new()).expect("a correct client");
+    assert!(server.peer_has_closed());
+    assert_eq!(heard, b"request");
 }
