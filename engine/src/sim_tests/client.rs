@@ -67,6 +67,8 @@ pub(super) struct Client {
     pub broke_tls: bool,
     /// The stream ended without close_notify.
     pub truncated: bool,
+    /// How probable it is that it compresses a message, if that was agreed on.
+    pub compresses: f64,
 }
 
 impl Client {
@@ -103,6 +105,7 @@ impl Client {
             tls: None,
             broke_tls: false,
             truncated: false,
+            compresses: 0.7,
             plan,
         }
     }
@@ -265,8 +268,8 @@ impl Client {
     fn say(&mut self, said: Said) {
         let cut = self.random.chance(0.3);
         let mut deflate = self.deflate.take();
-        let compressor =
-            deflate.as_mut().filter(|_| self.random.chance(0.7)).map(|own| &mut own.compressor);
+        let compresses = |_: &&mut Deflated| self.random.chance(self.compresses);
+        let compressor = deflate.as_mut().filter(compresses).map(|own| &mut own.compressor);
         self.say_in_parts(&said, cut, compressor);
         self.deflate = deflate;
         self.said.push(said);
