@@ -67,6 +67,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         match wire.phase {
             Phase::Open | Phase::Idle | Phase::Deferred => {
                 wire.blame_end();
+                // However long it was silent before: what is under way has its time from here on.
+                wire.received = self.shared.now;
                 self.shared.set_deadline(wire, token);
             }
             // Its close frame will not come, unless it waits unread.
