@@ -72,10 +72,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 self.shared.set_deadline(wire, token);
             }
             // Its close frame will not come, unless it waits unread.
-            Phase::Closing if !wire.has_unread() => {
-                if wire.codec.close_state() == CloseState::CloseSent {
-                    self.blame_end_of_closing(token);
-                }
+            Phase::Closing
+                if !wire.has_unread() && wire.codec.close_state() == CloseState::CloseSent =>
+            {
+                self.blame_end_of_closing(token);
             }
             Phase::Proxied | Phase::Handshake => self.end_stream(token),
             Phase::Lingering if wire.flags.contains(Flags::ENDED) => {
