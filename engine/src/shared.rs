@@ -306,8 +306,9 @@ impl Wire {
     /// Notes why the connection ends, unless that is known already. The end of the peer's stream is no reason yet: what
     /// came before it may still end the connection in another way.
     pub(crate) fn blame(&mut self, reason: CloseReason) -> &mut CloseCause {
+        let is_half_closed = self.is_half_closed();
         let cause = self.pending_mut().cause.get_or_insert_with(|| CloseCause::new(reason));
-        if cause.reason == CloseReason::EndOfStream {
+        if is_half_closed && cause.reason == CloseReason::EndOfStream {
             cause.reason = reason;
         }
         cause

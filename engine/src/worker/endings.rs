@@ -247,11 +247,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let came_in = !wire.flags.contains(Flags::CLIENT);
         let unfinished = wire.is_unanswered() && came_in;
         shared.counters.handshake_failures.add(usize::from(unfinished));
+        let owes = wire.is_half_closed() && !wire.has_said_all();
         wire.phase = Phase::Closed;
         let mut pending = wire.pending.take().map(|pending| *pending).unwrap_or_default();
         let queued_len = pending.queue.len() + std::mem::take(&mut wire.in_flight) as usize;
         let mut cause = pending.cause.take().unwrap_or_else(|| CloseCause::new(reason));
-        if cause.reason == CloseReason::EndOfStream {
+        if owes && cause.reason == CloseReason::EndOfStream {
+            // Not all was said yet, and this is why.
             cause.reason = reason;
         }
         let unsent_len = queued_len + pending.queue.awaited_len();
