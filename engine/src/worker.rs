@@ -314,6 +314,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.wheel.clear(token.slot);
         shared.deadlines.clear(token.slot);
         shared.meters.forget(token.slot);
+        shared.progress.forget(token.slot);
         if wire.flags.contains(Flags::OPENED) {
             wire.flags.remove(Flags::OPENED);
             shared.counters.open_connections.sub(1);

@@ -112,7 +112,7 @@ pub(crate) struct Traffic {
 }
 
 /// How far a peer has come with what was sent to it, as it was a moment ago.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Delivery {
     /// Bytes that its side has acknowledged since the connection began, where somebody counts them: not on Unix sockets.
     pub(crate) acked: Option<u64>,
