@@ -37,8 +37,8 @@ pub(crate) struct Watched {
     /// When it was last seen to have taken something since the look before.
     moved: Tick,
     ping: Option<Ahead>,
-    /// Until when all that was owed has to be taken, where nothing is added to it.
-    pub(crate) until: Option<Tick>,
+    /// Since when all that was owed has been so, where nothing is added to it, and until when it has to be taken.
+    owed: Option<(Tick, Tick)>,
 }
 
 /// What is ahead of a ping.
@@ -108,7 +108,7 @@ impl Progress {
             looked: now,
             moved: sent,
             ping: None,
-            until: None,
+            owed: None,
         });
         let is_first = watched.first == now && watched.looked == now;
         // A full socket that took more: somebody has made room.
@@ -165,10 +165,13 @@ impl Watched {
             Some(Ahead::Output(target)) => {
                 let is_out = is_flushed && waiting == 0
                     || acked.zip(target).is_some_and(|(acked, target)| acked >= target);
+                if is_out && self.moved <= self.first {
+                    // It may have been out as good as at once.
+                    self.ping = None;
+                    return PingLook::Same;
+                }
                 if is_out {
-                    // At the first look it may have been out all the time.
-                    self.ping = (self.moved > self.first)
-                        .then_some(Ahead::Unread(window_end.saturating_add(MAX_UNREAD_LEN)));
+                    self.ping = Some(Ahead::Unread(window_end.saturating_add(MAX_UNREAD_LEN)));
                     return PingLook::Now;
                 }
                 if self.has_moved() { PingLook::Now } else { PingLook::Same }
@@ -178,8 +181,15 @@ impl Watched {
         }
     }
 
-    /// When it was first looked at.
-    pub(crate) fn first(&self) -> Tick {
-        self.first
+    /// All that is owed has to be taken within `time` from now, unless that was said before of what is owed since then.
+    pub(crate) fn owes(&mut self, since: Tick, time: Option<Tick>) {
+        if self.owed.is_none_or(|(before, _)| before != since) {
+            self.owed = time.map(|time| (since, self.looked.saturating_add(time)));
+        }
+    }
+
+    /// Until when all that is owed has to be taken.
+    pub(crate) fn until(&self) -> Option<Tick> {
+        self.owed.map(|(_, until)| until)
     }
 }

@@ -217,7 +217,10 @@ impl Shared {
             let is_over = now >= wire.since.max(wire.sent) + limit;
             return is_over.then_some(Verdict::KeepAlive);
         }
-        let limit = wire.drain_limit(&self.limits)?;
+        let Some(limit) = wire.drain_limit(&self.limits) else {
+            // No limit but that on silence.
+            return (is_idle && wire.is_flushed()).then_some(Verdict::KeepAlive);
+        };
         let reason = if is_idle || is_last_answer(wire) && !wire.is_flushed() {
             CloseReason::WriteStall
         } else {
@@ -225,16 +228,14 @@ impl Shared {
         };
         let start = if reason == CloseReason::WriteStall { wire.sent } else { wire.since };
         let left = delivery.waiting + wire.queued_len();
-        let rate = self.limits.min_drain_rate;
         let watched = self.progress.look(slot, now, start, delivery);
         if watched.has_moved() && !is_idle {
             wire.since = now;
         }
-        let longest = left.saturating_mul(TICKS_PER_SECOND as usize).checked_div(rate);
-        let longest = longest.map(|ticks| Tick::try_from(ticks).unwrap_or(Tick::MAX / 4));
-        let begun = watched.until.filter(|_| !is_idle || wire.since < watched.first());
-        watched.until = begun.or(longest.map(|ticks| now + limit + ticks.min(Tick::MAX / 4)));
-        let is_late = watched.until.is_some_and(|until| now >= until);
+        // Only between two requests something new may be owed.
+        let owed_since = if is_idle { wire.since } else { wire.began };
+        watched.owes(owed_since, time_for(left, self.limits.min_drain_rate, limit));
+        let is_late = watched.until().is_some_and(|until| now >= until);
         let is_over = is_late || now >= watched.stalls_at(start, limit);
         is_over.then_some(Verdict::Over(reason))
     }
@@ -360,11 +361,17 @@ fn draining(
         None => start + step(limit),
         Some(watched) => {
             let end = watched.stalls_at(start, limit);
-            let end = watched.until.map_or(end, |until| end.min(until));
+            let end = watched.until().map_or(end, |until| end.min(until));
             watched.next_look(limit).min(end)
         }
     };
     Some((due, Due::Progress))
+}
+
+/// How long a peer may take to take so many bytes, if so many a second are asked for.
+fn time_for(len: usize, rate: usize, grace: Tick) -> Option<Tick> {
+    let ticks = len.saturating_mul(TICKS_PER_SECOND as usize).checked_div(rate)?;
+    Some(Tick::try_from(ticks).unwrap_or(Tick::MAX).saturating_add(grace))
 }
 
 /// Whether it flushes the answer to a request after which the connection ends.
