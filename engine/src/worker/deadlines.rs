@@ -77,6 +77,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let shared = &mut self.shared;
         let due = shared.next_due(wire, token.slot).filter(|(tick, _)| *tick <= shared.now);
         match due.map(|(_, due)| due) {
+            // A part of the time has passed: what is ahead of its peer shows now.
+            None | Some(Due::Look) if wire.may_lag() => self.look_at_progress(token),
             None | Some(Due::Look) => {
                 shared.end_watch(wire, token.slot);
                 shared.set_deadline(wire, token);
@@ -380,6 +382,14 @@ fn is_last_answer(wire: &Wire) -> bool {
 }
 
 impl Wire {
+    /// Whether its peer may have something ahead of it that nothing else tells of.
+    fn may_lag(&self) -> bool {
+        match self.phase {
+            Phase::Open => self.flags.contains(Flags::SENDING),
+            phase => matches!(phase, Phase::Closing | Phase::Flushing | Phase::Lingering),
+        }
+    }
+
     /// How long its peer may take nothing, where nothing is added to what it has to take.
     fn drain_limit(&self, limits: &Limits) -> Option<Tick> {
         if self.phase == Phase::Idle || is_last_answer(self) && !self.is_flushed() {
