@@ -106,6 +106,16 @@ impl Server {
         Self::listening(server, move |seen, _| build(App::new(seen)))
     }
 
+    /// A server at a Unix socket.
+    pub(crate) fn at_path(
+        config: Config,
+        path: &std::path::Path,
+        build: impl Fn(App) -> App + Send + Sync + 'static,
+    ) -> Self {
+        let server = ringwire::Server::new(config).listen_unix(path);
+        Self::listening(server, move |seen, _| build(App::new(seen)))
+    }
+
     fn listening<H: Handler>(
         server: ringwire::Server,
         factory: impl Fn(mpsc::Sender<(ConnId, Seen)>, &WorkerContext) -> H + Send + Sync + 'static,
