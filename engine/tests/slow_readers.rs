@@ -51,31 +51,32 @@ trait Stream: Read + Write + Send + 'static {
 
 impl Stream for TcpStream {
     fn twin(&self) -> Self {
-        self.try_clone().unwrap()
+        self.try_clone().expect("a loopback socket works")
     }
 }
 
 impl Stream for UnixStream {
     fn twin(&self) -> Self {
-        self.try_clone().unwrap()
+        self.try_clone().expect("a loopback socket works")
     }
 }
 
 /// With a receive buffer as small as slow devices have it.
 fn connect(address: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(32 << 10).unwrap();
-    socket.connect(&address.into()).unwrap();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a loopback socket works");
+    socket.set_recv_buffer_size(32 << 10).expect("a loopback socket works");
+    socket.connect(&address.into()).expect("a loopback socket works");
     socket.into()
 }
 
 /// Forwards what the client says at once, and at [`RATE`] what the server says: the first `most` bytes of it.
 fn pipe(mut far: impl Stream, most: usize) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback socket works");
+    let address = listener.local_addr().expect("a loopback socket works");
     thread::spawn(move || {
-        let mut near = listener.accept().unwrap().0;
-        let (mut from_near, mut to_far) = (near.try_clone().unwrap(), far.twin());
+        let mut near = listener.accept().expect("a loopback socket works").0;
+        let (mut from_near, mut to_far) =
+            (near.try_clone().expect("a loopback socket works"), far.twin());
         let forth = thread::spawn(move || std::io::copy(&mut from_near, &mut to_far));
         let mut buffer = vec![0; RATE / 20];
         let mut passed = 0;
@@ -100,7 +101,7 @@ fn meet(way: Way, config: Config, most: usize) -> (Server, Client) {
     let source = CertificateSource::pem(cert.clone(), key);
     let tls = ServerSettings::new(source).build(UnixTime::now()).expect("a good certificate");
     let trusting = ClientSettings::new(Roots::pem(cert)).build(UnixTime::now()).expect("a root");
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("a loopback socket works");
     let path = dir.path().join("socket");
     let app = |app: support::app::App| {
         app.without_messages().on_message(|ctx, message| {
@@ -119,7 +120,9 @@ fn meet(way: Way, config: Config, most: usize) -> (Server, Client) {
     let (scheme, address) = match way {
         Way::Tcp => ("ws", pipe(connect(server.addr()), most)),
         Way::Tls => ("wss", pipe(connect(server.addrs()[1]), most)),
-        Way::Unix => ("ws", pipe(UnixStream::connect(&path).unwrap(), most)),
+        Way::Unix => {
+            ("ws", pipe(UnixStream::connect(&path).expect("a loopback socket works"), most))
+        }
     };
     let builder = Client::builder().with_tls(trusting).without_proxy();
     let builder = builder.with_read_timeout(PATIENCE).with_max_message_len(16 << 20);
@@ -130,13 +133,13 @@ fn meet(way: Way, config: Config, most: usize) -> (Server, Client) {
 fn check_served(way: Way, config: Config) {
     let (server, mut client) = meet(way, config, usize::MAX);
     let began = Instant::now();
-    client.send_text("much").unwrap();
+    client.send_text("much").expect("a loopback socket works");
     match client.receive() {
         Ok(Some(OwnedMessage::Binary(bytes))) => assert_eq!(bytes.len(), REPLY_LEN),
         other => panic!("{way:?}: {other:?} after {:?}", began.elapsed()),
     }
     assert!(began.elapsed() > 3 * STALL, "it was not slow: {:?}", began.elapsed());
-    client.send_text("still here").unwrap();
+    client.send_text("still here").expect("a loopback socket works");
     let reply = client.receive();
     assert!(
         matches!(&reply, Ok(Some(OwnedMessage::Text(text))) if text == "still here"),
@@ -174,9 +177,12 @@ fn a_slow_reader_hears_all_before_the_close() {
     for way in [Way::Tcp, Way::Tls, Way::Unix] {
         let (server, mut client) = meet(way, slow_config().with_close_timeout(ms(600)), usize::MAX);
         let id = server.opened();
-        client.send_text("much").unwrap();
+        client.send_text("much").expect("a loopback socket works");
         support::wait_until("the reply is under way", || server.stats().bytes_sent > 1000);
-        server.handle().close(id, ringwire::CloseCode::new(4001), "go").unwrap();
+        server
+            .handle()
+            .close(id, ringwire::CloseCode::new(4001), "go")
+            .expect("a loopback socket works");
         match client.receive() {
             Ok(Some(OwnedMessage::Binary(bytes))) => assert_eq!(bytes.len(), REPLY_LEN),
             other => panic!("{way:?}: {other:?}"),
@@ -193,7 +199,7 @@ fn who_reads_nothing_is_ended_on_time() {
         let (server, mut client) = meet(way, slow_config(), 40 << 10);
         let began = Instant::now();
         for _ in 0..8 {
-            client.send_text("much").unwrap();
+            client.send_text("much").expect("a loopback socket works");
         }
         let cause = server.closed();
         assert_eq!(cause.reason, CloseReason::WriteStall, "{way:?}");
