@@ -178,7 +178,7 @@ fn a_slow_reader_hears_all_before_the_close() {
         let (server, mut client) = meet(way, slow_config().with_close_timeout(ms(600)), usize::MAX);
         let id = server.opened();
         client.send_text("much").expect("a loopback socket works");
-        support::wait_until("the reply is under way", || server.stats().bytes_sent > 1000);
+        support::wait_until("the reply is under way", || server.stats().bytes_sent > 32 << 10);
         server
             .handle()
             .close(id, ringwire::CloseCode::new(4001), "go")
