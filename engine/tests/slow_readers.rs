@@ -205,6 +205,7 @@ fn who_reads_nothing_is_ended_on_time() {
         assert_eq!(cause.reason, CloseReason::WriteStall, "{way:?}");
         assert!(cause.unsent_len > 0);
         let time = began.elapsed();
-        assert!((STALL..STALL * 5 / 2).contains(&time), "{way:?}: after {time:?}");
+        // The exact time is that of the simulation; here the machine may be busy, and what was under way still arrives.
+        assert!((STALL..STALL * 5).contains(&time), "{way:?}: after {time:?}");
     }
 }
