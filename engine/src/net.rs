@@ -11,7 +11,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::config::Config;
-use crate::driver::Traffic;
+use crate::driver::{Delivery, Traffic};
 
 /// Descriptors that are left for everything but connections when the limit is derived.
 const RESERVED_DESCRIPTORS: u64 = 64;
@@ -212,9 +212,34 @@ pub(crate) fn peer_addr(socket: &OwnedFd) -> Option<SocketAddr> {
     SockRef::from(socket).peer_addr().ok()?.as_socket()
 }
 
-/// What the kernel has counted of a TCP connection (tcp(7), `TCP_INFO`): what was received, and what was sent, without
-/// what was sent again. `None`: it is no TCP socket.
+/// What the kernel has counted of a TCP connection: what was received, and what was sent, without what was sent again.
+/// `None`: it is no TCP socket.
 pub(crate) fn traffic(socket: &impl AsRawFd) -> Option<Traffic> {
+    let info = tcp_info(socket)?;
+    let sent = info.tcpi_bytes_sent.saturating_sub(info.tcpi_bytes_retrans);
+    Some(Traffic { received: info.tcpi_bytes_received, sent })
+}
+
+/// How far the peer of a socket has come with what was sent to it. `None`: the socket cannot be asked.
+pub(crate) fn delivery(socket: &impl AsRawFd) -> Option<Delivery> {
+    let mut waiting: libc::c_int = 0;
+    #[expect(unsafe_code, reason = "this request has no safe wrapper")]
+    // SAFETY: SIOCOUTQ (tcp(7)), which is TIOCOUTQ by another name, writes the one number on this stack.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut waiting) };
+    if result != 0 {
+        return None;
+    }
+    let info = tcp_info(socket);
+    Some(Delivery {
+        acked: info.map(|info| info.tcpi_bytes_acked),
+        // Before Linux 5.4 there is no window, and what was acknowledged has to do.
+        window_end: info.map_or(0, |info| info.tcpi_bytes_acked + u64::from(info.tcpi_snd_wnd)),
+        waiting: usize::try_from(waiting).unwrap_or(0),
+    })
+}
+
+/// TCP_INFO of tcp(7). Fields that the kernel does not know are zero. `None`: it is no TCP socket.
+fn tcp_info(socket: &impl AsRawFd) -> Option<libc::tcp_info> {
     #[expect(unsafe_code, reason = "socket2 has no name for this option")]
     // SAFETY: all fields are numbers, for which zero is a value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
@@ -230,8 +255,7 @@ pub(crate) fn traffic(socket: &impl AsRawFd) -> Option<Traffic> {
             &raw mut len,
         )
     };
-    let sent = info.tcpi_bytes_sent.saturating_sub(info.tcpi_bytes_retrans);
-    (result == 0).then_some(Traffic { received: info.tcpi_bytes_received, sent })
+    (result == 0).then_some(info)
 }
 
 /// Raises the soft limit of open descriptors to the hard one and returns it.
@@ -315,6 +339,24 @@ mod tests {
         // socket(7): the kernel doubles what is asked for.
         assert_eq!(accepted.send_buffer_size().unwrap(), 80_000);
         assert_eq!(accepted.recv_buffer_size().unwrap(), 60_000);
+    }
+
+    /// On a Unix socket SIOCOUTQ is the memory of what was not read, and nobody counts what was.
+    #[test]
+    fn unix_sockets_say_what_waits() {
+        use std::io::{Read as _, Write as _};
+        let (mut near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+        near.write_all(&[0; 9000]).unwrap();
+        let first = delivery(&near).unwrap();
+        near.write_all(&[0; 9000]).unwrap();
+        let full = delivery(&near).unwrap();
+        assert!(first.waiting >= 9000 && full.waiting >= 18_000, "{first:?}, {full:?}");
+        assert!(!full.has_moved_since(&first));
+        far.read_exact(&mut [0; 9000]).unwrap();
+        let half = delivery(&near).unwrap();
+        assert!(half.has_moved_since(&full), "{full:?}, {half:?}");
+        far.read_exact(&mut [0; 9000]).unwrap();
+        assert_eq!(delivery(&near), Some(Delivery { acked: None, window_end: 0, waiting: 0 }));
     }
 
     #[test]

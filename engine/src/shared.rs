@@ -20,6 +20,7 @@ use crate::error::{CloseCause, CloseReason};
 use crate::hub::Hub;
 use crate::layers::Layers;
 use crate::limits::deadline::Deadlines;
+use crate::limits::progress::Progress;
 use crate::limits::rate::{Meters, Rates};
 use crate::memory::{Charge, Ledger, Watch};
 use crate::metrics::Counters;
@@ -65,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) meters: Meters,
     /// Deadlines that the application has set.
     pub(crate) deadlines: Deadlines,
+    /// Peers with output ahead of them that were asked about.
+    pub(crate) progress: Progress,
     /// The turn's time.
     pub(crate) now: Tick,
     /// The time of day, for answers to HTTP requests.
@@ -98,6 +101,8 @@ pub(crate) struct Limits {
     pub(crate) pong: Option<Tick>,
     pub(crate) close: Option<Tick>,
     pub(crate) write_stall: Option<Tick>,
+    /// Bytes a second of what is owed to a peer to whom nothing more will be said. 0: any.
+    pub(crate) min_drain_rate: usize,
     pub(crate) lifetime: Option<Tick>,
     pub(crate) high_water: usize,
     pub(crate) max_queued_len: usize,
@@ -138,6 +143,7 @@ impl From<&Config> for Limits {
             pong: ticks_of(config.pong_timeout),
             close: ticks_of(config.close_timeout),
             write_stall: ticks_of(config.write_stall_timeout),
+            min_drain_rate: config.min_drain_rate,
             lifetime: ticks_of(config.max_lifetime),
             high_water: config.high_water,
             max_queued_len: config.max_queued_len,
@@ -188,6 +194,7 @@ impl Shared {
             wheel: Wheel::new(),
             meters: Meters::default(),
             deadlines: Deadlines::default(),
+            progress: Progress::default(),
             now: 0,
             clock: Clock::default(),
             draining: None,

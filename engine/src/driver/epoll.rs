@@ -26,7 +26,7 @@ use mio::{Events, Interest, Poll};
 use rustix::net::{SocketFlags, acceptfrom_with};
 
 use super::{
-    Completion, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, Token, Traffic, Wake,
+    Completion, Delivery, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, Token, Traffic, Wake,
     concerns_one_connection,
 };
 use crate::buf::AlignedBuffer;
@@ -474,6 +474,11 @@ impl Driver for Epoll {
     fn traffic(&self, token: Token) -> Option<Traffic> {
         let socket = self.sockets.get(token.slot)?;
         net::traffic(socket.stream.as_ref().filter(|_| socket.generation == token.generation)?)
+    }
+
+    fn delivery(&self, token: Token) -> Option<Delivery> {
+        let socket = self.sockets.get(token.slot)?;
+        net::delivery(socket.stream.as_ref().filter(|_| socket.generation == token.generation)?)
     }
 
     fn detach(&mut self, socket: TcpStream) -> OwnedFd {

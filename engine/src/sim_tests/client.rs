@@ -53,6 +53,8 @@ pub(super) struct Client {
     /// When it acts next.
     pub at: Duration,
     reads_at: Duration,
+    /// Reads no more than so many bytes in a tenth of a second, if it says so. 0: nothing.
+    pub reads: Option<usize>,
     keys: Option<usize>,
     random: Random,
     masks: Masks,
@@ -93,6 +95,7 @@ impl Client {
             ponged: 0,
             at,
             reads_at: Duration::ZERO,
+            reads: None,
             keys: None,
             random,
             masks: Masks::new(mask_seed),
@@ -215,7 +218,8 @@ impl Client {
     }
 
     fn read(&mut self) -> Vec<u8> {
-        let bytes = self.peer().read();
+        let most = self.reads.filter(|_| self.stage != Stage::Asking);
+        let bytes = self.peer().read_some(most.unwrap_or(usize::MAX));
         // An alert answers what is no TLS.
         let Some(tls) = self.tls.as_mut().filter(|_| !self.broke_tls) else { return bytes };
         let (plaintext, out) = tls.hear(bytes);
@@ -388,7 +392,10 @@ impl Client {
             return;
         }
         let bytes = self.read();
-        if self.plan.slow && !bytes.is_empty() {
+        if self.reads.is_some() {
+            self.reads_at = world.clock() + Duration::from_millis(100);
+            world.alarm(self.reads_at);
+        } else if self.plan.slow && !bytes.is_empty() {
             self.reads_at = world.clock() + self.random.up_to(Duration::from_millis(20));
             world.alarm(self.reads_at);
         }

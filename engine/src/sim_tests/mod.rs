@@ -15,6 +15,7 @@ mod http;
 mod offload;
 mod plan;
 mod play;
+mod progress;
 mod scene;
 mod secure;
 pub(crate) mod seeds;

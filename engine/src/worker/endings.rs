@@ -67,6 +67,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         match wire.phase {
             Phase::Open | Phase::Idle | Phase::Deferred => {
                 wire.blame_end();
+                // Its pong will not come.
+                wire.flags.remove(Flags::PINGED);
                 // However long it was silent before: what is under way has its time from here on.
                 wire.received = self.shared.now;
                 self.shared.set_deadline(wire, token);
@@ -266,6 +268,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.wheel.clear(token.slot);
         shared.deadlines.clear(token.slot);
         shared.meters.forget(token.slot);
+        shared.progress.forget(token.slot);
         if wire.flags.contains(Flags::OPENED) {
             wire.flags.remove(Flags::OPENED);
             shared.counters.open_connections.sub(1);

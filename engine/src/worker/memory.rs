@@ -38,6 +38,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let input = ledger.input + ledger.unfinished + waiting;
         counters.memory_input.set(input as u64);
         counters.memory_output.set((ledger.queued + ledger.in_flight) as u64);
+        counters.memory_kernel.set(self.shared.progress.waiting_len() as u64);
         counters.memory_tls.set(sessions.memory_len() as u64);
         counters.memory_pool.set(pool.free_len() as u64);
     }
@@ -115,6 +116,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let held = (0..conns.end()).filter_map(|slot| {
             let wire = &conns.get_mut(conns.token(slot)?)?.wire;
             let beside = shared.layers.memory_of(slot) + driver.held_of(slot);
+            let beside = beside + shared.progress.waiting_of(slot);
             let held = wire.held_len(now) + beside;
             (wire.phase != Phase::Closed && held >= MIN_HELD_LEN).then_some((held, slot))
         });

@@ -122,6 +122,7 @@ static SETTINGS: &[Setting] = settings! {
     "pong_timeout", Time, pong_timeout, "How long a ping may stay unanswered";
     "close_timeout", Time, close_timeout, "How long the close handshake may take";
     "write_stall_timeout", Time, write_stall_timeout, "How long a peer may take no output";
+    "min_drain_rate", Len, min_drain_rate, "Bytes a second that a peer takes of an answer or before a close; 0: any";
     "max_lifetime", Time, max_lifetime, "How long a connection may be open";
     "high_water", Len, high_water, "Waiting output from which reading pauses";
     "max_queued_len", Len, max_queued_len, "Waiting output at which no message is taken";

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use super::harness::{FarEnd as _, Harness, LISTENERS};
-use crate::driver::{Completion, Driver, ListenerId, Op, SendBuffer, Token};
+use crate::driver::{Completion, Delivery, Driver, ListenerId, Op, SendBuffer, Token};
 use crate::output::Output;
 
 /// No case takes longer, in real time or in virtual time.
@@ -69,6 +69,10 @@ impl<H: Harness> Bench<H> {
 
     pub(super) fn now(&mut self) -> Duration {
         self.harness.driver().now()
+    }
+
+    pub(super) fn delivery(&mut self, token: Token) -> Option<Delivery> {
+        self.harness.driver().delivery(token)
     }
 
     pub(super) fn submit(&mut self, op: Op<Socket<H>>) {

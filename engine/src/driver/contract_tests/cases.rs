@@ -244,6 +244,32 @@ pub(super) fn a_send_waits_for_the_peer<H: Harness>(bench: &mut Bench<H>) {
     assert!(bench.seen(token).returned.as_ref().is_some_and(SendBuffer::is_empty));
 }
 
+pub(super) fn delivery_tells_who_takes_something<H: Harness>(bench: &mut Bench<H>) {
+    let (token, peer) = stuck_send(bench);
+    bench.turn_for(A_WHILE);
+    let full = bench.delivery(token).expect("an open socket can be asked");
+    assert!(full.waiting > 0);
+    bench.turn_for(A_WHILE);
+    let later = bench.delivery(token).expect("an open socket can be asked");
+    assert!(!later.has_moved_since(&full), "{full:?}, then {later:?} where nobody reads");
+
+    bench.peers[peer].set_reading(true);
+    bench.until("some of it is taken", |bench| {
+        bench.delivery(token).is_some_and(|now| now.has_moved_since(&later))
+    });
+    bench.until("all has arrived", |bench| bench.peers[peer].received().len() == H::TOO_MUCH);
+    bench.until("all is acknowledged", |bench| {
+        bench.delivery(token).is_some_and(|now| now.waiting == 0)
+    });
+    let all = bench.delivery(token).and_then(|now| now.acked).zip(full.acked);
+    assert!(all.is_none_or(|(all, full)| all > full && all >= H::TOO_MUCH as u64));
+
+    bench.until("the buffer is back", |bench| !bench.seen(token).sending);
+    bench.submit(Op::Close { token });
+    bench.until("it is closed", |bench| bench.seen(token).closed);
+    assert_eq!(bench.delivery(token), None, "nobody is asked after the end");
+}
+
 pub(super) fn large_send<H: Harness>(bench: &mut Bench<H>) {
     let (token, peer) = bench.open();
     let all = pattern(H::TOO_MUCH / 4);

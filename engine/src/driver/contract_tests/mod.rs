@@ -59,6 +59,7 @@ contract!(
     a_held_buffer_hurts_nobody,
     stop_receive_loses_nothing,
     a_send_waits_for_the_peer,
+    delivery_tells_who_takes_something,
     large_send,
     shutdown_leaves_receiving,
     peer_finished_first,

@@ -32,7 +32,7 @@ use kernel::{Kernel, Outcome, Stream};
 use network::{Event, LinkId, Network};
 pub(crate) use peer::{Peer, World};
 
-use super::{Completion, Driver, ListenerId, Op, Token, Traffic, Wake};
+use super::{Completion, Delivery, Driver, ListenerId, Op, Token, Traffic, Wake};
 
 /// A driver of the simulated network.
 #[derive(Debug)]
@@ -205,6 +205,12 @@ impl Driver for Sim {
     /// Nobody counts that here.
     fn traffic(&self, _token: Token) -> Option<Traffic> {
         None
+    }
+
+    /// The other side has taken what its program has read.
+    fn delivery(&self, token: Token) -> Option<Delivery> {
+        let link = self.kernel.link_of(token)?;
+        Some(self.network.borrow().links[link].delivery())
     }
 
     fn detach(&mut self, mut socket: SimSocket) -> OwnedFd {

@@ -46,7 +46,7 @@ use self::names::Name;
 use self::ring::{Ring, Wait};
 use self::sends::Sends;
 use self::sockets::{Holdings, Socket, Starved};
-use super::{Completion, Driver, Op, Token, Traffic};
+use super::{Completion, Delivery, Driver, Op, Token, Traffic};
 use crate::chunked::Chunked;
 use crate::net;
 
@@ -285,6 +285,10 @@ impl Driver for Uring {
 
     fn traffic(&self, token: Token) -> Option<Traffic> {
         net::traffic(self.descriptor(token)?)
+    }
+
+    fn delivery(&self, token: Token) -> Option<Delivery> {
+        net::delivery(self.descriptor(token)?)
     }
 
     fn detach(&mut self, socket: OwnedFd) -> OwnedFd {
