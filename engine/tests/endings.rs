@@ -131,3 +131,18 @@ fn a_lingering_peer_keeps_no_application_waiting_and_is_closed_in_time() {
     // It closes nothing itself, and the server does not wait for ever.
     support::wait_until("the socket is closed", || server.stats().connections == 0);
 }
+
+/// A close that may take as long as it likes is no socket that stays for ever.
+#[test]
+fn a_connection_lingers_for_a_limited_time_whatever_the_close_timeout() {
+    let server = Server::echo(config().with_close_timeout(ms(0)));
+    let mut stream = upgraded(&server);
+    stream.write_all(&frame(0x88, &[3, 0xe8])).expect("it is connected");
+    assert!(server.closed().is_clean());
+    assert_eq!(rest(&mut stream), unmasked(0x88, &[3, 0xe8]));
+    // A shutdown waits for a second of it at most.
+    let begun = std::time::Instant::now();
+    server.handle().shutdown(ms(60_000));
+    server.join().unwrap();
+    assert!(begun.elapsed() < ms(7_000), "{:?}", begun.elapsed());
+}

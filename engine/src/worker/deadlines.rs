@@ -405,6 +405,9 @@ impl Wire {
         if self.phase == Phase::Idle || is_last_answer(self) && !self.is_flushed() {
             return limits.write_stall.or(limits.close);
         }
+        if self.phase == Phase::Lingering {
+            return Some(limits.linger);
+        }
         limits.close
     }
 

@@ -160,6 +160,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Self { conns, shared, driver, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
         let wire = &mut conn.wire;
+        if wire.phase == Phase::Lingering {
+            return;
+        }
         shared.set_close_deadline(wire, token);
         if wire.has_unread() && wire.may_deliver() {
             // The peer's close frame may be in it.

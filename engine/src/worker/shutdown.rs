@@ -78,6 +78,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// Begins a drain, or has one that is under way go on as this one says.
     pub(super) fn begin_shutdown(&mut self, drain: Drain, reply: Sender<DrainReport>) {
         let Self { shared, driver, conns, .. } = self;
+        shared.limits.shorten_linger();
         let began = driver.now();
         let end = drain.window.saturating_add(drain.grace);
         let (replies, report) = match self.shutdown.take() {
