@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::config::Config;
@@ -220,21 +221,12 @@ pub(crate) fn traffic(socket: &impl AsRawFd) -> Option<Traffic> {
 
 /// Raises the soft limit of open descriptors to the hard one and returns it.
 pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    #[expect(unsafe_code, reason = "getrlimit and setrlimit have no safe wrapper in libc")]
-    // SAFETY: both calls read or write the one struct that they are given, which is on this stack.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        if limit.rlim_cur < limit.rlim_max {
-            limit.rlim_cur = limit.rlim_max;
-            if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) != 0 {
-                return Err(io::Error::last_os_error());
-            }
-        }
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
     }
-    Ok(limit.rlim_cur)
+    // None is no limit.
+    Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
 /// The connections that `descriptors` leave room for.
