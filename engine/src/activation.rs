@@ -170,6 +170,7 @@ mod tests {
 
     /// Only what listens, and has come through execve(2), is taken.
     #[test]
+    #[expect(clippy::disallowed_types, reason = "tests own sockets")]
     fn descriptors_of_the_process_itself_are_not_taken() {
         use std::os::fd::AsRawFd as _;
         let problem = |number| check(number).unwrap_err().to_string();

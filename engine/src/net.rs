@@ -65,8 +65,31 @@ impl TcpOptions {
     }
 }
 
-/// A listening socket that shares its port with those of the other workers (SO_REUSEPORT, socket(7)).
+/// A listening socket that shares its port with those that are there already, if there are any (SO_REUSEPORT, socket(7)).
 pub(crate) fn listen(address: SocketAddr, config: &Config) -> io::Result<OwnedFd> {
+    let socket = new_listener(address, config)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    let socket = socket.into();
+    start_listening(&socket, config)?;
+    Ok(socket)
+}
+
+/// The first listening socket at an address, which others may share from now on.
+///
+/// bind(2) and listen(2) fail with EADDRINUSE where any socket listens at an address that overlaps, unless both have
+/// SO_REUSEPORT; this one has not, until it listens. Two that come at once may both be bound, having SO_REUSEADDR, but the kernel
+/// checks again in listen(2), so that one of them fails, or both.
+pub(crate) fn listen_first(address: SocketAddr, config: &Config) -> io::Result<OwnedFd> {
+    let socket = new_listener(address, config)?;
+    socket.bind(&address.into())?;
+    let socket = socket.into();
+    start_listening(&socket, config)?;
+    SockRef::from(&socket).set_reuse_port(true)?;
+    Ok(socket)
+}
+
+fn new_listener(address: SocketAddr, config: &Config) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.cloexec().nonblocking(),
@@ -75,12 +98,9 @@ pub(crate) fn listen(address: SocketAddr, config: &Config) -> io::Result<OwnedFd
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
+    // Connections of a server that was there before may still be in TIME_WAIT.
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
     TcpOptions::from(config).apply(&socket)?;
-    socket.bind(&address.into())?;
-    let socket = socket.into();
-    start_listening(&socket, config)?;
     Ok(socket)
 }
 

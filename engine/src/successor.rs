@@ -222,6 +222,7 @@ fn is_quiet(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_types, reason = "tests own sockets")]
 mod tests {
     use super::*;
 
