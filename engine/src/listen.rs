@@ -383,7 +383,8 @@ impl Listening {
             for (worker, socket) in self.sockets.iter_mut().zip(row.iter().cycle()) {
                 worker.push(socket.try_clone().map_err(passed_on)?);
             }
-            self.note(&name, terms, row.len() < workers);
+            // Perhaps with the predecessor, who goes on with them if this process does not get so far.
+            self.note(&name, terms, true);
         }
         self.all.extend(found);
         self.names.push((name, terms.tls.is_some()));

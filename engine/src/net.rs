@@ -129,15 +129,22 @@ pub(crate) fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
+/// Connects to a Unix socket. A full backlog is an error ([`io::ErrorKind::WouldBlock`]).
+pub(crate) fn connect_unix(path: &Path) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec().nonblocking(), None)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    socket.set_nonblocking(false)?;
+    Ok(socket.into())
+}
+
 /// Whether somebody answers at the Unix socket of that path.
 pub(crate) fn is_listened_on(path: &Path) -> io::Result<bool> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec().nonblocking(), None)?;
-    match socket.connect(&SockAddr::unix(path)?) {
+    match connect_unix(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
         // A full backlog.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
         Err(error) => Err(error),
-        Ok(()) => Ok(true),
+        Ok(_) => Ok(true),
     }
 }
 

@@ -414,6 +414,7 @@ struct AllTogether {
 impl Drop for AllTogether {
     fn drop(&mut self) {
         if !self.done {
+            self.handle.handover().hang_up();
             self.handle.shutdown(std::time::Duration::ZERO);
         }
     }

@@ -204,7 +204,9 @@ impl Driver for Uring {
             Op::Accept { listener } => self.start_accept(listener),
             Op::StopAccept { listener } => self.stop_accept(listener),
             Op::CloseListener { listener } => self.close_listener(listener),
-            Op::LeaveListener { listener, takes_rest } => self.leave_listener(listener, takes_rest),
+            Op::LeaveListener { listener, takes_rest, keeps } => {
+                self.leave_listener(listener, takes_rest, keeps);
+            }
             Op::Open { token, socket } => self.open(token, socket),
             Op::Receive { token } => self.receive(token),
             Op::StopReceive { token } => self.stop_receive(token),

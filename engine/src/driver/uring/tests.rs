@@ -255,7 +255,7 @@ fn memory_of_a_registered_ring_stays_unless_it_is_retired() {
     let mut buffers = Buffers::new(layout).unwrap();
     buffers.register(ring.io_uring()).unwrap();
     let again = buffers.register(ring.io_uring()).unwrap_err();
-    assert_eq!(again.kind(), std::io::ErrorKind::AlreadyExists);
+    assert_eq!(again.kind(), ErrorKind::AlreadyExists);
     let start = buffers.scratch().addr();
     let is_mapped = || {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
