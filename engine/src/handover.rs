@@ -77,9 +77,15 @@ impl Handover {
         self.passed_on.store(false, Ordering::SeqCst);
     }
 
-    /// Notes who comes back if this process dies before it drains.
+    /// Notes who comes back if this process dies before it drains, unless it does already.
     pub(crate) fn set_line(&self, line: Line) {
-        self.state().line = Some(line);
+        let mut state = self.state();
+        if matches!(state.stage, Stage::Serving | Stage::Resumed) {
+            state.line = Some(line);
+        } else {
+            drop(state);
+            drop(line);
+        }
     }
 
     /// This server fails: a predecessor that can is to come back.
@@ -143,9 +149,14 @@ impl Handover {
         (true, true)
     }
 
-    /// Whether the server may yet go on with sockets that a successor has.
-    pub(crate) fn is_guarded(&self) -> bool {
-        matches!(self.state().stage, Stage::Guarded { .. })
+    /// Whether a server that drains may yet go on with its sockets, or is about to.
+    pub(crate) fn may_go_on(&self) -> bool {
+        matches!(self.state().stage, Stage::Guarded { .. } | Stage::Resumed)
+    }
+
+    /// Whether the sockets are given up for good.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state().stage == Stage::Over
     }
 
     /// Whether a successor has the sockets.
@@ -177,7 +188,7 @@ mod tests {
         let (mut first, mut second) = (false, false);
         assert_eq!(handover.may_end(&mut first), (false, false));
         assert_eq!(handover.may_end(&mut first), (false, false), "it is counted once");
-        assert!(handover.is_guarded() && handover.pass_on().is_err());
+        assert!(handover.may_go_on() && handover.pass_on().is_err());
         assert_eq!(handover.may_end(&mut second), (true, true));
         assert_eq!(handover.may_end(&mut first), (true, false));
         assert!(!handover.undrain(), "too late");
@@ -194,7 +205,7 @@ mod tests {
         // Until the next drain, which another successor may stand behind.
         handover.pass_on().unwrap();
         handover.begin_drain(2, false);
-        assert!(handover.is_guarded());
+        assert!(handover.may_go_on());
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl Drop for Process {
 /// A client that has been answered.
 fn client(url: &str) -> ringwire::client::Client {
     let builder = ringwire::client::Client::builder().with_read_timeout(PATIENCE);
-    let mut client = builder.connect(url).expect("it is served");
+    let mut client = builder.connect(url).unwrap_or_else(|error| panic!("{url}: {error}"));
     client.send_text("hello").expect("it is open");
     assert_eq!(client.receive().expect("it is open"), Some(OwnedMessage::from("hello")));
     client

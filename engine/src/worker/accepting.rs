@@ -271,7 +271,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             // Where the successor used io_uring, its ring may stand in line for connections a moment longer than it lived. What
             // waits is taken when accepting begins.
             self.accepting.state = AcceptState::Resting { until: self.shared.now + ACCEPT_REST };
-        } else if !self.shared.topics.hub.handover().is_guarded() {
+        } else if self.shared.topics.hub.handover().is_over() {
             for listener in (0..std::mem::take(&mut self.accepting.kept)).map(ListenerId) {
                 self.driver.submit(Op::CloseListener { listener });
             }

@@ -208,13 +208,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     fn close_listeners(&mut self) {
         self.stop_accepting(AcceptState::Stopped);
         let handover = self.shared.topics.hub.handover();
-        let (takes_rest, keeps) = (handover.is_passed_on(), handover.is_guarded());
+        let (takes_rest, keeps) = (handover.is_passed_on(), handover.may_go_on());
         if keeps && self.accepting.listeners > 0 {
             self.accepting.kept = self.accepting.listeners;
         }
         for listener in (0..std::mem::take(&mut self.accepting.listeners)).map(ListenerId) {
             let is_shared = self.terms.get(listener.0 as usize).is_some_and(|it| it.is_shared);
-            if takes_rest || is_shared {
+            if takes_rest || keeps || is_shared {
                 self.accepting.leaving += 1;
                 self.driver.submit(Op::LeaveListener { listener, takes_rest, keeps });
             } else {
