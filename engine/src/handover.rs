@@ -60,12 +60,8 @@ impl Handover {
     /// Duplicates for a successor, who has them from now on.
     pub(crate) fn pass_on(&self) -> io::Result<Vec<OwnedFd>> {
         let state = self.state();
-        let sockets = match (state.stage, &state.sockets) {
-            (Stage::Serving | Stage::Resumed, Some(sockets)) => sockets,
-            _ => {
-                let problem = "the server drains: its listening sockets are given up";
-                return Err(io::Error::other(problem));
-            }
+        let (Stage::Serving | Stage::Resumed, Some(sockets)) = (state.stage, &state.sockets) else {
+            return Err(io::Error::other("the server drains: its listening sockets are given up"));
         };
         let duplicates = sockets.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
         self.passed_on.store(true, Ordering::SeqCst);

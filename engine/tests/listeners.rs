@@ -20,7 +20,9 @@ use std::thread;
 use std::time::Duration;
 
 use ringwire::client::{self, OwnedMessage};
-use ringwire::{Assignment, Config, Error, Handle, Listener, Notifier, Running, on_message};
+use ringwire::{
+    Assignment, CloseCode, Config, Error, Handle, Listener, Notifier, Running, on_message,
+};
 use support::{Gate, PATIENCE, config, in_time, join_in_time, ms};
 
 /// A server that answers with the peer's address and the message.
@@ -429,6 +431,37 @@ fn a_server_inherits_all_sockets_of_another() {
     }
     current.stop();
     assert!(!path(&dir).exists(), "the last one removes it");
+}
+
+/// All workers, those without connections too.
+#[test]
+fn a_server_whose_successor_came_to_nothing_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = ringwire::Server::new(config().with_io_workers(3)).listen("127.0.0.1:0");
+    let server = Guard::start(server.listen_unix(path(&dir)));
+    let urls: Vec<_> = server.0.as_ref().map(|it| it.urls().collect()).expect("it runs");
+    for _ in 0..3 {
+        let mut stays = open(&urls[0]);
+        echo(&mut stays, "hi");
+        let sockets = server.1.listeners().unwrap();
+        // The last of many places in the order may be this client's, so the window is long.
+        let draining = server.1.drain(Duration::from_secs(3600), CloseCode::new(1012));
+        assert!(server.1.is_draining() && server.1.listeners().is_err());
+        drop(sockets);
+        assert!(server.1.undrain());
+        assert!(!server.1.is_draining());
+        draining.wait(PATIENCE).expect("the drain has ended");
+        for url in &urls {
+            for _ in 0..20 {
+                assert!(echo(&mut open(url), "hi").ends_with(" hi"), "{url}");
+            }
+        }
+        assert!(!server.1.undrain(), "there is no drain");
+    }
+    server.1.listeners().unwrap();
+    let _stays = open(&urls[0]);
+    server.1.shutdown(PATIENCE);
+    assert!(!server.1.undrain(), "a shutdown is for good");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -176,6 +176,8 @@ fn a_service_is_restarted_and_nobody_is_refused() {
 /// A process beside those that were started before it, or in their place.
 struct Successive {
     child: Child,
+    /// Read for as long as it runs.
+    _stdout: BufReader<ChildStdout>,
     url: String,
 }
 
@@ -193,10 +195,10 @@ impl Successive {
             .spawn()
             .expect("it starts");
         let mut line = String::new();
-        let stdout = child.stdout.take().expect("it is a pipe");
-        BufReader::new(stdout).read_line(&mut line).expect("it says where it listens");
+        let mut stdout = BufReader::new(child.stdout.take().expect("it is a pipe"));
+        stdout.read_line(&mut line).expect("it says where it listens");
         let url = line.trim().strip_prefix("listening on ").expect("it says nothing else");
-        Self { url: url.to_owned(), child }
+        Self { url: url.to_owned(), child, _stdout: stdout }
     }
 }
 

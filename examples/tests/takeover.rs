@@ -1,5 +1,11 @@
 //! What becomes of a server when the one that takes over dies, hangs, or is one of many.
 
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "tests own sockets, and wait"
+)]
+
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
