@@ -250,7 +250,8 @@ fn the_only_one(url: &str, server: impl Fn() -> ringwire::Server + Sync) {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a port");
+    listener.local_addr().expect("it has an address").port()
 }
 
 /// bind(2) and listen(2) say EADDRINUSE, also where one address has the other in it (ip(7), INADDR_ANY; ipv6(7)).
