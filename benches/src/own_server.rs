@@ -53,6 +53,7 @@ impl OwnServer {
             .with_compression(
                 Compression::default().with_mode(demand.compression.into()).with_threshold(0),
             )
+            .with_exclusive(!demand.shares_port)
             .with_idle_timeout(Duration::ZERO)
             .with_ping_interval(Duration::ZERO)
             .with_topics(Broadcast::topics());

@@ -153,6 +153,15 @@ pub struct Config {
     pub max_accepts_per_second: u32,
     /// Length of the queue of connections that wait to be accepted; `net.core.somaxconn` caps it. Default: 4096.
     pub listen_backlog: u32,
+    /// Whether starting fails where another process listens at one of the addresses, or at one that overlaps with it (`0.0.0.0`
+    /// has all of IPv4, `[::]` has everything). Default: yes, since two servers that know nothing of each other would each get
+    /// some of the connections, at random. No: processes of one user share a port, if all of them say so (SO_REUSEPORT,
+    /// socket(7)). Sockets that are [inherited](crate::Server::inherit) are another matter, and need no sharing.
+    pub exclusive: bool,
+    /// How long starting tries again where another process listens, or listened a moment ago: the kernel takes some
+    /// milliseconds to close what a process had that was killed, more where it used io_uring. Default: 2 s.
+    /// [`Duration::ZERO`]: one attempt.
+    pub listen_timeout: Duration,
     /// Send small messages at once (TCP_NODELAY). Default: on.
     pub tcp_nodelay: bool,
     /// How long sent data may stay unacknowledged before the kernel ends the connection
@@ -296,6 +305,8 @@ impl Default for Config {
             max_connections_per_address: 0,
             max_accepts_per_second: 0,
             listen_backlog: 4096,
+            exclusive: true,
+            listen_timeout: Duration::from_secs(2),
             tcp_nodelay: true,
             tcp_user_timeout: Duration::from_secs(30),
             tcp_keepalive_time: Duration::ZERO,
@@ -363,6 +374,8 @@ setters! {
     with_max_connections_per_address, max_connections_per_address: u32;
     with_max_accepts_per_second, max_accepts_per_second: u32;
     with_listen_backlog, listen_backlog: u32;
+    with_exclusive, exclusive: bool;
+    with_listen_timeout, listen_timeout: Duration;
     with_tcp_nodelay, tcp_nodelay: bool;
     with_tcp_user_timeout, tcp_user_timeout: Duration;
     with_tcp_keepalive_time, tcp_keepalive_time: Duration;

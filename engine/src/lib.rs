@@ -42,6 +42,7 @@ mod adoption;
 mod budget;
 mod buf;
 mod chunked;
+mod claim;
 pub mod client;
 mod compression;
 mod compute;

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::config::Config;
@@ -80,8 +81,31 @@ impl TcpOptions {
     }
 }
 
-/// A listening socket that shares its port with those of the other workers (SO_REUSEPORT, socket(7)).
+/// A listening socket that shares its port with those that are there already, if there are any (SO_REUSEPORT, socket(7)).
 pub(crate) fn listen(address: SocketAddr, config: &Config) -> io::Result<OwnedFd> {
+    let socket = new_listener(address, config)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    let socket = socket.into();
+    start_listening(&socket, config)?;
+    Ok(socket)
+}
+
+/// The first listening socket at an address, which others may share from now on.
+///
+/// bind(2) and listen(2) fail with EADDRINUSE where any socket listens at an address that overlaps, unless both have
+/// SO_REUSEPORT; this one has not, until it listens. Two that come at once may both be bound, having SO_REUSEADDR, but the kernel
+/// checks again in listen(2), so that one of them fails, or both.
+pub(crate) fn listen_first(address: SocketAddr, config: &Config) -> io::Result<OwnedFd> {
+    let socket = new_listener(address, config)?;
+    socket.bind(&address.into())?;
+    let socket = socket.into();
+    start_listening(&socket, config)?;
+    SockRef::from(&socket).set_reuse_port(true)?;
+    Ok(socket)
+}
+
+fn new_listener(address: SocketAddr, config: &Config) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.cloexec().nonblocking(),
@@ -90,12 +114,9 @@ pub(crate) fn listen(address: SocketAddr, config: &Config) -> io::Result<OwnedFd
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
+    // Connections of a server that was there before may still be in TIME_WAIT.
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
     TcpOptions::from(config).apply(&socket)?;
-    socket.bind(&address.into())?;
-    let socket = socket.into();
-    start_listening(&socket, config)?;
     Ok(socket)
 }
 
@@ -124,15 +145,22 @@ pub(crate) fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
+/// Connects to a Unix socket. A full backlog is an error ([`io::ErrorKind::WouldBlock`]).
+pub(crate) fn connect_unix(path: &Path) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec().nonblocking(), None)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    socket.set_nonblocking(false)?;
+    Ok(socket.into())
+}
+
 /// Whether somebody answers at the Unix socket of that path.
 pub(crate) fn is_listened_on(path: &Path) -> io::Result<bool> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec().nonblocking(), None)?;
-    match socket.connect(&SockAddr::unix(path)?) {
+    match connect_unix(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
         // A full backlog.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
         Err(error) => Err(error),
-        Ok(()) => Ok(true),
+        Ok(_) => Ok(true),
     }
 }
 
@@ -260,21 +288,12 @@ fn tcp_info(socket: &impl AsRawFd) -> Option<libc::tcp_info> {
 
 /// Raises the soft limit of open descriptors to the hard one and returns it.
 pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    #[expect(unsafe_code, reason = "getrlimit and setrlimit have no safe wrapper in libc")]
-    // SAFETY: both calls read or write the one struct that they are given, which is on this stack.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        if limit.rlim_cur < limit.rlim_max {
-            limit.rlim_cur = limit.rlim_max;
-            if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) != 0 {
-                return Err(io::Error::last_os_error());
-            }
-        }
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
     }
-    Ok(limit.rlim_cur)
+    // None is no limit.
+    Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
 /// The connections that `descriptors` leave room for.

@@ -16,6 +16,7 @@ use core_affinity::CoreId;
 use ringwire_tls::ServerConfig;
 
 use crate::budget::Budget;
+use crate::claim::SocketFile;
 use crate::compute::{Compute, Pool};
 use crate::config::{Config, DriverKind, Pinning};
 use crate::driver::Driver;
@@ -26,7 +27,7 @@ use crate::handle::Handle;
 use crate::handler::Handler;
 use crate::handover::Handover;
 use crate::hub::{Hub, Link};
-use crate::listen::{Listener, Listening, Name, SocketFile, Terms, listen_all};
+use crate::listen::{Listener, Listening, Name, Terms, listen_all};
 use crate::mailbox::{Mailbox, mailbox};
 use crate::memory;
 use crate::metrics::Counters;
@@ -415,6 +416,7 @@ struct AllTogether {
 impl Drop for AllTogether {
     fn drop(&mut self) {
         if !self.done {
+            self.handle.handover().hang_up();
             self.handle.shutdown(std::time::Duration::ZERO);
         }
     }

@@ -115,6 +115,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             accepting: Accepting {
                 listeners: listener_count,
                 leaving: 0,
+                kept: 0,
                 max_connections,
                 state: AcceptState::Stopped,
                 rate: rate.map(|rate| (rate, Bucket::default(), 0)),
@@ -263,6 +264,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Deflated(deflated) => self.on_deflated(*deflated),
             Mail::Finished(finished) => self.on_finished(*finished),
             Mail::Drain { drain, reply } => self.begin_shutdown(drain, reply),
+            Mail::Undrain => self.undrain(),
         }
     }
 

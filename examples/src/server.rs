@@ -3,7 +3,7 @@
 //! The flags stay as they are, since scripts use them; each can also be given in the environment, as `RINGWIRE_` and its
 //! name, and all settings in a file (docs/configuration.md).
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -250,8 +250,16 @@ fn serve<H: Handler + Copy + Send + Sync + 'static>(
         notifier.watch(server.handle())?;
     }
     if let Some(mut takeover) = takeover {
-        if let Err(error) = takeover.ready() {
-            tracing::warn!(%error, "the predecessor may not know that this server took over");
+        match takeover.ready() {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                server.handle().shutdown(SHUTDOWN_LIMIT);
+                server.join()?;
+                return Err(error).context("--takeover");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the predecessor may not know that this server took over");
+            }
+            Ok(()) => {}
         }
         takeover.watch(server.handle(), Drain::new(flags.drain, SERVICE_RESTART))?;
     }

@@ -173,8 +173,12 @@ impl Epoll {
     }
 
     /// Each epoll set is told of each connection, so there is none that only this one knows of.
-    fn leave_listener(&mut self, id: ListenerId) {
-        self.close_listener(id);
+    fn leave_listener(&mut self, id: ListenerId, keeps: bool) {
+        if keeps {
+            self.stop_accept(id);
+        } else {
+            self.close_listener(id);
+        }
         self.done.push_back(Completion::ListenerLeft { listener: id });
     }
 
@@ -403,7 +407,7 @@ impl Driver for Epoll {
             Op::Accept { listener } => self.arm_accept(listener),
             Op::StopAccept { listener } => self.stop_accept(listener),
             Op::CloseListener { listener } => self.close_listener(listener),
-            Op::LeaveListener { listener, .. } => self.leave_listener(listener),
+            Op::LeaveListener { listener, keeps, .. } => self.leave_listener(listener, keeps),
             Op::Open { token, socket } => self.open(token, socket),
             Op::Receive { token } => self.arm_receive(token),
             Op::StopReceive { token } => self.stop_receive(token),

@@ -173,13 +173,15 @@ pub(crate) enum Op<S> {
         /// The listener.
         listener: ListenerId,
     },
-    /// Stop accepting for good on a socket that others listen on as well: what waits in its backlog is theirs, and what
-    /// was accepted meanwhile is reported before [`Completion::ListenerLeft`]. No later operation names it.
+    /// Stop accepting on a socket that others listen on as well: what waits in its backlog is theirs, and what was accepted
+    /// meanwhile is reported before [`Completion::ListenerLeft`]. Unless the driver keeps it, no later operation names it.
     LeaveListener {
         /// The listener.
         listener: ListenerId,
         /// They listen already, and may not be woken for a connection for which this driver was: such are reported too.
         takes_rest: bool,
+        /// The driver keeps the socket, for an [`Op::Accept`] or [`Op::CloseListener`] after the listener was left.
+        keeps: bool,
     },
     /// Take a socket under a token.
     Open {

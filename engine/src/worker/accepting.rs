@@ -24,6 +24,8 @@ pub(super) struct Accepting {
     pub(super) listeners: u32,
     /// Listeners that are left to others, of which something may still come.
     pub(super) leaving: u32,
+    /// Listeners that were left to a successor, and that the driver keeps until the drain ends.
+    pub(super) kept: u32,
     pub(super) max_connections: usize,
     pub(super) state: AcceptState,
     /// How many may come in a second, what came of late, and up to when that was looked at.
@@ -255,6 +257,25 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     pub(super) fn on_listener_left(&mut self, listener: ListenerId) {
         tracing::debug!(listener = listener.0, "left to others");
         self.accepting.leaving -= 1;
+        self.look_at_kept_listeners();
+    }
+
+    /// Accepts again on the listeners that were kept, or closes them, once all of them were left and it is known what becomes of
+    /// the successor.
+    pub(super) fn look_at_kept_listeners(&mut self) {
+        if self.accepting.kept == 0 || self.accepting.leaving > 0 {
+            return;
+        }
+        if self.shutdown.is_none() {
+            self.accepting.listeners = std::mem::take(&mut self.accepting.kept);
+            // Where the successor used io_uring, its ring may stand in line for connections a moment longer than it lived. What
+            // waits is taken when accepting begins.
+            self.accepting.state = AcceptState::Resting { until: self.shared.now + ACCEPT_REST };
+        } else if self.shared.topics.hub.handover().is_over() {
+            for listener in (0..std::mem::take(&mut self.accepting.kept)).map(ListenerId) {
+                self.driver.submit(Op::CloseListener { listener });
+            }
+        }
     }
 
     pub(super) fn go_on_accepting(&mut self) {

@@ -142,6 +142,8 @@ static SETTINGS: &[Setting] = settings! {
     "max_connections_per_address", Count32, max_connections_per_address, "Connections of one address; 0: any number";
     "max_accepts_per_second", Count32, max_accepts_per_second, "Connections accepted in a second; 0: any number";
     "listen_backlog", Count32, listen_backlog, "Connections that wait to be accepted";
+    "exclusive", Switch, exclusive, "Fail to start where another process listens; false: share ports";
+    "listen_timeout", Time, listen_timeout, "How long to try again where another process listens";
     "tcp_nodelay", Switch, tcp_nodelay, "Send small messages at once";
     "tcp_user_timeout", Time, tcp_user_timeout, "How long sent data may stay unacknowledged";
     "tcp_keepalive_time", Time, tcp_keepalive_time, "Silence after which the kernel asks; 0: never";

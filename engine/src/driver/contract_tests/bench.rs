@@ -89,10 +89,10 @@ impl<H: Harness> Bench<H> {
         self.submit(Op::StopAccept { listener: listener_id(listener) });
     }
 
-    pub(super) fn leave_listener(&mut self, listener: usize) {
+    pub(super) fn leave_listener(&mut self, listener: usize, keeps: bool) {
         self.accepting[listener] = false;
-        let takes_rest = true;
-        self.submit(Op::LeaveListener { listener: listener_id(listener), takes_rest });
+        let (listener, takes_rest) = (listener_id(listener), true);
+        self.submit(Op::LeaveListener { listener, takes_rest, keeps });
     }
 
     pub(super) fn close_listener(&mut self, listener: usize) {

@@ -68,14 +68,38 @@ pub(super) fn a_listener_is_left_once_all_is_reported<H: Harness>(bench: &mut Be
     bench.accept(0);
     bench.connect(0);
     bench.until("the connection is accepted", |bench| bench.accepted.len() == 1);
-    bench.leave_listener(0);
+    bench.leave_listener(0, false);
     bench.until("it is left", |bench| bench.left == [ListenerId(0)]);
     // One at which nothing was accepted.
-    bench.leave_listener(1);
+    bench.leave_listener(1, false);
     bench.until("it is left", |bench| bench.left == [ListenerId(0), ListenerId(1)]);
     bench.connect(0);
     bench.turn_for(A_WHILE);
     assert_eq!((bench.accepted.len(), bench.left.len()), (1, 2));
+}
+
+pub(super) fn a_listener_that_is_kept_is_accepted_from_again<H: Harness>(bench: &mut Bench<H>) {
+    for round in 1..=3 {
+        bench.accept(0);
+        bench.connect(0);
+        bench.until("it is accepted", |bench| bench.accepted.len() == 2 * round - 1);
+        bench.leave_listener(0, true);
+        bench.until("it is left", |bench| bench.left.len() == round);
+        // As in the backlog, for whoever accepts.
+        bench.connect(0);
+        bench.turn_for(A_WHILE);
+        assert_eq!(bench.accepted.len(), 2 * round - 1);
+        bench.accept(0);
+        bench.until("it is accepted", |bench| bench.accepted.len() == 2 * round);
+        bench.stop_accept(0);
+    }
+    bench.accept(0);
+    bench.leave_listener(0, true);
+    bench.until("it is left", |bench| bench.left.len() == 4);
+    bench.close_listener(0);
+    bench.connect(0);
+    bench.turn_for(A_WHILE);
+    assert_eq!(bench.accepted.len(), 6, "it is closed for good");
 }
 
 pub(super) fn echo<H: Harness>(bench: &mut Bench<H>) {

@@ -48,6 +48,7 @@ contract!(
     stop_accept_leaves_connections_waiting,
     a_closed_listener_refuses,
     a_listener_is_left_once_all_is_reported,
+    a_listener_that_is_kept_is_accepted_from_again,
     echo,
     nothing_is_received_unasked,
     fin_ends_receiving_after_all_data,

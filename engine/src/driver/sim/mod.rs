@@ -92,10 +92,12 @@ impl Driver for Sim {
                 self.kernel.stop_accept(network, index(listener));
                 network.close_listener(index(listener));
             }
-            Op::LeaveListener { listener, takes_rest } => {
+            Op::LeaveListener { listener, takes_rest, keeps } => {
                 self.kernel.leave(network, index(listener), takes_rest);
-                // Who goes on with it is no part of this network.
-                network.close_listener(index(listener));
+                if !keeps {
+                    // Who goes on with it is no part of this network.
+                    network.close_listener(index(listener));
+                }
             }
             Op::Open { .. } => {}
             Op::Receive { token } => self.kernel.receive(network, token),
