@@ -267,7 +267,7 @@ impl Inheritance {
     /// Gives up what nobody has claimed.
     fn end(self) {
         for (name, _) in &self.0 {
-            tracing::warn!(%name, "a socket was passed on from a place where this server does not listen");
+            crate::event::warn!(%name, "a socket was passed on from a place where this server does not listen");
         }
     }
 }
@@ -314,7 +314,7 @@ impl Listening {
             match net::listen(*address, config) {
                 Ok(socket) => found.push(socket),
                 Err(error) => {
-                    tracing::info!(%address, %error, "workers share the sockets of the predecessor");
+                    crate::event::info!(%address, %error, "workers share the sockets of the predecessor");
                     break;
                 }
             }
@@ -387,7 +387,7 @@ impl Drop for SocketFile {
         let is_ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode));
         if is_ours && let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "a socket's file could not be removed");
+            crate::event::warn!(path = %self.path.display(), %error, "a socket's file could not be removed");
         }
     }
 }

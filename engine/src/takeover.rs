@@ -131,7 +131,7 @@ impl Takeover {
                 self.asked_at.accept().and_then(|(successor, _)| self.answer(successor, handle));
             match outcome {
                 Ok(mut successor) => {
-                    tracing::info!("a successor is ready: this server drains");
+                    crate::event::info!("a successor is ready: this server drains");
                     handle.drain_with(drain);
                     // Without this word it may believe that the sockets are still shared, which is no harm.
                     let _ = successor.write_all(READY);
@@ -140,7 +140,7 @@ impl Takeover {
                 Err(_) if handle.is_draining() => return,
                 Err(error) => {
                     handle.handover().take_back();
-                    tracing::warn!(%error, "a successor failed, and this server goes on");
+                    crate::event::warn!(%error, "a successor failed, and this server goes on");
                     thread::sleep(REST);
                 }
             }

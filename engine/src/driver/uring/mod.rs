@@ -299,7 +299,7 @@ impl Drop for Uring {
             self.buffers.set_in_use(false);
         } else {
             // The kernel may read or write them until the end of the process.
-            tracing::warn!(requests = self.in_flight, "io_uring requests did not end");
+            crate::event::warn!(requests = self.in_flight, "io_uring requests did not end");
             mem::forget(mem::take(&mut self.sends));
         }
     }
