@@ -104,14 +104,7 @@ impl Echo {
     }
 
     fn end(&mut self) -> ExitStatus {
-        let began = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().expect("it is ours") {
-                return status;
-            }
-            assert!(began.elapsed() < PATIENCE, "it does not end");
-            thread::sleep(Duration::from_millis(10));
-        }
+        end(&mut self.child)
     }
 }
 
@@ -120,6 +113,20 @@ impl Drop for Echo {
         // It has ended already, or the test has failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+fn end(child: &mut Child) -> ExitStatus {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("it is ours") {
+            return status;
+        }
+        if began.elapsed() > PATIENCE {
+            let _ = child.kill();
+            panic!("it does not end");
+        }
+        thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -213,7 +220,7 @@ fn an_error_that_nobody_reads() {
             .stderr(stderr)
             .spawn()
             .expect("it starts");
-        assert_eq!(child.wait().expect("it is ours").code(), Some(1));
+        assert_eq!(end(&mut child).code(), Some(1));
     }
 }
 
