@@ -1,12 +1,6 @@
 //! A subscriber that panics at every line, as `tracing-subscriber`'s own does where nothing takes what it writes: the line is
 //! lost, and nothing else.
 
-#![expect(
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "tests own sockets, and share with threads"
-)]
-
 mod support;
 
 use std::io::{self, Write};

@@ -8,6 +8,7 @@ mod proxy;
 
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -41,6 +42,10 @@ fn corpora() {
     }
 }
 
+/// Those of all targets, in their order.
+static CORPORA: LazyLock<[Vec<Vec<u8>>; 4]> =
+    LazyLock::new(|| TARGETS.map(|(name, _)| corpus(name)));
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..<_>::default() })]
 
@@ -51,9 +56,8 @@ proptest! {
         cut in any::<prop::sample::Index>(),
         is_cut in prop::bool::weighted(0.2),
     ) {
-        for (name, target) in TARGETS {
-            let mut inputs = corpus(name);
-            let mut input = inputs.swap_remove(which.index(inputs.len()));
+        for ((_, target), inputs) in TARGETS.iter().zip(CORPORA.iter()) {
+            let mut input = inputs[which.index(inputs.len())].clone();
             if input.is_empty() {
                 continue;
             }
