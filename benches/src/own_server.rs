@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ServerSettings};
 use ringwire::{Compression, Config, Pinning, Running, Server};
-use ringwire_examples::{Broadcast, Echo, handle_signals};
+use ringwire_examples::{Broadcast, Echo, handle_signals, note};
 
 use crate::cert::{KeyKind, SelfSigned};
 use crate::endpoint::{Demand, Service};
@@ -126,7 +126,7 @@ impl Drop for OwnServer {
         if let Some(running) = self.running.take() {
             running.handle().shutdown(Duration::ZERO);
             if let Err(error) = running.join() {
-                eprintln!("the server ended with: {error}");
+                note!("the server ended with: {error}");
             }
         }
     }

@@ -120,7 +120,7 @@ pub(crate) fn patiently<T>(
             outcome => return outcome,
         }
         if std::mem::take(&mut is_first) {
-            tracing::info!(%place, ?patience, "another process is there: trying again for a while");
+            crate::event::info!(%place, ?patience, "another process is there: trying again for a while");
         }
         pause();
     }
@@ -159,7 +159,7 @@ pub(crate) fn lock(path: &Path) -> io::Result<Option<File>> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => error,
         Err(error) => return Err(error),
     };
-    tracing::warn!(
+    crate::event::warn!(
         directory = %directory.display(),
         error = %problem,
         "the directory cannot be locked: of servers that start there at the same moment, several may believe to listen"
@@ -199,7 +199,7 @@ impl Drop for SocketFile {
         let is_ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode));
         if is_ours && let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "a socket's file could not be removed");
+            crate::event::warn!(path = %self.path.display(), %error, "a socket's file could not be removed");
         }
     }
 }

@@ -317,12 +317,15 @@ impl Handle {
             match config.reload(UnixTime::now()) {
                 Ok(certificates) => {
                     self.tls.reloads.fetch_add(1, Ordering::Relaxed);
-                    tracing::info!(not_after = certificates.not_after(), "certificates reloaded");
+                    crate::event::info!(
+                        not_after = certificates.not_after(),
+                        "certificates reloaded"
+                    );
                     warn_of(&certificates);
                 }
                 Err(error) => {
                     self.tls.reload_failures.fetch_add(1, Ordering::Relaxed);
-                    tracing::error!(%error, "certificates stay as they were");
+                    crate::event::error!(%error, "certificates stay as they were");
                     return Err(error);
                 }
             }
@@ -393,7 +396,7 @@ impl Handle {
             let mail = Mail::Drain { drain: *drain, reply: reply.clone() };
             // A worker that has ended needs none; one that reads no mail for that long is stuck in a handler.
             if postbox.post_within(mail, SHUTDOWN_PATIENCE) == Err(PostError::Busy) {
-                tracing::error!("a worker reads no mail and was not told of the drain");
+                crate::event::error!("a worker reads no mail and was not told of the drain");
             }
         }
         Draining { reports, workers: self.links().len() }
@@ -412,7 +415,7 @@ impl Handle {
         }
         for Link { postbox, .. } in self.links() {
             if postbox.post_within(Mail::Undrain, SHUTDOWN_PATIENCE) == Err(PostError::Busy) {
-                tracing::error!("a worker reads no mail and was not told to go on");
+                crate::event::error!("a worker reads no mail and was not told to go on");
             }
         }
         self.handover().take_back();

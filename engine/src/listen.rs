@@ -322,7 +322,7 @@ impl Inheritance {
     /// Gives up what nobody has claimed.
     fn end(self) {
         for (name, _) in &self.0 {
-            tracing::warn!(%name, "a socket was passed on from a place where this server does not listen");
+            crate::event::warn!(%name, "a socket was passed on from a place where this server does not listen");
         }
     }
 }
@@ -374,7 +374,7 @@ impl Listening {
             match net::listen(*address, config) {
                 Ok(socket) => found.push(socket),
                 Err(error) => {
-                    tracing::info!(%address, %error, "workers share the sockets of the predecessor");
+                    crate::event::info!(%address, %error, "workers share the sockets of the predecessor");
                     break;
                 }
             }

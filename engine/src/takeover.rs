@@ -191,7 +191,7 @@ impl Takeover {
     /// From one successor to its end; whether there may be another.
     fn hand_over(&self, handle: &Handle, drain: &Drain) -> bool {
         let Some(mut successor) = self.next_successor(handle) else { return false };
-        tracing::info!("a successor is ready: this server drains");
+        crate::event::info!("a successor is ready: this server drains");
         handle.drain_with(drain);
         // Without this word it may believe that the sockets are still shared, which is no harm.
         let _ = successor.write_all(READY);
@@ -202,7 +202,7 @@ impl Takeover {
         }
         let goes_on = handle.undrain();
         if goes_on {
-            tracing::warn!("the successor has died: this server accepts connections again");
+            crate::event::warn!("the successor has died: this server accepts connections again");
         }
         goes_on
     }
@@ -214,7 +214,7 @@ impl Takeover {
             let event = match self.next_event(candidate.as_ref()) {
                 Ok(event) => event,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot wait for a successor");
+                    crate::event::warn!(%error, "cannot wait for a successor");
                     thread::sleep(REST);
                     continue;
                 }
@@ -247,7 +247,7 @@ impl Takeover {
             };
             if let Some(error) = failure {
                 handle.handover().take_back();
-                tracing::warn!(%error, "a successor failed, and this server goes on");
+                crate::event::warn!(%error, "a successor failed, and this server goes on");
             }
         }
     }
@@ -361,7 +361,7 @@ impl Candidate {
     fn refuse(mut self) {
         let pid = rustix::net::sockopt::socket_peercred(&self.stream)
             .map_or(0, |it| it.pid.as_raw_nonzero().get());
-        tracing::warn!(
+        crate::event::warn!(
             pid,
             "a process has the sockets and did not say that it is ready: it should be ended"
         );

@@ -198,7 +198,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Completion::Sent { token, buffer, result } => self.on_sent(token, buffer, result),
             Completion::ReceiveEnded { token, result } => self.on_receive_ended(token, result),
             Completion::Accepted { listener, socket, peer } => {
-                tracing::trace!(listener = listener.0, ?peer, "accepted");
+                crate::event::trace!(listener = listener.0, ?peer, "accepted");
                 self.shared.counters.accepts.add(1);
                 self.accept(listener, socket, peer);
             }

@@ -337,7 +337,7 @@ impl Epoll {
             .poll
             .registry()
             .reregister(&mut SourceFd(&fd), event_token(token), interest)
-            .inspect_err(|error| tracing::warn!(%error, "epoll_ctl failed"));
+            .inspect_err(|error| crate::event::warn!(%error, "epoll_ctl failed"));
     }
 
     // Closing

@@ -106,7 +106,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             }
         }
         self.shared.counters.memory_sheds.add(count);
-        tracing::warn!(own, excess, count, freed, "out of memory: connections were ended");
+        crate::event::warn!(own, excess, count, freed, "out of memory: connections were ended");
     }
 
     /// The connections that hold something, those that hold most first.

@@ -306,7 +306,7 @@ impl Drop for Uring {
             // SAFETY: every request has completed, and the ring, which makes none by itself, is closed before the buffers go.
             unsafe { self.buffers.retire() };
         } else {
-            tracing::warn!(requests = self.in_flight, "io_uring requests did not end");
+            crate::event::warn!(requests = self.in_flight, "io_uring requests did not end");
         }
     }
 }
