@@ -42,88 +42,58 @@
 //! checks, metrics and a page or two: HTTP/1.1 with whole bodies in memory, and a [`Router`]. HTTP/2, streamed bodies,
 //! files and whole sites are left to HTTP servers; [`Handle::adopt`] takes their connections over.
 
-pub mod activation;
-mod adoption;
-mod budget;
-mod buf;
-mod chunked;
-mod claim;
+mod app;
+mod base;
 pub mod client;
-mod compression;
 mod compute;
 mod config;
 mod conn;
-mod conn_table;
-mod ctx;
-mod deflate;
-mod dial;
 mod driver;
-mod ends;
+mod entry;
 mod error;
-mod event;
-mod handle;
-mod handler;
-mod handover;
 mod hub;
 mod layers;
 mod limits;
-mod listen;
-pub mod logging;
-mod mailbox;
-mod memory;
 mod metrics;
-mod monitor;
 mod net;
-mod notify;
-mod offload;
-mod origin;
-mod output;
-mod proxied;
-mod registry;
-mod request;
-mod router;
-mod secure;
-mod send_queue;
 mod server;
-mod sharded;
-mod shared;
 #[cfg(test)]
 mod sim_tests;
-mod successor;
-pub mod takeover;
-mod timer;
+mod state;
 mod topic;
 mod worker;
 
-pub use adoption::Adoption;
-pub use compression::{Compression, CompressionMode};
+pub use app::handler::{
+    Accept, Acceptance, Answer, Compress, Ctx, Handler, HttpAnswer, OnMessage, Request, Response,
+    SendOptions, SendStatus, on_message,
+};
+pub use app::offload::{JobError, JobRefusal, RefusedJob};
+pub use app::router::{Asset, NoSockets, RouteState, Router, SocketOptions, SocketRoutes, Sockets};
 pub use compute::{ComputeStats, Times};
+pub use config::compression::{Compression, CompressionMode};
+pub use config::origin::{OriginError, OriginPattern, OriginPolicy};
 #[cfg(feature = "config")]
 pub use config::settings;
 pub use config::{Assignment, Backpressure, Config, DriverKind, Pinning};
 pub use conn::ConnId;
-pub use dial::{Dial, DialError};
+pub use entry::adoption::Adoption;
+pub use entry::dial::{Dial, DialError};
+pub use entry::listener::Listener;
+pub use entry::proxy::{Network, NetworkError, ProxyProtocol};
 pub use error::{CloseCause, CloseReason, Error, Initiator, PostError};
-pub use handle::Handle;
-pub use handler::{
-    Accept, Acceptance, Answer, Compress, Ctx, Handler, HttpAnswer, OnMessage, Request, Response,
-    SendOptions, SendStatus, on_message,
-};
 pub use hub::PublishError;
+pub use hub::names::NameError;
 pub use limits::{CutOff, Deadline, Drain, DrainReport, Draining, Excess, RateLimit, Readiness};
-pub use listen::Listener;
 pub use metrics::{MemoryStats, Stats, TlsStats, TopicStats, WorkerStats};
-pub use notify::Notifier;
-pub use offload::{JobError, JobRefusal, RefusedJob};
-pub use origin::{OriginError, OriginPattern, OriginPolicy};
-pub use proxied::{Network, NetworkError, ProxyProtocol};
-pub use registry::NameError;
 pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
 pub use ringwire_codec::extension;
 pub use ringwire_codec::handshake::HeadLimits;
 pub use ringwire_codec::handshake::server::answer_upgrade;
 pub use ringwire_codec::{CloseCode, Config as ProtocolConfig, Message, MessagePart, SendError};
 pub use ringwire_tls as tls;
-pub use router::{Asset, NoSockets, RouteState, Router, SocketOptions, SocketRoutes, Sockets};
+pub use server::handle::Handle;
+pub use server::logging;
+pub use server::notify::Notifier;
+pub use server::restart::{activation, takeover};
 pub use server::{Running, Server, WorkerContext};
 pub use topic::{PublishOptions, SubscribeOptions, TopicError, TopicSettings};

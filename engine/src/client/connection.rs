@@ -22,7 +22,7 @@ use super::error::{End, Error, Waiting};
 use super::message::{Event, OwnedMessage};
 use super::random::random;
 use super::wire::{Interest, Wire, after, earlier};
-use crate::ctx::cut_reason;
+use crate::app::ctx::cut_reason;
 
 /// Bytes read at once.
 const READ_LEN: usize = 16 << 10;

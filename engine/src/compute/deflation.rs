@@ -7,9 +7,9 @@ use ringwire_codec::deflate::{Compressor, Level, WindowBits};
 use ringwire_codec::{Connection, MaskSource, Message, Role};
 
 use super::{Job, Lane, panic_text};
+use crate::conn::queue::SegmentKind;
 use crate::conn::{ConnId, Flags, Wire};
-use crate::send_queue::SegmentKind;
-use crate::shared::Shared;
+use crate::state::Shared;
 
 /// A message that is to be compressed.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Deflation {
             codec.send_compressed(message, compressor, &mut masks, &mut frame)
         }));
         if let Err(panic) = compressed {
-            crate::event::error!(%conn, panic = panic_text(panic), "a compressor panicked");
+            crate::base::event::error!(%conn, panic = panic_text(panic), "a compressor panicked");
             *compressors = Compressors::default();
             frame.clear();
             // Nothing refuses the first message of a connection.

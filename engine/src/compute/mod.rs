@@ -2,7 +2,7 @@
 //!
 //! A job owns what it works on and touches no descriptor; its result comes back to the worker by mailbox, in which
 //! there is always room for it. A job that panics is reported, and the thread goes on. The threads end when the last
-//! worker is gone. What a handler gives them is in [`crate::offload`].
+//! worker is gone. What a handler gives them is in [`crate::app::offload`].
 
 #![expect(clippy::disallowed_types, reason = "the threads and all workers count in one place")]
 #![expect(clippy::disallowed_methods, reason = "the clock is read for a job, not for a message")]
@@ -19,10 +19,10 @@ use std::time::Instant;
 use core_affinity::CoreId;
 use crossbeam_channel::{Receiver, Sender, select_biased};
 
+use crate::app::offload::Task;
+use crate::base::mailbox::{Mail, Postbox};
 use crate::error::Error;
-use crate::mailbox::{Mail, Postbox};
-use crate::offload::Task;
-use crate::secure::Shake;
+use crate::layers::tls::Shake;
 
 use deflation::Compressors;
 pub(crate) use deflation::{Deflated, Deflation};
@@ -94,7 +94,10 @@ impl Pool {
                     if let Some(core) = core
                         && !core_affinity::set_for_current(core)
                     {
-                        crate::event::warn!(core = core.id, "a compute thread could not be pinned");
+                        crate::base::event::warn!(
+                            core = core.id,
+                            "a compute thread could not be pinned"
+                        );
                     }
                     hand.work();
                 })
@@ -180,7 +183,10 @@ impl Job {
                 Ok(shaken) => (Some(Mail::Shaken(Box::new(shaken))), false),
                 Err(panic) => {
                     // The handshake's deadline ends the connection.
-                    crate::event::error!(panic = panic_text(panic), "a TLS handshake panicked");
+                    crate::base::event::error!(
+                        panic = panic_text(panic),
+                        "a TLS handshake panicked"
+                    );
                     (None, true)
                 }
             },
@@ -255,7 +261,7 @@ impl Hand {
 /// Drops what an application may have made, whose destructor may panic.
 pub(crate) fn quietly<T>(value: T) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        crate::event::error!("a destructor panicked");
+        crate::base::event::error!("a destructor panicked");
         // Its own destructor may do so as well.
         std::mem::forget(panic);
     }

@@ -29,8 +29,8 @@ use super::{
     Completion, Delivery, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, Token, Traffic, Wake,
     concerns_one_connection,
 };
-use crate::buf::AlignedBuffer;
-use crate::chunked::Chunked;
+use crate::base::buffers::AlignedBuffer;
+use crate::base::chunked::Chunked;
 use crate::net;
 
 /// Events taken by one `epoll_wait`.
@@ -337,7 +337,7 @@ impl Epoll {
             .poll
             .registry()
             .reregister(&mut SourceFd(&fd), event_token(token), interest)
-            .inspect_err(|error| crate::event::warn!(%error, "epoll_ctl failed"));
+            .inspect_err(|error| crate::base::event::warn!(%error, "epoll_ctl failed"));
     }
 
     // Closing

@@ -39,7 +39,7 @@ use std::ops::DerefMut;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use crate::output::Output;
+use crate::base::output::Output;
 
 /// The slots that a driver keeps for listeners and its own descriptors lie above this.
 pub(crate) const MAX_SLOT: u32 = (1 << 28) - 1;

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use ringwire_codec::CloseCode;
 
-use crate::chunked::Chunked;
-use crate::timer::{Tick, ticks_of};
+use crate::base::chunked::Chunked;
+use crate::base::timer::{Tick, ticks_of};
 
 /// When something is due: a [`Duration`] from now, or a [`SystemTime`], such as the `exp` of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

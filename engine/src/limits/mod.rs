@@ -4,9 +4,10 @@
 //! Here are the settings, tables and arithmetic. What a worker does with them is in `worker/`; limits of the protocol
 //! are the codec's.
 
-pub(crate) mod address;
 pub(crate) mod deadline;
 pub(crate) mod drain;
+pub(crate) mod machine;
+pub(crate) mod memory;
 pub(crate) mod progress;
 pub(crate) mod rate;
 

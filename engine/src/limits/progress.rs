@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 
+use crate::base::timer::Tick;
 use crate::driver::Delivery;
-use crate::timer::Tick;
 
 /// How often a peer is looked at within a limit.
 const LOOKS: Tick = 4;

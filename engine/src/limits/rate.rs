@@ -1,7 +1,7 @@
 //! How much one peer may say: token buckets, in ticks of the worker's clock.
 
-use crate::chunked::Chunked;
-use crate::timer::{TICKS_PER_SECOND, Tick};
+use crate::base::chunked::Chunked;
+use crate::base::timer::{TICKS_PER_SECOND, Tick};
 
 /// What a token is counted in, so that each tick brings a whole number of these.
 const UNIT: u64 = TICKS_PER_SECOND as u64;

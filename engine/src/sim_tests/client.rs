@@ -14,7 +14,7 @@ use super::app::{Entry, Log, Said};
 use super::plan::{Ending, Entrance, Plan, Speech};
 use super::secure::Secured;
 use crate::driver::sim::{Peer, Random, World};
-use crate::shared::Masks;
+use crate::state::Masks;
 use crate::{Acceptance, Handle};
 
 /// How far a client has come.

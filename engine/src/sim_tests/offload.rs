@@ -12,22 +12,22 @@ use ringwire_codec::{CloseCode, CloseState, Connection, Event, Heap, Input, Mess
 
 use super::plan::draw_faults;
 use super::seeds;
-use crate::budget::Budget;
+use crate::app::ctx::Ctx;
+use crate::app::handler::{Answer, Handler};
+use crate::app::request::Request;
+use crate::base::budget::Budget;
+use crate::base::mailbox::mailbox;
 use crate::compute::{ComputeStats, Hand, Pool, Queued};
 use crate::config::{Assignment, Config};
-use crate::ctx::Ctx;
 use crate::driver::Driver as _;
 use crate::driver::sim::{Faults, Peer, Random, Sim, World};
 use crate::error::CloseCause;
-use crate::handle::Handle;
-use crate::handler::{Answer, Handler};
-use crate::handover::Handover;
+use crate::hub::handover::Handover;
 use crate::hub::{Hub, Link};
-use crate::mailbox::mailbox;
 use crate::metrics::Counters;
 use crate::net::TcpOptions;
-use crate::request::Request;
-use crate::shared::{Masks, Shared};
+use crate::server::handle::Handle;
+use crate::state::{Masks, Shared};
 use crate::worker::{Turn, Worker, WorkerSetup};
 
 const SEEDS: u64 = 500;

@@ -7,7 +7,7 @@ use ringwire_codec::CloseCode;
 use ringwire_codec::deflate::{Level, Offer, WindowBits};
 
 use super::app::Said;
-use crate::compression::{Compression, CompressionMode};
+use crate::config::compression::{Compression, CompressionMode};
 use crate::config::{Backpressure, Config};
 use crate::driver::sim::{Faults, Random};
 

@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use super::app::{App, Log};
 use super::secure;
-use crate::budget::Budget;
+use crate::base::budget::Budget;
+use crate::base::mailbox::mailbox;
 use crate::compute::{Hand, Pool};
 use crate::config::{Assignment, Config};
 use crate::driver::Driver as _;
 use crate::driver::sim::{Faults, Random, Sim, World};
-use crate::handle::Handle;
-use crate::handover::Handover;
+use crate::entry::listener::Terms;
+use crate::hub::handover::Handover;
 use crate::hub::{Hub, Link};
-use crate::listen::Terms;
-use crate::mailbox::mailbox;
 use crate::metrics::{Counters, WorkerStats};
 use crate::net::TcpOptions;
-use crate::shared::{Masks, Shared};
+use crate::server::handle::Handle;
+use crate::state::{Masks, Shared};
 
 use crate::worker::{Turn, Worker, WorkerSetup};
 

@@ -3,12 +3,12 @@
 use ringwire_codec::deflate::WindowBits;
 
 use super::publication::SharedPublication;
+use crate::base::output::SharedBytes;
 use crate::config::Backpressure;
 use crate::conn::ConnId;
-use crate::deflate::Deflate;
 use crate::driver::Token;
 use crate::hub::Hub;
-use crate::output::SharedBytes;
+use crate::layers::deflate::Deflate;
 
 /// The most bytes of publications that are joined to one piece of output.
 const MAX_JOINED_LEN: usize = 64 << 10;

@@ -11,12 +11,12 @@ use ringwire_codec::deflate::WindowBits;
 use ringwire_codec::{Connection, Message, Role};
 
 use super::name::{self, TopicError};
+use crate::app::ctx::Compress;
+use crate::base::output::SharedBytes;
 use crate::config::Backpressure;
 use crate::conn::ConnId;
-use crate::ctx::Compress;
 use crate::hub::Hub;
-use crate::output::SharedBytes;
-use crate::shared::Unmasked;
+use crate::state::Unmasked;
 
 /// Sizes of windows.
 const WINDOWS: usize = (WindowBits::MAX.get() - WindowBits::MIN.get()) as usize + 1;

@@ -84,7 +84,7 @@ impl TopicSettings {
     }
 
     /// The policy for what is published to `topic`, if it has one of its own.
-    pub(super) fn policy(&self, topic: &str) -> Option<Backpressure> {
+    pub(crate) fn policy(&self, topic: &str) -> Option<Backpressure> {
         let matching = |(pattern, _): &&(String, _)| name::matches(pattern, topic);
         self.policies.iter().find(matching).map(|(_, policy)| *policy)
     }

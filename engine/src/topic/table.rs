@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::trie::Node;
-use crate::chunked::Chunked;
+use crate::base::chunked::Chunked;
 
 /// How a connection subscribes. The default is how [`Ctx::subscribe`](crate::Ctx::subscribe) does it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

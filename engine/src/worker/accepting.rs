@@ -5,15 +5,15 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use super::Worker;
-use crate::adoption::Adoption;
+use crate::app::handler::Handler;
+use crate::base::mailbox::{Mail, Refused};
+use crate::base::timer::Tick;
 use crate::config::Assignment;
 use crate::conn::{Flags, Phase};
 use crate::driver::{Driver, ListenerId, Op, Token};
-use crate::handler::Handler;
+use crate::entry::adoption::Adoption;
+use crate::entry::listener::Terms;
 use crate::limits::rate::{Bucket, Rate};
-use crate::listen::Terms;
-use crate::mailbox::{Mail, Refused};
-use crate::timer::Tick;
 
 /// How long accepting rests after it failed for want of descriptors or memory, in ticks.
 const ACCEPT_REST: Tick = 2;
@@ -54,7 +54,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     ) {
         self.count_accept();
         if !self.names_proxies(listener) && !self.shared.topics.hub.addresses().admit(peer) {
-            crate::event::debug!(?peer, "refused: its address has as many connections as may be");
+            crate::base::event::debug!(
+                ?peer,
+                "refused: its address has as many connections as may be"
+            );
             return self.shared.counters.address_refusals.add(1);
         }
         let Some(socket) = self.assign(listener, socket, peer) else { return };
@@ -103,7 +106,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Ok(socket) => self.take_connection(listener, socket, peer),
             Err(error) => {
                 self.count_out(listener, peer);
-                crate::event::warn!(%error, "a connection could not be taken over");
+                crate::base::event::warn!(%error, "a connection could not be taken over");
             }
         }
     }
@@ -128,7 +131,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     ) {
         let terms = self.terms.get(listener.0 as usize);
         if terms.is_some_and(|terms| !terms.allow(peer)) {
-            crate::event::debug!(?peer, "it is no trusted proxy");
+            crate::base::event::debug!(?peer, "it is no trusted proxy");
             self.shared.counters.proxy_failures.add(1);
             return;
         }
@@ -151,10 +154,12 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let peer = crate::net::peer_addr(&fd);
         let socket = match self.driver.adopt(fd) {
             Ok(socket) => socket,
-            Err(error) => return crate::event::warn!(%error, "a connection could not be adopted"),
+            Err(error) => {
+                return crate::base::event::warn!(%error, "a connection could not be adopted");
+            }
         };
         let Ok(state) = state.map(|state| state.downcast::<H::State>()).transpose() else {
-            return crate::event::error!(
+            return crate::base::event::error!(
                 "an adopted connection has a state of another type than the handler's"
             );
         };
@@ -249,13 +254,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if self.accepting.state != AcceptState::On {
             return;
         }
-        crate::event::warn!(listener = listener.0, %error, "accepting failed and rests");
+        crate::base::event::warn!(listener = listener.0, %error, "accepting failed and rests");
         self.shared.counters.accept_failures.add(1);
         self.stop_accepting(AcceptState::Resting { until: self.shared.now + ACCEPT_REST });
     }
 
     pub(super) fn on_listener_left(&mut self, listener: ListenerId) {
-        crate::event::debug!(listener = listener.0, "left to others");
+        crate::base::event::debug!(listener = listener.0, "left to others");
         self.accepting.leaving -= 1;
         self.look_at_kept_listeners();
     }

@@ -2,10 +2,10 @@
 
 use http::StatusCode;
 
-use crate::handler::Response;
-use crate::origin::OriginPolicy;
-use crate::request::Request;
-use crate::shared::Shared;
+use crate::app::handler::Response;
+use crate::app::request::Request;
+use crate::config::origin::OriginPolicy;
+use crate::state::Shared;
 
 impl Shared {
     /// The refusal of a request for a WebSocket that the engine does not let in, whatever the application would say.
@@ -18,7 +18,7 @@ impl Shared {
             return Some(self.refuse_for_memory());
         }
         if !self.admits_origin(request) {
-            crate::event::debug!(origin = ?request.origin(), "request refused for its origin");
+            crate::base::event::debug!(origin = ?request.origin(), "request refused for its origin");
             self.counters.origin_refusals.add(1);
             return Some(Response::new(StatusCode::FORBIDDEN));
         }

@@ -2,11 +2,11 @@
 
 use super::Worker;
 use super::receive::call;
+use crate::app::handler::Handler;
+use crate::app::offload::{Continuation, Finished, Jobs};
 use crate::compute::{Deflated, quietly};
 use crate::conn::Flags;
 use crate::driver::{Driver, Token};
-use crate::handler::Handler;
-use crate::offload::{Continuation, Finished, Jobs};
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// A job is done. Hands over its result and those that waited for it, or keeps it for those before it.

@@ -6,14 +6,14 @@
 use ringwire_codec::CloseCode;
 
 use super::Worker;
+use crate::app::ctx;
+use crate::app::handler::Handler;
+use crate::base::timer::{TICKS_PER_SECOND, Tick};
 use crate::conn::{Flags, Phase, Wire};
-use crate::ctx;
 use crate::driver::{Delivery, Driver, Token};
 use crate::error::CloseReason;
-use crate::handler::Handler;
 use crate::limits::progress::{PingLook, Watched, step};
-use crate::shared::{Limits, Shared};
-use crate::timer::{TICKS_PER_SECOND, Tick};
+use crate::state::{Limits, Shared};
 
 /// The server goes away from this connection.
 const GOING_AWAY: CloseCode = CloseCode::GOING_AWAY;

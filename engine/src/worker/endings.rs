@@ -12,13 +12,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use ringwire_codec::CloseState;
 
 use super::{Worker, outbound, receive};
+use crate::app::handler::Handler;
 use crate::compute::quietly;
 use crate::conn::{Conn, Flags, Phase};
 use crate::driver::{Driver, Op, Token};
-use crate::ends::{End, Ends};
 use crate::error::{CloseCause, CloseReason};
-use crate::handler::Handler;
-use crate::shared::Shared;
+use crate::state::Shared;
+use crate::state::close_log::{End, Ends};
 
 /// What a lingering connection drops before it is reset, in bytes: more than the socket buffers of both sides hold by
 /// default (the last figures of tcp_rmem and tcp_wmem, tcp(7)), which is what a peer may have sent before it heard the end.

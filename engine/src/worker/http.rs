@@ -17,12 +17,12 @@ use super::Worker;
 use super::memory::is_monitoring;
 use super::receive::keep_unread;
 use super::upgrade::{deliver_rest, internal_error, on_bad_head, on_head};
+use crate::app::handler::{Handler, HttpAnswer, Response};
+use crate::app::request::Request;
+use crate::base::timer::{TICKS_PER_SECOND, Tick};
 use crate::conn::{Conn, Flags, Phase, Wire};
 use crate::driver::{Driver, Token};
-use crate::handler::{Handler, HttpAnswer, Response};
-use crate::request::Request;
-use crate::shared::Shared;
-use crate::timer::{TICKS_PER_SECOND, Tick};
+use crate::state::Shared;
 
 /// What a head of an answer takes, about.
 const ANSWER_HEAD_LEN: usize = 512;
@@ -111,7 +111,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     pub(super) fn answer_for_it(&mut self, token: Token) {
         let Self { conns, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
-        crate::event::warn!(conn = %shared.id(token), "a deferred HTTP request was not answered in time");
+        crate::base::event::warn!(conn = %shared.id(token), "a deferred HTTP request was not answered in time");
         if let Some(exchange) = conn.wire.take_exchange() {
             let late = Response::new(http::StatusCode::SERVICE_UNAVAILABLE);
             write_answer(&mut conn.wire, shared, exchange.closing(), &late);
@@ -370,7 +370,7 @@ fn respond<H: Handler>(
 
 /// Refuses a request whose end is not known.
 fn refuse(wire: &mut Wire, shared: &mut Shared, response: Response) {
-    crate::event::debug!(status = %response.status(), "HTTP request refused");
+    crate::base::event::debug!(status = %response.status(), "HTTP request refused");
     shared.counters.handshake_failures.add(1);
     write_answer(wire, shared, Exchange::LAST, &response);
 }

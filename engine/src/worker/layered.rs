@@ -4,13 +4,13 @@ use ringwire_codec::Buffers as _;
 
 use super::Worker;
 use super::receive::{condemn, deliver_or_keep, keep_unread};
+use crate::app::ctx::{self, cut_reason};
+use crate::app::handler::Handler;
+use crate::conn::queue::SegmentKind;
 use crate::conn::{Conn, Flags, Phase, Wire};
-use crate::ctx::{self, cut_reason};
 use crate::driver::{Driver, Token};
-use crate::handler::Handler;
-use crate::layers::{Failure, Unwrapped};
-use crate::send_queue::SegmentKind;
-use crate::shared::Shared;
+use crate::layers::extensions::{Failure, Unwrapped};
+use crate::state::Shared;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// Looks at bytes that came in. What they lead to is in the turn's output afterwards.
@@ -48,7 +48,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Ok(sealed) if sealed.is_empty() => {}
             Ok(sealed) => Self::submit_send(driver, wire, shared, token, sealed),
             Err(failure) => {
-                crate::event::error!(conn = %shared.id(token), "an extension panicked");
+                crate::base::event::error!(conn = %shared.id(token), "an extension panicked");
                 let (why, code, _) = failure.verdict();
                 // Only a close that has begun refuses another.
                 let _ = ctx::close(wire, shared, why, code, "");

@@ -7,16 +7,16 @@ use ringwire_codec::{Buffers as _, CloseCode};
 
 use super::Worker;
 use super::shutdown::unavailable;
+use crate::app::ctx;
+use crate::app::handler::{Handler, Response};
+use crate::app::request::Request;
+use crate::base::timer::Tick;
 use crate::config::Backpressure;
 use crate::conn::{Phase, Wire};
-use crate::ctx;
 use crate::driver::{Driver, Token};
 use crate::error::CloseReason;
-use crate::handler::{Handler, Response};
-use crate::memory::{BESIDE_A_SLOT, Level};
-use crate::request::Request;
-use crate::shared::Shared;
-use crate::timer::Tick;
+use crate::limits::memory::{BESIDE_A_SLOT, Level};
+use crate::state::Shared;
 
 /// When whoever was refused may come back.
 const RETRY_AFTER_SECS: u32 = 10;
@@ -106,7 +106,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             }
         }
         self.shared.counters.memory_sheds.add(count);
-        crate::event::warn!(own, excess, count, freed, "out of memory: connections were ended");
+        crate::base::event::warn!(
+            own,
+            excess,
+            count,
+            freed,
+            "out of memory: connections were ended"
+        );
     }
 
     /// The connections that hold something, those that hold most first.

@@ -1,10 +1,10 @@
 //! Whether the sums of what is held are right, for the simulation.
 
 use super::Worker;
+use crate::app::handler::Handler;
 use crate::conn::{Flags, Phase};
 use crate::driver::Driver;
-use crate::handler::Handler;
-use crate::memory::{Charge, Ledger};
+use crate::limits::memory::{Charge, Ledger};
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// Checks that the sums are what a walk over all connections finds.

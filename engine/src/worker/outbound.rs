@@ -11,20 +11,20 @@ use ringwire_codec::{Connection, Role};
 use super::Worker;
 use super::receive::call;
 use super::upgrade::{begin_frames, extend};
+use crate::app::handler::Handler;
+use crate::base::mailbox::{Mail, Mailbox};
 use crate::conn::{Conn, Flags, Phase};
-use crate::dial::{DialError, Dialling, Outbound};
 use crate::driver::{Driver, Token};
+use crate::entry::dial::{DialError, Dialling, Outbound};
 use crate::error::{CloseCause, PostError};
-use crate::handler::Handler;
-use crate::mailbox::{Mail, Mailbox};
-use crate::shared::Shared;
+use crate::state::Shared;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// Takes a socket that connects, and says what is to be said once it has.
     pub(super) fn dial(&mut self, outbound: Outbound) {
         let Outbound { socket, peer, mut request, offer, tls, state } = outbound;
         let Ok(state) = state.downcast::<H::State>() else {
-            return crate::event::error!(
+            return crate::base::event::error!(
                 "a connection was asked for with a state of another type than the handler's"
             );
         };
@@ -135,6 +135,6 @@ pub(super) fn end_dialling<H: Handler>(
 /// A panic changes nothing: the connection is gone.
 fn call_on_dial_failed<H: Handler>(handler: &mut H, state: H::State, error: &DialError) {
     if catch_unwind(AssertUnwindSafe(|| handler.on_dial_failed(state, error))).is_err() {
-        crate::event::error!("the handler panicked");
+        crate::base::event::error!("the handler panicked");
     }
 }

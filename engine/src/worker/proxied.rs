@@ -5,10 +5,10 @@ use ringwire_codec::proxy_protocol;
 
 use super::Worker;
 use super::receive::keep_unread;
+use crate::app::handler::Handler;
 use crate::conn::{Flags, Phase};
 use crate::driver::{Driver, Token};
 use crate::error::CloseReason;
-use crate::handler::Handler;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// Bytes of a connection whose PROXY header has not come yet, and perhaps what follows it.
@@ -36,7 +36,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Ok(Some(header)) => header,
             Ok(None) => return keep_unread(wire, shared, bytes),
             Err(error) => {
-                crate::event::debug!(conn = %shared.id(token), %error, "it is no proxy");
+                crate::base::event::debug!(conn = %shared.id(token), %error, "it is no proxy");
                 shared.counters.proxy_failures.add(1);
                 return self.finish(token, CloseReason::Local);
             }
@@ -44,7 +44,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let addresses = shared.topics.hub.addresses();
         match header.source {
             Some(source) if !addresses.admit(Some(source)) => {
-                crate::event::debug!(%source, "refused: its address has as many connections as may be");
+                crate::base::event::debug!(%source, "refused: its address has as many connections as may be");
                 shared.counters.address_refusals.add(1);
                 return self.finish(token, CloseReason::Local);
             }

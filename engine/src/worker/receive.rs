@@ -7,14 +7,14 @@ use ringwire_codec::{Buffers, CloseCode, CloseFrame, Error, Event, Input};
 use super::Worker;
 use super::http;
 use super::upgrade::begin_frames;
+use crate::app::ctx::{self, Ctx};
+use crate::app::handler::Handler;
 use crate::conn::{Conn, ConnId, Flags, Phase, Wire};
-use crate::ctx::{self, Ctx};
 use crate::driver::{Driver, Token};
 use crate::error::{CloseCause, CloseReason};
-use crate::handler::Handler;
 use crate::limits::Excess;
 use crate::limits::rate::Verdict;
-use crate::shared::Shared;
+use crate::state::Shared;
 
 /// What the messages of a connection may inflate to in a turn, in bytes, before the others get theirs. The last one
 /// may go past it.
@@ -342,13 +342,13 @@ pub(super) fn call<H: Handler>(
 pub(super) fn call_on_presence<H: Handler>(handler: &mut H, name: &str, is_present: bool) {
     let result = catch_unwind(AssertUnwindSafe(|| handler.on_presence(name, is_present)));
     if result.is_err() {
-        crate::event::error!(name, is_present, "the handler panicked when told of a name");
+        crate::base::event::error!(name, is_present, "the handler panicked when told of a name");
     }
 }
 
 #[cold]
 fn on_panic(wire: &mut Wire, shared: &mut Shared, id: ConnId) {
-    crate::event::error!(conn = %id, "the handler panicked");
+    crate::base::event::error!(conn = %id, "the handler panicked");
     let why = CloseReason::HandlerPanic;
     // Only a close that has begun refuses another.
     let _ = ctx::close(wire, shared, why, CloseCode::INTERNAL_ERROR, "");

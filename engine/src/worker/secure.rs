@@ -5,12 +5,12 @@ use ringwire_tls::{Error, ServerConfig, Session};
 
 use super::Worker;
 use super::receive::keep_unread;
+use crate::app::handler::Handler;
 use crate::conn::{Flags, Phase};
 use crate::driver::{Driver, Token};
 use crate::error::CloseReason;
-use crate::handler::Handler;
-use crate::secure::{Decrypted, Shaken};
-use crate::shared::Shared;
+use crate::layers::tls::{Decrypted, Shaken};
+use crate::state::Shared;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// The connection begins with a TLS handshake.
@@ -22,7 +22,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 conn.wire.flags.insert(Flags::LAYERED);
             }
             Err(error) => {
-                crate::event::error!(%error, "a TLS session could not be made");
+                crate::base::event::error!(%error, "a TLS session could not be made");
                 self.finish(token, CloseReason::Tls);
             }
         }
@@ -105,7 +105,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if matches!(wire.phase, Phase::Closed | Phase::Vacant) {
             return;
         }
-        crate::event::debug!(conn = %shared.id(token), %error, "TLS failed");
+        crate::base::event::debug!(conn = %shared.id(token), %error, "TLS failed");
         if wire.phase == Phase::Handshake && !wire.flags.contains(Flags::CLIENT) {
             shared.counters.handshake_failures.add(1);
         }

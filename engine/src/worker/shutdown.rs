@@ -8,14 +8,14 @@ use ringwire_codec::MaskSource as _;
 
 use super::Worker;
 use super::accepting::AcceptState;
+use crate::app::ctx;
+use crate::app::handler::{Handler, Response};
+use crate::base::timer::{TICK, TICKS_PER_SECOND, Tick, ticks_of};
 use crate::conn::Phase;
-use crate::ctx;
 use crate::driver::{Driver, ListenerId, Op};
 use crate::error::CloseReason;
-use crate::handler::{Handler, Response};
 use crate::limits::drain::{Drain, DrainReport, Order};
-use crate::shared::Shared;
-use crate::timer::{TICK, TICKS_PER_SECOND, Tick, ticks_of};
+use crate::state::Shared;
 
 /// Connections looked at in a turn, to be told or cut off. The others go on meanwhile.
 const CLOSES_PER_TURN: u32 = 4096;

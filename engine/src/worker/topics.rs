@@ -4,15 +4,15 @@
 //! they wait as well, and go out with all else that the connection gets in one send.
 
 use super::Worker;
+use crate::app::ctx::{self, SendOptions};
+use crate::app::handler::Handler;
+use crate::base::output::{Output, SharedBytes};
 use crate::config::Backpressure;
+use crate::conn::queue::SegmentKind;
 use crate::conn::{Flags, Phase, Wire};
-use crate::ctx::{self, SendOptions};
 use crate::driver::{Driver, Token};
 use crate::error::CloseReason;
-use crate::handler::Handler;
-use crate::output::{Output, SharedBytes};
-use crate::send_queue::SegmentKind;
-use crate::shared::Shared;
+use crate::state::Shared;
 use crate::topic::Delivery;
 
 /// Connections that are given publications in a turn, before the others get theirs. The rest follows in the next ones.

@@ -4,13 +4,13 @@ use std::io;
 
 use super::Worker;
 use super::receive::call;
+use crate::app::handler::Handler;
+use crate::base::output::Output;
+use crate::conn::queue::SegmentKind;
 use crate::conn::{Flags, Phase, Wire};
 use crate::driver::{Driver, Op, SendBuffer, Token};
 use crate::error::CloseReason;
-use crate::handler::Handler;
-use crate::output::Output;
-use crate::send_queue::SegmentKind;
-use crate::shared::Shared;
+use crate::state::Shared;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// What follows every piece of work on a connection: its output goes out, and its receiving and

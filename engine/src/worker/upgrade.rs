@@ -13,13 +13,13 @@ use super::http;
 use super::layered::{deliver_layered, unwrap_unread};
 use super::outbound::{self, on_answer};
 use super::receive::{call, deliver_or_keep};
+use crate::app::handler::{Accept, Acceptance, Answer, Handler, Response};
+use crate::app::request::Request;
 use crate::conn::{Conn, ConnId, Flags, Phase, Wire};
-use crate::deflate::Deflate;
-use crate::dial::DialError;
 use crate::driver::{Driver, Token};
-use crate::handler::{Accept, Acceptance, Answer, Handler, Response};
-use crate::request::Request;
-use crate::shared::Shared;
+use crate::entry::dial::DialError;
+use crate::layers::deflate::Deflate;
+use crate::state::Shared;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// The application has made up its mind about a deferred request.
@@ -173,7 +173,7 @@ fn open<S>(
     }
     shared.reserve_out(512);
     if let Err(error) = accept.encode(upgrade, &mut shared.out) {
-        crate::event::error!(%error, "the handler accepted a request wrongly");
+        crate::base::event::error!(%error, "the handler accepted a request wrongly");
         shared.deflate.take_back(agreement);
         conn.state = None;
         return refuse(wire, shared, &internal_error());
@@ -239,7 +239,7 @@ fn accept_deferred<H: Handler>(
 }
 
 fn refuse_for(wire: &mut Wire, shared: &mut Shared, error: HandshakeError) {
-    crate::event::debug!(%error, "request refused");
+    crate::base::event::debug!(%error, "request refused");
     refuse(wire, shared, &Response::from(error));
 }
 

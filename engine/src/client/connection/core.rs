@@ -11,7 +11,7 @@ use super::super::compression::Deflate;
 use super::super::error::{End, Error};
 use super::super::wire::{Wire, after, earlier};
 use super::LINGER;
-use crate::shared::Masks;
+use crate::state::Masks;
 
 /// Output buffers are kept up to this capacity.
 const KEPT_LEN: usize = 64 << 10;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use ringwire_codec::CloseCode;
 use ringwire_codec::deflate::{Level, WindowBits};
 
-use crate::compression::CompressionMode;
+use crate::config::compression::CompressionMode;
+use crate::config::origin::OriginPolicy;
 use crate::config::{Assignment, Backpressure, DriverKind, Pinning};
 use crate::limits::Excess;
-use crate::origin::OriginPolicy;
 
 /// A way to write values of type `T`. What `write` gives, `read` takes.
 pub(super) trait Kind<T> {

@@ -5,8 +5,8 @@ use std::io;
 use std::time::Duration;
 
 use super::harness::{FarEnd as _, Harness, LISTENERS};
+use crate::base::output::Output;
 use crate::driver::{Completion, Delivery, Driver, ListenerId, Op, SendBuffer, Token};
-use crate::output::Output;
 
 /// No case takes longer, in real time or in virtual time.
 const LONGEST: Duration = Duration::from_secs(60);

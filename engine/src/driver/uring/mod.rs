@@ -46,7 +46,7 @@ use self::ring::{Ring, Wait};
 use self::sends::Sends;
 use self::sockets::{Holdings, Socket, Starved};
 use super::{Completion, Delivery, Driver, Op, Token, Traffic};
-use crate::chunked::Chunked;
+use crate::base::chunked::Chunked;
 use crate::net;
 
 pub(crate) use self::buffers::Layout;
@@ -306,7 +306,7 @@ impl Drop for Uring {
             // SAFETY: every request has completed, and the ring, which makes none by itself, is closed before the buffers go.
             unsafe { self.buffers.retire() };
         } else {
-            crate::event::warn!(requests = self.in_flight, "io_uring requests did not end");
+            crate::base::event::warn!(requests = self.in_flight, "io_uring requests did not end");
         }
     }
 }

@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::{Layout, Uring};
+use crate::base::output::Output;
 use crate::driver::{Completion, Driver as _, Op, SendBuffer, Token};
-use crate::output::Output;
 
 /// How long a probe may take.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -162,8 +162,8 @@ mod tests {
     /// Whatever drops the table, a panic of the driver included.
     #[test]
     fn a_buffer_that_the_kernel_may_read_is_never_freed() {
-        use crate::budget::Budget;
-        use crate::output::{Output, SharedBytes};
+        use crate::base::budget::Budget;
+        use crate::base::output::{Output, SharedBytes};
 
         // What was freed is back in the budget.
         let budget = Budget::new(1000);

@@ -7,8 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::{Layout, Uring, UringBuffer};
+use crate::base::output::Output;
 use crate::driver::{Completion, Driver as _, Op, SendBuffer, Token};
-use crate::output::Output;
 
 const PIECE_LEN: u32 = 4096;
 const A_WHILE: Duration = Duration::from_millis(50);

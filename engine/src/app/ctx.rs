@@ -1,0 +1,527 @@
+//! What a handler can do with a connection.
+
+use std::net::SocketAddr;
+
+use ringwire_codec::{CloseCode, Message, SendError};
+use ringwire_tls::Facts;
+
+use crate::base::output::Output;
+use crate::config::Backpressure;
+use crate::conn::queue::SegmentKind;
+use crate::conn::{ConnId, Flags, Phase, Wire};
+use crate::error::CloseReason;
+use crate::hub::PublishError;
+use crate::hub::names::NameError;
+use crate::limits::Deadline;
+use crate::state::Shared;
+use crate::topic::{Publication, PublishOptions, SubscribeOptions, TopicError};
+
+/// A connection, during a call of the handler.
+#[derive(Debug)]
+pub struct Ctx<'a, S> {
+    id: ConnId,
+    wire: &'a mut Wire,
+    state: &'a mut S,
+    shared: &'a mut Shared,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendStatus {
+    /// On its way: it goes out with this turn, or soon after.
+    Sent,
+    /// Taken, but this many bytes wait for the peer. Send no more until [`on_drain`](crate::Handler::on_drain),
+    /// which always follows.
+    Queued(usize),
+    /// Not taken: the queue is at its limit, or the connection is closing.
+    Dropped,
+}
+
+/// How a message is sent. The default is how [`Ctx::send`] does it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct SendOptions {
+    /// It replaces a message with the same key which still waits, as with [`Ctx::send_keyed`]. Default: none.
+    pub key: Option<u64>,
+    /// Whether it is compressed, on a connection [where it may be](Ctx::is_compressed). Default: by its length.
+    pub compress: Compress,
+}
+
+impl SendOptions {
+    /// Sets [`key`](Self::key).
+    #[must_use]
+    pub const fn with_key(mut self, key: u64) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// Sets [`compress`](Self::compress).
+    #[must_use]
+    pub const fn with_compress(mut self, compress: Compress) -> Self {
+        self.compress = compress;
+        self
+    }
+}
+
+/// Whether a message is compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Compress {
+    /// If it is at least as long as [`threshold`](crate::Compression::threshold).
+    #[default]
+    ByLength,
+    /// However short it is. Goes out as it is if that makes it no shorter.
+    Always,
+    /// No: it is compressed already, or its length must not tell what is in it.
+    Never,
+}
+
+impl<'a, S> Ctx<'a, S> {
+    pub(crate) fn new(
+        id: ConnId,
+        wire: &'a mut Wire,
+        state: &'a mut S,
+        shared: &'a mut Shared,
+    ) -> Self {
+        Self { id, wire, state, shared }
+    }
+
+    /// The same connection with a part of its state, if it has that.
+    pub(crate) fn project<'s, T>(
+        &'s mut self,
+        pick: impl FnOnce(&'s mut S) -> Option<&'s mut T>,
+    ) -> Option<Ctx<'s, T>> {
+        let Self { id, wire, state, shared } = self;
+        Some(Ctx { id: *id, wire, state: pick(state)?, shared })
+    }
+
+    /// What the engine keeps of the connection and of the worker.
+    pub(crate) fn engine(&mut self) -> (ConnId, &mut Wire, &mut Shared) {
+        (self.id, self.wire, self.shared)
+    }
+
+    /// The connection's identity, for [`Handle`](crate::Handle).
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// The other side's address; the unspecified one (`[::]:0`) on a Unix socket.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.wire.peer.into()
+    }
+
+    /// What the TLS handshake agreed on: version, cipher suite, SNI, ALPN, the client's certificate. `None` on a
+    /// plain connection.
+    pub fn tls(&self) -> Option<Facts<'_>> {
+        self.shared.sessions.facts(self.id.slot)
+    }
+
+    /// The application's state of this connection.
+    pub fn state(&mut self) -> &mut S {
+        self.state
+    }
+
+    /// Whether messages can be sent: no close has begun.
+    pub fn is_open(&self) -> bool {
+        self.wire.phase == Phase::Open
+    }
+
+    /// Whether compression was agreed on with this peer (permessage-deflate, RFC 7692).
+    pub fn is_compressed(&self) -> bool {
+        self.wire.flags.contains(Flags::DEFLATE)
+    }
+
+    /// Bytes of output that wait, this turn's included.
+    pub fn queued_len(&self) -> usize {
+        self.wire.queued_len() + self.shared.out.len()
+    }
+
+    // What the application wants to happen
+
+    /// Pauses reading: no more calls with messages until [`resume`](Self::resume). The peer is held up
+    /// by TCP's flow control. Pings are not answered meanwhile, and the idle timeout does not run.
+    pub fn pause(&mut self) {
+        self.wire.flags.insert(Flags::PAUSED);
+    }
+
+    /// Goes on reading. What came in before the pause is handed over first.
+    pub fn resume(&mut self) {
+        self.wire.flags.remove(Flags::PAUSED);
+    }
+
+    /// Says that the peer is who it should be: from now on its messages may be as long as anyone's, instead of
+    /// [`max_unauthenticated_len`](crate::Config::max_unauthenticated_len). That holds from the next frame on, also
+    /// inside a message that has begun. Where the request already proved it, the place for this is
+    /// [`on_open`](crate::Handler::on_open).
+    pub fn authenticated(&mut self) {
+        self.wire.flags.remove(Flags::UNAUTHENTICATED);
+    }
+
+    // The time that the connection has
+
+    /// Has the connection closed with `code` then, unless the deadline is moved, by another call of this, or
+    /// [cleared](Self::clear_deadline): for an authorisation that runs out. Fires up to two ticks of 100 ms late, never
+    /// early, whether the connection is paused or not; [`CloseReason::Deadline`](crate::CloseReason::Deadline) follows.
+    /// Eight bytes or so for each connection of the worker, once one of them has a deadline.
+    ///
+    /// ```
+    /// # use std::time::{Duration, SystemTime};
+    /// # use ringwire::{CloseCode, Ctx, SendError};
+    /// # fn on_token(ctx: &mut Ctx<'_, ()>, expires: SystemTime) -> Result<(), SendError> {
+    /// ctx.set_deadline(Duration::from_secs(30), CloseCode::new(4401))?;
+    /// // A token came.
+    /// ctx.set_deadline(expires, CloseCode::new(4401))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The code may not be sent, or a close has begun already.
+    pub fn set_deadline(
+        &mut self,
+        at: impl Into<Deadline>,
+        code: CloseCode,
+    ) -> Result<(), SendError> {
+        if !code.is_sendable() {
+            return Err(SendError::BadCloseCode);
+        }
+        if !self.is_open() {
+            return Err(SendError::Closing);
+        }
+        let tick = at.into().tick(self.shared.now);
+        self.shared.deadlines.set(self.id.slot, tick, code);
+        self.shared.wheel.set_earlier(self.id.slot, tick);
+        Ok(())
+    }
+
+    /// Takes the deadline away that [`set_deadline`](Self::set_deadline) has set; whether there was one.
+    pub fn clear_deadline(&mut self) -> bool {
+        self.shared.deadlines.clear(self.id.slot)
+    }
+
+    // What goes out
+
+    /// Sends a message. It is encoded at once and goes out at the end of this connection's turn.
+    #[inline]
+    pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> SendStatus {
+        self.send_with(message, SendOptions::default())
+    }
+
+    /// Sends a message that replaces one with the same key which still waits: for values of which only the
+    /// newest counts. Where nothing waits it is sent as any other.
+    pub fn send_keyed<'m>(&mut self, key: u64, message: impl Into<Message<'m>>) -> SendStatus {
+        self.send_with(message, SendOptions::default().with_key(key))
+    }
+
+    /// Sends a message, with a word on how.
+    #[inline]
+    pub fn send_with<'m>(
+        &mut self,
+        message: impl Into<Message<'m>>,
+        options: SendOptions,
+    ) -> SendStatus {
+        send(self.wire, self.shared, self.id.slot, message.into(), options)
+    }
+
+    // Topics
+
+    /// Subscribes to a topic, such as `trades.EURUSD`, or to all that a pattern takes in: `*` stands for one token, `>`
+    /// at the end for one or more. Whether it was not subscribed to before. The subscription ends with the connection.
+    ///
+    /// What is published from now on comes; what was published in this very turn may come.
+    ///
+    /// # Errors
+    /// The topic is none, the connection has as many subscriptions as may be, or is closing.
+    pub fn subscribe(&mut self, topic: &str) -> Result<bool, TopicError> {
+        self.subscribe_with(topic, SubscribeOptions::default())
+    }
+
+    /// Subscribes, with a word on how. For a subscription that there is already, this changes how.
+    ///
+    /// # Errors
+    /// As for [`subscribe`](Self::subscribe).
+    pub fn subscribe_with(
+        &mut self,
+        topic: &str,
+        options: SubscribeOptions,
+    ) -> Result<bool, TopicError> {
+        if !self.is_open() {
+            return Err(TopicError::Closing);
+        }
+        let is_new = self.shared.topics.subscribe(self.id.slot, topic, options)?;
+        self.shared.counters.subscriptions.add(usize::from(is_new));
+        Ok(is_new)
+    }
+
+    /// Ends the subscription to a topic or pattern, as it was written there; whether there was one.
+    pub fn unsubscribe(&mut self, topic: &str) -> bool {
+        let was = self.shared.topics.unsubscribe(self.id.slot, topic);
+        self.shared.counters.subscriptions.sub(usize::from(was));
+        was
+    }
+
+    /// What the connection is subscribed to.
+    pub fn subscriptions(&self) -> impl Iterator<Item = &str> {
+        self.shared.topics.patterns_of(self.id.slot)
+    }
+
+    /// Sends a message to all who subscribe to `topic`, on all workers, this connection included. It goes out at the end
+    /// of the turn, behind what is sent in it. Each subscriber gets the publications of one connection, and those
+    /// of one thread through [`Handle`](crate::Handle), in their order.
+    ///
+    /// # Errors
+    /// The topic is none, or some workers are too far behind to get it.
+    pub fn publish<'m>(
+        &mut self,
+        topic: &str,
+        message: impl Into<Message<'m>>,
+    ) -> Result<(), PublishError> {
+        self.publish_with(topic, message, PublishOptions::default())
+    }
+
+    /// Publishes, with a word on how: [`with_except(ctx.id())`](PublishOptions::with_except) leaves this connection out.
+    ///
+    /// # Errors
+    /// As for [`publish`](Self::publish).
+    pub fn publish_with<'m>(
+        &mut self,
+        topic: &str,
+        message: impl Into<Message<'m>>,
+        options: PublishOptions,
+    ) -> Result<(), PublishError> {
+        let topics = &mut self.shared.topics;
+        let publication = Publication::new(&topics.hub, topic, message.into(), options)?;
+        self.shared.counters.publications.add(1);
+        topics.publish(publication)
+    }
+
+    // Names
+
+    /// Gives this connection a name under which [`Handle::send_to`](crate::Handle::send_to) and
+    /// [`Handle::connections`](crate::Handle::connections) find it from anywhere: the user's, say. Several connections may
+    /// have the same, and a connection several; the engine takes them away when it ends. Whether it did not have it.
+    ///
+    /// Takes a lock that is shared by a sixteenth of all names.
+    ///
+    /// # Errors
+    /// The name is longer than 255 bytes, the connection has 64 of them, or is closing.
+    pub fn register(&mut self, name: &str) -> Result<bool, NameError> {
+        if !self.is_open() {
+            return Err(NameError::Closing);
+        }
+        self.shared.names.add(self.id, name)
+    }
+
+    /// Takes a name away; whether the connection had it.
+    pub fn unregister(&mut self, name: &str) -> bool {
+        self.shared.names.remove(self.id, name)
+    }
+
+    /// The names of this connection.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.shared.names.of(self.id.slot)
+    }
+
+    // Control frames
+
+    /// Sends a ping with at most 125 bytes (RFC 6455 §5.5.2). The engine sends pings of its own after silence.
+    ///
+    /// # Errors
+    /// The payload is too long, or a close has begun.
+    pub fn ping(&mut self, payload: &[u8]) -> Result<(), SendError> {
+        self.shared.reserve_out(payload.len());
+        let Shared { masks, out, .. } = &mut *self.shared;
+        self.wire.codec.send_ping(payload, masks, out)
+    }
+
+    /// Starts the close handshake (RFC 6455 §7.1.2). What was sent before goes out first.
+    ///
+    /// # Errors
+    /// The code may not be sent, the reason is longer than 123 bytes, or a close has begun already.
+    pub fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), SendError> {
+        close(self.wire, self.shared, CloseReason::Local, code, reason)
+    }
+}
+
+/// See [`Ctx::send`].
+#[inline]
+pub(crate) fn send(
+    wire: &mut Wire,
+    shared: &mut Shared,
+    slot: u32,
+    message: Message<'_>,
+    options: SendOptions,
+) -> SendStatus {
+    if wire.phase != Phase::Open {
+        return SendStatus::Dropped;
+    }
+    if wire.has_queue()
+        || wire.in_flight as usize + shared.out.len() >= shared.limits.max_queued_len
+    {
+        return send_behind(wire, shared, slot, message, options);
+    }
+    if wire.flags.contains(Flags::DEFLATE) && shared.deflate.wants(message.len(), options.compress)
+    {
+        if shared.deflate.is_long(message.len())
+            && options.key.is_none()
+            && shared.deflate_elsewhere(wire, slot, message, false)
+        {
+            return taken(wire, shared);
+        }
+        return encode_compressed(wire, shared, slot, message, false);
+    }
+    encode(wire, shared, message)
+}
+
+/// A message was taken.
+fn taken(wire: &mut Wire, shared: &Shared) -> SendStatus {
+    shared.counters.messages_sent.add(1);
+    status(wire, shared)
+}
+
+#[inline]
+fn encode(wire: &mut Wire, shared: &mut Shared, message: Message<'_>) -> SendStatus {
+    shared.reserve_out(message.len());
+    let Shared { masks, out, .. } = &mut *shared;
+    if wire.codec.send(message, masks, out).is_err() {
+        return SendStatus::Dropped;
+    }
+    shared.counters.messages_sent.add(1);
+    status(wire, shared)
+}
+
+#[inline(never)]
+fn encode_compressed(
+    wire: &mut Wire,
+    shared: &mut Shared,
+    slot: u32,
+    message: Message<'_>,
+    alone: bool,
+) -> SendStatus {
+    if shared.send_compressed(wire, slot, message, alone).is_err() {
+        return SendStatus::Dropped;
+    }
+    shared.counters.messages_sent.add(1);
+    status(wire, shared)
+}
+
+/// Past the high-water mark the application is told, and reading waits.
+fn status(wire: &mut Wire, shared: &Shared) -> SendStatus {
+    let waiting = wire.queued_len() + shared.out.len();
+    if waiting < shared.limits.high_water {
+        return SendStatus::Sent;
+    }
+    wire.flags.insert(Flags::BACKLOGGED);
+    SendStatus::Queued(waiting)
+}
+
+/// Sends a message by the queue: output waits already, or the turn has produced as much as may wait, or the
+/// connection is not at work. The limit holds, and the message is kept apart where it may be dropped or replaced; then
+/// it is compressed by itself, since what is compressed behind it must not depend on whether it goes out.
+#[cold]
+pub(crate) fn send_behind(
+    wire: &mut Wire,
+    shared: &mut Shared,
+    slot: u32,
+    message: Message<'_>,
+    options: SendOptions,
+) -> SendStatus {
+    if wire.phase != Phase::Open {
+        return SendStatus::Dropped;
+    }
+    shared.enqueue_out(wire, SegmentKind::Stream);
+    let replaced =
+        options.key.and_then(|key| wire.pending_mut().queue.find(SegmentKind::Keyed(key)));
+    if replaced.is_none()
+        && wire.queue_cost() >= shared.limits.max_queued_len
+        && !make_room(wire, shared)
+    {
+        shared.counters.messages_dropped.add(1);
+        return SendStatus::Dropped;
+    }
+    let kind = match options.key {
+        Some(key) => SegmentKind::Keyed(key),
+        None if shared.limits.backpressure == Backpressure::DropOldest => SegmentKind::Message,
+        None => SegmentKind::Stream,
+    };
+    let stays = kind == SegmentKind::Stream;
+    if !stays {
+        shared.cut_context(wire, slot);
+    }
+    let compressed = wire.flags.contains(Flags::DEFLATE)
+        && shared.deflate.wants(message.len(), options.compress);
+    if compressed
+        && options.key.is_none()
+        && shared.deflate.is_long(message.len())
+        && shared.deflate_elsewhere(wire, slot, message, !stays)
+    {
+        return taken(wire, shared);
+    }
+    let status = if compressed {
+        encode_compressed(wire, shared, slot, message, !stays)
+    } else {
+        encode(wire, shared, message)
+    };
+    match replaced {
+        Some(index) => replace(wire, shared, index),
+        None => shared.enqueue_out(wire, kind),
+    }
+    status
+}
+
+/// Puts the turn's output, which is one message, in the place of a waiting one.
+fn replace(wire: &mut Wire, shared: &mut Shared, index: usize) {
+    let data = Output::Own(std::mem::take(&mut shared.out));
+    shared.counters.queued_bytes.add(data.len());
+    let old = wire.pending_mut().queue.replace(index, data);
+    shared.drop_message(old);
+}
+
+/// The queue is at its limit: carries out the policy. Whether there is room now.
+fn make_room(wire: &mut Wire, shared: &mut Shared) -> bool {
+    match shared.limits.backpressure {
+        Backpressure::DropNewest => {
+            wire.flags.insert(Flags::BACKLOGGED);
+            false
+        }
+        Backpressure::Close(code) => {
+            // The peer would not read a close frame behind all that either; but it is owed one.
+            let text = "the peer reads too slowly";
+            let _ = close(wire, shared, CloseReason::Backpressure, code, text);
+            false
+        }
+        Backpressure::DropOldest => {
+            while wire.queue_cost() >= shared.limits.max_queued_len
+                && let Some(oldest) = wire.pending_mut().queue.drop_oldest()
+            {
+                shared.drop_message(oldest);
+            }
+            true
+        }
+    }
+}
+
+/// As much of a reason as a close frame has room for (RFC 6455 §5.5.1).
+pub(crate) fn cut_reason(reason: &str) -> &str {
+    const MAX_REASON_LEN: usize = 123;
+    &reason[..reason.floor_char_boundary(MAX_REASON_LEN)]
+}
+
+/// See [`Ctx::close`].
+pub(crate) fn close(
+    wire: &mut Wire,
+    shared: &mut Shared,
+    why: CloseReason,
+    code: CloseCode,
+    text: &str,
+) -> Result<(), SendError> {
+    shared.reserve_out(text.len() + 2);
+    let Shared { masks, out, .. } = &mut *shared;
+    wire.codec.close(code, text, masks, out)?;
+    let cause = wire.blame(why);
+    cause.code = Some(code);
+    text.clone_into(&mut cause.text);
+    wire.phase = Phase::Closing;
+    wire.since = shared.now;
+    wire.flags.remove(Flags::HELD_UP);
+    Ok(())
+}

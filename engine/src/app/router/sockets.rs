@@ -1,0 +1,218 @@
+//! The WebSocket routes of a [`Router`](super::Router), as a list of handlers that its type spells out.
+
+use std::any::Any;
+use std::convert::Infallible;
+
+use ringwire_codec::handshake::client;
+use ringwire_codec::{CloseCode, Message, MessagePart};
+
+use crate::app::ctx::Ctx;
+use crate::app::handler::{Accept, Answer, Handler};
+use crate::app::request::Request;
+use crate::error::CloseCause;
+
+/// Settings of one WebSocket route.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SocketOptions {
+    /// The subprotocols of this route, the preferred one first. The first that the client offers is agreed on, unless the
+    /// handler chooses one itself; where none is offered the connection has none. Default: none.
+    pub subprotocols: Vec<String>,
+    /// The longest whole message of this route, in bytes; one that is longer closes the connection with 1009. It is
+    /// looked at when the message has come, so memory has the server's limits, and only a lower one has an effect.
+    /// Default: 0, no limit beside those of [`Config::protocol`](crate::Config::protocol).
+    pub max_message_len: usize,
+}
+
+impl SocketOptions {
+    /// Sets [`subprotocols`](Self::subprotocols).
+    #[must_use]
+    pub fn with_subprotocols<N: Into<String>>(
+        mut self,
+        names: impl IntoIterator<Item = N>,
+    ) -> Self {
+        self.subprotocols = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets [`max_message_len`](Self::max_message_len).
+    #[must_use]
+    pub fn with_max_message_len(mut self, len: usize) -> Self {
+        self.max_message_len = len;
+        self
+    }
+
+    fn allows(&self, message: &Message<'_>) -> bool {
+        self.max_message_len == 0 || message.len() <= self.max_message_len
+    }
+}
+
+/// A list of WebSocket routes. Made by [`Router::websocket`](super::Router::websocket).
+pub trait SocketRoutes: sealed::Sealed {
+    /// The state of a connection of any of them.
+    type State: 'static;
+
+    #[doc(hidden)]
+    const COUNT: usize;
+
+    #[doc(hidden)]
+    fn index_of(state: &Self::State) -> usize;
+
+    #[doc(hidden)]
+    fn on_request(&mut self, index: usize, request: &Request<'_>) -> Answer<Self::State>;
+
+    #[doc(hidden)]
+    fn on_presence(&mut self, name: &str, is_present: bool);
+
+    #[doc(hidden)]
+    fn call(&mut self, ctx: &mut Ctx<'_, Self::State>, call: Call<'_>);
+}
+
+/// A call of a handler about an open connection.
+#[derive(Debug)]
+pub enum Call<'a> {
+    Answer(&'a client::Response<'a>),
+    Open,
+    Message(Message<'a>),
+    Part(MessagePart<'a>),
+    Drain,
+    Missed(u32),
+    FinishJob(Box<dyn Any + Send>),
+    Ping(&'a [u8]),
+    Pong(&'a [u8]),
+    Close(&'a CloseCause),
+}
+
+/// No WebSocket routes.
+#[derive(Clone, Copy, Debug)]
+pub struct NoSockets;
+
+/// Some WebSocket routes and one more.
+#[derive(Debug)]
+pub struct Sockets<R, H> {
+    rest: R,
+    handler: H,
+    options: SocketOptions,
+}
+
+/// The state of a connection of one of several routes.
+#[derive(Debug)]
+pub enum RouteState<R, S> {
+    /// Of a route that was added before.
+    Before(R),
+    /// Of the route that was added last.
+    Last(S),
+}
+
+impl<R, H> Sockets<R, H> {
+    pub(super) fn new(rest: R, handler: H, options: SocketOptions) -> Self {
+        Self { rest, handler, options }
+    }
+}
+
+impl<R: SocketRoutes, H: Handler> Sockets<R, H> {
+    fn dispatch(&mut self, ctx: &mut Ctx<'_, H::State>, call: Call<'_>) {
+        let Self { handler, options, .. } = self;
+        match call {
+            Call::Answer(answer) => handler.on_answer(ctx, answer),
+            Call::Open => handler.on_open(ctx),
+            Call::Message(message) if options.allows(&message) => handler.on_message(ctx, message),
+            Call::Message(_) => {
+                // Only a close that has begun refuses another.
+                let _ = ctx.close(CloseCode::MESSAGE_TOO_BIG, "the message is too long");
+            }
+            Call::Part(part) => handler.on_message_part(ctx, part),
+            Call::Drain => handler.on_drain(ctx),
+            Call::Missed(count) => handler.on_missed(ctx, count),
+            Call::FinishJob(then) => handler.finish_job(ctx, then),
+            Call::Ping(payload) => handler.on_ping(ctx, payload),
+            Call::Pong(payload) => handler.on_pong(ctx, payload),
+            Call::Close(cause) => handler.on_close(ctx, cause),
+        }
+    }
+
+    /// Agrees to a subprotocol of the route, where the handler has not.
+    fn choose_subprotocol<S>(&self, request: &Request<'_>, accept: Accept<S>) -> Accept<S> {
+        if accept.acceptance.subprotocol.is_some() {
+            return accept;
+        }
+        let own = &self.options.subprotocols;
+        match own.iter().find(|own| request.subprotocols().any(|offered| offered == **own)) {
+            Some(chosen) => accept.with_subprotocol(chosen),
+            None => accept,
+        }
+    }
+}
+
+impl SocketRoutes for NoSockets {
+    type State = Infallible;
+
+    const COUNT: usize = 0;
+
+    fn index_of(state: &Infallible) -> usize {
+        match *state {}
+    }
+
+    fn on_request(&mut self, _index: usize, _request: &Request<'_>) -> Answer<Infallible> {
+        Answer::Reject(crate::app::handler::Response::new(http::StatusCode::NOT_FOUND))
+    }
+
+    fn on_presence(&mut self, _name: &str, _is_present: bool) {}
+
+    fn call(&mut self, ctx: &mut Ctx<'_, Infallible>, _call: Call<'_>) {
+        match *ctx.state() {}
+    }
+}
+
+impl<R: SocketRoutes, H: Handler> SocketRoutes for Sockets<R, H> {
+    type State = RouteState<R::State, H::State>;
+
+    const COUNT: usize = R::COUNT + 1;
+
+    fn index_of(state: &Self::State) -> usize {
+        match state {
+            RouteState::Before(state) => R::index_of(state),
+            RouteState::Last(_) => R::COUNT,
+        }
+    }
+
+    fn on_request(&mut self, index: usize, request: &Request<'_>) -> Answer<Self::State> {
+        if index < R::COUNT {
+            return self.rest.on_request(index, request).map(RouteState::Before);
+        }
+        match self.handler.on_request(request) {
+            Answer::Accept(accept) => self.choose_subprotocol(request, accept).into(),
+            other => other,
+        }
+        .map(RouteState::Last)
+    }
+
+    fn on_presence(&mut self, name: &str, is_present: bool) {
+        self.rest.on_presence(name, is_present);
+        self.handler.on_presence(name, is_present);
+    }
+
+    fn call(&mut self, ctx: &mut Ctx<'_, Self::State>, call: Call<'_>) {
+        let last = ctx.project(|state| match state {
+            RouteState::Last(state) => Some(state),
+            RouteState::Before(_) => None,
+        });
+        if let Some(mut ctx) = last {
+            return self.dispatch(&mut ctx, call);
+        }
+        let before = ctx.project(|state| match state {
+            RouteState::Before(state) => Some(state),
+            RouteState::Last(_) => None,
+        });
+        if let Some(mut ctx) = before {
+            self.rest.call(&mut ctx, call);
+        }
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+
+    impl Sealed for super::NoSockets {}
+    impl<R, H> Sealed for super::Sockets<R, H> {}
+}

@@ -1,0 +1,160 @@
+//! The worker's pool of byte buffers.
+//!
+//! Buffers hold partial messages, unread input and output. They are taken when a connection needs one
+//! and given back when it does not, so that memory grows with what is under way, not with connections.
+
+use ringwire_codec::Buffers;
+
+use crate::base::output::Output;
+
+/// Capacities that are pooled: powers of four from 256 B to 256 KiB. Others go to the allocator.
+const CLASSES: [usize; 6] = [256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10];
+
+/// Free lists of buffers by class.
+#[derive(Debug)]
+pub(crate) struct BufferPool {
+    free: [Vec<Vec<u8>>; CLASSES.len()],
+    /// Bytes on the free lists.
+    free_len: usize,
+    /// The most that the free lists may hold.
+    max_free_len: usize,
+}
+
+impl BufferPool {
+    /// A pool that keeps at most `max_free_len` bytes for reuse.
+    pub(crate) fn new(max_free_len: usize) -> Self {
+        Self { free: Default::default(), free_len: 0, max_free_len }
+    }
+
+    /// Bytes on the free lists.
+    pub(crate) fn free_len(&self) -> usize {
+        self.free_len
+    }
+
+    /// A buffer whose capacity fits `data`, which is copied into it.
+    pub(crate) fn copy_of(&mut self, data: &[u8]) -> Vec<u8> {
+        let mut buffer = self.take(data.len());
+        buffer.extend_from_slice(data);
+        buffer
+    }
+
+    /// Takes the memory of output back, if it was this connection's own.
+    #[inline]
+    pub(crate) fn reclaim(&mut self, output: Output) {
+        if let Output::Own(buffer) = output {
+            self.give(buffer);
+        }
+    }
+}
+
+impl Buffers for BufferPool {
+    #[inline]
+    fn take(&mut self, min_capacity: usize) -> Vec<u8> {
+        let Some(class) = CLASSES.iter().position(|class| *class >= min_capacity) else {
+            return Vec::with_capacity(min_capacity);
+        };
+        match self.free[class].pop() {
+            Some(buffer) => {
+                self.free_len -= CLASSES[class];
+                buffer
+            }
+            None => Vec::with_capacity(CLASSES[class]),
+        }
+    }
+
+    #[inline]
+    fn give(&mut self, mut buffer: Vec<u8>) {
+        // A buffer that grew counts for the class that it covers whole, unless it is far larger.
+        let Some(class) = CLASSES.iter().rposition(|class| *class <= buffer.capacity()) else {
+            return;
+        };
+        if buffer.capacity() >= 2 * CLASSES[CLASSES.len() - 1]
+            || self.free_len + CLASSES[class] > self.max_free_len
+        {
+            return;
+        }
+        buffer.clear();
+        self.free_len += CLASSES[class];
+        self.free[class].push(buffer);
+    }
+}
+
+/// Memory for the kernel to copy into, which begins at a page.
+///
+/// Where it does not, `recv` of 64 KiB took 2.5 times as long on the machine of docs/benchmarks.md: its copy
+/// (`rep movsb`) wants an aligned destination. An allocator gives addresses that are 16 bytes off.
+#[derive(Debug)]
+pub(crate) struct AlignedBuffer {
+    memory: Box<[u8]>,
+    start: usize,
+    len: usize,
+}
+
+impl AlignedBuffer {
+    const ALIGNMENT: usize = 4096;
+
+    /// A zeroed buffer.
+    pub(crate) fn new(len: usize) -> Self {
+        let memory = vec![0; len + Self::ALIGNMENT].into_boxed_slice();
+        let start = memory.as_ptr().align_offset(Self::ALIGNMENT).min(Self::ALIGNMENT);
+        Self { memory, start, len }
+    }
+
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.memory[self.start..self.start + self.len]
+    }
+
+    #[inline]
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gives_back_what_it_was_given() {
+        let mut pool = BufferPool::new(1 << 20);
+        let mut buffer = pool.take(1000);
+        assert_eq!(buffer.capacity(), 1024);
+        buffer.extend_from_slice(b"left over");
+        let address = buffer.as_ptr();
+        pool.give(buffer);
+        let again = pool.take(800);
+        assert!(again.is_empty());
+        assert_eq!(again.as_ptr(), address);
+        assert_eq!(pool.free_len, 0);
+    }
+
+    #[test]
+    fn an_aligned_buffer_begins_at_a_page() {
+        for len in [1, 512, 65_536, 100_000] {
+            let mut buffer = AlignedBuffer::new(len);
+            assert_eq!(buffer.bytes().as_ptr().addr() % 4096, 0);
+            buffer.bytes_mut().fill(7);
+            assert_eq!(buffer.bytes(), vec![7; len]);
+        }
+    }
+
+    #[test]
+    fn keeps_no_more_than_its_limit() {
+        let mut pool = BufferPool::new(100 << 10);
+        for buffer in (0..10).map(|_| Vec::with_capacity(64 << 10)).collect::<Vec<_>>() {
+            pool.give(buffer);
+        }
+        assert_eq!(pool.free_len, 64 << 10);
+        pool.give(Vec::with_capacity(1 << 20));
+        pool.give(Vec::new());
+        assert_eq!(pool.free_len, 64 << 10);
+    }
+
+    #[test]
+    fn large_buffers_have_the_capacity_asked_for() {
+        let mut pool = BufferPool::new(1 << 20);
+        assert!(pool.take(1 << 20).capacity() >= 1 << 20);
+        assert_eq!(pool.take(0).capacity(), 256);
+    }
+}

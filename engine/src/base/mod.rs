@@ -1,0 +1,10 @@
+//! What knows nothing of connections: memory, time, and how threads reach each other.
+
+pub(crate) mod budget;
+pub(crate) mod buffers;
+pub(crate) mod chunked;
+pub(crate) mod event;
+pub(crate) mod mailbox;
+pub(crate) mod output;
+pub(crate) mod sharded;
+pub(crate) mod timer;

@@ -1,0 +1,525 @@
+//! Settings of a server, with defaults fit for the open internet.
+
+pub(crate) mod compression;
+pub(crate) mod origin;
+#[cfg(feature = "config")]
+pub mod settings;
+
+use std::time::Duration;
+
+use ringwire_codec::CloseCode;
+use ringwire_codec::handshake::HeadLimits;
+
+use crate::config::compression::Compression;
+use crate::config::origin::OriginPolicy;
+use crate::error::Error;
+use crate::limits::RateLimit;
+use crate::topic::TopicSettings;
+
+/// Settings of a server. All are checked once, when it starts.
+///
+/// A [`Duration::ZERO`] turns a deadline off. Deadlines are kept in ticks of 100 ms and fire up to two ticks
+/// late, never early.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// The kernel back end. Default: [`DriverKind::Auto`].
+    pub driver: DriverKind,
+    /// Threads that do IO, each with its own event loop and its own share of the connections. Default: 0, one
+    /// for each core that the process may run on.
+    pub io_workers: usize,
+    /// Threads beside the workers that take over what would hold one up: what handlers
+    /// [offload](crate::Ctx::offload), compressing [long messages](Compression::offload_threshold), and the first flight
+    /// of TLS handshakes, in which the server signs (about 0.2 ms with an ECDSA key, 1 ms with RSA-2048). Default: 0,
+    /// none. With some, and `io_workers` left open, these have the other cores.
+    pub compute_workers: usize,
+    /// Jobs of handlers that may wait for them, before more are refused. Default: 1024. As many of the engine's own wait
+    /// beside them, and go first; of these, what finds no room is done by the worker.
+    pub compute_queue_len: usize,
+    /// Jobs of one connection, messages that are compressed included, that may wait, run, or have a result that waits for
+    /// those before it; more are refused.
+    /// Default: 64, so that no peer can fill the queue alone. Worst case in memory: what the application puts into
+    /// that many jobs and results.
+    pub max_jobs_per_connection: usize,
+    /// On which cores the IO workers run. Compute workers are put on the cores behind theirs, if there are as many,
+    /// and else run wherever the scheduler puts them. Default: [`Pinning::Auto`].
+    pub pinning: Pinning,
+
+    /// Limits of frames and messages. Default: messages of 1 MiB; see [`ringwire_codec::Config`].
+    pub protocol: ringwire_codec::Config,
+    /// The longest message, in bytes, whole or streamed, of a peer of whom the application has not said
+    /// [that it is authenticated](crate::Ctx::authenticated). Default: 0, as for anyone else. A limit beyond those of
+    /// [`protocol`](Self::protocol) changes nothing.
+    ///
+    /// For applications that authenticate by a message: until then a stranger can make the server hold no more than
+    /// this much for it, compressed or not. Rates and queues need no limits of their own for strangers: what waits for
+    /// one is what the application has sent it, and for how long it may stay one says
+    /// [`Ctx::set_deadline`](crate::Ctx::set_deadline).
+    pub max_unauthenticated_len: usize,
+    /// Compression of messages (permessage-deflate, RFC 7692). Default: off.
+    pub compression: Compression,
+    /// Limits of request heads. Default: 16 KiB, lines of 8 KiB, 100 headers.
+    pub head: HeadLimits,
+
+    /// The longest body of an HTTP request, in bytes; one that is longer is refused with 413. Default: 1 MiB. Worst
+    /// case in memory: this much for each connection that sends one.
+    pub max_body_len: usize,
+    /// Ordinary HTTP requests that one connection may make, after which it is closed. Default: 1000.
+    pub max_http_requests: u16,
+    /// How long a connection may be silent between two HTTP requests. Default: 75 s, longer than the 60 s of the
+    /// usual balancer, which would give a client 502 for a connection that the server has just closed. Choose it longer than
+    /// the balancer's own. Worst case in memory: an idle connection, for so long.
+    pub http_keep_alive_timeout: Duration,
+
+    /// From whose pages scripts may connect; others get 403. Default: any, since only the application knows its pages: one that
+    /// tells its users by cookies should set it, or any page can act for them.
+    pub origin_policy: OriginPolicy,
+    /// Whether a request without an Origin header is refused by a policy other than [`OriginPolicy::Any`]. Default: no. Browsers
+    /// always send one, and clients that are no browsers can send what they like.
+    pub requires_origin: bool,
+
+    /// From accept to the end of the handshake, however the bytes trickle in. Every further HTTP request has as long
+    /// from its first byte to the end of its body, and the application for an answer that it
+    /// [defers](crate::HttpAnswer::Defer). Default: 10 s.
+    pub handshake_timeout: Duration,
+    /// How long a connection may receive nothing at all, not even a pong. Default: 120 s. With pings on, a
+    /// dead peer is found sooner.
+    pub idle_timeout: Duration,
+    /// A ping is sent after this long without anything received. Default: 30 s.
+    pub ping_interval: Duration,
+    /// How long a ping may stay without an answer (anything received is one), from when it can have reached the peer: not
+    /// before the output ahead of it is acknowledged, as long as the peer takes some of that within this time or
+    /// [`write_stall_timeout`](Self::write_stall_timeout), whichever is longer. Default: 10 s.
+    pub pong_timeout: Duration,
+    /// How long the peer may take to finish the close handshake, from when the close frame can have reached it: what is
+    /// ahead of it may take longer, as long as the peer takes some of it within this time, and all of it at
+    /// [`min_drain_rate`](Self::min_drain_rate). Default: 5 s.
+    pub close_timeout: Duration,
+    /// How long a peer may take none of the output that waits for it: nothing is acknowledged, and its window does not move.
+    /// On Unix sockets it is what the peer has read, in buffers of up to 64 KiB or so. Default: 20 s; found after at most
+    /// twice that.
+    pub write_stall_timeout: Duration,
+    /// How fast a peer has to take what is left for it once nothing more will be said to it, in bytes a second on average: what
+    /// is ahead of a close frame, and answers to HTTP requests. So a connection that is being closed lasts for two
+    /// [`close_timeout`](Self::close_timeout)s and what is left divided by this, at most. Default: 1 KiB. 0: any progress is
+    /// enough.
+    pub min_drain_rate: usize,
+    /// How long a connection may be open. Default: off.
+    pub max_lifetime: Duration,
+
+    /// Output of one connection that waits, in bytes, from which [`Ctx::send`](crate::Ctx::send) answers
+    /// `Queued`, and reading from the peer pauses until all of it is gone. Default: 128 KiB, twice as
+    /// much as one receive takes, so that echoing it all is no backlog.
+    pub high_water: usize,
+    /// Output of one connection that waits, in bytes, at which no further message is taken. A single
+    /// message may go past it. Default: 256 KiB. Worst case in memory: this and one message for each
+    /// connection whose peer does not read.
+    pub max_queued_len: usize,
+    /// What happens to a message that finds the queue at its limit. Default: close with 1013.
+    pub backpressure: Backpressure,
+
+    /// How many messages and bytes a peer may send in a second, and what happens past that. Default: off, since what is much
+    /// depends on what the application does with a message; the turn's budgets keep one peer from holding up the others.
+    pub rate_limit: RateLimit,
+
+    /// Topics: limits of subscriptions and of publications that wait.
+    pub topics: TopicSettings,
+
+    /// Memory that the engine may hold for all connections together, in bytes: the table of connections, input that is not
+    /// whole or waits, output that waits, TLS sessions (an estimate), dedicated compression, publications. Default: 0, half
+    /// of what this process may have by its cgroup and the machine, since the application and the kernel's socket buffers
+    /// need memory too; a figure beyond that is as good as none. At least 1 MiB.
+    ///
+    /// From seven eighths of it on, until it is three quarters, nobody new is let in: requests, for a WebSocket or not, get
+    /// 503 with Retry-After, but for [monitoring](crate::Router::monitoring), and
+    /// [`Handle::readiness`](crate::Handle::readiness) says so. Past it, each worker that has more than its share ends the
+    /// connections that hold most, with the code of [`backpressure`](Self::backpressure) or 1013
+    /// ([`CloseReason::Memory`](crate::CloseReason::Memory)). It is looked at ten times a second, so it may be exceeded
+    /// by what comes in meanwhile.
+    pub max_memory: usize,
+
+    /// Which worker gets a connection that comes in. Default: [`Assignment::ReusePort`].
+    pub assignment: Assignment,
+    /// The most connections of the whole server. Default: 0, what RLIMIT_NOFILE leaves after 64
+    /// descriptors. Each worker has an equal share, rounded up; one that is full stops accepting until a connection
+    /// has gone, and the kernel's backlog waits. Adopted connections count, but none is refused.
+    pub max_connections: usize,
+    /// The most connections of one remote address over all workers: an IPv4 address, or the /64 of an IPv6 address. One more is
+    /// closed as soon as it is accepted. Default: 0, any number, since whole companies and mobile networks share an address, and
+    /// behind a proxy all clients do. Adopted connections count, but none is refused. Worst case in memory: 24 bytes or so
+    /// for each address that is connected.
+    pub max_connections_per_address: u32,
+    /// The most connections that are accepted in a second, and as many at once after a rest. Each worker has an equal share,
+    /// rounded up; what is more waits in the kernel's backlog. Default: 0, any number. For servers whose handshakes are
+    /// costly, when all clients come back at once.
+    pub max_accepts_per_second: u32,
+    /// Length of the queue of connections that wait to be accepted; `net.core.somaxconn` caps it. Default: 4096.
+    pub listen_backlog: u32,
+    /// Whether starting fails where another process listens at one of the addresses, or at one that overlaps with it (`0.0.0.0`
+    /// has all of IPv4, `[::]` has everything). Default: yes, since two servers that know nothing of each other would each get
+    /// some of the connections, at random. No: processes of one user share a port, if all of them say so (SO_REUSEPORT,
+    /// socket(7)). Sockets that are [inherited](crate::Server::inherit) are another matter, and need no sharing.
+    pub exclusive: bool,
+    /// How long starting tries again where another process listens, or listened a moment ago: the kernel takes some
+    /// milliseconds to close what a process had that was killed, more where it used io_uring. Default: 2 s.
+    /// [`Duration::ZERO`]: one attempt.
+    pub listen_timeout: Duration,
+    /// Send small messages at once (TCP_NODELAY). Default: on.
+    pub tcp_nodelay: bool,
+    /// How long sent data may stay unacknowledged before the kernel ends the connection
+    /// (TCP_USER_TIMEOUT, tcp(7)). Default: 30 s.
+    pub tcp_user_timeout: Duration,
+    /// Silence after which the kernel asks whether the other side is still there (SO_KEEPALIVE and TCP_KEEPIDLE,
+    /// tcp(7)), in whole seconds from 1 to 32767. Default: off, since [pings](Self::ping_interval) ask the peer itself,
+    /// also through proxies. For servers that turn pings off, and for the time of long handshakes.
+    pub tcp_keepalive_time: Duration,
+    /// The time between two such questions (TCP_KEEPINTVL), in whole seconds from 1 to 32767. Default: 10 s.
+    pub tcp_keepalive_interval: Duration,
+    /// How many may stay without an answer before the kernel ends the connection (TCP_KEEPCNT), 1 to 127. Default: 3.
+    /// With a [`tcp_user_timeout`](Self::tcp_user_timeout), that decides instead: the connection ends at the first
+    /// question due after so long a silence.
+    pub tcp_keepalive_probes: u32,
+    /// Output of one connection that the kernel takes beyond what it has sent (TCP_NOTSENT_LOWAT, tcp(7)), in bytes. What is
+    /// more waits here, where back-pressure, dropping and conflation act on it, and where it counts as memory; without
+    /// a limit a socket takes up to `net.ipv4.tcp_wmem`, 4 MiB, before any of that begins. It costs no throughput, since
+    /// what is on the network does not count. Default: 128 KiB. 0: what `net.ipv4.tcp_notsent_lowat` says, no limit by default.
+    pub tcp_notsent_lowat: u32,
+    /// The most that the kernel keeps of one connection's output until it is acknowledged (SO_SNDBUF, socket(7)), in bytes,
+    /// of which it takes twice as much for its own overhead. Default: 0, the kernel adapts it to the connection
+    /// (`net.ipv4.tcp_wmem`). A number bounds the memory of the kernel, and with it the throughput: to that many bytes a
+    /// round trip. `net.core.wmem_max` caps it. Holds for TCP.
+    pub tcp_send_buffer_len: usize,
+    /// The most that the kernel keeps of one connection's input until it is read (SO_RCVBUF), in bytes, of which it takes
+    /// twice as much as well. Default: 0, the kernel adapts it (`net.ipv4.tcp_rmem`). `net.core.rmem_max` caps it. Holds for
+    /// TCP.
+    pub tcp_receive_buffer_len: usize,
+
+    /// Bytes that one receive takes at most. Default: 64 KiB. On epoll one such buffer for each worker, and what
+    /// one connection may have read in a turn; on io_uring each worker has 2 MiB (before Linux 6.12: 8 MiB, of
+    /// which one receive takes 16 KiB at most).
+    pub receive_buffer_len: usize,
+    /// Messages of one connection that are handled in a turn before the others get theirs. Default: 1024.
+    pub messages_per_turn: usize,
+    /// Free buffers that a worker keeps for reuse, in bytes. Default: 4 MiB.
+    pub pool_len: usize,
+    /// Letters that a worker's mailbox holds before [`Handle`](crate::Handle) says busy. Default: 4096.
+    pub mailbox_len: usize,
+}
+
+/// A kernel back end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DriverKind {
+    /// io_uring from Linux 6.17 on, where it takes less CPU time for a message (docs/benchmarks.md), if this machine
+    /// allows it; else epoll, and a line in the log says why.
+    #[default]
+    Auto,
+    /// epoll(7).
+    Epoll,
+    /// io_uring(7). Needs Linux 6.1 and is best from 6.12 on; sandboxes often forbid it, and then the server does
+    /// not start.
+    Uring,
+}
+
+impl DriverKind {
+    /// Its name in logs and errors.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Epoll => "epoll",
+            Self::Uring => "io_uring",
+        }
+    }
+}
+
+/// Which worker gets a connection that comes in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Assignment {
+    /// The one whose listening socket the kernel chose, by a hash of the addresses (SO_REUSEPORT, socket(7)). Costs
+    /// nothing, and spreads connections at random: with very many the difference is small, with few it is not.
+    #[default]
+    ReusePort,
+    /// The one with the fewest connections: the worker that accepted it hands it over, where another has fewer. Costs
+    /// a letter for each connection that goes elsewhere, nothing for a message. For few connections that carry much,
+    /// and for those that stay while others come and go.
+    LeastLoaded,
+}
+
+/// On which cores the workers run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Pinning {
+    /// One worker on each core that the process may run on; where workers are more than cores, none is pinned.
+    #[default]
+    Auto,
+    /// Wherever the scheduler puts them.
+    Off,
+    /// Worker `n` on the core with the number `cores[n % cores.len()]`.
+    Cores(Vec<usize>),
+}
+
+/// What happens to a message that finds the connection's queue at its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Backpressure {
+    /// The connection is closed with this code: the peer is too slow.
+    Close(CloseCode),
+    /// The message is dropped.
+    DropNewest,
+    /// The oldest messages that wait are dropped to make room for it.
+    DropOldest,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            driver: DriverKind::default(),
+            io_workers: 0,
+            compute_workers: 0,
+            compute_queue_len: 1024,
+            max_jobs_per_connection: 64,
+            pinning: Pinning::default(),
+            protocol: ringwire_codec::Config::default(),
+            max_unauthenticated_len: 0,
+            compression: Compression::default(),
+            head: HeadLimits::default(),
+            max_body_len: 1 << 20,
+            max_http_requests: 1000,
+            http_keep_alive_timeout: Duration::from_secs(75),
+            origin_policy: OriginPolicy::Any,
+            requires_origin: false,
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(120),
+            ping_interval: Duration::from_secs(30),
+            pong_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(5),
+            write_stall_timeout: Duration::from_secs(20),
+            min_drain_rate: 1 << 10,
+            max_lifetime: Duration::ZERO,
+            high_water: 128 << 10,
+            max_queued_len: 256 << 10,
+            backpressure: Backpressure::Close(CloseCode::TRY_AGAIN_LATER),
+            rate_limit: RateLimit::default(),
+            topics: TopicSettings::default(),
+            max_memory: 0,
+            assignment: Assignment::ReusePort,
+            max_connections: 0,
+            max_connections_per_address: 0,
+            max_accepts_per_second: 0,
+            listen_backlog: 4096,
+            exclusive: true,
+            listen_timeout: Duration::from_secs(2),
+            tcp_nodelay: true,
+            tcp_user_timeout: Duration::from_secs(30),
+            tcp_keepalive_time: Duration::ZERO,
+            tcp_keepalive_interval: Duration::from_secs(10),
+            tcp_keepalive_probes: 3,
+            tcp_notsent_lowat: 128 << 10,
+            tcp_send_buffer_len: 0,
+            tcp_receive_buffer_len: 0,
+            receive_buffer_len: 64 << 10,
+            messages_per_turn: 1024,
+            pool_len: 4 << 20,
+            mailbox_len: 4096,
+        }
+    }
+}
+
+/// Defines a consuming setter for each field.
+macro_rules! setters {
+    ($($with:ident, $field:ident: $type:ty;)+) => {
+        impl Config {
+            $(
+                #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+                #[must_use]
+                pub fn $with(mut self, $field: $type) -> Self {
+                    self.$field = $field;
+                    self
+                }
+            )+
+        }
+    };
+}
+
+setters! {
+    with_driver, driver: DriverKind;
+    with_io_workers, io_workers: usize;
+    with_compute_workers, compute_workers: usize;
+    with_compute_queue_len, compute_queue_len: usize;
+    with_max_jobs_per_connection, max_jobs_per_connection: usize;
+    with_pinning, pinning: Pinning;
+    with_protocol, protocol: ringwire_codec::Config;
+    with_max_unauthenticated_len, max_unauthenticated_len: usize;
+    with_compression, compression: Compression;
+    with_head, head: HeadLimits;
+    with_max_body_len, max_body_len: usize;
+    with_max_http_requests, max_http_requests: u16;
+    with_http_keep_alive_timeout, http_keep_alive_timeout: Duration;
+    with_origin_policy, origin_policy: OriginPolicy;
+    with_requires_origin, requires_origin: bool;
+    with_handshake_timeout, handshake_timeout: Duration;
+    with_idle_timeout, idle_timeout: Duration;
+    with_ping_interval, ping_interval: Duration;
+    with_pong_timeout, pong_timeout: Duration;
+    with_close_timeout, close_timeout: Duration;
+    with_write_stall_timeout, write_stall_timeout: Duration;
+    with_min_drain_rate, min_drain_rate: usize;
+    with_max_lifetime, max_lifetime: Duration;
+    with_high_water, high_water: usize;
+    with_max_queued_len, max_queued_len: usize;
+    with_backpressure, backpressure: Backpressure;
+    with_rate_limit, rate_limit: RateLimit;
+    with_topics, topics: TopicSettings;
+    with_max_memory, max_memory: usize;
+    with_assignment, assignment: Assignment;
+    with_max_connections, max_connections: usize;
+    with_max_connections_per_address, max_connections_per_address: u32;
+    with_max_accepts_per_second, max_accepts_per_second: u32;
+    with_listen_backlog, listen_backlog: u32;
+    with_exclusive, exclusive: bool;
+    with_listen_timeout, listen_timeout: Duration;
+    with_tcp_nodelay, tcp_nodelay: bool;
+    with_tcp_user_timeout, tcp_user_timeout: Duration;
+    with_tcp_keepalive_time, tcp_keepalive_time: Duration;
+    with_tcp_keepalive_interval, tcp_keepalive_interval: Duration;
+    with_tcp_keepalive_probes, tcp_keepalive_probes: u32;
+    with_tcp_notsent_lowat, tcp_notsent_lowat: u32;
+    with_tcp_send_buffer_len, tcp_send_buffer_len: usize;
+    with_tcp_receive_buffer_len, tcp_receive_buffer_len: usize;
+    with_receive_buffer_len, receive_buffer_len: usize;
+    with_messages_per_turn, messages_per_turn: usize;
+    with_pool_len, pool_len: usize;
+    with_mailbox_len, mailbox_len: usize;
+}
+
+impl Config {
+    /// Sets the longest message that is taken whole, in bytes (in [`protocol`](Self::protocol)).
+    #[must_use]
+    pub fn with_max_message_len(mut self, len: usize) -> Self {
+        self.protocol = self.protocol.with_max_message_len(len);
+        self
+    }
+
+    /// Says which setting can't be.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let at_least = |setting, value: usize, least: usize| {
+            if value >= least {
+                return Ok(());
+            }
+            Err(Error::Setting { setting, problem: format!("{value} is less than {least}") })
+        };
+        at_least("receive_buffer_len", self.receive_buffer_len, 512)?;
+        at_least("messages_per_turn", self.messages_per_turn, 1)?;
+        at_least("mailbox_len", self.mailbox_len, 1)?;
+        at_least("max_http_requests", self.max_http_requests.into(), 1)?;
+        at_least("max_jobs_per_connection", self.max_jobs_per_connection, 1)?;
+        if self.max_memory > 0 {
+            at_least("max_memory", self.max_memory, 1 << 20)?;
+        }
+        at_least("max_queued_len (not below high_water)", self.max_queued_len, self.high_water)?;
+        self.compression.check()?;
+        self.topics.check()?;
+        if let Backpressure::Close(code) = self.backpressure
+            && !code.is_sendable()
+        {
+            return Err(Error::Setting {
+                setting: "backpressure",
+                problem: format!("close code {} can't be sent (RFC 6455 §7.4)", code.get()),
+            });
+        }
+        for (setting, count) in
+            [("io_workers", self.io_workers), ("compute_workers", self.compute_workers)]
+        {
+            if count > usize::from(u16::MAX) {
+                let problem = format!("{count} is more than {}", u16::MAX);
+                return Err(Error::Setting { setting, problem });
+            }
+        }
+        self.check_keepalive()?;
+        if matches!(&self.pinning, Pinning::Cores(cores) if cores.is_empty()) {
+            return Err(Error::Setting {
+                setting: "pinning",
+                problem: "the list of cores is empty".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// What tcp(7) allows.
+    fn check_keepalive(&self) -> Result<(), Error> {
+        if self.tcp_keepalive_time.is_zero() {
+            return Ok(());
+        }
+        for (setting, time) in [
+            ("tcp_keepalive_time", self.tcp_keepalive_time),
+            ("tcp_keepalive_interval", self.tcp_keepalive_interval),
+        ] {
+            if time.subsec_nanos() != 0 || !(1..=32767).contains(&time.as_secs()) {
+                let problem = format!("{time:?} is not a whole number of seconds from 1 to 32767");
+                return Err(Error::Setting { setting, problem });
+            }
+        }
+        if !(1..=127).contains(&self.tcp_keepalive_probes) {
+            let problem = format!("{} is not from 1 to 127", self.tcp_keepalive_probes);
+            return Err(Error::Setting { setting: "tcp_keepalive_probes", problem });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_passes_its_own_check() {
+        Config::default().check().unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        let wrong = [
+            (Config::default().with_receive_buffer_len(1), "receive_buffer_len"),
+            (Config::default().with_messages_per_turn(0), "messages_per_turn"),
+            (Config::default().with_mailbox_len(0), "mailbox_len"),
+            (Config::default().with_max_http_requests(0), "max_http_requests"),
+            (Config::default().with_max_jobs_per_connection(0), "max_jobs_per_connection"),
+            (Config::default().with_max_queued_len(1), "max_queued_len"),
+            (Config::default().with_max_memory(1000), "max_memory"),
+            (
+                Config::default().with_tcp_keepalive_time(Duration::from_millis(1500)),
+                "tcp_keepalive_time",
+            ),
+            (
+                Config::default()
+                    .with_tcp_keepalive_time(Duration::from_secs(60))
+                    .with_tcp_keepalive_interval(Duration::ZERO),
+                "tcp_keepalive_interval",
+            ),
+            (
+                Config::default()
+                    .with_tcp_keepalive_time(Duration::from_secs(60))
+                    .with_tcp_keepalive_probes(0),
+                "tcp_keepalive_probes",
+            ),
+            (Config::default().with_io_workers(70_000), "io_workers"),
+            (Config::default().with_compute_workers(70_000), "compute_workers"),
+            (Config::default().with_pinning(Pinning::Cores(Vec::new())), "pinning"),
+            (
+                Config::default().with_backpressure(Backpressure::Close(CloseCode::ABNORMAL)),
+                "backpressure",
+            ),
+            (
+                Config::default()
+                    .with_compression(Compression::dedicated().with_max_dedicated_len(1)),
+                "max_dedicated_len",
+            ),
+        ];
+        for (config, name) in wrong {
+            let error = config.check().unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+}

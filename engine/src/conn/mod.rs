@@ -1,0 +1,404 @@
+//! One connection: what is kept of it while it is idle, and what is added while something is under way.
+
+pub(crate) mod queue;
+pub(crate) mod table;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use bitflags::bitflags;
+use ringwire_codec::deflate::WindowBits;
+use ringwire_codec::handshake::HeadScanner;
+use ringwire_codec::http::Exchange;
+use ringwire_codec::{Connection, Role};
+
+use crate::app::offload::Jobs;
+use crate::base::timer::{TICKS_PER_SECOND, Tick};
+use crate::conn::queue::SendQueue;
+use crate::entry::dial::Dialling;
+use crate::error::CloseCause;
+use crate::limits::memory::Charge;
+use crate::worker::http::Incoming;
+
+/// The identity of a connection, which stays unique after it has ended.
+///
+/// It is how anything outside the worker names a connection. What is posted for one that has ended is
+/// dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId {
+    pub(crate) worker: u16,
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+impl ConnId {
+    /// The index of the worker that owns the connection.
+    pub fn worker(self) -> u16 {
+        self.worker
+    }
+}
+
+impl fmt::Display for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.worker, self.slot, self.generation)
+    }
+}
+
+/// A slot of the connection table. An idle connection is this and nothing else.
+#[derive(Debug)]
+pub(crate) struct Conn<S> {
+    pub(crate) wire: Wire,
+    /// The handler's, while the connection is open.
+    pub(crate) state: Option<S>,
+}
+
+impl<S> Default for Conn<S> {
+    fn default() -> Self {
+        Self { wire: Wire::default(), state: None }
+    }
+}
+
+/// The part of a connection that is the engine's own.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    pub(crate) codec: Connection,
+    /// What only some connections have at a time.
+    pub(crate) pending: Option<Box<Pending>>,
+    pub(crate) generation: u32,
+    /// When it was accepted, or its latest request began.
+    pub(crate) began: Tick,
+    /// When anything was last received.
+    pub(crate) received: Tick,
+    /// When the last send was submitted or made progress.
+    pub(crate) sent: Tick,
+    /// When the ping was sent that waits for its pong, or the latest answer, or when closing began.
+    pub(crate) since: Tick,
+    /// Bytes of the send in flight that the kernel has not taken. While it lingers: bytes that were dropped.
+    pub(crate) in_flight: u32,
+    pub(crate) peer: PeerAddr,
+    pub(crate) phase: Phase,
+    /// Ordinary requests that were answered.
+    pub(crate) requests: u16,
+    /// The window of the compressor for what goes out, if compression was agreed on.
+    pub(crate) window: Option<WindowBits>,
+    pub(crate) flags: Flags,
+}
+
+impl Default for Wire {
+    fn default() -> Self {
+        Self {
+            codec: Connection::new(Role::Server),
+            pending: None,
+            generation: 0,
+            began: 0,
+            received: 0,
+            sent: 0,
+            since: 0,
+            in_flight: 0,
+            peer: PeerAddr::default(),
+            phase: Phase::Vacant,
+            requests: 0,
+            window: None,
+            flags: Flags::default(),
+        }
+    }
+}
+
+impl Wire {
+    /// The part that only some connections have, made where there is none.
+    pub(crate) fn pending_mut(&mut self) -> &mut Pending {
+        self.pending.get_or_insert_default()
+    }
+
+    /// Notes that the peer lives, or that silence counts from now on. Starts a window of the limit on control
+    /// frames each second.
+    #[inline]
+    pub(crate) fn note_received(&mut self, now: Tick) {
+        self.flags.remove(Flags::PINGED);
+        if self.received == now {
+            return;
+        }
+        if self.received / TICKS_PER_SECOND != now / TICKS_PER_SECOND {
+            self.codec.reset_control_window();
+        }
+        self.received = now;
+    }
+
+    /// Whether output waits behind the send in flight.
+    #[inline]
+    pub(crate) fn has_queue(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| !pending.queue.is_empty())
+    }
+
+    /// Bytes of output that the kernel has not taken: the send in flight and what waits behind it, made or not.
+    #[inline]
+    pub(crate) fn queued_len(&self) -> usize {
+        let queued = self.pending.as_ref().map_or(0, |pending| pending.queue.len());
+        self.in_flight as usize + queued + self.awaited_len()
+    }
+
+    /// Bytes of messages whose frames are still being made.
+    #[inline]
+    pub(crate) fn awaited_len(&self) -> usize {
+        self.pending.as_ref().map_or(0, |pending| pending.queue.awaited_len())
+    }
+
+    /// What of that is made already takes in memory, about.
+    pub(crate) fn queue_cost(&self) -> usize {
+        let queued = self.pending.as_ref().map_or(0, |pending| pending.queue.cost());
+        self.in_flight as usize + queued
+    }
+
+    /// Whether input waits that was not looked at yet.
+    #[inline]
+    pub(crate) fn has_unread(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| !pending.unread.is_empty())
+    }
+
+    /// Whether input that can't be looked at now is for later, not for nothing.
+    pub(crate) fn keeps_input(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Closing)
+    }
+
+    /// Whether messages may be handed over now.
+    #[inline]
+    pub(crate) fn may_deliver(&self) -> bool {
+        match self.phase {
+            Phase::Open => !self.flags.intersects(Flags::HELD_UP),
+            Phase::Closing => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the driver should report what the peer sends.
+    #[inline]
+    pub(crate) fn wants_receive(&self) -> bool {
+        if self.flags.intersects(Flags::ENDED | Flags::AWAY) {
+            return false;
+        }
+        match self.phase {
+            Phase::Proxied | Phase::Handshake | Phase::Lingering => true,
+            Phase::Open | Phase::Closing => self.may_deliver() && !self.has_unread(),
+            Phase::Idle => !self.has_unread(),
+            Phase::Vacant | Phase::Deferred | Phase::Flushing | Phase::Closed => false,
+        }
+    }
+
+    /// Whether it waits for the application's answer to an upgrade, not to an ordinary request.
+    pub(crate) fn is_deferred_upgrade(&self) -> bool {
+        self.phase == Phase::Deferred
+            && self.pending.as_ref().is_none_or(|pending| pending.exchange.is_none())
+    }
+
+    /// Whether its first request is not answered, or another is not whole yet.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        matches!(self.phase, Phase::Proxied | Phase::Handshake) || self.is_deferred_upgrade()
+    }
+
+    /// Whether the peer has ended its stream, by FIN or by close_notify, while this side could still speak.
+    pub(crate) fn is_half_closed(&self) -> bool {
+        let speaks = matches!(self.phase, Phase::Open | Phase::Idle | Phase::Deferred);
+        speaks && self.pending.as_ref().is_some_and(|pending| pending.cause.is_some())
+    }
+
+    /// Whether everything that came before the end of the peer's stream was answered, as far as this connection knows.
+    pub(crate) fn has_said_all(&self) -> bool {
+        self.is_half_closed() && !self.has_unread() && self.is_flushed() && self.job_count() == 0
+    }
+
+    /// Whether all output was handed to the kernel.
+    #[inline]
+    pub(crate) fn is_flushed(&self) -> bool {
+        !self.flags.contains(Flags::SENDING) && !self.has_queue()
+    }
+
+    /// What it holds that ending it would free, in bytes. A send in flight counts if it is a backlog, stuck, or longer than a
+    /// socket takes at once: another is soon over, and perhaps of bytes that others send too.
+    pub(crate) fn held_len(&self, now: Tick) -> usize {
+        /// The most that a socket's send buffer grows to by default, in bytes: the last figure of tcp_wmem, tcp(7).
+        const SOCKET_LEN: u32 = 4 << 20;
+        if self.phase == Phase::Lingering {
+            return 0;
+        }
+        let pending = self.pending.as_ref().map_or(0, |pending| pending.charged.sum());
+        let waits = self.flags.contains(Flags::BACKLOGGED)
+            || now > self.sent + 1
+            || self.in_flight > SOCKET_LEN;
+        let in_flight = if waits { self.in_flight as usize } else { 0 };
+        self.codec.unfinished_len() + pending + in_flight
+    }
+}
+
+/// Where a connection stands. One from a proxy begins as `Proxied`, before `Handshake`.
+///
+/// ```text
+/// Vacant ─► Handshake ─► Open ─► Closing ──┐
+///            │  ▲  ▲       │               ├─► Lingering ─► Closed ─► Vacant
+///            │  │  ▼       ▼               │
+///            │  │ Idle ─► Flushing ────────┘
+///            ▼  │  ▲       ▲
+///           Deferred ──────┘
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// No connection.
+    Vacant,
+    /// Waits for what the proxy in front of it says.
+    Proxied,
+    /// Waits for the rest of a request.
+    Handshake,
+    /// Waits for the application's answer to the request.
+    Deferred,
+    /// Has answered an ordinary request, and waits for the next. Unread input waits until that may be answered.
+    Idle,
+    /// Messages flow.
+    Open,
+    /// Sent a close frame and waits for the peer's, or has both and waits until all output is out.
+    Closing,
+    /// Sends its last words (a refusal, or a close frame that says what the peer did wrong).
+    Flushing,
+    /// Has sent everything and FIN, and drops what still comes until the peer's FIN: closing with unread
+    /// input would make the kernel reset the connection and lose the last words (RFC 9293 §3.6.1). The
+    /// application knows already that it has ended, and nothing is left of it but the slot and the socket.
+    Lingering,
+    /// Waits for the driver to forget it.
+    Closed,
+}
+
+bitflags! {
+    /// Yes-or-no facts about a connection.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub(crate) struct Flags: u16 {
+        /// A receive is armed.
+        const RECEIVING = 1 << 0;
+        /// A send is in flight.
+        const SENDING = 1 << 1;
+        /// The application paused reading.
+        const PAUSED = 1 << 2;
+        /// `Queued` was answered: reading waits, and `on_drain` is owed.
+        const BACKLOGGED = 1 << 3;
+        /// A ping waits for its pong.
+        const PINGED = 1 << 4;
+        /// The peer's FIN came, so nothing more can be received; there may be input or output left.
+        const ENDED = 1 << 5;
+        /// `on_open` was called, `on_close` is owed.
+        const OPENED = 1 << 6;
+        /// Stands in the list of connections to be flushed or resumed.
+        const LISTED = 1 << 7;
+        /// Bytes go through a TLS session, extensions of the application's own, or both.
+        const LAYERED = 1 << 8;
+        /// Messages may be compressed.
+        const DEFLATE = 1 << 11;
+        /// What is compressed for it may refer back, so that it needs a compressor of its own.
+        const OWN_COMPRESSOR = 1 << 12;
+        /// The same of what its peer compresses: a decompressor was set aside for it.
+        const OWN_DECOMPRESSOR = 1 << 13;
+        /// The smaller limit on messages holds.
+        const UNAUTHENTICATED = 1 << 14;
+        /// What comes in needs more than the settings that all connections share.
+        const SPECIAL_INPUT = Self::DEFLATE.bits() | Self::UNAUTHENTICATED.bits();
+        /// Its TLS session is with a compute thread; what comes in meanwhile waits unread.
+        const AWAY = 1 << 9;
+        /// This side opened the connection, and is the client.
+        const CLIENT = 1 << 10;
+        /// The peer has said as much as it may: reading waits until its bucket has filled.
+        const THROTTLED = 1 << 15;
+        /// Messages may not be handed over.
+        const HELD_UP = Self::PAUSED.bits() | Self::BACKLOGGED.bits() | Self::THROTTLED.bits();
+    }
+}
+
+/// What a connection owns while it is not idle.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    /// Output that waits behind the send in flight.
+    pub(crate) queue: SendQueue,
+    /// The head of an upgrade whose answer was deferred, or of a request whose body is under way.
+    pub(crate) head: Vec<u8>,
+    /// A request head that is not whole yet, or input that was not looked at yet.
+    pub(crate) unread: Vec<u8>,
+    /// How much of `unread` was used.
+    pub(crate) unread_start: usize,
+    pub(crate) scanner: HeadScanner,
+    /// The body that is under way.
+    pub(crate) incoming: Option<Box<Incoming>>,
+    /// What is known of an ordinary request whose answer was deferred.
+    pub(crate) exchange: Option<Exchange>,
+    /// Publications that were dropped, of which the application was not told yet.
+    pub(crate) missed: u32,
+    /// What a connection that this side opens keeps until it is open.
+    pub(crate) dialling: Option<Box<Dialling>>,
+    /// What the compute threads have to do for it.
+    pub(crate) jobs: Option<Box<Jobs>>,
+    /// How the connection will have ended, once that has begun.
+    pub(crate) cause: Option<CloseCause>,
+    /// What of all this the worker's sums have.
+    pub(crate) charged: Charge,
+}
+
+impl Pending {
+    /// The memory that it takes.
+    pub(crate) fn charge(&self) -> Charge {
+        let body = self.incoming.as_ref().map_or(0, |incoming| incoming.memory_len());
+        let input = self.unread.capacity() + self.head.capacity() + body;
+        Charge { input: size_of::<Self>() + input, queued: self.queue.memory_len() }
+    }
+
+    /// Whether nothing would be lost without it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+            && self.unread.capacity() == 0
+            && self.head.capacity() == 0
+            && self.incoming.is_none()
+            && self.exchange.is_none()
+            && self.missed == 0
+            && self.dialling.is_none()
+            && self.jobs.is_none()
+            && self.cause.is_none()
+    }
+}
+
+/// A socket address in 18 bytes: IPv4 as IPv4-mapped IPv6 (RFC 4291 §2.5.5.2), without scope and flow.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PeerAddr {
+    ip: [u8; 16],
+    port: [u8; 2],
+}
+
+impl From<SocketAddr> for PeerAddr {
+    fn from(address: SocketAddr) -> Self {
+        let ip = match address.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        Self { ip: ip.octets(), port: address.port().to_be_bytes() }
+    }
+}
+
+impl From<PeerAddr> for SocketAddr {
+    fn from(peer: PeerAddr) -> Self {
+        let ip = Ipv6Addr::from(peer.ip);
+        let ip = ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4);
+        Self::new(ip, u16::from_be_bytes(peer.port))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With 12 bytes each in the driver's table and in the timer wheel, an idle connection is 120 bytes at most.
+    #[test]
+    fn an_idle_connection_is_small() {
+        let len = size_of::<Conn<()>>();
+        assert!(len <= 96, "{len} bytes");
+    }
+
+    #[test]
+    fn addresses_survive_packing() {
+        for address in ["127.0.0.1:9001", "[::1]:80", "[2001:db8::7]:65535", "0.0.0.0:0"] {
+            let address: SocketAddr = address.parse().unwrap();
+            assert_eq!(SocketAddr::from(PeerAddr::from(address)), address);
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! A worker's compressors and decompressors (RFC 7692), and the connections that use them.
+//!
+//! All of it is lazy: without compression there is nothing here but an empty table. Shared machines stand in this
+//! struct, those of connections in a table beside the connections.
+
+use std::mem;
+
+use ringwire_codec::deflate::{
+    Agreement, Compressor, Decompressor, Inflate, Level, Offer, Policy, Totals, WindowBits,
+};
+use ringwire_codec::handshake::server::Upgrade;
+use ringwire_codec::{Buffers, Connection, Error, Event, Input, Message, Role, SendError};
+
+use crate::app::ctx::Compress;
+use crate::base::budget::Budget;
+use crate::base::chunked::Chunked;
+use crate::base::timer::{Tick, Wheel, ticks_of};
+use crate::config::compression::{Compression, CompressionMode};
+use crate::conn::{Flags, Wire};
+use crate::metrics::Counters;
+use crate::state::{Shared, Unmasked};
+
+/// Sizes of windows that a compressor may have.
+const WINDOWS: usize = (WindowBits::MAX.get() - WindowBits::MIN.get()) as usize + 1;
+
+/// Where a compressed message leaves a buffer of at least this capacity nearly empty, it moves to a smaller one.
+const MIN_TRIMMED_LEN: usize = 16 << 10;
+
+/// See the [module's documentation](self).
+#[derive(Debug)]
+pub(crate) struct Deflate {
+    settings: Compression,
+    budget: Budget,
+    decompressor: Option<Box<Decompressor>>,
+    compressors: Compressors,
+    own: Chunked<Own>,
+    /// When compressors of connections are looked at, whether they were used meanwhile.
+    wheel: Wheel,
+    timeout: Option<Tick>,
+    expired: Vec<u32>,
+}
+
+/// What a connection has of its own.
+#[derive(Debug, Default)]
+struct Own {
+    decompressor: Option<Box<Decompressor>>,
+    compressor: Option<Box<Compressor>>,
+    /// When it was last used.
+    used: Tick,
+}
+
+impl Deflate {
+    pub(crate) fn new(settings: Compression, budget: Budget) -> Self {
+        Self {
+            settings,
+            budget,
+            decompressor: None,
+            compressors: Default::default(),
+            own: Chunked::new(),
+            wheel: Wheel::new(),
+            timeout: ticks_of(settings.compressor_timeout),
+            expired: Vec::new(),
+        }
+    }
+
+    // A connection comes and goes
+
+    /// What is agreed on with a client. If it may refer back, a decompressor is set aside for it.
+    pub(crate) fn agree(&self, upgrade: &Upgrade<'_>) -> Option<Agreement> {
+        let takeover = match self.settings.mode {
+            CompressionMode::Off => return None,
+            CompressionMode::Shared => false,
+            CompressionMode::Dedicated => self.budget.take(Decompressor::MEMORY_LEN),
+        };
+        let policy = Policy::default()
+            .with_client_context_takeover(takeover)
+            .with_server_context_takeover(takeover && !self.settings.decompress_only)
+            .with_server_max_window_bits(self.settings.max_window);
+        let agreement = upgrade.deflate(&policy);
+        if takeover && !agreement.is_some_and(|agreement| agreement.takeover(Role::Client)) {
+            self.budget.give(Decompressor::MEMORY_LEN);
+        }
+        agreement
+    }
+
+    /// The agreement came to nothing.
+    pub(crate) fn take_back(&self, agreement: Option<Agreement>) {
+        if agreement.is_some_and(|agreement| agreement.takeover(Role::Client)) {
+            self.budget.give(Decompressor::MEMORY_LEN);
+        }
+    }
+
+    /// What is offered to a server, within what `asked` allows. If the server may refer back, a decompressor is set
+    /// aside for it.
+    pub(crate) fn offer(&self, wire: &mut Wire, asked: Offer) -> Option<Offer> {
+        let takeover = match self.settings.mode {
+            CompressionMode::Off => return None,
+            CompressionMode::Shared => false,
+            CompressionMode::Dedicated => self.budget.take(Decompressor::MEMORY_LEN),
+        };
+        wire.flags.set(Flags::OWN_DECOMPRESSOR, takeover);
+        let offer = asked
+            .with_server_no_context_takeover(!takeover)
+            .with_client_no_context_takeover(!takeover || self.settings.decompress_only);
+        let max_window = self.settings.max_window;
+        match asked.client_max_window_bits {
+            None if max_window == WindowBits::MAX => Some(offer),
+            asked => {
+                let window = asked.unwrap_or_default().min(max_window);
+                Some(offer.with_client_max_window_bits(window))
+            }
+        }
+    }
+
+    /// A server has answered the offer, if there was one. What it does not make use of is given back.
+    pub(crate) fn begin_as_client(&self, wire: &mut Wire, agreement: Option<Agreement>) {
+        let takeover = agreement.is_some_and(|agreement| agreement.takeover(Role::Server));
+        if wire.flags.contains(Flags::OWN_DECOMPRESSOR) && !takeover {
+            wire.flags.remove(Flags::OWN_DECOMPRESSOR);
+            self.budget.give(Decompressor::MEMORY_LEN);
+        }
+        if let Some(agreement) = agreement {
+            Self::begin(wire, &agreement);
+        }
+    }
+
+    /// The connection speaks as was agreed, from its first frame on.
+    pub(crate) fn begin(wire: &mut Wire, agreement: &Agreement) {
+        let (ours, theirs) = if wire.flags.contains(Flags::CLIENT) {
+            (Role::Client, Role::Server)
+        } else {
+            (Role::Server, Role::Client)
+        };
+        wire.codec = Connection::new(ours).with_deflate();
+        wire.window = Some(agreement.compressor_window(ours));
+        wire.flags.set(Flags::OWN_DECOMPRESSOR, agreement.takeover(theirs));
+        wire.flags.set(Flags::OWN_COMPRESSOR, agreement.takeover(ours));
+        wire.flags.insert(Flags::DEFLATE);
+    }
+
+    /// The connection has ended.
+    pub(crate) fn forget(&mut self, flags: Flags, slot: u32, counters: &Counters) {
+        if flags.contains(Flags::OWN_DECOMPRESSOR) {
+            self.budget.give(Decompressor::MEMORY_LEN);
+        }
+        self.drop_compressor(slot, counters);
+        self.wheel.clear(slot);
+        let own = self.own.get_mut(slot).and_then(|own| own.decompressor.take());
+        if let Some(decompressor) = own {
+            counters.deflate_memory.sub(decompressor.memory_len());
+        }
+    }
+
+    // Compressors that nobody uses
+
+    /// When there may be one to be freed.
+    #[inline]
+    pub(crate) fn next_tick(&self) -> Option<Tick> {
+        self.wheel.next_tick()
+    }
+
+    /// Frees the compressors that were not used for long.
+    #[inline]
+    pub(crate) fn expire_if_due(&mut self, now: Tick, counters: &Counters) {
+        if self.next_tick().is_some_and(|tick| tick <= now) {
+            self.expire(now, counters);
+        }
+    }
+
+    fn expire(&mut self, now: Tick, counters: &Counters) {
+        let mut expired = mem::take(&mut self.expired);
+        self.wheel.expire(now, &mut expired);
+        for slot in expired.drain(..) {
+            let used = self.own.get(slot).map_or(0, |own| own.used);
+            let due = used + self.timeout.unwrap_or_default();
+            if due > now {
+                self.wheel.set(slot, due);
+            } else {
+                self.drop_compressor(slot, counters);
+            }
+        }
+        self.expired = expired;
+    }
+
+    fn drop_compressor(&mut self, slot: u32, counters: &Counters) {
+        let Some(own) = self.own.get_mut(slot) else { return };
+        if let Some(compressor) = own.compressor.take() {
+            counters.deflate_memory.sub(compressor.memory_len());
+            self.budget.give(compressor.memory_len());
+        }
+    }
+
+    // Messages
+
+    /// Whether a message of this length is to be compressed.
+    #[inline]
+    pub(crate) fn wants(&self, len: usize, compress: Compress) -> bool {
+        let asked = match compress {
+            Compress::ByLength => len >= self.settings.threshold,
+            Compress::Always => true,
+            Compress::Never => false,
+        };
+        asked && !self.settings.decompress_only
+    }
+
+    /// Whether a message of this length, which is to be compressed, is one for the compute threads.
+    #[inline]
+    pub(crate) fn is_long(&self, len: usize) -> bool {
+        self.settings.offload_threshold > 0 && len >= self.settings.offload_threshold
+    }
+
+    pub(crate) fn level(&self) -> Level {
+        self.settings.level
+    }
+
+    /// The compressor for the next message of a connection.
+    fn compressor(
+        &mut self,
+        wire: &Wire,
+        slot: u32,
+        alone: bool,
+        now: Tick,
+        counters: &Counters,
+    ) -> &mut Compressor {
+        let window = wire.window.unwrap_or(WindowBits::MIN);
+        let level = self.settings.level;
+        if !alone && wire.flags.contains(Flags::OWN_COMPRESSOR) {
+            let own = self.own.entry(slot);
+            own.used = now;
+            let len = Compressor::memory_len_of(window);
+            if own.compressor.is_some() || self.budget.take(len) {
+                return own.compressor.get_or_insert_with(|| {
+                    counters.deflate_memory.add(len);
+                    if let Some(timeout) = self.timeout {
+                        self.wheel.set(slot, now + timeout);
+                    }
+                    Box::new(Compressor::new(level, window).with_takeover())
+                });
+            }
+        }
+        shared_compressor(&mut self.compressors, level, window)
+    }
+
+    /// A message as the frame that any connection with this window can be sent: it refers to nothing.
+    pub(crate) fn encode_alone(&mut self, window: WindowBits, message: Message<'_>) -> Vec<u8> {
+        let mut frame = Vec::with_capacity(message.len() / 2 + 64);
+        let mut codec = Connection::new(Role::Server).with_deflate();
+        let level = self.settings.level;
+        let compressor = shared_compressor(&mut self.compressors, level, window);
+        // An open connection sends whatever it is given, and a server masks nothing.
+        let _ = codec.send_compressed(message, compressor, &mut Unmasked, &mut frame);
+        frame.shrink_to_fit();
+        frame
+    }
+
+    /// Has the connection's own compressor refer to nothing so far.
+    pub(crate) fn start_anew(&mut self, slot: u32) {
+        if let Some(own) = self.own.get_mut(slot)
+            && let Some(compressor) = &mut own.compressor
+        {
+            compressor.reset();
+        }
+    }
+}
+
+/// A worker's compressors, which keep nothing from message to message, by size of window.
+type Compressors = [Option<Box<Compressor>>; WINDOWS];
+
+fn shared_compressor(
+    compressors: &mut Compressors,
+    level: Level,
+    window: WindowBits,
+) -> &mut Compressor {
+    let index = usize::from(window.get() - WindowBits::MIN.get());
+    compressors[index].get_or_insert_with(|| Box::new(Compressor::new(level, window)))
+}
+
+impl Shared {
+    /// Takes the next event of a connection out of its input, on which there is an agreement on compression, or a
+    /// limit of its own. Says how many bytes were inflated for it.
+    pub(crate) fn receive_specially<'b>(
+        &mut self,
+        wire: &mut Wire,
+        slot: u32,
+        input: &mut Input<'b>,
+    ) -> (Result<Option<Event<'b>>, Error>, u64) {
+        let Self { limits, pool, deflate, counters, .. } = self;
+        let config = limits.protocol_of(wire);
+        if !wire.flags.contains(Flags::DEFLATE) {
+            return (wire.codec.receive(config, pool, input), 0);
+        }
+        let (event, totals) = if wire.flags.contains(Flags::OWN_DECOMPRESSOR) {
+            let own = &mut deflate.own.entry(slot).decompressor;
+            let had = own.is_some();
+            let event = wire.codec.receive_with(config, pool, Inflate::Dedicated(own), input);
+            if let Some(made) = own.as_ref().filter(|_| !had) {
+                counters.deflate_memory.add(made.memory_len());
+            }
+            (event, own.as_mut().map(|own| own.take_totals()).unwrap_or_default())
+        } else {
+            let shared = deflate.decompressor.get_or_insert_default();
+            let event = wire.codec.receive_with(config, pool, Inflate::Shared(shared), input);
+            (event, shared.take_totals())
+        };
+        counters.count_inflated(totals);
+        (event, totals.inflated_len)
+    }
+
+    /// Writes a message to the turn's output, compressed. `alone`: it refers to none before it, and none after it
+    /// will refer to it.
+    pub(crate) fn send_compressed(
+        &mut self,
+        wire: &mut Wire,
+        slot: u32,
+        message: Message<'_>,
+        alone: bool,
+    ) -> Result<(), SendError> {
+        // As much as the compressor asks for, so that this comes from the pool.
+        self.reserve_out(message.len() + message.len() / 8 + 64);
+        let Self { deflate, masks, out, counters, pool, now, .. } = self;
+        let before = out.len();
+        let compressor = deflate.compressor(wire, slot, alone, *now, counters);
+        wire.codec.send_compressed(message, compressor, masks, out)?;
+        counters.deflated_messages.add(1);
+        counters.deflate_in_bytes.add(message.len());
+        counters.deflate_out_bytes.add(out.len() - before);
+        if out.capacity() >= MIN_TRIMMED_LEN && out.len() < out.capacity() / 4 {
+            // It may wait for long, and must not take more than it counts for.
+            let smaller = pool.copy_of(out);
+            pool.give(mem::replace(out, smaller));
+        }
+        Ok(())
+    }
+
+    /// A message that is about to be queued may be dropped or replaced. What is compressed behind it must not refer to
+    /// what lies before, as the client's window might not have what ours has in between.
+    pub(crate) fn cut_context(&mut self, wire: &Wire, slot: u32) {
+        if wire.flags.contains(Flags::OWN_COMPRESSOR) {
+            self.deflate.start_anew(slot);
+        }
+    }
+}
+
+impl Counters {
+    fn count_inflated(&self, totals: Totals) {
+        let len = |len: u64| usize::try_from(len).unwrap_or(usize::MAX);
+        self.inflated_messages.add(len(totals.message_count));
+        self.inflate_in_bytes.add(len(totals.compressed_len));
+        self.inflate_out_bytes.add(len(totals.inflated_len));
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_types, reason = "counters are shared")]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::hub::Hub;
+    use crate::hub::handover::Handover;
+    use crate::state::Masks;
+
+    fn shared(compression: Compression) -> Shared {
+        let config = Config::default().with_compression(compression);
+        let budget = Budget::new(compression.max_dedicated_len);
+        let hub = Hub::new(Vec::new(), &config, Handover::default());
+        Shared::new(0, &config, Arc::default(), Masks::new([7; 32]), budget, hub)
+    }
+
+    fn compressed() -> Wire {
+        let codec = Connection::new(Role::Server).with_deflate();
+        let (window, flags) = (Some(WindowBits::MAX), Flags::DEFLATE);
+        Wire { codec, window, flags, ..Wire::default() }
+    }
+
+    #[test]
+    fn what_waits_takes_no_more_than_it_counts_for() {
+        let mut shared = shared(Compression::shared());
+        let mut wire = compressed();
+        for len in [100_000, 1 << 20] {
+            let zeros = vec![0; len];
+            shared.send_compressed(&mut wire, 0, Message::Binary(&zeros), false).unwrap();
+        }
+        assert!(shared.out.len() < 16_000, "{}", shared.out.len());
+        assert!(shared.out.capacity() <= MIN_TRIMMED_LEN, "{}", shared.out.capacity());
+    }
+
+    #[test]
+    fn a_worker_has_a_compressor_for_each_window_in_use() {
+        let mut shared = shared(Compression::shared());
+        let mut wire = compressed();
+        for bits in [15, 9, 15, 12] {
+            wire.window = WindowBits::new(bits);
+            shared.send_compressed(&mut wire, 0, Message::Text("na na na na"), false).unwrap();
+        }
+        let windows = shared.deflate.compressors.iter().flatten();
+        assert!(windows.map(|own| own.window_bits().get()).eq([9, 12, 15]));
+        assert_eq!(shared.counters.deflate_memory.get(), 0);
+    }
+}

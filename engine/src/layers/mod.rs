@@ -1,0 +1,5 @@
+//! What stands between a connection's frames and its socket.
+
+pub(crate) mod deflate;
+pub(crate) mod extensions;
+pub(crate) mod tls;

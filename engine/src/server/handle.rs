@@ -1,0 +1,512 @@
+//! The way to a running server from any thread.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "a handle is shared between threads; it is not on a message's path"
+)]
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ringwire_codec::{CloseCode, Message};
+use ringwire_tls::pki_types::UnixTime;
+use ringwire_tls::{ConfigError, ServerConfig};
+
+use crate::app::ctx::{SendOptions, cut_reason};
+use crate::app::handler::{Acceptance, Response};
+use crate::base::mailbox::{Mail, Postbox, Refused};
+use crate::compute::Meter;
+use crate::conn::ConnId;
+use crate::entry::adoption::Adoption;
+use crate::entry::dial::{Dial, DialError, Outbound};
+use crate::error::PostError;
+use crate::hub::handover::Handover;
+use crate::hub::{Hub, Link, PublishError};
+use crate::layers::tls::warn_of;
+use crate::limits::memory::Level;
+use crate::limits::{Drain, Draining, Readiness};
+use crate::metrics::{Stats, TlsStats, TopicStats};
+use crate::net::{self, TcpOptions};
+use crate::topic::{Publication, PublishOptions, TopicQuery};
+
+/// How long a shutdown waits for room in a mailbox that is full.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The way to a running server: `Clone`, for any thread, also for handlers.
+///
+/// Everything is posted to the worker that owns the connection, and done in its next turn. Nothing blocks:
+/// a full mailbox is [`PostError::Busy`]. What is posted for a connection that has ended is dropped.
+/// Letters from one thread to one worker are read in their order.
+#[derive(Clone)]
+pub struct Handle {
+    /// The workers, and what all of them know of topics.
+    hub: Hub,
+    tcp: TcpOptions,
+    tls: Arc<Tls>,
+    compute: Option<Arc<Meter>>,
+}
+
+/// TLS of the listeners, and what became of its reloads.
+#[derive(Debug, Default)]
+struct Tls {
+    configs: Vec<ServerConfig>,
+    reloads: AtomicU64,
+    reload_failures: AtomicU64,
+}
+
+impl Handle {
+    pub(crate) fn new(
+        hub: Hub,
+        tcp: TcpOptions,
+        tls: impl IntoIterator<Item = ServerConfig>,
+    ) -> Self {
+        let tls = Tls { configs: tls.into_iter().collect(), ..Tls::default() };
+        Self { hub, tcp, tls: Arc::new(tls), compute: None }
+    }
+
+    /// With what is counted of the compute threads.
+    pub(crate) fn with_compute(mut self, compute: Option<Arc<Meter>>) -> Self {
+        self.compute = compute;
+        self
+    }
+
+    /// What the workers have counted. Reads atomics, so it may be called anywhere and often.
+    pub fn stats(&self) -> Stats {
+        let Tls { configs, reloads, reload_failures } = &*self.tls;
+        Stats {
+            workers: self.links().iter().map(|link| link.counters.read()).collect(),
+            topics: TopicStats { retained_len: self.hub.retained_len() },
+            memory: self.hub.memory(),
+            compute: self.compute.as_ref().map(|meter| meter.read()).unwrap_or_default(),
+            tls: TlsStats {
+                reloads: reloads.load(Ordering::Relaxed),
+                reload_failures: reload_failures.load(Ordering::Relaxed),
+                not_after: configs.iter().map(|config| config.certificates().not_after()).min(),
+            },
+        }
+    }
+
+    /// Sends a message, which is copied. The connection's backpressure policy holds; what it does is counted in
+    /// [`stats`](Self::stats).
+    ///
+    /// # Errors
+    /// The worker is busy, or has ended.
+    pub fn send<'m>(&self, conn: ConnId, message: impl Into<Message<'m>>) -> Result<(), PostError> {
+        self.send_with(conn, message, SendOptions::default())
+    }
+
+    /// Sends a message that replaces one with the same key which still waits for the peer, as
+    /// [`Ctx::send_keyed`](crate::Ctx::send_keyed).
+    ///
+    /// # Errors
+    /// The worker is busy, or has ended.
+    pub fn send_keyed<'m>(
+        &self,
+        conn: ConnId,
+        key: u64,
+        message: impl Into<Message<'m>>,
+    ) -> Result<(), PostError> {
+        self.send_with(conn, message, SendOptions::default().with_key(key))
+    }
+
+    /// Sends a message, with a word on how. It is compressed by the worker.
+    ///
+    /// # Errors
+    /// The worker is busy, or has ended.
+    pub fn send_with<'m>(
+        &self,
+        conn: ConnId,
+        message: impl Into<Message<'m>>,
+        options: SendOptions,
+    ) -> Result<(), PostError> {
+        let message = message.into();
+        let payload = message.as_bytes().to_vec();
+        self.post(conn, Mail::Send { conn, options, text: message.is_text(), payload })
+    }
+
+    /// Sends a message to all who subscribe to `topic`, as [`Ctx::publish`](crate::Ctx::publish).
+    ///
+    /// # Errors
+    /// The topic is none, or some workers are too far behind to get it.
+    pub fn publish<'m>(
+        &self,
+        topic: &str,
+        message: impl Into<Message<'m>>,
+    ) -> Result<(), PublishError> {
+        self.publish_with(topic, message, PublishOptions::default())
+    }
+
+    /// Publishes, with a word on how.
+    ///
+    /// # Errors
+    /// As for [`publish`](Self::publish).
+    pub fn publish_with<'m>(
+        &self,
+        topic: &str,
+        message: impl Into<Message<'m>>,
+        options: PublishOptions,
+    ) -> Result<(), PublishError> {
+        let publication = Publication::new(&self.hub, topic, message.into(), options)?;
+        self.hub.post(&publication, None)
+    }
+
+    /// All topics and patterns that are subscribed to, and how many connections are subscribed to each, by name.
+    ///
+    /// Asks each worker and waits up to `timeout` for each, so it blocks: not for a handler.
+    ///
+    /// # Errors
+    /// A worker is busy, has ended, or did not answer in time.
+    pub fn topics(&self, timeout: Duration) -> Result<BTreeMap<String, usize>, PostError> {
+        self.ask_topics(None, timeout)
+    }
+
+    /// How many connections would get what is published to `topic`. Blocks, as [`topics`](Self::topics).
+    ///
+    /// # Errors
+    /// As for [`topics`](Self::topics).
+    pub fn subscriber_count(&self, topic: &str, timeout: Duration) -> Result<usize, PostError> {
+        Ok(self.ask_topics(Some(topic), timeout)?.values().sum())
+    }
+
+    /// The connections with a name that [`Ctx::register`](crate::Ctx::register) gave them, on all workers. Takes a lock
+    /// for a moment.
+    pub fn connections(&self, name: &str) -> Vec<ConnId> {
+        self.hub.registry().find(name)
+    }
+
+    /// Sends a message to all connections with a name; to how many it was posted.
+    ///
+    /// # Errors
+    /// A worker is busy or has ended; the connections before the first of its own have been posted to.
+    pub fn send_to<'m>(
+        &self,
+        name: &str,
+        message: impl Into<Message<'m>>,
+    ) -> Result<usize, PostError> {
+        let message = message.into();
+        let conns = self.connections(name);
+        conns.iter().try_for_each(|conn| self.send(*conn, message))?;
+        Ok(conns.len())
+    }
+
+    /// Says that the peer is who it should be, as [`Ctx::authenticated`](crate::Ctx::authenticated).
+    ///
+    /// # Errors
+    /// The worker is busy, or has ended.
+    pub fn authenticated(&self, conn: ConnId) -> Result<(), PostError> {
+        self.post(conn, Mail::Authenticated { conn })
+    }
+
+    /// Starts the close handshake. A code that may not be sent becomes 1000, and a reason is cut to
+    /// 123 bytes (RFC 6455 §5.5.1).
+    ///
+    /// # Errors
+    /// The worker is busy, or has ended.
+    pub fn close(&self, conn: ConnId, code: CloseCode, reason: &str) -> Result<(), PostError> {
+        let code = if code.is_sendable() { code } else { CloseCode::NORMAL };
+        let reason = cut_reason(reason).to_owned();
+        self.post(conn, Mail::Close { conn, code, reason })
+    }
+
+    /// Stops reading from a connection, as [`Ctx::pause`](crate::Ctx::pause).
+    ///
+    /// # Errors
+    /// The worker is busy, or has ended.
+    pub fn pause(&self, conn: ConnId) -> Result<(), PostError> {
+        self.post(conn, Mail::Pause { conn, paused: true })
+    }
+
+    /// Goes on reading, as [`Ctx::resume`](crate::Ctx::resume).
+    ///
+    /// # Errors
+    /// The worker is busy, or has ended.
+    pub fn resume(&self, conn: ConnId) -> Result<(), PostError> {
+        self.post(conn, Mail::Pause { conn, paused: false })
+    }
+
+    /// Accepts a request that was [deferred](crate::Answer::Defer).
+    ///
+    /// # Errors
+    /// The worker is busy, or has ended.
+    pub fn accept(&self, conn: ConnId, acceptance: Acceptance) -> Result<(), PostError> {
+        self.post(conn, Mail::Accept { conn, acceptance })
+    }
+
+    /// Refuses a request that was [deferred](crate::Answer::Defer).
+    ///
+    /// # Errors
+    /// The worker is busy, or has ended.
+    pub fn reject(&self, conn: ConnId, response: Response) -> Result<(), PostError> {
+        self.post(conn, Mail::Respond { conn, response })
+    }
+
+    /// Answers an ordinary HTTP request that was [deferred](crate::HttpAnswer::Defer). Once: a connection may have made
+    /// another request meanwhile, which a second answer would be for.
+    ///
+    /// # Errors
+    /// The worker is busy, or has ended.
+    pub fn respond(&self, conn: ConnId, response: Response) -> Result<(), PostError> {
+        self.post(conn, Mail::Respond { conn, response })
+    }
+
+    /// Serves a plain TCP connection that someone else accepted; `received` is what was read of it already, from the
+    /// first byte of the request on. See [`adopt_with`](Self::adopt_with).
+    ///
+    /// # Errors
+    /// The worker is busy or has ended; the connection comes back.
+    pub fn adopt(
+        &self,
+        stream: TcpStream,
+        received: Vec<u8>,
+    ) -> Result<(), (PostError, TcpStream)> {
+        let adoption = Adoption::new(stream).with_received(received);
+        self.adopt_with(adoption).map_err(|(error, adoption)| (error, adoption.stream))
+    }
+
+    /// Serves a plain TCP connection whose handshake someone else has answered with 101; `received` is what was read
+    /// behind the request. See [`Adoption::upgraded`].
+    ///
+    /// # Errors
+    /// The worker is busy or has ended; the connection comes back.
+    pub fn adopt_upgraded<S: Send + 'static>(
+        &self,
+        stream: TcpStream,
+        received: Vec<u8>,
+        state: S,
+    ) -> Result<(), (PostError, TcpStream)> {
+        let adoption = Adoption::new(stream).with_received(received).upgraded(state);
+        self.adopt_with(adoption).map_err(|(error, adoption)| (error, adoption.stream))
+    }
+
+    /// Serves a TCP connection that someone else accepted, plain or over TLS, before its first request or upgraded. It
+    /// goes to the worker with the fewest connections, and counts for all limits but `max_connections_per_address`, which
+    /// it may exceed. Where a worker has `max_connections` of them, or [shuts down](Self::shutdown), it closes the
+    /// connection.
+    ///
+    /// # Errors
+    /// The worker is busy or has ended; the connection comes back as it was, so that it can be tried again.
+    pub fn adopt_with(&self, adoption: Adoption) -> Result<(), (PostError, Adoption)> {
+        // Fails on a connection that has ended meanwhile, which the worker will find out.
+        let _ = self.tcp.apply(&adoption.stream);
+        let Some(postbox) = self.least_loaded() else {
+            return Err((PostError::NoSuchWorker, adoption));
+        };
+        match postbox.post(Mail::Adopt(Box::new(adoption))) {
+            Ok(()) => Ok(()),
+            Err(Refused { error, mail: Mail::Adopt(adoption) }) => Err((error, *adoption)),
+            Err(_) => unreachable!("a mailbox gives back the letter that it was given"),
+        }
+    }
+
+    /// Reads the certificates of all TLS addresses anew from their files, checks them (text, key, dates, names), and puts
+    /// them in place of the old for the handshakes that begin from now on. Connections that are open go on.
+    ///
+    /// Reads files, so it blocks: not for a handler.
+    ///
+    /// # Errors
+    /// The first certificate that is wrong. It stays as it was, and so do those after it; the failure is logged, and
+    /// counted in [`stats`](Self::stats).
+    pub fn reload_tls(&self) -> Result<(), ConfigError> {
+        for config in &self.tls.configs {
+            match config.reload(UnixTime::now()) {
+                Ok(certificates) => {
+                    self.tls.reloads.fetch_add(1, Ordering::Relaxed);
+                    crate::base::event::info!(
+                        not_after = certificates.not_after(),
+                        "certificates reloaded"
+                    );
+                    warn_of(&certificates);
+                }
+                Err(error) => {
+                    self.tls.reload_failures.fetch_add(1, Ordering::Relaxed);
+                    crate::base::event::error!(%error, "certificates stay as they were");
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a connection from here to a server, owned by the worker with the fewest connections, and served by the same
+    /// [`Handler`](crate::Handler) as those that come in: [`on_open`](crate::Handler::on_open) follows, or
+    /// [`on_dial_failed`](crate::Handler::on_dial_failed), after `handshake_timeout` at the latest. `state` is the
+    /// handler's [`State`](crate::Handler::State); with a value of another type the connection is given up, with an
+    /// error in the log. Does not block.
+    ///
+    /// # Errors
+    /// The socket can't be made or can't begin to connect, or the worker is busy or has ended.
+    pub fn connect<S: Send + 'static>(&self, dial: &Dial, state: S) -> Result<(), DialError> {
+        let socket = net::dial(dial.peer, dial.source, self.tcp).map_err(DialError::Socket)?;
+        self.connect_on(socket, dial, state)
+    }
+
+    /// As [`connect`](Self::connect), on a socket that connects already.
+    pub(crate) fn connect_on<S: Send + 'static>(
+        &self,
+        socket: OwnedFd,
+        dial: &Dial,
+        state: S,
+    ) -> Result<(), DialError> {
+        let mut nonce = [0; 16];
+        getrandom::fill(&mut nonce).map_err(|error| DialError::Socket(io::Error::other(error)))?;
+        let outbound = Outbound {
+            socket,
+            peer: dial.peer,
+            request: dial.request.clone().with_nonce(nonce),
+            offer: dial.offer,
+            tls: dial.tls.clone(),
+            state: Box::new(state),
+        };
+        let postbox = self.least_loaded().ok_or(PostError::NoSuchWorker)?;
+        Ok(postbox.post(Mail::Dial(Box::new(outbound))).map_err(|refused| refused.error)?)
+    }
+
+    /// Empties the server over `window`: nobody new is let in, and each connection is closed with `code` at a moment of its own,
+    /// spread evenly and with jitter, so that the clients come back one after the other. Each worker ends once its
+    /// connections are gone; what is left 5 s after the window is cut off. [`Draining::wait`] says what came of it.
+    ///
+    /// Requests for a WebSocket that still come during the window, on connections that were accepted before or
+    /// [adopted](Self::adopt), get 503 with a Retry-After header. Ordinary HTTP requests go to the handler as ever, so that it
+    /// can answer a balancer with its [`readiness`](Self::readiness).
+    ///
+    /// A request that is under way when the window ends may be finished within `handshake_timeout` and those 5 s. Where
+    /// [a successor has the listening sockets](Self::listeners), or a service manager, such requests are served instead of
+    /// refused, and their connections are closed as all others.
+    ///
+    /// A drain or [shutdown](Self::shutdown) that is under way goes on as the last one says.
+    pub fn drain(&self, window: Duration, code: CloseCode) -> Draining {
+        self.drain_with(&Drain::new(window, code))
+    }
+
+    /// Drains, with a word on how.
+    pub fn drain_with(&self, drain: &Drain) -> Draining {
+        self.begin_drain(drain, false)
+    }
+
+    fn begin_drain(&self, drain: &Drain, in_any_case: bool) -> Draining {
+        self.hub.set_draining(in_any_case);
+        let (reply, reports) = crossbeam_channel::unbounded();
+        for Link { postbox, .. } in self.links() {
+            let mail = Mail::Drain { drain: *drain, reply: reply.clone() };
+            // A worker that has ended needs none; one that reads no mail for that long is stuck in a handler.
+            if postbox.post_within(mail, SHUTDOWN_PATIENCE) == Err(PostError::Busy) {
+                crate::base::event::error!("a worker reads no mail and was not told of the drain");
+            }
+        }
+        Draining { reports, workers: self.links().len() }
+    }
+
+    /// Goes on after a [drain](Self::drain) that counted on a successor, which has died meanwhile: whether that is still possible.
+    /// The server accepts again on its sockets, which it has kept for this until its last worker ends; who waited on them is served. Only
+    /// connections that were told to close do so. The drain's report comes at once.
+    ///
+    /// [`Takeover`](crate::server::restart::takeover::Takeover) does it by itself. After [`spawn_successor`](Self::spawn_successor) it is for whoever
+    /// watches the child. Too late, or of no use: no successor has the [sockets](Self::listeners), the workers have ended, or a
+    /// [shutdown](Self::shutdown) has begun.
+    pub fn undrain(&self) -> bool {
+        if !self.hub.undrain() {
+            return false;
+        }
+        for Link { postbox, .. } in self.links() {
+            if postbox.post_within(Mail::Undrain, SHUTDOWN_PATIENCE) == Err(PostError::Busy) {
+                crate::base::event::error!("a worker reads no mail and was not told to go on");
+            }
+        }
+        self.handover().take_back();
+        true
+    }
+
+    /// The successor goes on, or ends in good order: a drain that counts on it has no way back.
+    pub(crate) fn give_up_sockets(&self) {
+        self.hub.give_up_sockets();
+    }
+
+    /// Whether a [drain](Self::drain) or [shutdown](Self::shutdown) has begun.
+    pub fn is_draining(&self) -> bool {
+        self.hub.is_draining()
+    }
+
+    /// Whether new connections should come here. Reads a few atomics for each worker, so it may be called anywhere and often.
+    pub fn readiness(&self) -> Readiness {
+        if self.is_draining() {
+            Readiness::Draining
+        } else if self.hub.memory_level() != Level::Low {
+            Readiness::ShortOfMemory
+        } else {
+            Readiness::Ready
+        }
+    }
+
+    /// Stops accepting, closes every connection with 1001, and ends each worker once its connections are gone, or
+    /// after `limit`, when what is left is cut off. [`Running::join`](crate::Running::join) waits for that. It is a
+    /// [drain](Self::drain) without a window.
+    pub fn shutdown(&self, limit: Duration) {
+        let drain = Drain::new(Duration::ZERO, CloseCode::GOING_AWAY).with_grace(limit);
+        self.begin_drain(&drain, true);
+    }
+
+    /// Duplicates of all listening sockets, those of each worker, for a process that goes on with them:
+    /// [`Server::inherit`](crate::Server::inherit) there. [`spawn_successor`](Self::spawn_successor) and
+    /// [`Takeover`](crate::server::restart::takeover::Takeover) do it all.
+    ///
+    /// From this call on a [drain](Self::drain) counts on a successor: it leaves the sockets as they are, serves who was
+    /// accepted already, a request under way included, and closes them as all others. Connections that wait on a socket are
+    /// lost when its last descriptor is closed, so the successor has to accept on each of them. The workers end together, and until then
+    /// [`undrain`](Self::undrain) ends the drain.
+    ///
+    /// # Errors
+    /// A drain or shutdown has begun, which gives the sockets up; or no more descriptors can be opened.
+    pub fn listeners(&self) -> io::Result<Vec<OwnedFd>> {
+        self.handover().pass_on()
+    }
+
+    pub(crate) fn handover(&self) -> &Handover {
+        self.hub.handover()
+    }
+
+    fn links(&self) -> &[Link] {
+        self.hub.links()
+    }
+
+    fn post(&self, conn: ConnId, mail: Mail) -> Result<(), PostError> {
+        let link = self.links().get(usize::from(conn.worker)).ok_or(PostError::NoSuchWorker)?;
+        link.postbox.post(mail).map_err(|refused| refused.error)
+    }
+
+    fn ask_topics(
+        &self,
+        topic: Option<&str>,
+        timeout: Duration,
+    ) -> Result<BTreeMap<String, usize>, PostError> {
+        let (reply, replies) = crossbeam_channel::bounded(self.links().len());
+        for link in self.links() {
+            let query = TopicQuery { topic: topic.map(str::to_owned), reply: reply.clone() };
+            link.postbox.post(Mail::Topics(query)).map_err(|refused| refused.error)?;
+        }
+        let mut all = BTreeMap::new();
+        for _ in self.links() {
+            let found = replies.recv_timeout(timeout).map_err(|_| PostError::Busy)?;
+            for (text, count) in found {
+                *all.entry(text).or_default() += count;
+            }
+        }
+        Ok(all)
+    }
+
+    fn least_loaded(&self) -> Option<&Postbox> {
+        let least = self.links().iter().min_by_key(|link| link.counters.connections.get());
+        least.map(|link| &link.postbox)
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("workers", &self.links().len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,326 @@
+//! What a server says about itself: metrics as Prometheus reads them, and JSON.
+
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, StatusCode, header};
+
+use crate::app::handler::Response;
+use crate::app::router::{Router, SocketRoutes};
+use crate::compute::Times;
+use crate::error::CloseReason;
+use crate::limits::Readiness;
+use crate::metrics::Stats;
+use crate::server::handle::Handle;
+
+/// Prometheus' text format 0.0.4.
+const PROMETHEUS: HeaderValue =
+    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+/// Answers are of this moment.
+const NOT_STORED: (HeaderName, HeaderValue) =
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+
+impl<S: SocketRoutes> Router<S> {
+    /// Adds what monitoring and balancers ask for:
+    ///
+    /// | path | answer |
+    /// |---|---|
+    /// | `/metrics` | [`Stats::prometheus`] |
+    /// | `/stats` | [`Stats::json`] |
+    /// | `/healthz` | 200: the worker that answers is alive |
+    /// | `/readyz` | 200, or 503 while the server is [draining](Handle::drain) or [short of memory](crate::Config::max_memory) |
+    ///
+    /// These are answered as well where others are refused for want of memory.
+    ///
+    /// They say how the server is used, so they are for a port that the internet does not reach, or behind a proxy
+    /// that keeps them back.
+    ///
+    /// # Panics
+    /// A path is in conflict with another one.
+    #[must_use]
+    pub fn monitoring(self, handle: &Handle) -> Self {
+        let (metrics, stats, readiness) = (handle.clone(), handle.clone(), handle.clone());
+        self.get("/metrics", move |_| {
+            let body = metrics.stats().prometheus().into_bytes();
+            fresh(Response::new(StatusCode::OK).with_body(PROMETHEUS, body))
+        })
+        .get("/stats", move |_| fresh(Response::json(stats.stats().json())))
+        .get("/healthz", |_| fresh(Response::text("ok\n")))
+        .get("/readyz", move |_| {
+            let unready = |why| Response::text(why).with_status(StatusCode::SERVICE_UNAVAILABLE);
+            fresh(match readiness.readiness() {
+                Readiness::Ready => Response::text("ready\n"),
+                Readiness::Draining => unready("draining\n"),
+                Readiness::ShortOfMemory => unready("short of memory\n"),
+            })
+        })
+        .answered_always(&["/metrics", "/stats", "/healthz", "/readyz"])
+    }
+}
+
+fn fresh(response: Response) -> Response {
+    let (name, value) = NOT_STORED;
+    response.with_header(name, value)
+}
+
+impl Stats {
+    /// The metrics in Prometheus' text format (0.0.4): what workers count has the label `worker`, and `reason` for
+    /// connections that ended; times are in seconds, lengths in bytes.
+    pub fn prometheus(&self) -> String {
+        let mut text = Text(String::with_capacity(16 << 10));
+        self.write_workers(&mut text);
+        let topics = self.topics.retained_len as f64;
+        text.metric(
+            "retained_bytes",
+            "gauge",
+            "Memory in publications that are under way or wait.",
+        );
+        text.sample("retained_bytes", &[], topics);
+        text.metric(
+            "memory_used_bytes",
+            "gauge",
+            "Memory that is held for connections, publications that wait included.",
+        );
+        text.sample("memory_used_bytes", &[], self.memory.used_len as f64);
+        if let Some(budget) = self.memory.budget_len {
+            text.metric("memory_budget_bytes", "gauge", "How much that may be.");
+            text.sample("memory_budget_bytes", &[], budget as f64);
+        }
+        text.counter("tls_reloads", "Times that certificates were replaced.", self.tls.reloads);
+        text.counter(
+            "tls_reload_failures",
+            "Times that they were not, since something was wrong with the new ones.",
+            self.tls.reload_failures,
+        );
+        if let Some(not_after) = self.tls.not_after {
+            let help = "When the first certificate in use expires, in seconds since 1970.";
+            text.metric("certificate_not_after_seconds", "gauge", help);
+            text.sample("certificate_not_after_seconds", &[], not_after as f64);
+        }
+        if self.compute.threads > 0 {
+            self.write_compute(&mut text);
+        }
+        text.0
+    }
+
+    /// The same as JSON: an object with `workers`, an array of objects, and `total`, their sum.
+    pub fn json(&self) -> String {
+        let workers: Vec<String> = self.workers.iter().map(json_of).collect();
+        let not_after = self.tls.not_after.map_or_else(|| "null".to_owned(), |at| at.to_string());
+        let budget = self.memory.budget_len;
+        let budget = budget.map_or_else(|| "null".to_owned(), |len| len.to_string());
+        format!(
+            "{{\"workers\":[{}],\"total\":{},\"imbalance\":{:.3},\"retained_bytes\":{},\
+             \"memory\":{{\"used\":{},\"budget\":{budget}}},\"tls\":{{\"reloads\":{},\
+             \"reload_failures\":{},\"not_after\":{not_after}}},\"compute\":{{\"threads\":{},\"waiting\":{},\
+             \"running\":{},\"done\":{},\"panicked\":{},\"cancelled\":{},\"refused\":{}}}}}",
+            workers.join(","),
+            json_of(&self.total()),
+            self.imbalance(),
+            self.topics.retained_len,
+            self.memory.used_len,
+            self.tls.reloads,
+            self.tls.reload_failures,
+            self.compute.threads,
+            self.compute.waiting,
+            self.compute.running,
+            self.compute.done,
+            self.compute.panicked,
+            self.compute.cancelled,
+            self.compute.refused,
+        )
+    }
+
+    fn write_workers(&self, text: &mut Text) {
+        let rows: Vec<Vec<_>> = self.workers.iter().map(|stats| stats.fields().collect()).collect();
+        let Some(first) = rows.first() else { return };
+        for (index, (name, doc, _)) in first.iter().enumerate() {
+            let is_gauge = doc.trim_start().starts_with("Gauge:");
+            let kind = if is_gauge { "gauge" } else { "counter" };
+            let name = if is_gauge { (*name).to_owned() } else { format!("{name}_total") };
+            text.metric(&name, kind, &help(doc));
+            for (worker, row) in rows.iter().enumerate() {
+                let (.., value) = row[index];
+                text.sample(&name, &[("worker", &worker)], value as f64);
+            }
+        }
+        text.metric("closes_total", "counter", "Connections that ended, by what ended them.");
+        for (worker, stats) in self.workers.iter().enumerate() {
+            for (reason, count) in CloseReason::NAMES.iter().zip(stats.closes) {
+                text.sample(
+                    "closes_total",
+                    &[("worker", &worker), ("reason", reason)],
+                    count as f64,
+                );
+            }
+        }
+        text.metric("longest_turn_seconds", "gauge", "The longest that one turn of the loop took.");
+        for (worker, stats) in self.workers.iter().enumerate() {
+            let longest = stats.longest_turn.as_secs_f64();
+            text.sample("longest_turn_seconds", &[("worker", &worker)], longest);
+        }
+    }
+
+    fn write_compute(&self, text: &mut Text) {
+        let compute = &self.compute;
+        for (name, help, value) in [
+            ("compute_threads", "Threads beside the workers.", compute.threads),
+            ("compute_waiting", "Jobs that wait for one of them.", compute.waiting),
+            ("compute_running", "Jobs that run.", compute.running),
+        ] {
+            text.metric(name, "gauge", help);
+            text.sample(name, &[], value as f64);
+        }
+        text.counter("compute_done", "Jobs that ran to their end.", compute.done);
+        text.counter("compute_panicked", "Jobs that panicked.", compute.panicked);
+        text.counter("compute_cancelled", "Jobs whose connection had ended.", compute.cancelled);
+        text.counter("compute_refused", "Jobs for which there was no room.", compute.refused);
+        text.histogram("compute_wait_seconds", "How long jobs waited.", &compute.wait);
+        text.histogram("compute_run_seconds", "How long jobs ran.", &compute.run);
+    }
+}
+
+fn json_of(stats: &crate::metrics::WorkerStats) -> String {
+    let mut json = String::from("{");
+    for (name, _, value) in stats.fields() {
+        let _ = write!(json, "\"{name}\":{value},");
+    }
+    let _ = write!(json, "\"longest_turn_us\":{},\"closes\":{{", stats.longest_turn.as_micros());
+    let closes = CloseReason::NAMES.iter().zip(stats.closes);
+    let closes: Vec<_> = closes.map(|(reason, count)| format!("\"{reason}\":{count}")).collect();
+    json + &closes.join(",") + "}}"
+}
+
+/// The first sentence of a counter's documentation, in one line and without its links.
+fn help(doc: &str) -> String {
+    let line = doc.split_whitespace().collect::<Vec<_>>().join(" ");
+    let plain = line.split(" ([").next().unwrap_or_default();
+    plain.strip_prefix("Gauge: ").unwrap_or(plain).replace('`', "")
+}
+
+/// The text under way.
+struct Text(String);
+
+impl Text {
+    fn metric(&mut self, name: &str, kind: &str, help: &str) {
+        let help = help.replace('\\', "\\\\");
+        self.line(format_args!("# HELP ringwire_{name} {help}\n# TYPE ringwire_{name} {kind}"));
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &dyn fmt::Display)], value: f64) {
+        let labels: Vec<_> =
+            labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+        match labels.as_slice() {
+            [] => self.line(format_args!("ringwire_{name} {value}")),
+            labels => self.line(format_args!("ringwire_{name}{{{}}} {value}", labels.join(","))),
+        }
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        let name = format!("{name}_total");
+        self.metric(&name, "counter", help);
+        self.sample(&name, &[], value as f64);
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, times: &Times) {
+        self.metric(name, "histogram", help);
+        let bucket = format!("{name}_bucket");
+        let mut sum = 0;
+        let (last, bounded) =
+            times.counts.split_last().map_or((0, &[][..]), |(last, rest)| (*last, rest));
+        for (exponent, count) in (0_u32..).zip(bounded) {
+            sum += count;
+            let bound = Duration::from_micros(1 << exponent).as_secs_f64();
+            self.sample(&bucket, &[("le", &bound)], sum as f64);
+        }
+        self.sample(&bucket, &[("le", &"+Inf")], (sum + last) as f64);
+        self.sample(&format!("{name}_sum"), &[], times.sum.as_secs_f64());
+        self.sample(&format!("{name}_count"), &[], (sum + last) as f64);
+    }
+
+    fn line(&mut self, line: fmt::Arguments<'_>) {
+        // A string takes whatever is written to it.
+        let _ = writeln!(self.0, "{line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::WorkerStats;
+
+    fn stats() -> Stats {
+        let mut worker =
+            WorkerStats { connections: 3, messages_received: 10, ..Default::default() };
+        worker.closes[0] = 7;
+        worker.longest_turn = Duration::from_micros(250);
+        let mut stats = Stats { workers: vec![worker.clone(), worker], ..Stats::default() };
+        stats.compute.threads = 1;
+        stats.compute.wait.counts[0] = 2;
+        stats.compute.wait.counts[5] = 1;
+        stats.tls.not_after = Some(1_800_000_000);
+        stats.memory.used_len = 1000;
+        stats.memory.budget_len = Some(4000);
+        stats
+    }
+
+    #[test]
+    fn metrics_of_each_worker() {
+        let text = stats().prometheus();
+        for line in [
+            "# TYPE ringwire_connections gauge",
+            "# HELP ringwire_connections sockets that the worker owns, in whatever state.",
+            "ringwire_connections{worker=\"1\"} 3",
+            "# TYPE ringwire_messages_received_total counter",
+            "ringwire_messages_received_total{worker=\"0\"} 10",
+            "ringwire_longest_turn_seconds{worker=\"0\"} 0.00025",
+            "ringwire_certificate_not_after_seconds 1800000000",
+            "ringwire_memory_used_bytes 1000",
+            "ringwire_memory_budget_bytes 4000",
+            "ringwire_compute_wait_seconds_bucket{le=\"0.000001\"} 2",
+            "ringwire_compute_wait_seconds_bucket{le=\"+Inf\"} 3",
+            "ringwire_compute_wait_seconds_count 3",
+        ] {
+            assert!(text.lines().any(|each| each == line), "{line}\n{text}");
+        }
+        let closes =
+            format!("ringwire_closes_total{{worker=\"0\",reason=\"{}\"}} 7", CloseReason::NAMES[0]);
+        assert!(text.contains(&closes), "{closes}");
+    }
+
+    /// Every sample follows the type of its metric, names are of the right characters, and none comes twice.
+    #[test]
+    fn the_text_is_well_formed() {
+        let text = stats().prometheus();
+        let (mut metric, mut seen) = (String::new(), std::collections::HashSet::new());
+        for line in text.lines() {
+            if let Some(comment) = line.strip_prefix("# ") {
+                let mut words = comment.split(' ');
+                let (kind, name) = (words.next().unwrap(), words.next().unwrap());
+                assert!(matches!(kind, "HELP" | "TYPE"), "{line}");
+                name.clone_into(&mut metric);
+                assert!(seen.insert((kind.to_owned(), name.to_owned())), "twice: {line}");
+                continue;
+            }
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            value.parse::<f64>().unwrap();
+            let name = series.split('{').next().unwrap();
+            assert!(name.starts_with(&metric), "{line} under {metric}");
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{line}");
+            assert!(seen.insert(("sample".to_owned(), series.to_owned())), "twice: {line}");
+        }
+        assert!(text.ends_with('\n'));
+    }
+
+    #[test]
+    fn the_same_as_json() {
+        let json: serde_json::Value = serde_json::from_str(&stats().json()).unwrap();
+        assert_eq!(json["workers"][1]["connections"], 3);
+        assert_eq!(json["total"]["messages_received"], 20);
+        assert_eq!(json["total"]["closes"][CloseReason::NAMES[0]], 14);
+        assert_eq!(json["memory"]["used"], 1000);
+        assert_eq!(json["memory"]["budget"], 4000);
+        assert_eq!(json["compute"]["threads"], 1);
+        assert_eq!(json["tls"]["not_after"], 1_800_000_000);
+    }
+}

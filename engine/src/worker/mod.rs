@@ -1,0 +1,301 @@
+//! One core's event loop: it owns a driver, the connections, their timers and buffers, and one handler.
+//!
+//! This file is the loop: what each turn does, and what comes in from outside. How connections come is in [`accepting`],
+//! which are refused in [`admission`], which end for want of memory in [`memory`]; what happens to one is in [`receive`], [`http`], [`transmit`] and
+//! [`deadlines`], how it ends, in [`endings`]; what is published, in [`topics`]; how it all ends, in [`shutdown`].
+
+mod accepting;
+mod admission;
+mod compute;
+mod deadlines;
+mod endings;
+pub(crate) mod http;
+mod layered;
+mod memory;
+#[cfg(test)]
+mod memory_check;
+mod outbound;
+mod proxied;
+mod receive;
+mod secure;
+mod shutdown;
+mod topics;
+mod transmit;
+mod upgrade;
+
+use std::io;
+use std::time::Duration;
+
+use ringwire_codec::Message;
+
+use self::accepting::{AcceptState, Accepting};
+use self::endings::HalfClosed;
+use self::shutdown::ShutdownState;
+
+use crate::app::ctx::{self, SendOptions};
+use crate::app::handler::Handler;
+use crate::base::mailbox::{Mail, Mailbox};
+use crate::base::timer::{TICK, tick_at};
+use crate::compute::{Compute, quietly};
+use crate::config::{Assignment, Config};
+use crate::conn::queue::SegmentKind;
+use crate::conn::table::ConnTable;
+use crate::conn::{Conn, ConnId, Flags, Phase};
+use crate::driver::{Completion, Driver, Token};
+use crate::entry::listener::Terms;
+use crate::error::CloseReason;
+use crate::limits::rate::{Bucket, Rate};
+use crate::state::Shared;
+use crate::topic::Delivery;
+
+/// Letters taken in a turn before the connections get theirs.
+const LETTERS_PER_TURN: usize = 1024;
+
+/// What a worker needs beside its driver and handler.
+#[derive(Debug)]
+pub(crate) struct WorkerSetup {
+    pub(crate) shared: Shared,
+    pub(crate) mailbox: Mailbox,
+    /// Threads for what is costly, if there are any.
+    pub(crate) compute: Option<Compute>,
+    /// For each listener of the driver, what is spoken there.
+    pub(crate) listeners: Vec<Terms>,
+    /// Which worker gets a connection.
+    pub(crate) assignment: Assignment,
+    /// The most connections that this worker takes.
+    pub(crate) max_connections: usize,
+}
+
+/// See the [module's documentation](self).
+#[derive(Debug)]
+pub(crate) struct Worker<D: Driver, H: Handler> {
+    driver: D,
+    handler: H,
+    conns: ConnTable<H::State>,
+    shared: Shared,
+    mailbox: Mailbox,
+    /// What is published, on its way to the subscribers.
+    delivery: Delivery,
+    accepting: Accepting,
+    assignment: Assignment,
+    /// What is spoken on each listener.
+    terms: Vec<Terms>,
+    shutdown: Option<Box<ShutdownState>>,
+    expired: Vec<u32>,
+    half_closed: HalfClosed,
+}
+
+/// What a turn says about the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// There will be another.
+    Again,
+    /// The shutdown is complete.
+    Done,
+}
+
+impl<D: Driver, H: Handler> Worker<D, H> {
+    /// A worker that accepts from all listeners of its driver.
+    pub(crate) fn new(driver: D, handler: H, setup: WorkerSetup) -> Self {
+        let WorkerSetup { mut shared, mailbox, compute, listeners, assignment, max_connections } =
+            setup;
+        shared.compute = compute;
+        let share = u32::try_from(shared.topics.hub.links().len()).unwrap_or(1).max(1);
+        let rate = Rate::new(shared.limits.max_accepts_per_second.div_ceil(share), 0);
+        let listener_count = u32::try_from(listeners.len()).unwrap_or(u32::MAX);
+        let mut worker = Self {
+            driver,
+            handler,
+            conns: ConnTable::new(),
+            shared,
+            mailbox,
+            delivery: Delivery::default(),
+            assignment,
+            terms: listeners,
+            accepting: Accepting {
+                listeners: listener_count,
+                leaving: 0,
+                kept: 0,
+                max_connections,
+                state: AcceptState::Stopped,
+                rate: rate.map(|rate| (rate, Bucket::default(), 0)),
+            },
+            shutdown: None,
+            expired: Vec::new(),
+            half_closed: HalfClosed::default(),
+        };
+        worker.start_accepting();
+        worker
+    }
+
+    /// Turns until the shutdown is complete.
+    ///
+    /// # Errors
+    /// The driver failed.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        while self.turn()? == Turn::Again {}
+        self.shared.ends.sum_up();
+        let Self { driver, mut handler, mailbox, .. } = self;
+        // Which may take a while, in which letters still come.
+        drop(driver);
+        outbound::give_back_dials(&mut handler, &mailbox);
+        while let Some(result) = mailbox.take_result() {
+            quietly(result);
+        }
+        Ok(())
+    }
+
+    /// One pass: wait; completions; mailbox; timers; what is listed.
+    pub(crate) fn turn(&mut self) -> io::Result<Turn> {
+        self.driver.wait(self.timeout())?;
+        self.shared.counters.note_turn(self.driver.busy());
+        self.shared.now = tick_at(self.driver.now());
+        self.watch_memory();
+        while let Some(completion) = self.driver.next_completion() {
+            self.on_completion(completion);
+        }
+        self.read_mail();
+        self.expire_timers();
+        self.shared.deflate.expire_if_due(self.shared.now, &self.shared.counters);
+        self.work_off_list();
+        self.tell_presence();
+        self.deliver_publications();
+        self.end_half_closed();
+        self.go_on_accepting();
+        self.shared.ends.sum_up_if_due(self.shared.now);
+        let done = self.go_on_shutting_down();
+        self.publish_memory();
+        self.make_room();
+        Ok(if done { Turn::Done } else { Turn::Again })
+    }
+
+    /// How long to wait: until the first timer, not at all while something is left over.
+    fn timeout(&self) -> Option<Duration> {
+        let left_over = !self.shared.listed.is_empty()
+            || !self.half_closed.is_empty()
+            || self.has_publications();
+        if left_over || !self.mailbox.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let resting = match self.accepting.state {
+            AcceptState::Resting { until } => Some(until),
+            _ => None,
+        };
+        let Shared { wheel, deflate, watch, ends, .. } = &self.shared;
+        let ticks = [wheel.next_tick(), deflate.next_tick(), watch.rests_until, ends.next_tick()];
+        let next = ticks
+            .into_iter()
+            .chain([resting])
+            .flatten()
+            .min()
+            .map(|tick| (TICK * tick).saturating_sub(self.driver.now()));
+        [next, self.shutdown_rests()].into_iter().flatten().min()
+    }
+
+    fn on_completion(&mut self, completion: Completion<D::Buffer, D::Socket>) {
+        match completion {
+            Completion::Received { token, buffer } => self.on_received(token, buffer),
+            Completion::Sent { token, buffer, result } => self.on_sent(token, buffer, result),
+            Completion::ReceiveEnded { token, result } => self.on_receive_ended(token, result),
+            Completion::Accepted { listener, socket, peer } => {
+                crate::base::event::trace!(listener = listener.0, ?peer, "accepted");
+                self.shared.counters.accepts.add(1);
+                self.accept(listener, socket, peer);
+            }
+            Completion::AcceptEnded { listener, error } => self.on_accept_ended(listener, &error),
+            Completion::ListenerLeft { listener } => self.on_listener_left(listener),
+            Completion::Closed { token } => self.on_closed(token),
+        }
+    }
+
+    /// Tells the handler whose first connection has come, and whose last is gone.
+    #[inline]
+    fn tell_presence(&mut self) {
+        while self.shared.names.has_changes() {
+            for (name, is_present) in self.shared.names.take_changes() {
+                receive::call_on_presence(&mut self.handler, &name, is_present);
+            }
+        }
+    }
+
+    // Mail
+
+    fn read_mail(&mut self) {
+        self.mailbox.open();
+        self.read_publications();
+        if self.shared.compute.is_some() {
+            // Those that come meanwhile are for the next turn.
+            for _ in 0..self.mailbox.result_count() {
+                let Some(result) = self.mailbox.take_result() else { break };
+                self.on_mail(result);
+            }
+        }
+        for _ in 0..LETTERS_PER_TURN {
+            let Some(mail) = self.mailbox.take() else { return };
+            self.on_mail(mail);
+        }
+    }
+
+    fn on_mail(&mut self, mail: Mail) {
+        match mail {
+            Mail::Send { conn, options, text, payload } => {
+                self.mail_send(conn, options, text, &payload);
+            }
+            Mail::Authenticated { conn } => {
+                self.with_open(conn, |conn, _| conn.wire.flags.remove(Flags::UNAUTHENTICATED));
+            }
+            Mail::Close { conn, code, reason } => {
+                self.with_open(conn, |conn, shared| {
+                    let why = CloseReason::Local;
+                    // The handle has checked code and reason; a close may have begun meanwhile.
+                    let _ = ctx::close(&mut conn.wire, shared, why, code, &reason);
+                });
+            }
+            Mail::Pause { conn, paused } => {
+                self.with_open(conn, |conn, _| conn.wire.flags.set(Flags::PAUSED, paused));
+            }
+            Mail::Adopt(adoption) => self.adopt(*adoption),
+            Mail::Accepted { fd, listener, peer } => self.on_handed_over(fd, listener, peer),
+            Mail::Dial(outbound) => self.dial(*outbound),
+            Mail::Accept { conn, acceptance } => self.answer_deferred(conn, Ok(acceptance)),
+            Mail::Respond { conn, response } => self.answer_deferred(conn, Err(response)),
+            Mail::Topics(query) => self.shared.topics.answer(&query),
+            Mail::Shaken(shaken) => self.on_shaken(*shaken),
+            Mail::Deflated(deflated) => self.on_deflated(*deflated),
+            Mail::Finished(finished) => self.on_finished(*finished),
+            Mail::Drain { drain, reply } => self.begin_shutdown(drain, reply),
+            Mail::Undrain => self.undrain(),
+        }
+    }
+
+    fn mail_send(&mut self, id: ConnId, options: SendOptions, text: bool, payload: &[u8]) {
+        self.with_open(id, |conn, shared| {
+            let message = match std::str::from_utf8(payload) {
+                Ok(payload) if text => Message::Text(payload),
+                _ => Message::Binary(payload),
+            };
+            let _ = ctx::send_behind(&mut conn.wire, shared, id.slot, message, options);
+        });
+    }
+
+    /// Lets `work` produce output on an open connection, which goes out once all mail is read.
+    fn with_open(&mut self, id: ConnId, work: impl FnOnce(&mut Conn<H::State>, &mut Shared)) {
+        let token = Token { slot: id.slot, generation: id.generation };
+        let Some(conn) = self.conns.get_mut(token).filter(|conn| conn.wire.phase == Phase::Open)
+        else {
+            return;
+        };
+        work(conn, &mut self.shared);
+        self.shared.enqueue_out(&mut conn.wire, SegmentKind::Stream);
+        self.shared.list(&mut conn.wire, token);
+    }
+}
+
+/// A worker's share of a limit of the whole server.
+pub(crate) fn share_of(config: &Config, descriptors: u64, workers: usize) -> usize {
+    let connections = match config.max_connections {
+        0 => crate::net::connections_within(descriptors),
+        set => set,
+    };
+    connections.div_ceil(workers.max(1)).max(1)
+}
