@@ -63,24 +63,27 @@ mod state;
 mod topic;
 mod worker;
 
-pub use app::handler::{
-    Accept, Acceptance, Answer, Compress, Ctx, Handler, HttpAnswer, OnMessage, Request, Response,
-    SendOptions, SendStatus, on_message,
-};
+pub use app::ctx::Ctx;
+pub use app::handler::{Answer, Handler, HttpAnswer, OnMessage, on_message};
 pub use app::offload::{JobError, JobRefusal, RefusedJob};
+pub use app::request::Request;
 pub use app::router::{Asset, NoSockets, RouteState, Router, SocketOptions, SocketRoutes, Sockets};
 pub use compute::{ComputeStats, Times};
 pub use config::compression::{Compression, CompressionMode};
 pub use config::origin::{OriginError, OriginPattern, OriginPolicy};
 #[cfg(feature = "config")]
 pub use config::settings;
-pub use config::{Assignment, Backpressure, Config, DriverKind, Pinning};
-pub use conn::ConnId;
+pub use config::{Assignment, Config, DriverKind, Pinning};
+pub use conn::answer::{Accept, Acceptance};
+pub use conn::cause::{CloseCause, CloseReason, Initiator};
+pub use conn::dialling::DialError;
+pub use conn::id::ConnId;
+pub use conn::options::{Backpressure, Compress, SendOptions, SendStatus};
 pub use entry::adoption::Adoption;
-pub use entry::dial::{Dial, DialError};
+pub use entry::dial::Dial;
 pub use entry::listener::Listener;
 pub use entry::proxy::{Network, NetworkError, ProxyProtocol};
-pub use error::{CloseCause, CloseReason, Error, Initiator, PostError};
+pub use error::{Error, PostError};
 pub use hub::PublishError;
 pub use hub::names::NameError;
 pub use limits::{CutOff, Deadline, Drain, DrainReport, Draining, Excess, RateLimit, Readiness};
@@ -89,6 +92,7 @@ pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
 pub use ringwire_codec::extension;
 pub use ringwire_codec::handshake::HeadLimits;
 pub use ringwire_codec::handshake::server::answer_upgrade;
+pub use ringwire_codec::http::Response;
 pub use ringwire_codec::{CloseCode, Config as ProtocolConfig, Message, MessagePart, SendError};
 pub use ringwire_tls as tls;
 pub use server::handle::Handle;

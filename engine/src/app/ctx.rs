@@ -1,20 +1,20 @@
 //! What a handler can do with a connection.
 
-use std::net::SocketAddr;
-
-use ringwire_codec::{CloseCode, Message, SendError};
-use ringwire_tls::Facts;
-
 use crate::base::output::Output;
-use crate::config::Backpressure;
+use crate::conn::cause::CloseReason;
+use crate::conn::id::ConnId;
+use crate::conn::options::{Backpressure, SendOptions, SendStatus};
 use crate::conn::queue::SegmentKind;
-use crate::conn::{ConnId, Flags, Phase, Wire};
-use crate::error::CloseReason;
+use crate::conn::{Flags, Phase, Wire};
 use crate::hub::PublishError;
 use crate::hub::names::NameError;
 use crate::limits::Deadline;
 use crate::state::Shared;
 use crate::topic::{Publication, PublishOptions, SubscribeOptions, TopicError};
+use std::net::SocketAddr;
+
+use ringwire_codec::{CloseCode, Message, SendError};
+use ringwire_tls::Facts;
 
 /// A connection, during a call of the handler.
 #[derive(Debug)]
@@ -23,56 +23,6 @@ pub struct Ctx<'a, S> {
     wire: &'a mut Wire,
     state: &'a mut S,
     shared: &'a mut Shared,
-}
-
-/// What became of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendStatus {
-    /// On its way: it goes out with this turn, or soon after.
-    Sent,
-    /// Taken, but this many bytes wait for the peer. Send no more until [`on_drain`](crate::Handler::on_drain),
-    /// which always follows.
-    Queued(usize),
-    /// Not taken: the queue is at its limit, or the connection is closing.
-    Dropped,
-}
-
-/// How a message is sent. The default is how [`Ctx::send`] does it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct SendOptions {
-    /// It replaces a message with the same key which still waits, as with [`Ctx::send_keyed`]. Default: none.
-    pub key: Option<u64>,
-    /// Whether it is compressed, on a connection [where it may be](Ctx::is_compressed). Default: by its length.
-    pub compress: Compress,
-}
-
-impl SendOptions {
-    /// Sets [`key`](Self::key).
-    #[must_use]
-    pub const fn with_key(mut self, key: u64) -> Self {
-        self.key = Some(key);
-        self
-    }
-
-    /// Sets [`compress`](Self::compress).
-    #[must_use]
-    pub const fn with_compress(mut self, compress: Compress) -> Self {
-        self.compress = compress;
-        self
-    }
-}
-
-/// Whether a message is compressed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Compress {
-    /// If it is at least as long as [`threshold`](crate::Compression::threshold).
-    #[default]
-    ByLength,
-    /// However short it is. Goes out as it is if that makes it no shorter.
-    Always,
-    /// No: it is compressed already, or its length must not tell what is in it.
-    Never,
 }
 
 impl<'a, S> Ctx<'a, S> {

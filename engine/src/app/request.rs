@@ -1,12 +1,11 @@
 //! A request, as the handler sees it.
 
+use crate::conn::id::ConnId;
+use crate::entry::proxy;
 use std::net::{IpAddr, SocketAddr};
 
 use ringwire_codec::handshake::{Extension, HandshakeError, Headers, server};
 use ringwire_tls::Facts;
-
-use crate::conn::ConnId;
-use crate::entry::proxy;
 
 /// A request that came to the server, borrowed from the bytes that were received.
 #[derive(Debug)]

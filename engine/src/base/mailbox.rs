@@ -6,6 +6,20 @@
     reason = "a mailbox is shared between threads; it is not on a message's path"
 )]
 
+use crate::app::offload::Finished;
+use crate::base::budget::Budget;
+use crate::compute::{Deflated, quietly};
+use crate::conn::answer::Acceptance;
+use crate::conn::id::ConnId;
+use crate::conn::options::SendOptions;
+use crate::driver::{ListenerId, Wake};
+use crate::entry::adoption::Adoption;
+use crate::entry::dial::Outbound;
+use crate::error::PostError;
+use crate::layers::tls::Shaken;
+use crate::limits::{Drain, DrainReport};
+use crate::topic::{SharedPublication, TopicQuery};
+use ringwire_codec::http::Response;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -14,20 +28,6 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use ringwire_codec::CloseCode;
-
-use crate::app::ctx::SendOptions;
-use crate::app::handler::{Acceptance, Response};
-use crate::app::offload::Finished;
-use crate::base::budget::Budget;
-use crate::compute::{Deflated, quietly};
-use crate::conn::ConnId;
-use crate::driver::{ListenerId, Wake};
-use crate::entry::adoption::Adoption;
-use crate::entry::dial::Outbound;
-use crate::error::PostError;
-use crate::layers::tls::Shaken;
-use crate::limits::{Drain, DrainReport};
-use crate::topic::{SharedPublication, TopicQuery};
 
 /// What can be asked of a worker from outside.
 #[derive(Debug)]

@@ -1,5 +1,9 @@
 //! Long messages that are compressed by a thread, while their place among the connection's output is kept.
 
+use crate::conn::id::ConnId;
+use crate::conn::queue::SegmentKind;
+use crate::conn::{Flags, Wire};
+use crate::state::Shared;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Weak;
 
@@ -7,9 +11,6 @@ use ringwire_codec::deflate::{Compressor, Level, WindowBits};
 use ringwire_codec::{Connection, MaskSource, Message, Role};
 
 use super::{Job, Lane, panic_text};
-use crate::conn::queue::SegmentKind;
-use crate::conn::{ConnId, Flags, Wire};
-use crate::state::Shared;
 
 /// A message that is to be compressed.
 #[derive(Debug)]

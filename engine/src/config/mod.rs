@@ -5,16 +5,16 @@ pub(crate) mod origin;
 #[cfg(feature = "config")]
 pub mod settings;
 
+use crate::config::compression::Compression;
+use crate::config::origin::OriginPolicy;
+use crate::conn::options::Backpressure;
+use crate::error::Error;
+use crate::limits::RateLimit;
+use crate::topic::TopicSettings;
 use std::time::Duration;
 
 use ringwire_codec::CloseCode;
 use ringwire_codec::handshake::HeadLimits;
-
-use crate::config::compression::Compression;
-use crate::config::origin::OriginPolicy;
-use crate::error::Error;
-use crate::limits::RateLimit;
-use crate::topic::TopicSettings;
 
 /// Settings of a server. All are checked once, when it starts.
 ///
@@ -256,18 +256,6 @@ pub enum Pinning {
     Off,
     /// Worker `n` on the core with the number `cores[n % cores.len()]`.
     Cores(Vec<usize>),
-}
-
-/// What happens to a message that finds the connection's queue at its limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Backpressure {
-    /// The connection is closed with this code: the peer is too slow.
-    Close(CloseCode),
-    /// The message is dropped.
-    DropNewest,
-    /// The oldest messages that wait are dropped to make room for it.
-    DropOldest,
 }
 
 impl Default for Config {

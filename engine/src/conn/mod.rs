@@ -1,48 +1,31 @@
 //! One connection: what is kept of it while it is idle, and what is added while something is under way.
 
+pub(crate) mod answer;
+pub(crate) mod body;
+pub(crate) mod cause;
+pub(crate) mod charge;
+pub(crate) mod dialling;
+pub(crate) mod id;
+pub(crate) mod jobs;
+pub(crate) mod options;
+pub(crate) mod peer_addr;
 pub(crate) mod queue;
 pub(crate) mod table;
 
-use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use crate::base::timer::{TICKS_PER_SECOND, Tick};
+use crate::conn::body::Incoming;
+use crate::conn::cause::CloseCause;
+use crate::conn::charge::Charge;
+use crate::conn::dialling::Dialling;
+use crate::conn::jobs::Jobs;
+use crate::conn::peer_addr::PeerAddr;
+use crate::conn::queue::SendQueue;
 
 use bitflags::bitflags;
 use ringwire_codec::deflate::WindowBits;
 use ringwire_codec::handshake::HeadScanner;
 use ringwire_codec::http::Exchange;
 use ringwire_codec::{Connection, Role};
-
-use crate::app::offload::Jobs;
-use crate::base::timer::{TICKS_PER_SECOND, Tick};
-use crate::conn::queue::SendQueue;
-use crate::entry::dial::Dialling;
-use crate::error::CloseCause;
-use crate::limits::memory::Charge;
-use crate::worker::http::Incoming;
-
-/// The identity of a connection, which stays unique after it has ended.
-///
-/// It is how anything outside the worker names a connection. What is posted for one that has ended is
-/// dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnId {
-    pub(crate) worker: u16,
-    pub(crate) slot: u32,
-    pub(crate) generation: u32,
-}
-
-impl ConnId {
-    /// The index of the worker that owns the connection.
-    pub fn worker(self) -> u16 {
-        self.worker
-    }
-}
-
-impl fmt::Display for ConnId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.worker, self.slot, self.generation)
-    }
-}
 
 /// A slot of the connection table. An idle connection is this and nothing else.
 #[derive(Debug)]
@@ -358,33 +341,10 @@ impl Pending {
     }
 }
 
-/// A socket address in 18 bytes: IPv4 as IPv4-mapped IPv6 (RFC 4291 §2.5.5.2), without scope and flow.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct PeerAddr {
-    ip: [u8; 16],
-    port: [u8; 2],
-}
-
-impl From<SocketAddr> for PeerAddr {
-    fn from(address: SocketAddr) -> Self {
-        let ip = match address.ip() {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-            IpAddr::V6(ip) => ip,
-        };
-        Self { ip: ip.octets(), port: address.port().to_be_bytes() }
-    }
-}
-
-impl From<PeerAddr> for SocketAddr {
-    fn from(peer: PeerAddr) -> Self {
-        let ip = Ipv6Addr::from(peer.ip);
-        let ip = ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4);
-        Self::new(ip, u16::from_be_bytes(peer.port))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     /// With 12 bytes each in the driver's table and in the timer wheel, an idle connection is 120 bytes at most.

@@ -1,18 +1,15 @@
 //! Connections that this side opens: what is asked for, and what can go wrong before they are open.
 
 use std::any::Any;
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue};
 use ringwire_codec::deflate::{Offer, WindowBits};
 use ringwire_codec::extension::SharedExtension;
 use ringwire_codec::handshake::{HandshakeError, client};
 use ringwire_tls::ClientConfig;
 use ringwire_tls::pki_types::ServerName;
-
-use crate::error::{CloseCause, CloseReason, PostError};
 
 /// A connection to be opened by [`Handle::connect`](crate::Handle::connect). One value serves any number of them.
 ///
@@ -114,53 +111,6 @@ impl Dial {
     }
 }
 
-/// Why a connection that this side wanted to open is not open.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DialError {
-    /// No socket could be made, or it could not begin to connect.
-    #[error("cannot connect: {0}")]
-    Socket(#[source] io::Error),
-    /// The worker is busy, or has ended.
-    #[error(transparent)]
-    Post(#[from] PostError),
-    /// The server could not be reached, or the connection failed or ended before the handshake did.
-    #[error("the connection failed: {0}")]
-    Connect(io::ErrorKind),
-    /// The handshake took longer than [`handshake_timeout`](crate::Config::handshake_timeout).
-    #[error("the handshake timed out")]
-    TimedOut,
-    /// TLS failed: the server's certificate was refused, or there is nothing that both sides speak.
-    #[error("{0}")]
-    Tls(String),
-    /// The server answered with another status than 101.
-    #[error("the server refused: {0}")]
-    Refused(StatusCode),
-    /// The server's answer breaks the protocol, or agrees to what was not offered.
-    #[error("the server's answer is wrong: {0}")]
-    Handshake(#[source] HandshakeError),
-}
-
-impl DialError {
-    pub(crate) fn of_answer(error: HandshakeError) -> Self {
-        match error {
-            HandshakeError::Refused(status) => Self::Refused(status),
-            other => Self::Handshake(other),
-        }
-    }
-
-    /// What the end of a connection means that was never open.
-    pub(crate) fn of_end(cause: &CloseCause) -> Self {
-        match cause.reason {
-            CloseReason::Transport(io::ErrorKind::TimedOut) => Self::TimedOut,
-            CloseReason::Transport(kind) => Self::Connect(kind),
-            CloseReason::Tls => Self::Tls(cause.text.clone()),
-            CloseReason::Shutdown => Self::Post(PostError::Stopped),
-            _ => Self::Connect(io::ErrorKind::UnexpectedEof),
-        }
-    }
-}
-
 /// A socket that connects, on its way to its worker.
 #[derive(Debug)]
 pub(crate) struct Outbound {
@@ -170,11 +120,4 @@ pub(crate) struct Outbound {
     pub(crate) offer: Option<Offer>,
     pub(crate) tls: Option<DialTls>,
     pub(crate) state: Box<dyn Any + Send>,
-}
-
-/// What a connection that this side opens keeps until it is open.
-#[derive(Debug)]
-pub(crate) struct Dialling {
-    pub(crate) request: client::Request,
-    pub(crate) error: Option<DialError>,
 }

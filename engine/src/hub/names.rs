@@ -2,7 +2,7 @@
 
 use crate::base::chunked::Chunked;
 use crate::base::sharded::Sharded;
-use crate::conn::ConnId;
+use crate::conn::id::ConnId;
 use crate::hub::Hub;
 
 /// The longest name, in bytes.

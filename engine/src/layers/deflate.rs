@@ -3,6 +3,14 @@
 //! All of it is lazy: without compression there is nothing here but an empty table. Shared machines stand in this
 //! struct, those of connections in a table beside the connections.
 
+use crate::base::budget::Budget;
+use crate::base::chunked::Chunked;
+use crate::base::timer::{Tick, Wheel, ticks_of};
+use crate::config::compression::{Compression, CompressionMode};
+use crate::conn::options::Compress;
+use crate::conn::{Flags, Wire};
+use crate::metrics::Counters;
+use crate::state::{Shared, Unmasked};
 use std::mem;
 
 use ringwire_codec::deflate::{
@@ -10,15 +18,6 @@ use ringwire_codec::deflate::{
 };
 use ringwire_codec::handshake::server::Upgrade;
 use ringwire_codec::{Buffers, Connection, Error, Event, Input, Message, Role, SendError};
-
-use crate::app::ctx::Compress;
-use crate::base::budget::Budget;
-use crate::base::chunked::Chunked;
-use crate::base::timer::{Tick, Wheel, ticks_of};
-use crate::config::compression::{Compression, CompressionMode};
-use crate::conn::{Flags, Wire};
-use crate::metrics::Counters;
-use crate::state::{Shared, Unmasked};
 
 /// Sizes of windows that a compressor may have.
 const WINDOWS: usize = (WindowBits::MAX.get() - WindowBits::MIN.get()) as usize + 1;

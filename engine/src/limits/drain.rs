@@ -1,11 +1,11 @@
 //! Draining: how a server is emptied, and what came of it.
 
+use crate::conn::cause::CloseReason;
+use crate::error::PostError;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use ringwire_codec::CloseCode;
-
-use crate::error::{CloseReason, PostError};
 
 /// How a server is drained. See [`Handle::drain`](crate::Handle::drain).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

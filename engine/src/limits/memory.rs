@@ -3,10 +3,10 @@
 //! Each worker keeps its own sums ([`Ledger`]) in plain numbers and publishes them once a turn among its counters; whoever
 //! needs the total adds them up ([`Allowance`]). What a worker does about it is in `worker/memory.rs`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use crate::base::timer::Tick;
+use crate::conn::charge::Charge;
 use crate::limits::machine;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What the engine keeps beside each slot of the connection table: the driver's entry and the timer's.
 pub(crate) const BESIDE_A_SLOT: usize = 24;
@@ -27,19 +27,6 @@ pub(crate) struct Ledger {
     pub(crate) queued: usize,
     /// Output that the driver has. What many connections send counts among the publications.
     pub(crate) in_flight: usize,
-}
-
-/// What one connection holds beside its slot, its message under way and its send in flight.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Charge {
-    pub(crate) input: usize,
-    pub(crate) queued: usize,
-}
-
-impl Charge {
-    pub(crate) fn sum(self) -> usize {
-        self.input + self.queued
-    }
 }
 
 impl Ledger {

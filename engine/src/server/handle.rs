@@ -5,6 +5,25 @@
     reason = "a handle is shared between threads; it is not on a message's path"
 )]
 
+use crate::app::ctx::cut_reason;
+use crate::base::mailbox::{Mail, Postbox, Refused};
+use crate::compute::Meter;
+use crate::conn::answer::Acceptance;
+use crate::conn::dialling::DialError;
+use crate::conn::id::ConnId;
+use crate::conn::options::SendOptions;
+use crate::entry::adoption::Adoption;
+use crate::entry::dial::{Dial, Outbound};
+use crate::error::PostError;
+use crate::hub::handover::Handover;
+use crate::hub::{Hub, Link, PublishError};
+use crate::layers::tls::warn_of;
+use crate::limits::memory::Level;
+use crate::limits::{Drain, Draining, Readiness};
+use crate::metrics::{Stats, TlsStats, TopicStats};
+use crate::net::{self, TcpOptions};
+use crate::topic::{Publication, PublishOptions, TopicQuery};
+use ringwire_codec::http::Response;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -17,23 +36,6 @@ use std::time::Duration;
 use ringwire_codec::{CloseCode, Message};
 use ringwire_tls::pki_types::UnixTime;
 use ringwire_tls::{ConfigError, ServerConfig};
-
-use crate::app::ctx::{SendOptions, cut_reason};
-use crate::app::handler::{Acceptance, Response};
-use crate::base::mailbox::{Mail, Postbox, Refused};
-use crate::compute::Meter;
-use crate::conn::ConnId;
-use crate::entry::adoption::Adoption;
-use crate::entry::dial::{Dial, DialError, Outbound};
-use crate::error::PostError;
-use crate::hub::handover::Handover;
-use crate::hub::{Hub, Link, PublishError};
-use crate::layers::tls::warn_of;
-use crate::limits::memory::Level;
-use crate::limits::{Drain, Draining, Readiness};
-use crate::metrics::{Stats, TlsStats, TopicStats};
-use crate::net::{self, TcpOptions};
-use crate::topic::{Publication, PublishOptions, TopicQuery};
 
 /// How long a shutdown waits for room in a mailbox that is full.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);

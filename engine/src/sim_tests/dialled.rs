@@ -3,6 +3,24 @@
 
 #![expect(clippy::disallowed_types, reason = "a handle shares the worker's counters")]
 
+use crate::app::ctx::Ctx;
+use crate::app::handler::{Answer, Handler};
+use crate::app::request::Request;
+use crate::base::budget::Budget;
+use crate::base::mailbox::mailbox;
+use crate::config::{Assignment, Config};
+use crate::conn::cause::CloseCause;
+use crate::conn::dialling::DialError;
+use crate::driver::Driver as _;
+use crate::driver::sim::{Faults, Peer, Random, Sim};
+use crate::entry::dial::Dial;
+use crate::hub::handover::Handover;
+use crate::hub::{Hub, Link};
+use crate::metrics::Counters;
+use crate::net::TcpOptions;
+use crate::server::handle::Handle;
+use crate::state::{Masks, Shared};
+use crate::worker::{Turn, Worker, WorkerSetup};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,24 +33,6 @@ use ringwire_codec::{CloseCode, Connection, Event, Heap, Input, Message, Role};
 use super::client::Deflated;
 use super::plan::{draw_compression, draw_faults};
 use super::seeds;
-use crate::app::ctx::Ctx;
-use crate::app::handler::{Answer, Handler};
-use crate::app::request::Request;
-use crate::base::budget::Budget;
-use crate::base::mailbox::mailbox;
-use crate::config::{Assignment, Config};
-use crate::driver::Driver as _;
-use crate::driver::sim::{Faults, Peer, Random, Sim};
-use crate::entry::dial::{Dial, DialError};
-use crate::error::CloseCause;
-use crate::hub::handover::Handover;
-use crate::hub::{Hub, Link};
-use crate::metrics::Counters;
-use crate::net::TcpOptions;
-use crate::server::handle::Handle;
-use crate::state::{Masks, Shared};
-
-use crate::worker::{Turn, Worker, WorkerSetup};
 
 const SEEDS: u64 = 500;
 const MESSAGES: usize = 5;

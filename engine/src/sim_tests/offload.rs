@@ -3,6 +3,23 @@
 
 #![expect(clippy::disallowed_types, reason = "a handle shares the worker's counters")]
 
+use crate::app::ctx::Ctx;
+use crate::app::handler::{Answer, Handler};
+use crate::app::request::Request;
+use crate::base::budget::Budget;
+use crate::base::mailbox::mailbox;
+use crate::compute::{ComputeStats, Hand, Pool, Queued};
+use crate::config::{Assignment, Config};
+use crate::conn::cause::CloseCause;
+use crate::driver::Driver as _;
+use crate::driver::sim::{Faults, Peer, Random, Sim, World};
+use crate::hub::handover::Handover;
+use crate::hub::{Hub, Link};
+use crate::metrics::Counters;
+use crate::net::TcpOptions;
+use crate::server::handle::Handle;
+use crate::state::{Masks, Shared};
+use crate::worker::{Turn, Worker, WorkerSetup};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,23 +29,6 @@ use ringwire_codec::{CloseCode, CloseState, Connection, Event, Heap, Input, Mess
 
 use super::plan::draw_faults;
 use super::seeds;
-use crate::app::ctx::Ctx;
-use crate::app::handler::{Answer, Handler};
-use crate::app::request::Request;
-use crate::base::budget::Budget;
-use crate::base::mailbox::mailbox;
-use crate::compute::{ComputeStats, Hand, Pool, Queued};
-use crate::config::{Assignment, Config};
-use crate::driver::Driver as _;
-use crate::driver::sim::{Faults, Peer, Random, Sim, World};
-use crate::error::CloseCause;
-use crate::hub::handover::Handover;
-use crate::hub::{Hub, Link};
-use crate::metrics::Counters;
-use crate::net::TcpOptions;
-use crate::server::handle::Handle;
-use crate::state::{Masks, Shared};
-use crate::worker::{Turn, Worker, WorkerSetup};
 
 const SEEDS: u64 = 500;
 /// No run takes longer, in virtual time.

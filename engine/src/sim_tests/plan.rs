@@ -1,5 +1,9 @@
 //! What a seed decides: the server's settings, and what each client does.
 
+use crate::config::Config;
+use crate::config::compression::{Compression, CompressionMode};
+use crate::conn::options::Backpressure;
+use crate::driver::sim::{Faults, Random};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -7,9 +11,6 @@ use ringwire_codec::CloseCode;
 use ringwire_codec::deflate::{Level, Offer, WindowBits};
 
 use super::app::Said;
-use crate::config::compression::{Compression, CompressionMode};
-use crate::config::{Backpressure, Config};
-use crate::driver::sim::{Faults, Random};
 
 /// Longer messages are not sent.
 pub(super) const LARGEST_MESSAGE: usize = 40_000;

@@ -3,6 +3,26 @@
 
 #![expect(clippy::disallowed_types, reason = "handles share counters, and a stream is adopted")]
 
+use crate::app::ctx::Ctx;
+use crate::app::handler::{Answer, Handler};
+use crate::app::request::Request;
+use crate::base::budget::Budget;
+use crate::base::mailbox::{Mail, mailbox};
+use crate::config::{Assignment, Config};
+use crate::conn::cause::CloseCause;
+use crate::conn::id::ConnId;
+use crate::conn::options::Backpressure;
+use crate::driver::Driver as _;
+use crate::driver::sim::{Faults, Peer, Random, Sim, World};
+use crate::entry::adoption::Adoption;
+use crate::hub::handover::Handover;
+use crate::hub::{Hub, Link};
+use crate::metrics::Counters;
+use crate::net::TcpOptions;
+use crate::server::handle::Handle;
+use crate::state::{Masks, Shared};
+use crate::topic::{PublishOptions, TopicSettings};
+use crate::worker::{Worker, WorkerSetup};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::TcpStream;
@@ -14,25 +34,6 @@ use ringwire_codec::{Connection, Event, Heap, Input, Message, Role};
 
 use super::plan::draw_faults;
 use super::seeds;
-use crate::app::ctx::Ctx;
-use crate::app::handler::{Answer, Handler};
-use crate::app::request::Request;
-use crate::base::budget::Budget;
-use crate::base::mailbox::{Mail, mailbox};
-use crate::config::{Assignment, Backpressure, Config};
-use crate::conn::ConnId;
-use crate::driver::Driver as _;
-use crate::driver::sim::{Faults, Peer, Random, Sim, World};
-use crate::entry::adoption::Adoption;
-use crate::error::CloseCause;
-use crate::hub::handover::Handover;
-use crate::hub::{Hub, Link};
-use crate::metrics::Counters;
-use crate::net::TcpOptions;
-use crate::server::handle::Handle;
-use crate::state::{Masks, Shared};
-use crate::topic::{PublishOptions, TopicSettings};
-use crate::worker::{Worker, WorkerSetup};
 
 const SEEDS: u64 = 100;
 const WORKERS: usize = 2;

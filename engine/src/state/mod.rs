@@ -4,36 +4,38 @@
 
 pub(crate) mod close_log;
 
-use std::sync::Arc;
-
-use rand_chacha::ChaCha12Rng;
-use rand_core::Rng;
-use ringwire_codec::{Buffers, MaskSource};
-
 use crate::base::budget::Budget;
 use crate::base::buffers::BufferPool;
 use crate::base::output::Output;
 use crate::base::timer::{TICKS_PER_SECOND, Tick, Wheel, ticks_of};
 use crate::compute::Compute;
+use crate::config::Config;
 use crate::config::origin::OriginPolicy;
-use crate::config::{Backpressure, Config};
+use crate::conn::cause::{CloseCause, CloseReason};
+use crate::conn::charge::Charge;
+use crate::conn::id::ConnId;
+use crate::conn::options::Backpressure;
 use crate::conn::queue::SegmentKind;
-use crate::conn::{ConnId, Flags, Pending, Wire};
+use crate::conn::{Flags, Pending, Wire};
 use crate::driver::Token;
-use crate::error::{CloseCause, CloseReason};
 use crate::hub::Hub;
 use crate::hub::names::Names;
 use crate::layers::deflate::Deflate;
 use crate::layers::extensions::Layers;
 use crate::layers::tls::Sessions;
 use crate::limits::deadline::Deadlines;
-use crate::limits::memory::{Charge, Ledger, Watch};
+use crate::limits::memory::{Ledger, Watch};
 use crate::limits::progress::Progress;
 use crate::limits::rate::{Meters, Rates};
 use crate::metrics::Counters;
 use crate::state::close_log::Ends;
 use crate::topic::Topics;
 use crate::worker::http::Clock;
+use std::sync::Arc;
+
+use rand_chacha::ChaCha12Rng;
+use rand_core::Rng;
+use ringwire_codec::{Buffers, MaskSource};
 
 /// The longest that a connection lingers: 5 s.
 const LINGER: Tick = 5 * TICKS_PER_SECOND;

@@ -5,18 +5,17 @@
     reason = "a publication is referred to by every worker with subscribers"
 )]
 
+use crate::base::output::SharedBytes;
+use crate::conn::id::ConnId;
+use crate::conn::options::{Backpressure, Compress};
+use crate::hub::Hub;
+use crate::state::Unmasked;
 use std::sync::{Arc, OnceLock};
 
 use ringwire_codec::deflate::WindowBits;
 use ringwire_codec::{Connection, Message, Role};
 
 use super::name::{self, TopicError};
-use crate::app::ctx::Compress;
-use crate::base::output::SharedBytes;
-use crate::config::Backpressure;
-use crate::conn::ConnId;
-use crate::hub::Hub;
-use crate::state::Unmasked;
 
 /// Sizes of windows.
 const WINDOWS: usize = (WindowBits::MAX.get() - WindowBits::MIN.get()) as usize + 1;

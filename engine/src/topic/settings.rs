@@ -1,7 +1,7 @@
 //! Limits of topics, and what happens to subscribers who do not keep up.
 
 use super::name;
-use crate::config::Backpressure;
+use crate::conn::options::Backpressure;
 use crate::error::Error;
 
 /// Settings of topics.

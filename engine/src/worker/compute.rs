@@ -3,9 +3,10 @@
 use super::Worker;
 use super::receive::call;
 use crate::app::handler::Handler;
-use crate::app::offload::{Continuation, Finished, Jobs};
+use crate::app::offload::Finished;
 use crate::compute::{Deflated, quietly};
 use crate::conn::Flags;
+use crate::conn::jobs::{Continuation, Jobs};
 use crate::driver::{Driver, Token};
 
 impl<D: Driver, H: Handler> Worker<D, H> {

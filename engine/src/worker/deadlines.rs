@@ -3,17 +3,17 @@
 //! Traffic does not move the timer. When it fires, the deadline is computed again from the ticks that the
 //! connection keeps, and either something is due or the timer is set anew.
 
-use ringwire_codec::CloseCode;
-
-use super::Worker;
 use crate::app::ctx;
 use crate::app::handler::Handler;
 use crate::base::timer::{TICKS_PER_SECOND, Tick};
+use crate::conn::cause::CloseReason;
 use crate::conn::{Flags, Phase, Wire};
 use crate::driver::{Delivery, Driver, Token};
-use crate::error::CloseReason;
 use crate::limits::progress::{PingLook, Watched, step};
 use crate::state::{Limits, Shared};
+use ringwire_codec::CloseCode;
+
+use super::Worker;
 
 /// The server goes away from this connection.
 const GOING_AWAY: CloseCode = CloseCode::GOING_AWAY;

@@ -6,6 +6,14 @@
 //!    └── pipelined requests wait unread while an answer is owed, or more output waits than the high-water mark
 //! ```
 
+use crate::app::handler::{Handler, HttpAnswer};
+use crate::app::request::Request;
+use crate::base::timer::{TICKS_PER_SECOND, Tick};
+use crate::conn::body::Incoming;
+use crate::conn::{Conn, Flags, Phase, Wire};
+use crate::driver::{Driver, Token};
+use crate::state::Shared;
+use ringwire_codec::http::Response;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,28 +25,9 @@ use super::Worker;
 use super::memory::is_monitoring;
 use super::receive::keep_unread;
 use super::upgrade::{deliver_rest, internal_error, on_bad_head, on_head};
-use crate::app::handler::{Handler, HttpAnswer, Response};
-use crate::app::request::Request;
-use crate::base::timer::{TICKS_PER_SECOND, Tick};
-use crate::conn::{Conn, Flags, Phase, Wire};
-use crate::driver::{Driver, Token};
-use crate::state::Shared;
 
 /// What a head of an answer takes, about.
 const ANSWER_HEAD_LEN: usize = 512;
-
-/// A request whose body is under way; its head is kept beside it.
-#[derive(Debug)]
-pub(crate) struct Incoming {
-    decoder: BodyDecoder,
-    pub(crate) content: Vec<u8>,
-}
-
-impl Incoming {
-    pub(crate) fn memory_len(&self) -> usize {
-        size_of::<Self>() + self.content.capacity()
-    }
-}
 
 /// The time of day as answers have it, read once a second.
 #[derive(Debug, Default)]

@@ -1,5 +1,16 @@
 //! When the engine holds too much for its connections: who is not let in, and who has to go.
 
+use crate::app::ctx;
+use crate::app::handler::Handler;
+use crate::app::request::Request;
+use crate::base::timer::Tick;
+use crate::conn::cause::CloseReason;
+use crate::conn::options::Backpressure;
+use crate::conn::{Phase, Wire};
+use crate::driver::{Driver, Token};
+use crate::limits::memory::{BESIDE_A_SLOT, Level};
+use crate::state::Shared;
+use ringwire_codec::http::Response;
 use std::collections::BinaryHeap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -7,16 +18,6 @@ use ringwire_codec::{Buffers as _, CloseCode};
 
 use super::Worker;
 use super::shutdown::unavailable;
-use crate::app::ctx;
-use crate::app::handler::{Handler, Response};
-use crate::app::request::Request;
-use crate::base::timer::Tick;
-use crate::config::Backpressure;
-use crate::conn::{Phase, Wire};
-use crate::driver::{Driver, Token};
-use crate::error::CloseReason;
-use crate::limits::memory::{BESIDE_A_SLOT, Level};
-use crate::state::Shared;
 
 /// When whoever was refused may come back.
 const RETRY_AFTER_SECS: u32 = 10;

@@ -2,9 +2,10 @@
 
 use super::Worker;
 use crate::app::handler::Handler;
+use crate::conn::charge::Charge;
 use crate::conn::{Flags, Phase};
 use crate::driver::Driver;
-use crate::limits::memory::{Charge, Ledger};
+use crate::limits::memory::Ledger;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// Checks that the sums are what a walk over all connections finds.

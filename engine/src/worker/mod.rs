@@ -23,6 +23,23 @@ mod topics;
 mod transmit;
 mod upgrade;
 
+use crate::app::ctx::{self};
+use crate::app::handler::Handler;
+use crate::base::mailbox::{Mail, Mailbox};
+use crate::base::timer::{TICK, tick_at};
+use crate::compute::{Compute, quietly};
+use crate::config::{Assignment, Config};
+use crate::conn::cause::CloseReason;
+use crate::conn::id::ConnId;
+use crate::conn::options::SendOptions;
+use crate::conn::queue::SegmentKind;
+use crate::conn::table::ConnTable;
+use crate::conn::{Conn, Flags, Phase};
+use crate::driver::{Completion, Driver, Token};
+use crate::entry::listener::Terms;
+use crate::limits::rate::{Bucket, Rate};
+use crate::state::Shared;
+use crate::topic::Delivery;
 use std::io;
 use std::time::Duration;
 
@@ -31,22 +48,6 @@ use ringwire_codec::Message;
 use self::accepting::{AcceptState, Accepting};
 use self::endings::HalfClosed;
 use self::shutdown::ShutdownState;
-
-use crate::app::ctx::{self, SendOptions};
-use crate::app::handler::Handler;
-use crate::base::mailbox::{Mail, Mailbox};
-use crate::base::timer::{TICK, tick_at};
-use crate::compute::{Compute, quietly};
-use crate::config::{Assignment, Config};
-use crate::conn::queue::SegmentKind;
-use crate::conn::table::ConnTable;
-use crate::conn::{Conn, ConnId, Flags, Phase};
-use crate::driver::{Completion, Driver, Token};
-use crate::entry::listener::Terms;
-use crate::error::CloseReason;
-use crate::limits::rate::{Bucket, Rate};
-use crate::state::Shared;
-use crate::topic::Delivery;
 
 /// Letters taken in a turn before the connections get theirs.
 const LETTERS_PER_TURN: usize = 1024;

@@ -3,6 +3,15 @@
 //! A socket that still connects takes operations like one that is connected: they complete when it is, or fail
 //! with the reason why it is not. So the drivers know nothing of this.
 
+use crate::app::handler::Handler;
+use crate::base::mailbox::{Mail, Mailbox};
+use crate::conn::cause::CloseCause;
+use crate::conn::dialling::{DialError, Dialling};
+use crate::conn::{Conn, Flags, Phase};
+use crate::driver::{Driver, Token};
+use crate::entry::dial::Outbound;
+use crate::error::PostError;
+use crate::state::Shared;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ringwire_codec::handshake::{HandshakeError, client};
@@ -11,13 +20,6 @@ use ringwire_codec::{Connection, Role};
 use super::Worker;
 use super::receive::call;
 use super::upgrade::{begin_frames, extend};
-use crate::app::handler::Handler;
-use crate::base::mailbox::{Mail, Mailbox};
-use crate::conn::{Conn, Flags, Phase};
-use crate::driver::{Driver, Token};
-use crate::entry::dial::{DialError, Dialling, Outbound};
-use crate::error::{CloseCause, PostError};
-use crate::state::Shared;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// Takes a socket that connects, and says what is to be said once it has.

@@ -1,16 +1,16 @@
 //! Connections over TLS: their bytes on the way in and out, and how their sessions end.
 
+use crate::app::handler::Handler;
+use crate::conn::cause::CloseReason;
+use crate::conn::{Flags, Phase};
+use crate::driver::{Driver, Token};
+use crate::layers::tls::{Decrypted, Shaken};
+use crate::state::Shared;
 use ringwire_codec::Buffers as _;
 use ringwire_tls::{Error, ServerConfig, Session};
 
 use super::Worker;
 use super::receive::keep_unread;
-use crate::app::handler::Handler;
-use crate::conn::{Flags, Phase};
-use crate::driver::{Driver, Token};
-use crate::error::CloseReason;
-use crate::layers::tls::{Decrypted, Shaken};
-use crate::state::Shared;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// The connection begins with a TLS handshake.

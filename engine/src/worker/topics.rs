@@ -4,14 +4,14 @@
 //! they wait as well, and go out with all else that the connection gets in one send.
 
 use super::Worker;
-use crate::app::ctx::{self, SendOptions};
+use crate::app::ctx::{self};
 use crate::app::handler::Handler;
 use crate::base::output::{Output, SharedBytes};
-use crate::config::Backpressure;
+use crate::conn::cause::CloseReason;
+use crate::conn::options::{Backpressure, SendOptions};
 use crate::conn::queue::SegmentKind;
 use crate::conn::{Flags, Phase, Wire};
 use crate::driver::{Driver, Token};
-use crate::error::CloseReason;
 use crate::state::Shared;
 use crate::topic::Delivery;
 

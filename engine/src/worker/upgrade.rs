@@ -1,5 +1,15 @@
 //! The opening handshake as a server: requests for an upgrade, and the answers to them.
 
+use crate::app::handler::{Answer, Handler};
+use crate::app::request::Request;
+use crate::conn::answer::{Accept, Acceptance};
+use crate::conn::dialling::DialError;
+use crate::conn::id::ConnId;
+use crate::conn::{Conn, Flags, Phase, Wire};
+use crate::driver::{Driver, Token};
+use crate::layers::deflate::Deflate;
+use crate::state::Shared;
+use ringwire_codec::http::Response;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ::http::StatusCode;
@@ -13,13 +23,6 @@ use super::http;
 use super::layered::{deliver_layered, unwrap_unread};
 use super::outbound::{self, on_answer};
 use super::receive::{call, deliver_or_keep};
-use crate::app::handler::{Accept, Acceptance, Answer, Handler, Response};
-use crate::app::request::Request;
-use crate::conn::{Conn, ConnId, Flags, Phase, Wire};
-use crate::driver::{Driver, Token};
-use crate::entry::dial::DialError;
-use crate::layers::deflate::Deflate;
-use crate::state::Shared;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// The application has made up its mind about a deferred request.

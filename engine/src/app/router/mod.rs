@@ -9,6 +9,11 @@ mod sockets;
 pub use asset::Asset;
 pub use sockets::{NoSockets, RouteState, SocketOptions, SocketRoutes, Sockets};
 
+use crate::app::ctx::Ctx;
+use crate::app::handler::{Answer, Handler, HttpAnswer};
+use crate::app::request::Request;
+use crate::conn::cause::CloseCause;
+use ringwire_codec::http::Response;
 use std::any::Any;
 use std::fmt;
 
@@ -16,10 +21,6 @@ use http::{HeaderValue, Method, StatusCode, header};
 use ringwire_codec::handshake::{HandshakeError, client};
 use ringwire_codec::{Message, MessagePart};
 
-use crate::app::ctx::Ctx;
-use crate::app::handler::{Answer, Handler, HttpAnswer, Response};
-use crate::app::request::Request;
-use crate::error::CloseCause;
 use sockets::Call;
 
 /// A handler made of routes.

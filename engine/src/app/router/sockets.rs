@@ -1,15 +1,16 @@
 //! The WebSocket routes of a [`Router`](super::Router), as a list of handlers that its type spells out.
 
+use crate::app::ctx::Ctx;
+use crate::app::handler::{Answer, Handler};
+use crate::app::request::Request;
+use crate::conn::answer::Accept;
+use crate::conn::cause::CloseCause;
+use ringwire_codec::http::Response;
 use std::any::Any;
 use std::convert::Infallible;
 
 use ringwire_codec::handshake::client;
 use ringwire_codec::{CloseCode, Message, MessagePart};
-
-use crate::app::ctx::Ctx;
-use crate::app::handler::{Accept, Answer, Handler};
-use crate::app::request::Request;
-use crate::error::CloseCause;
 
 /// Settings of one WebSocket route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -154,7 +155,7 @@ impl SocketRoutes for NoSockets {
     }
 
     fn on_request(&mut self, _index: usize, _request: &Request<'_>) -> Answer<Infallible> {
-        Answer::Reject(crate::app::handler::Response::new(http::StatusCode::NOT_FOUND))
+        Answer::Reject(Response::new(http::StatusCode::NOT_FOUND))
     }
 
     fn on_presence(&mut self, _name: &str, _is_present: bool) {}

@@ -1,0 +1,84 @@
+//! A connection's jobs: those that the compute threads have, and results that wait for others before them.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+
+use crate::conn::Wire;
+
+/// A [`Then`] of which nobody but the handler's worker knows the type.
+pub(crate) type Continuation = Box<dyn Any + Send>;
+
+/// A connection's jobs whose results were not handed over.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs {
+    /// Goes with the connection, which cancels them.
+    alive: Arc<()>,
+    count: usize,
+    /// The number of the next in order.
+    next: u64,
+    /// The number of the result that comes next.
+    due: u64,
+    /// Results from that one on, as far as they are there; the first is not.
+    early: VecDeque<Option<Continuation>>,
+}
+
+impl Jobs {
+    /// How many.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Another one: its number, if its result has a place in the order, and what tells whether it is still wanted.
+    pub(crate) fn begin(&mut self, ordered: bool) -> (Option<u64>, Weak<()>) {
+        self.count += 1;
+        let number = ordered.then_some(self.next);
+        self.next += u64::from(ordered);
+        (number, Arc::downgrade(&self.alive))
+    }
+
+    /// One is over that has no place in the order.
+    pub(crate) fn end(&mut self) {
+        self.count -= 1;
+    }
+
+    /// Takes in a result, and gives it back if it has no place in the order.
+    pub(crate) fn finish(
+        &mut self,
+        number: Option<u64>,
+        then: Continuation,
+    ) -> Option<Continuation> {
+        let Some(number) = number else {
+            self.end();
+            return Some(then);
+        };
+        // Less than `count`.
+        let place = usize::try_from(number - self.due).unwrap_or(usize::MAX);
+        if self.early.len() <= place {
+            self.early.resize_with(place + 1, || None);
+        }
+        self.early[place] = Some(then);
+        None
+    }
+
+    /// The result that comes next, if it is there.
+    pub(crate) fn next_due(&mut self) -> Option<Continuation> {
+        let then = self.early.front_mut()?.take()?;
+        self.early.pop_front();
+        self.due += 1;
+        self.count -= 1;
+        Some(then)
+    }
+}
+
+impl Wire {
+    pub(crate) fn jobs_mut(&mut self) -> &mut Jobs {
+        self.pending_mut().jobs.get_or_insert_default()
+    }
+
+    /// Jobs whose results were not handed over.
+    pub(crate) fn job_count(&self) -> usize {
+        let jobs = self.pending.as_ref().and_then(|pending| pending.jobs.as_ref());
+        jobs.map_or(0, |jobs| jobs.count())
+    }
+}
