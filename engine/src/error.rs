@@ -47,18 +47,3 @@ pub enum Error {
         problem: String,
     },
 }
-
-/// Why a [`Handle`](crate::Handle) could not post to a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PostError {
-    /// The worker's mailbox is full; try again later.
-    #[error("the worker's mailbox is full")]
-    Busy,
-    /// The worker has ended.
-    #[error("the worker has ended")]
-    Stopped,
-    /// There is no such worker.
-    #[error("no worker has this index")]
-    NoSuchWorker,
-}

@@ -11,47 +11,54 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
-use crate::config::Config;
-use crate::driver::{Delivery, Traffic};
-
 /// Descriptors that are left for everything but connections when the limit is derived.
 const RESERVED_DESCRIPTORS: u64 = 64;
+
+/// What went over a socket, in bytes, TLS included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Traffic {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+}
+
+/// How far a peer has come with what was sent to it, as it was a moment ago.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Delivery {
+    /// Bytes that its side has acknowledged since the connection began, where somebody counts them: not on Unix sockets.
+    pub(crate) acked: Option<u64>,
+    /// Up to where it has made room: what was acknowledged and its window. Moves on when its program reads, also where
+    /// all is acknowledged.
+    pub(crate) window_end: u64,
+    /// What the kernel took of sends and still has. On Unix sockets as it takes memory, and buffer by buffer.
+    pub(crate) waiting: usize,
+}
+
+impl Delivery {
+    /// Whether the peer has taken anything since then.
+    pub(crate) fn has_moved_since(&self, before: &Self) -> bool {
+        self.acked > before.acked
+            || self.window_end > before.window_end
+            || self.waiting < before.waiting
+    }
+}
 
 /// TCP options of every connection; accepted sockets inherit them from the listener.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TcpOptions {
-    nodelay: bool,
-    user_timeout: Duration,
-    keepalive: Option<Keepalive>,
-    notsent_lowat: u32,
-    send_buffer_len: usize,
-    receive_buffer_len: usize,
+    pub(crate) nodelay: bool,
+    pub(crate) user_timeout: Duration,
+    pub(crate) keepalive: Option<Keepalive>,
+    pub(crate) notsent_lowat: u32,
+    pub(crate) send_buffer_len: usize,
+    pub(crate) receive_buffer_len: usize,
 }
 
 /// When the kernel asks whether the other side is still there.
 #[derive(Clone, Copy, Debug)]
-struct Keepalive {
-    time: Duration,
-    interval: Duration,
-    probes: u32,
-}
-
-impl From<&Config> for TcpOptions {
-    fn from(config: &Config) -> Self {
-        let keepalive = Keepalive {
-            time: config.tcp_keepalive_time,
-            interval: config.tcp_keepalive_interval,
-            probes: config.tcp_keepalive_probes,
-        };
-        Self {
-            nodelay: config.tcp_nodelay,
-            user_timeout: config.tcp_user_timeout,
-            keepalive: (!keepalive.time.is_zero()).then_some(keepalive),
-            notsent_lowat: config.tcp_notsent_lowat,
-            send_buffer_len: config.tcp_send_buffer_len,
-            receive_buffer_len: config.tcp_receive_buffer_len,
-        }
-    }
+pub(crate) struct Keepalive {
+    pub(crate) time: Duration,
+    pub(crate) interval: Duration,
+    pub(crate) probes: u32,
 }
 
 impl TcpOptions {
@@ -81,13 +88,21 @@ impl TcpOptions {
     }
 }
 
+/// How sockets listen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ListenOptions {
+    pub(crate) tcp: TcpOptions,
+    /// Connections that wait to be accepted.
+    pub(crate) backlog: u32,
+}
+
 /// A listening socket that shares its port with those that are there already, if there are any (SO_REUSEPORT, socket(7)).
-pub(crate) fn listen(address: SocketAddr, config: &Config) -> io::Result<OwnedFd> {
-    let socket = new_listener(address, config)?;
+pub(crate) fn listen(address: SocketAddr, options: ListenOptions) -> io::Result<OwnedFd> {
+    let socket = new_listener(address, options)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
     let socket = socket.into();
-    start_listening(&socket, config)?;
+    start_listening(&socket, options)?;
     Ok(socket)
 }
 
@@ -96,16 +111,16 @@ pub(crate) fn listen(address: SocketAddr, config: &Config) -> io::Result<OwnedFd
 /// bind(2) and listen(2) fail with EADDRINUSE where any socket listens at an address that overlaps, unless both have
 /// SO_REUSEPORT; this one has not, until it listens. Two that come at once may both be bound, having SO_REUSEADDR, but the kernel
 /// checks again in listen(2), so that one of them fails, or both.
-pub(crate) fn listen_first(address: SocketAddr, config: &Config) -> io::Result<OwnedFd> {
-    let socket = new_listener(address, config)?;
+pub(crate) fn listen_first(address: SocketAddr, options: ListenOptions) -> io::Result<OwnedFd> {
+    let socket = new_listener(address, options)?;
     socket.bind(&address.into())?;
     let socket = socket.into();
-    start_listening(&socket, config)?;
+    start_listening(&socket, options)?;
     SockRef::from(&socket).set_reuse_port(true)?;
     Ok(socket)
 }
 
-fn new_listener(address: SocketAddr, config: &Config) -> io::Result<Socket> {
+fn new_listener(address: SocketAddr, options: ListenOptions) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.cloexec().nonblocking(),
@@ -116,13 +131,13 @@ fn new_listener(address: SocketAddr, config: &Config) -> io::Result<Socket> {
     }
     // Connections of a server that was there before may still be in TIME_WAIT.
     socket.set_reuse_address(true)?;
-    TcpOptions::from(config).apply(&socket)?;
+    options.tcp.apply(&socket)?;
     Ok(socket)
 }
 
 /// Lets connections wait on a bound socket.
-pub(crate) fn start_listening(socket: &OwnedFd, config: &Config) -> io::Result<()> {
-    SockRef::from(socket).listen(i32::try_from(config.listen_backlog).unwrap_or(i32::MAX))
+pub(crate) fn start_listening(socket: &OwnedFd, options: ListenOptions) -> io::Result<()> {
+    SockRef::from(socket).listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))
 }
 
 /// A Unix socket at a path where nothing is, which does not listen yet. Its file has `mode` from the beginning.
@@ -165,7 +180,7 @@ pub(crate) fn is_listened_on(path: &Path) -> io::Result<bool> {
 }
 
 /// Makes a listening socket of somebody else's ready for a driver.
-pub(crate) fn take_listener(socket: &OwnedFd, config: &Config) -> io::Result<()> {
+pub(crate) fn take_listener(socket: &OwnedFd, options: ListenOptions) -> io::Result<()> {
     let listener = SockRef::from(socket);
     if listener.r#type()? != Type::STREAM || !listener.is_listener()? {
         let problem = "it is no stream socket that listens";
@@ -174,7 +189,7 @@ pub(crate) fn take_listener(socket: &OwnedFd, config: &Config) -> io::Result<()>
     listener.set_nonblocking(true)?;
     listener.set_cloexec(true)?;
     if listener.domain()? != Domain::UNIX {
-        TcpOptions::from(config).apply(socket)?;
+        options.tcp.apply(socket)?;
     }
     Ok(())
 }
@@ -323,13 +338,14 @@ pub(crate) fn hint(error: &io::Error) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn two_listeners_share_a_port() {
         let config = Config::default();
-        let first = listen(([127, 0, 0, 1], 0).into(), &config).unwrap();
+        let first = listen(([127, 0, 0, 1], 0).into(), (&config).into()).unwrap();
         let address = local_addr(&first).unwrap();
-        let second = listen(address, &config).unwrap();
+        let second = listen(address, (&config).into()).unwrap();
         assert_eq!(local_addr(&second).unwrap(), address);
     }
 
@@ -341,9 +357,9 @@ mod tests {
             .with_tcp_keepalive_probes(5)
             .with_tcp_send_buffer_len(40_000)
             .with_tcp_receive_buffer_len(30_000);
-        let plain = listen(([127, 0, 0, 1], 0).into(), &Config::default()).unwrap();
+        let plain = listen(([127, 0, 0, 1], 0).into(), (&Config::default()).into()).unwrap();
         assert!(!SockRef::from(&plain).keepalive().unwrap());
-        let listener = Socket::from(listen(([127, 0, 0, 1], 0).into(), &config).unwrap());
+        let listener = Socket::from(listen(([127, 0, 0, 1], 0).into(), (&config).into()).unwrap());
         let peer = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         peer.connect(&listener.local_addr().unwrap()).unwrap();
         listener.set_nonblocking(false).unwrap();

@@ -6,10 +6,10 @@ use crate::conn::id::ConnId;
 use crate::conn::options::{Backpressure, SendOptions, SendStatus};
 use crate::conn::queue::SegmentKind;
 use crate::conn::{Flags, Phase, Wire};
-use crate::hub::PublishError;
 use crate::hub::names::NameError;
 use crate::limits::Deadline;
 use crate::state::Shared;
+use crate::topic::exchange::PublishError;
 use crate::topic::{Publication, PublishOptions, SubscribeOptions, TopicError};
 use std::net::SocketAddr;
 
@@ -239,7 +239,7 @@ impl<'a, S> Ctx<'a, S> {
         options: PublishOptions,
     ) -> Result<(), PublishError> {
         let topics = &mut self.shared.topics;
-        let publication = Publication::new(&topics.hub, topic, message.into(), options)?;
+        let publication = Publication::new(&topics.exchange, topic, message.into(), options)?;
         self.shared.counters.publications.add(1);
         topics.publish(publication)
     }

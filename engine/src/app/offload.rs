@@ -6,13 +6,13 @@
 #![expect(clippy::disallowed_types, reason = "jobs find out on other threads that they are void")]
 
 use crate::app::ctx::Ctx;
-use crate::compute::{Compute, Job, Lane, panic_text};
-use crate::conn::id::ConnId;
+use crate::base::panics::panic_text;
+use crate::compute::task::Task;
+use crate::compute::{Compute, Job, Lane};
 use crate::conn::jobs::Continuation;
 use crate::conn::{Phase, Wire};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Weak;
 
 /// Why a job has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -164,37 +164,6 @@ fn admit<'a>(
 /// What is done with the result, for the handler that it belongs to.
 pub(crate) type Then<S> = Box<dyn FnOnce(&mut Ctx<'_, S>) + Send>;
 
-/// A handler's job on its way to a thread.
-pub(crate) struct Task {
-    conn: ConnId,
-    number: Option<u64>,
-    /// Gone when the connection has ended.
-    alive: Weak<()>,
-    /// What follows, and whether the job panicked.
-    work: Box<dyn FnOnce() -> (Continuation, bool) + Send>,
-}
-
-/// A result on its way back.
-#[derive(Debug)]
-pub(crate) struct Finished {
-    pub(crate) conn: ConnId,
-    /// Its place in the order, if it has one.
-    pub(crate) number: Option<u64>,
-    pub(crate) panicked: bool,
-    pub(crate) then: Continuation,
-}
-
-impl Task {
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.alive.strong_count() == 0
-    }
-
-    pub(crate) fn run(self) -> Finished {
-        let (then, panicked) = (self.work)();
-        Finished { conn: self.conn, number: self.number, panicked, then }
-    }
-}
-
 impl<J, F> fmt::Debug for RefusedJob<J, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RefusedJob").field("reason", &self.reason).finish_non_exhaustive()
@@ -208,52 +177,3 @@ impl<J, F> fmt::Display for RefusedJob<J, F> {
 }
 
 impl<J, F> std::error::Error for RefusedJob<J, F> {}
-
-impl fmt::Debug for Task {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Task")
-            .field("conn", &self.conn)
-            .field("number", &self.number)
-            .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn result(value: u32) -> Continuation {
-        Box::new(value)
-    }
-
-    fn due(jobs: &mut Jobs) -> Vec<u32> {
-        let all = std::iter::from_fn(|| jobs.next_due());
-        all.map(|then| *then.downcast().unwrap()).collect()
-    }
-
-    #[test]
-    fn results_wait_for_those_before_them() {
-        let mut jobs = Jobs::default();
-        let numbers: Vec<_> = (0..4).map(|_| jobs.begin(true).0).collect();
-        let (unordered, _) = jobs.begin(false);
-        assert_eq!(jobs.count(), 5);
-        assert!(jobs.finish(numbers[2], result(2)).is_none());
-        assert!(jobs.finish(numbers[1], result(1)).is_none());
-        assert!(due(&mut jobs).is_empty());
-        assert!(jobs.finish(unordered, result(9)).is_some(), "which nobody waits for");
-        assert!(jobs.finish(numbers[0], result(0)).is_none());
-        assert_eq!(due(&mut jobs), [0, 1, 2]);
-        assert!(jobs.finish(numbers[3], result(3)).is_none());
-        assert_eq!(due(&mut jobs), [3]);
-        assert_eq!(jobs.count(), 0);
-    }
-
-    #[test]
-    fn jobs_are_cancelled_with_their_connection() {
-        let mut jobs = Jobs::default();
-        let (_, alive) = jobs.begin(true);
-        assert_eq!(alive.strong_count(), 1);
-        drop(jobs);
-        assert_eq!(alive.strong_count(), 0);
-    }
-}

@@ -1,7 +1,7 @@
 //! A request, as the handler sees it.
 
+use crate::app::forwarded;
 use crate::conn::id::ConnId;
-use crate::entry::proxy;
 use std::net::{IpAddr, SocketAddr};
 
 use ringwire_codec::handshake::{Extension, HandshakeError, Headers, server};
@@ -54,13 +54,13 @@ impl<'a> Request<'a> {
     ///
     /// Only for servers that can't be reached but through these proxies.
     pub fn forwarded_for(&self, trusted_hops: usize) -> Option<IpAddr> {
-        proxy::x_forwarded_for(self.headers(), trusted_hops)
+        forwarded::x_forwarded_for(self.headers(), trusted_hops)
     }
 
     /// The same by `Forwarded` (RFC 7239), for proxies that set that one. They are two methods, since a proxy that sets one
     /// of the headers passes on whatever a client writes into the other.
     pub fn forwarded(&self, trusted_hops: usize) -> Option<IpAddr> {
-        proxy::forwarded(self.headers(), trusted_hops)
+        forwarded::forwarded(self.headers(), trusted_hops)
     }
 
     /// What the TLS handshake agreed on: version, cipher suite, SNI, ALPN, the client's certificate. `None` on a

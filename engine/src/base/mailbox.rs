@@ -1,96 +1,53 @@
-//! How other threads reach a worker: a bounded queue and one coalesced wake-up. Results of compute threads come by a
-//! queue of their own, so that there is always room for them: it is as long as the jobs that the worker itself gave away.
+//! How other threads reach a worker: queues of letters, and one coalesced wake-up for all of them.
 
 #![expect(
     clippy::disallowed_types,
     reason = "a mailbox is shared between threads; it is not on a message's path"
 )]
 
-use crate::app::offload::Finished;
-use crate::base::budget::Budget;
-use crate::compute::{Deflated, quietly};
-use crate::conn::answer::Acceptance;
-use crate::conn::id::ConnId;
-use crate::conn::options::SendOptions;
-use crate::driver::{ListenerId, Wake};
-use crate::entry::adoption::Adoption;
-use crate::entry::dial::Outbound;
-use crate::error::PostError;
-use crate::layers::tls::Shaken;
-use crate::limits::{Drain, DrainReport};
-use crate::topic::{SharedPublication, TopicQuery};
-use ringwire_codec::http::Response;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use crate::base::wake::Wake;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use ringwire_codec::CloseCode;
 
-/// What can be asked of a worker from outside.
-#[derive(Debug)]
-pub(crate) enum Mail {
-    /// Send a message.
-    Send { conn: ConnId, options: SendOptions, text: bool, payload: Vec<u8> },
-    /// The peer may send longer messages from now on.
-    Authenticated { conn: ConnId },
-    /// Start the close handshake.
-    Close { conn: ConnId, code: CloseCode, reason: String },
-    /// Stop or go on reading.
-    Pause { conn: ConnId, paused: bool },
-    /// Serve a connection that someone else accepted.
-    Adopt(Box<Adoption>),
-    /// Serve a connection that another worker has accepted.
-    Accepted { fd: OwnedFd, listener: ListenerId, peer: Option<SocketAddr> },
-    /// Serve a connection that this side opens.
-    Dial(Box<Outbound>),
-    /// Answer a deferred request.
-    Accept { conn: ConnId, acceptance: Acceptance },
-    /// Answer a deferred request with an ordinary answer, which refuses an upgrade.
-    Respond { conn: ConnId, response: Response },
-    /// Say who subscribes to what.
-    Topics(TopicQuery),
-    /// A TLS session is back from a compute thread.
-    Shaken(Box<Shaken>),
-    /// A message was compressed by a compute thread.
-    Deflated(Box<Deflated>),
-    /// The result of a handler's job.
-    Finished(Box<Finished>),
-    /// Close every connection, and end when they are gone or the time is up; what came of it is the reply.
-    Drain { drain: Drain, reply: Sender<DrainReport> },
-    /// Go on as if there had been no drain.
-    Undrain,
+/// Why a [`Handle`](crate::Handle) could not post to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PostError {
+    /// The worker's mailbox is full; try again later.
+    #[error("the worker's mailbox is full")]
+    Busy,
+    /// The worker has ended.
+    #[error("the worker has ended")]
+    Stopped,
+    /// There is no such worker.
+    #[error("no worker has this index")]
+    NoSuchWorker,
 }
 
 /// A letter that was not taken.
-#[derive(Debug)]
-pub(crate) struct Refused {
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Refused<L> {
     pub(crate) error: PostError,
-    pub(crate) mail: Mail,
+    pub(crate) letter: L,
 }
 
-/// The sending side, one for each [`crate::Handle`].
-#[derive(Clone)]
-pub(crate) struct Postbox {
-    sender: Sender<Mail>,
-    /// Publications, bounded by their length.
-    publications: Sender<SharedPublication>,
-    in_transit: Budget,
-    results: Sender<Mail>,
-    wake_up: Arc<WakeUp>,
+/// The sending side of a mailbox.
+pub(crate) struct Postbox<L> {
+    sender: Sender<L>,
+    bell: Bell,
 }
 
 /// The worker's side.
 #[derive(Debug)]
-pub(crate) struct Mailbox {
-    receiver: Receiver<Mail>,
-    publications: Receiver<SharedPublication>,
-    in_transit: Budget,
-    results: Receiver<Mail>,
-    wake_up: Arc<WakeUp>,
-}
+pub(crate) struct Mailbox<L>(Receiver<L>);
+
+/// Wakes a worker, once for all that comes before it looks.
+#[derive(Clone, Debug)]
+pub(crate) struct Bell(Arc<WakeUp>);
 
 /// The wake-up and whether it was given since the worker last looked.
 struct WakeUp {
@@ -130,137 +87,97 @@ impl<F: Flag> Pending<F> {
     }
 }
 
-/// A mailbox for `capacity` letters and so many bytes of publications, whose arrival `waker` announces.
-pub(crate) fn mailbox(
-    capacity: usize,
-    max_in_transit_len: usize,
-    waker: impl Wake,
-) -> (Postbox, Mailbox) {
-    let (sender, receiver) = crossbeam_channel::bounded(capacity);
-    let (publish, publications) = crossbeam_channel::unbounded();
-    let in_transit = Budget::new(max_in_transit_len);
-    let (deliver, results) = crossbeam_channel::unbounded();
-    let wake_up = Arc::new(WakeUp { pending: Pending::default(), waker: Box::new(waker) });
-    let postbox = Postbox {
-        sender,
-        publications: publish,
-        in_transit: in_transit.clone(),
-        results: deliver,
-        wake_up: Arc::clone(&wake_up),
+/// A mailbox for `capacity` letters, or for any number of them, whose arrival `bell` announces.
+pub(crate) fn mailbox<L>(capacity: Option<usize>, bell: &Bell) -> (Postbox<L>, Mailbox<L>) {
+    let (sender, receiver) = match capacity {
+        Some(capacity) => crossbeam_channel::bounded(capacity),
+        None => crossbeam_channel::unbounded(),
     };
-    (postbox, Mailbox { receiver, publications, in_transit, results, wake_up })
+    (Postbox { sender, bell: bell.clone() }, Mailbox(receiver))
 }
 
-impl Postbox {
+impl Bell {
+    /// A bell that wakes by `waker`.
+    pub(crate) fn new(waker: impl Wake) -> Self {
+        Self(Arc::new(WakeUp { pending: Pending::default(), waker: Box::new(waker) }))
+    }
+
+    fn ring(&self) {
+        if self.0.pending.announce() {
+            self.0.waker.wake();
+        }
+    }
+
+    /// Whether it rang since the last call; from now on it wakes the worker again. Costs a relaxed load where it did not.
+    pub(crate) fn look(&self) -> bool {
+        self.0.pending.look()
+    }
+}
+
+impl<L> Postbox<L> {
     /// Posts without blocking.
     ///
     /// # Errors
     /// The mailbox is full, or the worker has ended.
-    pub(crate) fn post(&self, mail: Mail) -> Result<(), Refused> {
-        self.sender.try_send(mail).map_err(|error| match error {
-            TrySendError::Full(mail) => Refused { error: PostError::Busy, mail },
-            TrySendError::Disconnected(mail) => Refused { error: PostError::Stopped, mail },
+    pub(crate) fn post(&self, letter: L) -> Result<(), Refused<L>> {
+        self.sender.try_send(letter).map_err(|error| match error {
+            TrySendError::Full(letter) => Refused { error: PostError::Busy, letter },
+            TrySendError::Disconnected(letter) => Refused { error: PostError::Stopped, letter },
         })?;
-        self.wake_up.wake();
+        self.bell.ring();
         Ok(())
     }
 
     /// Wakes the worker, which has no mail.
     pub(crate) fn nudge(&self) {
-        self.wake_up.wake();
+        self.bell.ring();
     }
 
     /// Posts, waiting for room up to `timeout`. Not for a worker's own thread.
     ///
     /// # Errors
     /// The mailbox stayed full, or the worker has ended.
-    pub(crate) fn post_within(&self, mail: Mail, timeout: Duration) -> Result<(), PostError> {
-        self.sender.send_timeout(mail, timeout).map_err(|error| {
+    pub(crate) fn post_within(&self, letter: L, timeout: Duration) -> Result<(), PostError> {
+        self.sender.send_timeout(letter, timeout).map_err(|error| {
             if error.is_timeout() { PostError::Busy } else { PostError::Stopped }
         })?;
-        self.wake_up.wake();
+        self.bell.ring();
         Ok(())
-    }
-
-    /// Posts a publication, without blocking. Publications from one thread are read in their order.
-    ///
-    /// # Errors
-    /// As many bytes of them as may be are unread, or the worker has ended.
-    pub(crate) fn publish(&self, publication: SharedPublication) -> Result<(), PostError> {
-        let len = publication.frame.len();
-        if !self.in_transit.take(len) {
-            return Err(PostError::Busy);
-        }
-        if self.publications.send(publication).is_err() {
-            self.in_transit.give(len);
-            return Err(PostError::Stopped);
-        }
-        self.wake_up.wake();
-        Ok(())
-    }
-
-    /// Brings the result of a job that the worker asked for, for which there is always room. A worker that has ended
-    /// gets nothing any more.
-    pub(crate) fn deliver(&self, result: Mail) {
-        match self.results.send(result) {
-            Ok(()) => self.wake_up.wake(),
-            Err(undelivered) => quietly(undelivered),
-        }
     }
 }
 
-impl Mailbox {
-    /// Whether letters came since the last call; from now on a new one wakes the worker again. Costs a
-    /// relaxed load where none came.
-    pub(crate) fn open(&self) -> bool {
-        self.wake_up.pending.look()
-    }
-
+impl<L> Mailbox<L> {
     /// The next letter.
-    pub(crate) fn take(&self) -> Option<Mail> {
-        self.receiver.try_recv().ok()
+    pub(crate) fn take(&self) -> Option<L> {
+        self.0.try_recv().ok()
     }
 
-    /// The next publication.
-    pub(crate) fn take_publication(&self) -> Option<SharedPublication> {
-        let publication = self.publications.try_recv().ok()?;
-        self.in_transit.give(publication.frame.len());
-        Some(publication)
+    /// How many letters wait.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
-    /// How many results wait.
-    pub(crate) fn result_count(&self) -> usize {
-        self.results.len()
-    }
-
-    /// The next result.
-    pub(crate) fn take_result(&self) -> Option<Mail> {
-        self.results.try_recv().ok()
-    }
-
-    /// Whether nothing is left.
+    /// Whether none waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.receiver.is_empty() && self.publications.is_empty() && self.results.is_empty()
+        self.0.is_empty()
     }
 }
 
-impl WakeUp {
-    fn wake(&self) {
-        if self.pending.announce() {
-            self.waker.wake();
-        }
+impl<L> Clone for Postbox<L> {
+    fn clone(&self) -> Self {
+        Self { sender: self.sender.clone(), bell: self.bell.clone() }
     }
 }
 
-impl std::fmt::Debug for WakeUp {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for WakeUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WakeUp").field("pending", &self.pending).finish_non_exhaustive()
     }
 }
 
-impl std::fmt::Debug for Postbox {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Postbox").field("wake_up", &self.wake_up).finish_non_exhaustive()
+impl<L> fmt::Debug for Postbox<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Postbox").field("bell", &self.bell).finish_non_exhaustive()
     }
 }
 
@@ -278,23 +195,24 @@ mod tests {
         }
     }
 
-    fn letter() -> Mail {
-        let (reply, _) = crossbeam_channel::bounded(1);
-        Mail::Drain { drain: Drain::new(Duration::ZERO, CloseCode::GOING_AWAY), reply }
+    fn pair(capacity: Option<usize>, waker: impl Wake) -> (Bell, Postbox<u32>, Mailbox<u32>) {
+        let bell = Bell::new(waker);
+        let (postbox, mailbox) = mailbox(capacity, &bell);
+        (bell, postbox, mailbox)
     }
 
     #[test]
     fn one_wake_up_for_many_letters() {
         let wakes = Arc::new(AtomicUsize::new(0));
-        let (postbox, mailbox) = mailbox(16, 0, Count(Arc::clone(&wakes)));
+        let (bell, postbox, mailbox) = pair(Some(16), Count(Arc::clone(&wakes)));
         for _ in 0..5 {
-            postbox.post(letter()).unwrap();
+            postbox.post(7).unwrap();
         }
         assert_eq!(wakes.load(Ordering::Relaxed), 1);
-        assert!(mailbox.open());
-        assert!(!mailbox.open());
+        assert!(bell.look());
+        assert!(!bell.look());
         assert_eq!(std::iter::from_fn(|| mailbox.take()).count(), 5);
-        postbox.post(letter()).unwrap();
+        postbox.post(7).unwrap();
         assert_eq!(wakes.load(Ordering::Relaxed), 2);
         assert!(!mailbox.is_empty());
     }
@@ -346,28 +264,26 @@ mod tests {
     }
 
     #[test]
-    fn there_is_always_room_for_results() {
+    fn without_a_capacity_there_is_always_room() {
         let wakes = Arc::new(AtomicUsize::new(0));
-        let (postbox, mailbox) = mailbox(1, 0, Count(Arc::clone(&wakes)));
-        for _ in 0..100 {
-            postbox.deliver(letter());
+        let (_, postbox, mailbox) = pair(None, Count(Arc::clone(&wakes)));
+        for number in 0..100 {
+            postbox.post(number).unwrap();
         }
-        assert!(!mailbox.is_empty());
-        assert_eq!((mailbox.result_count(), wakes.load(Ordering::Relaxed)), (100, 1));
-        postbox.post(letter()).unwrap();
-        assert_eq!(std::iter::from_fn(|| mailbox.take_result()).count(), 100);
-        assert!(mailbox.take().is_some() && mailbox.is_empty());
+        assert_eq!((mailbox.len(), wakes.load(Ordering::Relaxed)), (100, 1));
+        assert!(std::iter::from_fn(|| mailbox.take()).eq(0..100));
+        assert!(mailbox.is_empty());
         drop(mailbox);
-        postbox.deliver(letter());
+        assert_eq!(postbox.post(7).unwrap_err(), Refused { error: PostError::Stopped, letter: 7 });
     }
 
     #[test]
     fn full_says_busy_and_gone_says_stopped() {
-        let (postbox, mailbox) = mailbox(1, 0, Count(Arc::default()));
-        postbox.post(letter()).unwrap();
-        assert_eq!(postbox.post(letter()).unwrap_err().error, PostError::Busy);
-        assert_eq!(postbox.post_within(letter(), Duration::from_millis(1)), Err(PostError::Busy));
+        let (_, postbox, mailbox) = pair(Some(1), Count(Arc::default()));
+        postbox.post(7).unwrap();
+        assert_eq!(postbox.post(7).unwrap_err().error, PostError::Busy);
+        assert_eq!(postbox.post_within(7, Duration::from_millis(1)), Err(PostError::Busy));
         drop(mailbox);
-        assert_eq!(postbox.post(letter()).unwrap_err().error, PostError::Stopped);
+        assert_eq!(postbox.post(7).unwrap_err().error, PostError::Stopped);
     }
 }

@@ -1,31 +1,28 @@
 //! Long messages that are compressed by a thread, while their place among the connection's output is kept.
 
 use crate::conn::id::ConnId;
-use crate::conn::queue::SegmentKind;
-use crate::conn::{Flags, Wire};
-use crate::state::Shared;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Weak;
 
 use ringwire_codec::deflate::{Compressor, Level, WindowBits};
-use ringwire_codec::{Connection, MaskSource, Message, Role};
+use ringwire_codec::{Connection, Message, Role};
 
-use super::{Job, Lane, panic_text};
+use super::panic_text;
 
 /// A message that is to be compressed.
 #[derive(Debug)]
 pub(crate) struct Deflation {
-    conn: ConnId,
+    pub(crate) conn: ConnId,
     /// Where its frame belongs.
-    place: u32,
+    pub(crate) place: u32,
     /// Gone when the connection has ended.
-    alive: Weak<()>,
-    role: Role,
-    mask: [u8; 4],
-    level: Level,
-    window: WindowBits,
-    text: bool,
-    payload: Vec<u8>,
+    pub(crate) alive: Weak<()>,
+    pub(crate) role: Role,
+    pub(crate) mask: [u8; 4],
+    pub(crate) level: Level,
+    pub(crate) window: WindowBits,
+    pub(crate) text: bool,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// A message that was.
@@ -82,51 +79,5 @@ impl Compressors {
             self.0.len() - 1
         });
         &mut self.0[index]
-    }
-}
-
-impl Shared {
-    /// Has a thread compress a message, if it is long enough for that, there is room, and not too much of this connection
-    /// is on its way already. Output behind it waits. `droppable`: while it waits for the peer, it may be dropped.
-    #[cold]
-    pub(crate) fn deflate_elsewhere(
-        &mut self,
-        wire: &mut Wire,
-        slot: u32,
-        message: Message<'_>,
-        droppable: bool,
-    ) -> bool {
-        let len = message.len();
-        let awaited_len = wire.awaited_len();
-        let too_much = awaited_len > 0 && awaited_len + len > self.limits.max_queued_len;
-        if self.compute.is_none() || too_much || wire.job_count() >= self.limits.max_jobs {
-            return false;
-        }
-        self.enqueue_out(wire, SegmentKind::Stream);
-        let conn = ConnId { worker: self.worker, slot, generation: wire.generation };
-        let Self { compute, deflate, masks, .. } = self;
-        let Some(room) = compute.as_ref().and_then(|compute| compute.room(Lane::Engine)) else {
-            return false;
-        };
-        if wire.flags.contains(Flags::OWN_COMPRESSOR) {
-            // The peer's window will hold this message, and that of the connection's compressor will not.
-            deflate.start_anew(slot);
-        }
-        let is_client = wire.flags.contains(Flags::CLIENT);
-        let (role, mask) =
-            if is_client { (Role::Client, masks.next_mask()) } else { (Role::Server, [0; 4]) };
-        let (_, alive) = wire.jobs_mut().begin(false);
-        room.submit(Job::Deflate(Box::new(Deflation {
-            conn,
-            place: wire.pending_mut().queue.reserve(len, droppable),
-            alive,
-            role,
-            mask,
-            level: deflate.level(),
-            window: wire.window.unwrap_or(WindowBits::MIN),
-            text: message.is_text(),
-            payload: message.as_bytes().to_vec(),
-        })));
-        true
     }
 }

@@ -8,9 +8,15 @@
 #![expect(clippy::disallowed_methods, reason = "the clock is read for a job, not for a message")]
 
 mod deflation;
+pub(crate) mod handshake;
 mod stats;
+pub(crate) mod task;
 
-use std::any::Any;
+use crate::base::mailbox::Postbox;
+use crate::base::panics::{panic_text, quietly};
+use crate::compute::handshake::{Shake, Shaken};
+use crate::compute::task::{Finished, Task};
+use crate::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -18,11 +24,6 @@ use std::time::Instant;
 
 use core_affinity::CoreId;
 use crossbeam_channel::{Receiver, Sender, select_biased};
-
-use crate::app::offload::Task;
-use crate::base::mailbox::{Mail, Postbox};
-use crate::error::Error;
-use crate::layers::tls::Shake;
 
 use deflation::Compressors;
 pub(crate) use deflation::{Deflated, Deflation};
@@ -40,12 +41,23 @@ pub(crate) enum Job {
     Task(Box<Task>),
 }
 
+/// What came of it.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// A TLS session is back.
+    Shaken(Box<Shaken>),
+    /// A message was compressed.
+    Deflated(Box<Deflated>),
+    /// The result of a handler's job.
+    Finished(Box<Finished>),
+}
+
 /// A job that waits.
 #[derive(Debug)]
 pub(crate) struct Queued {
     job: Job,
     /// Where the result goes.
-    home: Postbox,
+    home: Postbox<Outcome>,
     since: Instant,
 }
 
@@ -54,7 +66,7 @@ pub(crate) struct Queued {
 pub(crate) struct Compute {
     pool: Pool,
     /// The worker's own mailbox.
-    home: Postbox,
+    home: Postbox<Outcome>,
 }
 
 /// The threads, before they are told who they work for.
@@ -125,7 +137,7 @@ impl Pool {
     }
 
     /// The way for a worker with this mailbox.
-    pub(crate) fn for_worker(&self, home: Postbox) -> Compute {
+    pub(crate) fn for_worker(&self, home: Postbox<Outcome>) -> Compute {
         Compute { pool: self.clone(), home }
     }
 
@@ -177,10 +189,10 @@ impl Job {
     }
 
     /// The result, and whether it is that of a panic.
-    fn run(self, compressors: &mut Compressors) -> (Option<Mail>, bool) {
+    fn run(self, compressors: &mut Compressors) -> (Option<Outcome>, bool) {
         match self {
             Self::Shake(shake) => match catch_unwind(AssertUnwindSafe(|| shake.run())) {
-                Ok(shaken) => (Some(Mail::Shaken(Box::new(shaken))), false),
+                Ok(shaken) => (Some(Outcome::Shaken(Box::new(shaken))), false),
                 Err(panic) => {
                     // The handshake's deadline ends the connection.
                     crate::base::event::error!(
@@ -191,12 +203,12 @@ impl Job {
                 }
             },
             Self::Deflate(deflation) => {
-                (Some(Mail::Deflated(Box::new(deflation.run(compressors)))), false)
+                (Some(Outcome::Deflated(Box::new(deflation.run(compressors)))), false)
             }
             Self::Task(task) => {
                 let finished = task.run();
                 let panicked = finished.panicked;
-                (Some(Mail::Finished(Box::new(finished))), panicked)
+                (Some(Outcome::Finished(Box::new(finished))), panicked)
             }
         }
     }
@@ -250,30 +262,13 @@ impl Hand {
             return quietly(job);
         }
         self.meter.begin(begun.saturating_duration_since(since));
-        let (mail, panicked) = job.run(&mut self.compressors);
+        let (outcome, panicked) = job.run(&mut self.compressors);
         self.meter.end(begun.elapsed(), panicked);
-        if let Some(mail) = mail {
-            home.deliver(mail);
+        if let Some(outcome) = outcome {
+            // Whose worker has ended, that is dropped.
+            if let Err(refused) = home.post(outcome) {
+                quietly(refused);
+            }
         }
     }
-}
-
-/// Drops what an application may have made, whose destructor may panic.
-pub(crate) fn quietly<T>(value: T) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        crate::base::event::error!("a destructor panicked");
-        // Its own destructor may do so as well.
-        std::mem::forget(panic);
-    }
-}
-
-/// What a panic said.
-pub(crate) fn panic_text(panic: Box<dyn Any + Send>) -> String {
-    let text = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => (*text).to_owned(),
-        (_, Some(text)) => text.clone(),
-        _ => String::from("a value that is no text"),
-    };
-    quietly(panic);
-    text
 }

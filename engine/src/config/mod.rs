@@ -1,15 +1,15 @@
 //! Settings of a server, with defaults fit for the open internet.
 
-pub(crate) mod compression;
 pub(crate) mod origin;
 #[cfg(feature = "config")]
 pub mod settings;
 
-use crate::config::compression::Compression;
 use crate::config::origin::OriginPolicy;
 use crate::conn::options::Backpressure;
 use crate::error::Error;
+use crate::layers::compression::Compression;
 use crate::limits::RateLimit;
+use crate::net::{Keepalive, ListenOptions, TcpOptions};
 use crate::topic::TopicSettings;
 use std::time::Duration;
 
@@ -454,6 +454,30 @@ impl Config {
             return Err(Error::Setting { setting: "tcp_keepalive_probes", problem });
         }
         Ok(())
+    }
+}
+
+impl From<&Config> for TcpOptions {
+    fn from(config: &Config) -> Self {
+        let keepalive = Keepalive {
+            time: config.tcp_keepalive_time,
+            interval: config.tcp_keepalive_interval,
+            probes: config.tcp_keepalive_probes,
+        };
+        Self {
+            nodelay: config.tcp_nodelay,
+            user_timeout: config.tcp_user_timeout,
+            keepalive: (!keepalive.time.is_zero()).then_some(keepalive),
+            notsent_lowat: config.tcp_notsent_lowat,
+            send_buffer_len: config.tcp_send_buffer_len,
+            receive_buffer_len: config.tcp_receive_buffer_len,
+        }
+    }
+}
+
+impl From<&Config> for ListenOptions {
+    fn from(config: &Config) -> Self {
+        Self { tcp: config.into(), backlog: config.listen_backlog }
     }
 }
 

@@ -82,3 +82,43 @@ impl Wire {
         jobs.map_or(0, |jobs| jobs.count())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(value: u32) -> Continuation {
+        Box::new(value)
+    }
+
+    fn due(jobs: &mut Jobs) -> Vec<u32> {
+        let all = std::iter::from_fn(|| jobs.next_due());
+        all.map(|then| *then.downcast().unwrap()).collect()
+    }
+
+    #[test]
+    fn results_wait_for_those_before_them() {
+        let mut jobs = Jobs::default();
+        let numbers: Vec<_> = (0..4).map(|_| jobs.begin(true).0).collect();
+        let (unordered, _) = jobs.begin(false);
+        assert_eq!(jobs.count(), 5);
+        assert!(jobs.finish(numbers[2], result(2)).is_none());
+        assert!(jobs.finish(numbers[1], result(1)).is_none());
+        assert!(due(&mut jobs).is_empty());
+        assert!(jobs.finish(unordered, result(9)).is_some(), "which nobody waits for");
+        assert!(jobs.finish(numbers[0], result(0)).is_none());
+        assert_eq!(due(&mut jobs), [0, 1, 2]);
+        assert!(jobs.finish(numbers[3], result(3)).is_none());
+        assert_eq!(due(&mut jobs), [3]);
+        assert_eq!(jobs.count(), 0);
+    }
+
+    #[test]
+    fn jobs_are_cancelled_with_their_connection() {
+        let mut jobs = Jobs::default();
+        let (_, alive) = jobs.begin(true);
+        assert_eq!(alive.strong_count(), 1);
+        drop(jobs);
+        assert_eq!(alive.strong_count(), 0);
+    }
+}

@@ -13,6 +13,7 @@
     reason = "a driver owns sockets, reads the clock once a wait, and shares its waker with other threads"
 )]
 
+use crate::net::Delivery;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -26,7 +27,7 @@ use mio::{Events, Interest, Poll};
 use rustix::net::{SocketFlags, acceptfrom_with};
 
 use super::{
-    Completion, Delivery, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, Token, Traffic, Wake,
+    Completion, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, Token, Traffic, Wake,
     concerns_one_connection,
 };
 use crate::base::buffers::AlignedBuffer;

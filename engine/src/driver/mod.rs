@@ -33,13 +33,14 @@ pub(crate) mod uring;
 #[cfg(test)]
 mod contract_tests;
 
+use crate::base::output::Output;
+use crate::base::wake::Wake;
+use crate::net::{Delivery, Traffic};
 use std::io;
 use std::net::SocketAddr;
 use std::ops::DerefMut;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
-
-use crate::base::output::Output;
 
 /// The slots that a driver keeps for listeners and its own descriptors lie above this.
 pub(crate) const MAX_SLOT: u32 = (1 << 28) - 1;
@@ -102,40 +103,6 @@ pub(crate) trait Driver: Sized {
 
     /// Gives a socket away that was accepted and not opened.
     fn detach(&mut self, socket: Self::Socket) -> OwnedFd;
-}
-
-/// What went over a socket, in bytes, TLS included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Traffic {
-    pub(crate) received: u64,
-    pub(crate) sent: u64,
-}
-
-/// How far a peer has come with what was sent to it, as it was a moment ago.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Delivery {
-    /// Bytes that its side has acknowledged since the connection began, where somebody counts them: not on Unix sockets.
-    pub(crate) acked: Option<u64>,
-    /// Up to where it has made room: what was acknowledged and its window. Moves on when its program reads, also where
-    /// all is acknowledged.
-    pub(crate) window_end: u64,
-    /// What the kernel took of sends and still has. On Unix sockets as it takes memory, and buffer by buffer.
-    pub(crate) waiting: usize,
-}
-
-impl Delivery {
-    /// Whether the peer has taken anything since then.
-    pub(crate) fn has_moved_since(&self, before: &Self) -> bool {
-        self.acked > before.acked
-            || self.window_end > before.window_end
-            || self.waiting < before.waiting
-    }
-}
-
-/// Ends a wait from another thread. Several wakes before the wait count as one.
-pub(crate) trait Wake: Send + Sync + 'static {
-    /// Wakes the driver.
-    fn wake(&self);
 }
 
 /// How the worker names a socket to its driver.

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use ringwire_tls::ServerConfig;
 
 use crate::config::Config;
+use crate::entry::claim::{self, Claims, SocketFile};
 use crate::entry::proxy::ProxyProtocol;
 use crate::error::Error;
 use crate::net;
-use crate::server::restart::claim::{self, Claims, SocketFile};
 
 /// A place to listen on, and what is spoken there. For [`Server::listen_with`](crate::Server::listen_with).
 ///
@@ -222,7 +222,7 @@ pub(crate) fn listen_all(
                 all.share(socket, &terms).map_err(error)?;
             }
             FoundPlace::Socket(socket) => {
-                net::take_listener(&socket, config)
+                net::take_listener(&socket, config.into())
                     .and_then(|()| all.share(socket, &terms))
                     .map_err(passed_on)?;
             }
@@ -285,7 +285,7 @@ struct Inheritance(Vec<(Name, OwnedFd)>);
 impl Inheritance {
     fn new(sockets: Vec<OwnedFd>, config: &Config) -> Result<Self, Error> {
         let named = |socket: OwnedFd| {
-            net::take_listener(&socket, config)?;
+            net::take_listener(&socket, config.into())?;
             Ok((Name::of(&socket)?, socket))
         };
         sockets.into_iter().map(named).collect::<io::Result<_>>().map(Self).map_err(passed_on)
@@ -343,7 +343,7 @@ impl Listening {
         for worker in &mut self.sockets {
             let socket = match first.take() {
                 Some(first) => first,
-                None => net::listen(address, config).map_err(error)?,
+                None => net::listen(address, config.into()).map_err(error)?,
             };
             address = net::local_addr(&socket).map_err(error)?;
             worker.push(socket.try_clone().map_err(error)?);
@@ -371,7 +371,7 @@ impl Listening {
             && found.len() < workers
             && net::shares_port(&found[0])
         {
-            match net::listen(*address, config) {
+            match net::listen(*address, config.into()) {
                 Ok(socket) => found.push(socket),
                 Err(error) => {
                     crate::base::event::info!(%address, %error, "workers share the sockets of the predecessor");

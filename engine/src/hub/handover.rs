@@ -8,12 +8,12 @@
     reason = "handles of all threads ask for the sockets, on no message's path"
 )]
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use crate::server::restart::takeover::Line;
+use std::thread;
 
 /// See the [module's documentation](self).
 #[derive(Debug, Default)]
@@ -45,6 +45,36 @@ enum Stage {
     Resumed,
     /// The sockets are given up.
     Over,
+}
+
+/// The way to a predecessor that drains: it goes on if this ends without a word, as when the process dies.
+#[derive(Debug)]
+pub(crate) struct Line {
+    predecessor: Option<UnixStream>,
+    last_word: &'static [u8],
+}
+
+impl Line {
+    /// `last_word` says that this process ends in good order.
+    pub(crate) fn new(predecessor: UnixStream, last_word: &'static [u8]) -> Self {
+        Self { predecessor: Some(predecessor), last_word }
+    }
+
+    /// Has the predecessor go on.
+    pub(crate) fn hang_up(mut self) {
+        self.predecessor = None;
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let Some(mut predecessor) = self.predecessor.take()
+            && !thread::panicking()
+        {
+            // It may have ended, which is as well.
+            let _ = predecessor.write_all(self.last_word);
+        }
+    }
 }
 
 impl Handover {

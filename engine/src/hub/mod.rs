@@ -7,94 +7,41 @@
 
 pub(crate) mod addresses;
 pub(crate) mod handover;
+pub(crate) mod mail;
 pub(crate) mod names;
 
-use std::fmt;
-use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use crate::base::budget::Budget;
 use crate::base::mailbox::Postbox;
-use crate::base::sharded::remainder;
 use crate::config::Config;
 use crate::hub::addresses::Addresses;
 use crate::hub::handover::Handover;
+use crate::hub::mail::{Mail, Ways};
 use crate::hub::names::Registry;
 use crate::limits::memory::{Allowance, Level};
 use crate::metrics::{Counters, MemoryStats};
-use crate::topic::{SharedPublication, TopicError, TopicSettings};
-
-/// Classes of topics by which a worker says what it has subscribers for.
-const INTERESTS: usize = 256;
-
-/// Why a message was not published, or not to all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PublishError {
-    /// The topic is none.
-    #[error(transparent)]
-    Topic(#[from] TopicError),
-    /// So many workers are too far behind to get any more
-    /// ([`max_in_transit_len`](crate::TopicSettings::max_in_transit_len)), or have ended; their subscribers miss it.
-    /// It went to the others.
-    #[error("{0} workers are too far behind, and miss what was published")]
-    Busy(usize),
-}
+use crate::topic::{Exchange, Feeder};
 
 /// One worker, from outside.
 #[derive(Debug)]
 pub(crate) struct Link {
-    pub(crate) postbox: Postbox,
+    pub(crate) postbox: Postbox<Mail>,
+    feeder: Feeder,
     pub(crate) counters: Arc<Counters>,
-    interest: Interest,
     /// Connections that another worker has accepted for this one, on their way.
     expected: AtomicU32,
 }
 
 impl Link {
-    pub(crate) fn new(postbox: Postbox, counters: Arc<Counters>) -> Self {
-        Self { postbox, counters, interest: Interest::new(), expected: AtomicU32::new(0) }
+    pub(crate) fn new(ways: Ways, counters: Arc<Counters>) -> Self {
+        let Ways { letters: postbox, publications: feeder, .. } = ways;
+        Self { postbox, feeder, counters, expected: AtomicU32::new(0) }
     }
 
     /// Connections that it has, or will have in a moment.
     fn load(&self) -> u64 {
         self.counters.connections.get() + u64::from(self.expected.load(Ordering::Relaxed))
-    }
-
-    /// Whether the worker has no subscribers at all.
-    #[cfg(test)]
-    pub(crate) fn has_no_interest(&self) -> bool {
-        let counts = self.interest.topics.iter().chain([&self.interest.wild]);
-        counts.map(|count| count.load(Ordering::Relaxed)).sum::<u32>() == 0
-    }
-}
-
-/// What a worker has subscribers for: how many patterns in each class of topics. It may say yes for nothing, never
-/// no for something.
-struct Interest {
-    topics: [AtomicU32; INTERESTS],
-    /// Patterns with wildcards.
-    wild: AtomicU32,
-}
-
-impl Interest {
-    fn new() -> Self {
-        Self { topics: [const { AtomicU32::new(0) }; INTERESTS], wild: AtomicU32::new(0) }
-    }
-
-    fn of(&self, hash: u64) -> &AtomicU32 {
-        &self.topics[remainder(hash, INTERESTS)]
-    }
-
-    fn takes(&self, hash: u64) -> bool {
-        self.wild.load(Ordering::Acquire) > 0 || self.of(hash).load(Ordering::Acquire) > 0
-    }
-}
-
-impl fmt::Debug for Interest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Interest").field("wild", &self.wild).finish_non_exhaustive()
     }
 }
 
@@ -107,11 +54,7 @@ pub(crate) struct Hub {
 
 #[derive(Debug)]
 struct Common {
-    settings: TopicSettings,
-    /// Memory for what waits.
-    budget: Budget,
-    /// Seeded at random, so that nobody can choose topics that collide.
-    hasher: RandomState,
+    exchange: Exchange,
     registry: Registry,
     addresses: Addresses,
     /// Memory for connections.
@@ -123,10 +66,9 @@ struct Common {
 
 impl Hub {
     pub(crate) fn new(links: Vec<Link>, config: &Config, handover: Handover) -> Self {
+        let feeders = links.iter().map(|link| link.feeder.clone());
         let common = Common {
-            settings: config.topics.clone(),
-            budget: Budget::new(config.topics.max_retained_len),
-            hasher: RandomState::new(),
+            exchange: Exchange::new(config.topics.clone(), feeders),
             registry: Registry::default(),
             addresses: Addresses::new(config.max_connections_per_address),
             allowance: Allowance::new(config.max_memory),
@@ -138,6 +80,11 @@ impl Hub {
 
     pub(crate) fn handover(&self) -> &Handover {
         &self.common.handover
+    }
+
+    /// Where publications pass.
+    pub(crate) fn exchange(&self) -> &Exchange {
+        &self.common.exchange
     }
 
     pub(crate) fn addresses(&self) -> &Addresses {
@@ -222,23 +169,10 @@ impl Hub {
         &self.common.registry
     }
 
-    pub(crate) fn settings(&self) -> &TopicSettings {
-        &self.common.settings
-    }
-
-    pub(crate) fn budget(&self) -> &Budget {
-        &self.common.budget
-    }
-
-    /// Memory for what is under way or waits, in bytes.
-    pub(crate) fn retained_len(&self) -> usize {
-        self.common.settings.max_retained_len.saturating_sub(self.common.budget.left())
-    }
-
     /// Memory that all workers hold for connections, publications included.
     pub(crate) fn memory(&self) -> MemoryStats {
         let workers = self.links.iter().map(|link| link.counters.memory_len());
-        let used_len = workers.fold(self.retained_len(), usize::saturating_add);
+        let used_len = workers.fold(self.common.exchange.retained_len(), usize::saturating_add);
         MemoryStats { used_len, budget_len: self.common.allowance.len() }
     }
 
@@ -252,7 +186,7 @@ impl Hub {
 
     /// What each worker may hold where all together hold too much.
     pub(crate) fn memory_share(&self) -> usize {
-        self.common.allowance.share(self.retained_len(), self.links.len())
+        self.common.allowance.share(self.common.exchange.retained_len(), self.links.len())
     }
 
     /// Has the other workers look around.
@@ -260,48 +194,5 @@ impl Hub {
         for (_, link) in (0_u16..).zip(self.links.iter()).filter(|(worker, _)| *worker != but) {
             link.postbox.nudge();
         }
-    }
-
-    pub(crate) fn hash(&self, value: impl Hash) -> u64 {
-        self.common.hasher.hash_one(value)
-    }
-
-    /// Notes that a worker has its first subscriber for a pattern, or lost its last.
-    pub(crate) fn note_interest(&self, worker: u16, pattern: &str, is_wild: bool, has: bool) {
-        let Some(link) = self.links.get(usize::from(worker)) else { return };
-        let interest = &link.interest;
-        let count = if is_wild { &interest.wild } else { interest.of(self.hash(pattern)) };
-        if has {
-            count.fetch_add(1, Ordering::Release);
-        } else {
-            count.fetch_sub(1, Ordering::Release);
-        }
-    }
-
-    /// Whether a worker may have subscribers for a publication.
-    pub(crate) fn is_interested(&self, worker: u16, publication: &SharedPublication) -> bool {
-        let link = self.links.get(usize::from(worker));
-        link.is_some_and(|link| link.interest.takes(publication.hash))
-    }
-
-    /// Posts a publication to the workers that may have subscribers for it, `but` one.
-    ///
-    /// # Errors
-    /// Some of them are too far behind, or have ended.
-    pub(crate) fn post(
-        &self,
-        publication: &SharedPublication,
-        but: Option<u16>,
-    ) -> Result<(), PublishError> {
-        let mut missing = 0;
-        for (worker, link) in (0_u16..).zip(self.links.iter()) {
-            if Some(worker) == but || !link.interest.takes(publication.hash) {
-                continue;
-            }
-            if link.postbox.publish(publication.clone()).is_err() {
-                missing += 1;
-            }
-        }
-        if missing == 0 { Ok(()) } else { Err(PublishError::Busy(missing)) }
     }
 }

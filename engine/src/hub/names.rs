@@ -1,9 +1,7 @@
 //! Connections by a name that the application gives them, a user's say, over all workers.
 
-use crate::base::chunked::Chunked;
 use crate::base::sharded::Sharded;
 use crate::conn::id::ConnId;
-use crate::hub::Hub;
 
 /// The longest name, in bytes.
 pub(crate) const MAX_NAME_LEN: usize = 255;
@@ -36,7 +34,7 @@ impl Registry {
     }
 
     /// Whether it is the first with this name.
-    fn add(&self, name: &str, conn: ConnId) -> bool {
+    pub(crate) fn add(&self, name: &str, conn: ConnId) -> bool {
         let mut shard = self.0.lock(name);
         if let Some(conns) = shard.get_mut(name) {
             conns.push(conn);
@@ -47,7 +45,7 @@ impl Registry {
     }
 
     /// Whether it was the last.
-    fn remove(&self, name: &str, conn: ConnId) -> bool {
+    pub(crate) fn remove(&self, name: &str, conn: ConnId) -> bool {
         let mut shard = self.0.lock(name);
         let Some(conns) = shard.get_mut(name) else { return false };
         conns.retain(|other| *other != conn);
@@ -56,80 +54,6 @@ impl Registry {
             shard.remove(name);
         }
         is_last
-    }
-}
-
-/// The names of a worker's connections, and what the handler has yet to hear of them.
-#[derive(Debug)]
-pub(crate) struct Names {
-    hub: Hub,
-    of: Chunked<Vec<Box<str>>>,
-    changes: Vec<(Box<str>, bool)>,
-}
-
-impl Names {
-    pub(crate) fn new(hub: Hub) -> Self {
-        Self { hub, of: Chunked::new(), changes: Vec::new() }
-    }
-
-    pub(crate) fn of(&self, slot: u32) -> impl Iterator<Item = &str> {
-        self.of.get(slot).into_iter().flatten().map(|name| &**name)
-    }
-
-    /// Gives a connection a name; whether it did not have it.
-    ///
-    /// # Errors
-    /// The name is too long, or the connection has too many.
-    pub(crate) fn add(&mut self, conn: ConnId, name: &str) -> Result<bool, NameError> {
-        if name.len() > MAX_NAME_LEN {
-            return Err(NameError::TooLong);
-        }
-        let own = self.of.entry(conn.slot);
-        if own.iter().any(|other| &**other == name) {
-            return Ok(false);
-        }
-        if own.len() >= MAX_NAMES {
-            return Err(NameError::TooMany);
-        }
-        own.push(name.into());
-        if self.hub.registry().add(name, conn) {
-            self.changes.push((name.into(), true));
-        }
-        Ok(true)
-    }
-
-    /// Takes a name away; whether the connection had it.
-    pub(crate) fn remove(&mut self, conn: ConnId, name: &str) -> bool {
-        let Some(own) = self.of.get_mut(conn.slot) else { return false };
-        let Some(index) = own.iter().position(|other| &**other == name) else { return false };
-        let name = own.swap_remove(index);
-        self.gone(conn, name);
-        true
-    }
-
-    /// Takes all names of a connection that has ended away.
-    pub(crate) fn forget(&mut self, conn: ConnId) {
-        let Some(own) = self.of.get_mut(conn.slot) else { return };
-        for name in std::mem::take(own) {
-            self.gone(conn, name);
-        }
-    }
-
-    /// What the handler has not heard of: a name, and whether it has come or is gone.
-    #[inline]
-    pub(crate) fn take_changes(&mut self) -> Vec<(Box<str>, bool)> {
-        std::mem::take(&mut self.changes)
-    }
-
-    #[inline]
-    pub(crate) fn has_changes(&self) -> bool {
-        !self.changes.is_empty()
-    }
-
-    fn gone(&mut self, conn: ConnId, name: Box<str>) {
-        if self.hub.registry().remove(&name, conn) {
-            self.changes.push((name, false));
-        }
     }
 }
 

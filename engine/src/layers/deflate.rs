@@ -4,26 +4,28 @@
 //! struct, those of connections in a table beside the connections.
 
 use crate::base::budget::Budget;
+use crate::base::buffers::BufferPool;
 use crate::base::chunked::Chunked;
+use crate::base::masks::Unmasked;
 use crate::base::timer::{Tick, Wheel, ticks_of};
-use crate::config::compression::{Compression, CompressionMode};
 use crate::conn::options::Compress;
 use crate::conn::{Flags, Wire};
+use crate::layers::compression::{Compression, CompressionMode};
 use crate::metrics::Counters;
-use crate::state::{Shared, Unmasked};
+use ringwire_codec::Error;
+use ringwire_codec::Event;
+use ringwire_codec::Input;
+use ringwire_codec::deflate::Inflate;
 use std::mem;
 
 use ringwire_codec::deflate::{
-    Agreement, Compressor, Decompressor, Inflate, Level, Offer, Policy, Totals, WindowBits,
+    Agreement, Compressor, Decompressor, Level, Offer, Policy, Totals, WindowBits,
 };
 use ringwire_codec::handshake::server::Upgrade;
-use ringwire_codec::{Buffers, Connection, Error, Event, Input, Message, Role, SendError};
+use ringwire_codec::{Connection, Message, Role};
 
 /// Sizes of windows that a compressor may have.
 const WINDOWS: usize = (WindowBits::MAX.get() - WindowBits::MIN.get()) as usize + 1;
-
-/// Where a compressed message leaves a buffer of at least this capacity nearly empty, it moves to a smaller one.
-const MIN_TRIMMED_LEN: usize = 16 << 10;
 
 /// See the [module's documentation](self).
 #[derive(Debug)]
@@ -191,6 +193,33 @@ impl Deflate {
 
     // Messages
 
+    /// Takes the next event of a connection out of its input. Says how many bytes were inflated for it.
+    pub(crate) fn receive<'b>(
+        &mut self,
+        wire: &mut Wire,
+        slot: u32,
+        config: &ringwire_codec::Config,
+        pool: &mut BufferPool,
+        input: &mut Input<'b>,
+        counters: &Counters,
+    ) -> (Result<Option<Event<'b>>, Error>, u64) {
+        let (event, totals) = if wire.flags.contains(Flags::OWN_DECOMPRESSOR) {
+            let own = &mut self.own.entry(slot).decompressor;
+            let had = own.is_some();
+            let event = wire.codec.receive_with(config, pool, Inflate::Dedicated(own), input);
+            if let Some(made) = own.as_ref().filter(|_| !had) {
+                counters.deflate_memory.add(made.memory_len());
+            }
+            (event, own.as_mut().map(|own| own.take_totals()).unwrap_or_default())
+        } else {
+            let shared = self.decompressor.get_or_insert_default();
+            let event = wire.codec.receive_with(config, pool, Inflate::Shared(shared), input);
+            (event, shared.take_totals())
+        };
+        counters.count_inflated(totals);
+        (event, totals.inflated_len)
+    }
+
     /// Whether a message of this length is to be compressed.
     #[inline]
     pub(crate) fn wants(&self, len: usize, compress: Compress) -> bool {
@@ -208,12 +237,18 @@ impl Deflate {
         self.settings.offload_threshold > 0 && len >= self.settings.offload_threshold
     }
 
+    /// The windows of the compressors that keep nothing.
+    #[cfg(test)]
+    pub(crate) fn shared_windows(&self) -> impl Iterator<Item = u8> {
+        self.compressors.iter().flatten().map(|own| own.window_bits().get())
+    }
+
     pub(crate) fn level(&self) -> Level {
         self.settings.level
     }
 
     /// The compressor for the next message of a connection.
-    fn compressor(
+    pub(crate) fn compressor(
         &mut self,
         wire: &Wire,
         slot: u32,
@@ -274,127 +309,11 @@ fn shared_compressor(
     compressors[index].get_or_insert_with(|| Box::new(Compressor::new(level, window)))
 }
 
-impl Shared {
-    /// Takes the next event of a connection out of its input, on which there is an agreement on compression, or a
-    /// limit of its own. Says how many bytes were inflated for it.
-    pub(crate) fn receive_specially<'b>(
-        &mut self,
-        wire: &mut Wire,
-        slot: u32,
-        input: &mut Input<'b>,
-    ) -> (Result<Option<Event<'b>>, Error>, u64) {
-        let Self { limits, pool, deflate, counters, .. } = self;
-        let config = limits.protocol_of(wire);
-        if !wire.flags.contains(Flags::DEFLATE) {
-            return (wire.codec.receive(config, pool, input), 0);
-        }
-        let (event, totals) = if wire.flags.contains(Flags::OWN_DECOMPRESSOR) {
-            let own = &mut deflate.own.entry(slot).decompressor;
-            let had = own.is_some();
-            let event = wire.codec.receive_with(config, pool, Inflate::Dedicated(own), input);
-            if let Some(made) = own.as_ref().filter(|_| !had) {
-                counters.deflate_memory.add(made.memory_len());
-            }
-            (event, own.as_mut().map(|own| own.take_totals()).unwrap_or_default())
-        } else {
-            let shared = deflate.decompressor.get_or_insert_default();
-            let event = wire.codec.receive_with(config, pool, Inflate::Shared(shared), input);
-            (event, shared.take_totals())
-        };
-        counters.count_inflated(totals);
-        (event, totals.inflated_len)
-    }
-
-    /// Writes a message to the turn's output, compressed. `alone`: it refers to none before it, and none after it
-    /// will refer to it.
-    pub(crate) fn send_compressed(
-        &mut self,
-        wire: &mut Wire,
-        slot: u32,
-        message: Message<'_>,
-        alone: bool,
-    ) -> Result<(), SendError> {
-        // As much as the compressor asks for, so that this comes from the pool.
-        self.reserve_out(message.len() + message.len() / 8 + 64);
-        let Self { deflate, masks, out, counters, pool, now, .. } = self;
-        let before = out.len();
-        let compressor = deflate.compressor(wire, slot, alone, *now, counters);
-        wire.codec.send_compressed(message, compressor, masks, out)?;
-        counters.deflated_messages.add(1);
-        counters.deflate_in_bytes.add(message.len());
-        counters.deflate_out_bytes.add(out.len() - before);
-        if out.capacity() >= MIN_TRIMMED_LEN && out.len() < out.capacity() / 4 {
-            // It may wait for long, and must not take more than it counts for.
-            let smaller = pool.copy_of(out);
-            pool.give(mem::replace(out, smaller));
-        }
-        Ok(())
-    }
-
-    /// A message that is about to be queued may be dropped or replaced. What is compressed behind it must not refer to
-    /// what lies before, as the client's window might not have what ours has in between.
-    pub(crate) fn cut_context(&mut self, wire: &Wire, slot: u32) {
-        if wire.flags.contains(Flags::OWN_COMPRESSOR) {
-            self.deflate.start_anew(slot);
-        }
-    }
-}
-
 impl Counters {
-    fn count_inflated(&self, totals: Totals) {
+    pub(crate) fn count_inflated(&self, totals: Totals) {
         let len = |len: u64| usize::try_from(len).unwrap_or(usize::MAX);
         self.inflated_messages.add(len(totals.message_count));
         self.inflate_in_bytes.add(len(totals.compressed_len));
         self.inflate_out_bytes.add(len(totals.inflated_len));
-    }
-}
-
-#[cfg(test)]
-#[expect(clippy::disallowed_types, reason = "counters are shared")]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::config::Config;
-    use crate::hub::Hub;
-    use crate::hub::handover::Handover;
-    use crate::state::Masks;
-
-    fn shared(compression: Compression) -> Shared {
-        let config = Config::default().with_compression(compression);
-        let budget = Budget::new(compression.max_dedicated_len);
-        let hub = Hub::new(Vec::new(), &config, Handover::default());
-        Shared::new(0, &config, Arc::default(), Masks::new([7; 32]), budget, hub)
-    }
-
-    fn compressed() -> Wire {
-        let codec = Connection::new(Role::Server).with_deflate();
-        let (window, flags) = (Some(WindowBits::MAX), Flags::DEFLATE);
-        Wire { codec, window, flags, ..Wire::default() }
-    }
-
-    #[test]
-    fn what_waits_takes_no_more_than_it_counts_for() {
-        let mut shared = shared(Compression::shared());
-        let mut wire = compressed();
-        for len in [100_000, 1 << 20] {
-            let zeros = vec![0; len];
-            shared.send_compressed(&mut wire, 0, Message::Binary(&zeros), false).unwrap();
-        }
-        assert!(shared.out.len() < 16_000, "{}", shared.out.len());
-        assert!(shared.out.capacity() <= MIN_TRIMMED_LEN, "{}", shared.out.capacity());
-    }
-
-    #[test]
-    fn a_worker_has_a_compressor_for_each_window_in_use() {
-        let mut shared = shared(Compression::shared());
-        let mut wire = compressed();
-        for bits in [15, 9, 15, 12] {
-            wire.window = WindowBits::new(bits);
-            shared.send_compressed(&mut wire, 0, Message::Text("na na na na"), false).unwrap();
-        }
-        let windows = shared.deflate.compressors.iter().flatten();
-        assert!(windows.map(|own| own.window_bits().get()).eq([9, 12, 15]));
-        assert_eq!(shared.counters.deflate_memory.get(), 0);
     }
 }

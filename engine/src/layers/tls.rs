@@ -8,14 +8,11 @@
 use crate::base::buffers::BufferPool;
 use crate::base::chunked::Chunked;
 use crate::base::output::Output;
+use crate::compute::handshake::{Shake, Shaken};
 use crate::compute::{Compute, Job, Lane};
-use crate::conn::Wire;
 use crate::conn::id::ConnId;
-use crate::conn::queue::SegmentKind;
-use crate::layers::extensions::Failure;
 use crate::limits::memory::SESSION_LEN;
 use crate::metrics::Counters;
-use crate::state::Shared;
 use ringwire_codec::Buffers;
 use ringwire_codec::http::Response;
 use ringwire_tls::pki_types::ServerName;
@@ -60,34 +57,6 @@ struct Secure {
     counted: bool,
     /// What the sum has of this session, in bytes.
     charged: usize,
-}
-
-/// A session on its way to a compute thread and back.
-#[derive(Debug)]
-pub(crate) struct Shake {
-    pub(crate) conn: ConnId,
-    session: Session,
-    received: Vec<u8>,
-}
-
-/// A session that comes back from a compute thread.
-#[derive(Debug)]
-pub(crate) struct Shaken {
-    pub(crate) conn: ConnId,
-    session: Session,
-    plaintext: Vec<u8>,
-    output: Vec<u8>,
-    result: Result<(), Error>,
-}
-
-impl Shake {
-    /// Takes the received bytes.
-    pub(crate) fn run(self) -> Shaken {
-        let Self { conn, mut session, mut received } = self;
-        let (mut plaintext, mut output) = (Vec::new(), Vec::new());
-        let result = session.receive(&mut received, &mut plaintext, &mut output);
-        Shaken { conn, session, plaintext, output, result }
-    }
 }
 
 /// What came of received bytes.
@@ -207,7 +176,7 @@ impl Sessions {
     }
 
     /// Whether nothing can be encrypted yet.
-    fn is_handshaking(&self, slot: u32) -> bool {
+    pub(crate) fn is_handshaking(&self, slot: u32) -> bool {
         let secure = self.table.get(slot).and_then(Option::as_ref);
         let session = secure.and_then(|secure| secure.session.as_ref());
         session.is_some_and(Session::is_handshaking)
@@ -225,6 +194,22 @@ impl Sessions {
             session.close(&mut secure.output);
         }
         !secure.output.is_empty()
+    }
+
+    /// What a connection sends: what TLS has to say, and behind it `plaintext`, encrypted if the connection is over TLS.
+    pub(crate) fn seal(&mut self, slot: u32, plaintext: Output, pool: &mut BufferPool) -> Output {
+        match self.get_mut(slot) {
+            Some(secure) => Output::Own(secure.seal(plaintext, pool)),
+            None => plaintext,
+        }
+    }
+
+    /// Forgets the session of a connection that has ended.
+    pub(crate) fn forget(&mut self, slot: u32, counters: &Counters, pool: &mut BufferPool) {
+        let Some(secure) = self.table.get_mut(slot).and_then(Option::take) else { return };
+        self.memory_len -= secure.charged;
+        counters.tls_failures.add(usize::from(!secure.counted));
+        pool.give(secure.output);
     }
 
     fn get_mut(&mut self, slot: u32) -> Option<&mut Secure> {
@@ -288,61 +273,6 @@ impl Counters {
                 self.tls_handshakes.add(1);
                 self.tls_resumptions.add(usize::from(facts.handshake == Handshake::Resumed));
             }
-        }
-    }
-}
-
-impl Shared {
-    /// What a layered connection sends next: what TLS has to say, and behind it the first of what waits, or else the turn's
-    /// output, as its extensions and TLS make of it. Empty: nothing. No send of it is in flight.
-    pub(crate) fn next_sealed(&mut self, wire: &mut Wire, slot: u32) -> Result<Output, Failure> {
-        let (plain, queued) = if self.sessions.is_handshaking(slot) {
-            // A client's request waits until it can be encrypted.
-            self.enqueue_out(wire, SegmentKind::Stream);
-            (Output::default(), 0)
-        } else {
-            self.next_plaintext(wire)
-        };
-        let Self { sessions, layers, pool, counters, .. } = self;
-        counters.queued_bytes.sub(queued);
-        let plaintext = layers.send(slot, plain, pool)?;
-        let sealed = match sessions.get_mut(slot) {
-            Some(secure) => Output::Own(secure.seal(plaintext, pool)),
-            None => plaintext,
-        };
-        counters.queued_bytes.add(sealed.len());
-        Ok(sealed)
-    }
-
-    /// Drops all output that waits, and the turn's. What is in flight stays.
-    pub(crate) fn drop_output(&mut self, wire: &mut Wire) {
-        self.out.clear();
-        if let Some(pending) = &mut wire.pending {
-            pending.queue.drop_places();
-        }
-        while let Some(segment) = wire.pending.as_mut().and_then(|pending| pending.queue.pop()) {
-            self.counters.queued_bytes.sub(segment.len());
-            self.pool.reclaim(segment);
-        }
-    }
-
-    /// Forgets the session of a connection that has ended.
-    pub(crate) fn forget_session(&mut self, slot: u32) {
-        let Some(secure) = self.sessions.table.get_mut(slot).and_then(Option::take) else { return };
-        self.sessions.memory_len -= secure.charged;
-        self.counters.tls_failures.add(usize::from(!secure.counted));
-        self.pool.give(secure.output);
-    }
-
-    /// What waits first, and what it counted for; or the turn's output, which was not counted yet.
-    fn next_plaintext(&mut self, wire: &mut Wire) -> (Output, usize) {
-        let queue = wire.pending.as_mut().map(|pending| &mut pending.queue);
-        match queue.and_then(|queue| queue.pop_batch(&mut self.pool)) {
-            Some(segment) => {
-                let len = segment.len();
-                (segment, len)
-            }
-            None => (Output::Own(std::mem::take(&mut self.out)), 0),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Draining: how a server is emptied, and what came of it.
 
+use crate::base::mailbox::PostError;
 use crate::conn::cause::CloseReason;
-use crate::error::PostError;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};

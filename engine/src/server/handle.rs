@@ -6,7 +6,7 @@
 )]
 
 use crate::app::ctx::cut_reason;
-use crate::base::mailbox::{Mail, Postbox, Refused};
+use crate::base::mailbox::{PostError, Postbox, Refused};
 use crate::compute::Meter;
 use crate::conn::answer::Acceptance;
 use crate::conn::dialling::DialError;
@@ -14,14 +14,15 @@ use crate::conn::id::ConnId;
 use crate::conn::options::SendOptions;
 use crate::entry::adoption::Adoption;
 use crate::entry::dial::{Dial, Outbound};
-use crate::error::PostError;
 use crate::hub::handover::Handover;
-use crate::hub::{Hub, Link, PublishError};
+use crate::hub::mail::Mail;
+use crate::hub::{Hub, Link};
 use crate::layers::tls::warn_of;
 use crate::limits::memory::Level;
 use crate::limits::{Drain, Draining, Readiness};
 use crate::metrics::{Stats, TlsStats, TopicStats};
 use crate::net::{self, TcpOptions};
+use crate::topic::exchange::PublishError;
 use crate::topic::{Publication, PublishOptions, TopicQuery};
 use ringwire_codec::http::Response;
 use std::collections::BTreeMap;
@@ -83,7 +84,7 @@ impl Handle {
         let Tls { configs, reloads, reload_failures } = &*self.tls;
         Stats {
             workers: self.links().iter().map(|link| link.counters.read()).collect(),
-            topics: TopicStats { retained_len: self.hub.retained_len() },
+            topics: TopicStats { retained_len: self.hub.exchange().retained_len() },
             memory: self.hub.memory(),
             compute: self.compute.as_ref().map(|meter| meter.read()).unwrap_or_default(),
             tls: TlsStats {
@@ -154,8 +155,8 @@ impl Handle {
         message: impl Into<Message<'m>>,
         options: PublishOptions,
     ) -> Result<(), PublishError> {
-        let publication = Publication::new(&self.hub, topic, message.into(), options)?;
-        self.hub.post(&publication, None)
+        let publication = Publication::new(self.hub.exchange(), topic, message.into(), options)?;
+        self.hub.exchange().post(&publication, None)
     }
 
     /// All topics and patterns that are subscribed to, and how many connections are subscribed to each, by name.
@@ -301,7 +302,7 @@ impl Handle {
         };
         match postbox.post(Mail::Adopt(Box::new(adoption))) {
             Ok(()) => Ok(()),
-            Err(Refused { error, mail: Mail::Adopt(adoption) }) => Err((error, *adoption)),
+            Err(Refused { error, letter: Mail::Adopt(adoption) }) => Err((error, *adoption)),
             Err(_) => unreachable!("a mailbox gives back the letter that it was given"),
         }
     }
@@ -501,7 +502,7 @@ impl Handle {
         Ok(all)
     }
 
-    fn least_loaded(&self) -> Option<&Postbox> {
+    fn least_loaded(&self) -> Option<&Postbox<Mail>> {
         let least = self.links().iter().min_by_key(|link| link.counters.connections.get());
         least.map(|link| &link.postbox)
     }

@@ -11,6 +11,28 @@ pub(crate) mod monitor;
 pub(crate) mod notify;
 pub(crate) mod restart;
 
+use crate::app::handler::Handler;
+use crate::base::budget::Budget;
+use crate::base::event::Within;
+use crate::base::masks::Masks;
+use crate::compute::{Compute, Pool};
+use crate::config::{Config, DriverKind, Pinning};
+use crate::driver::Driver;
+use crate::driver::epoll::Epoll;
+use crate::driver::uring::{self, Layout, Uring};
+use crate::entry::claim::SocketFile;
+use crate::entry::listener::{Listener, Listening, Name, Terms, listen_all};
+use crate::error::Error;
+use crate::hub::handover::Handover;
+use crate::hub::mail::{Inbox, inbox};
+use crate::hub::{Hub, Link};
+use crate::layers::tls::warn_of;
+use crate::limits::memory;
+use crate::metrics::Counters;
+use crate::net;
+use crate::server::handle::Handle;
+use crate::state::Shared;
+use crate::worker::{Worker, WorkerSetup, share_of};
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -20,28 +42,6 @@ use std::thread::{self, JoinHandle};
 
 use core_affinity::CoreId;
 use ringwire_tls::ServerConfig;
-
-use crate::app::handler::Handler;
-use crate::base::budget::Budget;
-use crate::base::event::Within;
-use crate::base::mailbox::{Mailbox, mailbox};
-use crate::compute::{Compute, Pool};
-use crate::config::{Config, DriverKind, Pinning};
-use crate::driver::Driver;
-use crate::driver::epoll::Epoll;
-use crate::driver::uring::{self, Layout, Uring};
-use crate::entry::listener::{Listener, Listening, Name, Terms, listen_all};
-use crate::error::Error;
-use crate::hub::handover::Handover;
-use crate::hub::{Hub, Link};
-use crate::layers::tls::warn_of;
-use crate::limits::memory;
-use crate::metrics::Counters;
-use crate::net;
-use crate::server::handle::Handle;
-use crate::server::restart::claim::SocketFile;
-use crate::state::{Masks, Shared};
-use crate::worker::{Worker, WorkerSetup, share_of};
 
 /// A server that has not started yet.
 ///
@@ -215,11 +215,11 @@ impl Server {
             let driver = new_driver(sockets, &config)
                 .map_err(|source| Error::Driver { driver: driver_name, source })?;
             let transit = config.topics.max_in_transit_len;
-            let (postbox, mailbox) = mailbox(config.mailbox_len, transit, driver.waker());
+            let (ways, inbox) = inbox(config.mailbox_len, transit, driver.waker());
             let counters = Arc::new(Counters::default());
-            let compute = pool.as_ref().map(|pool| pool.for_worker(postbox.clone()));
-            links.push(Link::new(postbox, Arc::clone(&counters)));
-            parts.push(Part { driver, mailbox, counters, compute });
+            let compute = pool.as_ref().map(|pool| pool.for_worker(ways.results.clone()));
+            links.push(Link::new(ways, Arc::clone(&counters)));
+            parts.push(Part { driver, inbox, counters, compute });
         }
         let budget = Budget::new(config.compression.max_dedicated_len);
         let hub = Hub::new(links, &config, Handover::new(all, borrowed));
@@ -336,7 +336,7 @@ fn choose_for(probed: std::io::Result<Layout>) -> Chosen {
 /// What is made for a worker before its thread.
 struct Part<D> {
     driver: D,
-    mailbox: Mailbox,
+    inbox: Inbox,
     counters: Arc<Counters>,
     compute: Option<Compute>,
 }
@@ -391,7 +391,7 @@ where
             let handler = factory(&start.context);
             let setup = WorkerSetup {
                 shared,
-                mailbox: part.mailbox,
+                inbox: part.inbox,
                 compute: part.compute,
                 listeners: start.listeners,
                 assignment: start.config.assignment,

@@ -6,6 +6,8 @@
     reason = "the watchdog has a thread of its own, no part of a message's path"
 )]
 
+use crate::base::mailbox::PostError;
+use crate::server::handle::Handle;
 use std::ffi::OsStr;
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
@@ -14,9 +16,6 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
-
-use crate::error::PostError;
-use crate::server::handle::Handle;
 
 /// Where the manager listens.
 pub(crate) const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";

@@ -2,6 +2,9 @@
 
 #![expect(clippy::disallowed_types, reason = "a connection is adopted as a stream")]
 
+use crate::base::masks::Masks;
+use crate::driver::sim::{Peer, Random, World};
+use crate::{Acceptance, Handle};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -13,9 +16,6 @@ use ringwire_codec::{CloseCode, CloseState, Connection, Event, Heap, Input, Mess
 use super::app::{Entry, Log, Said};
 use super::plan::{Ending, Entrance, Plan, Speech};
 use super::secure::Secured;
-use crate::driver::sim::{Peer, Random, World};
-use crate::state::Masks;
-use crate::{Acceptance, Handle};
 
 /// How far a client has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

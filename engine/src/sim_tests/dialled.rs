@@ -7,7 +7,7 @@ use crate::app::ctx::Ctx;
 use crate::app::handler::{Answer, Handler};
 use crate::app::request::Request;
 use crate::base::budget::Budget;
-use crate::base::mailbox::mailbox;
+use crate::base::masks::Masks;
 use crate::config::{Assignment, Config};
 use crate::conn::cause::CloseCause;
 use crate::conn::dialling::DialError;
@@ -15,11 +15,12 @@ use crate::driver::Driver as _;
 use crate::driver::sim::{Faults, Peer, Random, Sim};
 use crate::entry::dial::Dial;
 use crate::hub::handover::Handover;
+use crate::hub::mail::inbox;
 use crate::hub::{Hub, Link};
 use crate::metrics::Counters;
 use crate::net::TcpOptions;
 use crate::server::handle::Handle;
-use crate::state::{Masks, Shared};
+use crate::state::Shared;
 use crate::worker::{Turn, Worker, WorkerSetup};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -334,9 +335,9 @@ type Scenery = (Worker<Sim, Caller>, Handle, crate::driver::sim::World, Rc<RefCe
 
 fn worker(seed: u64, config: &Config, faults: Faults, budget: Budget) -> Scenery {
     let (driver, world) = Sim::new(seed, faults, 0);
-    let (postbox, mailbox) = mailbox(config.mailbox_len, 0, driver.waker());
+    let (ways, inbox) = inbox(config.mailbox_len, 0, driver.waker());
     let counters = Arc::new(Counters::default());
-    let link = Link::new(postbox, Arc::clone(&counters));
+    let link = Link::new(ways, Arc::clone(&counters));
     let hub = Hub::new(vec![link], config, Handover::default());
     let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
     let masks = Masks::new([9; 32]);
@@ -345,7 +346,7 @@ fn worker(seed: u64, config: &Config, faults: Faults, budget: Budget) -> Scenery
     let fates = Rc::clone(&caller.fates);
     let setup = WorkerSetup {
         shared,
-        mailbox,
+        inbox,
         compute: None,
         listeners: Vec::new(),
         assignment: Assignment::ReusePort,

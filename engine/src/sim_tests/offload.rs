@@ -7,18 +7,19 @@ use crate::app::ctx::Ctx;
 use crate::app::handler::{Answer, Handler};
 use crate::app::request::Request;
 use crate::base::budget::Budget;
-use crate::base::mailbox::mailbox;
+use crate::base::masks::Masks;
 use crate::compute::{ComputeStats, Hand, Pool, Queued};
 use crate::config::{Assignment, Config};
 use crate::conn::cause::CloseCause;
 use crate::driver::Driver as _;
 use crate::driver::sim::{Faults, Peer, Random, Sim, World};
 use crate::hub::handover::Handover;
+use crate::hub::mail::inbox;
 use crate::hub::{Hub, Link};
 use crate::metrics::Counters;
 use crate::net::TcpOptions;
 use crate::server::handle::Handle;
-use crate::state::{Masks, Shared};
+use crate::state::Shared;
 use crate::worker::{Turn, Worker, WorkerSetup};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -397,17 +398,17 @@ fn client(number: usize, handle: &Handle, world: &World, random: &mut Random) ->
 
 fn worker(seed: u64, config: &Config, faults: Faults) -> (Worker<Sim, App>, Handle, World, Hand) {
     let (driver, world) = Sim::new(seed, faults, 0);
-    let (postbox, mailbox) = mailbox(config.mailbox_len, 0, driver.waker());
+    let (ways, inbox) = inbox(config.mailbox_len, 0, driver.waker());
     let counters = Arc::new(Counters::default());
     let (pool, hand) = Pool::without_threads(1, config.compute_queue_len);
-    let compute = pool.for_worker(postbox.clone());
-    let link = Link::new(postbox, Arc::clone(&counters));
+    let compute = pool.for_worker(ways.results.clone());
+    let link = Link::new(ways, Arc::clone(&counters));
     let hub = Hub::new(vec![link], config, Handover::default());
     let handle =
         Handle::new(hub.clone(), TcpOptions::from(config), None).with_compute(Some(pool.meter()));
     let setup = WorkerSetup {
         shared: Shared::new(0, config, counters, Masks::new([9; 32]), Budget::new(0), hub),
-        mailbox,
+        inbox,
         compute: Some(compute),
         listeners: Vec::new(),
         assignment: Assignment::ReusePort,

@@ -1,9 +1,9 @@
 //! What a seed decides: the server's settings, and what each client does.
 
 use crate::config::Config;
-use crate::config::compression::{Compression, CompressionMode};
 use crate::conn::options::Backpressure;
 use crate::driver::sim::{Faults, Random};
+use crate::layers::compression::{Compression, CompressionMode};
 use std::collections::VecDeque;
 use std::time::Duration;
 

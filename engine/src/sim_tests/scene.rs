@@ -2,6 +2,21 @@
 
 #![expect(clippy::disallowed_types, reason = "a handle shares the worker's counters")]
 
+use crate::base::budget::Budget;
+use crate::base::masks::Masks;
+use crate::compute::{Hand, Pool};
+use crate::config::{Assignment, Config};
+use crate::driver::Driver as _;
+use crate::driver::sim::{Faults, Random, Sim, World};
+use crate::entry::listener::Terms;
+use crate::hub::handover::Handover;
+use crate::hub::mail::inbox;
+use crate::hub::{Hub, Link};
+use crate::metrics::{Counters, WorkerStats};
+use crate::net::TcpOptions;
+use crate::server::handle::Handle;
+use crate::state::Shared;
+use crate::worker::{Turn, Worker, WorkerSetup};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,21 +24,6 @@ use std::time::Duration;
 
 use super::app::{App, Log};
 use super::secure;
-use crate::base::budget::Budget;
-use crate::base::mailbox::mailbox;
-use crate::compute::{Hand, Pool};
-use crate::config::{Assignment, Config};
-use crate::driver::Driver as _;
-use crate::driver::sim::{Faults, Random, Sim, World};
-use crate::entry::listener::Terms;
-use crate::hub::handover::Handover;
-use crate::hub::{Hub, Link};
-use crate::metrics::{Counters, WorkerStats};
-use crate::net::TcpOptions;
-use crate::server::handle::Handle;
-use crate::state::{Masks, Shared};
-
-use crate::worker::{Turn, Worker, WorkerSetup};
 
 /// Turns at one point of virtual time that are a loop that would spin.
 const MAX_IDLE_TURNS: usize = 5_000;
@@ -50,12 +50,12 @@ impl Scene {
         config.check().expect("the settings can be");
         let (driver, world) = Sim::new(seed, faults, 2);
         let transit = config.topics.max_in_transit_len;
-        let (postbox, mailbox) = mailbox(config.mailbox_len, transit, driver.waker());
+        let (ways, inbox) = inbox(config.mailbox_len, transit, driver.waker());
         let counters = Arc::new(Counters::default());
         let (pool, hand) = Pool::without_threads(1, config.compute_queue_len);
-        let compute = (config.compute_workers > 0).then(|| pool.for_worker(postbox.clone()));
+        let compute = (config.compute_workers > 0).then(|| pool.for_worker(ways.results.clone()));
         let hand = compute.is_some().then(|| (hand, Random::new(seed)));
-        let link = Link::new(postbox, Arc::clone(&counters));
+        let link = Link::new(ways, Arc::clone(&counters));
         let hub = Hub::new(vec![link], config, Handover::default());
         let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
         let budget = Budget::new(config.compression.max_dedicated_len);
@@ -71,7 +71,7 @@ impl Scene {
         };
         let setup = WorkerSetup {
             shared,
-            mailbox,
+            inbox,
             compute,
             listeners: vec![Terms::default(), Some(secure::server()).into()],
             assignment: Assignment::ReusePort,

@@ -7,7 +7,7 @@ use crate::app::ctx::Ctx;
 use crate::app::handler::{Answer, Handler};
 use crate::app::request::Request;
 use crate::base::budget::Budget;
-use crate::base::mailbox::{Mail, mailbox};
+use crate::base::masks::Masks;
 use crate::config::{Assignment, Config};
 use crate::conn::cause::CloseCause;
 use crate::conn::id::ConnId;
@@ -16,11 +16,12 @@ use crate::driver::Driver as _;
 use crate::driver::sim::{Faults, Peer, Random, Sim, World};
 use crate::entry::adoption::Adoption;
 use crate::hub::handover::Handover;
+use crate::hub::mail::{Mail, inbox};
 use crate::hub::{Hub, Link};
 use crate::metrics::Counters;
 use crate::net::TcpOptions;
 use crate::server::handle::Handle;
-use crate::state::{Masks, Shared};
+use crate::state::Shared;
 use crate::topic::{PublishOptions, TopicSettings};
 use crate::worker::{Worker, WorkerSetup};
 use std::cell::RefCell;
@@ -176,23 +177,23 @@ impl Hall {
         for _ in 0..WORKERS {
             let (driver, world) = Sim::new(random.seed(), faults.clone(), 0);
             let transit = config.topics.max_in_transit_len;
-            let (postbox, mailbox) = mailbox(config.mailbox_len, transit, driver.waker());
+            let (ways, inbox) = inbox(config.mailbox_len, transit, driver.waker());
             let counters = Arc::new(Counters::default());
-            links.push(Link::new(postbox, Arc::clone(&counters)));
-            parts.push((driver, mailbox, counters));
+            links.push(Link::new(ways, Arc::clone(&counters)));
+            parts.push((driver, inbox, counters));
             worlds.push(world);
         }
         let hub = Hub::new(links, config, Handover::default());
         let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
         let counters = parts.iter().map(|(.., counters)| Arc::clone(counters)).collect();
-        let workers = (0..).zip(parts).map(|(index, (driver, mailbox, counters))| {
+        let workers = (0..).zip(parts).map(|(index, (driver, inbox, counters))| {
             let masks = Masks::new([7; 32]);
             let hub = hub.clone();
             let shared = Shared::new(index, config, counters, masks, Budget::new(0), hub);
             let (compute, listeners) = (None, Vec::new());
             let setup = WorkerSetup {
                 shared,
-                mailbox,
+                inbox,
                 compute,
                 listeners,
                 assignment: Assignment::ReusePort,
@@ -377,6 +378,6 @@ fn leave(mut hall: Hall) {
         assert_eq!((stats.connections, stats.subscriptions, stats.queued_bytes), (0, 0, 0));
     }
     assert_eq!(hall.handle.stats().topics.retained_len, 0);
-    let nobody = hall.hub.links().iter().all(Link::has_no_interest);
+    let nobody = hall.hub.exchange().has_no_interest();
     assert!(nobody, "somebody is still interested");
 }

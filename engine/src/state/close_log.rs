@@ -6,7 +6,7 @@
 use crate::base::timer::{TICKS_PER_SECOND, Tick};
 use crate::conn::cause::{CloseCause, CloseReason};
 use crate::conn::id::ConnId;
-use crate::driver::Traffic;
+use crate::net::Traffic;
 use std::net::SocketAddr;
 
 /// Lines of one reason in a second.

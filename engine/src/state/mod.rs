@@ -2,45 +2,43 @@
 
 #![expect(clippy::disallowed_types, reason = "the counters are read by other threads")]
 
+pub(crate) mod clock;
 pub(crate) mod close_log;
+pub(crate) mod compress;
+pub(crate) mod limits;
+pub(crate) mod names;
+pub(crate) mod seal;
 
 use crate::base::budget::Budget;
 use crate::base::buffers::BufferPool;
+use crate::base::masks::Masks;
 use crate::base::output::Output;
-use crate::base::timer::{TICKS_PER_SECOND, Tick, Wheel, ticks_of};
+use crate::base::timer::{Tick, Wheel};
 use crate::compute::Compute;
 use crate::config::Config;
-use crate::config::origin::OriginPolicy;
 use crate::conn::cause::{CloseCause, CloseReason};
 use crate::conn::charge::Charge;
 use crate::conn::id::ConnId;
-use crate::conn::options::Backpressure;
 use crate::conn::queue::SegmentKind;
 use crate::conn::{Flags, Pending, Wire};
 use crate::driver::Token;
 use crate::hub::Hub;
-use crate::hub::names::Names;
 use crate::layers::deflate::Deflate;
 use crate::layers::extensions::Layers;
 use crate::layers::tls::Sessions;
 use crate::limits::deadline::Deadlines;
 use crate::limits::memory::{Ledger, Watch};
 use crate::limits::progress::Progress;
-use crate::limits::rate::{Meters, Rates};
+use crate::limits::rate::Meters;
 use crate::metrics::Counters;
+use crate::state::clock::Clock;
 use crate::state::close_log::Ends;
+use crate::state::limits::Limits;
+use crate::state::names::Names;
 use crate::topic::Topics;
-use crate::worker::http::Clock;
 use std::sync::Arc;
 
-use rand_chacha::ChaCha12Rng;
-use rand_core::Rng;
-use ringwire_codec::{Buffers, MaskSource};
-
-/// The longest that a connection lingers: 5 s.
-const LINGER: Tick = 5 * TICKS_PER_SECOND;
-/// The same once the server is shut down, which waits for them.
-const LAST_LINGER: Tick = TICKS_PER_SECOND;
+use ringwire_codec::Buffers;
 
 /// The longest frame header, and so what a frame takes beside its payload (RFC 6455 §5.2).
 pub(crate) const MAX_HEADER_LEN: usize = 14;
@@ -61,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) layers: Layers,
     /// Compressors and decompressors.
     pub(crate) deflate: Deflate,
+    /// What all workers share.
+    pub(crate) hub: Hub,
     pub(crate) topics: Topics,
     pub(crate) names: Names,
     /// Threads that take over what is costly, if there are any.
@@ -94,97 +94,6 @@ pub(crate) struct Shared {
     pub(crate) ends: Ends,
 }
 
-/// The settings that connections need, deadlines in ticks.
-#[derive(Debug)]
-pub(crate) struct Limits {
-    pub(crate) protocol: ringwire_codec::Config,
-    /// The same for peers of whom the application has not said that they are authenticated, if it differs.
-    pub(crate) unauthenticated: Option<ringwire_codec::Config>,
-    pub(crate) head: ringwire_codec::handshake::HeadLimits,
-    pub(crate) handshake: Option<Tick>,
-    pub(crate) max_body_len: usize,
-    pub(crate) http_keep_alive: Option<Tick>,
-    pub(crate) max_http_requests: u16,
-    pub(crate) idle: Option<Tick>,
-    pub(crate) ping: Option<Tick>,
-    pub(crate) pong: Option<Tick>,
-    pub(crate) close: Option<Tick>,
-    /// How long a connection lingers. Never without an end, also where closing may take as long as it likes.
-    pub(crate) linger: Tick,
-    pub(crate) write_stall: Option<Tick>,
-    /// Bytes a second of what is owed to a peer to whom nothing more will be said. 0: any.
-    pub(crate) min_drain_rate: usize,
-    pub(crate) lifetime: Option<Tick>,
-    pub(crate) high_water: usize,
-    pub(crate) max_queued_len: usize,
-    pub(crate) backpressure: Backpressure,
-    pub(crate) messages_per_turn: usize,
-    /// Jobs of one connection.
-    pub(crate) max_jobs: usize,
-    /// Connections of the whole server that are accepted in a second.
-    pub(crate) max_accepts_per_second: u32,
-    pub(crate) origin_policy: OriginPolicy,
-    pub(crate) requires_origin: bool,
-    /// How much a peer may say.
-    pub(crate) rates: Option<Rates>,
-}
-
-impl Limits {
-    /// The server is shut down, and its end waits for connections that linger.
-    pub(crate) fn shorten_linger(&mut self) {
-        self.linger = self.linger.min(LAST_LINGER);
-    }
-
-    /// Those of the protocol that hold for a connection.
-    pub(crate) fn protocol_of(&self, wire: &Wire) -> &ringwire_codec::Config {
-        match &self.unauthenticated {
-            Some(config) if wire.flags.contains(Flags::UNAUTHENTICATED) => config,
-            _ => &self.protocol,
-        }
-    }
-}
-
-impl From<&Config> for Limits {
-    fn from(config: &Config) -> Self {
-        Self {
-            protocol: config.protocol,
-            unauthenticated: unauthenticated(config),
-            head: config.head,
-            handshake: ticks_of(config.handshake_timeout),
-            max_body_len: config.max_body_len,
-            http_keep_alive: ticks_of(config.http_keep_alive_timeout),
-            max_http_requests: config.max_http_requests,
-            idle: ticks_of(config.idle_timeout),
-            ping: ticks_of(config.ping_interval),
-            pong: ticks_of(config.pong_timeout),
-            close: ticks_of(config.close_timeout),
-            linger: ticks_of(config.close_timeout).map_or(LINGER, |close| close.min(LINGER)),
-            write_stall: ticks_of(config.write_stall_timeout),
-            min_drain_rate: config.min_drain_rate,
-            lifetime: ticks_of(config.max_lifetime),
-            high_water: config.high_water,
-            max_queued_len: config.max_queued_len,
-            backpressure: config.backpressure,
-            messages_per_turn: config.messages_per_turn,
-            max_jobs: config.max_jobs_per_connection,
-            max_accepts_per_second: config.max_accepts_per_second,
-            origin_policy: config.origin_policy.clone(),
-            requires_origin: config.requires_origin,
-            rates: Rates::new(&config.rate_limit),
-        }
-    }
-}
-
-/// The limits before the application says that a peer is authenticated, if there are any.
-fn unauthenticated(config: &Config) -> Option<ringwire_codec::Config> {
-    let len = config.max_unauthenticated_len;
-    let (whole, streamed) = (config.protocol.max_message_len, config.protocol.max_streamed_len);
-    (len > 0).then(|| {
-        let limits = config.protocol.with_max_message_len(whole.min(len));
-        limits.with_max_streamed_len(streamed.min(len as u64))
-    })
-}
-
 impl Shared {
     pub(crate) fn new(
         worker: u16,
@@ -202,7 +111,8 @@ impl Shared {
             layers: Layers::default(),
             deflate: Deflate::new(config.compression, budget),
             names: Names::new(hub.clone()),
-            topics: Topics::new(worker, hub),
+            topics: Topics::new(worker, hub.exchange().clone()),
+            hub,
             compute: None,
             expected_len: 0,
             masks,
@@ -317,6 +227,55 @@ impl Shared {
         }
     }
 
+    /// Forgets a connection that has ended, in all that has a place for each slot.
+    pub(crate) fn forget(&mut self, token: Token, flags: Flags) {
+        let (slot, conn) = (token.slot, self.id(token));
+        // Whole, so that whoever adds a table decides here what becomes of its entry.
+        let Self {
+            worker: _,
+            pool,
+            out: _,
+            sessions,
+            layers,
+            deflate,
+            hub: _,
+            topics,
+            names,
+            compute: _,
+            expected_len: _,
+            masks: _,
+            counters,
+            limits: _,
+            wheel,
+            meters,
+            deadlines,
+            progress,
+            now: _,
+            clock: _,
+            draining: _,
+            // Who stands in one of these lists by a token of the past is passed over.
+            latecomers: _,
+            listed: _,
+            ledger: _,
+            watch: _,
+            ends: _,
+        } = self;
+        wheel.clear(slot);
+        meters.forget(slot);
+        deadlines.clear(slot);
+        progress.forget(slot);
+        counters.subscriptions.sub(topics.forget(slot));
+        names.forget(conn);
+        if flags.contains(Flags::LAYERED) {
+            sessions.forget(slot, counters, pool);
+            layers.forget(slot);
+        }
+        // A decompressor may have been set aside for an offer that nobody answered.
+        if flags.intersects(Flags::DEFLATE | Flags::OWN_DECOMPRESSOR) {
+            deflate.forget(flags, slot, counters);
+        }
+    }
+
     /// Puts the connection on the list of those that have something left to do.
     pub(crate) fn list(&mut self, wire: &mut Wire, token: Token) {
         if !wire.flags.contains(Flags::LISTED) {
@@ -341,74 +300,5 @@ impl Wire {
     /// Notes that the peer has ended its stream, unless it is known already why the connection ends.
     pub(crate) fn blame_end(&mut self) {
         self.pending_mut().cause.get_or_insert_with(|| CloseCause::new(CloseReason::EndOfStream));
-    }
-}
-
-/// Masking keys of the client role from a CSPRNG (RFC 6455 §5.3, §10.3), one for each worker.
-#[derive(Debug)]
-pub(crate) struct Masks(ChaCha12Rng);
-
-impl Masks {
-    /// Seeded by the caller.
-    pub(crate) fn new(seed: [u8; 32]) -> Self {
-        Self(rand_core::SeedableRng::from_seed(seed))
-    }
-}
-
-impl MaskSource for Masks {
-    fn next_mask(&mut self) -> [u8; 4] {
-        self.0.next_u32().to_ne_bytes()
-    }
-}
-
-/// The masks of frames that a server sends: none (RFC 6455 §5.1).
-#[derive(Debug)]
-pub(crate) struct Unmasked;
-
-impl MaskSource for Unmasked {
-    fn next_mask(&mut self) -> [u8; 4] {
-        [0; 4]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-
-    /// A million masks: repeats as the birthday problem has them, and bytes that are evenly spread.
-    #[test]
-    fn mask_randomness() {
-        const COUNT: usize = 1_000_000;
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).unwrap();
-        let mut masks = Masks::new(seed);
-        let mut seen = HashSet::with_capacity(COUNT);
-        let mut counts = [[0_u32; 256]; 4];
-        let mut repeats = 0;
-        for _ in 0..COUNT {
-            let mask = masks.next_mask();
-            repeats += usize::from(!seen.insert(mask));
-            for (counts, byte) in counts.iter_mut().zip(mask) {
-                counts[usize::from(byte)] += 1;
-            }
-        }
-        // COUNT² / 2³³ = 116 are expected, with a standard deviation of 11.
-        assert!((30..250).contains(&repeats), "{repeats} repeats");
-        for counts in counts {
-            let expected = COUNT as f64 / 256.0;
-            let chi_squared: f64 =
-                counts.iter().map(|count| (f64::from(*count) - expected).powi(2) / expected).sum();
-            // 255 degrees of freedom: mean 255, standard deviation 22.6.
-            assert!((120.0..400.0).contains(&chi_squared), "chi² = {chi_squared}");
-        }
-    }
-
-    #[test]
-    fn two_workers_have_different_masks() {
-        let mut first = Masks::new([1; 32]);
-        let mut second = Masks::new([2; 32]);
-        assert!((0..8).any(|_| first.next_mask() != second.next_mask()));
     }
 }

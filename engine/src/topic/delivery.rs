@@ -1,10 +1,10 @@
 //! Publications on their way to their subscribers.
 
+use super::exchange::Exchange;
 use crate::base::output::SharedBytes;
 use crate::conn::id::ConnId;
 use crate::conn::options::Backpressure;
 use crate::driver::Token;
-use crate::hub::Hub;
 use crate::layers::deflate::Deflate;
 use ringwire_codec::deflate::WindowBits;
 
@@ -73,7 +73,7 @@ impl Delivery {
         &mut self,
         window: Option<WindowBits>,
         deflate: &mut Deflate,
-        hub: &Hub,
+        exchange: &Exchange,
     ) -> &SharedBytes {
         let class =
             window.map_or(0, |window| 1 + usize::from(window.get() - WindowBits::MIN.get()));
@@ -83,7 +83,7 @@ impl Delivery {
                 Some(window) if deflate.wants(publication.len(), publication.compress) => {
                     publication.deflated(window, || {
                         let frame = deflate.encode_alone(window, publication.message());
-                        SharedBytes::new(frame, hub.budget())
+                        SharedBytes::new(frame, exchange.budget())
                     })
                 }
                 _ => &publication.frame,
@@ -96,7 +96,7 @@ impl Delivery {
                         .into_iter()
                         .chain(frames)
                         .for_each(|frame| joined.extend_from_slice(frame));
-                    SharedBytes::new(joined, hub.budget())
+                    SharedBytes::new(joined, exchange.budget())
                 }
             }
         })

@@ -1,11 +1,12 @@
 //! Topics: who subscribes to what, and what is published.
 //!
 //! A subscription belongs to a connection, and stands in the table of its worker only ([`table`]). A publication is
-//! encoded once ([`publication`]) and goes by the [hub](crate::hub) to each worker that has
+//! encoded once ([`publication`]) and goes by the [`exchange`] to each worker that has
 //! subscribers for it. There it waits
 //! for its turn ([`delivery`]); how it gets to the connections is in `worker/topics.rs`.
 
 mod delivery;
+pub(crate) mod exchange;
 mod name;
 mod publication;
 mod settings;
@@ -17,6 +18,8 @@ use std::collections::VecDeque;
 use crossbeam_channel::Sender;
 
 pub(crate) use self::delivery::Delivery;
+pub use self::exchange::PublishError;
+pub(crate) use self::exchange::{Exchange, Feed, Feeder, feed};
 pub use self::name::TopicError;
 #[cfg(test)]
 pub(crate) use self::name::matches;
@@ -26,14 +29,13 @@ pub use self::settings::TopicSettings;
 pub use self::table::SubscribeOptions;
 use self::table::{Removed, Table};
 use crate::driver::Token;
-use crate::hub::{Hub, PublishError};
 
 /// A worker's topics.
 #[derive(Debug)]
 pub(crate) struct Topics {
     worker: u16,
     table: Table,
-    pub(crate) hub: Hub,
+    pub(crate) exchange: Exchange,
     /// Publications that wait to be delivered here, in their order.
     waiting: VecDeque<SharedPublication>,
 }
@@ -47,8 +49,8 @@ pub(crate) struct TopicQuery {
 }
 
 impl Topics {
-    pub(crate) fn new(worker: u16, hub: Hub) -> Self {
-        Self { worker, table: Table::default(), hub, waiting: VecDeque::new() }
+    pub(crate) fn new(worker: u16, exchange: Exchange) -> Self {
+        Self { worker, table: Table::default(), exchange, waiting: VecDeque::new() }
     }
 
     // Subscriptions
@@ -69,12 +71,12 @@ impl Topics {
         options: SubscribeOptions,
     ) -> Result<bool, TopicError> {
         let is_wild = name::check_pattern(pattern)?;
-        if self.table.count_of(slot) >= self.hub.settings().max_subscriptions {
+        if self.table.count_of(slot) >= self.exchange.settings().max_subscriptions {
             return Err(TopicError::TooMany);
         }
         let added = self.table.subscribe(slot, pattern, is_wild, options);
         if added.is_first {
-            self.hub.note_interest(self.worker, pattern, is_wild, true);
+            self.exchange.note_interest(self.worker, pattern, is_wild, true);
         }
         Ok(added.is_new)
     }
@@ -115,8 +117,8 @@ impl Topics {
     /// # Errors
     /// Some worker is too far behind to get any more.
     pub(crate) fn publish(&mut self, publication: SharedPublication) -> Result<(), PublishError> {
-        let outcome = self.hub.post(&publication, Some(self.worker));
-        if self.hub.is_interested(self.worker, &publication) {
+        let outcome = self.exchange.post(&publication, Some(self.worker));
+        if self.exchange.is_interested(self.worker, &publication) {
             self.waiting.push_back(publication);
         }
         outcome
@@ -159,7 +161,7 @@ impl Topics {
 
     fn note(&self, removed: Removed) {
         if let Some((pattern, is_wild)) = removed.last {
-            self.hub.note_interest(self.worker, &pattern, is_wild, false);
+            self.exchange.note_interest(self.worker, &pattern, is_wild, false);
         }
     }
 }

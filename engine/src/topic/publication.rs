@@ -5,11 +5,11 @@
     reason = "a publication is referred to by every worker with subscribers"
 )]
 
+use super::exchange::Exchange;
+use crate::base::masks::Unmasked;
 use crate::base::output::SharedBytes;
 use crate::conn::id::ConnId;
 use crate::conn::options::{Backpressure, Compress};
-use crate::hub::Hub;
-use crate::state::Unmasked;
 use std::sync::{Arc, OnceLock};
 
 use ringwire_codec::deflate::WindowBits;
@@ -84,7 +84,7 @@ impl Publication {
     /// # Errors
     /// The topic is none.
     pub(crate) fn new(
-        hub: &Hub,
+        exchange: &Exchange,
         topic: &str,
         message: Message<'_>,
         options: PublishOptions,
@@ -96,15 +96,15 @@ impl Publication {
         let PublishOptions { except, key, compress } = options;
         Ok(Arc::new(Self {
             topic: topic.into(),
-            hash: hub.hash(topic),
+            hash: exchange.hash(topic),
             payload_start: frame.len() - message.len(),
-            frame: SharedBytes::new(frame, hub.budget()),
+            frame: SharedBytes::new(frame, exchange.budget()),
             is_text: message.is_text(),
             deflated: Default::default(),
             except,
-            key: key.map(|key| hub.hash((topic, key))),
+            key: key.map(|key| exchange.hash((topic, key))),
             compress,
-            policy: hub.settings().policy(topic),
+            policy: exchange.settings().policy(topic),
         }))
     }
 

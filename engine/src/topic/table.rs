@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::trie::Node;
+use super::trie::{Node, PatternId};
 use crate::base::chunked::Chunked;
 
 /// How a connection subscribes. The default is how [`Ctx::subscribe`](crate::Ctx::subscribe) does it.
@@ -25,10 +25,6 @@ impl SubscribeOptions {
         self
     }
 }
-
-/// The place of a pattern in the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PatternId(u32);
 
 /// See the [module's documentation](self).
 #[derive(Debug, Default)]

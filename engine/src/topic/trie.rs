@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::table::PatternId;
+/// The place of a pattern in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PatternId(pub(super) u32);
 
 /// A place in the tree. Its depth is at most the number of tokens of a topic, 128.
 #[derive(Debug, Default)]

@@ -1,19 +1,20 @@
 //! How connections come to a worker, and when it takes no more.
 
-use std::io;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-
-use super::Worker;
 use crate::app::handler::Handler;
-use crate::base::mailbox::{Mail, Refused};
+use crate::base::mailbox::Refused;
 use crate::base::timer::Tick;
 use crate::config::Assignment;
 use crate::conn::{Flags, Phase};
 use crate::driver::{Driver, ListenerId, Op, Token};
 use crate::entry::adoption::Adoption;
 use crate::entry::listener::Terms;
+use crate::hub::mail::Mail;
 use crate::limits::rate::{Bucket, Rate};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use super::Worker;
 
 /// How long accepting rests after it failed for want of descriptors or memory, in ticks.
 const ACCEPT_REST: Tick = 2;
@@ -53,7 +54,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         peer: Option<SocketAddr>,
     ) {
         self.count_accept();
-        if !self.names_proxies(listener) && !self.shared.topics.hub.addresses().admit(peer) {
+        if !self.names_proxies(listener) && !self.shared.hub.addresses().admit(peer) {
             crate::base::event::debug!(
                 ?peer,
                 "refused: its address has as many connections as may be"
@@ -71,7 +72,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         socket: D::Socket,
         peer: Option<SocketAddr>,
     ) -> Option<D::Socket> {
-        let hub = &self.shared.topics.hub;
+        let hub = &self.shared.hub;
         if self.assignment == Assignment::ReusePort {
             return Some(socket);
         }
@@ -83,7 +84,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 self.shared.counters.handed_over.add(1);
                 None
             }
-            Err(Refused { mail: Mail::Accepted { fd, .. }, .. }) => {
+            Err(Refused { letter: Mail::Accepted { fd, .. }, .. }) => {
                 hub.note_arrival(worker);
                 let socket = self.driver.adopt(fd);
                 if socket.is_err() {
@@ -101,7 +102,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         listener: ListenerId,
         peer: Option<SocketAddr>,
     ) {
-        self.shared.topics.hub.note_arrival(self.shared.worker);
+        self.shared.hub.note_arrival(self.shared.worker);
         match self.driver.adopt(fd) {
             Ok(socket) => self.take_connection(listener, socket, peer),
             Err(error) => {
@@ -119,7 +120,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// A connection that was counted for its address came to nothing.
     fn count_out(&self, listener: ListenerId, peer: Option<SocketAddr>) {
         if !self.names_proxies(listener) {
-            self.shared.topics.hub.addresses().release(peer);
+            self.shared.hub.addresses().release(peer);
         }
     }
 
@@ -167,7 +168,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             return;
         }
         let Some(token) = self.open(socket, peer) else { return };
-        self.shared.topics.hub.addresses().note(peer);
+        self.shared.hub.addresses().note(peer);
         self.shared.counters.adopted.add(1);
         let is_secure = session.is_some();
         if let Some(session) = session {
@@ -276,7 +277,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             // Where the successor used io_uring, its ring may stand in line for connections a moment longer than it lived. What
             // waits is taken when accepting begins.
             self.accepting.state = AcceptState::Resting { until: self.shared.now + ACCEPT_REST };
-        } else if self.shared.topics.hub.handover().is_over() {
+        } else if self.shared.hub.handover().is_over() {
             for listener in (0..std::mem::take(&mut self.accepting.kept)).map(ListenerId) {
                 self.driver.submit(Op::CloseListener { listener });
             }

@@ -10,7 +10,7 @@ impl Shared {
     /// The refusal of a request for a WebSocket that the engine does not let in, whatever the application would say.
     pub(super) fn refusal(&self, request: &Request<'_>) -> Option<Response> {
         // Known here before the letter about it is read.
-        if self.topics.hub.refuses_requests() {
+        if self.hub.refuses_requests() {
             return Some(self.refuse_while_draining());
         }
         if self.is_short_of_memory() {

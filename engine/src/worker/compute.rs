@@ -3,8 +3,9 @@
 use super::Worker;
 use super::receive::call;
 use crate::app::handler::Handler;
-use crate::app::offload::Finished;
-use crate::compute::{Deflated, quietly};
+use crate::base::panics::quietly;
+use crate::compute::Deflated;
+use crate::compute::task::Finished;
 use crate::conn::Flags;
 use crate::conn::jobs::{Continuation, Jobs};
 use crate::driver::{Driver, Token};

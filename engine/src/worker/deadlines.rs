@@ -8,9 +8,11 @@ use crate::app::handler::Handler;
 use crate::base::timer::{TICKS_PER_SECOND, Tick};
 use crate::conn::cause::CloseReason;
 use crate::conn::{Flags, Phase, Wire};
-use crate::driver::{Delivery, Driver, Token};
+use crate::driver::{Driver, Token};
 use crate::limits::progress::{PingLook, Watched, step};
-use crate::state::{Limits, Shared};
+use crate::net::Delivery;
+use crate::state::Shared;
+use crate::state::limits::Limits;
 use ringwire_codec::CloseCode;
 
 use super::Worker;

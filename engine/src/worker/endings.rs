@@ -7,7 +7,7 @@
 //!   kernel reset the connection, and what the peer has not read is lost (RFC 9293 §3.6.1, RFC 6455 §7.1.1).
 
 use crate::app::handler::Handler;
-use crate::compute::quietly;
+use crate::base::panics::quietly;
 use crate::conn::cause::{CloseCause, CloseReason};
 use crate::conn::{Conn, Flags, Phase};
 use crate::driver::{Driver, Op, Token};
@@ -92,7 +92,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if self.half_closed.is_empty() {
             return;
         }
-        let more_to_come = self.has_publications() || !self.mailbox.is_empty();
+        let more_to_come = self.has_publications() || !self.inbox.is_empty();
         if more_to_come && self.half_closed.waited < PATIENT_TURNS {
             self.half_closed.waited += 1;
             return;
@@ -232,7 +232,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let peer = conn.wire.peer;
         let came_in = !conn.wire.flags.contains(Flags::CLIENT);
         if came_in && phase != Phase::Proxied {
-            self.shared.topics.hub.addresses().release(Some(peer.into()));
+            self.shared.hub.addresses().release(Some(peer.into()));
         }
         if phase != Phase::Lingering {
             self.conclude(token, reason);
@@ -268,10 +268,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.counters.queued_bytes.sub(queued_len);
         shared.recycle(pending);
         shared.drop_unfinished(wire);
-        shared.wheel.clear(token.slot);
-        shared.deadlines.clear(token.slot);
-        shared.meters.forget(token.slot);
-        shared.progress.forget(token.slot);
         if wire.flags.contains(Flags::OPENED) {
             wire.flags.remove(Flags::OPENED);
             shared.counters.open_connections.sub(1);
@@ -286,16 +282,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             outbound::end_dialling(handler, conn, shared, dialling, &cause);
         }
         conn.state = None;
-        shared.counters.subscriptions.sub(shared.topics.forget(token.slot));
-        shared.names.forget(shared.id(token));
-        if conn.wire.flags.contains(Flags::LAYERED) {
-            shared.forget_session(token.slot);
-            shared.layers.forget(token.slot);
-        }
-        // A decompressor may have been set aside for an offer that nobody answered.
-        if conn.wire.flags.intersects(Flags::DEFLATE | Flags::OWN_DECOMPRESSOR) {
-            shared.deflate.forget(conn.wire.flags, token.slot, &shared.counters);
-        }
+        shared.forget(token, conn.wire.flags);
         conn.wire.flags = conn
             .wire
             .flags

@@ -8,18 +8,16 @@
 
 use crate::app::handler::{Handler, HttpAnswer};
 use crate::app::request::Request;
-use crate::base::timer::{TICKS_PER_SECOND, Tick};
 use crate::conn::body::Incoming;
 use crate::conn::{Conn, Flags, Phase, Wire};
 use crate::driver::{Driver, Token};
 use crate::state::Shared;
 use ringwire_codec::http::Response;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use ringwire_codec::Buffers as _;
 use ringwire_codec::handshake::{HandshakeError, HeadScanner, client, server};
-use ringwire_codec::http::{BodyDecoder, BodyFraming, CONTINUE, Exchange, HttpDate};
+use ringwire_codec::http::{BodyDecoder, BodyFraming, CONTINUE, Exchange};
 
 use super::Worker;
 use super::memory::is_monitoring;
@@ -28,31 +26,6 @@ use super::upgrade::{deliver_rest, internal_error, on_bad_head, on_head};
 
 /// What a head of an answer takes, about.
 const ANSWER_HEAD_LEN: usize = 512;
-
-/// The time of day as answers have it, read once a second.
-#[derive(Debug, Default)]
-pub(crate) struct Clock {
-    last: Option<(Tick, HttpDate)>,
-}
-
-impl Clock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "HTTP wants the time of day (RFC 9110 §6.6.1): once a second, on no message's path"
-    )]
-    fn date(&mut self, now: Tick) -> HttpDate {
-        let second = now / TICKS_PER_SECOND;
-        match self.last {
-            Some((last, date)) if last == second => date,
-            _ => {
-                let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                let date = HttpDate::from_unix(since_1970.as_secs());
-                self.last = Some((second, date));
-                date
-            }
-        }
-    }
-}
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// Goes on with the requests that were pipelined, if that is possible now.

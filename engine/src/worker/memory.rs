@@ -64,8 +64,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     #[cold]
     fn look_at_memory(&mut self) {
-        let Shared { watch, ledger, now, topics, .. } = &mut self.shared;
-        let level = topics.hub.memory_level();
+        let Shared { watch, ledger, now, hub, .. } = &mut self.shared;
+        let level = hub.memory_level();
         watch.note(*now, ledger.held(), level);
         if level < Level::Over {
             watch.rests_until = None;
@@ -88,7 +88,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// A send in flight has more memory than what is left of it, by an amount that only its end shows. So this ends what
     /// surely frees half of what is too much, and looks again after a rest.
     fn shed(&mut self) {
-        let hub = &self.shared.topics.hub;
+        let hub = &self.shared.hub;
         let own = self.shared.counters.memory_len();
         let excess = own.saturating_sub(hub.memory_share());
         if excess == 0 {

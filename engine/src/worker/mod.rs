@@ -25,9 +25,9 @@ mod upgrade;
 
 use crate::app::ctx::{self};
 use crate::app::handler::Handler;
-use crate::base::mailbox::{Mail, Mailbox};
+use crate::base::panics::quietly;
 use crate::base::timer::{TICK, tick_at};
-use crate::compute::{Compute, quietly};
+use crate::compute::{Compute, Outcome};
 use crate::config::{Assignment, Config};
 use crate::conn::cause::CloseReason;
 use crate::conn::id::ConnId;
@@ -37,6 +37,7 @@ use crate::conn::table::ConnTable;
 use crate::conn::{Conn, Flags, Phase};
 use crate::driver::{Completion, Driver, Token};
 use crate::entry::listener::Terms;
+use crate::hub::mail::{Inbox, Mail};
 use crate::limits::rate::{Bucket, Rate};
 use crate::state::Shared;
 use crate::topic::Delivery;
@@ -56,7 +57,7 @@ const LETTERS_PER_TURN: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct WorkerSetup {
     pub(crate) shared: Shared,
-    pub(crate) mailbox: Mailbox,
+    pub(crate) inbox: Inbox,
     /// Threads for what is costly, if there are any.
     pub(crate) compute: Option<Compute>,
     /// For each listener of the driver, what is spoken there.
@@ -74,7 +75,7 @@ pub(crate) struct Worker<D: Driver, H: Handler> {
     handler: H,
     conns: ConnTable<H::State>,
     shared: Shared,
-    mailbox: Mailbox,
+    inbox: Inbox,
     /// What is published, on its way to the subscribers.
     delivery: Delivery,
     accepting: Accepting,
@@ -98,10 +99,10 @@ pub(crate) enum Turn {
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// A worker that accepts from all listeners of its driver.
     pub(crate) fn new(driver: D, handler: H, setup: WorkerSetup) -> Self {
-        let WorkerSetup { mut shared, mailbox, compute, listeners, assignment, max_connections } =
+        let WorkerSetup { mut shared, inbox, compute, listeners, assignment, max_connections } =
             setup;
         shared.compute = compute;
-        let share = u32::try_from(shared.topics.hub.links().len()).unwrap_or(1).max(1);
+        let share = u32::try_from(shared.hub.links().len()).unwrap_or(1).max(1);
         let rate = Rate::new(shared.limits.max_accepts_per_second.div_ceil(share), 0);
         let listener_count = u32::try_from(listeners.len()).unwrap_or(u32::MAX);
         let mut worker = Self {
@@ -109,7 +110,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             handler,
             conns: ConnTable::new(),
             shared,
-            mailbox,
+            inbox,
             delivery: Delivery::default(),
             assignment,
             terms: listeners,
@@ -136,17 +137,17 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     pub(crate) fn run(mut self) -> io::Result<()> {
         while self.turn()? == Turn::Again {}
         self.shared.ends.sum_up();
-        let Self { driver, mut handler, mailbox, .. } = self;
+        let Self { driver, mut handler, inbox, .. } = self;
         // Which may take a while, in which letters still come.
         drop(driver);
-        outbound::give_back_dials(&mut handler, &mailbox);
-        while let Some(result) = mailbox.take_result() {
+        outbound::give_back_dials(&mut handler, &inbox);
+        while let Some(result) = inbox.take_result() {
             quietly(result);
         }
         Ok(())
     }
 
-    /// One pass: wait; completions; mailbox; timers; what is listed.
+    /// One pass: wait; completions; inbox; timers; what is listed.
     pub(crate) fn turn(&mut self) -> io::Result<Turn> {
         self.driver.wait(self.timeout())?;
         self.shared.counters.note_turn(self.driver.busy());
@@ -175,7 +176,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let left_over = !self.shared.listed.is_empty()
             || !self.half_closed.is_empty()
             || self.has_publications();
-        if left_over || !self.mailbox.is_empty() {
+        if left_over || !self.inbox.is_empty() {
             return Some(Duration::ZERO);
         }
         let resting = match self.accepting.state {
@@ -222,18 +223,26 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     // Mail
 
     fn read_mail(&mut self) {
-        self.mailbox.open();
+        self.inbox.open();
         self.read_publications();
         if self.shared.compute.is_some() {
             // Those that come meanwhile are for the next turn.
-            for _ in 0..self.mailbox.result_count() {
-                let Some(result) = self.mailbox.take_result() else { break };
-                self.on_mail(result);
+            for _ in 0..self.inbox.result_count() {
+                let Some(result) = self.inbox.take_result() else { break };
+                self.on_outcome(result);
             }
         }
         for _ in 0..LETTERS_PER_TURN {
-            let Some(mail) = self.mailbox.take() else { return };
+            let Some(mail) = self.inbox.take() else { return };
             self.on_mail(mail);
+        }
+    }
+
+    fn on_outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Shaken(shaken) => self.on_shaken(*shaken),
+            Outcome::Deflated(deflated) => self.on_deflated(*deflated),
+            Outcome::Finished(finished) => self.on_finished(*finished),
         }
     }
 
@@ -261,9 +270,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Accept { conn, acceptance } => self.answer_deferred(conn, Ok(acceptance)),
             Mail::Respond { conn, response } => self.answer_deferred(conn, Err(response)),
             Mail::Topics(query) => self.shared.topics.answer(&query),
-            Mail::Shaken(shaken) => self.on_shaken(*shaken),
-            Mail::Deflated(deflated) => self.on_deflated(*deflated),
-            Mail::Finished(finished) => self.on_finished(*finished),
             Mail::Drain { drain, reply } => self.begin_shutdown(drain, reply),
             Mail::Undrain => self.undrain(),
         }

@@ -4,13 +4,13 @@
 //! with the reason why it is not. So the drivers know nothing of this.
 
 use crate::app::handler::Handler;
-use crate::base::mailbox::{Mail, Mailbox};
+use crate::base::mailbox::PostError;
 use crate::conn::cause::CloseCause;
 use crate::conn::dialling::{DialError, Dialling};
 use crate::conn::{Conn, Flags, Phase};
 use crate::driver::{Driver, Token};
 use crate::entry::dial::Outbound;
-use crate::error::PostError;
+use crate::hub::mail::{Inbox, Mail};
 use crate::state::Shared;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -63,8 +63,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 }
 
 /// Tells the handler of connections that were asked for and will not be opened any more.
-pub(super) fn give_back_dials<H: Handler>(handler: &mut H, mailbox: &Mailbox) {
-    while let Some(mail) = mailbox.take() {
+pub(super) fn give_back_dials<H: Handler>(handler: &mut H, inbox: &Inbox) {
+    while let Some(mail) = inbox.take() {
         let Mail::Dial(outbound) = mail else { continue };
         if let Ok(state) = outbound.state.downcast::<H::State>() {
             call_on_dial_failed(handler, *state, &DialError::Post(PostError::Stopped));

@@ -41,7 +41,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 return self.finish(token, CloseReason::Local);
             }
         };
-        let addresses = shared.topics.hub.addresses();
+        let addresses = shared.hub.addresses();
         match header.source {
             Some(source) if !addresses.admit(Some(source)) => {
                 crate::base::event::debug!(%source, "refused: its address has as many connections as may be");

@@ -1,10 +1,11 @@
 //! Connections over TLS: their bytes on the way in and out, and how their sessions end.
 
 use crate::app::handler::Handler;
+use crate::compute::handshake::Shaken;
 use crate::conn::cause::CloseReason;
 use crate::conn::{Flags, Phase};
 use crate::driver::{Driver, Token};
-use crate::layers::tls::{Decrypted, Shaken};
+use crate::layers::tls::Decrypted;
 use crate::state::Shared;
 use ringwire_codec::Buffers as _;
 use ringwire_tls::{Error, ServerConfig, Session};

@@ -83,7 +83,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     pub(super) fn takes_connections(&self) -> bool {
         let Some(shutdown) = &self.shutdown else { return true };
         // Who was accepted on a socket that others go on with knows of no end.
-        let is_outlived = self.shared.topics.hub.handover().is_outlived();
+        let is_outlived = self.shared.hub.handover().is_outlived();
         shutdown.is_in_window() || is_outlived && shutdown.is_patient()
     }
 
@@ -106,8 +106,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             deadline: shared.now + ticks_of(end).unwrap_or(0),
             order,
             next_at: began + order.moment(0, jitter, drain.window),
-            spares_requests: drain.window > Duration::ZERO
-                || shared.topics.hub.handover().is_outlived(),
+            spares_requests: drain.window > Duration::ZERO || shared.hub.handover().is_outlived(),
             replies,
             report,
             is_counted,
@@ -182,7 +181,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let done = self.conns.len() == 0
             && !waits_for_more
             && !self.expects_connections()
-            && self.shared.topics.hub.may_end(self.shared.worker, &mut state.is_counted);
+            && self.shared.hub.may_end(self.shared.worker, &mut state.is_counted);
         if done {
             state.conclude(&self.shared);
         }
@@ -209,7 +208,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     fn close_listeners(&mut self) {
         self.stop_accepting(AcceptState::Stopped);
-        let handover = self.shared.topics.hub.handover();
+        let handover = self.shared.hub.handover();
         let (takes_rest, keeps) = (handover.is_passed_on(), handover.may_go_on());
         if keeps && self.accepting.listeners > 0 {
             self.accepting.kept = self.accepting.listeners;
@@ -227,7 +226,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     /// Whether there may be connections that were accepted and have not come here yet.
     fn expects_connections(&self) -> bool {
-        self.accepting.leaving > 0 || self.shared.topics.hub.is_expecting(self.shared.worker)
+        self.accepting.leaving > 0 || self.shared.hub.is_expecting(self.shared.worker)
     }
 
     /// Tells those that opened when it was too late for a moment of their own.
@@ -261,7 +260,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 self.after_work(token);
             }
             Phase::Deferred
-                if conn.wire.is_deferred_upgrade() && self.shared.topics.hub.refuses_requests() =>
+                if conn.wire.is_deferred_upgrade() && self.shared.hub.refuses_requests() =>
             {
                 let response = self.shared.refuse_while_draining();
                 self.answer_deferred(self.shared.id(token), Err(response));

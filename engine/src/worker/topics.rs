@@ -27,7 +27,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// Takes in what other workers and handles have published.
     pub(super) fn read_publications(&mut self) {
         for _ in 0..PUBLICATIONS_PER_TURN {
-            let Some(publication) = self.mailbox.take_publication() else { return };
+            let Some(publication) = self.inbox.take_publication() else { return };
             self.shared.topics.take_in(publication);
         }
     }
@@ -76,7 +76,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
         let window = wire.window.filter(|_| wire.flags.contains(Flags::DEFLATE));
         let count = delivery.publications().len();
-        let bytes = delivery.bytes(window, &mut shared.deflate, &shared.topics.hub);
+        let bytes = delivery.bytes(window, &mut shared.deflate, &shared.topics.exchange);
         let bytes = bytes.clone();
         if window.is_some() && delivery.is_compressed(&shared.deflate) {
             // Compressed by itself, it is not in the window of the connection's own compressor.

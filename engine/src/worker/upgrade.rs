@@ -36,7 +36,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if conn.wire.is_deferred_upgrade() {
             let head = std::mem::take(&mut conn.wire.pending_mut().head);
             match answer {
-                Ok(_) if shared.topics.hub.refuses_requests() => {
+                Ok(_) if shared.hub.refuses_requests() => {
                     let refusal = shared.refuse_while_draining();
                     refuse(&mut conn.wire, shared, &refusal);
                 }

@@ -1,5 +1,6 @@
 //! The part of a connection that its sender and its receiver take turns with.
 
+use crate::base::masks::Masks;
 use std::io;
 use std::time::Instant;
 
@@ -11,7 +12,6 @@ use super::super::compression::Deflate;
 use super::super::error::{End, Error};
 use super::super::wire::{Wire, after, earlier};
 use super::LINGER;
-use crate::state::Masks;
 
 /// Output buffers are kept up to this capacity.
 const KEPT_LEN: usize = 64 << 10;

@@ -1,9 +1,9 @@
 //! How values are read and written as text.
 
-use crate::config::compression::CompressionMode;
 use crate::config::origin::OriginPolicy;
 use crate::config::{Assignment, DriverKind, Pinning};
 use crate::conn::options::Backpressure;
+use crate::layers::compression::CompressionMode;
 use crate::limits::Excess;
 use std::fmt::Write as _;
 use std::time::Duration;

@@ -1,5 +1,8 @@
 //! What a case needs of a driver's surroundings: peers, and somebody to call a waker.
 
+use crate::base::wake::Wake as _;
+use crate::driver::Driver;
+use crate::driver::sim::{self, Faults, Sim, World};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -8,9 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use socket2::SockRef;
-
-use crate::driver::sim::{self, Faults, Sim, World};
-use crate::driver::{Driver, Wake as _};
 
 pub(super) const LISTENERS: usize = 2;
 

@@ -15,6 +15,7 @@ mod kernel;
 mod network;
 mod peer;
 
+use crate::net::Traffic;
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
@@ -32,7 +33,7 @@ use kernel::{Kernel, Outcome, Stream};
 use network::{Event, LinkId, Network};
 pub(crate) use peer::{Peer, World};
 
-use super::{Completion, Delivery, Driver, ListenerId, Op, Token, Traffic, Wake};
+use super::{Completion, Driver, ListenerId, Op, Token, Wake};
 
 /// A driver of the simulated network.
 #[derive(Debug)]
@@ -210,7 +211,7 @@ impl Driver for Sim {
     }
 
     /// The other side has taken what its program has read.
-    fn delivery(&self, token: Token) -> Option<Delivery> {
+    fn delivery(&self, token: Token) -> Option<crate::net::Delivery> {
         let link = self.kernel.link_of(token)?;
         Some(self.network.borrow().links[link].delivery())
     }

@@ -3,6 +3,7 @@
 //! All of it happens at a point of the virtual clock, in the order of the events. Nothing here knows
 //! tokens; see [`super::Sim`] for those.
 
+use crate::net::Delivery;
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
@@ -11,7 +12,6 @@ use std::time::Duration;
 
 use super::faults::{Faults, Random};
 use super::kernel::Stream;
-use crate::driver::Delivery;
 
 /// What a peer may leave unread unless it says otherwise.
 const DEFAULT_WINDOW: usize = 64 * 1024;

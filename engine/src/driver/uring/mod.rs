@@ -30,6 +30,7 @@ mod sockets;
 mod tests;
 mod waker;
 
+use crate::net::Delivery;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -45,7 +46,7 @@ use self::names::Name;
 use self::ring::{Ring, Wait};
 use self::sends::Sends;
 use self::sockets::{Holdings, Socket, Starved};
-use super::{Completion, Delivery, Driver, Op, Token, Traffic};
+use super::{Completion, Driver, Op, Token, Traffic};
 use crate::base::chunked::Chunked;
 use crate::net;
 

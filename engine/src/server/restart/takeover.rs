@@ -32,6 +32,11 @@
 
 #![expect(clippy::disallowed_methods, reason = "a thread of its own waits for successors")]
 
+use crate::entry::claim;
+use crate::hub::handover::Line;
+use crate::limits::Drain;
+use crate::net;
+use crate::server::handle::Handle;
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
@@ -48,11 +53,6 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
 };
-
-use crate::limits::Drain;
-use crate::net;
-use crate::server::handle::Handle;
-use crate::server::restart::claim;
 
 /// What a predecessor begins with: a name, the version of what follows, and two bytes for the number of sockets, most
 /// significant first. The first of them is the one that successors ask at.
@@ -91,28 +91,6 @@ pub struct Takeover {
     line: Option<Line>,
     sockets: Vec<OwnedFd>,
     ready_timeout: Duration,
-}
-
-/// The way to a predecessor that drains: it goes on if this ends without a word, as when the process dies.
-#[derive(Debug)]
-pub(crate) struct Line(Option<UnixStream>);
-
-impl Line {
-    /// Has the predecessor go on.
-    pub(crate) fn hang_up(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        if let Some(mut predecessor) = self.0.take()
-            && !thread::panicking()
-        {
-            // It may have ended, which is as well.
-            let _ = predecessor.write_all(LEAVES);
-        }
-    }
 }
 
 impl Takeover {
@@ -161,7 +139,7 @@ impl Takeover {
         let told = predecessor.write_all(READY);
         match read_word(&mut predecessor) {
             Ok(word) if word == *READY => {
-                self.line = Some(Line(Some(predecessor)));
+                self.line = Some(Line::new(predecessor, LEAVES));
                 Ok(())
             }
             Ok(word) if word == *OTHER => {

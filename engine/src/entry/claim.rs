@@ -60,9 +60,9 @@ impl Claims {
 
     fn claim(&self, address: SocketAddr, config: &Config) -> io::Result<OwnedFd> {
         if !config.exclusive || self.ours.iter().any(|ours| overlap(*ours, address)) {
-            return net::listen(address, config);
+            return net::listen(address, config.into());
         }
-        patiently(&address, config.listen_timeout, || net::listen_first(address, config)).map_err(
+        patiently(&address, config.listen_timeout, || net::listen_first(address, config.into())).map_err(
             |error| match error.kind() {
                 io::ErrorKind::AddrInUse => io::Error::new(
                     error.kind(),
@@ -215,7 +215,7 @@ pub(crate) fn listen_unix(
         make_way(path)?;
         let socket = net::bind_unix(path, mode)?;
         let file = SocketFile::at(path)?;
-        net::start_listening(&socket, config)?;
+        net::start_listening(&socket, config.into())?;
         Ok((socket, file))
     })
 }

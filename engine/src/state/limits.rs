@@ -1,0 +1,102 @@
+//! The settings that connections need.
+
+use crate::base::timer::{TICKS_PER_SECOND, Tick, ticks_of};
+use crate::config::Config;
+use crate::config::origin::OriginPolicy;
+use crate::conn::options::Backpressure;
+use crate::conn::{Flags, Wire};
+use crate::limits::rate::Rates;
+/// The same once the server is shut down, which waits for them.
+const LAST_LINGER: Tick = TICKS_PER_SECOND;
+/// The longest that a connection lingers: 5 s.
+const LINGER: Tick = 5 * TICKS_PER_SECOND;
+/// The settings that connections need, deadlines in ticks.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    pub(crate) protocol: ringwire_codec::Config,
+    /// The same for peers of whom the application has not said that they are authenticated, if it differs.
+    pub(crate) unauthenticated: Option<ringwire_codec::Config>,
+    pub(crate) head: ringwire_codec::handshake::HeadLimits,
+    pub(crate) handshake: Option<Tick>,
+    pub(crate) max_body_len: usize,
+    pub(crate) http_keep_alive: Option<Tick>,
+    pub(crate) max_http_requests: u16,
+    pub(crate) idle: Option<Tick>,
+    pub(crate) ping: Option<Tick>,
+    pub(crate) pong: Option<Tick>,
+    pub(crate) close: Option<Tick>,
+    /// How long a connection lingers. Never without an end, also where closing may take as long as it likes.
+    pub(crate) linger: Tick,
+    pub(crate) write_stall: Option<Tick>,
+    /// Bytes a second of what is owed to a peer to whom nothing more will be said. 0: any.
+    pub(crate) min_drain_rate: usize,
+    pub(crate) lifetime: Option<Tick>,
+    pub(crate) high_water: usize,
+    pub(crate) max_queued_len: usize,
+    pub(crate) backpressure: Backpressure,
+    pub(crate) messages_per_turn: usize,
+    /// Jobs of one connection.
+    pub(crate) max_jobs: usize,
+    /// Connections of the whole server that are accepted in a second.
+    pub(crate) max_accepts_per_second: u32,
+    pub(crate) origin_policy: OriginPolicy,
+    pub(crate) requires_origin: bool,
+    /// How much a peer may say.
+    pub(crate) rates: Option<Rates>,
+}
+
+impl Limits {
+    /// The server is shut down, and its end waits for connections that linger.
+    pub(crate) fn shorten_linger(&mut self) {
+        self.linger = self.linger.min(LAST_LINGER);
+    }
+
+    /// Those of the protocol that hold for a connection.
+    pub(crate) fn protocol_of(&self, wire: &Wire) -> &ringwire_codec::Config {
+        match &self.unauthenticated {
+            Some(config) if wire.flags.contains(Flags::UNAUTHENTICATED) => config,
+            _ => &self.protocol,
+        }
+    }
+}
+
+impl From<&Config> for Limits {
+    fn from(config: &Config) -> Self {
+        Self {
+            protocol: config.protocol,
+            unauthenticated: unauthenticated(config),
+            head: config.head,
+            handshake: ticks_of(config.handshake_timeout),
+            max_body_len: config.max_body_len,
+            http_keep_alive: ticks_of(config.http_keep_alive_timeout),
+            max_http_requests: config.max_http_requests,
+            idle: ticks_of(config.idle_timeout),
+            ping: ticks_of(config.ping_interval),
+            pong: ticks_of(config.pong_timeout),
+            close: ticks_of(config.close_timeout),
+            linger: ticks_of(config.close_timeout).map_or(LINGER, |close| close.min(LINGER)),
+            write_stall: ticks_of(config.write_stall_timeout),
+            min_drain_rate: config.min_drain_rate,
+            lifetime: ticks_of(config.max_lifetime),
+            high_water: config.high_water,
+            max_queued_len: config.max_queued_len,
+            backpressure: config.backpressure,
+            messages_per_turn: config.messages_per_turn,
+            max_jobs: config.max_jobs_per_connection,
+            max_accepts_per_second: config.max_accepts_per_second,
+            origin_policy: config.origin_policy.clone(),
+            requires_origin: config.requires_origin,
+            rates: Rates::new(&config.rate_limit),
+        }
+    }
+}
+
+/// The limits before the application says that a peer is authenticated, if there are any.
+fn unauthenticated(config: &Config) -> Option<ringwire_codec::Config> {
+    let len = config.max_unauthenticated_len;
+    let (whole, streamed) = (config.protocol.max_message_len, config.protocol.max_streamed_len);
+    (len > 0).then(|| {
+        let limits = config.protocol.with_max_message_len(whole.min(len));
+        limits.with_max_streamed_len(streamed.min(len as u64))
+    })
+}

@@ -1,0 +1,208 @@
+//! Where publications pass from one worker to the others: who is interested in what, and a feed for each worker.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "all workers and handles share who is interested in what"
+)]
+
+use crate::base::budget::Budget;
+use crate::base::mailbox::{self, Bell, Mailbox, PostError, Postbox};
+use crate::base::sharded::remainder;
+use std::fmt;
+use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::name::TopicError;
+use super::publication::SharedPublication;
+use super::settings::TopicSettings;
+
+/// Classes of topics by which a worker says what it has subscribers for.
+const INTERESTS: usize = 256;
+
+/// Why a message was not published, or not to all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The topic is none.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// So many workers are too far behind to get any more
+    /// ([`max_in_transit_len`](crate::TopicSettings::max_in_transit_len)), or have ended; their subscribers miss it.
+    /// It went to the others.
+    #[error("{0} workers are too far behind, and miss what was published")]
+    Busy(usize),
+}
+
+/// What a worker has subscribers for: how many patterns in each class of topics. It may say yes for nothing, never
+/// no for something.
+struct Interest {
+    topics: [AtomicU32; INTERESTS],
+    /// Patterns with wildcards.
+    wild: AtomicU32,
+}
+
+impl Interest {
+    fn new() -> Self {
+        Self { topics: [const { AtomicU32::new(0) }; INTERESTS], wild: AtomicU32::new(0) }
+    }
+
+    fn of(&self, hash: u64) -> &AtomicU32 {
+        &self.topics[remainder(hash, INTERESTS)]
+    }
+
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        let counts = self.topics.iter().chain([&self.wild]);
+        counts.map(|count| count.load(Ordering::Relaxed)).sum::<u32>() == 0
+    }
+
+    fn takes(&self, hash: u64) -> bool {
+        self.wild.load(Ordering::Acquire) > 0 || self.of(hash).load(Ordering::Acquire) > 0
+    }
+}
+
+impl fmt::Debug for Interest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interest").field("wild", &self.wild).finish_non_exhaustive()
+    }
+}
+
+/// The way of publications to one worker, bounded by their length.
+#[derive(Clone, Debug)]
+pub(crate) struct Feeder {
+    postbox: Postbox<SharedPublication>,
+    in_transit: Budget,
+}
+
+/// The worker's side.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    mailbox: Mailbox<SharedPublication>,
+    in_transit: Budget,
+}
+
+/// A feed for so many bytes of publications, whose arrival `bell` announces.
+pub(crate) fn feed(max_len: usize, bell: &Bell) -> (Feeder, Feed) {
+    let (postbox, mailbox) = mailbox::mailbox(None, bell);
+    let in_transit = Budget::new(max_len);
+    (Feeder { postbox, in_transit: in_transit.clone() }, Feed { mailbox, in_transit })
+}
+
+impl Feeder {
+    /// Posts a publication, without blocking. Publications from one thread are read in their order.
+    ///
+    /// # Errors
+    /// As many bytes of them as may be are unread, or the worker has ended.
+    fn post(&self, publication: SharedPublication) -> Result<(), PostError> {
+        let len = publication.frame.len();
+        if !self.in_transit.take(len) {
+            return Err(PostError::Busy);
+        }
+        self.postbox.post(publication).map_err(|refused| {
+            self.in_transit.give(len);
+            refused.error
+        })
+    }
+}
+
+impl Feed {
+    /// The next publication.
+    pub(crate) fn take(&self) -> Option<SharedPublication> {
+        let publication = self.mailbox.take()?;
+        self.in_transit.give(publication.frame.len());
+        Some(publication)
+    }
+
+    /// Whether none waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.mailbox.is_empty()
+    }
+}
+
+/// See the [module's documentation](self).
+#[derive(Clone, Debug)]
+pub(crate) struct Exchange(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    settings: TopicSettings,
+    /// Memory for what waits.
+    budget: Budget,
+    /// Seeded at random, so that nobody can choose topics that collide.
+    hasher: RandomState,
+    /// By worker.
+    members: Box<[(Feeder, Interest)]>,
+}
+
+impl Exchange {
+    pub(crate) fn new(settings: TopicSettings, feeders: impl Iterator<Item = Feeder>) -> Self {
+        Self(Arc::new(Inner {
+            budget: Budget::new(settings.max_retained_len),
+            settings,
+            hasher: RandomState::new(),
+            members: feeders.map(|feeder| (feeder, Interest::new())).collect(),
+        }))
+    }
+
+    pub(crate) fn settings(&self) -> &TopicSettings {
+        &self.0.settings
+    }
+
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.0.budget
+    }
+
+    /// Memory for what is under way or waits, in bytes.
+    pub(crate) fn retained_len(&self) -> usize {
+        self.0.settings.max_retained_len.saturating_sub(self.0.budget.left())
+    }
+
+    pub(crate) fn hash(&self, value: impl Hash) -> u64 {
+        self.0.hasher.hash_one(value)
+    }
+
+    /// Notes that a worker has its first subscriber for a pattern, or lost its last.
+    pub(crate) fn note_interest(&self, worker: u16, pattern: &str, is_wild: bool, has: bool) {
+        let Some((_, interest)) = self.0.members.get(usize::from(worker)) else { return };
+        let count = if is_wild { &interest.wild } else { interest.of(self.hash(pattern)) };
+        if has {
+            count.fetch_add(1, Ordering::Release);
+        } else {
+            count.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// Whether a worker may have subscribers for a publication.
+    pub(crate) fn is_interested(&self, worker: u16, publication: &SharedPublication) -> bool {
+        let member = self.0.members.get(usize::from(worker));
+        member.is_some_and(|(_, interest)| interest.takes(publication.hash))
+    }
+
+    /// Whether no worker has any subscriber.
+    #[cfg(test)]
+    pub(crate) fn has_no_interest(&self) -> bool {
+        self.0.members.iter().all(|(_, interest)| interest.is_empty())
+    }
+
+    /// Posts a publication to the workers that may have subscribers for it, `but` one.
+    ///
+    /// # Errors
+    /// Some of them are too far behind, or have ended.
+    pub(crate) fn post(
+        &self,
+        publication: &SharedPublication,
+        but: Option<u16>,
+    ) -> Result<(), PublishError> {
+        let mut missing = 0;
+        for (worker, (feeder, interest)) in (0_u16..).zip(&self.0.members) {
+            if Some(worker) == but || !interest.takes(publication.hash) {
+                continue;
+            }
+            if feeder.post(publication.clone()).is_err() {
+                missing += 1;
+            }
+        }
+        if missing == 0 { Ok(()) } else { Err(PublishError::Busy(missing)) }
+    }
+}
