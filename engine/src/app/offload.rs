@@ -3,8 +3,6 @@
 //! A job and its continuation travel as one closure, and come back as another that holds the result: the threads know
 //! no handler, and a connection's [`Jobs`] know no types. They are there only while there are jobs.
 
-#![expect(clippy::disallowed_types, reason = "jobs find out on other threads that they are void")]
-
 use crate::app::ctx::Ctx;
 use crate::base::panics::panic_text;
 use crate::compute::task::Task;

@@ -2,7 +2,7 @@
 //!
 //! A job owns what it works on and touches no descriptor; its result comes back to the worker by mailbox, in which
 //! there is always room for it. A job that panics is reported, and the thread goes on. The threads end when the last
-//! worker is gone. What a handler gives them is in [`crate::app::offload`].
+//! worker is gone. What a handler gives them is in `app::offload`.
 
 #![expect(clippy::disallowed_types, reason = "the threads and all workers count in one place")]
 #![expect(clippy::disallowed_methods, reason = "the clock is read for a job, not for a message")]

@@ -1,5 +1,7 @@
 //! A connection's jobs: those that the compute threads have, and results that wait for others before them.
 
+#![expect(clippy::disallowed_types, reason = "jobs find out on other threads that they are void")]
+
 use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};

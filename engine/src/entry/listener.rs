@@ -91,7 +91,7 @@ impl Listener {
     }
 
     /// A stream socket that listens already, TCP or Unix: one that a service manager made
-    /// ([`activation`](crate::server::restart::activation)), or an earlier process. The workers share it, as a [Unix socket](Self::unix). It
+    /// ([`activation`](crate::activation)), or an earlier process. The workers share it, as a [Unix socket](Self::unix). It
     /// is left as it is at the end, but for TCP options, which [`Config`] says, so another process can go on with it.
     pub fn socket(socket: impl Into<OwnedFd>) -> Self {
         Self::new(Place::Socket(socket.into()))

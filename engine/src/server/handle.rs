@@ -409,7 +409,7 @@ impl Handle {
     /// The server accepts again on its sockets, which it has kept for this until its last worker ends; who waited on them is served. Only
     /// connections that were told to close do so. The drain's report comes at once.
     ///
-    /// [`Takeover`](crate::server::restart::takeover::Takeover) does it by itself. After [`spawn_successor`](Self::spawn_successor) it is for whoever
+    /// [`Takeover`](crate::takeover::Takeover) does it by itself. After [`spawn_successor`](Self::spawn_successor) it is for whoever
     /// watches the child. Too late, or of no use: no successor has the [sockets](Self::listeners), the workers have ended, or a
     /// [shutdown](Self::shutdown) has begun.
     pub fn undrain(&self) -> bool {
@@ -456,7 +456,7 @@ impl Handle {
 
     /// Duplicates of all listening sockets, those of each worker, for a process that goes on with them:
     /// [`Server::inherit`](crate::Server::inherit) there. [`spawn_successor`](Self::spawn_successor) and
-    /// [`Takeover`](crate::server::restart::takeover::Takeover) do it all.
+    /// [`Takeover`](crate::takeover::Takeover) do it all.
     ///
     /// From this call on a [drain](Self::drain) counts on a successor: it leaves the sockets as they are, serves who was
     /// accepted already, a request under way included, and closes them as all others. Connections that wait on a socket are

@@ -116,6 +116,8 @@ mod tests {
 
     use ringwire_codec::Connection;
 
+    use crate::base::budget::Budget;
+
     use super::*;
     use crate::base::masks::Masks;
     use crate::config::Config;

@@ -77,3 +77,43 @@ impl Names {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::hub::handover::Handover;
+
+    fn conn(worker: u16, slot: u32) -> ConnId {
+        ConnId { worker, slot, generation: 0 }
+    }
+
+    #[test]
+    fn the_first_comes_and_the_last_goes() {
+        let hub = Hub::new(Vec::new(), &Config::default(), Handover::default());
+        let (mut here, mut there) = (Names::new(hub.clone()), Names::new(hub.clone()));
+        assert_eq!(here.add(conn(0, 5), "ann"), Ok(true));
+        assert_eq!(here.add(conn(0, 5), "ann"), Ok(false));
+        assert_eq!(there.add(conn(1, 5), "ann"), Ok(true));
+        assert_eq!(hub.registry().find("ann"), [conn(0, 5), conn(1, 5)]);
+        assert_eq!(here.take_changes(), [("ann".into(), true)]);
+        here.forget(conn(0, 5));
+        assert_eq!(hub.registry().find("ann"), [conn(1, 5)]);
+        assert!(!here.has_changes() && !there.has_changes());
+        assert!(there.remove(conn(1, 5), "ann"));
+        assert!(!there.remove(conn(1, 5), "ann"));
+        assert_eq!(there.take_changes(), [("ann".into(), false)]);
+        assert_eq!(hub.registry().find("ann"), []);
+    }
+
+    #[test]
+    fn names_are_limited() {
+        let mut names = Names::new(Hub::new(Vec::new(), &Config::default(), Handover::default()));
+        assert_eq!(names.add(conn(0, 0), &"x".repeat(256)), Err(NameError::TooLong));
+        for index in 0..MAX_NAMES {
+            assert_eq!(names.add(conn(0, 0), &index.to_string()), Ok(true));
+        }
+        assert_eq!(names.add(conn(0, 0), "one more"), Err(NameError::TooMany));
+        assert_eq!(names.of(0).count(), MAX_NAMES);
+    }
+}

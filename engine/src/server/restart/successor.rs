@@ -55,11 +55,11 @@ impl Handle {
     ///
     /// The sockets are its descriptors from 3 on, as with socket activation (sd_listen_fds(3)), and LISTEN_FDS says how many.
     /// LISTEN_PPID says that they are for a child of this process, instead of LISTEN_PID, since a child has no number before
-    /// it is there. [`activation::sockets`](crate::server::restart::activation::sockets) knows both. It is ready when it says so to
+    /// it is there. [`activation::sockets`](crate::activation::sockets) knows both. It is ready when it says so to
     /// NOTIFY_SOCKET ([`Notifier::ready`](crate::Notifier::ready)).
     ///
     /// A service manager that has started this process does not know the successor. Under systemd, have the manager hold the
-    /// sockets instead ([`activation`](crate::server::restart::activation)).
+    /// sockets instead ([`activation`](crate::activation)).
     ///
     /// Blocks: not for a handler.
     ///
