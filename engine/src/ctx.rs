@@ -500,12 +500,6 @@ fn make_room(wire: &mut Wire, shared: &mut Shared) -> bool {
     }
 }
 
-/// As much of a reason as a close frame has room for (RFC 6455 §5.5.1).
-pub(crate) fn cut_reason(reason: &str) -> &str {
-    const MAX_REASON_LEN: usize = 123;
-    &reason[..reason.floor_char_boundary(MAX_REASON_LEN)]
-}
-
 /// See [`Ctx::close`].
 pub(crate) fn close(
     wire: &mut Wire,

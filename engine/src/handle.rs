@@ -14,14 +14,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ringwire_codec::{CloseCode, Message};
+use ringwire_codec::{CloseCode, Message, cut_reason};
 use ringwire_tls::pki_types::UnixTime;
 use ringwire_tls::{ConfigError, ServerConfig};
 
 use crate::adoption::Adoption;
 use crate::compute::Meter;
 use crate::conn::ConnId;
-use crate::ctx::{SendOptions, cut_reason};
+use crate::ctx::SendOptions;
 use crate::dial::{Dial, DialError, Outbound};
 use crate::error::PostError;
 use crate::handler::{Acceptance, Response};

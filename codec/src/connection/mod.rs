@@ -24,22 +24,6 @@ pub enum Role {
     Server,
 }
 
-/// Where the masking keys of a client's frames come from. A server never asks for one.
-///
-/// Each frame takes a fresh key, which must be unpredictable: a CSPRNG (RFC 6455 §5.3, §10.3).
-/// Any `FnMut() -> [u8; 4]` is a source.
-pub trait MaskSource {
-    /// The key of the next frame.
-    fn next_mask(&mut self) -> [u8; 4];
-}
-
-impl<F: FnMut() -> [u8; 4]> MaskSource for F {
-    #[inline]
-    fn next_mask(&mut self) -> [u8; 4] {
-        self()
-    }
-}
-
 /// The state machine of one connection whose handshake is done.
 ///
 /// It holds memory only while a frame, a message or an unsent pong is under way. What it still holds

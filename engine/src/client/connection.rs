@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ringwire_codec::deflate::Inflate;
 use ringwire_codec::{
-    self as codec, AbnormalClosure, CloseCode, CloseState, Heap, Message, SendError,
+    self as codec, AbnormalClosure, CloseCode, CloseState, Heap, Message, SendError, cut_reason,
 };
 use ringwire_tls::Session;
 
@@ -22,7 +22,6 @@ use super::error::{End, Error, Waiting};
 use super::message::{Event, OwnedMessage};
 use super::random::random;
 use super::wire::{Interest, Wire, after, earlier};
-use crate::ctx::cut_reason;
 
 /// Bytes read at once.
 const READ_LEN: usize = 16 << 10;

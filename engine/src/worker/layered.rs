@@ -1,11 +1,11 @@
 //! Connections whose bytes are not those of the codec: a TLS session, extensions, or both stand between.
 
-use ringwire_codec::Buffers as _;
+use ringwire_codec::{Buffers as _, cut_reason};
 
 use super::Worker;
 use super::receive::{condemn, deliver_or_keep, keep_unread};
 use crate::conn::{Conn, Flags, Phase, Wire};
-use crate::ctx::{self, cut_reason};
+use crate::ctx;
 use crate::driver::{Driver, Token};
 use crate::handler::Handler;
 use crate::layers::{Failure, Unwrapped};
