@@ -48,7 +48,6 @@ mod budget;
 mod buf;
 mod chunked;
 mod claim;
-pub mod client;
 mod compression;
 mod compute;
 mod config;
@@ -118,6 +117,8 @@ pub use offload::{JobError, JobRefusal, RefusedJob};
 pub use origin::{OriginError, OriginPattern, OriginPolicy};
 pub use proxied::{Network, NetworkError, ProxyProtocol};
 pub use registry::NameError;
+#[cfg(feature = "client")]
+pub use ringwire_client as client;
 pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
 pub use ringwire_codec::extension;
 pub use ringwire_codec::handshake::HeadLimits;

@@ -14,6 +14,7 @@ mod faults;
 mod kernel;
 mod network;
 mod peer;
+mod stream;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -27,10 +28,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-pub(crate) use faults::{Faults, Random};
-use kernel::{Kernel, Outcome, Stream};
+pub(crate) use faults::Faults;
+use kernel::{Kernel, Outcome};
 use network::{Event, LinkId, Network};
 pub(crate) use peer::{Peer, World};
+pub(crate) use ringwire_seeds::Random;
+use stream::Stream;
 
 use super::{Completion, Delivery, Driver, ListenerId, Op, Token, Traffic, Wake};
 

@@ -9,8 +9,10 @@ use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::faults::{Faults, Random};
-use super::kernel::Stream;
+use ringwire_seeds::Random;
+
+use super::faults::Faults;
+use super::stream::Stream;
 use crate::driver::Delivery;
 
 /// What a peer may leave unread unless it says otherwise.
