@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::frame::MAX_CONTROL_LEN;
-
 /// The code of a close frame (RFC 6455 §7.4).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CloseCode(u16);
@@ -92,7 +90,7 @@ impl fmt::Display for CloseCode {
 }
 
 /// The longest reason of a close frame, in bytes: the payload less the code (RFC 6455 §5.5.1).
-pub(crate) const MAX_REASON_LEN: usize = MAX_CONTROL_LEN - 2;
+pub(crate) const MAX_REASON_LEN: usize = 123;
 
 /// As much of a reason as a close frame has room for, cut between characters (RFC 6455 §5.5.1).
 #[must_use]

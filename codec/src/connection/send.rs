@@ -8,6 +8,8 @@ use crate::{
     CloseCode, CloseState, FrameHeader, MaskSource, Message, OpCode, SendError, buffers, mask,
 };
 
+const _: () = assert!(MAX_REASON_LEN == MAX_CONTROL_LEN - size_of::<u16>());
+
 impl Connection {
     /// Appends a message, as one frame, to `out`.
     ///
