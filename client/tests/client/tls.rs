@@ -3,15 +3,15 @@
 use std::net::{SocketAddr, TcpStream};
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
-use ringwire::CloseCode;
-use ringwire::client::{Builder, Error, ErrorKind, Event, OwnedMessage, Waiting};
+use ringwire_client::CloseCode;
+use ringwire_client::{Builder, Error, ErrorKind, Event, OwnedMessage, Waiting};
 use ringwire_tls::pki_types::UnixTime;
 use ringwire_tls::{
     CertificateSource, ClientConfig, ClientSettings, Roots, ServerConfig, ServerSettings, Session,
 };
 
+use crate::peer::{PATIENCE, ms};
 use crate::peer::{builder, close_frame, drain, frame, read_frame, refusal_of, serve, upgrade};
-use crate::support::{PATIENCE, ms};
 
 /// A certificate for localhost, and a client that trusts it.
 fn identity() -> (ServerConfig, ClientConfig) {

@@ -3,11 +3,17 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
+use std::time::Duration;
 
-use ringwire::client::{Builder, Client, Error};
+use ringwire_client::{Builder, Client, Error};
 use ringwire_codec::handshake::accept_key;
 
-use crate::support::{PATIENCE, ms};
+/// How long anything that must happen may take, on a machine that is busy with other tests.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) const fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
 
 /// Runs `talk` on each connection in turn, with its number.
 pub(crate) fn serve(talk: impl FnMut(TcpStream, usize) + Send + 'static) -> SocketAddr {

@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 
-use ringwire::client::{Client, Compression, Error, OwnedMessage};
-use ringwire::{CloseCode, Message};
+use ringwire_client::{Client, Compression, Error, OwnedMessage};
+use ringwire_client::{CloseCode, Message};
 use ringwire_codec::deflate::{
     Agreement, Compressor, Decompressor, Inflate, Level, Policy, WindowBits,
 };
