@@ -202,7 +202,8 @@ impl Builder {
         self
     }
 
-    /// The TLS configuration for `wss`. Default: the authorities of the system and those of Mozilla.
+    /// The TLS configuration for `wss`. Default: the authorities of the system and those of Mozilla
+    /// ([`ClientConfig::shared`]).
     #[must_use]
     pub fn with_tls(mut self, config: ClientConfig) -> Self {
         self.tls = Some(config);
@@ -241,8 +242,9 @@ impl Builder {
         let mut with_credentials = true;
         let mut redirect_count = 0;
         loop {
+            let tls = self.tls_for(&url)?;
             let wire = self.dial(&url)?;
-            let mut channel = self.channel(wire, &url)?;
+            let mut channel = self.channel(wire, &url, tls.as_ref())?;
             match upgrade(&self.handshake, &url, with_credentials, &mut channel)? {
                 Outcome::Upgraded(upgraded) => return self.client(channel, *upgraded),
                 Outcome::Redirect(_) if redirect_count == self.handshake.max_redirects => {
@@ -267,8 +269,9 @@ impl Builder {
         self.check()?;
         let url = Url::parse(url)?;
         let direct = Handshake { max_redirects: 0, ..self.handshake.clone() };
+        let tls = self.tls_for(&url)?;
         let wire = Wire::new(stream.into()).map_err(Error::Lost)?;
-        let mut channel = self.channel(wire, &url)?;
+        let mut channel = self.channel(wire, &url, tls.as_ref())?;
         match upgrade(&direct, &url, true, &mut channel)? {
             Outcome::Upgraded(upgraded) => self.client(channel, *upgraded),
             Outcome::Redirect(_) => Err(Error::Redirect(RedirectProblem::TooMany)),
@@ -325,16 +328,21 @@ impl Builder {
         proxy.tunnel(wire, host, port, deadline)
     }
 
-    fn channel(&self, wire: Wire, url: &Url) -> Result<Channel, Error> {
+    /// The settings of TLS, if the URL asks for it. What is wrong with them is said before anybody is connected to.
+    fn tls_for(&self, url: &Url) -> Result<Option<ClientConfig>, Error> {
+        Ok(match &self.tls {
+            _ if !url.is_tls => None,
+            Some(config) => Some(config.clone()),
+            None => Some(ClientConfig::shared()?),
+        })
+    }
+
+    fn channel(&self, wire: Wire, url: &Url, tls: Option<&ClientConfig>) -> Result<Channel, Error> {
         let deadline = after(limit(self.handshake_timeout));
-        if !url.is_tls {
-            return Ok(Channel::plain(wire, deadline));
+        match tls {
+            Some(config) => Channel::tls(wire, config, url.name(), deadline),
+            None => Ok(Channel::plain(wire, deadline)),
         }
-        let config = match &self.tls {
-            Some(config) => config.clone(),
-            None => ClientConfig::shared()?,
-        };
-        Channel::tls(wire, &config, url.name(), deadline)
     }
 
     fn client(&self, channel: Channel, upgraded: Upgraded) -> Result<Client, Error> {
