@@ -13,21 +13,11 @@ mod receive;
 mod send;
 
 use crate::frame::MAX_CONTROL_LEN;
-use crate::{AbnormalClosure, Buffers, CloseState, Error, Event};
+use crate::{AbnormalClosure, Buffers, CloseState, Error, Event, Role};
 use assembly::Progress;
 
 /// What comes of bytes that arrived.
 type Received<'b> = Result<Option<Event<'b>>, Error>;
-
-/// Which end of the connection this is. Clients mask what they send, servers do not
-/// (RFC 6455 §5.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// The end that asked for the connection.
-    Client,
-    /// The end that accepted it.
-    Server,
-}
 
 /// The state machine of one connection whose handshake is done.
 ///

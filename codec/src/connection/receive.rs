@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 use super::assembly::Assembly;
 use super::cut::Frame;
-use super::{Connection, Pong, Received, Role};
+use super::{Connection, Pong, Received};
 use crate::deflate::Inflate;
 use crate::{
     Buffers, CloseCode, CloseFrame, CloseState, Config, ControlPayload, Error, Event, FrameHeader,
-    Input, Limit, Message, OpCode, ReceivedMessage, Violation, mask, utf8,
+    Input, Limit, Message, OpCode, ReceivedMessage, Role, Violation, mask, utf8,
 };
 
 impl Connection {

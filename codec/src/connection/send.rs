@@ -1,11 +1,11 @@
 //! What the user wants to send, and what the protocol owes.
 
-use super::{Connection, Role, Sending};
+use super::{Connection, Sending};
 use crate::close::MAX_REASON_LEN;
 use crate::deflate::Compressor;
 use crate::frame::{MAX_CONTROL_LEN, MAX_HEADER_LEN};
 use crate::{
-    CloseCode, CloseState, FrameHeader, MaskSource, Message, OpCode, SendError, buffers, mask,
+    CloseCode, CloseState, FrameHeader, MaskSource, Message, OpCode, Role, SendError, buffers, mask,
 };
 
 const _: () = assert!(MAX_REASON_LEN == MAX_CONTROL_LEN - size_of::<u16>());

@@ -18,7 +18,7 @@ pub(crate) fn lists(value: &[u8], element: &str) -> bool {
 }
 
 /// The string, if it is a token (RFC 9110 §5.6.2).
-pub(super) fn token(bytes: &[u8]) -> Option<&str> {
+pub(crate) fn token(bytes: &[u8]) -> Option<&str> {
     if bytes.is_empty() || !bytes.iter().all(|&byte| is_token_byte(byte)) {
         return None;
     }
@@ -36,7 +36,7 @@ pub(crate) fn is_token_byte(byte: u8) -> bool {
 ///
 /// Of a name it looks at the characters alone, to keep out userinfo, paths, lists and whitespace, on which
 /// intermediaries disagree. Names are judged by who compares them with a name.
-pub(super) fn is_host(value: &[u8]) -> bool {
+pub(crate) fn is_host(value: &[u8]) -> bool {
     let host_len = match value {
         [b'[', ..] => match memchr::memchr(b']', value) {
             Some(end) => end + 1,
@@ -80,7 +80,7 @@ pub struct Tokens<'b> {
 }
 
 impl<'b> Tokens<'b> {
-    pub(super) fn of(value: &'b [u8]) -> Self {
+    pub(crate) fn of(value: &'b [u8]) -> Self {
         Self { rest: Some(value) }
     }
 }
@@ -126,7 +126,7 @@ impl<'b> Extensions<'b> {
 
     /// As [`of`](Self::of), but an extension that repeats a parameter is malformed: in an answer,
     /// there is nothing to decline.
-    pub(super) fn strict(value: &'b [u8]) -> Self {
+    pub(crate) fn strict(value: &'b [u8]) -> Self {
         Self { cursor: Cursor { rest: value }, strict: true }
     }
 }

@@ -15,19 +15,19 @@ pub struct Headers<'b> {
 
 impl<'b> Headers<'b> {
     /// The headers behind the first line of a valid `head`.
-    pub(super) fn of(head: &'b [u8]) -> Self {
+    pub(crate) fn of(head: &'b [u8]) -> Self {
         let mut headers = Self { lines: without_empty_lines(head) };
         headers.next_line();
         headers
     }
 
     /// The value of the first header of that name, in whatever case.
-    pub(super) fn first(self, name: &str) -> Option<&'b [u8]> {
+    pub(crate) fn first(self, name: &str) -> Option<&'b [u8]> {
         self.all(name).next()
     }
 
     /// The values of all headers of that name, in whatever case.
-    pub(super) fn all(self, name: &str) -> impl Iterator<Item = &'b [u8]> {
+    pub(crate) fn all(self, name: &str) -> impl Iterator<Item = &'b [u8]> {
         self.filter(move |(each, _)| each.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
@@ -53,7 +53,7 @@ impl<'b> Iterator for Headers<'b> {
 }
 
 /// Without the empty lines before the first one (RFC 9112 §2.2).
-pub(super) fn without_empty_lines(mut head: &[u8]) -> &[u8] {
+pub(crate) fn without_empty_lines(mut head: &[u8]) -> &[u8] {
     while let Some(rest) = head.strip_prefix(b"\r\n") {
         head = rest;
     }
@@ -61,7 +61,7 @@ pub(super) fn without_empty_lines(mut head: &[u8]) -> &[u8] {
 }
 
 /// Without the optional whitespace around it (RFC 9110 §5.6.3).
-pub(super) fn trim(mut value: &[u8]) -> &[u8] {
+pub(crate) fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
     }
@@ -77,7 +77,7 @@ pub(crate) fn push_header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 /// Whether the handshake writes this header itself, or it would announce a body.
-pub(super) fn is_reserved(name: &HeaderName) -> bool {
+pub(crate) fn is_reserved(name: &HeaderName) -> bool {
     [header::UPGRADE, header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING]
         .contains(name)
         || name.as_str().starts_with("sec-websocket-")
