@@ -3,7 +3,7 @@
 use std::io;
 
 #[cfg(not(feature = "rustls"))]
-use crate::without::rustls;
+use crate::no_rustls::errors as rustls;
 pub use rustls::{AlertDescription, CertificateError};
 
 /// Why a connection's TLS failed, or why a call was refused.

@@ -72,6 +72,8 @@ mod error;
 mod facts;
 #[cfg(feature = "rustls")]
 mod named;
+#[cfg(not(feature = "rustls"))]
+mod no_rustls;
 #[cfg(feature = "rustls")]
 mod roots;
 #[cfg(feature = "rustls")]
@@ -81,6 +83,8 @@ mod sniff;
 #[cfg(not(feature = "rustls"))]
 mod without;
 
+#[cfg(not(feature = "rustls"))]
+pub use no_rustls::pki_types;
 #[cfg(feature = "rustls")]
 pub use rustls::pki_types;
 
@@ -95,4 +99,4 @@ pub use roots::Roots;
 #[cfg(feature = "rustls")]
 pub use session::{MAX_RETAINED_LEN, Session};
 #[cfg(not(feature = "rustls"))]
-pub use without::{Certificates, ClientConfig, ServerConfig, Session, pki_types};
+pub use without::{Certificates, ClientConfig, ServerConfig, Session};
