@@ -10,11 +10,12 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use ringwire_examples::units::parse_duration;
 use serde::Serialize;
 
+use crate::demand::Demand;
 use crate::echo::{
     Bottleneck, End, Generator, MeasuredServer, Server, Sessions, SessionsPlan, Summary, TlsTotals,
     run_sessions,
 };
-use crate::endpoint::{Demand, Endpoint, ServerArgs};
+use crate::endpoint::{Endpoint, ServerArgs};
 use crate::units::{CpuList, ratio, show_count};
 use crate::{machine, output};
 

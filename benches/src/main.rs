@@ -3,6 +3,7 @@
 mod broadcast;
 mod cert;
 mod compare;
+mod demand;
 mod doctor;
 mod echo;
 mod endpoint;

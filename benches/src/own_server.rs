@@ -9,7 +9,7 @@ use ringwire::{Compression, Config, Pinning, Running, Server};
 use ringwire_examples::{Broadcast, Echo, handle_signals, note};
 
 use crate::cert::{KeyKind, SelfSigned};
-use crate::endpoint::{Demand, Service};
+use crate::demand::{Demand, Service};
 use crate::procstat::{self, Account};
 use crate::target::Target;
 

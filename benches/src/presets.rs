@@ -10,8 +10,9 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use ringwire_examples::units::{parse_bytes, parse_duration};
 use serde::Serialize;
 
+use crate::demand::Demand;
 use crate::echo::{End, Sessions, SessionsPlan, run_sessions};
-use crate::endpoint::{Demand, ServerArgs};
+use crate::endpoint::ServerArgs;
 use crate::units::{CpuList, ratio, show_count};
 use crate::{machine, output};
 

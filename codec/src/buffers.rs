@@ -60,6 +60,9 @@ pub(crate) fn append(out: &mut Vec<u8>, bytes: &[u8]) {
 /// no more than that is taken.
 pub(crate) const BELIEVED_LEN: usize = 16 << 10;
 
+/// The smallest buffer that a fragmented message begins with, in bytes.
+pub(crate) const MIN_FRAGMENTED_LEN: usize = 1 << 10;
+
 /// Replaces `buffer` by one of at least `capacity` bytes that holds the same.
 pub(crate) fn grow<B: Buffers>(
     pool: &mut B,
@@ -84,4 +87,11 @@ pub(crate) fn grow<B: Buffers>(
         pool.give(old);
     }
     Ok(())
+}
+
+/// Gives a buffer back, if it is one.
+pub(crate) fn give_back<B: Buffers>(buffer: Vec<u8>, buffers: &mut B) {
+    if buffer.capacity() > 0 {
+        buffers.give(buffer);
+    }
 }

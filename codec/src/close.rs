@@ -89,6 +89,15 @@ impl fmt::Display for CloseCode {
     }
 }
 
+/// The longest reason of a close frame, in bytes: the payload less the code (RFC 6455 §5.5.1).
+pub(crate) const MAX_REASON_LEN: usize = 123;
+
+/// As much of a reason as a close frame has room for, cut between characters (RFC 6455 §5.5.1).
+#[must_use]
+pub fn cut_reason(reason: &str) -> &str {
+    reason.split_at(reason.floor_char_boundary(MAX_REASON_LEN)).0
+}
+
 /// How far the close handshake is (RFC 6455 §7).
 ///
 /// ```text
@@ -155,5 +164,22 @@ impl AbnormalClosure {
     #[must_use]
     pub const fn close_code(self) -> CloseCode {
         CloseCode::ABNORMAL
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 6455 §5.5: a control frame's payload has at most 125 bytes. §5.5.1: two of them are the code.
+    #[test]
+    fn a_reason_is_cut_between_characters() {
+        let fits = "x".repeat(123);
+        assert_eq!(cut_reason(&fits), fits);
+        assert_eq!(cut_reason(&"x".repeat(124)), fits);
+        // 41 × 3 bytes fit exactly; of 31 × 4 bytes the last does not.
+        assert_eq!(cut_reason(&"€".repeat(42)), "€".repeat(41));
+        assert_eq!(cut_reason(&"😀".repeat(31)), "😀".repeat(30));
+        assert_eq!(cut_reason(""), "");
     }
 }

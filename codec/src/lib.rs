@@ -81,18 +81,25 @@ mod error;
 pub mod extension;
 mod frame;
 pub mod handshake;
+mod head;
 pub mod http;
 mod input;
 pub mod mask;
+mod masks;
 mod message;
 pub mod proxy_protocol;
+mod role;
 mod utf8;
 
 pub use buffers::{Buffers, Heap};
-pub use close::{AbnormalClosure, CloseCode, CloseFrame, CloseState};
+pub use close::{AbnormalClosure, CloseCode, CloseFrame, CloseState, cut_reason};
 pub use config::Config;
-pub use connection::{Connection, MaskSource, Role};
+pub use connection::Connection;
 pub use error::{Error, Limit, SendError, Violation};
 pub use frame::{FrameHeader, OpCode};
 pub use input::Input;
+#[cfg(feature = "masks")]
+pub use masks::Masks;
+pub use masks::{MaskSource, Unmasked};
 pub use message::{ControlPayload, Event, InflatedPart, Message, MessagePart, ReceivedMessage};
+pub use role::Role;

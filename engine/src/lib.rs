@@ -44,7 +44,6 @@
 
 mod app;
 mod base;
-pub mod client;
 mod compute;
 mod config;
 mod conn;
@@ -88,6 +87,8 @@ pub use hub::names::NameError;
 pub use layers::compression::{Compression, CompressionMode};
 pub use limits::{CutOff, Deadline, Drain, DrainReport, Draining, Excess, RateLimit, Readiness};
 pub use metrics::{MemoryStats, Stats, TlsStats, TopicStats, WorkerStats};
+#[cfg(feature = "client")]
+pub use ringwire_client as client;
 pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
 pub use ringwire_codec::extension;
 pub use ringwire_codec::handshake::HeadLimits;

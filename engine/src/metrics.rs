@@ -3,10 +3,11 @@
 //! A worker is the only writer of its counters, so that adding is a plain load and store. Readers
 //! see each counter as it was a moment ago, not all of them at one moment.
 
-use crate::compute::ComputeStats;
-use crate::conn::cause::CloseReason;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::compute::ComputeStats;
+use crate::conn::cause::CloseReason;
 
 /// Defines the counters once: as atomics for the worker, as numbers for the reader.
 macro_rules! counters {

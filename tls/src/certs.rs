@@ -25,6 +25,7 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::error::{CertificateProblem, ConfigError};
+use crate::facts::CertificateInfo;
 
 /// Where a certificate chain and its private key come from, and which names it must cover.
 #[derive(Clone)]
@@ -102,24 +103,6 @@ impl fmt::Debug for CertificateSource {
             .field("names", &self.names)
             .finish()
     }
-}
-
-/// What a server tells about one of its certificates.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CertificateInfo {
-    /// The path of its file, or `memory`.
-    pub origin: String,
-    /// The DNS names and IP addresses it is for (subjectAltName), in lower case. If there are none, browsers and most
-    /// other clients take the certificate for no server at all (RFC 9525 §2).
-    pub names: Vec<String>,
-    /// The common name of its subject. It counts only where there are no names, for choosing a certificate and for
-    /// clients that were told to trust this very one.
-    pub common_name: Option<String>,
-    /// The first second of its life, in seconds since 1970.
-    pub not_before: i64,
-    /// The last second of its life, in seconds since 1970.
-    pub not_after: i64,
 }
 
 impl CertificateInfo {

@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_types, reason = "rustls takes shared settings as Arc")]
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
@@ -16,26 +16,9 @@ use rustls::{SupportedProtocolVersion, version};
 use crate::certs::{CertificateSource, Certificates, Store};
 use crate::dangerous::{AnyCertificate, AnyName};
 use crate::error::ConfigError;
+use crate::facts::Version;
 use crate::named::Named;
 use crate::roots::{Roots, Trusted};
-
-/// A version of the protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Version {
-    /// TLS 1.2, RFC 5246.
-    Tls12,
-    /// TLS 1.3, RFC 8446.
-    Tls13,
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tls12 => "TLSv1.2",
-            Self::Tls13 => "TLSv1.3",
-        })
-    }
-}
 
 /// Whether a server asks its clients for a certificate.
 #[derive(Clone, Debug, Default)]
@@ -342,6 +325,23 @@ impl ClientSettings {
 #[derive(Clone)]
 pub struct ClientConfig {
     pub(crate) tls: Arc<rustls::ClientConfig>,
+}
+
+impl ClientConfig {
+    /// What clients without settings of their own use: the authorities of the system and those of Mozilla, as far as they are
+    /// built in. The process has one, so that sessions are resumed.
+    ///
+    /// # Errors
+    ///
+    /// As [`ClientSettings::build`].
+    pub fn shared() -> Result<Self, ConfigError> {
+        static SHARED: OnceLock<ClientConfig> = OnceLock::new();
+        if let Some(config) = SHARED.get() {
+            return Ok(config.clone());
+        }
+        let config = ClientSettings::new(Roots::public()).build(UnixTime::now())?;
+        Ok(SHARED.get_or_init(|| config).clone())
+    }
 }
 
 impl fmt::Debug for ClientConfig {

@@ -2,6 +2,8 @@
 
 use std::io;
 
+#[cfg(not(feature = "rustls"))]
+use crate::no_rustls::errors as rustls;
 pub use rustls::{AlertDescription, CertificateError};
 
 /// Why a connection's TLS failed, or why a call was refused.
@@ -52,6 +54,7 @@ pub enum Error {
     Internal,
 }
 
+#[cfg(feature = "rustls")]
 impl From<rustls::Error> for Error {
     fn from(error: rustls::Error) -> Self {
         match error {
@@ -86,6 +89,9 @@ pub enum ConfigError {
     /// The oldest version is newer than the newest.
     #[error("no version of TLS is between the oldest and the newest")]
     NoVersion,
+    /// The crate was built without cryptography.
+    #[error("there is no TLS in this program: build it with the feature `tls`")]
+    NoTls,
     /// rustls refused the settings.
     #[error("TLS settings: {0}")]
     Rustls(#[from] rustls::Error),

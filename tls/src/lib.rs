@@ -50,26 +50,53 @@
 //! AVX2 but without AVX-512. `aws-lc-rs` signs a little faster, adds a post-quantum key exchange, and is a
 //! long build of C; where it is asked for, it is used. The process's default provider is never touched.
 //!
+//! Without either of them there is no TLS: sessions, their configurations and certificates are types without a value, so that
+//! who may or may not speak TLS writes its code once, and carries neither rustls nor a dead branch.
+//!
 //! # What is not here
 //!
 //! Early data (it can be replayed), revocation lists, OCSP, kernel TLS, and the watching of files: whoever
 //! knows that a certificate was renewed calls [`ServerConfig::reload`].
 
+#[cfg(feature = "rustls")]
 mod buffered;
+#[cfg(feature = "rustls")]
 mod certs;
+#[cfg(feature = "rustls")]
 mod config;
+#[cfg(feature = "rustls")]
 mod dangerous;
+#[cfg(feature = "rustls")]
 mod drive;
 mod error;
+mod facts;
+#[cfg(feature = "rustls")]
 mod named;
+#[cfg(not(feature = "rustls"))]
+mod no_rustls;
+#[cfg(feature = "rustls")]
 mod roots;
+#[cfg(feature = "rustls")]
 mod session;
+#[cfg(feature = "rustls")]
 mod sniff;
+#[cfg(not(feature = "rustls"))]
+mod without;
 
+#[cfg(not(feature = "rustls"))]
+pub use no_rustls::pki_types;
+#[cfg(feature = "rustls")]
 pub use rustls::pki_types;
 
-pub use certs::{CertificateInfo, CertificateSource, Certificates};
-pub use config::{ClientAuth, ClientConfig, ClientSettings, ServerConfig, ServerSettings, Version};
+#[cfg(feature = "rustls")]
+pub use certs::{CertificateSource, Certificates};
+#[cfg(feature = "rustls")]
+pub use config::{ClientAuth, ClientConfig, ClientSettings, ServerConfig, ServerSettings};
 pub use error::{AlertDescription, CertificateError, CertificateProblem, ConfigError, Error};
+pub use facts::{CertificateInfo, Facts, Handshake, Version};
+#[cfg(feature = "rustls")]
 pub use roots::Roots;
-pub use session::{Facts, Handshake, MAX_RETAINED_LEN, Session};
+#[cfg(feature = "rustls")]
+pub use session::{MAX_RETAINED_LEN, Session};
+#[cfg(not(feature = "rustls"))]
+pub use without::{Certificates, ClientConfig, ServerConfig, Session};

@@ -59,6 +59,18 @@ impl Roots {
         self
     }
 
+    /// All that are built in.
+    pub(crate) fn public() -> Self {
+        Self {
+            sources: vec![
+                #[cfg(feature = "native-roots")]
+                Source::System,
+                #[cfg(feature = "webpki-roots")]
+                Source::Webpki,
+            ],
+        }
+    }
+
     pub(crate) fn load(&self) -> Result<Trusted, ConfigError> {
         let mut trusted = Trusted { authorities: RootCertStore::empty(), named: Vec::new() };
         let mut why = String::new();

@@ -5,15 +5,16 @@ use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 
 use rustls::client::UnbufferedClientConnection;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
 use rustls::{CommonState, HandshakeKind, InvalidMessage, ProtocolVersion, ServerConnection};
 
 use crate::buffered;
 use crate::certs;
-use crate::config::{ClientConfig, ServerConfig, Version};
+use crate::config::{ClientConfig, ServerConfig};
 use crate::drive::{self, Driven};
 use crate::error::Error;
+use crate::facts::{Facts, Handshake, Version};
 use crate::sniff::{self, Verdict};
 
 /// The most bytes that a session keeps of what is not whole: a handshake message of 64 KiB, the limit of
@@ -258,36 +259,6 @@ impl fmt::Debug for Session {
             .field("retained_len", &self.inner.retained.len())
             .finish_non_exhaustive()
     }
-}
-
-/// How a session came to its keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Handshake {
-    /// With certificate and signature.
-    Full,
-    /// As full, after the server asked for another key share (HelloRetryRequest, RFC 8446 §4.1.4).
-    FullWithRetry,
-    /// From a ticket of an earlier session.
-    Resumed,
-}
-
-/// What a handshake agreed on.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct Facts<'s> {
-    /// The version of the protocol.
-    pub version: Version,
-    /// The cipher suite, as rustls spells it: `TLS13_AES_256_GCM_SHA384`.
-    pub cipher_suite: &'static str,
-    /// The name that the client asked for (SNI, RFC 6066 §3), in lower case. On the client's side: `None`.
-    pub server_name: Option<&'s str>,
-    /// The application protocol (RFC 7301), if both sides named one.
-    pub alpn: Option<&'s [u8]>,
-    /// The peer's certificates, leaf first. Empty for a client that has shown none.
-    pub peer_certificates: &'s [CertificateDer<'static>],
-    /// How the session came to its keys.
-    pub handshake: Handshake,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

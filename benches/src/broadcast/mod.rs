@@ -24,7 +24,8 @@ pub(crate) use self::report::Report;
 #[cfg(test)]
 pub(crate) use self::report::test_report;
 use self::until::Ceiling;
-use crate::endpoint::{Demand, Endpoint, ServerArgs, Service};
+use crate::demand::{Demand, Service};
+use crate::endpoint::{Endpoint, ServerArgs};
 use crate::procstat::Account;
 use crate::scenario::Condition;
 use crate::target::Target;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::echo::{Failure, Shape, Ticks, header, masked_frame, payloads};
+use crate::echo::{Failure, Shape, Ticks, header, masked_frame};
 
 /// Bytes at the start of a payload that differ from message to message: its number and the time of its sending.
 pub(crate) const STAMP_LEN: usize = 12;
@@ -36,7 +36,7 @@ impl Publications {
     /// Messages with so many bytes of payload, of which a stamp is the least.
     pub(crate) fn new(payload_len: usize, key: [u8; 4]) -> Self {
         let shape = Shape::of_noise(payload_len.max(STAMP_LEN));
-        let payload = payloads(shape, 1).pop().unwrap_or_default();
+        let payload = shape.payloads(1).pop().unwrap_or_default();
         let header = header(BINARY, 0, payload.len());
         Self { shape, key, payload, header, count: 0, outstanding: VecDeque::new() }
     }

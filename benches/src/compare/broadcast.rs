@@ -14,8 +14,9 @@ use super::markdown::{Head, marks_explained, matrix, show_ratio};
 use super::servers::Server;
 use super::summary::{CellResult, Metric, Run};
 use crate::broadcast::{self, Plan, Report};
+use crate::demand::Service;
 use crate::echo::Bottleneck;
-use crate::endpoint::{Endpoint, Service};
+use crate::endpoint::Endpoint;
 use crate::tls::TlsArgs;
 use crate::units::{show_bytes, show_count};
 

@@ -27,8 +27,9 @@ use self::field::{Field, FieldArgs};
 use self::markdown::Head;
 use self::servers::Server;
 use self::summary::{Cell, CellResult};
+use crate::demand::Service;
 use crate::echo::{self, LoadArgs, Payload, Plan, Report};
-use crate::endpoint::{Endpoint, Service};
+use crate::endpoint::Endpoint;
 use crate::tls::TlsArgs;
 use crate::units::{show_bytes, show_count};
 

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use clap::ValueEnum as _;
 use ringwire_examples::CompressionFlag;
 
-use crate::endpoint::Service;
+use crate::demand::Service;
 
 /// What builds the servers of other projects.
 const PEERS_SCRIPT: &str = "build.sh";

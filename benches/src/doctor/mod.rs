@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use self::goal::Goal;
-use crate::endpoint::Demand;
+use crate::demand::Demand;
 use crate::output;
 use crate::own_server::OwnServer;
 use crate::system::System;

@@ -16,7 +16,6 @@ use ringwire_examples::CompressionFlag;
 use super::control::{Control, PING};
 use super::deflate_totals::DeflateTotals;
 use super::errors::Failure;
-use super::payload::payloads;
 use super::wire::{Cursor, Shape, TEMPLATE_LEN, masked_frame};
 use crate::units::ratio;
 
@@ -66,7 +65,7 @@ impl Deflated {
     pub(crate) fn new(shape: Shape, key: [u8; 4]) -> Self {
         let len = shape.payload_len.max(1);
         let count = (CYCLE_LEN / len).clamp(2, 4096).next_power_of_two();
-        let messages = payloads(shape, count);
+        let messages = shape.payloads(count);
         let compressor = Compressor::new(Level::default(), WindowBits::MAX);
         let frames = |mut compressor: Compressor, warm_up: usize| -> Vec<Vec<u8>> {
             let mut compressed = Vec::new();

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::report::Percentiles;
+
 const TICK_NANOS: u32 = 100;
 /// Longer latencies count as this long (one minute).
 const MAX_TICKS: u64 = 600_000_000;
@@ -185,6 +187,12 @@ pub(crate) struct Summary {
     pub(crate) p99: f64,
     pub(crate) p999: f64,
     pub(crate) max: f64,
+}
+
+impl From<Summary> for Percentiles {
+    fn from(Summary { p50, p90, p99, p999, max, .. }: Summary) -> Self {
+        Self { p50, p90, p99, p999, max }
+    }
 }
 
 impl Summary {

@@ -43,7 +43,8 @@ use self::load::Outcome;
 use self::recorder::Recorder;
 use self::report::{Footprints, Measured};
 use self::stage::{Gauge, Stage, StageCell, sum};
-use crate::endpoint::{Demand, Endpoint, ServerArgs};
+use crate::demand::Demand;
+use crate::endpoint::{Endpoint, ServerArgs};
 use crate::procstat::{self, Account, CpuTime, CpuTimes, Footprint};
 use crate::report::Sample;
 use crate::target::Target;
@@ -59,7 +60,7 @@ pub(crate) use self::dial::Dialler;
 pub(crate) use self::errors::{Failure, Failures};
 pub(crate) use self::latency::{Clock, Latencies, Summary, Ticks};
 pub(crate) use self::link::Buffers;
-pub(crate) use self::payload::{Payload, payloads};
+pub(crate) use self::payload::Payload;
 pub(crate) use self::progress::Progress;
 #[cfg(test)]
 pub(crate) use self::report::test_report;

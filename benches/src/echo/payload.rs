@@ -3,7 +3,6 @@
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::wire::Shape;
 use crate::texts::Text;
 
 /// The value of `--payload`.
@@ -20,6 +19,16 @@ pub(crate) enum Payload {
 }
 
 impl Payload {
+    /// So many payloads of `len` bytes; noise is letters where it has to be text.
+    pub(crate) fn make(self, len: usize, is_text: bool, count: usize) -> Vec<Vec<u8>> {
+        let text = match self {
+            Self::Noise => return noise(len, is_text, count),
+            Self::Json => Text::Json,
+            Self::Letters => Text::Letters,
+        };
+        text.texts(len, count).into_iter().map(String::into_bytes).collect()
+    }
+
     /// Whether it can only be text.
     pub(crate) fn is_text(self) -> bool {
         self != Self::Noise
@@ -36,26 +45,16 @@ impl std::fmt::Display for Payload {
     }
 }
 
-/// The payloads of so many messages of `shape`.
-pub(crate) fn payloads(shape: Shape, count: usize) -> Vec<Vec<u8>> {
-    let text = match shape.payload {
-        Payload::Noise => return noise(shape, count),
-        Payload::Json => Text::Json,
-        Payload::Letters => Text::Letters,
-    };
-    text.texts(shape.payload_len, count).into_iter().map(String::into_bytes).collect()
-}
-
 /// Bytes without a period that the masking key or a compressor could exploit.
-fn noise(shape: Shape, count: usize) -> Vec<Vec<u8>> {
+fn noise(len: usize, is_text: bool, count: usize) -> Vec<Vec<u8>> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut next = || {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         let [byte, ..] = state.to_be_bytes();
-        if shape.text { b'a' + byte % 26 } else { byte }
+        if is_text { b'a' + byte % 26 } else { byte }
     };
-    let message = |_| std::iter::repeat_with(&mut next).take(shape.payload_len).collect();
+    let message = |_| std::iter::repeat_with(&mut next).take(len).collect();
     (0..count).map(message).collect()
 }

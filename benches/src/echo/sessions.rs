@@ -314,7 +314,7 @@ impl<'a> SessionLoad<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoint::Demand;
+    use crate::demand::Demand;
     use crate::own_server::OwnServer;
     use crate::target::Target;
     use crate::tls::TlsArgs;

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use ringwire_examples::CompressionFlag;
 
-use super::payload::{Payload, payloads};
+use super::payload::Payload;
 
 /// Bytes of the payload that identify a message.
 const SLOT_LEN: usize = 8;
@@ -43,6 +43,11 @@ impl Shape {
     pub(crate) fn of_noise(payload_len: usize) -> Self {
         let (payload, compression) = (Payload::Noise, CompressionFlag::Off);
         Self { payload_len, text: false, payload, compression, raw: false }
+    }
+
+    /// The payloads of so many messages.
+    pub(crate) fn payloads(self, count: usize) -> Vec<Vec<u8>> {
+        self.payload.make(self.payload_len, self.text, count)
     }
 }
 
@@ -90,7 +95,7 @@ struct Layout {
 impl Wire {
     /// Prepares messages of `shape`, of which up to `in_flight` are sent at once.
     pub(crate) fn new(shape: Shape, in_flight: usize, key: [u8; 4]) -> Self {
-        let payload = payloads(shape, 1).pop().unwrap_or_default();
+        let payload = shape.payloads(1).pop().unwrap_or_default();
         let frame = masked_frame(shape, 0, &payload, key);
         let request = Layout { payload_at: frame.len() - payload.len(), len: frame.len() };
 

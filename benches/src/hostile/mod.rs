@@ -26,8 +26,9 @@ use self::kinds::Kind;
 use self::line::Goal;
 use self::report::{Report, Row};
 use self::row::Setup;
+use crate::demand::Demand;
 use crate::echo::Progress;
-use crate::endpoint::{Demand, ServerArgs};
+use crate::endpoint::ServerArgs;
 use crate::scenario::Servers;
 use crate::{machine, output};
 

@@ -13,7 +13,7 @@ mod timeline;
 use crate::output;
 
 pub(crate) use self::environment::{command_line, today};
-pub(crate) use self::timeline::{Sample, Timeline, side_by_side};
+pub(crate) use self::timeline::{Percentiles, Sample, Timeline, side_by_side};
 
 /// A page, from top to bottom. What the machine is and allows is told at its end without being part of it.
 #[derive(Clone, Debug, Default)]

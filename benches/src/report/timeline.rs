@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use super::{Chart, Line, Part, Plot, Unit};
-use crate::echo::Summary;
 use crate::units::ratio;
 
 /// With more samples than this every second one goes: a chart has no room for them, and a run may take days.
@@ -38,12 +37,6 @@ pub(crate) struct Percentiles {
     pub(crate) p99: f64,
     pub(crate) p999: f64,
     pub(crate) max: f64,
-}
-
-impl From<Summary> for Percentiles {
-    fn from(Summary { p50, p90, p99, p999, max, .. }: Summary) -> Self {
-        Self { p50, p90, p99, p999, max }
-    }
 }
 
 /// Samples of a run, oldest first.

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::generator;
 use super::plan::{News, Order, Plan};
 use crate::cert::SelfSigned;
-use crate::endpoint::Demand;
+use crate::demand::Demand;
 use crate::machine;
 use crate::own_server::OwnServer;
 

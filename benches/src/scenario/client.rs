@@ -18,9 +18,8 @@ use ringwire::{
     Response, WorkerContext,
 };
 
-use super::generator::second_of;
 use super::message::Template;
-use super::plan::{Plan, Pulse, Work};
+use super::plan::{Plan, Pulse, Work, second_of};
 use super::tally::Tally;
 use crate::echo::Failure;
 

@@ -12,8 +12,7 @@ use ringwire_examples::DriverFlag;
 
 use super::client::RunClock;
 use super::fleet::{Fleet, share_out};
-use super::generator::second_of;
-use super::plan::{News, Order, Plan, Pulse, Work};
+use super::plan::{News, Order, Plan, Pulse, Work, second_of};
 use super::servers::Servers;
 use super::tally::Tally;
 use crate::echo::Progress;

@@ -23,7 +23,7 @@ use ringwire_examples::DriverFlag;
 
 use super::client::{Client, Common, Event};
 use super::message::NUMBER_LEN;
-use super::plan::{News, Order, Plan, Work};
+use super::plan::{News, Order, Plan, Work, second_of};
 use super::tally::Tally;
 use crate::echo::Failure;
 use crate::target::Target;
@@ -454,11 +454,6 @@ fn config(plan: &Plan, driver: DriverFlag) -> Config {
         .with_high_water(queued_len)
         .with_backpressure(Backpressure::Close(CloseCode::TRY_AGAIN_LATER))
         .with_mailbox_len(letters + SPARE_LETTERS)
-}
-
-/// The second of the run that a time in nanoseconds is in.
-pub(crate) fn second_of(nanos: u64) -> u32 {
-    u32::try_from(nanos / 1_000_000_000).unwrap_or(u32::MAX)
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -2,7 +2,7 @@
 
 use ringwire::Message;
 
-use crate::echo::{Payload, Shape, payloads};
+use crate::echo::{Payload, Shape};
 
 /// Bytes of a message that are its number, in hexadecimal digits, where it has one.
 pub(crate) const NUMBER_LEN: usize = 8;
@@ -24,7 +24,7 @@ impl Template {
             compression: ringwire_examples::CompressionFlag::Off,
             raw: false,
         };
-        let bytes = payloads(shape, 1).pop().unwrap_or_default();
+        let bytes = shape.payloads(1).pop().unwrap_or_default();
         Self { bytes, text }
     }
 

@@ -56,7 +56,8 @@ pub(crate) use self::servers::Servers;
 pub(crate) use self::stress::{
     AllArgs, SteadyArgs, StormArgs, ThroughputArgs, all, storm, sustained, throughput,
 };
-use crate::endpoint::{Demand, ServerArgs};
+use crate::demand::Demand;
+use crate::endpoint::ServerArgs;
 use crate::report::Page;
 use crate::units::CpuList;
 use crate::{machine, output};

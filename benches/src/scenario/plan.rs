@@ -108,3 +108,8 @@ pub(crate) struct Pulse {
     pub(crate) failed: u64,
     pub(crate) answered: u64,
 }
+
+/// The second of the run that a time in nanoseconds is in.
+pub(crate) fn second_of(nanos: u64) -> u32 {
+    u32::try_from(nanos / 1_000_000_000).unwrap_or(u32::MAX)
+}

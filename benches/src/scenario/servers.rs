@@ -6,7 +6,8 @@ use anyhow::{Context as _, anyhow};
 use ringwire_examples::DriverFlag;
 
 use super::child::{self, Process, ServerPlan};
-use crate::endpoint::{Demand, Endpoint, ServerArgs};
+use crate::demand::Demand;
+use crate::endpoint::{Endpoint, ServerArgs};
 use crate::own_server::OwnServer;
 use crate::procstat::{Account, CpuTimes, Resident};
 use crate::target::Target;

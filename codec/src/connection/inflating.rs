@@ -1,22 +1,16 @@
-//! Compressed messages that arrive (RFC 7692 §6.2, §7.2.2).
+//! A compressed message that arrives (RFC 7692 §6.2, §7.2.2), and what is inflated of it.
 
-use super::Connection;
-use super::assembly::{Assembly, Frame, MIN_FRAGMENTED_LEN, give_back};
-use super::receive::Received;
-use crate::buffers::{self, Buffers};
+use crate::buffers::{self, Buffers, MIN_FRAGMENTED_LEN, give_back};
 use crate::deflate::{Decompressor, Inflate, Inflated};
-use crate::utf8::{Mask, TextBuffer, Utf8Validator};
-use crate::{
-    Config, Error, Event, FrameHeader, InflatedPart, Input, Limit, OpCode, ReceivedMessage,
-    Violation, mask,
-};
+use crate::utf8::{TextBuffer, Utf8Validator};
+use crate::{Config, Error, InflatedPart, Limit, ReceivedMessage, Violation};
 
 /// The most that is kept of a compressed message in the hope that a shared decompressor gets it
 /// whole, in bytes. Beyond it, the peer has paid for a decompressor.
 const MAX_HELD_LEN: usize = 64 << 10;
 
 /// The length of a part, in bytes.
-const PART_LEN: usize = 16 << 10;
+pub(super) const PART_LEN: usize = 16 << 10;
 
 /// A compressed message that has begun and not ended.
 #[derive(Debug)]
@@ -103,7 +97,7 @@ impl Inflating {
     }
 
     /// Takes the next bytes of a message that is handed over whole.
-    fn take<B: Buffers>(
+    pub(super) fn take<B: Buffers>(
         &mut self,
         piece: &[u8],
         ends: bool,
@@ -221,7 +215,10 @@ impl Inflating {
     }
 
     /// The message, which has ended.
-    fn finish<B: Buffers>(self, buffers: &mut B) -> Result<ReceivedMessage<'static>, Error> {
+    pub(super) fn finish<B: Buffers>(
+        self,
+        buffers: &mut B,
+    ) -> Result<ReceivedMessage<'static>, Error> {
         match self.content {
             Content::Text(text) => match text.into_text() {
                 Ok(text) => Ok(ReceivedMessage::assembled_text(text)),
@@ -235,13 +232,13 @@ impl Inflating {
         }
     }
 
-    const fn is_in_parts(&self) -> bool {
+    pub(super) const fn is_in_parts(&self) -> bool {
         matches!(self.content, Content::Parts { .. })
     }
 
     /// Takes the next bytes of a message that is handed over in parts: all, unless the part gets full
     /// before. Says how many.
-    fn take_part(
+    pub(super) fn take_part(
         &mut self,
         src: &[u8],
         ends: bool,
@@ -310,7 +307,7 @@ impl Inflating {
     }
 
     /// Makes a part of what was inflated; `None`: there is nothing to hand over.
-    fn part(&mut self, buffer: Vec<u8>, is_last: bool) -> Result<InflatedPart, Vec<u8>> {
+    pub(super) fn part(&mut self, buffer: Vec<u8>, is_last: bool) -> Result<InflatedPart, Vec<u8>> {
         match &mut self.content {
             Content::Parts { text, is_first } if is_last || !buffer.is_empty() => {
                 let is_first = std::mem::replace(is_first, false);
@@ -318,126 +315,5 @@ impl Inflating {
             }
             _ => Err(buffer),
         }
-    }
-}
-
-impl Connection {
-    pub(super) fn begin_compressed<'b, B: Buffers>(
-        &mut self,
-        header: &FrameHeader,
-        config: &Config,
-        buffers: &mut B,
-        inflate: &mut Inflate<'_>,
-        input: &mut Input<'b>,
-    ) -> Received<'b> {
-        let is_text = header.opcode == OpCode::Text;
-        let mut inflating =
-            if self.streaming { Inflating::parts(is_text) } else { Inflating::whole(is_text) };
-        if !self.streaming
-            && header.fin
-            && let Ok(len) = usize::try_from(header.payload_len)
-            && len <= input.len()
-        {
-            if header.payload_len > inflating.max_compressed_len(config) {
-                return Err(Error::LimitExceeded(Limit::MessageLen));
-            }
-            let payload = input.take(len);
-            if let Some(key) = header.masking_key {
-                mask::mask(payload, key);
-            }
-            return match inflating.take(payload, true, config, buffers, inflate) {
-                Ok(()) => Ok(Some(Event::Message(inflating.finish(buffers)?))),
-                Err(error) => {
-                    inflating.give_back(buffers);
-                    Err(error)
-                }
-            };
-        }
-        let mut message = Assembly::compressed(inflating);
-        message.charge(header, config)?;
-        let progress = self.progress.get_or_insert_default();
-        progress.message = Some(message);
-        progress.frame = Some(Frame::new(header));
-        self.receive_compressed(config, buffers, inflate, input)
-    }
-
-    /// Takes what the input holds of the frame of a compressed message that is under way; in parts,
-    /// as much as makes one.
-    pub(super) fn receive_compressed<'b, B: Buffers>(
-        &mut self,
-        config: &Config,
-        buffers: &mut B,
-        inflate: &mut Inflate<'_>,
-        input: &mut Input<'b>,
-    ) -> Received<'b> {
-        let Some(progress) = &mut self.progress else { return Ok(None) };
-        let (Some(frame), Some(message)) = (&mut progress.frame, &mut progress.message) else {
-            return Ok(None);
-        };
-        let Some(inflating) = message.inflating() else { return Ok(None) };
-        let len = frame.share_of(input.len());
-        let ends = frame.fin && len as u64 == frame.missing_len();
-        let piece = input.peek_mut(len);
-        let masked = frame.mask();
-        unmask(piece, masked, 0);
-
-        let (used, part) = if inflating.is_in_parts() {
-            let mut buffer = buffers.take(PART_LEN);
-            buffer.clear();
-            let used = match inflating.take_part(piece, ends, config, inflate, &mut buffer) {
-                Ok(used) => used,
-                Err(error) => {
-                    buffers.give(buffer);
-                    return Err(error);
-                }
-            };
-            // What is left comes again, as it has arrived.
-            unmask(piece, masked, used);
-            match inflating.part(buffer, ends && used == len) {
-                Ok(part) => (used, Some(part)),
-                Err(buffer) => {
-                    buffers.give(buffer);
-                    (used, None)
-                }
-            }
-        } else {
-            inflating.take(piece, ends, config, buffers, inflate)?;
-            (len, None)
-        };
-        frame.advance(used);
-        input.take(used);
-        if !frame.is_complete() {
-            return Ok(part.map(Event::InflatedPart));
-        }
-        progress.frame = None;
-        if !ends {
-            return Ok(part.map(Event::InflatedPart));
-        }
-        self.end_compressed(part, config, buffers)
-    }
-
-    fn end_compressed<'b, B: Buffers>(
-        &mut self,
-        part: Option<InflatedPart>,
-        config: &Config,
-        buffers: &mut B,
-    ) -> Received<'b> {
-        let Some(message) = self.progress.take().and_then(|progress| progress.message) else {
-            return Ok(None);
-        };
-        let empty_count = message.empty_count();
-        let Some(inflating) = message.into_inflating() else { return Ok(None) };
-        let event = match part {
-            Some(part) => Event::InflatedPart(part),
-            None => Event::Message(inflating.finish(buffers)?),
-        };
-        self.count_control(empty_count, config).map(|()| Some(event))
-    }
-}
-
-/// Unmasks a piece from `from` on; a second time, it masks it.
-fn unmask(piece: &mut [u8], masked: Option<Mask>, from: usize) {
-    if let (Some(Mask { key, offset }), Some(rest)) = (masked, piece.get_mut(from..)) {
-        mask::mask_from(rest, key, offset + from);
     }
 }

@@ -1,44 +1,23 @@
 //! The state machine of one connection, for both roles.
 //!
 //! Here are its state and what it says about itself; `receive.rs` takes bytes in, `send.rs` puts
-//! frames out, `assembly.rs` holds what the end of a read has cut, `inflating.rs` has the messages
-//! that arrive compressed. How memory is taken for that is
-//! in `buffers.rs`.
+//! frames out. A message that the end of a read has cut is in `assembly.rs`, its header or frame in `cut.rs`.
+//! Frames that are compressed come in through `compressed.rs`, and `inflating.rs` has their message. How memory is taken for
+//! that is in `buffers.rs`.
 
 mod assembly;
+mod compressed;
+mod cut;
 mod inflating;
 mod receive;
 mod send;
 
 use crate::frame::MAX_CONTROL_LEN;
-use crate::{AbnormalClosure, Buffers, CloseState, Error};
+use crate::{AbnormalClosure, Buffers, CloseState, Error, Event, Role};
 use assembly::Progress;
 
-/// Which end of the connection this is. Clients mask what they send, servers do not
-/// (RFC 6455 §5.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// The end that asked for the connection.
-    Client,
-    /// The end that accepted it.
-    Server,
-}
-
-/// Where the masking keys of a client's frames come from. A server never asks for one.
-///
-/// Each frame takes a fresh key, which must be unpredictable: a CSPRNG (RFC 6455 §5.3, §10.3).
-/// Any `FnMut() -> [u8; 4]` is a source.
-pub trait MaskSource {
-    /// The key of the next frame.
-    fn next_mask(&mut self) -> [u8; 4];
-}
-
-impl<F: FnMut() -> [u8; 4]> MaskSource for F {
-    #[inline]
-    fn next_mask(&mut self) -> [u8; 4] {
-        self()
-    }
-}
+/// What comes of bytes that arrived.
+type Received<'b> = Result<Option<Event<'b>>, Error>;
 
 /// The state machine of one connection whose handshake is done.
 ///

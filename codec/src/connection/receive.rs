@@ -2,15 +2,14 @@
 
 use std::borrow::Cow;
 
-use super::assembly::{Assembly, Frame};
-use super::{Connection, Pong, Role};
+use super::assembly::Assembly;
+use super::cut::Frame;
+use super::{Connection, Pong, Received};
 use crate::deflate::Inflate;
 use crate::{
     Buffers, CloseCode, CloseFrame, CloseState, Config, ControlPayload, Error, Event, FrameHeader,
-    Input, Limit, Message, OpCode, ReceivedMessage, Violation, mask, utf8,
+    Input, Limit, Message, OpCode, ReceivedMessage, Role, Violation, mask, utf8,
 };
-
-pub(super) type Received<'b> = Result<Option<Event<'b>>, Error>;
 
 impl Connection {
     /// Takes the next event out of `input`. `None`: all of it is used, and what was cut is kept.

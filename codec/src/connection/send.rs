@@ -1,12 +1,14 @@
 //! What the user wants to send, and what the protocol owes.
 
-use super::{Connection, MaskSource, Role, Sending};
+use super::{Connection, Sending};
+use crate::close::MAX_REASON_LEN;
 use crate::deflate::Compressor;
 use crate::frame::{MAX_CONTROL_LEN, MAX_HEADER_LEN};
-use crate::{CloseCode, CloseState, FrameHeader, Message, OpCode, SendError, buffers, mask};
+use crate::{
+    CloseCode, CloseState, FrameHeader, MaskSource, Message, OpCode, Role, SendError, buffers, mask,
+};
 
-/// The longest reason of a close frame, in bytes: the payload less the code (RFC 6455 §5.5.1).
-const MAX_REASON_LEN: usize = MAX_CONTROL_LEN - 2;
+const _: () = assert!(MAX_REASON_LEN == MAX_CONTROL_LEN - size_of::<u16>());
 
 impl Connection {
     /// Appends a message, as one frame, to `out`.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::num::NonZeroU8;
 
 use crate::Role;
-use crate::handshake::{Extension, HandshakeError};
+use crate::head::{Extension, HandshakeError};
 
 /// The name of the extension (RFC 7692 §7).
 pub(crate) const NAME: &str = "permessage-deflate";

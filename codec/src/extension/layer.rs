@@ -5,7 +5,7 @@ use super::{
     DataFrame, ExtensionError, ExtensionParams, FrameTransform, ReservedBits, SharedExtension,
 };
 use crate::deflate::is_deflate;
-use crate::handshake::{Extension, HandshakeError};
+use crate::head::{Extension, HandshakeError};
 use crate::{CloseCode, FrameHeader, mask};
 
 /// What extensions may add to a frame, in bytes.

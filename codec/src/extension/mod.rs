@@ -74,7 +74,7 @@ mod tests;
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
-use crate::handshake::{HandshakeError, Params, is_token_byte};
+use crate::head::{HandshakeError, Params, is_token_byte};
 use crate::{CloseCode, FrameHeader, OpCode};
 
 pub(crate) use self::layer::find;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::handshake::{Extensions, HeadLimits, client, server};
+use crate::handshake::{client, server};
+use crate::head::{Extensions, HeadLimits};
 use crate::{Config, Connection, Error, Event, Heap, Input, Message, Role, Violation};
 
 /// Numbers the frames with a byte at the end, and marks them with RSV2.

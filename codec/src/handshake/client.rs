@@ -22,13 +22,12 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::deflate::{self, Agreement, Offer};
 use crate::extension::{FrameLayer, SharedExtension, find};
+use crate::head::{
+    Extension, Extensions, HandshakeError, HeadLimits, HeadScanner, Headers, MAX_HEADER_COUNT,
+    is_host, is_reserved, lists, push_header, token,
+};
 
 use super::accept_key::{accept_key, key_of};
-use super::headers::{is_reserved, push_header};
-use super::tokens::{is_host, lists, token};
-use super::{
-    Extension, Extensions, HandshakeError, HeadLimits, HeadScanner, Headers, MAX_HEADER_COUNT,
-};
 
 /// The request for an upgrade.
 #[derive(Debug, Clone)]

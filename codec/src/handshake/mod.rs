@@ -12,16 +12,10 @@
 
 mod accept_key;
 pub mod client;
-mod error;
-mod head;
-mod headers;
 pub mod server;
-mod tokens;
 
+pub use crate::head::{
+    Extension, Extensions, HandshakeError, HeadLimits, HeadScanner, Headers, MAX_HEADER_COUNT,
+    Params, Tokens,
+};
 pub use accept_key::accept_key;
-pub use error::HandshakeError;
-pub use head::{HeadLimits, HeadScanner, MAX_HEADER_COUNT};
-pub use headers::Headers;
-pub(crate) use headers::push_header;
-pub use tokens::{Extension, Extensions, Params, Tokens};
-pub(crate) use tokens::{is_token_byte, lists};

@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use crate::buffers::{BELIEVED_LEN, append};
-use crate::handshake::is_token_byte;
+use crate::head::is_token_byte;
 
 /// The most digits that the size of a chunk may have.
 const MAX_SIZE_DIGITS: u8 = 16;

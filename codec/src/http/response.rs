@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderName, HeaderValue, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use super::{BodyError, HttpDate};
-use crate::handshake::{HandshakeError, lists, push_header, server};
+use crate::head::{HandshakeError, lists, push_header};
 
 /// The interim answer to a request that waits for it before it sends its body (RFC 9110 §10.1.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -23,15 +23,8 @@ impl Exchange {
     /// For an answer after which the connection ends, whatever the request was.
     pub const LAST: Self = Self { is_old: false, is_head: false, keep_alive: false };
 
-    /// For the answer to this request.
-    #[must_use]
-    pub fn of(request: &server::Request<'_>) -> Self {
-        Self {
-            is_old: request.version() == Version::HTTP_10,
-            is_head: request.method() == "HEAD",
-            // Behind a good answer to CONNECT the client would speak another protocol (RFC 9110 §9.3.6).
-            keep_alive: request.keep_alive() && request.method() != "CONNECT",
-        }
+    pub(crate) const fn new(is_old: bool, is_head: bool, keep_alive: bool) -> Self {
+        Self { is_old, is_head, keep_alive }
     }
 
     /// The same, but the connection ends after it.
@@ -240,7 +233,8 @@ impl From<BodyError> for Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handshake::HeadLimits;
+    use crate::handshake::server;
+    use crate::head::HeadLimits;
 
     fn text(response: &Response) -> String {
         let mut out = Vec::new();

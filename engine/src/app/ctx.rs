@@ -1,5 +1,10 @@
 //! What a handler can do with a connection.
 
+use std::net::SocketAddr;
+
+use ringwire_codec::{CloseCode, Message, SendError};
+use ringwire_tls::Facts;
+
 use crate::base::output::Output;
 use crate::conn::cause::CloseReason;
 use crate::conn::id::ConnId;
@@ -11,10 +16,6 @@ use crate::limits::Deadline;
 use crate::state::Shared;
 use crate::topic::exchange::PublishError;
 use crate::topic::{Publication, PublishOptions, SubscribeOptions, TopicError};
-use std::net::SocketAddr;
-
-use ringwire_codec::{CloseCode, Message, SendError};
-use ringwire_tls::Facts;
 
 /// A connection, during a call of the handler.
 #[derive(Debug)]
@@ -448,12 +449,6 @@ fn make_room(wire: &mut Wire, shared: &mut Shared) -> bool {
             true
         }
     }
-}
-
-/// As much of a reason as a close frame has room for (RFC 6455 §5.5.1).
-pub(crate) fn cut_reason(reason: &str) -> &str {
-    const MAX_REASON_LEN: usize = 123;
-    &reason[..reason.floor_char_boundary(MAX_REASON_LEN)]
 }
 
 /// See [`Ctx::close`].

@@ -1,17 +1,17 @@
 //! What an application implements, and its answers to requests.
 
-use crate::app::offload::Then;
-use crate::conn::cause::CloseCause;
-use crate::conn::dialling::DialError;
 use std::any::Any;
 
 use ringwire_codec::handshake::{HandshakeError, client};
+use ringwire_codec::http::Response;
 use ringwire_codec::{Message, MessagePart};
 
 use crate::app::ctx::Ctx;
+use crate::app::offload::Then;
 use crate::app::request::Request;
 use crate::conn::answer::Accept;
-use ringwire_codec::http::Response;
+use crate::conn::cause::CloseCause;
+use crate::conn::dialling::DialError;
 
 /// The application: one value for each worker, called from its thread only.
 ///

@@ -3,14 +3,15 @@
 //! A job and its continuation travel as one closure, and come back as another that holds the result: the threads know
 //! no handler, and a connection's [`Jobs`] know no types. They are there only while there are jobs.
 
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use crate::app::ctx::Ctx;
 use crate::base::panics::panic_text;
 use crate::compute::task::Task;
 use crate::compute::{Compute, Job, Lane};
 use crate::conn::jobs::Continuation;
 use crate::conn::{Phase, Wire};
-use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Why a job has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

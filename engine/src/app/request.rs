@@ -1,11 +1,12 @@
 //! A request, as the handler sees it.
 
-use crate::app::forwarded;
-use crate::conn::id::ConnId;
 use std::net::{IpAddr, SocketAddr};
 
 use ringwire_codec::handshake::{Extension, HandshakeError, Headers, server};
 use ringwire_tls::Facts;
+
+use crate::app::forwarded;
+use crate::conn::id::ConnId;
 
 /// A request that came to the server, borrowed from the bytes that were received.
 #[derive(Debug)]

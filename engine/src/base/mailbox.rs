@@ -5,13 +5,14 @@
     reason = "a mailbox is shared between threads; it is not on a message's path"
 )]
 
-use crate::base::wake::Wake;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
+
+use crate::base::wake::Wake;
 
 /// Why a [`Handle`](crate::Handle) could not post to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

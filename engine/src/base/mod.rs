@@ -5,7 +5,6 @@ pub(crate) mod buffers;
 pub(crate) mod chunked;
 pub(crate) mod event;
 pub(crate) mod mailbox;
-pub(crate) mod masks;
 pub(crate) mod output;
 pub(crate) mod panics;
 pub(crate) mod sharded;

@@ -1,6 +1,5 @@
 //! Long messages that are compressed by a thread, while their place among the connection's output is kept.
 
-use crate::conn::id::ConnId;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Weak;
 
@@ -8,6 +7,7 @@ use ringwire_codec::deflate::{Compressor, Level, WindowBits};
 use ringwire_codec::{Connection, Message, Role};
 
 use super::panic_text;
+use crate::conn::id::ConnId;
 
 /// A message that is to be compressed.
 #[derive(Debug)]

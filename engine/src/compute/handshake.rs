@@ -1,7 +1,8 @@
 //! The costly part of a TLS handshake, on a thread.
 
-use crate::conn::id::ConnId;
 use ringwire_tls::{Error, Session};
+
+use crate::conn::id::ConnId;
 
 /// A session on its way to a compute thread and back.
 #[derive(Debug)]

@@ -12,11 +12,6 @@ pub(crate) mod handshake;
 mod stats;
 pub(crate) mod task;
 
-use crate::base::mailbox::Postbox;
-use crate::base::panics::{panic_text, quietly};
-use crate::compute::handshake::{Shake, Shaken};
-use crate::compute::task::{Finished, Task};
-use crate::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -24,11 +19,16 @@ use std::time::Instant;
 
 use core_affinity::CoreId;
 use crossbeam_channel::{Receiver, Sender, select_biased};
-
 use deflation::Compressors;
 pub(crate) use deflation::{Deflated, Deflation};
 pub use stats::{ComputeStats, Times};
 pub(crate) use stats::{Lane, Meter};
+
+use crate::base::mailbox::Postbox;
+use crate::base::panics::{panic_text, quietly};
+use crate::compute::handshake::{Shake, Shaken};
+use crate::compute::task::{Finished, Task};
+use crate::error::Error;
 
 /// Work for the threads.
 #[derive(Debug)]

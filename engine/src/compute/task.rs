@@ -1,9 +1,10 @@
 //! A handler's job on its way to a thread and back.
 
-use crate::conn::id::ConnId;
-use crate::conn::jobs::Continuation;
 use std::fmt;
 use std::sync::Weak;
+
+use crate::conn::id::ConnId;
+use crate::conn::jobs::Continuation;
 
 /// A handler's job on its way to a thread.
 pub(crate) struct Task {

@@ -4,6 +4,11 @@ pub(crate) mod origin;
 #[cfg(feature = "config")]
 pub mod settings;
 
+use std::time::Duration;
+
+use ringwire_codec::CloseCode;
+use ringwire_codec::handshake::HeadLimits;
+
 use crate::config::origin::OriginPolicy;
 use crate::conn::options::Backpressure;
 use crate::error::Error;
@@ -11,10 +16,6 @@ use crate::layers::compression::Compression;
 use crate::limits::RateLimit;
 use crate::net::{Keepalive, ListenOptions, TcpOptions};
 use crate::topic::TopicSettings;
-use std::time::Duration;
-
-use ringwire_codec::CloseCode;
-use ringwire_codec::handshake::HeadLimits;
 
 /// Settings of a server. All are checked once, when it starts.
 ///

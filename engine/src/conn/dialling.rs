@@ -1,11 +1,12 @@
 //! What is kept of a connection that this side opens, until it is open, and what can go wrong before.
 
-use crate::base::mailbox::PostError;
-use crate::conn::cause::{CloseCause, CloseReason};
 use std::io;
 
 use http::StatusCode;
 use ringwire_codec::handshake::{HandshakeError, client};
+
+use crate::base::mailbox::PostError;
+use crate::conn::cause::{CloseCause, CloseReason};
 
 /// Why a connection that this side wanted to open is not open.
 #[derive(Debug, thiserror::Error)]

@@ -12,6 +12,12 @@ pub(crate) mod peer_addr;
 pub(crate) mod queue;
 pub(crate) mod table;
 
+use bitflags::bitflags;
+use ringwire_codec::deflate::WindowBits;
+use ringwire_codec::handshake::HeadScanner;
+use ringwire_codec::http::Exchange;
+use ringwire_codec::{Connection, Role};
+
 use crate::base::timer::{TICKS_PER_SECOND, Tick};
 use crate::conn::body::Incoming;
 use crate::conn::cause::CloseCause;
@@ -20,12 +26,6 @@ use crate::conn::dialling::Dialling;
 use crate::conn::jobs::Jobs;
 use crate::conn::peer_addr::PeerAddr;
 use crate::conn::queue::SendQueue;
-
-use bitflags::bitflags;
-use ringwire_codec::deflate::WindowBits;
-use ringwire_codec::handshake::HeadScanner;
-use ringwire_codec::http::Exchange;
-use ringwire_codec::{Connection, Role};
 
 /// A slot of the connection table. An idle connection is this and nothing else.
 #[derive(Debug)]

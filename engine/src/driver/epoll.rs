@@ -13,7 +13,6 @@
     reason = "a driver owns sockets, reads the clock once a wait, and shares its waker with other threads"
 )]
 
-use crate::net::Delivery;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -33,6 +32,7 @@ use super::{
 use crate::base::buffers::AlignedBuffer;
 use crate::base::chunked::Chunked;
 use crate::net;
+use crate::net::Delivery;
 
 /// Events taken by one `epoll_wait`.
 const MAX_EVENTS: usize = 1024;

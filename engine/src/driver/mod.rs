@@ -33,14 +33,15 @@ pub(crate) mod uring;
 #[cfg(test)]
 mod contract_tests;
 
-use crate::base::output::Output;
-use crate::base::wake::Wake;
-use crate::net::{Delivery, Traffic};
 use std::io;
 use std::net::SocketAddr;
 use std::ops::DerefMut;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
+
+use crate::base::output::Output;
+use crate::base::wake::Wake;
+use crate::net::{Delivery, Traffic};
 
 /// The slots that a driver keeps for listeners and its own descriptors lie above this.
 pub(crate) const MAX_SLOT: u32 = (1 << 28) - 1;

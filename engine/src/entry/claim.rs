@@ -3,13 +3,12 @@
 #![expect(clippy::disallowed_methods, reason = "whoever starts a server waits, and is no worker")]
 
 use std::fs::{self, File, TryLockError};
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use crate::config::Config;
 use crate::error::Error;

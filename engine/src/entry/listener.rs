@@ -1,10 +1,9 @@
 //! Where connections come from: addresses, Unix sockets, and listening sockets that somebody else made.
 
-use std::fmt;
-use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use ringwire_tls::ServerConfig;
 

@@ -1,5 +1,12 @@
 //! What comes to a worker from outside: letters, publications, and results of the compute threads.
 
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use crossbeam_channel::Sender;
+use ringwire_codec::CloseCode;
+use ringwire_codec::http::Response;
+
 use crate::base::mailbox::{self, Bell, Mailbox, Postbox};
 use crate::base::wake::Wake;
 use crate::compute::Outcome;
@@ -11,12 +18,6 @@ use crate::entry::adoption::Adoption;
 use crate::entry::dial::Outbound;
 use crate::limits::{Drain, DrainReport};
 use crate::topic::{Feed, Feeder, SharedPublication, TopicQuery, feed};
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-
-use crossbeam_channel::Sender;
-use ringwire_codec::CloseCode;
-use ringwire_codec::http::Response;
 
 /// What can be asked of a worker from outside.
 #[derive(Debug)]

@@ -3,14 +3,15 @@
 //! They stand between the codec and the kernel, or TLS: frames go through them when they are sent, in the order in which
 //! they are, and what is received goes through before it is looked at.
 
-use crate::base::buffers::BufferPool;
-use crate::base::chunked::Chunked;
-use crate::base::output::Output;
-use crate::conn::cause::CloseReason;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ringwire_codec::extension::{ExtensionError, FrameLayer};
 use ringwire_codec::{Buffers, CloseCode};
+
+use crate::base::buffers::BufferPool;
+use crate::base::chunked::Chunked;
+use crate::base::output::Output;
+use crate::conn::cause::CloseReason;
 
 /// What extensions and their headers may add to output, about, in bytes.
 const OVERHEAD: usize = 64;

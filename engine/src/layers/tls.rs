@@ -5,6 +5,11 @@
 //! waits in plain text, so that a queued message can still be dropped or replaced; an encrypted one could not, since
 //! records are numbered. What TLS itself has to say goes before everything that is encrypted after it.
 
+use ringwire_codec::Buffers;
+use ringwire_codec::http::Response;
+use ringwire_tls::pki_types::ServerName;
+use ringwire_tls::{Certificates, ClientConfig, Error, Facts, Handshake, Session};
+
 use crate::base::buffers::BufferPool;
 use crate::base::chunked::Chunked;
 use crate::base::output::Output;
@@ -13,10 +18,6 @@ use crate::compute::{Compute, Job, Lane};
 use crate::conn::id::ConnId;
 use crate::limits::memory::SESSION_LEN;
 use crate::metrics::Counters;
-use ringwire_codec::Buffers;
-use ringwire_codec::http::Response;
-use ringwire_tls::pki_types::ServerName;
-use ringwire_tls::{Certificates, ClientConfig, Error, Facts, Handshake, Session};
 
 /// What encryption adds to a record of at most [`RECORD_LEN`] bytes, at most (RFC 5246 §6.2.3).
 const RECORD_OVERHEAD: usize = 64;

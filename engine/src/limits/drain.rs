@@ -1,11 +1,12 @@
 //! Draining: how a server is emptied, and what came of it.
 
-use crate::base::mailbox::PostError;
-use crate::conn::cause::CloseReason;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use ringwire_codec::CloseCode;
+
+use crate::base::mailbox::PostError;
+use crate::conn::cause::CloseReason;
 
 /// How a server is drained. See [`Handle::drain`](crate::Handle::drain).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

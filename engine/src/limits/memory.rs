@@ -3,10 +3,11 @@
 //! Each worker keeps its own sums ([`Ledger`]) in plain numbers and publishes them once a turn among its counters; whoever
 //! needs the total adds them up ([`Allowance`]). What a worker does about it is in `worker/memory.rs`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::base::timer::Tick;
 use crate::conn::charge::Charge;
 use crate::limits::machine;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What the engine keeps beside each slot of the connection table: the driver's entry and the timer's.
 pub(crate) const BESIDE_A_SLOT: usize = 24;

@@ -4,9 +4,10 @@
 //! ended for taking nothing, or for an answer that does not come, is asked about first: a few times within its
 //! limit, and what moved in between counts.
 
+use std::collections::HashMap;
+
 use crate::base::timer::Tick;
 use crate::net::Delivery;
-use std::collections::HashMap;
 
 /// How often a peer is looked at within a limit.
 const LOOKS: Tick = 4;

@@ -5,7 +5,19 @@
     reason = "a handle is shared between threads; it is not on a message's path"
 )]
 
-use crate::app::ctx::cut_reason;
+use std::collections::BTreeMap;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use std::{fmt, io};
+
+use ringwire_codec::http::Response;
+use ringwire_codec::{CloseCode, Message, cut_reason};
+use ringwire_tls::pki_types::UnixTime;
+use ringwire_tls::{ConfigError, ServerConfig};
+
 use crate::base::mailbox::{PostError, Postbox, Refused};
 use crate::compute::Meter;
 use crate::conn::answer::Acceptance;
@@ -24,19 +36,6 @@ use crate::metrics::{Stats, TlsStats, TopicStats};
 use crate::net::{self, TcpOptions};
 use crate::topic::exchange::PublishError;
 use crate::topic::{Publication, PublishOptions, TopicQuery};
-use ringwire_codec::http::Response;
-use std::collections::BTreeMap;
-use std::fmt;
-use std::io;
-use std::net::TcpStream;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
-use ringwire_codec::{CloseCode, Message};
-use ringwire_tls::pki_types::UnixTime;
-use ringwire_tls::{ConfigError, ServerConfig};
 
 /// How long a shutdown waits for room in a mailbox that is full.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);

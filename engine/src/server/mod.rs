@@ -11,10 +11,20 @@ pub(crate) mod monitor;
 pub(crate) mod notify;
 pub(crate) mod restart;
 
+use std::fmt;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use core_affinity::CoreId;
+use ringwire_codec::Masks;
+use ringwire_tls::ServerConfig;
+
 use crate::app::handler::Handler;
 use crate::base::budget::Budget;
 use crate::base::event::Within;
-use crate::base::masks::Masks;
 use crate::compute::{Compute, Pool};
 use crate::config::{Config, DriverKind, Pinning};
 use crate::driver::Driver;
@@ -33,15 +43,6 @@ use crate::net;
 use crate::server::handle::Handle;
 use crate::state::Shared;
 use crate::worker::{Worker, WorkerSetup, share_of};
-use std::fmt;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
-
-use core_affinity::CoreId;
-use ringwire_tls::ServerConfig;
 
 /// A server that has not started yet.
 ///

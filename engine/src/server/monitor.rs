@@ -1,16 +1,17 @@
 //! What a server says about itself: metrics as Prometheus reads them, and JSON.
 
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use ringwire_codec::http::Response;
+
 use crate::app::router::{Router, SocketRoutes};
 use crate::compute::Times;
 use crate::conn::cause::CloseReason;
 use crate::limits::Readiness;
 use crate::metrics::Stats;
 use crate::server::handle::Handle;
-use ringwire_codec::http::Response;
-use std::fmt::{self, Write as _};
-use std::time::Duration;
-
-use http::{HeaderName, HeaderValue, StatusCode, header};
 
 /// Prometheus' text format 0.0.4.
 const PROMETHEUS: HeaderValue =

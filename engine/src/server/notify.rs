@@ -6,16 +6,16 @@
     reason = "the watchdog has a thread of its own, no part of a message's path"
 )]
 
-use crate::base::mailbox::PostError;
-use crate::server::handle::Handle;
 use std::ffi::OsStr;
-use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
+use std::{io, thread};
+
+use crate::base::mailbox::PostError;
+use crate::server::handle::Handle;
 
 /// Where the manager listens.
 pub(crate) const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";

@@ -2,20 +2,19 @@
 
 #![expect(clippy::disallowed_types, reason = "a connection is adopted as a stream")]
 
-use crate::base::masks::Masks;
-use crate::driver::sim::{Peer, Random, World};
-use crate::{Acceptance, Handle};
 use std::net::TcpStream;
 use std::time::Duration;
 
 use ringwire_codec::deflate::{Agreement, Compressor, Decompressor, Inflate, Level, Offer};
 use ringwire_codec::handshake::client::{Request, Response};
 use ringwire_codec::handshake::{HeadLimits, HeadScanner};
-use ringwire_codec::{CloseCode, CloseState, Connection, Event, Heap, Input, Message, Role};
+use ringwire_codec::{CloseCode, CloseState, Connection, Event, Heap, Input, Masks, Message, Role};
 
 use super::app::{Entry, Log, Said};
 use super::plan::{Ending, Entrance, Plan, Speech};
 use super::secure::Secured;
+use crate::driver::sim::{Peer, Random, World};
+use crate::{Acceptance, Handle};
 
 /// How far a client has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

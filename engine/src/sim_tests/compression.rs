@@ -1,9 +1,6 @@
 //! Compression where time, memory or a full queue matter. That messages come through whatever was agreed on is what the
 //! seeds are for.
 
-use crate::config::Config;
-use crate::conn::options::Backpressure;
-use crate::{Compress, Compression, ConnId, SendOptions};
 use std::time::Duration;
 
 use ringwire_codec::deflate::{Compressor, Decompressor, Offer, WindowBits};
@@ -12,6 +9,9 @@ use super::plan::{Ending, Plan};
 use super::play::Play;
 use super::seeds::scenes;
 use super::time::{self, plan, secs};
+use crate::config::Config;
+use crate::conn::options::Backpressure;
+use crate::{Compress, Compression, ConnId, SendOptions};
 
 const COMPRESSOR_LEN: u64 = Compressor::memory_len_of(WindowBits::MAX) as u64;
 const DECOMPRESSOR_LEN: u64 = Decompressor::MEMORY_LEN as u64;

@@ -3,11 +3,22 @@
 
 #![expect(clippy::disallowed_types, reason = "a handle shares the worker's counters")]
 
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringwire_codec::deflate::{Policy, WindowBits};
+use ringwire_codec::handshake::{HeadLimits, HeadScanner, server};
+use ringwire_codec::{CloseCode, Connection, Event, Heap, Input, Masks, Message, Role};
+
+use super::client::Deflated;
+use super::plan::{draw_compression, draw_faults};
+use super::seeds;
 use crate::app::ctx::Ctx;
 use crate::app::handler::{Answer, Handler};
 use crate::app::request::Request;
 use crate::base::budget::Budget;
-use crate::base::masks::Masks;
 use crate::config::{Assignment, Config};
 use crate::conn::cause::CloseCause;
 use crate::conn::dialling::DialError;
@@ -22,18 +33,6 @@ use crate::net::TcpOptions;
 use crate::server::handle::Handle;
 use crate::state::Shared;
 use crate::worker::{Turn, Worker, WorkerSetup};
-use std::cell::RefCell;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
-
-use ringwire_codec::deflate::{Policy, WindowBits};
-use ringwire_codec::handshake::{HeadLimits, HeadScanner, server};
-use ringwire_codec::{CloseCode, Connection, Event, Heap, Input, Message, Role};
-
-use super::client::Deflated;
-use super::plan::{draw_compression, draw_faults};
-use super::seeds;
 
 const SEEDS: u64 = 500;
 const MESSAGES: usize = 5;

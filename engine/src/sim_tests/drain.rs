@@ -1,10 +1,5 @@
 //! Draining, in virtual time: closes that are flat over the window.
 
-use crate::config::Config;
-use crate::conn::cause::CloseReason;
-use crate::driver::sim::Faults;
-use crate::limits::{Drain, DrainReport, Draining};
-use crate::worker::Turn;
 use std::time::Duration;
 
 use ringwire_codec::CloseCode;
@@ -13,6 +8,11 @@ use super::plan::Ending;
 use super::play::Play;
 use super::seeds::{self, scenes};
 use super::time::{plan, play, secs};
+use crate::config::Config;
+use crate::conn::cause::CloseReason;
+use crate::driver::sim::Faults;
+use crate::limits::{Drain, DrainReport, Draining};
+use crate::worker::Turn;
 
 const COUNT: usize = 600;
 const WINDOW: Duration = Duration::from_secs(60);

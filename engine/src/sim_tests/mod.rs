@@ -18,7 +18,6 @@ mod play;
 mod progress;
 mod scene;
 mod secure;
-pub(crate) mod seeds;
 mod time;
 mod topics;
 
@@ -28,6 +27,7 @@ use app::APP_CLOSE;
 use client::Client;
 use plan::{Ending, Plan, draw_config, draw_faults};
 use play::Play;
+use ringwire_seeds as seeds;
 use scene::Scene;
 
 use crate::driver::sim::Random;

@@ -1,9 +1,5 @@
 //! What a seed decides: the server's settings, and what each client does.
 
-use crate::config::Config;
-use crate::conn::options::Backpressure;
-use crate::driver::sim::{Faults, Random};
-use crate::layers::compression::{Compression, CompressionMode};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -11,6 +7,10 @@ use ringwire_codec::CloseCode;
 use ringwire_codec::deflate::{Level, Offer, WindowBits};
 
 use super::app::Said;
+use crate::config::Config;
+use crate::conn::options::Backpressure;
+use crate::driver::sim::{Faults, Random};
+use crate::layers::compression::{Compression, CompressionMode};
 
 /// Longer messages are not sent.
 pub(super) const LARGEST_MESSAGE: usize = 40_000;

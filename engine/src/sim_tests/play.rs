@@ -1,14 +1,14 @@
 //! A scene and the clients in it.
 
-use crate::config::Config;
-use crate::conn::cause::CloseCause;
-use crate::driver::sim::{Faults, Random};
-use crate::worker::Turn;
 use std::time::Duration;
 
 use super::client::Client;
 use super::plan::Plan;
 use super::scene::Scene;
+use crate::config::Config;
+use crate::conn::cause::CloseCause;
+use crate::driver::sim::{Faults, Random};
+use crate::worker::Turn;
 
 pub(super) struct Play {
     pub scene: Scene,

@@ -1,9 +1,6 @@
 //! Peers that read slowly, and peers that read nothing, in virtual time: the first are alive, however much the kernel
 //! holds for them.
 
-use crate::config::Config;
-use crate::conn::cause::CloseReason;
-use crate::driver::sim::Faults;
 use std::time::Duration;
 
 use ringwire_codec::CloseCode;
@@ -12,6 +9,9 @@ use super::client::Stage;
 use super::plan::{Ending, Entrance, Plan};
 use super::play::Play;
 use super::time::{plan, play, secs};
+use crate::config::Config;
+use crate::conn::cause::CloseReason;
+use crate::driver::sim::Faults;
 
 /// What Linux gives a socket (tcp(7), tcp_wmem).
 const SOCKET_LEN: usize = 4 << 20;

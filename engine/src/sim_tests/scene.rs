@@ -2,8 +2,16 @@
 
 #![expect(clippy::disallowed_types, reason = "a handle shares the worker's counters")]
 
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringwire_codec::Masks;
+
+use super::app::{App, Log};
+use super::secure;
 use crate::base::budget::Budget;
-use crate::base::masks::Masks;
 use crate::compute::{Hand, Pool};
 use crate::config::{Assignment, Config};
 use crate::driver::Driver as _;
@@ -17,13 +25,6 @@ use crate::net::TcpOptions;
 use crate::server::handle::Handle;
 use crate::state::Shared;
 use crate::worker::{Turn, Worker, WorkerSetup};
-use std::cell::RefCell;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
-
-use super::app::{App, Log};
-use super::secure;
 
 /// Turns at one point of virtual time that are a loop that would spin.
 const MAX_IDLE_TURNS: usize = 5_000;

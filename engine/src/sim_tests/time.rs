@@ -1,11 +1,5 @@
 //! Deadlines, in virtual time and with the settings that a server has by itself.
 
-use crate::config::Config;
-use crate::conn::cause::{CloseCause, CloseReason};
-use crate::conn::options::Backpressure;
-use crate::driver::sim::Faults;
-use crate::limits::{Excess, RateLimit};
-use crate::worker::Turn;
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -17,6 +11,12 @@ use super::client::Stage;
 use super::plan::{Ending, Entrance, Plan, Speech};
 use super::play::Play;
 use super::seeds::{self, scenes};
+use crate::config::Config;
+use crate::conn::cause::{CloseCause, CloseReason};
+use crate::conn::options::Backpressure;
+use crate::driver::sim::Faults;
+use crate::limits::{Excess, RateLimit};
+use crate::worker::Turn;
 
 pub(super) fn plan(ending: Ending, says: &[&str]) -> Plan {
     let say = |text: &&str| Speech::Say(Said { text: true, bytes: text.as_bytes().to_vec() });

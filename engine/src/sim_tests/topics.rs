@@ -3,11 +3,21 @@
 
 #![expect(clippy::disallowed_types, reason = "handles share counters, and a stream is adopted")]
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringwire_codec::{Connection, Event, Heap, Input, Masks, Message, Role};
+
+use super::plan::draw_faults;
+use super::seeds;
 use crate::app::ctx::Ctx;
 use crate::app::handler::{Answer, Handler};
 use crate::app::request::Request;
 use crate::base::budget::Budget;
-use crate::base::masks::Masks;
 use crate::config::{Assignment, Config};
 use crate::conn::cause::CloseCause;
 use crate::conn::id::ConnId;
@@ -24,17 +34,6 @@ use crate::server::handle::Handle;
 use crate::state::Shared;
 use crate::topic::{PublishOptions, TopicSettings};
 use crate::worker::{Worker, WorkerSetup};
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::net::TcpStream;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
-
-use ringwire_codec::{Connection, Event, Heap, Input, Message, Role};
-
-use super::plan::draw_faults;
-use super::seeds;
 
 const SEEDS: u64 = 100;
 const WORKERS: usize = 2;

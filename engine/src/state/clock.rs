@@ -1,9 +1,10 @@
 //! The time of day.
 
-use crate::base::timer::{TICKS_PER_SECOND, Tick};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ringwire_codec::http::HttpDate;
+
+use crate::base::timer::{TICKS_PER_SECOND, Tick};
 
 /// The time of day as answers have it, read once a second.
 #[derive(Debug, Default)]

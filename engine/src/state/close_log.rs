@@ -3,11 +3,12 @@
 //! A worker writes so many lines a second for each reason. What is more is counted, and a line says how many that were once
 //! the second is over.
 
+use std::net::SocketAddr;
+
 use crate::base::timer::{TICKS_PER_SECOND, Tick};
 use crate::conn::cause::{CloseCause, CloseReason};
 use crate::conn::id::ConnId;
 use crate::net::Traffic;
-use std::net::SocketAddr;
 
 /// Lines of one reason in a second.
 const LINES_PER_SECOND: u32 = 10;

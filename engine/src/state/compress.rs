@@ -1,14 +1,15 @@
 //! Compression on a connection: what it takes of its layer, its limits and its queue.
 
+use ringwire_codec::deflate::WindowBits;
+use ringwire_codec::{
+    Buffers as _, Error, Event, Input, MaskSource as _, Message, Role, SendError,
+};
+
 use crate::compute::{Deflation, Job, Lane};
 use crate::conn::id::ConnId;
 use crate::conn::queue::SegmentKind;
 use crate::conn::{Flags, Wire};
 use crate::state::Shared;
-use ringwire_codec::deflate::WindowBits;
-use ringwire_codec::{
-    Buffers as _, Error, Event, Input, MaskSource as _, Message, Role, SendError,
-};
 
 /// Where a compressed message leaves a buffer of at least this capacity nearly empty, it moves to a smaller one.
 const MIN_TRIMMED_LEN: usize = 16 << 10;
@@ -119,11 +120,11 @@ mod tests {
     use crate::base::budget::Budget;
 
     use super::*;
-    use crate::base::masks::Masks;
     use crate::config::Config;
     use crate::hub::Hub;
     use crate::hub::handover::Handover;
     use crate::layers::compression::Compression;
+    use ringwire_codec::Masks;
 
     fn shared(compression: Compression) -> Shared {
         let config = Config::default().with_compression(compression);

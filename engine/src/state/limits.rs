@@ -6,6 +6,7 @@ use crate::config::origin::OriginPolicy;
 use crate::conn::options::Backpressure;
 use crate::conn::{Flags, Wire};
 use crate::limits::rate::Rates;
+
 /// The same once the server is shut down, which waits for them.
 const LAST_LINGER: Tick = TICKS_PER_SECOND;
 /// The longest that a connection lingers: 5 s.

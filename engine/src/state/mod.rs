@@ -9,9 +9,12 @@ pub(crate) mod limits;
 pub(crate) mod names;
 pub(crate) mod seal;
 
+use std::sync::Arc;
+
+use ringwire_codec::{Buffers, Masks};
+
 use crate::base::budget::Budget;
 use crate::base::buffers::BufferPool;
-use crate::base::masks::Masks;
 use crate::base::output::Output;
 use crate::base::timer::{Tick, Wheel};
 use crate::compute::Compute;
@@ -36,9 +39,6 @@ use crate::state::close_log::Ends;
 use crate::state::limits::Limits;
 use crate::state::names::Names;
 use crate::topic::Topics;
-use std::sync::Arc;
-
-use ringwire_codec::Buffers;
 
 /// The longest frame header, and so what a frame takes beside its payload (RFC 6455 §5.2).
 pub(crate) const MAX_HEADER_LEN: usize = 14;

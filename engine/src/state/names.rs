@@ -4,6 +4,7 @@ use crate::base::chunked::Chunked;
 use crate::conn::id::ConnId;
 use crate::hub::Hub;
 use crate::hub::names::{MAX_NAME_LEN, MAX_NAMES, NameError};
+
 /// The names of a worker's connections, and what the handler has yet to hear of them.
 #[derive(Debug)]
 pub(crate) struct Names {

@@ -5,6 +5,7 @@ use crate::conn::Wire;
 use crate::conn::queue::SegmentKind;
 use crate::layers::extensions::Failure;
 use crate::state::Shared;
+
 impl Shared {
     /// What a layered connection sends next: what TLS has to say, and behind it the first of what waits, or else the turn's
     /// output, as its extensions and TLS make of it. Empty: nothing. No send of it is in flight.

@@ -1,14 +1,14 @@
 //! Publications on their way to their subscribers.
 
+use ringwire_codec::deflate::WindowBits;
+
 use super::exchange::Exchange;
+use super::publication::SharedPublication;
 use crate::base::output::SharedBytes;
 use crate::conn::id::ConnId;
 use crate::conn::options::Backpressure;
 use crate::driver::Token;
 use crate::layers::deflate::Deflate;
-use ringwire_codec::deflate::WindowBits;
-
-use super::publication::SharedPublication;
 
 /// The most bytes of publications that are joined to one piece of output.
 const MAX_JOINED_LEN: usize = 64 << 10;

@@ -5,9 +5,6 @@
     reason = "all workers and handles share who is interested in what"
 )]
 
-use crate::base::budget::Budget;
-use crate::base::mailbox::{self, Bell, Mailbox, PostError, Postbox};
-use crate::base::sharded::remainder;
 use std::fmt;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::Arc;
@@ -16,6 +13,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::name::TopicError;
 use super::publication::SharedPublication;
 use super::settings::TopicSettings;
+use crate::base::budget::Budget;
+use crate::base::mailbox::{self, Bell, Mailbox, PostError, Postbox};
+use crate::base::sharded::remainder;
 
 /// Classes of topics by which a worker says what it has subscribers for.
 const INTERESTS: usize = 256;

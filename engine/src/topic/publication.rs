@@ -5,17 +5,16 @@
     reason = "a publication is referred to by every worker with subscribers"
 )]
 
-use super::exchange::Exchange;
-use crate::base::masks::Unmasked;
-use crate::base::output::SharedBytes;
-use crate::conn::id::ConnId;
-use crate::conn::options::{Backpressure, Compress};
 use std::sync::{Arc, OnceLock};
 
 use ringwire_codec::deflate::WindowBits;
-use ringwire_codec::{Connection, Message, Role};
+use ringwire_codec::{Connection, Message, Role, Unmasked};
 
+use super::exchange::Exchange;
 use super::name::{self, TopicError};
+use crate::base::output::SharedBytes;
+use crate::conn::id::ConnId;
+use crate::conn::options::{Backpressure, Compress};
 
 /// Sizes of windows.
 const WINDOWS: usize = (WindowBits::MAX.get() - WindowBits::MIN.get()) as usize + 1;

@@ -1,5 +1,10 @@
 //! How connections come to a worker, and when it takes no more.
 
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use super::Worker;
 use crate::app::handler::Handler;
 use crate::base::mailbox::Refused;
 use crate::base::timer::Tick;
@@ -10,11 +15,6 @@ use crate::entry::adoption::Adoption;
 use crate::entry::listener::Terms;
 use crate::hub::mail::Mail;
 use crate::limits::rate::{Bucket, Rate};
-use std::io;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-
-use super::Worker;
 
 /// How long accepting rests after it failed for want of descriptors or memory, in ticks.
 const ACCEPT_REST: Tick = 2;

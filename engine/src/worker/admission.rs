@@ -1,10 +1,11 @@
 //! Which requests are refused before the application hears of them.
 
+use http::StatusCode;
+use ringwire_codec::http::Response;
+
 use crate::app::request::Request;
 use crate::config::origin::OriginPolicy;
 use crate::state::Shared;
-use http::StatusCode;
-use ringwire_codec::http::Response;
 
 impl Shared {
     /// The refusal of a request for a WebSocket that the engine does not let in, whatever the application would say.

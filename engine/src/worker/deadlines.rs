@@ -3,6 +3,9 @@
 //! Traffic does not move the timer. When it fires, the deadline is computed again from the ticks that the
 //! connection keeps, and either something is due or the timer is set anew.
 
+use ringwire_codec::CloseCode;
+
+use super::Worker;
 use crate::app::ctx;
 use crate::app::handler::Handler;
 use crate::base::timer::{TICKS_PER_SECOND, Tick};
@@ -13,9 +16,6 @@ use crate::limits::progress::{PingLook, Watched, step};
 use crate::net::Delivery;
 use crate::state::Shared;
 use crate::state::limits::Limits;
-use ringwire_codec::CloseCode;
-
-use super::Worker;
 
 /// The server goes away from this connection.
 const GOING_AWAY: CloseCode = CloseCode::GOING_AWAY;

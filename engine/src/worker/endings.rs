@@ -6,6 +6,12 @@
 //! - Whoever ends its own side first lingers: closing a socket with unread input, or one to which more comes, makes the
 //!   kernel reset the connection, and what the peer has not read is lost (RFC 9293 §3.6.1, RFC 6455 §7.1.1).
 
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ringwire_codec::CloseState;
+
+use super::{Worker, outbound, receive};
 use crate::app::handler::Handler;
 use crate::base::panics::quietly;
 use crate::conn::cause::{CloseCause, CloseReason};
@@ -13,12 +19,6 @@ use crate::conn::{Conn, Flags, Phase};
 use crate::driver::{Driver, Op, Token};
 use crate::state::Shared;
 use crate::state::close_log::{End, Ends};
-use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use ringwire_codec::CloseState;
-
-use super::{Worker, outbound, receive};
 
 /// What a lingering connection drops before it is reset, in bytes: more than the socket buffers of both sides hold by
 /// default (the last figures of tcp_rmem and tcp_wmem, tcp(7)), which is what a peer may have sent before it heard the end.

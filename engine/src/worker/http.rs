@@ -6,23 +6,22 @@
 //!    └── pipelined requests wait unread while an answer is owed, or more output waits than the high-water mark
 //! ```
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ringwire_codec::Buffers as _;
+use ringwire_codec::handshake::{HandshakeError, HeadScanner, client, server};
+use ringwire_codec::http::{BodyDecoder, BodyFraming, CONTINUE, Exchange, Response};
+
+use super::Worker;
+use super::memory::is_monitoring;
+use super::receive::keep_unread;
+use super::upgrade::{deliver_rest, internal_error, on_bad_head, on_head};
 use crate::app::handler::{Handler, HttpAnswer};
 use crate::app::request::Request;
 use crate::conn::body::Incoming;
 use crate::conn::{Conn, Flags, Phase, Wire};
 use crate::driver::{Driver, Token};
 use crate::state::Shared;
-use ringwire_codec::http::Response;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use ringwire_codec::Buffers as _;
-use ringwire_codec::handshake::{HandshakeError, HeadScanner, client, server};
-use ringwire_codec::http::{BodyDecoder, BodyFraming, CONTINUE, Exchange};
-
-use super::Worker;
-use super::memory::is_monitoring;
-use super::receive::keep_unread;
-use super::upgrade::{deliver_rest, internal_error, on_bad_head, on_head};
 
 /// What a head of an answer takes, about.
 const ANSWER_HEAD_LEN: usize = 512;

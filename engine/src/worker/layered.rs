@@ -1,10 +1,10 @@
 //! Connections whose bytes are not those of the codec: a TLS session, extensions, or both stand between.
 
-use ringwire_codec::Buffers as _;
+use ringwire_codec::{Buffers as _, cut_reason};
 
 use super::Worker;
 use super::receive::{condemn, deliver_or_keep, keep_unread};
-use crate::app::ctx::{self, cut_reason};
+use crate::app::ctx;
 use crate::app::handler::Handler;
 use crate::conn::queue::SegmentKind;
 use crate::conn::{Conn, Flags, Phase, Wire};

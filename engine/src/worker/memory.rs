@@ -1,5 +1,13 @@
 //! When the engine holds too much for its connections: who is not let in, and who has to go.
 
+use std::collections::BinaryHeap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ringwire_codec::http::Response;
+use ringwire_codec::{Buffers as _, CloseCode};
+
+use super::Worker;
+use super::shutdown::unavailable;
 use crate::app::ctx;
 use crate::app::handler::Handler;
 use crate::app::request::Request;
@@ -10,14 +18,6 @@ use crate::conn::{Phase, Wire};
 use crate::driver::{Driver, Token};
 use crate::limits::memory::{BESIDE_A_SLOT, Level};
 use crate::state::Shared;
-use ringwire_codec::http::Response;
-use std::collections::BinaryHeap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use ringwire_codec::{Buffers as _, CloseCode};
-
-use super::Worker;
-use super::shutdown::unavailable;
 
 /// When whoever was refused may come back.
 const RETRY_AFTER_SECS: u32 = 10;

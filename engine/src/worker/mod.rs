@@ -23,6 +23,14 @@ mod topics;
 mod transmit;
 mod upgrade;
 
+use std::io;
+use std::time::Duration;
+
+use ringwire_codec::Message;
+
+use self::accepting::{AcceptState, Accepting};
+use self::endings::HalfClosed;
+use self::shutdown::ShutdownState;
 use crate::app::ctx::{self};
 use crate::app::handler::Handler;
 use crate::base::panics::quietly;
@@ -41,14 +49,6 @@ use crate::hub::mail::{Inbox, Mail};
 use crate::limits::rate::{Bucket, Rate};
 use crate::state::Shared;
 use crate::topic::Delivery;
-use std::io;
-use std::time::Duration;
-
-use ringwire_codec::Message;
-
-use self::accepting::{AcceptState, Accepting};
-use self::endings::HalfClosed;
-use self::shutdown::ShutdownState;
 
 /// Letters taken in a turn before the connections get theirs.
 const LETTERS_PER_TURN: usize = 1024;

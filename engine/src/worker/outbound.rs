@@ -3,6 +3,14 @@
 //! A socket that still connects takes operations like one that is connected: they complete when it is, or fail
 //! with the reason why it is not. So the drivers know nothing of this.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ringwire_codec::handshake::{HandshakeError, client};
+use ringwire_codec::{Connection, Role};
+
+use super::Worker;
+use super::receive::call;
+use super::upgrade::{begin_frames, extend};
 use crate::app::handler::Handler;
 use crate::base::mailbox::PostError;
 use crate::conn::cause::CloseCause;
@@ -12,14 +20,6 @@ use crate::driver::{Driver, Token};
 use crate::entry::dial::Outbound;
 use crate::hub::mail::{Inbox, Mail};
 use crate::state::Shared;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use ringwire_codec::handshake::{HandshakeError, client};
-use ringwire_codec::{Connection, Role};
-
-use super::Worker;
-use super::receive::call;
-use super::upgrade::{begin_frames, extend};
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// Takes a socket that connects, and says what is to be said once it has.

@@ -1,14 +1,13 @@
 //! Connections that begin with what a proxy says about them.
 
+use ringwire_codec::{Buffers as _, proxy_protocol};
+
+use super::Worker;
+use super::receive::keep_unread;
 use crate::app::handler::Handler;
 use crate::conn::cause::CloseReason;
 use crate::conn::{Flags, Phase};
 use crate::driver::{Driver, Token};
-use ringwire_codec::Buffers as _;
-use ringwire_codec::proxy_protocol;
-
-use super::Worker;
-use super::receive::keep_unread;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// Bytes of a connection whose PROXY header has not come yet, and perhaps what follows it.

@@ -1,5 +1,11 @@
 //! What comes in once a connection is open: frames, and the calls they lead to.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ringwire_codec::{Buffers, CloseCode, CloseFrame, Error, Event, Input};
+
+use super::upgrade::begin_frames;
+use super::{Worker, http};
 use crate::app::ctx::{self, Ctx};
 use crate::app::handler::Handler;
 use crate::conn::cause::{CloseCause, CloseReason};
@@ -9,13 +15,6 @@ use crate::driver::{Driver, Token};
 use crate::limits::Excess;
 use crate::limits::rate::Verdict;
 use crate::state::Shared;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use ringwire_codec::{Buffers, CloseCode, CloseFrame, Error, Event, Input};
-
-use super::Worker;
-use super::http;
-use super::upgrade::begin_frames;
 
 /// What the messages of a connection may inflate to in a turn, in bytes, before the others get theirs. The last one
 /// may go past it.

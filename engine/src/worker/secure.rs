@@ -1,5 +1,10 @@
 //! Connections over TLS: their bytes on the way in and out, and how their sessions end.
 
+use ringwire_codec::Buffers as _;
+use ringwire_tls::{Error, ServerConfig, Session};
+
+use super::Worker;
+use super::receive::keep_unread;
 use crate::app::handler::Handler;
 use crate::compute::handshake::Shaken;
 use crate::conn::cause::CloseReason;
@@ -7,11 +12,6 @@ use crate::conn::{Flags, Phase};
 use crate::driver::{Driver, Token};
 use crate::layers::tls::Decrypted;
 use crate::state::Shared;
-use ringwire_codec::Buffers as _;
-use ringwire_tls::{Error, ServerConfig, Session};
-
-use super::Worker;
-use super::receive::keep_unread;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// The connection begins with a TLS handshake.

@@ -1,5 +1,14 @@
 //! The end of a worker, at once or over a window: everybody is told, nobody is waited for too long.
 
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use http::StatusCode;
+use ringwire_codec::MaskSource as _;
+use ringwire_codec::http::Response;
+
+use super::Worker;
+use super::accepting::AcceptState;
 use crate::app::ctx;
 use crate::app::handler::Handler;
 use crate::base::timer::{TICK, TICKS_PER_SECOND, Tick, ticks_of};
@@ -8,15 +17,6 @@ use crate::conn::cause::CloseReason;
 use crate::driver::{Driver, ListenerId, Op};
 use crate::limits::drain::{Drain, DrainReport, Order};
 use crate::state::Shared;
-use ringwire_codec::http::Response;
-use std::time::Duration;
-
-use crossbeam_channel::Sender;
-use http::StatusCode;
-use ringwire_codec::MaskSource as _;
-
-use super::Worker;
-use super::accepting::AcceptState;
 
 /// Connections looked at in a turn, to be told or cut off. The others go on meanwhile.
 const CLOSES_PER_TURN: u32 = 4096;

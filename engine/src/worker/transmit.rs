@@ -1,5 +1,9 @@
 //! What goes out: one send for all that a connection produced, the queue behind it, and the steps of closing.
 
+use std::io;
+
+use super::Worker;
+use super::receive::call;
 use crate::app::handler::Handler;
 use crate::base::output::Output;
 use crate::conn::cause::CloseReason;
@@ -7,10 +11,6 @@ use crate::conn::queue::SegmentKind;
 use crate::conn::{Flags, Phase, Wire};
 use crate::driver::{Driver, Op, SendBuffer, Token};
 use crate::state::Shared;
-use std::io;
-
-use super::Worker;
-use super::receive::call;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// What follows every piece of work on a connection: its output goes out, and its receiving and

@@ -1,5 +1,17 @@
 //! The opening handshake as a server: requests for an upgrade, and the answers to them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ::http::StatusCode;
+use ringwire_codec::Buffers;
+use ringwire_codec::extension::{ExtensionAnswers, FrameLayer, SharedExtension};
+use ringwire_codec::handshake::{HandshakeError, server};
+use ringwire_codec::http::{Exchange, Response};
+
+use super::layered::{deliver_layered, unwrap_unread};
+use super::outbound::{self, on_answer};
+use super::receive::{call, deliver_or_keep};
+use super::{Worker, http};
 use crate::app::handler::{Answer, Handler};
 use crate::app::request::Request;
 use crate::conn::answer::{Accept, Acceptance};
@@ -9,20 +21,6 @@ use crate::conn::{Conn, Flags, Phase, Wire};
 use crate::driver::{Driver, Token};
 use crate::layers::deflate::Deflate;
 use crate::state::Shared;
-use ringwire_codec::http::Response;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use ::http::StatusCode;
-use ringwire_codec::Buffers;
-use ringwire_codec::extension::{ExtensionAnswers, FrameLayer, SharedExtension};
-use ringwire_codec::handshake::{HandshakeError, server};
-use ringwire_codec::http::Exchange;
-
-use super::Worker;
-use super::http;
-use super::layered::{deliver_layered, unwrap_unread};
-use super::outbound::{self, on_answer};
-use super::receive::{call, deliver_or_keep};
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// The application has made up its mind about a deferred request.

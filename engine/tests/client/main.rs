@@ -1,4 +1,4 @@
-//! The blocking client, against the engine's own server and against peers that misbehave.
+//! The blocking client against the engine's own server. Against peers that misbehave: its own `tests/client`.
 
 #![expect(
     clippy::disallowed_types,
@@ -11,12 +11,12 @@
 mod support;
 
 mod closes;
-mod compression;
 mod extras;
 mod handshakes;
 mod messages;
+#[expect(dead_code, reason = "the client's tests use the rest")]
+#[path = "../../../client/tests/client/peer.rs"]
 mod peer;
 mod proxies;
 mod reconnects;
 mod timeouts;
-mod tls;

@@ -4,11 +4,10 @@ use std::borrow::Cow;
 
 use http::{HeaderName, HeaderValue};
 
-use super::super::HandshakeError;
-use super::super::headers::{is_reserved, push_header};
 use super::Upgrade;
 use crate::deflate::{self, Agreement};
 use crate::extension::ExtensionAnswers;
+use crate::head::{HandshakeError, is_reserved, push_header};
 
 /// The answer that makes a WebSocket of the connection: 101 (RFC 6455 §4.2.2).
 #[derive(Debug, Clone, Default)]

@@ -3,9 +3,8 @@
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, UPGRADE};
 use http::{HeaderValue, StatusCode};
 
-use super::super::headers::push_header;
-use super::super::{HandshakeError, HeadLimits};
 use super::Request;
+use crate::head::{HandshakeError, HeadLimits, push_header};
 
 /// The answer that accepts an upgrade, for a server whose HTTP is another library's: 101, with Sec-WebSocket-Accept
 /// and without subprotocol and extensions (RFC 6455 §4.2.2). Headers may be added, such as Sec-WebSocket-Protocol with

@@ -23,6 +23,7 @@
 //! ```
 
 mod accept;
+mod exchange;
 mod foreign;
 mod request;
 mod target;

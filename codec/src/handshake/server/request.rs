@@ -3,15 +3,13 @@
 use std::mem::MaybeUninit;
 
 use crate::deflate::{Agreement, Policy};
+use crate::head::{
+    Extension, Extensions, HandshakeError, HeadLimits, HeadScanner, Headers, MAX_HEADER_COUNT,
+    Tokens, is_host, lists, token, trim, without_empty_lines,
+};
 use crate::http::BodyFraming;
 
 use super::super::accept_key::{accept_key, is_key};
-use super::super::headers::{trim, without_empty_lines};
-use super::super::tokens::{is_host, lists, token};
-use super::super::{
-    Extension, Extensions, HandshakeError, HeadLimits, HeadScanner, Headers, MAX_HEADER_COUNT,
-    Tokens,
-};
 use super::target::Target;
 
 /// An HTTP request without its body, as a borrow of the bytes that arrived.

@@ -1,7 +1,6 @@
 //! The request target (RFC 9112 §3.2).
 
-use super::super::HandshakeError;
-use super::super::tokens::is_host;
+use crate::head::{HandshakeError, is_host};
 
 /// A request target, taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,11 +1,11 @@
 //! Content that does not change while the server runs.
 
-use crate::app::request::Request;
-use ringwire_codec::http::Response;
 use std::borrow::Cow;
 
 use http::{HeaderValue, StatusCode, header};
-use ringwire_codec::http::EntityTag;
+use ringwire_codec::http::{EntityTag, Response};
+
+use crate::app::request::Request;
 
 /// Bytes with a media type and a strong entity tag, made from the bytes once: a client that has them already is told so
 /// with 304 (RFC 9110 §13.1.2). Static bytes are copied once for each answer, others twice.

@@ -6,22 +6,21 @@
 mod asset;
 mod sockets;
 
+use std::any::Any;
+use std::fmt;
+
 pub use asset::Asset;
+use http::{HeaderValue, Method, StatusCode, header};
+use ringwire_codec::handshake::{HandshakeError, client};
+use ringwire_codec::http::Response;
+use ringwire_codec::{Message, MessagePart};
+use sockets::Call;
 pub use sockets::{NoSockets, RouteState, SocketOptions, SocketRoutes, Sockets};
 
 use crate::app::ctx::Ctx;
 use crate::app::handler::{Answer, Handler, HttpAnswer};
 use crate::app::request::Request;
 use crate::conn::cause::CloseCause;
-use ringwire_codec::http::Response;
-use std::any::Any;
-use std::fmt;
-
-use http::{HeaderValue, Method, StatusCode, header};
-use ringwire_codec::handshake::{HandshakeError, client};
-use ringwire_codec::{Message, MessagePart};
-
-use sockets::Call;
 
 /// A handler made of routes.
 ///

@@ -1,16 +1,17 @@
 //! The WebSocket routes of a [`Router`](super::Router), as a list of handlers that its type spells out.
 
+use std::any::Any;
+use std::convert::Infallible;
+
+use ringwire_codec::handshake::client;
+use ringwire_codec::http::Response;
+use ringwire_codec::{CloseCode, Message, MessagePart};
+
 use crate::app::ctx::Ctx;
 use crate::app::handler::{Answer, Handler};
 use crate::app::request::Request;
 use crate::conn::answer::Accept;
 use crate::conn::cause::CloseCause;
-use ringwire_codec::http::Response;
-use std::any::Any;
-use std::convert::Infallible;
-
-use ringwire_codec::handshake::client;
-use ringwire_codec::{CloseCode, Message, MessagePart};
 
 /// Settings of one WebSocket route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

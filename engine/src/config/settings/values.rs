@@ -1,15 +1,16 @@
 //! How values are read and written as text.
 
-use crate::config::origin::OriginPolicy;
-use crate::config::{Assignment, DriverKind, Pinning};
-use crate::conn::options::Backpressure;
-use crate::layers::compression::CompressionMode;
-use crate::limits::Excess;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use ringwire_codec::CloseCode;
 use ringwire_codec::deflate::{Level, WindowBits};
+
+use crate::config::origin::OriginPolicy;
+use crate::config::{Assignment, DriverKind, Pinning};
+use crate::conn::options::Backpressure;
+use crate::layers::compression::CompressionMode;
+use crate::limits::Excess;
 
 /// A way to write values of type `T`. What `write` gives, `read` takes.
 pub(super) trait Kind<T> {

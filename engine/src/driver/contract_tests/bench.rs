@@ -1,13 +1,13 @@
 //! A worker in miniature: it takes completions, notes them, and checks what must hold for each.
 
-use crate::base::output::Output;
-use crate::driver::{Completion, Driver, ListenerId, Op, SendBuffer, Token};
-use crate::net::Delivery;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::time::Duration;
 
 use super::harness::{FarEnd as _, Harness, LISTENERS};
+use crate::base::output::Output;
+use crate::driver::{Completion, Driver, ListenerId, Op, SendBuffer, Token};
+use crate::net::Delivery;
 
 /// No case takes longer, in real time or in virtual time.
 const LONGEST: Duration = Duration::from_secs(60);

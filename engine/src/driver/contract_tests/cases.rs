@@ -1,12 +1,12 @@
 //! The cases. Each says by its name what a driver must do.
 
-use crate::base::wake::Wake as _;
-use crate::driver::{Driver as _, ListenerId, Op, SendBuffer, Token};
 use std::io::ErrorKind;
 use std::time::Duration;
 
 use super::bench::{Bench, pattern};
 use super::harness::{FarEnd as _, Harness};
+use crate::base::wake::Wake as _;
+use crate::driver::{Driver as _, ListenerId, Op, SendBuffer, Token};
 
 /// Long enough for whatever is on its way.
 const A_WHILE: Duration = Duration::from_millis(60);

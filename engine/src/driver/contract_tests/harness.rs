@@ -1,8 +1,5 @@
 //! What a case needs of a driver's surroundings: peers, and somebody to call a waker.
 
-use crate::base::wake::Wake as _;
-use crate::driver::Driver;
-use crate::driver::sim::{self, Faults, Sim, World};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -11,6 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use socket2::SockRef;
+
+use crate::base::wake::Wake as _;
+use crate::driver::Driver;
+use crate::driver::sim::{self, Faults, Sim, World};
 
 pub(super) const LISTENERS: usize = 2;
 

@@ -7,18 +7,11 @@ use std::io;
 use std::time::Duration;
 
 use super::network::{Event, LinkId, Network};
+use super::stream::Stream;
 use crate::driver::{MAX_SLOT, SendBuffer, Token};
 
 /// More endings than this at one point of time are a loop that would spin.
 const MAX_ACCEPT_ENDINGS: u32 = 8;
-
-/// Completions keep their order inside a stream, and only there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stream {
-    Accept(usize),
-    Receive(Token),
-    Send(Token),
-}
 
 #[derive(Debug)]
 pub(super) enum Outcome {

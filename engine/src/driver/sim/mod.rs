@@ -14,12 +14,9 @@ mod faults;
 mod kernel;
 mod network;
 mod peer;
+mod stream;
 
-use crate::net::Traffic;
 use std::cell::RefCell;
-use std::fmt;
-use std::io;
-use std::mem;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -27,13 +24,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use std::{fmt, io, mem};
 
-pub(crate) use faults::{Faults, Random};
-use kernel::{Kernel, Outcome, Stream};
+pub(crate) use faults::Faults;
+use kernel::{Kernel, Outcome};
 use network::{Event, LinkId, Network};
 pub(crate) use peer::{Peer, World};
+pub(crate) use ringwire_seeds::Random;
+use stream::Stream;
 
 use super::{Completion, Driver, ListenerId, Op, Token, Wake};
+use crate::net::Traffic;
 
 /// A driver of the simulated network.
 #[derive(Debug)]

@@ -3,15 +3,17 @@
 //! All of it happens at a point of the virtual clock, in the order of the events. Nothing here knows
 //! tokens; see [`super::Sim`] for those.
 
-use crate::net::Delivery;
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::faults::{Faults, Random};
-use super::kernel::Stream;
+use ringwire_seeds::Random;
+
+use super::faults::Faults;
+use super::stream::Stream;
+use crate::net::Delivery;
 
 /// What a peer may leave unread unless it says otherwise.
 const DEFAULT_WINDOW: usize = 64 * 1024;

@@ -30,7 +30,6 @@ mod sockets;
 mod tests;
 mod waker;
 
-use crate::net::Delivery;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -40,19 +39,19 @@ use std::time::{Duration, Instant};
 use io_uring::types::CancelBuilder;
 use io_uring::{cqueue, opcode, squeue, types};
 
+pub(crate) use self::buffers::Layout;
 use self::buffers::{Buffers, Slice};
 use self::listeners::Listener;
 use self::names::Name;
+pub(crate) use self::probe::{explain, probe};
 use self::ring::{Ring, Wait};
 use self::sends::Sends;
 use self::sockets::{Holdings, Socket, Starved};
+pub(crate) use self::waker::UringWaker;
 use super::{Completion, Driver, Op, Token, Traffic};
 use crate::base::chunked::Chunked;
 use crate::net;
-
-pub(crate) use self::buffers::Layout;
-pub(crate) use self::probe::{explain, probe};
-pub(crate) use self::waker::UringWaker;
+use crate::net::Delivery;
 
 /// How long a driver that goes waits for the kernel to end what is under way.
 const LAST_WAIT: Duration = Duration::from_secs(2);

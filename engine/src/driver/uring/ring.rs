@@ -6,10 +6,9 @@
 )]
 
 use std::collections::VecDeque;
-use std::io;
 use std::os::fd::AsRawFd as _;
-use std::ptr;
 use std::time::Duration;
+use std::{io, ptr};
 
 use io_uring::types::Timespec;
 use io_uring::{IoUring, cqueue, squeue};

@@ -10,7 +10,6 @@ use std::os::fd::AsRawFd as _;
 use io_uring::{opcode, types};
 
 use super::names::Name;
-use super::sockets::Flags;
 use super::{Outcome, Uring};
 use crate::driver::{Completion, SendBuffer, Token};
 
@@ -90,7 +89,7 @@ impl Drop for Sends {
 impl Uring {
     #[inline]
     pub(super) fn send(&mut self, token: Token, buffer: SendBuffer) {
-        if self.socket(token).is_none_or(|socket| socket.flags.contains(Flags::CLOSING)) {
+        if self.socket(token).is_none_or(|socket| socket.is_closing()) {
             return self.refuse_send(token, buffer, ErrorKind::NotConnected);
         }
         let id = match self.sends.insert(buffer) {
@@ -128,7 +127,7 @@ impl Uring {
     #[inline]
     pub(super) fn on_send(&mut self, token: Token, result: i32) -> Option<Outcome> {
         let socket = self.socket(token)?;
-        let closing = socket.flags.contains(Flags::CLOSING);
+        let closing = socket.is_closing();
         let id = socket.send.take()?;
         if matches!(-result, libc::EAGAIN | libc::EINTR) && !closing {
             socket.send = Some(id);

@@ -29,6 +29,13 @@ pub(super) struct Socket {
 
 const _: () = assert!(size_of::<Socket>() == 12);
 
+impl Socket {
+    #[inline]
+    pub(super) fn is_closing(&self) -> bool {
+        self.flags.contains(Flags::CLOSING)
+    }
+}
+
 bitflags! {
     /// What is known about a socket.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,13 +2,14 @@
 
 #![expect(clippy::disallowed_types, reason = "a waker is shared with other threads")]
 
-use crate::base::wake::Wake;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, eventfd};
+
+use crate::base::wake::Wake;
 
 /// Ends the waits of a ring that reads this eventfd.
 #[derive(Clone, Debug)]

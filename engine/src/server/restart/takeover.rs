@@ -32,20 +32,14 @@
 
 #![expect(clippy::disallowed_methods, reason = "a thread of its own waits for successors")]
 
-use crate::entry::claim;
-use crate::hub::handover::Line;
-use crate::limits::Drain;
-use crate::net;
-use crate::server::handle::Handle;
-use std::fs;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -53,6 +47,12 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
 };
+
+use crate::entry::claim;
+use crate::hub::handover::Line;
+use crate::limits::Drain;
+use crate::net;
+use crate::server::handle::Handle;
 
 /// What a predecessor begins with: a name, the version of what follows, and two bytes for the number of sockets, most
 /// significant first. The first of them is the one that successors ask at.

@@ -1,0 +1,95 @@
+//! A blocking WebSocket client, without an event loop and without an async runtime.
+//!
+//! ```no_run
+//! use ringwire_client::{CloseCode, OwnedMessage, connect};
+//!
+//! let mut client = connect("wss://example.org/chat")?;
+//! client.send_text("Hello")?;
+//! while let Some(message) = client.receive()? {
+//!     if message == OwnedMessage::from("bye") {
+//!         client.close(CloseCode::NORMAL, "")?;
+//!     }
+//! }
+//! # Ok::<(), ringwire_client::Error>(())
+//! ```
+//!
+//! ```text
+//!  Builder ─► dial (names, addresses, proxy) ─► TLS ─► handshake, redirects ─► Client
+//!                                                       Client::split ─► Sender, Receiver
+//! ```
+//!
+//! A connection is one socket and no thread. What the protocol owes (pongs, close frames) goes out, and what the
+//! settings ask for (pings, the watchdog for dead peers) happens, while somebody receives.
+//!
+//! Beside a server it is `ringwire::client`. Connections that a server's workers open are `ringwire::Handle::connect`'s.
+//!
+//! # Features
+//!
+//! - `tls` (default): `wss`, with ring. Without it, and without [`ringwire_tls`] elsewhere in the program,
+//!   a URL with `wss` is [`Error::TlsSettings`].
+//! - `json` (default): `JsonIds`, the ids of [`Requests`] in JSON.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a blocking client has a clock of its own, and is shared by its two halves"
+)]
+
+mod attempts;
+mod backoff;
+mod batch;
+mod blocking;
+mod builder;
+mod channel;
+mod compression;
+mod connection;
+mod dial;
+mod error;
+mod handshake;
+mod head;
+#[cfg(feature = "json")]
+mod json_ids;
+mod message;
+mod outbox;
+mod policy;
+mod pool;
+mod proxy;
+mod queue;
+mod random;
+mod reconnect;
+mod request;
+mod settings;
+mod url;
+mod wire;
+
+pub use backoff::Backoff;
+pub use batch::{BatchLimits, Batcher};
+pub use blocking::{Client, Messages, Receiver, Sender};
+pub use builder::Builder;
+pub use compression::Compression;
+pub use error::{
+    Error, ErrorKind, ProxyProblem, RedirectProblem, Refusal, SocksReply, UrlProblem, Waiting,
+};
+#[cfg(feature = "json")]
+pub use json_ids::JsonIds;
+pub use message::{Event, OwnedMessage};
+pub use outbox::OutboxLimits;
+pub use policy::{RetryPolicy, comes_back_after};
+pub use pool::{Pool, Pooled};
+pub use proxy::Proxy;
+pub use queue::{Overflow, Pushed, Queue};
+pub use reconnect::{Reconnecting, ReconnectingSender, Sent, Update};
+pub use request::{MessageIds, Pending, Pushes, Requests, Sorted};
+pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
+pub use ringwire_codec::extension;
+pub use ringwire_codec::handshake::HeadLimits;
+pub use ringwire_codec::{CloseCode, Config as ProtocolConfig, Message};
+pub use ringwire_tls as tls;
+
+/// Connects to a URL with the default settings: see [`Builder::connect`].
+///
+/// # Errors
+/// As there.
+pub fn connect(url: &str) -> Result<Client, Error> {
+    Client::builder().connect(url)
+}

@@ -1,0 +1,211 @@
+//! Connections that are lost and made again, for real.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use http::{HeaderValue, header};
+use ringwire_client::CloseCode;
+use ringwire_client::{
+    Backoff, Error, ErrorKind, OutboxLimits, Overflow, Reconnecting, RetryPolicy, Sent, Update,
+    Waiting,
+};
+
+use crate::peer::{PATIENCE, ms};
+use crate::peer::{
+    builder, close_frame, frame, header, read_frame, read_head, serve, upgrade, url,
+};
+
+fn quick() -> RetryPolicy {
+    let backoff = Backoff::default().with_first_delay(ms(20)).with_max_delay(ms(50));
+    RetryPolicy::default().with_backoff(backoff)
+}
+
+fn client(address: std::net::SocketAddr) -> Reconnecting {
+    Reconnecting::new(builder(), &url(address)).with_policy(quick())
+}
+
+/// What happens next, which must be something.
+fn next(client: &mut Reconnecting) -> Update {
+    client.next_update_timeout(PATIENCE).unwrap().unwrap()
+}
+
+#[test]
+fn codes_that_say_do_not_come_back() {
+    for (code, comes_back) in
+        [(1000, false), (1008, false), (1012, true), (4403, false), (4000, true)]
+    {
+        let address = serve(move |mut stream, _| {
+            upgrade(&mut stream);
+            stream.write_all(&close_frame(code, "why")).unwrap();
+            read_frame(&mut stream);
+        });
+        let mut client = client(address);
+        assert!(matches!(next(&mut client), Update::Connected { .. }));
+        match client.next_update_timeout(PATIENCE) {
+            Ok(Some(Update::Disconnected { .. })) => assert!(comes_back, "{code}"),
+            Err(Error::Closed { code: found, reason }) => {
+                assert!(!comes_back && found.get() == code && reason == "why", "{code}");
+                assert!(client.next_update().unwrap().is_none());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn attempts_end_and_delays_grow() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut client = client(address).with_policy(quick().with_max_attempts(4));
+    let sender = client.sender();
+    assert_eq!(sender.send("never"), Sent::Queued);
+    for _ in 0..3 {
+        let Update::Disconnected { delay, .. } = next(&mut client) else { panic!("connected") };
+        assert!(delay <= ms(50));
+    }
+    let error = client.next_update().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectFailed);
+    assert!(client.next_update().unwrap().is_none());
+    assert_eq!(client.take_unsent(), ["never".into()]);
+    assert_eq!(sender.send("x"), Sent::Dropped);
+}
+
+#[test]
+fn retry_after_and_renewed_tokens() {
+    let address = serve(|mut stream, number| {
+        let head = read_head(&mut stream);
+        let answer = match (number, header(&head, "authorization").as_deref()) {
+            (0, _) => "503 Busy\r\nRetry-After: 1",
+            (_, Some("Bearer new")) => {
+                stream.write_all(crate::peer::agreement(&head, "").as_bytes()).unwrap();
+                return;
+            }
+            _ => "401 Unauthorized",
+        };
+        write!(stream, "HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n").unwrap();
+    });
+    let mut client = client(address).prepare(|builder, error| {
+        if error.kind() == ErrorKind::Authentication {
+            builder.with_header(header::AUTHORIZATION, HeaderValue::from_static("Bearer new"))
+        } else {
+            builder
+        }
+    });
+    let begin = Instant::now();
+    let Update::Disconnected { delay, .. } = next(&mut client) else { panic!("connected") };
+    assert!(delay >= Duration::from_secs(1));
+    let Update::Disconnected { error, .. } = next(&mut client) else { panic!("connected") };
+    assert_eq!(error.kind(), ErrorKind::Authentication);
+    assert!(begin.elapsed() >= Duration::from_secs(1));
+    assert!(matches!(next(&mut client), Update::Connected { attempts: 3, .. }));
+
+    // Without the hook there is nothing else to try.
+    let mut helpless = Reconnecting::new(builder(), &url(address)).with_policy(quick());
+    assert_eq!(helpless.next_update().unwrap_err().kind(), ErrorKind::Authentication);
+}
+
+#[test]
+fn a_full_queue_reports_its_loss() {
+    let (sender, received) = mpsc::channel();
+    let address = serve(move |mut stream, number| {
+        if number == 0 {
+            return;
+        }
+        upgrade(&mut stream);
+        for _ in 0..2 {
+            sender.send(read_frame(&mut stream).1).unwrap();
+        }
+        stream.write_all(&frame(0x81, b"done")).unwrap();
+        let _ = read_frame(&mut stream);
+    });
+    let limits = OutboxLimits::default().with_max_count(2).with_overflow(Overflow::DropOldest);
+    let mut client = client(address).with_outbox(limits);
+    let outbox = client.sender();
+    for text in ["a", "b", "c", "d"] {
+        assert_eq!(outbox.send(text), Sent::Queued);
+    }
+    assert_eq!(outbox.dropped_count(), 2);
+    assert!(matches!(next(&mut client), Update::Disconnected { .. }));
+    assert!(matches!(next(&mut client), Update::Connected { attempts: 2, dropped: 2 }));
+    assert_eq!(client.receive().unwrap(), Some("done".into()));
+    assert_eq!(received.iter().take(2).collect::<Vec<_>>(), [b"c", b"d"]);
+}
+
+/// A client's message of 256 KiB, and the number that it begins with.
+fn read_long(stream: &mut TcpStream) -> Option<u64> {
+    let mut head = [0; 14];
+    stream.read_exact(&mut head).ok()?;
+    assert_eq!((head[0], head[1]), (0x82, 0xff), "binary, masked, with 64 bits of length");
+    let len = u64::from_be_bytes(head[2..10].try_into().unwrap());
+    let mut payload = vec![0; usize::try_from(len).unwrap()];
+    stream.read_exact(&mut payload).ok()?;
+    let number: Vec<u8> = (0..8).map(|index| payload[index] ^ head[10 + index % 4]).collect();
+    Some(u64::from_le_bytes(number.try_into().unwrap()))
+}
+
+/// What the kernel had taken is lost with the connection, as documented; what follows arrives in order, each once.
+#[test]
+fn a_server_that_resets_in_the_middle_of_the_queue() {
+    const COUNT: u64 = 100;
+    const READ: u64 = 3;
+    let (sender, received) = mpsc::channel();
+    let address = serve(move |mut stream, number| {
+        upgrade(&mut stream);
+        let most = if number == 0 { READ } else { COUNT };
+        for _ in 0..most {
+            let Some(message) = read_long(&mut stream) else { panic!("{number} was cut") };
+            sender.send((number, message)).unwrap();
+            if message == COUNT - 1 {
+                break;
+            }
+        }
+        if number == 0 {
+            // Closing with this, or with unread bytes, is a reset.
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+        } else {
+            stream.write_all(&frame(0x81, b"done")).unwrap();
+            let _ = read_frame(&mut stream);
+        }
+    });
+    let limits = OutboxLimits::default().with_max_len(64 << 20);
+    let mut client = client(address).with_outbox(limits);
+    let outbox = client.sender();
+    let mut message = vec![0; 256 << 10];
+    for number in 0..COUNT {
+        message[..8].copy_from_slice(&number.to_le_bytes());
+        assert_eq!(outbox.send(&message[..]), Sent::Queued);
+    }
+    let Update::Disconnected { error, .. } = next(&mut client) else { panic!("all was taken") };
+    assert!(matches!(error, Error::Lost(_)), "{error}");
+    assert!(matches!(next(&mut client), Update::Connected { attempts: 2, dropped: 0 }));
+    assert_eq!(client.receive().unwrap(), Some("done".into()));
+    let (first, second): (Vec<_>, Vec<_>) =
+        received.try_iter().partition(|(number, _)| *number == 0);
+    let numbers = |of: Vec<(usize, u64)>| of.into_iter().map(|(_, message)| message);
+    assert_eq!(Vec::from_iter(numbers(first)), Vec::from_iter(0..READ));
+    let second = Vec::from_iter(numbers(second));
+    assert!(second[0] >= READ, "nothing comes twice: {second:?}");
+    assert_eq!(second, Vec::from_iter(second[0]..COUNT), "without a gap");
+}
+
+#[test]
+fn waiting_ends_when_it_should() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let slow = Backoff::default()
+        .with_first_delay(Duration::from_secs(100_000))
+        .with_max_delay(Duration::from_secs(100_000));
+    let mut client = Reconnecting::new(builder(), &url(address))
+        .with_policy(RetryPolicy::default().with_backoff(slow));
+    assert!(matches!(next(&mut client), Update::Disconnected { .. }));
+    let error = client.next_update_timeout(ms(50)).unwrap_err();
+    assert!(matches!(error, Error::Timeout(Waiting::Receive)));
+    let sender = client.sender();
+    let closing = thread::spawn(move || {
+        thread::sleep(ms(50));
+        sender.close(CloseCode::NORMAL, "")
+    });
+    assert!(client.next_update().unwrap().is_none());
+    closing.join().unwrap().unwrap();
+}

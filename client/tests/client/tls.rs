@@ -1,0 +1,250 @@
+//! wss, against a server that is rustls in the test's own hands.
+
+use std::net::{SocketAddr, TcpStream};
+
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use ringwire_client::CloseCode;
+use ringwire_client::{Builder, Error, ErrorKind, Event, OwnedMessage, Waiting};
+use ringwire_tls::pki_types::UnixTime;
+use ringwire_tls::{
+    CertificateSource, ClientConfig, ClientSettings, Roots, ServerConfig, ServerSettings, Session,
+};
+
+use crate::peer::{PATIENCE, ms};
+use crate::peer::{builder, close_frame, drain, frame, read_frame, refusal_of, serve, upgrade};
+
+/// A certificate for localhost, and a client that trusts it.
+fn identity() -> (ServerConfig, ClientConfig) {
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let source = CertificateSource::pem(cert.pem(), signing_key.serialize_pem());
+    let server = ServerSettings::new(source).build(UnixTime::now()).unwrap();
+    let client = ClientSettings::new(Roots::pem(cert.pem())).build(UnixTime::now()).unwrap();
+    (server, client)
+}
+
+/// A blocking server's stream.
+struct TlsStream {
+    stream: TcpStream,
+    session: Session,
+    plaintext: Vec<u8>,
+}
+
+impl TlsStream {
+    fn accept(stream: TcpStream, config: &ServerConfig) -> Self {
+        Self { stream, session: Session::server(config).unwrap(), plaintext: Vec::new() }
+    }
+
+    fn close(mut self) {
+        use std::io::Write;
+        let mut output = Vec::new();
+        self.session.close(&mut output);
+        self.stream.write_all(&output).unwrap();
+    }
+}
+
+impl std::io::Read for TlsStream {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        use std::io::Write;
+        while self.plaintext.is_empty() {
+            let mut received = vec![0; 16 << 10];
+            let len = self.stream.read(&mut received)?;
+            if len == 0 {
+                return Ok(0);
+            }
+            let mut output = Vec::new();
+            let result =
+                self.session.receive(&mut received[..len], &mut self.plaintext, &mut output);
+            self.stream.write_all(&output)?;
+            result.map_err(std::io::Error::other)?;
+        }
+        let len = buffer.len().min(self.plaintext.len());
+        buffer[..len].copy_from_slice(&self.plaintext[..len]);
+        self.plaintext.drain(..len);
+        Ok(len)
+    }
+}
+
+impl std::io::Write for TlsStream {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let mut output = Vec::new();
+        self.session.send(bytes, &mut output).map_err(std::io::Error::other)?;
+        self.stream.write_all(&output)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn serve_tls(config: ServerConfig, mut talk: impl FnMut(TlsStream) + Send + 'static) -> SocketAddr {
+    serve(move |stream, _| talk(TlsStream::accept(stream, &config)))
+}
+
+fn url(host: &str, address: SocketAddr) -> String {
+    format!("wss://{host}:{}/", address.port())
+}
+
+fn trusting(client: ClientConfig) -> Builder {
+    builder().with_tls(client)
+}
+
+#[test]
+fn messages_of_every_length_and_a_clean_end() {
+    use std::io::{Read, Write};
+    let (server, client) = identity();
+    let address = serve_tls(server, |mut stream| {
+        upgrade(&mut stream);
+        // One message of many records, header with a 64-bit length.
+        let mut head = [0; 14];
+        stream.read_exact(&mut head).unwrap();
+        let len = u64::from_be_bytes(head[2..10].try_into().unwrap());
+        let mut payload = vec![0; usize::try_from(len).unwrap()];
+        stream.read_exact(&mut payload).unwrap();
+        for (index, byte) in payload.iter_mut().enumerate() {
+            *byte ^= head[10 + index % 4];
+        }
+        let mut answer = vec![0x82, 127];
+        answer.extend_from_slice(&len.to_be_bytes());
+        answer.extend_from_slice(&payload);
+        answer.extend(frame(0x89, b"ping"));
+        stream.write_all(&answer).unwrap();
+        assert_eq!(read_frame(&mut stream), (0x8a, b"ping".to_vec()));
+        let (_, code) = read_frame(&mut stream);
+        stream.write_all(&frame(0x88, &code)).unwrap();
+        stream.close();
+    });
+    for host in ["localhost", "127.0.0.1"] {
+        let mut client = trusting(client.clone()).connect(&url(host, address)).unwrap();
+        let bytes: Vec<u8> = (0..=250).cycle().take(300_000).collect();
+        client.send_binary(&bytes).unwrap();
+        assert!(client.receive().unwrap() == Some(OwnedMessage::Binary(bytes)));
+        assert_eq!(client.receive_event(PATIENCE).unwrap(), Some(Event::Ping(b"ping".to_vec())));
+        client.close(CloseCode::NORMAL, "").unwrap();
+        assert_eq!(client.receive().unwrap(), None);
+    }
+}
+
+#[test]
+fn certificates_that_are_not_trusted() {
+    let (server, _) = identity();
+    let address = serve_tls(server, |mut stream| {
+        use std::io::Read;
+        assert!(stream.read(&mut [0]).is_err(), "the client sends an alert");
+    });
+    let (_, other) = identity();
+    let error = trusting(other).connect(&url("localhost", address)).unwrap_err();
+    assert!(matches!(error, Error::Tls(ringwire_tls::Error::PeerCertificate(_))), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Tls);
+    // The authorities of this machine do not know it either.
+    let error = builder().connect(&url("localhost", address)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
+}
+
+#[test]
+fn a_name_that_the_certificate_does_not_cover() {
+    let (server, client) = identity();
+    let address = serve_tls(server, |mut stream| {
+        use std::io::Read;
+        let _ = stream.read(&mut [0]);
+    });
+    let stream = TcpStream::connect(address).unwrap();
+    let error = trusting(client).from_stream("wss://other.example/", stream).unwrap_err();
+    assert!(matches!(error, Error::Tls(ringwire_tls::Error::PeerCertificate(_))), "{error}");
+}
+
+#[test]
+fn without_verification_anybody_will_do() {
+    let (server, _) = identity();
+    let address = serve_tls(server, |mut stream| {
+        use std::io::Write;
+        upgrade(&mut stream);
+        stream.write_all(&close_frame(1000, "")).unwrap();
+        read_frame(&mut stream);
+    });
+    let any = ClientSettings::dangerous_without_certificate_verification();
+    let any = any.build(UnixTime::now()).unwrap();
+    let mut client = trusting(any).connect(&url("localhost", address)).unwrap();
+    // The stream ends without close_notify, which does not matter after close frames.
+    assert_eq!(client.receive().unwrap(), None);
+}
+
+#[test]
+fn a_stream_that_ends_without_goodbye() {
+    let (server, client) = identity();
+    let mut number = 0;
+    let address = serve_tls(server, move |mut stream| {
+        upgrade(&mut stream);
+        number += 1;
+        if number == 1 {
+            stream.close();
+        }
+    });
+    for _ in 0..2 {
+        let mut client = trusting(client.clone()).connect(&url("localhost", address)).unwrap();
+        let error = client.receive().unwrap_err();
+        assert!(matches!(error, Error::Lost(_)), "{error}");
+    }
+}
+
+#[test]
+fn garbage_in_the_middle_of_a_session() {
+    use std::io::Write;
+    let (server, client) = identity();
+    let address = serve_tls(server, |mut stream| {
+        upgrade(&mut stream);
+        assert_eq!(read_frame(&mut stream).1, b"go on");
+        stream.write_all(&frame(0x81, b"before")).unwrap();
+        stream.stream.write_all(&[0x17, 3, 3, 0, 32]).unwrap();
+        stream.stream.write_all(&[0; 32]).unwrap();
+        drain(stream.stream);
+    });
+    let mut client = trusting(client).connect(&url("localhost", address)).unwrap();
+    client.send("go on").unwrap();
+    assert_eq!(client.receive().unwrap(), Some("before".into()));
+    assert_eq!(client.receive().unwrap_err().kind(), ErrorKind::Tls);
+    assert_eq!(client.send("x").unwrap_err().kind(), ErrorKind::Tls);
+}
+
+#[test]
+fn handshakes_that_cannot_work() {
+    use std::io::Write;
+    let (_, client) = identity();
+    let client = trusting(client).with_handshake_timeout(ms(400));
+    let silent = serve(|stream, _| {
+        drain(stream);
+    });
+    let error = client.connect(&url("localhost", silent)).unwrap_err();
+    assert!(matches!(error, Error::Timeout(Waiting::Handshake)), "{error}");
+    let plain = serve(|mut stream, _| {
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        drain(stream);
+    });
+    let error = client.connect(&url("localhost", plain)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
+    let gone = serve(|stream, _| drop(stream));
+    let error = client.connect(&url("localhost", gone)).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Tls | ErrorKind::Closed), "{error}");
+    // A client without TLS at a TLS port.
+    let (server, _) = identity();
+    let address = serve_tls(server, |mut stream| {
+        use std::io::Read;
+        let _ = stream.read(&mut [0]);
+    });
+    let error = refusal_of(&builder(), address);
+    assert!(matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Closed), "{error}");
+}
+
+#[test]
+fn a_redirect_from_tls_to_plain_text_is_not_followed() {
+    use std::io::Write;
+    let (server, client) = identity();
+    let address = serve_tls(server, |mut stream| {
+        crate::peer::read_head(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1:1/\r\n\r\n");
+    });
+    let builder = trusting(client).with_max_redirects(1);
+    let error = builder.connect(&url("localhost", address)).unwrap_err();
+    assert!(error.to_string().contains("plain text"), "{error}");
+}
