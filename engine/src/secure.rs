@@ -206,6 +206,13 @@ impl Sessions {
         self.table.get(slot).is_some_and(Option::is_some)
     }
 
+    /// Whether the peer said close_notify.
+    pub(crate) fn has_ended(&self, slot: u32) -> bool {
+        let secure = self.table.get(slot).and_then(Option::as_ref);
+        let session = secure.and_then(|secure| secure.session.as_ref());
+        session.is_some_and(Session::peer_has_closed)
+    }
+
     /// Whether nothing can be encrypted yet.
     fn is_handshaking(&self, slot: u32) -> bool {
         let secure = self.table.get(slot).and_then(Option::as_ref);
