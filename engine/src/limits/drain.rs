@@ -116,31 +116,29 @@ impl DrainReport {
         self.cut_off.open += other.cut_off.open;
         self.cut_off.unread += other.cut_off.unread;
         self.cut_off.unanswered += other.cut_off.unanswered;
-        self.cut_off.lingering += other.cut_off.lingering;
         self.unsent_len += other.unsent_len;
     }
 }
 
-/// Connections that were cut off when a drain's time was up, by what they waited for.
+/// Connections that were cut off when a drain's time was up, by what they waited for. One to which all was said, FIN included,
+/// is none of them: its application knows that it has ended, and only its socket waits for the peer's FIN.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CutOff {
     /// For the rest of a request, or for the application's answer to it.
     pub requests: u64,
-    /// For their moment: the time was shortened meanwhile.
+    /// For their moment, WebSockets and those between two HTTP requests: the time was shortened meanwhile.
     pub open: u64,
-    /// For the peer to take what was sent to it, the close frame included.
+    /// For the peer to take what was sent to it: answers, messages, the close frame.
     pub unread: u64,
     /// For the peer's answer to the close frame.
     pub unanswered: u64,
-    /// For the end of the stream of a peer that was refused, or had broken the protocol.
-    pub lingering: u64,
 }
 
 impl CutOff {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.requests + self.open + self.unread + self.unanswered + self.lingering
+        self.requests + self.open + self.unread + self.unanswered
     }
 }
 

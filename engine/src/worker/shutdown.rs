@@ -289,9 +289,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Phase::Lingering => return self.finish(token, CloseReason::Shutdown),
             Phase::Proxied | Phase::Handshake | Phase::Deferred => &mut report.cut_off.requests,
             Phase::Open => &mut report.cut_off.open,
-            Phase::Closing | Phase::Flushing if !wire.is_flushed() => &mut report.cut_off.unread,
-            Phase::Closing => &mut report.cut_off.unanswered,
-            Phase::Idle | Phase::Flushing => &mut report.cut_off.lingering,
+            Phase::Closing if wire.is_flushed() => &mut report.cut_off.unanswered,
+            Phase::Idle if wire.is_flushed() => &mut report.cut_off.open,
+            Phase::Closing | Phase::Idle | Phase::Flushing => &mut report.cut_off.unread,
         };
         *counter += 1;
         report.unsent_len += wire.queued_len() as u64;
