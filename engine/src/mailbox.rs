@@ -1,5 +1,6 @@
 //! How other threads reach a worker: a bounded queue and one coalesced wake-up. Results of compute threads come by a
-//! queue of their own, so that there is always room for them: it is as long as the jobs that the worker itself gave away.
+//! queue of their own, so that there is always room for them: it is as long as the jobs that the worker itself gave
+//! away.
 
 #![expect(
     clippy::disallowed_types,
@@ -309,8 +310,8 @@ mod tests {
         }
     }
 
-    /// Two threads post while a worker turns, in every order with up to three preemptions: what it has not taken, a wake-up
-    /// that it has not seen is for.
+    /// Two threads post while a worker turns, in every order with up to three preemptions: what it has not taken, a
+    /// wake-up that it has not seen is for.
     #[test]
     fn no_letter_waits_without_a_wake_up() {
         use loom::sync::atomic::{AtomicBool, AtomicUsize};

@@ -81,7 +81,8 @@ impl TcpOptions {
     }
 }
 
-/// A listening socket that shares its port with those that are there already, if there are any (SO_REUSEPORT, socket(7)).
+/// A listening socket that shares its port with those that are there already, if there are any (SO_REUSEPORT,
+/// socket(7)).
 pub(crate) fn listen(address: SocketAddr, config: &Config) -> io::Result<OwnedFd> {
     let socket = new_listener(address, config)?;
     socket.set_reuse_port(true)?;
@@ -94,8 +95,8 @@ pub(crate) fn listen(address: SocketAddr, config: &Config) -> io::Result<OwnedFd
 /// The first listening socket at an address, which others may share from now on.
 ///
 /// bind(2) and listen(2) fail with EADDRINUSE where any socket listens at an address that overlaps, unless both have
-/// SO_REUSEPORT; this one has not, until it listens. Two that come at once may both be bound, having SO_REUSEADDR, but the kernel
-/// checks again in listen(2), so that one of them fails, or both.
+/// SO_REUSEPORT; this one has not, until it listens. Two that come at once may both be bound, having SO_REUSEADDR, but
+/// the kernel checks again in listen(2), so that one of them fails, or both.
 pub(crate) fn listen_first(address: SocketAddr, config: &Config) -> io::Result<OwnedFd> {
     let socket = new_listener(address, config)?;
     socket.bind(&address.into())?;

@@ -106,7 +106,8 @@ impl Sessions {
         Self { table: Chunked::new(), plaintext: Vec::new(), memory_len: 0 }
     }
 
-    /// Memory of all sessions, in bytes: an estimate of what rustls takes, and what they keep of records that are not whole.
+    /// Memory of all sessions, in bytes: an estimate of what rustls takes, and what they keep of records that are not
+    /// whole.
     pub(crate) fn memory_len(&self) -> usize {
         self.memory_len
     }
@@ -300,8 +301,8 @@ impl Counters {
 }
 
 impl Shared {
-    /// What a layered connection sends next: what TLS has to say, and behind it the first of what waits, or else the turn's
-    /// output, as its extensions and TLS make of it. Empty: nothing. No send of it is in flight.
+    /// What a layered connection sends next: what TLS has to say, and behind it the first of what waits, or else the
+    /// turn's output, as its extensions and TLS make of it. Empty: nothing. No send of it is in flight.
     pub(crate) fn next_sealed(&mut self, wire: &mut Wire, slot: u32) -> Result<Output, Failure> {
         let (plain, queued) = if self.sessions.is_handshaking(slot) {
             // A client's request waits until it can be encrypted.

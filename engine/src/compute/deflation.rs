@@ -45,7 +45,8 @@ impl Deflation {
         self.alive.strong_count() == 0
     }
 
-    /// Compresses the message by itself: the connection's own compressor, if it has one, is the worker's to use meanwhile.
+    /// Compresses the message by itself: the connection's own compressor, if it has one, is the worker's to use
+    /// meanwhile.
     pub(super) fn run(self, compressors: &mut Compressors) -> Deflated {
         let Self { conn, place, role, mask, level, window, text, payload, .. } = self;
         let message = match std::str::from_utf8(&payload) {
@@ -85,8 +86,9 @@ impl Compressors {
 }
 
 impl Shared {
-    /// Has a thread compress a message, if it is long enough for that, there is room, and not too much of this connection
-    /// is on its way already. Output behind it waits. `droppable`: while it waits for the peer, it may be dropped.
+    /// Has a thread compress a message, if it is long enough for that, there is room, and not too much of this
+    /// connection is on its way already. Output behind it waits. `droppable`: while it waits for the peer, it may be
+    /// dropped.
     #[cold]
     pub(crate) fn deflate_elsewhere(
         &mut self,

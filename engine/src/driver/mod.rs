@@ -96,8 +96,8 @@ pub(crate) trait Driver: Sized {
     /// How much went over an open socket, where somebody counts that. Costs a system call.
     fn traffic(&self, token: Token) -> Option<Traffic>;
 
-    /// How far the peer of an open socket has come with what was sent to it. Costs system calls: for when a timer fires,
-    /// not for a message's path.
+    /// How far the peer of an open socket has come with what was sent to it. Costs system calls: for when a timer
+    /// fires, not for a message's path.
     fn delivery(&self, token: Token) -> Option<Delivery>;
 
     /// Gives a socket away that was accepted and not opened.
@@ -114,7 +114,8 @@ pub(crate) struct Traffic {
 /// How far a peer has come with what was sent to it, as it was a moment ago.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Delivery {
-    /// Bytes that its side has acknowledged since the connection began, where somebody counts them: not on Unix sockets.
+    /// Bytes that its side has acknowledged since the connection began, where somebody counts them: not on Unix
+    /// sockets.
     pub(crate) acked: Option<u64>,
     /// Up to where it has made room: what was acknowledged and its window. Moves on when its program reads, also where
     /// all is acknowledged.
@@ -173,8 +174,9 @@ pub(crate) enum Op<S> {
         /// The listener.
         listener: ListenerId,
     },
-    /// Stop accepting on a socket that others listen on as well: what waits in its backlog is theirs, and what was accepted
-    /// meanwhile is reported before [`Completion::ListenerLeft`]. Unless the driver keeps it, no later operation names it.
+    /// Stop accepting on a socket that others listen on as well: what waits in its backlog is theirs, and what was
+    /// accepted meanwhile is reported before [`Completion::ListenerLeft`]. Unless the driver keeps it, no later
+    /// operation names it.
     LeaveListener {
         /// The listener.
         listener: ListenerId,

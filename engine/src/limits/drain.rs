@@ -17,12 +17,12 @@ pub struct Drain {
     /// The code of the close frames: 1001 (going away) or 1012 (service restart), say. One that may not be sent (RFC
     /// 6455 §7.4) becomes 1001.
     pub code: CloseCode,
-    /// How long after the window connections may take to end, and requests under way to be finished; what is left then is
-    /// cut off. Default: 5 s.
+    /// How long after the window connections may take to end, and requests under way to be finished; what is left then
+    /// is cut off. Default: 5 s.
     pub grace: Duration,
-    /// Whether the server goes on accepting during the window, to answer requests with 503. Default: no, the listeners are
-    /// closed at once, and the kernel refuses what comes, unless [a successor](crate::Handle::listeners) has them. For
-    /// servers behind a balancer that has to see the answer.
+    /// Whether the server goes on accepting during the window, to answer requests with 503. Default: no, the listeners
+    /// are closed at once, and the kernel refuses what comes, unless [a successor](crate::Handle::listeners) has them.
+    /// For servers behind a balancer that has to see the answer.
     pub keeps_listening: bool,
 }
 
@@ -120,8 +120,8 @@ impl DrainReport {
     }
 }
 
-/// Connections that were cut off when a drain's time was up, by what they waited for. One to which all was said, FIN included,
-/// is none of them: its application knows that it has ended, and only its socket waits for the peer's FIN.
+/// Connections that were cut off when a drain's time was up, by what they waited for. One to which all was said, FIN
+/// included, is none of them: its application knows that it has ended, and only its socket waits for the peer's FIN.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CutOff {
@@ -142,8 +142,8 @@ impl CutOff {
     }
 }
 
-/// An order of all slots below a power of two in which neighbours are far apart, and each range of slots is evenly spread:
-/// clients that came together do not leave together, and it does not matter which slots are in use.
+/// An order of all slots below a power of two in which neighbours are far apart, and each range of slots is evenly
+/// spread: clients that came together do not leave together, and it does not matter which slots are in use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Order {
     /// The number of slots, less one.

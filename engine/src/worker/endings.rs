@@ -22,7 +22,8 @@ use crate::shared::Shared;
 use crate::timer::Tick;
 
 /// What a lingering connection drops before it is reset, in bytes: more than the socket buffers of both sides hold by
-/// default (the last figures of tcp_rmem and tcp_wmem, tcp(7)), which is what a peer may have sent before it heard the end.
+/// default (the last figures of tcp_rmem and tcp_wmem, tcp(7)), which is what a peer may have sent before it heard the
+/// end.
 const MAX_DROPPED: u32 = 16 << 20;
 
 /// Turns that half-closed connections wait for the mailbox and the publications to be empty. A busy server's never are,

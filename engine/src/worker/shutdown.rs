@@ -243,8 +243,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
     }
 
-    /// Closes an open connection, ends one that waits for another HTTP request, and refuses a request for a WebSocket whose
-    /// answer was deferred. Whoever still asks is refused once the request is whole, and an HTTP request gets its answer.
+    /// Closes an open connection, ends one that waits for another HTTP request, and refuses a request for a WebSocket
+    /// whose answer was deferred. Whoever still asks is refused once the request is whole, and an HTTP request gets its
+    /// answer.
     fn tell(&mut self, slot: u32, drain: &Drain) {
         let Some(token) = self.conns.token(slot) else { return };
         let Some(conn) = self.conns.get_mut(token) else { return };

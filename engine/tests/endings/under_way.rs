@@ -1,5 +1,5 @@
-//! What was under way when a peer ended its stream still reaches it: results of jobs, publications, letters, answers that
-//! were deferred.
+//! What was under way when a peer ended its stream still reaches it: results of jobs, publications, letters, answers
+//! that were deferred.
 
 use std::sync::{Arc, OnceLock, mpsc};
 
