@@ -34,8 +34,8 @@ pub(crate) struct OwnServer {
 }
 
 impl OwnServer {
-    /// Listens on `listen` and starts a worker on each of `cpus`, or one wherever the scheduler likes without any, which
-    /// does what the load demands. With a certificate it speaks TLS.
+    /// Listens on `listen` and starts a worker on each of `cpus`, or one wherever the scheduler likes without any,
+    /// which does what the load demands. With a certificate it speaks TLS.
     pub(crate) fn start(
         listen: &str,
         cpus: &[usize],

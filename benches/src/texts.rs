@@ -5,7 +5,8 @@
 pub(crate) enum Text {
     /// A feed of small objects in JSON.
     Json,
-    /// Random letters and digits. They compress to three quarters where codes are made for them, which level 1 leaves out.
+    /// Random letters and digits. They compress to three quarters where codes are made for them, which level 1 leaves
+    /// out.
     Letters,
 }
 

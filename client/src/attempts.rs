@@ -33,8 +33,8 @@ impl Attempts {
         self.count
     }
 
-    /// The connection is lost or the attempt has failed. Gives how long to wait for the next one; `None`: there is none.
-    /// `random` and `may_renew` are those of [`RetryPolicy::delay_after`].
+    /// The connection is lost or the attempt has failed. Gives how long to wait for the next one; `None`: there is
+    /// none. `random` and `may_renew` are those of [`RetryPolicy::delay_after`].
     pub(super) fn on_lost(
         &mut self,
         policy: &RetryPolicy,

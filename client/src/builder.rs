@@ -68,17 +68,17 @@ impl Client {
 }
 
 impl Builder {
-    /// Adds a header to the request. To another host that a redirect leads to it is not sent if its value is marked as sensitive
-    /// ([`HeaderValue::set_sensitive`]), or its name sounds like a credential: Authorization, Cookie, `X-Api-Key`, and what has
-    /// `token`, `secret`, `session`, `auth` and the like in it.
+    /// Adds a header to the request. To another host that a redirect leads to it is not sent if its value is marked as
+    /// sensitive ([`HeaderValue::set_sensitive`]), or its name sounds like a credential: Authorization, Cookie,
+    /// `X-Api-Key`, and what has `token`, `secret`, `session`, `auth` and the like in it.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.handshake.headers.push((name, value));
         self
     }
 
-    /// Offers a subprotocol, less preferred than those before it. Default: none. If one of them may be a token (its name sounds
-    /// so, or has 32 characters or more), none is offered to another host that a redirect leads to.
+    /// Offers a subprotocol, less preferred than those before it. Default: none. If one of them may be a token (its
+    /// name sounds so, or has 32 characters or more), none is offered to another host that a redirect leads to.
     #[must_use]
     pub fn with_subprotocol(mut self, name: &str) -> Self {
         self.handshake.subprotocols.push(name.to_owned());
@@ -160,8 +160,8 @@ impl Builder {
         self
     }
 
-    /// Offers an extension of the application's own, behind compression and those before it. One whose name or parameters are no
-    /// tokens, or that is offered twice, is an error of [`connect`](Self::connect). Default: none.
+    /// Offers an extension of the application's own, behind compression and those before it. One whose name or
+    /// parameters are no tokens, or that is offered twice, is an error of [`connect`](Self::connect). Default: none.
     #[must_use]
     pub fn with_extension(mut self, extension: SharedExtension) -> Self {
         self.handshake.extensions.push(extension);
@@ -186,8 +186,8 @@ impl Builder {
     /// [`headers`](crate::Refusal::headers) say where to.
     ///
     /// None is followed from `wss` to `ws`, nor away from a Unix socket or to one. Credentials (of the URL, and what
-    /// [`with_header`](Self::with_header) and [`with_subprotocol`](Self::with_subprotocol) take for such) stay with the host they
-    /// are for.
+    /// [`with_header`](Self::with_header) and [`with_subprotocol`](Self::with_subprotocol) take for such) stay with the
+    /// host they are for.
     #[must_use]
     pub fn with_max_redirects(mut self, count: u32) -> Self {
         self.handshake.max_redirects = count;
@@ -229,9 +229,9 @@ impl Builder {
 
     /// Connects and shakes hands.
     ///
-    /// The URL is `ws://…` or `wss://…` (`http` and `https` mean the same), or `ws+unix:/path/of/socket:/target`. An IPv6
-    /// address may have a zone, `[fe80::1%25eth0]` or `[fe80::1%eth0]`, which stays on this machine (RFC 6874). User
-    /// and password in it become basic authentication (RFC 7617), unless there is an Authorization header.
+    /// The URL is `ws://…` or `wss://…` (`http` and `https` mean the same), or `ws+unix:/path/of/socket:/target`. An
+    /// IPv6 address may have a zone, `[fe80::1%25eth0]` or `[fe80::1%eth0]`, which stays on this machine (RFC 6874).
+    /// User and password in it become basic authentication (RFC 7617), unless there is an Authorization header.
     ///
     /// # Errors
     /// Any of [`Error`] but those of an open connection.

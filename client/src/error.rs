@@ -12,8 +12,8 @@ use ringwire_codec::{CloseCode, SendError};
 
 /// Why a connection could not be made, or why it failed. [`Error::kind`] sorts them for decisions.
 ///
-/// No text of an error holds a password or a header's value, and what the peer has written is escaped in it: it can be shown in
-/// a terminal and logged as a line. The fields have it as it came.
+/// No text of an error holds a password or a header's value, and what the peer has written is escaped in it: it can be
+/// shown in a terminal and logged as a line. The fields have it as it came.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -340,8 +340,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The body as text that can be shown in a terminal or logged: what is no UTF-8 is replaced, and control characters but
-    /// for line feeds are escaped.
+    /// The body as text that can be shown in a terminal or logged: what is no UTF-8 is replaced, and control characters
+    /// but for line feeds are escaped.
     #[must_use]
     pub fn body_text(&self) -> String {
         let text = String::from_utf8_lossy(&self.body);

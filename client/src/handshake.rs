@@ -106,8 +106,9 @@ fn request(settings: &Handshake, url: &Url, with_credentials: bool) -> Result<Re
     }
 }
 
-/// Whether a header or subprotocol of this name is likely to carry what only one host may know. By parts of names, as there
-/// is no list: `X-Api-Key`, `X-Auth-Token`, `X-Amz-Security-Token`, `Ocp-Apim-Subscription-Key`, `CF-Access-Client-Secret`.
+/// Whether a header or subprotocol of this name is likely to carry what only one host may know. By parts of names, as
+/// there is no list: `X-Api-Key`, `X-Auth-Token`, `X-Amz-Security-Token`, `Ocp-Apim-Subscription-Key`,
+/// `CF-Access-Client-Secret`.
 fn names_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     ["auth", "cookie", "token", "secret", "session", "credential", "passw", "bearer", "jwt", "csrf"]
@@ -116,7 +117,8 @@ fn names_secret(name: &str) -> bool {
         || name.split(['-', '_', '.']).any(|part| part == "key" || part == "apikey")
 }
 
-/// Whether a subprotocol is or names a secret. Names of protocols are short; a key of 128 bits in hexadecimal has 32 digits.
+/// Whether a subprotocol is or names a secret. Names of protocols are short; a key of 128 bits in hexadecimal has 32
+/// digits.
 fn may_be_secret(subprotocol: &str) -> bool {
     subprotocol.len() >= 32 || names_secret(subprotocol)
 }

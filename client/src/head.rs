@@ -10,8 +10,8 @@ use crate::error::Error;
 /// The most interim answers (RFC 9110 §15.2) that are passed over.
 const MAX_INTERIM_COUNT: usize = 8;
 
-/// Reads until the head of the final answer is whole, past interim ones (RFC 9110 §15.2). Gives what was read, from that
-/// head on, and its length.
+/// Reads until the head of the final answer is whole, past interim ones (RFC 9110 §15.2). Gives what was read, from
+/// that head on, and its length.
 pub(super) fn read_final_head(
     channel: &mut Channel,
     limits: &HeadLimits,

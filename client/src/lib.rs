@@ -21,7 +21,8 @@
 //! A connection is one socket and no thread. What the protocol owes (pongs, close frames) goes out, and what the
 //! settings ask for (pings, the watchdog for dead peers) happens, while somebody receives.
 //!
-//! Beside a server it is `ringwire::client`. Connections that a server's workers open are `ringwire::Handle::connect`'s.
+//! Beside a server it is `ringwire::client`. Connections that a server's workers open are
+//! `ringwire::Handle::connect`'s.
 //!
 //! # Features
 //!

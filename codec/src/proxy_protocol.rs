@@ -21,8 +21,8 @@ const V2_PREFIX_LEN: usize = 16;
 pub struct Header {
     /// Its length: what follows is the connection's.
     pub len: usize,
-    /// Who has connected to the proxy. `None`: it speaks for itself (LOCAL), or about a connection without an IP address
-    /// (UNKNOWN, a Unix socket), and the address of the connection itself stands.
+    /// Who has connected to the proxy. `None`: it speaks for itself (LOCAL), or about a connection without an IP
+    /// address (UNKNOWN, a Unix socket), and the address of the connection itself stands.
     pub source: Option<SocketAddr>,
 }
 

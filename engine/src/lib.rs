@@ -33,8 +33,8 @@
 //!
 //! # Logging
 //!
-//! Events go to `tracing`, on the worker's thread. A subscriber that panics loses the line; one that waits for a full pipe holds the worker
-//! up. [`logging::LogWriter`] does neither.
+//! Events go to `tracing`, on the worker's thread. A subscriber that panics loses the line; one that waits for a full
+//! pipe holds the worker up. [`logging::LogWriter`] does neither.
 //!
 //! # What is not here
 //!

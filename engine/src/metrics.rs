@@ -95,7 +95,8 @@ counters! {
     handshake_failures,
     /// Requests that were refused with 503 since the server was draining.
     drain_refusals,
-    /// Requests that were refused with 403 for the page that they came from ([`origin_policy`](crate::Config::origin_policy)).
+    /// Requests that were refused with 403 for the page that they came from
+    /// ([`origin_policy`](crate::Config::origin_policy)).
     origin_refusals,
     /// Connections that were cut off at the end of a drain or shutdown.
     drain_cut_offs,
@@ -153,8 +154,8 @@ counters! {
     memory_input,
     /// Gauge: bytes of memory in output that waits or is in flight; publications are counted apart, once.
     memory_output,
-    /// Gauge: bytes of output that the kernel holds for slow peers, as it said when they were last looked at: those with
-    /// something stuck, a ping behind output, or an answer or close under way. Others have next to none.
+    /// Gauge: bytes of output that the kernel holds for slow peers, as it said when they were last looked at: those
+    /// with something stuck, a ping behind output, or an answer or close under way. Others have next to none.
     memory_kernel,
     /// Gauge: bytes of memory in TLS sessions, about.
     memory_tls,

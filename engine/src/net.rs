@@ -24,7 +24,8 @@ pub(crate) struct Traffic {
 /// How far a peer has come with what was sent to it, as it was a moment ago.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Delivery {
-    /// Bytes that its side has acknowledged since the connection began, where somebody counts them: not on Unix sockets.
+    /// Bytes that its side has acknowledged since the connection began, where somebody counts them: not on Unix
+    /// sockets.
     pub(crate) acked: Option<u64>,
     /// Up to where it has made room: what was acknowledged and its window. Moves on when its program reads, also where
     /// all is acknowledged.
@@ -96,7 +97,8 @@ pub(crate) struct ListenOptions {
     pub(crate) backlog: u32,
 }
 
-/// A listening socket that shares its port with those that are there already, if there are any (SO_REUSEPORT, socket(7)).
+/// A listening socket that shares its port with those that are there already, if there are any (SO_REUSEPORT,
+/// socket(7)).
 pub(crate) fn listen(address: SocketAddr, options: ListenOptions) -> io::Result<OwnedFd> {
     let socket = new_listener(address, options)?;
     socket.set_reuse_port(true)?;
@@ -109,8 +111,8 @@ pub(crate) fn listen(address: SocketAddr, options: ListenOptions) -> io::Result<
 /// The first listening socket at an address, which others may share from now on.
 ///
 /// bind(2) and listen(2) fail with EADDRINUSE where any socket listens at an address that overlaps, unless both have
-/// SO_REUSEPORT; this one has not, until it listens. Two that come at once may both be bound, having SO_REUSEADDR, but the kernel
-/// checks again in listen(2), so that one of them fails, or both.
+/// SO_REUSEPORT; this one has not, until it listens. Two that come at once may both be bound, having SO_REUSEADDR, but
+/// the kernel checks again in listen(2), so that one of them fails, or both.
 pub(crate) fn listen_first(address: SocketAddr, options: ListenOptions) -> io::Result<OwnedFd> {
     let socket = new_listener(address, options)?;
     socket.bind(&address.into())?;

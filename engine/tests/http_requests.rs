@@ -359,7 +359,8 @@ fn a_431_names_the_limit() {
 
 // Time
 
-/// AWS's balancers keep a connection for 60 s of silence by default, and give a client 502 when the server closes earlier.
+/// AWS's balancers keep a connection for 60 s of silence by default, and give a client 502 when the server closes
+/// earlier.
 #[test]
 fn keep_alive_outlasts_the_usual_balancer() {
     assert!(Config::default().http_keep_alive_timeout > Duration::from_secs(60));

@@ -340,7 +340,8 @@ fn a_server_listens_at_addresses_that_overlap() {
     }
 }
 
-/// A server that goes on with the sockets of another may have more workers, and listen at an address that has theirs in it.
+/// A server that goes on with the sockets of another may have more workers, and listen at an address that has theirs in
+/// it.
 #[test]
 fn a_successor_shares_the_port_that_it_inherits() {
     let mut current = Guard::start(at("127.0.0.1:0", config()));

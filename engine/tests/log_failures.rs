@@ -1,5 +1,5 @@
-//! A subscriber that panics at every line, as `tracing-subscriber`'s own does where nothing takes what it writes: the line is
-//! lost, and nothing else.
+//! A subscriber that panics at every line, as `tracing-subscriber`'s own does where nothing takes what it writes: the
+//! line is lost, and nothing else.
 
 mod support;
 

@@ -26,8 +26,8 @@ use support::app::{App, Seen};
 use support::client::Client;
 use support::{PATIENCE, Server, config, ms, wait_until};
 
-/// Obeys commands: `sub T`, `each T`, `unsub T`, `pub T TEXT`, `others T TEXT`, `list`, `key T K TEXT`, `many T COUNT`. All but
-/// the publishing ones are answered.
+/// Obeys commands: `sub T`, `each T`, `unsub T`, `pub T TEXT`, `others T TEXT`, `list`, `key T K TEXT`, `many T COUNT`.
+/// All but the publishing ones are answered.
 fn obey(ctx: &mut Ctx<'_, u32>, command: &str) {
     let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
     let (topic, text) = rest.split_once(' ').unwrap_or((rest, ""));

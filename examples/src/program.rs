@@ -29,8 +29,8 @@ pub fn program<T: Termination>(work: impl FnOnce() -> Result<T>) -> ExitCode {
     code
 }
 
-/// Logs to standard error, panics as well; `RUST_LOG` says what, by default warnings and the start-up lines. Colours are for
-/// terminals, unless NO_COLOR is set.
+/// Logs to standard error, panics as well; `RUST_LOG` says what, by default warnings and the start-up lines. Colours
+/// are for terminals, unless NO_COLOR is set.
 pub fn init_logging() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     if let Some(log) = standard_error() {

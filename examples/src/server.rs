@@ -1,7 +1,7 @@
 //! What the servers among the programs share: their flags, their settings, and a run from start to signal.
 //!
-//! The flags stay as they are, since scripts use them; each can also be given in the environment, as `RINGWIRE_` and its
-//! name, and all settings in a file (docs/configuration.md).
+//! The flags stay as they are, since scripts use them; each can also be given in the environment, as `RINGWIRE_` and
+//! its name, and all settings in a file (docs/configuration.md).
 
 use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
@@ -26,8 +26,8 @@ const SERVICE_RESTART: CloseCode = CloseCode::new(1012);
 /// Where it listens if nobody says anything.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:9001";
 
-/// Runs a server, each worker with a copy of the handler, until SIGTERM or SIGINT: with the settings that file, environment
-/// and flags give, of which `adjust` makes what the program needs. `about` is for `--help`.
+/// Runs a server, each worker with a copy of the handler, until SIGTERM or SIGINT: with the settings that file,
+/// environment and flags give, of which `adjust` makes what the program needs. `about` is for `--help`.
 ///
 /// # Errors
 /// A certificate cannot be used, an address cannot be listened on, or a worker failed.
@@ -71,8 +71,8 @@ struct Flags {
     /// Any setting, as NAME=VALUE. May be given several times.
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
-    /// A Unix socket at which a process that is started with the same flags takes over: it gets the listening sockets, and
-    /// this one closes its connections with 1012 and ends. So a new version refuses no connection.
+    /// A Unix socket at which a process that is started with the same flags takes over: it gets the listening sockets,
+    /// and this one closes its connections with 1012 and ends. So a new version refuses no connection.
     #[arg(long, value_name = "PATH", env = TAKEOVER_VARIABLE)]
     takeover: Option<PathBuf>,
     /// Over which time the connections are closed then.
@@ -85,8 +85,8 @@ struct Flags {
 /// Flags that stand for settings.
 #[derive(Debug, Parser)]
 struct SettingFlags {
-    /// Where to listen: ADDRESS:PORT (port 0 takes a free one), `unix:PATH` or `unix:PATH?mode=660`, or `inherited` or `inherited:NAME` for what the
-    /// service manager made. May be given several times. Default: 127.0.0.1:9001.
+    /// Where to listen: ADDRESS:PORT (port 0 takes a free one), `unix:PATH` or `unix:PATH?mode=660`, or `inherited` or
+    /// `inherited:NAME` for what the service manager made. May be given several times. Default: 127.0.0.1:9001.
     #[arg(long, env = "RINGWIRE_LISTEN")]
     listen: Vec<String>,
     /// Where to listen for TLS as well. May be given several times.

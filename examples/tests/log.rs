@@ -1,4 +1,5 @@
-//! The log and the start-up lines are side channels of a server: whatever becomes of them, it serves, and ends when told to.
+//! The log and the start-up lines are side channels of a server: whatever becomes of them, it serves, and ends when
+//! told to.
 //!
 //! Each test is a process with standard output or standard error broken in one way, on both drivers.
 

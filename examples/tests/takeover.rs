@@ -211,7 +211,8 @@ fn a_successor_that_hangs_does_not_stand_in_the_way() {
     echo(&second.url);
 }
 
-/// Of processes that start at once where one has left its file behind, one is left in the end, and the others have ended.
+/// Of processes that start at once where one has left its file behind, one is left in the end, and the others have
+/// ended.
 #[test]
 fn of_servers_that_start_at_once_one_serves() {
     for driver in DRIVERS {

@@ -48,6 +48,17 @@ class Peer:
             to_send=REQUEST + CLOSE_FRAME,
         )
 
+    def try_to_say(self, to_send: bytes, *options: str) -> tuple[bytes, int]:
+        """What comes through s_client, and its exit status."""
+        command = ("openssl", "s_client", "-connect", self.address, "-CAfile", self.certificate)
+        result = subprocess.run(
+            (*command, "-verify_return_error", "-quiet", "-ign_eof", *options),
+            input=to_send,
+            capture_output=True,
+            timeout=SECONDS,
+        )
+        return result.stdout, result.returncode
+
     def curl(self, *options: str, scheme: str = "https") -> str:
         output, status = run(
             *("curl", "--silent", "--show-error", "--cacert", self.certificate, *options),
@@ -86,6 +97,17 @@ def clean_close(peer: Peer, version: str) -> None:
     output = peer.s_client(tls(version))
     finds(rf"^<<< TLS {version}, Alert .*\bclose_notify$", output)
     finds("^closed$", output)
+
+
+def linger(peer: Peer, version: str) -> None:
+    # 300 KB, a close frame, and a ping behind it: the echo and the close frame come, and a clean end.
+    length = 300_000
+    message = b"\x82\xff" + length.to_bytes(8, "big") + bytes(4) + b"x" * length
+    ping = b"\x89\x80\0\0\0\0"
+    output, status = peer.try_to_say(REQUEST + message + CLOSE_FRAME + ping, tls(version))
+    equal(status, 0)
+    echo = b"\x82\x7f" + length.to_bytes(8, "big") + b"x" * length
+    equal(output.partition(b"\r\n\r\n")[2] == echo + b"\x88\x02\x03\xe8", True)
 
 
 def resumption(peer: Peer, version: str) -> None:
@@ -157,6 +179,7 @@ def main(url: str, certificate: str) -> None:
         name = f"TLS {version}"
         checks.run(f"{name}, and an upgrade by hand", lambda: upgrade(peer, version))
         checks.run(f"{name}, close_notify at the end", lambda: clean_close(peer, version))
+        checks.run(f"{name}, echo and Close before a late ping", lambda: linger(peer, version))
         checks.run(
             f"{name}, close_notify answered",
             lambda: client_ends_first(peer, version),

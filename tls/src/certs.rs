@@ -399,7 +399,8 @@ impl Facts {
     }
 }
 
-/// The kind of a key that is not supported everywhere: RFC 8446 §9.1 asks for P-256 and RSA, and short RSA keys are broken.
+/// The kind of a key that is not supported everywhere: RFC 8446 §9.1 asks for P-256 and RSA, and short RSA keys are
+/// broken.
 fn unsupported_key(key: &SubjectPublicKeyInfo<'_>) -> Option<&'static str> {
     match key.parsed() {
         Ok(PublicKey::RSA(rsa)) if rsa.key_size() < 2048 => Some("RSA of less than 2048 bits"),

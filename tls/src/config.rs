@@ -328,8 +328,8 @@ pub struct ClientConfig {
 }
 
 impl ClientConfig {
-    /// What clients without settings of their own use: the authorities of the system and those of Mozilla, as far as they are
-    /// built in. The process has one, so that sessions are resumed.
+    /// What clients without settings of their own use: the authorities of the system and those of Mozilla, as far as
+    /// they are built in. The process has one, so that sessions are resumed.
     ///
     /// # Errors
     ///

@@ -50,8 +50,8 @@
 //! AVX2 but without AVX-512. `aws-lc-rs` signs a little faster, adds a post-quantum key exchange, and is a
 //! long build of C; where it is asked for, it is used. The process's default provider is never touched.
 //!
-//! Without either of them there is no TLS: sessions, their configurations and certificates are types without a value, so that
-//! who may or may not speak TLS writes its code once, and carries neither rustls nor a dead branch.
+//! Without either of them there is no TLS: sessions, their configurations and certificates are types without a value,
+//! so that who may or may not speak TLS writes its code once, and carries neither rustls nor a dead branch.
 //!
 //! # What is not here
 //!

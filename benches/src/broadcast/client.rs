@@ -83,8 +83,8 @@ impl Client {
         Ok(is_new)
     }
 
-    /// Sends messages from `out`, from `sent` on, as far as the socket takes them, and the pong that is owed. Whether all
-    /// went out.
+    /// Sends messages from `out`, from `sent` on, as far as the socket takes them, and the pong that is owed. Whether
+    /// all went out.
     pub(crate) fn send(
         &mut self,
         out: &[u8],

@@ -1,9 +1,9 @@
 //! `ringwire-bench broadcast`: one connection says something, and all the others have to hear it.
 //!
 //! The load is a closed loop: the next message is sent when the last one is with all subscribers, or when there is room
-//! among those that may be on their way. The server sends what a connection says to all others, with no word on it. Each
-//! message has a number and the time of its sending, and each delivery is compared with what was sent: a subscriber that
-//! misses one, gets it twice or too late is an error.
+//! among those that may be on their way. The server sends what a connection says to all others, with no word on it.
+//! Each message has a number and the time of its sending, and each delivery is compared with what was sent: a
+//! subscriber that misses one, gets it twice or too late is an error.
 
 mod client;
 mod load;
@@ -40,8 +40,8 @@ pub(crate) struct BroadcastArgs {
     /// Connections that listen; one more speaks.
     #[arg(long, default_value = "100", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "until")]
     subscribers: u32,
-    /// Runs with more and more subscribers until this holds, as of --fail-if of the scenarios; without a value p95>500ms.
-    /// Latency is that of the last delivery of a message.
+    /// Runs with more and more subscribers until this holds, as of --fail-if of the scenarios; without a value
+    /// p95>500ms. Latency is that of the last delivery of a message.
     #[arg(long, value_name = "CONDITION", num_args = 0..=1, require_equals = true, default_missing_value = "p95>500ms")]
     until: Option<Condition>,
     /// With --until: how many subscribers each run has more than the one before, and the first one has.

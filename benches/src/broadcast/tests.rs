@@ -49,8 +49,8 @@ fn own_server(secure: bool) -> (OwnServer, Plan) {
     (own, plan)
 }
 
-/// A server whose first connection is heard by all others as `tell` has it, which is given the number of each message, the
-/// message, and the others.
+/// A server whose first connection is heard by all others as `tell` has it, which is given the number of each message,
+/// the message, and the others.
 fn serve_with(
     tell: impl Fn(u64, Message, &mut [WebSocket<TcpStream>]) + Clone + Send + 'static,
 ) -> SocketAddr {

@@ -50,9 +50,9 @@ pub(crate) struct CompareArgs {
     /// Compares servers over TLS with Ringwire's own plain echo: other defaults for --servers and --baseline.
     #[arg(long)]
     tls: bool,
-    /// Compares servers that compress (permessage-deflate) as far as they can be told at level 1, without context takeover,
-    /// or with takeover both ways: other defaults for --servers and --baseline. The memory of an idle connection
-    /// is that after its first message.
+    /// Compares servers that compress (permessage-deflate) as far as they can be told at level 1, without context
+    /// takeover, or with takeover both ways: other defaults for --servers and --baseline. The memory of an idle
+    /// connection is that after its first message.
     #[arg(long, value_enum, default_value_t, conflicts_with = "tls")]
     compression: CompressionFlag,
     /// What messages say.

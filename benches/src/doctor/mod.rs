@@ -1,7 +1,8 @@
 //! `ringwire-bench doctor`: what this machine is short of for so many connections, and the lines that mend it.
 //!
 //! Each check compares what `/proc` and `/sys` say with what the goal asks for, and says why it asks for it. The checks
-//! ([`checks`]) read below a root directory and ask nothing else of the machine; that the engine can use io_uring is tried.
+//! ([`checks`]) read below a root directory and ask nothing else of the machine; that the engine can use io_uring is
+//! tried.
 
 mod checks;
 mod goal;

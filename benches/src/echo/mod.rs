@@ -113,8 +113,8 @@ pub(crate) struct LoadArgs {
     /// What messages say.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) payload: Payload,
-    /// Compression (permessage-deflate) that the server has to agree to: without context takeover, or with takeover both
-    /// ways. Every message is compressed, at level 1, and every reply inflated and compared.
+    /// Compression (permessage-deflate) that the server has to agree to: without context takeover, or with takeover
+    /// both ways. Every message is compressed, at level 1, and every reply inflated and compared.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) compression: CompressionFlag,
     /// Measured time.

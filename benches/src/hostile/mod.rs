@@ -1,8 +1,9 @@
 //! `ringwire-bench hostile`: peers that mean harm, one kind after the other, and what a server does with them.
 //!
-//! Some peers of a kind ([`kinds`]) play at a time ([`row`]), each on a thread and a connection ([`mod@line`]) of its own. A
-//! well-behaved connection beside them ([`bystander`]) has to be answered, and the memory of the server is looked at where its
-//! process is known. [`report`] has the rule by which a row is fine. Peers that come and go for long are those of `soak`.
+//! Some peers of a kind ([`kinds`]) play at a time ([`row`]), each on a thread and a connection ([`mod@line`]) of its
+//! own. A well-behaved connection beside them ([`bystander`]) has to be answered, and the memory of the server is
+//! looked at where its process is known. [`report`] has the rule by which a row is fine. Peers that come and go for
+//! long are those of `soak`.
 
 mod bystander;
 mod ending;
@@ -49,8 +50,8 @@ pub(crate) struct HostileArgs {
     /// Peers of a kind at a time.
     #[arg(long, default_value = "10", value_parser = clap::value_parser!(u16).range(1..=1000))]
     peers: u16,
-    /// The longest that a peer plays. Should be longer than the server's timeouts for its handshake and for pongs: a peer
-    /// that has to be ended and is not by then is suspicious.
+    /// The longest that a peer plays. Should be longer than the server's timeouts for its handshake and for pongs: a
+    /// peer that has to be ended and is not by then is suspicious.
     #[arg(long, default_value = "15s", value_parser = parse_duration)]
     time_limit: Duration,
     /// Time for an answer to the well-behaved connection.

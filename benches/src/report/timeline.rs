@@ -104,8 +104,8 @@ impl Timeline {
         Line { name: name.to_owned(), points: points.collect() }
     }
 
-    /// Joins each sample with the one after it. Totals are then those of the later one; a percentile of both together is
-    /// not known, so the higher one stands.
+    /// Joins each sample with the one after it. Totals are then those of the later one; a percentile of both together
+    /// is not known, so the higher one stands.
     fn thin_out(&mut self) {
         let join = |pair: &[Sample]| {
             let last = pair[pair.len() - 1];

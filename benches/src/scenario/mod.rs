@@ -1,10 +1,11 @@
-//! Load scenarios on the engine's own loop client: `storm`, `throughput`, `sustained`, `all`, `rate`, `million`, `traffic`,
-//! `tps`, `idle`, `churn` and `search`.
+//! Load scenarios on the engine's own loop client: `storm`, `throughput`, `sustained`, `all`, `rate`, `million`,
+//! `traffic`, `tps`, `idle`, `churn` and `search`.
 //!
 //! A run has a conductor, one or more generators, and a server. A generator ([`generator`]) is a loop client with its
 //! handler ([`client`]) and a thread that paces it; it does what its [`plan`] says and tells what it counted, second by
-//! second ([`tally`]). It lives in a thread of this process, or in a process of its own ([`child`]) where the connections
-//! are more than one process may have; what it tells is the same data either way, histograms included, so that the
+//! second ([`tally`]). It lives in a thread of this process, or in a process of its own ([`child`]) where the
+//! connections are more than one process may have; what it tells is the same data either way, histograms included, so
+//! that the
 //! [`conductor`] adds up and never averages. What is measured with another client is elsewhere: `echo`, `broadcast` and
 //! `handshakes` have a lean one, which leaves more of a small machine to the server.
 
@@ -100,9 +101,9 @@ pub(crate) struct Common {
     /// Time for all connects, and for work without a duration.
     #[arg(long, default_value = "10m", value_parser = parse_duration)]
     limit: Duration,
-    /// Conditions under which the exit code is 1, such as 'p99>5ms,errors>0': min, mean, p50, p75, p90, p95, p99, p99.9 and
-    /// max of latency (of connect time, without messages and in churn), errors, opened, rate (messages a second), connects
-    /// (a second), growth (bytes of the server's memory while held).
+    /// Conditions under which the exit code is 1, such as 'p99>5ms,errors>0': min, mean, p50, p75, p90, p95, p99, p99.9
+    /// and max of latency (of connect time, without messages and in churn), errors, opened, rate (messages a second),
+    /// connects (a second), growth (bytes of the server's memory while held).
     /// Without this, errors are the condition.
     #[arg(long, value_delimiter = ',', value_name = "CONDITIONS")]
     fail_if: Vec<Condition>,

@@ -58,8 +58,8 @@ pub(crate) enum Work {
     Pool { messages: u64, in_flight: u32 },
     /// Each connection has a message due at each interval, whatever became of those before.
     Rate { interval: Duration, duration: Duration },
-    /// Connections are opened, exchange so many messages one after the other, are closed, and are opened again: one at each
-    /// interval over all connections, or as fast as they go without one.
+    /// Connections are opened, exchange so many messages one after the other, are closed, and are opened again: one at
+    /// each interval over all connections, or as fast as they go without one.
     Churn { messages: u64, interval: Duration, duration: Duration },
 }
 

@@ -26,8 +26,8 @@ const TRIES: u32 = 2;
 pub(crate) struct SearchArgs {
     #[command(flatten)]
     clients: Clients,
-    /// Conditions that hold at a good rate, such as 'p99<5ms', with the names of --fail-if. A rate with errors is not good,
-    /// unless a condition names them.
+    /// Conditions that hold at a good rate, such as 'p99<5ms', with the names of --fail-if. A rate with errors is not
+    /// good, unless a condition names them.
     #[arg(
         long = "while",
         value_delimiter = ',',

@@ -2,8 +2,8 @@
 //!
 //! Here are its state and what it says about itself; `receive.rs` takes bytes in, `send.rs` puts
 //! frames out. A message that the end of a read has cut is in `assembly.rs`, its header or frame in `cut.rs`.
-//! Frames that are compressed come in through `compressed.rs`, and `inflating.rs` has their message. How memory is taken for
-//! that is in `buffers.rs`.
+//! Frames that are compressed come in through `compressed.rs`, and `inflating.rs` has their message. How memory is
+//! taken for that is in `buffers.rs`.
 
 mod assembly;
 mod compressed;

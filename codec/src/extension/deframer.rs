@@ -37,7 +37,8 @@ enum Beginning {
 }
 
 impl Deframer {
-    /// Takes the next piece out of `bytes`, or holds what there is of it. A data frame has at most `max_len` bytes of payload.
+    /// Takes the next piece out of `bytes`, or holds what there is of it. A data frame has at most `max_len` bytes of
+    /// payload.
     ///
     /// # Errors
     /// One declares more.

@@ -28,8 +28,8 @@ pub struct FrameLayer {
 pub type ExtensionAnswers = Vec<(String, ExtensionParams)>;
 
 impl FrameLayer {
-    /// As a server: what is answered to the client's offers, and what then transforms the frames, if anything does. The client's
-    /// order holds; an extension is accepted once, and not where another has claimed one of its reserved bits.
+    /// As a server: what is answered to the client's offers, and what then transforms the frames, if anything does. The
+    /// client's order holds; an extension is accepted once, and not where another has claimed one of its reserved bits.
     pub fn accept<'b>(
         extensions: &[SharedExtension],
         offers: impl Iterator<Item = Extension<'b>>,
@@ -54,8 +54,8 @@ impl FrameLayer {
     ///
     /// # Errors
     /// [`UnofferedExtension`](HandshakeError::UnofferedExtension) for one that was not, or was chosen twice;
-    /// [`UnusableExtension`](HandshakeError::UnusableExtension) if its parameters are no answer to the offer, if two have claimed
-    /// the same bit, or if permessage-deflate is not the first.
+    /// [`UnusableExtension`](HandshakeError::UnusableExtension) if its parameters are no answer to the offer, if two
+    /// have claimed the same bit, or if permessage-deflate is not the first.
     pub(crate) fn confirm<'b>(
         extensions: &[SharedExtension],
         chosen: impl Iterator<Item = Result<Extension<'b>, HandshakeError>>,
@@ -128,10 +128,10 @@ impl FrameLayer {
         }
     }
 
-    /// Takes bytes of the peer, and appends to `out` what goes to the codec: the same frames as they were before the peer's
-    /// extensions changed them, with a mask of zeros where there was one. What is wrong with a frame itself is left to
-    /// the codec to judge. A frame may be longer than `max_message_len` by an eighth, as one that is compressed, and by 4 KiB for
-    /// what extensions add to it. `payload` is memory to work in.
+    /// Takes bytes of the peer, and appends to `out` what goes to the codec: the same frames as they were before the
+    /// peer's extensions changed them, with a mask of zeros where there was one. What is wrong with a frame itself is
+    /// left to the codec to judge. A frame may be longer than `max_message_len` by an eighth, as one that is
+    /// compressed, and by 4 KiB for what extensions add to it. `payload` is memory to work in.
     ///
     /// # Errors
     /// A transform refuses a frame, or one is too long (1009). What follows cannot be understood any more.

@@ -1,8 +1,8 @@
 //! Extensions of the application's own (RFC 6455 §9).
 //!
-//! A [`FrameExtension`] is agreed on in the handshake and makes a [`FrameTransform`] for each connection, which sees each
-//! data frame that is sent and received, and may change it. The transforms of a connection make a [`FrameLayer`], which
-//! stands between the codec's [`Connection`](crate::Connection) and the wire.
+//! A [`FrameExtension`] is agreed on in the handshake and makes a [`FrameTransform`] for each connection, which sees
+//! each data frame that is sent and received, and may change it. The transforms of a connection make a [`FrameLayer`],
+//! which stands between the codec's [`Connection`](crate::Connection) and the wire.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -87,14 +87,14 @@ pub trait FrameExtension: fmt::Debug + Send + Sync {
     /// Its name in Sec-WebSocket-Extensions: a token (RFC 6455 §9.1), compared without regard to case.
     fn name(&self) -> &str;
 
-    /// Those of RSV2 and RSV3 that its frames may have (RFC 6455 §9.2). Two extensions that claim the same are not agreed on
-    /// together. Default: none.
+    /// Those of RSV2 and RSV3 that its frames may have (RFC 6455 §9.2). Two extensions that claim the same are not
+    /// agreed on together. Default: none.
     fn reserved_bits(&self) -> ReservedBits {
         ReservedBits::NONE
     }
 
-    /// As a server: what is answered to an offer, and what transforms the connection's frames; `None` to decline. A client may
-    /// offer the extension several times, with other parameters, in the order of its preference.
+    /// As a server: what is answered to an offer, and what transforms the connection's frames; `None` to decline. A
+    /// client may offer the extension several times, with other parameters, in the order of its preference.
     fn accept(&self, offer: Params<'_>) -> Option<(ExtensionParams, Box<dyn FrameTransform>)>;
 
     /// As a client: the parameters of the offer. Default: none.
@@ -102,8 +102,8 @@ pub trait FrameExtension: fmt::Debug + Send + Sync {
         ExtensionParams::new()
     }
 
-    /// As a client: what transforms the connection's frames, where the server has accepted with these parameters. `None` if
-    /// they are no answer to the offer, which fails the handshake (RFC 6455 §9.1).
+    /// As a client: what transforms the connection's frames, where the server has accepted with these parameters.
+    /// `None` if they are no answer to the offer, which fails the handshake (RFC 6455 §9.1).
     fn confirm(&self, answer: Params<'_>) -> Option<Box<dyn FrameTransform>>;
 }
 
@@ -113,14 +113,14 @@ pub type SharedExtension = std::sync::Arc<dyn FrameExtension>;
 
 /// What an extension does with the data frames of one connection, in order. Control frames pass by.
 ///
-/// A message that the application sends is one frame, or more where it is long and compressed; one that it receives has as many
-/// as its sender made of it.
+/// A message that the application sends is one frame, or more where it is long and compressed; one that it receives has
+/// as many as its sender made of it.
 pub trait FrameTransform: fmt::Debug + Send {
     /// Changes a frame that is about to be sent. Compression, if agreed on, is done.
     fn send(&mut self, frame: &mut DataFrame<'_>);
 
-    /// Takes back what the peer's extension has done to a frame. What is then over the message limit, or text that is no UTF-8,
-    /// ends the connection as if it had come so.
+    /// Takes back what the peer's extension has done to a frame. What is then over the message limit, or text that is
+    /// no UTF-8, ends the connection as if it had come so.
     ///
     /// # Errors
     /// The frame cannot have come from such an extension: the connection is closed.
@@ -161,8 +161,8 @@ impl DataFrame<'_> {
         ReservedBits::of(&self.header).intersection(self.claimed)
     }
 
-    /// Sets those of the extension's reserved bits that are in `bits`, and clears the others. Of a received frame they are
-    /// cleared in any case.
+    /// Sets those of the extension's reserved bits that are in `bits`, and clears the others. Of a received frame they
+    /// are cleared in any case.
     pub fn set_reserved_bits(&mut self, bits: ReservedBits) {
         let bits = bits.intersection(self.claimed);
         self.header.rsv2 = bits.rsv2 || (self.header.rsv2 && !self.claimed.rsv2);

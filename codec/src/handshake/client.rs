@@ -111,8 +111,8 @@ impl Request {
     /// Offers an extension, behind permessage-deflate and those before it. Default: none.
     ///
     /// # Errors
-    /// [`InvalidExtensions`](HandshakeError::InvalidExtensions) if its name or a parameter of its offer is no token, or the name is
-    /// permessage-deflate or offered already.
+    /// [`InvalidExtensions`](HandshakeError::InvalidExtensions) if its name or a parameter of its offer is no token, or
+    /// the name is permessage-deflate or offered already.
     pub fn with_extension(mut self, extension: SharedExtension) -> Result<Self, HandshakeError> {
         let name = extension.name();
         let is_taken = self.extensions.iter().any(|it| it.name().eq_ignore_ascii_case(name));
@@ -240,15 +240,15 @@ impl<'b> Response<'b> {
     /// has agreed to.
     ///
     /// # Errors
-    /// [`Refused`](HandshakeError::Refused) if the status is not 101; then the first rule that is
-    /// broken: [`HttpVersion`](HandshakeError::HttpVersion), [`Upgrade`](HandshakeError::Upgrade),
+    /// [`Refused`](HandshakeError::Refused) if the status is not 101; then the first rule that is broken:
+    /// [`HttpVersion`](HandshakeError::HttpVersion), [`Upgrade`](HandshakeError::Upgrade),
     /// [`Connection`](HandshakeError::Connection), [`AcceptKey`](HandshakeError::AcceptKey),
     /// [`UnofferedSubprotocol`](HandshakeError::UnofferedSubprotocol). Then those of extensions:
     /// [`InvalidExtensions`](HandshakeError::InvalidExtensions) if the header is malformed;
     /// [`UnofferedExtension`](HandshakeError::UnofferedExtension) if one was not offered or is chosen twice;
     /// [`DeflateParams`](HandshakeError::DeflateParams) if the parameters of permessage-deflate answer no offer;
-    /// [`UnusableExtension`](HandshakeError::UnusableExtension) if those of another are no answer to its offer, or if two have
-    /// the same reserved bit, or one comes before permessage-deflate.
+    /// [`UnusableExtension`](HandshakeError::UnusableExtension) if those of another are no answer to its offer, or if
+    /// two have the same reserved bit, or one comes before permessage-deflate.
     pub fn check_upgrade(&self, request: &Request) -> Result<Agreed<'b>, HandshakeError> {
         if self.status != StatusCode::SWITCHING_PROTOCOLS {
             return Err(HandshakeError::Refused(self.status));

@@ -125,8 +125,8 @@ pub enum HandshakeError {
     #[error("the server's permessage-deflate parameters answer no offer (RFC 7692 §7)")]
     DeflateParams,
 
-    /// The server has chosen extensions in a way that was not offered: with parameters that are no answer, with the same reserved
-    /// bit twice, or with another one before permessage-deflate (RFC 6455 §9.1).
+    /// The server has chosen extensions in a way that was not offered: with parameters that are no answer, with the
+    /// same reserved bit twice, or with another one before permessage-deflate (RFC 6455 §9.1).
     #[error("the server's choice of extensions is no answer to the offer (RFC 6455 §9.1)")]
     UnusableExtension,
 

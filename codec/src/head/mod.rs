@@ -1,5 +1,5 @@
-//! What the heads of requests and answers are made of: their limits, lines, headers and tokens (RFC 9112), and what can be
-//! wrong with them. What they say is for [`handshake`](crate::handshake) and [`http`](crate::http).
+//! What the heads of requests and answers are made of: their limits, lines, headers and tokens (RFC 9112), and what can
+//! be wrong with them. What they say is for [`handshake`](crate::handshake) and [`http`](crate::http).
 
 mod error;
 mod headers;

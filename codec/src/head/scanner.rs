@@ -55,8 +55,8 @@ impl HeadLimits {
 /// Finds the end of a head as its bytes arrive, and looks at each byte once.
 ///
 /// Empty lines before the first line count for the head's length and for nothing else (RFC 9112 §2.2); a
-/// [`client::Response`](crate::handshake::client::Response) takes none. An error is found at the byte that causes it, so it makes no
-/// difference how the bytes are cut.
+/// [`client::Response`](crate::handshake::client::Response) takes none. An error is found at the byte that causes it,
+/// so it makes no difference how the bytes are cut.
 #[derive(Debug, Clone, Default)]
 pub struct HeadScanner {
     /// The bytes before this position have been looked at.

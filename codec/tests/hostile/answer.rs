@@ -26,8 +26,8 @@ fn scan(bytes: &[u8], piece_len: usize) -> Result<Option<usize>, HandshakeError>
     Ok(None)
 }
 
-/// Where the reads cut an answer makes no difference, and a plain reader of its lines finds the same fault in it, or none. The
-/// first byte says what was offered, and whether the lines of a good answer stand before the rest.
+/// Where the reads cut an answer makes no difference, and a plain reader of its lines finds the same fault in it, or
+/// none. The first byte says what was offered, and whether the lines of a good answer stand before the rest.
 pub(crate) fn answer(input: &[u8]) {
     let [kind, cut, rest @ ..] = input else { return };
     let (has_subprotocols, has_deflate) = (kind & 1 > 0, kind & 2 > 0);

@@ -36,8 +36,8 @@ fn decode<'p>(
     Decoded { content, len: Ok(decoder.is_complete().then_some(len)) }
 }
 
-/// Where the reads cut a body makes no difference, a complete one ends at its last byte and not before, a length is what it
-/// says, and what is written in chunks is read from them.
+/// Where the reads cut a body makes no difference, a complete one ends at its last byte and not before, a length is
+/// what it says, and what is written in chunks is read from them.
 pub(crate) fn body(input: &[u8]) {
     let [kind, limit, low, high, a, b, wire @ ..] = input else { return };
     let declared = u16::from_le_bytes([*low, *high]);

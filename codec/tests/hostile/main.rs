@@ -1,5 +1,5 @@
-//! What the fuzz targets for bytes of strangers assert: bodies, PROXY headers, answers to a client, offers of compression. Their
-//! committed corpora are replayed through the same.
+//! What the fuzz targets for bytes of strangers assert: bodies, PROXY headers, answers to a client, offers of
+//! compression. Their committed corpora are replayed through the same.
 
 mod answer;
 mod body;

@@ -100,7 +100,8 @@ pub(crate) fn negotiation(input: &[u8]) {
     }
 }
 
-/// Two ends of a connection. A client may keep to less than it has to, so its own window may be smaller than the server knows.
+/// Two ends of a connection. A client may keep to less than it has to, so its own window may be smaller than the server
+/// knows.
 fn assert_same(client: Agreement, server: Agreement, offer: &Offer) {
     for role in [Role::Client, Role::Server] {
         assert_eq!(client.takeover(role), server.takeover(role), "{role:?}");

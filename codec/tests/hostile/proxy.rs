@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ringwire_codec::proxy_protocol::{Header, HeaderError, MAX_V1_LEN, MAX_V2_LEN, parse};
 
-/// What is known of a beginning stands however it goes on, a plain reader of whole headers agrees, and the same source written
-/// anew is read again.
+/// What is known of a beginning stands however it goes on, a plain reader of whole headers agrees, and the same source
+/// written anew is read again.
 pub(crate) fn proxy(bytes: &[u8]) {
     let last = parse(bytes);
     let mut verdict = Ok(None);

@@ -215,8 +215,8 @@ impl<'a, S> Ctx<'a, S> {
         self.shared.topics.patterns_of(self.id.slot)
     }
 
-    /// Sends a message to all who subscribe to `topic`, on all workers, this connection included. It goes out at the end
-    /// of the turn, behind what is sent in it. Each subscriber gets the publications of one connection, and those
+    /// Sends a message to all who subscribe to `topic`, on all workers, this connection included. It goes out at the
+    /// end of the turn, behind what is sent in it. Each subscriber gets the publications of one connection, and those
     /// of one thread through [`Handle`](crate::Handle), in their order.
     ///
     /// # Errors
@@ -229,7 +229,8 @@ impl<'a, S> Ctx<'a, S> {
         self.publish_with(topic, message, PublishOptions::default())
     }
 
-    /// Publishes, with a word on how: [`with_except(ctx.id())`](PublishOptions::with_except) leaves this connection out.
+    /// Publishes, with a word on how: [`with_except(ctx.id())`](PublishOptions::with_except) leaves this connection
+    /// out.
     ///
     /// # Errors
     /// As for [`publish`](Self::publish).
@@ -248,8 +249,9 @@ impl<'a, S> Ctx<'a, S> {
     // Names
 
     /// Gives this connection a name under which [`Handle::send_to`](crate::Handle::send_to) and
-    /// [`Handle::connections`](crate::Handle::connections) find it from anywhere: the user's, say. Several connections may
-    /// have the same, and a connection several; the engine takes them away when it ends. Whether it did not have it.
+    /// [`Handle::connections`](crate::Handle::connections) find it from anywhere: the user's, say. Several connections
+    /// may have the same, and a connection several; the engine takes them away when it ends. Whether it did not have
+    /// it.
     ///
     /// Takes a lock that is shared by a sixteenth of all names.
     ///

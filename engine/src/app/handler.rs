@@ -32,8 +32,9 @@ pub trait Handler {
         Response::from(HandshakeError::Upgrade).into()
     }
 
-    /// Whether an ordinary HTTP request is for [`on_http`](Self::on_http) also while others are refused with 503 for want of
-    /// memory ([`max_memory`](crate::Config::max_memory)). Asked only then, before its body is taken. Default: no.
+    /// Whether an ordinary HTTP request is for [`on_http`](Self::on_http) also while others are refused with 503 for
+    /// want of memory ([`max_memory`](crate::Config::max_memory)). Asked only then, before its body is taken. Default:
+    /// no.
     fn is_monitoring(&mut self, request: &Request<'_>) -> bool {
         let _ = request;
         false
@@ -75,8 +76,8 @@ pub trait Handler {
         let _ = (ctx, count);
     }
 
-    /// The first connection with a name ([`Ctx::register`]) has come, or the last is gone, over all workers. Called on the
-    /// worker where that happened, at the end of the turn. Two workers may come to be told in another order than it
+    /// The first connection with a name ([`Ctx::register`]) has come, or the last is gone, over all workers. Called on
+    /// the worker where that happened, at the end of the turn. Two workers may come to be told in another order than it
     /// happened in; [`Handle::connections`](crate::Handle::connections) knows what holds.
     fn on_presence(&mut self, name: &str, is_present: bool) {
         let _ = (name, is_present);
@@ -100,8 +101,8 @@ pub trait Handler {
         }
     }
 
-    /// What the log calls the connections of this kind: a [`Router`](crate::Router) says the path of the route, as it was written
-    /// there. Not what the client asked for, which may hold a token. Default: nothing.
+    /// What the log calls the connections of this kind: a [`Router`](crate::Router) says the path of the route, as it
+    /// was written there. Not what the client asked for, which may hold a token. Default: nothing.
     fn route_of(&self, state: &Self::State) -> Option<&str> {
         let _ = state;
         None

@@ -58,10 +58,10 @@ impl<S: 'static> Ctx<'_, S> {
     /// behind it ([`offload_unordered`](Self::offload_unordered) does not). They come whether or not the connection is
     /// paused, and the worker goes on with other messages meanwhile.
     ///
-    /// Where the connection ends first, a job that has not begun is not run, and `then` is dropped; so it is never called
-    /// after [`on_close`](crate::Handler::on_close). Closing does not wait for jobs: `then` may find that the connection
-    /// is [not open](Self::is_open) any more, and what it sends is dropped. To answer before closing, close in `then`.
-    /// A job that runs when the server has shut down goes on to its end, or that of the process.
+    /// Where the connection ends first, a job that has not begun is not run, and `then` is dropped; so it is never
+    /// called after [`on_close`](crate::Handler::on_close). Closing does not wait for jobs: `then` may find that the
+    /// connection is [not open](Self::is_open) any more, and what it sends is dropped. To answer before closing, close
+    /// in `then`. A job that runs when the server has shut down goes on to its end, or that of the process.
     ///
     /// ```
     /// use ringwire::{Config, Ctx, Message, Server, on_message};

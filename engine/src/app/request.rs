@@ -49,17 +49,17 @@ impl<'a> Request<'a> {
         self.peer
     }
 
-    /// Who is behind so many trusted proxies, by `X-Forwarded-For`: each proxy adds at its end whom it was connected to by,
-    /// so this is the entry with that number from the end; what stands before it anybody may have written. `None` if
-    /// there are fewer, if it is no address, and for 0 hops (then [`peer_addr`](Self::peer_addr) knows).
+    /// Who is behind so many trusted proxies, by `X-Forwarded-For`: each proxy adds at its end whom it was connected to
+    /// by, so this is the entry with that number from the end; what stands before it anybody may have written. `None`
+    /// if there are fewer, if it is no address, and for 0 hops (then [`peer_addr`](Self::peer_addr) knows).
     ///
     /// Only for servers that can't be reached but through these proxies.
     pub fn forwarded_for(&self, trusted_hops: usize) -> Option<IpAddr> {
         forwarded::x_forwarded_for(self.headers(), trusted_hops)
     }
 
-    /// The same by `Forwarded` (RFC 7239), for proxies that set that one. They are two methods, since a proxy that sets one
-    /// of the headers passes on whatever a client writes into the other.
+    /// The same by `Forwarded` (RFC 7239), for proxies that set that one. They are two methods, since a proxy that sets
+    /// one of the headers passes on whatever a client writes into the other.
     pub fn forwarded(&self, trusted_hops: usize) -> Option<IpAddr> {
         forwarded::forwarded(self.headers(), trusted_hops)
     }

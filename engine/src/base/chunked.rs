@@ -1,8 +1,8 @@
 //! A table that grows by chunks and never moves what is in it.
 
-/// Entries of a chunk. Its memory is taken at once and touched as it fills, so that a large one costs a small table nothing; and with
-/// 12 or 96 bytes an entry it is a multiple of the 64 KiB by which allocators (mimalloc, say) give out large blocks. What they
-/// leave free behind smaller ones is lost where the kernel backs memory with huge pages.
+/// Entries of a chunk. Its memory is taken at once and touched as it fills, so that a large one costs a small table
+/// nothing; and with 12 or 96 bytes an entry it is a multiple of the 64 KiB by which allocators (mimalloc, say) give
+/// out large blocks. What they leave free behind smaller ones is lost where the kernel backs memory with huge pages.
 const CHUNK_LEN: usize = 1 << CHUNK_BITS;
 const CHUNK_BITS: u32 = 14;
 

@@ -1,8 +1,8 @@
 //! The engine's lines for the log. A line may be lost, and nothing else happens: what a subscriber throws ends here.
 //!
 //! An application's subscriber runs on the worker's thread, in the middle of a turn, and may panic: that of
-//! `tracing-subscriber` does where neither the log nor standard error takes a line. A worker that unwound there would take the
-//! server down (`AllTogether`). So the engine uses these macros, never those of `tracing`, which CI looks for.
+//! `tracing-subscriber` does where neither the log nor standard error takes a line. A worker that unwound there would
+//! take the server down (`AllTogether`). So the engine uses these macros, never those of `tracing`, which CI looks for.
 //!
 //! None of them stands on a message's path. Without a panic `catch_unwind` costs a call.
 

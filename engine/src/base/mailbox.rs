@@ -109,7 +109,8 @@ impl Bell {
         }
     }
 
-    /// Whether it rang since the last call; from now on it wakes the worker again. Costs a relaxed load where it did not.
+    /// Whether it rang since the last call; from now on it wakes the worker again. Costs a relaxed load where it did
+    /// not.
     pub(crate) fn look(&self) -> bool {
         self.0.pending.look()
     }
@@ -228,8 +229,8 @@ mod tests {
         }
     }
 
-    /// Two threads post while a worker turns, in every order with up to three preemptions: what it has not taken, a wake-up
-    /// that it has not seen is for.
+    /// Two threads post while a worker turns, in every order with up to three preemptions: what it has not taken, a
+    /// wake-up that it has not seen is for.
     #[test]
     fn no_letter_waits_without_a_wake_up() {
         use loom::sync::atomic::{AtomicBool, AtomicUsize};

@@ -43,7 +43,8 @@ impl Deflation {
         self.alive.strong_count() == 0
     }
 
-    /// Compresses the message by itself: the connection's own compressor, if it has one, is the worker's to use meanwhile.
+    /// Compresses the message by itself: the connection's own compressor, if it has one, is the worker's to use
+    /// meanwhile.
     pub(super) fn run(self, compressors: &mut Compressors) -> Deflated {
         let Self { conn, place, role, mask, level, window, text, payload, .. } = self;
         let message = match std::str::from_utf8(&payload) {

@@ -29,18 +29,17 @@ pub struct Config {
     /// Threads that do IO, each with its own event loop and its own share of the connections. Default: 0, one
     /// for each core that the process may run on.
     pub io_workers: usize,
-    /// Threads beside the workers that take over what would hold one up: what handlers
-    /// [offload](crate::Ctx::offload), compressing [long messages](Compression::offload_threshold), and the first flight
-    /// of TLS handshakes, in which the server signs (about 0.2 ms with an ECDSA key, 1 ms with RSA-2048). Default: 0,
-    /// none. With some, and `io_workers` left open, these have the other cores.
+    /// Threads beside the workers that take over what would hold one up: what handlers [offload](crate::Ctx::offload),
+    /// compressing [long messages](Compression::offload_threshold), and the first flight of TLS handshakes, in which
+    /// the server signs (about 0.2 ms with an ECDSA key, 1 ms with RSA-2048). Default: 0, none. With some, and
+    /// `io_workers` left open, these have the other cores.
     pub compute_workers: usize,
-    /// Jobs of handlers that may wait for them, before more are refused. Default: 1024. As many of the engine's own wait
-    /// beside them, and go first; of these, what finds no room is done by the worker.
+    /// Jobs of handlers that may wait for them, before more are refused. Default: 1024. As many of the engine's own
+    /// wait beside them, and go first; of these, what finds no room is done by the worker.
     pub compute_queue_len: usize,
-    /// Jobs of one connection, messages that are compressed included, that may wait, run, or have a result that waits for
-    /// those before it; more are refused.
-    /// Default: 64, so that no peer can fill the queue alone. Worst case in memory: what the application puts into
-    /// that many jobs and results.
+    /// Jobs of one connection, messages that are compressed included, that may wait, run, or have a result that waits
+    /// for those before it; more are refused. Default: 64, so that no peer can fill the queue alone. Worst case in
+    /// memory: what the application puts into that many jobs and results.
     pub max_jobs_per_connection: usize,
     /// On which cores the IO workers run. Compute workers are put on the cores behind theirs, if there are as many,
     /// and else run wherever the scheduler puts them. Default: [`Pinning::Auto`].
@@ -67,16 +66,16 @@ pub struct Config {
     pub max_body_len: usize,
     /// Ordinary HTTP requests that one connection may make, after which it is closed. Default: 1000.
     pub max_http_requests: u16,
-    /// How long a connection may be silent between two HTTP requests. Default: 75 s, longer than the 60 s of the
-    /// usual balancer, which would give a client 502 for a connection that the server has just closed. Choose it longer than
+    /// How long a connection may be silent between two HTTP requests. Default: 75 s, longer than the 60 s of the usual
+    /// balancer, which would give a client 502 for a connection that the server has just closed. Choose it longer than
     /// the balancer's own. Worst case in memory: an idle connection, for so long.
     pub http_keep_alive_timeout: Duration,
 
-    /// From whose pages scripts may connect; others get 403. Default: any, since only the application knows its pages: one that
-    /// tells its users by cookies should set it, or any page can act for them.
+    /// From whose pages scripts may connect; others get 403. Default: any, since only the application knows its pages:
+    /// one that tells its users by cookies should set it, or any page can act for them.
     pub origin_policy: OriginPolicy,
-    /// Whether a request without an Origin header is refused by a policy other than [`OriginPolicy::Any`]. Default: no. Browsers
-    /// always send one, and clients that are no browsers can send what they like.
+    /// Whether a request without an Origin header is refused by a policy other than [`OriginPolicy::Any`]. Default: no.
+    /// Browsers always send one, and clients that are no browsers can send what they like.
     pub requires_origin: bool,
 
     /// From accept to the end of the handshake, however the bytes trickle in. Every further HTTP request has as long
@@ -88,22 +87,22 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// A ping is sent after this long without anything received. Default: 30 s.
     pub ping_interval: Duration,
-    /// How long a ping may stay without an answer (anything received is one), from when it can have reached the peer: not
-    /// before the output ahead of it is acknowledged, as long as the peer takes some of that within this time or
+    /// How long a ping may stay without an answer (anything received is one), from when it can have reached the peer:
+    /// not before the output ahead of it is acknowledged, as long as the peer takes some of that within this time or
     /// [`write_stall_timeout`](Self::write_stall_timeout), whichever is longer. Default: 10 s.
     pub pong_timeout: Duration,
     /// How long the peer may take to finish the close handshake, from when the close frame can have reached it: what is
     /// ahead of it may take longer, as long as the peer takes some of it within this time, and all of it at
     /// [`min_drain_rate`](Self::min_drain_rate). Default: 5 s.
     pub close_timeout: Duration,
-    /// How long a peer may take none of the output that waits for it: nothing is acknowledged, and its window does not move.
-    /// On Unix sockets it is what the peer has read, in buffers of up to 64 KiB or so. Default: 20 s; found after at most
-    /// twice that.
+    /// How long a peer may take none of the output that waits for it: nothing is acknowledged, and its window does not
+    /// move. On Unix sockets it is what the peer has read, in buffers of up to 64 KiB or so. Default: 20 s; found after
+    /// at most twice that.
     pub write_stall_timeout: Duration,
-    /// How fast a peer has to take what is left for it once nothing more will be said to it, in bytes a second on average: what
-    /// is ahead of a close frame, and answers to HTTP requests. So a connection that is being closed lasts for two
-    /// [`close_timeout`](Self::close_timeout)s and what is left divided by this, at most. Default: 1 KiB. 0: any progress is
-    /// enough.
+    /// How fast a peer has to take what is left for it once nothing more will be said to it, in bytes a second on
+    /// average: what is ahead of a close frame, and answers to HTTP requests. So a connection that is being closed
+    /// lasts for two [`close_timeout`](Self::close_timeout)s and what is left divided by this, at most. Default: 1 KiB.
+    /// 0: any progress is enough.
     pub min_drain_rate: usize,
     /// How long a connection may be open. Default: off.
     pub max_lifetime: Duration,
@@ -119,22 +118,23 @@ pub struct Config {
     /// What happens to a message that finds the queue at its limit. Default: close with 1013.
     pub backpressure: Backpressure,
 
-    /// How many messages and bytes a peer may send in a second, and what happens past that. Default: off, since what is much
-    /// depends on what the application does with a message; the turn's budgets keep one peer from holding up the others.
+    /// How many messages and bytes a peer may send in a second, and what happens past that. Default: off, since what is
+    /// much depends on what the application does with a message; the turn's budgets keep one peer from holding up the
+    /// others.
     pub rate_limit: RateLimit,
 
     /// Topics: limits of subscriptions and of publications that wait.
     pub topics: TopicSettings,
 
-    /// Memory that the engine may hold for all connections together, in bytes: the table of connections, input that is not
-    /// whole or waits, output that waits, TLS sessions (an estimate), dedicated compression, publications. Default: 0, half
-    /// of what this process may have by its cgroup and the machine, since the application and the kernel's socket buffers
-    /// need memory too; a figure beyond that is as good as none. At least 1 MiB.
+    /// Memory that the engine may hold for all connections together, in bytes: the table of connections, input that is
+    /// not whole or waits, output that waits, TLS sessions (an estimate), dedicated compression, publications. Default:
+    /// 0, half of what this process may have by its cgroup and the machine, since the application and the kernel's
+    /// socket buffers need memory too; a figure beyond that is as good as none. At least 1 MiB.
     ///
-    /// From seven eighths of it on, until it is three quarters, nobody new is let in: requests, for a WebSocket or not, get
-    /// 503 with Retry-After, but for [monitoring](crate::Router::monitoring), and
-    /// [`Handle::readiness`](crate::Handle::readiness) says so. Past it, each worker that has more than its share ends the
-    /// connections that hold most, with the code of [`backpressure`](Self::backpressure) or 1013
+    /// From seven eighths of it on, until it is three quarters, nobody new is let in: requests, for a WebSocket or not,
+    /// get 503 with Retry-After, but for [monitoring](crate::Router::monitoring), and
+    /// [`Handle::readiness`](crate::Handle::readiness) says so. Past it, each worker that has more than its share ends
+    /// the connections that hold most, with the code of [`backpressure`](Self::backpressure) or 1013
     /// ([`CloseReason::Memory`](crate::CloseReason::Memory)). It is looked at ten times a second, so it may be exceeded
     /// by what comes in meanwhile.
     pub max_memory: usize,
@@ -145,21 +145,22 @@ pub struct Config {
     /// descriptors. Each worker has an equal share, rounded up; one that is full stops accepting until a connection
     /// has gone, and the kernel's backlog waits. Adopted connections count, but none is refused.
     pub max_connections: usize,
-    /// The most connections of one remote address over all workers: an IPv4 address, or the /64 of an IPv6 address. One more is
-    /// closed as soon as it is accepted. Default: 0, any number, since whole companies and mobile networks share an address, and
-    /// behind a proxy all clients do. Adopted connections count, but none is refused. Worst case in memory: 24 bytes or so
-    /// for each address that is connected.
+    /// The most connections of one remote address over all workers: an IPv4 address, or the /64 of an IPv6 address. One
+    /// more is closed as soon as it is accepted. Default: 0, any number, since whole companies and mobile networks
+    /// share an address, and behind a proxy all clients do. Adopted connections count, but none is refused. Worst case
+    /// in memory: 24 bytes or so for each address that is connected.
     pub max_connections_per_address: u32,
-    /// The most connections that are accepted in a second, and as many at once after a rest. Each worker has an equal share,
-    /// rounded up; what is more waits in the kernel's backlog. Default: 0, any number. For servers whose handshakes are
-    /// costly, when all clients come back at once.
+    /// The most connections that are accepted in a second, and as many at once after a rest. Each worker has an equal
+    /// share, rounded up; what is more waits in the kernel's backlog. Default: 0, any number. For servers whose
+    /// handshakes are costly, when all clients come back at once.
     pub max_accepts_per_second: u32,
     /// Length of the queue of connections that wait to be accepted; `net.core.somaxconn` caps it. Default: 4096.
     pub listen_backlog: u32,
-    /// Whether starting fails where another process listens at one of the addresses, or at one that overlaps with it (`0.0.0.0`
-    /// has all of IPv4, `[::]` has everything). Default: yes, since two servers that know nothing of each other would each get
-    /// some of the connections, at random. No: processes of one user share a port, if all of them say so (SO_REUSEPORT,
-    /// socket(7)). Sockets that are [inherited](crate::Server::inherit) are another matter, and need no sharing.
+    /// Whether starting fails where another process listens at one of the addresses, or at one that overlaps with it
+    /// (`0.0.0.0` has all of IPv4, `[::]` has everything). Default: yes, since two servers that know nothing of each
+    /// other would each get some of the connections, at random. No: processes of one user share a port, if all of them
+    /// say so (SO_REUSEPORT, socket(7)). Sockets that are [inherited](crate::Server::inherit) are another matter, and
+    /// need no sharing.
     pub exclusive: bool,
     /// How long starting tries again where another process listens, or listened a moment ago: the kernel takes some
     /// milliseconds to close what a process had that was killed, more where it used io_uring. Default: 2 s.
@@ -180,19 +181,20 @@ pub struct Config {
     /// With a [`tcp_user_timeout`](Self::tcp_user_timeout), that decides instead: the connection ends at the first
     /// question due after so long a silence.
     pub tcp_keepalive_probes: u32,
-    /// Output of one connection that the kernel takes beyond what it has sent (TCP_NOTSENT_LOWAT, tcp(7)), in bytes. What is
-    /// more waits here, where back-pressure, dropping and conflation act on it, and where it counts as memory; without
-    /// a limit a socket takes up to `net.ipv4.tcp_wmem`, 4 MiB, before any of that begins. It costs no throughput, since
-    /// what is on the network does not count. Default: 128 KiB. 0: what `net.ipv4.tcp_notsent_lowat` says, no limit by default.
+    /// Output of one connection that the kernel takes beyond what it has sent (TCP_NOTSENT_LOWAT, tcp(7)), in bytes.
+    /// What is more waits here, where back-pressure, dropping and conflation act on it, and where it counts as memory;
+    /// without a limit a socket takes up to `net.ipv4.tcp_wmem`, 4 MiB, before any of that begins. It costs no
+    /// throughput, since what is on the network does not count. Default: 128 KiB. 0: what `net.ipv4.tcp_notsent_lowat`
+    /// says, no limit by default.
     pub tcp_notsent_lowat: u32,
-    /// The most that the kernel keeps of one connection's output until it is acknowledged (SO_SNDBUF, socket(7)), in bytes,
-    /// of which it takes twice as much for its own overhead. Default: 0, the kernel adapts it to the connection
-    /// (`net.ipv4.tcp_wmem`). A number bounds the memory of the kernel, and with it the throughput: to that many bytes a
-    /// round trip. `net.core.wmem_max` caps it. Holds for TCP.
+    /// The most that the kernel keeps of one connection's output until it is acknowledged (SO_SNDBUF, socket(7)), in
+    /// bytes, of which it takes twice as much for its own overhead. Default: 0, the kernel adapts it to the connection
+    /// (`net.ipv4.tcp_wmem`). A number bounds the memory of the kernel, and with it the throughput: to that many bytes
+    /// a round trip. `net.core.wmem_max` caps it. Holds for TCP.
     pub tcp_send_buffer_len: usize,
-    /// The most that the kernel keeps of one connection's input until it is read (SO_RCVBUF), in bytes, of which it takes
-    /// twice as much as well. Default: 0, the kernel adapts it (`net.ipv4.tcp_rmem`). `net.core.rmem_max` caps it. Holds for
-    /// TCP.
+    /// The most that the kernel keeps of one connection's input until it is read (SO_RCVBUF), in bytes, of which it
+    /// takes twice as much as well. Default: 0, the kernel adapts it (`net.ipv4.tcp_rmem`). `net.core.rmem_max` caps
+    /// it. Holds for TCP.
     pub tcp_receive_buffer_len: usize,
 
     /// Bytes that one receive takes at most. Default: 64 KiB. On epoll one such buffer for each worker, and what

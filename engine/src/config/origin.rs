@@ -25,8 +25,9 @@ pub enum OriginPolicy {
     /// Whatever is sent; the application may look at [`Request::origin`](crate::Request::origin).
     #[default]
     Any,
-    /// The pages that come from this server: the origin's host and port are those of the Host header. Over TLS the scheme must
-    /// be `https`; without it `http` and `https` both are taken, since there may be a proxy in front that speaks TLS.
+    /// The pages that come from this server: the origin's host and port are those of the Host header. Over TLS the
+    /// scheme must be `https`; without it `http` and `https` both are taken, since there may be a proxy in front that
+    /// speaks TLS.
     Same,
     /// Those that one of the patterns takes in.
     List(Vec<OriginPattern>),

@@ -45,11 +45,12 @@ impl<S> Accept<S> {
         self
     }
 
-    /// Agrees to an extension of the application's own, if the client offers it, it accepts the offer, and no other one that
-    /// the client likes better has the same reserved bits. It comes behind compression. Default: none.
+    /// Agrees to an extension of the application's own, if the client offers it, it accepts the offer, and no other one
+    /// that the client likes better has the same reserved bits. It comes behind compression. Default: none.
     ///
     /// A frame of such a connection is taken whole before it is looked at: with up to 9/8 of
-    /// [`max_message_len`](crate::ProtocolConfig::max_message_len) and 4 KiB, also where messages are handed over in parts.
+    /// [`max_message_len`](crate::ProtocolConfig::max_message_len) and 4 KiB, also where messages are handed over in
+    /// parts.
     #[must_use]
     pub fn with_extension(mut self, extension: SharedExtension) -> Self {
         self.acceptance = self.acceptance.with_extension(extension);

@@ -195,8 +195,8 @@ impl Wire {
         !self.flags.contains(Flags::SENDING) && !self.has_queue()
     }
 
-    /// What it holds that ending it would free, in bytes. A send in flight counts if it is a backlog, stuck, or longer than a
-    /// socket takes at once: another is soon over, and perhaps of bytes that others send too.
+    /// What it holds that ending it would free, in bytes. A send in flight counts if it is a backlog, stuck, or longer
+    /// than a socket takes at once: another is soon over, and perhaps of bytes that others send too.
     pub(crate) fn held_len(&self, now: Tick) -> usize {
         /// The most that a socket's send buffer grows to by default, in bytes: the last figure of tcp_wmem, tcp(7).
         const SOCKET_LEN: u32 = 4 << 20;

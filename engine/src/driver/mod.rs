@@ -98,8 +98,8 @@ pub(crate) trait Driver: Sized {
     /// How much went over an open socket, where somebody counts that. Costs a system call.
     fn traffic(&self, token: Token) -> Option<Traffic>;
 
-    /// How far the peer of an open socket has come with what was sent to it. Costs system calls: for when a timer fires,
-    /// not for a message's path.
+    /// How far the peer of an open socket has come with what was sent to it. Costs system calls: for when a timer
+    /// fires, not for a message's path.
     fn delivery(&self, token: Token) -> Option<Delivery>;
 
     /// Gives a socket away that was accepted and not opened.
@@ -141,8 +141,9 @@ pub(crate) enum Op<S> {
         /// The listener.
         listener: ListenerId,
     },
-    /// Stop accepting on a socket that others listen on as well: what waits in its backlog is theirs, and what was accepted
-    /// meanwhile is reported before [`Completion::ListenerLeft`]. Unless the driver keeps it, no later operation names it.
+    /// Stop accepting on a socket that others listen on as well: what waits in its backlog is theirs, and what was
+    /// accepted meanwhile is reported before [`Completion::ListenerLeft`]. Unless the driver keeps it, no later
+    /// operation names it.
     LeaveListener {
         /// The listener.
         listener: ListenerId,

@@ -14,8 +14,8 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::net;
 
-/// How long the next attempt is waited for, at least and at most: at random, so that two that are in each other's way are
-/// not so again.
+/// How long the next attempt is waited for, at least and at most: at random, so that two that are in each other's way
+/// are not so again.
 const PAUSE_MS: std::ops::Range<u64> = 2..12;
 /// How long a directory's lock is waited for. Who locks it as below has done in far less.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -39,8 +39,8 @@ impl Claims {
 
     /// Claims addresses where nothing of this server listens yet.
     ///
-    /// One server may listen at addresses that overlap, such as `[::]:80` and `127.0.0.1:80`. The widest come first: what
-    /// they have, no other process has, and the others share it with them.
+    /// One server may listen at addresses that overlap, such as `[::]:80` and `127.0.0.1:80`. The widest come first:
+    /// what they have, no other process has, and the others share it with them.
     pub(crate) fn take(
         &mut self,
         addresses: impl Iterator<Item = SocketAddr>,
@@ -135,8 +135,8 @@ fn pause() {
 
 // Paths
 
-/// Keeps other servers from looking at, removing and making sockets in the directory of `path` for as long as this lives
-/// (flock(2) on the directory itself, so that no file stays behind). None where that cannot be had.
+/// Keeps other servers from looking at, removing and making sockets in the directory of `path` for as long as this
+/// lives (flock(2) on the directory itself, so that no file stays behind). None where that cannot be had.
 ///
 /// # Errors
 /// There is no such directory.

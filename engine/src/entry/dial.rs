@@ -54,8 +54,8 @@ impl Dial {
         self
     }
 
-    /// Offers no compression, whatever [`Config::compression`](crate::Config::compression) says. Default: it is offered as
-    /// that says.
+    /// Offers no compression, whatever [`Config::compression`](crate::Config::compression) says. Default: it is offered
+    /// as that says.
     #[must_use]
     pub fn without_compression(mut self) -> Self {
         self.offer = None;
@@ -64,8 +64,8 @@ impl Dial {
 
     /// The largest window of this side's compressor, as a power of two, and no more than that of
     /// [`Config::compression`](crate::Config::compression), if compression is offered at all. The server is told so
-    /// (`client_max_window_bits`, RFC 7692 §7.1.2.2), and may ask for less. Default: that of the settings; if these say 15
-    /// bits, the server is told nothing, which all servers understand, and may not ask.
+    /// (`client_max_window_bits`, RFC 7692 §7.1.2.2), and may ask for less. Default: that of the settings; if these say
+    /// 15 bits, the server is told nothing, which all servers understand, and may not ask.
     #[must_use]
     pub fn with_max_window(mut self, bits: WindowBits) -> Self {
         self.offer = self.offer.map(|offer| offer.with_client_max_window_bits(bits));

@@ -82,16 +82,17 @@ impl Listener {
     /// A Unix socket at this path (unix(7); at most 107 bytes).
     ///
     /// One that is there already is replaced if nobody listens on it, and an error otherwise. The file goes when the
-    /// last worker has ended, unless it is another's by then. The workers share one listening socket: which of them gets
-    /// a connection is a matter of chance, and [`Assignment::LeastLoaded`](crate::Assignment::LeastLoaded) spreads them
-    /// evenly. Peers have no address: [`Ctx::peer_addr`](crate::Ctx::peer_addr) is the unspecified one, `[::]:0`.
+    /// last worker has ended, unless it is another's by then. The workers share one listening socket: which of them
+    /// gets a connection is a matter of chance, and [`Assignment::LeastLoaded`](crate::Assignment::LeastLoaded) spreads
+    /// them evenly. Peers have no address: [`Ctx::peer_addr`](crate::Ctx::peer_addr) is the unspecified one, `[::]:0`.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
         Self::new(Place::Unix { path: path.into(), mode: None })
     }
 
     /// A stream socket that listens already, TCP or Unix: one that a service manager made
-    /// ([`activation`](crate::activation)), or an earlier process. The workers share it, as a [Unix socket](Self::unix). It
-    /// is left as it is at the end, but for TCP options, which [`Config`] says, so another process can go on with it.
+    /// ([`activation`](crate::activation)), or an earlier process. The workers share it, as a [Unix
+    /// socket](Self::unix). It is left as it is at the end, but for TCP options, which [`Config`] says, so another
+    /// process can go on with it.
     pub fn socket(socket: impl Into<OwnedFd>) -> Self {
         Self::new(Place::Socket(socket.into()))
     }
@@ -114,8 +115,8 @@ impl Listener {
         self
     }
 
-    /// The permissions of a Unix socket's file: who may write to it may connect. Default: what the umask leaves of 0o777.
-    /// Changes nothing elsewhere.
+    /// The permissions of a Unix socket's file: who may write to it may connect. Default: what the umask leaves of
+    /// 0o777. Changes nothing elsewhere.
     #[must_use]
     pub fn with_mode(mut self, new: u32) -> Self {
         if let Place::Unix { mode, .. } = &mut self.place {

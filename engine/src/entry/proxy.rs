@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// Whether connections begin with a header of the PROXY protocol (haproxy's proxy-protocol.txt, versions 1 and 2), which
-/// says who is behind the proxy. Default: off.
+/// Whether connections begin with a header of the PROXY protocol (haproxy's proxy-protocol.txt, versions 1 and 2),
+/// which says who is behind the proxy. Default: off.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProxyProtocol {
@@ -14,8 +14,8 @@ pub enum ProxyProtocol {
     /// They have to. Peers outside these networks, and those that begin with something else, are closed and counted
     /// ([`proxy_failures`](crate::WorkerStats::proxy_failures)). On a Unix socket everybody is trusted who may connect.
     ///
-    /// The header's address replaces [`Ctx::peer_addr`](crate::Ctx::peer_addr); where it has none (LOCAL, UNKNOWN, health
-    /// checks) the socket's stays. TLS comes after it. The handshake timeout runs from accept.
+    /// The header's address replaces [`Ctx::peer_addr`](crate::Ctx::peer_addr); where it has none (LOCAL, UNKNOWN,
+    /// health checks) the socket's stays. TLS comes after it. The handshake timeout runs from accept.
     Required {
         /// The proxies.
         trusted: Vec<Network>,

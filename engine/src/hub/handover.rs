@@ -1,7 +1,7 @@
 //! The listening sockets of a server that may outlive it: kept for a successor, and against its death.
 //!
-//! A drain that counts on a successor is *guarded*: the server keeps its sockets until it ends, all workers end together, and
-//! should the successor die before, they accept again. Any other drain gives the sockets up at once.
+//! A drain that counts on a successor is *guarded*: the server keeps its sockets until it ends, all workers end
+//! together, and should the successor die before, they accept again. Any other drain gives the sockets up at once.
 
 #![expect(
     clippy::disallowed_types,
@@ -27,8 +27,8 @@ pub(crate) struct Handover {
 
 #[derive(Debug, Default)]
 struct State {
-    /// One descriptor of each socket. None once they are given up: held any longer, they would keep the kernel from refusing
-    /// connections that nobody accepts.
+    /// One descriptor of each socket. None once they are given up: held any longer, they would keep the kernel from
+    /// refusing connections that nobody accepts.
     sockets: Option<Vec<OwnedFd>>,
     stage: Stage,
     /// A predecessor comes back if this process dies.
@@ -121,8 +121,8 @@ impl Handover {
         }
     }
 
-    /// The server drains, which `workers` do; guarded by this process if a successor has the sockets, unless it is to end in
-    /// any case.
+    /// The server drains, which `workers` do; guarded by this process if a successor has the sockets, unless it is to
+    /// end in any case.
     pub(crate) fn begin_drain(&self, workers: usize, in_any_case: bool) {
         let mut state = self.state();
         state.stage = match state.stage {
@@ -158,7 +158,8 @@ impl Handover {
         is_guarded
     }
 
-    /// A worker that drains has nothing left to do: whether it may end, and whether it is the one that the others wait for.
+    /// A worker that drains has nothing left to do: whether it may end, and whether it is the one that the others wait
+    /// for.
     pub(crate) fn may_end(&self, is_counted: &mut bool) -> (bool, bool) {
         let mut state = self.state();
         let Stage::Guarded { left } = &mut state.stage else {

@@ -95,8 +95,8 @@ impl Hub {
         &self.links
     }
 
-    /// The worker with the fewest connections, if it has fewer than worker `own` and the server is not at its end. It has
-    /// one more to expect then.
+    /// The worker with the fewest connections, if it has fewer than worker `own` and the server is not at its end. It
+    /// has one more to expect then.
     pub(crate) fn assign(&self, own: u16) -> Option<u16> {
         let own_load = self.links.get(usize::from(own))?.load();
         let (worker, link) =
@@ -104,7 +104,8 @@ impl Hub {
         if link.load() >= own_load {
             return None;
         }
-        // A worker ends once it expects nobody, after the drain was announced. So either it sees this, or this sees that.
+        // A worker ends once it expects nobody, after the drain was announced. So either it sees this, or this sees
+        // that.
         link.expected.fetch_add(1, Ordering::SeqCst);
         if self.is_draining() {
             self.note_arrival(worker);

@@ -31,11 +31,11 @@ pub struct Compression {
     /// [any](crate::Config::compute_workers). Default: 256 KiB, which takes 0.6 to 2.5 ms at level 1
     /// (docs/benchmarks.md), much longer than the way there and back; 0: none.
     ///
-    /// The message is copied, compressed by itself, and keeps its place among the connection's output, which waits behind
-    /// it. Until it is compressed it counts with its whole length for [`high_water`](crate::Config::high_water), and not
-    /// for [`max_queued_len`](crate::Config::max_queued_len), which bounds apart how much of one connection may be on that
-    /// way (a single message may go past it). What finds no room there or in the queue of the threads is compressed by
-    /// the worker, and so are messages with a key.
+    /// The message is copied, compressed by itself, and keeps its place among the connection's output, which waits
+    /// behind it. Until it is compressed it counts with its whole length for [`high_water`](crate::Config::high_water),
+    /// and not for [`max_queued_len`](crate::Config::max_queued_len), which bounds apart how much of one connection may
+    /// be on that way (a single message may go past it). What finds no room there or in the queue of the threads is
+    /// compressed by the worker, and so are messages with a key.
     pub offload_threshold: usize,
     /// How much work is done for a smaller output, 1 to 9. Default: 1, as each message that is sent pays for it.
     pub level: Level,

@@ -1,7 +1,7 @@
 //! The extensions of a worker's connections, for those that have any.
 //!
-//! They stand between the codec and the kernel, or TLS: frames go through them when they are sent, in the order in which
-//! they are, and what is received goes through before it is looked at.
+//! They stand between the codec and the kernel, or TLS: frames go through them when they are sent, in the order in
+//! which they are, and what is received goes through before it is looked at.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -108,7 +108,8 @@ impl Layers {
         self.frames = frames;
     }
 
-    /// What goes to the kernel, or to TLS, in place of the output. `Err`: a transform panicked, and what it was given is lost.
+    /// What goes to the kernel, or to TLS, in place of the output. `Err`: a transform panicked, and what it was given
+    /// is lost.
     pub(crate) fn send(
         &mut self,
         slot: u32,

@@ -76,7 +76,8 @@ impl Sessions {
         Self { table: Chunked::new(), plaintext: Vec::new(), memory_len: 0 }
     }
 
-    /// Memory of all sessions, in bytes: an estimate of what rustls takes, and what they keep of records that are not whole.
+    /// Memory of all sessions, in bytes: an estimate of what rustls takes, and what they keep of records that are not
+    /// whole.
     pub(crate) fn memory_len(&self) -> usize {
         self.memory_len
     }
@@ -176,6 +177,13 @@ impl Sessions {
         self.table.get(slot).is_some_and(Option::is_some)
     }
 
+    /// Whether the peer said close_notify.
+    pub(crate) fn has_ended(&self, slot: u32) -> bool {
+        let secure = self.table.get(slot).and_then(Option::as_ref);
+        let session = secure.and_then(|secure| secure.session.as_ref());
+        session.is_some_and(Session::peer_has_closed)
+    }
+
     /// Whether nothing can be encrypted yet.
     pub(crate) fn is_handshaking(&self, slot: u32) -> bool {
         let secure = self.table.get(slot).and_then(Option::as_ref);
@@ -197,7 +205,8 @@ impl Sessions {
         !secure.output.is_empty()
     }
 
-    /// What a connection sends: what TLS has to say, and behind it `plaintext`, encrypted if the connection is over TLS.
+    /// What a connection sends: what TLS has to say, and behind it `plaintext`, encrypted if the connection is over
+    /// TLS.
     pub(crate) fn seal(&mut self, slot: u32, plaintext: Output, pool: &mut BufferPool) -> Output {
         match self.get_mut(slot) {
             Some(secure) => Output::Own(secure.seal(plaintext, pool)),

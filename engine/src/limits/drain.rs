@@ -18,12 +18,12 @@ pub struct Drain {
     /// The code of the close frames: 1001 (going away) or 1012 (service restart), say. One that may not be sent (RFC
     /// 6455 §7.4) becomes 1001.
     pub code: CloseCode,
-    /// How long after the window connections may take to end, and requests under way to be finished; what is left then is
-    /// cut off. Default: 5 s.
+    /// How long after the window connections may take to end, and requests under way to be finished; what is left then
+    /// is cut off. Default: 5 s.
     pub grace: Duration,
-    /// Whether the server goes on accepting during the window, to answer requests with 503. Default: no, the listeners are
-    /// closed at once, and the kernel refuses what comes, unless [a successor](crate::Handle::listeners) has them. For
-    /// servers behind a balancer that has to see the answer.
+    /// Whether the server goes on accepting during the window, to answer requests with 503. Default: no, the listeners
+    /// are closed at once, and the kernel refuses what comes, unless [a successor](crate::Handle::listeners) has them.
+    /// For servers behind a balancer that has to see the answer.
     pub keeps_listening: bool,
 }
 
@@ -117,36 +117,34 @@ impl DrainReport {
         self.cut_off.open += other.cut_off.open;
         self.cut_off.unread += other.cut_off.unread;
         self.cut_off.unanswered += other.cut_off.unanswered;
-        self.cut_off.lingering += other.cut_off.lingering;
         self.unsent_len += other.unsent_len;
     }
 }
 
-/// Connections that were cut off when a drain's time was up, by what they waited for.
+/// Connections that were cut off when a drain's time was up, by what they waited for. One to which all was said, FIN
+/// included, is none of them: its application knows that it has ended, and only its socket waits for the peer's FIN.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CutOff {
     /// For the rest of a request, or for the application's answer to it.
     pub requests: u64,
-    /// For their moment: the time was shortened meanwhile.
+    /// For their moment, WebSockets and those between two HTTP requests: the time was shortened meanwhile.
     pub open: u64,
-    /// For the peer to take what was sent to it, the close frame included.
+    /// For the peer to take what was sent to it: answers, messages, the close frame.
     pub unread: u64,
     /// For the peer's answer to the close frame.
     pub unanswered: u64,
-    /// For the end of the stream of a peer that was refused, or had broken the protocol.
-    pub lingering: u64,
 }
 
 impl CutOff {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.requests + self.open + self.unread + self.unanswered + self.lingering
+        self.requests + self.open + self.unread + self.unanswered
     }
 }
 
-/// An order of all slots below a power of two in which neighbours are far apart, and each range of slots is evenly spread:
-/// clients that came together do not leave together, and it does not matter which slots are in use.
+/// An order of all slots below a power of two in which neighbours are far apart, and each range of slots is evenly
+/// spread: clients that came together do not leave together, and it does not matter which slots are in use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Order {
     /// The number of slots, less one.

@@ -1,7 +1,7 @@
 //! The memory that the engine holds for connections, and what happens when that gets too much.
 //!
-//! Each worker keeps its own sums ([`Ledger`]) in plain numbers and publishes them once a turn among its counters; whoever
-//! needs the total adds them up ([`Allowance`]). What a worker does about it is in `worker/memory.rs`.
+//! Each worker keeps its own sums ([`Ledger`]) in plain numbers and publishes them once a turn among its counters;
+//! whoever needs the total adds them up ([`Allowance`]). What a worker does about it is in `worker/memory.rs`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,8 +11,8 @@ use crate::limits::machine;
 
 /// What the engine keeps beside each slot of the connection table: the driver's entry and the timer's.
 pub(crate) const BESIDE_A_SLOT: usize = 24;
-/// What a TLS session takes once its handshake is over (`ringwire_tls`, `tests/memory.rs`), rounded up for its allocations.
-/// What it keeps of a record that is not whole is counted apart.
+/// What a TLS session takes once its handshake is over (`ringwire_tls`, `tests/memory.rs`), rounded up for its
+/// allocations. What it keeps of a record that is not whole is counted apart.
 pub(crate) const SESSION_LEN: usize = 4 << 10;
 /// What a worker has to hold more or less to look at the total again, though the tick has not changed.
 const STEP: usize = 256 << 10;
@@ -89,8 +89,8 @@ impl Allowance {
         }
     }
 
-    /// What a worker may hold where all together hold too much, so that they do not do so again at once. Publications have a
-    /// limit of their own; where that leaves next to nothing, connections are not ended for it.
+    /// What a worker may hold where all together hold too much, so that they do not do so again at once. Publications
+    /// have a limit of their own; where that leaves next to nothing, connections are not ended for it.
     pub(crate) fn share(&self, publications: usize, workers: usize) -> usize {
         (self.len / 16 * 15 - publications.min(self.len / 2)) / workers.max(1)
     }

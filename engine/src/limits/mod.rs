@@ -1,5 +1,5 @@
-//! What keeps a server alive among strangers and while it is replaced: draining, deadlines that the application sets, and
-//! limits on what comes in.
+//! What keeps a server alive among strangers and while it is replaced: draining, deadlines that the application sets,
+//! and limits on what comes in.
 //!
 //! Here are the settings, tables and arithmetic. What a worker does with them is in `worker/`; limits of the protocol
 //! are the codec's.

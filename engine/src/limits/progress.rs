@@ -1,7 +1,7 @@
 //! How peers with output ahead of them come on: asked of the driver when a timer fires, and kept only for those.
 //!
-//! What the kernel takes of a send says little: a socket holds more than a slow peer reads in a minute. So whoever is to be
-//! ended for taking nothing, or for an answer that does not come, is asked about first: a few times within its
+//! What the kernel takes of a send says little: a socket holds more than a slow peer reads in a minute. So whoever is
+//! to be ended for taking nothing, or for an answer that does not come, is asked about first: a few times within its
 //! limit, and what moved in between counts.
 
 use std::collections::HashMap;

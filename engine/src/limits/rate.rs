@@ -9,8 +9,8 @@ const UNIT: u64 = TICKS_PER_SECOND as u64;
 /// How much one connection's peer may send, and what happens past it. The default is no limit.
 ///
 /// Each rate is a bucket that holds a burst and fills at the rate. Where the worker's turns share it out by themselves
-/// (a byte and a message budget for each), this is for peers whose every message costs something elsewhere. A connection
-/// takes 24 bytes more with it.
+/// (a byte and a message budget for each), this is for peers whose every message costs something elsewhere. A
+/// connection takes 24 bytes more with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RateLimit {
@@ -18,8 +18,8 @@ pub struct RateLimit {
     pub messages_per_second: u32,
     /// Messages that may come at once after silence. Default: 0, as many as in a second.
     pub message_burst: u32,
-    /// Bytes in a second, framing included, as they came (compressed, say). Default: 0, any number. Looked at in pieces of
-    /// 16 KiB, so that one piece may go past it, which is made up for.
+    /// Bytes in a second, framing included, as they came (compressed, say). Default: 0, any number. Looked at in pieces
+    /// of 16 KiB, so that one piece may go past it, which is made up for.
     pub bytes_per_second: u32,
     /// Bytes that may come at once after silence. Default: 0, as many as in a second.
     pub byte_burst: u32,
@@ -31,8 +31,8 @@ pub struct RateLimit {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Excess {
-    /// Reading from it pauses until its bucket has filled again; TCP's flow control holds it up, and nothing is lost. What
-    /// it has sent meanwhile, its close frame and pongs included, waits.
+    /// Reading from it pauses until its bucket has filled again; TCP's flow control holds it up, and nothing is lost.
+    /// What it has sent meanwhile, its close frame and pongs included, waits.
     #[default]
     Pause,
     /// The connection is closed with 1008, policy violation.

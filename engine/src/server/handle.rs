@@ -287,9 +287,9 @@ impl Handle {
     }
 
     /// Serves a TCP connection that someone else accepted, plain or over TLS, before its first request or upgraded. It
-    /// goes to the worker with the fewest connections, and counts for all limits but `max_connections_per_address`, which
-    /// it may exceed. Where a worker has `max_connections` of them, or [shuts down](Self::shutdown), it closes the
-    /// connection.
+    /// goes to the worker with the fewest connections, and counts for all limits but `max_connections_per_address`,
+    /// which it may exceed. Where a worker has `max_connections` of them, or [shuts down](Self::shutdown), it closes
+    /// the connection.
     ///
     /// # Errors
     /// The worker is busy or has ended; the connection comes back as it was, so that it can be tried again.
@@ -306,8 +306,8 @@ impl Handle {
         }
     }
 
-    /// Reads the certificates of all TLS addresses anew from their files, checks them (text, key, dates, names), and puts
-    /// them in place of the old for the handshakes that begin from now on. Connections that are open go on.
+    /// Reads the certificates of all TLS addresses anew from their files, checks them (text, key, dates, names), and
+    /// puts them in place of the old for the handshakes that begin from now on. Connections that are open go on.
     ///
     /// Reads files, so it blocks: not for a handler.
     ///
@@ -335,8 +335,8 @@ impl Handle {
         Ok(())
     }
 
-    /// Opens a connection from here to a server, owned by the worker with the fewest connections, and served by the same
-    /// [`Handler`](crate::Handler) as those that come in: [`on_open`](crate::Handler::on_open) follows, or
+    /// Opens a connection from here to a server, owned by the worker with the fewest connections, and served by the
+    /// same [`Handler`](crate::Handler) as those that come in: [`on_open`](crate::Handler::on_open) follows, or
     /// [`on_dial_failed`](crate::Handler::on_dial_failed), after `handshake_timeout` at the latest. `state` is the
     /// handler's [`State`](crate::Handler::State); with a value of another type the connection is given up, with an
     /// error in the log. Does not block.
@@ -369,17 +369,17 @@ impl Handle {
         Ok(postbox.post(Mail::Dial(Box::new(outbound))).map_err(|refused| refused.error)?)
     }
 
-    /// Empties the server over `window`: nobody new is let in, and each connection is closed with `code` at a moment of its own,
-    /// spread evenly and with jitter, so that the clients come back one after the other. Each worker ends once its
-    /// connections are gone; what is left 5 s after the window is cut off. [`Draining::wait`] says what came of it.
+    /// Empties the server over `window`: nobody new is let in, and each connection is closed with `code` at a moment of
+    /// its own, spread evenly and with jitter, so that the clients come back one after the other. Each worker ends once
+    /// its connections are gone; what is left 5 s after the window is cut off. [`Draining::wait`] says what came of it.
     ///
     /// Requests for a WebSocket that still come during the window, on connections that were accepted before or
-    /// [adopted](Self::adopt), get 503 with a Retry-After header. Ordinary HTTP requests go to the handler as ever, so that it
-    /// can answer a balancer with its [`readiness`](Self::readiness).
+    /// [adopted](Self::adopt), get 503 with a Retry-After header. Ordinary HTTP requests go to the handler as ever, so
+    /// that it can answer a balancer with its [`readiness`](Self::readiness).
     ///
     /// A request that is under way when the window ends may be finished within `handshake_timeout` and those 5 s. Where
-    /// [a successor has the listening sockets](Self::listeners), or a service manager, such requests are served instead of
-    /// refused, and their connections are closed as all others.
+    /// [a successor has the listening sockets](Self::listeners), or a service manager, such requests are served instead
+    /// of refused, and their connections are closed as all others.
     ///
     /// A drain or [shutdown](Self::shutdown) that is under way goes on as the last one says.
     pub fn drain(&self, window: Duration, code: CloseCode) -> Draining {
@@ -404,13 +404,13 @@ impl Handle {
         Draining { reports, workers: self.links().len() }
     }
 
-    /// Goes on after a [drain](Self::drain) that counted on a successor, which has died meanwhile: whether that is still possible.
-    /// The server accepts again on its sockets, which it has kept for this until its last worker ends; who waited on them is served. Only
-    /// connections that were told to close do so. The drain's report comes at once.
+    /// Goes on after a [drain](Self::drain) that counted on a successor, which has died meanwhile: whether that is
+    /// still possible. The server accepts again on its sockets, which it has kept for this until its last worker ends;
+    /// who waited on them is served. Only connections that were told to close do so. The drain's report comes at once.
     ///
-    /// [`Takeover`](crate::takeover::Takeover) does it by itself. After [`spawn_successor`](Self::spawn_successor) it is for whoever
-    /// watches the child. Too late, or of no use: no successor has the [sockets](Self::listeners), the workers have ended, or a
-    /// [shutdown](Self::shutdown) has begun.
+    /// [`Takeover`](crate::takeover::Takeover) does it by itself. After [`spawn_successor`](Self::spawn_successor) it
+    /// is for whoever watches the child. Too late, or of no use: no successor has the [sockets](Self::listeners), the
+    /// workers have ended, or a [shutdown](Self::shutdown) has begun.
     pub fn undrain(&self) -> bool {
         if !self.hub.undrain() {
             return false;
@@ -434,7 +434,8 @@ impl Handle {
         self.hub.is_draining()
     }
 
-    /// Whether new connections should come here. Reads a few atomics for each worker, so it may be called anywhere and often.
+    /// Whether new connections should come here. Reads a few atomics for each worker, so it may be called anywhere and
+    /// often.
     pub fn readiness(&self) -> Readiness {
         if self.is_draining() {
             Readiness::Draining
@@ -457,10 +458,10 @@ impl Handle {
     /// [`Server::inherit`](crate::Server::inherit) there. [`spawn_successor`](Self::spawn_successor) and
     /// [`Takeover`](crate::takeover::Takeover) do it all.
     ///
-    /// From this call on a [drain](Self::drain) counts on a successor: it leaves the sockets as they are, serves who was
-    /// accepted already, a request under way included, and closes them as all others. Connections that wait on a socket are
-    /// lost when its last descriptor is closed, so the successor has to accept on each of them. The workers end together, and until then
-    /// [`undrain`](Self::undrain) ends the drain.
+    /// From this call on a [drain](Self::drain) counts on a successor: it leaves the sockets as they are, serves who
+    /// was accepted already, a request under way included, and closes them as all others. Connections that wait on a
+    /// socket are lost when its last descriptor is closed, so the successor has to accept on each of them. The workers
+    /// end together, and until then [`undrain`](Self::undrain) ends the drain.
     ///
     /// # Errors
     /// A drain or shutdown has begun, which gives the sockets up; or no more descriptors can be opened.

@@ -1,7 +1,7 @@
 //! A log that may lose lines, and neither fails nor waits: [`LogWriter`], for applications.
 //!
-//! What writes to the log is often a worker in the middle of a turn. A subscriber that writes to standard error itself holds
-//! the worker in write(2) where a pipe is full that nobody reads, and with it all connections of that worker. So
+//! What writes to the log is often a worker in the middle of a turn. A subscriber that writes to standard error itself
+//! holds the worker in write(2) where a pipe is full that nobody reads, and with it all connections of that worker. So
 //! programs give their subscriber a [`LogWriter`], and report panics through it, since the standard library's hook
 //! writes to standard error as well.
 //!
@@ -30,8 +30,8 @@ const CAPACITY: usize = 256 << 10;
 /// Takes lines at once, whatever becomes of them, and has a thread write them.
 ///
 /// Lines past the capacity, and those that the file or pipe refuses, are lost. How many is counted
-/// ([`lost_count`](Self::lost_count)), and said in the log once it takes lines again. Clones write to the same log. The thread
-/// ends when the last clone is dropped and all lines are out.
+/// ([`lost_count`](Self::lost_count)), and said in the log once it takes lines again. Clones write to the same log. The
+/// thread ends when the last clone is dropped and all lines are out.
 ///
 /// With `tracing-subscriber`, colours only for people:
 ///
@@ -143,8 +143,8 @@ impl LogWriter {
         true
     }
 
-    /// Reports panics here, in place of the hook that was there (`std::panic::set_hook`). The standard library's writes to
-    /// standard error and so may wait for ever.
+    /// Reports panics here, in place of the hook that was there (`std::panic::set_hook`). The standard library's writes
+    /// to standard error and so may wait for ever.
     pub fn report_panics(&self) {
         let log = self.clone();
         std::panic::set_hook(Box::new(move |info| log.log(panic_report(info).as_bytes())));

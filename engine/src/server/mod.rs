@@ -146,12 +146,12 @@ impl Server {
         self
     }
 
-    /// Goes on with the listening sockets of a predecessor ([`Handle::listeners`]) at those addresses and paths of its own
-    /// at which they listen, rather than making new ones. So what waits on them to be accepted is not lost. An address with
-    /// port 0 takes those of the first port that the predecessor was given there.
+    /// Goes on with the listening sockets of a predecessor ([`Handle::listeners`]) at those addresses and paths of its
+    /// own at which they listen, rather than making new ones. So what waits on them to be accepted is not lost. An
+    /// address with port 0 takes those of the first port that the predecessor was given there.
     ///
-    /// The number of workers may be another: each socket is accepted from, and a worker too many gets a new one. Sockets
-    /// at places where this server does not listen are closed, with a warning in the log.
+    /// The number of workers may be another: each socket is accepted from, and a worker too many gets a new one.
+    /// Sockets at places where this server does not listen are closed, with a warning in the log.
     #[must_use]
     pub fn inherit(mut self, sockets: impl IntoIterator<Item = OwnedFd>) -> Self {
         self.inherited.extend(sockets);

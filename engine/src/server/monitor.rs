@@ -28,7 +28,8 @@ impl<S: SocketRoutes> Router<S> {
     /// | `/metrics` | [`Stats::prometheus`] |
     /// | `/stats` | [`Stats::json`] |
     /// | `/healthz` | 200: the worker that answers is alive |
-    /// | `/readyz` | 200, or 503 while the server is [draining](Handle::drain) or [short of memory](crate::Config::max_memory) |
+    /// | `/readyz` | 200, or 503 while the server is [draining](Handle::drain) or [short of
+    /// memory](crate::Config::max_memory) |
     ///
     /// These are answered as well where others are refused for want of memory.
     ///

@@ -55,8 +55,8 @@ impl Notifier {
         Self::new(&address, watchdog).map(Some)
     }
 
-    /// The manager at a socket: a path, or a name behind `@` (the abstract namespace, unix(7)). `watchdog` is how long it
-    /// waits for a sign of life.
+    /// The manager at a socket: a path, or a name behind `@` (the abstract namespace, unix(7)). `watchdog` is how long
+    /// it waits for a sign of life.
     ///
     /// # Errors
     /// It is no such address, or there is no socket to be had.
@@ -99,9 +99,9 @@ impl Notifier {
         self.tell(&format!("STATUS={}", text.replace('\n', " ")))
     }
 
-    /// Gives a sign of life (WATCHDOG=1) at each half of the time that the manager waits for one, as long as every worker
-    /// still turns: one that is stuck in a handler, say, gives the manager reason to start the server anew. Does nothing if
-    /// the manager asks for none. Ends with the server.
+    /// Gives a sign of life (WATCHDOG=1) at each half of the time that the manager waits for one, as long as every
+    /// worker still turns: one that is stuck in a handler, say, gives the manager reason to start the server anew. Does
+    /// nothing if the manager asks for none. Ends with the server.
     ///
     /// # Errors
     /// The thread can't be started.

@@ -55,6 +55,8 @@ pub(super) struct Client {
     /// Reads no more than so many bytes in a tenth of a second, if it says so. 0: nothing.
     pub reads: Option<usize>,
     keys: Option<usize>,
+    /// How often it goes on after its close frame.
+    late: usize,
     random: Random,
     masks: Masks,
     peer: Option<Peer>,
@@ -96,6 +98,7 @@ impl Client {
             reads_at: Duration::ZERO,
             reads: None,
             keys: None,
+            late: 0,
             random,
             masks: Masks::new(mask_seed),
             peer: None,
@@ -139,7 +142,8 @@ impl Client {
             Stage::Absent => true,
             Stage::Asking => entry.deferred,
             Stage::Open => entry.paused || !self.is_settled(),
-            Stage::Ending | Stage::Gone => entry.paused,
+            Stage::Ending => entry.paused || self.late > 0,
+            Stage::Gone => entry.paused,
             Stage::Refused => false,
         };
         if !works {
@@ -150,6 +154,7 @@ impl Client {
             Stage::Absent => self.enter(world, handle),
             Stage::Asking => self.answer_own_request(handle, log),
             Stage::Open if !self.is_settled() => self.speak_or_end(handle, log),
+            Stage::Ending if self.late > 0 => self.go_on_after_closing(),
             Stage::Open | Stage::Ending | Stage::Refused | Stage::Gone => {}
         }
         self.at = world.clock() + self.random.up_to(self.plan.pace);
@@ -318,15 +323,17 @@ impl Client {
         self.stage = Stage::Ending;
         match self.plan.ending {
             Ending::Stay => self.stage = Stage::Open,
-            Ending::CloseFrame => {
-                // Not of its own codec, which would drop the messages that still come.
-                let mut codec = Connection::new(Role::Client);
-                let code = CloseCode::new(3000);
-                let mut out = Vec::new();
-                codec.close(code, "enough", &mut self.masks, &mut out).expect("a correct close");
-                if self.codec.close_state() == CloseState::Open {
-                    self.write(&out);
+            Ending::CloseFrame => self.close(),
+            Ending::CloseAndMore => {
+                self.close();
+                self.late = self.random.within(1..=4);
+                if self.random.chance(0.5) {
+                    self.go_on_after_closing();
                 }
+            }
+            Ending::CloseAndFinish => {
+                self.close();
+                self.end_stream();
             }
             Ending::AskServer => self.say(Said { text: true, bytes: b"!close".to_vec() }),
             Ending::Garbage if self.tls.is_some() && self.random.chance(0.5) => {
@@ -346,18 +353,43 @@ impl Client {
                 self.peer().close();
                 self.stage = Stage::Gone;
             }
-            Ending::Finish => {
-                if let Some(tls) = self.tls.as_mut().filter(|_| self.random.chance(0.5)) {
-                    let notice = tls.close();
-                    self.peer().write(&notice);
-                }
-                self.peer().finish();
-            }
+            Ending::Finish => self.end_stream(),
             Ending::Reset => {
                 self.peer().reset();
                 self.stage = Stage::Gone;
             }
             Ending::Mute | Ending::HalfAsk => {}
+        }
+    }
+
+    fn close(&mut self) {
+        // Not of its own codec, which would drop the messages that still come.
+        let mut codec = Connection::new(Role::Client);
+        let code = CloseCode::new(3000);
+        let mut out = Vec::new();
+        codec.close(code, "enough", &mut self.masks, &mut out).expect("a correct close");
+        if self.codec.close_state() == CloseState::Open {
+            self.write(&out);
+        }
+    }
+
+    fn go_on_after_closing(&mut self) {
+        self.late -= 1;
+        let late = super::plan::LATE;
+        let late = late[self.random.below(late.len())];
+        self.write(late);
+    }
+
+    /// By FIN, and over TLS perhaps by close_notify before that, or by close_notify alone.
+    fn end_stream(&mut self) {
+        let mut fin = true;
+        if let Some(tls) = self.tls.as_mut().filter(|_| self.random.chance(0.7)) {
+            let notice = tls.close();
+            fin = self.random.chance(0.5);
+            self.peer().write(&notice);
+        }
+        if fin {
+            self.peer().finish();
         }
     }
 
@@ -433,8 +465,8 @@ impl Client {
             return;
         }
         self.hear_frames(&mut bytes, log);
-        let mute = self.stage == Stage::Ending
-            && matches!(self.plan.ending, Ending::Mute | Ending::CloseFrame);
+        let mute =
+            self.stage == Stage::Ending && (self.plan.ending == Ending::Mute || self.plan.closes());
         if self.codec.wants_transmit() && !mute {
             self.send(|codec, masks, out| Ok(codec.poll_transmit(masks, out)));
         }

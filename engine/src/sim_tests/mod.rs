@@ -111,7 +111,7 @@ fn check(client: &Client, scene: &Scene, sound: bool, undisturbed: bool) {
     if cause.code == Some(CloseCode::TRY_AGAIN_LATER) {
         return;
     }
-    let polite = matches!(ending, Ending::CloseFrame | Ending::AskServer | Ending::Stay);
+    let polite = client.plan.closes() || matches!(ending, Ending::AskServer | Ending::Stay);
     let regular =
         matches!(cause.reason, CloseReason::Peer | CloseReason::Local | CloseReason::Shutdown);
     assert!(!sound || !polite || regular, "{context}");
@@ -123,9 +123,8 @@ fn check(client: &Client, scene: &Scene, sound: bool, undisturbed: bool) {
     let heard_all = entry.came.len() == client.said.len();
     let code = farewell.map(|(code, _)| code);
     let as_it_must = match ending {
-        Ending::CloseFrame => {
-            let pushed_all = client.plan.lossy || client.pushes == client.pushed;
-            assert!(pushed_all && client.ponged == client.pings, "{context}");
+        Ending::CloseFrame | Ending::CloseAndMore | Ending::CloseAndFinish => {
+            assert!(heard_of_all(client), "{context}");
             assert!(!client.truncated, "no close_notify: {context}");
             let clean = cause.reason == CloseReason::Peer && cause.is_clean();
             clean && code == Some(3000) && heard_all
@@ -148,6 +147,8 @@ fn check(client: &Client, scene: &Scene, sound: bool, undisturbed: bool) {
             // A half-close ends what the client says, not what it hears.
             let answered = client.plan.lossy || client.heard == entry.accepted.len();
             assert!(answered, "{} of {} replies: {context}", client.heard, entry.accepted.len());
+            assert!(heard_of_all(client), "{context}");
+            assert!(!client.truncated, "no close_notify: {context}");
             ended_under_it(cause) && heard_all && cause.unsent_len == 0
         }
         Ending::HangUp => ended_under_it(cause),
@@ -156,6 +157,12 @@ fn check(client: &Client, scene: &Scene, sound: bool, undisturbed: bool) {
         Ending::HalfAsk => false,
     };
     assert!(as_it_must, "{context}");
+}
+
+/// Whether all letters came that were posted for it, and the pong for its latest ping.
+fn heard_of_all(client: &Client) -> bool {
+    let pushed_all = client.plan.lossy || client.pushes == client.pushed;
+    pushed_all && client.ponged == client.pings
 }
 
 fn ended_under_it(cause: &CloseCause) -> bool {

@@ -1,5 +1,5 @@
-//! Offloaded jobs in a simulated network, with threads that are simulated as well: jobs begin and end when the seed says
-//! so, in any order, while connections close and break.
+//! Offloaded jobs in a simulated network, with threads that are simulated as well: jobs begin and end when the seed
+//! says so, in any order, while connections close and break.
 
 #![expect(clippy::disallowed_types, reason = "a handle shares the worker's counters")]
 

@@ -29,6 +29,13 @@ pub(super) const GARBAGE: [&[u8]; 8] = [
     &[0xc2, 0x82, 0, 0, 0, 0, 0x06, 0xff],
 ];
 
+/// What a client may say behind its close frame, to no effect (RFC 6455 §5.5.1): a ping, a text, a second close frame.
+pub(super) const LATE: [&[u8]; 3] = [
+    &[0x89, 0x80, 0, 0, 0, 0],
+    &[0x81, 0x84, 0, 0, 0, 0, b'l', b'a', b't', b'e'],
+    &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8],
+];
+
 /// How a connection comes to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entrance {
@@ -46,6 +53,10 @@ pub(super) enum Entrance {
 pub(super) enum Ending {
     /// The close handshake.
     CloseFrame,
+    /// The same, and goes on after the close frame.
+    CloseAndMore,
+    /// The same, and ends its stream behind the close frame.
+    CloseAndFinish,
     /// Has the application begin the close handshake.
     AskServer,
     /// Waits for the server's shutdown.
@@ -54,7 +65,7 @@ pub(super) enum Ending {
     Garbage,
     /// Closes without a word.
     HangUp,
-    /// Sends FIN without a word, and reads on.
+    /// Ends its stream without a word, and reads on.
     Finish,
     Reset,
     /// Neither answers nor says anything any more.
@@ -97,14 +108,16 @@ impl Plan {
             _ => Entrance::Connect,
         };
         let query = ["", "", "", "stream", "defer", "defer-forbid"][random.below(6)].to_owned();
-        let ending = match random.below(16) {
-            0..5 => Ending::CloseFrame,
-            5..8 => Ending::AskServer,
-            8..10 => Ending::Stay,
-            10 | 11 => Ending::Garbage,
-            12 => Ending::HangUp,
-            13 => Ending::Finish,
-            14 => Ending::Reset,
+        let ending = match random.below(24) {
+            0..4 => Ending::CloseFrame,
+            4..7 => Ending::CloseAndMore,
+            7 | 8 => Ending::CloseAndFinish,
+            9..12 => Ending::AskServer,
+            12 | 13 => Ending::Stay,
+            14 | 15 => Ending::Garbage,
+            16 => Ending::HangUp,
+            17..21 => Ending::Finish,
+            21 | 22 => Ending::Reset,
             _ if matches!(entrance, Entrance::Connect | Entrance::Secure) && random.chance(0.5) => {
                 Ending::HalfAsk
             }
@@ -126,6 +139,12 @@ impl Plan {
             ),
             offer: random.chance(0.8).then(|| draw_offer(random)),
         }
+    }
+
+    /// Ends with a close frame of its own.
+    pub(super) fn closes(&self) -> bool {
+        let with_a_frame = [Ending::CloseFrame, Ending::CloseAndMore, Ending::CloseAndFinish];
+        with_a_frame.contains(&self.ending)
     }
 
     /// The application will refuse its request.

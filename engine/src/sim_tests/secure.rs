@@ -89,8 +89,8 @@ fn configs() -> &'static (ServerConfig, ClientConfig) {
     })
 }
 
-/// RFC 8446 §6.1: each side ends its own direction, and says nothing in it after close_notify. A frame of the server may
-/// cross that on its way, whose answer is not sent.
+/// RFC 8446 §6.1: each side ends its own direction, and says nothing in it after close_notify. A frame of the server
+/// may cross that on its way, whose answer is not sent.
 #[test]
 fn nothing_is_said_after_close_notify_and_all_is_heard() {
     let (mut client, mut flight) = Secured::begin();

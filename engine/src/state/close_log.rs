@@ -1,7 +1,7 @@
 //! One line in the log for each connection that ends other than it should, and no more than a log can take.
 //!
-//! A worker writes so many lines a second for each reason. What is more is counted, and a line says how many that were once
-//! the second is over.
+//! A worker writes so many lines a second for each reason. What is more is counted, and a line says how many that were
+//! once the second is over.
 
 use std::net::SocketAddr;
 

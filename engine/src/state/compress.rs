@@ -65,8 +65,9 @@ impl Shared {
         }
     }
 
-    /// Has a thread compress a message, if it is long enough for that, there is room, and not too much of this connection
-    /// is on its way already. Output behind it waits. `droppable`: while it waits for the peer, it may be dropped.
+    /// Has a thread compress a message, if it is long enough for that, there is room, and not too much of this
+    /// connection is on its way already. Output behind it waits. `droppable`: while it waits for the peer, it may be
+    /// dropped.
     #[cold]
     pub(crate) fn deflate_elsewhere(
         &mut self,

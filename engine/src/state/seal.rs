@@ -7,8 +7,8 @@ use crate::layers::extensions::Failure;
 use crate::state::Shared;
 
 impl Shared {
-    /// What a layered connection sends next: what TLS has to say, and behind it the first of what waits, or else the turn's
-    /// output, as its extensions and TLS make of it. Empty: nothing. No send of it is in flight.
+    /// What a layered connection sends next: what TLS has to say, and behind it the first of what waits, or else the
+    /// turn's output, as its extensions and TLS make of it. Empty: nothing. No send of it is in flight.
     pub(crate) fn next_sealed(&mut self, wire: &mut Wire, slot: u32) -> Result<Output, Failure> {
         let (plain, queued) = if self.sessions.is_handshaking(slot) {
             // A client's request waits until it can be encrypted.

@@ -266,16 +266,16 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.look_at_kept_listeners();
     }
 
-    /// Accepts again on the listeners that were kept, or closes them, once all of them were left and it is known what becomes of
-    /// the successor.
+    /// Accepts again on the listeners that were kept, or closes them, once all of them were left and it is known what
+    /// becomes of the successor.
     pub(super) fn look_at_kept_listeners(&mut self) {
         if self.accepting.kept == 0 || self.accepting.leaving > 0 {
             return;
         }
         if self.shutdown.is_none() {
             self.accepting.listeners = std::mem::take(&mut self.accepting.kept);
-            // Where the successor used io_uring, its ring may stand in line for connections a moment longer than it lived. What
-            // waits is taken when accepting begins.
+            // Where the successor used io_uring, its ring may stand in line for connections a moment longer than it
+            // lived. What waits is taken when accepting begins.
             self.accepting.state = AcceptState::Resting { until: self.shared.now + ACCEPT_REST };
         } else if self.shared.hub.handover().is_over() {
             for listener in (0..std::mem::take(&mut self.accepting.kept)).map(ListenerId) {

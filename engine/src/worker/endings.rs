@@ -14,14 +14,16 @@ use ringwire_codec::CloseState;
 use super::{Worker, outbound, receive};
 use crate::app::handler::Handler;
 use crate::base::panics::quietly;
+use crate::base::timer::Tick;
 use crate::conn::cause::{CloseCause, CloseReason};
-use crate::conn::{Conn, Flags, Phase};
+use crate::conn::{Conn, Flags, Phase, Wire};
 use crate::driver::{Driver, Op, Token};
 use crate::state::Shared;
 use crate::state::close_log::{End, Ends};
 
 /// What a lingering connection drops before it is reset, in bytes: more than the socket buffers of both sides hold by
-/// default (the last figures of tcp_rmem and tcp_wmem, tcp(7)), which is what a peer may have sent before it heard the end.
+/// default (the last figures of tcp_rmem and tcp_wmem, tcp(7)), which is what a peer may have sent before it heard the
+/// end.
 const MAX_DROPPED: u32 = 16 << 20;
 
 /// Turns that half-closed connections wait for the mailbox and the publications to be empty. A busy server's never are,
@@ -74,10 +76,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 self.shared.set_deadline(wire, token);
             }
             // Its close frame will not come, unless it waits unread.
-            Phase::Closing
-                if !wire.has_unread() && wire.codec.close_state() == CloseState::CloseSent =>
-            {
-                self.blame_end_of_closing(token);
+            Phase::Closing if !wire.has_unread() && wire.awaits_close_frame() => {
+                blame_end_of_closing(wire, self.shared.now);
             }
             Phase::Proxied | Phase::Handshake => self.end_stream(token),
             Phase::Lingering if wire.flags.contains(Flags::ENDED) => {
@@ -127,19 +127,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.after_work(token);
     }
 
-    /// The peer has left without answering the close frame. What waits in front of that still goes out.
-    fn blame_end_of_closing(&mut self, token: Token) {
-        let Self { conns, shared, .. } = self;
-        let Some(conn) = conns.get_mut(token) else { return };
-        let wire = &mut conn.wire;
-        let cause = wire.blame(CloseReason::EndOfStream);
-        if !cause.is_fault() {
-            cause.reason = CloseReason::EndOfStream;
-        }
-        wire.phase = Phase::Flushing;
-        wire.since = shared.now;
-    }
-
     /// Ends a connection under which the transport has gone, or whose time is up. If the peer has not closed
     /// cleanly before, `reason` is why, unless the close began for a fault.
     pub(super) fn give_up(&mut self, token: Token, reason: CloseReason) {
@@ -169,6 +156,11 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             shared.list(wire, token);
             return;
         }
+        let ended = wire.flags.contains(Flags::ENDED) || shared.sessions.has_ended(token.slot);
+        if ended && wire.awaits_close_frame() {
+            // This side began to close after the peer had ended its stream.
+            blame_end_of_closing(wire, shared.now);
+        }
         if !wire.is_flushed() {
             return;
         }
@@ -180,7 +172,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if ending && wire.flags.contains(Flags::LAYERED) && shared.sessions.close(token.slot) {
             return Self::send_layered(driver, wire, shared, token);
         }
-        let ended = wire.flags.contains(Flags::ENDED);
         match wire.phase {
             // RFC 6455 §7.1.1: the server closes first.
             Phase::Closing if ending && !is_client => self.linger(token, CloseReason::Peer),
@@ -289,6 +280,23 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             .intersection(Flags::RECEIVING | Flags::ENDED | Flags::CLIENT | Flags::LISTED);
         shared.out.clear();
     }
+}
+
+impl Wire {
+    /// Whether its close frame is out, or on its way, and the peer's has not come.
+    fn awaits_close_frame(&self) -> bool {
+        self.phase == Phase::Closing && self.codec.close_state() == CloseState::CloseSent
+    }
+}
+
+/// The peer has left without answering the close frame. What waits in front of that still goes out.
+fn blame_end_of_closing(wire: &mut Wire, now: Tick) {
+    let cause = wire.blame(CloseReason::EndOfStream);
+    if !cause.is_fault() {
+        cause.reason = CloseReason::EndOfStream;
+    }
+    wire.phase = Phase::Flushing;
+    wire.since = now;
 }
 
 /// The line about a connection that has not ended well.

@@ -159,8 +159,8 @@ fn take_requests<H: Handler>(
     }
 }
 
-/// Looks for the end of a head: a request's, or the answer's of a server that was dialled. That is known to be none by its
-/// first bytes, so that who speaks something else is not waited for.
+/// Looks for the end of a head: a request's, or the answer's of a server that was dialled. That is known to be none by
+/// its first bytes, so that who speaks something else is not waited for.
 fn scan(
     scanner: &mut HeadScanner,
     bytes: &[u8],

@@ -85,8 +85,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     /// Ends those connections that hold most, so that this worker has its share.
     ///
-    /// A send in flight has more memory than what is left of it, by an amount that only its end shows. So this ends what
-    /// surely frees half of what is too much, and looks again after a rest.
+    /// A send in flight has more memory than what is left of it, by an amount that only its end shows. So this ends
+    /// what surely frees half of what is too much, and looks again after a rest.
     fn shed(&mut self) {
         let hub = &self.shared.hub;
         let own = self.shared.counters.memory_len();

@@ -1,8 +1,9 @@
 //! One core's event loop: it owns a driver, the connections, their timers and buffers, and one handler.
 //!
-//! This file is the loop: what each turn does, and what comes in from outside. How connections come is in [`accepting`],
-//! which are refused in [`admission`], which end for want of memory in [`memory`]; what happens to one is in [`receive`], [`http`], [`transmit`] and
-//! [`deadlines`], how it ends, in [`endings`]; what is published, in [`topics`]; how it all ends, in [`shutdown`].
+//! This file is the loop: what each turn does, and what comes in from outside. How connections come is in
+//! [`accepting`], which are refused in [`admission`], which end for want of memory in [`memory`]; what happens to one
+//! is in [`receive`], [`http`], [`transmit`] and [`deadlines`], how it ends, in [`endings`]; what is published, in
+//! [`topics`]; how it all ends, in [`shutdown`].
 
 mod accepting;
 mod admission;

@@ -243,8 +243,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
     }
 
-    /// Closes an open connection, ends one that waits for another HTTP request, and refuses a request for a WebSocket whose
-    /// answer was deferred. Whoever still asks is refused once the request is whole, and an HTTP request gets its answer.
+    /// Closes an open connection, ends one that waits for another HTTP request, and refuses a request for a WebSocket
+    /// whose answer was deferred. Whoever still asks is refused once the request is whole, and an HTTP request gets its
+    /// answer.
     fn tell(&mut self, slot: u32, drain: &Drain) {
         let Some(token) = self.conns.token(slot) else { return };
         let Some(conn) = self.conns.get_mut(token) else { return };
@@ -289,9 +290,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Phase::Lingering => return self.finish(token, CloseReason::Shutdown),
             Phase::Proxied | Phase::Handshake | Phase::Deferred => &mut report.cut_off.requests,
             Phase::Open => &mut report.cut_off.open,
-            Phase::Closing | Phase::Flushing if !wire.is_flushed() => &mut report.cut_off.unread,
-            Phase::Closing => &mut report.cut_off.unanswered,
-            Phase::Idle | Phase::Flushing => &mut report.cut_off.lingering,
+            Phase::Closing if wire.is_flushed() => &mut report.cut_off.unanswered,
+            Phase::Idle if wire.is_flushed() => &mut report.cut_off.open,
+            Phase::Closing | Phase::Idle | Phase::Flushing => &mut report.cut_off.unread,
         };
         *counter += 1;
         report.unsent_len += wire.queued_len() as u64;

@@ -421,6 +421,6 @@ pub(crate) fn masked(first: u8, len: u64, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A test's masks need not be unpredictable.
-fn mask() -> [u8; 4] {
+pub(crate) fn mask() -> [u8; 4] {
     [0x37, 0xfa, 0x21, 0x3d]
 }

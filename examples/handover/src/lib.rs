@@ -32,7 +32,8 @@ pub struct Flags {
     pub driver: DriverFlag,
 }
 
-/// Starts workers that echo messages, and runs an HTTP server that hands WebSockets over to them, until SIGTERM or SIGINT.
+/// Starts workers that echo messages, and runs an HTTP server that hands WebSockets over to them, until SIGTERM or
+/// SIGINT.
 ///
 /// # Errors
 /// The address cannot be listened on, or either server failed.

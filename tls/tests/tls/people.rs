@@ -1,7 +1,9 @@
-//! Certificates that people have: as `openssl req -x509` makes them, in other forms than PEM, of other kinds than are usual.
+//! Certificates that people have: as `openssl req -x509` makes them, in other forms than PEM, of other kinds than are
+//! usual.
 //!
-//! The files of `people/` were made with OpenSSL 3: `openssl.pem` and `.key` by `openssl req -x509 -newkey rsa:2048 -nodes
-//! -subj "/CN=localhost"`, which says CA:TRUE and has no subjectAltName; the rest from them, or with another `-newkey`.
+//! The files of `people/` were made with OpenSSL 3: `openssl.pem` and `.key` by `openssl req -x509 -newkey rsa:2048
+//! -nodes -subj "/CN=localhost"`, which says CA:TRUE and has no subjectAltName; the rest from them, or with another
+//! `-newkey`.
 #![expect(clippy::disallowed_types, reason = "rustls takes shared settings as Arc")]
 
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! Broadcast on sockudo-ws and its own publish and subscribe, as its example does it; messages are fed while some are at hand
-//! and flushed together.
+//! Broadcast on sockudo-ws and its own publish and subscribe, as its example does it; messages are fed while some are
+//! at hand and flushed together.
 
 use std::sync::LazyLock;
 

@@ -1,5 +1,5 @@
-//! Broadcast on tokio-tungstenite and the broadcast channel of tokio: messages are fed while some are at hand and flushed
-//! together.
+//! Broadcast on tokio-tungstenite and the broadcast channel of tokio: messages are fed while some are at hand and
+//! flushed together.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};

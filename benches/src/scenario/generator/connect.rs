@@ -45,8 +45,8 @@ impl Generator<'_> {
         self.listen(Duration::ZERO);
     }
 
-    /// Opens a connection at each interval, or as fast as they go without one, for so long, where the client closes them; then
-    /// waits until all are gone.
+    /// Opens a connection at each interval, or as fast as they go without one, for so long, where the client closes
+    /// them; then waits until all are gone.
     pub(super) fn churn(&mut self, interval: Duration, duration: Duration) {
         let began = Duration::from_nanos(self.common.begin(&[]));
         let all = self.conns.len();

@@ -99,7 +99,8 @@ pub(crate) struct Held {
     pub(crate) server_anonymous: Option<Course>,
     /// The kernel's objects, of the whole machine.
     pub(crate) kernel_slab: Option<Course>,
-    /// Whether resident memory grew from the second quarter of that time to the last; `None` with less than four samples.
+    /// Whether resident memory grew from the second quarter of that time to the last; `None` with less than four
+    /// samples.
     pub(crate) has_grown: Option<bool>,
     pub(crate) samples: Vec<HeldSample>,
 }

@@ -38,8 +38,8 @@ pub(crate) struct WorkDone {
     pub(crate) efficiency: Option<f64>,
 }
 
-/// Bytes on TCP during work, with the frames' headers, what TLS adds, and handshakes where connections come and go; and what
-/// that is in a second.
+/// Bytes on TCP during work, with the frames' headers, what TLS adds, and handshakes where connections come and go; and
+/// what that is in a second.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Traffic {
     pub(crate) bytes_sent: u64,

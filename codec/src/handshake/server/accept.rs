@@ -40,8 +40,8 @@ impl Accept {
         self
     }
 
-    /// Accepts extensions, as [`FrameLayer::accept`](crate::extension::FrameLayer::accept) has answered them; they come after
-    /// permessage-deflate. Default: none.
+    /// Accepts extensions, as [`FrameLayer::accept`](crate::extension::FrameLayer::accept) has answered them; they come
+    /// after permessage-deflate. Default: none.
     #[must_use]
     pub fn with_extensions(mut self, answers: ExtensionAnswers) -> Self {
         self.extensions = answers;

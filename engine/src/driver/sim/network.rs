@@ -18,10 +18,6 @@ use crate::net::Delivery;
 /// What a peer may leave unread unless it says otherwise.
 const DEFAULT_WINDOW: usize = 64 * 1024;
 
-/// How often the reset that answers data to a closed socket makes the peer lose what it has not got yet
-/// (RFC 9293 §3.6.1).
-const CLOSED_TOO_EARLY: f64 = 0.5;
-
 /// Index of a link; never used again.
 pub(super) type LinkId = usize;
 
@@ -284,7 +280,7 @@ impl Network {
         let end = &mut self.links[link];
         if end.closed {
             end.unread -= bytes.len();
-            self.reset_peer(link, CLOSED_TOO_EARLY);
+            self.abort(link);
         } else if end.failure.is_some() {
             end.unread -= bytes.len();
         } else {
@@ -382,6 +378,16 @@ impl Network {
         self.schedule(at, Event::PeerReset { link });
     }
 
+    /// The driver's socket was closed too early: it has unread input, or more comes. What was not delivered yet is lost
+    /// with it (RFC 9293 §3.6.1), as on Linux. Of what the peer has not read, some may have been in a buffer of its
+    /// own.
+    fn abort(&mut self, link: LinkId) {
+        let unread = self.links[link].inbox.len();
+        let delivered = self.random.below(unread + 1);
+        self.links[link].inbox.truncate(delivered);
+        self.reset_peer(link, 1.0);
+    }
+
     /// The driver sends.
     pub(super) fn send(&mut self, link: LinkId, bytes: &[u8]) {
         self.links[link].in_flight += bytes.len();
@@ -407,7 +413,7 @@ impl Network {
         if end.failure.is_some() {
             return;
         }
-        if unread > 0 { self.reset_peer(link, CLOSED_TOO_EARLY) } else { self.shut(link) }
+        if unread > 0 { self.abort(link) } else { self.shut(link) }
     }
 
     /// A part of `whole` when a receive comes short.

@@ -119,7 +119,8 @@ impl Buffers {
         Ok(buffers)
     }
 
-    /// Gives the ring of pieces to the kernel. From now on this memory stays mapped, unless [`Buffers::retire`] ends that.
+    /// Gives the ring of pieces to the kernel. From now on this memory stays mapped, unless [`Buffers::retire`] ends
+    /// that.
     pub(super) fn register(&mut self, ring: &IoUring) -> io::Result<()> {
         if self.in_use {
             // Two rings would fill the same bytes.
@@ -129,16 +130,16 @@ impl Buffers {
         let flags = if self.layout.incremental { IOU_PBUF_RING_INC } else { 0 };
         let Layout { piece_count, .. } = self.layout;
         let addr = self.memory.addr().get() as u64;
-        // SAFETY: the mapping begins with that many entries, no other ring has it, and it stays mapped from here on until
-        // the caller of `retire` promises that no request writes to it any more.
+        // SAFETY: the mapping begins with that many entries, no other ring has it, and it stays mapped from here on
+        // until the caller of `retire` promises that no request writes to it any more.
         unsafe { ring.submitter().register_buf_ring_with_flags(addr, piece_count, GROUP, flags) }
     }
 
     /// The memory is unmapped when this is dropped, if no slice of it is out.
     ///
     /// # Safety
-    /// No request writes to this memory from now on: those of the ring that it was [registered](Self::register) with have
-    /// completed, those that write to [`scratch`](Self::scratch) included, and no more are made.
+    /// No request writes to this memory from now on: those of the ring that it was [registered](Self::register) with
+    /// have completed, those that write to [`scratch`](Self::scratch) included, and no more are made.
     pub(super) unsafe fn retire(&mut self) {
         self.in_use = false;
     }
@@ -160,7 +161,8 @@ impl Buffers {
     /// The slice that a completion is about: `len` bytes in `piece`, of which the kernel fills more or not.
     ///
     /// # Safety
-    /// A completion of the ring that this was [registered](Self::register) with says so, and this is the first call about it.
+    /// A completion of the ring that this was [registered](Self::register) with says so, and this is the first call
+    /// about it.
     #[inline]
     pub(super) unsafe fn take(&mut self, piece: u16, len: u32, more: bool) -> Slice {
         let incremental = self.layout.incremental;

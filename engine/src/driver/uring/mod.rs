@@ -300,10 +300,11 @@ impl Driver for Uring {
 impl Drop for Uring {
     #[expect(unsafe_code, reason = "the kernel is done with the buffers")]
     fn drop(&mut self) {
-        // Where this panics or does not succeed, `buffers` stay mapped and `sends` are not freed: the kernel may use them
-        // until the end of the process.
+        // Where this panics or does not succeed, `buffers` stay mapped and `sends` are not freed: the kernel may use
+        // them until the end of the process.
         if self.finish() {
-            // SAFETY: every request has completed, and the ring, which makes none by itself, is closed before the buffers go.
+            // SAFETY: every request has completed, and the ring, which makes none by itself, is closed before the
+            // buffers go.
             unsafe { self.buffers.retire() };
         } else {
             crate::base::event::warn!(requests = self.in_flight, "io_uring requests did not end");

@@ -38,8 +38,8 @@ impl SendId {
     }
 }
 
-/// Buffers of sends in flight. They are neither touched nor freed until their completion: whatever ends the driver, be it
-/// a panic, a table that still has some is never freed.
+/// Buffers of sends in flight. They are neither touched nor freed until their completion: whatever ends the driver, be
+/// it a panic, a table that still has some is never freed.
 #[derive(Debug, Default)]
 pub(super) struct Sends {
     buffers: ManuallyDrop<Vec<SendBuffer>>,
@@ -79,8 +79,8 @@ impl Sends {
 impl Drop for Sends {
     fn drop(&mut self) {
         if self.in_flight() == 0 {
-            // SAFETY: nothing uses the table after this, and the kernel reads none of its buffers: each was taken out of it
-            // on its completion.
+            // SAFETY: nothing uses the table after this, and the kernel reads none of its buffers: each was taken out
+            // of it on its completion.
             unsafe { ManuallyDrop::drop(&mut self.buffers) };
         }
     }

@@ -248,8 +248,8 @@ fn what_is_held_of_a_flood_has_a_bound() {
     assert_eq!((received, driver.held_len()), (written, 0));
 }
 
-/// A sandbox may let a ring be made and forbid to enter it. The kernel has no request then, and nothing has to be waited
-/// for or warned of.
+/// A sandbox may let a ring be made and forbid to enter it. The kernel has no request then, and nothing has to be
+/// waited for or warned of.
 #[test]
 fn what_never_entered_ends_at_once() {
     let thread = std::thread::spawn(|| {

@@ -1,5 +1,6 @@
 //! Listening sockets that this process was started with: by a service manager (systemd's socket activation,
-//! sd_listen_fds(3)), or by a server that it is to replace ([`Handle::spawn_successor`](crate::Handle::spawn_successor)).
+//! sd_listen_fds(3)), or by a server that it is to replace
+//! ([`Handle::spawn_successor`](crate::Handle::spawn_successor)).
 //!
 //! A manager holds the sockets open all the time, so that a restart refuses no connection: who comes meanwhile waits in
 //! the backlog.
@@ -58,14 +59,14 @@ impl InheritedSocket {
     }
 }
 
-/// The sockets that the variables LISTEN_PID (or, from a predecessor, LISTEN_PPID), LISTEN_FDS and LISTEN_FDNAMES tell of;
-/// none if they are not set, or are about another process. Only the first call gets them: from then on they belong to the
-/// caller, and are closed when this process starts another.
+/// The sockets that the variables LISTEN_PID (or, from a predecessor, LISTEN_PPID), LISTEN_FDS and LISTEN_FDNAMES tell
+/// of; none if they are not set, or are about another process. Only the first call gets them: from then on they belong
+/// to the caller, and are closed when this process starts another.
 ///
 /// The variables are believed as far as can be checked: each descriptor is a socket that listens, and has come through
-/// execve(2), which leaves it without FD_CLOEXEC. What Rust's standard library opens has that flag, so it is never taken for
-/// such a socket. What is left to the caller: nothing else in the process owns a listening socket with one of these numbers and
-/// without that flag, as a C library might that was asked for it before. Call this early in `main`.
+/// execve(2), which leaves it without FD_CLOEXEC. What Rust's standard library opens has that flag, so it is never
+/// taken for such a socket. What is left to the caller: nothing else in the process owns a listening socket with one of
+/// these numbers and without that flag, as a C library might that was asked for it before. Call this early in `main`.
 ///
 /// # Errors
 /// A variable makes no sense, or a descriptor that it tells of is no such socket. Then none is taken.
@@ -105,8 +106,8 @@ fn check(number: RawFd) -> io::Result<()> {
 }
 
 fn take(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: it is open (see `check`), and whoever started this process made it for whoever asks first, which this is. That
-    // nobody else owns it is as sure as the documentation of `sockets` says.
+    // SAFETY: it is open (see `check`), and whoever started this process made it for whoever asks first, which this is.
+    // That nobody else owns it is as sure as the documentation of `sockets` says.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
     Ok(fd)

@@ -1,4 +1,5 @@
-//! How one process of a server follows another: sockets from a service manager, a successor started here, one started elsewhere.
+//! How one process of a server follows another: sockets from a service manager, a successor started here, one started
+//! elsewhere.
 
 pub mod activation;
 pub(crate) mod successor;

@@ -27,8 +27,9 @@ use crate::server::restart::activation::{
 const LOOK: Duration = Duration::from_millis(20);
 
 impl Handle {
-    /// Starts a process that goes on with the [listening sockets](Self::listeners) of this server, and waits until it is ready,
-    /// for `patience` at most. From then on both accept; a [drain](Self::drain) ends this one, and no connection is refused.
+    /// Starts a process that goes on with the [listening sockets](Self::listeners) of this server, and waits until it
+    /// is ready, for `patience` at most. From then on both accept; a [drain](Self::drain) ends this one, and no
+    /// connection is refused.
     ///
     /// ```no_run
     /// use std::process::Command;
@@ -53,19 +54,19 @@ impl Handle {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// The sockets are its descriptors from 3 on, as with socket activation (sd_listen_fds(3)), and LISTEN_FDS says how many.
-    /// LISTEN_PPID says that they are for a child of this process, instead of LISTEN_PID, since a child has no number before
-    /// it is there. [`activation::sockets`](crate::activation::sockets) knows both. It is ready when it says so to
-    /// NOTIFY_SOCKET ([`Notifier::ready`](crate::Notifier::ready)).
+    /// The sockets are its descriptors from 3 on, as with socket activation (sd_listen_fds(3)), and LISTEN_FDS says how
+    /// many. LISTEN_PPID says that they are for a child of this process, instead of LISTEN_PID, since a child has no
+    /// number before it is there. [`activation::sockets`](crate::activation::sockets) knows both. It is ready when it
+    /// says so to NOTIFY_SOCKET ([`Notifier::ready`](crate::Notifier::ready)).
     ///
-    /// A service manager that has started this process does not know the successor. Under systemd, have the manager hold the
-    /// sockets instead ([`activation`](crate::activation)).
+    /// A service manager that has started this process does not know the successor. Under systemd, have the manager
+    /// hold the sockets instead ([`activation`](crate::activation)).
     ///
     /// Blocks: not for a handler.
     ///
     /// # Errors
-    /// The process can't be started, has ended, or is not ready in time, in which case it is killed. This server goes on
-    /// as before. Also as [`listeners`](Self::listeners).
+    /// The process can't be started, has ended, or is not ready in time, in which case it is killed. This server goes
+    /// on as before. Also as [`listeners`](Self::listeners).
     pub fn spawn_successor(&self, mut command: Command, patience: Duration) -> io::Result<Child> {
         let readiness = Readiness::listen()?;
         let sockets = self.listeners()?;
@@ -94,8 +95,8 @@ fn start_with(command: &mut Command, sockets: Vec<OwnedFd>) -> io::Result<Child>
         .iter()
         .map(|socket| Ok(rustix::io::fcntl_dupfd_cloexec(socket, FIRST + count)?))
         .collect::<io::Result<Vec<_>>>()?;
-    // The standard library learns of a failed exec through a pipe that it opens now. Once all these places are taken it gets
-    // another.
+    // The standard library learns of a failed exec through a pipe that it opens now. Once all these places are taken it
+    // gets another.
     let mut fillers = Vec::new();
     for socket in sockets.iter().cycle() {
         let filler = rustix::io::fcntl_dupfd_cloexec(socket, FIRST)?;
@@ -123,8 +124,8 @@ fn start_with(command: &mut Command, sockets: Vec<OwnedFd>) -> io::Result<Child>
         }
         Ok(())
     };
-    // SAFETY: between fork and exec the closure makes system calls (fstat, dup2), which are async-signal-safe, and nothing
-    // else; it allocates nothing and takes no lock.
+    // SAFETY: between fork and exec the closure makes system calls (fstat, dup2), which are async-signal-safe, and
+    // nothing else; it allocates nothing and takes no lock.
     unsafe { command.pre_exec(put_in_place) };
     command.spawn().map_err(|error| match error.raw_os_error() {
         Some(errno) if errno == MOVED.raw_os_error() => io::Error::new(

@@ -1,15 +1,16 @@
 //! Replacing a server by another process that asks for its listening sockets at a Unix socket.
 //!
-//! A new process asks at a path that both know. If a predecessor answers, it sends its sockets (SCM_RIGHTS, unix(7)) and
-//! goes on accepting; it drains once the new process says that it is ready. If the new process fails before that, nothing
-//! has happened. Then the new process has the path.
+//! A new process asks at a path that both know. If a predecessor answers, it sends its sockets (SCM_RIGHTS, unix(7))
+//! and goes on accepting; it drains once the new process says that it is ready. If the new process fails before that,
+//! nothing has happened. Then the new process has the path.
 //!
-//! - *Should the new process die* while the old one still drains, the old one accepts again ([`Handle::undrain`]). Ending in good order is
-//!   no death.
-//! - *Should it hang*, so that it never says that it is ready, the next one that asks is served in its place, and it is refused
-//!   should it say so after all. At the latest after [`with_ready_timeout`](Takeover::with_ready_timeout) it counts as failed.
-//! - *Of processes that start at once* one is the first, also where an earlier one has left the socket's file behind; the
-//!   others ask it.
+//! - *Should the new process die* while the old one still drains, the old one accepts again ([`Handle::undrain`]).
+//!   Ending in good order is no death.
+//! - *Should it hang*, so that it never says that it is ready, the next one that asks is served in its place, and it is
+//!   refused should it say so after all. At the latest after [`with_ready_timeout`](Takeover::with_ready_timeout) it
+//!   counts as failed.
+//! - *Of processes that start at once* one is the first, also where an earlier one has left the socket's file behind;
+//!   the others ask it.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -69,7 +70,8 @@ type Word = [u8; 6];
 const READY: &Word = b"ready\n";
 /// Of a predecessor: another process is the successor.
 const OTHER: &Word = b"other\n";
-/// Of a successor that was ready: it ends in good order, or has a successor itself. If the connection ends without, it has died.
+/// Of a successor that was ready: it ends in good order, or has a successor itself. If the connection ends without, it
+/// has died.
 const LEAVES: &Word = b"leave\n";
 
 /// How long the other side may take for a message.
@@ -94,13 +96,13 @@ pub struct Takeover {
 }
 
 impl Takeover {
-    /// Asks at `path` for the sockets of a predecessor. If nobody listens there, this process is the first: it makes the
-    /// socket, with access for its own user only, since whoever may connect may have the sockets. The file stays when the
-    /// process ends, and the next one replaces it.
+    /// Asks at `path` for the sockets of a predecessor. If nobody listens there, this process is the first: it makes
+    /// the socket, with access for its own user only, since whoever may connect may have the sockets. The file stays
+    /// when the process ends, and the next one replaces it.
     ///
     /// # Errors
-    /// There is another file, the socket can't be made or connected to, or the predecessor says something else, or nothing
-    /// for 10 s.
+    /// There is another file, the socket can't be made or connected to, or the predecessor says something else, or
+    /// nothing for 10 s.
     pub fn at(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref();
         claim::patiently(&path.display(), ANSWER_TIMEOUT, || match Self::find(path)? {
@@ -109,15 +111,16 @@ impl Takeover {
         })
     }
 
-    /// How long a successor may take from asking to [being ready](Self::ready), before it counts as failed. Default: 60 s. Another
-    /// one that asks meanwhile does not wait for that.
+    /// How long a successor may take from asking to [being ready](Self::ready), before it counts as failed. Default: 60
+    /// s. Another one that asks meanwhile does not wait for that.
     #[must_use]
     pub fn with_ready_timeout(mut self, timeout: Duration) -> Self {
         self.ready_timeout = timeout;
         self
     }
 
-    /// What the predecessor listens on, for [`Server::inherit`](crate::Server::inherit); none if there is no predecessor.
+    /// What the predecessor listens on, for [`Server::inherit`](crate::Server::inherit); none if there is no
+    /// predecessor.
     pub fn sockets(&mut self) -> Vec<OwnedFd> {
         std::mem::take(&mut self.sockets)
     }
@@ -131,8 +134,8 @@ impl Takeover {
     /// the server runs.
     ///
     /// # Errors
-    /// Of the kind [`ConnectionRefused`](io::ErrorKind::ConnectionRefused): another process takes over, or this one took too long, and it
-    /// is to end. Else the predecessor is gone, and this process may go on.
+    /// Of the kind [`ConnectionRefused`](io::ErrorKind::ConnectionRefused): another process takes over, or this one
+    /// took too long, and it is to end. Else the predecessor is gone, and this process may go on.
     pub fn ready(&mut self) -> io::Result<()> {
         let Some(mut predecessor) = self.predecessor.take() else { return Ok(()) };
         // One that has refused this process may be gone; its word is there yet.
@@ -153,8 +156,8 @@ impl Takeover {
     }
 
     /// Waits on a thread of its own for a successor, hands it the sockets of the server, and once it is ready has the
-    /// server drain. A successor that fails before is logged and changes nothing; one that dies afterwards has the server
-    /// [go on](Handle::undrain), and the next is waited for.
+    /// server drain. A successor that fails before is logged and changes nothing; one that dies afterwards has the
+    /// server [go on](Handle::undrain), and the next is waited for.
     ///
     /// # Errors
     /// The thread can't be started.
@@ -272,7 +275,8 @@ impl Takeover {
         Self { asked_at, predecessor, line: None, sockets, ready_timeout: READY_TIMEOUT }
     }
 
-    /// A predecessor, or the place to be one. Nobody else looks meanwhile, so that of many that start at once one has it.
+    /// A predecessor, or the place to be one. Nobody else looks meanwhile, so that of many that start at once one has
+    /// it.
     fn find(path: &Path) -> io::Result<Found> {
         let _lock = claim::lock(path)?;
         match net::connect_unix(path) {
