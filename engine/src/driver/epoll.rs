@@ -9,8 +9,7 @@
 
 #![expect(
     clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "a driver owns sockets, reads the clock once a wait, and shares its waker with other threads"
+    reason = "a driver owns sockets and shares its waker with other threads"
 )]
 
 use std::collections::{HashMap, VecDeque};
@@ -19,7 +18,7 @@ use std::net::{Shutdown, TcpStream};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
@@ -63,9 +62,6 @@ pub(crate) struct Epoll {
     /// Receive buffers at home: one, unless the worker kept more than one at a time.
     buffers: Vec<AlignedBuffer>,
     receive_buffer_len: usize,
-    started: Instant,
-    now: Duration,
-    busy: Duration,
 }
 
 #[derive(Debug)]
@@ -133,9 +129,6 @@ impl Epoll {
             stuck: HashMap::new(),
             buffers: Vec::with_capacity(1),
             receive_buffer_len,
-            started: Instant::now(),
-            now: Duration::ZERO,
-            busy: Duration::ZERO,
         })
     }
 
@@ -418,7 +411,6 @@ impl Driver for Epoll {
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.busy = self.started.elapsed().saturating_sub(self.now);
         let pending = !self.done.is_empty() || !self.ready.is_empty();
         let timeout = if pending { Some(Duration::ZERO) } else { timeout };
         match self.poll.poll(&mut self.events, timeout) {
@@ -427,7 +419,6 @@ impl Driver for Epoll {
             Err(error) => return Err(error),
         }
         self.quota = self.ready.len();
-        self.now = self.started.elapsed();
         Ok(())
     }
 
@@ -455,15 +446,6 @@ impl Driver for Epoll {
     #[inline]
     fn release(&mut self, buffer: EpollBuffer) {
         self.buffers.push(buffer.data);
-    }
-
-    #[inline]
-    fn now(&self) -> Duration {
-        self.now
-    }
-
-    fn busy(&self) -> Duration {
-        self.busy
     }
 
     fn waker(&self) -> EpollWaker {

@@ -80,12 +80,6 @@ pub(crate) trait Driver: Sized {
         0
     }
 
-    /// Time since the driver was made, as of the last `wait`.
-    fn now(&self) -> Duration;
-
-    /// How long the worker was at work between the last two waits.
-    fn busy(&self) -> Duration;
-
     /// A waker for other threads.
     fn waker(&self) -> Self::Waker;
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
@@ -24,6 +24,9 @@ pub(super) trait Harness {
     const TOO_MUCH: usize;
 
     fn driver(&mut self) -> &mut Self::Driver;
+
+    /// Time since it was made.
+    fn now(&self) -> Duration;
 
     /// Connects to a listener.
     fn connect(&mut self, listener: usize) -> Self::Peer;
@@ -66,6 +69,7 @@ pub(super) trait FarEnd {
 /// Real sockets on the loopback device.
 pub(super) struct OnSockets<D> {
     driver: D,
+    started: Instant,
     addresses: Vec<std::net::SocketAddr>,
     woke: Arc<AtomicBool>,
 }
@@ -81,7 +85,8 @@ impl<D: Driver> OnSockets<D> {
             .collect();
         let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
         let listeners = listeners.into_iter().map(OwnedFd::from).collect();
-        Self { driver: driver(listeners).unwrap(), addresses, woke: Arc::default() }
+        let driver = driver(listeners).unwrap();
+        Self { driver, started: Instant::now(), addresses, woke: Arc::default() }
     }
 }
 
@@ -93,6 +98,10 @@ impl<D: Driver> Harness for OnSockets<D> {
 
     fn driver(&mut self) -> &mut D {
         &mut self.driver
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
     }
 
     fn connect(&mut self, listener: usize) -> TcpPeer {
@@ -236,6 +245,10 @@ impl Harness for OnSim {
 
     fn driver(&mut self) -> &mut Sim {
         &mut self.driver
+    }
+
+    fn now(&self) -> Duration {
+        self.world.clock()
     }
 
     fn connect(&mut self, listener: usize) -> SimPeer {
