@@ -20,10 +20,21 @@ pub(super) trait Harness {
     type Driver: Driver;
     type Peer: FarEnd;
 
+    /// Whether the driver panics where a worker breaks the contract.
+    const JUDGES: bool;
     /// More bytes than the sockets of a connection hold.
     const TOO_MUCH: usize;
 
     fn driver(&mut self) -> &mut Self::Driver;
+
+    /// Drops the driver. From then on the world goes on by [`Harness::go_on`].
+    fn end(&mut self);
+
+    /// Whether it was dropped.
+    fn has_ended(&self) -> bool;
+
+    /// Lets something happen without a driver.
+    fn go_on(&mut self);
 
     /// Time since it was made.
     fn now(&self) -> Duration;
@@ -68,7 +79,7 @@ pub(super) trait FarEnd {
 
 /// Real sockets on the loopback device.
 pub(super) struct OnSockets<D> {
-    driver: D,
+    driver: Option<D>,
     started: Instant,
     addresses: Vec<std::net::SocketAddr>,
     woke: Arc<AtomicBool>,
@@ -85,7 +96,7 @@ impl<D: Driver> OnSockets<D> {
             .collect();
         let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
         let listeners = listeners.into_iter().map(OwnedFd::from).collect();
-        let driver = driver(listeners).unwrap();
+        let driver = Some(driver(listeners).unwrap());
         Self { driver, started: Instant::now(), addresses, woke: Arc::default() }
     }
 }
@@ -94,10 +105,23 @@ impl<D: Driver> Harness for OnSockets<D> {
     type Driver = D;
     type Peer = TcpPeer;
 
+    const JUDGES: bool = false;
     const TOO_MUCH: usize = 16 << 20;
 
     fn driver(&mut self) -> &mut D {
-        &mut self.driver
+        self.driver.as_mut().expect("it is there")
+    }
+
+    fn end(&mut self) {
+        self.driver = None;
+    }
+
+    fn has_ended(&self) -> bool {
+        self.driver.is_none()
+    }
+
+    fn go_on(&mut self) {
+        std::thread::yield_now();
     }
 
     fn now(&self) -> Duration {
@@ -120,7 +144,7 @@ impl<D: Driver> Harness for OnSockets<D> {
 
     fn wake_soon(&mut self) {
         self.woke.store(false, Ordering::Release);
-        let (waker, woke) = (self.driver.waker(), Arc::clone(&self.woke));
+        let (waker, woke) = (self.driver().waker(), Arc::clone(&self.woke));
         std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(30));
             woke.store(true, Ordering::Release);
@@ -225,7 +249,7 @@ impl FarEnd for TcpPeer {
 
 /// The simulated network.
 pub(super) struct OnSim {
-    driver: Sim,
+    driver: Option<Sim>,
     world: World,
     wake_at: Duration,
 }
@@ -233,7 +257,7 @@ pub(super) struct OnSim {
 impl OnSim {
     pub(super) fn new(seed: u64, faults: Faults) -> Self {
         let (driver, world) = Sim::new(seed, faults, LISTENERS);
-        Self { driver, world, wake_at: Duration::ZERO }
+        Self { driver: Some(driver), world, wake_at: Duration::ZERO }
     }
 }
 
@@ -241,10 +265,23 @@ impl Harness for OnSim {
     type Driver = Sim;
     type Peer = SimPeer;
 
+    const JUDGES: bool = true;
     const TOO_MUCH: usize = 200_000;
 
     fn driver(&mut self) -> &mut Sim {
-        &mut self.driver
+        self.driver.as_mut().expect("it is there")
+    }
+
+    fn end(&mut self) {
+        self.driver = None;
+    }
+
+    fn has_ended(&self) -> bool {
+        self.driver.is_none()
+    }
+
+    fn go_on(&mut self) {
+        self.world.advance();
     }
 
     fn now(&self) -> Duration {

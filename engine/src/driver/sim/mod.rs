@@ -180,6 +180,14 @@ impl Driver for Sim {
         self.kernel.release(network);
     }
 
+    fn held_len(&self) -> usize {
+        self.kernel.held_len()
+    }
+
+    fn held_of(&self, slot: u32) -> usize {
+        self.kernel.held_of(slot)
+    }
+
     fn waker(&self) -> SimWaker {
         self.woken.clone()
     }
