@@ -227,6 +227,16 @@ impl Hub {
         self.common.allowance.share(self.retained_len(), self.links.len())
     }
 
+    /// What each worker may hold for others to be let in again.
+    pub(crate) fn roomy_share(&self) -> usize {
+        self.common.allowance.roomy_share(self.retained_len(), self.links.len())
+    }
+
+    /// What a worker may come to hold before it looks at the total again.
+    pub(crate) fn memory_step(&self) -> usize {
+        self.common.allowance.step(self.links.len())
+    }
+
     /// Has the other workers look around.
     pub(crate) fn nudge(&self, but: u16) {
         for (_, link) in (0_u16..).zip(self.links.iter()).filter(|(worker, _)| *worker != but) {

@@ -7,6 +7,8 @@ mod machine;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::config::Config;
+use crate::driver::Token;
 use crate::timer::Tick;
 
 /// What the engine keeps beside each slot of the connection table: the driver's entry and the timer's.
@@ -14,8 +16,10 @@ pub(crate) const BESIDE_A_SLOT: usize = 24;
 /// What a TLS session takes once its handshake is over (`ringwire_tls`, `tests/memory.rs`), rounded up for its allocations.
 /// What it keeps of a record that is not whole is counted apart.
 pub(crate) const SESSION_LEN: usize = 4 << 10;
-/// What a worker has to hold more or less to look at the total again, though the tick has not changed.
-const STEP: usize = 256 << 10;
+/// What a worker has to hold more or less to look at the total again, though the tick has not changed. Less where the
+/// budget is small: all workers together go past it by a sixteenth unseen.
+const MAX_STEP: usize = 256 << 10;
+const MIN_STEP: usize = 16 << 10;
 
 /// What a worker holds for its connections, in bytes.
 #[derive(Debug, Default)]
@@ -105,7 +109,22 @@ impl Allowance {
     /// What a worker may hold where all together hold too much, so that they do not do so again at once. Publications have a
     /// limit of their own; where that leaves next to nothing, connections are not ended for it.
     pub(crate) fn share(&self, publications: usize, workers: usize) -> usize {
-        (self.len / 16 * 15 - publications.min(self.len / 2)) / workers.max(1)
+        self.share_of(15, publications, workers)
+    }
+
+    /// What a worker may hold once it has sent away whoever was not let in yet, so that others are let in again: less than
+    /// where refusing ends.
+    pub(crate) fn roomy_share(&self, publications: usize, workers: usize) -> usize {
+        self.share_of(11, publications, workers)
+    }
+
+    fn share_of(&self, sixteenths: usize, publications: usize, workers: usize) -> usize {
+        (self.len / 16 * sixteenths - publications.min(self.len / 2)) / workers.max(1)
+    }
+
+    /// What one of so many workers may come to hold before it looks at the total again.
+    pub(crate) fn step(&self, workers: usize) -> usize {
+        (self.len / 16 / workers.max(1)).clamp(MIN_STEP, MAX_STEP)
     }
 }
 
@@ -115,21 +134,72 @@ pub(crate) struct Watch {
     pub(crate) level: Level,
     looked_at: Tick,
     held: usize,
-    /// Until then nothing is shed, since what was shed last is still on its way out.
+    step: usize,
+    /// Until then the table is not walked over again, unless the last walk found all that was too much.
     pub(crate) rests_until: Option<Tick>,
+    /// The same for those who were not let in yet.
+    pub(crate) strangers_rest_until: Tick,
+    /// What is in flight of connections that were ended for want of memory, and comes back when the driver says so.
+    pub(crate) leaving: usize,
+    /// Connections of which nothing is received until there is memory again.
+    pub(crate) held_up: Vec<Token>,
+    told: Told,
+    /// The most that was ever held.
+    #[cfg(test)]
+    pub(crate) peak: usize,
 }
 
-impl Default for Watch {
-    fn default() -> Self {
-        Self { level: Level::Low, looked_at: 0, held: 0, rests_until: None }
-    }
+/// What was logged of connections that were ended, which an attack makes many.
+#[derive(Debug, Default)]
+struct Told {
+    next: Tick,
+    count: usize,
+    freed: usize,
 }
+
+/// How long nothing more is logged of it, in ticks.
+const SILENCE: Tick = 10;
 
 impl Watch {
+    pub(crate) fn new(step: usize) -> Self {
+        Self {
+            level: Level::Low,
+            looked_at: 0,
+            held: 0,
+            step,
+            rests_until: None,
+            strangers_rest_until: 0,
+            leaving: 0,
+            held_up: Vec::new(),
+            told: Told::default(),
+            #[cfg(test)]
+            peak: 0,
+        }
+    }
+
+    /// Connections were ended, so that so many bytes came free. What to log of that and of what was not logged before: how
+    /// many, and what that freed.
+    pub(crate) fn tell(&mut self, now: Tick, count: usize, freed: usize) -> Option<(usize, usize)> {
+        let told = &mut self.told;
+        (told.count, told.freed) = (told.count + count, told.freed.saturating_add(freed));
+        if now < told.next {
+            return None;
+        }
+        let Told { count, freed, .. } = std::mem::take(told);
+        told.next = now + SILENCE;
+        Some((count, freed))
+    }
+
     /// Whether it is time to look again.
     #[inline]
     pub(crate) fn is_due(&self, now: Tick, held: usize) -> bool {
-        self.looked_at != now || held.abs_diff(self.held) > STEP
+        self.looked_at != now || held.abs_diff(self.held) > self.step
+    }
+
+    /// The same within a turn: whether so much has come in since the last look.
+    #[inline]
+    pub(crate) fn has_grown(&self, held: usize) -> bool {
+        held > self.held + self.step
     }
 
     pub(crate) fn note(&mut self, now: Tick, held: usize, level: Level) {
@@ -142,6 +212,14 @@ pub(crate) fn budget_of(max_memory: usize) -> usize {
     match max_memory {
         0 => machine::memory().map_or(0, |len| len / 2),
         set => set,
+    }
+}
+
+/// A budget inside that of all memory: at most half of it.
+pub(crate) fn within(len: usize, config: &Config) -> usize {
+    match config.max_memory {
+        0 => len,
+        all => len.min(all / 2),
     }
 }
 
@@ -171,13 +249,39 @@ mod tests {
     }
 
     #[test]
+    fn room_for_newcomers_is_below_where_refusing_ends() {
+        let allowance = Allowance::new(1600);
+        assert_eq!(allowance.judge(1400), Level::High);
+        assert_eq!(allowance.judge(allowance.roomy_share(0, 1)), Level::Low);
+    }
+
+    #[test]
+    fn all_workers_together_go_past_it_by_a_sixteenth_unseen() {
+        for (len, workers) in [(16 << 20, 1), (16 << 20, 8), (4 << 20, 4), (1 << 20, 2)] {
+            assert!(Allowance::new(len).step(workers) * workers <= len / 16, "{len} {workers}");
+        }
+        assert_eq!(Allowance::new(0).step(1), MAX_STEP);
+    }
+
+    #[test]
     fn the_total_is_looked_at_once_a_tick_and_after_a_step() {
-        let mut watch = Watch::default();
+        const STEP: usize = MAX_STEP;
+        let mut watch = Watch::new(STEP);
         watch.note(7, 1000, Level::High);
-        assert!(!watch.is_due(7, 1000 + STEP));
-        assert!(watch.is_due(7, 1001 + STEP));
+        assert!(!watch.is_due(7, 1000 + STEP) && !watch.has_grown(1000 + STEP));
+        assert!(watch.is_due(7, 1001 + STEP) && watch.has_grown(1001 + STEP));
         watch.note(7, 1001 + STEP, Level::High);
-        assert!(watch.is_due(7, 1000) && !watch.is_due(7, 1001));
+        assert!(watch.is_due(7, 1000) && !watch.is_due(7, 1001) && !watch.has_grown(0));
         assert!(watch.is_due(8, 0));
+    }
+
+    #[test]
+    fn what_is_not_logged_is_added_to_the_next_line() {
+        let mut watch = Watch::new(MAX_STEP);
+        assert_eq!(watch.tell(7, 1, 10), Some((1, 10)));
+        assert_eq!(watch.tell(8, 2, 20), None);
+        assert_eq!(watch.tell(16, 3, 30), None);
+        assert_eq!(watch.tell(17, 4, 40), Some((9, 90)));
+        assert_eq!(watch.tell(17, 5, 50), None);
     }
 }

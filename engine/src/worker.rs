@@ -152,6 +152,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.watch_memory();
         while let Some(completion) = self.driver.next_completion() {
             self.on_completion(completion);
+            self.bound_memory();
         }
         self.read_mail();
         self.expire_timers();
@@ -227,11 +228,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             for _ in 0..self.mailbox.result_count() {
                 let Some(result) = self.mailbox.take_result() else { break };
                 self.on_mail(result);
+                self.bound_memory();
             }
         }
         for _ in 0..LETTERS_PER_TURN {
             let Some(mail) = self.mailbox.take() else { return };
             self.on_mail(mail);
+            self.bound_memory();
         }
     }
 

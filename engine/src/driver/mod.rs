@@ -67,12 +67,12 @@ pub(crate) trait Driver: Sized {
     /// Gives a received buffer back.
     fn release(&mut self, buffer: Self::Buffer);
 
-    /// Bytes that came in for sockets whose receive was stopped, and wait here.
+    /// Memory of what came in for sockets whose receive was stopped, and waits here, in bytes.
     fn held_len(&self) -> usize {
         0
     }
 
-    /// Those of one socket.
+    /// The same for one socket.
     fn held_of(&self, _slot: u32) -> usize {
         0
     }
