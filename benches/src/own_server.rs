@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ServerSettings};
 use ringwire::{Compression, Config, Pinning, Running, Server};
-use ringwire_examples::{Broadcast, Echo, handle_signals};
+use ringwire_examples::{Broadcast, Echo, handle_signals, note};
 
 use crate::cert::{KeyKind, SelfSigned};
 use crate::endpoint::{Demand, Service};
@@ -53,6 +53,7 @@ impl OwnServer {
             .with_compression(
                 Compression::default().with_mode(demand.compression.into()).with_threshold(0),
             )
+            .with_exclusive(!demand.shares_port)
             .with_idle_timeout(Duration::ZERO)
             .with_ping_interval(Duration::ZERO)
             .with_topics(Broadcast::topics());
@@ -125,7 +126,7 @@ impl Drop for OwnServer {
         if let Some(running) = self.running.take() {
             running.handle().shutdown(Duration::ZERO);
             if let Err(error) = running.join() {
-                eprintln!("the server ended with: {error}");
+                note!("the server ended with: {error}");
             }
         }
     }

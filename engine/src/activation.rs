@@ -19,8 +19,10 @@
 #![expect(unsafe_code, reason = "descriptors are handed over as numbers")]
 
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::io::FdFlags;
 
 /// The first descriptor that is handed over (SD_LISTEN_FDS_START).
 pub(crate) const FIRST: RawFd = 3;
@@ -57,15 +59,25 @@ impl InheritedSocket {
 }
 
 /// The sockets that the variables LISTEN_PID (or, from a predecessor, LISTEN_PPID), LISTEN_FDS and LISTEN_FDNAMES tell of;
-/// none if they are not set, or are about another process. Only the first call gets them: from then on they belong to the caller, and are closed when this
-/// process starts another.
+/// none if they are not set, or are about another process. Only the first call gets them: from then on they belong to the
+/// caller, and are closed when this process starts another.
+///
+/// The variables are believed as far as can be checked: each descriptor is a socket that listens, and has come through
+/// execve(2), which leaves it without FD_CLOEXEC. What Rust's standard library opens has that flag, so it is never taken for
+/// such a socket. What is left to the caller: nothing else in the process owns a listening socket with one of these numbers and
+/// without that flag, as a C library might that was asked for it before. Call this early in `main`.
 ///
 /// # Errors
-/// A variable makes no sense, or a descriptor that it tells of is not open.
+/// A variable makes no sense, or a descriptor that it tells of is no such socket. Then none is taken.
 pub fn sockets() -> io::Result<Vec<InheritedSocket>> {
     let process = (std::process::id(), std::os::unix::process::parent_id());
     let names = announced(process, |name| std::env::var(name).ok())?;
-    if names.is_empty() || TAKEN.swap(true, Ordering::SeqCst) {
+    if names.is_empty() || TAKEN.load(Ordering::SeqCst) {
+        return Ok(Vec::new());
+    }
+    let count = RawFd::try_from(names.len()).map_err(io::Error::other)?;
+    (FIRST..FIRST + count).try_for_each(check)?;
+    if TAKEN.swap(true, Ordering::SeqCst) {
         return Ok(Vec::new());
     }
     (FIRST..)
@@ -74,17 +86,29 @@ pub fn sockets() -> io::Result<Vec<InheritedSocket>> {
         .collect()
 }
 
-fn take(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: the borrow ends with the call, which only asks whether the descriptor is open.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-    rustix::io::fcntl_getfd(borrowed).map_err(|error| {
-        let problem = format!("{COUNT_VARIABLE} tells of descriptor {number}: {error}");
+/// Whether a descriptor is a socket that listens and that this process was started with.
+fn check(number: RawFd) -> io::Result<()> {
+    let wrong = |problem: &dyn std::fmt::Display| {
+        let problem = format!("{COUNT_VARIABLE} tells of descriptor {number}: {problem}");
         io::Error::new(io::ErrorKind::InvalidInput, problem)
-    })?;
-    // SAFETY: it is open, and whoever started this process made it for whoever asks first, which this is.
+    };
+    // SAFETY: the borrow ends with this function, which only asks what the descriptor is, and is told if it is none.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    let flags = rustix::io::fcntl_getfd(borrowed).map_err(|error| wrong(&error))?;
+    if !rustix::net::sockopt::socket_acceptconn(borrowed).unwrap_or(false) {
+        return Err(wrong(&"it is no socket that listens"));
+    }
+    if flags.contains(FdFlags::CLOEXEC) {
+        return Err(wrong(&"this process has opened it itself, or somebody has taken it already"));
+    }
+    Ok(())
+}
+
+fn take(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: it is open (see `check`), and whoever started this process made it for whoever asks first, which this is. That
+    // nobody else owns it is as sure as the documentation of `sockets` says.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
-    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
-    debug_assert_eq!(fd.as_raw_fd(), number);
+    rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
     Ok(fd)
 }
 
@@ -142,6 +166,27 @@ mod tests {
         assert_eq!(names(&[("LISTEN_FDS", "1"), ("LISTEN_PPID", "7")]), Ok(Vec::new()));
         let both = [("LISTEN_FDS", "1"), ("LISTEN_PPID", "5"), ("LISTEN_PID", "8")];
         assert_eq!(names(&both), Ok(Vec::new()), "the standard's word counts");
+    }
+
+    /// Only what listens, and has come through execve(2), is taken.
+    #[test]
+    #[expect(clippy::disallowed_types, reason = "tests own sockets")]
+    fn descriptors_of_the_process_itself_are_not_taken() {
+        use std::os::fd::AsRawFd as _;
+        let problem = |number| check(number).unwrap_err().to_string();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(problem(listener.as_raw_fd()).contains("opened it itself"));
+        rustix::io::fcntl_setfd(&listener, FdFlags::empty()).unwrap();
+        check(listener.as_raw_fd()).unwrap();
+        let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let unix = tempfile::tempfile().unwrap();
+        let (pair, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        for number in [datagrams.as_raw_fd(), unix.as_raw_fd(), pair.as_raw_fd()] {
+            assert!(problem(number).contains("no socket that listens"), "{number}");
+        }
+        let error = check(1 << 20).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("LISTEN_FDS tells of descriptor 1048576"), "{error}");
     }
 
     #[test]

@@ -85,13 +85,23 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// A ping is sent after this long without anything received. Default: 30 s.
     pub ping_interval: Duration,
-    /// How long a ping may stay without an answer (anything received is one). Default: 10 s.
+    /// How long a ping may stay without an answer (anything received is one), from when it can have reached the peer: not
+    /// before the output ahead of it is acknowledged, as long as the peer takes some of that within this time or
+    /// [`write_stall_timeout`](Self::write_stall_timeout), whichever is longer. Default: 10 s.
     pub pong_timeout: Duration,
-    /// How long the peer may take to finish the close handshake. Default: 5 s.
+    /// How long the peer may take to finish the close handshake, from when the close frame can have reached it: what is
+    /// ahead of it may take longer, as long as the peer takes some of it within this time, and all of it at
+    /// [`min_drain_rate`](Self::min_drain_rate). Default: 5 s.
     pub close_timeout: Duration,
-    /// How long a peer may take none of the output that waits for it. Default: 20 s; found after at
-    /// most twice that.
+    /// How long a peer may take none of the output that waits for it: nothing is acknowledged, and its window does not move.
+    /// On Unix sockets it is what the peer has read, in buffers of up to 64 KiB or so. Default: 20 s; found after at most
+    /// twice that.
     pub write_stall_timeout: Duration,
+    /// How fast a peer has to take what is left for it once nothing more will be said to it, in bytes a second on average: what
+    /// is ahead of a close frame, and answers to HTTP requests. So a connection that is being closed lasts for two
+    /// [`close_timeout`](Self::close_timeout)s and what is left divided by this, at most. Default: 1 KiB. 0: any progress is
+    /// enough.
+    pub min_drain_rate: usize,
     /// How long a connection may be open. Default: off.
     pub max_lifetime: Duration,
 
@@ -143,6 +153,15 @@ pub struct Config {
     pub max_accepts_per_second: u32,
     /// Length of the queue of connections that wait to be accepted; `net.core.somaxconn` caps it. Default: 4096.
     pub listen_backlog: u32,
+    /// Whether starting fails where another process listens at one of the addresses, or at one that overlaps with it (`0.0.0.0`
+    /// has all of IPv4, `[::]` has everything). Default: yes, since two servers that know nothing of each other would each get
+    /// some of the connections, at random. No: processes of one user share a port, if all of them say so (SO_REUSEPORT,
+    /// socket(7)). Sockets that are [inherited](crate::Server::inherit) are another matter, and need no sharing.
+    pub exclusive: bool,
+    /// How long starting tries again where another process listens, or listened a moment ago: the kernel takes some
+    /// milliseconds to close what a process had that was killed, more where it used io_uring. Default: 2 s.
+    /// [`Duration::ZERO`]: one attempt.
+    pub listen_timeout: Duration,
     /// Send small messages at once (TCP_NODELAY). Default: on.
     pub tcp_nodelay: bool,
     /// How long sent data may stay unacknowledged before the kernel ends the connection
@@ -273,6 +292,7 @@ impl Default for Config {
             pong_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
             write_stall_timeout: Duration::from_secs(20),
+            min_drain_rate: 1 << 10,
             max_lifetime: Duration::ZERO,
             high_water: 128 << 10,
             max_queued_len: 256 << 10,
@@ -285,6 +305,8 @@ impl Default for Config {
             max_connections_per_address: 0,
             max_accepts_per_second: 0,
             listen_backlog: 4096,
+            exclusive: true,
+            listen_timeout: Duration::from_secs(2),
             tcp_nodelay: true,
             tcp_user_timeout: Duration::from_secs(30),
             tcp_keepalive_time: Duration::ZERO,
@@ -339,6 +361,7 @@ setters! {
     with_pong_timeout, pong_timeout: Duration;
     with_close_timeout, close_timeout: Duration;
     with_write_stall_timeout, write_stall_timeout: Duration;
+    with_min_drain_rate, min_drain_rate: usize;
     with_max_lifetime, max_lifetime: Duration;
     with_high_water, high_water: usize;
     with_max_queued_len, max_queued_len: usize;
@@ -351,6 +374,8 @@ setters! {
     with_max_connections_per_address, max_connections_per_address: u32;
     with_max_accepts_per_second, max_accepts_per_second: u32;
     with_listen_backlog, listen_backlog: u32;
+    with_exclusive, exclusive: bool;
+    with_listen_timeout, listen_timeout: Duration;
     with_tcp_nodelay, tcp_nodelay: bool;
     with_tcp_user_timeout, tcp_user_timeout: Duration;
     with_tcp_keepalive_time, tcp_keepalive_time: Duration;

@@ -45,7 +45,7 @@ impl Ends {
     /// Whether anybody reads such lines.
     #[inline]
     pub(crate) fn are_read() -> bool {
-        tracing::enabled!(tracing::Level::INFO)
+        crate::event::enabled!(tracing::Level::INFO)
     }
 
     /// Whether there is room for another line about this reason; if there is not, it is counted.
@@ -93,7 +93,7 @@ impl Window {
     fn sum_up(&mut self, reason: &'static str) {
         let left_out = std::mem::take(&mut self.left_out);
         if left_out > 0 {
-            tracing::info!(reason, left_out, "more connections ended like this");
+            crate::event::info!(reason, left_out, "more connections ended like this");
         }
     }
 }
@@ -103,7 +103,7 @@ impl End<'_> {
     pub(crate) fn log(&self, cause: &CloseCause) {
         let Self { conn, peer, route, lasted, traffic } = self;
         let (seconds, tenths) = (lasted / TICKS_PER_SECOND, lasted % TICKS_PER_SECOND);
-        tracing::info!(
+        crate::event::info!(
             %conn,
             %peer,
             route,

@@ -317,12 +317,15 @@ impl Handle {
             match config.reload(UnixTime::now()) {
                 Ok(certificates) => {
                     self.tls.reloads.fetch_add(1, Ordering::Relaxed);
-                    tracing::info!(not_after = certificates.not_after(), "certificates reloaded");
+                    crate::event::info!(
+                        not_after = certificates.not_after(),
+                        "certificates reloaded"
+                    );
                     warn_of(&certificates);
                 }
                 Err(error) => {
                     self.tls.reload_failures.fetch_add(1, Ordering::Relaxed);
-                    tracing::error!(%error, "certificates stay as they were");
+                    crate::event::error!(%error, "certificates stay as they were");
                     return Err(error);
                 }
             }
@@ -383,16 +386,45 @@ impl Handle {
 
     /// Drains, with a word on how.
     pub fn drain_with(&self, drain: &Drain) -> Draining {
-        self.hub.set_draining();
+        self.begin_drain(drain, false)
+    }
+
+    fn begin_drain(&self, drain: &Drain, in_any_case: bool) -> Draining {
+        self.hub.set_draining(in_any_case);
         let (reply, reports) = crossbeam_channel::unbounded();
         for Link { postbox, .. } in self.links() {
             let mail = Mail::Drain { drain: *drain, reply: reply.clone() };
             // A worker that has ended needs none; one that reads no mail for that long is stuck in a handler.
             if postbox.post_within(mail, SHUTDOWN_PATIENCE) == Err(PostError::Busy) {
-                tracing::error!("a worker reads no mail and was not told of the drain");
+                crate::event::error!("a worker reads no mail and was not told of the drain");
             }
         }
         Draining { reports, workers: self.links().len() }
+    }
+
+    /// Goes on after a [drain](Self::drain) that counted on a successor, which has died meanwhile: whether that is still possible.
+    /// The server accepts again on its sockets, which it has kept for this until its last worker ends; who waited on them is served. Only
+    /// connections that were told to close do so. The drain's report comes at once.
+    ///
+    /// [`Takeover`](crate::takeover::Takeover) does it by itself. After [`spawn_successor`](Self::spawn_successor) it is for whoever
+    /// watches the child. Too late, or of no use: no successor has the [sockets](Self::listeners), the workers have ended, or a
+    /// [shutdown](Self::shutdown) has begun.
+    pub fn undrain(&self) -> bool {
+        if !self.hub.undrain() {
+            return false;
+        }
+        for Link { postbox, .. } in self.links() {
+            if postbox.post_within(Mail::Undrain, SHUTDOWN_PATIENCE) == Err(PostError::Busy) {
+                crate::event::error!("a worker reads no mail and was not told to go on");
+            }
+        }
+        self.handover().take_back();
+        true
+    }
+
+    /// The successor goes on, or ends in good order: a drain that counts on it has no way back.
+    pub(crate) fn give_up_sockets(&self) {
+        self.hub.give_up_sockets();
     }
 
     /// Whether a [drain](Self::drain) or [shutdown](Self::shutdown) has begun.
@@ -415,7 +447,8 @@ impl Handle {
     /// after `limit`, when what is left is cut off. [`Running::join`](crate::Running::join) waits for that. It is a
     /// [drain](Self::drain) without a window.
     pub fn shutdown(&self, limit: Duration) {
-        self.drain_with(&Drain::new(Duration::ZERO, CloseCode::GOING_AWAY).with_grace(limit));
+        let drain = Drain::new(Duration::ZERO, CloseCode::GOING_AWAY).with_grace(limit);
+        self.begin_drain(&drain, true);
     }
 
     /// Duplicates of all listening sockets, those of each worker, for a process that goes on with them:
@@ -424,7 +457,8 @@ impl Handle {
     ///
     /// From this call on a [drain](Self::drain) counts on a successor: it leaves the sockets as they are, serves who was
     /// accepted already, a request under way included, and closes them as all others. Connections that wait on a socket are
-    /// lost when its last descriptor is closed, so the successor has to accept on each of them.
+    /// lost when its last descriptor is closed, so the successor has to accept on each of them. The workers end together, and until then
+    /// [`undrain`](Self::undrain) ends the drain.
     ///
     /// # Errors
     /// A drain or shutdown has begun, which gives the sockets up; or no more descriptors can be opened.

@@ -175,10 +175,34 @@ impl Hub {
         }
     }
 
-    /// Notes that the end of the server has begun.
-    pub(crate) fn set_draining(&self) {
+    /// Notes that the end of the server has begun, which a successor's death may put off unless it comes in any case.
+    pub(crate) fn set_draining(&self, in_any_case: bool) {
         self.common.draining.store(true, Ordering::SeqCst);
+        self.common.handover.begin_drain(self.links.len(), in_any_case);
+    }
+
+    /// The successor came to nothing: whether this server can go on, which its workers are to be told then.
+    pub(crate) fn undrain(&self) -> bool {
+        let goes_on = self.common.handover.undrain();
+        if goes_on {
+            self.common.draining.store(false, Ordering::SeqCst);
+        }
+        goes_on
+    }
+
+    /// The successor will not come to nothing any more.
+    pub(crate) fn give_up_sockets(&self) {
         self.common.handover.give_up();
+        self.links.iter().for_each(|link| link.postbox.nudge());
+    }
+
+    /// Whether a worker that drains and has nothing left to do may end.
+    pub(crate) fn may_end(&self, worker: u16, is_counted: &mut bool) -> bool {
+        let (may_end, is_last) = self.common.handover.may_end(is_counted);
+        if is_last {
+            self.nudge(worker);
+        }
+        may_end
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -31,6 +31,11 @@
 //! A [`Handler`] lives on its worker's thread and is never shared. From elsewhere, a [`Handle`] posts to the worker
 //! that owns a connection, which is named by its [`ConnId`].
 //!
+//! # Logging
+//!
+//! Events go to `tracing`, on the worker's thread. A subscriber that panics loses the line; one that waits for a full pipe holds the worker
+//! up. [`logging::LogWriter`] does neither.
+//!
 //! # What is not here
 //!
 //! The protocol itself, without IO, is [`ringwire_codec`]. HTTP on the same port is for JSON APIs, health
@@ -42,6 +47,7 @@ mod adoption;
 mod budget;
 mod buf;
 mod chunked;
+mod claim;
 pub mod client;
 mod compression;
 mod compute;
@@ -54,6 +60,7 @@ mod dial;
 mod driver;
 mod ends;
 mod error;
+mod event;
 mod handle;
 mod handler;
 mod handover;
@@ -61,6 +68,7 @@ mod hub;
 mod layers;
 mod limits;
 mod listen;
+pub mod logging;
 mod mailbox;
 mod memory;
 mod metrics;

@@ -1,15 +1,14 @@
 //! Where connections come from: addresses, Unix sockets, and listening sockets that somebody else made.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use ringwire_tls::ServerConfig;
 
+use crate::claim::{self, Claims, SocketFile};
 use crate::config::Config;
 use crate::error::Error;
 use crate::net;
@@ -190,6 +189,7 @@ pub(crate) fn listen_all(
     config: &Config,
 ) -> Result<Listening, Error> {
     let mut inheritance = Inheritance::new(inherited, config)?;
+    let mut claims = Claims::new(inheritance.addresses());
     let mut all = Listening {
         sockets: (0..workers).map(|_| Vec::with_capacity(listeners.len())).collect(),
         terms: Vec::new(),
@@ -199,26 +199,29 @@ pub(crate) fn listen_all(
         borrowed: !listeners.is_empty()
             && listeners.iter().all(|it| matches!(it.place, Place::Socket(_))),
     };
-    for Listener { place, terms } in listeners {
+    let found = listeners.into_iter().map(|listener| Found::of(listener, &mut inheritance));
+    let found = found.collect::<Result<Vec<_>, _>>()?;
+    claims.take(found.iter().flat_map(Found::new_addresses), config)?;
+    for Found { place, terms } in found {
         match place {
-            Place::Address(address) => {
-                for address in resolve(&address)? {
-                    match inheritance.claim(address) {
-                        sockets if sockets.is_empty() => all.listen_at(address, &terms, config)?,
-                        sockets => all.go_on_at(sockets, &terms, config)?,
+            FoundPlace::Addresses(addresses) => {
+                for (address, sockets) in addresses {
+                    match sockets.is_empty() {
+                        true => all.listen_at(address, &mut claims, &terms, config)?,
+                        false => all.go_on_at(sockets, &terms, config)?,
                     }
                 }
             }
-            Place::Unix { path, mode } => {
+            FoundPlace::Unix { path, mode, inherited } => {
                 let error = |source| Error::Listen { address: path.display().to_string(), source };
-                let (socket, file) = match inheritance.claim_path(&path) {
+                let (socket, file) = match inherited {
                     Some(socket) => (socket, SocketFile::at(&path).map_err(error)?),
-                    None => listen_unix(&path, mode, config).map_err(error)?,
+                    None => claim::listen_unix(&path, mode, config).map_err(error)?,
                 };
                 all.files.push(file);
                 all.share(socket, &terms).map_err(error)?;
             }
-            Place::Socket(socket) => {
+            FoundPlace::Socket(socket) => {
                 net::take_listener(&socket, config)
                     .and_then(|()| all.share(socket, &terms))
                     .map_err(passed_on)?;
@@ -227,6 +230,49 @@ pub(crate) fn listen_all(
     }
     inheritance.end();
     Ok(all)
+}
+
+/// A listener, and what a predecessor had at its place.
+struct Found {
+    place: FoundPlace,
+    terms: Terms,
+}
+
+enum FoundPlace {
+    /// Those without a socket are new.
+    Addresses(Vec<(SocketAddr, Vec<OwnedFd>)>),
+    Unix {
+        path: PathBuf,
+        mode: Option<u32>,
+        inherited: Option<OwnedFd>,
+    },
+    Socket(OwnedFd),
+}
+
+impl Found {
+    fn of(listener: Listener, inheritance: &mut Inheritance) -> Result<Self, Error> {
+        let Listener { place, terms } = listener;
+        let place = match place {
+            Place::Address(address) => {
+                let found = resolve(&address)?.into_iter();
+                FoundPlace::Addresses(found.map(|it| (it, inheritance.claim(it))).collect())
+            }
+            Place::Unix { path, mode } => {
+                let inherited = inheritance.claim_path(&path);
+                FoundPlace::Unix { path, mode, inherited }
+            }
+            Place::Socket(socket) => FoundPlace::Socket(socket),
+        };
+        Ok(Self { place, terms })
+    }
+
+    fn new_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let addresses = match &self.place {
+            FoundPlace::Addresses(addresses) => addresses.as_slice(),
+            _ => &[],
+        };
+        addresses.iter().filter(|(_, sockets)| sockets.is_empty()).map(|(address, _)| *address)
+    }
 }
 
 fn passed_on(source: io::Error) -> Error {
@@ -243,6 +289,15 @@ impl Inheritance {
             Ok((Name::of(&socket)?, socket))
         };
         sockets.into_iter().map(named).collect::<io::Result<_>>().map(Self).map_err(passed_on)
+    }
+
+    /// Where they listen.
+    fn addresses(&self) -> Vec<SocketAddr> {
+        let address = |(name, _): &(Name, OwnedFd)| match name {
+            Name::Address(address) => Some(*address),
+            Name::Path(_) => None,
+        };
+        self.0.iter().filter_map(address).collect()
     }
 
     /// All sockets at an address; where its port was left open, those at the first that the predecessor was given.
@@ -267,7 +322,7 @@ impl Inheritance {
     /// Gives up what nobody has claimed.
     fn end(self) {
         for (name, _) in &self.0 {
-            tracing::warn!(%name, "a socket was passed on from a place where this server does not listen");
+            crate::event::warn!(%name, "a socket was passed on from a place where this server does not listen");
         }
     }
 }
@@ -277,14 +332,19 @@ impl Listening {
     fn listen_at(
         &mut self,
         wanted: SocketAddr,
+        claims: &mut Claims,
         terms: &Terms,
         config: &Config,
     ) -> Result<(), Error> {
         let error = |source| Error::Listen { address: wanted.to_string(), source };
-        // The first socket finds out a port that was left open.
+        // The first socket has found out a port that was left open.
+        let mut first = Some(claims.first(wanted, config).map_err(error)?);
         let mut address = wanted;
         for worker in &mut self.sockets {
-            let socket = net::listen(address, config).map_err(error)?;
+            let socket = match first.take() {
+                Some(first) => first,
+                None => net::listen(address, config).map_err(error)?,
+            };
             address = net::local_addr(&socket).map_err(error)?;
             worker.push(socket.try_clone().map_err(error)?);
             self.all.push(socket);
@@ -314,7 +374,7 @@ impl Listening {
             match net::listen(*address, config) {
                 Ok(socket) => found.push(socket),
                 Err(error) => {
-                    tracing::info!(%address, %error, "workers share the sockets of the predecessor");
+                    crate::event::info!(%address, %error, "workers share the sockets of the predecessor");
                     break;
                 }
             }
@@ -323,7 +383,8 @@ impl Listening {
             for (worker, socket) in self.sockets.iter_mut().zip(row.iter().cycle()) {
                 worker.push(socket.try_clone().map_err(passed_on)?);
             }
-            self.note(&name, terms, row.len() < workers);
+            // Perhaps with the predecessor, who goes on with them if this process does not get so far.
+            self.note(&name, terms, true);
         }
         self.all.extend(found);
         self.names.push((name, terms.tls.is_some()));
@@ -365,61 +426,4 @@ fn resolve(address: &str) -> Result<Vec<SocketAddr>, Error> {
 fn has_host_and_port(address: &str) -> bool {
     let Some((host, port)) = address.rsplit_once(':') else { return false };
     !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok()
-}
-
-/// The file of a Unix socket, which goes with this, unless another has taken its place.
-#[derive(Debug)]
-pub(crate) struct SocketFile {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-    /// It is a successor's.
-    stays: bool,
-}
-
-impl SocketFile {
-    fn at(path: &Path) -> io::Result<Self> {
-        let file = fs::symlink_metadata(path)?;
-        Ok(Self { path: path.to_owned(), device: file.dev(), inode: file.ino(), stays: false })
-    }
-
-    /// Leaves the file to a successor.
-    pub(crate) fn leave(mut self) {
-        self.stays = true;
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if self.stays {
-            return;
-        }
-        let is_ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode));
-        if is_ours && let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "a socket's file could not be removed");
-        }
-    }
-}
-
-fn listen_unix(
-    path: &Path,
-    mode: Option<u32>,
-    config: &Config,
-) -> io::Result<(OwnedFd, SocketFile)> {
-    match fs::symlink_metadata(path) {
-        Ok(file) if !file.file_type().is_socket() => {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is another file"));
-        }
-        Ok(_) if net::is_listened_on(path)? => {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"));
-        }
-        Ok(_) => fs::remove_file(path)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let socket = net::bind_unix(path, mode)?;
-    let file = SocketFile::at(path)?;
-    net::start_listening(&socket, config)?;
-    Ok((socket, file))
 }

@@ -60,6 +60,8 @@ pub(crate) enum Mail {
     Finished(Box<Finished>),
     /// Close every connection, and end when they are gone or the time is up; what came of it is the reply.
     Drain { drain: Drain, reply: Sender<DrainReport> },
+    /// Go on as if there had been no drain.
+    Undrain,
 }
 
 /// A letter that was not taken.

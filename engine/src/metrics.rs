@@ -153,6 +153,9 @@ counters! {
     memory_input,
     /// Gauge: bytes of memory in output that waits or is in flight; publications are counted apart, once.
     memory_output,
+    /// Gauge: bytes of output that the kernel holds for slow peers, as it said when they were last looked at: those with
+    /// something stuck, a ping behind output, or an answer or close under way. Others have next to none.
+    memory_kernel,
     /// Gauge: bytes of memory in TLS sessions, about.
     memory_tls,
     /// Gauge: bytes of memory in free buffers ([`pool_len`](crate::Config::pool_len)), which are no part of the budget.
@@ -168,10 +171,11 @@ counters! {
 impl Counters {
     /// What the worker holds for connections, in bytes.
     pub(crate) fn memory_len(&self) -> usize {
-        let Self { memory_tables, memory_input, memory_output, memory_tls, deflate_memory, .. } =
-            self;
-        let kinds = [memory_tables, memory_input, memory_output, memory_tls, deflate_memory];
-        let len: u64 = kinds.into_iter().map(Counter::get).sum();
+        let Self { memory_tables, memory_input, memory_output, memory_kernel, .. } = self;
+        let Self { memory_tls, deflate_memory, .. } = self;
+        let output = [memory_output, memory_kernel];
+        let kinds = [memory_tables, memory_input, memory_tls, deflate_memory];
+        let len: u64 = kinds.into_iter().chain(output).map(Counter::get).sum();
         usize::try_from(len).unwrap_or(usize::MAX)
     }
 

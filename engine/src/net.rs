@@ -8,10 +8,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::config::Config;
-use crate::driver::Traffic;
+use crate::driver::{Delivery, Traffic};
 
 /// Descriptors that are left for everything but connections when the limit is derived.
 const RESERVED_DESCRIPTORS: u64 = 64;
@@ -80,8 +81,31 @@ impl TcpOptions {
     }
 }
 
-/// A listening socket that shares its port with those of the other workers (SO_REUSEPORT, socket(7)).
+/// A listening socket that shares its port with those that are there already, if there are any (SO_REUSEPORT, socket(7)).
 pub(crate) fn listen(address: SocketAddr, config: &Config) -> io::Result<OwnedFd> {
+    let socket = new_listener(address, config)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    let socket = socket.into();
+    start_listening(&socket, config)?;
+    Ok(socket)
+}
+
+/// The first listening socket at an address, which others may share from now on.
+///
+/// bind(2) and listen(2) fail with EADDRINUSE where any socket listens at an address that overlaps, unless both have
+/// SO_REUSEPORT; this one has not, until it listens. Two that come at once may both be bound, having SO_REUSEADDR, but the kernel
+/// checks again in listen(2), so that one of them fails, or both.
+pub(crate) fn listen_first(address: SocketAddr, config: &Config) -> io::Result<OwnedFd> {
+    let socket = new_listener(address, config)?;
+    socket.bind(&address.into())?;
+    let socket = socket.into();
+    start_listening(&socket, config)?;
+    SockRef::from(&socket).set_reuse_port(true)?;
+    Ok(socket)
+}
+
+fn new_listener(address: SocketAddr, config: &Config) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.cloexec().nonblocking(),
@@ -90,12 +114,9 @@ pub(crate) fn listen(address: SocketAddr, config: &Config) -> io::Result<OwnedFd
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
+    // Connections of a server that was there before may still be in TIME_WAIT.
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
     TcpOptions::from(config).apply(&socket)?;
-    socket.bind(&address.into())?;
-    let socket = socket.into();
-    start_listening(&socket, config)?;
     Ok(socket)
 }
 
@@ -124,15 +145,22 @@ pub(crate) fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
+/// Connects to a Unix socket. A full backlog is an error ([`io::ErrorKind::WouldBlock`]).
+pub(crate) fn connect_unix(path: &Path) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec().nonblocking(), None)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    socket.set_nonblocking(false)?;
+    Ok(socket.into())
+}
+
 /// Whether somebody answers at the Unix socket of that path.
 pub(crate) fn is_listened_on(path: &Path) -> io::Result<bool> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec().nonblocking(), None)?;
-    match socket.connect(&SockAddr::unix(path)?) {
+    match connect_unix(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
         // A full backlog.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
         Err(error) => Err(error),
-        Ok(()) => Ok(true),
+        Ok(_) => Ok(true),
     }
 }
 
@@ -212,9 +240,34 @@ pub(crate) fn peer_addr(socket: &OwnedFd) -> Option<SocketAddr> {
     SockRef::from(socket).peer_addr().ok()?.as_socket()
 }
 
-/// What the kernel has counted of a TCP connection (tcp(7), `TCP_INFO`): what was received, and what was sent, without
-/// what was sent again. `None`: it is no TCP socket.
+/// What the kernel has counted of a TCP connection: what was received, and what was sent, without what was sent again.
+/// `None`: it is no TCP socket.
 pub(crate) fn traffic(socket: &impl AsRawFd) -> Option<Traffic> {
+    let info = tcp_info(socket)?;
+    let sent = info.tcpi_bytes_sent.saturating_sub(info.tcpi_bytes_retrans);
+    Some(Traffic { received: info.tcpi_bytes_received, sent })
+}
+
+/// How far the peer of a socket has come with what was sent to it. `None`: the socket cannot be asked.
+pub(crate) fn delivery(socket: &impl AsRawFd) -> Option<Delivery> {
+    let mut waiting: libc::c_int = 0;
+    #[expect(unsafe_code, reason = "this request has no safe wrapper")]
+    // SAFETY: SIOCOUTQ (tcp(7)), which is TIOCOUTQ by another name, writes the one number on this stack.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut waiting) };
+    if result != 0 {
+        return None;
+    }
+    let info = tcp_info(socket);
+    Some(Delivery {
+        acked: info.map(|info| info.tcpi_bytes_acked),
+        // Before Linux 5.4 there is no window, and what was acknowledged has to do.
+        window_end: info.map_or(0, |info| info.tcpi_bytes_acked + u64::from(info.tcpi_snd_wnd)),
+        waiting: usize::try_from(waiting).unwrap_or(0),
+    })
+}
+
+/// TCP_INFO of tcp(7). Fields that the kernel does not know are zero. `None`: it is no TCP socket.
+fn tcp_info(socket: &impl AsRawFd) -> Option<libc::tcp_info> {
     #[expect(unsafe_code, reason = "socket2 has no name for this option")]
     // SAFETY: all fields are numbers, for which zero is a value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
@@ -230,27 +283,17 @@ pub(crate) fn traffic(socket: &impl AsRawFd) -> Option<Traffic> {
             &raw mut len,
         )
     };
-    let sent = info.tcpi_bytes_sent.saturating_sub(info.tcpi_bytes_retrans);
-    (result == 0).then_some(Traffic { received: info.tcpi_bytes_received, sent })
+    (result == 0).then_some(info)
 }
 
 /// Raises the soft limit of open descriptors to the hard one and returns it.
 pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    #[expect(unsafe_code, reason = "getrlimit and setrlimit have no safe wrapper in libc")]
-    // SAFETY: both calls read or write the one struct that they are given, which is on this stack.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        if limit.rlim_cur < limit.rlim_max {
-            limit.rlim_cur = limit.rlim_max;
-            if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) != 0 {
-                return Err(io::Error::last_os_error());
-            }
-        }
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
     }
-    Ok(limit.rlim_cur)
+    // None is no limit.
+    Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
 /// The connections that `descriptors` leave room for.
@@ -315,6 +358,24 @@ mod tests {
         // socket(7): the kernel doubles what is asked for.
         assert_eq!(accepted.send_buffer_size().unwrap(), 80_000);
         assert_eq!(accepted.recv_buffer_size().unwrap(), 60_000);
+    }
+
+    /// On a Unix socket SIOCOUTQ is the memory of what was not read, and nobody counts what was.
+    #[test]
+    fn unix_sockets_say_what_waits() {
+        use std::io::{Read as _, Write as _};
+        let (mut near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+        near.write_all(&[0; 9000]).unwrap();
+        let first = delivery(&near).unwrap();
+        near.write_all(&[0; 9000]).unwrap();
+        let full = delivery(&near).unwrap();
+        assert!(first.waiting >= 9000 && full.waiting >= 18_000, "{first:?}, {full:?}");
+        assert!(!full.has_moved_since(&first));
+        far.read_exact(&mut [0; 9000]).unwrap();
+        let half = delivery(&near).unwrap();
+        assert!(half.has_moved_since(&full), "{full:?}, {half:?}");
+        far.read_exact(&mut [0; 9000]).unwrap();
+        assert_eq!(delivery(&near), Some(Delivery { acked: None, window_end: 0, waiting: 0 }));
     }
 
     #[test]

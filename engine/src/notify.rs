@@ -125,10 +125,10 @@ impl Notifier {
             }
             let stuck = before.iter().zip(turns()).position(|(before, now)| now <= *before);
             match stuck {
-                Some(worker) => tracing::error!(worker, "a worker does not turn"),
+                Some(worker) => crate::event::error!(worker, "a worker does not turn"),
                 None => {
                     if let Err(error) = self.tell("WATCHDOG=1") {
-                        tracing::warn!(%error, "the service manager does not listen");
+                        crate::event::warn!(%error, "the service manager does not listen");
                     }
                 }
             }

@@ -134,7 +134,7 @@ impl<S: 'static> Ctx<'_, S> {
         let work = move || {
             let result = catch_unwind(AssertUnwindSafe(job)).map_err(|panic| {
                 let text = panic_text(panic);
-                tracing::error!(%conn, panic = text, "a job panicked");
+                crate::event::error!(%conn, panic = text, "a job panicked");
                 JobError::Panicked(text)
             });
             let panicked = result.is_err();

@@ -29,7 +29,7 @@ const RECORD_LEN: usize = 16 << 10;
 /// Says what is wrong with certificates that can be used all the same.
 pub(crate) fn warn_of(certificates: &Certificates) {
     for info in certificates.infos().iter().filter(|info| info.names.is_empty()) {
-        tracing::warn!(
+        crate::event::warn!(
             certificate = %info.origin,
             common_name = info.common_name,
             "the certificate has no subjectAltName, so browsers refuse it: make one with \

@@ -16,17 +16,19 @@ use core_affinity::CoreId;
 use ringwire_tls::ServerConfig;
 
 use crate::budget::Budget;
+use crate::claim::SocketFile;
 use crate::compute::{Compute, Pool};
 use crate::config::{Config, DriverKind, Pinning};
 use crate::driver::Driver;
 use crate::driver::epoll::Epoll;
 use crate::driver::uring::{self, Layout, Uring};
 use crate::error::Error;
+use crate::event::Within;
 use crate::handle::Handle;
 use crate::handler::Handler;
 use crate::handover::Handover;
 use crate::hub::{Hub, Link};
-use crate::listen::{Listener, Listening, Name, SocketFile, Terms, listen_all};
+use crate::listen::{Listener, Listening, Name, Terms, listen_all};
 use crate::mailbox::{Mailbox, mailbox};
 use crate::memory;
 use crate::metrics::Counters;
@@ -237,7 +239,7 @@ impl Server {
             })?);
         }
         let urls: Vec<_> = names.iter().map(|(name, secure)| name.url(*secure)).collect();
-        tracing::info!(
+        crate::event::info!(
             driver = driver_name,
             workers = workers.len(),
             compute_workers = compute.len(),
@@ -315,11 +317,11 @@ fn choose_for(probed: std::io::Result<Layout>) -> Chosen {
     match probed {
         Ok(layout) if layout.has_turns() => Chosen::Uring(layout),
         Ok(_) => {
-            tracing::info!("using epoll: io_uring is preferred from Linux 6.17 on");
+            crate::event::info!("using epoll: io_uring is preferred from Linux 6.17 on");
             Chosen::Epoll
         }
         Err(error) => {
-            tracing::info!(reason = %error, "using epoll: io_uring is not to be had");
+            crate::event::info!(reason = %error, "using epoll: io_uring is not to be had");
             Chosen::Epoll
         }
     }
@@ -361,13 +363,13 @@ where
         .name(format!("ringwire-{worker}"))
         .spawn(move || {
             // At the level of errors, so that no filter takes it from the lines that it stands before.
-            let _span = tracing::error_span!("worker", index = worker).entered();
+            let _span = Within::enter(|| tracing::error_span!("worker", index = worker));
             let mut all_together =
                 AllTogether { handle: start.context.handle.clone(), done: false };
             if let Some(core) = start.core
                 && !core_affinity::set_for_current(core)
             {
-                tracing::warn!(worker, core = core.id, "the thread could not be pinned");
+                crate::event::warn!(worker, core = core.id, "the thread could not be pinned");
             }
             let mut seed = [0; 32];
             getrandom::fill(&mut seed)
@@ -415,6 +417,7 @@ struct AllTogether {
 impl Drop for AllTogether {
     fn drop(&mut self) {
         if !self.done {
+            self.handle.handover().hang_up();
             self.handle.shutdown(std::time::Duration::ZERO);
         }
     }
@@ -438,7 +441,7 @@ fn place(config: &Config) -> Result<Placement, Error> {
         available.iter().copied().filter(|core| !pinned.contains(&core)).map(Some).collect();
     if pinned.is_empty() || left.len() < config.compute_workers {
         if config.compute_workers > 0 && config.pinning != Pinning::Off {
-            tracing::warn!(
+            crate::event::warn!(
                 io_workers = workers,
                 compute_workers = config.compute_workers,
                 cores = available.len(),
@@ -459,7 +462,7 @@ fn place_io(
     match &config.pinning {
         Pinning::Off => Ok(vec![None; workers]),
         Pinning::Auto if workers > available.len() => {
-            tracing::info!(
+            crate::event::info!(
                 workers,
                 cores = available.len(),
                 "more workers than cores: none is pinned"
@@ -481,7 +484,7 @@ fn place_io(
                 })
             };
             if workers > cores.len() {
-                tracing::info!(
+                crate::event::info!(
                     workers,
                     cores = cores.len(),
                     "more workers than cores: some share one"

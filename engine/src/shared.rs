@@ -20,6 +20,7 @@ use crate::error::{CloseCause, CloseReason};
 use crate::hub::Hub;
 use crate::layers::Layers;
 use crate::limits::deadline::Deadlines;
+use crate::limits::progress::Progress;
 use crate::limits::rate::{Meters, Rates};
 use crate::memory::{Charge, Ledger, Watch};
 use crate::metrics::Counters;
@@ -28,9 +29,14 @@ use crate::output::Output;
 use crate::registry::Names;
 use crate::secure::Sessions;
 use crate::send_queue::SegmentKind;
-use crate::timer::{Tick, Wheel, ticks_of};
+use crate::timer::{TICKS_PER_SECOND, Tick, Wheel, ticks_of};
 use crate::topic::Topics;
 use crate::worker::http::Clock;
+
+/// The longest that a connection lingers: 5 s.
+const LINGER: Tick = 5 * TICKS_PER_SECOND;
+/// The same once the server is shut down, which waits for them.
+const LAST_LINGER: Tick = TICKS_PER_SECOND;
 
 /// The longest frame header, and so what a frame takes beside its payload (RFC 6455 §5.2).
 pub(crate) const MAX_HEADER_LEN: usize = 14;
@@ -65,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) meters: Meters,
     /// Deadlines that the application has set.
     pub(crate) deadlines: Deadlines,
+    /// Peers with output ahead of them that were asked about.
+    pub(crate) progress: Progress,
     /// The turn's time.
     pub(crate) now: Tick,
     /// The time of day, for answers to HTTP requests.
@@ -97,7 +105,11 @@ pub(crate) struct Limits {
     pub(crate) ping: Option<Tick>,
     pub(crate) pong: Option<Tick>,
     pub(crate) close: Option<Tick>,
+    /// How long a connection lingers. Never without an end, also where closing may take as long as it likes.
+    pub(crate) linger: Tick,
     pub(crate) write_stall: Option<Tick>,
+    /// Bytes a second of what is owed to a peer to whom nothing more will be said. 0: any.
+    pub(crate) min_drain_rate: usize,
     pub(crate) lifetime: Option<Tick>,
     pub(crate) high_water: usize,
     pub(crate) max_queued_len: usize,
@@ -114,6 +126,11 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
+    /// The server is shut down, and its end waits for connections that linger.
+    pub(crate) fn shorten_linger(&mut self) {
+        self.linger = self.linger.min(LAST_LINGER);
+    }
+
     /// Those of the protocol that hold for a connection.
     pub(crate) fn protocol_of(&self, wire: &Wire) -> &ringwire_codec::Config {
         match &self.unauthenticated {
@@ -137,7 +154,9 @@ impl From<&Config> for Limits {
             ping: ticks_of(config.ping_interval),
             pong: ticks_of(config.pong_timeout),
             close: ticks_of(config.close_timeout),
+            linger: ticks_of(config.close_timeout).map_or(LINGER, |close| close.min(LINGER)),
             write_stall: ticks_of(config.write_stall_timeout),
+            min_drain_rate: config.min_drain_rate,
             lifetime: ticks_of(config.max_lifetime),
             high_water: config.high_water,
             max_queued_len: config.max_queued_len,
@@ -189,6 +208,7 @@ impl Shared {
             wheel: Wheel::new(),
             meters: Meters::default(),
             deadlines: Deadlines::default(),
+            progress: Progress::default(),
             now: 0,
             clock: Clock::default(),
             draining: None,
@@ -320,8 +340,9 @@ impl Wire {
     /// Notes why the connection ends, unless that is known already. The end of the peer's stream is no reason yet: what
     /// came before it may still end the connection in another way.
     pub(crate) fn blame(&mut self, reason: CloseReason) -> &mut CloseCause {
+        let is_half_closed = self.is_half_closed();
         let cause = self.pending_mut().cause.get_or_insert_with(|| CloseCause::new(reason));
-        if cause.reason == CloseReason::EndOfStream {
+        if is_half_closed && cause.reason == CloseReason::EndOfStream {
             cause.reason = reason;
         }
         cause

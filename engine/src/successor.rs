@@ -6,7 +6,9 @@
 use std::ffi::OsString;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{
+    AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd,
+};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::CommandExt as _;
@@ -65,8 +67,8 @@ impl Handle {
     pub fn spawn_successor(&self, mut command: Command, patience: Duration) -> io::Result<Child> {
         let readiness = Readiness::listen()?;
         let sockets = self.listeners()?;
-        let started = hand_over(&mut command, sockets)
-            .and_then(|()| command.env(SOCKET_VARIABLE, &readiness.address).spawn());
+        command.env(SOCKET_VARIABLE, &readiness.address);
+        let started = start_with(&mut command, sockets);
         // The descriptors of its own go with the command.
         drop(command);
         let outcome = started.and_then(|child| readiness.of(child, patience));
@@ -77,8 +79,8 @@ impl Handle {
     }
 }
 
-/// Has a command get sockets as socket activation would give them.
-fn hand_over(command: &mut Command, sockets: Vec<OwnedFd>) -> io::Result<()> {
+/// Starts a command that gets sockets as socket activation would give them.
+fn start_with(command: &mut Command, sockets: Vec<OwnedFd>) -> io::Result<Child> {
     let count = RawFd::try_from(sockets.len()).map_err(io::Error::other)?;
     command
         .env(COUNT_VARIABLE, count.to_string())
@@ -90,7 +92,25 @@ fn hand_over(command: &mut Command, sockets: Vec<OwnedFd>) -> io::Result<()> {
         .iter()
         .map(|socket| Ok(rustix::io::fcntl_dupfd_cloexec(socket, FIRST + count)?))
         .collect::<io::Result<Vec<_>>>()?;
+    // The standard library learns of a failed exec through a pipe that it opens now. Once all these places are taken it gets
+    // another.
+    let mut fillers = Vec::new();
+    for socket in sockets.iter().cycle() {
+        let filler = rustix::io::fcntl_dupfd_cloexec(socket, FIRST)?;
+        if filler.as_raw_fd() >= FIRST + count {
+            break;
+        }
+        fillers.push(filler);
+    }
+    let before: Vec<_> = (FIRST..FIRST + count).map(occupant).collect();
     let put_in_place = move || {
+        // Unless another thread has closed what was in one of them, just before the pipe was opened.
+        for (number, before) in (FIRST..).zip(&before) {
+            let now = occupant(number);
+            if now.is_some() && now != *before {
+                return Err(MOVED.into());
+            }
+        }
         for (number, socket) in (FIRST..).zip(&sockets) {
             // SAFETY: the descriptor is this process's to replace: it runs between fork and exec, and whatever had the
             // number is closed by the exec. It is not closed by this owner, which gives the number up again.
@@ -101,10 +121,26 @@ fn hand_over(command: &mut Command, sockets: Vec<OwnedFd>) -> io::Result<()> {
         }
         Ok(())
     };
-    // SAFETY: between fork and exec the closure makes system calls (dup2), which are async-signal-safe, and nothing else;
-    // it allocates nothing and takes no lock.
+    // SAFETY: between fork and exec the closure makes system calls (fstat, dup2), which are async-signal-safe, and nothing
+    // else; it allocates nothing and takes no lock.
     unsafe { command.pre_exec(put_in_place) };
-    Ok(())
+    command.spawn().map_err(|error| match error.raw_os_error() {
+        Some(errno) if errno == MOVED.raw_os_error() => io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "another thread opened or closed descriptors at the same moment: try again",
+        ),
+        _ => error,
+    })
+}
+
+/// Says that a place has got another occupant.
+const MOVED: rustix::io::Errno = rustix::io::Errno::BUSY;
+
+/// What a descriptor refers to, if it is open: device and inode, which a pipe that is made later has not.
+fn occupant(number: RawFd) -> Option<(u64, u64)> {
+    // SAFETY: the borrow ends with this function, which only asks what the descriptor is, and is told if it is none.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::fs::fstat(borrowed).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 /// Where a successor says that it is ready, in the words of sd_notify(3).
@@ -183,4 +219,36 @@ impl Readiness {
 fn is_quiet(error: &io::Error) -> bool {
     use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
     matches!(error.kind(), Interrupted | TimedOut | WouldBlock)
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_types, reason = "tests own sockets")]
+mod tests {
+    use super::*;
+
+    fn sockets(count: usize) -> Vec<OwnedFd> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        (0..count).map(|_| listener.try_clone().unwrap().into()).collect()
+    }
+
+    /// Also where the places of the sockets reach as far as the standard library's pipe (pre_exec of `Command`).
+    #[test]
+    fn a_program_that_is_not_there_is_told() {
+        for count in [1, 8, 64, 300] {
+            let error = start_with(&mut Command::new("/nonexistent"), sockets(count)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotFound, "{count} sockets: {error}");
+        }
+    }
+
+    #[test]
+    fn a_program_finds_the_sockets_in_their_places() {
+        let mut command = Command::new("/bin/sh");
+        // Each of them is a socket, and nothing is behind them but what the shell opens for itself.
+        command.args(["-c", "for n in $(seq 3 302); do readlink /proc/self/fd/$n; done"]);
+        command.stdout(std::process::Stdio::piped());
+        let child = start_with(&mut command, sockets(300)).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(text.lines().filter(|line| line.starts_with("socket:")).count(), 300);
+    }
 }

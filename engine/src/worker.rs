@@ -115,6 +115,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             accepting: Accepting {
                 listeners: listener_count,
                 leaving: 0,
+                kept: 0,
                 max_connections,
                 state: AcceptState::Stopped,
                 rate: rate.map(|rate| (rate, Bucket::default(), 0)),
@@ -198,7 +199,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Completion::Sent { token, buffer, result } => self.on_sent(token, buffer, result),
             Completion::ReceiveEnded { token, result } => self.on_receive_ended(token, result),
             Completion::Accepted { listener, socket, peer } => {
-                tracing::trace!(listener = listener.0, ?peer, "accepted");
+                crate::event::trace!(listener = listener.0, ?peer, "accepted");
                 self.shared.counters.accepts.add(1);
                 self.accept(listener, socket, peer);
             }
@@ -266,6 +267,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Deflated(deflated) => self.on_deflated(*deflated),
             Mail::Finished(finished) => self.on_finished(*finished),
             Mail::Drain { drain, reply } => self.begin_shutdown(drain, reply),
+            Mail::Undrain => self.undrain(),
         }
     }
 

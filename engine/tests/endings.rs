@@ -24,11 +24,11 @@ fn server() -> Server {
 
 fn upgraded(server: &Server) -> TcpStream {
     let mut stream = connect(server.addr());
-    stream.write_all(request().as_bytes()).unwrap();
+    stream.write_all(request().as_bytes()).expect("it is connected");
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte).unwrap();
+        stream.read_exact(&mut byte).expect("the head comes");
         head.push(byte[0]);
     }
     assert!(head.starts_with(b"HTTP/1.1 101 "));
@@ -45,15 +45,16 @@ fn rest(stream: &mut TcpStream) -> Vec<u8> {
 /// A masked frame as the server sends it: without its mask.
 fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![first];
-    match payload.len() {
-        len @ 0..=125 => out.push(len as u8),
-        len @ 126..=0xffff => {
+    let len = payload.len();
+    match (u8::try_from(len), u16::try_from(len)) {
+        (Ok(len @ 0..=125), _) => out.push(len),
+        (_, Ok(len)) => {
             out.push(126);
-            out.extend((len as u16).to_be_bytes());
+            out.extend(len.to_be_bytes());
         }
-        len => {
+        _ => {
             out.push(127);
-            out.extend((len as u64).to_be_bytes());
+            out.extend(u64::try_from(len).expect("a usize fits").to_be_bytes());
         }
     }
     out.extend(payload);
@@ -129,4 +130,19 @@ fn a_lingering_peer_keeps_no_application_waiting_and_is_closed_in_time() {
     assert_eq!(rest(&mut stream), unmasked(0x88, &[3, 0xe8]));
     // It closes nothing itself, and the server does not wait for ever.
     support::wait_until("the socket is closed", || server.stats().connections == 0);
+}
+
+/// A close that may take as long as it likes is no socket that stays for ever.
+#[test]
+fn a_connection_lingers_for_a_limited_time_whatever_the_close_timeout() {
+    let server = Server::echo(config().with_close_timeout(ms(0)));
+    let mut stream = upgraded(&server);
+    stream.write_all(&frame(0x88, &[3, 0xe8])).expect("it is connected");
+    assert!(server.closed().is_clean());
+    assert_eq!(rest(&mut stream), unmasked(0x88, &[3, 0xe8]));
+    // A shutdown waits for a second of it at most.
+    let begun = std::time::Instant::now();
+    server.handle().shutdown(ms(60_000));
+    server.join().unwrap();
+    assert!(begun.elapsed() < ms(7_000), "{:?}", begun.elapsed());
 }

@@ -169,7 +169,7 @@ fn a_client_that_does_not_read_holds_up_itself() {
     let mut other = Http::connect(server.addr());
     let mut http = Http::connect(server.addr());
     http.send(get("/long").repeat(1000));
-    wait_until("the first are answered", || server.stats().http_requests > 1);
+    wait_until("the first is answered", || server.stats().http_requests > 0);
     let answered = {
         std::thread::sleep(ms(200));
         server.stats().http_requests

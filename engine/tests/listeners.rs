@@ -1,6 +1,10 @@
 //! Listening on Unix sockets, and on sockets that somebody else made.
 
-#![expect(clippy::disallowed_types, reason = "tests own sockets")]
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "tests own sockets, and wait"
+)]
 
 mod support;
 
@@ -12,10 +16,13 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use ringwire::client::{self, OwnedMessage};
-use ringwire::{Assignment, Error, Handle, Listener, Notifier, Running, on_message};
+use ringwire::{
+    Assignment, CloseCode, Config, Error, Handle, Listener, Notifier, Running, on_message,
+};
 use support::{Gate, PATIENCE, config, in_time, join_in_time, ms};
 
 /// A server that answers with the peer's address and the message.
@@ -79,7 +86,9 @@ fn path(dir: &tempfile::TempDir) -> PathBuf {
 }
 
 fn refusal(path: &Path) -> String {
-    start(ringwire::Server::new(config()).listen_unix(path)).expect_err("it is refused").to_string()
+    start(ringwire::Server::new(impatient()).listen_unix(path))
+        .expect_err("it is refused")
+        .to_string()
 }
 
 // Unix sockets
@@ -172,6 +181,183 @@ fn a_server_that_does_not_start_leaves_no_file_behind() {
     assert!(!path.exists());
 }
 
+/// Of servers that find the same file that nobody listens on any more.
+#[test]
+fn one_of_the_servers_that_start_at_once_has_the_path() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..10 {
+        let path = dir.path().join(format!("{round}.sock"));
+        drop(UnixListener::bind(&path).unwrap());
+        let url = format!("ws+unix:{}", path.display());
+        the_only_one(&url, || {
+            ringwire::Server::new(config().with_listen_timeout(ms(50))).listen_unix(&path)
+        });
+    }
+}
+
+/// As when it was killed, and the kernel takes a moment to close its sockets.
+#[test]
+fn a_server_waits_for_another_to_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = path(&dir);
+    let (unix, tcp) =
+        (UnixListener::bind(&path).unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = tcp.local_addr().unwrap();
+    let start = || ringwire::Server::new(config()).listen_unix(&path).listen(address);
+    let server = thread::scope(|scope| {
+        let server = scope.spawn(|| Guard::start(start()));
+        thread::sleep(ms(100));
+        assert!(!server.is_finished(), "it neither fails nor starts");
+        drop(unix);
+        thread::sleep(ms(100));
+        assert!(!server.is_finished(), "the port has to be free too");
+        drop(tcp);
+        server.join().expect("it starts")
+    });
+    assert_eq!(echo(&mut open(&server.url()), "hi"), "[::]:0 hi");
+}
+
+// Ports
+
+/// A server at this address, with these settings.
+fn at(address: impl std::fmt::Display, settings: Config) -> ringwire::Server {
+    ringwire::Server::new(settings).listen(address)
+}
+
+/// Settings of a server that does not wait for others to go.
+fn impatient() -> Config {
+    config().with_listen_timeout(Duration::ZERO)
+}
+
+/// Starts eight servers at once, of which one has `url`.
+fn the_only_one(url: &str, server: impl Fn() -> ringwire::Server + Sync) {
+    let outcomes: Vec<_> = thread::scope(|scope| {
+        let starts: Vec<_> = (0..8).map(|_| scope.spawn(|| start(server()))).collect();
+        starts.into_iter().map(|start| start.join().expect("it does not panic")).collect()
+    });
+    let mut running = Vec::new();
+    for outcome in outcomes {
+        match outcome {
+            Ok(one) => {
+                let handle = one.handle();
+                running.push(Guard(Some(one), handle));
+            }
+            Err(error) => assert!(error.to_string().contains("another process"), "{error}"),
+        }
+    }
+    assert_eq!(running.len(), 1, "{url}");
+    assert!(echo(&mut open(url), "hi").ends_with(" hi"), "{url}");
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a port");
+    listener.local_addr().expect("it has an address").port()
+}
+
+/// bind(2) and listen(2) say EADDRINUSE, also where one address has the other in it (ip(7), INADDR_ANY; ipv6(7)).
+#[test]
+fn a_port_that_another_server_has_is_refused() {
+    let places = ["127.0.0.1", "0.0.0.0", "[::]", "[::ffff:127.0.0.1]"];
+    for taken in places {
+        let server = Guard::start(at(format!("{taken}:0"), config()));
+        let port = server.0.as_ref().expect("it runs").local_addrs()[0].port();
+        for wanted in places {
+            let address = format!("{wanted}:{port}");
+            for settings in [impatient(), impatient().with_io_workers(2)] {
+                let error = start(at(&address, settings)).expect_err("it is refused").to_string();
+                assert!(error.contains("another process uses that port"), "{taken} {error}");
+                assert!(error.contains("exclusive = false"), "{error}");
+            }
+        }
+        // An address that does not overlap is free.
+        if !["0.0.0.0", "[::]"].contains(&taken) {
+            Guard::start(at(format!("127.0.0.2:{port}"), impatient())).stop();
+        }
+    }
+}
+
+#[test]
+fn one_of_the_servers_that_start_at_once_has_the_port() {
+    for round in 0..10 {
+        let address = format!("127.0.0.1:{}", free_port());
+        let workers = 1 + round % 3;
+        the_only_one(&format!("ws://{address}"), || {
+            at(&address, config().with_io_workers(workers).with_listen_timeout(ms(50)))
+        });
+    }
+}
+
+#[test]
+fn servers_share_a_port_if_all_of_them_say_so() {
+    let sharing = || impatient().with_exclusive(false);
+    let first = Guard::start(at("127.0.0.1:0", sharing()));
+    let address = first.url()[5..].to_owned();
+    let second = Guard::start(at(&address, sharing()));
+    start(at(&address, impatient())).expect_err("it would be alone");
+    // The kernel chooses by a hash of the addresses.
+    let both = || [&first, &second].iter().all(|server| server.1.stats().total().accepts > 0);
+    for _ in 0..100 {
+        echo(&mut open(&first.url()), "hi");
+        if both() {
+            return;
+        }
+    }
+    panic!("one of them has all of 100 connections");
+}
+
+/// All but the first have SO_REUSEPORT from the beginning, the first from when it listens.
+#[test]
+fn the_workers_of_an_exclusive_server_share_its_port() {
+    let server = Guard::start(at("127.0.0.1:0", config().with_io_workers(4)));
+    for _ in 0..200 {
+        echo(&mut open(&server.url()), "hi");
+        if server.1.stats().workers.iter().all(|worker| worker.accepts > 0) {
+            return;
+        }
+    }
+    panic!("a worker has none of 200 connections");
+}
+
+/// In whatever order.
+#[test]
+fn a_server_listens_at_addresses_that_overlap() {
+    let port = free_port();
+    let mut places = ["127.0.0.1", "0.0.0.0", "[::]", "[::1]"].map(|ip| format!("{ip}:{port}"));
+    for _ in 0..places.len() {
+        let server = places
+            .iter()
+            .fold(ringwire::Server::new(config()), |server, address| server.listen(address));
+        let server = Guard::start(server);
+        let urls: Vec<_> = server.0.as_ref().expect("it runs").urls().collect();
+        assert_eq!(urls, places.each_ref().map(|place| format!("ws://{place}")), "as asked for");
+        for place in ["127.0.0.1", "127.0.0.2", "[::1]"] {
+            let url = format!("ws://{place}:{port}");
+            assert!(echo(&mut open(&url), "hi").ends_with(" hi"), "{url}");
+        }
+        start(at(format!("127.0.0.3:{port}"), impatient())).expect_err("the server has it");
+        server.stop();
+        places.rotate_left(1);
+    }
+}
+
+/// A server that goes on with the sockets of another may have more workers, and listen at an address that has theirs in it.
+#[test]
+fn a_successor_shares_the_port_that_it_inherits() {
+    let mut current = Guard::start(at("127.0.0.1:0", config()));
+    let port = current.0.as_ref().expect("it runs").local_addrs()[0].port();
+    for address in [format!("127.0.0.1:{port}"), format!("0.0.0.0:{port}")] {
+        let server = at(&address, impatient().with_io_workers(3));
+        let next = Guard::start(server.inherit(current.1.listeners().unwrap()));
+        current.stop();
+        assert!(
+            echo(&mut open(&next.url().replace("0.0.0.0", "127.0.0.1")), "hi").ends_with(" hi")
+        );
+        // Without the sockets it is another server as any.
+        start(at(&address, impatient())).expect_err("the successor has it");
+        current = next;
+    }
+}
+
 // Sockets of others
 
 #[test]
@@ -246,6 +432,37 @@ fn a_server_inherits_all_sockets_of_another() {
     }
     current.stop();
     assert!(!path(&dir).exists(), "the last one removes it");
+}
+
+/// All workers, those without connections too.
+#[test]
+fn a_server_whose_successor_came_to_nothing_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = ringwire::Server::new(config().with_io_workers(3)).listen("127.0.0.1:0");
+    let server = Guard::start(server.listen_unix(path(&dir)));
+    let urls: Vec<_> = server.0.as_ref().map(|it| it.urls().collect()).expect("it runs");
+    for _ in 0..3 {
+        let mut stays = open(&urls[0]);
+        echo(&mut stays, "hi");
+        let sockets = server.1.listeners().unwrap();
+        // The last of many places in the order may be this client's, so the window is long.
+        let draining = server.1.drain(Duration::from_secs(3600), CloseCode::new(1012));
+        assert!(server.1.is_draining() && server.1.listeners().is_err());
+        drop(sockets);
+        assert!(server.1.undrain());
+        assert!(!server.1.is_draining());
+        draining.wait(PATIENCE).expect("the drain has ended");
+        for url in &urls {
+            for _ in 0..20 {
+                assert!(echo(&mut open(url), "hi").ends_with(" hi"), "{url}");
+            }
+        }
+        assert!(!server.1.undrain(), "there is no drain");
+    }
+    server.1.listeners().unwrap();
+    let _stays = open(&urls[0]);
+    server.1.shutdown(PATIENCE);
+    assert!(!server.1.undrain(), "a shutdown is for good");
 }
 
 #[test]

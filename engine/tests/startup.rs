@@ -108,11 +108,13 @@ fn an_unspecified_ipv6_address_takes_ipv4_too() {
 fn an_address_that_cannot_be_had() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let error = refusal(config(), &address);
+    let error = refusal(config().with_listen_timeout(Duration::ZERO), &address);
     assert!(matches!(&error, Error::Listen { address: named, .. } if *named == address));
     let text = error.to_string();
     assert!(text.contains(&address), "{text}");
-    assert!(text.contains("another program listens there"), "{text}");
+    assert!(text.contains("another process uses that port"), "{text}");
+    let text = refusal(config().with_exclusive(false), &address).to_string();
+    assert!(text.contains("without SO_REUSEPORT or as another user"), "{text}");
 
     let text = refusal(config(), "192.0.2.1:0").to_string();
     assert!(text.contains("no interface of this machine"), "{text}");

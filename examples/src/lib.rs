@@ -2,12 +2,14 @@
 
 mod broadcast;
 mod echo;
+mod program;
 mod server;
 mod tls;
 pub mod units;
 
 pub use broadcast::Broadcast;
 pub use echo::Echo;
+pub use program::{announce, init_logging, program, write_note};
 pub use server::run_server;
 pub use tls::Certificate;
 
@@ -20,7 +22,6 @@ use clap::ValueEnum;
 use ringwire::{CompressionMode, DriverKind, Handle, Notifier, Pinning};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
-use tracing_subscriber::EnvFilter;
 
 /// The value of `--driver`.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -93,12 +94,6 @@ impl From<Cores> for Pinning {
     fn from(cores: Cores) -> Self {
         cores.0
     }
-}
-
-/// Logs to standard error; `RUST_LOG` says what, by default warnings and the start-up lines.
-pub fn init_logging() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
 }
 
 /// On SIGTERM or SIGINT stops accepting, closes all connections with 1001 and gives them `limit` for it. A second

@@ -3,7 +3,7 @@
 //! The flags stay as they are, since scripts use them; each can also be given in the environment, as `RINGWIRE_` and its
 //! name, and all settings in a file (docs/configuration.md).
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use ringwire::takeover::Takeover;
 use ringwire::{CloseCode, Config, Drain, Handler, Listener, Notifier, Server};
 
 use crate::units::parse_duration;
-use crate::{Certificate, handle_signals};
+use crate::{Certificate, announce, handle_signals, note};
 
 /// How long connections may take to close on SIGTERM or SIGINT.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
@@ -36,13 +36,12 @@ pub fn run_server<H: Handler + Copy + Send + Sync + 'static>(
     adjust: impl FnOnce(Config) -> Config,
     handler: H,
 ) -> Result<ExitCode> {
-    crate::init_logging();
     let matches = Flags::command().about(about).get_matches();
     let flags = Flags::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let loaded = match load(&flags, &matches) {
         Ok(loaded) => loaded,
         Err(error) => {
-            eprintln!("error: {error}");
+            note!("error: {error}");
             return Ok(ExitCode::from(2));
         }
     };
@@ -242,16 +241,22 @@ fn serve<H: Handler + Copy + Send + Sync + 'static>(
     }
     let server = server.start(move |_worker| handler)?;
     handle_signals(server.handle(), SHUTDOWN_LIMIT).context("cannot handle signals")?;
-    for url in server.urls() {
-        println!("listening on {url}");
-    }
+    announce(server.urls().map(|url| format!("listening on {url}")));
     if let Some(notifier) = Notifier::from_environment()? {
         notifier.ready().context("cannot tell the service manager")?;
         notifier.watch(server.handle())?;
     }
     if let Some(mut takeover) = takeover {
-        if let Err(error) = takeover.ready() {
-            tracing::warn!(%error, "the predecessor may not know that this server took over");
+        match takeover.ready() {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                server.handle().shutdown(SHUTDOWN_LIMIT);
+                server.join()?;
+                return Err(error).context("--takeover");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the predecessor may not know that this server took over");
+            }
+            Ok(()) => {}
         }
         takeover.watch(server.handle(), Drain::new(flags.drain, SERVICE_RESTART))?;
     }

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -173,26 +173,32 @@ fn a_service_is_restarted_and_nobody_is_refused() {
 
 // Without a service manager
 
-/// A process that takes over from whoever was started before it.
+/// A process beside those that were started before it, or in their place.
 struct Successive {
     child: Child,
+    /// Read for as long as it runs.
+    _stdout: BufReader<ChildStdout>,
     url: String,
 }
 
 impl Successive {
     fn start(path: &Path) -> Self {
+        let path = path.to_str().expect("it is text");
+        Self::start_with(&["--listen", "127.0.0.1:0", "--drain", "200ms", "--takeover", path])
+    }
+
+    fn start_with(arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_echo"))
-            .args(["--listen", "127.0.0.1:0", "--io-workers", "2", "--pin", "none"])
-            .args(["--drain", "200ms", "--takeover"])
-            .arg(path)
+            .args(["--io-workers", "2", "--pin", "none"])
+            .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
             .expect("it starts");
         let mut line = String::new();
-        let stdout = child.stdout.take().expect("it is a pipe");
-        BufReader::new(stdout).read_line(&mut line).expect("it says where it listens");
+        let mut stdout = BufReader::new(child.stdout.take().expect("it is a pipe"));
+        stdout.read_line(&mut line).expect("it says where it listens");
         let url = line.trim().strip_prefix("listening on ").expect("it says nothing else");
-        Self { url: url.to_owned(), child }
+        Self { url: url.to_owned(), child, _stdout: stdout }
     }
 }
 
@@ -202,6 +208,48 @@ impl Drop for Successive {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The kernel takes a moment to close the sockets of a process that was killed, if it used io_uring.
+#[test]
+fn a_server_that_was_killed_is_started_again_at_once() {
+    let dir = std::env::temp_dir().join(format!("ringwire-killed-{}", std::process::id()));
+    fs::create_dir_all(&dir).expect("there is room");
+    let path = dir.join("echo.sock");
+    let unix = format!("unix:{}", path.display());
+    for driver in ["epoll", "uring"] {
+        let mut address = "127.0.0.1:0".to_owned();
+        for _ in 0..4 {
+            let server = Successive::start_with(&[
+                "--listen", &address, "--listen", &unix, "--driver", driver,
+            ]);
+            let clients: Vec<_> = (0..20).map(|_| ringwire::client::connect(&server.url)).collect();
+            assert!(clients.iter().all(Result::is_ok), "{driver}");
+            echo(&format!("ws+{unix}")).expect("it is served");
+            address = server.url[5..].to_owned();
+            // Killed (SIGKILL), and waited for.
+            drop(server);
+        }
+    }
+    fs::remove_dir_all(dir).expect("it is ours");
+}
+
+#[test]
+fn a_second_server_on_a_port_says_why_it_ends() {
+    let first = Successive::start_with(&["--listen", "127.0.0.1:0"]);
+    let address = &first.url[5..];
+    let arguments = ["--listen", address, "--set", "listen_timeout=0"];
+    let second = Command::new(env!("CARGO_BIN_EXE_echo")).args(arguments).output();
+    let second = second.expect("it runs");
+    assert!(!second.status.success());
+    let text = String::from_utf8_lossy(&second.stderr);
+    assert!(text.contains("another process uses that port"), "{text}");
+    assert!(text.contains("exclusive = false"), "{text}");
+    // Neither shares with the other alone.
+    let both = ["--listen", "127.0.0.1:0", "--set", "exclusive=false"];
+    let first = Successive::start_with(&both);
+    let second = Successive::start_with(&["--listen", &first.url[5..], "--set", "exclusive=false"]);
+    assert_eq!(second.url, first.url);
 }
 
 #[test]

@@ -6,7 +6,6 @@
 mod epoll;
 mod uring;
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 
@@ -15,6 +14,7 @@ use anyhow::Context as _;
 pub(crate) use epoll::EpollFloor;
 pub(crate) use uring::UringFloor;
 
+use ringwire_examples::announce;
 use ringwire_examples::units::parse_bytes;
 
 use crate::machine;
@@ -56,15 +56,13 @@ pub(crate) fn run(args: &FloorArgs) -> anyhow::Result<()> {
         Driver::Epoll => {
             let mut floor = EpollFloor::bind(args.listen, buffer_len)
                 .with_context(|| format!("cannot listen on {}", args.listen))?;
-            println!("tcp://{}", floor.local_addr()?);
-            std::io::stdout().flush()?;
+            announce([format!("tcp://{}", floor.local_addr()?)]);
             floor.run(&AtomicBool::new(false))?;
         }
         Driver::Uring => {
             let mut floor = UringFloor::bind(args.listen)
                 .with_context(|| format!("cannot serve {}", args.listen))?;
-            println!("tcp://{}", floor.local_addr()?);
-            std::io::stdout().flush()?;
+            announce([format!("tcp://{}", floor.local_addr()?)]);
             floor.run(&AtomicBool::new(false))?;
         }
     }

@@ -85,7 +85,7 @@ impl Servers {
     ) -> anyhow::Result<Self> {
         let certificate = args.own_tls.then(OwnServer::make_certificate).transpose()?;
         let (listen, own) = (args.listen.clone(), certificate.clone());
-        let mut plan = ServerPlan { listen, certificate: own, ..plan };
+        let mut plan = ServerPlan { listen, certificate: own, shares_port: count > 1, ..plan };
         let (mut target, mut processes) = (None, Vec::new());
         for _ in 0..count.max(1) {
             let (mut process, mut output) = Process::start("server-worker", driver)?;

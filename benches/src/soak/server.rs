@@ -18,7 +18,7 @@ use ringwire::{
     Answer, CloseCode, Config, Ctx, Handle, Handler, Message, Pinning, Request, Router, SendStatus,
     Server, WorkerContext,
 };
-use ringwire_examples::DriverFlag;
+use ringwire_examples::{DriverFlag, note};
 use serde::Deserialize;
 
 /// What is said to subscribers.
@@ -48,7 +48,7 @@ pub(super) fn serve(driver: DriverFlag, io_workers: usize) -> anyhow::Result<()>
     let server = Server::new(config).listen("127.0.0.1:0").start(site)?;
     let handle = server.handle();
     for address in server.local_addrs() {
-        println!("{address}");
+        writeln!(io::stdout(), "{address}")?;
     }
     let publisher = handle.clone();
     thread::spawn(move || publish(&publisher));
@@ -73,7 +73,7 @@ fn publish(handle: &Handle) {
         message[..8].copy_from_slice(&number.to_le_bytes());
         if let Err(error) = handle.publish(TOPIC, Message::Binary(&message)) {
             // A subscriber that misses it will say so.
-            eprintln!("publication {number}: {error}");
+            note!("publication {number}: {error}");
         }
         thread::sleep(PUBLISH_INTERVAL);
     }
@@ -127,7 +127,7 @@ impl Handler for Numbers {
 
     fn on_open(&mut self, ctx: &mut Ctx<'_, ()>) {
         if let Err(error) = ctx.subscribe(TOPIC) {
-            eprintln!("cannot subscribe: {error}");
+            note!("cannot subscribe: {error}");
         }
     }
 
@@ -247,7 +247,7 @@ impl Drop for Process {
         drop(self.child.stdin.take());
         match self.child.wait() {
             Ok(status) if status.success() => {}
-            outcome => eprintln!("the server ended with {outcome:?}"),
+            outcome => note!("the server ended with {outcome:?}"),
         }
     }
 }

@@ -61,7 +61,7 @@ impl Deflation {
             codec.send_compressed(message, compressor, &mut masks, &mut frame)
         }));
         if let Err(panic) = compressed {
-            tracing::error!(%conn, panic = panic_text(panic), "a compressor panicked");
+            crate::event::error!(%conn, panic = panic_text(panic), "a compressor panicked");
             *compressors = Compressors::default();
             frame.clear();
             // Nothing refuses the first message of a connection.

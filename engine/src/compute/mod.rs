@@ -94,7 +94,7 @@ impl Pool {
                     if let Some(core) = core
                         && !core_affinity::set_for_current(core)
                     {
-                        tracing::warn!(core = core.id, "a compute thread could not be pinned");
+                        crate::event::warn!(core = core.id, "a compute thread could not be pinned");
                     }
                     hand.work();
                 })
@@ -180,7 +180,7 @@ impl Job {
                 Ok(shaken) => (Some(Mail::Shaken(Box::new(shaken))), false),
                 Err(panic) => {
                     // The handshake's deadline ends the connection.
-                    tracing::error!(panic = panic_text(panic), "a TLS handshake panicked");
+                    crate::event::error!(panic = panic_text(panic), "a TLS handshake panicked");
                     (None, true)
                 }
             },
@@ -255,7 +255,7 @@ impl Hand {
 /// Drops what an application may have made, whose destructor may panic.
 pub(crate) fn quietly<T>(value: T) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        tracing::error!("a destructor panicked");
+        crate::event::error!("a destructor panicked");
         // Its own destructor may do so as well.
         std::mem::forget(panic);
     }

@@ -26,7 +26,7 @@ use mio::{Events, Interest, Poll};
 use rustix::net::{SocketFlags, acceptfrom_with};
 
 use super::{
-    Completion, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, Token, Traffic, Wake,
+    Completion, Delivery, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, Token, Traffic, Wake,
     concerns_one_connection,
 };
 use crate::buf::AlignedBuffer;
@@ -173,8 +173,12 @@ impl Epoll {
     }
 
     /// Each epoll set is told of each connection, so there is none that only this one knows of.
-    fn leave_listener(&mut self, id: ListenerId) {
-        self.close_listener(id);
+    fn leave_listener(&mut self, id: ListenerId, keeps: bool) {
+        if keeps {
+            self.stop_accept(id);
+        } else {
+            self.close_listener(id);
+        }
         self.done.push_back(Completion::ListenerLeft { listener: id });
     }
 
@@ -333,7 +337,7 @@ impl Epoll {
             .poll
             .registry()
             .reregister(&mut SourceFd(&fd), event_token(token), interest)
-            .inspect_err(|error| tracing::warn!(%error, "epoll_ctl failed"));
+            .inspect_err(|error| crate::event::warn!(%error, "epoll_ctl failed"));
     }
 
     // Closing
@@ -403,7 +407,7 @@ impl Driver for Epoll {
             Op::Accept { listener } => self.arm_accept(listener),
             Op::StopAccept { listener } => self.stop_accept(listener),
             Op::CloseListener { listener } => self.close_listener(listener),
-            Op::LeaveListener { listener, .. } => self.leave_listener(listener),
+            Op::LeaveListener { listener, keeps, .. } => self.leave_listener(listener, keeps),
             Op::Open { token, socket } => self.open(token, socket),
             Op::Receive { token } => self.arm_receive(token),
             Op::StopReceive { token } => self.stop_receive(token),
@@ -474,6 +478,11 @@ impl Driver for Epoll {
     fn traffic(&self, token: Token) -> Option<Traffic> {
         let socket = self.sockets.get(token.slot)?;
         net::traffic(socket.stream.as_ref().filter(|_| socket.generation == token.generation)?)
+    }
+
+    fn delivery(&self, token: Token) -> Option<Delivery> {
+        let socket = self.sockets.get(token.slot)?;
+        net::delivery(socket.stream.as_ref().filter(|_| socket.generation == token.generation)?)
     }
 
     fn detach(&mut self, socket: TcpStream) -> OwnedFd {

@@ -22,6 +22,7 @@
 //! - At most one send of a token is in flight.
 //! - [`Op::Close`] gives a send in flight back (as failed) before [`Completion::Closed`], and after that
 //!   nothing carries this token any more. The worker reuses the slot, with another generation, only then.
+//! - [`Driver::delivery`] tells a peer that takes something from one that takes nothing, however full the socket is.
 //! - `EINTR`, `EAGAIN` and `ENOBUFS` never leave a driver.
 
 pub(crate) mod epoll;
@@ -95,6 +96,10 @@ pub(crate) trait Driver: Sized {
     /// How much went over an open socket, where somebody counts that. Costs a system call.
     fn traffic(&self, token: Token) -> Option<Traffic>;
 
+    /// How far the peer of an open socket has come with what was sent to it. Costs system calls: for when a timer fires,
+    /// not for a message's path.
+    fn delivery(&self, token: Token) -> Option<Delivery>;
+
     /// Gives a socket away that was accepted and not opened.
     fn detach(&mut self, socket: Self::Socket) -> OwnedFd;
 }
@@ -104,6 +109,27 @@ pub(crate) trait Driver: Sized {
 pub(crate) struct Traffic {
     pub(crate) received: u64,
     pub(crate) sent: u64,
+}
+
+/// How far a peer has come with what was sent to it, as it was a moment ago.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Delivery {
+    /// Bytes that its side has acknowledged since the connection began, where somebody counts them: not on Unix sockets.
+    pub(crate) acked: Option<u64>,
+    /// Up to where it has made room: what was acknowledged and its window. Moves on when its program reads, also where
+    /// all is acknowledged.
+    pub(crate) window_end: u64,
+    /// What the kernel took of sends and still has. On Unix sockets as it takes memory, and buffer by buffer.
+    pub(crate) waiting: usize,
+}
+
+impl Delivery {
+    /// Whether the peer has taken anything since then.
+    pub(crate) fn has_moved_since(&self, before: &Self) -> bool {
+        self.acked > before.acked
+            || self.window_end > before.window_end
+            || self.waiting < before.waiting
+    }
 }
 
 /// Ends a wait from another thread. Several wakes before the wait count as one.
@@ -147,13 +173,15 @@ pub(crate) enum Op<S> {
         /// The listener.
         listener: ListenerId,
     },
-    /// Stop accepting for good on a socket that others listen on as well: what waits in its backlog is theirs, and what
-    /// was accepted meanwhile is reported before [`Completion::ListenerLeft`]. No later operation names it.
+    /// Stop accepting on a socket that others listen on as well: what waits in its backlog is theirs, and what was accepted
+    /// meanwhile is reported before [`Completion::ListenerLeft`]. Unless the driver keeps it, no later operation names it.
     LeaveListener {
         /// The listener.
         listener: ListenerId,
         /// They listen already, and may not be woken for a connection for which this driver was: such are reported too.
         takes_rest: bool,
+        /// The driver keeps the socket, for an [`Op::Accept`] or [`Op::CloseListener`] after the listener was left.
+        keeps: bool,
     },
     /// Take a socket under a token.
     Open {

@@ -7,6 +7,7 @@
 pub(crate) mod address;
 pub(crate) mod deadline;
 pub(crate) mod drain;
+pub(crate) mod progress;
 pub(crate) mod rate;
 
 pub use deadline::Deadline;

@@ -53,6 +53,8 @@ pub(super) struct Client {
     /// When it acts next.
     pub at: Duration,
     reads_at: Duration,
+    /// Reads no more than so many bytes in a tenth of a second, if it says so. 0: nothing.
+    pub reads: Option<usize>,
     keys: Option<usize>,
     random: Random,
     masks: Masks,
@@ -67,6 +69,8 @@ pub(super) struct Client {
     pub broke_tls: bool,
     /// The stream ended without close_notify.
     pub truncated: bool,
+    /// How probable it is that it compresses a message, if that was agreed on.
+    pub compresses: f64,
 }
 
 impl Client {
@@ -91,6 +95,7 @@ impl Client {
             ponged: 0,
             at,
             reads_at: Duration::ZERO,
+            reads: None,
             keys: None,
             random,
             masks: Masks::new(mask_seed),
@@ -103,6 +108,7 @@ impl Client {
             tls: None,
             broke_tls: false,
             truncated: false,
+            compresses: 0.7,
             plan,
         }
     }
@@ -212,7 +218,8 @@ impl Client {
     }
 
     fn read(&mut self) -> Vec<u8> {
-        let bytes = self.peer().read();
+        let most = self.reads.filter(|_| self.stage != Stage::Asking);
+        let bytes = self.peer().read_some(most.unwrap_or(usize::MAX));
         // An alert answers what is no TLS.
         let Some(tls) = self.tls.as_mut().filter(|_| !self.broke_tls) else { return bytes };
         let (plaintext, out) = tls.hear(bytes);
@@ -265,8 +272,8 @@ impl Client {
     fn say(&mut self, said: Said) {
         let cut = self.random.chance(0.3);
         let mut deflate = self.deflate.take();
-        let compressor =
-            deflate.as_mut().filter(|_| self.random.chance(0.7)).map(|own| &mut own.compressor);
+        let compresses = |_: &&mut Deflated| self.random.chance(self.compresses);
+        let compressor = deflate.as_mut().filter(compresses).map(|own| &mut own.compressor);
         self.say_in_parts(&said, cut, compressor);
         self.deflate = deflate;
         self.said.push(said);
@@ -385,7 +392,10 @@ impl Client {
             return;
         }
         let bytes = self.read();
-        if self.plan.slow && !bytes.is_empty() {
+        if self.reads.is_some() {
+            self.reads_at = world.clock() + Duration::from_millis(100);
+            world.alarm(self.reads_at);
+        } else if self.plan.slow && !bytes.is_empty() {
             self.reads_at = world.clock() + self.random.up_to(Duration::from_millis(20));
             world.alarm(self.reads_at);
         }

@@ -7,7 +7,8 @@ use ringwire_codec::deflate::{Compressor, Decompressor, Offer, WindowBits};
 
 use super::plan::{Ending, Plan};
 use super::play::Play;
-use super::time::{plan, play, secs};
+use super::seeds::scenes;
+use super::time::{self, plan, secs};
 use crate::config::{Backpressure, Config};
 use crate::{Compress, Compression, ConnId, SendOptions};
 
@@ -23,6 +24,13 @@ fn dedicated() -> Compression {
     Compression::dedicated().with_threshold(1)
 }
 
+/// With clients that compress all they say.
+fn play(config: &Config, plans: impl IntoIterator<Item = Plan>) -> Play {
+    let mut play = time::play(config, plans);
+    play.clients.iter_mut().for_each(|client| client.compresses = 1.0);
+    play
+}
+
 fn id_of(play: &Play, client: usize) -> ConnId {
     play.scene.log.borrow().clients[client].id.expect("it is open")
 }
@@ -31,7 +39,6 @@ fn text() -> String {
     "water and no water, na na na ".repeat(20)
 }
 
-#[test]
 fn a_compressor_that_nobody_uses_is_freed() {
     let config = Config::default().with_compression(dedicated());
     let long = text();
@@ -56,7 +63,6 @@ fn a_compressor_that_nobody_uses_is_freed() {
     assert_eq!(play.scene.stats().deflate_memory, COMPRESSOR_LEN + DECOMPRESSOR_LEN);
 }
 
-#[test]
 fn a_compressor_may_be_kept_for_good() {
     let config =
         Config::default().with_compression(dedicated().with_compressor_timeout(Duration::ZERO));
@@ -65,7 +71,6 @@ fn a_compressor_may_be_kept_for_good() {
     assert_eq!(play.scene.stats().deflate_memory, COMPRESSOR_LEN + DECOMPRESSOR_LEN);
 }
 
-#[test]
 fn an_idle_connection_holds_no_machines() {
     for compression in [Compression::shared(), dedicated().with_threshold(1000)] {
         let config = Config::default().with_compression(compression);
@@ -76,7 +81,6 @@ fn an_idle_connection_holds_no_machines() {
     }
 }
 
-#[test]
 fn without_room_connections_get_along() {
     // Room for a compressor and two decompressors.
     let len = usize::try_from(COMPRESSOR_LEN + 2 * DECOMPRESSOR_LEN).expect("it is not long");
@@ -108,7 +112,6 @@ fn without_room_connections_get_along() {
 }
 
 /// The client cannot follow what refers to a message that it never gets.
-#[test]
 fn none_refers_to_a_message_that_was_replaced() {
     let config = Config::default().with_compression(dedicated());
     let mut play = play(&config, [offering(&[&text()])]);
@@ -130,7 +133,6 @@ fn none_refers_to_a_message_that_was_replaced() {
     assert_eq!(play.scene.stats().messages_dropped, 30);
 }
 
-#[test]
 fn none_refers_to_a_message_that_was_dropped() {
     let config = Config::default()
         .with_compression(dedicated())
@@ -156,3 +158,12 @@ fn none_refers_to_a_message_that_was_dropped() {
     assert!(stats.messages_dropped > 100, "{}", stats.messages_dropped);
     assert_eq!(stats.deflated_messages, 201);
 }
+
+scenes![
+    a_compressor_that_nobody_uses_is_freed,
+    a_compressor_may_be_kept_for_good,
+    an_idle_connection_holds_no_machines,
+    without_room_connections_get_along,
+    none_refers_to_a_message_that_was_replaced,
+    none_refers_to_a_message_that_was_dropped,
+];

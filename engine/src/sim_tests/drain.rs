@@ -6,6 +6,7 @@ use ringwire_codec::CloseCode;
 
 use super::plan::Ending;
 use super::play::Play;
+use super::seeds::{self, scenes};
 use super::time::{plan, play, secs};
 use crate::config::Config;
 use crate::driver::sim::Faults;
@@ -18,9 +19,9 @@ const WINDOW: Duration = Duration::from_secs(60);
 const RESTART: CloseCode = CloseCode::new(1012);
 
 /// A patient server with so many connections that are open.
-fn crowd(seed: u64, count: usize) -> Play {
+fn crowd(count: usize) -> Play {
     let plans = (0..count).map(|_| plan(Ending::Stay, &[])).collect();
-    let mut play = Play::new(seed, &Config::default(), Faults::none(), plans);
+    let mut play = Play::new(seeds::of_scene(), &Config::default(), Faults::none(), plans);
     play.run_until(secs(5));
     assert_eq!(play.scene.stats().open_connections, count as u64);
     play
@@ -49,10 +50,9 @@ fn report(draining: &Draining) -> DrainReport {
 }
 
 /// In each tenth of the window a tenth of the connections: chi-squared of what is spread at random would be 9.
-#[test]
 fn closes_are_flat_over_the_window() {
-    for (seed, count) in [(1, COUNT), (2, 300), (3, 1000)] {
-        let mut play = crowd(seed, count);
+    for count in [COUNT, 300, 1000] {
+        let mut play = crowd(count);
         let began = play.clock();
         let draining = play.scene.handle.drain(WINDOW, RESTART);
         assert!(play.scene.handle.is_draining());
@@ -82,9 +82,8 @@ fn closes_are_flat_over_the_window() {
 }
 
 /// Not in the order in which they came, not at the same distance, and not the same each time.
-#[test]
 fn closes_have_jitter() {
-    let mut play = crowd(1, COUNT);
+    let mut play = crowd(COUNT);
     let began = play.clock();
     play.scene.handle.drain(WINDOW, RESTART);
     let mut closes = closes_of(&mut play, began);
@@ -97,9 +96,8 @@ fn closes_have_jitter() {
     assert!(gaps.iter().all(|gap| *gap < WINDOW / 100), "a hole");
 }
 
-#[test]
 fn a_shutdown_hurries_a_drain() {
-    let mut play = crowd(1, 50);
+    let mut play = crowd(50);
     let began = play.clock();
     let draining = play.scene.handle.drain(secs(3600), RESTART);
     play.run_until(began + secs(600));
@@ -113,7 +111,6 @@ fn a_shutdown_hurries_a_drain() {
     assert_eq!(report.closes[CloseReason::Shutdown.index()], 50);
 }
 
-#[test]
 fn what_is_left_after_the_grace_is_cut_off_and_reported() {
     let config =
         Config::default().with_close_timeout(Duration::ZERO).with_ping_interval(secs(3600));
@@ -137,7 +134,6 @@ fn what_is_left_after_the_grace_is_cut_off_and_reported() {
     assert!(silent.is_closed());
 }
 
-#[test]
 fn a_server_that_keeps_listening_refuses_until_the_window_is_over() {
     let mut play = play(&Config::default(), [plan(Ending::Stay, &[])]);
     play.run_until(secs(5));
@@ -162,3 +158,11 @@ fn a_server_that_keeps_listening_refuses_until_the_window_is_over() {
     assert!(play.clock() >= secs(35));
     assert_eq!(report(&draining).refused, 3);
 }
+
+scenes![
+    closes_are_flat_over_the_window,
+    closes_have_jitter,
+    a_shutdown_hurries_a_drain,
+    what_is_left_after_the_grace_is_cut_off_and_reported,
+    a_server_that_keeps_listening_refuses_until_the_window_is_over,
+];

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::play::Play;
-use super::seeds;
+use super::seeds::{self, scenes};
 use super::time::secs;
 use crate::driver::sim::{Faults, Peer, Random};
 use crate::worker::Turn;
@@ -113,9 +113,8 @@ fn requests_are_answered_in_their_order() {
     seeds::run_all(0..SEEDS, run);
 }
 
-#[test]
 fn a_connection_between_requests_is_closed_on_time() {
-    let mut play = Play::new(1, &Config::default(), Faults::none(), Vec::new());
+    let mut play = Play::new(seeds::of_scene(), &Config::default(), Faults::none(), Vec::new());
     let peer = play.scene.world.connect(0);
     for time in [1, 15, 29] {
         play.run_until(secs(time));
@@ -132,9 +131,8 @@ fn a_connection_between_requests_is_closed_on_time() {
     end(play, &peer);
 }
 
-#[test]
 fn a_body_that_trickles_is_closed_on_time() {
-    let mut play = Play::new(1, &Config::default(), Faults::none(), Vec::new());
+    let mut play = Play::new(seeds::of_scene(), &Config::default(), Faults::none(), Vec::new());
     let peer = play.scene.world.connect(0);
     peer.write(b"GET /now HTTP/1.1\r\nHost: a\r\n\r\n");
     play.run_until(secs(9));
@@ -150,9 +148,8 @@ fn a_body_that_trickles_is_closed_on_time() {
     end(play, &peer);
 }
 
-#[test]
 fn a_deferred_answer_has_its_time() {
-    let mut play = Play::new(1, &Config::default(), Faults::none(), Vec::new());
+    let mut play = Play::new(seeds::of_scene(), &Config::default(), Faults::none(), Vec::new());
     let peer = play.scene.world.connect(0);
     play.run_until(secs(5));
     peer.write(b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -164,3 +161,9 @@ fn a_deferred_answer_has_its_time() {
     assert!(peer.is_eof());
     end(play, &peer);
 }
+
+scenes![
+    a_connection_between_requests_is_closed_on_time,
+    a_body_that_trickles_is_closed_on_time,
+    a_deferred_answer_has_its_time,
+];

@@ -16,6 +16,7 @@ mod memory;
 mod offload;
 mod plan;
 mod play;
+mod progress;
 mod scene;
 mod secure;
 pub(crate) mod seeds;

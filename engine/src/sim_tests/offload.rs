@@ -254,6 +254,39 @@ fn results_come_once_and_in_order_or_not_at_all() {
     }
 }
 
+/// However long the peer was silent, the limit counts from its FIN.
+#[test]
+fn a_job_has_its_time_after_a_half_close() {
+    let secs = Duration::from_secs;
+    let config = Config::default().with_write_stall_timeout(secs(20));
+    let (mut worker, handle, world, mut hand) = worker(1, &config, Faults::none());
+    let mut client = client(0, &handle, &world, &mut Random::new(1));
+    LOG.with(|log| *log.borrow_mut() = vec![Entry::default()]);
+    let mut run_until = |at| {
+        world.alarm(at);
+        while world.clock() < at {
+            worker.turn().expect("the driver works");
+        }
+    };
+    client.write(|codec, out| {
+        let mut mask = || [1, 2, 3, 4];
+        codec.send(Message::Binary(&message(0)), &mut mask, out.0).expect("it is open");
+    });
+    run_until(secs(1));
+    let job = hand.next_waiting().expect("the message's");
+    run_until(secs(25));
+    client.peer.finish();
+    run_until(secs(40));
+    assert!(!client.peer.is_eof());
+    hand.carry_out(job);
+    run_until(secs(41));
+    client.hear();
+    assert_eq!(client.heard, [0]);
+    assert!(client.peer.is_eof());
+    handle.shutdown(Duration::ZERO);
+    while worker.turn().expect("the driver works") == Turn::Again {}
+}
+
 fn run(seed: u64) -> ComputeStats {
     let mut random = Random::new(seed);
     let faults = draw_faults(&mut random);

@@ -5,7 +5,7 @@
 //! - `RINGWIRE_SIM_SEEDS=A..B`: from A to B, which is not among them.
 //! - `RINGWIRE_SIM_SEED=n`: that one alone, whose panic is the test's own, with its backtrace.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io::Write as _;
 use std::num::NonZero;
@@ -17,6 +17,39 @@ use std::thread;
 
 const ONE: &str = "RINGWIRE_SIM_SEED";
 const RANGE: &str = "RINGWIRE_SIM_SEEDS";
+
+/// Makes tests of scenes that are written out. A seed decides little of them, such as masks and jitter, and they must
+/// hold with any.
+macro_rules! scenes {
+    ($($scene:ident),* $(,)?) => {
+        mod any_seed {
+            $(
+                #[test]
+                fn $scene() {
+                    crate::sim_tests::seeds::run_scene(super::$scene);
+                }
+            )*
+        }
+    };
+}
+pub(super) use scenes;
+
+thread_local! {
+    static OF_SCENE: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Runs a scene with seed 0, or those that the environment names.
+pub(super) fn run_scene(scene: fn()) {
+    run_all(0..1, |seed| {
+        OF_SCENE.set(seed);
+        scene();
+    });
+}
+
+/// The seed of the scene that runs.
+pub(super) fn of_scene() -> u64 {
+    OF_SCENE.get()
+}
 
 /// Runs a simulation with each of its seeds, on all cores, and gives the results in any order. `None` unless these were
 /// the usual seeds, since others may show less of what a simulation must meet.

@@ -10,6 +10,7 @@ use super::app::{DEADLINE_CODE, Said};
 use super::client::Stage;
 use super::plan::{Ending, Entrance, Plan, Speech};
 use super::play::Play;
+use super::seeds::{self, scenes};
 use crate::config::{Backpressure, Config};
 use crate::driver::sim::Faults;
 use crate::error::{CloseCause, CloseReason};
@@ -32,7 +33,7 @@ pub(super) fn plan(ending: Ending, says: &[&str]) -> Plan {
 }
 
 pub(super) fn play(config: &Config, plans: impl IntoIterator<Item = Plan>) -> Play {
-    Play::new(0, config, Faults::none(), plans.into_iter().collect())
+    Play::new(seeds::of_scene(), config, Faults::none(), plans.into_iter().collect())
 }
 
 pub(super) fn secs(secs: u64) -> Duration {
@@ -53,7 +54,6 @@ fn assert_gone_away(play: &Play, cause: &CloseCause, reason: CloseReason) {
     assert_eq!(farewell.0, Some(CloseCode::GOING_AWAY));
 }
 
-#[test]
 fn a_peer_that_answers_no_ping_is_given_up() {
     let mut play = play(&Config::default(), [plan(Ending::Mute, &["hello"])]);
     let cause = play.run_to_the_end_of(0);
@@ -61,7 +61,6 @@ fn a_peer_that_answers_no_ping_is_given_up() {
     assert_time(&play, 40..=40);
 }
 
-#[test]
 fn a_peer_that_answers_pings_stays() {
     let mut play = play(&Config::default(), [plan(Ending::Stay, &["hello"])]);
     play.run_until(secs(3 * 3600));
@@ -72,7 +71,6 @@ fn a_peer_that_answers_pings_stays() {
     assert!(stats.turns < 3 * 3600 / 30 * 10, "{} turns", stats.turns);
 }
 
-#[test]
 fn an_idle_peer_is_sent_away_where_nobody_asks() {
     let config = Config::default().with_ping_interval(Duration::ZERO);
     let mut play = play(&config, [plan(Ending::Stay, &[])]);
@@ -81,7 +79,6 @@ fn an_idle_peer_is_sent_away_where_nobody_asks() {
     assert_time(&play, 120..=120);
 }
 
-#[test]
 fn a_connection_lives_as_long_as_it_may() {
     let config = Config::default().with_max_lifetime(secs(3600));
     let mut play = play(&config, [plan(Ending::Stay, &[])]);
@@ -95,7 +92,6 @@ fn talkative(count: usize) -> Plan {
     plan(Ending::Stay, &vec!["message"; count])
 }
 
-#[test]
 fn a_peer_that_says_too_much_is_held_up_and_nothing_is_lost() {
     let limit = RateLimit::default().with_messages_per_second(10).with_message_burst(50);
     let config = Config::default().with_rate_limit(limit);
@@ -119,7 +115,6 @@ fn a_peer_that_says_too_much_is_held_up_and_nothing_is_lost() {
     assert!(stats.throttles > 10 && stats.turns < 5000, "{stats:?}");
 }
 
-#[test]
 fn bytes_are_limited_as_messages_are() {
     let limit = RateLimit::default().with_bytes_per_second(10_000);
     let config = Config::default().with_rate_limit(limit).with_receive_buffer_len(64 * 1024);
@@ -134,7 +129,6 @@ fn bytes_are_limited_as_messages_are() {
     assert_eq!(play.clients[0].stage, Stage::Open);
 }
 
-#[test]
 fn a_peer_that_says_too_much_is_sent_away_where_that_is_asked_for() {
     let limit = RateLimit::default().with_messages_per_second(10).with_excess(Excess::Close);
     let config = Config::default().with_rate_limit(limit);
@@ -146,7 +140,6 @@ fn a_peer_that_says_too_much_is_sent_away_where_that_is_asked_for() {
     assert_eq!(play.clients[1].stage, Stage::Open);
 }
 
-#[test]
 fn a_deadline_closes_with_its_code() {
     let plans = [plan(Ending::Stay, &["!deadline 90000"]), plan(Ending::Stay, &["hello"])];
     let mut play = play(&Config::default(), plans);
@@ -159,7 +152,6 @@ fn a_deadline_closes_with_its_code() {
     assert_eq!(play.scene.stats().closes[CloseReason::Deadline.index()], 1);
 }
 
-#[test]
 fn a_deadline_can_be_moved_and_cleared() {
     let later = plan(Ending::Stay, &["!deadline 10000", "!deadline 300000"]);
     let sooner = plan(Ending::Stay, &["!deadline 300000", "!deadline 10000"]);
@@ -177,7 +169,6 @@ fn a_deadline_can_be_moved_and_cleared() {
     assert_eq!(play.clients[2].stage, Stage::Open);
 }
 
-#[test]
 fn a_deadline_ends_with_its_connection() {
     let leaves = plan(Ending::CloseFrame, &["!deadline 20000"]);
     let mut play = play(&Config::default(), [leaves, plan(Ending::Stay, &["hello"])]);
@@ -190,7 +181,6 @@ fn a_deadline_ends_with_its_connection() {
     assert_eq!(play.clients[1].stage, Stage::Open);
 }
 
-#[test]
 fn a_close_that_is_not_answered_times_out() {
     let mut play = play(&Config::default(), [plan(Ending::Mute, &["hello"])]);
     play.run_until(secs(7));
@@ -201,7 +191,6 @@ fn a_close_that_is_not_answered_times_out() {
     assert_time(&play, 12..=12);
 }
 
-#[test]
 fn output_that_nobody_takes_stalls() {
     let config = Config::default().with_high_water(1000);
     let deaf = Plan { slow: true, window: 512, ..plan(Ending::Mute, &["!flood 10 3000"]) };
@@ -212,7 +201,6 @@ fn output_that_nobody_takes_stalls() {
     assert_time(&play, 20..=40);
 }
 
-#[test]
 fn a_peer_that_never_reads_is_sent_away_at_the_limit() {
     let code = CloseCode::TRY_AGAIN_LATER;
     let config = Config::default()
@@ -230,7 +218,6 @@ fn a_peer_that_never_reads_is_sent_away_at_the_limit() {
     assert_eq!(play.clients[1].stage, Stage::Open);
 }
 
-#[test]
 fn requests_that_trickle_are_closed_on_time() {
     let count = 300;
     let mut play = play(&Config::default(), [plan(Ending::Stay, &["hello"])]);
@@ -257,7 +244,6 @@ fn requests_that_trickle_are_closed_on_time() {
     assert_eq!(play.clients[0].stage, Stage::Open);
 }
 
-#[test]
 fn a_paused_connection_is_held_up_and_nothing_is_lost() {
     let mut play = play(&Config::default(), [plan(Ending::Stay, &["hello"])]);
     play.run_until(secs(1));
@@ -280,7 +266,6 @@ fn a_paused_connection_is_held_up_and_nothing_is_lost() {
     assert_eq!(play.clients[0].heard, 102);
 }
 
-#[test]
 fn a_shutdown_takes_no_longer_than_its_limit() {
     let mute = plan(Ending::Mute, &["hello"]);
     let mut play = play(&Config::default(), [mute.clone(), plan(Ending::Stay, &[]), mute]);
@@ -297,7 +282,6 @@ fn a_shutdown_takes_no_longer_than_its_limit() {
     );
 }
 
-#[test]
 fn out_of_descriptors_accepting_rests_and_goes_on() {
     let faults = Faults { accept_error: 0.9, ..Faults::none() };
     let plans = (0..20).map(|_| plan(Ending::Stay, &["hello"])).collect();
@@ -314,3 +298,23 @@ fn out_of_descriptors_accepting_rests_and_goes_on() {
     assert!(stats.accept_failures > 10, "{}", stats.accept_failures);
     assert!(stats.turns < 5000, "{} turns", stats.turns);
 }
+
+scenes![
+    a_peer_that_answers_no_ping_is_given_up,
+    a_peer_that_answers_pings_stays,
+    an_idle_peer_is_sent_away_where_nobody_asks,
+    a_connection_lives_as_long_as_it_may,
+    a_peer_that_says_too_much_is_held_up_and_nothing_is_lost,
+    bytes_are_limited_as_messages_are,
+    a_peer_that_says_too_much_is_sent_away_where_that_is_asked_for,
+    a_deadline_closes_with_its_code,
+    a_deadline_can_be_moved_and_cleared,
+    a_deadline_ends_with_its_connection,
+    a_close_that_is_not_answered_times_out,
+    output_that_nobody_takes_stalls,
+    a_peer_that_never_reads_is_sent_away_at_the_limit,
+    requests_that_trickle_are_closed_on_time,
+    a_paused_connection_is_held_up_and_nothing_is_lost,
+    a_shutdown_takes_no_longer_than_its_limit,
+    out_of_descriptors_accepting_rests_and_goes_on,
+];

@@ -24,6 +24,8 @@ pub(super) struct Accepting {
     pub(super) listeners: u32,
     /// Listeners that are left to others, of which something may still come.
     pub(super) leaving: u32,
+    /// Listeners that were left to a successor, and that the driver keeps until the drain ends.
+    pub(super) kept: u32,
     pub(super) max_connections: usize,
     pub(super) state: AcceptState,
     /// How many may come in a second, what came of late, and up to when that was looked at.
@@ -52,7 +54,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     ) {
         self.count_accept();
         if !self.names_proxies(listener) && !self.shared.topics.hub.addresses().admit(peer) {
-            tracing::debug!(?peer, "refused: its address has as many connections as may be");
+            crate::event::debug!(?peer, "refused: its address has as many connections as may be");
             return self.shared.counters.address_refusals.add(1);
         }
         let Some(socket) = self.assign(listener, socket, peer) else { return };
@@ -101,7 +103,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Ok(socket) => self.take_connection(listener, socket, peer),
             Err(error) => {
                 self.count_out(listener, peer);
-                tracing::warn!(%error, "a connection could not be taken over");
+                crate::event::warn!(%error, "a connection could not be taken over");
             }
         }
     }
@@ -126,7 +128,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     ) {
         let terms = self.terms.get(listener.0 as usize);
         if terms.is_some_and(|terms| !terms.allow(peer)) {
-            tracing::debug!(?peer, "it is no trusted proxy");
+            crate::event::debug!(?peer, "it is no trusted proxy");
             self.shared.counters.proxy_failures.add(1);
             return;
         }
@@ -149,10 +151,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let peer = crate::net::peer_addr(&fd);
         let socket = match self.driver.adopt(fd) {
             Ok(socket) => socket,
-            Err(error) => return tracing::warn!(%error, "a connection could not be adopted"),
+            Err(error) => return crate::event::warn!(%error, "a connection could not be adopted"),
         };
         let Ok(state) = state.map(|state| state.downcast::<H::State>()).transpose() else {
-            return tracing::error!(
+            return crate::event::error!(
                 "an adopted connection has a state of another type than the handler's"
             );
         };
@@ -247,14 +249,33 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if self.accepting.state != AcceptState::On {
             return;
         }
-        tracing::warn!(listener = listener.0, %error, "accepting failed and rests");
+        crate::event::warn!(listener = listener.0, %error, "accepting failed and rests");
         self.shared.counters.accept_failures.add(1);
         self.stop_accepting(AcceptState::Resting { until: self.shared.now + ACCEPT_REST });
     }
 
     pub(super) fn on_listener_left(&mut self, listener: ListenerId) {
-        tracing::debug!(listener = listener.0, "left to others");
+        crate::event::debug!(listener = listener.0, "left to others");
         self.accepting.leaving -= 1;
+        self.look_at_kept_listeners();
+    }
+
+    /// Accepts again on the listeners that were kept, or closes them, once all of them were left and it is known what becomes of
+    /// the successor.
+    pub(super) fn look_at_kept_listeners(&mut self) {
+        if self.accepting.kept == 0 || self.accepting.leaving > 0 {
+            return;
+        }
+        if self.shutdown.is_none() {
+            self.accepting.listeners = std::mem::take(&mut self.accepting.kept);
+            // Where the successor used io_uring, its ring may stand in line for connections a moment longer than it lived. What
+            // waits is taken when accepting begins.
+            self.accepting.state = AcceptState::Resting { until: self.shared.now + ACCEPT_REST };
+        } else if self.shared.topics.hub.handover().is_over() {
+            for listener in (0..std::mem::take(&mut self.accepting.kept)).map(ListenerId) {
+                self.driver.submit(Op::CloseListener { listener });
+            }
+        }
     }
 
     pub(super) fn go_on_accepting(&mut self) {

@@ -18,7 +18,7 @@ impl Shared {
             return Some(self.refuse_for_memory());
         }
         if !self.admits_origin(request) {
-            tracing::debug!(origin = ?request.origin(), "request refused for its origin");
+            crate::event::debug!(origin = ?request.origin(), "request refused for its origin");
             self.counters.origin_refusals.add(1);
             return Some(Response::new(StatusCode::FORBIDDEN));
         }

@@ -8,14 +8,18 @@ use ringwire_codec::CloseCode;
 use super::Worker;
 use crate::conn::{Flags, Phase, Wire};
 use crate::ctx;
-use crate::driver::{Driver, Token};
+use crate::driver::{Delivery, Driver, Token};
 use crate::error::CloseReason;
 use crate::handler::Handler;
+use crate::limits::progress::{PingLook, Watched, step};
 use crate::shared::{Limits, Shared};
-use crate::timer::Tick;
+use crate::timer::{TICKS_PER_SECOND, Tick};
 
 /// The server goes away from this connection.
 const GOING_AWAY: CloseCode = CloseCode::GOING_AWAY;
+
+/// What layers may add to little output, in bytes.
+const LAYERED_LEN: usize = 1 << 10;
 
 /// What falls due on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +32,10 @@ enum Due {
     KeepAlive,
     /// The peer did not finish closing.
     Close,
-    /// The peer takes no output.
-    WriteStall,
+    /// Time to see whether the peer takes what is on its way to it.
+    Progress,
+    /// What is still to be said to a peer that has ended its stream takes too long.
+    Unsaid,
     /// Nothing was received since the ping.
     Pong,
     /// Nothing was received for long.
@@ -44,6 +50,15 @@ enum Due {
     Ping,
     /// Nothing yet: time to look again.
     Look,
+}
+
+/// What a look at a peer's progress leads to.
+#[derive(Debug)]
+enum Verdict {
+    /// It has the answer, and nothing more came.
+    KeepAlive,
+    /// It has taken nothing for too long, or too little.
+    Over(CloseReason),
 }
 
 impl<D: Driver, H: Handler> Worker<D, H> {
@@ -64,14 +79,20 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let shared = &mut self.shared;
         let due = shared.next_due(wire, token.slot).filter(|(tick, _)| *tick <= shared.now);
         match due.map(|(_, due)| due) {
-            None | Some(Due::Look) => shared.set_deadline(wire, token),
+            // A part of the time has passed: what is ahead of its peer shows now.
+            None | Some(Due::Look) if wire.may_lag() => self.look_at_progress(token),
+            None | Some(Due::Look) => {
+                shared.end_watch(wire, token.slot);
+                shared.set_deadline(wire, token);
+            }
+            Some(Due::Progress) => self.look_at_progress(token),
             Some(Due::Handshake) => {
                 self.finish(token, CloseReason::Transport(std::io::ErrorKind::TimedOut))
             }
             Some(Due::Answer) => self.answer_for_it(token),
-            Some(Due::KeepAlive) => self.end_idle(token),
+            Some(Due::KeepAlive) => self.look_at_progress(token),
             Some(Due::Close) => self.give_up(token, CloseReason::CloseTimeout),
-            Some(Due::WriteStall) => self.finish(token, CloseReason::WriteStall),
+            Some(Due::Unsaid) => self.finish(token, CloseReason::WriteStall),
             Some(Due::Pong) => self.finish(token, CloseReason::PongTimeout),
             Some(Due::Idle) => self.close_for(token, CloseReason::IdleTimeout, GOING_AWAY, "idle"),
             Some(Due::Lifetime) => {
@@ -87,6 +108,25 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 shared.set_deadline(wire, token);
                 shared.list(wire, token);
             }
+        }
+    }
+
+    /// Asks how far the peer has come: it goes on, has taken what was ahead of it, or has taken nothing for too long.
+    fn look_at_progress(&mut self, token: Token) {
+        let Self { conns, shared, driver, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        let wire = &mut conn.wire;
+        let delivery = driver.delivery(token).unwrap_or_default();
+        let verdict = if wire.phase == Phase::Open {
+            shared.look_at_open(wire, token.slot, delivery)
+        } else {
+            shared.look_at_draining(wire, token.slot, delivery)
+        };
+        match verdict {
+            None => shared.set_deadline(wire, token),
+            Some(Verdict::KeepAlive) => self.end_idle(token),
+            Some(Verdict::Over(reason @ CloseReason::CloseTimeout)) => self.give_up(token, reason),
+            Some(Verdict::Over(reason)) => self.finish(token, reason),
         }
     }
 
@@ -106,6 +146,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         wire.since = shared.now;
         // The phase is Open and the payload is empty, so it can't fail.
         let _ = wire.codec.send_ping(&[], &mut shared.masks, &mut shared.out);
+        if let Some(delivery) = self.driver.delivery(token) {
+            shared.watch_ping(wire, token.slot, delivery);
+        }
         shared.set_deadline(wire, token);
         self.after_work(token);
     }
@@ -122,7 +165,8 @@ impl Shared {
 
     /// What could fall due first, and when.
     fn next_due(&self, wire: &Wire, slot: u32) -> Option<(Tick, Due)> {
-        let due = next_due(wire, &self.limits, self.now);
+        let watched = self.progress.get(slot);
+        let due = next_due(wire, watched, &self.limits, self.now);
         if wire.phase != Phase::Open {
             return due;
         }
@@ -132,23 +176,124 @@ impl Shared {
         due.into_iter().chain(set).chain(refill).min_by_key(|(tick, _)| *tick)
     }
 
+    /// Looks at the peer of an open connection: `None`, it may go on.
+    fn look_at_open(&mut self, wire: &mut Wire, slot: u32, delivery: Delivery) -> Option<Verdict> {
+        let now = self.now;
+        let is_pinged = wire.flags.contains(Flags::PINGED);
+        let is_flushed = wire.is_flushed();
+        let watched = self.progress.look(slot, now, wire.sent, delivery);
+        if !is_pinged {
+            watched.forget_ping();
+        } else if watched.look_at_ping(is_flushed) == PingLook::Now {
+            wire.since = now;
+        }
+        let watched = *watched;
+        self.end_watch(wire, slot);
+        if is_pinged
+            && watched.has_ping()
+            && wire.may_deliver()
+            && let Some(pong) = self.limits.pong
+            && now >= wire.since + wire.pong_limit(&watched, pong, &self.limits)
+        {
+            return Some(Verdict::Over(CloseReason::PongTimeout));
+        }
+        let limit = self.limits.write_stall.filter(|_| wire.flags.contains(Flags::SENDING))?;
+        let is_stalled = now >= watched.stalls_at(wire.sent, limit);
+        is_stalled.then_some(Verdict::Over(CloseReason::WriteStall))
+    }
+
+    /// Looks at a peer that is to take what is left: an answer, or what is ahead of a close frame and of FIN.
+    fn look_at_draining(
+        &mut self,
+        wire: &mut Wire,
+        slot: u32,
+        delivery: Delivery,
+    ) -> Option<Verdict> {
+        let now = self.now;
+        let is_idle = wire.phase == Phase::Idle;
+        if delivery.waiting == 0 && wire.is_flushed() {
+            let watched = self.progress.get(slot).is_some();
+            self.progress.forget(slot);
+            if watched {
+                // What is waited for can come from now on.
+                wire.since = now;
+            }
+            let limit = self.limits.http_keep_alive.filter(|_| is_idle && !watched)?;
+            let is_over = now >= wire.since.max(wire.sent) + limit;
+            return is_over.then_some(Verdict::KeepAlive);
+        }
+        let Some(limit) = wire.drain_limit(&self.limits) else {
+            // No limit but that on silence.
+            return (is_idle && wire.is_flushed()).then_some(Verdict::KeepAlive);
+        };
+        let reason = if is_idle || is_last_answer(wire) && !wire.is_flushed() {
+            CloseReason::WriteStall
+        } else {
+            CloseReason::CloseTimeout
+        };
+        let start = if reason == CloseReason::WriteStall { wire.sent } else { wire.since };
+        // One that lingers has nothing of its own left.
+        let queued_len = if wire.phase == Phase::Lingering { 0 } else { wire.queued_len() };
+        let left = delivery.waiting + queued_len;
+        let watched = self.progress.look(slot, now, start, delivery);
+        if watched.has_moved() && !is_idle {
+            wire.since = now;
+        }
+        // Only between two requests something new may be owed.
+        let owed_since = if is_idle { wire.since } else { wire.began };
+        watched.owes(owed_since, time_for(left, self.limits.min_drain_rate, limit));
+        let is_late = watched.until().is_some_and(|until| now >= until);
+        let is_over = is_late || now >= watched.stalls_at(start, limit);
+        is_over.then_some(Verdict::Over(reason))
+    }
+
+    /// A ping goes out: what is ahead of it, if anything.
+    fn watch_ping(&mut self, wire: &Wire, slot: u32, delivery: Delivery) {
+        if delivery.waiting == 0 && wire.is_flushed() {
+            if let Some(watched) = self.progress.get_mut(slot) {
+                watched.forget_ping();
+            }
+            return;
+        }
+        // What TLS and extensions add is not known yet; as much as they may is right on the safe side.
+        let queued_len = wire.queued_len();
+        let layered = wire.flags.contains(Flags::LAYERED);
+        let added = if layered { queued_len / 8 + LAYERED_LEN } else { 0 };
+        let ping_len = self.out.len();
+        let watched = self.progress.look(slot, self.now, wire.sent, delivery);
+        watched.ping_behind(queued_len + added + ping_len);
+    }
+
+    /// Stops looking at a peer that has nothing ahead of it.
+    fn end_watch(&mut self, wire: &Wire, slot: u32) {
+        let is_watched = wire.flags.intersects(Flags::SENDING | Flags::PINGED);
+        if wire.phase == Phase::Open && !is_watched {
+            self.progress.forget(slot);
+        }
+    }
+
     /// Output begins to wait: looks again when it may have waited for too long.
     pub(super) fn set_stall_deadline(&mut self, wire: &Wire, token: Token) {
         if let Some(limit) = self.limits.write_stall {
-            self.wheel.set_earlier(token.slot, wire.sent + limit);
+            self.wheel.set_earlier(token.slot, wire.sent + step(limit));
         }
     }
 
     /// Closing has begun.
     pub(super) fn set_close_deadline(&mut self, wire: &Wire, token: Token) {
         if let Some(limit) = self.limits.close {
-            self.wheel.set_earlier(token.slot, wire.since + limit);
+            self.wheel.set_earlier(token.slot, wire.since + step(limit));
         }
     }
 }
 
 /// What could fall due first by the settings, and when.
-fn next_due(wire: &Wire, limits: &Limits, now: Tick) -> Option<(Tick, Due)> {
+fn next_due(
+    wire: &Wire,
+    watched: Option<&Watched>,
+    limits: &Limits,
+    now: Tick,
+) -> Option<(Tick, Due)> {
     let at = |start: Tick, limit: Option<Tick>, due| limit.map(|limit| (start + limit, due));
     match wire.phase {
         Phase::Vacant | Phase::Closed => None,
@@ -159,37 +304,117 @@ fn next_due(wire: &Wire, limits: &Limits, now: Tick) -> Option<(Tick, Due)> {
             at(wire.began, limits.handshake, Due::Handshake)
         }
         // An answer may take as long as it likes, as long as it moves.
-        Phase::Idle if !wire.is_flushed() => at(wire.sent, limits.write_stall, Due::WriteStall),
-        Phase::Idle => at(wire.since.max(wire.sent), limits.http_keep_alive, Due::KeepAlive),
-        Phase::Flushing if !wire.is_flushed() && !wire.flags.contains(Flags::OPENED) => {
-            at(wire.sent, limits.write_stall, Due::WriteStall)
+        Phase::Idle if !wire.is_flushed() || watched.is_some() => {
+            draining(wire, watched, limits, wire.sent)
         }
+        Phase::Idle => at(wire.since.max(wire.sent), limits.http_keep_alive, Due::KeepAlive),
         Phase::Closing | Phase::Flushing | Phase::Lingering => {
-            at(wire.since, limits.close, Due::Close)
+            let is_answer = is_last_answer(wire);
+            let start = if is_answer { wire.sent } else { wire.since };
+            let limit = wire.drain_limit(limits)?;
+            if watched.is_some() || !wire.is_flushed() && is_answer || now < start + step(limit) {
+                return draining(wire, watched, limits, start);
+            }
+            Some((start + limit, Due::Close))
         }
         Phase::Open => {
             // While this side does not read, silence says nothing about the peer.
-            let reads = wire.may_deliver() && !wire.is_half_closed();
-            let silence = [
-                at(wire.received, limits.idle, Due::Idle),
-                if wire.flags.contains(Flags::PINGED) {
-                    at(wire.since, limits.pong, Due::Pong)
-                } else {
-                    at(wire.received, limits.ping, Due::Ping)
-                },
-            ];
-            let silence = silence.into_iter().flatten().filter(|_| reads);
-            // A send may get stuck at any time without moving the timer, so look at least that often.
-            let stall = if wire.flags.contains(Flags::SENDING) {
-                at(wire.sent, limits.write_stall, Due::WriteStall)
-            } else if wire.is_half_closed() && wire.may_deliver() {
+            let is_half_closed = wire.is_half_closed();
+            let reads = wire.may_deliver() && !is_half_closed;
+            let is_sending = wire.flags.contains(Flags::SENDING);
+            let silence = silence(wire, watched, limits).into_iter().filter(|_| reads);
+            let stall = limits.write_stall.map(|limit| match watched {
                 // What is still to be said, by a job say, takes no longer than the peer may for taking it.
-                at(wire.sent.max(wire.received), limits.write_stall, Due::WriteStall)
-            } else {
-                at(now, limits.write_stall, Due::Look)
-            };
+                _ if !is_sending && is_half_closed && wire.may_deliver() => {
+                    (wire.sent.max(wire.received) + limit, Due::Unsaid)
+                }
+                // A send may get stuck at any time without moving the timer, so look at least that often.
+                _ if !is_sending => (now + limit, Due::Look),
+                None => (wire.sent + step(limit), Due::Progress),
+                Some(watched) => {
+                    let end = watched.stalls_at(wire.sent, limit);
+                    (watched.next_look(limit).min(end), Due::Progress)
+                }
+            });
             let lifetime = at(wire.began, limits.lifetime, Due::Lifetime);
             silence.chain(stall).chain(lifetime).min_by_key(|(tick, _)| *tick)
         }
+    }
+}
+
+/// What falls due on an open connection from which nothing comes.
+fn silence(wire: &Wire, watched: Option<&Watched>, limits: &Limits) -> Option<(Tick, Due)> {
+    let at = |start: Tick, limit: Option<Tick>, due| limit.map(|limit| (start + limit, due));
+    let is_pinged = wire.flags.contains(Flags::PINGED);
+    let watched = watched.filter(|watched| is_pinged && watched.has_ping());
+    if let (Some(watched), Some(pong)) = (watched, limits.pong) {
+        let limit = wire.pong_limit(watched, pong, limits);
+        return Some((watched.next_look(pong).min(wire.since + limit), Due::Progress));
+    }
+    let (asked, idle_from) = match limits.pong {
+        // Whoever answers the ping has until then.
+        Some(_) if is_pinged => (at(wire.since, limits.pong, Due::Pong), wire.since),
+        _ if is_pinged => (None, wire.received),
+        _ => (at(wire.received, limits.ping, Due::Ping), wire.received),
+    };
+    let idle = at(idle_from.max(wire.received), limits.idle, Due::Idle);
+    asked.into_iter().chain(idle).min_by_key(|(tick, _)| *tick)
+}
+
+/// When to look at output to which nothing is added.
+fn draining(
+    wire: &Wire,
+    watched: Option<&Watched>,
+    limits: &Limits,
+    start: Tick,
+) -> Option<(Tick, Due)> {
+    let limit = wire.drain_limit(limits)?;
+    let due = match watched {
+        None => start + step(limit),
+        Some(watched) => {
+            let end = watched.stalls_at(start, limit);
+            let end = watched.until().map_or(end, |until| end.min(until));
+            watched.next_look(limit).min(end)
+        }
+    };
+    Some((due, Due::Progress))
+}
+
+/// How long a peer may take to take so many bytes, if so many a second are asked for.
+fn time_for(len: usize, rate: usize, grace: Tick) -> Option<Tick> {
+    let ticks = len.saturating_mul(TICKS_PER_SECOND as usize).checked_div(rate)?;
+    Some(Tick::try_from(ticks).unwrap_or(Tick::MAX).saturating_add(grace))
+}
+
+/// Whether it flushes the answer to a request after which the connection ends.
+fn is_last_answer(wire: &Wire) -> bool {
+    wire.phase == Phase::Flushing && !wire.flags.contains(Flags::OPENED)
+}
+
+impl Wire {
+    /// Whether its peer may have something ahead of it that nothing else tells of.
+    fn may_lag(&self) -> bool {
+        match self.phase {
+            Phase::Open => self.flags.contains(Flags::SENDING),
+            phase => matches!(phase, Phase::Closing | Phase::Flushing | Phase::Lingering),
+        }
+    }
+
+    /// How long its peer may take nothing, where nothing is added to what it has to take.
+    fn drain_limit(&self, limits: &Limits) -> Option<Tick> {
+        if self.phase == Phase::Idle || is_last_answer(self) && !self.is_flushed() {
+            return limits.write_stall.or(limits.close);
+        }
+        if self.phase == Phase::Lingering {
+            return Some(limits.linger);
+        }
+        limits.close
+    }
+
+    /// How long a ping may stay without an answer from when its time began last.
+    fn pong_limit(&self, watched: &Watched, pong: Tick, limits: &Limits) -> Tick {
+        // Until it has reached the peer, it says no more than the output ahead of it.
+        let stall = limits.write_stall.filter(|_| watched.holds_ping_back());
+        pong.max(stall.unwrap_or(0))
     }
 }

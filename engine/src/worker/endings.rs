@@ -67,13 +67,17 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         match wire.phase {
             Phase::Open | Phase::Idle | Phase::Deferred => {
                 wire.blame_end();
+                // Its pong will not come.
+                wire.flags.remove(Flags::PINGED);
+                // However long it was silent before: what is under way has its time from here on.
+                wire.received = self.shared.now;
                 self.shared.set_deadline(wire, token);
             }
             // Its close frame will not come, unless it waits unread.
-            Phase::Closing if !wire.has_unread() => {
-                if wire.codec.close_state() == CloseState::CloseSent {
-                    self.blame_end_of_closing(token);
-                }
+            Phase::Closing
+                if !wire.has_unread() && wire.codec.close_state() == CloseState::CloseSent =>
+            {
+                self.blame_end_of_closing(token);
             }
             Phase::Proxied | Phase::Handshake => self.end_stream(token),
             Phase::Lingering if wire.flags.contains(Flags::ENDED) => {
@@ -156,6 +160,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Self { conns, shared, driver, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
         let wire = &mut conn.wire;
+        if wire.phase == Phase::Lingering {
+            return;
+        }
         shared.set_close_deadline(wire, token);
         if wire.has_unread() && wire.may_deliver() {
             // The peer's close frame may be in it.
@@ -245,11 +252,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let came_in = !wire.flags.contains(Flags::CLIENT);
         let unfinished = wire.is_unanswered() && came_in;
         shared.counters.handshake_failures.add(usize::from(unfinished));
+        let owes = wire.is_half_closed() && !wire.has_said_all();
         wire.phase = Phase::Closed;
         let mut pending = wire.pending.take().map(|pending| *pending).unwrap_or_default();
         let queued_len = pending.queue.len() + std::mem::take(&mut wire.in_flight) as usize;
         let mut cause = pending.cause.take().unwrap_or_else(|| CloseCause::new(reason));
-        if cause.reason == CloseReason::EndOfStream {
+        if owes && cause.reason == CloseReason::EndOfStream {
+            // Not all was said yet, and this is why.
             cause.reason = reason;
         }
         let unsent_len = queued_len + pending.queue.awaited_len();
@@ -262,6 +271,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.wheel.clear(token.slot);
         shared.deadlines.clear(token.slot);
         shared.meters.forget(token.slot);
+        shared.progress.forget(token.slot);
         if wire.flags.contains(Flags::OPENED) {
             wire.flags.remove(Flags::OPENED);
             shared.counters.open_connections.sub(1);

@@ -111,7 +111,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     pub(super) fn answer_for_it(&mut self, token: Token) {
         let Self { conns, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
-        tracing::warn!(conn = %shared.id(token), "a deferred HTTP request was not answered in time");
+        crate::event::warn!(conn = %shared.id(token), "a deferred HTTP request was not answered in time");
         if let Some(exchange) = conn.wire.take_exchange() {
             let late = Response::new(http::StatusCode::SERVICE_UNAVAILABLE);
             write_answer(&mut conn.wire, shared, exchange.closing(), &late);
@@ -384,7 +384,7 @@ fn respond<H: Handler>(
 
 /// Refuses a request whose end is not known.
 fn refuse(wire: &mut Wire, shared: &mut Shared, response: Response) {
-    tracing::debug!(status = %response.status(), "HTTP request refused");
+    crate::event::debug!(status = %response.status(), "HTTP request refused");
     shared.counters.handshake_failures.add(1);
     write_answer(wire, shared, Exchange::LAST, &response);
 }

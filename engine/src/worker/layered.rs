@@ -48,7 +48,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Ok(sealed) if sealed.is_empty() => {}
             Ok(sealed) => Self::submit_send(driver, wire, shared, token, sealed),
             Err(failure) => {
-                tracing::error!(conn = %shared.id(token), "an extension panicked");
+                crate::event::error!(conn = %shared.id(token), "an extension panicked");
                 let (why, code, _) = failure.verdict();
                 // Only a close that has begun refuses another.
                 let _ = ctx::close(wire, shared, why, code, "");

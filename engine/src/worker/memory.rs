@@ -43,6 +43,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let input = ledger.input + ledger.unfinished + waiting;
         counters.memory_input.set(input as u64);
         counters.memory_output.set((ledger.queued + ledger.in_flight) as u64);
+        counters.memory_kernel.set(self.shared.progress.waiting_len() as u64);
         counters.memory_tls.set(sessions.memory_len() as u64);
         counters.memory_pool.set(pool.free_len() as u64);
     }
@@ -147,7 +148,12 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if count > 0 {
             counters.memory_refusals.add(count);
             if let Some((count, freed)) = watch.tell(*now, count, freed) {
-                tracing::warn!(excess, count, freed, "short of memory: some were ended or refused");
+                crate::event::warn!(
+                    excess,
+                    count,
+                    freed,
+                    "short of memory: some were ended or refused"
+                );
             }
             self.publish_memory();
             self.look_at_memory();
@@ -188,7 +194,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
         if count > 0 {
             if let Some((count, freed)) = watch.tell(*now, count, freed) {
-                tracing::warn!(own, excess, count, freed, "out of memory: connections were ended");
+                crate::event::warn!(
+                    own,
+                    excess,
+                    count,
+                    freed,
+                    "out of memory: connections were ended"
+                );
             }
             self.publish_memory();
             self.look_at_memory();
@@ -204,7 +216,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             if wire.phase == Phase::Closed {
                 return None;
             }
-            let mut beside = Beside { rest: driver.held_of(slot), ..Beside::default() };
+            let mut beside = Beside {
+                rest: driver.held_of(slot) + shared.progress.waiting_of(slot),
+                ..Beside::default()
+            };
             if wire.flags.contains(Flags::LAYERED) {
                 beside.rest += shared.layers.memory_of(slot);
                 beside.retained = shared.sessions.retained_of(slot);

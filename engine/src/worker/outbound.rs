@@ -24,7 +24,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     pub(super) fn dial(&mut self, outbound: Outbound) {
         let Outbound { socket, peer, mut request, offer, tls, state } = outbound;
         let Ok(state) = state.downcast::<H::State>() else {
-            return tracing::error!(
+            return crate::event::error!(
                 "a connection was asked for with a state of another type than the handler's"
             );
         };
@@ -135,6 +135,6 @@ pub(super) fn end_dialling<H: Handler>(
 /// A panic changes nothing: the connection is gone.
 fn call_on_dial_failed<H: Handler>(handler: &mut H, state: H::State, error: &DialError) {
     if catch_unwind(AssertUnwindSafe(|| handler.on_dial_failed(state, error))).is_err() {
-        tracing::error!("the handler panicked");
+        crate::event::error!("the handler panicked");
     }
 }

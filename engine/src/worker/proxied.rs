@@ -36,7 +36,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Ok(Some(header)) => header,
             Ok(None) => return keep_unread(wire, shared, bytes),
             Err(error) => {
-                tracing::debug!(conn = %shared.id(token), %error, "it is no proxy");
+                crate::event::debug!(conn = %shared.id(token), %error, "it is no proxy");
                 shared.counters.proxy_failures.add(1);
                 return self.finish(token, CloseReason::Local);
             }
@@ -44,7 +44,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let addresses = shared.topics.hub.addresses();
         match header.source {
             Some(source) if !addresses.admit(Some(source)) => {
-                tracing::debug!(%source, "refused: its address has as many connections as may be");
+                crate::event::debug!(%source, "refused: its address has as many connections as may be");
                 shared.counters.address_refusals.add(1);
                 return self.finish(token, CloseReason::Local);
             }

@@ -343,13 +343,13 @@ pub(super) fn call<H: Handler>(
 pub(super) fn call_on_presence<H: Handler>(handler: &mut H, name: &str, is_present: bool) {
     let result = catch_unwind(AssertUnwindSafe(|| handler.on_presence(name, is_present)));
     if result.is_err() {
-        tracing::error!(name, is_present, "the handler panicked when told of a name");
+        crate::event::error!(name, is_present, "the handler panicked when told of a name");
     }
 }
 
 #[cold]
 fn on_panic(wire: &mut Wire, shared: &mut Shared, id: ConnId) {
-    tracing::error!(conn = %id, "the handler panicked");
+    crate::event::error!(conn = %id, "the handler panicked");
     let why = CloseReason::HandlerPanic;
     // Only a close that has begun refuses another.
     let _ = ctx::close(wire, shared, why, CloseCode::INTERNAL_ERROR, "");

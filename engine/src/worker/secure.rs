@@ -22,7 +22,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 conn.wire.flags.insert(Flags::LAYERED);
             }
             Err(error) => {
-                tracing::error!(%error, "a TLS session could not be made");
+                crate::event::error!(%error, "a TLS session could not be made");
                 self.finish(token, CloseReason::Tls);
             }
         }
@@ -105,7 +105,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if matches!(wire.phase, Phase::Closed | Phase::Vacant) {
             return;
         }
-        tracing::debug!(conn = %shared.id(token), %error, "TLS failed");
+        crate::event::debug!(conn = %shared.id(token), %error, "TLS failed");
         if wire.phase == Phase::Handshake && !wire.flags.contains(Flags::CLIENT) {
             shared.counters.handshake_failures.add(1);
         }

@@ -36,6 +36,8 @@ pub(super) struct ShutdownState {
     spares_requests: bool,
     replies: Vec<Sender<DrainReport>>,
     report: DrainReport,
+    /// This worker has said that it has nothing left to do.
+    is_counted: bool,
 }
 
 /// How far a drain has come.
@@ -64,6 +66,15 @@ impl ShutdownState {
     fn window_end(&self) -> Duration {
         self.began.saturating_add(self.drain.window)
     }
+
+    /// Reports to everybody who asked.
+    fn conclude(&mut self, shared: &Shared) {
+        self.report.conclude(shared);
+        for reply in self.replies.drain(..) {
+            // Nobody has to wait for it.
+            let _ = reply.send(self.report);
+        }
+    }
 }
 
 impl<D: Driver, H: Handler> Worker<D, H> {
@@ -78,11 +89,12 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// Begins a drain, or has one that is under way go on as this one says.
     pub(super) fn begin_shutdown(&mut self, drain: Drain, reply: Sender<DrainReport>) {
         let Self { shared, driver, conns, .. } = self;
+        shared.limits.shorten_linger();
         let began = driver.now();
         let end = drain.window.saturating_add(drain.grace);
-        let (replies, report) = match self.shutdown.take() {
-            Some(before) => (before.replies, before.report),
-            None => (Vec::new(), DrainReport::begin(shared)),
+        let (replies, report, is_counted) = match self.shutdown.take() {
+            Some(before) => (before.replies, before.report, before.is_counted),
+            None => (Vec::new(), DrainReport::begin(shared), false),
         };
         let order = Order::new(conns.end(), next_random(shared));
         let jitter = next_random(shared);
@@ -97,6 +109,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 || shared.topics.hub.handover().is_outlived(),
             replies,
             report,
+            is_counted,
         };
         state.replies.push(reply);
         if drain.window > Duration::ZERO {
@@ -107,6 +120,15 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             self.close_listeners();
         }
         self.shutdown = Some(Box::new(state));
+    }
+
+    /// Goes on as if there had been no drain, but for those who were told already: its successor came to nothing.
+    pub(super) fn undrain(&mut self) {
+        let Some(mut state) = self.shutdown.take() else { return };
+        state.conclude(&self.shared);
+        self.shared.draining = None;
+        self.shared.latecomers.clear();
+        self.look_at_kept_listeners();
     }
 
     /// Tells those whose moment has come, or cuts off what is left; whether all are gone.
@@ -156,15 +178,15 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             self.close_listeners();
         }
         let waits_for_more = state.drain.keeps_listening && state.is_in_window();
-        let done = self.conns.len() == 0 && !waits_for_more && !self.expects_connections();
+        let done = self.conns.len() == 0
+            && !waits_for_more
+            && !self.expects_connections()
+            && self.shared.topics.hub.may_end(self.shared.worker, &mut state.is_counted);
         if done {
-            state.report.conclude(&self.shared);
-            for reply in state.replies.drain(..) {
-                // Nobody has to wait for it.
-                let _ = reply.send(state.report);
-            }
+            state.conclude(&self.shared);
         }
         self.shutdown = Some(state);
+        self.look_at_kept_listeners();
         done
     }
 
@@ -186,12 +208,16 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     fn close_listeners(&mut self) {
         self.stop_accepting(AcceptState::Stopped);
-        let takes_rest = self.shared.topics.hub.handover().is_passed_on();
+        let handover = self.shared.topics.hub.handover();
+        let (takes_rest, keeps) = (handover.is_passed_on(), handover.may_go_on());
+        if keeps && self.accepting.listeners > 0 {
+            self.accepting.kept = self.accepting.listeners;
+        }
         for listener in (0..std::mem::take(&mut self.accepting.listeners)).map(ListenerId) {
             let is_shared = self.terms.get(listener.0 as usize).is_some_and(|it| it.is_shared);
-            if takes_rest || is_shared {
+            if takes_rest || keeps || is_shared {
                 self.accepting.leaving += 1;
-                self.driver.submit(Op::LeaveListener { listener, takes_rest });
+                self.driver.submit(Op::LeaveListener { listener, takes_rest, keeps });
             } else {
                 self.driver.submit(Op::CloseListener { listener });
             }

@@ -69,6 +69,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
         wire.sent = shared.now;
         if !buffer.is_empty() {
+            shared.set_stall_deadline(wire, token);
             return driver.submit(Op::Send { token, buffer });
         }
         wire.flags.remove(Flags::SENDING);

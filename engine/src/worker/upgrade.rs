@@ -173,7 +173,7 @@ fn open<S>(
     }
     shared.reserve_out(512);
     if let Err(error) = accept.encode(upgrade, &mut shared.out) {
-        tracing::error!(%error, "the handler accepted a request wrongly");
+        crate::event::error!(%error, "the handler accepted a request wrongly");
         shared.deflate.take_back(agreement);
         conn.state = None;
         return refuse(wire, shared, &internal_error());
@@ -239,7 +239,7 @@ fn accept_deferred<H: Handler>(
 }
 
 fn refuse_for(wire: &mut Wire, shared: &mut Shared, error: HandshakeError) {
-    tracing::debug!(%error, "request refused");
+    crate::event::debug!(%error, "request refused");
     refuse(wire, shared, &Response::from(error));
 }
 

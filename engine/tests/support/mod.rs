@@ -49,8 +49,6 @@ pub(crate) fn config() -> Config {
         .with_pinning(Pinning::Off)
         // Where a busy machine makes a test slow, it would see pings.
         .with_ping_interval(Duration::ZERO)
-        // Tests fill a socket by what it takes without that limit.
-        .with_tcp_notsent_lowat(0)
 }
 
 pub(crate) const fn ms(count: u64) -> Duration {
@@ -105,6 +103,16 @@ impl Server {
     ) -> Self {
         let server =
             ringwire::Server::new(config).listen("127.0.0.1:0").listen_tls("127.0.0.1:0", tls);
+        Self::listening(server, move |seen, _| build(App::new(seen)))
+    }
+
+    /// A server at a Unix socket.
+    pub(crate) fn at_path(
+        config: Config,
+        path: &std::path::Path,
+        build: impl Fn(App) -> App + Send + Sync + 'static,
+    ) -> Self {
+        let server = ringwire::Server::new(config).listen_unix(path);
         Self::listening(server, move |seen, _| build(App::new(seen)))
     }
 

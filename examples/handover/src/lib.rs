@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use hyper::upgrade::OnUpgrade;
 use ringwire::{Config, Handle, Server, answer_upgrade};
-use ringwire_examples::{DriverFlag, Echo, handle_signals, init_logging};
+use ringwire_examples::{DriverFlag, Echo, announce, handle_signals};
 use tokio::net::TcpListener;
 
 /// How long WebSockets may take to close on SIGTERM or SIGINT.
@@ -40,7 +40,6 @@ pub async fn run<F>(flags: &Flags, serve: impl FnOnce(TcpListener, Handle) -> F)
 where
     F: Future<Output = Result<()>>,
 {
-    init_logging();
     let config =
         Config::default().with_io_workers(flags.io_workers).with_driver(flags.driver.into());
     // Without a listener: what they serve is handed over.
@@ -48,7 +47,7 @@ where
     let handle = workers.handle();
     handle_signals(handle.clone(), SHUTDOWN_LIMIT).context("cannot handle signals")?;
     let listener = TcpListener::bind(flags.listen).await?;
-    println!("listening on {}", listener.local_addr()?);
+    announce([format!("listening on {}", listener.local_addr()?)]);
     tokio::select! {
         result = serve(listener, handle) => result,
         ended = tokio::task::spawn_blocking(|| workers.join()) => Ok(ended??),

@@ -1,7 +1,9 @@
 //! Runs the cases of an Autobahn fuzzing server: echoes what it sends, one connection a case. Its report says what went
 //! wrong; the exit code only whether all cases ran.
 
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use ringwire::{
     Answer, CloseCause, Compression, Config, Ctx, Dial, DialError, Handle, Handler, Message,
     Pinning, Request, Server, WindowBits,
 };
-use ringwire_examples::{DriverFlag, init_logging};
+use ringwire_examples::{DriverFlag, program};
 
 /// The longest message of the cases is of 16 MiB.
 const MAX_MESSAGE_LEN: usize = 64 << 20;
@@ -141,8 +143,11 @@ fn run_on_worker(
     }
 }
 
-fn main() -> Result<()> {
-    init_logging();
+fn main() -> ExitCode {
+    program(run)
+}
+
+fn run() -> Result<()> {
     let flags = Flags::parse();
     let Flags { server, agent, .. } = &flags;
     let count = ask(*server, "/getCaseCount")?.context("the server did not count its cases")?;
@@ -165,6 +170,6 @@ fn main() -> Result<()> {
         }
     }
     ask(*server, &format!("/updateReports?agent={agent}"))?;
-    println!("{count} cases");
+    writeln!(io::stdout(), "{count} cases")?;
     Ok(())
 }

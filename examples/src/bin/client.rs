@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "the thread that reads the input may wait")]
 
 use std::io::{self, BufRead, Write};
+use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use ringwire::client::{
 };
 use ringwire::{CloseCode, Message};
 use ringwire_examples::units::{parse_bytes, parse_duration};
+use ringwire_examples::{note, program};
 use ringwire_tls::pki_types::UnixTime;
 use ringwire_tls::{ClientSettings, Roots};
 
@@ -143,10 +145,10 @@ impl Flags {
     fn once(&'static self, builder: &Builder) -> Result<()> {
         let mut client = builder.connect(&self.url).inspect_err(print_refusal)?;
         if let Some(protocol) = client.subprotocol() {
-            eprintln!("subprotocol: {protocol}");
+            note!("subprotocol: {protocol}");
         }
         if client.has_compression() {
-            eprintln!("compression: agreed on");
+            note!("compression: agreed on");
         }
         if let Some(payload) = &self.ping {
             client.ping(payload.as_bytes())?;
@@ -155,7 +157,7 @@ impl Flags {
         thread::spawn(move || {
             let read = self.read_input(|message| Ok(sender.send(message)?));
             if let Err(error) = read {
-                eprintln!("{error:#}");
+                note!("{error:#}");
             }
             // The receiver learns how that ends.
             let _ = sender.close(CloseCode::new(self.close_code), &self.close_reason);
@@ -163,13 +165,13 @@ impl Flags {
         loop {
             match receiver.receive_event(Duration::MAX)? {
                 Some(Event::Message(message)) => print(&message)?,
-                Some(event) if self.ping.is_some() => eprintln!("{event:?}"),
+                Some(event) if self.ping.is_some() => note!("{event:?}"),
                 Some(_) => {}
                 None => break,
             }
         }
         if let Some((code, reason)) = receiver.close_frame() {
-            eprintln!("closed: {code} {}", reason.escape_debug());
+            note!("closed: {code} {}", reason.escape_debug());
         }
         Ok(())
     }
@@ -186,7 +188,7 @@ impl Flags {
                 Ok(())
             });
             if let Err(error) = read {
-                eprintln!("{error:#}");
+                note!("{error:#}");
             }
             let _ = sender.close(CloseCode::new(self.close_code), &self.close_reason);
         });
@@ -194,10 +196,10 @@ impl Flags {
             match update {
                 Update::Message(message) => print(&message)?,
                 Update::Connected { attempts, dropped } => {
-                    eprintln!("connected at attempt {attempts}, {dropped} lines dropped");
+                    note!("connected at attempt {attempts}, {dropped} lines dropped");
                 }
                 Update::Disconnected { error, delay } => {
-                    eprintln!("{error}; next attempt in {delay:.1?}");
+                    note!("{error}; next attempt in {delay:.1?}");
                 }
                 _ => {}
             }
@@ -216,7 +218,7 @@ fn print(message: &OwnedMessage) -> io::Result<()> {
 /// What the server says to a request that it refuses.
 fn print_refusal(error: &Error) {
     if let Error::Refused(refusal) = error {
-        eprintln!("{}", refusal.body_text().trim_end());
+        note!("{}", refusal.body_text().trim_end());
     }
 }
 
@@ -225,8 +227,11 @@ fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue)> {
     Ok((name.trim().parse()?, value.trim().parse()?))
 }
 
-fn main() -> Result<()> {
-    ringwire_examples::init_logging();
+fn main() -> ExitCode {
+    program(run)
+}
+
+fn run() -> Result<()> {
     // The thread that reads the input lives as long as the program.
     let flags: &'static Flags = Box::leak(Box::new(Flags::parse()));
     let builder = flags.builder()?;

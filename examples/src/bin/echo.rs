@@ -2,10 +2,9 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
-use ringwire_examples::{Echo, run_server};
+use ringwire_examples::{Echo, program, run_server};
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
     let about = "A WebSocket echo server. Opened in a browser, it shows a page that talks to it.";
-    run_server(about, |config| config, Echo)
+    program(|| run_server(about, |config| config, Echo))
 }

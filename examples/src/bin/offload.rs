@@ -3,6 +3,8 @@
 //! The text `hash N` is answered with the SHA-1 of N MiB, everything else is sent back. `--ask URL` is the other side:
 //! connections that keep such a server busy.
 
+use std::io::{self, Write as _};
+use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use ringwire::client::{self, OwnedMessage};
 use ringwire::{Config, Ctx, Message, Server, on_message};
-use ringwire_examples::{Cores, DriverFlag, handle_signals};
+use ringwire_examples::{Cores, DriverFlag, announce, handle_signals, program};
 use sha1::{Digest, Sha1};
 
 /// How long connections may take to close on SIGTERM or SIGINT.
@@ -51,8 +53,11 @@ struct Flags {
     mib: u32,
 }
 
-fn main() -> Result<()> {
-    ringwire_examples::init_logging();
+fn main() -> ExitCode {
+    program(run)
+}
+
+fn run() -> Result<()> {
     let flags = Flags::parse();
     match &flags.ask {
         Some(url) => ask(url, &flags),
@@ -71,17 +76,15 @@ fn serve(flags: &Flags) -> Result<()> {
         .listen(&flags.listen)
         .start(move |_worker| on_message(move |ctx, message| answer(ctx, message, offload)))?;
     handle_signals(server.handle(), SHUTDOWN_LIMIT).context("cannot handle signals")?;
-    for url in server.urls() {
-        println!("listening on {url}");
-    }
+    announce(server.urls().map(|url| format!("listening on {url}")));
     let handle = server.handle();
     server.join()?;
     let jobs = handle.stats().compute;
     if offload {
-        println!(
+        announce([format!(
             "{} jobs, which waited {:?} at most and ran {:?} at most; {} cancelled, {} refused",
             jobs.done, jobs.wait.max, jobs.run.max, jobs.cancelled, jobs.refused
-        );
+        )]);
     }
     Ok(())
 }
@@ -128,7 +131,7 @@ fn ask(url: &str, flags: &Flags) -> Result<()> {
             (0..flags.connections).map(|_| scope.spawn(|| ask_on(url, &question))).collect();
         for thread in asking {
             let count = thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
-            println!("{count} answers");
+            writeln!(io::stdout(), "{count} answers")?;
         }
         Ok(())
     })

@@ -9,7 +9,8 @@
 //! It subscribes to the topics of its command line, prints what is published there, and publishes each line of
 //! standard input, `topic text`.
 
-use std::io;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use ringwire::CloseCode;
 use ringwire::client::{Client, JsonIds, Requests};
+use ringwire_examples::program;
 use ringwire_examples::units::parse_duration;
 use serde_json::{Value, json};
 
@@ -64,8 +66,11 @@ fn publish_lines(requests: &Requests<JsonIds>, flags: &Flags) -> Result<()> {
     Ok(())
 }
 
-fn main() -> Result<()> {
-    ringwire_examples::init_logging();
+fn main() -> ExitCode {
+    program(run)
+}
+
+fn run() -> Result<()> {
     let flags = Flags::parse();
     let client = Client::builder().connect(&flags.url)?;
     let (requests, mut pushes) = Requests::split(client, JsonIds::default(), MAX_PENDING);
@@ -79,7 +84,8 @@ fn main() -> Result<()> {
     });
     while let Some(push) = pushes.receive()? {
         let message: Value = serde_json::from_slice(push.as_bytes()).context("no JSON")?;
-        println!("{} {}", text_of(&message, "topic"), text_of(&message, "data"));
+        let (topic, data) = (text_of(&message, "topic"), text_of(&message, "data"));
+        writeln!(io::stdout(), "{topic} {data}")?;
     }
     if no_close && !publishing.is_finished() {
         // The server has closed, and the input has no end.

@@ -3,6 +3,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "the thread that sends may wait")]
 
+use std::io::{self, Write as _};
+use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use anyhow::Result;
 use clap::Parser;
 use ringwire::client::{Backoff, Client, Reconnecting, RetryPolicy, Update};
 use ringwire_examples::units::parse_duration;
+use ringwire_examples::{note, program};
 
 /// Sends a numbered line every interval to a server, whatever happens to the connection.
 #[derive(Debug, Parser)]
@@ -32,8 +35,11 @@ struct Flags {
     max_attempts: u32,
 }
 
-fn main() -> Result<()> {
-    ringwire_examples::init_logging();
+fn main() -> ExitCode {
+    program(run)
+}
+
+fn run() -> Result<()> {
     let flags = Flags::parse();
     let backoff =
         Backoff::default().with_first_delay(flags.first_delay).with_max_delay(flags.max_delay);
@@ -46,18 +52,21 @@ fn main() -> Result<()> {
     thread::spawn(move || {
         for number in 0_u64.. {
             let sent = sender.send(format!("line {number}").as_str());
-            eprintln!("line {number}: {sent:?}");
+            note!("line {number}: {sent:?}");
             thread::sleep(flags.interval);
         }
     });
     while let Some(update) = client.next_update()? {
         match update {
-            Update::Message(message) => println!("{}", String::from_utf8_lossy(message.as_bytes())),
+            Update::Message(message) => {
+                let text = String::from_utf8_lossy(message.as_bytes());
+                writeln!(io::stdout(), "{text}")?;
+            }
             Update::Connected { attempts, dropped } => {
-                eprintln!("connected at attempt {attempts}; {dropped} lines were dropped");
+                note!("connected at attempt {attempts}; {dropped} lines were dropped");
             }
             Update::Disconnected { error, delay } => {
-                eprintln!("{error}; next attempt in {delay:.1?}");
+                note!("{error}; next attempt in {delay:.1?}");
             }
             _ => {}
         }

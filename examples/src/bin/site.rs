@@ -1,6 +1,7 @@
 //! A page, a JSON API and WebSockets on one port: notes by name, kept in memory.
 
 use std::cell::RefCell;
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use ringwire::{
     Asset, Config, Handle, Handler, Listener, Message, Network, ProxyProtocol, Response, Router,
     Server, SocketOptions, on_message,
 };
-use ringwire_examples::{Certificate, Cores, DriverFlag, handle_signals};
+use ringwire_examples::{Certificate, Cores, DriverFlag, announce, handle_signals, program};
 use serde_json::{Map, Value, json};
 
 /// How long connections may take to close on SIGTERM or SIGINT.
@@ -52,8 +53,11 @@ struct Flags {
     pin: Cores,
 }
 
-fn main() -> Result<()> {
-    ringwire_examples::init_logging();
+fn main() -> ExitCode {
+    program(run)
+}
+
+fn run() -> Result<()> {
     let flags = Flags::parse();
     // The notes are the worker's own, so there is one worker.
     let config = Config::default()
@@ -78,9 +82,7 @@ fn main() -> Result<()> {
     }
     let server = server.start(move |worker| site(worker.handle(), flags.forwarded_hops))?;
     handle_signals(server.handle(), SHUTDOWN_LIMIT).context("cannot handle signals")?;
-    for url in server.urls() {
-        println!("listening on {url}");
-    }
+    announce(server.urls().map(|url| format!("listening on {url}")));
     server.join()?;
     Ok(())
 }

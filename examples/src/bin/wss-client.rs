@@ -2,6 +2,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "a client that says how long it took")]
 
+use std::io::{self, Write as _};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
@@ -10,7 +12,7 @@ use ringwire::CloseCode;
 use ringwire::client::{Client, OwnedMessage};
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{ClientSettings, Roots};
-use ringwire_examples::init_logging;
+use ringwire_examples::program;
 
 /// Sends COUNT text messages over TLS, one after the other, and waits for the echo of each.
 #[derive(Debug, Parser)]
@@ -43,8 +45,11 @@ impl Flags {
     }
 }
 
-fn main() -> Result<()> {
-    init_logging();
+fn main() -> ExitCode {
+    program(run)
+}
+
+fn run() -> Result<()> {
     let flags = Flags::parse();
     let host =
         if flags.host.contains(':') { format!("[{}]", flags.host) } else { flags.host.clone() };
@@ -56,7 +61,7 @@ fn main() -> Result<()> {
         .with_tls(tls)
         .connect(&url)
         .with_context(|| format!("cannot connect to {url}"))?;
-    println!("connected to {url} in {:.1} ms", began.elapsed().as_secs_f64() * 1e3);
+    writeln!(io::stdout(), "connected to {url} in {:.1} ms", began.elapsed().as_secs_f64() * 1e3)?;
     let began = Instant::now();
     for number in 0..flags.count {
         let message = format!("message {number}");
@@ -65,12 +70,13 @@ fn main() -> Result<()> {
         ensure!(reply == OwnedMessage::from(message.as_str()), "{reply:?} came for {message:?}");
     }
     let seconds = began.elapsed().as_secs_f64();
-    println!(
+    writeln!(
+        io::stdout(),
         "{} messages in {:.1} ms, {:.0}/s",
         flags.count,
         seconds * 1e3,
         flags.count as f64 / seconds
-    );
+    )?;
     client.close(CloseCode::NORMAL, "")?;
     Ok(())
 }

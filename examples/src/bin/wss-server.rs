@@ -1,12 +1,13 @@
 //! A WebSocket echo server over TLS: `wss-server PORT CERT KEY`.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use ringwire::{Config, Server};
-use ringwire_examples::{Certificate, Echo, handle_signals, init_logging};
+use ringwire_examples::{Certificate, Echo, announce, handle_signals, program};
 
 /// A WebSocket echo server over TLS, on all addresses. SIGHUP has it read the certificate again, SIGTERM ends it.
 #[derive(Debug, Parser)]
@@ -20,16 +21,17 @@ struct Flags {
     key: PathBuf,
 }
 
-fn main() -> Result<()> {
-    init_logging();
+fn main() -> ExitCode {
+    program(run)
+}
+
+fn run() -> Result<()> {
     let Flags { port, cert, key } = Flags::parse();
     let tls = Certificate { cert: Some(cert), key: Some(key) }.server()?;
     let server = Server::new(Config::default())
         .listen_tls(format_args!("[::]:{port}"), tls)
         .start(|_worker| Echo)?;
     handle_signals(server.handle(), Duration::from_secs(5)).context("cannot handle signals")?;
-    for url in server.urls() {
-        println!("listening on {url}");
-    }
+    announce(server.urls().map(|url| format!("listening on {url}")));
     Ok(server.join()?)
 }

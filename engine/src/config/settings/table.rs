@@ -122,6 +122,7 @@ static SETTINGS: &[Setting] = settings! {
     "pong_timeout", Time, pong_timeout, "How long a ping may stay unanswered";
     "close_timeout", Time, close_timeout, "How long the close handshake may take";
     "write_stall_timeout", Time, write_stall_timeout, "How long a peer may take no output";
+    "min_drain_rate", Len, min_drain_rate, "Bytes a second that a peer takes of an answer or before a close; 0: any";
     "max_lifetime", Time, max_lifetime, "How long a connection may be open";
     "high_water", Len, high_water, "Waiting output from which reading pauses";
     "max_queued_len", Len, max_queued_len, "Waiting output at which no message is taken";
@@ -141,6 +142,8 @@ static SETTINGS: &[Setting] = settings! {
     "max_connections_per_address", Count32, max_connections_per_address, "Connections of one address; 0: any number";
     "max_accepts_per_second", Count32, max_accepts_per_second, "Connections accepted in a second; 0: any number";
     "listen_backlog", Count32, listen_backlog, "Connections that wait to be accepted";
+    "exclusive", Switch, exclusive, "Fail to start where another process listens; false: share ports";
+    "listen_timeout", Time, listen_timeout, "How long to try again where another process listens";
     "tcp_nodelay", Switch, tcp_nodelay, "Send small messages at once";
     "tcp_user_timeout", Time, tcp_user_timeout, "How long sent data may stay unacknowledged";
     "tcp_keepalive_time", Time, tcp_keepalive_time, "Silence after which the kernel asks; 0: never";

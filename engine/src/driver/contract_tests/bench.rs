@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use super::harness::{FarEnd as _, Harness, LISTENERS};
-use crate::driver::{Completion, Driver, ListenerId, Op, SendBuffer, Token};
+use crate::driver::{Completion, Delivery, Driver, ListenerId, Op, SendBuffer, Token};
 use crate::output::Output;
 
 /// No case takes longer, in real time or in virtual time.
@@ -71,6 +71,10 @@ impl<H: Harness> Bench<H> {
         self.harness.driver().now()
     }
 
+    pub(super) fn delivery(&mut self, token: Token) -> Option<Delivery> {
+        self.harness.driver().delivery(token)
+    }
+
     pub(super) fn submit(&mut self, op: Op<Socket<H>>) {
         self.harness.driver().submit(op);
     }
@@ -85,10 +89,10 @@ impl<H: Harness> Bench<H> {
         self.submit(Op::StopAccept { listener: listener_id(listener) });
     }
 
-    pub(super) fn leave_listener(&mut self, listener: usize) {
+    pub(super) fn leave_listener(&mut self, listener: usize, keeps: bool) {
         self.accepting[listener] = false;
-        let takes_rest = true;
-        self.submit(Op::LeaveListener { listener: listener_id(listener), takes_rest });
+        let (listener, takes_rest) = (listener_id(listener), true);
+        self.submit(Op::LeaveListener { listener, takes_rest, keeps });
     }
 
     pub(super) fn close_listener(&mut self, listener: usize) {

@@ -68,14 +68,38 @@ pub(super) fn a_listener_is_left_once_all_is_reported<H: Harness>(bench: &mut Be
     bench.accept(0);
     bench.connect(0);
     bench.until("the connection is accepted", |bench| bench.accepted.len() == 1);
-    bench.leave_listener(0);
+    bench.leave_listener(0, false);
     bench.until("it is left", |bench| bench.left == [ListenerId(0)]);
     // One at which nothing was accepted.
-    bench.leave_listener(1);
+    bench.leave_listener(1, false);
     bench.until("it is left", |bench| bench.left == [ListenerId(0), ListenerId(1)]);
     bench.connect(0);
     bench.turn_for(A_WHILE);
     assert_eq!((bench.accepted.len(), bench.left.len()), (1, 2));
+}
+
+pub(super) fn a_listener_that_is_kept_is_accepted_from_again<H: Harness>(bench: &mut Bench<H>) {
+    for round in 1..=3 {
+        bench.accept(0);
+        bench.connect(0);
+        bench.until("it is accepted", |bench| bench.accepted.len() == 2 * round - 1);
+        bench.leave_listener(0, true);
+        bench.until("it is left", |bench| bench.left.len() == round);
+        // As in the backlog, for whoever accepts.
+        bench.connect(0);
+        bench.turn_for(A_WHILE);
+        assert_eq!(bench.accepted.len(), 2 * round - 1);
+        bench.accept(0);
+        bench.until("it is accepted", |bench| bench.accepted.len() == 2 * round);
+        bench.stop_accept(0);
+    }
+    bench.accept(0);
+    bench.leave_listener(0, true);
+    bench.until("it is left", |bench| bench.left.len() == 4);
+    bench.close_listener(0);
+    bench.connect(0);
+    bench.turn_for(A_WHILE);
+    assert_eq!(bench.accepted.len(), 6, "it is closed for good");
 }
 
 pub(super) fn echo<H: Harness>(bench: &mut Bench<H>) {
@@ -242,6 +266,32 @@ pub(super) fn a_send_waits_for_the_peer<H: Harness>(bench: &mut Bench<H>) {
     bench.until("all has arrived", |bench| bench.peers[peer].received().len() == H::TOO_MUCH);
     assert!(bench.peers[peer].received() == pattern(H::TOO_MUCH));
     assert!(bench.seen(token).returned.as_ref().is_some_and(SendBuffer::is_empty));
+}
+
+pub(super) fn delivery_tells_who_takes_something<H: Harness>(bench: &mut Bench<H>) {
+    let (token, peer) = stuck_send(bench);
+    bench.turn_for(A_WHILE);
+    let full = bench.delivery(token).expect("an open socket can be asked");
+    assert!(full.waiting > 0);
+    bench.turn_for(A_WHILE);
+    let later = bench.delivery(token).expect("an open socket can be asked");
+    assert!(!later.has_moved_since(&full), "{full:?}, then {later:?} where nobody reads");
+
+    bench.peers[peer].set_reading(true);
+    bench.until("some of it is taken", |bench| {
+        bench.delivery(token).is_some_and(|now| now.has_moved_since(&later))
+    });
+    bench.until("all has arrived", |bench| bench.peers[peer].received().len() == H::TOO_MUCH);
+    bench.until("all is acknowledged", |bench| {
+        bench.delivery(token).is_some_and(|now| now.waiting == 0)
+    });
+    let all = bench.delivery(token).and_then(|now| now.acked).zip(full.acked);
+    assert!(all.is_none_or(|(all, full)| all > full && all >= H::TOO_MUCH as u64));
+
+    bench.until("the buffer is back", |bench| !bench.seen(token).sending);
+    bench.submit(Op::Close { token });
+    bench.until("it is closed", |bench| bench.seen(token).closed);
+    assert_eq!(bench.delivery(token), None, "nobody is asked after the end");
 }
 
 pub(super) fn large_send<H: Harness>(bench: &mut Bench<H>) {

@@ -183,6 +183,12 @@ impl Kernel {
         self.submitted(network, token);
     }
 
+    /// The link of a token, while it is open.
+    pub(super) fn link_of(&self, token: Token) -> Option<LinkId> {
+        let socket = self.sockets.get(&token.slot)?;
+        (socket.token == token && !socket.closed).then_some(socket.link)
+    }
+
     /// The socket of a token that the user may name.
     fn socket(&mut self, token: Token) -> &mut Socket {
         match self.sockets.get_mut(&token.slot) {

@@ -32,7 +32,7 @@ use kernel::{Kernel, Outcome, Stream};
 use network::{Event, LinkId, Network};
 pub(crate) use peer::{Peer, World};
 
-use super::{Completion, Driver, ListenerId, Op, Token, Traffic, Wake};
+use super::{Completion, Delivery, Driver, ListenerId, Op, Token, Traffic, Wake};
 
 /// A driver of the simulated network.
 #[derive(Debug)]
@@ -92,10 +92,12 @@ impl Driver for Sim {
                 self.kernel.stop_accept(network, index(listener));
                 network.close_listener(index(listener));
             }
-            Op::LeaveListener { listener, takes_rest } => {
+            Op::LeaveListener { listener, takes_rest, keeps } => {
                 self.kernel.leave(network, index(listener), takes_rest);
-                // Who goes on with it is no part of this network.
-                network.close_listener(index(listener));
+                if !keeps {
+                    // Who goes on with it is no part of this network.
+                    network.close_listener(index(listener));
+                }
             }
             Op::Open { .. } => {}
             Op::Receive { token } => self.kernel.receive(network, token),
@@ -205,6 +207,12 @@ impl Driver for Sim {
     /// Nobody counts that here.
     fn traffic(&self, _token: Token) -> Option<Traffic> {
         None
+    }
+
+    /// The other side has taken what its program has read.
+    fn delivery(&self, token: Token) -> Option<Delivery> {
+        let link = self.kernel.link_of(token)?;
+        Some(self.network.borrow().links[link].delivery())
     }
 
     fn detach(&mut self, mut socket: SimSocket) -> OwnedFd {

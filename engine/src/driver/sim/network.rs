@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::faults::{Faults, Random};
 use super::kernel::Stream;
+use crate::driver::Delivery;
 
 /// What a peer may leave unread unless it says otherwise.
 const DEFAULT_WINDOW: usize = 64 * 1024;
@@ -66,6 +67,8 @@ pub(super) struct Link {
     pub(super) shut: bool,
     /// Bytes that reached the peer and that it has not read.
     pub(super) inbox: Vec<u8>,
+    /// Bytes that it has read.
+    pub(super) taken: u64,
     /// Bytes on their way to the peer.
     pub(super) in_flight: usize,
     pub(super) window: usize,
@@ -87,7 +90,16 @@ pub(super) struct Link {
 impl Link {
     /// How much the driver may send now.
     pub(super) fn room(&self) -> usize {
-        self.window.saturating_sub(self.inbox.len() + self.in_flight)
+        self.window.saturating_sub(self.waiting())
+    }
+
+    fn waiting(&self) -> usize {
+        self.inbox.len() + self.in_flight
+    }
+
+    /// The window is the driver's socket here, and the peer has no buffer of its own.
+    pub(super) fn delivery(&self) -> Delivery {
+        Delivery { acked: Some(self.taken), window_end: self.taken, waiting: self.waiting() }
     }
 }
 
@@ -138,6 +150,7 @@ impl Network {
             closed: false,
             shut: false,
             inbox: Vec::new(),
+            taken: 0,
             in_flight: 0,
             window: DEFAULT_WINDOW,
             peer_eof: false,

@@ -78,8 +78,16 @@ impl Peer {
 
     /// What has arrived.
     pub(crate) fn read(&self) -> Vec<u8> {
+        self.read_some(usize::MAX)
+    }
+
+    /// So many bytes of it at most.
+    pub(crate) fn read_some(&self, most: usize) -> Vec<u8> {
         let mut network = self.network.borrow_mut();
-        let bytes = mem::take(&mut network.links[self.link].inbox);
+        let link = &mut network.links[self.link];
+        let later = link.inbox.split_off(most.min(link.inbox.len()));
+        let bytes = mem::replace(&mut link.inbox, later);
+        link.taken += bytes.len() as u64;
         if !bytes.is_empty() {
             network.touch(self.link);
         }

@@ -80,7 +80,7 @@ pub(super) struct Buffers {
     home: u16,
     /// Slices that were not released yet.
     out: usize,
-    /// The kernel may still write: the memory must stay.
+    /// The kernel knows of this memory and may write to it, so it must stay.
     in_use: bool,
 }
 
@@ -119,24 +119,33 @@ impl Buffers {
         Ok(buffers)
     }
 
-    /// Gives the ring of pieces to the kernel.
-    pub(super) fn register(&self, ring: &IoUring) -> io::Result<()> {
+    /// Gives the ring of pieces to the kernel. From now on this memory stays mapped, unless [`Buffers::retire`] ends that.
+    pub(super) fn register(&mut self, ring: &IoUring) -> io::Result<()> {
+        if self.in_use {
+            // Two rings would fill the same bytes.
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        self.in_use = true;
         let flags = if self.layout.incremental { IOU_PBUF_RING_INC } else { 0 };
         let Layout { piece_count, .. } = self.layout;
         let addr = self.memory.addr().get() as u64;
-        // SAFETY: the mapping begins with that many entries, and is given up only when the driver has
-        // closed the ring after its last request (`set_in_use`), or never.
+        // SAFETY: the mapping begins with that many entries, no other ring has it, and it stays mapped from here on until
+        // the caller of `retire` promises that no request writes to it any more.
         unsafe { ring.submitter().register_buf_ring_with_flags(addr, piece_count, GROUP, flags) }
+    }
+
+    /// The memory is unmapped when this is dropped, if no slice of it is out.
+    ///
+    /// # Safety
+    /// No request writes to this memory from now on: those of the ring that it was [registered](Self::register) with have
+    /// completed, those that write to [`scratch`](Self::scratch) included, and no more are made.
+    pub(super) unsafe fn retire(&mut self) {
+        self.in_use = false;
     }
 
     /// Eight bytes for the kernel to write to, which nobody reads.
     pub(super) fn scratch(&self) -> *mut u8 {
         self.memory.as_ptr().wrapping_add(entries_len(self.layout))
-    }
-
-    /// Says whether a request may still write to this memory. If so when it is dropped, it stays mapped.
-    pub(super) fn set_in_use(&mut self, in_use: bool) {
-        self.in_use = in_use;
     }
 
     pub(super) fn layout(&self) -> Layout {
@@ -149,8 +158,11 @@ impl Buffers {
     }
 
     /// The slice that a completion is about: `len` bytes in `piece`, of which the kernel fills more or not.
+    ///
+    /// # Safety
+    /// A completion of the ring that this was [registered](Self::register) with says so, and this is the first call about it.
     #[inline]
-    pub(super) fn take(&mut self, piece: u16, len: u32, more: bool) -> Slice {
+    pub(super) unsafe fn take(&mut self, piece: u16, len: u32, more: bool) -> Slice {
         let incremental = self.layout.incremental;
         let info = &mut self.pieces[usize::from(piece)];
         let start = info.filled;
@@ -172,11 +184,15 @@ impl Buffers {
     }
 
     /// A completion names a piece and no bytes.
-    pub(super) fn take_nothing(&mut self, piece: u16) {
+    ///
+    /// # Safety
+    /// As for [`take`](Self::take).
+    pub(super) unsafe fn take_nothing(&mut self, piece: u16) {
         // An incrementally filled piece stays the ring's first, whatever the flag says: before Linux 7.0 it
         // is wrong at the end of a stream.
         if !self.layout.incremental {
-            let slice = self.take(piece, 0, false);
+            // SAFETY: the caller's promise.
+            let slice = unsafe { self.take(piece, 0, false) };
             self.release(slice);
         }
     }

@@ -32,6 +32,8 @@ pub(super) struct Listener {
     closing: bool,
     /// Others go on with it: what was accepted is reported, and then the end.
     leaving: Option<Leaving>,
+    /// The socket is kept when it was left, since the worker may come back to it.
+    kept: bool,
     /// Connections that came in before the cancellation took effect.
     waiting: VecDeque<OwnedFd>,
 }
@@ -56,6 +58,7 @@ impl Listener {
             cancelling: false,
             closing: false,
             leaving: None,
+            kept: false,
             waiting: VecDeque::new(),
         }
     }
@@ -68,7 +71,7 @@ impl Listener {
 
     /// The driver goes: nothing is reported any more. The socket may be another's as well, and is left as it is.
     pub(super) fn forget(&mut self) {
-        (self.wanted, self.closing, self.leaving) = (false, true, None);
+        (self.wanted, self.closing, self.leaving, self.kept) = (false, true, None, false);
         self.waiting.clear();
     }
 
@@ -80,7 +83,16 @@ impl Listener {
                 self.accept_rest();
             }
         }
-        self.socket = None;
+        if !self.kept {
+            self.socket = None;
+        }
+    }
+
+    /// The worker comes back to a socket that it has left.
+    fn come_back(&mut self) {
+        if self.kept && self.leaving == Some(Leaving::Told) {
+            (self.closing, self.leaving, self.kept) = (false, None, false);
+        }
     }
 
     /// Accepts what waits. The kernel wakes one waiter for each connection, and a request that was woken and then
@@ -101,6 +113,7 @@ impl Listener {
 impl Uring {
     pub(super) fn start_accept(&mut self, id: ListenerId) {
         let Some(listener) = self.listeners.get_mut(id.0 as usize) else { return };
+        listener.come_back();
         listener.wanted = !listener.closing;
         if listener.wanted && !listener.armed {
             self.arm_accept(id);
@@ -129,7 +142,7 @@ impl Uring {
 
     pub(super) fn close_listener(&mut self, id: ListenerId) {
         let Some(listener) = self.listeners.get_mut(id.0 as usize) else { return };
-        (listener.wanted, listener.closing) = (false, true);
+        (listener.wanted, listener.closing, listener.kept) = (false, true, false);
         listener.waiting.clear();
         match &listener.socket {
             // From now on the kernel refuses connections, and the request ends.
@@ -143,8 +156,9 @@ impl Uring {
     }
 
     /// Others must be left alone: only the request ends.
-    pub(super) fn leave_listener(&mut self, id: ListenerId, takes_rest: bool) {
+    pub(super) fn leave_listener(&mut self, id: ListenerId, takes_rest: bool, keeps: bool) {
         let Some(listener) = self.listeners.get_mut(id.0 as usize) else { return };
+        listener.kept = keeps;
         (listener.wanted, listener.closing) = (false, true);
         listener.leaving = Some(Leaving::Ending { takes_rest });
         if !listener.armed {

@@ -32,7 +32,6 @@ mod waker;
 
 use std::collections::VecDeque;
 use std::io;
-use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
@@ -46,7 +45,7 @@ use self::names::Name;
 use self::ring::{Ring, Wait};
 use self::sends::Sends;
 use self::sockets::{Holdings, Socket, Starved};
-use super::{Completion, Driver, Op, Token, Traffic};
+use super::{Completion, Delivery, Driver, Op, Token, Traffic};
 use crate::chunked::Chunked;
 use crate::net;
 
@@ -90,7 +89,7 @@ impl Uring {
     /// A driver with these listening sockets, which are named by their index.
     pub(crate) fn new(listeners: Vec<OwnedFd>, layout: Layout) -> io::Result<Self> {
         let ring = Ring::new()?;
-        let buffers = Buffers::new(layout)?;
+        let mut buffers = Buffers::new(layout)?;
         buffers.register(ring.io_uring())?;
         Ok(Self {
             ring,
@@ -205,7 +204,9 @@ impl Driver for Uring {
             Op::Accept { listener } => self.start_accept(listener),
             Op::StopAccept { listener } => self.stop_accept(listener),
             Op::CloseListener { listener } => self.close_listener(listener),
-            Op::LeaveListener { listener, takes_rest } => self.leave_listener(listener, takes_rest),
+            Op::LeaveListener { listener, takes_rest, keeps } => {
+                self.leave_listener(listener, takes_rest, keeps);
+            }
             Op::Open { token, socket } => self.open(token, socket),
             Op::Receive { token } => self.receive(token),
             Op::StopReceive { token } => self.stop_receive(token),
@@ -287,20 +288,25 @@ impl Driver for Uring {
         net::traffic(self.descriptor(token)?)
     }
 
+    fn delivery(&self, token: Token) -> Option<Delivery> {
+        net::delivery(self.descriptor(token)?)
+    }
+
     fn detach(&mut self, socket: OwnedFd) -> OwnedFd {
         socket
     }
 }
 
 impl Drop for Uring {
+    #[expect(unsafe_code, reason = "the kernel is done with the buffers")]
     fn drop(&mut self) {
-        self.buffers.set_in_use(true);
+        // Where this panics or does not succeed, `buffers` stay mapped and `sends` are not freed: the kernel may use them
+        // until the end of the process.
         if self.finish() {
-            self.buffers.set_in_use(false);
+            // SAFETY: every request has completed, and the ring, which makes none by itself, is closed before the buffers go.
+            unsafe { self.buffers.retire() };
         } else {
-            // The kernel may read or write them until the end of the process.
-            tracing::warn!(requests = self.in_flight, "io_uring requests did not end");
-            mem::forget(mem::take(&mut self.sends));
+            crate::event::warn!(requests = self.in_flight, "io_uring requests did not end");
         }
     }
 }

@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "the kernel reads the buffers of sends in flight")]
 
 use std::io::{self, ErrorKind};
+use std::mem::ManuallyDrop;
 use std::num::NonZeroU8;
 use std::os::fd::AsRawFd as _;
 
@@ -38,10 +39,11 @@ impl SendId {
     }
 }
 
-/// Buffers of sends in flight. They are neither touched nor freed until their completion.
+/// Buffers of sends in flight. They are neither touched nor freed until their completion: whatever ends the driver, be it
+/// a panic, a table that still has some is never freed.
 #[derive(Debug, Default)]
 pub(super) struct Sends {
-    buffers: Vec<SendBuffer>,
+    buffers: ManuallyDrop<Vec<SendBuffer>>,
     free: Vec<SendId>,
 }
 
@@ -67,6 +69,21 @@ impl Sends {
     fn remove(&mut self, id: SendId) -> SendBuffer {
         self.free.push(id);
         std::mem::take(&mut self.buffers[id.place()])
+    }
+
+    /// Buffers whose completion has not come.
+    fn in_flight(&self) -> usize {
+        self.buffers.len() - self.free.len()
+    }
+}
+
+impl Drop for Sends {
+    fn drop(&mut self) {
+        if self.in_flight() == 0 {
+            // SAFETY: nothing uses the table after this, and the kernel reads none of its buffers: each was taken out of it
+            // on its completion.
+            unsafe { ManuallyDrop::drop(&mut self.buffers) };
+        }
     }
 }
 
@@ -104,8 +121,7 @@ impl Uring {
             .flags(libc::MSG_NOSIGNAL)
             .build();
         // SAFETY: the bytes are those of a buffer in `sends`, which gives it out on the request's completion only, and
-        // until then owns them or refers to them.
-        // When the driver goes before, it forgets them (see its `drop`).
+        // until then owns them or refers to them. Dropped before that, `sends` frees nothing.
         unsafe { self.request(entry, Name::Send(token)) };
     }
 
@@ -142,6 +158,30 @@ impl Uring {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whatever drops the table, a panic of the driver included.
+    #[test]
+    fn a_buffer_that_the_kernel_may_read_is_never_freed() {
+        use crate::budget::Budget;
+        use crate::output::{Output, SharedBytes};
+
+        // What was freed is back in the budget.
+        let budget = Budget::new(1000);
+        let buffer = || SendBuffer::new(Output::Shared(SharedBytes::new(vec![7; 100], &budget)));
+        let mut sends = Sends::default();
+        let done = sends.insert(buffer()).unwrap();
+        sends.insert(buffer()).unwrap();
+        drop(sends.remove(done));
+        assert_eq!((sends.in_flight(), budget.left()), (1, 900));
+        drop(sends);
+        assert_eq!(budget.left(), 900, "one is in flight");
+
+        let mut sends = Sends::default();
+        let done = sends.insert(buffer()).unwrap();
+        drop(sends.remove(done));
+        drop(sends);
+        assert_eq!(budget.left(), 900, "none was in flight");
+    }
 
     #[test]
     fn places_fit_into_three_bytes() {

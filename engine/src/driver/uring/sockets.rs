@@ -196,16 +196,19 @@ impl Uring {
     }
 
     /// The buffer of a completion, if it has one with something in it.
+    #[expect(unsafe_code, reason = "what the kernel says of its buffers")]
     #[inline]
     fn take_buffer(&mut self, result: i32, flags: u32) -> Option<UringBuffer> {
         let piece = cqueue::buffer_select(flags)?;
         match u32::try_from(result) {
             Ok(len) if len > 0 => {
-                let slice = self.buffers.take(piece, len, cqueue::buffer_more(flags));
+                // SAFETY: this ring's queue said so, and `on_completion` sees each entry of it once.
+                let slice = unsafe { self.buffers.take(piece, len, cqueue::buffer_more(flags)) };
                 Some(UringBuffer::Provided(slice))
             }
             _ => {
-                self.buffers.take_nothing(piece);
+                // SAFETY: as above.
+                unsafe { self.buffers.take_nothing(piece) };
                 None
             }
         }

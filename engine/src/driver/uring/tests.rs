@@ -288,3 +288,26 @@ fn forbid_io_uring_enter() {
     };
     assert_eq!(results, [0, 0], "{}", std::io::Error::last_os_error());
 }
+
+/// A driver that fails on its way out frees nothing that the kernel may use.
+#[test]
+fn memory_of_a_registered_ring_stays_unless_it_is_retired() {
+    use super::buffers::Buffers;
+    let layout = super::probe(PIECE_LEN as usize).unwrap();
+    let ring = super::ring::Ring::new().unwrap();
+    let mut buffers = Buffers::new(layout).unwrap();
+    buffers.register(ring.io_uring()).unwrap();
+    let again = buffers.register(ring.io_uring()).unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::AlreadyExists);
+    let start = buffers.scratch().addr();
+    let is_mapped = || {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        maps.lines().any(|line| {
+            let (from, to) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
+            let number = |text| usize::from_str_radix(text, 16).unwrap();
+            (number(from)..number(to)).contains(&start)
+        })
+    };
+    drop(buffers);
+    assert!(is_mapped());
+}

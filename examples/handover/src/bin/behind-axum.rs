@@ -1,5 +1,7 @@
 //! An axum application whose WebSockets are Ringwire's: `/ws` is an echo, all other routes stay axum's.
 
+use std::process::ExitCode;
+
 use anyhow::{Result, anyhow};
 use axum::Router;
 use axum::extract::{Request, State};
@@ -10,11 +12,16 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::{Parts, downcast};
 use ringwire::Handle;
+use ringwire_examples::program;
 use ringwire_handover::{Flags, run, upgrade};
 use tokio::net::{TcpListener, TcpStream};
 
+fn main() -> ExitCode {
+    program(start)
+}
+
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
+async fn start() -> Result<()> {
     run(&Flags::parse(), serve).await
 }
 

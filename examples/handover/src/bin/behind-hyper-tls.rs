@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::future::ready;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
@@ -21,6 +22,7 @@ use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
 use ringwire::tls::Session;
 use ringwire::{Adoption, Handle};
+use ringwire_examples::program;
 use ringwire_handover::{Flags, answer, run, upgrade};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -44,8 +46,12 @@ struct Program {
     key: PathBuf,
 }
 
+fn main() -> ExitCode {
+    program(start)
+}
+
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
+async fn start() -> Result<()> {
     let Program { flags, cert, key } = Program::parse();
     let tls = TlsAcceptor::from(Arc::new(tls_settings(&cert, &key)?));
     run(&flags, |listener, sockets| serve(listener, tls, sockets)).await

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::ready;
+use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
 use bytes::Bytes;
@@ -14,11 +15,16 @@ use hyper::service::service_fn;
 use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
 use ringwire::Handle;
+use ringwire_examples::program;
 use ringwire_handover::{Flags, answer, run, upgrade};
 use tokio::net::{TcpListener, TcpStream};
 
+fn main() -> ExitCode {
+    program(start)
+}
+
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
+async fn start() -> Result<()> {
     run(&Flags::parse(), serve).await
 }
 

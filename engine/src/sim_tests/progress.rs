@@ -1,0 +1,166 @@
+//! Peers that read slowly, and peers that read nothing, in virtual time: the first are alive, however much the kernel
+//! holds for them.
+
+use std::time::Duration;
+
+use ringwire_codec::CloseCode;
+
+use super::client::Stage;
+use super::plan::{Ending, Entrance, Plan};
+use super::play::Play;
+use super::time::{plan, play, secs};
+use crate::config::Config;
+use crate::driver::sim::Faults;
+use crate::error::CloseReason;
+
+/// What Linux gives a socket (tcp(7), tcp_wmem).
+const SOCKET_LEN: usize = 4 << 20;
+/// So much as to be never through.
+const ENDLESS: &str = "!flood 480 65536";
+
+fn config() -> Config {
+    Config::default().with_max_queued_len(64 << 20)
+}
+
+/// A client that asks for a flood and reads so many bytes a second of it, over TCP or TLS.
+fn reader(config: &Config, entrance: Entrance, flood: &str, rate: usize) -> Play {
+    let plan = Plan { window: SOCKET_LEN, entrance, ..plan(Ending::Stay, &[flood]) };
+    let mut play = play(config, [plan]);
+    play.clients[0].reads = Some(rate / 10);
+    play
+}
+
+fn entrances() -> [Entrance; 2] {
+    [Entrance::Connect, Entrance::Secure]
+}
+
+#[test]
+fn who_reads_steadily_stays_at_any_rate() {
+    for entrance in entrances() {
+        for rate in [1_000, 30_000, 60_000, 90_000] {
+            let mut play = reader(&config(), entrance, ENDLESS, rate);
+            play.run_until(secs(150));
+            assert_eq!(play.clients[0].stage, Stage::Open, "{entrance:?}, {rate} bytes a second");
+            let stats = play.scene.stats();
+            assert!(stats.memory_kernel > 1 << 20, "{rate}: {stats:?}");
+        }
+    }
+}
+
+#[test]
+fn a_pong_has_its_time_from_when_its_ping_is_there() {
+    for entrance in entrances() {
+        // All of it is in the kernel: 60 s, where pings go out after 30 s and have 10.
+        let mut play = reader(&config(), entrance, "!flood 46 65536", 50_000);
+        play.run_until(secs(200));
+        assert_eq!(play.clients[0].stage, Stage::Open, "{entrance:?}");
+        assert!(play.clients[0].heard >= 47);
+        assert_eq!(play.scene.stats().memory_kernel, 0);
+    }
+}
+
+#[test]
+fn who_stops_reading_is_ended_on_time() {
+    for entrance in entrances() {
+        let config = config().with_ping_interval(Duration::ZERO);
+        let mut play = reader(&config, entrance, ENDLESS, 60_000);
+        play.run_until(secs(100));
+        play.clients[0].reads = Some(0);
+        let cause = play.run_to_the_end_of(0);
+        assert_eq!(cause.reason, CloseReason::WriteStall);
+        // A quarter of the limit may lie between its last byte and the look that finds it.
+        assert!((secs(120)..secs(126)).contains(&play.clock()), "{:?}", play.clock());
+    }
+}
+
+#[test]
+fn who_reads_nothing_is_ended_at_the_limit() {
+    for entrance in entrances() {
+        let mut play = reader(&config(), entrance, ENDLESS, 0);
+        assert_eq!(play.run_to_the_end_of(0).reason, CloseReason::WriteStall);
+        assert!((secs(20)..secs(21)).contains(&play.clock()), "{:?}", play.clock());
+    }
+}
+
+#[test]
+fn a_ping_behind_output_that_nobody_reads_ends_it() {
+    for entrance in entrances() {
+        // The kernel has all of it, so nothing is stuck.
+        let mut play = reader(&config(), entrance, "!flood 10 65536", 0);
+        assert_eq!(play.run_to_the_end_of(0).reason, CloseReason::PongTimeout);
+        assert!((secs(50)..secs(51)).contains(&play.clock()), "{:?}", play.clock());
+    }
+}
+
+/// It reads all, and its pongs never come.
+#[test]
+fn who_reads_and_answers_no_ping_is_given_up() {
+    let mute = Plan { window: SOCKET_LEN, ..plan(Ending::Mute, &["!flood 46 65536"]) };
+    let mut play = play(&config(), [mute]);
+    play.clients[0].reads = Some(5_000);
+    let cause = play.run_to_the_end_of(0);
+    assert_eq!(cause.reason, CloseReason::PongTimeout);
+    assert!((secs(70)..secs(76)).contains(&play.clock()), "{:?}", play.clock());
+}
+
+#[test]
+fn a_close_frame_may_come_slowly() {
+    for entrance in entrances() {
+        let mut play = reader(&config(), entrance, "!flood 16 65536", 30_000);
+        play.run_until(secs(2));
+        let id = play.scene.log.borrow().clients[0].id.expect("it is open");
+        play.scene.handle.close(id, CloseCode::new(4001), "go").expect("the worker lives");
+        let cause = play.run_to_the_end_of(0);
+        assert_eq!((cause.reason, cause.unsent_len), (CloseReason::Local, 0));
+        assert!(play.clock() > secs(33), "{:?}", play.clock());
+        assert_eq!(play.clients[0].heard, 18);
+    }
+}
+
+#[test]
+fn a_close_ends_though_its_peer_reads_a_byte_at_a_time() {
+    for entrance in entrances() {
+        let mut play = reader(&config(), entrance, "!flood 1 65536", 0);
+        play.run_until(secs(2));
+        let id = play.scene.log.borrow().clients[0].id.expect("it is open");
+        play.scene.handle.close(id, CloseCode::new(4001), "go").expect("the worker lives");
+        play.clients[0].reads = Some(1);
+        let cause = play.run_to_the_end_of(0);
+        assert_eq!(cause.reason, CloseReason::CloseTimeout);
+        // 64 KiB and the frame's, at 1 KiB a second, and the time of a close.
+        assert!((secs(66)..secs(78)).contains(&play.clock()), "{:?}", play.clock());
+    }
+}
+
+#[test]
+fn an_answer_may_come_slowly_and_not_for_ever() {
+    // The answer to each has a body of some 1000 bytes as well.
+    let body = "b".repeat(999);
+    let request = format!("POST /now HTTP/1.1\r\nHost: a\r\nContent-Length: 999\r\n\r\n{body}");
+    let least_len = 800_000;
+    for (rate, is_served) in [(30_000, true), (10, false), (0, false)] {
+        let mut play = Play::new(1, &config(), Faults::none(), Vec::new());
+        let peer = play.scene.world.connect(0);
+        peer.set_window(SOCKET_LEN);
+        peer.write(request.repeat(800).as_bytes());
+        let (mut got, mut tenth) = (0, 0);
+        while got < least_len && !peer.is_closed() {
+            tenth += 1;
+            play.run_until(Duration::from_millis(100) * tenth);
+            got += peer.read_some(rate / 10).len();
+        }
+        if is_served {
+            assert!(play.clock() > secs(26), "{got} bytes at {:?}", play.clock());
+            // It is as good as before.
+            peer.write(request.as_bytes());
+            play.run_until(play.clock() + secs(1));
+            assert!(peer.read().ends_with(b"xxxxxxxxxx") && !peer.is_eof());
+        } else if rate == 0 {
+            // All is in the kernel, and another request may come until then.
+            let latest = config().http_keep_alive_timeout + secs(30);
+            assert!(play.clock() < latest, "{:?}", play.clock());
+        } else {
+            assert!((secs(800)..secs(1000)).contains(&play.clock()), "{:?}", play.clock());
+        }
+    }
+}
