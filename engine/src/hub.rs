@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::handover::Handover;
 use crate::limits::address::Addresses;
 use crate::mailbox::Postbox;
-use crate::memory::{Allowance, Level};
+use crate::memory::{Allowance, Level, Total};
 use crate::metrics::{Counters, MemoryStats};
 use crate::registry::Registry;
 use crate::sharded::remainder;
@@ -246,14 +246,18 @@ impl Hub {
         }
     }
 
-    /// What each worker may hold where all together hold too much.
-    pub(crate) fn memory_share(&self) -> usize {
-        self.common.allowance.share(self.retained_len(), self.links.len())
+    /// What a worker that holds `own` has to give up for others to be let in. `fixed` of it does not come free with
+    /// connections.
+    pub(crate) fn memory_excess(&self, own: usize, fixed: usize) -> usize {
+        let connections = self.links.iter().map(|link| link.counters.memory_len()).sum();
+        let total =
+            Total { connections, publications: self.retained_len(), workers: self.links.len() };
+        self.common.allowance.excess(total, own, fixed, self.memory_step())
     }
 
-    /// What each worker may hold for others to be let in again.
-    pub(crate) fn roomy_share(&self) -> usize {
-        self.common.allowance.roomy_share(self.retained_len(), self.links.len())
+    /// How many bytes of free buffers each worker may keep.
+    pub(crate) fn free_share(&self) -> usize {
+        self.common.allowance.free_share(self.links.len())
     }
 
     /// What a worker may come to hold before it looks at the total again.

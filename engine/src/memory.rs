@@ -70,6 +70,16 @@ pub(crate) struct Allowance {
     refuses: AtomicBool,
 }
 
+/// What all workers hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Total {
+    /// For connections, in bytes.
+    pub(crate) connections: usize,
+    /// For publications.
+    pub(crate) publications: usize,
+    pub(crate) workers: usize,
+}
+
 /// How much of the budget is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
@@ -106,20 +116,24 @@ impl Allowance {
         }
     }
 
-    /// What a worker may hold where all together hold too much, so that they do not do so again at once. Publications have a
-    /// limit of their own; where that leaves next to nothing, connections are not ended for it.
+    /// What a worker may hold once it has ended connections, so that others are let in again: less than where refusing
+    /// ends. Publications have a limit of their own; where that leaves next to nothing, connections are not ended for it.
     pub(crate) fn share(&self, publications: usize, workers: usize) -> usize {
-        self.share_of(15, publications, workers)
+        (self.len / 16 * 11 - publications.min(self.len / 2)) / workers.max(1)
     }
 
-    /// What a worker may hold once it has sent away whoever was not let in yet, so that others are let in again: less than
-    /// where refusing ends.
-    pub(crate) fn roomy_share(&self, publications: usize, workers: usize) -> usize {
-        self.share_of(11, publications, workers)
+    /// What a worker that holds `own` has to give up: what is beyond its share, and no more than all together hold beyond
+    /// theirs. `fixed` of it does not come free with connections.
+    pub(crate) fn excess(&self, total: Total, own: usize, fixed: usize, step: usize) -> usize {
+        let Total { connections, publications, workers } = total;
+        let share = self.share(publications, workers);
+        let own = own.saturating_sub(share.max(fixed.saturating_add(step)));
+        own.min(connections.saturating_sub(share * workers))
     }
 
-    fn share_of(&self, sixteenths: usize, publications: usize, workers: usize) -> usize {
-        (self.len / 16 * sixteenths - publications.min(self.len / 2)) / workers.max(1)
+    /// How many bytes of free buffers each worker may keep: no more than an eighth of the budget for all of them.
+    pub(crate) fn free_share(&self, workers: usize) -> usize {
+        self.len / 8 / workers.max(1)
     }
 
     /// What one of so many workers may come to hold before it looks at the total again.
@@ -135,6 +149,8 @@ pub(crate) struct Watch {
     looked_at: Tick,
     held: usize,
     step: usize,
+    /// When patience ends with those that keep others out, while it is [`Level::High`] at least.
+    pub(crate) patience_ends: Option<Tick>,
     /// Until then the table is not walked over again, unless the last walk found all that was too much.
     pub(crate) rests_until: Option<Tick>,
     /// The same for those who were not let in yet.
@@ -149,12 +165,21 @@ pub(crate) struct Watch {
     pub(crate) peak: usize,
 }
 
+/// How long others may be kept out by what is not finished, in ticks: as long as those are told to stay away.
+pub(crate) const PATIENCE: Tick = 100;
+
 /// What was logged of connections that were ended, which an attack makes many.
 #[derive(Debug, Default)]
 struct Told {
     next: Tick,
-    count: usize,
-    freed: usize,
+    ended: Ended,
+}
+
+/// Connections that were ended, and how many bytes that freed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub(crate) count: usize,
+    pub(crate) freed: usize,
 }
 
 /// How long nothing more is logged of it, in ticks.
@@ -167,6 +192,7 @@ impl Watch {
             looked_at: 0,
             held: 0,
             step,
+            patience_ends: None,
             rests_until: None,
             strangers_rest_until: 0,
             leaving: 0,
@@ -177,17 +203,16 @@ impl Watch {
         }
     }
 
-    /// Connections were ended, so that so many bytes came free. What to log of that and of what was not logged before: how
-    /// many, and what that freed.
-    pub(crate) fn tell(&mut self, now: Tick, count: usize, freed: usize) -> Option<(usize, usize)> {
+    /// Connections were ended. What to log of that and of what was not logged before.
+    pub(crate) fn tell(&mut self, now: Tick, ended: Ended) -> Option<Ended> {
         let told = &mut self.told;
-        (told.count, told.freed) = (told.count + count, told.freed.saturating_add(freed));
+        told.ended.count += ended.count;
+        told.ended.freed = told.ended.freed.saturating_add(ended.freed);
         if now < told.next {
             return None;
         }
-        let Told { count, freed, .. } = std::mem::take(told);
         told.next = now + SILENCE;
-        Some((count, freed))
+        Some(std::mem::take(&mut told.ended))
     }
 
     /// Whether it is time to look again.
@@ -204,6 +229,11 @@ impl Watch {
 
     pub(crate) fn note(&mut self, now: Tick, held: usize, level: Level) {
         (self.looked_at, self.held, self.level) = (now, held, level);
+        if level == Level::Low {
+            self.patience_ends = None;
+        } else if self.patience_ends.is_none() {
+            self.patience_ends = Some(now + PATIENCE);
+        }
     }
 }
 
@@ -241,9 +271,9 @@ mod tests {
     #[test]
     fn shares_leave_room_for_publications() {
         let allowance = Allowance::new(1600);
-        assert_eq!(allowance.share(0, 2), 750);
-        assert_eq!(allowance.share(500, 2), 500);
-        assert_eq!(allowance.share(5000, 2), 350);
+        assert_eq!(allowance.share(0, 2), 550);
+        assert_eq!(allowance.share(500, 2), 300);
+        assert_eq!(allowance.share(5000, 2), 150);
         let unlimited = Allowance::new(0);
         assert_eq!((unlimited.len(), unlimited.judge(usize::MAX / 2)), (None, Level::Low));
     }
@@ -252,7 +282,19 @@ mod tests {
     fn room_for_newcomers_is_below_where_refusing_ends() {
         let allowance = Allowance::new(1600);
         assert_eq!(allowance.judge(1400), Level::High);
-        assert_eq!(allowance.judge(allowance.roomy_share(0, 1)), Level::Low);
+        assert_eq!(allowance.judge(allowance.share(0, 1)), Level::Low);
+    }
+
+    #[test]
+    fn a_worker_gives_up_no_more_than_is_too_much_in_all() {
+        let excess = |connections, own, fixed| {
+            let total = Total { connections, publications: 0, workers: 2 };
+            Allowance::new(1600).excess(total, own, fixed, 10)
+        };
+        assert_eq!(excess(1600, 1600, 0), 500, "the other holds nothing");
+        assert_eq!(excess(1600, 800, 0), 250);
+        assert_eq!(excess(1600, 500, 0), 0, "the other holds it");
+        assert_eq!(excess(1600, 1600, 1500), 90, "most of it is fixed");
     }
 
     #[test]
@@ -278,10 +320,11 @@ mod tests {
     #[test]
     fn what_is_not_logged_is_added_to_the_next_line() {
         let mut watch = Watch::new(MAX_STEP);
-        assert_eq!(watch.tell(7, 1, 10), Some((1, 10)));
-        assert_eq!(watch.tell(8, 2, 20), None);
-        assert_eq!(watch.tell(16, 3, 30), None);
-        assert_eq!(watch.tell(17, 4, 40), Some((9, 90)));
-        assert_eq!(watch.tell(17, 5, 50), None);
+        let ended = |count| Ended { count, freed: 10 * count };
+        assert_eq!(watch.tell(7, ended(1)), Some(ended(1)));
+        assert_eq!(watch.tell(8, ended(2)), None);
+        assert_eq!(watch.tell(16, ended(3)), None);
+        assert_eq!(watch.tell(17, ended(4)), Some(ended(9)));
+        assert_eq!(watch.tell(17, ended(5)), None);
     }
 }

@@ -192,7 +192,7 @@ impl Shared {
     ) -> Self {
         Self {
             worker,
-            pool: BufferPool::new(config.pool_len),
+            pool: BufferPool::new(config.pool_len.min(hub.free_share())),
             out: Vec::new(),
             sessions: Sessions::new(),
             layers: Layers::default(),

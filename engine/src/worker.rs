@@ -183,10 +183,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             _ => None,
         };
         let Shared { wheel, deflate, watch, ends, .. } = &self.shared;
-        let ticks = [wheel.next_tick(), deflate.next_tick(), watch.rests_until, ends.next_tick()];
+        let ticks = [wheel.next_tick(), deflate.next_tick(), ends.next_tick()];
         let next = ticks
             .into_iter()
-            .chain([resting])
+            .chain([resting, watch.rests_until, watch.patience_ends])
             .flatten()
             .min()
             .map(|tick| (TICK * tick).saturating_sub(self.driver.now()));

@@ -178,21 +178,23 @@ fn nothing_more_is_received_of_messages_until_there_is_memory() {
     play.run_until(secs(2));
     assert!(play.scene.stats().deflate_memory > BUDGET as u64);
 
-    let message =
-        [&[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0x80, 0, 0, 0, 0, 0][..], &[7; 32 << 10]].concat();
-    let (beginning, rest) = message.split_at(20 << 10);
-    peer.write(beginning);
+    let message = [&[0x82, 0xfe, 0x80, 0, 0, 0, 0, 0][..], &[7; 32 << 10]].concat();
+    let pieces: Vec<_> = message.chunks(12 << 10).collect();
+    peer.write(pieces[0]);
     let later = play.clock() + Duration::from_millis(50);
     play.run_until(later);
-    eprintln!("{:?} {}", play.scene.stats(), peer.unread());
-    assert!(peer.unread() > 0, "all of it was received");
+    assert_eq!(peer.unread(), 0);
+    peer.write(pieces[1]);
+    let later = play.clock() + Duration::from_millis(50);
+    play.run_until(later);
+    assert_eq!(peer.unread(), pieces[1].len(), "more of it was received");
     assert_eq!(play.scene.stats().memory_sheds, 0);
     for client in &mut play.clients[..TALKERS] {
         client.plan.ending = Ending::HangUp;
     }
     play.run_until(secs(3));
     assert_eq!(peer.unread(), 0);
-    peer.write(rest);
+    peer.write(pieces[2]);
     play.run_until(secs(4));
     // The welcome, and the echo behind its header (RFC 6455 §5.2).
     let answer = peer.read();

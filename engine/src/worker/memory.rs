@@ -15,7 +15,7 @@ use crate::ctx;
 use crate::driver::{Driver, Token};
 use crate::error::CloseReason;
 use crate::handler::{Handler, Response};
-use crate::memory::{BESIDE_A_SLOT, Level};
+use crate::memory::{BESIDE_A_SLOT, Ended, Level, PATIENCE};
 use crate::request::Request;
 use crate::shared::Shared;
 use crate::timer::Tick;
@@ -93,8 +93,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     #[cold]
     fn look_at_memory(&mut self) {
         let held = self.held_len();
-        let Shared { watch, now, topics, .. } = &mut self.shared;
+        let Shared { watch, now, topics, worker, .. } = &mut self.shared;
+        let was_low = watch.level == Level::Low;
         watch.note(*now, held, topics.hub.memory_level());
+        if was_low && watch.level != Level::Low {
+            // Others may hold the most of it, and be asleep.
+            topics.hub.nudge(*worker);
+        }
         if watch.level < Level::Over {
             watch.rests_until = None;
             watch.leaving = 0;
@@ -106,7 +111,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     fn make_room_if_short(&mut self) {
         // What was held at the last look may be gone.
         self.look_at_memory();
-        let Shared { watch, now, .. } = &mut self.shared;
+        let Shared { watch, now, .. } = &self.shared;
         if watch.level == Level::Low {
             return;
         }
@@ -114,97 +119,110 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             self.send_strangers_away();
         }
         let Shared { watch, now, .. } = &self.shared;
-        if watch.level == Level::Over && watch.rests_until.is_none_or(|until| *now >= until) {
-            // If that does not help, they go on a little at a time.
-            self.let_go_on();
-            self.shed();
+        let is_due = |at: Option<Tick>| at.is_some_and(|at| *now >= at);
+        if watch.level == Level::Over {
+            if watch.rests_until.is_none() || is_due(watch.rests_until) {
+                // If that does not help, they go on a little at a time.
+                self.let_go_on();
+                self.shed();
+            }
+        } else if is_due(watch.patience_ends) {
+            self.lose_patience();
         }
+    }
+
+    /// What of this worker's is too much for others to be let in.
+    fn excess(&self) -> usize {
+        let Shared { topics, counters, .. } = &self.shared;
+        // Where the most of it is none that comes free with a connection, nobody is ended for holding a little.
+        let fixed = counters.memory_tables.get() + counters.deflate_memory.get();
+        let fixed = usize::try_from(fixed).unwrap_or(usize::MAX);
+        topics.hub.memory_excess(counters.memory_len(), fixed)
     }
 
     /// Answers those whose requests are not whole yet as they would be answered anyway, those that hold most first, so that
     /// others may come in their place.
     fn send_strangers_away(&mut self) {
-        let hub = &self.shared.topics.hub;
-        let excess = self.shared.counters.memory_len().saturating_sub(hub.roomy_share());
-        let (mut count, mut freed) = (0_usize, 0);
-        let mut holders = self.holders(|wire, _, beside| {
+        let excess = self.excess();
+        let holders = self.holders(|wire, _, beside| {
             let holds = beside.session + wire.codec.unfinished_len() + beside.rest;
             let pending = wire.pending.as_ref().map_or(0, |pending| pending.charged.sum());
             if is_stranger(wire) { holds + pending } else { 0 }
         });
-        while freed < excess
-            && let Some((held, slot)) = holders.pop()
-        {
-            freed += held;
-            count += 1;
-            if let Some(token) = self.conns.token(slot) {
-                self.send_away(token);
-            }
-        }
+        let ended = self.end_some(holders, excess, Self::send_away);
         let Shared { watch, now, counters, .. } = &mut self.shared;
-        if freed < excess {
+        if ended.freed < excess {
             watch.strangers_rest_until = *now + STRANGERS_REST;
         }
-        if count > 0 {
-            counters.memory_refusals.add(count);
-            if let Some((count, freed)) = watch.tell(*now, count, freed) {
-                crate::event::warn!(
-                    excess,
-                    count,
-                    freed,
-                    "short of memory: some were ended or refused"
-                );
-            }
-            self.publish_memory();
-            self.look_at_memory();
-        }
+        counters.memory_refusals.add(ended.count);
+        self.say_ended(excess, ended);
     }
 
     /// Ends those connections that hold most, so that this worker has its share.
     fn shed(&mut self) {
-        let Shared { topics, counters, watch, worker, now, .. } = &mut self.shared;
-        let own = counters.memory_len();
-        // Where the most of it is none that comes free with a connection, nobody is ended for holding a little.
-        let fixed = counters.memory_tables.get() + counters.deflate_memory.get();
-        let fixed = usize::try_from(fixed).unwrap_or(usize::MAX);
-        let share = topics.hub.memory_share().max(fixed.saturating_add(topics.hub.memory_step()));
-        let excess = own.saturating_sub(share);
+        let excess = self.excess();
+        let Shared { topics, watch, worker, now, .. } = &mut self.shared;
         if excess == 0 {
             // Others hold it, and may be asleep.
             watch.rests_until = Some(*now + REST);
             return topics.hub.nudge(*worker);
         }
         let goal = excess.saturating_sub(watch.leaving);
-        let mut holders =
+        let holders =
             self.holders(|wire, now, beside| wire.held_len(now) + beside.retained + beside.rest);
-        let (mut count, mut freed) = (0_usize, 0);
-        while freed < goal
-            && let Some((held, slot)) = holders.pop()
-        {
-            freed += held;
-            count += 1;
-            if let Some(token) = self.conns.token(slot) {
-                self.shed_one(token);
-            }
-        }
+        let ended = self.end_some(holders, goal, Self::shed_one);
         let Shared { watch, now, counters, .. } = &mut self.shared;
-        counters.memory_sheds.add(count);
-        if freed < goal || watch.leaving > 0 {
+        counters.memory_sheds.add(ended.count);
+        if ended.freed < goal || watch.leaving > 0 {
             watch.rests_until = Some(*now + REST);
         }
-        if count > 0 {
-            if let Some((count, freed)) = watch.tell(*now, count, freed) {
-                crate::event::warn!(
-                    own,
-                    excess,
-                    count,
-                    freed,
-                    "out of memory: connections were ended"
-                );
-            }
-            self.publish_memory();
-            self.look_at_memory();
+        self.say_ended(excess, ended);
+    }
+
+    /// Others were kept out for as long as they were told to stay away. Output has deadlines of its own; what of a message is
+    /// there has none, and whoever holds most of that is ended.
+    fn lose_patience(&mut self) {
+        let Shared { watch, now, .. } = &mut self.shared;
+        watch.patience_ends = Some(*now + PATIENCE);
+        let excess = self.excess();
+        if excess == 0 {
+            return self.shared.topics.hub.nudge(self.shared.worker);
         }
+        let holders = self.holders(|wire, _, beside| {
+            let unread = wire.pending.as_ref().map_or(0, |pending| pending.unread.capacity());
+            wire.codec.unfinished_len() + unread + beside.retained + beside.rest
+        });
+        let ended = self.end_some(holders, excess, Self::shed_one);
+        self.shared.counters.memory_sheds.add(ended.count);
+        self.say_ended(excess, ended);
+    }
+
+    /// Ends connections, those that hold most first, until so much came free.
+    fn end_some(&mut self, mut holders: Holders, goal: usize, end: fn(&mut Self, Token)) -> Ended {
+        let mut ended = Ended::default();
+        while ended.freed < goal
+            && let Some((held, slot)) = holders.pop()
+        {
+            ended.freed += held;
+            ended.count += 1;
+            if let Some(token) = self.conns.token(slot) {
+                end(self, token);
+            }
+        }
+        ended
+    }
+
+    /// Says that connections were ended, and looks at what that has changed.
+    fn say_ended(&mut self, excess: usize, ended: Ended) {
+        if ended.count == 0 {
+            return;
+        }
+        let Shared { watch, now, .. } = &mut self.shared;
+        if let Some(Ended { count, freed }) = watch.tell(*now, ended) {
+            crate::event::warn!(excess, count, freed, "short of memory: connections were ended");
+        }
+        self.publish_memory();
+        self.look_at_memory();
     }
 
     /// The connections of which `measure` finds something.
