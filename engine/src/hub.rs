@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::handover::Handover;
 use crate::limits::address::Addresses;
 use crate::mailbox::Postbox;
-use crate::memory::{Allowance, Level, Total};
+use crate::memory::{Allowance, Level, Slack, Total};
 use crate::metrics::{Counters, MemoryStats};
 use crate::registry::Registry;
 use crate::sharded::remainder;
@@ -112,6 +112,7 @@ struct Common {
     addresses: Addresses,
     /// Memory for connections.
     allowance: Allowance,
+    slack: Slack,
     /// The end of the server has begun.
     draining: AtomicBool,
     handover: Handover,
@@ -126,6 +127,7 @@ impl Hub {
             registry: Registry::default(),
             addresses: Addresses::new(config.max_connections_per_address),
             allowance: Allowance::new(config.max_memory),
+            slack: Slack::default(),
             draining: AtomicBool::new(false),
             handover,
         };
@@ -238,12 +240,17 @@ impl Hub {
         MemoryStats { used_len, budget_len: self.common.allowance.len() }
     }
 
-    /// How much of the budget that is.
-    pub(crate) fn memory_level(&self) -> Level {
+    /// How much of the budget so many bytes are.
+    pub(crate) fn memory_level(&self, used_len: usize) -> Level {
         match self.common.allowance.len() {
             None => Level::Low,
-            Some(_) => self.common.allowance.judge(self.memory().used_len),
+            Some(_) => self.common.allowance.judge(used_len),
         }
+    }
+
+    /// What of the memory is not used any more.
+    pub(crate) fn slack(&self) -> &Slack {
+        &self.common.slack
     }
 
     /// What a worker that holds `own` has to give up for others to be let in. `fixed` of it does not come free with

@@ -5,7 +5,7 @@
 
 mod machine;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::config::Config;
 use crate::driver::Token;
@@ -149,6 +149,8 @@ pub(crate) struct Watch {
     looked_at: Tick,
     held: usize,
     step: usize,
+    /// When memory that is not needed any more goes back to the system.
+    pub(crate) returns_at: Option<Tick>,
     /// When patience ends with those that keep others out, while it is [`Level::High`] at least.
     pub(crate) patience_ends: Option<Tick>,
     /// Until then the table is not walked over again, unless the last walk found all that was too much.
@@ -165,8 +167,31 @@ pub(crate) struct Watch {
     pub(crate) peak: usize,
 }
 
-/// How long others may be kept out by what is not finished, in ticks: as long as those are told to stay away.
-pub(crate) const PATIENCE: Tick = 100;
+/// How long others may be kept out by what is not finished, in ticks. Less than they are told to stay away.
+pub(crate) const PATIENCE: Tick = 50;
+
+/// Memory that was used for connections and is not any more: the allocator keeps it, whatever the system needs.
+#[derive(Debug, Default)]
+pub(crate) struct Slack {
+    /// The most that was used since it last went back.
+    most: AtomicUsize,
+}
+
+impl Slack {
+    /// Less is not worth a call that holds allocations up.
+    const MIN_LEN: usize = 4 << 20;
+
+    /// Notes what is used now. Whether half of what was used is free.
+    pub(crate) fn is_large(&self, used: usize) -> bool {
+        let most = self.most.fetch_max(used, Ordering::Relaxed).max(used);
+        most - used >= used.max(Self::MIN_LEN)
+    }
+
+    /// It goes back.
+    pub(crate) fn forget(&self, used: usize) {
+        self.most.store(used, Ordering::Relaxed);
+    }
+}
 
 /// What was logged of connections that were ended, which an attack makes many.
 #[derive(Debug, Default)]
@@ -192,6 +217,7 @@ impl Watch {
             looked_at: 0,
             held: 0,
             step,
+            returns_at: None,
             patience_ends: None,
             rests_until: None,
             strangers_rest_until: 0,
@@ -315,6 +341,18 @@ mod tests {
         watch.note(7, 1001 + STEP, Level::High);
         assert!(watch.is_due(7, 1000) && !watch.is_due(7, 1001) && !watch.has_grown(0));
         assert!(watch.is_due(8, 0));
+    }
+
+    #[test]
+    fn memory_goes_back_when_half_of_it_is_free() {
+        const MIB: usize = 1 << 20;
+        let slack = Slack::default();
+        assert!(!slack.is_large(20 * MIB) && !slack.is_large(11 * MIB) && slack.is_large(10 * MIB));
+        slack.forget(10 * MIB);
+        assert!(!slack.is_large(7 * MIB) && !slack.is_large(12 * MIB), "it is worth nothing");
+        assert!(slack.is_large(0));
+        slack.forget(0);
+        assert!(!slack.is_large(3 * MIB) && !slack.is_large(0));
     }
 
     #[test]

@@ -186,7 +186,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let ticks = [wheel.next_tick(), deflate.next_tick(), ends.next_tick()];
         let next = ticks
             .into_iter()
-            .chain([resting, watch.rests_until, watch.patience_ends])
+            .chain([resting, watch.rests_until, watch.patience_ends, watch.returns_at])
             .flatten()
             .min()
             .map(|tick| (TICK * tick).saturating_sub(self.driver.now()));

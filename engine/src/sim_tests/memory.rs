@@ -111,12 +111,16 @@ fn burst(random: &mut Random, kinds: &[Beginning]) -> (Play, Vec<Peer>) {
     (play, peers)
 }
 
-fn end(mut play: Play, peers: Vec<Peer>) {
+fn end(play: Play, peers: Vec<Peer>) {
     let peak = play.scene.memory_peak();
     assert!(peak <= BUDGET + SLACK, "{peak} bytes were held");
     for peer in peers {
         peer.close();
     }
+    finish(play);
+}
+
+fn finish(mut play: Play) {
     play.scene.handle.shutdown(Duration::ZERO);
     while play.step() == Turn::Again {}
     play.scene.finish(1 << 20);
@@ -199,4 +203,71 @@ fn nothing_more_is_received_of_messages_until_there_is_memory() {
     // The welcome, and the echo behind its header (RFC 6455 §5.2).
     let answer = peer.read();
     assert_eq!(answer.len(), 4 + (32 << 10), "{}", answer[..4].escape_ascii());
+}
+
+/// What is never finished does not keep others out for ever, though there is room for it.
+#[test]
+fn whoever_comes_after_unfinished_messages_is_let_in_after_a_while() {
+    const TALKERS: usize = 4;
+    // Seven eighths of the budget, and no more than all of it.
+    let header = [0x82, 0xff, 0, 0, 0, 0, 0, 3, 0x98, 0, 0, 0, 0, 0];
+    let beginning = [&header[..], &[7; 229 << 10]].concat();
+    let config = Config::default().with_max_memory(BUDGET).with_ping_interval(Duration::ZERO);
+    let config = config.with_idle_timeout(Duration::ZERO);
+    let scene = Scene::new(seeds::of_scene(), &config, Faults::none(), TALKERS + 2);
+    let mut play = Play { scene, clients: Vec::new() };
+    let peers: Vec<_> = (0..TALKERS)
+        .map(|number| {
+            let peer = play.scene.world.connect(0);
+            peer.write(request(number).as_bytes());
+            peer.write(&beginning);
+            peer
+        })
+        .collect();
+    let ask = |play: &mut Play, number, at| {
+        play.run_until(at);
+        let newcomer = play.scene.world.connect(0);
+        newcomer.write(request(number).as_bytes());
+        play.run_until(at + Duration::from_millis(100));
+        let answer = newcomer.read();
+        newcomer.close();
+        answer
+    };
+    let early = ask(&mut play, TALKERS, secs(4));
+    assert!(early.starts_with(b"HTTP/1.1 503 "), "{}", early.escape_ascii());
+    assert_eq!(play.scene.stats().memory_sheds, 0);
+    let late = ask(&mut play, TALKERS + 1, secs(6));
+    assert!(late.starts_with(b"HTTP/1.1 101 "), "{}", late.escape_ascii());
+    assert!((1..=2).contains(&play.scene.stats().memory_sheds));
+    end(play, peers);
+}
+
+/// What a burst took goes back once, when it has been free for long enough.
+#[test]
+fn memory_goes_back_after_a_burst() {
+    const PEERS: usize = 6;
+    for delay in [secs(0), secs(5), secs(60)] {
+        let config = Config::default().with_memory_return_delay(delay);
+        let scene = Scene::new(seeds::of_scene(), &config, Faults::none(), PEERS);
+        let (mut play, mut peers) = (Play { scene, clients: Vec::new() }, Vec::new());
+        for number in 0..PEERS {
+            let peer = play.scene.world.connect(0);
+            // Each is worth a mebibyte.
+            peer.write(&Beginning::Message.bytes(number, 900 << 10));
+            peers.push(peer);
+        }
+        play.run_until(secs(2));
+        assert!(play.scene.stats().memory_input > 5 << 20);
+        peers.iter().for_each(Peer::close);
+        play.run_until(secs(4));
+        assert!(play.scene.world.memory_returns().is_empty());
+        play.run_until(secs(100));
+        let returns = play.scene.world.memory_returns();
+        assert_eq!(returns.len(), usize::from(delay > secs(0)), "{returns:?}");
+        // Looked at in ticks, of 100 ms.
+        let late = Duration::from_millis(300);
+        let is_in_time = |at: &Duration| (secs(2) + delay..=secs(2) + delay + late).contains(at);
+        assert!(returns.iter().all(is_in_time), "{returns:?}");
+        finish(play);
+    }
 }

@@ -93,9 +93,12 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     #[cold]
     fn look_at_memory(&mut self) {
         let held = self.held_len();
-        let Shared { watch, now, topics, worker, .. } = &mut self.shared;
+        let Shared { watch, now, topics, worker, limits, .. } = &mut self.shared;
         let was_low = watch.level == Level::Low;
-        watch.note(*now, held, topics.hub.memory_level());
+        let used = topics.hub.memory().used_len;
+        watch.note(*now, held, topics.hub.memory_level(used));
+        let delay = limits.memory_return.filter(|_| topics.hub.slack().is_large(used));
+        watch.returns_at = delay.map(|delay| watch.returns_at.unwrap_or(*now + delay));
         if was_low && watch.level != Level::Low {
             // Others may hold the most of it, and be asleep.
             topics.hub.nudge(*worker);
@@ -105,6 +108,18 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             watch.leaving = 0;
             self.let_go_on();
         }
+        if self.shared.watch.returns_at.is_some_and(|at| self.shared.now >= at) {
+            self.return_memory(used);
+        }
+    }
+
+    /// Much less has been used for a while than before.
+    fn return_memory(&mut self, used: usize) {
+        let Shared { watch, topics, pool, .. } = &mut self.shared;
+        watch.returns_at = None;
+        topics.hub.slack().forget(used);
+        pool.clear();
+        self.driver.return_free_memory();
     }
 
     #[cold]
@@ -179,8 +194,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.say_ended(excess, ended);
     }
 
-    /// Others were kept out for as long as they were told to stay away. Output has deadlines of its own; what of a message is
-    /// there has none, and whoever holds most of that is ended.
+    /// Others have been kept out for long enough. Output has deadlines of its own; what is there of a message has none, and
+    /// whoever holds most of that is ended.
     fn lose_patience(&mut self) {
         let Shared { watch, now, .. } = &mut self.shared;
         watch.patience_ends = Some(*now + PATIENCE);
