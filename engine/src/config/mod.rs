@@ -138,6 +138,14 @@ pub struct Config {
     /// ([`CloseReason::Memory`](crate::CloseReason::Memory)). It is looked at ten times a second, so it may be exceeded
     /// by what comes in meanwhile.
     pub max_memory: usize,
+    /// How long memory that was used for connections and is not any more stays with the allocator, which keeps it for
+    /// the next burst. Default: 5 s. Zero: for good, or as the allocator sees fit. Worst case in memory: as much again
+    /// as is used, and 4 MiB.
+    ///
+    /// It goes back once half of what was used is free, and stays so for this long: the workers' free buffers
+    /// ([`pool_len`](Self::pool_len)), and with glibc's allocator all free pages of the process (malloc_trim(3)), on a
+    /// thread of its own. Allocations wait for that, a millisecond for each 10 MiB or so.
+    pub memory_return_delay: Duration,
 
     /// Which worker gets a connection that comes in. Default: [`Assignment::ReusePort`].
     pub assignment: Assignment,
@@ -293,6 +301,7 @@ impl Default for Config {
             rate_limit: RateLimit::default(),
             topics: TopicSettings::default(),
             max_memory: 0,
+            memory_return_delay: Duration::from_secs(5),
             assignment: Assignment::ReusePort,
             max_connections: 0,
             max_connections_per_address: 0,
@@ -362,6 +371,7 @@ setters! {
     with_rate_limit, rate_limit: RateLimit;
     with_topics, topics: TopicSettings;
     with_max_memory, max_memory: usize;
+    with_memory_return_delay, memory_return_delay: Duration;
     with_assignment, assignment: Assignment;
     with_max_connections, max_connections: usize;
     with_max_connections_per_address, max_connections_per_address: u32;

@@ -26,6 +26,7 @@
 //! - `EINTR`, `EAGAIN` and `ENOBUFS` never leave a driver.
 
 pub(crate) mod epoll;
+mod heap;
 #[cfg(test)]
 pub(crate) mod sim;
 pub(crate) mod uring;
@@ -70,14 +71,19 @@ pub(crate) trait Driver: Sized {
     /// Gives a received buffer back.
     fn release(&mut self, buffer: Self::Buffer);
 
-    /// Bytes that came in for sockets whose receive was stopped, and wait here.
+    /// Memory of what came in for sockets whose receive was stopped, and waits here, in bytes.
     fn held_len(&self) -> usize {
         0
     }
 
-    /// Those of one socket.
+    /// The same for one socket.
     fn held_of(&self, _slot: u32) -> usize {
         0
+    }
+
+    /// Much memory is free: gives it back to the system, without holding the worker up.
+    fn return_free_memory(&mut self) {
+        heap::return_free_pages();
     }
 
     /// Time since the driver was made, as of the last `wait`.

@@ -32,6 +32,8 @@ pub(crate) struct Limits {
     /// Bytes a second of what is owed to a peer to whom nothing more will be said. 0: any.
     pub(crate) min_drain_rate: usize,
     pub(crate) lifetime: Option<Tick>,
+    /// How long memory that is not needed any more is kept.
+    pub(crate) memory_return: Option<Tick>,
     pub(crate) high_water: usize,
     pub(crate) max_queued_len: usize,
     pub(crate) backpressure: Backpressure,
@@ -79,6 +81,7 @@ impl From<&Config> for Limits {
             write_stall: ticks_of(config.write_stall_timeout),
             min_drain_rate: config.min_drain_rate,
             lifetime: ticks_of(config.max_lifetime),
+            memory_return: ticks_of(config.memory_return_delay),
             high_water: config.high_water,
             max_queued_len: config.max_queued_len,
             backpressure: config.backpressure,

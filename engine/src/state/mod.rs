@@ -105,13 +105,14 @@ impl Shared {
     ) -> Self {
         Self {
             worker,
-            pool: BufferPool::new(config.pool_len),
+            pool: BufferPool::new(config.pool_len.min(hub.free_share())),
             out: Vec::new(),
             sessions: Sessions::new(),
             layers: Layers::default(),
             deflate: Deflate::new(config.compression, budget),
             names: Names::new(hub.clone()),
             topics: Topics::new(worker, hub.exchange().clone()),
+            watch: Watch::new(hub.memory_step()),
             hub,
             compute: None,
             expected_len: 0,
@@ -128,7 +129,6 @@ impl Shared {
             latecomers: Vec::new(),
             listed: Vec::new(),
             ledger: Ledger::default(),
-            watch: Watch::default(),
             ends: Ends::default(),
         }
     }
@@ -204,6 +204,20 @@ impl Shared {
         if let Some(pending) = wire.pending.take_if(|pending| pending.is_empty()) {
             self.ledger.replace(pending.charged, Charge::default());
         }
+    }
+
+    /// What is held for connections, whatever for. A worker looks at the total when this has changed much.
+    #[inline]
+    pub(crate) fn held_len(&self) -> usize {
+        let Self { ledger, sessions, layers, counters, .. } = self;
+        let deflate = usize::try_from(counters.deflate_memory.get()).unwrap_or(usize::MAX);
+        ledger.held() + sessions.memory_len() + layers.memory_len() + deflate
+    }
+
+    /// Takes back what the driver had of a connection that has ended.
+    pub(crate) fn take_back_late(&mut self, sent: Output) {
+        self.watch.leaving = self.watch.leaving.saturating_sub(sent.own_len());
+        self.take_back(sent);
     }
 
     /// Takes back what the driver had.

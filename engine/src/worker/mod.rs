@@ -156,6 +156,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.watch_memory();
         while let Some(completion) = self.driver.next_completion() {
             self.on_completion(completion);
+            self.bound_memory();
         }
         self.read_mail();
         self.expire_timers();
@@ -185,10 +186,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             _ => None,
         };
         let Shared { wheel, deflate, watch, ends, .. } = &self.shared;
-        let ticks = [wheel.next_tick(), deflate.next_tick(), watch.rests_until, ends.next_tick()];
+        let ticks = [wheel.next_tick(), deflate.next_tick(), ends.next_tick()];
         let next = ticks
             .into_iter()
-            .chain([resting])
+            .chain([resting, watch.rests_until, watch.patience_ends, watch.returns_at])
             .flatten()
             .min()
             .map(|tick| (TICK * tick).saturating_sub(self.driver.now()));
@@ -231,11 +232,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             for _ in 0..self.inbox.result_count() {
                 let Some(result) = self.inbox.take_result() else { break };
                 self.on_outcome(result);
+                self.bound_memory();
             }
         }
         for _ in 0..LETTERS_PER_TURN {
             let Some(mail) = self.inbox.take() else { return };
             self.on_mail(mail);
+            self.bound_memory();
         }
     }
 

@@ -26,6 +26,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.take_in(token, &mut buffer);
         self.driver.release(buffer);
         self.after_work(token);
+        self.hold_up_if_short(token);
     }
 
     /// Takes bytes that came in. What they lead to is in the turn's output afterwards.

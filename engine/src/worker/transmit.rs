@@ -57,7 +57,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.counters.bytes_sent.add(sent);
         let Some(conn) = conns.get_mut(token).filter(|conn| conn.wire.phase != Phase::Closed)
         else {
-            return shared.take_back(buffer.into_output());
+            return shared.take_back_late(buffer.into_output());
         };
         let wire = &mut conn.wire;
         wire.in_flight = in_flight(&buffer);
@@ -90,6 +90,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         for token in listed.drain(..) {
             self.resume(token);
             self.after_work(token);
+            self.bound_memory();
         }
         // What was listed meanwhile is for the next turn; the memory is used again.
         listed.append(&mut self.shared.listed);

@@ -184,6 +184,10 @@ impl Driver for Sim {
         self.kernel.release(network);
     }
 
+    fn return_free_memory(&mut self) {
+        self.network.borrow_mut().memory_returns.push(self.now);
+    }
+
     fn now(&self) -> Duration {
         self.now
     }

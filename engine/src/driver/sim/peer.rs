@@ -57,6 +57,11 @@ impl World {
         self.0.borrow().buffers_out
     }
 
+    /// When the worker had free memory given back.
+    pub(crate) fn memory_returns(&self) -> Vec<Duration> {
+        self.0.borrow().memory_returns.clone()
+    }
+
     /// Sockets that were accepted or adopted and are not closed.
     pub(crate) fn open_sockets(&self) -> usize {
         self.0.borrow().sockets_open
