@@ -22,6 +22,7 @@ use crate::layers::Layers;
 use crate::limits::deadline::Deadlines;
 use crate::limits::progress::Progress;
 use crate::limits::rate::{Meters, Rates};
+use crate::limits::work::Work;
 use crate::memory::{Charge, Ledger, Watch};
 use crate::metrics::Counters;
 use crate::origin::OriginPolicy;
@@ -69,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) wheel: Wheel,
     /// What peers have said of late, where that is limited.
     pub(crate) meters: Meters,
+    /// What a turn may do for messages that are compressed, and who waits for that.
+    pub(crate) work: Work,
     /// Deadlines that the application has set.
     pub(crate) deadlines: Deadlines,
     /// Peers with output ahead of them that were asked about.
@@ -206,6 +209,7 @@ impl Shared {
             limits: Limits::from(config),
             wheel: Wheel::new(),
             meters: Meters::default(),
+            work: Work::new(config.compression.work_per_turn),
             deadlines: Deadlines::default(),
             progress: Progress::default(),
             now: 0,
@@ -310,6 +314,15 @@ impl Shared {
         self.pool.give(pending.head);
         if let Some(incoming) = pending.incoming {
             self.pool.give(incoming.content);
+        }
+    }
+
+    /// Has the connection's unread input looked at in this turn or the next: in turn with the others, where it is work.
+    pub(crate) fn list_unread(&mut self, wire: &mut Wire, token: Token) {
+        if wire.flags.contains(Flags::DEFLATE) && self.work.is_scarce() {
+            self.work.wait(token);
+        } else {
+            self.list(wire, token);
         }
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod deadline;
 pub(crate) mod drain;
 pub(crate) mod progress;
 pub(crate) mod rate;
+pub(crate) mod work;
 
 pub use deadline::Deadline;
 pub use drain::{CutOff, Drain, DrainReport, Draining, Readiness};

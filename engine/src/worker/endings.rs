@@ -166,7 +166,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.set_close_deadline(wire, token);
         if wire.has_unread() && wire.may_deliver() {
             // The peer's close frame may be in it.
-            shared.list(wire, token);
+            shared.list_unread(wire, token);
             return;
         }
         if !wire.is_flushed() {
@@ -295,6 +295,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         // A decompressor may have been set aside for an offer that nobody answered.
         if conn.wire.flags.intersects(Flags::DEFLATE | Flags::OWN_DECOMPRESSOR) {
             shared.deflate.forget(conn.wire.flags, token.slot, &shared.counters);
+            shared.work.forget(token.slot);
         }
         conn.wire.flags = conn
             .wire
