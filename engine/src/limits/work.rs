@@ -27,7 +27,7 @@ const PER_BYTE_TO_COMPRESS: u64 = 2;
 const PER_COMPRESSED_BYTE_OUT: u64 = 12;
 /// Who is served out of the queue gets this part of a turn at a time, while others wait. And who has had none for so long may have
 /// it before them: one whose messages are little work would else come behind all whose turn it is at the same time.
-const SHARES: u64 = 16;
+const SHARES: u64 = 4;
 
 /// See the [module's documentation](self). The memory of accounts is taken once a turn's budget is used up.
 #[derive(Debug, Default)]
@@ -306,7 +306,8 @@ mod tests {
             }
         }
         let (least, most) = (done.iter().min().unwrap(), done.iter().max().unwrap());
-        assert!(most - least <= 20_000, "{done:?}");
+        // Who is at work may be ahead by a share and a message.
+        assert!(most - least <= 2 * (10_000 + PER_TURN as u64 / SHARES), "{done:?}");
     }
 
     #[test]
