@@ -6,7 +6,6 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::base::timer::Tick;
-use crate::config::Config;
 use crate::conn::charge::Charge;
 use crate::driver::Token;
 use crate::limits::machine;
@@ -260,8 +259,8 @@ pub(crate) fn budget_of(max_memory: usize) -> usize {
 }
 
 /// A budget inside that of all memory: at most half of it.
-pub(crate) fn within(len: usize, config: &Config) -> usize {
-    match config.max_memory {
+pub(crate) fn within(len: usize, max_memory: usize) -> usize {
+    match max_memory {
         0 => len,
         all => len.min(all / 2),
     }

@@ -33,6 +33,7 @@ use crate::limits::deadline::Deadlines;
 use crate::limits::memory::{Ledger, Watch};
 use crate::limits::progress::Progress;
 use crate::limits::rate::Meters;
+use crate::limits::work::Work;
 use crate::metrics::Counters;
 use crate::state::clock::Clock;
 use crate::state::close_log::Ends;
@@ -73,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) wheel: Wheel,
     /// What peers have said of late, where that is limited.
     pub(crate) meters: Meters,
+    /// What a turn may do for messages that are compressed, and who waits for that.
+    pub(crate) work: Work,
     /// Deadlines that the application has set.
     pub(crate) deadlines: Deadlines,
     /// Peers with output ahead of them that were asked about.
@@ -121,6 +124,7 @@ impl Shared {
             limits: Limits::from(config),
             wheel: Wheel::new(),
             meters: Meters::default(),
+            work: Work::new(config.compression.work_per_turn),
             deadlines: Deadlines::default(),
             progress: Progress::default(),
             now: 0,
@@ -272,6 +276,7 @@ impl Shared {
             listed: _,
             ledger: _,
             watch: _,
+            work,
             ends: _,
         } = self;
         wheel.clear(slot);
@@ -287,6 +292,16 @@ impl Shared {
         // A decompressor may have been set aside for an offer that nobody answered.
         if flags.intersects(Flags::DEFLATE | Flags::OWN_DECOMPRESSOR) {
             deflate.forget(flags, slot, counters);
+            work.forget(slot);
+        }
+    }
+
+    /// Has the connection's unread input looked at in this turn or the next: in turn with the others, where it is work.
+    pub(crate) fn list_unread(&mut self, wire: &mut Wire, token: Token) {
+        if wire.flags.contains(Flags::DEFLATE) && self.work.is_scarce() {
+            self.work.wait(token);
+        } else {
+            self.list(wire, token);
         }
     }
 

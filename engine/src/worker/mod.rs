@@ -153,6 +153,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.driver.wait(self.timeout())?;
         self.shared.counters.note_turn(self.driver.busy());
         self.shared.now = tick_at(self.driver.now());
+        self.shared.work.begin_turn();
         self.watch_memory();
         while let Some(completion) = self.driver.next_completion() {
             self.on_completion(completion);
@@ -162,6 +163,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.expire_timers();
         self.shared.deflate.expire_if_due(self.shared.now, &self.shared.counters);
         self.work_off_list();
+        self.work_off_queue();
         self.tell_presence();
         self.deliver_publications();
         self.end_half_closed();
@@ -176,6 +178,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// How long to wait: until the first timer, not at all while something is left over.
     fn timeout(&self) -> Option<Duration> {
         let left_over = !self.shared.listed.is_empty()
+            || self.shared.work.has_waiting()
             || !self.half_closed.is_empty()
             || self.has_publications();
         if left_over || !self.inbox.is_empty() {

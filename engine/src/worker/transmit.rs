@@ -97,6 +97,19 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.shared.listed = listed;
     }
 
+    /// Hands over what waits since it is work, for what is left of the turn.
+    pub(super) fn work_off_queue(&mut self) {
+        while let Some(token) = self.shared.work.next() {
+            if self.conns.get_mut(token).is_none() {
+                continue;
+            }
+            self.shared.work.begin_service(token.slot);
+            self.resume(token);
+            self.shared.work.end_service();
+            self.after_work(token);
+        }
+    }
+
     /// One buffer of a queue is out: the next one, or `on_drain`, or the next step of closing.
     fn on_flushed_part(&mut self, token: Token) {
         let Self { conns, shared, handler, .. } = self;
@@ -174,7 +187,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Phase::Open => {
                 if wire.has_unread() {
                     if wire.may_deliver() {
-                        shared.list(wire, token);
+                        shared.list_unread(wire, token);
                     }
                 } else if wire.has_said_all() {
                     self.half_closed.push(token);

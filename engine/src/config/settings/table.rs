@@ -108,6 +108,7 @@ static SETTINGS: &[Setting] = settings! {
     "compression.decompress_only", Switch, compression.decompress_only, "Only clients compress";
     "compression.compressor_timeout", Time, compression.compressor_timeout, "How long an unused compressor is kept; 0: for ever";
     "compression.max_dedicated_len", Len, compression.max_dedicated_len, "Memory of all dedicated (de)compressors";
+    "compression.work_per_turn", Len, compression.work_per_turn, "What is inflated in a turn before all else has its time";
     "head.max_head_len", Len, head.max_head_len, "The longest request head";
     "head.max_line_len", Len, head.max_line_len, "The longest line of it";
     "head.max_header_count", Count, head.max_header_count, "The most headers of it";
