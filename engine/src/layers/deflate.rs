@@ -10,7 +10,6 @@ use crate::base::timer::{Tick, Wheel, ticks_of};
 use crate::conn::options::Compress;
 use crate::conn::{Flags, Wire};
 use crate::layers::compression::{Compression, CompressionMode};
-use crate::limits::work::Work;
 use crate::metrics::Counters;
 use std::mem;
 
@@ -189,7 +188,7 @@ impl Deflate {
 
     // Messages
 
-    /// Takes the next event of a connection out of its input. `work` is told what that took.
+    /// Takes the next event of a connection out of its input. Says what was inflated for it.
     pub(crate) fn receive<'b>(
         &mut self,
         wire: &mut Wire,
@@ -198,8 +197,7 @@ impl Deflate {
         pool: &mut BufferPool,
         input: &mut Input<'b>,
         counters: &Counters,
-        work: &mut Work,
-    ) -> Result<Option<Event<'b>>, Error> {
+    ) -> (Result<Option<Event<'b>>, Error>, Totals) {
         let (event, totals) = if wire.flags.contains(Flags::OWN_DECOMPRESSOR) {
             let own = &mut self.own.entry(slot).decompressor;
             let had = own.is_some();
@@ -214,8 +212,7 @@ impl Deflate {
             (event, shared.take_totals())
         };
         counters.count_inflated(totals);
-        work.note_inflated(totals);
-        event
+        (event, totals)
     }
 
     /// Whether a message of this length is to be compressed.

@@ -222,7 +222,8 @@ impl Server {
             links.push(Link::new(ways, Arc::clone(&counters)));
             parts.push(Part { driver, inbox, counters, compute });
         }
-        let budget = Budget::new(memory::within(config.compression.max_dedicated_len, config.max_memory));
+        let budget =
+            Budget::new(memory::within(config.compression.max_dedicated_len, config.max_memory));
         let hub = Hub::new(links, &config, Handover::new(all, borrowed));
         let handle = Handle::new(hub.clone(), net::TcpOptions::from(&config), configs)
             .with_compute(pool.as_ref().map(Pool::meter));

@@ -28,7 +28,9 @@ impl Shared {
         if !wire.flags.contains(Flags::DEFLATE) {
             return wire.codec.receive(config, pool, input);
         }
-        deflate.receive(wire, slot, config, pool, input, counters, work)
+        let (event, totals) = deflate.receive(wire, slot, config, pool, input, counters);
+        work.note_inflated(totals);
+        event
     }
 
     /// Writes a message to the turn's output, compressed. `alone`: it refers to none before it, and none after it
