@@ -272,7 +272,8 @@ fn who_reads_nothing_is_ended_on_time() {
         assert_eq!(cause.reason, CloseReason::WriteStall, "{way:?}");
         assert!(cause.unsent_len > 0);
         assert!(asked.elapsed() > STALL, "{way:?}: after {:?}", asked.elapsed());
-        // The exact time is that of the simulation: from the last that it took, a quarter for the look that finds it out, and ticks.
+        // The exact time is that of the simulation: from the last that it took, a quarter for the look that finds it
+        // out, and ticks.
         assert!(answered.elapsed() < STALL * 2, "{way:?}: after {:?}", answered.elapsed());
     }
 }

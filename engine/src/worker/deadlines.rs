@@ -412,8 +412,9 @@ impl Wire {
         limits.close
     }
 
-    /// The same while some of it is on its way. The window of a peer that reads slowly moves in large steps, which may be further
-    /// apart than a close may take (RFC 9293 §3.8.6.2.2). One that was never seen to take anything is not known to be slow.
+    /// The same while some of it is on its way. The window of a peer that reads slowly moves in large steps, which may
+    /// be further apart than a close may take (RFC 9293 §3.8.6.2.2). One that was never seen to take anything is not
+    /// known to be slow.
     fn drain_stall(&self, watched: &Watched, limit: Tick, limits: &Limits) -> Tick {
         match self.phase {
             Phase::Lingering => limits.linger_stall,
