@@ -143,7 +143,8 @@ pub struct Config {
     ///
     /// It goes back once half of what was used is free, and stays so for this long: the workers' free buffers
     /// ([`pool_len`](Self::pool_len)), and with glibc's allocator all free pages of the process (malloc_trim(3)), on a
-    /// thread of its own. Allocations wait for that, a millisecond for each 10 MiB or so.
+    /// thread of its own. A worker that allocates waits for that, up to 5 ms for each 10 MiB that are free; where a burst of
+    /// gigabytes would make that too long, set zero, or give the program an allocator that gives back by itself.
     pub memory_return_delay: Duration,
 
     /// Which worker gets a connection that comes in. Default: [`Assignment::ReusePort`].

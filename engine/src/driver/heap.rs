@@ -7,8 +7,8 @@ use std::thread;
 /// More than the thread needs.
 const STACK_LEN: usize = 64 << 10;
 
-/// Gives the pages of free memory back to the system, on a thread of its own: that takes a millisecond for each 10 MiB or so,
-/// in which no thread whose memory it is allocates any. Only one call at a time does something.
+/// Gives the pages of free memory back to the system, on a thread of its own: that takes some milliseconds for each 10 MiB
+/// (docs/decisions/memory.md), in which no thread whose memory it is allocates any. Only one call at a time does something.
 pub(super) fn return_free_pages() {
     static RUNS: AtomicBool = AtomicBool::new(false);
     if RUNS.swap(true, Ordering::Acquire) {
