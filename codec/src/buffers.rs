@@ -17,7 +17,7 @@ pub trait Buffers {
 
     /// A buffer for a long message: exactly `capacity` bytes, or `None` if there is no memory.
     ///
-    /// It is asked for only after the peer has sent 16 KiB of the message.
+    /// It is asked for only after the peer has sent a quarter of it, and at least 16 KiB.
     fn try_take(&mut self, capacity: usize) -> Option<Vec<u8>> {
         let mut buffer = Vec::new();
         buffer.try_reserve_exact(capacity).ok()?;
@@ -56,9 +56,14 @@ pub(crate) fn append(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-/// What is believed of a length that a peer has declared, in bytes: until that much has arrived,
-/// no more than that is taken.
+/// What is believed of a length that a peer has declared without anything that has arrived, in bytes.
 pub(crate) const BELIEVED_LEN: usize = 16 << 10;
+
+/// The same once `received_len` bytes have arrived. What is reserved counts as held, since memory that was used before
+/// is resident whether it is written to again or not; so nobody reserves much more than they pay for.
+pub(crate) const fn believed_len(received_len: usize) -> usize {
+    if received_len < BELIEVED_LEN { BELIEVED_LEN } else { received_len.saturating_mul(4) }
+}
 
 /// The smallest buffer that a fragmented message begins with, in bytes.
 pub(crate) const MIN_FRAGMENTED_LEN: usize = 1 << 10;

@@ -32,16 +32,17 @@ pub struct Config {
     pub max_control_count: u16,
     /// How many times longer than its compressed form a message may be. Default: 200.
     ///
-    /// Deflate reaches 1032. JSON and text stay below 50, but what repeats a few bytes, such as an
-    /// empty bitmap or a message that equals the one before it, goes beyond any bound that would keep
-    /// bombs out. So this holds only from [`inflate_ratio_floor`](Self::inflate_ratio_floor) on.
+    /// Deflate reaches 1032. JSON and text stay below 50, and below 150 where records differ in a number or two
+    /// only. But what repeats the same few bytes and nothing else, such as an empty bitmap or an array of zeros,
+    /// goes beyond any bound that would keep bombs out. So this holds only from
+    /// [`inflate_ratio_floor`](Self::inflate_ratio_floor) on.
     pub max_inflate_ratio: u32,
     /// The inflated length, in bytes, from which on [`max_inflate_ratio`](Self::max_inflate_ratio)
-    /// holds. Default: 1 MiB.
+    /// holds. Default: 64 KiB.
     ///
-    /// With the default of [`max_message_len`](Self::max_message_len), that alone is the limit of whole
-    /// messages. This one is for whoever allows longer ones, or takes them in parts: a peer pays for
-    /// a GiB with more than 5 MiB.
+    /// So a peer pays for a MiB with more than 5 KiB, and for a GiB in parts with more than 5 MiB. Raise it
+    /// to the longest message that is expected to be nearly empty: to `max_message_len` where
+    /// peers send large bitmaps that may be blank, say.
     pub inflate_ratio_floor: u64,
 }
 
@@ -53,7 +54,7 @@ impl Default for Config {
             max_fragment_count: 1 << 17,
             max_control_count: 256,
             max_inflate_ratio: 200,
-            inflate_ratio_floor: 1 << 20,
+            inflate_ratio_floor: 64 << 10,
         }
     }
 }

@@ -3,8 +3,6 @@
 
 mod support;
 
-use std::time::Duration;
-
 use rand_core::{Rng, SeedableRng};
 use ringwire::{
     Accept, CloseReason, Compress, Compression, CompressionLevel, CompressionMode, Config,
@@ -20,6 +18,12 @@ const LIMIT: usize = 1 << 20;
 
 fn with(compression: Compression) -> Config {
     config().with_compression(compression)
+}
+
+/// The same where messages of a byte over and over may be as long as any.
+fn lenient(compression: Compression) -> Config {
+    let limits = ringwire_codec::Config::default().with_inflate_ratio_floor(LIMIT as u64);
+    with(compression).with_protocol(limits)
 }
 
 /// Each way to have it, for messages of any length.
@@ -330,7 +334,7 @@ fn compression_bomb() {
     let lens = [(LIMIT, true), (LIMIT + 1, false), (3 * LIMIT, false)];
     let bombs = lens.map(|(len, fits)| (bomb(len), fits));
     for compression in modes() {
-        let server = Server::start(with(compression), |app| app.on_message(|_, _| {}));
+        let server = Server::start(lenient(compression), |app| app.on_message(|_, _| {}));
         let bystander = offering(&server);
         for (payload, fits) in &bombs {
             for fragment_len in [payload.len(), 7] {
@@ -390,7 +394,7 @@ fn compression_bomb_with_context_takeover() {
 fn compression_bombs_take_turns() {
     const COUNT: usize = 20;
     for compression in modes() {
-        let server = Server::start(with(compression), |app| {
+        let server = Server::start(lenient(compression), |app| {
             app.without_messages().on_message(|ctx, message| {
                 *ctx.state() += 1;
                 if message.len() == 4 {
@@ -415,7 +419,7 @@ fn compression_bombs_take_turns() {
 fn strangers_have_a_smaller_limit() {
     for compression in [Compression::default(), modes()[0], modes()[1]] {
         let compressed = compression.mode != CompressionMode::Off;
-        let config = with(compression).with_max_unauthenticated_len(1000);
+        let config = lenient(compression).with_max_unauthenticated_len(1000);
         let server = Server::start(config, |app| {
             app.on_message(|ctx, message| {
                 if message.as_bytes() == b"password" {
@@ -551,11 +555,14 @@ fn inflate_garbage() {
 
 #[test]
 fn what_cannot_be_set_is_named() {
-    let compression = Compression::dedicated()
-        .with_max_dedicated_len(1000)
-        .with_compressor_timeout(Duration::from_secs(1));
-    let started =
-        ringwire::Server::new(with(compression)).start(|_| ringwire::on_message(|_, _| {}));
-    let error = started.expect_err("it is too little").to_string();
-    assert!(error.contains("compression.max_dedicated_len"), "{error}");
+    let table = [
+        (Compression::dedicated().with_max_dedicated_len(1000), "compression.max_dedicated_len"),
+        (Compression::shared().with_work_per_turn(0), "compression.work_per_turn"),
+    ];
+    for (compression, setting) in table {
+        let started =
+            ringwire::Server::new(with(compression)).start(|_| ringwire::on_message(|_, _| {}));
+        let error = started.expect_err("it is too little").to_string();
+        assert!(error.contains(setting), "{error}");
+    }
 }

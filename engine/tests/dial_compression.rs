@@ -455,8 +455,8 @@ fn a_server_whose_messages_are_no_good() {
     let length = u16::try_from(bomb.len()).expect("it is small").to_be_bytes();
     let bomb = [&[0xc2, 126, length[0], length[1]][..], &bomb].concat();
     for compression in modes() {
-        let config = config().with_compression(compression).with_max_message_len(1 << 20);
-        let side = Side::with(config);
+        let limits = ringwire_codec::Config::default().with_inflate_ratio_floor(1 << 20);
+        let side = Side::with(config().with_compression(compression).with_protocol(limits));
         let end = |rest: Vec<u8>| side.end(&agreeing(SHARED, rest));
         assert_eq!(end(vec![0xc1, 2, 7, 0]), CloseReason::Protocol(Error::InvalidDeflate));
         assert_eq!(

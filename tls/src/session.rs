@@ -146,6 +146,12 @@ impl Session {
         size_of::<Inner>() + self.inner.retained.capacity() + name_len
     }
 
+    /// How many bytes of that are for input that is not whole.
+    #[must_use]
+    pub fn retained_len(&self) -> usize {
+        self.inner.retained.capacity()
+    }
+
     /// Takes all of `input`: appends what was said in whole records to `plaintext`, and what TLS itself has to
     /// say (handshake, tickets, alerts) to `output`.
     ///

@@ -2,7 +2,7 @@
 
 use super::cut::{CutHeader, Frame};
 use super::inflating::Inflating;
-use crate::buffers::{self, BELIEVED_LEN, Buffers, MIN_FRAGMENTED_LEN, give_back};
+use crate::buffers::{self, Buffers, MIN_FRAGMENTED_LEN, give_back};
 use crate::utf8::{Mask, TextBuffer, Utf8Validator, append_unmasked};
 use crate::{Config, Error, FrameHeader, Limit, MessagePart, ReceivedMessage, mask};
 
@@ -222,8 +222,8 @@ impl Assembly {
 
     fn memory_len(&self) -> usize {
         match &self.store {
-            Store::Text(text) => touched_len(text.len(), text.capacity()),
-            Store::Binary(bytes) => touched_len(bytes.len(), bytes.capacity()),
+            Store::Text(text) => text.capacity(),
+            Store::Binary(bytes) => bytes.capacity(),
             Store::Compressed(inflating) => inflating.memory_len(),
             Store::Passing { .. } => 0,
         }
@@ -239,12 +239,6 @@ impl Assembly {
     }
 }
 
-/// What a buffer takes of memory. One that is longer than what is believed was reserved for a length that the peer has
-/// declared, and the kernel gives memory to what has arrived only.
-fn touched_len(len: usize, capacity: usize) -> usize {
-    if capacity > BELIEVED_LEN { len.max(BELIEVED_LEN) } else { capacity }
-}
-
 /// What a buffer must hold once the bytes at hand are in it, and what it can.
 struct Room {
     len: usize,
@@ -256,16 +250,16 @@ struct Room {
 impl Room {
     /// The capacity to grow to, if the buffer must grow.
     ///
-    /// A peer pays with [`BELIEVED_LEN`] bytes before a length that it declares is believed. Then a
-    /// message of one frame gets exactly its length. A fragmented one has no known length, so its
-    /// buffer at least doubles.
+    /// A peer pays for the length that it declares: with a quarter of what is reserved for it, beyond the first
+    /// [`BELIEVED_LEN`](buffers::BELIEVED_LEN) bytes. A message of one frame never gets more than its length. A
+    /// fragmented one has no known length, so its buffer at least doubles.
     fn wanted(&self, is_only_frame: bool, config: &Config) -> Option<usize> {
         if self.len <= self.capacity {
             return None;
         }
         let missing = usize::try_from(self.missing).unwrap_or(usize::MAX);
         let declared = self.len.saturating_add(missing);
-        let believed = if self.len >= BELIEVED_LEN { declared } else { declared.min(BELIEVED_LEN) };
+        let believed = declared.min(buffers::believed_len(self.len));
         if is_only_frame {
             return Some(believed);
         }
@@ -277,6 +271,7 @@ impl Room {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buffers::BELIEVED_LEN;
 
     fn wanted(len: usize, capacity: usize, missing: u64, is_only_frame: bool) -> Option<usize> {
         let config = Config::default();
@@ -293,6 +288,9 @@ mod tests {
             Some(BELIEVED_LEN + 1000),
             "the first byte that does not fit"
         );
+        let len = BELIEVED_LEN + 1;
+        assert_eq!(wanted(len, BELIEVED_LEN, 1 << 19, true), Some(4 * len), "it is far longer");
+        assert_eq!(wanted(4 * len + 1, 4 * len, 999, true), Some(4 * len + 1000));
         assert_eq!(wanted(20_000, 0, 5_000, true), Some(25_000), "a long first read");
     }
 
@@ -300,7 +298,8 @@ mod tests {
     fn fragments_double_up_to_the_limit() {
         assert_eq!(wanted(1, 0, 0, false), Some(MIN_FRAGMENTED_LEN));
         assert_eq!(wanted(1025, 1024, 0, false), Some(2048));
-        assert_eq!(wanted(32_769, 32_768, 100_000, false), Some(132_769));
+        assert_eq!(wanted(32_769, 32_768, 90_000, false), Some(122_769));
+        assert_eq!(wanted(32_769, 32_768, 100_000, false), Some(4 * 32_769));
         assert_eq!(wanted(600_001, 600_000, 0, false), Some(1 << 20));
     }
 }

@@ -5,8 +5,9 @@ use crate::deflate::{Decompressor, Inflate, Inflated};
 use crate::utf8::{TextBuffer, Utf8Validator};
 use crate::{Config, Error, InflatedPart, Limit, ReceivedMessage, Violation};
 
-/// The most that is kept of a compressed message in the hope that a shared decompressor gets it
-/// whole, in bytes. Beyond it, the peer has paid for a decompressor.
+/// The most that is kept of a compressed message as it has arrived, in bytes. A few bytes may inflate to a
+/// thousand times as many, and those of a message that never ends would be held for as long as its peer likes;
+/// and a shared decompressor needs it whole. Beyond it, the peer has paid for what it inflates to.
 const MAX_HELD_LEN: usize = 64 << 10;
 
 /// The length of a part, in bytes.
@@ -18,7 +19,7 @@ pub(super) struct Inflating {
     content: Content,
     compressed_len: u64,
     inflated_len: u64,
-    /// What has arrived and waits for the shared decompressor.
+    /// What has arrived and waits for the end of the message.
     held: Vec<u8>,
     /// Made for this message, where there is only a shared one.
     own: Option<Box<Decompressor>>,
@@ -105,6 +106,10 @@ impl Inflating {
         buffers: &mut B,
         inflate: &mut Inflate<'_>,
     ) -> Result<(), Error> {
+        let may_hold = self.compressed_len == 0 && !matches!(inflate, Inflate::Off);
+        if may_hold && !ends && self.held.len() + piece.len() <= MAX_HELD_LEN {
+            return self.hold(piece, buffers);
+        }
         let mut own = self.own.take();
         let decompressor: &mut Decompressor = match (&mut own, &mut *inflate) {
             (Some(own), _) => own,
@@ -113,9 +118,6 @@ impl Inflating {
             (None, Inflate::Shared(shared)) if ends => {
                 shared.reset();
                 shared
-            }
-            (None, Inflate::Shared(_)) if self.held.len() + piece.len() <= MAX_HELD_LEN => {
-                return self.hold(piece, buffers);
             }
             (own @ None, Inflate::Shared(_)) => own.insert(Box::default()),
         };

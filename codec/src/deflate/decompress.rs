@@ -218,9 +218,9 @@ pub enum Inflate<'a> {
     ///
     /// A message that arrives whole is inflated there and then. Of one that does not, the compressed
     /// form is kept, up to 64 KiB. A peer that has paid that much gets a decompressor for
-    /// the rest of the message, which is inflated as it arrives.
+    /// the message, and the rest is inflated as it arrives.
     Shared(&'a mut Decompressor),
-    /// One for this connection, made when its first compressed message begins. What arrives is
-    /// inflated at once.
+    /// One for this connection, made when its first compressed message is inflated, which is when with the shared
+    /// one.
     Dedicated(&'a mut Option<Box<Decompressor>>),
 }

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use crate::buffers::{BELIEVED_LEN, append};
+use crate::buffers::{append, believed_len};
 use crate::head::is_token_byte;
 
 /// The most digits that the size of a chunk may have.
@@ -267,11 +267,12 @@ fn split(bytes: &[u8], len: u64) -> (&[u8], &[u8]) {
     bytes.split_at_checked(len).unwrap_or((bytes, &[]))
 }
 
-/// Makes room for `taken` bytes, and for all of the `left` that were declared once there is reason to believe it.
+/// Makes room for `taken` bytes, and for as many of the `left` that were declared as there is reason to believe.
 fn reserve_declared(out: &mut Vec<u8>, taken: usize, left: u64) {
     if out.capacity() - out.len() < taken {
         let left = usize::try_from(left).unwrap_or(usize::MAX);
-        let believed = out.len() + taken >= BELIEVED_LEN;
-        out.reserve_exact(if believed { left } else { left.min(BELIEVED_LEN) });
+        let len = out.len() + taken;
+        let wanted = believed_len(len).min(out.len().saturating_add(left)).max(len);
+        out.reserve_exact(wanted - out.len());
     }
 }

@@ -27,8 +27,8 @@ fn fragments(payload: &[u8], len: usize) -> Vec<u8> {
 #[test]
 fn compression_bomb() {
     let limit = 1 << 20;
-    let config = Config::default();
-    assert_eq!(config.max_message_len, limit);
+    assert_eq!(Config::default().max_message_len, limit);
+    let config = Config::default().with_inflate_ratio_floor(limit as u64);
     for (len, fits) in [(limit, true), (limit + 1, false), (9 << 20, false)] {
         let payload = deflated(&vec![b'x'; len]);
         assert!(payload.len() * 900 < len, "1000:1");
@@ -38,7 +38,8 @@ fn compression_bomb() {
                     let mut end = End::server(match machine {
                         Machine::Shared(_) => Machine::shared(),
                         _ => Machine::Dedicated(None),
-                    });
+                    })
+                    .with_config(config);
                     for piece in wire.chunks(pieces) {
                         end.receive(piece);
                         assert!(end.connection.buffered_len() <= limit + (200 << 10));
@@ -100,6 +101,16 @@ fn compression_bomb_in_parts() {
 #[test]
 fn ratio() {
     let zeros = vec![0; 2 << 20];
+    // Nothing but the same byte reaches the floor, and not a byte more.
+    assert_eq!(Config::default().inflate_ratio_floor, 64 << 10);
+    for (len, fits) in [(64 << 10, true), ((64 << 10) + 1, false)] {
+        for machine in machines() {
+            let mut end = End::server(machine);
+            end.receive(&message(OpCode::Binary, &deflated(&zeros[..len])));
+            let expected = if fits { Seen::Binary(zeros[..len].to_vec()) } else { TOO_MUCH };
+            assert_eq!(end.finish(), [expected]);
+        }
+    }
     // Above the floor, more than the ratio.
     let config = Config::default().with_max_message_len(4 << 20);
     let wire = message(OpCode::Binary, &deflated(&zeros));
@@ -126,6 +137,92 @@ fn ratio() {
         let mut end = End::server(Machine::shared()).with_config(config);
         end.receive(&message(OpCode::Binary, &deflated(content)));
         assert_eq!(end.finish(), [Seen::Binary(content.clone())]);
+    }
+}
+
+/// An array of that length.
+fn records(len: usize, record: impl Fn(usize) -> String) -> Vec<u8> {
+    let mut text = "[".to_owned();
+    for number in 0.. {
+        if text.len() >= len - 1 {
+            break;
+        }
+        text += &record(number);
+    }
+    text.truncate(len - 1);
+    text.push(']');
+    text.into_bytes()
+}
+
+/// Records that differ in no more than a number, deeply indented ones, hardly anything but zeros and nulls: what
+/// compresses best of what programs send.
+#[test]
+fn json_is_no_bomb() {
+    let kinds: [(&str, fn(usize) -> String); 6] = [
+        ("numbered", |i| format!("{{\"id\":{i},\"ok\":true,\"value\":null}},")),
+        ("indented", |i| {
+            format!("{}{{\n{}\"id\": {i}\n{}}},\n", " ".repeat(8), " ".repeat(12), " ".repeat(8))
+        }),
+        ("long keys", |i| {
+            let key = "a_rather_long_name_of_a_field_that_is_the_same_in_all_of_them";
+            format!("{{\"{key}\":{},\"{key}_too\":\"{key}\"}},", i % 100)
+        }),
+        ("coordinates", |i| format!("[{}.5,{}.25,0,0,0],", i % 640, i / 640)),
+        ("times", |i| {
+            format!("{{\"t\":\"2026-01-01T00:{:02}:{:02}Z\",\"v\":0}},", i / 60 % 60, i % 60)
+        }),
+        ("sparse", |i| if i % 50 == 0 { format!("{i},") } else { "0,".to_owned() }),
+    ];
+    for (kind, record) in kinds {
+        for len in [100_000, 1 << 20] {
+            let json = records(len, record);
+            for level in [Level::default(), Level::SMALLEST] {
+                let mut compressor = Compressor::new(level, WindowBits::MAX).with_takeover();
+                let mut end = End::server(Machine::Dedicated(None));
+                // And the same again.
+                for count in 1..=2 {
+                    let mut payload = Vec::new();
+                    compressor.compress(&json, &mut payload);
+                    end.receive(&message(OpCode::Binary, &payload));
+                    let ratio = json.len() / payload.len();
+                    assert!(ratio < 150, "{kind}, {len} bytes: {ratio}");
+                    assert_eq!(end.seen.len(), count, "{kind}, {len} bytes: {ratio}");
+                    assert!(end.seen.last() == Some(&Seen::Binary(json.clone())), "{kind}");
+                }
+                end.finish();
+            }
+        }
+    }
+}
+
+/// However much it would be: its peer may take its time over the rest.
+#[test]
+fn an_unfinished_message_holds_what_has_arrived() {
+    let config = Config::default().with_inflate_ratio_floor(1 << 20);
+    let payload = deflated(&vec![0; 1 << 20]);
+    let wire = fragments(&payload, payload.len());
+    for pieces in [wire.len(), 99] {
+        for machine in machines() {
+            let mut end = End::server(machine).with_config(config);
+            let (begin, rest) = wire.split_at(wire.len() - 1);
+            for piece in begin.chunks(pieces) {
+                end.receive(piece);
+                let held = end.connection.buffered_len();
+                assert!(held <= 2 * wire.len() + 500, "{held} for {} bytes", wire.len());
+            }
+            end.receive(rest);
+            assert_eq!(end.finish(), [Seen::Binary(vec![0; 1 << 20])]);
+        }
+    }
+    // The same with the defaults, for as long as they let it go on: a bomb after what is honest.
+    let payload = deflated(&[&noise(40_000)[..], &vec![0; 900_000]].concat());
+    for machine in machines() {
+        let mut end = End::server(machine);
+        for piece in fragments(&payload, payload.len() + 1)[..payload.len()].chunks(1000) {
+            end.receive(piece);
+            let held = end.connection.buffered_len();
+            assert!(held <= (64 << 10) + 500, "{held}");
+        }
     }
 }
 

@@ -31,6 +31,12 @@ impl BufferPool {
         self.free_len
     }
 
+    /// Frees all of them.
+    pub(crate) fn clear(&mut self) {
+        self.free = Default::default();
+        self.free_len = 0;
+    }
+
     /// A buffer whose capacity fits `data`, which is copied into it.
     pub(crate) fn copy_of(&mut self, data: &[u8]) -> Vec<u8> {
         let mut buffer = self.take(data.len());

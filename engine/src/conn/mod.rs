@@ -160,7 +160,8 @@ impl Wire {
             return false;
         }
         match self.phase {
-            Phase::Proxied | Phase::Handshake | Phase::Lingering => true,
+            Phase::Lingering => true,
+            Phase::Proxied | Phase::Handshake => !self.flags.contains(Flags::THROTTLED),
             Phase::Open | Phase::Closing => self.may_deliver() && !self.has_unread(),
             Phase::Idle => !self.has_unread(),
             Phase::Vacant | Phase::Deferred | Phase::Flushing | Phase::Closed => false,
@@ -284,7 +285,7 @@ bitflags! {
         const AWAY = 1 << 9;
         /// This side opened the connection, and is the client.
         const CLIENT = 1 << 10;
-        /// The peer has said as much as it may: reading waits until its bucket has filled.
+        /// The peer has said as much as it may: reading waits until its bucket has filled, or until there is memory.
         const THROTTLED = 1 << 15;
         /// Messages may not be handed over.
         const HELD_UP = Self::PAUSED.bits() | Self::BACKLOGGED.bits() | Self::THROTTLED.bits();

@@ -27,7 +27,7 @@ use rustix::net::{SocketFlags, acceptfrom_with};
 
 use super::{
     Completion, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, Token, Traffic, Wake,
-    concerns_one_connection,
+    concerns_one_connection, heap,
 };
 use crate::base::buffers::AlignedBuffer;
 use crate::base::chunked::Chunked;
@@ -480,6 +480,10 @@ impl Driver for Epoll {
 
     fn held_of(&self, _slot: u32) -> usize {
         0
+    }
+
+    fn return_free_memory(&mut self) {
+        heap::return_free_pages();
     }
 
     fn waker(&self) -> EpollWaker {

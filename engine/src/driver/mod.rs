@@ -86,6 +86,7 @@
 //! - It sends nothing after that. The buffer comes back as failed: `nothing_is_sent_after_a_shutdown`.
 
 pub(crate) mod epoll;
+pub(crate) mod heap;
 #[cfg(test)]
 pub(crate) mod sim;
 pub(crate) mod uring;
@@ -136,6 +137,9 @@ pub(crate) trait Driver: Sized {
 
     /// The same for one socket.
     fn held_of(&self, slot: u32) -> usize;
+
+    /// Much memory is free: gives it back to the system, without holding the worker up.
+    fn return_free_memory(&mut self);
 
     /// A waker for other threads.
     fn waker(&self) -> Self::Waker;

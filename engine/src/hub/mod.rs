@@ -19,7 +19,7 @@ use crate::hub::addresses::Addresses;
 use crate::hub::handover::Handover;
 use crate::hub::mail::{Mail, Ways};
 use crate::hub::names::Registry;
-use crate::limits::memory::{Allowance, Level};
+use crate::limits::memory::{Allowance, Level, Slack, Total};
 use crate::metrics::{Counters, MemoryStats};
 use crate::topic::{Exchange, Feeder};
 
@@ -59,6 +59,7 @@ struct Common {
     addresses: Addresses,
     /// Memory for connections.
     allowance: Allowance,
+    slack: Slack,
     /// The end of the server has begun.
     draining: AtomicBool,
     handover: Handover,
@@ -72,6 +73,7 @@ impl Hub {
             registry: Registry::default(),
             addresses: Addresses::new(config.max_connections_per_address),
             allowance: Allowance::new(config.max_memory),
+            slack: Slack::default(),
             draining: AtomicBool::new(false),
             handover,
         };
@@ -177,17 +179,39 @@ impl Hub {
         MemoryStats { used_len, budget_len: self.common.allowance.len() }
     }
 
-    /// How much of the budget that is.
-    pub(crate) fn memory_level(&self) -> Level {
+    /// How much of the budget so many bytes are.
+    pub(crate) fn memory_level(&self, used_len: usize) -> Level {
         match self.common.allowance.len() {
             None => Level::Low,
-            Some(_) => self.common.allowance.judge(self.memory().used_len),
+            Some(_) => self.common.allowance.judge(used_len),
         }
     }
 
-    /// What each worker may hold where all together hold too much.
-    pub(crate) fn memory_share(&self) -> usize {
-        self.common.allowance.share(self.common.exchange.retained_len(), self.links.len())
+    /// What of the memory is not used any more.
+    pub(crate) fn slack(&self) -> &Slack {
+        &self.common.slack
+    }
+
+    /// What a worker that holds `own` has to give up for others to be let in. `fixed` of it does not come free with
+    /// connections.
+    pub(crate) fn memory_excess(&self, own: usize, fixed: usize) -> usize {
+        let connections = self.links.iter().map(|link| link.counters.memory_len()).sum();
+        let total = Total {
+            connections,
+            publications: self.common.exchange.retained_len(),
+            workers: self.links.len(),
+        };
+        self.common.allowance.excess(total, own, fixed, self.memory_step())
+    }
+
+    /// How many bytes of free buffers each worker may keep.
+    pub(crate) fn free_share(&self) -> usize {
+        self.common.allowance.free_share(self.links.len())
+    }
+
+    /// What a worker may come to hold before it looks at the total again.
+    pub(crate) fn memory_step(&self) -> usize {
+        self.common.allowance.step(self.links.len())
     }
 
     /// Has the other workers look around.

@@ -14,8 +14,10 @@ use crate::error::Error;
 ///
 /// Whatever is set here, what a client sends inflates to no more than the message limit in force
 /// ([`max_message_len`](ringwire_codec::Config::max_message_len),
-/// [`max_unauthenticated_len`](crate::Config::max_unauthenticated_len)). A connection is handled until its
-/// messages of a turn have inflated to 1 MiB; then the others get theirs.
+/// [`max_unauthenticated_len`](crate::Config::max_unauthenticated_len)). It counts with its inflated length for
+/// [`bytes_per_second`](crate::RateLimit::bytes_per_second), and how much of a worker's time all of that takes is
+/// bounded by
+/// [`work_per_turn`](Self::work_per_turn).
 ///
 /// Connections that this side [opens](crate::Handle::connect) offer it in the same way, unless
 /// [told otherwise](crate::Dial::without_compression): read "peer" for "client", and "this side" for "the server".
@@ -54,6 +56,13 @@ pub struct Compression {
     /// message on. Where there is no room for it, the connection gets along without context takeover. A compressor
     /// is counted when it is made; where there is no room, the connection uses the worker's.
     pub max_dedicated_len: usize,
+    /// How much of a turn a worker spends on compressed messages, in bytes that are inflated; the last message may go
+    /// past it. Default: 1 MiB, a millisecond or so.
+    ///
+    /// Answers that are compressed count as well, by about the time that it takes. What does not fit into a turn waits
+    /// unread for the next, and those come first for whom least was done of late. Less makes turns shorter where peers
+    /// send more than a worker can do.
+    pub work_per_turn: usize,
 }
 
 /// Whose compressors and decompressors.
@@ -86,6 +95,7 @@ impl Default for Compression {
             decompress_only: false,
             compressor_timeout: Duration::from_secs(60),
             max_dedicated_len: 64 << 20,
+            work_per_turn: 1 << 20,
         }
     }
 }
@@ -115,6 +125,7 @@ setters! {
     with_decompress_only, decompress_only: bool;
     with_compressor_timeout, compressor_timeout: Duration;
     with_max_dedicated_len, max_dedicated_len: usize;
+    with_work_per_turn, work_per_turn: usize;
 }
 
 impl Compression {
@@ -140,6 +151,12 @@ impl Compression {
                     "{} bytes are less than one decompressor ({least}); shared compression takes none",
                     self.max_dedicated_len
                 ),
+            });
+        }
+        if self.work_per_turn == 0 {
+            return Err(Error::Setting {
+                setting: "compression.work_per_turn",
+                problem: "with 0 nothing would ever be inflated; 1MiB is the default".to_owned(),
             });
         }
         Ok(())

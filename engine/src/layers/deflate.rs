@@ -3,14 +3,6 @@
 //! All of it is lazy: without compression there is nothing here but an empty table. Shared machines stand in this
 //! struct, those of connections in a table beside the connections.
 
-use std::mem;
-
-use ringwire_codec::deflate::{
-    Agreement, Compressor, Decompressor, Inflate, Level, Offer, Policy, Totals, WindowBits,
-};
-use ringwire_codec::handshake::server::Upgrade;
-use ringwire_codec::{Connection, Error, Event, Input, Message, Role, Unmasked};
-
 use crate::base::budget::Budget;
 use crate::base::buffers::BufferPool;
 use crate::base::chunked::Chunked;
@@ -19,6 +11,13 @@ use crate::conn::options::Compress;
 use crate::conn::{Flags, Wire};
 use crate::layers::compression::{Compression, CompressionMode};
 use crate::metrics::Counters;
+use std::mem;
+
+use ringwire_codec::deflate::{
+    Agreement, Compressor, Decompressor, Inflate, Level, Offer, Policy, Totals, WindowBits,
+};
+use ringwire_codec::handshake::server::Upgrade;
+use ringwire_codec::{Connection, Error, Event, Input, Message, Role, Unmasked};
 
 /// Sizes of windows that a compressor may have.
 const WINDOWS: usize = (WindowBits::MAX.get() - WindowBits::MIN.get()) as usize + 1;
@@ -189,7 +188,7 @@ impl Deflate {
 
     // Messages
 
-    /// Takes the next event of a connection out of its input. Says how many bytes were inflated for it.
+    /// Takes the next event of a connection out of its input. Says what was inflated for it.
     pub(crate) fn receive<'b>(
         &mut self,
         wire: &mut Wire,
@@ -198,7 +197,7 @@ impl Deflate {
         pool: &mut BufferPool,
         input: &mut Input<'b>,
         counters: &Counters,
-    ) -> (Result<Option<Event<'b>>, Error>, u64) {
+    ) -> (Result<Option<Event<'b>>, Error>, Totals) {
         let (event, totals) = if wire.flags.contains(Flags::OWN_DECOMPRESSOR) {
             let own = &mut self.own.entry(slot).decompressor;
             let had = own.is_some();
@@ -213,7 +212,7 @@ impl Deflate {
             (event, shared.take_totals())
         };
         counters.count_inflated(totals);
-        (event, totals.inflated_len)
+        (event, totals)
     }
 
     /// Whether a message of this length is to be compressed.

@@ -82,6 +82,18 @@ impl Sessions {
         self.memory_len
     }
 
+    /// What one session counts for, in bytes.
+    pub(crate) fn charge_of(&self, slot: u32) -> usize {
+        self.table.get(slot).and_then(Option::as_ref).map_or(0, |secure| secure.charged)
+    }
+
+    /// How much of that is for input that is not whole.
+    pub(crate) fn retained_of(&self, slot: u32) -> usize {
+        let secure = self.table.get(slot).and_then(Option::as_ref);
+        let session = secure.and_then(|secure| secure.session.as_ref());
+        session.map_or(0, Session::retained_len)
+    }
+
     /// The same of one session, looked at anew.
     #[cfg(test)]
     pub(crate) fn memory_of(&self, slot: u32) -> usize {

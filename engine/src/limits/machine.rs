@@ -1,23 +1,45 @@
-//! How much memory this process may have: what the machine has, or less where a cgroup says so.
+//! How much memory this process may have: what the machine has, or less where a cgroup or a limit of the process says
+//! so.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// In bytes. `None`: neither the machine nor a cgroup says.
+use rustix::process::{Resource, getrlimit};
+
+/// What is left of a limit, at least: the budget of a process that has next to none is small, not unlimited.
+const MIN_LEFT_LEN: usize = 2 << 20;
+
+/// In bytes. `None`: nothing says.
 pub(crate) fn memory() -> Option<usize> {
-    memory_under(Path::new("/"))
+    let data = left(Resource::Data, "VmData:");
+    memory_under(Path::new("/")).into_iter().chain(address_space()).chain(data).min()
+}
+
+/// What is left of the address space, in bytes, where it is limited.
+pub(crate) fn address_space() -> Option<usize> {
+    left(Resource::As, "VmSize:")
+}
+
+fn left(resource: Resource, used: &str) -> Option<usize> {
+    let limit = usize::try_from(getrlimit(resource).current?).ok()?;
+    left_of(limit, field_of(&fs::read_to_string("/proc/self/status").ok()?, used))
+}
+
+/// What is left of a limit of setrlimit(2), which counts what is mapped, not what is resident.
+fn left_of(limit: usize, used: Option<usize>) -> Option<usize> {
+    Some(limit.saturating_sub(used?).max(MIN_LEFT_LEN))
 }
 
 fn memory_under(root: &Path) -> Option<usize> {
     let physical = fs::read_to_string(root.join("proc/meminfo")).ok();
-    let physical = physical.and_then(|text| total_of(&text));
+    let physical = physical.and_then(|text| field_of(&text, "MemTotal:"));
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     groups.lines().filter_map(|line| limit_of(root, line)).chain(physical).min()
 }
 
-/// `MemTotal` of proc_meminfo(5), which is in KiB.
-fn total_of(meminfo: &str) -> Option<usize> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+/// A field of proc_meminfo(5) or proc_pid_status(5), which is in KiB.
+fn field_of(text: &str, name: &str) -> Option<usize> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)
 }
 
@@ -98,5 +120,14 @@ mod tests {
             ("sys/fs/cgroup/memory.max", "1500000000\n"),
         ]);
         assert_eq!(memory_under(generous.path()), Some(2 << 20));
+    }
+
+    #[test]
+    fn an_address_space_has_what_is_not_mapped_yet() {
+        let status = "Name:\techo\nVmPeak:\t  90000 kB\nVmSize:\t   81920 kB\n";
+        assert_eq!(field_of(status, "VmSize:"), Some(80 << 20));
+        assert_eq!(left_of(150 << 20, Some(80 << 20)), Some(70 << 20));
+        assert_eq!(left_of(70 << 20, Some(80 << 20)), Some(MIN_LEFT_LEN));
+        assert_eq!(left_of(70 << 20, None), None);
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod machine;
 pub(crate) mod memory;
 pub(crate) mod progress;
 pub(crate) mod rate;
+pub(crate) mod work;
 
 pub use deadline::Deadline;
 pub use drain::{CutOff, Drain, DrainReport, Draining, Readiness};

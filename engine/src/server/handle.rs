@@ -439,7 +439,7 @@ impl Handle {
     pub fn readiness(&self) -> Readiness {
         if self.is_draining() {
             Readiness::Draining
-        } else if self.hub.memory_level() != Level::Low {
+        } else if self.hub.memory_level(self.hub.memory().used_len) != Level::Low {
             Readiness::ShortOfMemory
         } else {
             Readiness::Ready

@@ -195,6 +195,7 @@ impl Server {
         F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
     {
         let Self { mut config, listeners, inherited } = self;
+        memory::fit_address_space();
         config.max_memory = memory::budget_of(config.max_memory);
         let driver_name = kind.name();
         let descriptors = net::raise_descriptor_limit()
@@ -223,7 +224,8 @@ impl Server {
             links.push(Link::new(ways, Arc::clone(&counters)));
             parts.push(Part { driver, inbox, counters, compute });
         }
-        let budget = Budget::new(config.compression.max_dedicated_len);
+        let budget =
+            Budget::new(memory::within(config.compression.max_dedicated_len, config.max_memory));
         let hub = Hub::new(links, &config, Handover::new(all, borrowed));
         let handle = Handle::new(hub.clone(), net::TcpOptions::from(&config), configs)
             .with_compute(pool.as_ref().map(Pool::meter));

@@ -160,7 +160,31 @@ fn none_refers_to_a_message_that_was_dropped() {
     assert_eq!(stats.deflated_messages, 201);
 }
 
+/// A turn does what it may and one message more, whoever has something to say; and in the end all have said it.
+fn a_turn_inflates_so_much_and_not_so_much_for_each() {
+    const LEN: usize = 30_000;
+    let long = "x".repeat(LEN);
+    let says = [long.as_str(); 10];
+    for mode in [Compression::shared(), dedicated()] {
+        // A message and its answer are 96 000 and more.
+        let config = Config::default().with_compression(mode.with_work_per_turn(100_000));
+        let mut play = play(&config, std::iter::repeat_n(offering(&says), 20));
+        let (mut turns, mut before) = (0, 0);
+        // Each has heard a welcome as well.
+        while play.clients.iter().any(|client| client.heard <= says.len()) {
+            play.step();
+            let inflated = play.scene.stats().inflate_out_bytes;
+            assert!(inflated - before <= 2 * LEN as u64, "{} bytes", inflated - before);
+            turns += usize::from(inflated > before);
+            before = inflated;
+        }
+        assert!(turns >= 100, "{turns}");
+        assert_eq!(before, (20 * says.len() * LEN) as u64);
+    }
+}
+
 scenes![
+    a_turn_inflates_so_much_and_not_so_much_for_each,
     a_compressor_that_nobody_uses_is_freed,
     a_compressor_may_be_kept_for_good,
     an_idle_connection_holds_no_machines,

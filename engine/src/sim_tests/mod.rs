@@ -12,6 +12,7 @@ mod compression;
 mod dialled;
 mod drain;
 mod http;
+mod memory;
 mod offload;
 mod plan;
 mod play;

@@ -215,6 +215,7 @@ pub(super) fn draw_compression(random: &mut Random) -> Compression {
         .with_decompress_only(random.chance(0.1))
         .with_compressor_timeout(Duration::from_secs([0, 1, 60][random.below(3)]))
         .with_max_dedicated_len([48 << 10, 600 << 10, 64 << 20][random.below(3)])
+        .with_work_per_turn([1, 20_000, 1 << 20][random.below(3)])
 }
 
 /// Settings that make something happen soon.

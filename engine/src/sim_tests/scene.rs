@@ -99,6 +99,11 @@ impl Scene {
         self.counters.read()
     }
 
+    /// The most that was ever held for connections, in bytes.
+    pub(super) fn memory_peak(&self) -> usize {
+        self.worker.memory_peak()
+    }
+
     /// One turn, and a look at what must hold between turns.
     pub(super) fn turn(&mut self) -> Turn {
         let turn = self.worker.turn().expect("the driver works");

@@ -16,19 +16,21 @@ const MIN_TRIMMED_LEN: usize = 16 << 10;
 
 impl Shared {
     /// Takes the next event of a connection out of its input, on which there is an agreement on compression, or a
-    /// limit of its own. Says how many bytes were inflated for it.
+    /// limit of its own.
     pub(crate) fn receive_specially<'b>(
         &mut self,
         wire: &mut Wire,
         slot: u32,
         input: &mut Input<'b>,
-    ) -> (Result<Option<Event<'b>>, Error>, u64) {
-        let Self { limits, pool, deflate, counters, .. } = self;
+    ) -> Result<Option<Event<'b>>, Error> {
+        let Self { limits, pool, deflate, counters, work, .. } = self;
         let config = limits.protocol_of(wire);
         if !wire.flags.contains(Flags::DEFLATE) {
-            return (wire.codec.receive(config, pool, input), 0);
+            return wire.codec.receive(config, pool, input);
         }
-        deflate.receive(wire, slot, config, pool, input, counters)
+        let (event, totals) = deflate.receive(wire, slot, config, pool, input, counters);
+        work.note_inflated(totals);
+        event
     }
 
     /// Writes a message to the turn's output, compressed. `alone`: it refers to none before it, and none after it
@@ -42,10 +44,11 @@ impl Shared {
     ) -> Result<(), SendError> {
         // As much as the compressor asks for, so that this comes from the pool.
         self.reserve_out(message.len() + message.len() / 8 + 64);
-        let Self { deflate, masks, out, counters, pool, now, .. } = self;
+        let Self { deflate, masks, out, counters, pool, now, work, .. } = self;
         let before = out.len();
         let compressor = deflate.compressor(wire, slot, alone, *now, counters);
         wire.codec.send_compressed(message, compressor, masks, out)?;
+        work.note_compressed(message.len(), out.len() - before, deflate.level());
         counters.deflated_messages.add(1);
         counters.deflate_in_bytes.add(message.len());
         counters.deflate_out_bytes.add(out.len() - before);

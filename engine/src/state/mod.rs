@@ -33,6 +33,7 @@ use crate::limits::deadline::Deadlines;
 use crate::limits::memory::{Ledger, Watch};
 use crate::limits::progress::Progress;
 use crate::limits::rate::Meters;
+use crate::limits::work::Work;
 use crate::metrics::Counters;
 use crate::state::clock::Clock;
 use crate::state::close_log::Ends;
@@ -73,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) wheel: Wheel,
     /// What peers have said of late, where that is limited.
     pub(crate) meters: Meters,
+    /// What a turn may do for messages that are compressed, and who waits for that.
+    pub(crate) work: Work,
     /// Deadlines that the application has set.
     pub(crate) deadlines: Deadlines,
     /// Peers with output ahead of them that were asked about.
@@ -105,13 +108,14 @@ impl Shared {
     ) -> Self {
         Self {
             worker,
-            pool: BufferPool::new(config.pool_len),
+            pool: BufferPool::new(config.pool_len.min(hub.free_share())),
             out: Vec::new(),
             sessions: Sessions::new(),
             layers: Layers::default(),
             deflate: Deflate::new(config.compression, budget),
             names: Names::new(hub.clone()),
             topics: Topics::new(worker, hub.exchange().clone()),
+            watch: Watch::new(hub.memory_step()),
             hub,
             compute: None,
             expected_len: 0,
@@ -120,6 +124,7 @@ impl Shared {
             limits: Limits::from(config),
             wheel: Wheel::new(),
             meters: Meters::default(),
+            work: Work::new(config.compression.work_per_turn),
             deadlines: Deadlines::default(),
             progress: Progress::default(),
             now: 0,
@@ -128,7 +133,6 @@ impl Shared {
             latecomers: Vec::new(),
             listed: Vec::new(),
             ledger: Ledger::default(),
-            watch: Watch::default(),
             ends: Ends::default(),
         }
     }
@@ -206,6 +210,20 @@ impl Shared {
         }
     }
 
+    /// What is held for connections, whatever for. A worker looks at the total when this has changed much.
+    #[inline]
+    pub(crate) fn held_len(&self) -> usize {
+        let Self { ledger, sessions, layers, counters, .. } = self;
+        let deflate = usize::try_from(counters.deflate_memory.get()).unwrap_or(usize::MAX);
+        ledger.held() + sessions.memory_len() + layers.memory_len() + deflate
+    }
+
+    /// Takes back what the driver had of a connection that has ended.
+    pub(crate) fn take_back_late(&mut self, sent: Output) {
+        self.watch.leaving = self.watch.leaving.saturating_sub(sent.own_len());
+        self.take_back(sent);
+    }
+
     /// Takes back what the driver had.
     #[inline]
     pub(crate) fn take_back(&mut self, sent: Output) {
@@ -258,6 +276,7 @@ impl Shared {
             listed: _,
             ledger: _,
             watch: _,
+            work,
             ends: _,
         } = self;
         wheel.clear(slot);
@@ -273,6 +292,16 @@ impl Shared {
         // A decompressor may have been set aside for an offer that nobody answered.
         if flags.intersects(Flags::DEFLATE | Flags::OWN_DECOMPRESSOR) {
             deflate.forget(flags, slot, counters);
+            work.forget(slot);
+        }
+    }
+
+    /// Has the connection's unread input looked at in this turn or the next: in turn with the others, where it is work.
+    pub(crate) fn list_unread(&mut self, wire: &mut Wire, token: Token) {
+        if wire.flags.contains(Flags::DEFLATE) && self.work.is_scarce() {
+            self.work.wait(token);
+        } else {
+            self.list(wire, token);
         }
     }
 

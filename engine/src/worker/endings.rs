@@ -153,7 +153,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.set_close_deadline(wire, token);
         if wire.has_unread() && wire.may_deliver() {
             // The peer's close frame may be in it.
-            shared.list(wire, token);
+            shared.list_unread(wire, token);
             return;
         }
         let ended = wire.flags.contains(Flags::ENDED) || shared.sessions.has_ended(token.slot);

@@ -120,9 +120,19 @@ pub(super) fn on_request_bytes<H: Handler>(
             take_requests(handler, conn, shared, token, &mut whole);
             shared.pool.give(whole);
         }
+        Ok(None) if refuses_unfinished(&conn.wire, shared) => {
+            shared.counters.memory_refusals.add(1);
+            shared.drop_waiting(&mut conn.wire);
+            shared.refuse_unfinished(&mut conn.wire);
+        }
         Ok(None) => {}
         Err(error) => on_bad_head(conn, shared, error),
     }
+}
+
+/// Whether what will be refused once it is whole is refused now, since it would be kept until then.
+fn refuses_unfinished(wire: &Wire, shared: &Shared) -> bool {
+    shared.is_short_of_memory() && !wire.flags.contains(Flags::CLIENT)
 }
 
 /// Takes requests, until all bytes are used up or the connection does something else. Nothing is unread.
@@ -196,6 +206,10 @@ fn take_piece<H: Handler>(
     let mut scanner = HeadScanner::default();
     match scan(&mut scanner, bytes, &conn.wire, shared) {
         Ok(Some(len)) => return on_head(handler, conn, shared, token, bytes.split_at(len)),
+        Ok(None) if refuses_unfinished(&conn.wire, shared) => {
+            shared.counters.memory_refusals.add(1);
+            shared.refuse_unfinished(&mut conn.wire);
+        }
         Ok(None) => {
             keep_unread(&mut conn.wire, shared, bytes);
             conn.wire.pending_mut().scanner = scanner;

@@ -3,10 +3,11 @@
 use std::collections::BinaryHeap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use ringwire_codec::http::Response;
+use ringwire_codec::http::{Exchange, Response};
 use ringwire_codec::{Buffers as _, CloseCode};
 
 use super::Worker;
+use super::http::write_answer;
 use super::shutdown::unavailable;
 use crate::app::ctx;
 use crate::app::handler::Handler;
@@ -14,19 +15,22 @@ use crate::app::request::Request;
 use crate::base::timer::Tick;
 use crate::conn::cause::CloseReason;
 use crate::conn::options::Backpressure;
-use crate::conn::{Phase, Wire};
+use crate::conn::{Flags, Phase, Wire};
 use crate::driver::{Driver, Token};
-use crate::limits::memory::{BESIDE_A_SLOT, Level};
+use crate::limits::memory::{BESIDE_A_SLOT, Ended, Level, PATIENCE};
 use crate::state::Shared;
 
 /// When whoever was refused may come back.
 const RETRY_AFTER_SECS: u32 = 10;
-/// How long nothing more is shed, in ticks, so that what was shed is out before it is looked again.
+/// How long the table is not walked over again where that found less than was too much, in ticks.
 const REST: Tick = 2;
-/// A connection that holds less than this is not ended for it.
-const MIN_HELD_LEN: usize = 4 << 10;
+/// The same where it was about those who were not let in yet.
+const STRANGERS_REST: Tick = 10;
 /// What may stay in flight of a connection that is still told why it ends.
 const MAX_FAREWELL_LEN: u32 = 16 << 10;
+
+/// Connections by what they hold, those that hold most first.
+type Holders = BinaryHeap<(usize, u32)>;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// Says what this worker holds, for the others to see.
@@ -47,85 +51,220 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// Looks at what all workers hold: once a tick, and when this one holds much more or less than before.
     #[inline]
     pub(super) fn watch_memory(&mut self) {
-        let Shared { watch, ledger, now, .. } = &self.shared;
-        if watch.is_due(*now, ledger.held()) {
+        if self.shared.watch.is_due(self.shared.now, self.held_len()) {
             self.look_at_memory();
         }
     }
 
-    /// The same at the end of a turn, when what the driver had is given back: ends connections where it is too much.
+    /// The same within a turn, after each piece of work: a turn may bring far more than there is room for.
+    #[inline]
+    pub(super) fn bound_memory(&mut self) {
+        #[cfg(test)]
+        self.note_peak();
+        if self.shared.watch.has_grown(self.held_len()) {
+            self.publish_memory();
+            self.look_at_memory();
+            self.make_room_if_short();
+        }
+    }
+
+    /// The same at the end of a turn.
     #[inline]
     pub(super) fn make_room(&mut self) {
         self.watch_memory();
-        if self.shared.watch.level == Level::Over {
-            self.shed_if_rested();
+        if self.shared.watch.level != Level::Low {
+            self.make_room_if_short();
         }
+    }
+
+    /// While too much is held, nothing more is received of a connection with an unfinished message or request.
+    #[inline]
+    pub(super) fn hold_up_if_short(&mut self, token: Token) {
+        if self.shared.watch.level == Level::Over {
+            self.hold_up(token);
+        }
+    }
+
+    #[inline]
+    fn held_len(&self) -> usize {
+        self.shared.held_len() + self.driver.held_len()
     }
 
     #[cold]
     fn look_at_memory(&mut self) {
-        let Shared { watch, ledger, now, hub, .. } = &mut self.shared;
-        let level = hub.memory_level();
-        watch.note(*now, ledger.held(), level);
-        if level < Level::Over {
-            watch.rests_until = None;
+        let held = self.held_len();
+        let Shared { watch, now, hub, worker, limits, .. } = &mut self.shared;
+        let was_low = watch.level == Level::Low;
+        let used = hub.memory().used_len;
+        watch.note(*now, held, hub.memory_level(used));
+        let delay = limits.memory_return.filter(|_| hub.slack().is_large(used));
+        watch.returns_at = delay.map(|delay| watch.returns_at.unwrap_or(*now + delay));
+        if was_low && watch.level != Level::Low {
+            // Others may hold the most of it, and be asleep.
+            hub.nudge(*worker);
         }
+        if watch.level < Level::Over {
+            watch.rests_until = None;
+            watch.leaving = 0;
+            self.let_go_on();
+        }
+        if self.shared.watch.returns_at.is_some_and(|at| self.shared.now >= at) {
+            self.return_memory(used);
+        }
+    }
+
+    /// Much less has been used for a while than before.
+    fn return_memory(&mut self, used: usize) {
+        let Shared { watch, hub, pool, .. } = &mut self.shared;
+        watch.returns_at = None;
+        hub.slack().forget(used);
+        pool.clear();
+        self.driver.return_free_memory();
     }
 
     #[cold]
-    fn shed_if_rested(&mut self) {
+    fn make_room_if_short(&mut self) {
         // What was held at the last look may be gone.
         self.look_at_memory();
-        let Shared { watch, now, .. } = &mut self.shared;
-        if watch.level == Level::Over && watch.rests_until.is_none_or(|until| *now >= until) {
-            watch.rests_until = Some(*now + REST);
-            self.shed();
+        let Shared { watch, now, .. } = &self.shared;
+        if watch.level == Level::Low {
+            return;
         }
+        if *now >= watch.strangers_rest_until {
+            self.send_strangers_away();
+        }
+        let Shared { watch, now, .. } = &self.shared;
+        let is_due = |at: Option<Tick>| at.is_some_and(|at| *now >= at);
+        if watch.level == Level::Over {
+            if watch.rests_until.is_none() || is_due(watch.rests_until) {
+                // If that does not help, they go on a little at a time.
+                self.let_go_on();
+                self.shed();
+            }
+        } else if is_due(watch.patience_ends) {
+            self.lose_patience();
+        }
+    }
+
+    /// What of this worker's is too much for others to be let in.
+    fn excess(&self) -> usize {
+        let Shared { hub, counters, .. } = &self.shared;
+        // Where the most of it is none that comes free with a connection, nobody is ended for holding a little.
+        let fixed = counters.memory_tables.get() + counters.deflate_memory.get();
+        let fixed = usize::try_from(fixed).unwrap_or(usize::MAX);
+        hub.memory_excess(counters.memory_len(), fixed)
+    }
+
+    /// Answers those whose requests are not whole yet as they would be answered anyway, those that hold most first, so
+    /// that others may come in their place.
+    fn send_strangers_away(&mut self) {
+        let excess = self.excess();
+        let holders = self.holders(|wire, _, beside| {
+            let holds = beside.session + wire.codec.unfinished_len() + beside.rest;
+            let pending = wire.pending.as_ref().map_or(0, |pending| pending.charged.sum());
+            if is_stranger(wire) { holds + pending } else { 0 }
+        });
+        let ended = self.end_some(holders, excess, Self::send_away);
+        let Shared { watch, now, counters, .. } = &mut self.shared;
+        if ended.freed < excess {
+            watch.strangers_rest_until = *now + STRANGERS_REST;
+        }
+        counters.memory_refusals.add(ended.count);
+        self.say_ended(excess, ended);
     }
 
     /// Ends those connections that hold most, so that this worker has its share.
-    ///
-    /// A send in flight has more memory than what is left of it, by an amount that only its end shows. So this ends
-    /// what surely frees half of what is too much, and looks again after a rest.
     fn shed(&mut self) {
-        let hub = &self.shared.hub;
-        let own = self.shared.counters.memory_len();
-        let excess = own.saturating_sub(hub.memory_share());
+        let excess = self.excess();
+        let Shared { hub, watch, worker, now, .. } = &mut self.shared;
         if excess == 0 {
             // Others hold it, and may be asleep.
-            return hub.nudge(self.shared.worker);
+            watch.rests_until = Some(*now + REST);
+            return hub.nudge(*worker);
         }
-        let mut holders = self.holders();
-        let (mut count, mut freed) = (0_usize, 0);
-        while freed < excess / 2
-            && let Some((held, slot)) = holders.pop()
-        {
-            freed += held;
-            count += 1;
-            if let Some(token) = self.conns.token(slot) {
-                self.shed_one(token);
-            }
+        let goal = excess.saturating_sub(watch.leaving);
+        let holders =
+            self.holders(|wire, now, beside| wire.held_len(now) + beside.retained + beside.rest);
+        let ended = self.end_some(holders, goal, Self::shed_one);
+        let Shared { watch, now, counters, .. } = &mut self.shared;
+        counters.memory_sheds.add(ended.count);
+        if ended.freed < goal || watch.leaving > 0 {
+            watch.rests_until = Some(*now + REST);
         }
-        self.shared.counters.memory_sheds.add(count);
-        crate::base::event::warn!(
-            own,
-            excess,
-            count,
-            freed,
-            "out of memory: connections were ended"
-        );
+        self.say_ended(excess, ended);
     }
 
-    /// The connections that hold something, those that hold most first.
-    fn holders(&mut self) -> BinaryHeap<(usize, u32)> {
+    /// Others have been kept out for long enough. Output has deadlines of its own; what is there of a message has none,
+    /// and whoever holds most of that is ended.
+    fn lose_patience(&mut self) {
+        let Shared { watch, now, .. } = &mut self.shared;
+        watch.patience_ends = Some(*now + PATIENCE);
+        let excess = self.excess();
+        if excess == 0 {
+            return self.shared.hub.nudge(self.shared.worker);
+        }
+        let holders = self.holders(|wire, _, beside| {
+            let unread = wire.pending.as_ref().map_or(0, |pending| pending.unread.capacity());
+            wire.codec.unfinished_len() + unread + beside.retained + beside.rest
+        });
+        let ended = self.end_some(holders, excess, Self::shed_one);
+        self.shared.counters.memory_sheds.add(ended.count);
+        self.say_ended(excess, ended);
+    }
+
+    /// Ends connections, those that hold most first, until so much came free.
+    fn end_some(&mut self, mut holders: Holders, goal: usize, end: fn(&mut Self, Token)) -> Ended {
+        let mut ended = Ended::default();
+        while ended.freed < goal
+            && let Some((held, slot)) = holders.pop()
+        {
+            ended.freed += held;
+            ended.count += 1;
+            if let Some(token) = self.conns.token(slot) {
+                end(self, token);
+            }
+        }
+        ended
+    }
+
+    /// Says that connections were ended, and looks at what that has changed.
+    fn say_ended(&mut self, excess: usize, ended: Ended) {
+        if ended.count == 0 {
+            return;
+        }
+        let Shared { watch, now, .. } = &mut self.shared;
+        if let Some(Ended { count, freed }) = watch.tell(*now, ended) {
+            crate::base::event::warn!(
+                excess,
+                count,
+                freed,
+                "short of memory: connections were ended"
+            );
+        }
+        self.publish_memory();
+        self.look_at_memory();
+    }
+
+    /// The connections of which `measure` finds something.
+    fn holders(&mut self, measure: impl Fn(&Wire, Tick, Beside) -> usize) -> Holders {
         let now = self.shared.now;
         let Self { conns, shared, driver, .. } = self;
         let held = (0..conns.end()).filter_map(|slot| {
             let wire = &conns.get_mut(conns.token(slot)?)?.wire;
-            let beside = shared.layers.memory_of(slot) + driver.held_of(slot);
-            let beside = beside + shared.progress.waiting_of(slot);
-            let held = wire.held_len(now) + beside;
-            (wire.phase != Phase::Closed && held >= MIN_HELD_LEN).then_some((held, slot))
+            if wire.phase == Phase::Closed {
+                return None;
+            }
+            let mut beside = Beside {
+                rest: driver.held_of(slot) + shared.progress.waiting_of(slot),
+                ..Beside::default()
+            };
+            if wire.flags.contains(Flags::LAYERED) {
+                beside.rest += shared.layers.memory_of(slot);
+                beside.retained = shared.sessions.retained_of(slot);
+                beside.session = shared.sessions.charge_of(slot);
+            }
+            let held = measure(wire, now, beside);
+            (held > 0).then_some((held, slot))
         });
         held.collect::<Vec<_>>().into()
     }
@@ -136,6 +275,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Some(conn) = conns.get_mut(token) else { return };
         let wire = &mut conn.wire;
         if wire.phase != Phase::Open || wire.in_flight > MAX_FAREWELL_LEN {
+            shared.watch.leaving += wire.in_flight as usize;
             return self.finish(token, CloseReason::Memory);
         }
         let unsent_len = wire.queued_len() - wire.in_flight as usize;
@@ -152,15 +292,76 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         wire.phase = Phase::Flushing;
         self.after_work(token);
     }
+
+    /// Refuses a request that is not whole. Who has not come as far as a request is cut off.
+    fn send_away(&mut self, token: Token) {
+        let Self { conns, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        let wire = &mut conn.wire;
+        if wire.phase == Phase::Proxied || shared.sessions.is_handshaking(token.slot) {
+            return self.finish(token, CloseReason::Memory);
+        }
+        shared.drop_waiting(wire);
+        shared.refuse_unfinished(wire);
+        self.after_work(token);
+    }
+
+    #[cold]
+    fn hold_up(&mut self, token: Token) {
+        let Self { conns, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        let wire = &mut conn.wire;
+        let receives = matches!(wire.phase, Phase::Proxied | Phase::Handshake | Phase::Open);
+        let holds = wire.codec.unfinished_len() > 0
+            || wire.has_unread()
+            || shared.sessions.retained_of(token.slot) > 0;
+        if receives && holds && !wire.flags.contains(Flags::THROTTLED) {
+            wire.flags.insert(Flags::THROTTLED);
+            shared.watch.held_up.push(token);
+            self.after_work(token);
+        }
+    }
+
+    /// There is memory again.
+    fn let_go_on(&mut self) {
+        for token in std::mem::take(&mut self.shared.watch.held_up) {
+            let Some(conn) = self.conns.get_mut(token) else { continue };
+            if conn.wire.flags.contains(Flags::THROTTLED) {
+                conn.wire.flags.remove(Flags::THROTTLED);
+                self.shared.list(&mut conn.wire, token);
+            }
+        }
+    }
+}
+
+/// What stands beside a connection, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Beside {
+    /// Its TLS session, if it has one.
+    session: usize,
+    /// Input in that which is not whole.
+    retained: usize,
+    /// What extensions and the driver hold.
+    rest: usize,
+}
+
+/// Whether it has come in and asked for nothing yet.
+fn is_stranger(wire: &Wire) -> bool {
+    let asks = matches!(wire.phase, Phase::Proxied | Phase::Handshake);
+    asks && !wire.flags.contains(Flags::CLIENT)
 }
 
 impl Shared {
     /// Drops all that waits on a connection, in either direction.
-    fn drop_waiting(&mut self, wire: &mut Wire) {
+    pub(super) fn drop_waiting(&mut self, wire: &mut Wire) {
         self.drop_output(wire);
         if let Some(pending) = &mut wire.pending {
             self.pool.give(std::mem::take(&mut pending.unread));
             pending.unread_start = 0;
+            self.pool.give(std::mem::take(&mut pending.head));
+            if let Some(incoming) = pending.incoming.take() {
+                self.pool.give(incoming.content);
+            }
         }
         self.drop_unfinished(wire);
     }
@@ -175,6 +376,13 @@ impl Shared {
     #[inline]
     pub(super) fn is_short_of_memory(&self) -> bool {
         self.watch.level != Level::Low
+    }
+
+    /// Refuses a request before it is whole.
+    pub(super) fn refuse_unfinished(&mut self, wire: &mut Wire) {
+        let refusal = unavailable(RETRY_AFTER_SECS);
+        self.counters.handshake_failures.add(1);
+        write_answer(wire, self, Exchange::LAST, &refusal);
     }
 
     /// The answer to those who come while it is so.

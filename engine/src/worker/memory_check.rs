@@ -8,6 +8,16 @@ use crate::driver::Driver;
 use crate::limits::memory::Ledger;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
+    /// The most that was ever held between two pieces of work, in bytes.
+    pub(crate) fn memory_peak(&self) -> usize {
+        self.shared.watch.peak
+    }
+
+    pub(super) fn note_peak(&mut self) {
+        let held = self.shared.held_len() + self.driver.held_len();
+        self.shared.watch.peak = self.shared.watch.peak.max(held);
+    }
+
     /// Checks that the sums are what a walk over all connections finds.
     pub(crate) fn check_memory(&mut self) {
         let Self { conns, shared, .. } = self;

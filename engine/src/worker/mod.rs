@@ -160,14 +160,17 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.clock.wait_ended();
         self.shared.counters.note_turn(self.clock.busy());
         self.shared.now = tick_at(self.clock.now());
+        self.shared.work.begin_turn();
         self.watch_memory();
         while let Some(completion) = self.driver.next_completion() {
             self.on_completion(completion);
+            self.bound_memory();
         }
         self.read_mail();
         self.expire_timers();
         self.shared.deflate.expire_if_due(self.shared.now, &self.shared.counters);
         self.work_off_list();
+        self.work_off_queue();
         self.tell_presence();
         self.deliver_publications();
         self.end_half_closed();
@@ -182,6 +185,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// How long to wait: until the first timer, not at all while something is left over.
     fn timeout(&self) -> Option<Duration> {
         let left_over = !self.shared.listed.is_empty()
+            || self.shared.work.has_waiting()
             || !self.half_closed.is_empty()
             || self.has_publications();
         if left_over || !self.inbox.is_empty() {
@@ -192,10 +196,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             _ => None,
         };
         let Shared { wheel, deflate, watch, ends, .. } = &self.shared;
-        let ticks = [wheel.next_tick(), deflate.next_tick(), watch.rests_until, ends.next_tick()];
+        let ticks = [wheel.next_tick(), deflate.next_tick(), ends.next_tick()];
         let next = ticks
             .into_iter()
-            .chain([resting])
+            .chain([resting, watch.rests_until, watch.patience_ends, watch.returns_at])
             .flatten()
             .min()
             .map(|tick| (TICK * tick).saturating_sub(self.clock.now()));
@@ -238,11 +242,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             for _ in 0..self.inbox.result_count() {
                 let Some(result) = self.inbox.take_result() else { break };
                 self.on_outcome(result);
+                self.bound_memory();
             }
         }
         for _ in 0..LETTERS_PER_TURN {
             let Some(mail) = self.inbox.take() else { return };
             self.on_mail(mail);
+            self.bound_memory();
         }
     }
 

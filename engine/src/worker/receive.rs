@@ -13,12 +13,8 @@ use crate::conn::id::ConnId;
 use crate::conn::{Conn, Flags, Phase, Wire};
 use crate::driver::{Driver, Token};
 use crate::limits::Excess;
-use crate::limits::rate::Verdict;
+use crate::limits::rate::{Rates, Verdict};
 use crate::state::Shared;
-
-/// What the messages of a connection may inflate to in a turn, in bytes, before the others get theirs. The last one
-/// may go past it.
-const INFLATED_PER_TURN: u64 = 1 << 20;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     #[inline]
@@ -26,6 +22,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.take_in(token, &mut buffer);
         self.driver.release(buffer);
         self.after_work(token);
+        self.hold_up_if_short(token);
     }
 
     /// Takes bytes that came in. What they lead to is in the turn's output afterwards.
@@ -137,11 +134,35 @@ fn deliver<H: Handler>(
     token: Token,
     bytes: &mut [u8],
 ) -> usize {
-    if shared.limits.rates.is_some() {
-        return deliver_metered(handler, conn, shared, token, bytes);
+    if conn.wire.flags.contains(Flags::DEFLATE) {
+        return deliver_in_turn(handler, conn, shared, token, bytes);
     }
-    let mut budget = shared.limits.messages_per_turn;
+    if shared.limits.rates.is_some() {
+        return deliver_metered(handler, conn, shared, token, bytes, u64::MAX);
+    }
+    let mut budget = Budget { messages: shared.limits.messages_per_turn, work: u64::MAX };
     deliver_within(&mut budget, handler, conn, shared, token, bytes)
+}
+
+/// The same where a message may be much work, with what the turn has left for that.
+#[inline(never)]
+fn deliver_in_turn<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    bytes: &mut [u8],
+) -> usize {
+    let Some(work) = shared.work.allowed() else { return bytes.len() };
+    let before = shared.work.before();
+    let unused = if shared.limits.rates.is_some() {
+        deliver_metered(handler, conn, shared, token, bytes, work)
+    } else {
+        let mut budget = Budget { messages: shared.limits.messages_per_turn, work };
+        deliver_within(&mut budget, handler, conn, shared, token, bytes)
+    };
+    shared.work.charge(token.slot, before);
+    unused
 }
 
 /// The same where a peer may say only so much, whose budget may be less.
@@ -152,11 +173,13 @@ fn deliver_metered<H: Handler>(
     shared: &mut Shared,
     token: Token,
     bytes: &mut [u8],
+    work: u64,
 ) -> usize {
     let len = bytes.len();
-    let mut per_turn = shared.limits.messages_per_turn;
+    let per_turn = shared.limits.messages_per_turn;
+    let mut budget = Budget { messages: per_turn, work };
     let Some(rates) = shared.limits.rates.filter(|_| conn.wire.phase == Phase::Open) else {
-        return deliver_within(&mut per_turn, handler, conn, shared, token, bytes);
+        return deliver_within(&mut budget, handler, conn, shared, token, bytes);
     };
     let allowed = shared.meters.allowed(token.slot, rates, shared.now);
     let (granted, looked_at) = match rates.excess {
@@ -165,17 +188,34 @@ fn deliver_metered<H: Handler>(
         // The first message too much is known only once it is there.
         Excess::Close => (allowed.messages.saturating_add(1).min(per_turn), len),
     };
-    let mut budget = granted;
+    budget.messages = granted;
+    // What inflates to more than is left ends it as well.
+    budget.work = work.min(shared.work.done().saturating_add(allowed.len.max(1) as u64));
+    let before = shared.work.before();
     let (bytes, later) = bytes.split_at_mut(looked_at);
     let unused = deliver_within(&mut budget, handler, conn, shared, token, bytes) + later.len();
-    let verdict = shared.meters.charge(token.slot, rates, granted - budget, len - unused);
+    let taken = (len - unused).saturating_add(shared.work.gained_since(before));
+    let messages = granted - budget.messages;
+    let verdict = shared.meters.charge(token.slot, rates, messages, taken);
     let Verdict::Empty { is_overdrawn } = verdict else { return unused };
-    if conn.wire.phase != Phase::Open {
-        return unused;
+    if conn.wire.phase == Phase::Open {
+        on_excess(&mut conn.wire, shared, token, rates, unused, is_overdrawn);
     }
+    unused
+}
+
+/// A peer has used up what it may say.
+fn on_excess(
+    wire: &mut Wire,
+    shared: &mut Shared,
+    token: Token,
+    rates: Rates,
+    unused: usize,
+    is_overdrawn: bool,
+) {
     match rates.excess {
         Excess::Pause if unused > 0 || is_overdrawn => {
-            conn.wire.flags.insert(Flags::THROTTLED);
+            wire.flags.insert(Flags::THROTTLED);
             shared.counters.throttles.add(1);
             let ready = shared.meters.ready_at(token.slot, rates);
             shared.wheel.set_earlier(token.slot, ready);
@@ -184,17 +224,23 @@ fn deliver_metered<H: Handler>(
             let why = CloseReason::RateLimit;
             let text = "too much at once";
             // The phase is Open, so no close has begun.
-            let _ = ctx::close(&mut conn.wire, shared, why, CloseCode::POLICY_VIOLATION, text);
+            let _ = ctx::close(wire, shared, why, CloseCode::POLICY_VIOLATION, text);
         }
         _ => {}
     }
-    unused
 }
 
-/// The same within a budget of messages. Nothing else changes what is held of a message that is not whole.
+/// What a connection may still take of a turn.
+struct Budget {
+    messages: usize,
+    /// Up to which sum of all [`Work`](crate::limits::work::Work) that is done.
+    work: u64,
+}
+
+/// The same within a budget. Nothing else changes what is held of a message that is not whole.
 #[inline]
 fn deliver_within<H: Handler>(
-    budget: &mut usize,
+    budget: &mut Budget,
     handler: &mut H,
     conn: &mut Conn<H::State>,
     shared: &mut Shared,
@@ -203,15 +249,13 @@ fn deliver_within<H: Handler>(
 ) -> usize {
     let before = conn.wire.codec.unfinished_len();
     let mut input = Input::new(bytes);
-    let mut inflated_len = 0;
     let unused = loop {
-        if *budget == 0 || !conn.wire.may_deliver() || inflated_len >= INFLATED_PER_TURN {
+        let is_used_up = budget.messages == 0 || shared.work.done() >= budget.work;
+        if is_used_up || !conn.wire.may_deliver() {
             break input.len();
         }
         let event = if conn.wire.flags.intersects(Flags::SPECIAL_INPUT) {
-            let (event, len) = shared.receive_specially(&mut conn.wire, token.slot, &mut input);
-            inflated_len += len;
-            event
+            shared.receive_specially(&mut conn.wire, token.slot, &mut input)
         } else {
             conn.wire.codec.receive(&shared.limits.protocol, &mut shared.pool, &mut input)
         };
@@ -223,7 +267,7 @@ fn deliver_within<H: Handler>(
                 break 0;
             }
         }
-        *budget -= 1;
+        budget.messages -= 1;
     };
     shared.ledger.unfinished += conn.wire.codec.unfinished_len();
     shared.ledger.unfinished -= before;

@@ -57,7 +57,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.counters.bytes_sent.add(sent);
         let Some(conn) = conns.get_mut(token).filter(|conn| conn.wire.phase != Phase::Closed)
         else {
-            return shared.take_back(buffer.into_output());
+            return shared.take_back_late(buffer.into_output());
         };
         let wire = &mut conn.wire;
         wire.in_flight = in_flight(&buffer);
@@ -90,10 +90,24 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         for token in listed.drain(..) {
             self.resume(token);
             self.after_work(token);
+            self.bound_memory();
         }
         // What was listed meanwhile is for the next turn; the memory is used again.
         listed.append(&mut self.shared.listed);
         self.shared.listed = listed;
+    }
+
+    /// Hands over what waits since it is work, for what is left of the turn.
+    pub(super) fn work_off_queue(&mut self) {
+        while let Some(token) = self.shared.work.next() {
+            if self.conns.get_mut(token).is_none() {
+                continue;
+            }
+            self.shared.work.begin_service(token.slot);
+            self.resume(token);
+            self.shared.work.end_service();
+            self.after_work(token);
+        }
     }
 
     /// One buffer of a queue is out: the next one, or `on_drain`, or the next step of closing.
@@ -173,7 +187,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Phase::Open => {
                 if wire.has_unread() {
                     if wire.may_deliver() {
-                        shared.list(wire, token);
+                        shared.list_unread(wire, token);
                     }
                 } else if wire.has_said_all() {
                     self.half_closed.push(token);

@@ -108,6 +108,7 @@ static SETTINGS: &[Setting] = settings! {
     "compression.decompress_only", Switch, compression.decompress_only, "Only clients compress";
     "compression.compressor_timeout", Time, compression.compressor_timeout, "How long an unused compressor is kept; 0: for ever";
     "compression.max_dedicated_len", Len, compression.max_dedicated_len, "Memory of all dedicated (de)compressors";
+    "compression.work_per_turn", Len, compression.work_per_turn, "What is inflated in a turn before all else has its time";
     "head.max_head_len", Len, head.max_head_len, "The longest request head";
     "head.max_line_len", Len, head.max_line_len, "The longest line of it";
     "head.max_header_count", Count, head.max_header_count, "The most headers of it";
@@ -136,7 +137,8 @@ static SETTINGS: &[Setting] = settings! {
     "topics.max_retained_len", Len, topics.max_retained_len, "Memory of publications that wait for subscribers";
     "topics.max_in_transit_len", Len, topics.max_in_transit_len, "Publications on their way to one worker";
     "topics.policies", Word, topics.policies, "Back-pressure by topic";
-    "max_memory", Len, max_memory, "Memory for connections; 0: half of what the process may have";
+    "max_memory", Len, max_memory, "Memory for connections; 0: half of what the process may have beyond 32 MiB";
+    "memory_return_delay", Time, memory_return_delay, "How long memory that is not needed any more is kept; 0: for good";
     "assignment", Word, assignment, "Which worker gets a connection";
     "max_connections", Count, max_connections, "The most connections; 0: what RLIMIT_NOFILE leaves";
     "max_connections_per_address", Count32, max_connections_per_address, "Connections of one address; 0: any number";

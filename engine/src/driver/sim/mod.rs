@@ -188,6 +188,11 @@ impl Driver for Sim {
         self.kernel.held_of(slot)
     }
 
+    fn return_free_memory(&mut self) {
+        let network = &mut *self.network.borrow_mut();
+        network.memory_returns.push(network.clock);
+    }
+
     fn waker(&self) -> SimWaker {
         self.woken.clone()
     }

@@ -114,6 +114,8 @@ pub(crate) struct Network {
     /// Something happened that the test may want to react to.
     pub(super) noticed: bool,
     pub(super) buffers_out: usize,
+    /// When free memory was given back.
+    pub(super) memory_returns: Vec<Duration>,
     pub(super) sockets_open: usize,
     events: BTreeMap<(Duration, u64), Event>,
     sequence: u64,
@@ -132,6 +134,7 @@ impl Network {
             dirty: VecDeque::new(),
             noticed: false,
             buffers_out: 0,
+            memory_returns: Vec::new(),
             sockets_open: 0,
             events: BTreeMap::new(),
             sequence: 0,

@@ -57,6 +57,11 @@ impl World {
         self.0.borrow().buffers_out
     }
 
+    /// When the worker had free memory given back.
+    pub(crate) fn memory_returns(&self) -> Vec<Duration> {
+        self.0.borrow().memory_returns.clone()
+    }
+
     /// Sockets that were accepted or adopted and are not closed.
     pub(crate) fn open_sockets(&self) -> usize {
         self.0.borrow().sockets_open
@@ -118,9 +123,10 @@ impl Peer {
         network.touch(self.link);
     }
 
-    /// The driver's FIN came, after everything that it had sent.
+    /// The driver's FIN came, after everything that it had sent, and all of that was read.
     pub(crate) fn is_eof(&self) -> bool {
-        self.network.borrow().links[self.link].peer_eof
+        let link = &self.network.borrow().links[self.link];
+        link.peer_eof && link.inbox.is_empty()
     }
 
     /// The connection broke.

@@ -48,7 +48,7 @@ use self::ring::{Ring, Wait};
 use self::sends::Sends;
 use self::sockets::{Holdings, Socket, Starved};
 pub(crate) use self::waker::UringWaker;
-use super::{Completion, Driver, Op, Token, Traffic};
+use super::{Completion, Driver, Op, Token, Traffic, heap};
 use crate::base::chunked::Chunked;
 use crate::net;
 use crate::net::Delivery;
@@ -257,6 +257,10 @@ impl Driver for Uring {
 
     fn held_of(&self, slot: u32) -> usize {
         self.held.len_of(slot)
+    }
+
+    fn return_free_memory(&mut self) {
+        heap::return_free_pages();
     }
 
     fn waker(&self) -> UringWaker {

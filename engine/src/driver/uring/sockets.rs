@@ -63,7 +63,7 @@ bitflags! {
 #[derive(Debug, Default)]
 pub(super) struct Holdings {
     table: HashMap<u32, Held>,
-    /// Bytes of all of it.
+    /// Memory of all of it, in bytes.
     len: usize,
 }
 
@@ -74,21 +74,22 @@ struct Held {
 }
 
 impl Holdings {
-    /// Bytes that are held.
+    /// The memory that is held, in bytes.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// Those of one socket.
+    /// The same for one socket.
     pub(super) fn len_of(&self, slot: u32) -> usize {
-        self.table.get(&slot).map_or(0, |held| held.data.len())
+        self.table.get(&slot).map_or(0, |held| held.data.capacity())
     }
 
     /// Holds some more; how much that makes.
     fn add(&mut self, slot: u32, bytes: &[u8]) -> usize {
         let held = self.table.entry(slot).or_default();
+        let before = held.data.capacity();
         held.data.extend_from_slice(bytes);
-        self.len += bytes.len();
+        self.len += held.data.capacity() - before;
         held.data.len()
     }
 
@@ -98,7 +99,7 @@ impl Holdings {
 
     fn take(&mut self, slot: u32) -> Option<Held> {
         let held = self.table.remove(&slot)?;
-        self.len -= held.data.len();
+        self.len -= held.data.capacity();
         Some(held)
     }
 }
