@@ -39,7 +39,7 @@ pub(crate) struct Work {
     done: u64,
     /// How much longer messages have become so far by inflating them.
     gained: u64,
-    /// The virtual clock: the latest start of a share. It stands still while nobody waits, so that who has had much a moment ago
+    /// The virtual clock: the latest start of a share that was used. It stands still while nobody waits, so that who has had much a moment ago
     /// still comes behind who has not.
     clock: u64,
     /// A connection out of the queue is at work.
@@ -139,8 +139,9 @@ impl Work {
         self.left = self.left.saturating_sub(cost);
         if cost > 0 && (self.serving || self.is_scarce()) {
             let start = self.start(slot);
-            let account = self.accounts.entry(slot);
-            account.end = start + cost;
+            self.accounts.entry(slot).end = start + cost;
+            // Whose turn was no work, such as half a frame, does not move it.
+            self.clock = self.clock.max(start);
         }
     }
 
@@ -177,9 +178,7 @@ impl Work {
         if self.left == 0 {
             return None;
         }
-        let Reverse(Waiting { start, token, .. }) = self.queue.pop()?;
-        self.clock = self.clock.max(start);
-        Some(token)
+        self.queue.pop().map(|Reverse(Waiting { token, .. })| token)
     }
 
     /// Serves a connection that has waited, until [`end_service`](Self::end_service).
@@ -349,6 +348,33 @@ mod tests {
             }
             assert_eq!(handled, 41);
             assert!(round == 0 || order[0] == 40, "{order:?}");
+        }
+    }
+
+    #[test]
+    fn half_a_message_is_no_way_to_move_the_clock() {
+        let mut work = Work::new(PER_TURN);
+        let mut has_begun = [false; 40];
+        let mut come: Vec<u32> = (0..40).collect();
+        for turn in 0..1000 {
+            work.begin_turn();
+            come.drain(..).chain([40]).for_each(|slot| work.wait(token(slot)));
+            let mut was_served = false;
+            while let Some(next) = work.next() {
+                work.begin_service(next.slot);
+                if let Some(begun) = has_begun.get_mut(next.slot as usize) {
+                    // Every second piece of these ends a message, and only those are work.
+                    deliver(&mut work, next.slot, 10_000, usize::from(*begun));
+                    *begun = !*begun;
+                    come.push(next.slot);
+                } else {
+                    was_served = true;
+                    deliver(&mut work, 40, 10, 1);
+                }
+                work.end_service();
+            }
+            // Until each has had a message, all are new to it.
+            assert!(was_served || turn < 40, "{turn}");
         }
     }
 
