@@ -351,31 +351,29 @@ mod tests {
         }
     }
 
+    /// It would bring all others up to where it stands, and with them to where a newcomer begins.
     #[test]
     fn half_a_message_is_no_way_to_move_the_clock() {
         let mut work = Work::new(PER_TURN);
-        let mut has_begun = [false; 40];
-        let mut come: Vec<u32> = (0..40).collect();
-        for turn in 0..1000 {
+        assert_eq!(deliver(&mut work, 0, PER_TURN as u64, 1), 1);
+        for (slot, len) in [(1, 10_000), (2, 100_000)] {
             work.begin_turn();
-            come.drain(..).chain([40]).for_each(|slot| work.wait(token(slot)));
-            let mut was_served = false;
-            while let Some(next) = work.next() {
-                work.begin_service(next.slot);
-                if let Some(begun) = has_begun.get_mut(next.slot as usize) {
-                    // Every second piece of these ends a message, and only those are work.
-                    deliver(&mut work, next.slot, 10_000, usize::from(*begun));
-                    *begun = !*begun;
-                    come.push(next.slot);
-                } else {
-                    was_served = true;
-                    deliver(&mut work, 40, 10, 1);
-                }
-                work.end_service();
-            }
-            // Until each has had a message, all are new to it.
-            assert!(was_served || turn < 40, "{turn}");
+            work.wait(token(slot));
+            let next = work.next().unwrap();
+            work.begin_service(next.slot);
+            assert_eq!(deliver(&mut work, slot, len, 1), 1);
+            work.end_service();
         }
+        work.begin_turn();
+        work.wait(token(2));
+        let next = work.next().unwrap();
+        work.begin_service(next.slot);
+        assert_eq!(deliver(&mut work, 2, 0, 0), 0);
+        work.end_service();
+        work.wait(token(1));
+        work.wait(token(3));
+        assert_eq!(work.next(), Some(token(3)));
+        assert_eq!(work.next(), Some(token(1)));
     }
 
     #[test]
