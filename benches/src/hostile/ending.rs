@@ -28,6 +28,8 @@ pub(super) enum Ending {
     NotOpened(Failure),
     /// The server agreed to no compression, so that there was nothing to play.
     Declined,
+    /// The server speaks TLS and the peer does not, or the other way round.
+    Inapplicable,
 }
 
 impl Ending {
@@ -70,6 +72,7 @@ impl fmt::Display for Ending {
             Self::KeptOpen => f.write_str("kept open"),
             Self::Malformed => f.write_str("sent what is no frame"),
             Self::NotOpened(failure) => write!(f, "not opened: {failure}"),
+            Self::Inapplicable => f.write_str("not for this server, as to TLS"),
             Self::Declined => f.write_str("no compression agreed"),
         }
     }

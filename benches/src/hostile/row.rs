@@ -14,7 +14,7 @@ use anyhow::anyhow;
 
 use super::bystander::{self, Answers, Question};
 use super::ending::Ending;
-use super::kinds::Kind;
+use super::kinds::{Kind, Part};
 use super::line::Goal;
 use crate::scenario::Servers;
 
@@ -29,6 +29,10 @@ pub(super) struct Setup<'a> {
     pub(super) servers: &'a Servers,
     pub(super) question: Question,
     pub(super) peers: u16,
+    /// Connections of a peer that is a crowd.
+    pub(super) crowd: u16,
+    /// What the server may hold for its connections, where that is known, in bytes.
+    pub(super) max_memory: Option<u64>,
     pub(super) time_limit: Duration,
     pub(super) bystander_timeout: Duration,
 }
@@ -46,6 +50,7 @@ pub(super) struct Seen {
     pub(super) received: u64,
     /// Resident memory of the server's processes before and at most, where they are known.
     pub(super) resident: Option<(u64, u64)>,
+    pub(super) max_memory: Option<u64>,
     pub(super) answers: Answers,
     /// Why a new connection was not answered afterwards.
     pub(super) refused: Option<String>,
@@ -95,13 +100,13 @@ impl Setup<'_> {
         }
         let refused = bystander::ask_once(&self.goal, self.question, self.bystander_timeout).err();
         memory.look();
-        Ok(seen(kind, &played, answers, refused, memory))
+        Ok(Seen { max_memory: self.max_memory, ..seen(kind, &played, answers, refused, memory) })
     }
 
     fn play_once(&self, kind: Kind) -> Played {
         let began = Instant::now();
-        let (ending, line) = kind.play(&self.goal, began + self.time_limit);
-        let (sent, received) = line.map_or((0, 0), |line| (line.sent, line.heard.len));
+        let until = began + self.time_limit;
+        let Part { ending, sent, received } = kind.play(&self.goal, usize::from(self.crowd), until);
         Played { ending, took: began.elapsed(), sent, received }
     }
 }
@@ -129,6 +134,7 @@ fn seen(
         sent: played.iter().map(|peer| peer.sent).sum(),
         received: played.iter().map(|peer| peer.received).sum(),
         resident: memory.before.zip(memory.peak),
+        max_memory: None,
         answers,
         refused,
         is_dead: memory.is_dead,
