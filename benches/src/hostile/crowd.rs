@@ -11,8 +11,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::ending::Ending;
-use super::kinds::Part;
+use super::ending::{Ending, Part};
 use crate::echo::Failure;
 
 /// Time for a connection to be made. Those that are not are left out.

@@ -6,6 +6,14 @@ use super::heard::Close;
 use super::line::Line;
 use crate::echo::Failure;
 
+/// What became of one peer.
+pub(super) struct Part {
+    pub(super) ending: Ending,
+    /// Bytes that it said and heard.
+    pub(super) sent: u64,
+    pub(super) received: u64,
+}
+
 /// What the server did in the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ending {

@@ -8,7 +8,7 @@ use ringwire_codec::{FrameHeader, OpCode, Role};
 use ringwire_examples::CompressionFlag;
 
 use super::crowd;
-use super::ending::Ending;
+use super::ending::{Ending, Part};
 use super::line::{Begin, Goal, Line};
 use crate::echo::Failure;
 
@@ -40,14 +40,6 @@ const GARBAGE_LEN: usize = 4096;
 const NO_MASK: Option<[u8; 4]> = Some([0; 4]);
 /// What comes after an answer that is none to a violation tells that the server goes on.
 const SECOND_THOUGHTS: Duration = Duration::from_millis(500);
-
-/// What became of one peer.
-pub(super) struct Part {
-    pub(super) ending: Ending,
-    /// Bytes that it said and heard.
-    pub(super) sent: u64,
-    pub(super) received: u64,
-}
 
 /// A kind of peer. Its name on the command line is that in kebab case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -27,7 +27,7 @@ use self::bystander::Question;
 use self::kinds::Kind;
 use self::line::Goal;
 use self::report::{Report, Row};
-use self::row::Setup;
+use self::row::{Budget, Setup};
 use crate::demand::Demand;
 use crate::echo::Progress;
 use crate::endpoint::ServerArgs;
@@ -102,6 +102,9 @@ fn run(args: &HostileArgs) -> anyhow::Result<Report> {
     // A socket and what waits for it.
     machine::allow_descriptors(u32::from(args.peers) * each + BYSTANDERS, 2)?;
     let (servers, max_memory) = open_servers(args)?;
+    let at_rest = servers.resident()?.map(|resident| resident.all);
+    let budget =
+        max_memory.zip(at_rest).map(|(max_memory, at_rest)| Budget { max_memory, at_rest });
     let target = servers.target.clone();
     if target.resource().is_none() {
         bail!("{target}: these peers need a WebSocket server, ws:// or wss://");
@@ -117,7 +120,7 @@ fn run(args: &HostileArgs) -> anyhow::Result<Report> {
         servers: &servers,
         peers: args.peers,
         crowd: args.crowd,
-        max_memory,
+        budget,
         time_limit: args.time_limit,
         bystander_timeout: args.bystander_timeout,
     };

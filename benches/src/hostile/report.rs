@@ -7,14 +7,15 @@ use serde::Serialize;
 
 use super::bystander::{Answers, Question};
 use super::ending::Ending;
-use super::row::Seen;
+use super::row::{Budget, Seen};
 use crate::units::show_bytes;
 
 /// How much a server's memory may grow: a share for all, and one for each peer, twice the usual longest message.
 const GROWTH: u64 = 16 << 20;
 const GROWTH_PER_PEER: u64 = 2 << 20;
-/// The same for floods, where the server's budget is known: a quarter more than that, and what a server at rest takes.
-const FLOOD_ABOVE_BUDGET: u64 = 8 << 20;
+/// The same for floods, where the server's budget is known: a quarter more than that above what it took at rest, and
+/// this.
+const FLOOD_ABOVE_BUDGET: u64 = 4 << 20;
 /// Half of the answers to a bystander may take longer during a flood, on a machine that the flood shares.
 const SLOW_IN_A_FLOOD_US: f64 = 50e3;
 /// An answer to a bystander that takes longer is suspicious.
@@ -198,9 +199,9 @@ fn judge(seen: &Seen) -> (Verdict, Vec<String>) {
 /// What is wrong with the server's memory.
 fn judge_memory(seen: &Seen) -> Option<String> {
     let (before, peak) = seen.resident?;
-    match seen.max_memory {
-        Some(budget) if seen.kind.is_flood() => {
-            let allowed = budget / 4 * 5 + FLOOD_ABOVE_BUDGET;
+    match seen.budget {
+        Some(Budget { max_memory, at_rest }) if seen.kind.is_flood() => {
+            let allowed = at_rest + max_memory / 4 * 5 + FLOOD_ABOVE_BUDGET;
             let (shown, most) = (show_bytes(peak as f64), show_bytes(allowed as f64));
             (peak > allowed).then(|| format!("its memory was {shown}, and may be {most}"))
         }
@@ -250,7 +251,7 @@ mod tests {
             sent: 1000,
             received: 10,
             resident: Some((10 << 20, 40 << 20)),
-            max_memory: None,
+            budget: None,
             answers: Answers {
                 asked: 3,
                 answered: 3,
@@ -307,7 +308,7 @@ mod tests {
     fn floods_have_limits_of_their_own() {
         for kind in [Kind::HeadBurst, Kind::HalfHeads, Kind::HelloBurst, Kind::BombVolume] {
             let mut flood = seen(kind, Ending::EndOfStream);
-            flood.max_memory = Some(16 << 20);
+            flood.budget = Some(Budget { max_memory: 16 << 20, at_rest: 4 << 20 });
             // 20 MiB and 8.
             flood.resident = Some((4 << 20, 28 << 20));
             assert_eq!(judge(&flood), (Verdict::Fine, Vec::new()));

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 
 use super::bystander::{self, Answers, Question};
-use super::ending::Ending;
-use super::kinds::{Kind, Part};
+use super::ending::{Ending, Part};
+use super::kinds::Kind;
 use super::line::Goal;
 use crate::scenario::Servers;
 
@@ -22,6 +22,13 @@ use crate::scenario::Servers;
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// How long memory is looked at after all peers have gone: what they sent may still be at work.
 const AFTERMATH: Duration = Duration::from_millis(100);
+
+/// What a server may hold, where that is known, and held before anybody came, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    pub(super) max_memory: u64,
+    pub(super) at_rest: u64,
+}
 
 /// What all rows share.
 pub(super) struct Setup<'a> {
@@ -31,8 +38,7 @@ pub(super) struct Setup<'a> {
     pub(super) peers: u16,
     /// Connections of a peer that is a crowd.
     pub(super) crowd: u16,
-    /// What the server may hold for its connections, where that is known, in bytes.
-    pub(super) max_memory: Option<u64>,
+    pub(super) budget: Option<Budget>,
     pub(super) time_limit: Duration,
     pub(super) bystander_timeout: Duration,
 }
@@ -50,7 +56,7 @@ pub(super) struct Seen {
     pub(super) received: u64,
     /// Resident memory of the server's processes before and at most, where they are known.
     pub(super) resident: Option<(u64, u64)>,
-    pub(super) max_memory: Option<u64>,
+    pub(super) budget: Option<Budget>,
     pub(super) answers: Answers,
     /// Why a new connection was not answered afterwards.
     pub(super) refused: Option<String>,
@@ -100,7 +106,7 @@ impl Setup<'_> {
         }
         let refused = bystander::ask_once(&self.goal, self.question, self.bystander_timeout).err();
         memory.look();
-        Ok(Seen { max_memory: self.max_memory, ..seen(kind, &played, answers, refused, memory) })
+        Ok(Seen { budget: self.budget, ..seen(kind, &played, answers, refused, memory) })
     }
 
     fn play_once(&self, kind: Kind) -> Played {
@@ -134,7 +140,7 @@ fn seen(
         sent: played.iter().map(|peer| peer.sent).sum(),
         received: played.iter().map(|peer| peer.received).sum(),
         resident: memory.before.zip(memory.peak),
-        max_memory: None,
+        budget: None,
         answers,
         refused,
         is_dead: memory.is_dead,
