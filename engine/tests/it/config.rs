@@ -172,7 +172,9 @@ fn settings_that_do_not_go_together_are_found_before_the_start() {
 fn the_documentation_lists_every_setting() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
     let text = std::fs::read_to_string(path).expect("it is in the repository");
-    let listed: Vec<_> = text.lines().filter(|line| line.starts_with("| `")).collect();
+    // The first table; another has the features of the crate.
+    let table = text.lines().skip_while(|line| !line.starts_with("| `"));
+    let listed: Vec<_> = table.take_while(|line| line.starts_with("| `")).collect();
     let default = Config::default();
     let expected: Vec<_> = all()
         .iter()
