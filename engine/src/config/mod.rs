@@ -92,7 +92,8 @@ pub struct Config {
     /// [`write_stall_timeout`](Self::write_stall_timeout), whichever is longer. Default: 10 s.
     pub pong_timeout: Duration,
     /// How long the peer may take to finish the close handshake, from when the close frame can have reached it: what is
-    /// ahead of it may take longer, as long as the peer takes some of it within this time, and all of it at
+    /// ahead of it may take longer, as long as the peer takes some of it within this time (one that has taken some
+    /// already: or within [`write_stall_timeout`](Self::write_stall_timeout)), and all of it at
     /// [`min_drain_rate`](Self::min_drain_rate). Default: 5 s.
     pub close_timeout: Duration,
     /// How long a peer may take none of the output that waits for it: nothing is acknowledged, and its window does not

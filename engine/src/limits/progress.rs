@@ -129,6 +129,11 @@ impl Watched {
         self.moved == self.looked && self.looked > self.first
     }
 
+    /// Whether it was ever seen to take something of what it had not taken at once.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.moved > self.first
+    }
+
     /// When it has taken nothing for too long. One that was not looked at early gets some time from then.
     pub(crate) fn stalls_at(&self, sent: Tick, limit: Tick) -> Tick {
         (self.moved.max(sent) + limit).max(self.first + limit / 2)

@@ -117,6 +117,62 @@ fn a_close_frame_may_come_slowly() {
     }
 }
 
+/// A receiver tells of more room in large steps (RFC 9293 §3.8.6.2.2), further apart here than a close may take.
+#[test]
+fn a_close_waits_for_a_window_that_moves_in_large_steps() {
+    let step = secs(8);
+    for entrance in entrances() {
+        // Some waits in the server, so that the peer is looked at.
+        let plan = plan(Ending::Stay, &["!flood 16 65536"]);
+        let plan = Plan { window: 300_000, entrance, ..plan };
+        let mut play = play(&config(), [plan]);
+        play.clients[0].reads = Some(0);
+        play.run_until(secs(2));
+        let id = play.scene.log.borrow().clients[0].id.expect("it is open");
+        let mut at = play.clock();
+        let mut is_told = false;
+        while play.scene.log.borrow().clients[0].closed.is_none() {
+            // What is read at 30 KB/s in that time, at once.
+            play.clients[0].reads = Some(240_000);
+            play.run_until(at + Duration::from_millis(150));
+            play.clients[0].reads = Some(0);
+            at += step;
+            play.run_until(at);
+            if !is_told && at > secs(17) {
+                is_told = true;
+                play.scene.handle.close(id, CloseCode::new(4001), "go").expect("the worker lives");
+            }
+            assert!(at < secs(200), "it does not end");
+        }
+        let cause = play.run_to_the_end_of(0);
+        assert_eq!((cause.reason, cause.unsent_len), (CloseReason::Local, 0), "{entrance:?}");
+        assert_eq!(play.clients[0].heard, 18);
+    }
+}
+
+/// What is on its way when both sides have closed is read in such steps as well, and then something comes that is late.
+#[test]
+fn a_lingering_connection_waits_for_a_window_that_moves_in_large_steps() {
+    for entrance in entrances() {
+        let flood = "!flood 16 65536";
+        let late = plan(Ending::CloseAndMore, &[flood]);
+        let plan = Plan { window: SOCKET_LEN, entrance, pace: secs(15), ..late };
+        let mut play = play(&config(), [plan]);
+        let mut at = secs(0);
+        play.clients[0].reads = Some(0);
+        while play.clients[0].stage != Stage::Gone {
+            at += secs(8);
+            play.run_until(at);
+            play.clients[0].reads = Some(240_000);
+            play.run_until(at + Duration::from_millis(150));
+            play.clients[0].reads = Some(0);
+            assert!(at < secs(300), "it does not end");
+        }
+        assert!(play.clients[0].farewell.is_some(), "{entrance:?}: reset");
+        assert_eq!(play.clients[0].heard, 18);
+    }
+}
+
 #[test]
 fn a_close_ends_though_its_peer_reads_a_byte_at_a_time() {
     for entrance in entrances() {

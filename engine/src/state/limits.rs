@@ -28,6 +28,8 @@ pub(crate) struct Limits {
     pub(crate) close: Option<Tick>,
     /// How long a connection lingers. Never without an end, also where closing may take as long as it likes.
     pub(crate) linger: Tick,
+    /// How long its peer may take nothing of what is still on its way meanwhile.
+    pub(crate) linger_stall: Tick,
     pub(crate) write_stall: Option<Tick>,
     /// Bytes a second of what is owed to a peer to whom nothing more will be said. 0: any.
     pub(crate) min_drain_rate: usize,
@@ -52,6 +54,7 @@ impl Limits {
     /// The server is shut down, and its end waits for connections that linger.
     pub(crate) fn shorten_linger(&mut self) {
         self.linger = self.linger.min(LAST_LINGER);
+        self.linger_stall = self.linger;
     }
 
     /// Those of the protocol that hold for a connection.
@@ -65,6 +68,8 @@ impl Limits {
 
 impl From<&Config> for Limits {
     fn from(config: &Config) -> Self {
+        let linger = ticks_of(config.close_timeout).map_or(LINGER, |close| close.min(LINGER));
+        let write_stall = ticks_of(config.write_stall_timeout);
         Self {
             protocol: config.protocol,
             unauthenticated: unauthenticated(config),
@@ -77,8 +82,9 @@ impl From<&Config> for Limits {
             ping: ticks_of(config.ping_interval),
             pong: ticks_of(config.pong_timeout),
             close: ticks_of(config.close_timeout),
-            linger: ticks_of(config.close_timeout).map_or(LINGER, |close| close.min(LINGER)),
-            write_stall: ticks_of(config.write_stall_timeout),
+            linger,
+            linger_stall: linger.max(write_stall.unwrap_or(0)),
+            write_stall,
             min_drain_rate: config.min_drain_rate,
             lifetime: ticks_of(config.max_lifetime),
             memory_return: ticks_of(config.memory_return_delay),

@@ -245,7 +245,8 @@ impl Shared {
         let owed_since = if is_idle { wire.since } else { wire.began };
         watched.owes(owed_since, time_for(left, self.limits.min_drain_rate, limit));
         let is_late = watched.until().is_some_and(|until| now >= until);
-        let is_over = is_late || now >= watched.stalls_at(start, limit);
+        let stall = wire.drain_stall(watched, limit, &self.limits);
+        let is_over = is_late || now >= watched.stalls_at(start, stall);
         is_over.then_some(Verdict::Over(reason))
     }
 
@@ -374,7 +375,7 @@ fn draining(
     let due = match watched {
         None => start + step(limit),
         Some(watched) => {
-            let end = watched.stalls_at(start, limit);
+            let end = watched.stalls_at(start, wire.drain_stall(watched, limit, limits));
             let end = watched.until().map_or(end, |until| end.min(until));
             watched.next_look(limit).min(end)
         }
@@ -411,6 +412,17 @@ impl Wire {
             return Some(limits.linger);
         }
         limits.close
+    }
+
+    /// The same while some of it is on its way. The window of a peer that reads slowly moves in large steps, which may
+    /// be further apart than a close may take (RFC 9293 §3.8.6.2.2). One that was never seen to take anything is not
+    /// known to be slow.
+    fn drain_stall(&self, watched: &Watched, limit: Tick, limits: &Limits) -> Tick {
+        match self.phase {
+            Phase::Lingering => limits.linger_stall,
+            _ if watched.is_slow() => limit.max(limits.write_stall.unwrap_or(0)),
+            _ => limit,
+        }
     }
 
     /// How long a ping may stay without an answer from when its time began last.

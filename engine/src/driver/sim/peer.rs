@@ -123,9 +123,10 @@ impl Peer {
         network.touch(self.link);
     }
 
-    /// The driver's FIN came, after everything that it had sent.
+    /// The driver's FIN came, after everything that it had sent, and all of that was read.
     pub(crate) fn is_eof(&self) -> bool {
-        self.network.borrow().links[self.link].peer_eof
+        let link = &self.network.borrow().links[self.link];
+        link.peer_eof && link.inbox.is_empty()
     }
 
     /// The connection broke.

@@ -15,6 +15,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use rustix::fs::FileType;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use crate::server::handle::Handle;
@@ -107,7 +108,8 @@ fn start_with(command: &mut Command, sockets: Vec<OwnedFd>) -> io::Result<Child>
     }
     let before: Vec<_> = (FIRST..FIRST + count).map(occupant).collect();
     let put_in_place = move || {
-        // Unless another thread has closed what was in one of them, just before the pipe was opened.
+        // Unless another thread has closed what was in one of them just before the pipe was opened, so that this is the
+        // pipe.
         for (number, before) in (FIRST..).zip(&before) {
             let now = occupant(number);
             if now.is_some() && now != *before {
@@ -136,14 +138,16 @@ fn start_with(command: &mut Command, sockets: Vec<OwnedFd>) -> io::Result<Child>
     })
 }
 
-/// Says that a place has got another occupant.
+/// Says that the pipe may be in one of the places.
 const MOVED: rustix::io::Errno = rustix::io::Errno::BUSY;
 
-/// What a descriptor refers to, if it is open: device and inode, which a pipe that is made later has not.
+/// Which pipe a descriptor refers to, if it is one: device and inode, which a pipe that is made later has not.
 fn occupant(number: RawFd) -> Option<(u64, u64)> {
     // SAFETY: the borrow ends with this function, which only asks what the descriptor is, and is told if it is none.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-    rustix::fs::fstat(borrowed).ok().map(|stat| (stat.st_dev, stat.st_ino))
+    let stat = rustix::fs::fstat(borrowed).ok()?;
+    let is_pipe = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
+    is_pipe.then_some((stat.st_dev, stat.st_ino))
 }
 
 /// Where a successor says that it is ready, in the words of sd_notify(3).
