@@ -23,7 +23,7 @@ use ringwire::tls::{CertificateSource, ServerSettings};
 use ringwire::{Config, Running, Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::client::{connect, masked, request};
-use support::{PATIENCE, config, ms};
+use support::{PATIENCE, config, ms, wait_until};
 
 const MIB: usize = 1 << 20;
 const BUDGET: &str = "RINGWIRE_TEST_BUDGET";
@@ -77,7 +77,19 @@ struct Process {
 
 impl Process {
     fn start(budget: usize) -> Self {
-        let mut child = Command::new(std::env::current_exe().expect("it runs"))
+        Self::run(budget, Command::new(std::env::current_exe().expect("it runs")))
+    }
+
+    /// A server with so much address space, which is all that it knows of its budget.
+    fn start_within(address_space: usize) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -v {} && exec \"$0\" \"$@\"", address_space >> 10)]);
+        command.arg(std::env::current_exe().expect("it runs"));
+        Self::run(0, command)
+    }
+
+    fn run(budget: usize, mut command: Command) -> Self {
+        let mut child = command
             .args(["--exact", "serves_where_it_is_told_to", "--nocapture", "--test-threads=1"])
             .env(BUDGET, budget.to_string())
             .stdin(Stdio::piped())
@@ -252,6 +264,22 @@ fn messages_without_an_end() {
         server.assert_lets_in(what);
         server.assert_within_budget(what);
         drop(peers);
+    }
+}
+
+/// RLIMIT_AS, setrlimit(2): an allocation beyond it would end the process.
+#[test]
+fn an_address_space_is_enough_whatever_it_is() {
+    let _alone = alone();
+    let beginning = masked(0x82, MIB as u64, &vec![7; 900_000]);
+    for address_space in [300, 500] {
+        let server = Process::start_within(address_space * MIB);
+        let peers = burst(server.plain, 2000, &head(16_000));
+        let fat = open_burst(server.plain, address_space, &beginning);
+        assert!(server.resident_len() < address_space * MIB);
+        drop((peers, fat));
+        // What the kernel has of them is read first.
+        wait_until("others are let in", || server.is_let_in());
     }
 }
 

@@ -129,15 +129,19 @@ pub struct Config {
 
     /// Memory that the engine may hold for all connections together, in bytes: the table of connections, input that is
     /// not whole or waits, output that waits, TLS sessions (an estimate), dedicated compression, publications. Default:
-    /// 0, half of what this process may have by its cgroup and the machine, since the application and the kernel's
-    /// socket buffers need memory too; a figure beyond that is as good as none. At least 1 MiB.
+    /// 0, half of what this process may have beyond 32 MiB by its cgroup, RLIMIT_AS and RLIMIT_DATA, and the machine,
+    /// since the application and the kernel's sockets need memory too; a figure beyond that is as good as none. At
+    /// least 1 MiB.
     ///
     /// From seven eighths of it on, until it is three quarters, nobody new is let in: requests, for a WebSocket or not,
     /// get 503 with Retry-After, but for [monitoring](crate::Router::monitoring), and
-    /// [`Handle::readiness`](crate::Handle::readiness) says so. Past it, each worker that has more than its share ends
-    /// the connections that hold most, with the code of [`backpressure`](Self::backpressure) or 1013
-    /// ([`CloseReason::Memory`](crate::CloseReason::Memory)). It is looked at ten times a second, so it may be exceeded
-    /// by what comes in meanwhile.
+    /// [`Handle::readiness`](crate::Handle::readiness) says so. Requests that are not whole are refused then, those
+    /// that hold most first, until others can be let in; if unfinished messages keep them out for 5 s, the longest of
+    /// those end. Past it, each worker that has more than its share of eleven sixteenths ends the connections that hold
+    /// most, with the code of [`backpressure`](Self::backpressure) or 1013
+    /// ([`CloseReason::Memory`](crate::CloseReason::Memory)). It may be exceeded by a sixteenth and by what one receive
+    /// of each worker brings. With the program itself, the free buffers and what the allocator cannot use, the process
+    /// has at most a quarter and 8 MiB more.
     pub max_memory: usize,
     /// How long memory that was used for connections and is not any more stays with the allocator, which keeps it for
     /// the next burst. Default: 5 s. Zero: for good, or as the allocator sees fit. Worst case in memory: as much again
@@ -145,7 +149,9 @@ pub struct Config {
     ///
     /// It goes back once half of what was used is free, and stays so for this long: the workers' free buffers
     /// ([`pool_len`](Self::pool_len)), and with glibc's allocator all free pages of the process (malloc_trim(3)), on a
-    /// thread of its own. Allocations wait for that, a millisecond for each 10 MiB or so.
+    /// thread of its own. A worker that allocates waits for that, up to 5 ms for each 10 MiB that are free; where a
+    /// burst of gigabytes would make that too long, set zero, or give the program an allocator that gives back by
+    /// itself.
     pub memory_return_delay: Duration,
 
     /// Which worker gets a connection that comes in. Default: [`Assignment::ReusePort`].

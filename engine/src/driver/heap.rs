@@ -1,5 +1,5 @@
 //! The C library's heap, which keeps what was freed.
-#![expect(unsafe_code, reason = "one call of the C library")]
+#![expect(unsafe_code, reason = "calls of the C library")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -7,8 +7,9 @@ use std::thread;
 /// More than the thread needs.
 const STACK_LEN: usize = 64 << 10;
 
-/// Gives the pages of free memory back to the system, on a thread of its own: that takes a millisecond for each 10 MiB
-/// or so, in which no thread whose memory it is allocates any. Only one call at a time does something.
+/// Gives the pages of free memory back to the system, on a thread of its own: that takes some milliseconds for each 10
+/// MiB (docs/decisions/memory.md), in which no thread whose memory it is allocates any. Only one call at a time does
+/// something.
 pub(super) fn return_free_pages() {
     static RUNS: AtomicBool = AtomicBool::new(false);
     if RUNS.swap(true, Ordering::Acquire) {
@@ -24,6 +25,21 @@ pub(super) fn return_free_pages() {
         crate::base::event::debug!(%error, "free memory stays: no thread to give it back");
     }
 }
+
+/// Has threads share arenas so that no more address space than this is reserved for them, but for one.
+#[cfg(target_env = "gnu")]
+pub(crate) fn limit_arenas(len: usize) {
+    /// What glibc reserves for one on machines of 64 bits (HEAP_MAX_SIZE).
+    const ARENA_LEN: usize = 64 << 20;
+    // More of them than threads change nothing.
+    let count = i32::try_from(len / ARENA_LEN).unwrap_or(i32::MAX).max(1);
+    // SAFETY: mallopt(3) may be called by any thread at any time, and takes any number of arenas.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, count) };
+}
+
+/// Other C libraries have none.
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn limit_arenas(_len: usize) {}
 
 #[cfg(target_env = "gnu")]
 fn trim() {

@@ -26,7 +26,7 @@
 //! - `EINTR`, `EAGAIN` and `ENOBUFS` never leave a driver.
 
 pub(crate) mod epoll;
-mod heap;
+pub(crate) mod heap;
 #[cfg(test)]
 pub(crate) mod sim;
 pub(crate) mod uring;

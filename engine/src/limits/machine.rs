@@ -8,21 +8,21 @@ use rustix::process::{Resource, getrlimit};
 
 /// What is left of a limit, at least: the budget of a process that has next to none is small, not unlimited.
 const MIN_LEFT_LEN: usize = 2 << 20;
-/// Address space that the C library reserves for the allocations of threads, 64 MiB for each as long as there is any:
-/// up to this, or half of what is left if that is less.
-const MAX_ARENAS_LEN: usize = 512 << 20;
 
 /// In bytes. `None`: nothing says.
 pub(crate) fn memory() -> Option<usize> {
-    let root = Path::new("/");
-    let status = fs::read_to_string(root.join("proc/self/status")).unwrap_or_default();
-    let left = |resource, used| {
-        let limit = usize::try_from(getrlimit(resource).current?).ok()?;
-        left_of(limit, field_of(&status, used))
-    };
-    let space = left(Resource::As, "VmSize:").map(|space| space - MAX_ARENAS_LEN.min(space / 2));
-    let left = [space, left(Resource::Data, "VmData:")].into_iter().flatten();
-    memory_under(root).into_iter().chain(left).min()
+    let data = left(Resource::Data, "VmData:");
+    memory_under(Path::new("/")).into_iter().chain(address_space()).chain(data).min()
+}
+
+/// What is left of the address space, in bytes, where it is limited.
+pub(crate) fn address_space() -> Option<usize> {
+    left(Resource::As, "VmSize:")
+}
+
+fn left(resource: Resource, used: &str) -> Option<usize> {
+    let limit = usize::try_from(getrlimit(resource).current?).ok()?;
+    left_of(limit, field_of(&fs::read_to_string("/proc/self/status").ok()?, used))
 }
 
 /// What is left of a limit of setrlimit(2), which counts what is mapped, not what is resident.

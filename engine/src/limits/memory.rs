@@ -250,12 +250,26 @@ impl Watch {
     }
 }
 
-/// The budget that the settings ask for: 0 is half of what this process may have, by its cgroup and the machine.
+/// Has the allocator leave most of the address space to what is allocated, where that is limited (RLIMIT_AS). To be
+/// called before there are threads.
+pub(crate) fn fit_address_space() {
+    if let Some(left) = machine::address_space() {
+        crate::driver::heap::limit_arenas(left / 8);
+    }
+}
+
+/// The budget that the settings ask for: 0 is half of what this process may have beyond what it needs in any case.
 pub(crate) fn budget_of(max_memory: usize) -> usize {
     match max_memory {
-        0 => machine::memory().map_or(0, |len| len / 2),
+        0 => machine::memory().map_or(0, default_of),
         set => set,
     }
+}
+
+/// The program takes some of it for itself, and the kernel 4 KiB for each socket, which a cgroup counts.
+fn default_of(len: usize) -> usize {
+    const OWN_LEN: usize = 32 << 20;
+    (len.saturating_sub(OWN_LEN) / 2).max(len / 8)
 }
 
 /// A budget inside that of all memory: at most half of it.
@@ -328,6 +342,13 @@ mod tests {
         watch.note(7, 1001 + STEP, Level::High);
         assert!(watch.is_due(7, 1000) && !watch.is_due(7, 1001) && !watch.has_grown(0));
         assert!(watch.is_due(8, 0));
+    }
+
+    #[test]
+    fn by_default_half_is_left_to_others() {
+        const MIB: usize = 1 << 20;
+        let defaults = [8, 64, 128, 256, 1024].map(|len| default_of(len * MIB) / MIB);
+        assert_eq!(defaults, [1, 16, 48, 112, 496]);
     }
 
     #[test]

@@ -194,6 +194,7 @@ impl Server {
         F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
     {
         let Self { mut config, listeners, inherited } = self;
+        memory::fit_address_space();
         config.max_memory = memory::budget_of(config.max_memory);
         let driver_name = kind.name();
         let descriptors = net::raise_descriptor_limit()

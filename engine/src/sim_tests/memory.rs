@@ -168,7 +168,7 @@ fn nothing_more_is_received_of_messages_until_there_is_memory() {
     let compression = Compression::dedicated().with_threshold(1);
     let config = Config::default().with_max_memory(BUDGET).with_compression(compression);
     let silent = Plan { offer: Some(Offer::default()), ..plan(Ending::Stay, &[]) };
-    let mut play = play(&config, std::array::from_fn::<_, { TALKERS + 1 }, _>(|_| silent.clone()));
+    let mut play = play(&config, std::iter::repeat_n(silent, TALKERS + 1));
     play.clients[TALKERS].at = Duration::MAX;
     let peer = play.scene.world.connect(0);
     peer.write(request(TALKERS).as_bytes());

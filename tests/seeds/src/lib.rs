@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(head, "2 of the seeds 10..110 fail; RINGWIRE_SIM_SEED=n runs one again:");
         assert!(forty.starts_with("40: ") && forty.ends_with(": it is 40"), "{forty}");
         assert!(eighty.starts_with("80: ") && eighty.ends_with(": it is 80"), "{eighty}");
-        assert!(forty.contains("seeds.rs:"), "{forty}");
+        assert!(forty.contains(file!()), "{forty}");
     }
 
     #[test]

@@ -137,7 +137,7 @@ static SETTINGS: &[Setting] = settings! {
     "topics.max_retained_len", Len, topics.max_retained_len, "Memory of publications that wait for subscribers";
     "topics.max_in_transit_len", Len, topics.max_in_transit_len, "Publications on their way to one worker";
     "topics.policies", Word, topics.policies, "Back-pressure by topic";
-    "max_memory", Len, max_memory, "Memory for connections; 0: half of what the process may have";
+    "max_memory", Len, max_memory, "Memory for connections; 0: half of what the process may have beyond 32 MiB";
     "memory_return_delay", Time, memory_return_delay, "How long memory that is not needed any more is kept; 0: for good";
     "assignment", Word, assignment, "Which worker gets a connection";
     "max_connections", Count, max_connections, "The most connections; 0: what RLIMIT_NOFILE leaves";
