@@ -3,8 +3,10 @@
 mod backpressure;
 mod chaos;
 mod closes;
+#[cfg(all(feature = "client", feature = "tls"))]
 mod endings;
 mod flow;
 mod messages;
+#[cfg(all(feature = "client", feature = "tls"))]
 mod slow_readers;
 mod timeouts;
