@@ -8,6 +8,7 @@
     reason = "tests own sockets, wait, and look at the clock"
 )]
 
+#[expect(dead_code, reason = "the other programs use the rest")]
 mod support;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -9,16 +9,17 @@
     reason = "tests own sockets, wait, and look at the clock"
 )]
 
+#[expect(dead_code, reason = "the other programs use the rest")]
 mod support;
 
 use std::fs::File;
 use std::net::TcpStream;
+use std::os::unix::fs::FileExt;
 use std::process::Command;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use support::client::{Client, Got, plain_request};
-use support::process::CpuTime;
 use support::{Server, config, ms, wait_until};
 
 const LIMITED: &str = "RINGWIRE_TEST_LIMITED";
@@ -37,6 +38,27 @@ fn fd_exhaustion() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// The time that this process has run for, on all cores. Holds its file open, for when no other can be opened.
+struct CpuTime(File);
+
+impl CpuTime {
+    fn new() -> Self {
+        Self(File::open("/proc/self/stat").expect("procfs is there"))
+    }
+
+    /// User and system time, in steps of 10 ms.
+    fn get(&self) -> Duration {
+        const TICK: Duration = Duration::from_millis(10);
+        let mut stat = [0; 1024];
+        let len = self.0.read_at(&mut stat, 0).expect("procfs can be read");
+        let stat = String::from_utf8_lossy(&stat[..len]);
+        // The name may have spaces in it; behind it, the times are fields 14 and 15 of all (proc(5)).
+        let (_, fields) = stat.rsplit_once(") ").expect("the name is in parentheses");
+        let times = fields.split(' ').skip(11).take(2);
+        times.map(|ticks| TICK * ticks.parse::<u32>().expect("a number")).sum()
+    }
 }
 
 /// Everything that is left, but `spare`.

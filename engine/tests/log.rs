@@ -6,6 +6,7 @@
     reason = "tests own sockets, and share what was logged"
 )]
 
+#[expect(dead_code, reason = "the other programs use the rest")]
 mod support;
 
 use std::io::{self, Write};

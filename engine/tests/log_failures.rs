@@ -1,6 +1,7 @@
 //! A subscriber that panics at every line, as `tracing-subscriber`'s own does where nothing takes what it writes: the
 //! line is lost, and nothing else.
 
+#[expect(dead_code, reason = "the other programs use the rest")]
 mod support;
 
 use std::io::{self, Write};

@@ -9,6 +9,7 @@
     reason = "tests own sockets, and read what another process reports"
 )]
 
+#[expect(dead_code, reason = "the other programs use the rest")]
 mod support;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};

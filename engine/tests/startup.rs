@@ -6,6 +6,7 @@
     reason = "tests own sockets, and wait"
 )]
 
+#[expect(dead_code, reason = "the other programs use the rest")]
 mod support;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};

@@ -120,6 +120,12 @@ impl Session {
         match self.0 {}
     }
 
+    /// How many bytes of that are for input that is not whole.
+    #[must_use]
+    pub fn retained_len(&self) -> usize {
+        match self.0 {}
+    }
+
     /// Takes all of `input`.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The client against peers that misbehave. Against the engine's server: the engine's `tests/client`.
+//! The client against peers that misbehave. Against the engine's server: the engine's `tests/it/client`.
 
 #![expect(
     clippy::disallowed_types,

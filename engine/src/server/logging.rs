@@ -106,7 +106,7 @@ impl LogWriter {
             idle: Condvar::new(),
         });
         let writing = Arc::clone(&shared);
-        crate::memory::fit_address_space();
+        crate::limits::memory::fit_address_space();
         thread::Builder::new().name("log".into()).spawn(move || writing.write_out(out))?;
         Ok(Self { user: Arc::new(User(shared)) })
     }

@@ -3,7 +3,6 @@
 //!
 //! Nothing here waits without a limit: what does not come within [`PATIENCE`] fails the test.
 
-#![expect(dead_code, reason = "no test file uses all of it")]
 #![expect(
     clippy::disallowed_types,
     clippy::disallowed_methods,
@@ -245,6 +244,15 @@ pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not in time: {what}");
         thread::sleep(ms(2));
     }
+}
+
+/// An address that refuses connections: nobody listens there, and nobody else gets it while the socket is kept.
+pub(crate) fn unheard() -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+        .expect("sockets can be had");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port is free");
+    let addr = socket.local_addr().expect("it is bound");
+    (socket, addr.as_socket().expect("it is an IP address"))
 }
 
 /// Something that happens once, for threads to wait for.

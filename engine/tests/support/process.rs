@@ -1,8 +1,7 @@
-//! What this process uses of the machine.
+//! What this process uses of the machine, and tests that have to be alone in theirs.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::time::Duration;
+use std::any::type_name;
+use std::process::Command;
 
 /// Memory that is resident, in bytes.
 pub(crate) fn resident_len() -> usize {
@@ -12,23 +11,33 @@ pub(crate) fn resident_len() -> usize {
     pages.parse::<usize>().expect("it is a number") * PAGE_LEN
 }
 
-/// The time that this process has run for, on all cores. Holds its file open, for when no other can be opened.
-pub(crate) struct CpuTime(File);
-
-impl CpuTime {
-    pub(crate) fn new() -> Self {
-        Self(File::open("/proc/self/stat").expect("procfs is there"))
+/// Runs a test once more, alone in a process of its own, since it measures the process. `false` in that process: now
+/// is the time to measure.
+///
+/// ```
+/// fn what_it_takes() {
+///     if ran_alone(what_it_takes) {
+///         return;
+///     }
+/// ```
+pub(crate) fn ran_alone(test: impl Fn()) -> bool {
+    const ALONE: &str = "RINGWIRE_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return false;
     }
+    let myself = std::env::current_exe().expect("it has a name");
+    let mut command = Command::new(myself);
+    command.args(["--exact", name_of(&test), "--nocapture"]).env(ALONE, "1");
+    let output = command.output().expect("it can be started again");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let is_well = output.status.success() && said.contains("1 passed");
+    assert!(is_well, "{said}{}", String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+    true
+}
 
-    /// User and system time, in steps of 10 ms.
-    pub(crate) fn get(&self) -> Duration {
-        const TICK: Duration = Duration::from_millis(10);
-        let mut stat = [0; 1024];
-        let len = self.0.read_at(&mut stat, 0).expect("procfs can be read");
-        let stat = String::from_utf8_lossy(&stat[..len]);
-        // The name may have spaces in it; behind it, the times are fields 14 and 15 of all (proc(5)).
-        let (_, fields) = stat.rsplit_once(") ").expect("the name is in parentheses");
-        let times = fields.split(' ').skip(11).take(2);
-        times.map(|ticks| TICK * ticks.parse::<u32>().expect("a number")).sum()
-    }
+/// What the harness calls a test: the function's path, without the program.
+pub(crate) fn name_of<F: Fn()>(_: &F) -> &'static str {
+    let (_, name) = type_name::<F>().split_once("::").expect("a function has a path");
+    name
 }

@@ -1,0 +1,61 @@
+//! Every time limit, and peers that are dead.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringwire::CloseCode;
+use ringwire::client::{Error, ErrorKind, Waiting};
+
+use super::peer::{builder, url};
+use crate::support::{Server, config, ms};
+
+fn timed_out(error: &Error) -> Waiting {
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    match error {
+        Error::Timeout(waiting) => *waiting,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn receiving_takes_as_long_as_it_may_and_can_go_on() {
+    let server = Server::echo(config());
+    let mut client = builder().with_read_timeout(ms(100)).connect(&url(server.addr())).unwrap();
+    let begin = Instant::now();
+    assert_eq!(timed_out(&client.receive().unwrap_err()), Waiting::Receive);
+    assert!(begin.elapsed() >= ms(100));
+    assert_eq!(timed_out(&client.receive_timeout(ms(50)).unwrap_err()), Waiting::Receive);
+    assert_eq!(timed_out(&client.receive_timeout(Duration::ZERO).unwrap_err()), Waiting::Receive);
+    assert_eq!(timed_out(&client.receive_event(Duration::ZERO).unwrap_err()), Waiting::Receive);
+    client.send("hello").unwrap();
+    assert_eq!(client.receive_timeout(ms(5_000)).unwrap(), Some("hello".into()));
+    client.send("again").unwrap();
+    thread::sleep(ms(200));
+    assert_eq!(client.receive_timeout(Duration::ZERO).unwrap(), Some("again".into()));
+    client.close(CloseCode::NORMAL, "").unwrap();
+}
+
+#[test]
+fn silence_does_not_count_while_nobody_receives() {
+    const DEAD: Duration = ms(500);
+    // More than the peer may be silent for.
+    const AWAY: Duration = ms(600);
+    let server = Server::echo(config());
+    let mut client = builder()
+        .with_ping_interval(ms(50))
+        .with_peer_timeout(DEAD)
+        .connect(&url(server.addr()))
+        .unwrap();
+    thread::sleep(AWAY);
+    assert_eq!(timed_out(&client.receive_timeout(ms(1)).unwrap_err()), Waiting::Receive);
+    client.send("hello").unwrap();
+    assert_eq!(client.receive().unwrap(), Some("hello".into()));
+    thread::sleep(AWAY);
+    // Many short calls add up to silence that is answered.
+    let begin = Instant::now();
+    while begin.elapsed() < AWAY {
+        assert_eq!(timed_out(&client.receive_timeout(ms(10)).unwrap_err()), Waiting::Receive);
+    }
+    thread::sleep(AWAY);
+    client.close(CloseCode::NORMAL, "").unwrap();
+}

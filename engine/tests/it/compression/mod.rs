@@ -1,0 +1,6 @@
+//! permessage-deflate, on connections from either side.
+
+mod accepted;
+mod dialled;
+mod inflating;
+mod offloaded;

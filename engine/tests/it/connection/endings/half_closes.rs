@@ -1,0 +1,183 @@
+//! RFC 9293 §3.6: FIN ends one direction. RFC 8446 §6.1 says the same of close_notify.
+
+use std::time::{Duration, Instant};
+
+use ringwire::{Compression, Config};
+use ringwire_codec::Message;
+
+use super::peer::{ENDS, End, Peer, Way, assert_numbers, assert_whole, numbered, serve};
+use crate::support::app::Seen;
+use crate::support::client::{Got, frame, request};
+use crate::support::http::{get, post};
+use crate::support::{config, ms, wait_until};
+
+const COUNT: u32 = 40_000;
+const LEN: usize = 100;
+
+#[test]
+fn a_message_before_the_end_of_a_stream_is_answered() {
+    let server = serve(config(), |app| app);
+    for (way, end) in ENDS {
+        for _ in 0..5 {
+            let mut peer = Peer::open(&server, way);
+            peer.say(&frame(0x81, b"hello"));
+            peer.end(end);
+            assert_eq!(peer.rest_as_frames(), [Got::Text("hello".into())], "{way:?}, {end:?}");
+            assert_whole(&server.closed());
+        }
+    }
+}
+
+/// Request, message and end in one segment.
+#[test]
+fn a_peer_that_says_all_at_once_is_answered() {
+    let server = serve(config(), |app| app);
+    for (way, end) in ENDS {
+        let mut peer = Peer::connect(&server, way);
+        let all = [request().as_bytes(), &frame(0x81, b"hello")].concat();
+        peer.say_and_end(&all, end).join().unwrap();
+        let answer = peer.rest();
+        assert!(answer.starts_with(b"HTTP/1.1 101 "), "{way:?}, {end:?}");
+        assert!(answer.ends_with(b"\r\n\r\n\x81\x05hello"), "{way:?}, {end:?}");
+        assert_whole(&server.closed());
+    }
+}
+
+/// What was read of the socket when its stream ended is more than one turn answers, and more than a socket takes.
+#[test]
+fn forty_thousand_messages_before_the_end_are_all_answered() {
+    let server = serve(config(), |app| app.without_messages());
+    let all: Vec<u8> = (0..COUNT).flat_map(|it| frame(0x82, &numbered(it, LEN))).collect();
+    for (way, end) in ENDS {
+        let mut peer = Peer::open(&server, way);
+        let sender = peer.say_and_end(&all, end);
+        // It begins to read late, so that replies wait in the server.
+        std::thread::sleep(ms(200));
+        assert_numbers(&peer.rest_as_frames(), COUNT, LEN);
+        sender.join().unwrap();
+        assert_whole(&server.closed());
+    }
+}
+
+#[test]
+fn compressed_messages_before_the_end_are_all_answered() {
+    // A compressor that forgets takes its time in a build for tests.
+    let ways = [
+        (Compression::shared(), 8_000, Way::Plain, End::Fin),
+        (Compression::dedicated(), COUNT, Way::Tls13, End::Notice),
+    ];
+    for (mode, count, way, end) in ways {
+        let messages: Vec<_> = (0..count).map(|it| numbered(it, LEN)).collect();
+        let config = config().with_compression(mode.with_threshold(0));
+        let server = serve(config, |app| app.without_messages());
+        let mut peer = Peer::offering(&server, way);
+        let all = peer.compress(messages.iter().map(|it| Message::Binary(it)));
+        let sender = peer.say_and_end(&all, end);
+        std::thread::sleep(ms(200));
+        assert_numbers(&peer.rest_as_frames(), count, LEN);
+        sender.join().unwrap();
+        assert_whole(&server.closed());
+    }
+}
+
+#[test]
+fn a_long_message_before_the_end_of_a_stream_is_answered() {
+    let server = serve(roomy(), |app| app.without_messages());
+    for (way, end) in ENDS {
+        for len in [65_535, 65_536, 1 << 20, 8 << 20] {
+            let payload = vec![b'x'; len];
+            let mut peer = Peer::open(&server, way);
+            let sender = peer.say_and_end(&frame(0x82, &payload), end);
+            assert!(peer.rest_as_frames() == [Got::Binary(payload)], "{way:?}, {end:?}, {len}");
+            sender.join().unwrap();
+            assert_whole(&server.closed());
+        }
+    }
+}
+
+/// Nothing has to be answered, and a peer that ends its stream is not kept waiting.
+#[test]
+fn a_silent_peer_gets_the_end_of_the_stream_at_once() {
+    let server = serve(config(), |app| app);
+    for (way, end) in ENDS {
+        let mut peer = Peer::open(&server, way);
+        let begun = Instant::now();
+        peer.end(end);
+        assert_eq!(peer.rest(), b"");
+        assert!(begun.elapsed() < Duration::from_secs(2), "{way:?}, {end:?}");
+        assert_whole(&server.closed());
+        // The peer's FIN may be missing; its socket is closed all the same once it goes.
+        drop(peer);
+        wait_until("it is gone", || server.stats().connections == 0);
+    }
+}
+
+/// A cut message is none: it has no reply, and holds nothing up.
+#[test]
+fn what_is_cut_by_the_end_is_dropped() {
+    let server = serve(config(), |app| app);
+    let cut = frame(0x82, &[9; 1000]);
+    for (way, end) in ENDS {
+        let mut peer = Peer::open(&server, way);
+        peer.say(&[frame(0x81, b"whole"), cut[..500].to_vec()].concat());
+        peer.end(end);
+        assert_eq!(peer.rest_as_frames(), [Got::Text("whole".into())]);
+        assert_whole(&server.closed());
+    }
+}
+
+/// A message, its reply, an application that reads on later: what is unread when the stream ends stays.
+#[test]
+fn a_paused_connection_hears_all_when_it_goes_on() {
+    let server = serve(config(), |app| {
+        app.on_message(|ctx, message| {
+            if message.as_bytes() == b"pause" {
+                ctx.pause();
+            }
+            ctx.send(message);
+        })
+    });
+    for (way, end) in ENDS {
+        let mut peer = Peer::open(&server, way);
+        let id = server.opened();
+        let words = ["pause", "one", "two"];
+        let all: Vec<u8> = words.iter().flat_map(|it| frame(0x81, it.as_bytes())).collect();
+        peer.say_and_end(&all, end).join().unwrap();
+        server.find("the pause", |_, seen| (seen == Seen::Text("pause".into())).then_some(()));
+        server.handle().resume(id).unwrap();
+        assert_eq!(peer.rest_as_frames(), words.map(|it| Got::Text(it.into())), "{way:?}, {end:?}");
+        assert_whole(&server.closed());
+    }
+}
+
+#[test]
+fn http_requests_before_the_end_of_a_stream_are_all_answered() {
+    let long = vec![b'l'; 1 << 20];
+    let server = serve(config(), move |app| {
+        let long = long.clone();
+        app.on_http(move |request| match request.path() {
+            "/long" => ringwire::Response::new(http::StatusCode::OK)
+                .with_body(http::HeaderValue::from_static("text/plain"), long.clone()),
+            path => ringwire::Response::new(http::StatusCode::OK).with_body(
+                http::HeaderValue::from_static("text/plain"),
+                format!("{path} {}", request.body().len()).into_bytes(),
+            ),
+        })
+    });
+    for (way, end) in ENDS {
+        let mut peer = Peer::connect(&server, way);
+        let all = [get("/long"), post("/b", "four"), get("/long"), get("/c")].concat();
+        peer.say_and_end(all.as_bytes(), end).join().unwrap();
+        let answers = peer.rest();
+        let long = answers.iter().filter(|byte| **byte == b'l').count();
+        assert!(long >= 2 << 20, "{way:?}, {end:?}: {long} bytes of the long ones");
+        let answers = String::from_utf8(answers).unwrap();
+        assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 4, "{way:?}, {end:?}");
+        assert!(answers.contains("/b 4HTTP/1.1 ") && answers.ends_with("/c 0"), "{answers:?}");
+    }
+}
+
+/// For messages of some megabytes.
+fn roomy() -> Config {
+    config().with_protocol(ringwire_codec::Config::default().with_max_message_len(8 << 20))
+}

@@ -1,0 +1,133 @@
+//! What was under way when a peer ended its stream still reaches it: results of jobs, publications, letters, answers
+//! that were deferred.
+
+use std::sync::{Arc, OnceLock, mpsc};
+
+use ringwire::{Answer, Ctx, Handle, HttpAnswer, Response};
+
+use super::peer::{ENDS, Peer, assert_whole, numbered, serve};
+use crate::support::client::{Got, frame, request};
+use crate::support::http::get;
+use crate::support::{Gate, PATIENCE, Server, config, ms};
+
+const JOBS: u32 = 5;
+
+#[test]
+fn results_of_jobs_reach_a_peer_that_has_ended_its_stream() {
+    for (way, end) in ENDS {
+        let (begun, go_on) = (Gate::new(), Gate::new());
+        let gates = (begun.clone(), go_on.clone());
+        let config = config().with_compute_workers(2).with_max_queued_len(16 << 20);
+        let server = serve(config, move |app| {
+            let (begun, go_on) = gates.clone();
+            app.without_messages().on_message(move |ctx, message| {
+                let (begun, go_on) = (begun.clone(), go_on.clone());
+                let message = message.as_bytes().to_vec();
+                let job = move || {
+                    begun.open();
+                    go_on.pass();
+                    message
+                };
+                let then = |ctx: &mut Ctx<'_, u32>, result: Result<Vec<u8>, _>| {
+                    ctx.send(result.unwrap().as_slice());
+                };
+                ctx.offload(job, then).unwrap();
+            })
+        });
+        let mut peer = Peer::open(&server, way);
+        let all: Vec<u8> = (0..JOBS).flat_map(|it| frame(0x82, &numbered(it, 300_000))).collect();
+        peer.say_and_end(&all, end).join().unwrap();
+        begun.pass();
+        std::thread::sleep(ms(20));
+        go_on.open();
+        let got = peer.rest_as_frames();
+        let expected: Vec<_> = (0..JOBS).map(|it| Got::Binary(numbered(it, 300_000))).collect();
+        assert!(got == expected, "{way:?}, {end:?}: {} of {JOBS} results", got.len());
+        assert_whole(&server.closed());
+    }
+}
+
+/// A server whose application has a handle, two workers, and a topic.
+fn publishing(
+    publish: impl Fn(&mut Ctx<'_, u32>, &Handle, &str) + Clone + Send + Sync + 'static,
+) -> Server {
+    let handle = Arc::new(OnceLock::<Handle>::new());
+    let of_app = Arc::clone(&handle);
+    let server = serve(config().with_io_workers(2), move |app| {
+        let (handle, publish) = (Arc::clone(&of_app), publish.clone());
+        app.on_open(|ctx| {
+            ctx.subscribe("news").unwrap();
+        })
+        .on_message(move |ctx, message| {
+            let text = std::str::from_utf8(message.as_bytes()).unwrap();
+            publish(ctx, handle.get().unwrap(), text);
+        })
+    });
+    handle.set(server.handle()).expect("it is set once");
+    server
+}
+
+fn check_publications(server: &Server) {
+    for (way, end) in ENDS {
+        for _ in 0..10 {
+            let mut peer = Peer::open(server, way);
+            let words = ["one", "two", "three"];
+            let all: Vec<u8> = words.iter().flat_map(|it| frame(0x81, it.as_bytes())).collect();
+            peer.say_and_end(&all, end).join().unwrap();
+            let expected = words.map(|it| Got::Text(it.into()));
+            assert_eq!(peer.rest_as_frames(), expected, "{way:?}, {end:?}");
+            assert_whole(&server.closed());
+        }
+    }
+}
+
+#[test]
+fn publications_of_its_own_reach_a_peer_that_has_ended_its_stream() {
+    check_publications(&publishing(|ctx, _, text| ctx.publish("news", text).unwrap()));
+}
+
+/// They take the way through the mailbox.
+#[test]
+fn publications_from_outside_reach_a_peer_that_has_ended_its_stream() {
+    check_publications(&publishing(|_, handle, text| handle.publish("news", text).unwrap()));
+}
+
+#[test]
+fn letters_reach_a_peer_that_has_ended_its_stream() {
+    check_publications(&publishing(|ctx, handle, text| handle.send(ctx.id(), text).unwrap()));
+}
+
+#[test]
+fn a_deferred_answer_reaches_a_peer_that_has_ended_its_stream() {
+    let (sender, ids) = mpsc::channel();
+    let server = serve(config(), move |app| {
+        let (upgrades, requests) = (sender.clone(), sender.clone());
+        app.on_request(move |request| {
+            upgrades.send(request.id()).unwrap();
+            Answer::Defer(0)
+        })
+        .on_http(move |request| {
+            requests.send(request.id()).unwrap();
+            HttpAnswer::Defer
+        })
+    });
+    for (way, end) in ENDS {
+        let mut peer = Peer::connect(&server, way);
+        peer.say_and_end(get("/later").as_bytes(), end).join().unwrap();
+        let id = ids.recv_timeout(PATIENCE).unwrap();
+        std::thread::sleep(ms(20));
+        server.handle().respond(id, Response::text("at last")).unwrap();
+        let answer = String::from_utf8(peer.rest()).unwrap();
+        assert!(answer.ends_with("\r\n\r\nat last"), "{way:?}, {end:?}: {answer:?}");
+
+        let mut peer = Peer::connect(&server, way);
+        let all = [request().as_bytes(), &frame(0x81, b"hello")].concat();
+        peer.say_and_end(&all, end).join().unwrap();
+        let id = ids.recv_timeout(PATIENCE).unwrap();
+        std::thread::sleep(ms(20));
+        server.handle().accept(id, ringwire::Acceptance::default()).unwrap();
+        let answer = peer.rest();
+        assert!(answer.ends_with(b"\r\n\r\n\x81\x05hello"), "{way:?}, {end:?}");
+        assert_whole(&server.closed());
+    }
+}

@@ -1,0 +1,280 @@
+//! Peers whose programs read slowly: they are alive, though the kernel holds seconds' worth of output for them, and a
+//! ping waits behind it. Those that read nothing are not. Over TCP, TLS and Unix sockets.
+
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "tests own sockets, share and wait"
+)]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringwire::client::{Client, OwnedMessage};
+use ringwire::tls::pki_types::UnixTime;
+use ringwire::tls::{CertificateSource, ClientSettings, Roots, ServerSettings};
+use ringwire::{Backpressure, CloseReason, Compression, CompressionLevel, Config, SendOptions};
+use socket2::{Domain, Socket, Type};
+
+use crate::support::client as wire;
+use crate::support::{PATIENCE, Server, config, ms};
+
+/// More than a socket takes. Read at [`RATE`], six seconds.
+const REPLY_LEN: usize = 6 << 20;
+/// Bytes in a second.
+const RATE: usize = 1 << 20;
+const STALL: Duration = Duration::from_secs(1);
+
+/// With all that the kernel takes, and pings that are not held back by back-pressure.
+fn slow_config() -> Config {
+    config()
+        .with_tcp_notsent_lowat(0)
+        .with_max_queued_len(64 << 20)
+        .with_high_water(32 << 20)
+        .with_write_stall_timeout(STALL)
+}
+
+/// How a client gets to the server: the pipe that reads slowly stands in between.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Tcp,
+    Tls,
+    Unix,
+}
+
+trait Stream: Read + Write + Send + 'static {
+    fn twin(&self) -> Self;
+}
+
+impl Stream for TcpStream {
+    fn twin(&self) -> Self {
+        self.try_clone().expect("a loopback socket works")
+    }
+}
+
+impl Stream for UnixStream {
+    fn twin(&self) -> Self {
+        self.try_clone().expect("a loopback socket works")
+    }
+}
+
+/// With a receive buffer as small as slow devices have it.
+fn connect(address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a loopback socket works");
+    socket.set_recv_buffer_size(32 << 10).expect("a loopback socket works");
+    socket.connect(&address.into()).expect("a loopback socket works");
+    socket.into()
+}
+
+/// Forwards what the client says at once, and at [`RATE`] what the server says: the first `most` bytes of it.
+fn pipe(mut far: impl Stream, most: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback socket works");
+    let address = listener.local_addr().expect("a loopback socket works");
+    thread::spawn(move || {
+        let mut near = listener.accept().expect("a loopback socket works").0;
+        let (mut from_near, mut to_far) =
+            (near.try_clone().expect("a loopback socket works"), far.twin());
+        let forth = thread::spawn(move || std::io::copy(&mut from_near, &mut to_far));
+        let mut buffer = vec![0; RATE / 20];
+        let mut passed = 0;
+        while passed < most {
+            let Ok(len @ 1..) = far.read(&mut buffer) else { break };
+            if near.write_all(&buffer[..len]).is_err() {
+                break;
+            }
+            passed += len;
+            thread::sleep(ms(50));
+        }
+        // The socket stays open until the server has given it up.
+        let _ = forth.join();
+    });
+    address
+}
+
+/// A server, and a client that gets there through the pipe.
+fn meet(way: Way, config: Config, most: usize) -> (Server, Client) {
+    let key = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a name");
+    let (cert, key) = (key.cert.pem(), key.signing_key.serialize_pem());
+    let source = CertificateSource::pem(cert.clone(), key);
+    let tls = ServerSettings::new(source).build(UnixTime::now()).expect("a good certificate");
+    let trusting = ClientSettings::new(Roots::pem(cert)).build(UnixTime::now()).expect("a root");
+    let dir = tempfile::tempdir().expect("a loopback socket works");
+    let path = dir.path().join("socket");
+    let app = |app: crate::support::app::App| {
+        app.without_messages().on_message(|ctx, message| {
+            match message.as_bytes() {
+                b"much" => ctx.send(vec![7; REPLY_LEN].as_slice()),
+                b"noise" => ctx.send(noise().as_slice()),
+                _ => ctx.send(message),
+            };
+        })
+    };
+    let server = match way {
+        Way::Tcp => Server::start(config, app),
+        Way::Tls => Server::secure(config, tls, app),
+        Way::Unix => Server::at_path(config, &path, app),
+    };
+    let (scheme, address) = match way {
+        Way::Tcp => ("ws", pipe(connect(server.addr()), most)),
+        Way::Tls => ("wss", pipe(connect(server.addrs()[1]), most)),
+        Way::Unix => {
+            ("ws", pipe(UnixStream::connect(&path).expect("a loopback socket works"), most))
+        }
+    };
+    let builder = Client::builder().with_tls(trusting).without_proxy();
+    let builder = builder.with_read_timeout(PATIENCE).with_max_message_len(16 << 20);
+    // Which the server agrees to only where it compresses.
+    let builder = builder.with_compression(ringwire::client::Compression::default());
+    let client = builder.connect(&format!("{scheme}://{address}")).expect("it is served");
+    (server, client)
+}
+
+fn check_served(way: Way, config: Config) {
+    let (server, mut client) = meet(way, config, usize::MAX);
+    let began = Instant::now();
+    client.send_text("much").expect("a loopback socket works");
+    match client.receive() {
+        Ok(Some(OwnedMessage::Binary(bytes))) => assert_eq!(bytes.len(), REPLY_LEN),
+        other => panic!("{way:?}: {other:?} after {:?}", began.elapsed()),
+    }
+    assert!(began.elapsed() > 3 * STALL, "it was not slow: {:?}", began.elapsed());
+    client.send_text("still here").expect("a loopback socket works");
+    let reply = client.receive();
+    assert!(
+        matches!(&reply, Ok(Some(OwnedMessage::Text(text))) if text == "still here"),
+        "{reply:?}"
+    );
+    drop(client);
+    drop(server);
+}
+
+#[test]
+fn who_reads_slowly_over_tcp_stays() {
+    check_served(Way::Tcp, slow_config());
+}
+
+#[test]
+fn who_reads_slowly_over_tls_stays() {
+    check_served(Way::Tls, slow_config());
+}
+
+#[test]
+fn who_reads_slowly_over_a_unix_socket_stays() {
+    check_served(Way::Unix, slow_config());
+}
+
+/// The ping is behind all of it.
+#[test]
+fn pings_behind_output_have_their_time() {
+    for way in [Way::Tcp, Way::Tls, Way::Unix] {
+        check_served(way, slow_config().with_ping_interval(ms(300)).with_pong_timeout(ms(700)));
+    }
+}
+
+#[test]
+fn a_slow_reader_hears_all_before_the_close() {
+    for way in [Way::Tcp, Way::Tls, Way::Unix] {
+        let (server, mut client) = meet(way, slow_config().with_close_timeout(ms(600)), usize::MAX);
+        let id = server.opened();
+        client.send_text("much").expect("a loopback socket works");
+        crate::support::wait_until("the reply is under way", || {
+            server.stats().bytes_sent > 32 << 10
+        });
+        server
+            .handle()
+            .close(id, ringwire::CloseCode::new(4001), "go")
+            .expect("a loopback socket works");
+        match client.receive() {
+            Ok(Some(OwnedMessage::Binary(bytes))) => assert_eq!(bytes.len(), REPLY_LEN),
+            other => panic!("{way:?}: {other:?}"),
+        }
+        assert!(!matches!(client.receive(), Ok(Some(_))));
+        assert_eq!(server.closed().reason, CloseReason::Local, "{way:?}");
+    }
+}
+
+/// What is counted is what goes over the wire.
+#[test]
+fn who_reads_slowly_with_compression_stays() {
+    let compression = Compression::dedicated().with_level(CompressionLevel::FASTEST);
+    let config = slow_config().with_compression(compression);
+    for way in [Way::Tcp, Way::Tls] {
+        let (server, mut client) = meet(way, config.clone(), usize::MAX);
+        assert!(client.headers().contains_key("sec-websocket-extensions"));
+        let began = Instant::now();
+        client.send_text("noise").expect("a loopback socket works");
+        match client.receive() {
+            Ok(Some(OwnedMessage::Binary(bytes))) => assert!(bytes == noise()),
+            other => panic!("{way:?}: {other:?} after {:?}", began.elapsed()),
+        }
+        assert!(began.elapsed() > 3 * STALL, "it was not slow: {:?}", began.elapsed());
+        drop(client);
+        drop(server);
+    }
+}
+
+/// What does not get shorter.
+fn noise() -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state.to_be_bytes()[0]
+    };
+    (0..REPLY_LEN * 2 / 3).map(|_| next()).collect()
+}
+
+/// How many of many messages of 1 KB reach a peer that begins to read when all are sent.
+fn kept(config: Config, options: SendOptions) -> usize {
+    const COUNT: u64 = 6_000;
+    /// Less than what may wait.
+    const AT_ONCE: u64 = 16;
+    let config = config.with_backpressure(Backpressure::DropOldest);
+    let server = Server::echo(config.with_high_water(32 << 10).with_max_queued_len(64 << 10));
+    let mut client = wire::Client::upgrade(connect(server.addr()), &wire::plain_request());
+    let id = server.opened();
+    let handle = server.handle();
+    for number in 0..COUNT {
+        let text = format!("{number:01000}");
+        handle.send_with(id, text.as_str(), options).expect("the mailbox has room");
+        if number % AT_ONCE == 0 {
+            crate::support::wait_until("they are sent", || server.stats().messages_sent > number);
+        }
+    }
+    (1..).find(|_| client.text().parse() == Ok(COUNT - 1)).expect("the newest comes")
+}
+
+/// Dropping and conflation begin when the kernel has little, so that who reads late gets little that is old.
+#[test]
+fn little_is_stale_for_who_reads_late() {
+    for options in [SendOptions::default(), SendOptions::default().with_key(1)] {
+        let little = kept(config(), options);
+        assert!(little < 400, "{little} KB were old");
+        let much = kept(config().with_tcp_notsent_lowat(0), options);
+        assert!(much > 2 * little, "{much} KB without a limit, {little} KB with it");
+    }
+}
+
+#[test]
+fn who_reads_nothing_is_ended_on_time() {
+    for way in [Way::Tcp, Way::Tls, Way::Unix] {
+        // Enough for the handshakes, and some of the reply.
+        let (server, mut client) = meet(way, slow_config(), 40 << 10);
+        let asked = Instant::now();
+        for _ in 0..2 {
+            client.send_text("much").expect("a loopback socket works");
+        }
+        // To make so much takes a test's build a while, in which nobody looks at the peer.
+        crate::support::wait_until("it is answered", || server.stats().messages_sent == 2);
+        let answered = Instant::now();
+        let cause = server.closed();
+        assert_eq!(cause.reason, CloseReason::WriteStall, "{way:?}");
+        assert!(cause.unsent_len > 0);
+        assert!(asked.elapsed() > STALL, "{way:?}: after {:?}", asked.elapsed());
+        // The exact time is that of the simulation: from the last that it took, a quarter for the look that finds it
+        // out, and ticks.
+        assert!(answered.elapsed() < STALL * 2, "{way:?}: after {:?}", answered.elapsed());
+    }
+}

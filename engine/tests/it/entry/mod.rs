@@ -1,0 +1,10 @@
+//! The ways in: listeners, connections that others accepted, and which worker gets each.
+
+#[cfg(feature = "tls")]
+mod adoption;
+#[cfg(all(feature = "client", feature = "tls"))]
+mod balance;
+#[cfg(feature = "client")]
+mod listeners;
+#[cfg(feature = "tls")]
+mod proxy_protocol;

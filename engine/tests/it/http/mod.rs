@@ -1,0 +1,6 @@
+//! HTTP beside WebSocket, and what a server says about itself over it.
+
+mod answers;
+mod monitor;
+mod requests;
+mod router;

@@ -1,0 +1,250 @@
+//! The router: which route has a request, what is answered where there is none, and WebSockets on several paths.
+
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use ringwire::{
+    Accept, Answer, Asset, CloseCode, Ctx, Handler, HttpAnswer, Message, Request, Response, Router,
+    SocketOptions, on_message,
+};
+
+use crate::support::client::{Client, Got, client_request, connect};
+use crate::support::http::Http;
+use crate::support::{Server, config, wait_until};
+
+const PAGE: &str = "<!doctype html><p>Hello";
+
+/// Says who has the connection, and what parameter its path had.
+struct Room {
+    greeting: &'static str,
+    messages: usize,
+}
+
+impl Handler for Room {
+    type State = String;
+
+    fn on_request(&mut self, request: &Request<'_>) -> Answer<String> {
+        match request.param("room") {
+            Some("closed") => Response::new(StatusCode::FORBIDDEN).into(),
+            Some(room) => Answer::accept(room.to_owned()),
+            None => Accept::new(String::new()).with_subprotocol("none").into(),
+        }
+    }
+
+    fn on_open(&mut self, ctx: &mut Ctx<'_, String>) {
+        let text = format!("{} {}", self.greeting, ctx.state());
+        ctx.send(text.as_str());
+    }
+
+    fn on_message(&mut self, ctx: &mut Ctx<'_, String>, message: Message<'_>) {
+        self.messages += 1;
+        let text = format!("{} has {}", ctx.state(), self.messages);
+        ctx.send(text.as_str());
+        if message == Message::Text("leave") {
+            ctx.close(CloseCode::NORMAL, "as you wish").expect("no close has begun");
+        }
+    }
+}
+
+fn site() -> impl Handler {
+    let options =
+        SocketOptions::default().with_subprotocols(["v2.chat", "v1.chat"]).with_max_message_len(10);
+    Router::new()
+        .asset("/", Asset::html(PAGE))
+        .get("/rooms/{room}", |request| {
+            let (room, query) = (request.param("room"), request.query());
+            Response::text(format!("{} {}", room.unwrap_or("none"), query.unwrap_or("none")))
+        })
+        .put("/rooms/{room}", |request| {
+            let body = String::from_utf8_lossy(request.body());
+            Response::json(format!("{:?}", body.to_uppercase())).with_status(StatusCode::CREATED)
+        })
+        .delete("/rooms/{room}", |_| HttpAnswer::Respond(Response::new(StatusCode::NO_CONTENT)))
+        .get("/files/{*path}", |request| {
+            Response::text(request.param("path").unwrap_or("none").to_owned())
+        })
+        .route(Method::PATCH, "/patch", |_| Response::text("patched"))
+        .websocket(
+            "/",
+            on_message(|ctx, message| {
+                ctx.send(message);
+            }),
+        )
+        .websocket_with("/chat/{room}", Room { greeting: "chat", messages: 0 }, options)
+        .websocket("/other/{room}", Room { greeting: "other", messages: 10 })
+        .fallback(|request| {
+            Response::text(format!("no {}", request.path())).with_status(StatusCode::NOT_FOUND)
+        })
+}
+
+fn server() -> Server {
+    Server::with_handler(config(), &["127.0.0.1:0"], |_, _| site())
+}
+
+fn with_method(http: &mut Http, method: &str, path: &str, lines: &str) {
+    http.send(format!("{method} {path} HTTP/1.1\r\nHost: a\r\n{lines}\r\n"));
+}
+
+#[test]
+fn methods_and_parameters() {
+    let server = server();
+    let mut http = Http::connect(server.addr());
+    assert_eq!(http.get("/rooms/a%20b?x=y").text(), "a%20b x=y");
+    assert_eq!(http.get("/files/a/b/c").text(), "a/b/c");
+    with_method(&mut http, "PUT", "/rooms/a", "Content-Length: 5\r\n");
+    http.send("hello");
+    let created = http.answer();
+    assert_eq!((created.status(), created.text()), (201, "\"HELLO\""));
+    assert_eq!(created.header("content-type"), Some("application/json"));
+    with_method(&mut http, "DELETE", "/rooms/a", "");
+    assert_eq!(http.answer().status(), 204);
+    with_method(&mut http, "PATCH", "/patch", "");
+    assert_eq!(http.answer().text(), "patched");
+    with_method(&mut http, "HEAD", "/rooms/abc", "");
+    let head = http.head();
+    assert_eq!((head.status(), head.header("content-length")), (200, Some("8")));
+}
+
+#[test]
+fn what_no_route_has() {
+    let server = server();
+    let mut http = Http::connect(server.addr());
+    for path in ["/nowhere", "/rooms", "/rooms/a/b", "/rooms/", "//"] {
+        let answer = http.get(path);
+        assert_eq!((answer.status(), answer.text()), (404, &*format!("no {path}")));
+    }
+    let answer = http.post("/rooms/a", "");
+    assert_eq!(answer.status(), 405);
+    assert_eq!(answer.header("allow"), Some("GET, HEAD, PUT, DELETE, OPTIONS"));
+    with_method(&mut http, "OPTIONS", "/rooms/a", "");
+    let answer = http.answer();
+    assert_eq!(answer.status(), 204);
+    assert_eq!(answer.header("allow"), Some("GET, HEAD, PUT, DELETE, OPTIONS"));
+    let answer = http.get("/chat/a");
+    assert_eq!((answer.status(), answer.header("upgrade")), (426, Some("websocket")));
+}
+
+#[test]
+fn assets_are_sent_once() {
+    let server = server();
+    let mut http = Http::connect(server.addr());
+    let page = http.get("/");
+    assert_eq!((page.status(), page.text()), (200, PAGE));
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    let tag = page.header("etag").expect("an asset has a tag").to_owned();
+    assert!(tag.starts_with('"') && tag.ends_with('"'), "it is a strong one: {tag}");
+    for (lines, status) in [
+        (format!("If-None-Match: {tag}\r\n"), 304),
+        (format!("If-None-Match: \"x\", W/{tag}\r\n"), 304),
+        (format!("If-None-Match: \"x\"\r\nIf-None-Match: {tag}\r\n"), 304),
+        ("If-None-Match: *\r\n".to_owned(), 304),
+        ("If-None-Match: \"x\"\r\n".to_owned(), 200),
+    ] {
+        with_method(&mut http, "GET", "/", &lines);
+        let answer = http.answer();
+        assert_eq!((answer.status(), answer.header("etag")), (status, Some(&*tag)), "{lines}");
+        assert_eq!(answer.text(), if status == 304 { "" } else { PAGE });
+    }
+}
+
+fn socket(server: &Server, path: &str) -> Client {
+    Client::upgrade(connect(server.addr()), &client_request(path))
+}
+
+#[test]
+fn each_socket_has_its_handler() {
+    let server = server();
+    let mut echo = socket(&server, "/");
+    let mut first = socket(&server, "/chat/one");
+    let mut second = socket(&server, "/chat/two");
+    let mut other = socket(&server, "/other/one");
+    assert_eq!(first.text(), "chat one");
+    assert_eq!(second.text(), "chat two");
+    assert_eq!(other.text(), "other one");
+    let says = |client: &mut Client, text: &str, answer: &str| {
+        client.send(text);
+        assert_eq!(client.text(), answer);
+    };
+    says(&mut echo, "hello", "hello");
+    says(&mut first, "a", "one has 1");
+    says(&mut second, "b", "two has 2");
+    says(&mut other, "c", "one has 11");
+    says(&mut first, "d", "one has 3");
+    other.send("leave");
+    assert_eq!(other.text(), "one has 12");
+    assert_eq!(other.close_frame(), (1000, "as you wish".to_owned()));
+    assert_eq!(other.end(), Got::Eof);
+    echo.leave();
+    drop((first, second));
+    wait_until("all are gone", || server.stats().connections == 0);
+}
+
+#[test]
+fn a_socket_has_its_settings() {
+    let server = server();
+    for (offered, chosen) in [
+        (&["v1.chat", "v2.chat"][..], Some("v2.chat")),
+        (&["v1.chat"], Some("v1.chat")),
+        (&[], None),
+    ] {
+        let request = offered.iter().fold(client_request("/chat/a"), |request, name| {
+            request.with_subprotocol(name).unwrap()
+        });
+        let mut client = Client::upgrade(connect(server.addr()), &request);
+        let line = chosen.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n"));
+        assert_eq!(client.head.contains("Sec-WebSocket-Protocol"), line.is_some());
+        assert!(line.is_none_or(|line| client.head.contains(&line)), "{}", client.head);
+        assert_eq!(client.text(), "chat a");
+        client.send("0123456789");
+        assert!(client.text().starts_with("a has "));
+        client.send("0123456789a");
+        assert_eq!(client.close_frame().0, 1009);
+    }
+    // Those of one route are not those of another.
+    let mut client = socket(&server, "/other/a");
+    assert_eq!(client.text(), "other a");
+    client.send("0123456789a");
+    assert_eq!(client.text(), "a has 11");
+}
+
+#[test]
+fn upgrades_that_no_socket_has() {
+    let server = server();
+    for (path, status) in [("/nowhere", 404), ("/rooms/a", 404), ("/chat/closed", 403)] {
+        let mut http = Http::connect(server.addr());
+        let mut wire = Vec::new();
+        let name = HeaderName::from_static("x-test");
+        let request = client_request(path).with_header(name, HeaderValue::from_static("y"));
+        request.unwrap().encode(&mut wire);
+        http.send(wire);
+        let answer = http.answer();
+        assert_eq!(answer.status(), status, "{path}");
+        assert_eq!(answer.header(header::CONNECTION.as_str()), Some("close"), "{path}");
+        http.end();
+    }
+}
+
+#[test]
+fn a_job_comes_back_to_its_route() {
+    let server =
+        Server::with_handler(config().with_compute_workers(1), &["127.0.0.1:0"], |_, _| {
+            let doubling = on_message(|ctx: &mut Ctx<'_, ()>, message: Message<'_>| {
+                let len = message.len();
+                let offloaded = ctx.offload(
+                    move || len * 2,
+                    |ctx, result| {
+                        let text =
+                            result.map_or_else(|error| error.to_string(), |len| len.to_string());
+                        ctx.send(text.as_str());
+                    },
+                );
+                assert!(offloaded.is_ok(), "there is a compute thread");
+            });
+            Router::new()
+                .websocket("/first", on_message(|_, _| {}))
+                .websocket("/double", doubling)
+                .websocket("/other/{room}", Room { greeting: "other", messages: 0 })
+        });
+    let mut client = socket(&server, "/double");
+    client.send("hello");
+    assert_eq!(client.text(), "10");
+    client.leave();
+}

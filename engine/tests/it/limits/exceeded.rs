@@ -1,0 +1,187 @@
+//! Limits that protect a server, each gone beyond by a peer, over real sockets.
+
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "tests own sockets and look at the clock"
+)]
+
+use std::io::{Read as _, Write as _};
+use std::time::{Duration, Instant, SystemTime};
+
+use ringwire::{CloseCode, CloseReason, Excess, RateLimit, SendError};
+
+use crate::support::app::Seen;
+use crate::support::client::{Client, Got, connect, request};
+use crate::support::{PATIENCE, Server, config, ms, wait_until};
+
+const EXPIRED: CloseCode = CloseCode::new(4401);
+
+#[test]
+fn a_connection_is_closed_when_its_deadline_comes() {
+    let server = Server::start(config(), |app| {
+        app.on_open(|ctx| {
+            let wrong = ctx.set_deadline(PATIENCE, CloseCode::ABNORMAL);
+            assert_eq!(wrong, Err(SendError::BadCloseCode));
+            ctx.set_deadline(ms(300), EXPIRED).expect("it is open");
+        })
+        .on_message(|ctx, message| {
+            match message.as_bytes() {
+                b"valid until" => ctx.set_deadline(SystemTime::now() + ms(900), EXPIRED),
+                b"expired" => ctx.set_deadline(SystemTime::UNIX_EPOCH, EXPIRED),
+                _ => {
+                    assert!(ctx.clear_deadline(), "there was one");
+                    Ok(())
+                }
+            }
+            .expect("it is open");
+            ctx.send(message);
+        })
+    });
+    let began = Instant::now();
+    let mut forgets = server.client();
+    let mut renews = server.client();
+    let mut late = server.client();
+    let mut stays = server.client();
+    for (client, word) in
+        [(&mut renews, "valid until"), (&mut late, "expired"), (&mut stays, "for ever")]
+    {
+        client.send(word);
+        assert_eq!(client.text(), word);
+    }
+    assert_eq!(late.close_frame(), (4401, "the time is up".to_owned()));
+    assert_eq!(forgets.close_frame().0, 4401);
+    assert!(began.elapsed() >= ms(300));
+    assert_eq!(renews.close_frame().0, 4401);
+    assert!(began.elapsed() >= ms(900));
+    for client in [&mut late, &mut forgets, &mut renews] {
+        assert_eq!(client.end(), Got::Eof);
+    }
+    for _ in 0..3 {
+        let cause = server.find("on_close", |_, seen| match seen {
+            Seen::Close(cause) => Some(cause),
+            _ => None,
+        });
+        assert_eq!((cause.reason, cause.code), (CloseReason::Deadline, Some(EXPIRED)));
+    }
+    assert_eq!(stays.next_within(Duration::from_millis(200)), None);
+    assert_eq!(server.stats().closes[CloseReason::Deadline.index()], 3);
+}
+
+#[test]
+fn a_peer_that_says_too_much_is_held_up() {
+    let limit = RateLimit::default().with_messages_per_second(100).with_message_burst(50);
+    let server = Server::echo(config().with_rate_limit(limit));
+    let mut other = server.client();
+    let mut client = server.client();
+    let began = Instant::now();
+    for number in 0..200 {
+        client.send(number.to_string().as_str());
+    }
+    for number in 0..200 {
+        assert_eq!(client.text(), number.to_string());
+        if number == 20 {
+            other.send("undisturbed");
+            assert_eq!(other.text(), "undisturbed");
+        }
+    }
+    // 150 of them had to wait for 100 in a second, which are counted in ticks.
+    assert!(began.elapsed() >= ms(1300), "{:?}", began.elapsed());
+    assert!(server.stats().throttles > 0);
+    client.leave();
+}
+
+#[test]
+fn a_peer_that_sends_too_many_bytes_is_held_up() {
+    let limit = RateLimit::default().with_bytes_per_second(1_000_000);
+    let server = Server::start(config().with_rate_limit(limit), |app| {
+        app.without_messages().on_message(|ctx, message| {
+            if message.is_text() {
+                ctx.send(message);
+            }
+        })
+    });
+    let mut client = server.client();
+    let began = Instant::now();
+    for _ in 0..40 {
+        client.send(vec![7; 100_000].as_slice());
+    }
+    client.send("the end");
+    assert_eq!(client.text(), "the end");
+    // Three of the four seconds' worth had to wait, which are counted in ticks, however much was received at once.
+    assert!(began.elapsed() >= ms(2700), "{:?}", began.elapsed());
+    assert!(server.stats().throttles > 0);
+    client.leave();
+}
+
+#[test]
+fn a_peer_that_says_too_much_is_sent_away_where_that_is_asked_for() {
+    let limit = RateLimit::default()
+        .with_messages_per_second(1)
+        .with_message_burst(20)
+        .with_excess(Excess::Close);
+    let server = Server::echo(config().with_rate_limit(limit));
+    let mut client = server.client();
+    for _ in 0..40 {
+        client.send("too much");
+    }
+    assert_eq!(client.close_frame(), (1008, "too much at once".to_owned()));
+    assert_eq!(client.end(), Got::Eof);
+    let cause = server.closed();
+    assert_eq!(
+        (cause.reason, cause.code),
+        (CloseReason::RateLimit, Some(CloseCode::POLICY_VIOLATION))
+    );
+    assert_eq!(server.stats().closes[CloseReason::RateLimit.index()], 1);
+    assert_eq!(server.stats().throttles, 0);
+}
+
+#[test]
+fn an_address_has_so_many_connections() {
+    let config = config().with_io_workers(2).with_max_connections_per_address(5);
+    let server = Server::echo(config);
+    let mut clients: Vec<_> = (0..5).map(|_| server.client()).collect();
+    for _ in 0..20 {
+        let mut refused = connect(server.addr());
+        // The end or a reset, and no answer.
+        let mut answer = Vec::new();
+        let _ = refused.write_all(request().as_bytes());
+        let _ = refused.read_to_end(&mut answer);
+        assert!(answer.is_empty());
+    }
+    assert_eq!(server.stats().address_refusals, 20);
+    for client in &mut clients {
+        client.send("undisturbed");
+        assert_eq!(client.text(), "undisturbed");
+    }
+    // Places are free again, however a connection ended.
+    clients.pop().expect("there are five").leave();
+    clients.pop().expect("there are four").reset();
+    wait_until("both are gone", || server.stats().connections == 3);
+    clients.extend((0..2).map(|_| server.client()));
+    // One that was adopted counts.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let adopted = connect(listener.local_addr().expect("it listens"));
+    let (stream, _) = listener.accept().expect("it is connected");
+    server.handle().adopt(stream, Vec::new()).expect("a worker takes it");
+    let mut adopted = Client::upgrade(adopted, &crate::support::client::plain_request());
+    clients.pop().expect("there are five").leave();
+    wait_until("one is gone", || server.stats().connections == 5);
+    assert_eq!(connect(server.addr()).read(&mut [0]).unwrap_or(0), 0);
+    adopted.send("in");
+    assert_eq!(adopted.text(), "in");
+}
+
+#[test]
+fn accepting_has_a_rate() {
+    let server = Server::echo(config().with_max_accepts_per_second(20));
+    let began = Instant::now();
+    let streams: Vec<_> = (0..60).map(|_| connect(server.addr())).collect();
+    wait_until("all are accepted", || server.stats().accepts == 60);
+    // Forty had to wait, counted in ticks.
+    assert!(began.elapsed() >= ms(1700), "{:?}", began.elapsed());
+    let stats = server.stats();
+    assert!(stats.accept_rests > 5, "{}", stats.accept_rests);
+    assert_eq!(stats.connections, streams.len() as u64);
+    assert_eq!(stats.accept_failures, 0);
+}

@@ -1,0 +1,5 @@
+//! What a server does not let anybody take.
+
+mod exceeded;
+mod memory;
+mod security;

@@ -1,0 +1,8 @@
+//! A server as a whole: its handle, and its end.
+
+#[cfg(all(feature = "client", feature = "tls"))]
+mod drain;
+mod handle;
+#[cfg(all(feature = "client", feature = "tls"))]
+mod restart;
+mod shutdown;

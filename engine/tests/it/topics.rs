@@ -1,0 +1,601 @@
+//! Topics: who gets what is published, over several workers, and what becomes of it for those who do not read.
+
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "tests own sockets, share with threads, and wait"
+)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringwire::tls::pki_types::UnixTime;
+use ringwire::tls::{CertificateSource, ClientSettings, Roots, ServerSettings};
+use ringwire::{
+    Answer, Backpressure, CloseCode, Compression, Config, Ctx, Dial, Handler, Message,
+    PublishError, PublishOptions, Request, SubscribeOptions, TopicError, TopicSettings,
+};
+use ringwire_codec::deflate::Offer;
+
+use crate::support::app::{App, Seen};
+use crate::support::client::Client;
+use crate::support::process::{ran_alone, resident_len};
+use crate::support::{PATIENCE, Server, config, ms, wait_until};
+
+/// Obeys commands: `sub T`, `each T`, `unsub T`, `pub T TEXT`, `others T TEXT`, `list`, `key T K TEXT`, `many T COUNT`.
+/// All but the publishing ones are answered.
+fn obey(ctx: &mut Ctx<'_, u32>, command: &str) {
+    let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
+    let (topic, text) = rest.split_once(' ').unwrap_or((rest, ""));
+    let answer = match verb {
+        "sub" => said(ctx.subscribe(topic)),
+        "each" => {
+            let options = SubscribeOptions::default().with_duplicates();
+            said(ctx.subscribe_with(topic, options))
+        }
+        "unsub" => ctx.unsubscribe(topic).to_string(),
+        "list" => {
+            let mut all: Vec<_> = ctx.subscriptions().map(str::to_owned).collect();
+            all.sort();
+            all.join(" ")
+        }
+        "pub" => return refused(ctx.publish(topic, text)),
+        "others" => {
+            let options = PublishOptions::default().with_except(ctx.id());
+            return refused(ctx.publish_with(topic, text, options));
+        }
+        "key" => {
+            let (key, text) = text.split_once(' ').expect("a key and a text");
+            let key = key.parse().expect("a number");
+            let options = PublishOptions::default().with_key(key);
+            return refused(ctx.publish_with(topic, text, options));
+        }
+        "many" => {
+            let count = text.parse::<u32>().expect("a number");
+            return (0..count)
+                .for_each(|index| refused(ctx.publish(topic, index.to_string().as_str())));
+        }
+        other => panic!("no command: {other}"),
+    };
+    ctx.send(answer.as_str());
+}
+
+fn said(outcome: Result<bool, TopicError>) -> String {
+    outcome.map_or_else(|error| error.to_string(), |is_new| is_new.to_string())
+}
+
+fn refused(outcome: Result<(), PublishError>) {
+    outcome.expect("the topic is one, and nobody is behind");
+}
+
+fn app(app: App) -> App {
+    app.on_message(|ctx, message| match message {
+        Message::Text(text) => obey(ctx, text),
+        Message::Binary(_) => panic!("commands are texts"),
+    })
+}
+
+fn quiet() -> Config {
+    config().with_idle_timeout(Duration::ZERO).with_write_stall_timeout(Duration::ZERO)
+}
+
+fn server(workers: usize) -> Server {
+    Server::start(quiet().with_io_workers(workers), app)
+}
+
+fn subscriber(addr: SocketAddr, topics: &[&str]) -> Client {
+    let mut client = Client::connect(addr);
+    for topic in topics {
+        ask(&mut client, &format!("sub {topic}"), "true");
+    }
+    client
+}
+
+fn ask(client: &mut Client, command: &str, answer: &str) {
+    client.send(Message::Text(command));
+    assert_eq!(client.text(), answer, "{command}");
+}
+
+#[test]
+fn a_publication_reaches_all_workers() {
+    let server = server(3);
+    let mut clients: Vec<_> = (0..24).map(|_| subscriber(server.addr(), &["news"])).collect();
+    let mut stranger = subscriber(server.addr(), &["olds"]);
+    clients[0].send(Message::Text("pub news first"));
+    clients[7].send(Message::Text("others news second"));
+    for (number, client) in clients.iter_mut().enumerate() {
+        let mut got = vec![client.text()];
+        if number != 7 {
+            got.push(client.text());
+        }
+        got.sort();
+        assert_eq!(got, ["first", "second"][..got.len()]);
+        assert_eq!(got.len(), 2 - usize::from(number == 7));
+    }
+    server.handle().publish("news", "third").expect("there is such a topic");
+    for client in &mut clients {
+        assert_eq!(client.text(), "third");
+    }
+    ask(&mut stranger, "list", "olds");
+    let stats = server.stats();
+    assert_eq!((stats.subscriptions, stats.publications), (25, 2));
+    assert_eq!(stats.deliveries, 24 + 23 + 24);
+}
+
+#[test]
+fn wildcards_take_in_what_they_say_and_nobody_gets_a_message_twice() {
+    let server = server(2);
+    let mut all = subscriber(server.addr(), &[">", "a.*.c", "a.b.c"]);
+    let mut some = subscriber(server.addr(), &["a.*.c"]);
+    let mut rest = subscriber(server.addr(), &["a.>"]);
+    let mut each = Client::connect(server.addr());
+    ask(&mut each, "sub a.b.c", "true");
+    ask(&mut each, "each a.*.c", "true");
+    ask(&mut each, "each a.>", "true");
+    let handle = server.handle();
+    assert_eq!(handle.subscriber_count("a.b.c", PATIENCE), Ok(6));
+    for topic in ["a.b.c", "a", "a.x.c", "a.b"] {
+        handle.publish(topic, topic).expect("a topic");
+    }
+    handle.publish("a.last", "end").expect("a topic");
+    let until_end = |client: &mut Client| {
+        let texts = std::iter::repeat_with(|| client.text());
+        texts.take_while(|text| text != "end").collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(until_end(&mut all), "a.b.c a a.x.c a.b");
+    assert_eq!(until_end(&mut rest), "a.b.c a.x.c a.b");
+    assert_eq!(until_end(&mut each), "a.b.c a.b.c a.b.c a.x.c a.x.c a.b");
+    assert_eq!((some.text().as_str(), some.text().as_str()), ("a.b.c", "a.x.c"));
+}
+
+#[test]
+fn bad_topics_and_too_many_subscriptions_are_errors() {
+    let topics = TopicSettings::default().with_max_subscriptions(2);
+    let server = Server::start(quiet().with_topics(topics), app);
+    let mut client = Client::connect(server.addr());
+    for (topic, error) in [
+        ("a..b", "a topic has an empty token"),
+        ("a*", "`*` has to be a whole token, and `>` the last one"),
+        ("", "a topic has an empty token"),
+    ] {
+        ask(&mut client, &format!("sub {topic}"), error);
+    }
+    ask(&mut client, "sub one", "true");
+    ask(&mut client, "sub one", "false");
+    ask(&mut client, "sub two", "true");
+    ask(&mut client, "sub three", "the connection has as many subscriptions as may be");
+    ask(&mut client, "unsub one", "true");
+    ask(&mut client, "unsub one", "false");
+    ask(&mut client, "sub three", "true");
+    ask(&mut client, "list", "three two");
+    let wrong = server.handle().publish("a.*", "x");
+    assert_eq!(wrong, Err(PublishError::Topic(TopicError::Wildcard)));
+}
+
+/// Whatever ended the connection.
+#[test]
+fn a_membership_ends_with_its_connection() {
+    let server = server(2);
+    let handle = server.handle();
+    let mut closing = subscriber(server.addr(), &["t", "t.>"]);
+    let resetting = subscriber(server.addr(), &["t"]);
+    let leaving = subscriber(server.addr(), &["t", ">"]);
+    let kicked = subscriber(server.addr(), &["t"]);
+    assert_eq!(handle.subscriber_count("t", PATIENCE), Ok(4));
+    let listed = handle.topics(PATIENCE).expect("the workers answer");
+    let expected = [("t", 4), ("t.>", 1), (">", 1)].map(|(topic, count)| (topic.to_owned(), count));
+    assert_eq!(listed, BTreeMap::from(expected));
+    closing.close(1000, "");
+    resetting.reset();
+    leaving.leave();
+    drop(kicked);
+    wait_until("all are gone", || server.stats().open_connections == 0);
+    assert_eq!(handle.topics(PATIENCE), Ok(BTreeMap::new()));
+    assert_eq!(server.stats().subscriptions, 0);
+    handle.publish("t", "to nobody").expect("a topic");
+}
+
+/// One copy as it is, one for each window, TLS, and the frames of a client, which are masked.
+#[test]
+fn each_kind_of_connection_gets_its_own_form() {
+    let compression = Compression::dedicated().with_threshold(100);
+    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("it is a name");
+    let (cert, key_pem) = (key.cert.pem(), key.signing_key.serialize_pem());
+    let source = CertificateSource::pem(cert.clone(), key_pem);
+    let tls = ServerSettings::new(source).build(UnixTime::now()).expect("a good certificate");
+    let trusting =
+        ClientSettings::new(Roots::pem(cert)).build(UnixTime::now()).expect("a good root");
+    let server = Server::secure(quiet().with_io_workers(2).with_compression(compression), tls, app);
+    let [plain, secure] = server.addrs() else { panic!("two addresses") };
+    let mut clients = vec![subscriber(*plain, &["t"])];
+    for bits in [9, 12, 15, 15] {
+        let window = ringwire::WindowBits::new(bits).expect("8 to 15");
+        let offer = Offer::default().with_server_max_window_bits(window);
+        let mut client = Client::offering(*plain, offer);
+        assert!(client.is_compressed());
+        ask(&mut client, "sub t", "true");
+        clients.push(client);
+    }
+    let builder = ringwire::client::Client::builder().with_tls(trusting).without_proxy();
+    let url = format!("wss://localhost:{}", secure.port());
+    let mut over_tls = builder.connect(&url).expect("it connects");
+    over_tls.send_text("sub t").expect("it sends");
+    let mut hear = || over_tls.receive_timeout(PATIENCE).expect("it is open").expect("in time");
+    assert_eq!(hear().as_text(), Some("true"));
+    let long = "the same again and ".repeat(50);
+    for text in ["short", &long, &long, "last"] {
+        server.handle().publish("t", text).expect("a topic");
+        for client in &mut clients {
+            assert_eq!(client.text(), text);
+        }
+        assert_eq!(hear().as_text(), Some(text));
+    }
+    // What else is sent in between refers to what the client has.
+    for client in &mut clients {
+        ask(client, "list", "t");
+    }
+}
+
+/// A connection that this side opened is the client: what it gets is masked.
+#[test]
+fn a_server_that_was_dialled_may_subscribe() {
+    let far = Server::echo(quiet());
+    let near = Server::start(quiet(), |app: App| {
+        app.on_open(|ctx| assert_eq!(ctx.subscribe("t"), Ok(true))).on_message(|_, _| {})
+    });
+    let dial = Dial::new(far.addr(), "far", "/").expect("a good request");
+    near.handle().connect(&dial, 7_u32).expect("it dials");
+    wait_until("it subscribes", || near.stats().subscriptions == 1);
+    near.handle().publish("t", "hello").expect("a topic");
+    far.find("the message", |_, seen| (seen == Seen::Text("hello".into())).then_some(()));
+}
+
+// Those who do not keep up
+
+const LEN: usize = 1 << 10;
+/// More of these than the sockets of both sides take.
+const COUNT: usize = 12_000;
+
+/// A subscriber with a small window, who does not read.
+fn never_reading(addr: SocketAddr, topic: &str) -> Client {
+    let socket =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(LEN).expect("a small window");
+    socket.connect(&addr.into()).expect("it connects");
+    let mut client = Client::upgrade(socket.into(), &crate::support::client::client_request("/"));
+    ask(&mut client, &format!("sub {topic}"), "true");
+    client
+}
+
+/// Publishes, and waits each time until `has_come` says that enough of it has come.
+fn publish_all(server: &Server, topic: &str, has_come: impl Fn(usize) -> bool) {
+    let handle = server.handle();
+    for index in 0..COUNT {
+        handle.publish(topic, format!("{index:>LEN$}").as_str()).expect("nobody is behind");
+        if index % 32 == 31 {
+            wait_until("it has come", || has_come(index + 1));
+        }
+    }
+}
+
+/// For a server without another subscriber.
+fn publish_to_the_deaf(server: &Server) {
+    publish_all(server, "hot", |count| server.stats().deliveries == count as u64);
+}
+
+fn slow_topics(policy: Backpressure) -> Config {
+    let topics = TopicSettings::default().with_policy(">", policy);
+    quiet().with_max_queued_len(128 << 10).with_topics(topics)
+}
+
+/// security.md: a topic is hot, and some of its subscribers never read. Their queues stay within the limit, the policy
+/// is carried out, memory is bounded, and a subscriber that reads gets all of it in order.
+#[test]
+fn never_reading_peer() {
+    if ran_alone(never_reading_peer) {
+        return;
+    }
+    const BUDGET: usize = 1 << 20;
+    const PEERS: usize = 20;
+    for policy in [
+        Backpressure::DropNewest,
+        Backpressure::DropOldest,
+        Backpressure::Close(CloseCode::TRY_AGAIN_LATER),
+    ] {
+        let mut config = slow_topics(policy).with_close_timeout(Duration::from_secs(1));
+        config.topics.max_retained_len = BUDGET;
+        let server = Server::start(config, |own| app(own).without_messages());
+        let mut peers: Vec<_> = (0..PEERS).map(|_| never_reading(server.addr(), "hot")).collect();
+        let mut reader = subscriber(server.addr(), &["hot"]);
+        let come = Arc::new(AtomicUsize::new(0));
+        let coming = Arc::clone(&come);
+        let reading = thread::spawn(move || {
+            for index in 0..COUNT {
+                assert_eq!(reader.text().trim_start().parse(), Ok(index));
+                coming.store(index + 1, Ordering::Relaxed);
+            }
+        });
+        let before = resident_len();
+        publish_all(&server, "hot", |count| come.load(Ordering::Relaxed) >= count);
+        reading.join().expect("the reader gets all of it, in order");
+        let grown = resident_len().saturating_sub(before);
+        let stats = server.handle().stats();
+        let total = stats.total();
+        // What waits is shared: at most the budget, the 4 KiB that may always wait, and what the driver has.
+        let most = BUDGET + PEERS * (4 << 10) + (1 << 20);
+        assert!(stats.topics.retained_len <= most, "{policy:?}: {}", stats.topics.retained_len);
+        assert!(grown < 24 << 20, "{policy:?}: {grown} bytes more");
+        assert!(total.publications_dropped > 0, "{policy:?}");
+        let waiting = u64::try_from(PEERS * (160 << 10)).expect("fits");
+        assert!(total.queued_bytes <= waiting, "{policy:?}: {} wait", total.queued_bytes);
+        println!(
+            "{policy:?}: resident {} KiB more, retained {} KiB, queued {} KiB, dropped {} of {}",
+            grown >> 10,
+            stats.topics.retained_len >> 10,
+            total.queued_bytes >> 10,
+            total.publications_dropped,
+            total.deliveries,
+        );
+        if matches!(policy, Backpressure::Close(_)) {
+            wait_until("they are closed", || server.stats().open_connections == 0);
+        } else {
+            wait_until("only the reader has gone", || {
+                server.stats().open_connections == PEERS as u64
+            });
+        }
+        peers.clear();
+    }
+}
+
+#[test]
+fn what_was_missed_is_told_and_the_rest_is_in_order() {
+    for policy in [Backpressure::DropNewest, Backpressure::DropOldest] {
+        let server = Server::with_handler(slow_topics(policy), &["127.0.0.1:0"], |_, _| Telling);
+        let mut slow = never_reading(server.addr(), "hot");
+        publish_to_the_deaf(&server);
+        let mut got = Vec::new();
+        let count = loop {
+            let text = slow.text();
+            match text.strip_prefix("missed ") {
+                Some(count) => break count.parse::<usize>().expect("a number"),
+                None => got.push(text.trim_start().parse::<usize>().expect("a number")),
+            }
+        };
+        assert!(got.is_sorted(), "{policy:?}");
+        assert!(count > 0, "{policy:?}");
+        let newest = policy == Backpressure::DropOldest;
+        assert_eq!(got.contains(&(COUNT - 1)), newest, "{policy:?}");
+        assert_eq!(got.len() + count, COUNT, "{policy:?}");
+    }
+}
+
+/// Tells a client what it has missed.
+struct Telling;
+
+impl Handler for Telling {
+    type State = u32;
+
+    fn on_request(&mut self, _request: &Request<'_>) -> Answer<u32> {
+        Answer::accept(0)
+    }
+
+    fn on_message(&mut self, ctx: &mut Ctx<'_, u32>, message: Message<'_>) {
+        let Message::Text(text) = message else { return };
+        obey(ctx, text);
+    }
+
+    fn on_missed(&mut self, ctx: &mut Ctx<'_, u32>, count: u32) {
+        assert_eq!(ctx.queued_len(), 0);
+        ctx.send(format!("missed {count}").as_str());
+    }
+}
+
+#[test]
+fn a_publication_with_a_key_replaces_the_one_that_waits() {
+    let server = Server::start(slow_topics(Backpressure::DropOldest), app);
+    let mut slow = never_reading(server.addr(), "hot");
+    ask(&mut slow, "sub price", "true");
+    publish_to_the_deaf(&server);
+    let handle = server.handle();
+    for value in 0..1000 {
+        for key in [1, 2] {
+            let options = PublishOptions::default().with_key(key);
+            handle
+                .publish_with("price", format!("{key} is {value}").as_str(), options)
+                .expect("a topic");
+        }
+    }
+    wait_until("all are given out", || server.stats().deliveries == COUNT as u64 + 2000);
+    assert_eq!(server.stats().publications_replaced, 2 * 999);
+    let mut prices = Vec::new();
+    while prices.len() < 2 {
+        let text = slow.text();
+        if text.contains(" is ") {
+            prices.push(text);
+        }
+    }
+    assert_eq!(prices, ["1 is 999", "2 is 999"]);
+}
+
+/// One worker is stuck in its handler: the others' subscribers get everything, and who publishes is told.
+#[test]
+fn a_worker_that_is_stuck_holds_up_nobody_else() {
+    let topics = TopicSettings::default().with_max_in_transit_len(64 << 10);
+    let config = quiet().with_io_workers(2).with_topics(topics);
+    let (gate, release) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let barriers = (Arc::clone(&gate), Arc::clone(&release));
+    let server = Server::start(config, move |own: App| {
+        let (gate, release) = (Arc::clone(&barriers.0), Arc::clone(&barriers.1));
+        own.on_message(move |ctx, message| match message {
+            Message::Text("stick") => {
+                gate.wait();
+                release.wait();
+            }
+            Message::Text(text) => obey(ctx, text),
+            Message::Binary(_) => unreachable!("commands are texts"),
+        })
+    });
+    let mut clients: Vec<_> = (0..16).map(|_| (Client::connect(server.addr()), 0)).collect();
+    for (client, worker) in &mut clients {
+        ask(client, "sub t", "true");
+        *worker = server.opened().worker();
+    }
+    let stuck = clients[0].1;
+    clients[0].0.send(Message::Text("stick"));
+    gate.wait();
+    let (text, mut missed) = ("x".repeat(1000), 0);
+    for index in 0..1000 {
+        match server.handle().publish("t", format!("{index} {text}").as_str()) {
+            Ok(()) => assert_eq!(missed, 0, "it had room again"),
+            Err(PublishError::Busy(1)) => missed += 1,
+            // The other one may be busy as well, for a moment.
+            Err(PublishError::Busy(2)) => panic!("the one that works is behind"),
+            Err(error) => panic!("{error}"),
+        }
+        if index % 20 == 19 {
+            for (client, _) in clients.iter_mut().filter(|(_, worker)| *worker != stuck) {
+                for expected in index - 19..=index {
+                    assert!(client.text().starts_with(&format!("{expected} ")));
+                }
+            }
+        }
+    }
+    assert!((900..1000).contains(&missed), "{missed}");
+    release.wait();
+    for (client, _) in clients.iter_mut().filter(|(_, worker)| *worker == stuck) {
+        for expected in 0..1000 - missed {
+            assert!(client.text().starts_with(&format!("{expected} ")));
+        }
+    }
+}
+
+/// Publishers on connections and on threads; steady readers, peers that never read, that reset, that say nothing more.
+#[test]
+fn nobody_healthy_loses_anything_beside_those_who_are_not() {
+    const EACH: usize = 500;
+    const PUBLISHERS: usize = 4;
+    let topics = TopicSettings::default().with_policy("hot", Backpressure::DropOldest);
+    let config = quiet().with_io_workers(3).with_max_queued_len(8 << 20).with_topics(topics);
+    let server = Server::start(config, |own| app(own).without_messages());
+    let addr = server.addr();
+    let sick: Vec<_> = (0..4).map(|_| never_reading(addr, "hot")).collect();
+    let readers: Vec<_> = (0..12)
+        .map(|number| {
+            let topics: &[&str] = if number % 2 == 0 { &["hot"] } else { &["*", "hot"] };
+            let mut client = subscriber(addr, topics);
+            thread::spawn(move || {
+                let mut next = HashMap::new();
+                for _ in 0..PUBLISHERS * EACH {
+                    let text = client.text();
+                    let (publisher, index) = text.split_once(' ').expect("two words");
+                    let index: usize = index.trim_start().parse().expect("a number");
+                    let expected = next.entry(publisher.to_owned()).or_insert(0);
+                    assert_eq!(index, *expected, "of {publisher}");
+                    *expected += 1;
+                }
+            })
+        })
+        .collect();
+    let resetting = thread::spawn(move || {
+        for _ in 0..40 {
+            let client = subscriber(addr, &["hot"]);
+            thread::sleep(ms(5));
+            client.reset();
+        }
+    });
+    let publishers: Vec<_> = (0..PUBLISHERS)
+        .map(|number| {
+            let handle = server.handle();
+            thread::spawn(move || {
+                let mut client = Client::connect(addr);
+                for index in 0..EACH {
+                    let said = format!("{number} {index:>1000}");
+                    if number % 2 == 0 {
+                        handle.publish("hot", said.as_str()).expect("nobody is behind");
+                    } else {
+                        client.send(Message::Text(&format!("pub hot {said}")));
+                    }
+                    if index % 50 == 0 {
+                        thread::sleep(ms(2));
+                    }
+                }
+                client
+            })
+        })
+        .collect();
+    let deadline = Instant::now() + 3 * PATIENCE;
+    let clients: Vec<_> =
+        publishers.into_iter().map(|publisher| publisher.join().expect("it publishes")).collect();
+    for reader in readers {
+        reader.join().expect("it gets everything, once and in order");
+    }
+    resetting.join().expect("they connect and reset");
+    assert!(Instant::now() < deadline);
+    drop((sick, clients));
+}
+
+// Names
+
+/// Registers under what the client says, and tells who has come and gone.
+struct Known(mpsc::Sender<(String, bool)>);
+
+impl Handler for Known {
+    type State = u32;
+
+    fn on_request(&mut self, _request: &Request<'_>) -> Answer<u32> {
+        Answer::accept(0)
+    }
+
+    fn on_message(&mut self, ctx: &mut Ctx<'_, u32>, message: Message<'_>) {
+        let Message::Text(text) = message else { return };
+        match text.strip_prefix('-') {
+            Some(name) => assert!(ctx.unregister(name)),
+            None => assert_eq!(ctx.register(text), Ok(true)),
+        }
+        let names = ctx.names().collect::<Vec<_>>().join(" ");
+        ctx.send(names.as_str());
+    }
+
+    fn on_presence(&mut self, name: &str, is_present: bool) {
+        self.0.send((name.to_owned(), is_present)).expect("the test waits");
+    }
+}
+
+#[test]
+fn connections_are_found_by_name_over_all_workers() {
+    let (sender, changes) = mpsc::channel();
+    let sender = Mutex::new(sender);
+    let config = quiet().with_io_workers(3);
+    let server = Server::with_handler(config, &["127.0.0.1:0"], move |_, _| {
+        Known(sender.lock().expect("nobody panics with it").clone())
+    });
+    let handle = server.handle();
+    let change = || changes.recv_timeout(PATIENCE).expect("it is told");
+    let mut anns: Vec<_> = (0..9).map(|_| server.client()).collect();
+    for ann in &mut anns {
+        ask(ann, "ann", "ann");
+    }
+    assert_eq!(change(), ("ann".into(), true));
+    let mut bob = server.client();
+    ask(&mut bob, "bob", "bob");
+    ask(&mut bob, "ann", "bob ann");
+    assert_eq!(change(), ("bob".into(), true));
+    assert_eq!(handle.connections("ann").len(), 10);
+    assert_eq!(handle.send_to("ann", "hello all anns"), Ok(10));
+    for client in anns.iter_mut().chain([&mut bob]) {
+        assert_eq!(client.text(), "hello all anns");
+    }
+    assert_eq!(handle.send_to("carl", "hello"), Ok(0));
+    ask(&mut bob, "-ann", "bob");
+    assert_eq!(handle.connections("ann").len(), 9);
+    bob.reset();
+    assert_eq!(change(), ("bob".into(), false));
+    anns.drain(..).for_each(Client::leave);
+    assert_eq!(change(), ("ann".into(), false));
+    assert_eq!(handle.connections("ann"), []);
+    assert!(changes.try_recv().is_err(), "nothing else has changed");
+}
