@@ -16,7 +16,7 @@ const MEMORY_LEN: usize = 2 << 20;
 /// The same where the kernel uses up a whole piece for each completion.
 const WHOLE_MEMORY_LEN: usize = 8 << 20;
 /// Long pieces, since the end of one cuts what is received: with 64 KiB, echoing 16 KiB messages took 1.6 times the
-/// CPU time (docs/architecture.md).
+/// CPU time (docs/decisions/receive-memory.md).
 const PIECE_LEN: u32 = 256 << 10;
 const WHOLE_PIECE_LEN: u32 = 16 << 10;
 
