@@ -9,8 +9,7 @@
 
 #![expect(
     clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "a driver owns sockets, reads the clock once a wait, and shares its waker with other threads"
+    reason = "a driver owns sockets and shares its waker with other threads"
 )]
 
 use std::collections::{HashMap, VecDeque};
@@ -19,8 +18,9 @@ use std::net::{Shutdown, TcpStream};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use bitflags::bitflags;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
 use rustix::net::{SocketFlags, acceptfrom_with};
@@ -63,9 +63,6 @@ pub(crate) struct Epoll {
     /// Receive buffers at home: one, unless the worker kept more than one at a time.
     buffers: Vec<AlignedBuffer>,
     receive_buffer_len: usize,
-    started: Instant,
-    now: Duration,
-    busy: Duration,
 }
 
 #[derive(Debug)]
@@ -86,16 +83,21 @@ struct Socket {
 
 const _: () = assert!(size_of::<Socket>() == 12);
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Flags {
-    /// `Receive` is armed.
-    receiving: bool,
-    /// An edge came and the socket was not seen drained since.
-    readable: bool,
-    /// The peer's FIN (or a failure) was announced: read on to the end.
-    read_closed: bool,
-    /// Stands in `ready`.
-    queued: bool,
+bitflags! {
+    /// What is known about a socket.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    struct Flags: u8 {
+        /// `Receive` is armed.
+        const RECEIVING = 1;
+        /// An edge came and the socket was not seen drained since.
+        const READABLE = 1 << 1;
+        /// The peer's FIN (or a failure) was announced: read on to the end.
+        const READ_CLOSED = 1 << 2;
+        /// Stands in `ready`.
+        const QUEUED = 1 << 3;
+        /// The end of the stream, or a failure, was reported.
+        const ENDED = 1 << 4;
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -133,9 +135,6 @@ impl Epoll {
             stuck: HashMap::new(),
             buffers: Vec::with_capacity(1),
             receive_buffer_len,
-            started: Instant::now(),
-            now: Duration::ZERO,
-            busy: Duration::ZERO,
         })
     }
 
@@ -173,7 +172,8 @@ impl Epoll {
         }
     }
 
-    /// Each epoll set is told of each connection, so there is none that only this one knows of.
+    /// Each epoll set is told of each connection: none that waits is known to this one only, so there is no rest to
+    /// take.
     fn leave_listener(&mut self, id: ListenerId, keeps: bool) {
         if keeps {
             self.stop_accept(id);
@@ -229,27 +229,32 @@ impl Epoll {
             Interest::READABLE,
         );
         if let Err(error) = registered {
+            entry.flags.insert(Flags::ENDED);
             self.done.push_back(Completion::ReceiveEnded { token, result: Err(error) });
         }
     }
 
     fn arm_receive(&mut self, token: Token) {
         let Some(socket) = self.socket(token) else { return };
-        socket.flags.receiving = true;
+        if socket.flags.contains(Flags::ENDED) {
+            return;
+        }
+        socket.flags.insert(Flags::RECEIVING);
         self.queue_if_readable(token);
     }
 
     fn stop_receive(&mut self, token: Token) {
         if let Some(socket) = self.socket(token) {
-            socket.flags.receiving = false;
+            socket.flags.remove(Flags::RECEIVING);
         }
     }
 
     fn queue_if_readable(&mut self, token: Token) {
         let Some(socket) = self.socket(token) else { return };
         let flags = &mut socket.flags;
-        if flags.receiving && flags.readable && !flags.queued {
-            flags.queued = true;
+        let is_due = flags.contains(Flags::RECEIVING | Flags::READABLE);
+        if is_due && !flags.contains(Flags::QUEUED) {
+            flags.insert(Flags::QUEUED);
             self.ready.push_back(Ready::Socket(token));
         }
     }
@@ -272,8 +277,8 @@ impl Epoll {
     /// Reads once, and notes whether there may be more. `None`: nothing to report.
     fn receive_into(&mut self, token: Token, data: &mut [u8]) -> Option<io::Result<usize>> {
         let socket = self.socket(token)?;
-        socket.flags.queued = false;
-        if !socket.flags.receiving {
+        socket.flags.remove(Flags::QUEUED);
+        if !socket.flags.contains(Flags::RECEIVING) {
             return None;
         }
         let stream = socket.stream.as_mut()?;
@@ -285,13 +290,17 @@ impl Epoll {
         };
         match &result {
             Ok(0) | Err(_) => {
-                socket.flags.readable = false;
+                socket.flags.remove(Flags::READABLE);
                 if matches!(&result, Err(error) if error.kind() == ErrorKind::WouldBlock) {
                     return None;
                 }
-                socket.flags.receiving = false;
+                socket.flags.remove(Flags::RECEIVING);
+                socket.flags.insert(Flags::ENDED);
             }
-            Ok(len) => socket.flags.readable = *len == data.len() || socket.flags.read_closed,
+            Ok(len) => {
+                let more = *len == data.len() || socket.flags.contains(Flags::READ_CLOSED);
+                socket.flags.set(Flags::READABLE, more);
+            }
         }
         Some(result)
     }
@@ -299,6 +308,7 @@ impl Epoll {
     // Sending
 
     fn send(&mut self, token: Token, mut buffer: SendBuffer) {
+        debug_assert!(!self.has_stuck(token), "a send of {token:?} is in flight");
         let Some(socket) = self.socket(token) else {
             let result = Err(ErrorKind::NotConnected.into());
             self.done.push_back(Completion::Sent { token, buffer, result });
@@ -310,10 +320,14 @@ impl Epoll {
         }
     }
 
+    fn has_stuck(&self, token: Token) -> bool {
+        let is_its = |socket: &Socket| socket.generation == token.generation;
+        self.stuck.contains_key(&token.slot) && self.sockets.get(token.slot).is_some_and(is_its)
+    }
+
     /// The socket is full: keep the buffer until it is writable.
     fn stick(&mut self, token: Token, buffer: SendBuffer) {
-        let other = self.stuck.insert(token.slot, buffer);
-        debug_assert!(other.is_none(), "a send of {token:?} is in flight");
+        self.stuck.insert(token.slot, buffer);
         self.set_interest(token, Interest::READABLE | Interest::WRITABLE);
     }
 
@@ -376,8 +390,10 @@ impl Epoll {
             }
             let Some(socket) = self.socket(token) else { continue };
             if event.is_readable() || event.is_read_closed() || event.is_error() {
-                socket.flags.readable = true;
-                socket.flags.read_closed |= event.is_read_closed() || event.is_error();
+                socket.flags.insert(Flags::READABLE);
+                if event.is_read_closed() || event.is_error() {
+                    socket.flags.insert(Flags::READ_CLOSED);
+                }
                 self.queue_if_readable(token);
             }
             if event.is_writable() || event.is_error() {
@@ -408,7 +424,9 @@ impl Driver for Epoll {
             Op::Accept { listener } => self.arm_accept(listener),
             Op::StopAccept { listener } => self.stop_accept(listener),
             Op::CloseListener { listener } => self.close_listener(listener),
-            Op::LeaveListener { listener, keeps, .. } => self.leave_listener(listener, keeps),
+            Op::LeaveListener { listener, takes_rest: _, keeps } => {
+                self.leave_listener(listener, keeps)
+            }
             Op::Open { token, socket } => self.open(token, socket),
             Op::Receive { token } => self.arm_receive(token),
             Op::StopReceive { token } => self.stop_receive(token),
@@ -418,7 +436,6 @@ impl Driver for Epoll {
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.busy = self.started.elapsed().saturating_sub(self.now);
         let pending = !self.done.is_empty() || !self.ready.is_empty();
         let timeout = if pending { Some(Duration::ZERO) } else { timeout };
         match self.poll.poll(&mut self.events, timeout) {
@@ -427,7 +444,6 @@ impl Driver for Epoll {
             Err(error) => return Err(error),
         }
         self.quota = self.ready.len();
-        self.now = self.started.elapsed();
         Ok(())
     }
 
@@ -457,13 +473,13 @@ impl Driver for Epoll {
         self.buffers.push(buffer.data);
     }
 
-    #[inline]
-    fn now(&self) -> Duration {
-        self.now
+    /// What the worker does not want stays in the socket.
+    fn held_len(&self) -> usize {
+        0
     }
 
-    fn busy(&self) -> Duration {
-        self.busy
+    fn held_of(&self, _slot: u32) -> usize {
+        0
     }
 
     fn waker(&self) -> EpollWaker {

@@ -4,26 +4,86 @@
 //! worker chose, and knows nothing of connections, frames or handlers. The contract has the shape of
 //! completions, so that io_uring fits it as it is; epoll emulates them.
 //!
-//! | operation | completions | when |
-//! |---|---|---|
-//! | [`Op::Accept`] | [`Completion::Accepted`]…, [`Completion::AcceptEnded`] | until it ends or [`Op::StopAccept`] |
-//! | [`Op::CloseListener`] | | the listening socket is closed |
-//! | [`Op::LeaveListener`] | [`Completion::Accepted`]…, [`Completion::ListenerLeft`] | what was accepted is reported |
-//! | [`Op::Open`] | | the driver takes the socket |
-//! | [`Op::Receive`] | [`Completion::Received`]…, [`Completion::ReceiveEnded`] | until it ends or [`Op::StopReceive`] |
-//! | [`Op::Send`] | [`Completion::Sent`] | at least one byte went out, or it failed |
-//! | [`Op::Shutdown`] | | FIN after what was sent |
-//! | [`Op::Close`] | [`Completion::Closed`] | nothing of the token is left in the driver |
+//! This is the whole contract, for whoever writes another. Each line names the contract tests that hold every driver
+//! to it; what concerns one back end only is in its own tests.
 //!
-//! Rules that every driver keeps, and that the contract tests check:
-//! - After [`Driver::wait`] the worker takes completions until there is none. Operations submitted
-//!   meanwhile may add to them. `next_completion` never blocks.
-//! - A buffer belongs to the driver from submit to completion, and to the worker after it.
-//! - At most one send of a token is in flight.
-//! - [`Op::Close`] gives a send in flight back (as failed) before [`Completion::Closed`], and after that
-//!   nothing carries this token any more. The worker reuses the slot, with another generation, only then.
-//! - [`Driver::delivery`] tells a peer that takes something from one that takes nothing, however full the socket is.
-//! - `EINTR`, `EAGAIN` and `ENOBUFS` never leave a driver.
+//! # Operations and their completions
+//!
+//! - [`Op::Accept`]: [`Completion::Accepted`] for each connection, until [`Op::StopAccept`], or
+//!   [`Completion::AcceptEnded`] (out of descriptors, say), after which the worker accepts again when it sees fit:
+//!   `accept_names_the_listener`.
+//! - [`Op::StopAccept`]: no completion. Connections wait where they are: `stop_accept_leaves_connections_waiting`.
+//! - [`Op::CloseListener`]: no completion. Who waits, and who comes later, is refused: `a_closed_listener_refuses`.
+//! - [`Op::LeaveListener`]: [`Completion::Accepted`] for what was accepted, then [`Completion::ListenerLeft`]:
+//!   `a_listener_is_left_once_all_is_reported`, `a_listener_that_is_kept_is_accepted_from_again`. Asked to take the
+//!   rest, it reports what waits as well, unless those who go on were told of it too:
+//!   `who_waits_at_a_listener_that_is_left_is_not_lost`.
+//! - [`Op::Open`]: no completion. The driver takes the socket, which it was given by [`Completion::Accepted`] or
+//!   [`Driver::adopt`]: `adopt`. A socket that it never gets closes itself: `an_unopened_socket_is_closed`. One that
+//!   still connects is opened as well; its operations complete when it is connected, or fail as it does.
+//! - [`Op::Receive`]: [`Completion::Received`] each time that something comes, until [`Op::StopReceive`] or
+//!   [`Completion::ReceiveEnded`]: `echo`, `nothing_is_received_unasked`, `more_than_one_buffer`.
+//! - [`Op::StopReceive`]: no completion. What was read already may still be reported, or waits in the driver for the
+//!   next `Receive`, the end too. Nothing is lost: `stop_receive_loses_nothing`.
+//! - [`Op::Send`]: [`Completion::Sent`], once at least one byte went out or it failed; the buffer comes back either
+//!   way, moved on by what was sent: `a_send_waits_for_the_peer`, `large_send`,
+//!   `sending_to_a_broken_connection_fails`.
+//! - [`Op::Shutdown`]: no completion. FIN goes out after what was sent, and receiving goes on:
+//!   `shutdown_leaves_receiving`. A failure is seen by the receive.
+//! - [`Op::Close`]: [`Completion::Closed`], whatever is under way. What was sent still arrives:
+//!   `close_is_seen_by_the_peer`.
+//!
+//! # Turns
+//!
+//! - After each [`Driver::wait`] the worker takes completions until there is none. Operations that it submits
+//!   meanwhile may add to them. [`Driver::next_completion`] never blocks: `echo`, `many_sockets`.
+//! - A wait lasts for its timeout, unless something happens: `wait_keeps_its_timeout`. It ends at once where an
+//!   outcome is known already, or was known before it began: `a_wait_does_not_sleep_over_an_outcome`. It may end for
+//!   no reason.
+//! - A wake-up ends the wait that is under way, or else the next: `wake_ends_a_wait`, `several_wakes_are_one`.
+//! - A socket that always has more to say does not hold up others: `a_flood_holds_up_nobody`.
+//! - Completions about different sockets, and sends and receives of one, come in any order; what one socket receives
+//!   comes in the order of its bytes.
+//! - `EINTR`, `EAGAIN` and `ENOBUFS` never leave a driver: the tests look at every error.
+//!
+//! # Buffers
+//!
+//! - What is to be sent is the driver's from submit to completion. No byte of it is touched or freed meanwhile, even
+//!   if the driver is dropped or panics.
+//! - What was received is the worker's until [`Driver::release`]. A driver that runs out of buffers goes on when some
+//!   come back, and others than those who hold them are served until then: `a_held_buffer_hurts_nobody`.
+//! - What it holds for a socket that does not receive is counted by [`Driver::held_len`] and [`Driver::held_of`],
+//!   until it is handed over or the socket closed: `what_is_held_is_counted`.
+//! - A driver that is dropped closes its sockets and listeners and ends what is under way:
+//!   `a_driver_that_goes_closes_all`. Received buffers, wakers and sockets that were not opened outlive it:
+//!   `what_the_worker_has_outlives_the_driver`.
+//!
+//! # Ends
+//!
+//! - The peer's FIN ends receiving after all of its data, with `Ok`: `fin_ends_receiving_after_all_data`,
+//!   `data_and_fin_together`. Sending goes on: `peer_finished_first`.
+//! - A broken connection ends receiving with its error, and fails a send in flight: `reset_fails_receiving`,
+//!   `reset_fails_a_stuck_send`.
+//! - [`Completion::ReceiveEnded`] comes once, and nothing is received after it: `the_end_is_reported_once`. Where a
+//!   socket can't be taken it comes unasked.
+//! - A close gives a send in flight back (as failed) before [`Completion::Closed`]: `close_returns_the_send_first`.
+//!   What was received may still be reported in between, and a failed [`Completion::ReceiveEnded`].
+//! - After that nothing carries this token. The worker uses the slot again, with another generation, only then:
+//!   `close_in_the_middle_of_data`, `a_slot_is_used_again`.
+//! - [`Driver::delivery`] tells a peer that takes something from one that takes nothing, however full the socket is:
+//!   `delivery_tells_who_takes_something`.
+//!
+//! # What a worker never does
+//!
+//! The simulated driver panics where it does. The others put up with it, as far as is said here:
+//! - It names no token before [`Op::Open`] or after [`Op::Close`], of an earlier generation neither. A send gives its
+//!   buffer back as failed, everything else does nothing: `an_unknown_token_is_nobody`.
+//! - It names no listener that is closed. Nothing happens: `an_unknown_listener_is_nobody`.
+//! - It asks once for what lasts, and never after the end: `receiving_twice_is_receiving`,
+//!   `the_end_is_reported_once`.
+//! - It has one send of a token in flight at most, which is an assertion in all drivers: `one_send_at_a_time`.
+//! - It shuts a socket down when no send is in flight. One that was stuck fails: `a_shutdown_fails_a_stuck_send`.
+//! - It sends nothing after that. The buffer comes back as failed: `nothing_is_sent_after_a_shutdown`.
 
 pub(crate) mod epoll;
 pub(crate) mod heap;
@@ -71,26 +131,17 @@ pub(crate) trait Driver: Sized {
     /// Gives a received buffer back.
     fn release(&mut self, buffer: Self::Buffer);
 
-    /// Memory of what came in for sockets whose receive was stopped, and waits here, in bytes.
-    fn held_len(&self) -> usize {
-        0
-    }
+    /// What came in for sockets whose receive was stopped, and waits here, in bytes of memory. What waits in sockets is
+    /// the kernel's, and does not count.
+    fn held_len(&self) -> usize;
 
     /// The same for one socket.
-    fn held_of(&self, _slot: u32) -> usize {
-        0
-    }
+    fn held_of(&self, slot: u32) -> usize;
 
     /// Much memory is free: gives it back to the system, without holding the worker up.
     fn return_free_memory(&mut self) {
         heap::return_free_pages();
     }
-
-    /// Time since the driver was made, as of the last `wait`.
-    fn now(&self) -> Duration;
-
-    /// How long the worker was at work between the last two waits.
-    fn busy(&self) -> Duration;
 
     /// A waker for other threads.
     fn waker(&self) -> Self::Waker;
@@ -128,7 +179,7 @@ pub(crate) struct Token {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ListenerId(pub u32);
 
-/// An operation; see the table in the [module's documentation](self).
+/// An operation; see the [module's documentation](self).
 #[derive(Debug)]
 pub(crate) enum Op<S> {
     /// Accept connections of a listener until told to stop.
@@ -153,7 +204,8 @@ pub(crate) enum Op<S> {
     LeaveListener {
         /// The listener.
         listener: ListenerId,
-        /// They listen already, and may not be woken for a connection for which this driver was: such are reported too.
+        /// They listen already. What waits is reported too where the kernel may have told this driver alone of it,
+        /// as it does with io_uring's requests. Each epoll set is told of everything.
         takes_rest: bool,
         /// The driver keeps the socket, for an [`Op::Accept`] or [`Op::CloseListener`] after the listener was left.
         keeps: bool,
@@ -194,7 +246,7 @@ pub(crate) enum Op<S> {
     },
 }
 
-/// The outcome of an operation; see the table in the [module's documentation](self).
+/// The outcome of an operation; see the [module's documentation](self).
 #[derive(Debug)]
 pub(crate) enum Completion<B, S> {
     /// A connection came in.

@@ -42,6 +42,7 @@ use crate::metrics::Counters;
 use crate::net;
 use crate::server::handle::Handle;
 use crate::state::Shared;
+use crate::worker::clock::TurnClock;
 use crate::worker::{Worker, WorkerSetup, share_of};
 
 /// A server that has not started yet.
@@ -400,7 +401,7 @@ where
                 assignment: start.config.assignment,
                 max_connections: start.share,
             };
-            let outcome = Worker::new(part.driver, handler, setup).run();
+            let outcome = Worker::new(part.driver, TurnClock::start(), handler, setup).run();
             all_together.done = outcome.is_ok();
             // The last one removes them.
             if let Some(files) = Arc::into_inner(start.files)

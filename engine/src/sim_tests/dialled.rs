@@ -32,6 +32,7 @@ use crate::metrics::Counters;
 use crate::net::TcpOptions;
 use crate::server::handle::Handle;
 use crate::state::Shared;
+use crate::worker::clock::TurnClock;
 use crate::worker::{Turn, Worker, WorkerSetup};
 
 const SEEDS: u64 = 500;
@@ -368,5 +369,6 @@ fn worker(seed: u64, config: &Config, faults: Faults, budget: Budget) -> Scenery
         assignment: Assignment::ReusePort,
         max_connections: usize::MAX,
     };
-    (Worker::new(driver, caller, setup), handle, world, fates)
+    let clock = TurnClock::simulated(&world);
+    (Worker::new(driver, clock, caller, setup), handle, world, fates)
 }

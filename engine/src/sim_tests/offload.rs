@@ -28,6 +28,7 @@ use crate::metrics::Counters;
 use crate::net::TcpOptions;
 use crate::server::handle::Handle;
 use crate::state::Shared;
+use crate::worker::clock::TurnClock;
 use crate::worker::{Turn, Worker, WorkerSetup};
 
 const SEEDS: u64 = 500;
@@ -413,5 +414,6 @@ fn worker(seed: u64, config: &Config, faults: Faults) -> (Worker<Sim, App>, Hand
         assignment: Assignment::ReusePort,
         max_connections: usize::MAX,
     };
-    (Worker::new(driver, App, setup), handle, world, hand)
+    let clock = TurnClock::simulated(&world);
+    (Worker::new(driver, clock, App, setup), handle, world, hand)
 }

@@ -24,6 +24,7 @@ use crate::metrics::{Counters, WorkerStats};
 use crate::net::TcpOptions;
 use crate::server::handle::Handle;
 use crate::state::Shared;
+use crate::worker::clock::TurnClock;
 use crate::worker::{Turn, Worker, WorkerSetup};
 
 /// Turns at one point of virtual time that are a loop that would spin.
@@ -78,11 +79,12 @@ impl Scene {
             assignment: Assignment::ReusePort,
             max_connections,
         };
+        let clock = TurnClock::simulated(&world);
         Self {
             world,
             handle,
             log,
-            worker: Worker::new(driver, app, setup),
+            worker: Worker::new(driver, clock, app, setup),
             hand,
             counters,
             budget,

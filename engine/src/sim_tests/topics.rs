@@ -33,6 +33,7 @@ use crate::net::TcpOptions;
 use crate::server::handle::Handle;
 use crate::state::Shared;
 use crate::topic::{PublishOptions, TopicSettings};
+use crate::worker::clock::TurnClock;
 use crate::worker::{Worker, WorkerSetup};
 
 const SEEDS: u64 = 100;
@@ -179,13 +180,13 @@ impl Hall {
             let (ways, inbox) = inbox(config.mailbox_len, transit, driver.waker());
             let counters = Arc::new(Counters::default());
             links.push(Link::new(ways, Arc::clone(&counters)));
-            parts.push((driver, inbox, counters));
+            parts.push((driver, TurnClock::simulated(&world), inbox, counters));
             worlds.push(world);
         }
         let hub = Hub::new(links, config, Handover::default());
         let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
         let counters = parts.iter().map(|(.., counters)| Arc::clone(counters)).collect();
-        let workers = (0..).zip(parts).map(|(index, (driver, inbox, counters))| {
+        let workers = (0..).zip(parts).map(|(index, (driver, clock, inbox, counters))| {
             let masks = Masks::new([7; 32]);
             let hub = hub.clone();
             let shared = Shared::new(index, config, counters, masks, Budget::new(0), hub);
@@ -198,7 +199,7 @@ impl Hall {
                 assignment: Assignment::ReusePort,
                 max_connections: usize::MAX,
             };
-            Worker::new(driver, Room(Rc::clone(&notes)), setup)
+            Worker::new(driver, clock, Room(Rc::clone(&notes)), setup)
         });
         let workers = workers.collect();
         let mut hall =

@@ -3,10 +3,11 @@
 //! This file is the loop: what each turn does, and what comes in from outside. How connections come is in
 //! [`accepting`], which are refused in [`admission`], which end for want of memory in [`memory`]; what happens to one
 //! is in [`receive`], [`http`], [`transmit`] and [`deadlines`], how it ends, in [`endings`]; what is published, in
-//! [`topics`]; how it all ends, in [`shutdown`].
+//! [`topics`]; how it all ends, in [`shutdown`]. Its time is in [`clock`].
 
 mod accepting;
 mod admission;
+pub(crate) mod clock;
 mod compute;
 mod deadlines;
 mod endings;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use ringwire_codec::Message;
 
 use self::accepting::{AcceptState, Accepting};
+use self::clock::TurnClock;
 use self::endings::HalfClosed;
 use self::shutdown::ShutdownState;
 use crate::app::ctx::{self};
@@ -73,6 +75,7 @@ pub(crate) struct WorkerSetup {
 #[derive(Debug)]
 pub(crate) struct Worker<D: Driver, H: Handler> {
     driver: D,
+    clock: TurnClock,
     handler: H,
     conns: ConnTable<H::State>,
     shared: Shared,
@@ -99,7 +102,7 @@ pub(crate) enum Turn {
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// A worker that accepts from all listeners of its driver.
-    pub(crate) fn new(driver: D, handler: H, setup: WorkerSetup) -> Self {
+    pub(crate) fn new(driver: D, clock: TurnClock, handler: H, setup: WorkerSetup) -> Self {
         let WorkerSetup { mut shared, inbox, compute, listeners, assignment, max_connections } =
             setup;
         shared.compute = compute;
@@ -108,6 +111,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let listener_count = u32::try_from(listeners.len()).unwrap_or(u32::MAX);
         let mut worker = Self {
             driver,
+            clock,
             handler,
             conns: ConnTable::new(),
             shared,
@@ -150,9 +154,12 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     /// One pass: wait; completions; inbox; timers; what is listed.
     pub(crate) fn turn(&mut self) -> io::Result<Turn> {
-        self.driver.wait(self.timeout())?;
-        self.shared.counters.note_turn(self.driver.busy());
-        self.shared.now = tick_at(self.driver.now());
+        let timeout = self.timeout();
+        self.clock.wait_begins();
+        self.driver.wait(timeout)?;
+        self.clock.wait_ended();
+        self.shared.counters.note_turn(self.clock.busy());
+        self.shared.now = tick_at(self.clock.now());
         self.shared.work.begin_turn();
         self.watch_memory();
         while let Some(completion) = self.driver.next_completion() {
@@ -195,7 +202,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             .chain([resting, watch.rests_until, watch.patience_ends, watch.returns_at])
             .flatten()
             .min()
-            .map(|tick| (TICK * tick).saturating_sub(self.driver.now()));
+            .map(|tick| (TICK * tick).saturating_sub(self.clock.now()));
         [next, self.shutdown_rests()].into_iter().flatten().min()
     }
 

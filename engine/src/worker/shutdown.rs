@@ -26,7 +26,7 @@ const CLOSES_PER_TURN: u32 = 4096;
 pub(super) struct ShutdownState {
     drain: Drain,
     stage: Stage,
-    /// When it began, by the driver's clock.
+    /// When it began, by the worker's clock.
     began: Duration,
     /// When what is left is cut off.
     deadline: Tick,
@@ -89,9 +89,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     /// Begins a drain, or has one that is under way go on as this one says.
     pub(super) fn begin_shutdown(&mut self, drain: Drain, reply: Sender<DrainReport>) {
-        let Self { shared, driver, conns, .. } = self;
+        let Self { shared, clock, conns, .. } = self;
         shared.limits.shorten_linger();
-        let began = driver.now();
+        let began = clock.now();
         let end = drain.window.saturating_add(drain.grace);
         let (replies, report, is_counted) = match self.shutdown.take() {
             Some(before) => (before.replies, before.report, before.is_counted),
@@ -139,7 +139,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     }
 
     fn shut_down_some(&mut self, mut state: Box<ShutdownState>) -> bool {
-        let now = self.driver.now();
+        let now = self.clock.now();
         let window_end = state.window_end();
         if self.shared.now >= state.deadline && !matches!(state.stage, Stage::CutOff { .. }) {
             state.stage = Stage::CutOff { next: 0 };
@@ -193,7 +193,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// How long there is nothing to do for a shutdown.
     pub(super) fn shutdown_rests(&self) -> Option<Duration> {
         let state = self.shutdown.as_ref()?;
-        let now = self.driver.now();
+        let now = self.clock.now();
         let cut_off = (TICK * state.deadline).saturating_sub(now);
         match state.stage {
             Stage::Window { next } if next < state.order.len() => {

@@ -1,107 +1,24 @@
 //! The cases. Each says by its name what a driver must do.
 
+mod breaches;
+mod endings;
+mod listeners;
+
 use std::io::ErrorKind;
 use std::time::Duration;
 
+pub(super) use self::breaches::*;
+pub(super) use self::endings::*;
+pub(super) use self::listeners::*;
 use super::bench::{Bench, pattern};
 use super::harness::{FarEnd as _, Harness};
 use crate::base::wake::Wake as _;
-use crate::driver::{Driver as _, ListenerId, Op, SendBuffer, Token};
+use crate::driver::{Driver as _, Op, SendBuffer, Token};
 
 /// Long enough for whatever is on its way.
 const A_WHILE: Duration = Duration::from_millis(60);
 /// A wait that must not last.
 const FOREVER: Duration = Duration::from_secs(20);
-
-pub(super) fn accept_names_the_listener<H: Harness>(bench: &mut Bench<H>) {
-    bench.accept(0);
-    bench.accept(1);
-    for listener in [1, 0, 1] {
-        bench.connect(listener);
-        bench.until("the connection is accepted", |bench| !bench.accepted.is_empty());
-        let (id, _socket) = bench.accepted.pop_front().unwrap();
-        assert_eq!(id, ListenerId(u32::try_from(listener).unwrap()));
-    }
-}
-
-pub(super) fn stop_accept_leaves_connections_waiting<H: Harness>(bench: &mut Bench<H>) {
-    bench.open();
-    bench.stop_accept(0);
-    bench.turn_for(A_WHILE);
-    assert!(bench.accepted.is_empty());
-    let peer = bench.connect(0);
-    bench.peers[peer].write(b"early");
-    bench.turn_for(A_WHILE);
-    assert!(bench.accepted.is_empty());
-
-    bench.accept(0);
-    bench.until("the connection is accepted", |bench| !bench.accepted.is_empty());
-    let token = Token { slot: 1000, generation: 0 };
-    let (_, socket) = bench.accepted.pop_front().unwrap();
-    bench.take(token, socket);
-    bench.receive(token);
-    bench.until("what came early is received", |bench| bench.seen(token).received == b"early");
-}
-
-pub(super) fn a_closed_listener_refuses<H: Harness>(bench: &mut Bench<H>) {
-    let (token, before) = bench.open();
-    bench.see(token).echo = true;
-    bench.receive(token);
-    bench.stop_accept(0);
-    bench.turn_for(A_WHILE);
-    let waiting = bench.connect(0);
-    bench.turn_for(A_WHILE);
-    bench.close_listener(0);
-    bench.until("who waited is refused", |bench| bench.peers[waiting].saw_reset());
-    let late = bench.connect(0);
-    bench.until("who comes later is refused", |bench| bench.peers[late].saw_reset());
-    assert!(bench.accepted.is_empty());
-
-    bench.peers[before].write(b"still here");
-    bench.until("who is in is served", |bench| bench.peers[before].received() == b"still here");
-    // The other listener goes on.
-    bench.accept(1);
-    bench.connect(1);
-    bench.until("the connection is accepted", |bench| !bench.accepted.is_empty());
-}
-
-pub(super) fn a_listener_is_left_once_all_is_reported<H: Harness>(bench: &mut Bench<H>) {
-    bench.accept(0);
-    bench.connect(0);
-    bench.until("the connection is accepted", |bench| bench.accepted.len() == 1);
-    bench.leave_listener(0, false);
-    bench.until("it is left", |bench| bench.left == [ListenerId(0)]);
-    // One at which nothing was accepted.
-    bench.leave_listener(1, false);
-    bench.until("it is left", |bench| bench.left == [ListenerId(0), ListenerId(1)]);
-    bench.connect(0);
-    bench.turn_for(A_WHILE);
-    assert_eq!((bench.accepted.len(), bench.left.len()), (1, 2));
-}
-
-pub(super) fn a_listener_that_is_kept_is_accepted_from_again<H: Harness>(bench: &mut Bench<H>) {
-    for round in 1..=3 {
-        bench.accept(0);
-        bench.connect(0);
-        bench.until("it is accepted", |bench| bench.accepted.len() == 2 * round - 1);
-        bench.leave_listener(0, true);
-        bench.until("it is left", |bench| bench.left.len() == round);
-        // As in the backlog, for whoever accepts.
-        bench.connect(0);
-        bench.turn_for(A_WHILE);
-        assert_eq!(bench.accepted.len(), 2 * round - 1);
-        bench.accept(0);
-        bench.until("it is accepted", |bench| bench.accepted.len() == 2 * round);
-        bench.stop_accept(0);
-    }
-    bench.accept(0);
-    bench.leave_listener(0, true);
-    bench.until("it is left", |bench| bench.left.len() == 4);
-    bench.close_listener(0);
-    bench.connect(0);
-    bench.turn_for(A_WHILE);
-    assert_eq!(bench.accepted.len(), 6, "it is closed for good");
-}
 
 pub(super) fn echo<H: Harness>(bench: &mut Bench<H>) {
     let (token, peer) = bench.open();
@@ -446,6 +363,76 @@ pub(super) fn wait_keeps_its_timeout<H: Harness>(bench: &mut Bench<H>) {
         assert!(waited >= timeout, "{waited:?} is less than {timeout:?}");
         assert!(waited < timeout + Duration::from_secs(5), "{waited:?} is more than {timeout:?}");
     }
+}
+
+pub(super) fn a_wait_does_not_sleep_over_an_outcome<H: Harness>(bench: &mut Bench<H>) {
+    let (token, peer) = bench.open();
+    bench.peers[peer].write(b"early");
+    bench.turn_for(A_WHILE);
+    let start = bench.now();
+    bench.receive(token);
+    while bench.seen(token).received != b"early" {
+        bench.turn(FOREVER);
+    }
+    bench.send(token, b"late");
+    while bench.seen(token).sending {
+        bench.turn(FOREVER);
+    }
+    bench.submit(Op::Close { token });
+    while !bench.seen(token).closed {
+        bench.turn(FOREVER);
+    }
+    assert!(bench.now() - start < FOREVER, "it slept");
+}
+
+pub(super) fn what_is_held_is_counted<H: Harness>(bench: &mut Bench<H>) {
+    fn held<H: Harness>(bench: &mut Bench<H>, token: Token) -> usize {
+        let driver = bench.harness.driver();
+        let (all, own) = (driver.held_len(), driver.held_of(token.slot));
+        assert_eq!(all, own, "nothing is held of others");
+        own
+    }
+    let (token, peer) = bench.open();
+    bench.open();
+    let piece = pattern(3000);
+    for round in 0..4 {
+        bench.receive(token);
+        bench.peers[peer].write(&piece);
+        bench.until("some arrives", |bench| bench.seen(token).received.len() > round * 6000);
+        bench.submit(Op::StopReceive { token });
+        bench.peers[peer].write(&piece);
+        let until = bench.now() + A_WHILE;
+        while bench.now() < until {
+            bench.turn(Duration::ZERO);
+            held(bench, token);
+            bench.turn(Duration::from_millis(1));
+        }
+        bench.receive(token);
+        let all = (round + 1) * 6000;
+        bench.until("all arrives", |bench| bench.seen(token).received.len() == all);
+        assert_eq!(held(bench, token), 0, "it was handed over");
+        bench.submit(Op::StopReceive { token });
+        bench.turn_for(A_WHILE);
+    }
+    bench.peers[peer].write(&piece);
+    bench.turn_for(A_WHILE);
+    bench.close(token);
+    assert_eq!(held(bench, token), 0, "it went with its socket");
+}
+
+pub(super) fn a_flood_holds_up_nobody<H: Harness>(bench: &mut Bench<H>) {
+    let (flooded, flood) = bench.open();
+    let (modest, peer) = bench.open();
+    bench.receive(flooded);
+    bench.receive(modest);
+    for round in 1..=10 {
+        bench.peers[peer].write(b"x");
+        bench.until("the other is heard", |bench| {
+            bench.peers[flood].write(&pattern(16 << 10));
+            bench.seen(modest).received.len() == round
+        });
+    }
+    assert!(!bench.seen(flooded).received.is_empty());
 }
 
 pub(super) fn many_sockets<H: Harness>(bench: &mut Bench<H>) {

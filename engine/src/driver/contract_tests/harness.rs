@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
@@ -20,10 +20,24 @@ pub(super) trait Harness {
     type Driver: Driver;
     type Peer: FarEnd;
 
+    /// Whether the driver panics where a worker breaks the contract.
+    const JUDGES: bool;
     /// More bytes than the sockets of a connection hold.
     const TOO_MUCH: usize;
 
     fn driver(&mut self) -> &mut Self::Driver;
+
+    /// Drops the driver. From then on the world goes on by [`Harness::go_on`].
+    fn end(&mut self);
+
+    /// Whether it was dropped.
+    fn has_ended(&self) -> bool;
+
+    /// Lets something happen without a driver.
+    fn go_on(&mut self);
+
+    /// Time since it was made.
+    fn now(&self) -> Duration;
 
     /// Connects to a listener.
     fn connect(&mut self, listener: usize) -> Self::Peer;
@@ -65,7 +79,8 @@ pub(super) trait FarEnd {
 
 /// Real sockets on the loopback device.
 pub(super) struct OnSockets<D> {
-    driver: D,
+    driver: Option<D>,
+    started: Instant,
     addresses: Vec<std::net::SocketAddr>,
     woke: Arc<AtomicBool>,
 }
@@ -81,7 +96,8 @@ impl<D: Driver> OnSockets<D> {
             .collect();
         let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
         let listeners = listeners.into_iter().map(OwnedFd::from).collect();
-        Self { driver: driver(listeners).unwrap(), addresses, woke: Arc::default() }
+        let driver = Some(driver(listeners).unwrap());
+        Self { driver, started: Instant::now(), addresses, woke: Arc::default() }
     }
 }
 
@@ -89,10 +105,27 @@ impl<D: Driver> Harness for OnSockets<D> {
     type Driver = D;
     type Peer = TcpPeer;
 
+    const JUDGES: bool = false;
     const TOO_MUCH: usize = 16 << 20;
 
     fn driver(&mut self) -> &mut D {
-        &mut self.driver
+        self.driver.as_mut().expect("it is there")
+    }
+
+    fn end(&mut self) {
+        self.driver = None;
+    }
+
+    fn has_ended(&self) -> bool {
+        self.driver.is_none()
+    }
+
+    fn go_on(&mut self) {
+        std::thread::yield_now();
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
     }
 
     fn connect(&mut self, listener: usize) -> TcpPeer {
@@ -111,7 +144,7 @@ impl<D: Driver> Harness for OnSockets<D> {
 
     fn wake_soon(&mut self) {
         self.woke.store(false, Ordering::Release);
-        let (waker, woke) = (self.driver.waker(), Arc::clone(&self.woke));
+        let (waker, woke) = (self.driver().waker(), Arc::clone(&self.woke));
         std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(30));
             woke.store(true, Ordering::Release);
@@ -216,7 +249,7 @@ impl FarEnd for TcpPeer {
 
 /// The simulated network.
 pub(super) struct OnSim {
-    driver: Sim,
+    driver: Option<Sim>,
     world: World,
     wake_at: Duration,
 }
@@ -224,7 +257,7 @@ pub(super) struct OnSim {
 impl OnSim {
     pub(super) fn new(seed: u64, faults: Faults) -> Self {
         let (driver, world) = Sim::new(seed, faults, LISTENERS);
-        Self { driver, world, wake_at: Duration::ZERO }
+        Self { driver: Some(driver), world, wake_at: Duration::ZERO }
     }
 }
 
@@ -232,10 +265,27 @@ impl Harness for OnSim {
     type Driver = Sim;
     type Peer = SimPeer;
 
+    const JUDGES: bool = true;
     const TOO_MUCH: usize = 200_000;
 
     fn driver(&mut self) -> &mut Sim {
-        &mut self.driver
+        self.driver.as_mut().expect("it is there")
+    }
+
+    fn end(&mut self) {
+        self.driver = None;
+    }
+
+    fn has_ended(&self) -> bool {
+        self.driver.is_none()
+    }
+
+    fn go_on(&mut self) {
+        self.world.advance();
+    }
+
+    fn now(&self) -> Duration {
+        self.world.clock()
     }
 
     fn connect(&mut self, listener: usize) -> SimPeer {

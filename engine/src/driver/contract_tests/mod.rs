@@ -25,6 +25,8 @@ const SEEDS: u64 = 20;
 
 macro_rules! contract {
     ($($case:ident),* $(,)?) => {
+        const CASES: &[&str] = &[$(stringify!($case)),*];
+
         mod epoll {
             $(#[test] fn $case() { super::check(super::epoll(), super::cases::$case); })*
         }
@@ -49,6 +51,8 @@ contract!(
     a_closed_listener_refuses,
     a_listener_is_left_once_all_is_reported,
     a_listener_that_is_kept_is_accepted_from_again,
+    who_waits_at_a_listener_that_is_left_is_not_lost,
+    an_unknown_listener_is_nobody,
     echo,
     nothing_is_received_unasked,
     fin_ends_receiving_after_all_data,
@@ -72,8 +76,19 @@ contract!(
     wake_ends_a_wait,
     several_wakes_are_one,
     wait_keeps_its_timeout,
+    a_wait_does_not_sleep_over_an_outcome,
+    a_flood_holds_up_nobody,
     many_sockets,
     adopt,
+    what_is_held_is_counted,
+    an_unknown_token_is_nobody,
+    receiving_twice_is_receiving,
+    the_end_is_reported_once,
+    one_send_at_a_time,
+    a_shutdown_fails_a_stuck_send,
+    nothing_is_sent_after_a_shutdown,
+    a_driver_that_goes_closes_all,
+    what_the_worker_has_outlives_the_driver,
 );
 
 fn epoll() -> OnSockets<Epoll> {
@@ -104,4 +119,21 @@ fn check_seeds(case: impl Fn(&mut Bench<OnSim>)) {
         let faults = Faults { spurious_wake: 0.0, ..Faults::hostile() };
         check(OnSim::new(seed, faults), &case);
     }
+}
+
+/// A word in backticks that has an underscore is the name of a case.
+#[test]
+fn each_rule_has_a_case_and_each_case_a_rule() {
+    let contract = include_str!("../mod.rs").lines().take_while(|line| line.starts_with("//!"));
+    let contract = contract.collect::<Vec<_>>().join("\n");
+    let is_name = |word: &&str| {
+        let is_word = word.chars().all(|it| it == '_' || it.is_ascii_lowercase());
+        CASES.contains(word) || is_word && word.contains('_')
+    };
+    let mut named: Vec<_> = contract.split('`').skip(1).step_by(2).filter(is_name).collect();
+    named.sort_unstable();
+    named.dedup();
+    let mut cases = CASES.to_vec();
+    cases.sort_unstable();
+    assert_eq!(named, cases);
 }

@@ -176,6 +176,21 @@ impl Kernel {
         self.submitted(network, token);
     }
 
+    /// Bytes that came in for sockets whose receive was stopped, and were not reported yet.
+    pub(super) fn held_len(&self) -> usize {
+        self.sockets.keys().map(|slot| self.held_of(*slot)).sum()
+    }
+
+    /// Those of one socket.
+    pub(super) fn held_of(&self, slot: u32) -> usize {
+        let Some(socket) = self.sockets.get(&slot).filter(|socket| !socket.wanted) else {
+            return 0;
+        };
+        let stream = self.streams.get(&Stream::Receive(socket.token));
+        let outcomes = stream.into_iter().flatten();
+        outcomes.map(|(_, it)| if let Outcome::Received(data) = it { data.len() } else { 0 }).sum()
+    }
+
     /// The link of a token, while it is open.
     pub(super) fn link_of(&self, token: Token) -> Option<LinkId> {
         let socket = self.sockets.get(&token.slot)?;
@@ -453,6 +468,9 @@ impl Kernel {
         for link in accepted.chain(open) {
             network.close(link);
             network.sockets_open -= 1;
+        }
+        for listener in 0..self.listeners.len() {
+            network.close_listener(listener);
         }
     }
 }

@@ -41,7 +41,6 @@ use crate::net::Traffic;
 pub(crate) struct Sim {
     network: Rc<RefCell<Network>>,
     kernel: Kernel,
-    now: Duration,
     woken: SimWaker,
 }
 
@@ -51,7 +50,7 @@ impl Sim {
         let kernel = Kernel::new(listeners, faults.receive_buffers);
         let network = Rc::new(RefCell::new(Network::new(seed, faults, listeners)));
         let world = World(Rc::clone(&network));
-        (Self { network, kernel, now: Duration::ZERO, woken: SimWaker::default() }, world)
+        (Self { network, kernel, woken: SimWaker::default() }, world)
     }
 
     /// Lets everything happen that is due.
@@ -119,19 +118,16 @@ impl Driver for Sim {
             let noticed = mem::take(&mut network.noticed);
             let spurious = network.random.chance(network.faults.spurious_wake);
             if woken || noticed || spurious || self.kernel.has_due() {
-                self.now = network.clock;
                 return Ok(());
             }
             match (network.next_event(), deadline) {
                 (Some(event), Some(deadline)) if event > deadline => {
                     network.clock = deadline;
-                    self.now = deadline;
                     return Ok(());
                 }
                 (Some(event), _) => network.clock = event,
                 (None, Some(deadline)) => {
                     network.clock = deadline;
-                    self.now = deadline;
                     return Ok(());
                 }
                 (None, None) => panic!("a wait without end: nothing will ever happen"),
@@ -185,16 +181,16 @@ impl Driver for Sim {
     }
 
     fn return_free_memory(&mut self) {
-        self.network.borrow_mut().memory_returns.push(self.now);
+        let now = self.network.borrow().clock;
+        self.network.borrow_mut().memory_returns.push(now);
     }
 
-    fn now(&self) -> Duration {
-        self.now
+    fn held_len(&self) -> usize {
+        self.kernel.held_len()
     }
 
-    fn busy(&self) -> Duration {
-        // The clock stands still while the worker is at work.
-        Duration::ZERO
+    fn held_of(&self, slot: u32) -> usize {
+        self.kernel.held_of(slot)
     }
 
     fn waker(&self) -> SimWaker {
