@@ -17,7 +17,7 @@ pub trait Buffers {
 
     /// A buffer for a long message: exactly `capacity` bytes, or `None` if there is no memory.
     ///
-    /// It is asked for only after the peer has sent a quarter of it, and at least 16 KiB.
+    /// It is asked for only after the peer has sent 16 KiB of the message.
     fn try_take(&mut self, capacity: usize) -> Option<Vec<u8>> {
         let mut buffer = Vec::new();
         buffer.try_reserve_exact(capacity).ok()?;
@@ -59,10 +59,10 @@ pub(crate) fn append(out: &mut Vec<u8>, bytes: &[u8]) {
 /// What is believed of a length that a peer has declared without anything that has arrived, in bytes.
 pub(crate) const BELIEVED_LEN: usize = 16 << 10;
 
-/// The same once `received_len` bytes have arrived. What is reserved counts as held, since memory that was used before
-/// is resident whether it is written to again or not; so nobody reserves much more than they pay for.
+/// The same once `received_len` bytes have arrived: anything, from so many on. What is reserved then counts as held,
+/// since memory that was used before is resident whether it is written to again or not.
 pub(crate) const fn believed_len(received_len: usize) -> usize {
-    if received_len < BELIEVED_LEN { BELIEVED_LEN } else { received_len.saturating_mul(4) }
+    if received_len < BELIEVED_LEN { BELIEVED_LEN } else { usize::MAX }
 }
 
 /// The smallest buffer that a fragmented message begins with, in bytes.

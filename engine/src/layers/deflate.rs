@@ -3,6 +3,14 @@
 //! All of it is lazy: without compression there is nothing here but an empty table. Shared machines stand in this
 //! struct, those of connections in a table beside the connections.
 
+use std::mem;
+
+use ringwire_codec::deflate::{
+    Agreement, Compressor, Decompressor, Inflate, Level, Offer, Policy, Totals, WindowBits,
+};
+use ringwire_codec::handshake::server::Upgrade;
+use ringwire_codec::{Connection, Error, Event, Input, Message, Role, Unmasked};
+
 use crate::base::budget::Budget;
 use crate::base::buffers::BufferPool;
 use crate::base::chunked::Chunked;
@@ -11,13 +19,6 @@ use crate::conn::options::Compress;
 use crate::conn::{Flags, Wire};
 use crate::layers::compression::{Compression, CompressionMode};
 use crate::metrics::Counters;
-use std::mem;
-
-use ringwire_codec::deflate::{
-    Agreement, Compressor, Decompressor, Inflate, Level, Offer, Policy, Totals, WindowBits,
-};
-use ringwire_codec::handshake::server::Upgrade;
-use ringwire_codec::{Connection, Error, Event, Input, Message, Role, Unmasked};
 
 /// Sizes of windows that a compressor may have.
 const WINDOWS: usize = (WindowBits::MAX.get() - WindowBits::MIN.get()) as usize + 1;

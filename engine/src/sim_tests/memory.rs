@@ -18,7 +18,9 @@ use crate::worker::Turn;
 const SEEDS: u64 = 20;
 /// The budget, and what may be held beside it: what a worker does not look at again for, and what one receive may add.
 const BUDGET: usize = 1 << 20;
-const SLACK: usize = BUDGET / 16 + (64 << 10);
+const SLACK: usize = BUDGET / 16 + MESSAGE_LEN;
+/// What a message without its end is said to be long.
+const MESSAGE_LEN: usize = 128 << 10;
 /// Who comes after the burst.
 const NEWCOMERS: usize = 8;
 
@@ -36,7 +38,7 @@ enum Beginning {
     Head,
     /// A ClientHello without its end (RFC 8446 §4.1.2), in records (§5.1).
     Hello,
-    /// A message of a mebibyte without its end.
+    /// A message without its end.
     Message,
     /// A message in fragments without the last.
     Fragments,
@@ -64,8 +66,8 @@ impl Beginning {
                 hello.chunks(16 << 10).flat_map(record).collect()
             }
             Self::Message => {
-                let header = [0x82, 0xff, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0];
-                [request(number).as_bytes(), &header, &rest].concat()
+                let said = (MESSAGE_LEN.max(len + 1) as u64).to_be_bytes();
+                [request(number).as_bytes(), &[0x82, 0xff], &said, &[0; 4], &rest].concat()
             }
             Self::Fragments => {
                 let fragment = |(index, piece): (usize, &[u8])| {
@@ -252,12 +254,11 @@ fn memory_goes_back_after_a_burst() {
         let (mut play, mut peers) = (Play { scene, clients: Vec::new() }, Vec::new());
         for number in 0..PEERS {
             let peer = play.scene.world.connect(0);
-            // Each is worth a mebibyte.
             peer.write(&Beginning::Message.bytes(number, 900 << 10));
             peers.push(peer);
         }
         play.run_until(secs(2));
-        assert!(play.scene.stats().memory_input > 5 << 20);
+        assert!(play.scene.stats().memory_input > PEERS as u64 * (900 << 10));
         peers.iter().for_each(Peer::close);
         play.run_until(secs(4));
         assert!(play.scene.world.memory_returns().is_empty());

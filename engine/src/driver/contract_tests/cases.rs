@@ -7,14 +7,13 @@ mod listeners;
 use std::io::ErrorKind;
 use std::time::Duration;
 
+pub(super) use self::breaches::*;
+pub(super) use self::endings::*;
+pub(super) use self::listeners::*;
 use super::bench::{Bench, pattern};
 use super::harness::{FarEnd as _, Harness};
 use crate::base::wake::Wake as _;
 use crate::driver::{Driver as _, Op, SendBuffer, Token};
-
-pub(super) use self::breaches::*;
-pub(super) use self::endings::*;
-pub(super) use self::listeners::*;
 
 /// Long enough for whatever is on its way.
 const A_WHILE: Duration = Duration::from_millis(60);
