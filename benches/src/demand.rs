@@ -16,6 +16,8 @@ pub(crate) struct Demand {
     pub(crate) handshake_timeout: Option<Duration>,
     /// How long a peer may say nothing, pongs included, or take no output; `None`: for ever.
     pub(crate) silence_limit: Option<Duration>,
+    /// What it may hold for its connections, in bytes; `None`: the default.
+    pub(crate) max_memory: Option<usize>,
     /// Other processes listen on its port as well.
     pub(crate) shares_port: bool,
 }

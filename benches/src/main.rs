@@ -2,6 +2,7 @@
 
 mod broadcast;
 mod cert;
+mod cgroup;
 mod compare;
 mod demand;
 mod doctor;

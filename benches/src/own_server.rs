@@ -64,6 +64,10 @@ impl OwnServer {
                 .with_write_stall_timeout(limit),
             None => config,
         };
+        let config = match demand.max_memory {
+            Some(len) => config.with_max_memory(len),
+            None => config,
+        };
         let server = Server::new(config);
         let server = match &certificate {
             Some(own) => {

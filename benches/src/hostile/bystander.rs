@@ -36,6 +36,7 @@ pub(super) struct Answers {
     pub(super) asked: u64,
     pub(super) answered: u64,
     /// From a question to its answer.
+    pub(super) median_us: f64,
     pub(super) worst_us: f64,
     /// Why there are no more of them.
     pub(super) failure: Option<String>,
@@ -90,11 +91,15 @@ pub(super) fn watch(
     stop: &AtomicBool,
 ) -> Answers {
     let mut answers = Answers::default();
+    let mut times = Vec::new();
     loop {
         let began = Instant::now();
         answers.asked += 1;
         let answer = ask(&mut line, question, timeout);
-        answers.worst_us = answers.worst_us.max(began.elapsed().as_secs_f64() * 1e6);
+        let took_us = began.elapsed().as_secs_f64() * 1e6;
+        times.insert(times.partition_point(|time| *time < took_us), took_us);
+        answers.median_us = times[times.len() / 2];
+        answers.worst_us = answers.worst_us.max(took_us);
         if let Err(why) = answer {
             answers.failure = Some(why);
             return answers;

@@ -6,6 +6,14 @@ use super::heard::Close;
 use super::line::Line;
 use crate::echo::Failure;
 
+/// What became of one peer.
+pub(super) struct Part {
+    pub(super) ending: Ending,
+    /// Bytes that it said and heard.
+    pub(super) sent: u64,
+    pub(super) received: u64,
+}
+
 /// What the server did in the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
@@ -28,6 +36,8 @@ pub(super) enum Ending {
     NotOpened(Failure),
     /// The server agreed to no compression, so that there was nothing to play.
     Declined,
+    /// The server speaks TLS and the peer does not, or the other way round.
+    Inapplicable,
 }
 
 impl Ending {
@@ -70,6 +80,7 @@ impl fmt::Display for Ending {
             Self::KeptOpen => f.write_str("kept open"),
             Self::Malformed => f.write_str("sent what is no frame"),
             Self::NotOpened(failure) => write!(f, "not opened: {failure}"),
+            Self::Inapplicable => f.write_str("not for this server, as to TLS"),
             Self::Declined => f.write_str("no compression agreed"),
         }
     }

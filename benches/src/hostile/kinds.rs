@@ -7,7 +7,8 @@ use ringwire_codec::deflate::{Compressor, Level, WindowBits};
 use ringwire_codec::{FrameHeader, OpCode, Role};
 use ringwire_examples::CompressionFlag;
 
-use super::ending::Ending;
+use super::crowd;
+use super::ending::{Ending, Part};
 use super::line::{Begin, Goal, Line};
 use crate::echo::Failure;
 
@@ -17,9 +18,15 @@ const PACE: Duration = Duration::from_millis(50);
 const FLOOD_LEN: usize = 64 << 20;
 const MESSAGE_LEN: usize = 64 << 10;
 const FRAGMENTS: usize = 100_000;
-/// A message of zeros, and the piece of it that is compressed at a time.
+/// A message of zeros, and the piece of it that is compressed at a time: so much may inflate at any ratio by default.
 const BOMB_LEN: usize = 128 << 20;
-const BOMB_PIECE_LEN: usize = 1 << 20;
+const SMALL_BOMB_LEN: usize = 64 << 10;
+/// Small ones of a peer, and so many at once.
+const BOMBS: usize = 5000;
+const BOMBS_AT_ONCE: usize = 100;
+/// Heads of crowds: a little less than a server takes by default, and less than it would look for to free memory.
+const LARGEST_HEAD_LEN: usize = 16_000;
+const HALF_HEAD_LEN: usize = 600;
 /// What a sender cuts off a compressed message, and has to be between two pieces (RFC 7692 §7.2.1).
 const FLUSH: [u8; 4] = [0, 0, 0xff, 0xff];
 const PINGS: usize = 100_000;
@@ -75,6 +82,14 @@ pub(super) enum Kind {
     BadUtf8,
     /// Sends a close frame with the code 1005, which never is on the wire.
     BadCloseCode,
+    /// Is a crowd: hundreds of connections at once, each with 16 KB of a head and not its end.
+    HeadBurst,
+    /// Is a crowd whose members send 600 bytes of a head.
+    HalfHeads,
+    /// Is a crowd whose members send 64 KiB of a TLS ClientHello and not its end.
+    HelloBurst,
+    /// Sends 5 000 messages of 70 bytes which inflate to 64 KiB each, so long as any ratio is allowed.
+    BombVolume,
 }
 
 impl Kind {
@@ -92,14 +107,33 @@ impl Kind {
                 | Self::TinyFragments
                 | Self::EmptyFragments
                 | Self::PingFlood
+                | Self::BombVolume
         )
     }
 
-    /// Plays it once: how it ended, and its line if there was one.
-    pub(super) fn play(self, goal: &Goal, until: Instant) -> (Ending, Option<Line>) {
+    /// Whether it is about how much a server holds and does for many, rather than about what one peer says.
+    pub(super) fn is_flood(self) -> bool {
+        self.is_crowd() || self == Self::BombVolume
+    }
+
+    /// Whether a peer is many connections.
+    pub(super) fn is_crowd(self) -> bool {
+        matches!(self, Self::HeadBurst | Self::HalfHeads | Self::HelloBurst)
+    }
+
+    /// Plays it once; a crowd has so many members.
+    pub(super) fn play(self, goal: &Goal, crowd: usize, until: Instant) -> Part {
+        let alone = |ending| Part { ending, sent: 0, received: 0 };
+        if self.is_crowd() {
+            // A head in plain text is for a plain server, and a ClientHello for one with TLS.
+            if goal.tls.is_some() != (self == Self::HelloBurst) {
+                return alone(Ending::Inapplicable);
+            }
+            return crowd::play(goal.target.address(), &self.beginning(), crowd, until);
+        }
         let line = match self {
-            Self::Bomb => match open_compressed(goal, until) {
-                Err(Failure::CompressionDeclined) => return (Ending::Declined, None),
+            Self::Bomb | Self::BombVolume => match open_compressed(goal, until) {
+                Err(Failure::CompressionDeclined) => return alone(Ending::Declined),
                 line => line,
             },
             _ => Line::open(goal, self.begin(), until),
@@ -107,9 +141,26 @@ impl Kind {
         match line {
             Ok(mut line) => {
                 self.act(&mut line, until);
-                (Ending::of(&line), Some(line))
+                Part { ending: Ending::of(&line), sent: line.sent, received: line.heard.len }
             }
-            Err(failure) => (Ending::NotOpened(failure), None),
+            Err(failure) => alone(Ending::NotOpened(failure)),
+        }
+    }
+
+    /// What each of a crowd says.
+    fn beginning(self) -> Vec<u8> {
+        let head = |len: usize| {
+            let mut head = b"GET / HTTP/1.1\r\nHost: localhost\r\n".to_vec();
+            let line = format!("X-A: {}\r\n", "a".repeat(192));
+            while head.len() + line.len() < len {
+                head.extend_from_slice(line.as_bytes());
+            }
+            head
+        };
+        match self {
+            Self::HalfHeads => head(HALF_HEAD_LEN),
+            Self::HelloBurst => hello(),
+            _ => head(LARGEST_HEAD_LEN),
         }
     }
 
@@ -152,6 +203,13 @@ impl Kind {
             Self::TinyFragments => say_in_fragments(line, b"a", until),
             Self::EmptyFragments => say_in_fragments(line, b"", until),
             Self::Bomb => say_and_wait(line, &bomb(line), until),
+            Self::BombVolume => {
+                let bombs = compressed(line, 1).repeat(BOMBS_AT_ONCE);
+                say_often(line, &bombs, BOMBS / BOMBS_AT_ONCE, until);
+                line.rest(SECOND_THOUGHTS, until);
+            }
+            // They have no line.
+            Self::HeadBurst | Self::HalfHeads | Self::HelloBurst => {}
             Self::HugeLength => {
                 let mut bytes = Vec::new();
                 let len = u64::MAX >> 1;
@@ -240,13 +298,18 @@ pub(super) fn frame(fin: bool, opcode: OpCode, payload: &[u8]) -> Vec<u8> {
 
 /// A message of zeros in one frame, for what was agreed on.
 fn bomb(line: &Line) -> Vec<u8> {
+    compressed(line, BOMB_LEN / SMALL_BOMB_LEN)
+}
+
+/// The same, of so many pieces.
+fn compressed(line: &Line, pieces: usize) -> Vec<u8> {
     let window = line
         .agreement()
         .map_or(WindowBits::MIN, |agreement| agreement.compressor_window(Role::Client));
     let mut piece = Vec::new();
-    Compressor::new(Level::default(), window).compress(&[0; BOMB_PIECE_LEN], &mut piece);
+    Compressor::new(Level::default(), window).compress(&[0; SMALL_BOMB_LEN], &mut piece);
     let mut payload = piece.clone();
-    for _ in 1..BOMB_LEN / BOMB_PIECE_LEN {
+    for _ in 1..pieces {
         payload.extend_from_slice(&FLUSH);
         payload.extend_from_slice(&piece);
     }
@@ -255,6 +318,18 @@ fn bomb(line: &Line) -> Vec<u8> {
     FrameHeader { rsv1: true, ..header }.encode(&mut bytes);
     bytes.extend_from_slice(&payload);
     bytes
+}
+
+/// All but the last byte of a ClientHello of 64 KiB, in records of 16 KiB (RFC 8446 §4, §5.1).
+fn hello() -> Vec<u8> {
+    const RECORD_LEN: usize = 16 << 10;
+    let mut message = vec![1, 0, 0xff, 0xfb];
+    message.resize(4 * RECORD_LEN - 2, 0);
+    let records = message.chunks(RECORD_LEN).flat_map(|piece| {
+        let len = u16::try_from(piece.len()).unwrap_or_default().to_be_bytes();
+        [&[22, 3, 1, len[0], len[1]], piece].concat()
+    });
+    records.collect()
 }
 
 /// Noise that is no begin of anything, with the end of a head at its end.

@@ -6,6 +6,7 @@
 //! long are those of `soak`.
 
 mod bystander;
+mod crowd;
 mod ending;
 mod heard;
 mod kinds;
@@ -20,19 +21,21 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::ValueEnum as _;
 use ringwire_examples::DriverFlag;
-use ringwire_examples::units::parse_duration;
+use ringwire_examples::units::{parse_bytes, parse_duration};
 
 use self::bystander::Question;
 use self::kinds::Kind;
 use self::line::Goal;
 use self::report::{Report, Row};
-use self::row::Setup;
+use self::row::{Budget, Setup};
 use crate::demand::Demand;
 use crate::echo::Progress;
 use crate::endpoint::ServerArgs;
 use crate::scenario::Servers;
 use crate::{machine, output};
 
+/// What a server that is started may hold for its connections: little, so that floods go beyond it.
+const MAX_MEMORY: u64 = 16 << 20;
 /// Connections beside the peers.
 const BYSTANDERS: u32 = 2;
 
@@ -50,6 +53,16 @@ pub(crate) struct HostileArgs {
     /// Peers of a kind at a time.
     #[arg(long, default_value = "10", value_parser = clap::value_parser!(u16).range(1..=1000))]
     peers: u16,
+    /// Connections of each peer of the kinds that are crowds.
+    #[arg(long, default_value = "500", value_parser = clap::value_parser!(u16).range(1..=5000))]
+    crowd: u16,
+    /// The server's budget of memory (max_memory), for the limits of floods. A server that is started gets it; 16 MiB
+    /// by default, or with --cgroup what it takes there by itself.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    max_memory: Option<u64>,
+    /// Starts the server in a control group of its own with so much memory.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, conflicts_with = "url")]
+    cgroup: Option<u64>,
     /// The longest that a peer plays. Should be longer than the server's timeouts for its handshake and for pongs: a
     /// peer that has to be ended and is not by then is suspicious.
     #[arg(long, default_value = "15s", value_parser = parse_duration)]
@@ -82,13 +95,16 @@ fn run(args: &HostileArgs) -> anyhow::Result<Report> {
     if args.time_limit.is_zero() || args.bystander_timeout.is_zero() {
         bail!("--time-limit and --bystander-timeout: longer than nothing");
     }
+    let plays_crowds = Kind::value_variants()
+        .iter()
+        .any(|kind| kind.is_crowd() && (args.only.is_empty() || args.only.contains(kind)));
+    let each = if plays_crowds { u32::from(args.crowd) } else { 1 };
     // A socket and what waits for it.
-    machine::allow_descriptors(u32::from(args.peers) + BYSTANDERS, 2)?;
-    let servers = match args.server.url {
-        Some(_) => Servers::open(&args.server, Demand::default(), &mut None)?,
-        // In a process of its own its memory can be told.
-        None => Servers::start_guarded(&args.server, args.time_limit, args.driver)?,
-    };
+    machine::allow_descriptors(u32::from(args.peers) * each + BYSTANDERS, 2)?;
+    let (servers, max_memory) = open_servers(args)?;
+    let at_rest = servers.resident()?.map(|resident| resident.all);
+    let budget =
+        max_memory.zip(at_rest).map(|(max_memory, at_rest)| Budget { max_memory, at_rest });
     let target = servers.target.clone();
     if target.resource().is_none() {
         bail!("{target}: these peers need a WebSocket server, ws:// or wss://");
@@ -103,6 +119,8 @@ fn run(args: &HostileArgs) -> anyhow::Result<Report> {
         goal,
         servers: &servers,
         peers: args.peers,
+        crowd: args.crowd,
+        budget,
         time_limit: args.time_limit,
         bystander_timeout: args.bystander_timeout,
     };
@@ -116,6 +134,27 @@ fn run(args: &HostileArgs) -> anyhow::Result<Report> {
         rows,
         skipped,
     })
+}
+
+/// The server, and its budget of memory where that is known.
+fn open_servers(args: &HostileArgs) -> anyhow::Result<(Servers, Option<u64>)> {
+    if args.server.url.is_some() {
+        let servers = Servers::open(&args.server, Demand::default(), &mut None)?;
+        return Ok((servers, args.max_memory));
+    }
+    // In a process of its own its memory can be told.
+    let start = |max_memory: Option<u64>| {
+        let max_memory = max_memory.map(usize::try_from).transpose()?;
+        Servers::start_guarded(&args.server, args.time_limit, args.driver, max_memory, args.cgroup)
+    };
+    match (args.max_memory, args.cgroup) {
+        // By default a server takes half of what it may have.
+        (None, Some(limit)) => Ok((start(None)?, Some(limit / 2))),
+        (given, _) => {
+            let max_memory = Some(given.unwrap_or(MAX_MEMORY));
+            Ok((start(max_memory)?, max_memory))
+        }
+    }
 }
 
 impl Setup<'_> {

@@ -7,12 +7,17 @@ use serde::Serialize;
 
 use super::bystander::{Answers, Question};
 use super::ending::Ending;
-use super::row::Seen;
+use super::row::{Budget, Seen};
 use crate::units::show_bytes;
 
 /// How much a server's memory may grow: a share for all, and one for each peer, twice the usual longest message.
 const GROWTH: u64 = 16 << 20;
 const GROWTH_PER_PEER: u64 = 2 << 20;
+/// The same for floods, where the server's budget is known: a quarter more than that above what it took at rest, and
+/// this.
+const FLOOD_ABOVE_BUDGET: u64 = 4 << 20;
+/// Half of the answers to a bystander may take longer during a flood, on a machine that the flood shares.
+const SLOW_IN_A_FLOOD_US: f64 = 50e3;
 /// An answer to a bystander that takes longer is suspicious.
 const SLOW_ANSWER_US: f64 = 1e6;
 
@@ -81,6 +86,7 @@ impl Report {
             "sent",
             "received",
             "RSS before, peak",
+            "median answer",
             "worst answer",
             "verdict",
         ]);
@@ -140,6 +146,7 @@ impl Row {
                 || "unknown".to_owned(),
                 |(before, peak)| format!("{}, {}", bytes(before), bytes(peak)),
             ),
+            format!("{:.1} ms", self.bystander.median_us / 1e3),
             format!("{:.1} ms", self.bystander.worst_us / 1e3),
         ];
         let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
@@ -174,17 +181,12 @@ fn judge(seen: &Seen) -> (Verdict, Vec<String>) {
         let worst = seen.answers.worst_us / 1e6;
         found.push((Verdict::Suspicious, format!("a bystander waited for {worst:.1} s")));
     }
-    if let Some((before, peak)) = seen.resident {
-        let allowed = GROWTH + GROWTH_PER_PEER * u64::from(seen.peers);
-        let grown = peak.saturating_sub(before);
-        if grown > allowed {
-            let (grown, allowed) = (show_bytes(grown as f64), show_bytes(allowed as f64));
-            found.push((
-                Verdict::Suspicious,
-                format!("its memory grew by {grown}, and {allowed} would be enough"),
-            ));
-        }
+    if seen.kind.is_flood() && seen.answers.median_us > SLOW_IN_A_FLOOD_US {
+        let median = seen.answers.median_us / 1e3;
+        let why = format!("a bystander waited for {median:.0} ms in the median");
+        found.push((Verdict::Suspicious, why));
     }
+    found.extend(judge_memory(seen).map(|why| (Verdict::Suspicious, why)));
     for (ending, count) in &seen.endings {
         if let Some(why) = strange(seen, ending) {
             found.push((Verdict::Suspicious, format!("{count} × {ending}: {why}")));
@@ -192,6 +194,27 @@ fn judge(seen: &Seen) -> (Verdict, Vec<String>) {
     }
     let verdict = found.iter().map(|(verdict, _)| *verdict).max().unwrap_or(Verdict::Fine);
     (verdict, found.into_iter().map(|(_, why)| why).collect())
+}
+
+/// What is wrong with the server's memory.
+fn judge_memory(seen: &Seen) -> Option<String> {
+    let (before, peak) = seen.resident?;
+    match seen.budget {
+        Some(Budget { max_memory, at_rest }) if seen.kind.is_flood() => {
+            let allowed = at_rest + max_memory / 4 * 5 + FLOOD_ABOVE_BUDGET;
+            let (shown, most) = (show_bytes(peak as f64), show_bytes(allowed as f64));
+            (peak > allowed).then(|| format!("its memory was {shown}, and may be {most}"))
+        }
+        // Without a budget many connections may take what they take.
+        None if seen.kind.is_crowd() => None,
+        _ => {
+            let allowed = GROWTH + GROWTH_PER_PEER * u64::from(seen.peers);
+            let grown = peak.saturating_sub(before);
+            let (shown, enough) = (show_bytes(grown as f64), show_bytes(allowed as f64));
+            (grown > allowed)
+                .then(|| format!("its memory grew by {shown}, and {enough} would be enough"))
+        }
+    }
 }
 
 /// What is wrong with an ending.
@@ -228,7 +251,14 @@ mod tests {
             sent: 1000,
             received: 10,
             resident: Some((10 << 20, 40 << 20)),
-            answers: Answers { asked: 3, answered: 3, worst_us: 2000.0, failure: None },
+            budget: None,
+            answers: Answers {
+                asked: 3,
+                answered: 3,
+                median_us: 1000.0,
+                worst_us: 2000.0,
+                failure: None,
+            },
             refused: None,
             is_dead: false,
         }
@@ -272,6 +302,29 @@ mod tests {
             judge(&slow),
             (Verdict::Suspicious, vec!["a bystander waited for 1.5 s".into()])
         );
+    }
+
+    #[test]
+    fn floods_have_limits_of_their_own() {
+        for kind in [Kind::HeadBurst, Kind::HalfHeads, Kind::HelloBurst, Kind::BombVolume] {
+            let mut flood = seen(kind, Ending::EndOfStream);
+            flood.budget = Some(Budget { max_memory: 16 << 20, at_rest: 4 << 20 });
+            // 20 MiB and 8.
+            flood.resident = Some((4 << 20, 28 << 20));
+            assert_eq!(judge(&flood), (Verdict::Fine, Vec::new()));
+            flood.resident = Some((4 << 20, (28 << 20) + 1));
+            let (verdict, why) = judge(&flood);
+            assert_eq!(verdict, Verdict::Suspicious);
+            assert!(why[0].contains("may be 28 MiB"), "{why:?}");
+            flood.resident = None;
+            flood.answers.median_us = 51e3;
+            let why = judge(&flood).1;
+            assert_eq!(why, ["a bystander waited for 51 ms in the median"]);
+        }
+        // One that is not known is not judged.
+        let mut crowd = seen(Kind::HeadBurst, Ending::EndOfStream);
+        crowd.resident = Some((4 << 20, 500 << 20));
+        assert_eq!(judge(&crowd).0, Verdict::Fine);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 
 use super::bystander::{self, Answers, Question};
-use super::ending::Ending;
+use super::ending::{Ending, Part};
 use super::kinds::Kind;
 use super::line::Goal;
 use crate::scenario::Servers;
@@ -23,12 +23,22 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// How long memory is looked at after all peers have gone: what they sent may still be at work.
 const AFTERMATH: Duration = Duration::from_millis(100);
 
+/// What a server may hold, where that is known, and held before anybody came, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    pub(super) max_memory: u64,
+    pub(super) at_rest: u64,
+}
+
 /// What all rows share.
 pub(super) struct Setup<'a> {
     pub(super) goal: Goal,
     pub(super) servers: &'a Servers,
     pub(super) question: Question,
     pub(super) peers: u16,
+    /// Connections of a peer that is a crowd.
+    pub(super) crowd: u16,
+    pub(super) budget: Option<Budget>,
     pub(super) time_limit: Duration,
     pub(super) bystander_timeout: Duration,
 }
@@ -46,6 +56,7 @@ pub(super) struct Seen {
     pub(super) received: u64,
     /// Resident memory of the server's processes before and at most, where they are known.
     pub(super) resident: Option<(u64, u64)>,
+    pub(super) budget: Option<Budget>,
     pub(super) answers: Answers,
     /// Why a new connection was not answered afterwards.
     pub(super) refused: Option<String>,
@@ -95,13 +106,13 @@ impl Setup<'_> {
         }
         let refused = bystander::ask_once(&self.goal, self.question, self.bystander_timeout).err();
         memory.look();
-        Ok(seen(kind, &played, answers, refused, memory))
+        Ok(Seen { budget: self.budget, ..seen(kind, &played, answers, refused, memory) })
     }
 
     fn play_once(&self, kind: Kind) -> Played {
         let began = Instant::now();
-        let (ending, line) = kind.play(&self.goal, began + self.time_limit);
-        let (sent, received) = line.map_or((0, 0), |line| (line.sent, line.heard.len));
+        let until = began + self.time_limit;
+        let Part { ending, sent, received } = kind.play(&self.goal, usize::from(self.crowd), until);
         Played { ending, took: began.elapsed(), sent, received }
     }
 }
@@ -129,6 +140,7 @@ fn seen(
         sent: played.iter().map(|peer| peer.sent).sum(),
         received: played.iter().map(|peer| peer.received).sum(),
         resident: memory.before.zip(memory.peak),
+        budget: None,
         answers,
         refused,
         is_dead: memory.is_dead,

@@ -41,6 +41,8 @@ pub(crate) struct ServerPlan {
     pub(crate) certificate: Option<SelfSigned>,
     /// For a server among hostile peers: those that fall silent are given up after this, and compression is agreed to.
     pub(crate) silence_limit: Option<Duration>,
+    /// Its budget of memory, unless the default.
+    pub(crate) max_memory: Option<usize>,
     /// It is one of several on one port.
     pub(crate) shares_port: bool,
 }
@@ -145,6 +147,7 @@ pub(crate) fn server_worker(args: &ChildArgs) -> anyhow::Result<()> {
         driver: args.driver,
         handshake_timeout: Some(plan.handshake_timeout),
         silence_limit: plan.silence_limit,
+        max_memory: plan.max_memory,
         shares_port: plan.shares_port,
         compression: plan.silence_limit.map_or(CompressionFlag::Off, |_| CompressionFlag::Shared),
         ..Demand::default()

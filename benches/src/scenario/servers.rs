@@ -6,6 +6,7 @@ use anyhow::{Context as _, anyhow};
 use ringwire_examples::DriverFlag;
 
 use super::child::{self, Process, ServerPlan};
+use crate::cgroup::Cgroup;
 use crate::demand::Demand;
 use crate::endpoint::{Endpoint, ServerArgs};
 use crate::own_server::OwnServer;
@@ -23,6 +24,8 @@ pub(crate) struct Servers {
     /// Held for what they do when they are dropped.
     _own: Option<OwnServer>,
     processes: Vec<Process>,
+    /// Goes behind its processes.
+    _cgroup: Option<Cgroup>,
 }
 
 impl Servers {
@@ -43,6 +46,7 @@ impl Servers {
             accounts: account.into_iter().collect(),
             _own: own,
             processes: Vec::new(),
+            _cgroup: None,
         })
     }
 
@@ -58,7 +62,7 @@ impl Servers {
         driver: DriverFlag,
     ) -> anyhow::Result<Self> {
         let plan = ServerPlan { payload_len, handshake_timeout, ..ServerPlan::default() };
-        Self::start_with(args, count, plan, driver)
+        Self::start_with(args, count, plan, driver, None)
     }
 
     /// Starts a process that gives up peers which say nothing within `limit`, and agrees to compression.
@@ -69,13 +73,17 @@ impl Servers {
         args: &ServerArgs,
         limit: Duration,
         driver: DriverFlag,
+        max_memory: Option<usize>,
+        cgroup: Option<u64>,
     ) -> anyhow::Result<Self> {
         let plan = ServerPlan {
             handshake_timeout: limit / 2,
             silence_limit: Some(limit / 2),
+            max_memory,
             ..ServerPlan::default()
         };
-        Self::start_with(args, 1, plan, driver)
+        let cgroup = cgroup.map(Cgroup::with_memory).transpose()?;
+        Self::start_with(args, 1, plan, driver, cgroup)
     }
 
     fn start_with(
@@ -83,6 +91,7 @@ impl Servers {
         count: u32,
         plan: ServerPlan,
         driver: DriverFlag,
+        cgroup: Option<Cgroup>,
     ) -> anyhow::Result<Self> {
         let certificate = args.own_tls.then(OwnServer::make_certificate).transpose()?;
         let (listen, own) = (args.listen.clone(), certificate.clone());
@@ -90,6 +99,10 @@ impl Servers {
         let (mut target, mut processes) = (None, Vec::new());
         for _ in 0..count.max(1) {
             let (mut process, mut output) = Process::start("server-worker", driver)?;
+            if let Some(cgroup) = &cgroup {
+                // Before it looks at what it may have.
+                cgroup.take(process.pid())?;
+            }
             process.write(&plan)?;
             let told: Result<String, String> =
                 child::read(&mut output).context("a process of the server died")?;
@@ -104,6 +117,7 @@ impl Servers {
             accounts: processes.iter().map(|process| Account::Process(process.pid())).collect(),
             _own: None,
             processes,
+            _cgroup: cgroup,
         })
     }
 

@@ -158,7 +158,8 @@ fn records(len: usize, record: impl Fn(usize) -> String) -> Vec<u8> {
 /// compresses best of what programs send.
 #[test]
 fn json_is_no_bomb() {
-    let kinds: [(&str, fn(usize) -> String); 6] = [
+    type Kind = (&'static str, fn(usize) -> String);
+    let kinds: [Kind; 6] = [
         ("numbered", |i| format!("{{\"id\":{i},\"ok\":true,\"value\":null}},")),
         ("indented", |i| {
             format!("{}{{\n{}\"id\": {i}\n{}}},\n", " ".repeat(8), " ".repeat(12), " ".repeat(8))

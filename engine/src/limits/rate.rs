@@ -18,8 +18,8 @@ pub struct RateLimit {
     pub messages_per_second: u32,
     /// Messages that may come at once after silence. Default: 0, as many as in a second.
     pub message_burst: u32,
-    /// Bytes in a second, framing included, as they came (compressed, say). Default: 0, any number. Looked at in pieces
-    /// of 16 KiB, so that one piece may go past it, which is made up for.
+    /// Bytes in a second, framing included; a message that is compressed counts with what it inflates to. Default: 0,
+    /// any number. Looked at in pieces of 16 KiB and whole messages, so that one may go past it, which is made up for.
     pub bytes_per_second: u32,
     /// Bytes that may come at once after silence. Default: 0, as many as in a second.
     pub byte_burst: u32,

@@ -40,8 +40,8 @@ pub(crate) struct Work {
     done: u64,
     /// How much longer messages have become so far by inflating them.
     gained: u64,
-    /// The virtual clock: the latest start of a share. It stands still while nobody waits, so that who has had much a
-    /// moment ago still comes behind who has not.
+    /// The virtual clock: the latest start of a share that was used. It stands still while nobody waits, so that who
+    /// has had much a moment ago still comes behind who has not.
     clock: u64,
     /// A connection out of the queue is at work.
     serving: bool,
@@ -140,8 +140,9 @@ impl Work {
         self.left = self.left.saturating_sub(cost);
         if cost > 0 && (self.serving || self.is_scarce()) {
             let start = self.start(slot);
-            let account = self.accounts.entry(slot);
-            account.end = start + cost;
+            self.accounts.entry(slot).end = start + cost;
+            // Whose turn was no work, such as half a frame, does not move it.
+            self.clock = self.clock.max(start);
         }
     }
 
@@ -178,9 +179,7 @@ impl Work {
         if self.left == 0 {
             return None;
         }
-        let Reverse(Waiting { start, token, .. }) = self.queue.pop()?;
-        self.clock = self.clock.max(start);
-        Some(token)
+        self.queue.pop().map(|Reverse(Waiting { token, .. })| token)
     }
 
     /// Serves a connection that has waited, until [`end_service`](Self::end_service).
@@ -351,6 +350,31 @@ mod tests {
             assert_eq!(handled, 41);
             assert!(round == 0 || order[0] == 40, "{order:?}");
         }
+    }
+
+    /// It would bring all others up to where it stands, and with them to where a newcomer begins.
+    #[test]
+    fn half_a_message_is_no_way_to_move_the_clock() {
+        let mut work = Work::new(PER_TURN);
+        assert_eq!(deliver(&mut work, 0, PER_TURN as u64, 1), 1);
+        for (slot, len) in [(1, 10_000), (2, 100_000)] {
+            work.begin_turn();
+            work.wait(token(slot));
+            let next = work.next().unwrap();
+            work.begin_service(next.slot);
+            assert_eq!(deliver(&mut work, slot, len, 1), 1);
+            work.end_service();
+        }
+        work.begin_turn();
+        work.wait(token(2));
+        let next = work.next().unwrap();
+        work.begin_service(next.slot);
+        assert_eq!(deliver(&mut work, 2, 0, 0), 0);
+        work.end_service();
+        work.wait(token(1));
+        work.wait(token(3));
+        assert_eq!(work.next(), Some(token(3)));
+        assert_eq!(work.next(), Some(token(1)));
     }
 
     #[test]
