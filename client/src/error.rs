@@ -17,7 +17,7 @@ use ringwire_codec::{CloseCode, SendError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The URL is none that a client can connect to.
+    /// A client cannot connect to this URL.
     #[error("the URL cannot be used: {0}")]
     Url(UrlProblem),
     /// A setting is out of its range.

@@ -163,7 +163,7 @@ impl<'a, S> Ctx<'a, S> {
         self.send_with(message, SendOptions::default().with_key(key))
     }
 
-    /// Sends a message, with a word on how.
+    /// Sends a message, with options.
     #[inline]
     pub fn send_with<'m>(
         &mut self,
@@ -181,12 +181,12 @@ impl<'a, S> Ctx<'a, S> {
     /// What is published from now on comes; what was published in this very turn may come.
     ///
     /// # Errors
-    /// The topic is none, the connection has as many subscriptions as may be, or is closing.
+    /// The topic is invalid, the connection has as many subscriptions as may be, or is closing.
     pub fn subscribe(&mut self, topic: &str) -> Result<bool, TopicError> {
         self.subscribe_with(topic, SubscribeOptions::default())
     }
 
-    /// Subscribes, with a word on how. For a subscription that there is already, this changes how.
+    /// Subscribes, with options. An existing subscription gets the new options.
     ///
     /// # Errors
     /// As for [`subscribe`](Self::subscribe).
@@ -220,7 +220,7 @@ impl<'a, S> Ctx<'a, S> {
     /// of one thread through [`Handle`](crate::Handle), in their order.
     ///
     /// # Errors
-    /// The topic is none, or some workers are too far behind to get it.
+    /// The topic is invalid, or some workers are too far behind to get it.
     pub fn publish<'m>(
         &mut self,
         topic: &str,
@@ -229,7 +229,7 @@ impl<'a, S> Ctx<'a, S> {
         self.publish_with(topic, message, PublishOptions::default())
     }
 
-    /// Publishes, with a word on how: [`with_except(ctx.id())`](PublishOptions::with_except) leaves this connection
+    /// Publishes, with options: [`with_except(ctx.id())`](PublishOptions::with_except) leaves this connection
     /// out.
     ///
     /// # Errors

@@ -68,7 +68,7 @@ impl OriginPolicy {
     /// Those that one of these patterns takes in.
     ///
     /// # Errors
-    /// One of them is none.
+    /// One of them is invalid.
     pub fn list<I>(patterns: I) -> Result<Self, OriginError>
     where
         I: IntoIterator,

@@ -117,7 +117,7 @@ impl Handle {
         self.send_with(conn, message, SendOptions::default().with_key(key))
     }
 
-    /// Sends a message, with a word on how. It is compressed by the worker.
+    /// Sends a message, with options. It is compressed by the worker.
     ///
     /// # Errors
     /// The worker is busy, or has ended.
@@ -135,7 +135,7 @@ impl Handle {
     /// Sends a message to all who subscribe to `topic`, as [`Ctx::publish`](crate::Ctx::publish).
     ///
     /// # Errors
-    /// The topic is none, or some workers are too far behind to get it.
+    /// The topic is invalid, or some workers are too far behind to get it.
     pub fn publish<'m>(
         &self,
         topic: &str,
@@ -144,7 +144,7 @@ impl Handle {
         self.publish_with(topic, message, PublishOptions::default())
     }
 
-    /// Publishes, with a word on how.
+    /// Publishes, with options.
     ///
     /// # Errors
     /// As for [`publish`](Self::publish).
@@ -386,7 +386,7 @@ impl Handle {
         self.drain_with(&Drain::new(window, code))
     }
 
-    /// Drains, with a word on how.
+    /// Drains, with options.
     pub fn drain_with(&self, drain: &Drain) -> Draining {
         self.begin_drain(drain, false)
     }

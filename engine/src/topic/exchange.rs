@@ -24,7 +24,7 @@ const INTERESTS: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// The topic is none.
+    /// The topic is invalid.
     #[error(transparent)]
     Topic(#[from] TopicError),
     /// So many workers are too far behind to get any more

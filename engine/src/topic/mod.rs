@@ -63,7 +63,7 @@ impl Topics {
     /// Subscribes a connection; whether it was not subscribed to this before.
     ///
     /// # Errors
-    /// The pattern is none, or the connection has as many subscriptions as may be.
+    /// The pattern is invalid, or the connection has as many subscriptions as may be.
     pub(crate) fn subscribe(
         &mut self,
         slot: u32,

@@ -37,7 +37,7 @@ pub enum TopicError {
 /// Checks a topic that is published to.
 ///
 /// # Errors
-/// It is none.
+/// It is invalid.
 pub(crate) fn check_topic(topic: &str) -> Result<(), TopicError> {
     check(topic)?;
     if topic.contains(['*', '>']) { Err(TopicError::Wildcard) } else { Ok(()) }
@@ -46,7 +46,7 @@ pub(crate) fn check_topic(topic: &str) -> Result<(), TopicError> {
 /// Checks a topic or pattern that is subscribed to; whether it has a wildcard.
 ///
 /// # Errors
-/// It is none.
+/// It is invalid.
 pub(crate) fn check_pattern(pattern: &str) -> Result<bool, TopicError> {
     check(pattern)?;
     if !pattern.contains(['*', '>']) {

@@ -81,7 +81,7 @@ impl Publication {
     /// Encodes a message.
     ///
     /// # Errors
-    /// The topic is none.
+    /// The topic is invalid.
     pub(crate) fn new(
         exchange: &Exchange,
         topic: &str,

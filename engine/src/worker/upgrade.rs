@@ -52,7 +52,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     }
 }
 
-/// A head is too long, or is none.
+/// A head is too long, or malformed.
 pub(super) fn on_bad_head<S>(conn: &mut Conn<S>, shared: &mut Shared, error: HandshakeError) {
     let dialling = conn.wire.pending.as_mut().and_then(|pending| pending.dialling.take());
     match dialling {

@@ -35,7 +35,7 @@ pub enum ConfigError {
         /// What was meant, perhaps.
         nearest: Option<String>,
     },
-    /// The value is none of this setting.
+    /// The setting cannot have this value.
     #[error("{origin}: {name} can't be {value:?}: expected {accepts}")]
     Value {
         /// Where it stands.

@@ -169,7 +169,7 @@ impl Sources {
     /// Puts everything together and checks it.
     ///
     /// # Errors
-    /// A name is unknown, a value is none of its setting, or the settings don't go together. Values that others
+    /// A name is unknown, a value is invalid, or the settings don't go together. Values that others
     /// win over are checked as well.
     pub fn load(mut self) -> Result<Loaded, ConfigError> {
         self.entries.sort_by_key(|entry| entry.origin.rank());
