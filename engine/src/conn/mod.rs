@@ -271,6 +271,10 @@ bitflags! {
         const LISTED = 1 << 7;
         /// Bytes go through a TLS session, extensions of the application's own, or both.
         const LAYERED = 1 << 8;
+        /// Its TLS session is with a compute thread; what comes in meanwhile waits unread.
+        const AWAY = 1 << 9;
+        /// This side opened the connection, and is the client.
+        const CLIENT = 1 << 10;
         /// Messages may be compressed.
         const DEFLATE = 1 << 11;
         /// What is compressed for it may refer back, so that it needs a compressor of its own.
@@ -279,14 +283,10 @@ bitflags! {
         const OWN_DECOMPRESSOR = 1 << 13;
         /// The smaller limit on messages holds.
         const UNAUTHENTICATED = 1 << 14;
-        /// What comes in needs more than the settings that all connections share.
-        const SPECIAL_INPUT = Self::DEFLATE.bits() | Self::UNAUTHENTICATED.bits();
-        /// Its TLS session is with a compute thread; what comes in meanwhile waits unread.
-        const AWAY = 1 << 9;
-        /// This side opened the connection, and is the client.
-        const CLIENT = 1 << 10;
         /// The peer has said as much as it may: reading waits until its bucket has filled, or until there is memory.
         const THROTTLED = 1 << 15;
+        /// What comes in needs more than the settings that all connections share.
+        const SPECIAL_INPUT = Self::DEFLATE.bits() | Self::UNAUTHENTICATED.bits();
         /// Messages may not be handed over.
         const HELD_UP = Self::PAUSED.bits() | Self::BACKLOGGED.bits() | Self::THROTTLED.bits();
     }
