@@ -5,6 +5,8 @@ use crate::conn::{Conn, Phase};
 use crate::driver::{MAX_SLOT, Token};
 
 /// A table of connections. Slots are used again, with another generation.
+///
+/// It is chunked, and no slab, which would be copied as it grows: with a million connections that holds a worker up.
 #[derive(Debug)]
 pub(crate) struct ConnTable<S> {
     slots: Chunked<Conn<S>>,

@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use slab::Slab;
+
 use super::trie::{Node, PatternId};
 use crate::base::chunked::Chunked;
 
@@ -30,8 +32,7 @@ impl SubscribeOptions {
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     by_text: HashMap<Box<str>, PatternId>,
-    patterns: Vec<Pattern>,
-    free: Vec<PatternId>,
+    patterns: Slab<Pattern>,
     /// Those with wildcards.
     wild: Node,
     subscribers: Chunked<Subscriber>,
@@ -40,7 +41,7 @@ pub(crate) struct Table {
     found: Vec<PatternId>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pattern {
     text: Box<str>,
     is_wild: bool,
@@ -182,16 +183,7 @@ impl Table {
 
     fn add_pattern(&mut self, text: &str, is_wild: bool) -> PatternId {
         let pattern = Pattern { text: text.into(), is_wild, members: Vec::new() };
-        let id = match self.free.pop() {
-            Some(id) => {
-                self.patterns[id.0 as usize] = pattern;
-                id
-            }
-            None => {
-                self.patterns.push(pattern);
-                PatternId(index(self.patterns.len() - 1))
-            }
-        };
+        let id = PatternId(index(self.patterns.insert(pattern)));
         self.by_text.insert(text.into(), id);
         if is_wild {
             self.wild.insert(text, id);
@@ -217,12 +209,11 @@ impl Table {
         if !pattern.members.is_empty() {
             return Removed { last: None };
         }
-        let Pattern { text, is_wild, .. } = std::mem::take(pattern);
+        let Pattern { text, is_wild, .. } = self.patterns.remove(gone.pattern.0 as usize);
         self.by_text.remove(&text);
         if is_wild {
             self.wild.remove(&text);
         }
-        self.free.push(gone.pattern);
         Removed { last: Some((text, is_wild)) }
     }
 }

@@ -8,6 +8,7 @@ use std::num::NonZeroU8;
 use std::os::fd::AsRawFd as _;
 
 use io_uring::{opcode, types};
+use slab::Slab;
 
 use super::names::Name;
 use super::{Outcome, Uring};
@@ -42,20 +43,16 @@ impl SendId {
 /// it a panic, a table that still has some is never freed.
 #[derive(Debug, Default)]
 pub(super) struct Sends {
-    buffers: ManuallyDrop<Vec<SendBuffer>>,
-    free: Vec<SendId>,
+    buffers: ManuallyDrop<Slab<SendBuffer>>,
 }
 
 impl Sends {
     /// Takes a buffer in. Gives it back if there are too many: 16 711 680.
     #[inline]
     fn insert(&mut self, buffer: SendBuffer) -> Result<SendId, SendBuffer> {
-        if let Some(id) = self.free.pop() {
-            self.buffers[id.place()] = buffer;
-            return Ok(id);
-        }
-        let Some(id) = SendId::new(self.buffers.len()) else { return Err(buffer) };
-        self.buffers.push(buffer);
+        let entry = self.buffers.vacant_entry();
+        let Some(id) = SendId::new(entry.key()) else { return Err(buffer) };
+        entry.insert(buffer);
         Ok(id)
     }
 
@@ -66,13 +63,12 @@ impl Sends {
 
     #[inline]
     fn remove(&mut self, id: SendId) -> SendBuffer {
-        self.free.push(id);
-        std::mem::take(&mut self.buffers[id.place()])
+        self.buffers.remove(id.place())
     }
 
     /// Buffers whose completion has not come.
     fn in_flight(&self) -> usize {
-        self.buffers.len() - self.free.len()
+        self.buffers.len()
     }
 }
 
