@@ -51,7 +51,8 @@ impl Default for Builder {
             close_timeout: Duration::from_secs(5),
             ping_interval: Duration::from_secs(30),
             peer_timeout: Duration::from_secs(60),
-            protocol: ProtocolConfig::default(),
+            // A client has chosen its server, whose messages may be nearly empty up to their greatest length.
+            protocol: ProtocolConfig::default().with_inflate_ratio_floor(1 << 20),
             nodelay: true,
             tls: None,
             proxy: Choice::Environment,
@@ -153,7 +154,9 @@ impl Builder {
         self
     }
 
-    /// All limits of the protocol. Control frames are counted by the second.
+    /// All limits of the protocol. Control frames are counted by the second. Default: that of [`ProtocolConfig`], but
+    /// [`inflate_ratio_floor`](ProtocolConfig::inflate_ratio_floor) is 1 MiB, so that no message of the greatest default
+    /// length is refused for how well it compresses.
     #[must_use]
     pub fn with_protocol(mut self, config: ProtocolConfig) -> Self {
         self.protocol = config;
