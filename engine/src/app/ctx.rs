@@ -326,6 +326,7 @@ pub(crate) fn send(
 }
 
 /// A message was taken.
+#[inline]
 fn taken(wire: &mut Wire, shared: &Shared) -> SendStatus {
     shared.counters.messages_sent.add(1);
     status(wire, shared)
@@ -338,8 +339,7 @@ fn encode(wire: &mut Wire, shared: &mut Shared, message: Message<'_>) -> SendSta
     if wire.codec.send(message, masks, out).is_err() {
         return SendStatus::Dropped;
     }
-    shared.counters.messages_sent.add(1);
-    status(wire, shared)
+    taken(wire, shared)
 }
 
 #[inline(never)]
@@ -353,8 +353,7 @@ fn encode_compressed(
     if shared.send_compressed(wire, slot, message, alone).is_err() {
         return SendStatus::Dropped;
     }
-    shared.counters.messages_sent.add(1);
-    status(wire, shared)
+    taken(wire, shared)
 }
 
 /// Past the high-water mark the application is told, and reading waits.
