@@ -155,8 +155,8 @@ impl Builder {
     }
 
     /// All limits of the protocol. Control frames are counted by the second. Default: that of [`ProtocolConfig`], but
-    /// [`inflate_ratio_floor`](ProtocolConfig::inflate_ratio_floor) is 1 MiB, so that no message of the greatest default
-    /// length is refused for how well it compresses.
+    /// [`inflate_ratio_floor`](ProtocolConfig::inflate_ratio_floor) is 1 MiB, so that no message of the greatest
+    /// default length is refused for how well it compresses.
     #[must_use]
     pub fn with_protocol(mut self, config: ProtocolConfig) -> Self {
         self.protocol = config;

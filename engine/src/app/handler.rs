@@ -77,8 +77,8 @@ pub trait Handler {
     }
 
     /// The first connection with a name ([`Ctx::register`]) has come, or the last is gone, over all workers. Called on
-    /// the worker where that happened, at the end of the turn. Two workers may come to be told in another order than it
-    /// happened in; [`Handle::connections`](crate::Handle::connections) knows what holds.
+    /// the worker where that happened, at the end of the turn. Calls on two workers may come in the wrong order;
+    /// [`Handle::connections`](crate::Handle::connections) has the present state.
     fn on_presence(&mut self, name: &str, is_present: bool) {
         let _ = (name, is_present);
     }
