@@ -65,7 +65,7 @@ pub trait Handler {
         let _ = (ctx, part);
     }
 
-    /// The output that made [`Ctx::send`] answer [`SendStatus::Queued`] is gone.
+    /// The output that made [`Ctx::send`] answer [`SendStatus::Queued`](crate::SendStatus::Queued) is gone.
     fn on_drain(&mut self, ctx: &mut Ctx<'_, Self::State>) {
         let _ = ctx;
     }

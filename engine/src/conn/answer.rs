@@ -16,7 +16,7 @@ impl<S> Accept<S> {
         Self { state, acceptance: Acceptance::default() }
     }
 
-    /// Agrees to one of the [offered](Request::subprotocols) subprotocols. One that was not offered
+    /// Agrees to one of the [offered](crate::Request::subprotocols) subprotocols. One that was not offered
     /// ends the handshake with 500, since the client would have to fail it (RFC 6455 §4.1).
     #[must_use]
     pub fn with_subprotocol(mut self, name: impl Into<String>) -> Self {
@@ -31,7 +31,7 @@ impl<S> Accept<S> {
         self
     }
 
-    /// Hands messages over in parts, as they come, to [`Handler::on_message_part`].
+    /// Hands messages over in parts, as they come, to [`Handler::on_message_part`](crate::Handler::on_message_part).
     #[must_use]
     pub fn with_streaming(mut self) -> Self {
         self.acceptance = self.acceptance.with_streaming();

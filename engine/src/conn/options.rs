@@ -14,13 +14,14 @@ pub enum SendStatus {
     Dropped,
 }
 
-/// How a message is sent. The default is how [`Ctx::send`] does it.
+/// How a message is sent. The default is how [`Ctx::send`](crate::Ctx::send) does it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct SendOptions {
-    /// It replaces a message with the same key which still waits, as with [`Ctx::send_keyed`]. Default: none.
+    /// It replaces a message with the same key which still waits, as with
+    /// [`Ctx::send_keyed`](crate::Ctx::send_keyed). Default: none.
     pub key: Option<u64>,
-    /// Whether it is compressed, on a connection [where it may be](Ctx::is_compressed). Default: by its length.
+    /// Whether it is compressed, on a connection [where it may be](crate::Ctx::is_compressed). Default: by its length.
     pub compress: Compress,
 }
 
