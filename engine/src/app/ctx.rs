@@ -5,15 +5,13 @@ use std::net::SocketAddr;
 use ringwire_codec::{CloseCode, Message, SendError};
 use ringwire_tls::Facts;
 
-use crate::base::output::Output;
 use crate::conn::cause::CloseReason;
 use crate::conn::id::ConnId;
-use crate::conn::options::{Backpressure, SendOptions, SendStatus};
-use crate::conn::queue::SegmentKind;
+use crate::conn::options::{SendOptions, SendStatus};
 use crate::conn::{Flags, Phase, Wire};
 use crate::hub::names::NameError;
 use crate::limits::Deadline;
-use crate::state::Shared;
+use crate::state::{Shared, send};
 use crate::topic::exchange::PublishError;
 use crate::topic::{Publication, PublishOptions, SubscribeOptions, TopicError};
 
@@ -170,7 +168,7 @@ impl<'a, S> Ctx<'a, S> {
         message: impl Into<Message<'m>>,
         options: SendOptions,
     ) -> SendStatus {
-        send(self.wire, self.shared, self.id.slot, message.into(), options)
+        send::send(self.wire, self.shared, self.id.slot, message.into(), options)
     }
 
     // Topics
@@ -291,183 +289,6 @@ impl<'a, S> Ctx<'a, S> {
     /// # Errors
     /// The code may not be sent, the reason is longer than 123 bytes, or a close has begun already.
     pub fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), SendError> {
-        close(self.wire, self.shared, CloseReason::Local, code, reason)
+        send::close(self.wire, self.shared, CloseReason::Local, code, reason)
     }
-}
-
-/// See [`Ctx::send`].
-#[inline]
-pub(crate) fn send(
-    wire: &mut Wire,
-    shared: &mut Shared,
-    slot: u32,
-    message: Message<'_>,
-    options: SendOptions,
-) -> SendStatus {
-    if wire.phase != Phase::Open {
-        return SendStatus::Dropped;
-    }
-    if wire.has_queue()
-        || wire.in_flight as usize + shared.out.len() >= shared.limits.max_queued_len
-    {
-        return send_behind(wire, shared, slot, message, options);
-    }
-    if wire.flags.contains(Flags::DEFLATE) && shared.deflate.wants(message.len(), options.compress)
-    {
-        if shared.deflate.is_long(message.len())
-            && options.key.is_none()
-            && shared.deflate_elsewhere(wire, slot, message, false)
-        {
-            return taken(wire, shared);
-        }
-        return encode_compressed(wire, shared, slot, message, false);
-    }
-    encode(wire, shared, message)
-}
-
-/// A message was taken.
-#[inline]
-fn taken(wire: &mut Wire, shared: &Shared) -> SendStatus {
-    shared.counters.messages_sent.add(1);
-    status(wire, shared)
-}
-
-#[inline]
-fn encode(wire: &mut Wire, shared: &mut Shared, message: Message<'_>) -> SendStatus {
-    shared.reserve_out(message.len());
-    let Shared { masks, out, .. } = &mut *shared;
-    if wire.codec.send(message, masks, out).is_err() {
-        return SendStatus::Dropped;
-    }
-    taken(wire, shared)
-}
-
-#[inline(never)]
-fn encode_compressed(
-    wire: &mut Wire,
-    shared: &mut Shared,
-    slot: u32,
-    message: Message<'_>,
-    alone: bool,
-) -> SendStatus {
-    if shared.send_compressed(wire, slot, message, alone).is_err() {
-        return SendStatus::Dropped;
-    }
-    taken(wire, shared)
-}
-
-/// Past the high-water mark the application is told, and reading waits.
-fn status(wire: &mut Wire, shared: &Shared) -> SendStatus {
-    let waiting = wire.queued_len() + shared.out.len();
-    if waiting < shared.limits.high_water {
-        return SendStatus::Sent;
-    }
-    wire.flags.insert(Flags::BACKLOGGED);
-    SendStatus::Queued(waiting)
-}
-
-/// Sends a message by the queue: output waits already, or the turn has produced as much as may wait, or the
-/// connection is not at work. The limit holds, and the message is kept apart where it may be dropped or replaced; then
-/// it is compressed by itself, since what is compressed behind it must not depend on whether it goes out.
-#[cold]
-pub(crate) fn send_behind(
-    wire: &mut Wire,
-    shared: &mut Shared,
-    slot: u32,
-    message: Message<'_>,
-    options: SendOptions,
-) -> SendStatus {
-    if wire.phase != Phase::Open {
-        return SendStatus::Dropped;
-    }
-    shared.enqueue_out(wire, SegmentKind::Stream);
-    let replaced =
-        options.key.and_then(|key| wire.pending_mut().queue.find(SegmentKind::Keyed(key)));
-    if replaced.is_none()
-        && wire.queue_cost() >= shared.limits.max_queued_len
-        && !make_room(wire, shared)
-    {
-        shared.counters.messages_dropped.add(1);
-        return SendStatus::Dropped;
-    }
-    let kind = match options.key {
-        Some(key) => SegmentKind::Keyed(key),
-        None if shared.limits.backpressure == Backpressure::DropOldest => SegmentKind::Message,
-        None => SegmentKind::Stream,
-    };
-    let stays = kind == SegmentKind::Stream;
-    if !stays {
-        shared.cut_context(wire, slot);
-    }
-    let compressed = wire.flags.contains(Flags::DEFLATE)
-        && shared.deflate.wants(message.len(), options.compress);
-    if compressed
-        && options.key.is_none()
-        && shared.deflate.is_long(message.len())
-        && shared.deflate_elsewhere(wire, slot, message, !stays)
-    {
-        return taken(wire, shared);
-    }
-    let status = if compressed {
-        encode_compressed(wire, shared, slot, message, !stays)
-    } else {
-        encode(wire, shared, message)
-    };
-    match replaced {
-        Some(index) => replace(wire, shared, index),
-        None => shared.enqueue_out(wire, kind),
-    }
-    status
-}
-
-/// Puts the turn's output, which is one message, in the place of a waiting one.
-fn replace(wire: &mut Wire, shared: &mut Shared, index: usize) {
-    let data = Output::Own(std::mem::take(&mut shared.out));
-    shared.counters.queued_bytes.add(data.len());
-    let old = wire.pending_mut().queue.replace(index, data);
-    shared.drop_message(old);
-}
-
-/// The queue is at its limit: carries out the policy. Whether there is room now.
-fn make_room(wire: &mut Wire, shared: &mut Shared) -> bool {
-    match shared.limits.backpressure {
-        Backpressure::DropNewest => {
-            wire.flags.insert(Flags::BACKLOGGED);
-            false
-        }
-        Backpressure::Close(code) => {
-            // The peer would not read a close frame behind all that either; but it is owed one.
-            let text = "the peer reads too slowly";
-            let _ = close(wire, shared, CloseReason::Backpressure, code, text);
-            false
-        }
-        Backpressure::DropOldest => {
-            while wire.queue_cost() >= shared.limits.max_queued_len
-                && let Some(oldest) = wire.pending_mut().queue.drop_oldest()
-            {
-                shared.drop_message(oldest);
-            }
-            true
-        }
-    }
-}
-
-/// See [`Ctx::close`].
-pub(crate) fn close(
-    wire: &mut Wire,
-    shared: &mut Shared,
-    why: CloseReason,
-    code: CloseCode,
-    text: &str,
-) -> Result<(), SendError> {
-    shared.reserve_out(text.len() + 2);
-    let Shared { masks, out, .. } = &mut *shared;
-    wire.codec.close(code, text, masks, out)?;
-    let cause = wire.blame(why);
-    cause.code = Some(code);
-    text.clone_into(&mut cause.text);
-    wire.phase = Phase::Closing;
-    wire.since = shared.now;
-    wire.flags.remove(Flags::HELD_UP);
-    Ok(())
 }

@@ -8,6 +8,7 @@ pub(crate) mod compress;
 pub(crate) mod limits;
 pub(crate) mod names;
 pub(crate) mod seal;
+pub(crate) mod send;
 
 use std::sync::Arc;
 

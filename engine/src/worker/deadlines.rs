@@ -6,7 +6,6 @@
 use ringwire_codec::CloseCode;
 
 use super::Worker;
-use crate::app::ctx;
 use crate::app::handler::Handler;
 use crate::base::timer::{TICKS_PER_SECOND, Tick};
 use crate::conn::cause::CloseReason;
@@ -16,6 +15,7 @@ use crate::limits::progress::{PingLook, Watched, step};
 use crate::net::Delivery;
 use crate::state::Shared;
 use crate::state::limits::Limits;
+use crate::state::send;
 
 /// The server goes away from this connection.
 const GOING_AWAY: CloseCode = CloseCode::GOING_AWAY;
@@ -136,7 +136,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     fn close_for(&mut self, token: Token, why: CloseReason, code: CloseCode, text: &str) {
         let Some(conn) = self.conns.get_mut(token) else { return };
         // The phase is Open, so no close has begun.
-        let _ = ctx::close(&mut conn.wire, &mut self.shared, why, code, text);
+        let _ = send::close(&mut conn.wire, &mut self.shared, why, code, text);
         self.after_work(token);
     }
 

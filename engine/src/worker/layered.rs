@@ -4,13 +4,13 @@ use ringwire_codec::{Buffers as _, cut_reason};
 
 use super::Worker;
 use super::receive::{condemn, deliver_or_keep, keep_unread};
-use crate::app::ctx;
 use crate::app::handler::Handler;
 use crate::conn::queue::SegmentKind;
 use crate::conn::{Conn, Flags, Phase, Wire};
 use crate::driver::{Driver, Token};
 use crate::layers::extensions::{Failure, Unwrapped};
 use crate::state::Shared;
+use crate::state::send;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// Looks at bytes that came in. What they lead to is in the turn's output afterwards.
@@ -51,7 +51,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 crate::base::event::error!(conn = %shared.id(token), "an extension panicked");
                 let (why, code, _) = failure.verdict();
                 // Only a close that has begun refuses another.
-                let _ = ctx::close(wire, shared, why, code, "");
+                let _ = send::close(wire, shared, why, code, "");
                 shared.enqueue_out(wire, SegmentKind::Stream);
                 shared.list(wire, token);
             }

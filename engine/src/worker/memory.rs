@@ -9,7 +9,6 @@ use ringwire_codec::{Buffers as _, CloseCode};
 use super::Worker;
 use super::http::write_answer;
 use super::shutdown::unavailable;
-use crate::app::ctx;
 use crate::app::handler::Handler;
 use crate::app::request::Request;
 use crate::base::timer::Tick;
@@ -19,6 +18,7 @@ use crate::conn::{Flags, Phase, Wire};
 use crate::driver::{Driver, Token};
 use crate::limits::memory::{BESIDE_A_SLOT, Ended, Level, PATIENCE};
 use crate::state::Shared;
+use crate::state::send;
 
 /// When whoever was refused may come back.
 const RETRY_AFTER_SECS: u32 = 10;
@@ -286,7 +286,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         };
         // The phase is Open, so no close has begun.
         let text = "the server is short of memory";
-        let _ = ctx::close(wire, shared, CloseReason::Memory, code, text);
+        let _ = send::close(wire, shared, CloseReason::Memory, code, text);
         wire.blame(CloseReason::Memory).unsent_len = unsent_len;
         // What the peer says is not looked at any more: its beginning is gone.
         wire.phase = Phase::Flushing;

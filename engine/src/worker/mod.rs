@@ -34,7 +34,6 @@ use self::accepting::{AcceptState, Accepting};
 use self::clock::TurnClock;
 use self::endings::HalfClosed;
 use self::shutdown::ShutdownState;
-use crate::app::ctx::{self};
 use crate::app::handler::Handler;
 use crate::base::panics::quietly;
 use crate::base::timer::{TICK, tick_at};
@@ -51,6 +50,7 @@ use crate::entry::listener::Terms;
 use crate::hub::mail::{Inbox, Mail};
 use crate::limits::rate::{Bucket, Rate};
 use crate::state::Shared;
+use crate::state::send;
 use crate::topic::Delivery;
 
 /// Letters taken in a turn before the connections get theirs.
@@ -272,7 +272,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 self.with_open(conn, |conn, shared| {
                     let why = CloseReason::Local;
                     // The handle has checked code and reason; a close may have begun meanwhile.
-                    let _ = ctx::close(&mut conn.wire, shared, why, code, &reason);
+                    let _ = send::close(&mut conn.wire, shared, why, code, &reason);
                 });
             }
             Mail::Pause { conn, paused } => {
@@ -295,7 +295,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 Ok(payload) if text => Message::Text(payload),
                 _ => Message::Binary(payload),
             };
-            let _ = ctx::send_behind(&mut conn.wire, shared, id.slot, message, options);
+            let _ = send::send_behind(&mut conn.wire, shared, id.slot, message, options);
         });
     }
 

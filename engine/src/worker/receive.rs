@@ -6,7 +6,7 @@ use ringwire_codec::{Buffers, CloseCode, CloseFrame, Error, Event, Input};
 
 use super::upgrade::begin_frames;
 use super::{Worker, http};
-use crate::app::ctx::{self, Ctx};
+use crate::app::ctx::Ctx;
 use crate::app::handler::Handler;
 use crate::conn::cause::{CloseCause, CloseReason};
 use crate::conn::id::ConnId;
@@ -15,6 +15,7 @@ use crate::driver::{Driver, Token};
 use crate::limits::Excess;
 use crate::limits::rate::{Rates, Verdict};
 use crate::state::Shared;
+use crate::state::send;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     #[inline]
@@ -224,7 +225,7 @@ fn on_excess(
             let why = CloseReason::RateLimit;
             let text = "too much at once";
             // The phase is Open, so no close has begun.
-            let _ = ctx::close(wire, shared, why, CloseCode::POLICY_VIOLATION, text);
+            let _ = send::close(wire, shared, why, CloseCode::POLICY_VIOLATION, text);
         }
         _ => {}
     }
@@ -395,7 +396,7 @@ fn on_panic(wire: &mut Wire, shared: &mut Shared, id: ConnId) {
     crate::base::event::error!(conn = %id, "the handler panicked");
     let why = CloseReason::HandlerPanic;
     // Only a close that has begun refuses another.
-    let _ = ctx::close(wire, shared, why, CloseCode::INTERNAL_ERROR, "");
+    let _ = send::close(wire, shared, why, CloseCode::INTERNAL_ERROR, "");
 }
 
 /// Tells the handler that the connection has ended. A panic changes nothing any more.

@@ -9,7 +9,6 @@ use ringwire_codec::http::Response;
 
 use super::Worker;
 use super::accepting::AcceptState;
-use crate::app::ctx;
 use crate::app::handler::Handler;
 use crate::base::timer::{TICK, TICKS_PER_SECOND, Tick, ticks_of};
 use crate::conn::Phase;
@@ -17,6 +16,7 @@ use crate::conn::cause::CloseReason;
 use crate::driver::{Driver, ListenerId, Op};
 use crate::limits::drain::{Drain, DrainReport, Order};
 use crate::state::Shared;
+use crate::state::send;
 
 /// Connections looked at in a turn, to be told or cut off. The others go on meanwhile.
 const CLOSES_PER_TURN: u32 = 4096;
@@ -257,7 +257,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Phase::Open => {
                 let why = CloseReason::Shutdown;
                 // Only a close that has begun refuses another.
-                let _ = ctx::close(&mut conn.wire, &mut self.shared, why, drain.code, "");
+                let _ = send::close(&mut conn.wire, &mut self.shared, why, drain.code, "");
                 self.after_work(token);
             }
             Phase::Deferred

@@ -4,7 +4,6 @@
 //! they wait as well, and go out with all else that the connection gets in one send.
 
 use super::Worker;
-use crate::app::ctx::{self};
 use crate::app::handler::Handler;
 use crate::base::output::{Output, SharedBytes};
 use crate::conn::cause::CloseReason;
@@ -13,6 +12,7 @@ use crate::conn::queue::SegmentKind;
 use crate::conn::{Flags, Phase, Wire};
 use crate::driver::{Driver, Token};
 use crate::state::Shared;
+use crate::state::send;
 use crate::topic::Delivery;
 
 /// Connections that are given publications in a turn, before the others get theirs. The rest follows in the next ones.
@@ -105,7 +105,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         for publication in delivery.publications() {
             let options = SendOptions { key: publication.key, compress: publication.compress };
             let (wire, shared) = (&mut conn.wire, &mut self.shared);
-            let _ = ctx::send(wire, shared, token.slot, publication.message(), options);
+            let _ = send::send(wire, shared, token.slot, publication.message(), options);
         }
         self.shared.counters.deliveries.add(delivery.publications().len());
         self.after_work(token);
@@ -151,7 +151,7 @@ fn queue_published(wire: &mut Wire, shared: &mut Shared, bytes: &SharedBytes, de
                 miss(wire, shared, count);
                 let why = "the peer reads too slowly for what it subscribes to";
                 // Only a close that has begun refuses another.
-                let _ = ctx::close(wire, shared, CloseReason::Backpressure, code, why);
+                let _ = send::close(wire, shared, CloseReason::Backpressure, code, why);
                 return shared.enqueue_out(wire, SegmentKind::Stream);
             }
         }
