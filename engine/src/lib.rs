@@ -67,6 +67,11 @@ pub use app::handler::{Answer, Handler, HttpAnswer, OnMessage, on_message};
 pub use app::offload::{JobError, JobRefusal, RefusedJob};
 pub use app::request::Request;
 pub use app::router::{Asset, NoSockets, RouteState, Router, SocketOptions, SocketRoutes, Sockets};
+#[cfg(feature = "async")]
+pub use app::serve::{
+    OwnedRequest, Serve, Served, Socket, SocketError, SocketReceiver, SocketSender, SocketState,
+    TrySocketError,
+};
 pub use base::mailbox::PostError;
 pub use compute::{ComputeStats, Times};
 pub use config::origin::{OriginError, OriginPattern, OriginPolicy};
@@ -94,7 +99,9 @@ pub use ringwire_codec::extension;
 pub use ringwire_codec::handshake::HeadLimits;
 pub use ringwire_codec::handshake::server::answer_upgrade;
 pub use ringwire_codec::http::Response;
-pub use ringwire_codec::{CloseCode, Config as ProtocolConfig, Message, MessagePart, SendError};
+pub use ringwire_codec::{
+    CloseCode, Config as ProtocolConfig, Message, MessagePart, OwnedMessage, SendError,
+};
 pub use ringwire_tls as tls;
 pub use server::handle::Handle;
 pub use server::logging;

@@ -9,6 +9,7 @@ use ringwire_codec::{Message, MessagePart};
 use crate::app::ctx::Ctx;
 use crate::app::offload::Then;
 use crate::app::request::Request;
+use crate::app::spawn::LocalThen;
 use crate::conn::answer::Accept;
 use crate::conn::cause::CloseCause;
 use crate::conn::dialling::DialError;
@@ -93,11 +94,21 @@ pub trait Handler {
         let _ = (ctx, payload);
     }
 
+    /// A waker of this connection was woken ([`Ctx::waker`]), once or several times since the last call.
+    fn on_wake(&mut self, ctx: &mut Ctx<'_, Self::State>) {
+        let _ = ctx;
+    }
+
     /// The result of a job of [`Ctx::offload`] is there. For handlers that have handlers inside.
     #[doc(hidden)]
-    fn finish_job(&mut self, ctx: &mut Ctx<'_, Self::State>, then: Box<dyn Any + Send>) {
-        if let Ok(then) = then.downcast::<Then<Self::State>>() {
-            then(ctx);
+    fn finish_job(&mut self, ctx: &mut Ctx<'_, Self::State>, then: Box<dyn Any>) {
+        match then.downcast::<Then<Self::State>>() {
+            Ok(then) => then(ctx),
+            Err(then) => {
+                if let Ok(then) = then.downcast::<LocalThen<Self::State>>() {
+                    then(ctx);
+                }
+            }
         }
     }
 

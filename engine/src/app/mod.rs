@@ -6,3 +6,6 @@ pub(crate) mod handler;
 pub(crate) mod offload;
 pub(crate) mod request;
 pub(crate) mod router;
+#[cfg(feature = "async")]
+pub(crate) mod serve;
+pub(crate) mod spawn;

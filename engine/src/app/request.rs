@@ -85,6 +85,12 @@ impl<'a> Request<'a> {
         self.params?.get(name)
     }
 
+    /// All parameters of the path, with what they stand for.
+    #[cfg(feature = "async")]
+    pub(crate) fn params(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.params.into_iter().flat_map(matchit::Params::iter)
+    }
+
     /// The path, percent-encoded as it was sent.
     pub fn path(&self) -> &'a str {
         self.head.path()

@@ -58,10 +58,10 @@ struct WakeUp {
 
 /// Whether something came since the worker last looked.
 #[derive(Debug, Default)]
-struct Pending<F>(F);
+pub(crate) struct Pending<F>(F);
 
 /// An atomic yes or no.
-trait Flag {
+pub(crate) trait Flag {
     fn get(&self) -> bool;
     fn swap(&self, value: bool) -> bool;
 }
@@ -78,12 +78,12 @@ impl Flag for AtomicBool {
 
 impl<F: Flag> Pending<F> {
     /// Something came; whether the worker has to be woken for it.
-    fn announce(&self) -> bool {
+    pub(crate) fn announce(&self) -> bool {
         !self.0.swap(true)
     }
 
     /// The worker looks; whether something came. From now on what comes is announced again.
-    fn look(&self) -> bool {
+    pub(crate) fn look(&self) -> bool {
         self.0.get() && self.0.swap(false)
     }
 }

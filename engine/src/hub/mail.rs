@@ -1,7 +1,10 @@
 //! What comes to a worker from outside: letters, publications, and results of the compute threads.
 
+#![expect(clippy::disallowed_types, reason = "a waker may be woken from any thread")]
+
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use ringwire_codec::CloseCode;
@@ -16,6 +19,7 @@ use crate::conn::options::SendOptions;
 use crate::driver::ListenerId;
 use crate::entry::adoption::Adoption;
 use crate::entry::dial::Outbound;
+use crate::hub::wakes::{Alarm, Alarms};
 use crate::limits::{Drain, DrainReport};
 use crate::topic::{Feed, Feeder, SharedPublication, TopicQuery, feed};
 
@@ -55,6 +59,7 @@ pub(crate) struct Ways {
     pub(crate) publications: Feeder,
     /// There is always room for a result: their number is that of the jobs which the worker itself gave away.
     pub(crate) results: Postbox<Outcome>,
+    pub(crate) alarms: Arc<Alarms>,
 }
 
 /// What has come to a worker.
@@ -64,6 +69,7 @@ pub(crate) struct Inbox {
     letters: Mailbox<Mail>,
     publications: Feed,
     results: Mailbox<Outcome>,
+    alarms: Mailbox<Arc<Alarm>>,
 }
 
 /// The ways to a worker that `waker` wakes: for `capacity` letters and so many bytes of publications.
@@ -72,8 +78,9 @@ pub(crate) fn inbox(capacity: usize, max_in_transit_len: usize, waker: impl Wake
     let (letters, to_be_read) = mailbox::mailbox(Some(capacity), &bell);
     let (feeder, publications) = feed(max_in_transit_len, &bell);
     let (results, returned) = mailbox::mailbox(None, &bell);
-    let ways = Ways { letters, publications: feeder, results };
-    (ways, Inbox { bell, letters: to_be_read, publications, results: returned })
+    let (alarms, rung) = mailbox::mailbox(None, &bell);
+    let ways = Ways { letters, publications: feeder, results, alarms: Alarms::new(alarms) };
+    (ways, Inbox { bell, letters: to_be_read, publications, results: returned, alarms: rung })
 }
 
 impl Inbox {
@@ -103,8 +110,21 @@ impl Inbox {
         self.results.take()
     }
 
+    /// How many wakes from other threads wait.
+    pub(crate) fn alarm_count(&self) -> usize {
+        self.alarms.len()
+    }
+
+    /// The next of them.
+    pub(crate) fn take_alarm(&self) -> Option<Arc<Alarm>> {
+        self.alarms.take()
+    }
+
     /// Whether nothing is left.
     pub(crate) fn is_empty(&self) -> bool {
-        self.letters.is_empty() && self.publications.is_empty() && self.results.is_empty()
+        self.letters.is_empty()
+            && self.publications.is_empty()
+            && self.results.is_empty()
+            && self.alarms.is_empty()
     }
 }

@@ -25,6 +25,8 @@ use ringwire_tls::ServerConfig;
 use crate::app::handler::Handler;
 use crate::base::budget::Budget;
 use crate::base::event::Within;
+#[cfg(feature = "tokio")]
+use crate::base::runtime::Runtime;
 use crate::compute::{Compute, Pool};
 use crate::config::{Config, DriverKind, Pinning};
 use crate::driver::Driver;
@@ -181,6 +183,29 @@ impl Server {
                 })
             }
         }
+    }
+
+    /// Starts the workers. Each connection is served by `serve`, an async function that runs on its worker; its future
+    /// need not be `Send`. See [`Socket`].
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    #[cfg(feature = "async")]
+    pub fn serve<F, R>(self, serve: F) -> Result<Running, Error>
+    where
+        F: AsyncFn(crate::Socket) -> R + Clone + Send + Sync + 'static,
+        R: crate::Served,
+    {
+        self.start(move |_worker| crate::Serve::new(serve.clone()))
+    }
+
+    /// Has futures polled within this runtime of tokio, so that what needs one works in them as it is: timers, sockets,
+    /// databases. The runtime's own threads do the IO; the workers poll.
+    #[cfg(feature = "tokio")]
+    #[must_use]
+    pub fn with_runtime(mut self, runtime: tokio::runtime::Handle) -> Self {
+        self.config.runtime = Runtime::tokio(runtime);
+        self
     }
 
     fn start_on<D, H, F>(

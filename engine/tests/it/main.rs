@@ -12,6 +12,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(feature = "async")]
+mod async_handlers;
 #[cfg(all(feature = "client", feature = "tls"))]
 mod client;
 mod compression;

@@ -320,8 +320,12 @@ impl<S: SocketRoutes> Handler for Router<S> {
         self.sockets.on_presence(name, is_present);
     }
 
-    fn finish_job(&mut self, ctx: &mut Ctx<'_, S::State>, then: Box<dyn Any + Send>) {
+    fn finish_job(&mut self, ctx: &mut Ctx<'_, S::State>, then: Box<dyn Any>) {
         self.sockets.call(ctx, Call::FinishJob(then));
+    }
+
+    fn on_wake(&mut self, ctx: &mut Ctx<'_, S::State>) {
+        self.sockets.call(ctx, Call::Wake);
     }
 
     fn on_ping(&mut self, ctx: &mut Ctx<'_, S::State>, payload: &[u8]) {

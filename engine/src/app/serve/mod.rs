@@ -1,0 +1,253 @@
+//! Handlers that are async functions: one future for each connection, in the connection's box, polled by its worker.
+//!
+//! The future is polled where something has happened that it may wait for: a message, room for output, the end, or a
+//! wake from anywhere. A wake from the worker's own thread takes neither a lock nor a system call.
+
+mod core;
+mod request;
+mod socket;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use ringwire_codec::{CloseCode, Message};
+
+use self::core::{Core, Deed};
+pub use self::request::OwnedRequest;
+pub use self::socket::{Socket, SocketError, SocketReceiver, SocketSender, TrySocketError};
+use crate::app::ctx::Ctx;
+use crate::app::handler::{Answer, Handler};
+use crate::app::request::Request;
+use crate::conn::cause::CloseCause;
+
+type Serving = Pin<Box<dyn Future<Output = Result<(), String>>>>;
+
+/// What an async function may return: nothing, or a result. An error is logged, and closes the connection with 1011;
+/// that the connection was ended by the other side ([`SocketError`]) is none.
+pub trait Served {
+    /// What to log, if anything went wrong.
+    fn problem(self) -> Result<(), String>;
+}
+
+impl Served for () {
+    fn problem(self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl<E: fmt::Display + 'static> Served for Result<(), E> {
+    fn problem(self) -> Result<(), String> {
+        self.map_err(|error| error.to_string())
+    }
+}
+
+/// The state of a connection that an async function serves.
+pub struct SocketState {
+    start: Option<Box<Start>>,
+    running: Option<Box<Running>>,
+}
+
+/// What a connection keeps until it opens.
+struct Start {
+    request: OwnedRequest,
+    serve: Box<dyn FnOnce(Socket) -> Serving>,
+}
+
+/// A future and what it has in common with its handler.
+struct Running {
+    core: Rc<Core>,
+    waker: Waker,
+    /// None while it is polled, and once it is done.
+    serving: Option<Serving>,
+    has_paused: bool,
+}
+
+/// A handler that serves each connection by an async function.
+pub struct Serve<F> {
+    serve: Rc<F>,
+}
+
+impl<F> Serve<F> {
+    /// Serves by this function. [`Server::serve`](crate::Server::serve) is shorter where there is nothing else; this is
+    /// for a route of a [`Router`](crate::Router), and where each worker has something of its own.
+    pub fn new(serve: F) -> Self {
+        Self { serve: Rc::new(serve) }
+    }
+}
+
+impl<F, R> Serve<F>
+where
+    F: AsyncFn(Socket) -> R + 'static,
+    R: Served,
+{
+    fn state(&self, request: &Request<'_>) -> SocketState {
+        let serve = Rc::clone(&self.serve);
+        SocketState::new(request, move |socket| {
+            Box::pin(async move { serve(socket).await.problem() })
+        })
+    }
+}
+
+impl SocketState {
+    fn new(request: &Request<'_>, serve: impl FnOnce(Socket) -> Serving + 'static) -> Self {
+        let start = Start { request: OwnedRequest::new(request), serve: Box::new(serve) };
+        Self { start: Some(Box::new(start)), running: None }
+    }
+}
+
+/// The calls of a connection that an async function serves.
+mod calls {
+    use super::*;
+
+    pub(super) fn on_open(ctx: &mut Ctx<'_, SocketState>) {
+        let Some(start) = ctx.state().start.take() else { return };
+        let high_water = ctx.engine().2.limits.high_water;
+        let core = Rc::new(Core::new(ctx.id(), ctx.peer_addr(), high_water));
+        let socket = Socket::new(Rc::clone(&core), Some(Box::new(start.request)));
+        let serving = (start.serve)(socket);
+        let waker = ctx.waker();
+        let running = Running { core, waker, serving: Some(serving), has_paused: false };
+        ctx.state().running = Some(Box::new(running));
+        poll(ctx);
+    }
+
+    pub(super) fn on_message(ctx: &mut Ctx<'_, SocketState>, message: Message<'_>) {
+        let Some(running) = &ctx.state().running else { return };
+        running.core.put(message);
+        poll(ctx);
+    }
+
+    pub(super) fn on_close(ctx: &mut Ctx<'_, SocketState>, cause: &CloseCause) {
+        let Some(running) = &ctx.state().running else { return };
+        running.core.end(cause);
+        poll(ctx);
+    }
+
+    /// Polls the future, and does what it wants to happen, until it waits for something that has not happened.
+    pub(super) fn poll(ctx: &mut Ctx<'_, SocketState>) {
+        let runtime = ctx.engine().2.limits.runtime.clone();
+        let _entered = runtime.enter();
+        loop {
+            let (queued_len, is_open) = (ctx.queued_len(), ctx.is_open());
+            let Some(running) = &mut ctx.state().running else { return };
+            let Some(mut serving) = running.serving.take() else { return };
+            let core = Rc::clone(&running.core);
+            core.begin(queued_len, is_open);
+            let polled = serving.as_mut().poll(&mut Context::from_waker(&running.waker));
+            let has_called = carry_out(ctx, &core);
+            match polled {
+                Poll::Ready(result) => return finish(ctx, &core, result),
+                Poll::Pending => {
+                    let Some(running) = &mut ctx.state().running else { return };
+                    running.serving = Some(serving);
+                }
+            }
+            if !has_called && !(core.wants_room() && ctx.queued_len() < core.high_water()) {
+                return settle(ctx, &core);
+            }
+        }
+    }
+
+    /// Does what the application wants to happen. Whether any of it gives the application an answer.
+    fn carry_out(ctx: &mut Ctx<'_, SocketState>, core: &Core) -> bool {
+        let mut has_called = false;
+        while let Some(deed) = core.next_deed() {
+            match deed {
+                // There was room, so only a close that has begun refuses it.
+                Deed::Send(message) => {
+                    ctx.send(message.as_message());
+                }
+                Deed::Ping(payload) => {
+                    let _ = ctx.ping(&payload);
+                }
+                Deed::Close(code, reason) => {
+                    let _ = ctx.close(code, &reason);
+                }
+                Deed::Call(call) => {
+                    call(ctx);
+                    has_called = true;
+                }
+            }
+        }
+        has_called
+    }
+
+    /// The function has returned.
+    fn finish(ctx: &mut Ctx<'_, SocketState>, core: &Core, result: Result<(), String>) {
+        let has_ended = core.cause(None).is_some();
+        ctx.set_busy(false);
+        let (code, text) = match result {
+            Ok(()) => (CloseCode::NORMAL, ""),
+            Err(_) if has_ended => return,
+            Err(error) => {
+                crate::base::event::error!(conn = %ctx.id(), error, "an async handler failed");
+                (CloseCode::INTERNAL_ERROR, "")
+            }
+        };
+        // Only a close that has begun refuses another.
+        let _ = ctx.close(code, text);
+    }
+
+    /// The future waits: reading follows from what waits for it, and the end of the connection from what it waits for.
+    fn settle(ctx: &mut Ctx<'_, SocketState>, core: &Core) {
+        if core.wants_room() {
+            ctx.want_drain();
+        }
+        ctx.set_busy(!core.is_idle());
+        let is_full = core.is_full();
+        let Some(running) = &mut ctx.state().running else { return };
+        if is_full != running.has_paused {
+            running.has_paused = is_full;
+            if is_full { ctx.pause() } else { ctx.resume() }
+        }
+    }
+}
+
+impl<F, R> Handler for Serve<F>
+where
+    F: AsyncFn(Socket) -> R + 'static,
+    R: Served,
+{
+    type State = SocketState;
+
+    fn on_request(&mut self, request: &Request<'_>) -> Answer<SocketState> {
+        Answer::accept(self.state(request))
+    }
+
+    fn on_open(&mut self, ctx: &mut Ctx<'_, SocketState>) {
+        calls::on_open(ctx);
+    }
+
+    fn on_message(&mut self, ctx: &mut Ctx<'_, SocketState>, message: Message<'_>) {
+        calls::on_message(ctx, message);
+    }
+
+    fn on_drain(&mut self, ctx: &mut Ctx<'_, SocketState>) {
+        calls::poll(ctx);
+    }
+
+    fn on_wake(&mut self, ctx: &mut Ctx<'_, SocketState>) {
+        calls::poll(ctx);
+    }
+
+    fn on_close(&mut self, ctx: &mut Ctx<'_, SocketState>, cause: &CloseCause) {
+        calls::on_close(ctx, cause);
+    }
+}
+
+impl<F> fmt::Debug for Serve<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serve").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for SocketState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SocketState")
+            .field("is_open", &self.running.is_some())
+            .finish_non_exhaustive()
+    }
+}
