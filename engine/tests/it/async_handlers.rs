@@ -9,12 +9,12 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::thread;
+use std::time::Duration;
 
 use ringwire::{
     CloseCause, CloseCode, CloseReason, Config, Handler, JobRefusal, Message, Serve, Served,
@@ -78,6 +78,11 @@ impl Answers {
     fn is_waited_for(&self) -> bool {
         !self.0.lock().unwrap().waiting.is_empty()
     }
+}
+
+/// Ends a connection by a reset (socket(7), SO_LINGER): there is nobody to hear an answer.
+fn reset(client: Client) {
+    socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
 /// Counts what is alive.
@@ -172,7 +177,10 @@ fn a_peer_that_says_no_more_hears_the_answer() {
 /// the server keeps.
 #[test]
 fn what_is_not_received_holds_the_peer_up() {
-    const LEN: usize = 32 << 10;
+    fn numbered(number: usize) -> Vec<u8> {
+        vec![number.to_le_bytes()[0]; 32 << 10]
+    }
+
     let answers = Answers::default();
     let known = answers.clone();
     let config = config().with_tcp_receive_buffer_len(64 << 10);
@@ -180,7 +188,7 @@ fn what_is_not_received_holds_the_peer_up() {
         known.of("go".into()).await;
         let mut count = 0_usize;
         while let Some(message) = socket.receive().await? {
-            assert_eq!(message.as_bytes(), vec![count as u8; LEN]);
+            assert_eq!(message.as_bytes(), numbered(count));
             count += 1;
             if count == 1000 {
                 socket.send(count.to_string()).await?;
@@ -195,7 +203,7 @@ fn what_is_not_received_holds_the_peer_up() {
     let mut sender = Client::speaking(writer);
     let sending = thread::spawn(move || {
         for number in 0..1000_usize {
-            sender.send(&*vec![number as u8; LEN]);
+            sender.send(&*numbered(number));
             count.fetch_add(1, Ordering::Relaxed);
         }
     });
@@ -254,7 +262,7 @@ fn a_sender_waits_for_room() {
             other => panic!("{other:?}"),
         }
     };
-    assert!((1..=3).contains(&taken.parse::<u32>().unwrap()), "{taken}");
+    assert!((0..=2).contains(&taken.parse::<u32>().unwrap()), "{taken}");
 }
 
 #[test]
@@ -334,7 +342,8 @@ fn what_a_connection_can_do_an_async_function_can() {
     one.send("first");
     assert_eq!(one.text(), "first");
     other.send("second");
-    assert_eq!(other.text(), "second");
+    // Whether it heard of the first depends on who was there first.
+    while other.text() != "second" {}
     assert_eq!(one.text(), "second");
 }
 
@@ -346,7 +355,7 @@ fn the_request_is_there() {
         socket.send(format!("{} {} {host}", request.method(), request.target())).await
     });
     let mut client = server.client();
-    assert_eq!(client.text(), format!("GET / {}", "example"));
+    assert_eq!(client.text(), "GET / localhost");
 }
 
 // Futures of ordinary handlers
@@ -412,7 +421,7 @@ fn spawned_futures_are_bounded_and_end_with_their_connection() {
     }
     wait_until("two are refused", || refusals.load(Ordering::Relaxed) == 2);
     assert_eq!(alive.count(), 3);
-    drop(client);
+    reset(client);
     wait_until("all are dropped", || alive.count() == 0);
 }
 
@@ -507,7 +516,7 @@ fn a_future_whose_destructor_panics_ends_nothing_else() {
     let (mut bad, mut good) = (server.client(), server.client());
     bad.send("bomb");
     assert_eq!(bad.text(), "bomb");
-    drop(bad);
+    reset(bad);
     wait_until("it is gone", || server.stats().connections == 1);
     good.send("fine");
     assert_eq!(good.text(), "fine");
@@ -516,7 +525,7 @@ fn a_future_whose_destructor_panics_ends_nothing_else() {
 
 #[cfg(feature = "tokio")]
 mod with_tokio {
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
 
