@@ -59,6 +59,8 @@ mod server;
 #[cfg(test)]
 mod sim_tests;
 mod state;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod topic;
 mod worker;
 

@@ -74,6 +74,10 @@ pub struct WorkerContext {
 }
 
 impl WorkerContext {
+    pub(crate) fn new(index: u16, handle: Handle) -> Self {
+        Self { index, handle }
+    }
+
     /// The worker's index, from 0.
     pub fn index(&self) -> u16 {
         self.index
@@ -257,7 +261,7 @@ impl Server {
         let factory = Arc::new(factory);
         let mut workers = Vec::with_capacity(parts.len());
         for (index, (part, core)) in (0_u16..).zip(parts.into_iter().zip(cores)) {
-            let context = WorkerContext { index, handle: handle.clone() };
+            let context = WorkerContext::new(index, handle.clone());
             let start = Start {
                 config: config.clone(),
                 context,

@@ -29,6 +29,8 @@ mod extensions;
 mod http;
 mod limits;
 mod server;
+#[cfg(feature = "testing")]
+mod testing;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(all(feature = "client", feature = "tls"))]
