@@ -43,8 +43,8 @@ impl<S: 'static> Ctx<'_, S> {
     /// let handler = ringwire::on_message(|ctx: &mut Ctx<'_, ()>, message: Message<'_>| {
     ///     let Message::Text(key) = message else { return };
     ///     let answer = find(key.to_owned());
-    ///     if let Err(refused) = ctx.spawn(answer, |ctx, row| { ctx.send(row.as_str()); }) {
-    ///         ctx.send(refused.to_string().as_str());
+    ///     if let Err(refused) = ctx.spawn(answer, |ctx, row| { let _ = ctx.send(row.as_str()); }) {
+    ///         let _ = ctx.send(refused.to_string().as_str());
     ///     }
     /// });
     /// # let _: &dyn ringwire::Handler<State = ()> = &handler;

@@ -28,7 +28,7 @@ use crate::server::{Running, Server, WorkerContext};
 ///     assert_eq!(peer.text(), "Hello");
 /// }
 ///
-/// let make = |_: &ringwire::WorkerContext| ringwire::on_message(|ctx, message| { ctx.send(message); });
+/// let make = |_: &ringwire::WorkerContext| ringwire::on_message(|ctx, message| ctx.send(message));
 /// greets(&mut Live::start(DriverKind::Epoll, make));
 /// ```
 pub struct Live {

@@ -9,7 +9,7 @@
 //! use ringwire::testing::{Get, Sim};
 //! use ringwire::{Config, on_message};
 //!
-//! let mut sim = Sim::new(Config::default(), |_worker| on_message(|ctx, message| { ctx.send(message); }));
+//! let mut sim = Sim::new(Config::default(), |_worker| on_message(|ctx, message| ctx.send(message)));
 //! let mut a = sim.connect(Get::new("/ws?token=x")).expect_open();
 //! a.send("Hello");
 //! assert_eq!(a.text(), "Hello");

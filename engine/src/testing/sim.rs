@@ -75,7 +75,7 @@ impl Sim {
     /// use ringwire::testing::{Sim, Stage};
     /// use ringwire::{Config, on_message};
     ///
-    /// let sim = Sim::new(Config::default(), |_worker| on_message(|ctx, message| { ctx.send(message); }));
+    /// let sim = Sim::new(Config::default(), |_worker| on_message(|ctx, message| ctx.send(message)));
     /// sim.seeds(0..20, |sim| {
     ///     let mut peer = sim.connect("/").expect_open();
     ///     peer.send("Hello");

@@ -371,7 +371,7 @@ fn spawned_futures_answer_in_order() {
             let (known, question) = (known.clone(), question.to_owned());
             let answer = async move { known.of(question).await };
             ctx.spawn(answer, |ctx, answer| {
-                ctx.send(answer.as_str());
+                let _ = ctx.send(answer.as_str());
             })
             .unwrap();
         })
@@ -443,7 +443,7 @@ fn without_room_reading_pauses_and_goes_on_by_itself() {
             let spawned =
                 ctx.spawn_or_pause(async move { known.of(question).await }, move |ctx, answer| {
                     now.fetch_sub(1, Ordering::Relaxed);
-                    ctx.send(answer.as_str());
+                    let _ = ctx.send(answer.as_str());
                 });
             spawned.unwrap();
         })
@@ -473,7 +473,7 @@ fn a_future_that_panics_closes_its_connection_only() {
                 text
             };
             ctx.spawn(work, |ctx, text| {
-                ctx.send(text.as_str());
+                let _ = ctx.send(text.as_str());
             })
             .unwrap();
         })
@@ -510,7 +510,7 @@ fn a_future_whose_destructor_panics_ends_nothing_else() {
                 ctx.spawn(endless, |_, ()| {}).unwrap();
                 begun.fetch_add(1, Ordering::Relaxed);
             }
-            ctx.send(message);
+            let _ = ctx.send(message);
         })
     });
     let (mut bad, mut good) = (server.client(), server.client());
@@ -587,7 +587,7 @@ mod with_tokio {
                         text
                     };
                     ctx.spawn_or_pause(query, |ctx, row| {
-                        ctx.send(row.as_str());
+                        let _ = ctx.send(row.as_str());
                     })
                     .unwrap();
                 })

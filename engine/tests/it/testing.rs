@@ -43,7 +43,7 @@ impl Handler for Room {
         let Message::Text(text) = message else { return };
         if let Some(room) = text.strip_prefix("JOIN ") {
             ctx.subscribe(room).unwrap();
-            ctx.send(format!("JOINED {room}").as_str());
+            let _ = ctx.send(format!("JOINED {room}").as_str());
         } else if let Some((room, text)) =
             text.strip_prefix("SEND ").and_then(|rest| rest.split_once(' '))
         {
@@ -138,7 +138,7 @@ fn ends_are_told_apart() {
         }
 
         fn on_message(&mut self, ctx: &mut Ctx<'_, ()>, message: Message<'_>) {
-            ctx.send(message);
+            let _ = ctx.send(message);
         }
 
         fn on_close(&mut self, _: &mut Ctx<'_, ()>, cause: &CloseCause) {
@@ -160,7 +160,7 @@ fn ends_are_told_apart() {
     sim.advance(Duration::from_secs(1));
     assert_eq!(latest(), Some("transport"));
     let mut c = sim.connect("/").expect_open();
-    c.write(&[0xff, 0xff]);
+    c.write(&[0xff, 0x80, 0, 0, 0, 0]);
     assert_eq!(c.closed().code, 1002);
     assert_eq!(latest(), Some("protocol"));
     drop(sim.connect("/").expect_open());
@@ -198,7 +198,7 @@ fn jobs_run_in_it() {
             ctx.offload(
                 move || text,
                 |ctx, text| {
-                    ctx.send(text.unwrap().as_str());
+                    let _ = ctx.send(text.unwrap().as_str());
                 },
             )
             .unwrap();

@@ -103,14 +103,14 @@ mod calls {
     use super::*;
 
     pub(super) fn on_open(ctx: &mut Ctx<'_, SocketState>) {
-        let Some(start) = ctx.state().start.take() else { return };
+        let Some(start) = ctx.state_mut().start.take() else { return };
         let high_water = ctx.engine().2.limits.high_water;
         let core = Rc::new(Core::new(ctx.id(), ctx.peer_addr(), high_water));
         let socket = Socket::new(Rc::clone(&core), Some(Box::new(start.request)));
         let serving = (start.serve)(socket);
         let waker = ctx.waker();
         let running = Running { core, waker, serving: Some(serving), has_paused: false };
-        ctx.state().running = Some(Box::new(running));
+        ctx.state_mut().running = Some(Box::new(running));
         poll(ctx);
     }
 
@@ -132,7 +132,7 @@ mod calls {
         let _entered = runtime.enter();
         loop {
             let (queued_len, is_open) = (ctx.queued_len(), ctx.is_open());
-            let Some(running) = &mut ctx.state().running else { return };
+            let Some(running) = &mut ctx.state_mut().running else { return };
             let Some(mut serving) = running.serving.take() else { return };
             let core = Rc::clone(&running.core);
             core.begin(queued_len, is_open);
@@ -141,7 +141,7 @@ mod calls {
             match polled {
                 Poll::Ready(result) => return finish(ctx, &core, result),
                 Poll::Pending => {
-                    let Some(running) = &mut ctx.state().running else { return };
+                    let Some(running) = &mut ctx.state_mut().running else { return };
                     running.serving = Some(serving);
                 }
             }
@@ -158,7 +158,7 @@ mod calls {
             match deed {
                 // There was room, so only a close that has begun refuses it.
                 Deed::Send(message) => {
-                    ctx.send(message.as_message());
+                    let _ = ctx.send(message.as_message());
                 }
                 Deed::Ping(payload) => {
                     let _ = ctx.ping(&payload);
@@ -198,7 +198,7 @@ mod calls {
         }
         ctx.set_busy(!core.is_idle());
         let is_full = core.is_full();
-        let Some(running) = &mut ctx.state().running else { return };
+        let Some(running) = &mut ctx.state_mut().running else { return };
         if is_full != running.has_paused {
             running.has_paused = is_full;
             if is_full { ctx.pause() } else { ctx.resume() }
