@@ -111,3 +111,13 @@ pub use server::notify::Notifier;
 pub use server::restart::{activation, takeover};
 pub use server::{Running, Server, WorkerContext};
 pub use topic::{PublishError, PublishOptions, SubscribeOptions, TopicError, TopicSettings};
+
+/// The code of the guide runs as tests.
+#[cfg(all(doctest, feature = "async", feature = "testing"))]
+mod guide {
+    #[doc = include_str!("../../docs/guide/await-in-a-handler.md")]
+    mod await_in_a_handler {}
+
+    #[doc = include_str!("../../docs/guide/testing-a-handler.md")]
+    mod testing_a_handler {}
+}

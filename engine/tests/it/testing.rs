@@ -177,7 +177,7 @@ fn a_peer_that_stops_reading_is_a_slow_reader() {
     let mut sim = Sim::new(config, |_| {
         on_message(|ctx: &mut Ctx<'_, ()>, _| {
             for _ in 0..100 {
-                ctx.send(&[0_u8; 4096][..]);
+                let _ = ctx.send(&[0_u8; 4096]);
             }
         })
     });
