@@ -71,8 +71,8 @@ pub use app::request::Request;
 pub use app::router::{Asset, NoSockets, RouteState, Router, SocketOptions, SocketRoutes, Sockets};
 #[cfg(feature = "async")]
 pub use app::serve::{
-    OwnedRequest, Serve, Served, Socket, SocketError, SocketReceiver, SocketSender, SocketState,
-    TrySocketError,
+    OwnedRequest, Serve, ServeAuthenticated, Served, Socket, SocketError, SocketReceiver,
+    SocketSender, SocketState, TrySocketError,
 };
 pub use base::mailbox::PostError;
 pub use compute::{ComputeStats, Times};

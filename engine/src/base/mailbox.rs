@@ -77,6 +77,11 @@ impl Flag for AtomicBool {
 }
 
 impl<F: Flag> Pending<F> {
+    #[cfg(test)]
+    pub(crate) fn of(flag: F) -> Self {
+        Self(flag)
+    }
+
     /// Something came; whether the worker has to be woken for it.
     pub(crate) fn announce(&self) -> bool {
         !self.0.swap(true)
@@ -241,7 +246,7 @@ mod tests {
         model.preemption_bound = Some(3);
         model.check(|| {
             let letters = Arc::new(Mutex::new(0));
-            let pending = Arc::new(Pending(AtomicBool::new(false)));
+            let pending = Arc::new(Pending::of(AtomicBool::new(false)));
             let wakes = Arc::new(AtomicUsize::new(0));
             let posting = || {
                 let (letters, pending, wakes) = (letters.clone(), pending.clone(), wakes.clone());

@@ -52,7 +52,9 @@ struct Spawned {
 impl Drop for Spawned {
     fn drop(&mut self) {
         // It is the application's, and may panic.
-        self.work.take().map(quietly);
+        if let Some(work) = self.work.take() {
+            quietly(work);
+        }
     }
 }
 

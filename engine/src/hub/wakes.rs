@@ -141,3 +141,103 @@ impl Wake for Alarm {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::base::mailbox::{Bell, Mailbox, mailbox};
+    use crate::base::wake;
+
+    struct Count(Arc<AtomicUsize>);
+
+    impl wake::Wake for Count {
+        fn wake(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn alarms() -> (Arc<Alarms>, Mailbox<Arc<Alarm>>, Arc<AtomicUsize>) {
+        let wakes = Arc::default();
+        let (postbox, rung) = mailbox(None, &Bell::new(Count(Arc::clone(&wakes))));
+        (Alarms::new(postbox), rung, wakes)
+    }
+
+    fn conn() -> ConnId {
+        ConnId { worker: 0, slot: 7, generation: 1 }
+    }
+
+    #[test]
+    fn a_turn_has_its_own_wakes_without_the_mailbox() {
+        let (alarms, mail, wakes) = alarms();
+        let waker = alarms.waker(conn(), Sleeper::Handler);
+        let mut rung = VecDeque::new();
+        alarms.begin_turn();
+        (0..3).for_each(|_| waker.wake_by_ref());
+        alarms.take_rung(&mut rung);
+        assert_eq!((rung.len(), mail.len(), wakes.load(Ordering::Relaxed)), (1, 0, 0));
+        // It stands there once, until it is looked at.
+        waker.wake_by_ref();
+        alarms.end_turn(&mut rung);
+        assert_eq!(rung.len(), 1);
+        rung.pop_front().unwrap().heard();
+        // Between turns, and on other threads, the mailbox is the way.
+        waker.wake_by_ref();
+        assert_eq!((mail.len(), wakes.load(Ordering::Relaxed)), (1, 1));
+        mail.take().unwrap().heard();
+        std::thread::spawn(move || waker.wake()).join().unwrap();
+        assert_eq!(mail.len(), 1);
+    }
+
+    #[test]
+    fn workers_that_share_a_thread_have_wakes_of_their_own() {
+        let (one, _mail, _) = alarms();
+        let (other, mail, wakes) = alarms();
+        let waker = other.waker(conn(), Sleeper::Future(3));
+        let mut rung = VecDeque::new();
+        one.begin_turn();
+        waker.wake();
+        one.end_turn(&mut rung);
+        assert!(rung.is_empty());
+        assert_eq!((mail.len(), wakes.load(Ordering::Relaxed)), (1, 1));
+        let alarm = mail.take().unwrap();
+        assert_eq!((alarm.conn, alarm.sleeper), (conn(), Sleeper::Future(3)));
+    }
+
+    #[test]
+    fn a_worker_that_has_ended_is_not_woken() {
+        let (alarms, mail, _) = alarms();
+        drop(mail);
+        alarms.waker(conn(), Sleeper::Handler).wake();
+    }
+
+    /// A thread has something ready and wakes while the worker looks, in every order: the worker sees it, or will look
+    /// again.
+    #[test]
+    fn nothing_is_ready_without_being_looked_at() {
+        use loom::sync::atomic::{AtomicBool, Ordering};
+        use loom::sync::{Arc, Mutex};
+
+        loom::model(|| {
+            let is_ready = Arc::new(AtomicBool::new(false));
+            // It was rung before.
+            let pending = Arc::new(Pending::of(AtomicBool::new(true)));
+            let queue = Arc::new(Mutex::new(1_u32));
+            let waking = {
+                let (is_ready, pending, queue) = (is_ready.clone(), pending.clone(), queue.clone());
+                loom::thread::spawn(move || {
+                    is_ready.store(true, Ordering::Relaxed);
+                    if pending.announce() {
+                        *queue.lock().unwrap() += 1;
+                    }
+                })
+            };
+            *queue.lock().unwrap() -= 1;
+            pending.look();
+            let was_seen = is_ready.load(Ordering::Relaxed);
+            waking.join().unwrap();
+            assert!(was_seen || *queue.lock().unwrap() == 1);
+        });
+    }
+}

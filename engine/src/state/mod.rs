@@ -305,7 +305,7 @@ impl Shared {
     }
 
     /// Begins a future of a connection, which is polled at the end of the turn.
-    pub(crate) fn spawn(&mut self, wire: &mut Wire, token: Token, work: JobFuture, ordered: bool) {
+    pub(crate) fn spawn(&self, wire: &mut Wire, token: Token, work: JobFuture, ordered: bool) {
         let conn = self.id(token);
         let jobs = wire.jobs_mut();
         let waker = self.alarms().waker(conn, Sleeper::Future(jobs.next_future()));

@@ -149,7 +149,7 @@ impl Sim {
         self.advance(limit + Duration::from_secs(6));
     }
 
-    fn begin(&mut self, get: &Get, upgrades: bool) -> Peer {
+    fn begin(&self, get: &Get, upgrades: bool) -> Peer {
         let index = self.core.borrow_mut().connect(get, upgrades);
         Peer(Line::Sim(Rc::clone(&self.core), index))
     }

@@ -83,7 +83,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         conn.wire.pending.as_mut().filter(|_| is_told)?.jobs.as_deref_mut()
     }
 
-    fn forget_jobs(&mut self, token: Token) {
+    pub(super) fn forget_jobs(&mut self, token: Token) {
         if let Some(conn) = self.conns.get_mut(token)
             && let Some(pending) = &mut conn.wire.pending
         {

@@ -14,7 +14,7 @@ use super::receive::{call, deliver_or_keep};
 use super::{Worker, http};
 use crate::app::handler::{Answer, Handler};
 use crate::app::request::Request;
-use crate::conn::answer::{Accept, AnyState};
+use crate::conn::answer::{Accept, AnyState, Verdict};
 use crate::conn::dialling::DialError;
 use crate::conn::id::ConnId;
 use crate::conn::{Conn, Flags, Phase, Wire};
@@ -24,11 +24,7 @@ use crate::state::Shared;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// The application has made up its mind about a deferred request.
-    pub(super) fn answer_deferred(
-        &mut self,
-        id: ConnId,
-        answer: Result<Accept<AnyState>, Response>,
-    ) {
+    pub(super) fn answer_deferred(&mut self, id: ConnId, answer: Verdict) {
         let token = Token { slot: id.slot, generation: id.generation };
         let Self { conns, handler, shared, .. } = self;
         let Some(conn) = conns.get_mut(token).filter(|conn| conn.wire.phase == Phase::Deferred)

@@ -5,9 +5,11 @@ use std::task::{Context, Poll};
 
 use super::Worker;
 use super::receive::{call, on_panic};
+use super::upgrade::internal_error;
 use crate::app::handler::Handler;
 use crate::base::panics::quietly;
 use crate::conn::Phase;
+use crate::conn::answer::Verdict;
 use crate::conn::jobs::JobFuture;
 use crate::driver::{Driver, Token};
 use crate::hub::wakes::{self, Alarm, Sleeper};
@@ -19,7 +21,7 @@ const POLLS_PER_TURN: usize = 1024;
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// Wakes go to this thread from here on.
     #[inline]
-    pub(super) fn begin_wakes(&mut self) {
+    pub(super) fn begin_wakes(&self) {
         self.alarms.begin_turn();
     }
 
@@ -89,16 +91,37 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Ok(Poll::Ready(then)) => {
                 quietly(work);
                 let number = self.jobs(token).and_then(|jobs| jobs.end_future(future));
-                self.on_result(token, number, then);
+                match then.downcast::<Verdict>() {
+                    Ok(verdict) => self.decide(token, *verdict),
+                    Err(then) => self.on_result(token, number, then),
+                }
             }
             Err(panic) => {
                 quietly(work);
                 quietly(panic);
-                let Self { conns, shared, .. } = self;
-                let Some(conn) = conns.get_mut(token) else { return };
-                on_panic(&mut conn.wire, shared, shared.id(token));
-                self.after_work(token);
+                self.on_panicked_future(token);
             }
         }
+    }
+
+    /// Answers a deferred request as its future says.
+    fn decide(&mut self, token: Token, verdict: Verdict) {
+        if let Some(jobs) = self.jobs(token) {
+            jobs.end();
+            self.forget_jobs(token);
+        }
+        self.answer_deferred(self.shared.id(token), verdict);
+    }
+
+    fn on_panicked_future(&mut self, token: Token) {
+        let Self { conns, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        let id = shared.id(token);
+        if conn.wire.phase == Phase::Deferred {
+            crate::base::event::error!(conn = %id, "the future that answers a request panicked");
+            return self.decide(token, Err(internal_error()));
+        }
+        on_panic(&mut conn.wire, shared, id);
+        self.after_work(token);
     }
 }

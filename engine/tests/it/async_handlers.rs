@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::io::Write as _;
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,11 +18,12 @@ use std::thread;
 use std::time::Duration;
 
 use ringwire::{
-    CloseCause, CloseCode, CloseReason, Config, Handler, JobRefusal, Message, Serve, Served,
-    Socket, SocketError, TrySocketError, on_message,
+    CloseCause, CloseCode, CloseReason, Config, Handler, JobRefusal, Message, OwnedRequest,
+    Response, Router, Serve, Served, Socket, SocketError, TrySocketError, on_message,
 };
+use ringwire_codec::handshake::client as handshake;
 
-use crate::support::client::{Client, Got};
+use crate::support::client::{Client, Got, connect, read_head};
 use crate::support::{Server, config, ms, wait_until};
 
 fn serve<F, R>(config: Config, serve: F) -> Server
@@ -356,6 +358,66 @@ fn the_request_is_there() {
     });
     let mut client = server.client();
     assert_eq!(client.text(), "GET / localhost");
+}
+
+#[test]
+fn requests_wait_for_an_async_decision() {
+    let answers = Answers::default();
+    let (known, alive) = (answers.clone(), Alive::default());
+    let lives = alive.clone();
+    let server = with(config().with_handshake_timeout(Duration::from_secs(2)), move || {
+        let (known, lives) = (known.clone(), lives.clone());
+        let authenticate = async move |request: OwnedRequest| {
+            let _life = lives.one();
+            let name = request.query().unwrap_or_default().to_owned();
+            assert_ne!(name, "panic", "as asked for");
+            match known.of(name.clone()).await.as_str() {
+                "welcome" => Ok(name),
+                _ => Err(Response::text("no\n").with_status(http::StatusCode::FORBIDDEN)),
+            }
+        };
+        Router::new().websocket_async(
+            "/ws",
+            authenticate,
+            async |name: String, mut socket: Socket| {
+                while let Some(message) = socket.receive().await? {
+                    socket
+                        .send(format!("{name}: {}", message.as_text().unwrap_or_default()))
+                        .await?;
+                }
+                Ok::<_, SocketError>(())
+            },
+        )
+    });
+    let ask = |name: &str| {
+        let target = format!("/ws?{name}");
+        let request = handshake::Request::new("localhost", &target, [7; 16]).unwrap();
+        let mut stream = connect(server.addr());
+        let mut out = Vec::new();
+        request.encode(&mut out);
+        // The first message does not wait for the answer.
+        stream.write_all(&out).unwrap();
+        (stream, request)
+    };
+    let (stream, request) = ask("ann");
+    wait_until("it waits", || answers.is_waited_for());
+    answers.tell("ann", "welcome");
+    let mut ann = Client::await_upgrade(stream, &request);
+    ann.send("hello");
+    assert_eq!(ann.text(), "ann: hello");
+    answers.tell("bob", "go away");
+    for (name, status) in [("bob", "403"), ("panic", "500"), ("nobody", "503")] {
+        let (mut stream, _) = ask(name);
+        let (head, _) = read_head(&mut stream);
+        let head = String::from_utf8(head).unwrap();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{name}: {head}");
+    }
+    wait_until("what nobody waits for is dropped", || alive.count() == 0);
+    let (stream, _) = ask("late");
+    wait_until("it waits", || alive.count() == 1);
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(stream);
+    wait_until("it is dropped with its connection", || alive.count() == 0);
 }
 
 // Futures of ordinary handlers

@@ -53,8 +53,11 @@ pub(super) enum Deed {
     Send(OwnedMessage),
     Ping(Vec<u8>),
     Close(CloseCode, String),
-    Call(Box<dyn FnOnce(&mut Ctx<'_, SocketState>)>),
+    Call(Call),
 }
+
+/// What is called with the connection.
+type Call = Box<dyn FnOnce(&mut Ctx<'_, SocketState>)>;
 
 /// What becomes of a message that the application sends.
 pub(super) enum Room {

@@ -9,10 +9,12 @@ mod socket;
 
 use std::fmt;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use ringwire_codec::http::Response;
 use ringwire_codec::{CloseCode, Message};
 
 use self::core::{Core, Deed};
@@ -21,7 +23,11 @@ pub use self::socket::{Socket, SocketError, SocketReceiver, SocketSender, TrySoc
 use crate::app::ctx::Ctx;
 use crate::app::handler::{Answer, Handler};
 use crate::app::request::Request;
+use crate::app::router::{Router, SocketRoutes, Sockets};
+use crate::conn::answer::{Accept, AnyState, Verdict};
 use crate::conn::cause::CloseCause;
+use crate::conn::jobs::Continuation;
+use crate::hub::wakes;
 
 type Serving = Pin<Box<dyn Future<Output = Result<(), String>>>>;
 
@@ -98,6 +104,22 @@ impl SocketState {
     }
 }
 
+/// As [`Serve`], behind an async function that decides about requests.
+pub struct ServeAuthenticated<A, F, U> {
+    authenticate: Rc<A>,
+    serve: Rc<F>,
+    user: PhantomData<fn() -> U>,
+}
+
+impl<A, F, U> ServeAuthenticated<A, F, U> {
+    /// `authenticate` makes a user of each request, or a refusal; `serve` gets the user with the connection. The
+    /// handshake's timeout goes on meanwhile.
+    pub fn new(authenticate: A, serve: F) -> Self {
+        let (authenticate, serve) = (Rc::new(authenticate), Rc::new(serve));
+        Self { authenticate, serve, user: PhantomData }
+    }
+}
+
 /// The calls of a connection that an async function serves.
 mod calls {
     use super::*;
@@ -145,7 +167,8 @@ mod calls {
                     running.serving = Some(serving);
                 }
             }
-            if !has_called && !(core.wants_room() && ctx.queued_len() < core.high_water()) {
+            let has_room = core.wants_room() && ctx.queued_len() < core.high_water();
+            if !has_called && !has_room {
                 return settle(ctx, &core);
             }
         }
@@ -235,6 +258,106 @@ where
 
     fn on_close(&mut self, ctx: &mut Ctx<'_, SocketState>, cause: &CloseCause) {
         calls::on_close(ctx, cause);
+    }
+}
+
+impl<A, F, U, R> Handler for ServeAuthenticated<A, F, U>
+where
+    A: AsyncFn(OwnedRequest) -> Result<U, Response> + 'static,
+    F: AsyncFn(U, Socket) -> R + 'static,
+    U: Send + 'static,
+    R: Served,
+{
+    type State = SocketState;
+
+    fn on_request(&mut self, request: &Request<'_>) -> Answer<SocketState> {
+        let (authenticate, owned) = (Rc::clone(&self.authenticate), OwnedRequest::new(request));
+        let deciding = async move {
+            let user = authenticate(owned).await;
+            let verdict: Verdict = user.map(|user| Accept::new(Box::new(user) as AnyState));
+            Box::new(verdict) as Continuation
+        };
+        wakes::spawn(request.id(), Box::pin(deciding));
+        Answer::Defer
+    }
+
+    fn state_from(
+        &mut self,
+        given: AnyState,
+        request: &Request<'_>,
+    ) -> Result<SocketState, AnyState> {
+        let user = given.downcast::<U>()?;
+        let serve = Rc::clone(&self.serve);
+        Ok(SocketState::new(request, move |socket| {
+            Box::pin(async move { serve(*user, socket).await.problem() })
+        }))
+    }
+
+    fn on_open(&mut self, ctx: &mut Ctx<'_, SocketState>) {
+        calls::on_open(ctx);
+    }
+
+    fn on_message(&mut self, ctx: &mut Ctx<'_, SocketState>, message: Message<'_>) {
+        calls::on_message(ctx, message);
+    }
+
+    fn on_drain(&mut self, ctx: &mut Ctx<'_, SocketState>) {
+        calls::poll(ctx);
+    }
+
+    fn on_wake(&mut self, ctx: &mut Ctx<'_, SocketState>) {
+        calls::poll(ctx);
+    }
+
+    fn on_close(&mut self, ctx: &mut Ctx<'_, SocketState>, cause: &CloseCause) {
+        calls::on_close(ctx, cause);
+    }
+}
+
+impl<S: SocketRoutes> Router<S> {
+    /// Has a WebSocket at this path that async functions serve: `authenticate` makes a user of each request, or a
+    /// refusal, and `serve` gets the user with the connection. See [`Socket`].
+    ///
+    /// ```
+    /// use ringwire::{OwnedRequest, Response, Router, Socket, SocketError};
+    ///
+    /// let router = Router::new().websocket_async(
+    ///     "/ws",
+    ///     async |request: OwnedRequest| match request.query() {
+    ///         Some(user) => Ok(user.to_owned()),
+    ///         None => Err(Response::new(http::StatusCode::UNAUTHORIZED)),
+    ///     },
+    ///     async |user: String, mut socket: Socket| {
+    ///         socket.send(format!("Hello, {user}!")).await?;
+    ///         Ok::<(), SocketError>(())
+    ///     },
+    /// );
+    /// # fn is_handler(_: impl ringwire::Handler) {}
+    /// # is_handler(router);
+    /// ```
+    ///
+    /// # Panics
+    /// As [`websocket`](Self::websocket).
+    #[must_use]
+    pub fn websocket_async<A, F, U, R>(
+        self,
+        path: &str,
+        authenticate: A,
+        serve: F,
+    ) -> Router<Sockets<S, ServeAuthenticated<A, F, U>>>
+    where
+        A: AsyncFn(OwnedRequest) -> Result<U, Response> + 'static,
+        F: AsyncFn(U, Socket) -> R + 'static,
+        U: Send + 'static,
+        R: Served,
+    {
+        self.websocket(path, ServeAuthenticated::new(authenticate, serve))
+    }
+}
+
+impl<A, F, U> fmt::Debug for ServeAuthenticated<A, F, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServeAuthenticated").finish_non_exhaustive()
     }
 }
 
