@@ -1,4 +1,5 @@
-//! What comes to a worker from outside: letters, publications, and results of the compute threads.
+//! What comes to a worker from outside: letters, publications, results of the compute threads, and answers to HTTP
+//! requests.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -9,7 +10,7 @@ use ringwire_codec::http::Response;
 
 use crate::base::mailbox::{self, Bell, Mailbox, Postbox};
 use crate::base::wake::Wake;
-use crate::compute::Outcome;
+use crate::compute::{Compute, Outcome};
 use crate::conn::answer::{Accept, AnyState};
 use crate::conn::id::ConnId;
 use crate::conn::options::SendOptions;
@@ -38,8 +39,8 @@ pub(crate) enum Mail {
     Dial(Box<Outbound>),
     /// Accept a deferred request for an upgrade.
     Accept { conn: ConnId, accept: Box<Accept<AnyState>> },
-    /// Answer a deferred request with an ordinary answer, which refuses an upgrade.
-    Respond { conn: ConnId, response: Response },
+    /// Refuse a deferred request for an upgrade.
+    Reject { conn: ConnId, response: Response },
     /// Say who subscribes to what.
     Topics(TopicQuery),
     /// Close every connection, and end when they are gone or the time is up; what came of it is the reply.
@@ -57,6 +58,29 @@ pub(crate) struct Ways {
     pub(crate) results: Postbox<Outcome>,
 }
 
+/// A request among all of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RequestId {
+    pub(crate) conn: ConnId,
+    /// Its place among those of its connection, of which there are at most `max_http_requests`.
+    pub(crate) number: u16,
+}
+
+/// The answer to an HTTP request that was not answered at once.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) request: RequestId,
+    pub(crate) response: Response,
+}
+
+/// What a request needs to be answered from elsewhere. There is always room for an answer: each connection is at one
+/// request at a time.
+#[derive(Debug)]
+pub(crate) struct WayBack {
+    pub(crate) answers: Postbox<Answered>,
+    pub(crate) compute: Option<Compute>,
+}
+
 /// What has come to a worker.
 #[derive(Debug)]
 pub(crate) struct Inbox {
@@ -64,6 +88,9 @@ pub(crate) struct Inbox {
     letters: Mailbox<Mail>,
     publications: Feed,
     results: Mailbox<Outcome>,
+    answers: Mailbox<Answered>,
+    /// The way there.
+    answer_box: Postbox<Answered>,
 }
 
 /// The ways to a worker that `waker` wakes: for `capacity` letters and so many bytes of publications.
@@ -72,8 +99,10 @@ pub(crate) fn inbox(capacity: usize, max_in_transit_len: usize, waker: impl Wake
     let (letters, to_be_read) = mailbox::mailbox(Some(capacity), &bell);
     let (feeder, publications) = feed(max_in_transit_len, &bell);
     let (results, returned) = mailbox::mailbox(None, &bell);
+    let (answer_box, answers) = mailbox::mailbox(None, &bell);
     let ways = Ways { letters, publications: feeder, results };
-    (ways, Inbox { bell, letters: to_be_read, publications, results: returned })
+    let letters = to_be_read;
+    (ways, Inbox { bell, letters, publications, results: returned, answers, answer_box })
 }
 
 impl Inbox {
@@ -103,8 +132,21 @@ impl Inbox {
         self.results.take()
     }
 
+    /// The next answer to an HTTP request.
+    pub(crate) fn take_answer(&self) -> Option<Answered> {
+        self.answers.take()
+    }
+
+    /// For answers to HTTP requests that come later, and jobs that make them.
+    pub(crate) fn way_back(&self, compute: Option<Compute>) -> WayBack {
+        WayBack { answers: self.answer_box.clone(), compute }
+    }
+
     /// Whether nothing is left.
     pub(crate) fn is_empty(&self) -> bool {
-        self.letters.is_empty() && self.publications.is_empty() && self.results.is_empty()
+        self.letters.is_empty()
+            && self.publications.is_empty()
+            && self.results.is_empty()
+            && self.answers.is_empty()
     }
 }
