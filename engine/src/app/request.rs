@@ -76,7 +76,8 @@ impl<'a> Request<'a> {
         below: Option<&str>,
     ) -> Place<'s> {
         let path = self.path();
-        let base_len = below.map_or(0, |name| {
+        let outer_len = self.place.map_or(0, |place| place.base_len);
+        let base_len = below.map_or(outer_len, |name| {
             let rest = params.get(name).map(|rest| rest.len() + 1);
             path.len() - rest.unwrap_or_else(|| usize::from(path.ends_with('/')))
         });
