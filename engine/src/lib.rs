@@ -65,10 +65,14 @@ mod topic;
 mod worker;
 
 pub use app::ctx::{Ctx, NoState, Out};
-pub use app::handler::{Answer, Handler, HttpAnswer, OnMessage, Outcome, on_message};
+pub use app::event::{Call, Event};
+pub use app::handler::{Answer, Handler, OnMessage, Outcome, on_message};
 pub use app::offload::{JobError, JobRefusal, RefusedJob};
 pub use app::request::Request;
-pub use app::router::{Asset, NoSockets, RouteState, Router, SocketOptions, SocketRoutes, Sockets};
+pub use app::responder::{IntoResponse, Responder};
+pub use app::router::{
+    Asset, NoSockets, RouteState, Router, Shared, SocketOptions, SocketRoutes, Sockets,
+};
 #[cfg(feature = "async")]
 pub use app::serve::{
     OwnedRequest, Serve, ServeAuthenticated, Served, Socket, SocketError, SocketReceiver,

@@ -81,7 +81,7 @@ pub struct Config {
 
     /// From accept to the end of the handshake, however the bytes trickle in. Every further HTTP request has as long
     /// from its first byte to the end of its body, and the application for an answer that it
-    /// [defers](crate::HttpAnswer::Defer). Default: 10 s.
+    /// [puts off](crate::Responder). Default: 10 s.
     pub handshake_timeout: Duration,
     /// How long a connection may receive nothing at all, not even a pong. Default: 120 s. With pings on, a
     /// dead peer is found sooner.

@@ -86,8 +86,8 @@ impl<S> Accept<S> {
         (accept, old)
     }
 
-    /// The same with what `f` makes of the state.
-    pub(crate) fn map<T>(self, f: impl FnOnce(S) -> T) -> Accept<T> {
+    /// The same with what `f` makes of the state: for a handler around another.
+    pub fn map<T>(self, f: impl FnOnce(S) -> T) -> Accept<T> {
         let (accept, state) = self.replace_state(());
         accept.replace_state(f(state)).0
     }

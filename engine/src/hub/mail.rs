@@ -1,4 +1,5 @@
-//! What comes to a worker from outside: letters, publications, and results of the compute threads.
+//! What comes to a worker from outside: letters, publications, results of the compute threads, and answers to HTTP
+//! requests.
 
 #![expect(clippy::disallowed_types, reason = "a waker may be woken from any thread")]
 
@@ -12,7 +13,7 @@ use ringwire_codec::http::Response;
 
 use crate::base::mailbox::{self, Bell, Mailbox, Postbox};
 use crate::base::wake::Wake;
-use crate::compute::Outcome;
+use crate::compute::{Compute, Outcome};
 use crate::conn::answer::{Accept, AnyState};
 use crate::conn::id::ConnId;
 use crate::conn::options::SendOptions;
@@ -42,8 +43,8 @@ pub(crate) enum Mail {
     Dial(Box<Outbound>),
     /// Accept a deferred request for an upgrade.
     Accept { conn: ConnId, accept: Box<Accept<AnyState>> },
-    /// Answer a deferred request with an ordinary answer, which refuses an upgrade.
-    Respond { conn: ConnId, response: Response },
+    /// Refuse a deferred request for an upgrade.
+    Reject { conn: ConnId, response: Response },
     /// Say who subscribes to what.
     Topics(TopicQuery),
     /// Close every connection, and end when they are gone or the time is up; what came of it is the reply.
@@ -62,6 +63,29 @@ pub(crate) struct Ways {
     pub(crate) alarms: Arc<Alarms>,
 }
 
+/// A request among all of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RequestId {
+    pub(crate) conn: ConnId,
+    /// Its place among those of its connection, of which there are at most `max_http_requests`.
+    pub(crate) number: u16,
+}
+
+/// The answer to an HTTP request that was not answered at once.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) request: RequestId,
+    pub(crate) response: Response,
+}
+
+/// What a request needs to be answered from elsewhere. There is always room for an answer: each connection is at one
+/// request at a time.
+#[derive(Debug)]
+pub(crate) struct WayBack {
+    pub(crate) answers: Postbox<Answered>,
+    pub(crate) compute: Option<Compute>,
+}
+
 /// What has come to a worker.
 #[derive(Debug)]
 pub(crate) struct Inbox {
@@ -70,6 +94,9 @@ pub(crate) struct Inbox {
     publications: Feed,
     results: Mailbox<Outcome>,
     alarms: Mailbox<Arc<Alarm>>,
+    answers: Mailbox<Answered>,
+    /// The way there.
+    answer_box: Postbox<Answered>,
 }
 
 /// The ways to a worker that `waker` wakes: for `capacity` letters and so many bytes of publications.
@@ -80,7 +107,17 @@ pub(crate) fn inbox(capacity: usize, max_in_transit_len: usize, waker: impl Wake
     let (results, returned) = mailbox::mailbox(None, &bell);
     let (alarms, rung) = mailbox::mailbox(None, &bell);
     let ways = Ways { letters, publications: feeder, results, alarms: Alarms::new(alarms) };
-    (ways, Inbox { bell, letters: to_be_read, publications, results: returned, alarms: rung })
+    let (answer_box, answers) = mailbox::mailbox(None, &bell);
+    let inbox = Inbox {
+        bell,
+        letters: to_be_read,
+        publications,
+        results: returned,
+        alarms: rung,
+        answers,
+        answer_box,
+    };
+    (ways, inbox)
 }
 
 impl Inbox {
@@ -120,11 +157,22 @@ impl Inbox {
         self.alarms.take()
     }
 
+    /// The next answer to an HTTP request.
+    pub(crate) fn take_answer(&self) -> Option<Answered> {
+        self.answers.take()
+    }
+
+    /// For answers to HTTP requests that come later, and jobs that make them.
+    pub(crate) fn way_back(&self, compute: Option<Compute>) -> WayBack {
+        WayBack { answers: self.answer_box.clone(), compute }
+    }
+
     /// Whether nothing is left.
     pub(crate) fn is_empty(&self) -> bool {
         self.letters.is_empty()
             && self.publications.is_empty()
             && self.results.is_empty()
             && self.alarms.is_empty()
+            && self.answers.is_empty()
     }
 }

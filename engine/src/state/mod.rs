@@ -28,6 +28,7 @@ use crate::conn::queue::SegmentKind;
 use crate::conn::{Flags, Pending, Wire};
 use crate::driver::Token;
 use crate::hub::Hub;
+use crate::hub::mail::WayBack;
 use crate::hub::wakes::{Alarms, Sleeper};
 use crate::layers::deflate::Deflate;
 use crate::layers::extensions::Layers;
@@ -69,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) names: Names,
     /// Threads that take over what is costly, if there are any.
     pub(crate) compute: Option<Compute>,
+    /// How answers to HTTP requests come that are given later.
+    pub(crate) way_back: Option<Arc<WayBack>>,
     /// How much output to expect: as much as was received, as for an echo.
     pub(crate) expected_len: usize,
     pub(crate) masks: Masks,
@@ -121,6 +124,7 @@ impl Shared {
             watch: Watch::new(hub.memory_step()),
             hub,
             compute: None,
+            way_back: None,
             expected_len: 0,
             masks,
             counters,
@@ -268,6 +272,7 @@ impl Shared {
             topics,
             names,
             compute: _,
+            way_back: _,
             expected_len: _,
             masks: _,
             counters,

@@ -2,6 +2,7 @@
 
 use super::Worker;
 use super::receive::call;
+use crate::app::event::{Call, Event};
 use crate::app::handler::Handler;
 use crate::base::panics::quietly;
 use crate::compute::Deflated;
@@ -73,7 +74,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     fn hand_over(&mut self, token: Token, then: Continuation) {
         let Self { conns, handler, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return quietly(then) };
-        call(handler, conn, shared, token, |handler, ctx| handler.finish_job(ctx, then));
+        call(handler, conn, shared, token, Event::Call(Call::new(then)));
     }
 
     /// The jobs of a connection whose handler was not told yet that it has ended.

@@ -315,7 +315,7 @@ fn log_end<D: Driver, H: Handler>(
     let end = End {
         conn: shared.id(token),
         peer: conn.wire.peer.into(),
-        route,
+        route: route.as_deref(),
         lasted: shared.now - conn.wire.began,
         traffic: driver.traffic(token),
     };

@@ -5,7 +5,7 @@
 //! is in [`receive`], [`http`], [`transmit`] and [`deadlines`], how it ends, in [`endings`]; what is published, in
 //! [`topics`]; what futures go on, in [`wakes`]; how it all ends, in [`shutdown`]. Its time is in [`clock`].
 
-#![expect(clippy::disallowed_types, reason = "a waker may be woken from any thread")]
+#![expect(clippy::disallowed_types, reason = "answers and wakes come from other threads")]
 
 mod accepting;
 mod admission;
@@ -114,6 +114,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     pub(crate) fn new(driver: D, clock: TurnClock, handler: H, setup: WorkerSetup) -> Self {
         let WorkerSetup { mut shared, inbox, compute, listeners, assignment, max_connections } =
             setup;
+        shared.way_back = Some(Arc::new(inbox.way_back(compute.clone())));
         shared.compute = compute;
         let share = u32::try_from(shared.hub.links().len()).unwrap_or(1).max(1);
         let rate = Rate::new(shared.limits.max_accepts_per_second.div_ceil(share), 0);
@@ -261,6 +262,11 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 self.bound_memory();
             }
         }
+        // As many as connections at most.
+        while let Some(answered) = self.inbox.take_answer() {
+            self.on_answered(answered);
+            self.bound_memory();
+        }
         for _ in 0..LETTERS_PER_TURN {
             let Some(mail) = self.inbox.take() else { return };
             self.on_mail(mail);
@@ -298,7 +304,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Accepted { fd, listener, peer } => self.on_handed_over(fd, listener, peer),
             Mail::Dial(outbound) => self.dial(*outbound),
             Mail::Accept { conn, accept } => self.answer_deferred(conn, Ok(*accept)),
-            Mail::Respond { conn, response } => self.answer_deferred(conn, Err(response)),
+            Mail::Reject { conn, response } => self.answer_deferred(conn, Err(response)),
             Mail::Topics(query) => self.shared.topics.answer(&query),
             Mail::Drain { drain, reply } => self.begin_shutdown(drain, reply),
             Mail::Undrain => self.undrain(),

@@ -11,6 +11,7 @@ use ringwire_codec::{Connection, Role};
 use super::Worker;
 use super::receive::call;
 use super::upgrade::{begin_frames, extend};
+use crate::app::event::Event;
 use crate::app::handler::Handler;
 use crate::base::mailbox::PostError;
 use crate::conn::cause::CloseCause;
@@ -98,7 +99,7 @@ pub(super) fn on_answer<H: Handler>(
                 extend(&mut conn.wire, shared, token, layer);
             }
             begin_frames(&mut conn.wire, shared, token);
-            call(handler, conn, shared, token, |handler, ctx| handler.on_answer(ctx, &answer));
+            call(handler, conn, shared, token, Event::Answer(&answer));
         }
         Err(error) => fail(conn, shared, *dialling, DialError::of_answer(error)),
     }

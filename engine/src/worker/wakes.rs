@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use super::Worker;
 use super::receive::{call, on_panic};
 use super::upgrade::internal_error;
+use crate::app::event::Event;
 use crate::app::handler::Handler;
 use crate::base::panics::quietly;
 use crate::conn::Phase;
@@ -64,7 +65,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Sleeper::Handler => {
                 let Self { conns, handler, shared, .. } = self;
                 let Some(conn) = conns.get_mut(token) else { return };
-                call(handler, conn, shared, token, |handler, ctx| handler.on_wake(ctx));
+                call(handler, conn, shared, token, Event::Wake);
                 self.after_work(token);
             }
             Sleeper::Future(future) => self.poll(token, future),

@@ -1,6 +1,7 @@
 //! Handlers that are async functions, and futures of ordinary handlers: order, bounds, wakes from anywhere, and
 //! connections that end meanwhile.
 
+#![expect(clippy::unwrap_used, reason = "what fails fails the test")]
 #![expect(
     clippy::disallowed_types,
     clippy::disallowed_methods,
@@ -9,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -406,17 +407,66 @@ fn requests_wait_for_an_async_decision() {
     ann.send("hello");
     assert_eq!(ann.text(), "ann: hello");
     answers.tell("bob", "go away");
-    for (name, status) in [("bob", "403"), ("panic", "500"), ("nobody", "503")] {
+    for (name, status) in [("bob", "403"), ("panic", "500")] {
         let (mut stream, _) = ask(name);
         let (head, _) = read_head(&mut stream);
         let head = String::from_utf8(head).unwrap();
         assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{name}: {head}");
     }
+    // No answer comes: the time for the handshake ends.
+    let (mut stream, _) = ask("nobody");
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     wait_until("what nobody waits for is dropped", || alive.count() == 0);
     let (stream, _) = ask("late");
     wait_until("it waits", || alive.count() == 1);
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
     drop(stream);
+    wait_until("it is dropped with its connection", || alive.count() == 0);
+}
+
+#[test]
+fn http_is_answered_later() {
+    let answers = Answers::default();
+    let (known, alive) = (answers.clone(), Alive::default());
+    let lives = alive.clone();
+    let server = with(config(), move || {
+        let (known, lives) = (known.clone(), lives.clone());
+        Router::new().get_async("/{name}", async move |request: OwnedRequest| {
+            let _life = lives.one();
+            let name = request.param("name").unwrap_or_default().to_owned();
+            assert_ne!(name, "panic", "as asked for");
+            match known.of(name).await.as_str() {
+                "" => Err(http::StatusCode::NOT_FOUND),
+                text => Ok(Response::text(text.to_owned())),
+            }
+        })
+    });
+    let mut stream = connect(server.addr());
+    let ask = |stream: &mut std::net::TcpStream, name: &str| {
+        stream.write_all(format!("GET /{name} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
+    };
+    // Pipelined: the second waits for the first.
+    ask(&mut stream, "ann");
+    ask(&mut stream, "nobody");
+    ask(&mut stream, "panic");
+    answers.tell("nobody", "");
+    wait_until("it waits", || answers.is_waited_for());
+    answers.tell("ann", "Ann");
+    let mut all = Vec::new();
+    while !all.windows(3).any(|window| window == b"500") {
+        let (head, rest) = read_head(&mut stream);
+        all.extend(head);
+        all.extend(rest);
+    }
+    let all = String::from_utf8(all).unwrap();
+    let order: Vec<_> = ["200 OK", "Ann", "404", "500"].map(|text| all.find(text)).into();
+    assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{all}");
+    wait_until("they are dropped", || alive.count() == 0);
+    let mut gone = connect(server.addr());
+    ask(&mut gone, "late");
+    wait_until("it waits", || alive.count() == 1);
+    socket2::SockRef::from(&gone).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(gone);
     wait_until("it is dropped with its connection", || alive.count() == 0);
 }
 

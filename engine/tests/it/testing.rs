@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ringwire::testing::{Faults, Get, Live, Sim, Stage};
 use ringwire::{
-    Answer, CloseCause, CloseCode, Config, Ctx, Handler, HttpAnswer, Message, Request, Response,
+    Answer, CloseCause, CloseCode, Config, Ctx, Handler, Message, Request, Responder, Response,
     on_message,
 };
 
@@ -30,9 +30,9 @@ impl Handler for Room {
         }
     }
 
-    fn on_http(&mut self, request: &Request<'_>) -> HttpAnswer {
+    fn on_http(&mut self, request: &Request<'_>, responder: Responder) {
         let body = String::from_utf8_lossy(request.body()).into_owned();
-        Response::text(format!("{} {} {body}", request.method(), request.path())).into()
+        responder.send(Response::text(format!("{} {} {body}", request.method(), request.path())));
     }
 
     fn on_open(&mut self, ctx: &mut Ctx<'_, String>) {

@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use http::Method;
 use ringwire_codec::http::Response;
 use ringwire_codec::{CloseCode, Message};
 
@@ -21,8 +22,10 @@ use self::core::{Core, Deed};
 pub use self::request::OwnedRequest;
 pub use self::socket::{Socket, SocketError, SocketReceiver, SocketSender, TrySocketError};
 use crate::app::ctx::Ctx;
+use crate::app::event::Event;
 use crate::app::handler::{Answer, Handler};
 use crate::app::request::Request;
+use crate::app::responder::{IntoResponse, Responder};
 use crate::app::router::{Router, SocketRoutes, Sockets};
 use crate::conn::answer::{Accept, AnyState, Verdict};
 use crate::conn::cause::CloseCause;
@@ -124,7 +127,23 @@ impl<A, F, U> ServeAuthenticated<A, F, U> {
 mod calls {
     use super::*;
 
-    pub(super) fn on_open(ctx: &mut Ctx<'_, SocketState>) {
+    pub(super) fn handle(ctx: &mut Ctx<'_, SocketState>, event: Event<'_>) {
+        match event {
+            Event::Open => on_open(ctx),
+            Event::Message(message) => on_message(ctx, message),
+            Event::Drain | Event::Wake => poll(ctx),
+            // What is for another state was not for this handler.
+            Event::Call(call) => drop(call.run(ctx)),
+            Event::Close(cause) => on_close(ctx, cause),
+            Event::Answer(_)
+            | Event::Part(_)
+            | Event::Missed(_)
+            | Event::Ping(_)
+            | Event::Pong(_) => {}
+        }
+    }
+
+    fn on_open(ctx: &mut Ctx<'_, SocketState>) {
         let Some(start) = ctx.state_mut().start.take() else { return };
         let high_water = ctx.engine().2.limits.high_water;
         let core = Rc::new(Core::new(ctx.id(), ctx.peer_addr(), high_water));
@@ -136,20 +155,20 @@ mod calls {
         poll(ctx);
     }
 
-    pub(super) fn on_message(ctx: &mut Ctx<'_, SocketState>, message: Message<'_>) {
+    fn on_message(ctx: &mut Ctx<'_, SocketState>, message: Message<'_>) {
         let Some(running) = &ctx.state().running else { return };
         running.core.put(message);
         poll(ctx);
     }
 
-    pub(super) fn on_close(ctx: &mut Ctx<'_, SocketState>, cause: &CloseCause) {
+    fn on_close(ctx: &mut Ctx<'_, SocketState>, cause: &CloseCause) {
         let Some(running) = &ctx.state().running else { return };
         running.core.end(cause);
         poll(ctx);
     }
 
     /// Polls the future, and does what it wants to happen, until it waits for something that has not happened.
-    pub(super) fn poll(ctx: &mut Ctx<'_, SocketState>) {
+    fn poll(ctx: &mut Ctx<'_, SocketState>) {
         let runtime = ctx.engine().2.limits.runtime.clone();
         let _entered = runtime.enter();
         loop {
@@ -240,24 +259,8 @@ where
         Answer::accept(self.state(request))
     }
 
-    fn on_open(&mut self, ctx: &mut Ctx<'_, SocketState>) {
-        calls::on_open(ctx);
-    }
-
-    fn on_message(&mut self, ctx: &mut Ctx<'_, SocketState>, message: Message<'_>) {
-        calls::on_message(ctx, message);
-    }
-
-    fn on_drain(&mut self, ctx: &mut Ctx<'_, SocketState>) {
-        calls::poll(ctx);
-    }
-
-    fn on_wake(&mut self, ctx: &mut Ctx<'_, SocketState>) {
-        calls::poll(ctx);
-    }
-
-    fn on_close(&mut self, ctx: &mut Ctx<'_, SocketState>, cause: &CloseCause) {
-        calls::on_close(ctx, cause);
+    fn handle(&mut self, ctx: &mut Ctx<'_, SocketState>, event: Event<'_>) {
+        calls::handle(ctx, event);
     }
 }
 
@@ -293,24 +296,8 @@ where
         }))
     }
 
-    fn on_open(&mut self, ctx: &mut Ctx<'_, SocketState>) {
-        calls::on_open(ctx);
-    }
-
-    fn on_message(&mut self, ctx: &mut Ctx<'_, SocketState>, message: Message<'_>) {
-        calls::on_message(ctx, message);
-    }
-
-    fn on_drain(&mut self, ctx: &mut Ctx<'_, SocketState>) {
-        calls::poll(ctx);
-    }
-
-    fn on_wake(&mut self, ctx: &mut Ctx<'_, SocketState>) {
-        calls::poll(ctx);
-    }
-
-    fn on_close(&mut self, ctx: &mut Ctx<'_, SocketState>, cause: &CloseCause) {
-        calls::on_close(ctx, cause);
+    fn handle(&mut self, ctx: &mut Ctx<'_, SocketState>, event: Event<'_>) {
+        calls::handle(ctx, event);
     }
 }
 
@@ -352,6 +339,83 @@ impl<S: SocketRoutes> Router<S> {
         R: Served,
     {
         self.websocket(path, ServeAuthenticated::new(authenticate, serve))
+    }
+
+    /// Answers GET, and HEAD, with what an async function gives. Where the client goes away, or
+    /// [`handshake_timeout`](crate::Config::handshake_timeout) has passed, its future is dropped.
+    ///
+    /// ```
+    /// use ringwire::{OwnedRequest, Response, Router};
+    ///
+    /// let router = Router::new().get_async("/users/{name}", async |request: OwnedRequest| {
+    ///     // waits for a database
+    ///     Response::text(format!("{}\n", request.param("name").unwrap_or_default()))
+    /// });
+    /// # fn is_handler(_: impl ringwire::Handler) {}
+    /// # is_handler(router);
+    /// ```
+    ///
+    /// # Panics
+    /// As [`route`](Self::route).
+    #[must_use]
+    pub fn get_async<F, A>(self, path: &str, answer: F) -> Self
+    where
+        F: AsyncFn(OwnedRequest) -> A + 'static,
+        A: IntoResponse,
+    {
+        self.route_async(Method::GET, path, answer)
+    }
+
+    /// Answers POST as [`get_async`](Self::get_async) answers GET.
+    ///
+    /// # Panics
+    /// As [`route`](Self::route).
+    #[must_use]
+    pub fn post_async<F, A>(self, path: &str, answer: F) -> Self
+    where
+        F: AsyncFn(OwnedRequest) -> A + 'static,
+        A: IntoResponse,
+    {
+        self.route_async(Method::POST, path, answer)
+    }
+
+    /// Answers a method with what an async function gives, as [`get_async`](Self::get_async).
+    ///
+    /// # Panics
+    /// As [`route`](Self::route).
+    #[must_use]
+    pub fn route_async<F, A>(self, method: Method, path: &str, answer: F) -> Self
+    where
+        F: AsyncFn(OwnedRequest) -> A + 'static,
+        A: IntoResponse,
+    {
+        let answer = Rc::new(answer);
+        self.route_with(method, path, move |request, responder| {
+            let (answer, owned) = (Rc::clone(&answer), OwnedRequest::new(request));
+            let mut owed = Owed(Some(responder));
+            let answering = async move {
+                let response = answer(owned).await;
+                if let Some(responder) = owed.0.take() {
+                    responder.send(response);
+                }
+                Box::new(()) as Continuation
+            };
+            wakes::spawn(request.id(), Box::pin(answering));
+        })
+    }
+}
+
+/// An answer that is owed as long as anybody waits for it.
+struct Owed(Option<Responder>);
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        // A future that panics owes it still. One that is dropped has nobody left to answer.
+        if let Some(responder) = self.0.take()
+            && !std::thread::panicking()
+        {
+            responder.forget();
+        }
     }
 }
 
