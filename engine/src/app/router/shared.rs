@@ -1,10 +1,5 @@
 //! What the routes of a router share.
 
-#![expect(
-    clippy::disallowed_types,
-    reason = "routes of one thread share; no message is sent by it"
-)]
-
 use std::cell::{RefCell, RefMut};
 use std::fmt;
 use std::rc::Rc;
