@@ -51,6 +51,7 @@ mod head;
 #[cfg(feature = "json")]
 mod json_ids;
 mod message;
+mod offer;
 mod outbox;
 mod policy;
 mod pool;
@@ -59,7 +60,6 @@ mod queue;
 mod random;
 mod reconnect;
 mod request;
-mod settings;
 mod url;
 mod wire;
 
@@ -67,30 +67,38 @@ pub use backoff::Backoff;
 pub use batch::{BatchLimits, Batcher};
 pub use blocking::{Client, Messages, Receiver, Sender};
 pub use builder::Builder;
-pub use compression::Compression;
+pub use compression::DeflateConfig;
 pub use error::{
-    Error, ErrorKind, ProxyProblem, RedirectProblem, Refusal, SocksReply, UrlProblem, Waiting,
+    BoxError, ConnectAttempt, Error, ErrorKind, ProxyProblem, RedirectProblem, Refusal, SocksReply,
+    UrlProblem, Waiting,
 };
+pub use http;
 #[cfg(feature = "json")]
 pub use json_ids::JsonIds;
 pub use message::{Event, OwnedMessage};
-pub use outbox::OutboxLimits;
-pub use policy::{RetryPolicy, comes_back_after};
+pub use outbox::OutboxConfig;
+pub use policy::{RetryPolicy, Verdict, verdict_on};
 pub use pool::{Pool, Pooled};
 pub use proxy::Proxy;
 pub use queue::{Overflow, Pushed, Queue};
-pub use reconnect::{Reconnecting, ReconnectingSender, Sent, Update};
+pub use reconnect::{Attempt, Delivery, Reconnecting, ReconnectingSender, Update};
 pub use request::{MessageIds, Pending, Pushes, Requests, Sorted};
 pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
 pub use ringwire_codec::extension;
-pub use ringwire_codec::handshake::HeadLimits;
-pub use ringwire_codec::{CloseCode, Config as ProtocolConfig, Message};
+pub use ringwire_codec::handshake::{HandshakeError, HeadLimits};
+pub use ringwire_codec::{
+    CloseCode, Config as ProtocolConfig, Error as ProtocolError, Message, SendError,
+};
 pub use ringwire_tls as tls;
+pub use url::Url;
 
 /// Connects to a URL with the default settings: see [`Builder::connect`].
 ///
 /// # Errors
 /// As there.
-pub fn connect(url: &str) -> Result<Client, Error> {
+pub fn connect<U: TryInto<Url>>(url: U) -> Result<Client, Error>
+where
+    UrlProblem: From<U::Error>,
+{
     Client::builder().connect(url)
 }

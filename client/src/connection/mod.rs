@@ -129,6 +129,11 @@ impl Connection {
             && core.codec.close_state() == CloseState::Open
     }
 
+    /// Why nothing can be sent any more, if that is so.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.core().check()
+    }
+
     /// The peer's close frame, once it is here.
     pub(super) fn close_frame(&self) -> Option<(CloseCode, String)> {
         self.core().close.clone()

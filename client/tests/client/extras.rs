@@ -65,7 +65,7 @@ fn responses_find_their_requests_and_pushes_are_acknowledged() {
     let second = requests.begin(r#"{"do":"b"}"#).unwrap();
     assert!(matches!(requests.begin("{}"), Err(Error::TooManyPending)));
     let_go.send(()).unwrap();
-    assert_eq!(first.id() + 1, second.id());
+    assert_eq!(first.id() + 1, *second.id());
     assert!(second.wait(PATIENCE).unwrap().as_text().unwrap().contains("\"n\":2"));
     assert!(first.wait(PATIENCE).unwrap().as_text().unwrap().contains("\"n\":1"));
     assert_eq!(requests.pending_count(), 0);

@@ -284,7 +284,7 @@ fn names_and_ports_that_nobody_answers() {
     let error = refusal_of(&builder(), address);
     assert_eq!(error.kind(), ErrorKind::ConnectFailed);
     let Error::Connect { attempts, .. } = &error else { panic!("{error}") };
-    assert_eq!(attempts[0].0, Some(address));
+    assert_eq!(attempts[0].address, Some(address));
     assert!(error.to_string().contains("refused"), "{error}");
 }
 

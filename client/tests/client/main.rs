@@ -14,5 +14,6 @@ mod handshakes;
 mod messages;
 mod peer;
 mod reconnects;
+mod requests;
 mod timeouts;
 mod tls;

@@ -53,7 +53,7 @@ impl Flags {
             .with_read_timeout(CASE_TIMEOUT)
             .with_write_timeout(CASE_TIMEOUT);
         if self.deflate {
-            let compression = client::Compression::default().with_max_window(MAX_WINDOW);
+            let compression = client::DeflateConfig::default().with_max_window(MAX_WINDOW);
             builder.with_compression(compression.with_threshold(0))
         } else {
             builder

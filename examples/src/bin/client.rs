@@ -10,12 +10,11 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Parser;
 use http::{HeaderName, HeaderValue};
 use ringwire::client::{
-    Backoff, Builder, Client, Compression, Error, Event, OwnedMessage, Proxy, Reconnecting,
-    RetryPolicy, Sent, Update,
+    Builder, Client, DeflateConfig, Error, Event, OwnedMessage, Proxy, Reconnecting, Update,
 };
 use ringwire::{CloseCode, Message};
 use ringwire_examples::units::{parse_bytes, parse_duration};
@@ -88,15 +87,16 @@ struct Flags {
 
 impl Flags {
     fn builder(&self) -> Result<Builder> {
+        let pings = !self.ping_interval.is_zero();
         let mut builder = Client::builder()
             .with_connect_timeout(self.timeout)
             .with_handshake_timeout(self.timeout)
-            .with_ping_interval(self.ping_interval)
-            .with_peer_timeout(self.ping_interval * 2)
+            .with_ping_interval(pings.then_some(self.ping_interval))
+            .with_peer_timeout(pings.then(|| self.ping_interval * 2))
             .with_max_redirects(self.max_redirects)
             .with_max_message_len(usize::try_from(self.max_message).unwrap_or(usize::MAX));
         for (name, value) in &self.headers {
-            builder = builder.with_header(name.clone(), value.clone());
+            builder = builder.append_header(name.clone(), value.clone());
         }
         for protocol in &self.protocols {
             builder = builder.with_subprotocol(protocol);
@@ -105,7 +105,7 @@ impl Flags {
             builder = builder.with_origin(origin.clone());
         }
         if self.deflate {
-            builder = builder.with_compression(Compression::default());
+            builder = builder.with_compression(DeflateConfig::default());
         }
         match self.proxy.as_deref() {
             None => {}
@@ -177,14 +177,11 @@ impl Flags {
     }
 
     fn for_ever(&'static self, builder: Builder) -> Result<()> {
-        let policy = RetryPolicy::default().with_backoff(Backoff::default());
-        let mut client = Reconnecting::new(builder, &self.url).with_policy(policy);
+        let mut client = Reconnecting::new(builder, &self.url);
         let sender = client.sender();
         thread::spawn(move || {
             let read = self.read_input(|message| {
-                if sender.send(message) == Sent::Dropped {
-                    bail!("a line was dropped");
-                }
+                sender.send(message)?;
                 Ok(())
             });
             if let Err(error) = read {

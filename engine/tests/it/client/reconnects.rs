@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use ringwire::CloseCode;
-use ringwire::client::{Backoff, ErrorKind, Reconnecting, RetryPolicy, Sent, Update};
+use ringwire::client::{Backoff, Delivery, ErrorKind, Reconnecting, RetryPolicy, Update};
 
 use super::peer::{builder, url};
 use crate::support::{PATIENCE, Server, config, ms};
@@ -39,15 +39,15 @@ fn a_server_that_is_killed_and_started_again() {
     let sender = client.sender();
     assert!(matches!(next(&mut client), Update::Connected { attempts: 1, dropped: 0 }));
     for round in 1..=3 {
-        assert_eq!(sender.send("hello"), Sent::Now);
+        assert_eq!(sender.send("hello").unwrap(), Delivery::Sent);
         assert!(matches!(next(&mut client), Update::Message(message) if message == "hello".into()));
         // The end of the server is the end of the connection: 1001, after which clients come back.
         drop(server);
         let Update::Disconnected { error, .. } = next(&mut client) else { panic!("no loss") };
         assert_eq!(error.kind(), ErrorKind::Closed);
         assert!(!sender.is_connected());
-        assert_eq!(sender.send("one"), Sent::Queued);
-        assert_eq!(sender.send("two"), Sent::Queued);
+        assert_eq!(sender.send("one").unwrap(), Delivery::Queued);
+        assert_eq!(sender.send("two").unwrap(), Delivery::Queued);
         let Update::Disconnected { error, .. } = next(&mut client) else { panic!("no failure") };
         assert_eq!(error.kind(), ErrorKind::ConnectFailed);
         server = Server::start_at(config(), &[&address.to_string()], |app| app);
@@ -66,5 +66,5 @@ fn a_server_that_is_killed_and_started_again() {
     assert!(client.next_update().unwrap().is_none());
     closing.join().unwrap().unwrap();
     assert!(client.next_update().unwrap().is_none());
-    assert_eq!(client.sender().send("too late"), Sent::Dropped);
+    assert_eq!(client.sender().send("too late").unwrap_err().kind(), ErrorKind::Closed);
 }
