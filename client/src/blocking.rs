@@ -18,7 +18,8 @@ use crate::wire::after;
 
 /// An open connection, blocking.
 ///
-/// Pings are answered, and the client's own are sent, while somebody receives. The last of a client's halves that is
+/// Pings are answered, and the client's own are sent, while somebody receives, or with
+/// [`Builder::with_heartbeat_thread`](crate::Builder::with_heartbeat_thread) always. The last of a client's halves that is
 /// dropped sends a close frame and waits for nothing; [`close`](Self::close) does it properly.
 pub struct Client {
     sender: Sender,
@@ -39,7 +40,6 @@ impl Client {
         let has_compression = deflate.is_some();
         let agreed = Agreed { deflate, layer: upgraded.layer };
         let connection = Connection::new(wire, tls, agreed, &upgraded.rest, settings)?;
-        let connection = Arc::new(connection);
         Ok(Self {
             sender: Sender { connection: Arc::clone(&connection) },
             receiver: Receiver { connection },

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -57,6 +58,7 @@ pub struct Builder {
     close_timeout: Duration,
     ping_interval: Option<Duration>,
     peer_timeout: Option<Duration>,
+    heartbeat_thread: bool,
     protocol: ProtocolConfig,
     nodelay: bool,
     tls: Option<ClientConfig>,
@@ -74,6 +76,7 @@ impl Default for Builder {
             close_timeout: Duration::from_secs(5),
             ping_interval: Some(Duration::from_secs(30)),
             peer_timeout: Some(Duration::from_secs(60)),
+            heartbeat_thread: false,
             // A client has chosen its server, whose messages may be nearly empty up to their greatest length.
             protocol: ProtocolConfig::default().with_inflate_ratio_floor(1 << 20),
             nodelay: true,
@@ -161,7 +164,8 @@ impl Builder {
 
     /// After how much silence of the peer it is sent a ping. Default: 30 s.
     ///
-    /// The client has no thread of its own: pings go out, and the peer's silence counts, while somebody receives.
+    /// Pings go out, and the peer's silence counts, while somebody receives, or always with
+    /// [`with_heartbeat_thread`](Self::with_heartbeat_thread).
     #[must_use]
     pub fn with_ping_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.ping_interval = interval.into();
@@ -173,6 +177,19 @@ impl Builder {
     #[must_use]
     pub fn with_peer_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.peer_timeout = timeout.into();
+        self
+    }
+
+    /// Whether the connection has a thread of its own that does what is owed while nobody receives: it answers pings,
+    /// sends them, and ends the connection when the peer is dead. Default: no.
+    ///
+    /// It reads ahead, and messages wait for who receives, as do pongs that are not empty; pings and empty pongs are not
+    /// reported then. With 256 KiB of them it stops, so that the peer is held up as it would be without the thread: from
+    /// then on pings still go out, and the peer's stay unanswered. Worst case in memory: so much and one message, and
+    /// the thread's stack.
+    #[must_use]
+    pub fn with_heartbeat_thread(mut self, heartbeat_thread: bool) -> Self {
+        self.heartbeat_thread = heartbeat_thread;
         self
     }
 
@@ -250,6 +267,29 @@ impl Builder {
     #[must_use]
     pub fn with_proxy(mut self, proxy: Proxy) -> Self {
         self.proxy = Choice::One(proxy);
+        self
+    }
+
+    /// Connects through the proxy that a function of the URL chooses, or directly where it gives none. It is asked anew
+    /// for each connection and after each redirect, but not for Unix sockets, nor for addresses with a zone, which mean
+    /// nothing to a proxy.
+    ///
+    /// ```
+    /// use ringwire_client::{Client, Proxy};
+    ///
+    /// let proxy: Proxy = "http://proxy.example:3128".parse()?;
+    /// let builder = Client::builder().with_proxy_by(move |url| {
+    ///     let is_ours = url.host().is_some_and(|host| host.ends_with(".internal.example"));
+    ///     (!is_ours).then(|| proxy.clone())
+    /// });
+    /// # Ok::<(), ringwire_client::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_proxy_by(
+        mut self,
+        choose: impl Fn(&Url) -> Option<Proxy> + Send + Sync + 'static,
+    ) -> Self {
+        self.proxy = Choice::By(Arc::new(choose));
         self
     }
 
@@ -379,7 +419,7 @@ impl Builder {
             let socket = dial::connect_host(&scoped, port, self.nodelay, deadline)?;
             return Wire::new(socket).map_err(Error::Lost);
         }
-        let Some(proxy) = self.proxy.proxy_for(url.is_tls, host, port)? else {
+        let Some(proxy) = self.proxy.proxy_for(url, host, port)? else {
             let socket = dial::connect_host(host, port, self.nodelay, deadline)?;
             return Wire::new(socket).map_err(Error::Lost);
         };
@@ -413,6 +453,7 @@ impl Builder {
             close_timeout: self.close_timeout,
             ping_interval: self.ping_interval,
             peer_timeout: self.peer_timeout,
+            heartbeat_thread: self.heartbeat_thread,
         };
         let deflate = self
             .handshake

@@ -6,6 +6,7 @@ mod socks;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::{Error, ProxyProblem, Waiting};
@@ -35,12 +36,12 @@ enum Kind {
 }
 
 /// How a client finds its proxy.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub(super) enum Choice {
-    #[default]
     Environment,
     None,
     One(Proxy),
+    By(Arc<dyn Fn(&Url) -> Option<Proxy> + Send + Sync>),
 }
 
 impl Proxy {
@@ -143,16 +144,28 @@ impl Choice {
     /// The proxy on the way to this host.
     pub(super) fn proxy_for(
         &self,
-        is_tls: bool,
+        url: &Url,
         host: &str,
         port: u16,
     ) -> Result<Option<Proxy>, Error> {
         match self {
             Self::None => Ok(None),
+            Self::By(choose) => Ok(choose(url)),
             Self::One(proxy) => Ok(Some(proxy.clone())),
             Self::Environment => {
-                environment::proxy_for(|name| std::env::var(name).ok(), is_tls, host, port)
+                environment::proxy_for(|name| std::env::var(name).ok(), url.is_tls, host, port)
             }
+        }
+    }
+}
+
+impl fmt::Debug for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Environment => f.write_str("Environment"),
+            Self::None => f.write_str("None"),
+            Self::One(proxy) => proxy.fmt(f),
+            Self::By(_) => f.write_str("By(…)"),
         }
     }
 }
