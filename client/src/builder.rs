@@ -50,19 +50,19 @@ use crate::wire::{Wire, after};
 /// ```
 #[derive(Clone)]
 pub struct Builder {
-    handshake: Handshake,
-    connect_timeout: Option<Duration>,
-    handshake_timeout: Option<Duration>,
-    read_timeout: Option<Duration>,
-    write_timeout: Option<Duration>,
-    close_timeout: Duration,
-    ping_interval: Option<Duration>,
-    peer_timeout: Option<Duration>,
-    heartbeat_thread: bool,
-    protocol: ProtocolConfig,
-    nodelay: bool,
-    tls: Option<ClientConfig>,
-    proxy: Choice,
+    pub(super) handshake: Handshake,
+    pub(super) connect_timeout: Option<Duration>,
+    pub(super) handshake_timeout: Option<Duration>,
+    pub(super) read_timeout: Option<Duration>,
+    pub(super) write_timeout: Option<Duration>,
+    pub(super) close_timeout: Duration,
+    pub(super) ping_interval: Option<Duration>,
+    pub(super) peer_timeout: Option<Duration>,
+    pub(super) heartbeat_thread: bool,
+    pub(super) protocol: ProtocolConfig,
+    pub(super) nodelay: bool,
+    pub(super) tls: Option<ClientConfig>,
+    pub(super) proxy: Choice,
 }
 
 impl Default for Builder {
@@ -376,10 +376,6 @@ impl Builder {
         let wire = Wire::new(stream.into()).map_err(Error::Lost)?;
         let upgraded = Upgraded { rest, ..Upgraded::default() };
         self.client(Channel::plain(wire, None), upgraded)
-    }
-
-    pub(super) const fn handshake_mut(&mut self) -> &mut Handshake {
-        &mut self.handshake
     }
 
     fn check(&self) -> Result<(), Error> {

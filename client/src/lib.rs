@@ -29,6 +29,7 @@
 //! - `tls` (default): `wss`, with ring. Without it, and without [`ringwire_tls`] elsewhere in the program,
 //!   a URL with `wss` is [`Error::TlsSettings`].
 //! - `json` (default): `JsonIds`, the ids of [`Requests`] in JSON.
+//! - `config`: `settings`, a [`Builder`] from a TOML file and the environment.
 
 #![expect(
     clippy::disallowed_methods,
@@ -60,6 +61,8 @@ mod queue;
 mod random;
 mod reconnect;
 mod request;
+#[cfg(feature = "config")]
+pub mod settings;
 mod url;
 mod wire;
 

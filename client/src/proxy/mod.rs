@@ -52,6 +52,15 @@ impl Proxy {
         self
     }
 
+    #[cfg(feature = "config")]
+    pub(super) const fn scheme(&self) -> &'static str {
+        match self.kind {
+            Kind::Http => "http",
+            Kind::Socks { resolves: false } => "socks5",
+            Kind::Socks { resolves: true } => "socks5h",
+        }
+    }
+
     pub(super) fn host(&self) -> &str {
         &self.host
     }

@@ -55,22 +55,21 @@ impl Attempt {
 
     /// Sets a header in place of all of its name, as [`Builder::with_header`] does.
     pub fn set_header(&mut self, name: HeaderName, value: HeaderValue) {
-        self.builder.handshake_mut().set_header(name, value);
+        self.builder.handshake.set_header(name, value);
     }
 
     /// Adds a header beside others of its name, as [`Builder::append_header`] does.
     pub fn append_header(&mut self, name: HeaderName, value: HeaderValue) {
-        self.builder.handshake_mut().headers.push((name, value));
+        self.builder.handshake.headers.push((name, value));
     }
 
     /// Takes out all headers of a name.
     pub fn remove_header(&mut self, name: &HeaderName) {
-        self.builder.handshake_mut().remove_header(name);
+        self.builder.handshake.remove_header(name);
     }
 
     /// Offers these subprotocols in place of the builder's, the preferred one first.
     pub fn set_subprotocols(&mut self, names: &[&str]) {
-        self.builder.handshake_mut().subprotocols =
-            names.iter().map(|&name| name.to_owned()).collect();
+        self.builder.handshake.subprotocols = names.iter().map(|&name| name.to_owned()).collect();
     }
 }

@@ -15,5 +15,7 @@ mod messages;
 mod peer;
 mod reconnects;
 mod requests;
+#[cfg(feature = "config")]
+mod settings;
 mod timeouts;
 mod tls;
