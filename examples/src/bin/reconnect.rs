@@ -13,7 +13,8 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Parser;
 use http::{HeaderValue, header};
-use ringwire::client::{Attempt, Backoff, BoxError, Client, Reconnecting, RetryPolicy, Update};
+use ringwire::client::settings::Sources;
+use ringwire::client::{Attempt, Backoff, BoxError, Reconnecting, RetryPolicy, Update};
 use ringwire_examples::units::parse_duration;
 use ringwire_examples::{note, program};
 
@@ -72,7 +73,8 @@ fn run() -> Result<()> {
         Backoff::default().with_first_delay(flags.first_delay).with_max_delay(flags.max_delay);
     let policy = RetryPolicy::default().with_backoff(backoff).with_max_attempts(flags.max_attempts);
     let interval = flags.interval;
-    let mut client = Reconnecting::new(Client::builder(), &flags.url)
+    let builder = Sources::default().with_environment().load()?;
+    let mut client = Reconnecting::new(builder, &flags.url)
         .with_policy(policy)
         .prepare(move |attempt, _| flags.authorize(attempt))
         .on_connect(|client| client.send_text("subscribe"));
