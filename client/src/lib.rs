@@ -19,7 +19,19 @@
 //! ```
 //!
 //! A connection is one socket and no thread. What the protocol owes (pongs, close frames) goes out, and what the
-//! settings ask for (pings, the watchdog for dead peers) happens, while somebody receives.
+//! settings ask for (pings, the watchdog for dead peers) happens, while somebody receives, or on a thread where
+//! [`Builder::with_heartbeat_thread`] asks for one.
+//!
+//! | to | use |
+//! |---|---|
+//! | connect with headers, subprotocols, TLS, a proxy, limits | [`Builder`] |
+//! | escape what goes into a query | [`Url`] |
+//! | send on one thread and receive on another | [`Client::split`] |
+//! | come back when the connection is lost, with a fresh token | [`Reconnecting`], [`RetryPolicy`] |
+//! | wait for the response to a request, over connections that come and go | [`Requests`] |
+//! | share connections among threads | [`Pool`] |
+//! | send many small things as few large ones | [`Batcher`] |
+//! | let the environment and a file decide | `settings` |
 //!
 //! Beside a server it is `ringwire::client`. Connections that a server's workers open are
 //! `ringwire::Handle::connect`'s.

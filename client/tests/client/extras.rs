@@ -140,4 +140,6 @@ fn clients_that_are_not_well_are_not_given_out() {
         let error = failing.get(ms(50)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectFailed, "its place is free again");
     }
+    let wrong = Pool::new(builder(), "no URL", 1);
+    assert_eq!(wrong.get(ms(50)).unwrap_err().kind(), ErrorKind::Setting);
 }

@@ -11,7 +11,8 @@ use ringwire::client::{
 use ringwire::{Answer, CloseCode, Response};
 
 use super::peer::{builder, url};
-use crate::support::{PATIENCE, Seen, Server, config, ms};
+use crate::support::app::Seen;
+use crate::support::{PATIENCE, Server, config, ms};
 
 fn quick() -> RetryPolicy {
     let backoff = Backoff::default().with_first_delay(ms(20)).with_max_delay(ms(50));
@@ -151,7 +152,9 @@ fn requests_outlive_a_server() {
     let again = requests.begin_idempotent(r#"{"do":"again"}"#).unwrap();
     let once = requests.begin(r#"{"do":"once"}"#).unwrap();
     for text in [r#"{"do":"again","id":1}"#, r#"{"do":"once","id":2}"#] {
-        silent.find("the request", |_, seen| (seen == Seen::Text(text.into())).then_some(()));
+        silent.find("the request", |_, seen| {
+            matches!(seen, Seen::Text(found) if found == text).then_some(())
+        });
     }
     drop(silent);
     let error = once.wait(PATIENCE).unwrap_err();
