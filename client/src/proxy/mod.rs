@@ -35,13 +35,16 @@ enum Kind {
     },
 }
 
+/// A function of the application's that chooses a proxy.
+type Choose = Arc<dyn Fn(&Url) -> Option<Proxy> + Send + Sync>;
+
 /// How a client finds its proxy.
 #[derive(Clone)]
 pub(super) enum Choice {
     Environment,
     None,
     One(Proxy),
-    By(Arc<dyn Fn(&Url) -> Option<Proxy> + Send + Sync>),
+    By(Choose),
 }
 
 impl Proxy {

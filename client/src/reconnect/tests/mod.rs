@@ -464,7 +464,7 @@ impl Play {
     }
 
     /// The delay is the policy's, and the next attempt is due after it.
-    fn on_disconnected(&mut self, error: &Error, delay: Duration, retry_after: Duration) {
+    fn on_disconnected(&self, error: &Error, delay: Duration, retry_after: Duration) {
         let jitter = self.stage().jitter;
         let retry_after = retry_after.min(self.policy.max_retry_after);
         let number = self.stage().attempts.saturating_sub(1);
