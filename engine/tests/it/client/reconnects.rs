@@ -132,7 +132,9 @@ fn a_token_that_is_refused_for_ever() {
                     Response::new(StatusCode::UNAUTHORIZED).into()
                 }
             })
-            .on_open(|ctx| drop(ctx.close(CloseCode::new(4401), "expired")))
+            .on_open(|ctx| {
+                let _ = ctx.close(CloseCode::new(4401), "expired");
+            })
         });
         let mut client = client(server.addr()).prepare(|_, _| Ok(()));
         let kind = client.receive().unwrap_err().kind();
