@@ -19,8 +19,8 @@ use crate::wire::after;
 /// An open connection, blocking.
 ///
 /// Pings are answered, and the client's own are sent, while somebody receives, or with
-/// [`Builder::with_heartbeat_thread`](crate::Builder::with_heartbeat_thread) always. The last of a client's halves that is
-/// dropped sends a close frame and waits for nothing; [`close`](Self::close) does it properly.
+/// [`Builder::with_heartbeat_thread`](crate::Builder::with_heartbeat_thread) always. The last of a client's halves that
+/// is dropped sends a close frame and waits for nothing; [`close`](Self::close) does it properly.
 pub struct Client {
     sender: Sender,
     receiver: Receiver,

@@ -95,9 +95,9 @@ impl Client {
 }
 
 impl Builder {
-    /// Sets a header of the request in place of all of its name. To another host that a redirect leads to it is not sent if its value is marked as
-    /// sensitive ([`HeaderValue::set_sensitive`]), or its name sounds like a credential: Authorization, Cookie,
-    /// `X-Api-Key`, and what has `token`, `secret`, `session`, `auth` and the like in it.
+    /// Sets a header of the request in place of all of its name. To another host that a redirect leads to it is not
+    /// sent if its value is marked as sensitive ([`HeaderValue::set_sensitive`]), or its name sounds like a credential:
+    /// Authorization, Cookie, `X-Api-Key`, and what has `token`, `secret`, `session`, `auth` and the like in it.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.handshake.set_header(name, value);
@@ -183,10 +183,10 @@ impl Builder {
     /// Whether the connection has a thread of its own that does what is owed while nobody receives: it answers pings,
     /// sends them, and ends the connection when the peer is dead. Default: no.
     ///
-    /// It reads ahead, and messages wait for who receives, as do pongs that are not empty; pings and empty pongs are not
-    /// reported then. With 256 KiB of them it stops, so that the peer is held up as it would be without the thread: from
-    /// then on pings still go out, and the peer's stay unanswered. Worst case in memory: so much and one message, and
-    /// the thread's stack.
+    /// It reads ahead, and messages wait for who receives, as do pongs that are not empty; pings and empty pongs are
+    /// not reported then. With 256 KiB of them it stops, so that the peer is held up as it would be without the thread:
+    /// from then on pings still go out, and the peer's stay unanswered. Worst case in memory: so much and one message,
+    /// and the thread's stack.
     #[must_use]
     pub fn with_heartbeat_thread(mut self, heartbeat_thread: bool) -> Self {
         self.heartbeat_thread = heartbeat_thread;

@@ -27,10 +27,11 @@ use world::{System, World};
 /// A client that connects again when its connection is lost, for as long as its [`RetryPolicy`] says.
 ///
 /// It has no thread: it connects, waits and receives in [`next_update`](Self::next_update), which is to be called in a
-/// loop. Dropped, it comes back no more, and its senders say so. Other threads send through a [`ReconnectingSender`], at any time: what cannot go out now waits in a bounded
-/// queue and is sent, in order, once there is a connection again. A message is queued when sending it failed, so that
-/// a server may get one twice; one that the kernel took just before the connection was lost may not arrive. Who needs
-/// more has the server acknowledge messages: [`Requests`](crate::Requests).
+/// loop. Dropped, it comes back no more, and its senders say so. Other threads send through a [`ReconnectingSender`],
+/// at any time: what cannot go out now waits in a bounded queue and is sent, in order, once there is a connection
+/// again. So is a message that the socket had not taken whole when its connection was lost, and none arrives twice; one
+/// that it had may not arrive at all. Who needs more has the server acknowledge messages:
+/// [`Requests`](crate::Requests).
 ///
 /// ```
 /// use ringwire_client::http::{HeaderValue, header};

@@ -83,8 +83,8 @@ pub enum Sorted<Id> {
 /// - a request that is begun while there is no connection waits for one;
 /// - one that was sent when the connection is lost fails with [`Error::Unanswered`]: the server may have acted on it,
 ///   and only the application knows what it means to do that twice;
-/// - unless it was declared to be idempotent ([`begin_idempotent`](Self::begin_idempotent)): then it is sent again, with
-///   the same id, once there is a connection and [`Reconnecting::on_connect`] has run.
+/// - unless it was declared to be idempotent ([`begin_idempotent`](Self::begin_idempotent)): then it is sent again,
+///   with the same id, once there is a connection and [`Reconnecting::on_connect`] has run.
 ///
 /// Nothing is sent twice otherwise. How long any of that may take is what its [`Pending::wait`] says.
 pub struct Requests<I: MessageIds> {
@@ -195,8 +195,8 @@ impl<I: MessageIds> Requests<I> {
         self.request(message.into(), false)
     }
 
-    /// The same for a request that the server may act on twice as well as once. With a client that comes back it is sent
-    /// again if its connection is lost before the response; with another there is no difference.
+    /// The same for a request that the server may act on twice as well as once. With a client that comes back it is
+    /// sent again if its connection is lost before the response; with another there is no difference.
     ///
     /// # Errors
     /// As [`begin`](Self::begin).
@@ -279,8 +279,8 @@ impl<I: MessageIds> Pushes<I> {
     /// acknowledged before it is given.
     ///
     /// # Errors
-    /// As [`Receiver::receive`] or [`Reconnecting::next_update`]. An acknowledgement that could not be sent is no error:
-    /// the connection's end follows.
+    /// As [`Receiver::receive`] or [`Reconnecting::next_update`]. An acknowledgement that could not be sent is no
+    /// error: the connection's end follows.
     pub fn receive(&mut self) -> Result<Option<OwnedMessage>, Error> {
         loop {
             match self.next_update()? {
@@ -444,9 +444,9 @@ impl<I: MessageIds> Pending<I> {
     /// Waits for the response, over any number of connections.
     ///
     /// # Errors
-    /// [`Error::Timeout`] of [`Waiting::Response`]; [`Error::Unanswered`] if the connection is lost before or [`Pushes`]
-    /// is dropped, which says whether the server may have acted on the request. A request that had to wait for a
-    /// connection may have any error of [`Sender::send`].
+    /// [`Error::Timeout`] of [`Waiting::Response`]; [`Error::Unanswered`] if the connection is lost before or
+    /// [`Pushes`] is dropped, which says whether the server may have acted on the request. A request that had to wait
+    /// for a connection may have any error of [`Sender::send`].
     pub fn wait(self, timeout: Duration) -> Result<OwnedMessage, Error> {
         match self.response.recv_timeout(timeout) {
             Ok(response) => response,

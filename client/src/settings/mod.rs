@@ -1,8 +1,8 @@
 //! Settings of a client from a file and the environment.
 //!
 //! One [table](all) has the name of every setting, what it accepts, and how it is read and written. A TOML file, the
-//! environment (`RINGWIRE_CLIENT_*`) and the list in docs/configuration.md go by it. The environment wins over the file,
-//! and that over the defaults. What the rest of the file says is a server's, and ignored.
+//! environment (`RINGWIRE_CLIENT_*`) and the list in docs/configuration.md go by it. The environment wins over the
+//! file, and that over the defaults. What the rest of the file says is a server's, and ignored.
 //!
 //! ```
 //! use ringwire_client::settings::Sources;

@@ -82,7 +82,7 @@ fn connect_compressing(address: SocketAddr, compression: DeflateConfig) -> Clien
     builder()
         .with_max_message_len(4 << 20)
         .with_compression(compression)
-        .connect(&url(address))
+        .connect(url(address))
         .unwrap()
 }
 
@@ -231,7 +231,7 @@ fn error_of(takeover: bool, max_len: usize, message: Vec<u8>) -> (Error, u16) {
     let mut client = builder()
         .with_max_message_len(max_len)
         .with_compression(DeflateConfig::default().with_takeover(takeover))
-        .connect(&url(address))
+        .connect(url(address))
         .unwrap();
     let error = client.receive().unwrap_err();
     (error, reported.recv().unwrap())
@@ -286,7 +286,7 @@ fn bombs() {
         let mut client = builder()
             .with_max_message_len(MAX_LEN)
             .with_compression(DeflateConfig::default().with_takeover(takeover))
-            .connect(&url(address))
+            .connect(url(address))
             .unwrap();
         assert_eq!(client.receive().unwrap(), Some(OwnedMessage::Binary(vec![0; MAX_LEN])));
     }

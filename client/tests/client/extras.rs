@@ -124,7 +124,7 @@ fn clients_that_are_not_well_are_not_given_out() {
             thread::spawn(move || crate::peer::drain(stream));
         }
     });
-    let pool = Pool::new(builder(), &url(address), 1).with_check(ms(0), ms(100));
+    let pool = Pool::new(builder(), url(address), 1).with_check(ms(0), ms(100));
     let mut client = pool.get(PATIENCE).unwrap();
     client.send("used").unwrap();
     drop(client);

@@ -293,7 +293,7 @@ fn a_stream_for_a_host_that_redirects() {
     let address = answering("HTTP/1.1 301 Moved\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n");
     let builder = builder().with_max_redirects(5);
     let stream = TcpStream::connect(address).unwrap();
-    let error = builder.from_stream(&url(address), stream).unwrap_err();
+    let error = builder.from_stream(url(address), stream).unwrap_err();
     assert_eq!(error.refusal().unwrap().status, StatusCode::MOVED_PERMANENTLY);
 }
 

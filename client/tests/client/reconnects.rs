@@ -24,7 +24,7 @@ fn quick() -> RetryPolicy {
 }
 
 fn client(address: SocketAddr) -> Reconnecting {
-    Reconnecting::new(builder(), &url(address)).with_policy(quick())
+    Reconnecting::new(builder(), url(address)).with_policy(quick())
 }
 
 /// What happens next, which must be something.
@@ -101,7 +101,7 @@ fn retry_after_and_renewed_tokens() {
     assert!(matches!(next(&mut client), Update::Connected { attempts: 3, .. }));
 
     // Without the hook there is nothing else to try.
-    let mut helpless = Reconnecting::new(builder(), &url(address)).with_policy(quick());
+    let mut helpless = Reconnecting::new(builder(), url(address)).with_policy(quick());
     assert_eq!(helpless.next_update().unwrap_err().kind(), ErrorKind::Authentication);
 }
 
@@ -346,7 +346,7 @@ fn waiting_ends_when_it_should() {
     let slow = Backoff::default()
         .with_first_delay(Duration::from_secs(100_000))
         .with_max_delay(Duration::from_secs(100_000));
-    let mut client = Reconnecting::new(builder(), &url(address))
+    let mut client = Reconnecting::new(builder(), url(address))
         .with_policy(RetryPolicy::default().with_backoff(slow));
     assert!(matches!(next(&mut client), Update::Disconnected { .. }));
     let error = client.next_update_timeout(ms(50)).unwrap_err();

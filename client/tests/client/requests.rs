@@ -156,7 +156,7 @@ fn connections_that_end_under_many_threads() {
 
 /// One request, every other of which may be sent again. Gives whether there was a response.
 fn ask(requests: &Requests<JsonIds>, thread: usize, round: usize) -> bool {
-    let kind = if round % 2 == 0 { "again" } else { "once" };
+    let kind = if round.is_multiple_of(2) { "again" } else { "once" };
     let name = format!("{kind} {thread} {round}");
     let text = format!(r#"{{"do":"{name}"}}"#);
     let pending = match kind {

@@ -27,7 +27,7 @@ fn a_message_that_never_ends_does_not_hold_a_receiver() {
             thread::sleep(ms(1));
         }
     });
-    let mut client = builder().connect(&url(address)).unwrap();
+    let mut client = builder().connect(url(address)).unwrap();
     let begin = Instant::now();
     assert_eq!(timed_out(&client.receive_timeout(ms(200)).unwrap_err()), Waiting::Receive);
     assert!(begin.elapsed() < Duration::from_secs(8));
@@ -39,7 +39,7 @@ fn a_peer_that_takes_nothing() {
     let address = upgrading(move |_stream| {
         let _ = end.recv();
     });
-    let mut client = builder().with_write_timeout(ms(200)).connect(&url(address)).unwrap();
+    let mut client = builder().with_write_timeout(ms(200)).connect(url(address)).unwrap();
     let begin = Instant::now();
     let error = client.send(vec![0; 64 << 20].as_slice()).unwrap_err();
     assert_eq!(timed_out(&error), Waiting::Send);
@@ -62,7 +62,7 @@ fn pings_go_out_after_silence_and_an_answer_is_a_sign_of_life() {
     let mut client = builder()
         .with_ping_interval(ms(100))
         .with_peer_timeout(ms(600))
-        .connect(&url(address))
+        .connect(url(address))
         .unwrap();
     let begin = Instant::now();
     for _ in 0..3 {
@@ -95,7 +95,7 @@ fn a_heartbeat_while_nobody_receives() {
         .with_ping_interval(ms(100))
         .with_peer_timeout(ms(600))
         .with_heartbeat_thread(true)
-        .connect(&url(address))
+        .connect(url(address))
         .unwrap();
     let begin = Instant::now();
     ended.recv_timeout(PATIENCE).unwrap();
@@ -130,7 +130,7 @@ fn a_heartbeat_ahead_of_a_slow_receiver() {
         .with_ping_interval(ms(50))
         .with_peer_timeout(ms(100))
         .with_heartbeat_thread(true)
-        .connect(&url(address))
+        .connect(url(address))
         .unwrap();
     // The peer answers no ping for longer than the timeout, but it is not read from either.
     pinged.recv_timeout(PATIENCE).unwrap();
@@ -150,7 +150,7 @@ fn a_heartbeat_ends_with_its_client() {
         assert_eq!(drain(stream), b"");
         sender.send(close).unwrap();
     });
-    let client = builder().with_heartbeat_thread(true).connect(&url(address)).unwrap();
+    let client = builder().with_heartbeat_thread(true).connect(url(address)).unwrap();
     drop(client);
     assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), (0x88, 1000_u16.to_be_bytes().to_vec()));
 }

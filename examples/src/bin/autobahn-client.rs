@@ -77,7 +77,7 @@ impl Flags {
 
 /// What the server says on this path, and then closes.
 fn ask(server: SocketAddr, path: &str) -> Result<Option<String>> {
-    let mut client = Client::builder().without_proxy().connect(&format!("ws://{server}{path}"))?;
+    let mut client = Client::builder().without_proxy().connect(format!("ws://{server}{path}"))?;
     let mut last = None;
     for message in client.messages() {
         last = message?.as_text().map(str::to_owned);
@@ -87,7 +87,7 @@ fn ask(server: SocketAddr, path: &str) -> Result<Option<String>> {
 
 /// Echoes until the connection ends, in whatever way: most cases end it with an error.
 fn run_blocking(builder: &Builder, server: SocketAddr, target: &str) -> Result<()> {
-    let mut client = builder.connect(&format!("ws://{server}{target}"))?;
+    let mut client = builder.connect(format!("ws://{server}{target}"))?;
     while let Ok(Some(message)) = client.receive() {
         if client.send(message.as_message()).is_err() {
             // Why it ended comes with what is left to receive.

@@ -20,7 +20,7 @@ fn quick() -> RetryPolicy {
 }
 
 fn client(address: std::net::SocketAddr) -> Reconnecting {
-    Reconnecting::new(builder(), &url(address)).with_policy(quick())
+    Reconnecting::new(builder(), url(address)).with_policy(quick())
 }
 
 /// What happens next, which must be something.

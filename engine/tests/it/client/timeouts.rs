@@ -26,7 +26,7 @@ fn timed_out(error: &Error) -> Waiting {
 #[test]
 fn receiving_takes_as_long_as_it_may_and_can_go_on() {
     let server = Server::echo(config());
-    let mut client = builder().with_read_timeout(ms(100)).connect(&url(server.addr())).unwrap();
+    let mut client = builder().with_read_timeout(ms(100)).connect(url(server.addr())).unwrap();
     let begin = Instant::now();
     assert_eq!(timed_out(&client.receive().unwrap_err()), Waiting::Receive);
     assert!(begin.elapsed() >= ms(100));
@@ -50,7 +50,7 @@ fn silence_does_not_count_while_nobody_receives() {
     let mut client = builder()
         .with_ping_interval(ms(50))
         .with_peer_timeout(DEAD)
-        .connect(&url(server.addr()))
+        .connect(url(server.addr()))
         .unwrap();
     thread::sleep(AWAY);
     assert_eq!(timed_out(&client.receive_timeout(ms(1)).unwrap_err()), Waiting::Receive);
