@@ -1,7 +1,5 @@
 //! The programs that are clients, against servers in the test.
 
-#![expect(clippy::disallowed_types, reason = "tests read what programs say")]
-
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
