@@ -85,18 +85,9 @@ pub use app::event::{Call, Event};
 pub use app::handler::{Answer, Handler, OnMessage, Outcome, on_message};
 pub use app::request::Request;
 pub use app::responder::{IntoResponse, Responder};
-<<<<<<< HEAD
-pub use app::router::{
-    Asset, NoSockets, RouteState, Router, Shared, SocketOptions, SocketRoutes, Sockets,
-};
-#[cfg(feature = "async")]
-pub use app::serve::{
-    OwnedRequest, Serve, ServeAuthenticated, Served, Socket, SocketError, SocketReceiver,
-    SocketSender, SocketState, TrySocketError,
-};
-=======
 pub use app::router::Router;
->>>>>>> shape
+#[cfg(feature = "async")]
+pub use app::serve::{OwnedRequest, Socket, SocketError};
 pub use base::mailbox::PostError;
 #[cfg(feature = "config")]
 pub use config::settings;
@@ -112,31 +103,13 @@ pub use limits::Deadline;
 pub use ringwire_client as client;
 pub use ringwire_codec::extension;
 pub use ringwire_codec::http::Response;
-<<<<<<< HEAD
-pub use ringwire_codec::{
-    CloseCode, Config as ProtocolConfig, Message, MessagePart, OwnedMessage, SendError,
-};
-=======
-pub use ringwire_codec::{CloseCode, Message, MessagePart, SendError};
->>>>>>> shape
+pub use ringwire_codec::{CloseCode, Message, MessagePart, OwnedMessage, SendError};
 pub use ringwire_tls as tls;
 pub use server::handle::Handle;
 pub use server::logging;
 pub use server::notify::Notifier;
 pub use server::restart::{activation, takeover};
 pub use server::{Running, Server, WorkerContext};
-<<<<<<< HEAD
-pub use topic::{PublishError, PublishOptions, SubscribeOptions, TopicError, TopicSettings};
-
-/// The code of the guide runs as tests.
-#[cfg(all(doctest, feature = "async", feature = "testing"))]
-mod guide {
-    #[doc = include_str!("../../docs/guide/await-in-a-handler.md")]
-    mod await_in_a_handler {}
-
-    #[doc = include_str!("../../docs/guide/testing-a-handler.md")]
-    mod testing_a_handler {}
-=======
 
 /// Around a [`Router`]: what its routes share, content that does not change, and its types.
 pub mod router {
@@ -207,5 +180,23 @@ pub mod tuning {
     pub use ringwire_codec::Config as ProtocolConfig;
 
     pub use crate::config::{Assignment, Pinning};
->>>>>>> shape
+}
+
+/// Handlers that are async functions: what stands around a [`Socket`].
+#[cfg(feature = "async")]
+pub mod serve {
+    pub use crate::app::serve::{
+        Serve, ServeAuthenticated, Served, SocketReceiver, SocketSender, SocketState,
+        TrySocketError,
+    };
+}
+
+/// The code of the guide runs as tests.
+#[cfg(all(doctest, feature = "async", feature = "testing"))]
+mod guide {
+    #[doc = include_str!("../../docs/guide/await-in-a-handler.md")]
+    mod await_in_a_handler {}
+
+    #[doc = include_str!("../../docs/guide/testing-a-handler.md")]
+    mod testing_a_handler {}
 }
