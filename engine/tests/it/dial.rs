@@ -17,8 +17,9 @@ use rcgen::{CertificateParams, KeyPair};
 use ringwire::tls::pki_types::{ServerName, UnixTime};
 use ringwire::tls::{CertificateSource, ClientConfig, ClientSettings, Roots, ServerSettings};
 use ringwire::{
-    Answer, CloseCode, CloseReason, Config, Ctx, Dial, DialError, Handle, Handler, Message,
-    PostError, Request, Running,
+    Answer, CloseCode, CloseReason, Config, Ctx, Handle, Handler, Message, PostError, Request,
+    Running,
+    transport::{Dial, DialError},
 };
 use ringwire_codec::handshake::client::Response;
 
@@ -326,7 +327,7 @@ fn a_server_that_masks_its_frames() {
             stream.read_exact(&mut byte).expect("a request");
             head.push(byte[0]);
         }
-        let request = server::Request::parse(&head, &ringwire::HeadLimits::default());
+        let request = server::Request::parse(&head, &ringwire::handshake::HeadLimits::default());
         let request = request.expect("a request");
         let mut out = Vec::new();
         let upgrade = request.check_upgrade().expect("an upgrade");
