@@ -1,14 +1,15 @@
 //! What happens to a connection, as a value.
 
-use std::any::Any;
 use std::fmt;
 
 use ringwire_codec::handshake::client;
 use ringwire_codec::{Message, MessagePart};
 
-use crate::app::ctx::{Ctx, NoState};
+use crate::app::ctx::Ctx;
 use crate::app::offload::Then;
+use crate::app::spawn::LocalThen;
 use crate::conn::cause::CloseCause;
+use crate::conn::jobs::Continuation;
 
 /// What happens to a connection that is open, or opens: the argument of [`Handler::handle`](crate::Handler::handle), which
 /// calls the method that each variant names.
@@ -31,18 +32,20 @@ pub enum Event<'a> {
     Ping(&'a [u8]),
     /// [`on_pong`](crate::Handler::on_pong).
     Pong(&'a [u8]),
-    /// What follows a job of [`Ctx::offload`].
+    /// What follows a job of [`Ctx::offload`], or a future of [`Ctx::spawn`].
     Call(Call),
+    /// [`on_wake`](crate::Handler::on_wake).
+    Wake,
     /// [`on_close`](crate::Handler::on_close).
     Close(&'a CloseCause),
 }
 
 /// A closure that was given away, to be called with the connection. It knows the state of the handler that it comes
 /// from, which may be inside of another.
-pub struct Call(Box<dyn Any + Send>);
+pub struct Call(Continuation);
 
 impl Call {
-    pub(crate) fn new(then: Box<dyn Any + Send>) -> Self {
+    pub(crate) fn new(then: Continuation) -> Self {
         Self(then)
     }
 
@@ -51,10 +54,15 @@ impl Call {
     /// # Errors
     /// It is for another state, and comes back.
     pub fn run<S: 'static>(self, ctx: &mut Ctx<'_, S>) -> Result<(), Self> {
+        self.run_with(ctx).or_else(|other| other.run_with(&mut ctx.split().1))
+    }
+
+    /// The same, for this very state.
+    fn run_with<S: 'static>(self, ctx: &mut Ctx<'_, S>) -> Result<(), Self> {
         match self.0.downcast::<Then<S>>() {
             Ok(then) => then(ctx),
-            Err(other) => match other.downcast::<Then<NoState>>() {
-                Ok(then) => then(&mut ctx.split().1),
+            Err(other) => match other.downcast::<LocalThen<S>>() {
+                Ok(then) => then(ctx),
                 Err(other) => return Err(Self(other)),
             },
         }

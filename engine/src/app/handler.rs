@@ -145,6 +145,11 @@ pub trait Handler {
         let _ = (ctx, payload);
     }
 
+    /// A waker of this connection was woken ([`Ctx::waker`]), once or several times since the last call.
+    fn on_wake(&mut self, ctx: &mut Ctx<'_, Self::State>) {
+        let _ = ctx;
+    }
+
     /// Something happens to a connection. The default calls the method for it, so that a handler implements those that
     /// it wants; one around another implements this, and passes all on that it does not know:
     ///
@@ -189,6 +194,7 @@ pub trait Handler {
             Event::Pong(payload) => self.on_pong(ctx, payload),
             // What is for another state was not for this handler.
             Event::Call(call) => drop(call.run(ctx)),
+            Event::Wake => self.on_wake(ctx),
             Event::Close(cause) => self.on_close(ctx, cause),
         }
     }

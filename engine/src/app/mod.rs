@@ -9,3 +9,6 @@ pub(crate) mod query;
 pub(crate) mod request;
 pub(crate) mod responder;
 pub(crate) mod router;
+#[cfg(feature = "async")]
+pub(crate) mod serve;
+pub(crate) mod spawn;

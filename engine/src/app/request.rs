@@ -137,6 +137,13 @@ impl<'a> Request<'a> {
         places.into_iter().find_map(|place| place.params.get(name))
     }
 
+    /// All parameters of the path, with what they stand for.
+    #[cfg(feature = "async")]
+    pub(crate) fn params(&self) -> impl Iterator<Item = (&str, &str)> {
+        let places = std::iter::successors(self.place, |place| place.outer);
+        places.flat_map(|place| place.params.iter())
+    }
+
     /// The path, percent-encoded as it was sent.
     pub fn path(&self) -> &'a str {
         self.head.path()

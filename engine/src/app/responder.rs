@@ -124,6 +124,12 @@ impl Responder {
         Ok(())
     }
 
+    /// Nobody waits for the answer any more.
+    #[cfg(feature = "async")]
+    pub(crate) fn forget(mut self) {
+        self.way = None;
+    }
+
     fn answer(&mut self, response: Response) {
         // Without a way it was used up before.
         let Some(way) = self.way.take() else { return };

@@ -260,7 +260,7 @@ impl Hand {
     }
 
     /// Whether a job waits.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn is_wanted(&self) -> bool {
         !self.engine.is_empty() || !self.application.is_empty()
     }

@@ -1,8 +1,11 @@
 //! What comes to a worker from outside: letters, publications, results of the compute threads, and answers to HTTP
 //! requests.
 
+#![expect(clippy::disallowed_types, reason = "a waker may be woken from any thread")]
+
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use ringwire_codec::CloseCode;
@@ -17,6 +20,7 @@ use crate::conn::options::SendOptions;
 use crate::driver::ListenerId;
 use crate::entry::adoption::Adoption;
 use crate::entry::dial::Outbound;
+use crate::hub::wakes::{Alarm, Alarms};
 use crate::limits::{Drain, DrainReport};
 use crate::topic::{Feed, Feeder, SharedPublication, TopicQuery, feed};
 
@@ -56,6 +60,7 @@ pub(crate) struct Ways {
     pub(crate) publications: Feeder,
     /// There is always room for a result: their number is that of the jobs which the worker itself gave away.
     pub(crate) results: Postbox<Outcome>,
+    pub(crate) alarms: Arc<Alarms>,
 }
 
 /// A request among all of a worker.
@@ -88,6 +93,7 @@ pub(crate) struct Inbox {
     letters: Mailbox<Mail>,
     publications: Feed,
     results: Mailbox<Outcome>,
+    alarms: Mailbox<Arc<Alarm>>,
     answers: Mailbox<Answered>,
     /// The way there.
     answer_box: Postbox<Answered>,
@@ -99,10 +105,19 @@ pub(crate) fn inbox(capacity: usize, max_in_transit_len: usize, waker: impl Wake
     let (letters, to_be_read) = mailbox::mailbox(Some(capacity), &bell);
     let (feeder, publications) = feed(max_in_transit_len, &bell);
     let (results, returned) = mailbox::mailbox(None, &bell);
+    let (alarms, rung) = mailbox::mailbox(None, &bell);
+    let ways = Ways { letters, publications: feeder, results, alarms: Alarms::new(alarms) };
     let (answer_box, answers) = mailbox::mailbox(None, &bell);
-    let ways = Ways { letters, publications: feeder, results };
-    let letters = to_be_read;
-    (ways, Inbox { bell, letters, publications, results: returned, answers, answer_box })
+    let inbox = Inbox {
+        bell,
+        letters: to_be_read,
+        publications,
+        results: returned,
+        alarms: rung,
+        answers,
+        answer_box,
+    };
+    (ways, inbox)
 }
 
 impl Inbox {
@@ -132,6 +147,16 @@ impl Inbox {
         self.results.take()
     }
 
+    /// How many wakes from other threads wait.
+    pub(crate) fn alarm_count(&self) -> usize {
+        self.alarms.len()
+    }
+
+    /// The next of them.
+    pub(crate) fn take_alarm(&self) -> Option<Arc<Alarm>> {
+        self.alarms.take()
+    }
+
     /// The next answer to an HTTP request.
     pub(crate) fn take_answer(&self) -> Option<Answered> {
         self.answers.take()
@@ -147,6 +172,7 @@ impl Inbox {
         self.letters.is_empty()
             && self.publications.is_empty()
             && self.results.is_empty()
+            && self.alarms.is_empty()
             && self.answers.is_empty()
     }
 }

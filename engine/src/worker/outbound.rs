@@ -14,7 +14,6 @@ use super::upgrade::{begin_frames, extend};
 use crate::app::event::Event;
 use crate::app::handler::Handler;
 use crate::base::mailbox::PostError;
-use crate::conn::cause::CloseCause;
 use crate::conn::dialling::{DialError, Dialling};
 use crate::conn::{Conn, Flags, Phase};
 use crate::driver::{Driver, Token};
@@ -126,13 +125,11 @@ pub(super) fn end_dialling<H: Handler>(
     handler: &mut H,
     conn: &mut Conn<H::State>,
     shared: &Shared,
-    dialling: Option<Box<Dialling>>,
-    cause: &CloseCause,
+    error: &DialError,
 ) {
     shared.counters.dial_failures.add(1);
     let Some(state) = conn.state.take() else { return };
-    let known = dialling.and_then(|dialling| dialling.error);
-    call_on_dial_failed(handler, state, &known.unwrap_or_else(|| DialError::of_end(cause)));
+    call_on_dial_failed(handler, state, error);
 }
 
 /// A panic changes nothing: the connection is gone.

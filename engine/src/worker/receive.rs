@@ -389,7 +389,7 @@ pub(super) fn call_on_presence<H: Handler>(handler: &mut H, name: &str, is_prese
 }
 
 #[cold]
-fn on_panic(wire: &mut Wire, shared: &mut Shared, id: ConnId) {
+pub(super) fn on_panic(wire: &mut Wire, shared: &mut Shared, id: ConnId) {
     crate::base::event::error!(conn = %id, "the handler panicked");
     let why = CloseReason::HandlerPanic;
     // Only a close that has begun refuses another.

@@ -15,7 +15,7 @@ use super::{Worker, http};
 use crate::app::event::Event;
 use crate::app::handler::{Answer, Handler};
 use crate::app::request::Request;
-use crate::conn::answer::{Accept, AnyState};
+use crate::conn::answer::{Accept, AnyState, Verdict};
 use crate::conn::dialling::DialError;
 use crate::conn::id::ConnId;
 use crate::conn::{Conn, Flags, Phase, Wire};
@@ -25,11 +25,7 @@ use crate::state::Shared;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// The application has made up its mind about a deferred request for an upgrade.
-    pub(super) fn answer_deferred(
-        &mut self,
-        id: ConnId,
-        answer: Result<Accept<AnyState>, Response>,
-    ) {
+    pub(super) fn answer_deferred(&mut self, id: ConnId, answer: Verdict) {
         let token = Token { slot: id.slot, generation: id.generation };
         let Self { conns, handler, shared, .. } = self;
         let Some(conn) = conns.get_mut(token).filter(|conn| conn.wire.is_deferred_upgrade()) else {
