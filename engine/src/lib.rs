@@ -86,11 +86,6 @@ pub use app::handler::{Answer, Handler, OnMessage, Outcome, on_message};
 pub use app::request::Request;
 pub use app::responder::{IntoResponse, Responder};
 pub use app::router::Router;
-#[cfg(feature = "async")]
-pub use app::serve::{
-    OwnedRequest, Serve, ServeAuthenticated, Served, Socket, SocketError, SocketReceiver,
-    SocketSender, SocketState, TrySocketError,
-};
 pub use base::mailbox::PostError;
 #[cfg(feature = "config")]
 pub use config::settings;
@@ -106,23 +101,13 @@ pub use limits::Deadline;
 pub use ringwire_client as client;
 pub use ringwire_codec::extension;
 pub use ringwire_codec::http::Response;
-pub use ringwire_codec::{CloseCode, Message, MessagePart, OwnedMessage, SendError};
+pub use ringwire_codec::{CloseCode, Message, MessagePart, SendError};
 pub use ringwire_tls as tls;
 pub use server::handle::Handle;
 pub use server::logging;
 pub use server::notify::Notifier;
 pub use server::restart::{activation, takeover};
 pub use server::{Running, Server, WorkerContext};
-
-/// The code of the guide runs as tests.
-#[cfg(all(doctest, feature = "async", feature = "testing"))]
-mod guide {
-    #[doc = include_str!("../../docs/guide/await-in-a-handler.md")]
-    mod await_in_a_handler {}
-
-    #[doc = include_str!("../../docs/guide/testing-a-handler.md")]
-    mod testing_a_handler {}
-}
 
 /// Around a [`Router`]: what its routes share, content that does not change, and its types.
 pub mod router {

@@ -5,7 +5,6 @@ use std::fmt;
 use std::io;
 
 use ringwire::{CloseCause, CloseReason, transport::DialError};
-use ringwire_codec::handshake::HandshakeError;
 use ringwire_tls::AlertDescription;
 
 /// One kind of error. Its text is the key in reports.
