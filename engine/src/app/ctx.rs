@@ -13,7 +13,7 @@ use crate::hub::names::NameError;
 use crate::limits::Deadline;
 use crate::state::{Shared, send};
 use crate::topic::exchange::PublishError;
-use crate::topic::{Publication, PublishOptions, SubscribeOptions, TopicError};
+use crate::topic::{PublishOptions, SubscribeOptions, TopicError};
 
 /// A connection, during a call of the handler.
 #[derive(Debug)]
@@ -239,7 +239,7 @@ impl<'a, S> Ctx<'a, S> {
         options: PublishOptions,
     ) -> Result<(), PublishError> {
         let topics = &mut self.shared.topics;
-        let publication = Publication::new(&topics.exchange, topic, message.into(), options)?;
+        let publication = topics.exchange.encode(topic, message.into(), options)?;
         self.shared.counters.publications.add(1);
         topics.publish(publication)
     }

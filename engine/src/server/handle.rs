@@ -35,7 +35,7 @@ use crate::limits::{Drain, Draining, Readiness};
 use crate::metrics::{Stats, TlsStats, TopicStats};
 use crate::net::{self, TcpOptions};
 use crate::topic::exchange::PublishError;
-use crate::topic::{Publication, PublishOptions, TopicQuery};
+use crate::topic::{PublishOptions, TopicQuery};
 
 /// How long a shutdown waits for room in a mailbox that is full.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
@@ -154,8 +154,8 @@ impl Handle {
         message: impl Into<Message<'m>>,
         options: PublishOptions,
     ) -> Result<(), PublishError> {
-        let publication = Publication::new(self.hub.exchange(), topic, message.into(), options)?;
-        self.hub.exchange().post(&publication, None)
+        let exchange = self.hub.exchange();
+        exchange.post(&exchange.encode(topic, message.into(), options)?, None)
     }
 
     /// All topics and patterns that are subscribed to, and how many connections are subscribed to each, by name.

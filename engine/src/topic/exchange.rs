@@ -10,8 +10,10 @@ use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::name::TopicError;
-use super::publication::SharedPublication;
+use ringwire_codec::Message;
+
+use super::name::{self, TopicError};
+use super::publication::{Publication, PublishOptions, SharedPublication, Terms};
 use super::settings::TopicSettings;
 use crate::base::budget::Budget;
 use crate::base::mailbox::{self, Bell, Mailbox, PostError, Postbox};
@@ -158,8 +160,28 @@ impl Exchange {
         self.0.settings.max_retained_len.saturating_sub(self.0.budget.left())
     }
 
-    pub(crate) fn hash(&self, value: impl Hash) -> u64 {
+    fn hash(&self, value: impl Hash) -> u64 {
         self.0.hasher.hash_one(value)
+    }
+
+    /// Encodes a message to a topic.
+    ///
+    /// # Errors
+    /// The topic is invalid.
+    pub(crate) fn encode(
+        &self,
+        topic: &str,
+        message: Message<'_>,
+        options: PublishOptions,
+    ) -> Result<SharedPublication, TopicError> {
+        name::check_topic(topic)?;
+        let terms = Terms {
+            hash: self.hash(topic),
+            key: options.key.map(|key| self.hash((topic, key))),
+            policy: self.settings().policy(topic),
+            budget: self.budget(),
+        };
+        Ok(Publication::new(topic, terms, message, options))
     }
 
     /// Notes that a worker has its first subscriber for a pattern, or lost its last.

@@ -24,7 +24,7 @@ pub use self::name::TopicError;
 #[cfg(test)]
 pub(crate) use self::name::matches;
 pub use self::publication::PublishOptions;
-pub(crate) use self::publication::{Publication, SharedPublication};
+pub(crate) use self::publication::SharedPublication;
 pub use self::settings::TopicSettings;
 pub use self::table::SubscribeOptions;
 use self::table::{Removed, Table};
