@@ -101,4 +101,7 @@ pub use server::logging;
 pub use server::notify::Notifier;
 pub use server::restart::{activation, takeover};
 pub use server::{Running, Server, WorkerContext};
-pub use topic::{PublishError, PublishOptions, SubscribeOptions, TopicError, TopicSettings};
+pub use topic::{
+    PublishError, PublishOptions, SubscribeOptions, Subscription, TopicError, TopicSettings,
+    topic_token,
+};

@@ -92,8 +92,8 @@ impl Handler for Room {
         let number = *ctx.state();
         let (command, rest) = text.split_at(1);
         match command {
-            "+" => drop(ctx.subscribe(rest).expect("the pattern is one")),
-            "-" => drop(ctx.unsubscribe(rest)),
+            "+" => drop(ctx.subscribe_pattern(rest).expect("the pattern is one")),
+            "-" => drop(ctx.unsubscribe_pattern(rest)),
             _ => {
                 let published = &mut self.0.borrow_mut()[number].published;
                 let index = published.len();

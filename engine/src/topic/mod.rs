@@ -20,9 +20,9 @@ use crossbeam_channel::Sender;
 pub(crate) use self::delivery::Delivery;
 pub use self::exchange::PublishError;
 pub(crate) use self::exchange::{Exchange, Feed, Feeder, feed};
-pub use self::name::TopicError;
 #[cfg(test)]
 pub(crate) use self::name::matches;
+pub use self::name::{Subscription, TopicError, topic_token};
 pub use self::publication::PublishOptions;
 pub(crate) use self::publication::SharedPublication;
 pub use self::settings::TopicSettings;
@@ -56,21 +56,50 @@ impl Topics {
     // Subscriptions
 
     /// What a connection is subscribed to.
-    pub(crate) fn patterns_of(&self, slot: u32) -> impl Iterator<Item = &str> {
-        self.table.patterns_of(slot)
+    pub(crate) fn subscriptions_of(&self, slot: u32) -> impl Iterator<Item = Subscription<'_>> {
+        self.table.patterns_of(slot).map(Subscription::of)
     }
 
-    /// Subscribes a connection; whether it was not subscribed to this before.
+    /// Whether a connection is subscribed to exactly this.
+    pub(crate) fn is_subscribed(&self, slot: u32, wanted: Subscription<'_>) -> bool {
+        self.subscriptions_of(slot).any(|own| own == wanted)
+    }
+
+    /// Subscribes a connection to one topic; whether it was not subscribed to it before.
+    ///
+    /// # Errors
+    /// The topic is invalid, or the connection has as many subscriptions as may be.
+    pub(crate) fn subscribe(
+        &mut self,
+        slot: u32,
+        topic: &str,
+        options: SubscribeOptions,
+    ) -> Result<bool, TopicError> {
+        name::check_topic(topic)?;
+        self.add(slot, topic, false, options)
+    }
+
+    /// Subscribes a connection to all that a pattern takes in; whether it was not subscribed to this before.
     ///
     /// # Errors
     /// The pattern is invalid, or the connection has as many subscriptions as may be.
-    pub(crate) fn subscribe(
+    pub(crate) fn subscribe_pattern(
         &mut self,
         slot: u32,
         pattern: &str,
         options: SubscribeOptions,
     ) -> Result<bool, TopicError> {
         let is_wild = name::check_pattern(pattern)?;
+        self.add(slot, pattern, is_wild, options)
+    }
+
+    fn add(
+        &mut self,
+        slot: u32,
+        pattern: &str,
+        is_wild: bool,
+        options: SubscribeOptions,
+    ) -> Result<bool, TopicError> {
         if self.table.count_of(slot) >= self.exchange.settings().max_subscriptions {
             return Err(TopicError::TooMany);
         }
@@ -82,8 +111,12 @@ impl Topics {
     }
 
     /// Ends a subscription; whether there was one.
-    pub(crate) fn unsubscribe(&mut self, slot: u32, pattern: &str) -> bool {
-        let removed = self.table.unsubscribe(slot, pattern);
+    pub(crate) fn unsubscribe(&mut self, slot: u32, subscription: Subscription<'_>) -> bool {
+        // What a pattern looks like is no topic.
+        if subscription != Subscription::of(subscription.as_str()) {
+            return false;
+        }
+        let removed = self.table.unsubscribe(slot, subscription.as_str());
         removed.map(|removed| self.note(removed)).is_some()
     }
 

@@ -17,7 +17,8 @@ use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ClientSettings, Roots, ServerSettings};
 use ringwire::{
     Answer, Backpressure, CloseCode, Compression, Config, Ctx, Dial, Handler, Message,
-    PublishError, PublishOptions, Request, SubscribeOptions, TopicError, TopicSettings,
+    PublishError, PublishOptions, Request, SubscribeOptions, Subscription, TopicError,
+    TopicSettings,
 };
 use ringwire_codec::deflate::Offer;
 
@@ -26,8 +27,8 @@ use crate::support::client::Client;
 use crate::support::process::{ran_alone, resident_len};
 use crate::support::{PATIENCE, Server, config, ms, wait_until};
 
-/// Obeys commands: `sub T`, `each T`, `unsub T`, `pub T TEXT`, `others T TEXT`, `list`, `key T K TEXT`, `many T COUNT`.
-/// All but the publishing ones are answered.
+/// Obeys commands: `sub T`, `like P`, `each P`, `unsub T`, `unlike P`, `has T`, `pub T TEXT`, `others T TEXT`, `list`,
+/// `key T K TEXT`, `many T COUNT`. All but the publishing ones are answered.
 fn obey(ctx: &mut Ctx<'_, u32>, command: &str) {
     let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
     let (topic, text) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -35,11 +36,20 @@ fn obey(ctx: &mut Ctx<'_, u32>, command: &str) {
         "sub" => said(ctx.subscribe(topic)),
         "each" => {
             let options = SubscribeOptions::default().with_duplicates();
-            said(ctx.subscribe_with(topic, options))
+            said(ctx.subscribe_pattern_with(topic, options))
         }
+        "like" => said(ctx.subscribe_pattern(topic)),
         "unsub" => ctx.unsubscribe(topic).to_string(),
+        "unlike" => ctx.unsubscribe_pattern(topic).to_string(),
+        "has" => ctx.is_subscribed(topic).to_string(),
         "list" => {
-            let mut all: Vec<_> = ctx.subscriptions().map(str::to_owned).collect();
+            let mut all: Vec<_> = ctx
+                .subscriptions()
+                .map(|own| match own {
+                    Subscription::Pattern(pattern) => format!("({pattern})"),
+                    topic => topic.to_string(),
+                })
+                .collect();
             all.sort();
             all.join(" ")
         }
@@ -90,7 +100,8 @@ fn server(workers: usize) -> Server {
 fn subscriber(addr: SocketAddr, topics: &[&str]) -> Client {
     let mut client = Client::connect(addr);
     for topic in topics {
-        ask(&mut client, &format!("sub {topic}"), "true");
+        let verb = if topic.contains(['*', '>']) { "like" } else { "sub" };
+        ask(&mut client, &format!("{verb} {topic}"), "true");
     }
     client
 }
@@ -157,13 +168,16 @@ fn bad_topics_and_too_many_subscriptions_are_errors() {
     let topics = TopicSettings::default().with_max_subscriptions(2);
     let server = Server::start(quiet().with_topics(topics), app);
     let mut client = Client::connect(server.addr());
-    for (topic, error) in [
-        ("a..b", "a topic has an empty token"),
-        ("a*", "`*` has to be a whole token, and `>` the last one"),
-        ("", "a topic has an empty token"),
-    ] {
-        ask(&mut client, &format!("sub {topic}"), error);
+    for verb in ["sub", "like"] {
+        for (topic, error) in [
+            ("a..b", "a topic has an empty token"),
+            ("", "a topic has an empty token"),
+            (&"x".repeat(256), "a topic is longer than 255 bytes"),
+        ] {
+            ask(&mut client, &format!("{verb} {topic}"), error);
+        }
     }
+    ask(&mut client, "like a*", "`*` has to be a whole token, and `>` the last one");
     ask(&mut client, "sub one", "true");
     ask(&mut client, "sub one", "false");
     ask(&mut client, "sub two", "true");
@@ -174,6 +188,37 @@ fn bad_topics_and_too_many_subscriptions_are_errors() {
     ask(&mut client, "list", "three two");
     let wrong = server.handle().publish("a.*", "x");
     assert_eq!(wrong, Err(PublishError::Topic(TopicError::Wildcard)));
+}
+
+/// The name of a room that a peer has chosen is no pattern, and ends none.
+#[test]
+fn only_a_pattern_hears_more_than_one_topic() {
+    let server = server(2);
+    let mut client = Client::connect(server.addr());
+    let wild =
+        "a topic has `*` or `>` in it, which are for the patterns of `subscribe_pattern` only";
+    for topic in [">", "*", "room.>", "room.*", "a*", "a.>.b"] {
+        ask(&mut client, &format!("sub {topic}"), wild);
+        let published = server.handle().publish(topic, "to all rooms");
+        assert_eq!(published, Err(PublishError::Topic(TopicError::Wildcard)));
+    }
+    ask(&mut client, "list", "");
+    ask(&mut client, "like room.*", "true");
+    ask(&mut client, "like room.*", "false");
+    ask(&mut client, "has room.1", "false");
+    ask(&mut client, "has room.*", "false");
+    ask(&mut client, "sub room.1", "true");
+    ask(&mut client, "has room.1", "true");
+    ask(&mut client, "list", "(room.*) room.1");
+    ask(&mut client, "unsub room.*", "false");
+    ask(&mut client, "unsub room.2", "false");
+    ask(&mut client, "unlike room.*", "true");
+    ask(&mut client, "unlike room.*", "false");
+    // Without a wildcard it is the topic.
+    ask(&mut client, "like room.1", "false");
+    ask(&mut client, "unlike room.1", "true");
+    ask(&mut client, "has room.1", "false");
+    ask(&mut client, "list", "");
 }
 
 /// Whatever ended the connection.
