@@ -65,6 +65,7 @@ mod worker;
 pub use app::ctx::Ctx;
 pub use app::handler::{Answer, Handler, HttpAnswer, OnMessage, on_message};
 pub use app::offload::{JobError, JobRefusal, RefusedJob};
+pub use app::presence::{Interest, Presence, PresenceChange};
 pub use app::request::Request;
 pub use app::router::{Asset, NoSockets, RouteState, Router, SocketOptions, SocketRoutes, Sockets};
 pub use base::mailbox::PostError;

@@ -306,7 +306,8 @@ impl<'a, S> Ctx<'a, S> {
     /// may have the same, and a connection several; the engine takes them away when it ends. Whether it did not have
     /// it.
     ///
-    /// Takes a lock that is shared by a sixteenth of all names.
+    /// Takes a lock that is shared by a 64th of all names, and another worker may be woken, which tells
+    /// [`Handler::on_presence`](crate::Handler::on_presence).
     ///
     /// # Errors
     /// The name is longer than 255 bytes, the connection has 64 of them, or is closing.

@@ -4,5 +4,6 @@ pub(crate) mod ctx;
 pub(crate) mod forwarded;
 pub(crate) mod handler;
 pub(crate) mod offload;
+pub(crate) mod presence;
 pub(crate) mod request;
 pub(crate) mod router;

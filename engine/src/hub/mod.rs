@@ -68,9 +68,10 @@ struct Common {
 impl Hub {
     pub(crate) fn new(links: Vec<Link>, config: &Config, handover: Handover) -> Self {
         let feeders = links.iter().map(|link| link.feeder.clone());
+        let workers = links.len();
         let common = Common {
             exchange: Exchange::new(config.topics.clone(), feeders),
-            registry: Registry::default(),
+            registry: Registry::new(workers),
             addresses: Addresses::new(config.max_connections_per_address),
             allowance: Allowance::new(config.max_memory),
             slack: Slack::default(),
@@ -212,6 +213,13 @@ impl Hub {
     /// What a worker may come to hold before it looks at the total again.
     pub(crate) fn memory_step(&self) -> usize {
         self.common.allowance.step(self.links.len())
+    }
+
+    /// Has a worker look around.
+    pub(crate) fn wake(&self, worker: u16) {
+        if let Some(link) = self.links.get(usize::from(worker)) {
+            link.postbox.nudge();
+        }
     }
 
     /// Has the other workers look around.

@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use std::{fmt, io};
+use std::{fmt, io, iter};
 
 use ringwire_codec::http::Response;
 use ringwire_codec::{CloseCode, Message, cut_reason};
@@ -19,6 +19,7 @@ use ringwire_tls::pki_types::UnixTime;
 use ringwire_tls::{ConfigError, ServerConfig};
 
 use crate::base::mailbox::{PostError, Postbox, Refused};
+use crate::base::roll::Place;
 use crate::compute::Meter;
 use crate::conn::answer::Acceptance;
 use crate::conn::dialling::DialError;
@@ -180,6 +181,24 @@ impl Handle {
     /// for a moment.
     pub fn connections(&self, name: &str) -> Vec<ConnId> {
         self.hub.registry().find(name)
+    }
+
+    /// All names that begin with `prefix`, and the connections that have each, in no particular order. Whoever has a name
+    /// from the first call of [`next`](Iterator::next) to the last is listed once.
+    ///
+    /// It is for any thread, handlers too: a lock is taken for a few hundred names at a time, and not held between.
+    ///
+    /// ```no_run
+    /// # fn list(handle: &ringwire::Handle) {
+    /// for (name, connections) in handle.names("user.") {
+    ///     println!("{name} has {} connections", connections.len());
+    /// }
+    /// # }
+    /// ```
+    pub fn names(&self, prefix: &str) -> impl Iterator<Item = (String, Vec<ConnId>)> + use<> {
+        let (hub, prefix, mut place) = (self.hub.clone(), prefix.to_owned(), Place::default());
+        let pages = iter::from_fn(move || hub.registry().page(&prefix, &mut place));
+        pages.flatten().map(|(name, conns)| (name.into(), conns))
     }
 
     /// Sends a message to all connections with a name; to how many it was posted.

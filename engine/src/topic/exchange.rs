@@ -17,6 +17,7 @@ use super::publication::{Publication, PublishOptions, SharedPublication, Terms};
 use super::settings::TopicSettings;
 use crate::base::budget::Budget;
 use crate::base::mailbox::{self, Bell, Mailbox, PostError, Postbox};
+use crate::base::roll::{Change, Roll};
 use crate::base::sharded::remainder;
 
 /// Classes of topics by which a worker says what it has subscribers for.
@@ -135,15 +136,19 @@ struct Inner {
     hasher: RandomState,
     /// By worker.
     members: Box<[(Feeder, Interest)]>,
+    /// Which workers have subscribers for which topic or pattern, if handlers want to know.
+    roll: Option<Roll<u16>>,
 }
 
 impl Exchange {
     pub(crate) fn new(settings: TopicSettings, feeders: impl Iterator<Item = Feeder>) -> Self {
+        let members: Box<[_]> = feeders.map(|feeder| (feeder, Interest::new())).collect();
         Self(Arc::new(Inner {
+            roll: settings.interest.then(|| Roll::new(members.len())),
             budget: Budget::new(settings.max_retained_len),
             settings,
             hasher: RandomState::new(),
-            members: feeders.map(|feeder| (feeder, Interest::new())).collect(),
+            members,
         }))
     }
 
@@ -193,6 +198,30 @@ impl Exchange {
         } else {
             count.fetch_sub(1, Ordering::Release);
         }
+        let Some(roll) = &self.0.roll else { return };
+        let teller = if has { roll.add(pattern, worker) } else { roll.remove(pattern, worker) };
+        // Its own worker looks anyway.
+        if teller != worker
+            && let Some((feeder, _)) = self.0.members.get(usize::from(teller))
+        {
+            feeder.postbox.nudge();
+        }
+    }
+
+    /// Whether a worker has to tell its handler what has subscribers.
+    #[inline]
+    pub(crate) fn has_changes(&self, worker: u16) -> bool {
+        self.0.roll.as_ref().is_some_and(|roll| roll.has_changes(worker))
+    }
+
+    /// What a worker has to tell.
+    pub(crate) fn take_changes(&self, worker: u16, max: u32) -> Vec<(Box<str>, Change<u16>)> {
+        self.0.roll.as_ref().map(|roll| roll.take(worker, max)).unwrap_or_default()
+    }
+
+    /// A worker ends. As [`Roll::retire`].
+    pub(crate) fn retire(&self, worker: u16) -> Option<u16> {
+        self.0.roll.as_ref()?.retire(worker)
     }
 
     /// Whether a worker may have subscribers for a publication.

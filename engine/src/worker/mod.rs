@@ -3,10 +3,11 @@
 //! This file is the loop: what each turn does, and what comes in from outside. How connections come is in
 //! [`accepting`], which are refused in [`admission`], which end for want of memory in [`memory`]; what happens to one
 //! is in [`receive`], [`http`], [`transmit`] and [`deadlines`], how it ends, in [`endings`]; what is published, in
-//! [`topics`]; how it all ends, in [`shutdown`]. Its time is in [`clock`].
+//! [`topics`], and who hears of names, in [`changes`]; how it all ends, in [`shutdown`]. Its time is in [`clock`].
 
 mod accepting;
 mod admission;
+mod changes;
 pub(crate) mod clock;
 mod compute;
 mod deadlines;
@@ -140,7 +141,14 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// # Errors
     /// The driver failed.
     pub(crate) fn run(mut self) -> io::Result<()> {
-        while self.turn()? == Turn::Again {}
+        let outcome = loop {
+            match self.turn() {
+                Ok(Turn::Again) => {}
+                other => break other,
+            }
+        };
+        self.leave_changes();
+        outcome?;
         self.shared.ends.sum_up();
         let Self { driver, mut handler, inbox, .. } = self;
         // Which may take a while, in which letters still come.
@@ -171,7 +179,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.shared.deflate.expire_if_due(self.shared.now, &self.shared.counters);
         self.work_off_list();
         self.work_off_queue();
-        self.tell_presence();
+        self.tell_changes();
         self.deliver_publications();
         self.end_half_closed();
         self.go_on_accepting();
@@ -187,7 +195,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let left_over = !self.shared.listed.is_empty()
             || self.shared.work.has_waiting()
             || !self.half_closed.is_empty()
-            || self.has_publications();
+            || self.has_publications()
+            || self.has_changes();
         if left_over || !self.inbox.is_empty() {
             return Some(Duration::ZERO);
         }
@@ -219,16 +228,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Completion::AcceptEnded { listener, error } => self.on_accept_ended(listener, &error),
             Completion::ListenerLeft { listener } => self.on_listener_left(listener),
             Completion::Closed { token } => self.on_closed(token),
-        }
-    }
-
-    /// Tells the handler whose first connection has come, and whose last is gone.
-    #[inline]
-    fn tell_presence(&mut self) {
-        while self.shared.names.has_changes() {
-            for (name, is_present) in self.shared.names.take_changes() {
-                receive::call_on_presence(&mut self.handler, &name, is_present);
-            }
         }
     }
 

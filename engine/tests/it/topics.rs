@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ClientSettings, Roots, ServerSettings};
 use ringwire::{
-    Answer, Backpressure, CloseCode, Compression, Config, Ctx, Dial, Handler, Message,
+    Answer, Backpressure, CloseCode, Compression, Config, Ctx, Dial, Handler, Message, Presence,
     PublishError, PublishOptions, Request, SubscribeOptions, Subscription, TopicError,
     TopicSettings,
 };
@@ -605,8 +605,10 @@ impl Handler for Known {
         ctx.send(names.as_str());
     }
 
-    fn on_presence(&mut self, name: &str, is_present: bool) {
-        self.0.send((name.to_owned(), is_present)).expect("the test waits");
+    fn on_presence(&mut self, presence: &Presence<'_>) {
+        if presence.is_first || presence.is_last {
+            self.0.send((presence.name.to_owned(), presence.is_first)).expect("the test waits");
+        }
     }
 }
 

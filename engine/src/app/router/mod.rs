@@ -19,6 +19,7 @@ pub use sockets::{NoSockets, RouteState, SocketOptions, SocketRoutes, Sockets};
 
 use crate::app::ctx::Ctx;
 use crate::app::handler::{Answer, Handler, HttpAnswer};
+use crate::app::presence::{Interest, Presence};
 use crate::app::request::Request;
 use crate::conn::cause::CloseCause;
 
@@ -56,8 +57,9 @@ use crate::conn::cause::CloseCause;
 /// ```
 ///
 /// WebSocket routes are dispatched statically: each adds its handler to the type. Names and topics are the server's, so
-/// that every one of them hears of [presence](Handler::on_presence). Connections that this side opens
-/// ([`Handle::connect`](crate::Handle::connect)) belong to no route; who wants both writes a [`Handler`] around this.
+/// that every one of them hears of [presence](Handler::on_presence) and [interest](Handler::on_interest). Connections
+/// that this side opens ([`Handle::connect`](crate::Handle::connect)) belong to no route; who wants both writes a
+/// [`Handler`] around this.
 pub struct Router<S = NoSockets> {
     /// Indices into `routes`.
     paths: matchit::Router<usize>,
@@ -316,8 +318,12 @@ impl<S: SocketRoutes> Handler for Router<S> {
         self.sockets.call(ctx, Call::Missed(count));
     }
 
-    fn on_presence(&mut self, name: &str, is_present: bool) {
-        self.sockets.on_presence(name, is_present);
+    fn on_presence(&mut self, presence: &Presence<'_>) {
+        self.sockets.on_presence(presence);
+    }
+
+    fn on_interest(&mut self, interest: &Interest<'_>) {
+        self.sockets.on_interest(interest);
     }
 
     fn finish_job(&mut self, ctx: &mut Ctx<'_, S::State>, then: Box<dyn Any + Send>) {

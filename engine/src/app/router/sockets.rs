@@ -9,6 +9,7 @@ use ringwire_codec::{CloseCode, Message, MessagePart};
 
 use crate::app::ctx::Ctx;
 use crate::app::handler::{Answer, Handler};
+use crate::app::presence::{Interest, Presence};
 use crate::app::request::Request;
 use crate::conn::answer::Accept;
 use crate::conn::cause::CloseCause;
@@ -64,7 +65,10 @@ pub trait SocketRoutes: sealed::Sealed {
     fn on_request(&mut self, index: usize, request: &Request<'_>) -> Answer<Self::State>;
 
     #[doc(hidden)]
-    fn on_presence(&mut self, name: &str, is_present: bool);
+    fn on_presence(&mut self, presence: &Presence<'_>);
+
+    #[doc(hidden)]
+    fn on_interest(&mut self, interest: &Interest<'_>);
 
     #[doc(hidden)]
     fn call(&mut self, ctx: &mut Ctx<'_, Self::State>, call: Call<'_>);
@@ -159,7 +163,9 @@ impl SocketRoutes for NoSockets {
         Answer::Reject(Response::new(http::StatusCode::NOT_FOUND))
     }
 
-    fn on_presence(&mut self, _name: &str, _is_present: bool) {}
+    fn on_presence(&mut self, _presence: &Presence<'_>) {}
+
+    fn on_interest(&mut self, _interest: &Interest<'_>) {}
 
     fn call(&mut self, ctx: &mut Ctx<'_, Infallible>, _call: Call<'_>) {
         match *ctx.state() {}
@@ -189,9 +195,14 @@ impl<R: SocketRoutes, H: Handler> SocketRoutes for Sockets<R, H> {
         .map(RouteState::Last)
     }
 
-    fn on_presence(&mut self, name: &str, is_present: bool) {
-        self.rest.on_presence(name, is_present);
-        self.handler.on_presence(name, is_present);
+    fn on_presence(&mut self, presence: &Presence<'_>) {
+        self.rest.on_presence(presence);
+        self.handler.on_presence(presence);
+    }
+
+    fn on_interest(&mut self, interest: &Interest<'_>) {
+        self.rest.on_interest(interest);
+        self.handler.on_interest(interest);
     }
 
     fn call(&mut self, ctx: &mut Ctx<'_, Self::State>, call: Call<'_>) {
