@@ -68,6 +68,7 @@ pub use app::offload::{JobError, JobRefusal, RefusedJob};
 pub use app::presence::{Interest, Presence, PresenceChange};
 pub use app::request::Request;
 pub use app::router::{Asset, NoSockets, RouteState, Router, SocketOptions, SocketRoutes, Sockets};
+pub use base::inquiry::Inquiry;
 pub use base::mailbox::PostError;
 pub use compute::{ComputeStats, Times};
 pub use config::origin::{OriginError, OriginPattern, OriginPolicy};

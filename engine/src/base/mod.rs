@@ -4,6 +4,7 @@ pub(crate) mod budget;
 pub(crate) mod buffers;
 pub(crate) mod chunked;
 pub(crate) mod event;
+pub(crate) mod inquiry;
 pub(crate) mod mailbox;
 pub(crate) mod output;
 pub(crate) mod panics;

@@ -6,6 +6,7 @@
 )]
 
 pub(crate) mod addresses;
+pub(crate) mod directory;
 pub(crate) mod handover;
 pub(crate) mod mail;
 pub(crate) mod names;
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::base::mailbox::Postbox;
 use crate::config::Config;
 use crate::hub::addresses::Addresses;
+use crate::hub::directory::Directory;
 use crate::hub::handover::Handover;
 use crate::hub::mail::{Mail, Ways};
 use crate::hub::names::Registry;
@@ -29,6 +31,8 @@ pub(crate) struct Link {
     pub(crate) postbox: Postbox<Mail>,
     feeder: Feeder,
     pub(crate) counters: Arc<Counters>,
+    /// Its open connections.
+    pub(crate) directory: Directory,
     /// Connections that another worker has accepted for this one, on their way.
     expected: AtomicU32,
 }
@@ -36,7 +40,8 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) fn new(ways: Ways, counters: Arc<Counters>) -> Self {
         let Ways { letters: postbox, publications: feeder, .. } = ways;
-        Self { postbox, feeder, counters, expected: AtomicU32::new(0) }
+        let (directory, expected) = (Directory::default(), AtomicU32::new(0));
+        Self { postbox, feeder, counters, directory, expected }
     }
 
     /// Connections that it has, or will have in a moment.
@@ -96,6 +101,11 @@ impl Hub {
 
     pub(crate) fn links(&self) -> &[Link] {
         &self.links
+    }
+
+    /// The open connections of a worker.
+    pub(crate) fn directory(&self, worker: u16) -> Option<&Directory> {
+        self.links.get(usize::from(worker)).map(|link| &link.directory)
     }
 
     /// The worker with the fewest connections, if it has fewer than worker `own` and the server is not at its end. It

@@ -18,6 +18,7 @@ use ringwire_codec::{CloseCode, Message, cut_reason};
 use ringwire_tls::pki_types::UnixTime;
 use ringwire_tls::{ConfigError, ServerConfig};
 
+use crate::base::inquiry::{Inquiry, Part, inquiry};
 use crate::base::mailbox::{PostError, Postbox, Refused};
 use crate::base::roll::Place;
 use crate::compute::Meter;
@@ -25,6 +26,7 @@ use crate::conn::answer::Acceptance;
 use crate::conn::dialling::DialError;
 use crate::conn::id::ConnId;
 use crate::conn::options::SendOptions;
+use crate::driver::Token;
 use crate::entry::adoption::Adoption;
 use crate::entry::dial::{Dial, Outbound};
 use crate::hub::handover::Handover;
@@ -160,21 +162,45 @@ impl Handle {
     }
 
     /// All topics and patterns that are subscribed to, and how many connections are subscribed to each, by name.
-    ///
-    /// Asks each worker and waits up to `timeout` for each, so it blocks: not for a handler.
-    ///
-    /// # Errors
-    /// A worker is busy, has ended, or did not answer in time.
-    pub fn topics(&self, timeout: Duration) -> Result<BTreeMap<String, usize>, PostError> {
-        self.ask_topics(None, timeout)
+    pub fn topics(&self) -> Inquiry<BTreeMap<String, usize>> {
+        self.ask_topics(TopicQuery::All)
     }
 
-    /// How many connections would get what is published to `topic`. Blocks, as [`topics`](Self::topics).
+    /// How many connections would get what is published to `topic`.
+    pub fn subscriber_count(&self, topic: &str) -> Inquiry<usize> {
+        self.ask_topics(|part| TopicQuery::Count(topic.to_owned(), part))
+    }
+
+    /// The connections that would get what is published to `topic`, on all workers, in no particular order.
+    pub fn subscribers(&self, topic: &str) -> Inquiry<Vec<ConnId>> {
+        self.ask_topics(|part| TopicQuery::Subscribers(topic.to_owned(), part))
+    }
+
+    /// The open connections of all workers, in no particular order. Those that are open from the first call of
+    /// [`next`](Iterator::next) to the last come once each. Asks no worker, and takes no lock: it is for any thread,
+    /// handlers too.
     ///
-    /// # Errors
-    /// As for [`topics`](Self::topics).
-    pub fn subscriber_count(&self, topic: &str, timeout: Duration) -> Result<usize, PostError> {
-        Ok(self.ask_topics(Some(topic), timeout)?.values().sum())
+    /// ```no_run
+    /// # use ringwire::{CloseCode, Handle, PostError};
+    /// # fn close_all(handle: &Handle) -> Result<(), PostError> {
+    /// for connection in handle.connection_ids() {
+    ///     handle.close(connection, CloseCode::SERVICE_RESTART, "maintenance")?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn connection_ids(&self) -> impl Iterator<Item = ConnId> + use<> {
+        let (hub, mut worker, mut from) = (self.hub.clone(), 0, 0);
+        iter::from_fn(move || {
+            loop {
+                if let Some(token) = hub.directory(worker)?.next(from) {
+                    from = token.slot + 1;
+                    let Token { slot, generation } = token;
+                    return Some(ConnId { worker, slot, generation });
+                }
+                (worker, from) = (worker + 1, 0);
+            }
+        })
     }
 
     /// The connections with a name that [`Ctx::register`](crate::Ctx::register) gave them, on all workers. Takes a lock
@@ -501,24 +527,15 @@ impl Handle {
         link.postbox.post(mail).map_err(|refused| refused.error)
     }
 
-    fn ask_topics(
-        &self,
-        topic: Option<&str>,
-        timeout: Duration,
-    ) -> Result<BTreeMap<String, usize>, PostError> {
-        let (reply, replies) = crossbeam_channel::bounded(self.links().len());
-        for link in self.links() {
-            let query = TopicQuery { topic: topic.map(str::to_owned), reply: reply.clone() };
-            link.postbox.post(Mail::Topics(query)).map_err(|refused| refused.error)?;
-        }
-        let mut all = BTreeMap::new();
-        for _ in self.links() {
-            let found = replies.recv_timeout(timeout).map_err(|_| PostError::Busy)?;
-            for (text, count) in found {
-                *all.entry(text).or_default() += count;
+    fn ask_topics<T: Default>(&self, query: impl Fn(Part<T>) -> TopicQuery) -> Inquiry<T> {
+        let (inquiry, parts) = inquiry(self.links().len());
+        for (link, part) in self.links().iter().zip(parts) {
+            let posted = link.postbox.post(Mail::Topics(query(part)));
+            if let Err(Refused { error, letter: Mail::Topics(query) }) = posted {
+                query.refuse(error);
             }
         }
-        Ok(all)
+        inquiry
     }
 
     fn least_loaded(&self) -> Option<&Postbox<Mail>> {

@@ -13,9 +13,7 @@ mod settings;
 mod table;
 mod trie;
 
-use std::collections::VecDeque;
-
-use crossbeam_channel::Sender;
+use std::collections::{BTreeMap, VecDeque};
 
 pub(crate) use self::delivery::Delivery;
 pub use self::exchange::PublishError;
@@ -28,6 +26,9 @@ pub(crate) use self::publication::SharedPublication;
 pub use self::settings::TopicSettings;
 pub use self::table::SubscribeOptions;
 use self::table::{Removed, Table};
+use crate::base::inquiry::Part;
+use crate::base::mailbox::PostError;
+use crate::conn::id::ConnId;
 use crate::driver::Token;
 
 /// A worker's topics.
@@ -40,12 +41,26 @@ pub(crate) struct Topics {
     waiting: VecDeque<SharedPublication>,
 }
 
-/// A question to a worker, from [`Handle::topics`](crate::Handle::topics).
+/// A question to a worker, from [`Handle::topics`](crate::Handle::topics) and others.
 #[derive(Debug)]
-pub(crate) struct TopicQuery {
-    /// How many connections get what is published here; none: all that is subscribed to.
-    pub(crate) topic: Option<String>,
-    pub(crate) reply: Sender<Vec<(String, usize)>>,
+pub(crate) enum TopicQuery {
+    /// All that is subscribed to, and by how many.
+    All(Part<BTreeMap<String, usize>>),
+    /// How many connections get what is published to a topic.
+    Count(String, Part<usize>),
+    /// Which do.
+    Subscribers(String, Part<Vec<ConnId>>),
+}
+
+impl TopicQuery {
+    /// The worker can't be asked.
+    pub(crate) fn refuse(self, error: PostError) {
+        match self {
+            Self::All(part) => part.refuse(error),
+            Self::Count(_, part) => part.refuse(error),
+            Self::Subscribers(_, part) => part.refuse(error),
+        }
+    }
 }
 
 impl Topics {
@@ -130,17 +145,17 @@ impl Topics {
         count
     }
 
-    pub(crate) fn answer(&mut self, query: &TopicQuery) {
-        let found = match &query.topic {
-            None => self.table.patterns().map(|(text, count)| (text.to_owned(), count)).collect(),
-            Some(topic) => {
-                let mut count = 0;
-                self.table.for_each_subscriber(topic, |_| count += 1);
-                vec![(topic.clone(), count)]
-            }
-        };
-        // Who asked may have given up waiting.
-        let _ = query.reply.send(found);
+    /// All that is subscribed to, and how many connections are.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.table.patterns()
+    }
+
+    /// Calls `each` once for every connection that gets what is published to `topic`.
+    pub(crate) fn for_each_subscriber(&mut self, topic: &str, each: impl FnMut(u32)) {
+        // A pattern is subscribed to, and nothing can be published to it.
+        if name::check_topic(topic).is_ok() {
+            self.table.for_each_subscriber(topic, each);
+        }
     }
 
     // Publications
@@ -182,7 +197,7 @@ impl Topics {
             let Delivery { publications, targets, .. } = delivery;
             if let Some(first) = publications.first() {
                 let each = |slot| targets.extend(token_of(slot));
-                self.table.for_each_subscriber(&first.topic, each);
+                self.table.for_each_copy(&first.topic, each);
             }
             if !delivery.targets.is_empty() {
                 return true;

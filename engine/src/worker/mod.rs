@@ -282,7 +282,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Dial(outbound) => self.dial(*outbound),
             Mail::Accept { conn, acceptance } => self.answer_deferred(conn, Ok(acceptance)),
             Mail::Respond { conn, response } => self.answer_deferred(conn, Err(response)),
-            Mail::Topics(query) => self.shared.topics.answer(&query),
+            Mail::Topics(query) => self.answer_of_topics(query),
             Mail::Drain { drain, reply } => self.begin_shutdown(drain, reply),
             Mail::Undrain => self.undrain(),
         }

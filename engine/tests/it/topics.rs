@@ -148,7 +148,7 @@ fn wildcards_take_in_what_they_say_and_nobody_gets_a_message_twice() {
     ask(&mut each, "each a.*.c", "true");
     ask(&mut each, "each a.>", "true");
     let handle = server.handle();
-    assert_eq!(handle.subscriber_count("a.b.c", PATIENCE), Ok(6));
+    assert_eq!(handle.subscriber_count("a.b.c").wait(PATIENCE), Ok(4));
     for topic in ["a.b.c", "a", "a.x.c", "a.b"] {
         handle.publish(topic, topic).expect("a topic");
     }
@@ -230,8 +230,8 @@ fn a_membership_ends_with_its_connection() {
     let resetting = subscriber(server.addr(), &["t"]);
     let leaving = subscriber(server.addr(), &["t", ">"]);
     let kicked = subscriber(server.addr(), &["t"]);
-    assert_eq!(handle.subscriber_count("t", PATIENCE), Ok(4));
-    let listed = handle.topics(PATIENCE).expect("the workers answer");
+    assert_eq!(handle.subscriber_count("t").wait(PATIENCE), Ok(4));
+    let listed = handle.topics().wait(PATIENCE).expect("the workers answer");
     let expected = [("t", 4), ("t.>", 1), (">", 1)].map(|(topic, count)| (topic.to_owned(), count));
     assert_eq!(listed, BTreeMap::from(expected));
     closing.close(1000, "");
@@ -239,7 +239,7 @@ fn a_membership_ends_with_its_connection() {
     leaving.leave();
     drop(kicked);
     wait_until("all are gone", || server.stats().open_connections == 0);
-    assert_eq!(handle.topics(PATIENCE), Ok(BTreeMap::new()));
+    assert_eq!(handle.topics().wait(PATIENCE), Ok(BTreeMap::new()));
     assert_eq!(server.stats().subscriptions, 0);
     handle.publish("t", "to nobody").expect("a topic");
 }

@@ -501,7 +501,7 @@ fn what_follows_a_deferred_request_waits() {
     // The second answer is void, since nothing waits for it.
     server.handle().respond(id, Response::text("again")).unwrap();
     // What answers this has read that first.
-    server.handle().topics(PATIENCE).unwrap();
+    server.handle().topics().wait(PATIENCE).unwrap();
     http.send(post("/later", "x"));
     assert_eq!(ids.recv_timeout(PATIENCE).unwrap(), id);
     server.handle().respond(id, Response::text("bye").with_close()).unwrap();
