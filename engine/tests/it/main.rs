@@ -26,6 +26,8 @@ mod entry;
 mod extensions;
 mod http;
 mod limits;
+#[cfg(all(feature = "client", feature = "tls"))]
+mod presence;
 mod server;
 #[cfg(feature = "tls")]
 mod tls;

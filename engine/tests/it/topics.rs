@@ -9,14 +9,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ClientSettings, Roots, ServerSettings};
 use ringwire::{
-    Answer, Backpressure, CloseCode, Compression, Config, Ctx, Dial, Handler, Message, Presence,
+    Answer, Backpressure, CloseCode, Compression, Config, Ctx, Dial, Handler, Message,
     PublishError, PublishOptions, Request, SubscribeOptions, Subscription, TopicError,
     TopicSettings,
 };
@@ -89,7 +89,7 @@ fn app(app: App) -> App {
     })
 }
 
-fn quiet() -> Config {
+pub(crate) fn quiet() -> Config {
     config().with_idle_timeout(Duration::ZERO).with_write_stall_timeout(Duration::ZERO)
 }
 
@@ -106,7 +106,7 @@ fn subscriber(addr: SocketAddr, topics: &[&str]) -> Client {
     client
 }
 
-fn ask(client: &mut Client, command: &str, answer: &str) {
+pub(crate) fn ask(client: &mut Client, command: &str, answer: &str) {
     client.send(Message::Text(command));
     assert_eq!(client.text(), answer, "{command}");
 }
@@ -581,68 +581,4 @@ fn nobody_healthy_loses_anything_beside_those_who_are_not() {
     resetting.join().expect("they connect and reset");
     assert!(Instant::now() < deadline);
     drop((sick, clients));
-}
-
-// Names
-
-/// Registers under what the client says, and tells who has come and gone.
-struct Known(mpsc::Sender<(String, bool)>);
-
-impl Handler for Known {
-    type State = u32;
-
-    fn on_request(&mut self, _request: &Request<'_>) -> Answer<u32> {
-        Answer::accept(0)
-    }
-
-    fn on_message(&mut self, ctx: &mut Ctx<'_, u32>, message: Message<'_>) {
-        let Message::Text(text) = message else { return };
-        match text.strip_prefix('-') {
-            Some(name) => assert!(ctx.unregister(name)),
-            None => assert_eq!(ctx.register(text), Ok(true)),
-        }
-        let names = ctx.names().collect::<Vec<_>>().join(" ");
-        ctx.send(names.as_str());
-    }
-
-    fn on_presence(&mut self, presence: &Presence<'_>) {
-        if presence.is_first || presence.is_last {
-            self.0.send((presence.name.to_owned(), presence.is_first)).expect("the test waits");
-        }
-    }
-}
-
-#[test]
-fn connections_are_found_by_name_over_all_workers() {
-    let (sender, changes) = mpsc::channel();
-    let sender = Mutex::new(sender);
-    let config = quiet().with_io_workers(3);
-    let server = Server::with_handler(config, &["127.0.0.1:0"], move |_, _| {
-        Known(sender.lock().expect("nobody panics with it").clone())
-    });
-    let handle = server.handle();
-    let change = || changes.recv_timeout(PATIENCE).expect("it is told");
-    let mut anns: Vec<_> = (0..9).map(|_| server.client()).collect();
-    for ann in &mut anns {
-        ask(ann, "ann", "ann");
-    }
-    assert_eq!(change(), ("ann".into(), true));
-    let mut bob = server.client();
-    ask(&mut bob, "bob", "bob");
-    ask(&mut bob, "ann", "bob ann");
-    assert_eq!(change(), ("bob".into(), true));
-    assert_eq!(handle.connections("ann").len(), 10);
-    assert_eq!(handle.send_to("ann", "hello all anns"), Ok(10));
-    for client in anns.iter_mut().chain([&mut bob]) {
-        assert_eq!(client.text(), "hello all anns");
-    }
-    assert_eq!(handle.send_to("carl", "hello"), Ok(0));
-    ask(&mut bob, "-ann", "bob");
-    assert_eq!(handle.connections("ann").len(), 9);
-    bob.reset();
-    assert_eq!(change(), ("bob".into(), false));
-    anns.drain(..).for_each(Client::leave);
-    assert_eq!(change(), ("ann".into(), false));
-    assert_eq!(handle.connections("ann"), []);
-    assert!(changes.try_recv().is_err(), "nothing else has changed");
 }
