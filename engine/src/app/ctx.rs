@@ -263,7 +263,8 @@ impl<'a, S> Ctx<'a, S> {
         self.shared.topics.is_subscribed(self.id.slot, Subscription::Topic(topic))
     }
 
-    /// What the connection is subscribed to, topics and patterns, in no particular order.
+    /// What the connection is subscribed to, topics and patterns, in no particular order. As with
+    /// [`names`](Self::names), `on_close` still has them.
     pub fn subscriptions(&self) -> impl Iterator<Item = Subscription<'_>> {
         self.shared.topics.subscriptions_of(self.id.slot)
     }
@@ -323,7 +324,7 @@ impl<'a, S> Ctx<'a, S> {
         self.shared.names.remove(self.id, name)
     }
 
-    /// The names of this connection.
+    /// The names of this connection. [`on_close`](crate::Handler::on_close) still has them; they are taken away after it.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.shared.names.of(self.id.slot)
     }
