@@ -71,7 +71,7 @@ fn obey(ctx: &mut Ctx<'_, u32>, command: &str) {
         }
         other => panic!("no command: {other}"),
     };
-    ctx.send(answer.as_str());
+    let _ = ctx.send(answer.as_str());
 }
 
 fn said(outcome: Result<bool, TopicError>) -> String {
@@ -435,7 +435,7 @@ impl Handler for Telling {
 
     fn on_missed(&mut self, ctx: &mut Ctx<'_, u32>, count: u32) {
         assert_eq!(ctx.queued_len(), 0);
-        ctx.send(format!("missed {count}").as_str());
+        let _ = ctx.send(format!("missed {count}").as_str());
     }
 }
 
