@@ -103,15 +103,36 @@ pub trait Handler {
         let _ = presence;
     }
 
+    /// Whether [`on_interest`](Self::on_interest) is called. Asked once on each worker, as it starts; all handlers of a
+    /// server are to say the same. Default: no. It takes a lock when a worker's first subscriber of a topic or pattern
+    /// comes and when its last goes, and for each topic or pattern its text and about 150 bytes more.
+    fn wants_interest(&self) -> bool {
+        false
+    }
+
     /// The first connection has subscribed to a topic or pattern, or the last has gone, over all workers: for servers
-    /// that get from elsewhere what they publish. Called where
-    /// [`TopicSettings::interest`](crate::TopicSettings::interest) asks for it, and only then.
+    /// that get from elsewhere what they publish. Called only where [`wants_interest`](Self::wants_interest) says so.
     ///
     /// As with [`on_presence`](Self::on_presence), for each subscription this is called on one worker only, at the end
     /// of a turn, once for each change and in their order. A subscription that comes and goes before this worker looks
     /// may be passed over.
     ///
     /// A pattern is a subscription of its own: it makes no topic have subscribers that it takes in.
+    ///
+    /// ```
+    /// use std::sync::mpsc::Sender;
+    /// use ringwire::{Interest, Subscription};
+    /// /// Of `Handler::on_interest`: what is to be had from the other servers of a cluster.
+    /// fn follow(cluster: &Sender<String>, interest: &Interest<'_>) {
+    ///     let verb = if interest.has_subscribers { "SUB" } else { "UNSUB" };
+    ///     let command = match interest.subscription {
+    ///         Subscription::Pattern(pattern) => format!("P{verb} {pattern}"),
+    ///         topic => format!("{verb} {topic}"),
+    ///     };
+    ///     // The cluster's thread ends with the server.
+    ///     let _ = cluster.send(command);
+    /// }
+    /// ```
     fn on_interest(&mut self, interest: &Interest<'_>) {
         let _ = interest;
     }

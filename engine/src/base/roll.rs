@@ -9,7 +9,7 @@
     reason = "for what happens a few times for each connection, on no message's path"
 )]
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +22,9 @@ const PARTS: usize = u64::BITS as usize;
 
 /// Changes of a part that wait, above which those that have come to nothing are looked for.
 const MIN_COMPACTED: usize = 1024;
+
+/// Members that are searched one by one.
+const MAX_FEW: usize = 32;
 
 /// Lists that are looked at under one lock.
 const PAGE_LEN: usize = 256;
@@ -53,9 +56,16 @@ struct Part<M> {
 /// There while it has members, or its teller has yet to hear that it has none.
 #[derive(Debug)]
 struct List<M> {
-    members: Vec<M>,
+    members: Members<M>,
     /// How many the teller knows of.
     told: u32,
+}
+
+/// Most lists have a few, and some may have all connections of a server.
+#[derive(Debug)]
+enum Members<M> {
+    Few(Vec<M>),
+    Many(HashSet<M>),
 }
 
 /// A member has come or gone.
@@ -96,7 +106,7 @@ impl<M: Copy + Eq + Hash> Roll<M> {
     /// The members of a list.
     pub(crate) fn find(&self, name: &str) -> Vec<M> {
         let part = self.part(self.index_of(name));
-        part.lists.get(name).map(|list| list.members.clone()).unwrap_or_default()
+        part.lists.get(name).map(|list| list.members.all()).unwrap_or_default()
     }
 
     /// Some lists whose names begin with `prefix`, and their members, until there are no more of them. Those that are
@@ -112,7 +122,7 @@ impl<M: Copy + Eq + Hash> Roll<M> {
         let part = self.part(place.part);
         let lists = part.lists.range::<str, _>((from, Bound::Unbounded));
         let lists = lists.take_while(|(name, _)| name.starts_with(prefix)).take(PAGE_LEN);
-        let lists = lists.map(|(name, list)| (name.clone(), list.members.clone()));
+        let lists = lists.map(|(name, list)| (name.clone(), list.members.all()));
         let mut found: Vec<_> = lists.collect();
         drop(part);
         place.after = found.last().map(|(name, _)| name.clone());
@@ -125,7 +135,7 @@ impl<M: Copy + Eq + Hash> Roll<M> {
     pub(crate) fn add(&self, name: &str, member: M) -> u16 {
         let index = self.index_of(name);
         let mut part = self.part(index);
-        part.list(name).members.push(member);
+        part.list(name).members.add(member);
         self.note(index, part, name, member, true)
     }
 
@@ -133,7 +143,7 @@ impl<M: Copy + Eq + Hash> Roll<M> {
     pub(crate) fn remove(&self, name: &str, member: M) -> u16 {
         let index = self.index_of(name);
         let mut part = self.part(index);
-        part.list(name).members.retain(|other| *other != member);
+        part.list(name).members.remove(member);
         self.note(index, part, name, member, false)
     }
 
@@ -221,10 +231,49 @@ impl<M: Copy + Eq + Hash> Roll<M> {
     }
 }
 
+impl<M: Copy + Eq + Hash> Members<M> {
+    fn all(&self) -> Vec<M> {
+        match self {
+            Self::Few(few) => few.clone(),
+            Self::Many(many) => many.iter().copied().collect(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Few(few) => few.is_empty(),
+            Self::Many(many) => many.is_empty(),
+        }
+    }
+
+    fn add(&mut self, member: M) {
+        match self {
+            Self::Few(few) if few.len() >= MAX_FEW => {
+                *self = Self::Many(few.iter().copied().chain([member]).collect());
+            }
+            Self::Few(few) => few.push(member),
+            Self::Many(many) => drop(many.insert(member)),
+        }
+    }
+
+    fn remove(&mut self, member: M) {
+        match self {
+            Self::Few(few) => few.retain(|other| *other != member),
+            Self::Many(many) => {
+                many.remove(&member);
+                // With room to come and go before it is many again.
+                if many.len() <= MAX_FEW / 2 {
+                    *self = Self::Few(self.all());
+                }
+            }
+        }
+    }
+}
+
 impl<M: Copy + Eq + Hash> Part<M> {
     fn list(&mut self, name: &str) -> &mut List<M> {
         if !self.lists.contains_key(name) {
-            self.lists.insert(name.into(), List { members: Vec::new(), told: 0 });
+            self.lists.insert(name.into(), List { members: Members::Few(Vec::new()), told: 0 });
         }
         self.lists.get_mut(name).expect("it is there, or was put there")
     }
@@ -232,7 +281,6 @@ impl<M: Copy + Eq + Hash> Part<M> {
     /// The next change for the teller.
     fn next(&mut self) -> Option<(Box<str>, Change<M>)> {
         let (name, mut change) = self.changes.pop_front()?;
-        // It has gone if all that came after is told already, as far as the teller is concerned.
         let list = self.list(&name);
         if change.has_joined {
             change.is_edge = list.told == 0;
@@ -277,8 +325,6 @@ impl<M: Copy + Eq + Hash> Part<M> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -398,6 +444,24 @@ mod tests {
         assert!(taken.len() <= 2 * MIN_COMPACTED, "{}", taken.len());
         assert!(taken.iter().any(|(name, change)| &**name == "here" && change.has_joined));
         assert!((0..PARTS).map(|index| roll.part(index).lists.len()).sum::<usize>() == 1);
+    }
+
+    #[test]
+    fn a_list_of_many_is_like_one_of_few() {
+        let roll = Roll::new(1);
+        let all = || {
+            let mut all = roll.find("all");
+            all.sort_unstable();
+            all
+        };
+        for member in 0..1000_u32 {
+            roll.add("all", member);
+            assert!(all().into_iter().eq(0..=member));
+        }
+        for member in 0..1000 {
+            roll.remove("all", member);
+            assert!(all().into_iter().eq(member + 1..1000));
+        }
     }
 
     #[test]

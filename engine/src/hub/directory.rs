@@ -1,10 +1,5 @@
 //! Which connections a worker has open, for all threads to read: what the connections themselves are is the worker's.
 
-#![expect(
-    clippy::disallowed_types,
-    reason = "written once for each connection, read by other threads"
-)]
-
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -130,6 +130,10 @@ impl Handler for Room {
         self.told.borrow_mut().push(call);
     }
 
+    fn wants_interest(&self) -> bool {
+        true
+    }
+
     fn on_interest(&mut self, interest: &Interest<'_>) {
         let Interest { subscription, has_subscribers, version } = *interest;
         let call = (subscription.to_string(), self.worker, None, has_subscribers, true, version);
@@ -341,10 +345,7 @@ fn run(seed: u64) -> usize {
         .with_ping_interval(Duration::ZERO)
         .with_write_stall_timeout(Duration::ZERO)
         .with_topics(
-            TopicSettings::default()
-                .with_interest()
-                .with_max_retained_len(budget)
-                .with_policy(">", policy),
+            TopicSettings::default().with_max_retained_len(budget).with_policy(">", policy),
         );
     let manners: Vec<_> = (0..CLIENTS)
         .map(|number| match number % 5 {

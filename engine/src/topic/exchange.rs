@@ -7,8 +7,8 @@
 
 use std::fmt;
 use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use ringwire_codec::Message;
 
@@ -137,18 +137,17 @@ struct Inner {
     /// By worker.
     members: Box<[(Feeder, Interest)]>,
     /// Which workers have subscribers for which topic or pattern, if handlers want to know.
-    roll: Option<Roll<u16>>,
+    roll: OnceLock<Roll<u16>>,
 }
 
 impl Exchange {
     pub(crate) fn new(settings: TopicSettings, feeders: impl Iterator<Item = Feeder>) -> Self {
-        let members: Box<[_]> = feeders.map(|feeder| (feeder, Interest::new())).collect();
         Self(Arc::new(Inner {
-            roll: settings.interest.then(|| Roll::new(members.len())),
             budget: Budget::new(settings.max_retained_len),
             settings,
             hasher: RandomState::new(),
-            members,
+            members: feeders.map(|feeder| (feeder, Interest::new())).collect(),
+            roll: OnceLock::new(),
         }))
     }
 
@@ -198,7 +197,16 @@ impl Exchange {
         } else {
             count.fetch_sub(1, Ordering::Release);
         }
-        let Some(roll) = &self.0.roll else { return };
+    }
+
+    /// A worker wants to know what has subscribers.
+    pub(crate) fn begin_roll(&self) {
+        self.0.roll.get_or_init(|| Roll::new(self.0.members.len()));
+    }
+
+    /// The same for handlers, once any of them wants to know.
+    pub(crate) fn call_out(&self, worker: u16, pattern: &str, has: bool) {
+        let Some(roll) = self.0.roll.get() else { return };
         let teller = if has { roll.add(pattern, worker) } else { roll.remove(pattern, worker) };
         // Its own worker looks anyway.
         if teller != worker
@@ -211,17 +219,17 @@ impl Exchange {
     /// Whether a worker has to tell its handler what has subscribers.
     #[inline]
     pub(crate) fn has_changes(&self, worker: u16) -> bool {
-        self.0.roll.as_ref().is_some_and(|roll| roll.has_changes(worker))
+        self.0.roll.get().is_some_and(|roll| roll.has_changes(worker))
     }
 
     /// What a worker has to tell.
     pub(crate) fn take_changes(&self, worker: u16, max: u32) -> Vec<(Box<str>, Change<u16>)> {
-        self.0.roll.as_ref().map(|roll| roll.take(worker, max)).unwrap_or_default()
+        self.0.roll.get().map(|roll| roll.take(worker, max)).unwrap_or_default()
     }
 
     /// A worker ends. As [`Roll::retire`].
     pub(crate) fn retire(&self, worker: u16) -> Option<u16> {
-        self.0.roll.as_ref()?.retire(worker)
+        self.0.roll.get()?.retire(worker)
     }
 
     /// Whether a worker may have subscribers for a publication.

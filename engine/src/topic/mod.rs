@@ -39,6 +39,8 @@ pub(crate) struct Topics {
     pub(crate) exchange: Exchange,
     /// Publications that wait to be delivered here, in their order.
     waiting: VecDeque<SharedPublication>,
+    /// Handlers want to know what has subscribers.
+    calls_out: bool,
 }
 
 /// A question to a worker, from [`Handle::topics`](crate::Handle::topics) and others.
@@ -65,7 +67,19 @@ impl TopicQuery {
 
 impl Topics {
     pub(crate) fn new(worker: u16, exchange: Exchange) -> Self {
-        Self { worker, table: Table::default(), exchange, waiting: VecDeque::new() }
+        Self {
+            worker,
+            table: Table::default(),
+            exchange,
+            waiting: VecDeque::new(),
+            calls_out: false,
+        }
+    }
+
+    /// The handler wants to know what has subscribers. Before anything has.
+    pub(crate) fn call_out(&mut self) {
+        self.calls_out = true;
+        self.exchange.begin_roll();
     }
 
     // Subscriptions
@@ -120,7 +134,7 @@ impl Topics {
         }
         let added = self.table.subscribe(slot, pattern, is_wild, options);
         if added.is_first {
-            self.exchange.note_interest(self.worker, pattern, is_wild, true);
+            self.note(pattern, is_wild, true);
         }
         Ok(added.is_new)
     }
@@ -132,14 +146,14 @@ impl Topics {
             return false;
         }
         let removed = self.table.unsubscribe(slot, subscription.as_str());
-        removed.map(|removed| self.note(removed)).is_some()
+        removed.map(|removed| self.note_removed(removed)).is_some()
     }
 
     /// Ends all subscriptions of a connection that has ended. Returns how many there were.
     pub(crate) fn forget(&mut self, slot: u32) -> usize {
         let mut count = 0;
         while let Some(removed) = self.table.unsubscribe_any(slot) {
-            self.note(removed);
+            self.note_removed(removed);
             count += 1;
         }
         count
@@ -207,9 +221,17 @@ impl Topics {
         false
     }
 
-    fn note(&self, removed: Removed) {
+    fn note_removed(&self, removed: Removed) {
         if let Some((pattern, is_wild)) = removed.last {
-            self.exchange.note_interest(self.worker, &pattern, is_wild, false);
+            self.note(&pattern, is_wild, false);
+        }
+    }
+
+    /// The first subscriber of this worker has come, or its last is gone.
+    fn note(&self, pattern: &str, is_wild: bool, has: bool) {
+        self.exchange.note_interest(self.worker, pattern, is_wild, has);
+        if self.calls_out {
+            self.exchange.call_out(self.worker, pattern, has);
         }
     }
 }

@@ -187,7 +187,6 @@ fn check(text: &str) -> Result<(), TopicError> {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_types, reason = "proptest's macros share strategies")]
 mod tests {
     use proptest::prelude::*;
 

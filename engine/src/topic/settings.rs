@@ -24,10 +24,6 @@ pub struct TopicSettings {
     /// What happens to a publication that finds a subscriber's queue full, by topic: of the first pattern that takes it
     /// in. Default: none; [`Config::backpressure`](crate::Config::backpressure) holds.
     pub policies: Vec<(String, Backpressure)>,
-    /// Whether [`Handler::on_interest`](crate::Handler::on_interest) is called. Default: off. A setting of the
-    /// application, which no file has: for each topic or pattern it takes its text and about 100 bytes more, and a
-    /// lock when a worker's first subscriber for it comes and when its last goes.
-    pub interest: bool,
 }
 
 impl Default for TopicSettings {
@@ -37,7 +33,6 @@ impl Default for TopicSettings {
             max_retained_len: 64 << 20,
             max_in_transit_len: 16 << 20,
             policies: Vec::new(),
-            interest: false,
         }
     }
 }
@@ -75,13 +70,6 @@ impl TopicSettings {
     #[must_use]
     pub fn with_policy(mut self, pattern: impl Into<String>, policy: Backpressure) -> Self {
         self.policies.push((pattern.into(), policy));
-        self
-    }
-
-    /// Sets [`interest`](Self::interest).
-    #[must_use]
-    pub fn with_interest(mut self) -> Self {
-        self.interest = true;
         self
     }
 

@@ -107,6 +107,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let WorkerSetup { mut shared, inbox, compute, listeners, assignment, max_connections } =
             setup;
         shared.compute = compute;
+        if handler.wants_interest() {
+            shared.topics.call_out();
+        }
         let share = u32::try_from(shared.hub.links().len()).unwrap_or(1).max(1);
         let rate = Rate::new(shared.limits.max_accepts_per_second.div_ceil(share), 0);
         let listener_count = u32::try_from(listeners.len()).unwrap_or(u32::MAX);

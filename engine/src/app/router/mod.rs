@@ -329,6 +329,10 @@ impl<S: SocketRoutes> Handler for Router<S> {
         self.sockets.on_presence(presence);
     }
 
+    fn wants_interest(&self) -> bool {
+        self.sockets.wants_interest()
+    }
+
     fn on_interest(&mut self, interest: &Interest<'_>) {
         self.sockets.on_interest(interest);
     }

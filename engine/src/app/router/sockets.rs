@@ -76,6 +76,9 @@ pub trait SocketRoutes: sealed::Sealed {
     fn on_presence(&mut self, presence: &Presence<'_>);
 
     #[doc(hidden)]
+    fn wants_interest(&self) -> bool;
+
+    #[doc(hidden)]
     fn on_interest(&mut self, interest: &Interest<'_>);
 
     #[doc(hidden)]
@@ -182,6 +185,10 @@ impl SocketRoutes for NoSockets {
 
     fn on_presence(&mut self, _presence: &Presence<'_>) {}
 
+    fn wants_interest(&self) -> bool {
+        false
+    }
+
     fn on_interest(&mut self, _interest: &Interest<'_>) {}
 
     fn call(&mut self, ctx: &mut Ctx<'_, Infallible>, _call: Call<'_>) {
@@ -227,6 +234,10 @@ impl<R: SocketRoutes, H: Handler> SocketRoutes for Sockets<R, H> {
     fn on_presence(&mut self, presence: &Presence<'_>) {
         self.rest.on_presence(presence);
         self.handler.on_presence(presence);
+    }
+
+    fn wants_interest(&self) -> bool {
+        self.rest.wants_interest() || self.handler.wants_interest()
     }
 
     fn on_interest(&mut self, interest: &Interest<'_>) {
