@@ -210,7 +210,8 @@ impl Handle {
     }
 
     /// All names that begin with `prefix`, and the connections that have each, in no particular order. Whoever has a name
-    /// from the first call of [`next`](Iterator::next) to the last is listed once.
+    /// from the first call of [`next`](Iterator::next) to the last is listed once. A prefix is any text: `user.1` finds
+    /// `user.10` too.
     ///
     /// It is for any thread, handlers too: a lock is taken for a few hundred names at a time, and not held between.
     ///

@@ -29,13 +29,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     /// The worker ends, and another goes on with its lists.
     pub(super) fn leave_changes(&mut self) {
-        while self.has_changes() {
-            self.call_of_changes();
-        }
         let (hub, worker) = (self.shared.hub.clone(), self.shared.worker);
         let heirs = [hub.registry().retire(worker), hub.exchange().retire(worker)];
         heirs.into_iter().flatten().for_each(|heir| hub.wake(heir));
-        // Where there is no other, what came meanwhile is still its own.
+        // Where there is no other, what is left is still its own.
         while self.has_changes() {
             self.call_of_changes();
         }
