@@ -63,8 +63,14 @@ impl<'a, S> Ctx<'a, S> {
         Self { id, wire, state, shared }
     }
 
+    /// The same connection with a part of its state: for the handler inside of another.
+    pub fn project<T>(&mut self, pick: impl FnOnce(&mut S) -> &mut T) -> Ctx<'_, T> {
+        let Self { id, wire, state, shared } = self;
+        Ctx { id: *id, wire, state: pick(state), shared }
+    }
+
     /// The same connection with a part of its state, if it has that.
-    pub(crate) fn project<'s, T>(
+    pub(crate) fn try_project<'s, T>(
         &'s mut self,
         pick: impl FnOnce(&'s mut S) -> Option<&'s mut T>,
     ) -> Option<Ctx<'s, T>> {
@@ -232,12 +238,12 @@ impl<'a, S> Ctx<'a, S> {
     /// subscription ends with the connection.
     ///
     /// It is for this one topic: a wildcard is an error, whoever chose the text. A dot in a text that a peer chose still
-    /// makes another topic of it; [`topic_token`](crate::topic_token) has it stand for itself.
+    /// makes another topic of it; [`topic_token`](crate::topics::topic_token) has it stand for itself.
     ///
     /// What is published from now on comes; what was published in this very turn may come.
     ///
     /// ```
-    /// # use ringwire::{Ctx, TopicError, topic_token};
+    /// # use ringwire::{Ctx, topics::{TopicError, topic_token}};
     /// /// The name of the room comes from the peer.
     /// fn join(ctx: &mut Ctx<'_, ()>, room: &str) -> Result<bool, TopicError> {
     ///     ctx.subscribe(&format!("room.{}", topic_token(room)))

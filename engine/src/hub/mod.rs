@@ -10,6 +10,7 @@ pub(crate) mod directory;
 pub(crate) mod handover;
 pub(crate) mod mail;
 pub(crate) mod names;
+pub(crate) mod wakes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -21,6 +22,7 @@ use crate::hub::directory::Directory;
 use crate::hub::handover::Handover;
 use crate::hub::mail::{Mail, Ways};
 use crate::hub::names::Registry;
+use crate::hub::wakes::Alarms;
 use crate::limits::memory::{Allowance, Level, Slack, Total};
 use crate::metrics::{Counters, MemoryStats};
 use crate::topic::{Exchange, Feeder};
@@ -30,6 +32,7 @@ use crate::topic::{Exchange, Feeder};
 pub(crate) struct Link {
     pub(crate) postbox: Postbox<Mail>,
     feeder: Feeder,
+    pub(crate) alarms: Arc<Alarms>,
     pub(crate) counters: Arc<Counters>,
     /// Its open connections.
     pub(crate) directory: Directory,
@@ -39,9 +42,9 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(ways: Ways, counters: Arc<Counters>) -> Self {
-        let Ways { letters: postbox, publications: feeder, .. } = ways;
+        let Ways { letters: postbox, publications: feeder, alarms, .. } = ways;
         let (directory, expected) = (Directory::default(), AtomicU32::new(0));
-        Self { postbox, feeder, counters, directory, expected }
+        Self { postbox, feeder, alarms, counters, directory, expected }
     }
 
     /// Connections that it has, or will have in a moment.

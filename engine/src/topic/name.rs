@@ -30,7 +30,7 @@ pub enum TopicError {
     #[error("`*` has to be a whole token, and `>` the last one")]
     MisplacedWildcard,
     /// The connection has as many subscriptions as may be
-    /// ([`max_subscriptions`](crate::TopicSettings::max_subscriptions)).
+    /// ([`max_subscriptions`](crate::topics::TopicSettings::max_subscriptions)).
     #[error("the connection has as many subscriptions as may be")]
     TooMany,
     /// The connection is closing.
@@ -41,7 +41,7 @@ pub enum TopicError {
 /// What a connection is subscribed to.
 ///
 /// ```
-/// use ringwire::{Ctx, Subscription};
+/// use ringwire::{Ctx, topics::Subscription};
 /// fn hears(ctx: &Ctx<'_, ()>, topic: &str) -> bool {
 ///     ctx.subscriptions().any(|subscription| subscription.includes(topic))
 /// }
@@ -91,12 +91,12 @@ impl fmt::Display for Subscription<'_> {
 /// Dots, wildcards, white space, control characters and `%` become `%` and two hexadecimal digits for each byte
 /// (RFC 3986 §2.1), and the empty text becomes `%`. Different texts give different tokens; a percent-decoder gives the
 /// text back. A token is up to three times as long as its text, and a topic has at most 255 bytes: past that
-/// [`TopicError::TooLong`](crate::TopicError::TooLong) follows, so limit what you take.
+/// [`TopicError::TooLong`](crate::topics::TopicError::TooLong) follows, so limit what you take.
 ///
 /// Without it, `7.staff` for the name of a room is a topic below room 7.
 ///
 /// ```
-/// use ringwire::topic_token;
+/// use ringwire::topics::topic_token;
 /// assert_eq!(format!("room.{}", topic_token("7")), "room.7");
 /// assert_eq!(format!("room.{}", topic_token("7.staff")), "room.7%2Estaff");
 /// assert_eq!(topic_token(">"), "%3E");

@@ -9,9 +9,9 @@ use std::sync::{Arc, Barrier, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
+use ringwire::topics::{Interest, NameError, Presence, PresenceChange, Subscription};
 use ringwire::{
-    Answer, CloseCause, CloseCode, ConnId, Ctx, Handle, Handler, Interest, Message, NameError,
-    PostError, Presence, PresenceChange, Request, Subscription,
+    Answer, CloseCause, CloseCode, ConnId, Ctx, Handle, Handler, Message, PostError, Request,
 };
 
 use crate::support::client::Client;
@@ -131,10 +131,10 @@ impl Handler for Lobby {
             "*" => ctx.subscribe_pattern(rest).expect("a pattern").to_string(),
             "/" => ctx.unsubscribe_pattern(rest).to_string(),
             "=" => ctx.names().collect::<Vec<_>>().join(" "),
-            "#" => self.handle().connection_ids().count().to_string(),
+            "#" => self.server().connection_ids().count().to_string(),
             "?" => {
-                let handle = self.handle().clone();
-                return self.handle().subscribers(rest).then(move |members| {
+                let handle = self.server().clone();
+                return self.server().subscribers(rest).then(move |members| {
                     let count = members.expect("all workers answer").len().to_string();
                     handle.send(id, &*count).expect("there is room");
                 });
@@ -155,7 +155,7 @@ impl Handler for Lobby {
         self.log.note(Call::Presence { name: name.to_owned(), conn, change, edge, version });
         if edge {
             let said = format!("{name} {}", presence.is_first);
-            self.handle().publish("presence", &*said).expect("nobody is behind");
+            self.server().publish("presence", &*said).expect("nobody is behind");
         }
     }
 
@@ -179,7 +179,7 @@ impl Handler for Lobby {
 }
 
 impl Lobby {
-    fn handle(&self) -> &Handle {
+    fn server(&self) -> &Handle {
         self.handle.get().expect("it is given before anybody comes")
     }
 }
