@@ -123,11 +123,14 @@ pub mod jobs {
     pub use crate::app::offload::{JobError, JobRefusal, RefusedJob};
 }
 
-/// Topics and names: options, settings, and what may be wrong.
+/// Topics and names: options, settings, what is heard of them and asked about them, and what may be wrong.
 pub mod topics {
+    pub use crate::app::presence::{Interest, Presence, PresenceChange};
+    pub use crate::base::inquiry::Inquiry;
     pub use crate::hub::names::NameError;
     pub use crate::topic::{
-        PublishError, PublishOptions, SubscribeOptions, TopicError, TopicSettings,
+        PublishError, PublishOptions, SubscribeOptions, Subscription, TopicError, TopicSettings,
+        topic_token,
     };
 }
 
