@@ -26,8 +26,8 @@ const RETRY_AFTER_SECS: u32 = 10;
 const REST: Tick = 2;
 /// The same where it was about those who were not let in yet.
 const STRANGERS_REST: Tick = 10;
-/// What may stay in flight of a connection that is still told why it ends.
-const MAX_FAREWELL_LEN: u32 = 16 << 10;
+/// What may stay in flight, or in the kernel, of a connection that is still told why it ends.
+const MAX_FAREWELL_LEN: usize = 16 << 10;
 
 /// Connections by what they hold, those that hold most first.
 type Holders = BinaryHeap<(usize, u32)>;
@@ -43,7 +43,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let input = ledger.input + ledger.unfinished + waiting;
         counters.memory_input.set(input as u64);
         counters.memory_output.set((ledger.queued + ledger.in_flight) as u64);
-        counters.memory_kernel.set(self.shared.progress.waiting_len() as u64);
+        counters.memory_kernel.set(self.shared.kernel.len() as u64);
         counters.memory_tls.set(sessions.memory_len() as u64);
         counters.memory_pool.set(pool.free_len() as u64);
     }
@@ -74,6 +74,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.watch_memory();
         if self.shared.watch.level != Level::Low {
             self.make_room_if_short();
+        } else if self.shared.kernel.is_due(self.shared.now, Level::Low) {
+            self.ask_kernel();
         }
     }
 
@@ -124,6 +126,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     #[cold]
     fn make_room_if_short(&mut self) {
+        let Shared { kernel, watch, now, .. } = &self.shared;
+        if kernel.is_due(*now, watch.level) {
+            self.ask_kernel();
+        }
         // What was held at the last look may be gone.
         self.look_at_memory();
         let Shared { watch, now, .. } = &self.shared;
@@ -144,6 +150,23 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         } else if is_due(watch.patience_ends) {
             self.lose_patience();
         }
+    }
+
+    /// Asks the kernel what it holds of output that does not go out.
+    #[cold]
+    fn ask_kernel(&mut self) {
+        let Self { conns, shared, driver, .. } = self;
+        shared.kernel.ask(shared.now);
+        for slot in 0..conns.end() {
+            let Some(token) = conns.token(slot) else { continue };
+            let Some(conn) = conns.get_mut(token) else { continue };
+            let wire = &conn.wire;
+            let waits = wire.phase != Phase::Closed && wire.flags.contains(Flags::SENDING);
+            if waits || shared.kernel.of(slot) > 0 {
+                shared.kernel.note(slot, driver.unsent_memory(token));
+            }
+        }
+        self.publish_memory();
     }
 
     /// What of this worker's is too much for others to be let in.
@@ -254,10 +277,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             if wire.phase == Phase::Closed {
                 return None;
             }
-            let mut beside = Beside {
-                rest: driver.held_of(slot) + shared.progress.waiting_of(slot),
-                ..Beside::default()
-            };
+            let mut beside =
+                Beside { rest: driver.held_of(slot) + shared.kernel.of(slot), ..Beside::default() };
             if wire.flags.contains(Flags::LAYERED) {
                 beside.rest += shared.layers.memory_of(slot);
                 beside.retained = shared.sessions.retained_of(slot);
@@ -274,7 +295,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Self { conns, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
         let wire = &mut conn.wire;
-        if wire.phase != Phase::Open || wire.in_flight > MAX_FAREWELL_LEN {
+        let ahead = (wire.in_flight as usize).max(shared.kernel.of(token.slot));
+        if wire.phase != Phase::Open || ahead > MAX_FAREWELL_LEN {
             shared.watch.leaving += wire.in_flight as usize;
             return self.finish(token, CloseReason::Memory);
         }
