@@ -10,6 +10,7 @@ use ringwire_examples::CompressionFlag;
 use super::crowd;
 use super::ending::{Ending, Part};
 use super::line::{Begin, Goal, Line};
+use super::log::Log;
 use crate::echo::Failure;
 
 /// Between two bytes of peers that speak slowly.
@@ -30,6 +31,8 @@ const HALF_HEAD_LEN: usize = 600;
 /// What a sender cuts off a compressed message, and has to be between two pieces (RFC 7692 §7.2.1).
 const FLUSH: [u8; 4] = [0, 0, 0xff, 0xff];
 const PINGS: usize = 100_000;
+/// Connections of a peer that has a server log.
+const LOGGED_LINES: usize = 10;
 /// Frames that are sent at once.
 const BATCH: usize = 1000;
 /// A head of so many lines of such a length.
@@ -90,6 +93,11 @@ pub(super) enum Kind {
     HelloBurst,
     /// Sends 5 000 messages of 70 bytes which inflate to 64 KiB each, so long as any ratio is allowed.
     BombVolume,
+    /// Is ten connections in turn that send a frame with all reserved bits, to a server of which nobody reads the log: a
+    /// pipe of 4 KiB.
+    LogPipe,
+    /// The same to a server whose log goes to a full disk.
+    LogDisk,
 }
 
 impl Kind {
@@ -116,6 +124,15 @@ impl Kind {
         self.is_crowd() || self == Self::BombVolume
     }
 
+    /// Where the log goes of a server that is started for it, if one is.
+    pub(super) fn log(self) -> Option<Log> {
+        match self {
+            Self::LogPipe => Some(Log::Pipe),
+            Self::LogDisk => Some(Log::FullDisk),
+            _ => None,
+        }
+    }
+
     /// Whether a peer is many connections.
     pub(super) fn is_crowd(self) -> bool {
         matches!(self, Self::HeadBurst | Self::HalfHeads | Self::HelloBurst)
@@ -140,11 +157,23 @@ impl Kind {
         };
         match line {
             Ok(mut line) => {
+                for _ in 1..self.lines() {
+                    self.act(&mut line, until);
+                    match Line::open(goal, self.begin(), until) {
+                        Ok(next) => line = next,
+                        Err(failure) => return alone(Ending::NotOpened(failure)),
+                    }
+                }
                 self.act(&mut line, until);
                 Part { ending: Ending::of(&line), sent: line.sent, received: line.heard.len }
             }
             Err(failure) => alone(Ending::NotOpened(failure)),
         }
+    }
+
+    /// Connections that one makes in turn. How the last one ends is told.
+    fn lines(self) -> usize {
+        if self.log().is_some() { LOGGED_LINES } else { 1 }
     }
 
     /// What each of a crowd says.
@@ -210,6 +239,9 @@ impl Kind {
             }
             // They have no line.
             Self::HeadBurst | Self::HalfHeads | Self::HelloBurst => {}
+            Self::LogPipe | Self::LogDisk => {
+                say_and_wait(line, &[0xf1, 0x80, 0, 0, 0, 0], until);
+            }
             Self::HugeLength => {
                 let mut bytes = Vec::new();
                 let len = u64::MAX >> 1;
