@@ -321,7 +321,7 @@ fn what_the_kernel_holds_is_held_to_the_budget() {
     let stats = server.stats();
     let (_, count) = undelivered(&server);
     assert!(count < stats.connections as usize, "{count} sockets hold something: {stats:?}");
-    let ended = stats.closes[CloseReason::Memory.index()];
+    let ended = stats.closes[CloseReason::Memory];
     assert!((50..290).contains(&ended), "{ended} of 300: {stats:?}");
     healthy.send("served");
     assert_eq!(healthy.text(), "served");
