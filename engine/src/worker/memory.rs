@@ -29,6 +29,9 @@ const STRANGERS_REST: Tick = 10;
 /// What may stay in flight, or in the kernel, of a connection that is still told why it ends.
 const MAX_FAREWELL_LEN: usize = 16 << 10;
 
+/// What is less is not worth a connection where that does not help.
+const TRIFLE_LEN: usize = 4 << 10;
+
 /// Connections by what they hold, those that hold most first.
 type Holders = BinaryHeap<(usize, u32)>;
 
@@ -145,6 +148,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             if watch.rests_until.is_none() || is_due(watch.rests_until) {
                 // If that does not help, they go on a little at a time.
                 self.let_go_on();
+                // What has not come back by now does not count as on its way.
+                self.shared.watch.leaving = 0;
                 self.shed();
             }
         } else if is_due(watch.patience_ends) {
@@ -206,8 +211,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             return hub.nudge(*worker);
         }
         let goal = excess.saturating_sub(watch.leaving);
-        let holders =
-            self.holders(|wire, now, beside| wire.held_len(now) + beside.retained + beside.rest);
+        let holders = self.holders(|wire, now, beside| {
+            wire.held_len(now, beside.kernel > 0) + beside.retained + beside.rest + beside.kernel
+        });
         let ended = self.end_some(holders, goal, Self::shed_one);
         let Shared { watch, now, counters, .. } = &mut self.shared;
         counters.memory_sheds.add(ended.count);
@@ -228,18 +234,22 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
         let holders = self.holders(|wire, _, beside| {
             let unread = wire.pending.as_ref().map_or(0, |pending| pending.unread.capacity());
-            wire.codec.unfinished_len() + unread + beside.retained + beside.rest
+            wire.codec.unfinished_len() + unread + beside.retained + beside.rest + beside.kernel
         });
         let ended = self.end_some(holders, excess, Self::shed_one);
         self.shared.counters.memory_sheds.add(ended.count);
         self.say_ended(excess, ended);
     }
 
-    /// Ends connections, those that hold most first, until so much came free.
+    /// Ends connections, those that hold most first, until so much came free. Where all of them hold less than that, the
+    /// rest is on its way out, and nobody is ended for a trifle.
     fn end_some(&mut self, mut holders: Holders, goal: usize, end: fn(&mut Self, Token)) -> Ended {
+        let all: usize = holders.iter().map(|(held, _)| held).sum();
+        let least = if all < goal { TRIFLE_LEN } else { 0 };
         let mut ended = Ended::default();
         while ended.freed < goal
             && let Some((held, slot)) = holders.pop()
+            && held >= least
         {
             ended.freed += held;
             ended.count += 1;
@@ -277,8 +287,11 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             if wire.phase == Phase::Closed {
                 return None;
             }
-            let mut beside =
-                Beside { rest: driver.held_of(slot) + shared.kernel.of(slot), ..Beside::default() };
+            let mut beside = Beside {
+                rest: driver.held_of(slot),
+                kernel: shared.kernel.of(slot),
+                ..Beside::default()
+            };
             if wire.flags.contains(Flags::LAYERED) {
                 beside.rest += shared.layers.memory_of(slot);
                 beside.retained = shared.sessions.retained_of(slot);
@@ -365,6 +378,8 @@ struct Beside {
     retained: usize,
     /// What extensions and the driver hold.
     rest: usize,
+    /// What the kernel holds of its output.
+    kernel: usize,
 }
 
 /// Whether it has come in and asked for nothing yet.
