@@ -91,6 +91,8 @@ pub(super) enum Kind {
     HalfHeads,
     /// Is a crowd whose members send 64 KiB of a TLS ClientHello and not its end.
     HelloBurst,
+    /// Is a crowd whose members upgrade and send 64 KiB of a message of a MiB.
+    HalfMessages,
     /// Sends 5 000 messages of 70 bytes which inflate to 64 KiB each, so long as any ratio is allowed.
     BombVolume,
     /// Is ten connections in turn that send a frame with all reserved bits, to a server of which nobody reads the log: a
@@ -116,6 +118,7 @@ impl Kind {
                 | Self::EmptyFragments
                 | Self::PingFlood
                 | Self::BombVolume
+                | Self::HalfMessages
         )
     }
 
@@ -135,7 +138,7 @@ impl Kind {
 
     /// Whether a peer is many connections.
     pub(super) fn is_crowd(self) -> bool {
-        matches!(self, Self::HeadBurst | Self::HalfHeads | Self::HelloBurst)
+        matches!(self, Self::HeadBurst | Self::HalfHeads | Self::HelloBurst | Self::HalfMessages)
     }
 
     /// Plays it once; a crowd has so many members.
@@ -146,7 +149,7 @@ impl Kind {
             if goal.tls.is_some() != (self == Self::HelloBurst) {
                 return alone(Ending::Inapplicable);
             }
-            return crowd::play(goal.target.address(), &self.beginning(), crowd, until);
+            return crowd::play(goal.target.address(), &self.beginning(goal), crowd, until);
         }
         let line = match self {
             Self::Bomb | Self::BombVolume => match open_compressed(goal, until) {
@@ -177,7 +180,7 @@ impl Kind {
     }
 
     /// What each of a crowd says.
-    fn beginning(self) -> Vec<u8> {
+    fn beginning(self, goal: &Goal) -> Vec<u8> {
         let head = |len: usize| {
             let mut head = b"GET / HTTP/1.1\r\nHost: localhost\r\n".to_vec();
             let line = format!("X-A: {}\r\n", "a".repeat(192));
@@ -189,6 +192,9 @@ impl Kind {
         match self {
             Self::HalfHeads => head(HALF_HEAD_LEN),
             Self::HelloBurst => hello(),
+            Self::HalfMessages => {
+                half_message(goal.target.resource().map_or("/", |resource| &resource.path))
+            }
             _ => head(LARGEST_HEAD_LEN),
         }
     }
@@ -238,7 +244,7 @@ impl Kind {
                 line.rest(SECOND_THOUGHTS, until);
             }
             // They have no line.
-            Self::HeadBurst | Self::HalfHeads | Self::HelloBurst => {}
+            Self::HeadBurst | Self::HalfHeads | Self::HelloBurst | Self::HalfMessages => {}
             Self::LogPipe | Self::LogDisk => {
                 say_and_wait(line, &[0xf1, 0x80, 0, 0, 0, 0], until);
             }
@@ -362,6 +368,18 @@ fn hello() -> Vec<u8> {
         [&[22, 3, 1, len[0], len[1]], piece].concat()
     });
     records.collect()
+}
+
+/// A request for a WebSocket (RFC 6455 §4.1), and behind it the beginning of a message of a MiB.
+fn half_message(path: &str) -> Vec<u8> {
+    let mut bytes = format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    .into_bytes();
+    FrameHeader::new(OpCode::Binary, true, NO_MASK, 1 << 20).encode(&mut bytes);
+    bytes.extend_from_slice(&[7; MESSAGE_LEN]);
+    bytes
 }
 
 /// Noise that is no begin of anything, with the end of a head at its end.

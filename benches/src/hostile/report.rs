@@ -314,7 +314,8 @@ mod tests {
 
     #[test]
     fn floods_have_limits_of_their_own() {
-        for kind in [Kind::HeadBurst, Kind::HalfHeads, Kind::HelloBurst, Kind::BombVolume] {
+        use Kind::{BombVolume, HalfHeads, HalfMessages, HeadBurst, HelloBurst};
+        for kind in [HeadBurst, HalfHeads, HelloBurst, HalfMessages, BombVolume] {
             let mut flood = seen(kind, Ending::EndOfStream);
             flood.budget = Some(Budget { max_memory: 16 << 20, at_rest: 4 << 20 });
             // 20 MiB and 8.
