@@ -1,31 +1,24 @@
 //! What compresses and inflates the messages of one connection.
 
-use ringwire_codec::deflate::{Agreement, Compressor, Decompressor, Inflate};
+use ringwire_codec::deflate::{Agreement, Compressor, Decompressor, Inflate, Level};
 use ringwire_codec::{
     Config, Connection, Error, Event, Heap, Input, MaskSource, Message, Role, SendError,
 };
 
-use crate::CompressionConfig;
 use crate::buffers;
 
 /// What was agreed on, and the machines of the directions with context takeover, which are made when they are first
 /// needed. The other directions use the thread's.
 #[derive(Debug)]
 pub(crate) struct Deflate {
-    settings: CompressionConfig,
     agreement: Agreement,
     compressor: Option<Box<Compressor>>,
     decompressor: Option<Box<Decompressor>>,
 }
 
 impl Deflate {
-    pub(crate) const fn new(settings: CompressionConfig, agreement: Agreement) -> Self {
-        Self { settings, agreement, compressor: None, decompressor: None }
-    }
-
-    /// Whether a message of that length is to be compressed.
-    pub(crate) const fn takes(&self, len: usize) -> bool {
-        len >= self.settings.threshold
+    pub(crate) const fn new(agreement: Agreement) -> Self {
+        Self { agreement, compressor: None, decompressor: None }
     }
 
     /// Takes the next event out of `input`.
@@ -52,12 +45,13 @@ impl Deflate {
     /// Appends a message to `out`, compressed.
     pub(crate) fn send(
         &mut self,
+        level: Level,
         codec: &mut Connection,
         message: Message<'_>,
         masks: &mut impl MaskSource,
         out: &mut Vec<u8>,
     ) -> Result<(), SendError> {
-        let (role, level) = (codec.role(), self.settings.level);
+        let role = codec.role();
         let window = self.agreement.compressor_window(role);
         if self.agreement.takeover(role) {
             let compressor = self

@@ -98,10 +98,7 @@ impl<S> WebSocketStream<S> {
 
     pub(crate) fn new(transport: S, role: Role, config: Arc<Config>, handshake: Handshake) -> Self {
         let Handshake { agreement, subprotocol, rest } = handshake;
-        let deflate = config
-            .compression
-            .zip(agreement)
-            .map(|(settings, agreement)| Box::new(Deflate::new(settings, agreement)));
+        let deflate = agreement.map(|agreement| Box::new(Deflate::new(agreement)));
         let codec = Connection::new(role);
         let len = rest.len();
         Self {

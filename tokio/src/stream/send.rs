@@ -93,12 +93,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
     /// Takes a message, whatever waits already.
     pub(crate) fn queue(&mut self, message: Message) -> Result<(), Error> {
         self.check_open()?;
-        let Self { codec, deflate, output, transport, .. } = self;
+        let Self { codec, config, deflate, output, transport, .. } = self;
         let len = message.len();
-        if let Some(deflate) = deflate
-            && deflate.takes(len)
+        if let (Some(deflate), Some(settings)) = (deflate, config.compression)
+            && len >= settings.threshold
         {
-            deflate.send(codec, message.as_codec(), &mut ThreadMasks, output.encoded())?;
+            deflate.send(
+                settings.level,
+                codec,
+                message.as_codec(),
+                &mut ThreadMasks,
+                output.encoded(),
+            )?;
         } else if len < SHARED_LEN || !transport.is_write_vectored() {
             codec.send(message.as_codec(), &mut ThreadMasks, output.encoded())?;
         } else {

@@ -93,11 +93,14 @@ fn pings_of_a_peer_that_does_not_read_pile_nothing_up() {
             writing.write_all(&ping).await.unwrap();
         }
         writing.write_all(&[0x81, 0x80, 0, 0, 0, 0]).await.unwrap();
-        let server = serving.await.unwrap().unwrap();
+        let mut server = serving.await.unwrap().unwrap();
         assert!(server.waiting_len() <= 202, "{}", server.waiting_len());
+        let flushing = tokio::spawn(async move { server.flush().await });
         let mut pong = [0; 102];
         reading.read_exact(&mut pong).await.unwrap();
         assert_eq!(pong[..2], [0x8a, 100]);
+        drop((reading, writing));
+        let _ = flushing.await.unwrap();
     });
 }
 

@@ -48,7 +48,7 @@ fn refusals_have_the_right_status() {
             let config = Config::default().with_head_limits(limits);
             let (answer, found) = answer_to(head.as_bytes(), config).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
-            assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
+            assert!(answer.contains("\r\nconnection: close"), "{answer}");
             assert!(matches!(found, Error::Handshake(found) if found == error), "{found}");
         }
     });
@@ -71,7 +71,7 @@ fn a_callback_decides() {
                 .with_subprotocol("v1")
                 .and_then(|request| request.with_subprotocol("v2"))
                 .and_then(|request| {
-                    let value = ringwire_tokio::http::HeaderValue::from_static("7");
+                    let value = http::HeaderValue::from_static("7");
                     request.with_header("x-token".parse().unwrap(), value)
                 });
             let connected = client(near, request.unwrap(), Config::default()).await;
@@ -222,6 +222,31 @@ fn what_compression_comes_to() {
             }
             socket.close(ringwire_tokio::CloseCode::NORMAL, "").await.unwrap();
             serving.await.unwrap();
+        }
+    });
+}
+
+/// What inflates to more than 200 times its length is a bomb, past 64 KiB (`max_inflate_ratio`).
+#[test]
+fn a_bomb_is_refused() {
+    run(async {
+        let config = Config::default().with_compression(CompressionConfig::default());
+        let (near, far) = duplex(1 << 12);
+        let shaking = client(near, request("a", "/").unwrap(), config.clone());
+        let accepting = accept_with(far, config, |_| Ok(Accept::new()));
+        let (client, server) = tokio::join!(shaking, accepting);
+        let (mut client, mut server) = (client.unwrap().0, server.unwrap());
+        let serving = tokio::spawn(async move { server.receive().await });
+        client.send(vec![0; 1 << 20]).await.unwrap();
+        assert_eq!(client.receive().await.unwrap(), None);
+        let code = ringwire_tokio::CloseCode::MESSAGE_TOO_BIG;
+        assert_eq!(client.close_frame(), Some((code, "")));
+        let limit = ringwire_tokio::codec::Limit::InflateRatio;
+        match serving.await.unwrap().unwrap_err() {
+            Error::Protocol(error) => {
+                assert_eq!(error, ringwire_tokio::codec::Error::LimitExceeded(limit));
+            }
+            error => panic!("{error}"),
         }
     });
 }

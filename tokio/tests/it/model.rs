@@ -151,7 +151,7 @@ async fn send_all<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     /// What one end sends the other receives, in order and unharmed; both see the close.
     #[test]
@@ -161,7 +161,7 @@ proptest! {
         client_config in configs(),
         server_config in configs(),
         seed in 1_u64..,
-        room in 1_usize..100_000,
+        room in 50_usize..100_000,
         vectored: bool,
     ) {
         run(async {
@@ -219,7 +219,7 @@ proptest! {
 
     /// A receive that is dropped before it is ready loses nothing.
     #[test]
-    fn dropped_receives_lose_nothing(sent in messages(), seed in 1_u64.., room in 1_usize..9000) {
+    fn dropped_receives_lose_nothing(sent in messages(), seed in 1_u64.., room in 50_usize..9000) {
         run(async {
             let (near, far) = tokio::io::duplex(room);
             let (mut client, _) = crate::pair(&Config::default(), 1);
