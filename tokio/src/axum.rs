@@ -1,10 +1,5 @@
 //! The extractor for axum.
 
-#![expect(
-    clippy::disallowed_types,
-    reason = "connections share their settings, which nobody changes"
-)]
-
 use std::fmt;
 use std::sync::Arc;
 

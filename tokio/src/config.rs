@@ -1,10 +1,5 @@
 //! How connections behave.
 
-#![expect(
-    clippy::disallowed_types,
-    reason = "connections share their settings, which nobody changes"
-)]
-
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 

@@ -1,10 +1,5 @@
 //! From a URL to a connection.
 
-#![expect(
-    clippy::disallowed_types,
-    reason = "connections share their settings, which nobody changes"
-)]
-
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;

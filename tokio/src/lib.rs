@@ -20,6 +20,11 @@
 //! - `tls`: `wss`, with rustls, ring, and the authorities of the system and of Mozilla.
 //! - `axum`: the extractor [`axum::WebSocketUpgrade`].
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "connections share their settings, and halves of one are for two tasks"
+)]
+
 #[cfg(feature = "axum")]
 pub mod axum;
 mod buffers;
@@ -51,3 +56,8 @@ pub use http;
 pub use ringwire_codec::{self as codec, CloseCode, Role, handshake};
 #[cfg(feature = "tls")]
 pub use ringwire_tls as tls;
+
+/// Runs the examples of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/staying-on-tokio.md")]
+mod guide {}

@@ -1,10 +1,5 @@
 //! The two halves of a connection.
 
-#![expect(
-    clippy::disallowed_types,
-    reason = "two tasks share one transport; it is locked while one of them polls it"
-)]
-
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;

@@ -4,11 +4,6 @@
 //! same one: the receiving half has a pong to write while the sending half waits for room, or the sending half waits
 //! for the peer's close frame. Then the transport is given a waker that wakes both.
 
-#![expect(
-    clippy::disallowed_types,
-    reason = "a waker is shared; it is made only where two tasks wait"
-)]
-
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 

@@ -1,6 +1,8 @@
 //! What an idle connection holds, beside the transport and its task.
 
 #![expect(unsafe_code, reason = "an allocator that counts")]
+#![expect(clippy::disallowed_types, reason = "connections share their settings")]
+#![expect(clippy::unwrap_used, reason = "what helps a test fails it")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};

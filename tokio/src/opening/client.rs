@@ -1,10 +1,5 @@
 //! The client's side (RFC 6455 §4.1).
 
-#![expect(
-    clippy::disallowed_types,
-    reason = "connections share their settings, which nobody changes"
-)]
-
 use std::sync::Arc;
 
 use http::{Response, StatusCode};

@@ -1,10 +1,5 @@
 //! The server's side (RFC 6455 §4.2).
 
-#![expect(
-    clippy::disallowed_types,
-    reason = "connections share their settings, which nobody changes"
-)]
-
 use std::io;
 use std::sync::Arc;
 

@@ -3,11 +3,6 @@
 //! Here are its state and what its user calls. `receive.rs` takes messages out of the transport, `send.rs` puts them in,
 //! `ending.rs` has how it ends, and `traits.rs` the same as `Stream` and `Sink`.
 
-#![expect(
-    clippy::disallowed_types,
-    reason = "connections share their settings, which nobody changes"
-)]
-
 mod ending;
 mod receive;
 mod send;
