@@ -35,8 +35,8 @@ pub struct Config {
     pub compression: Option<CompressionConfig>,
     /// Pings for peers from which nothing comes. Default: none.
     pub keep_alive: Option<KeepAliveConfig>,
-    /// From the first look for the peer's head to the end of the handshake, however the bytes trickle in. Connecting
-    /// has as long. Default: 10 s.
+    /// How long the peer's head may take, however its bytes trickle in. Connecting has as long, and so has this side's
+    /// answer. Default: 10 s.
     pub handshake_timeout: Duration,
     /// How long a connection may take to end, from the first close frame or from what ended it: the peer has to read
     /// what is left for it, to answer, and to close. Default: 5 s.

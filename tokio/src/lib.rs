@@ -18,7 +18,7 @@
 //!
 //! - `connect` (default): [`connect()`] to a `ws` URL over TCP.
 //! - `tls`: `wss`, with rustls, ring, and the authorities of the system and of Mozilla.
-//! - `axum`: the extractor [`axum::WebSocketUpgrade`].
+//! - `axum`: the extractor `axum::WebSocketUpgrade`.
 
 #![expect(
     clippy::disallowed_types,

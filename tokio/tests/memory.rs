@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "an allocator that counts")]
 #![expect(clippy::disallowed_types, reason = "connections share their settings")]
-#![expect(clippy::unwrap_used, reason = "what helps a test fails it")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};

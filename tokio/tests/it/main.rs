@@ -1,7 +1,7 @@
 //! Connections over transports in memory and over TCP, beside a model and beside tungstenite.
 
 #![expect(clippy::disallowed_types, reason = "tests have tasks and threads that share")]
-#![expect(clippy::unwrap_used, reason = "what helps a test fails it")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod endings;
 mod flow;

@@ -111,7 +111,7 @@ fn messages() -> impl Strategy<Value = Vec<Message>> {
             let text: String = iter::repeat_n(letters[usize::from(seed) % 5], len).collect();
             Message::from(text)
         } else {
-            let bytes = (0..len).map(|at| seed.wrapping_mul(31).wrapping_add((at * at) as u8));
+            let bytes = (0..len).map(|at| seed.wrapping_mul(31) ^ (at * at).to_le_bytes()[0]);
             Message::from(bytes.collect::<Vec<u8>>())
         }
     });
