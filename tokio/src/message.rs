@@ -117,6 +117,12 @@ impl From<&str> for Message {
     }
 }
 
+impl From<&String> for Message {
+    fn from(text: &String) -> Self {
+        Self::Text(text.as_str().into())
+    }
+}
+
 impl From<Bytes> for Message {
     fn from(bytes: Bytes) -> Self {
         Self::Binary(bytes)
@@ -131,6 +137,12 @@ impl From<Vec<u8>> for Message {
 
 impl From<&[u8]> for Message {
     fn from(bytes: &[u8]) -> Self {
+        Self::Binary(Bytes::copy_from_slice(bytes))
+    }
+}
+
+impl<const LEN: usize> From<&[u8; LEN]> for Message {
+    fn from(bytes: &[u8; LEN]) -> Self {
         Self::Binary(Bytes::copy_from_slice(bytes))
     }
 }
