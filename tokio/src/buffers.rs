@@ -7,7 +7,7 @@ use ringwire_codec::deflate::{Compressor, Decompressor, Level, WindowBits};
 use ringwire_codec::{MaskSource, Masks};
 
 /// What one read takes at most, in bytes.
-pub(crate) const READ_LEN: usize = 64 << 10;
+pub(crate) const READ_LEN: usize = 32 << 10;
 
 /// Buffers of each kind that wait for their next use on a thread.
 const MAX_SPARE_COUNT: usize = 4;

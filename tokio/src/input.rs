@@ -1,5 +1,7 @@
 //! What was read and not used yet.
 
+use bytes::Bytes;
+
 use crate::buffers;
 
 /// Bytes that were read and not used yet. Holds no memory when it is empty.
@@ -34,11 +36,32 @@ impl Held {
         }
     }
 
+    /// Gives the last `len` bytes away with the buffer, which comes back to a thread when they are dropped.
+    pub(crate) fn lend(&mut self, len: usize) -> Bytes {
+        let Self { buffer, begin, end } = std::mem::take(self);
+        Bytes::from_owner(Lent(buffer)).slice(end - len.min(end - begin)..end)
+    }
+
     pub(crate) const fn capacity(&self) -> usize {
         self.buffer.capacity()
     }
 
     pub(crate) fn clear(&mut self) {
         buffers::give_read_buffer(std::mem::take(self).buffer);
+    }
+}
+
+/// A read buffer with a message in it.
+struct Lent(Vec<u8>);
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        buffers::give_read_buffer(std::mem::take(&mut self.0));
     }
 }

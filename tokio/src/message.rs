@@ -79,10 +79,12 @@ impl Message {
             Self::Binary(bytes) => codec::Message::Binary(bytes),
         }
     }
+}
 
+impl Message {
     /// Takes the buffer of a message that was assembled, and copies one that lies in the input.
-    pub(crate) fn from_received(received: codec::ReceivedMessage<'_>) -> Self {
-        match received.into_text() {
+    pub(crate) fn from_received(payload: Result<Cow<'_, str>, Cow<'_, [u8]>>) -> Self {
+        match payload {
             Ok(Cow::Borrowed(text)) => Self::from(text),
             Ok(Cow::Owned(text)) => Self::Text(Text(fitted(text.into_bytes()))),
             Err(Cow::Borrowed(bytes)) => Self::Binary(Bytes::copy_from_slice(bytes)),

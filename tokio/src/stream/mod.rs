@@ -39,11 +39,12 @@ use ending::{Ending, Phase};
 /// long as it lives.
 ///
 /// *Memory.* A connection at which nothing is under way holds no buffer. One with a message that is not whole holds what
-/// has come of it; one whose messages nobody takes holds what one read brought, 64 KiB at most; one whose peer does not
+/// has come of it; one whose messages nobody takes holds what one read brought, 32 KiB at most; one whose peer does not
 /// read holds [`high_water`](Config::high_water) and a message.
 ///
-/// *Copies.* A message that one read brought whole is copied once, out of the thread's read buffer; one that did not is
-/// put together in the buffer that it is handed over in. A server's payloads of 4 KiB and more go to the kernel from
+/// *Copies.* A message that one read brought whole is copied once, out of the thread's read buffer, but for binary ones
+/// from 16 KiB on, which take that buffer along; one that did not is put together in the buffer that it is handed over
+/// in. A server's payloads of 4 KiB and more go to the kernel from
 /// where they lie, by vectored writes; a client masks those in place that nobody shares.
 pub struct WebSocketStream<S> {
     transport: S,
@@ -61,6 +62,8 @@ pub struct WebSocketStream<S> {
     phase: Phase,
     /// Something counted against the limit on control frames since then.
     counted: bool,
+    /// A pong was queued since the last read.
+    owes_flush: bool,
     /// Bytes were written since the transport was flushed.
     needs_flush: bool,
     /// A write has failed, so that nothing more is written.
@@ -110,6 +113,7 @@ impl<S> WebSocketStream<S> {
             window_began: None,
             phase: Phase::Open,
             counted: false,
+            owes_flush: false,
             needs_flush: false,
             write_failed: None,
         }

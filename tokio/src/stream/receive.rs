@@ -1,5 +1,6 @@
 //! Messages out of the transport.
 
+use std::borrow::Cow;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 
 use super::WebSocketStream;
 use super::ending::Phase;
-use crate::buffers::{self, ThreadMasks};
+use crate::buffers::{self, READ_LEN, ThreadMasks};
 use crate::error::Timeout;
 use crate::input::Held;
 use crate::keep_alive::Due;
@@ -21,6 +22,10 @@ use crate::{Error, Message};
 
 /// The window of the limit on control frames.
 const CONTROL_WINDOW: Duration = Duration::from_secs(1);
+
+/// A binary message from this many bytes on is handed over in the read buffer, if that holds nothing behind it: half of
+/// the buffer, so that no more than that is held in vain.
+const LENT_LEN: usize = READ_LEN / 2;
 
 /// What comes of the bytes at hand.
 enum Step {
@@ -60,7 +65,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
                         }
                         return Poll::Ready(Some(Ok(message)));
                     }
-                    Ok(Step::Control) => self.counted = true,
+                    Ok(Step::Control) => {
+                        self.counted = true;
+                        self.answer();
+                    }
                     Ok(Step::Close(code, reason)) => self.on_close_frame(side, code, reason),
                     Ok(Step::Used) => self.counted |= self.codec.is_receiving_message(),
                     Err(error) => self.end(side, Some(Error::Protocol(error))),
@@ -96,8 +104,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
             None => codec.receive(&config.limits, &mut Heap, &mut rest),
             Some(deflate) => deflate.receive(codec, &config.limits, &mut rest),
         };
+        let is_last = rest.is_empty();
+        let mut lies_here = 0;
         let step = event.map(|event| match event {
-            Some(Event::Message(message)) => Step::Message(Message::from_received(message)),
+            Some(Event::Message(message)) => match message.into_text() {
+                // The last bytes of the input, and most of it.
+                Err(Cow::Borrowed(bytes)) if is_last && bytes.len() >= LENT_LEN => {
+                    lies_here = bytes.len();
+                    Step::Used
+                }
+                payload => Step::Message(Message::from_received(payload)),
+            },
             Some(Event::Close(frame)) => {
                 Step::Close(frame.code_or_no_status(), frame.reason.into_owned().into())
             }
@@ -106,15 +123,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
             Some(Event::Part(_) | Event::InflatedPart(_)) | None => Step::Used,
         });
         let len = rest.len();
+        if lies_here > 0 {
+            return Ok(Step::Message(Message::Binary(input.lend(lies_here))));
+        }
         input.keep(len);
         step
     }
 
-    /// Writes the pong that is owed, as far as there is room: a peer that pings and does not read gets the newest one
-    /// later.
-    fn pay(&mut self, side: Side, cx: &mut Context<'_>) {
+    /// Queues the pong that is owed, ahead of what the application will send, as far as there is room: a peer that pings
+    /// and does not read gets the newest one later.
+    fn answer(&mut self) {
         if self.codec.wants_transmit() && self.output.len() < self.config.high_water {
             self.codec.poll_transmit(&mut ThreadMasks, self.output.encoded());
+            self.owes_flush = true;
+        }
+    }
+
+    /// Writes pongs before the next read, also if that does not wait.
+    fn pay(&mut self, side: Side, cx: &mut Context<'_>) {
+        self.answer();
+        if std::mem::take(&mut self.owes_flush) {
             // A failure is kept for who sends, and for `rest`.
             let _ = self.poll_flush_as(side, cx);
         }

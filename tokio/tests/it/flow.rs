@@ -272,6 +272,27 @@ fn long_payloads_are_not_copied() {
     });
 }
 
+/// Long binary messages come in the buffer that they were read into, and with the right bytes.
+#[test]
+fn long_messages_that_are_lent_the_read_buffer() {
+    run(async {
+        let (mut client, mut server) = pair(&Config::default(), 1 << 20);
+        let message = |seed: u8| Message::from(vec![seed; 16 << 10]);
+        // One read brings one, then one and a half, and the end of that is put together.
+        client.send(message(1)).await.unwrap();
+        let first = server.receive().await.unwrap().unwrap();
+        for seed in 2..6 {
+            client.feed(message(seed)).await.unwrap();
+        }
+        client.flush().await.unwrap();
+        for seed in 2..6 {
+            assert!(server.receive().await.unwrap().unwrap() == message(seed), "{seed}");
+        }
+        assert!(first == message(1), "nobody else has written to it");
+        assert_eq!(server.buffered_len(), 0);
+    });
+}
+
 /// A receive that waits does so without a timer of its own.
 #[test]
 fn waiting_costs_no_time() {

@@ -30,6 +30,26 @@ fn pings_are_answered_while_receiving() {
     });
 }
 
+/// Also those in one read, and before what the application says to what comes behind them.
+#[test]
+fn each_ping_has_its_pong() {
+    run_paused(async {
+        let (mut peer, far) = tokio::io::duplex(1000);
+        let (_, mut server) = pair(&Config::default(), 1);
+        *server.transport_mut() = far;
+        let pings = (0..10).map(|number| [0x89, 0x81, 0, 0, 0, 0, number]);
+        let all: Vec<u8> = pings.flatten().chain([0x81, 0x80, 0, 0, 0, 0]).collect();
+        peer.write_all(&all).await.unwrap();
+        let message = server.receive().await.unwrap().unwrap();
+        server.send(message).await.unwrap();
+        drop(server);
+        let mut all = Vec::new();
+        peer.read_to_end(&mut all).await.unwrap();
+        let pongs = (0..10).flat_map(|number| [0x8a, 1, number]);
+        assert_eq!(all, pongs.chain([0x81, 0]).collect::<Vec<_>>());
+    });
+}
+
 #[test]
 fn a_silent_peer_is_found() {
     run_paused(async {
