@@ -33,33 +33,37 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The bytes that a connection holds, with both ends of a pipe, less what the pipe holds.
+/// What both ends of an idle connection have allocated, in bytes, beside their sockets.
 async fn idle_len(config: Config, message: &Message) -> usize {
     const COUNT: usize = 100;
     let config = std::sync::Arc::new(config);
-    let mut sockets = Vec::with_capacity(COUNT);
-    let mut pipes = 0;
+    let mut sockets = Vec::with_capacity(COUNT + 1);
+    let mut transports = 0;
     let mut begin = 0;
     for round in 0..=COUNT {
         // The first one fills what the thread shares.
         if round == 1 {
-            sockets.clear();
             begin = ALLOCATED.load(Ordering::Relaxed);
-            pipes = 0;
+            transports = 0;
         }
         let before = ALLOCATED.load(Ordering::Relaxed);
-        let (near, far) = tokio::io::duplex(1 << 18);
-        pipes += ALLOCATED.load(Ordering::Relaxed) - before;
+        let (near, far) = tokio::net::UnixStream::pair().unwrap();
+        transports += ALLOCATED.load(Ordering::Relaxed) - before;
         let shaking = client(near, request("a", "/").unwrap(), std::sync::Arc::clone(&config));
         let accepting = accept_with(far, std::sync::Arc::clone(&config), |_| Ok(Accept::new()));
         let (shaken, accepted) = tokio::join!(shaking, accepting);
         let (mut client, mut server) = (shaken.unwrap().0, accepted.unwrap());
         for _ in 0..3 {
-            client.send(message.clone()).await.unwrap();
-            client.ping(b"ping").await.unwrap();
-            let received = server.receive().await.unwrap().unwrap();
-            server.send(received).await.unwrap();
-            client.receive().await.unwrap().unwrap();
+            // Longer than what a socket takes at once, so that both have to work.
+            let sending = async {
+                client.send(message.clone()).await.unwrap();
+                client.ping(b"ping").await.unwrap();
+            };
+            let ((), received) = tokio::join!(sending, server.receive());
+            let received = received.unwrap().unwrap();
+            let (sent, received) = tokio::join!(server.send(received), client.receive());
+            sent.unwrap();
+            assert_eq!(received.unwrap().map(|it| it.len()), Some(message.len()));
         }
         tokio::select! {
             biased;
@@ -71,12 +75,10 @@ async fn idle_len(config: Config, message: &Message) -> usize {
             _ = client.receive() => unreachable!("nothing is sent"),
             () = tokio::task::yield_now() => {}
         }
-        // A pipe of tokio's keeps its buffer.
         assert_eq!((client.buffered_len(), server.buffered_len()), (0, 0));
         sockets.push((client, server));
     }
-    let held = ALLOCATED.load(Ordering::Relaxed) - begin - pipes;
-    held / COUNT
+    (ALLOCATED.load(Ordering::Relaxed) - begin - transports) / COUNT
 }
 
 #[test]
@@ -88,8 +90,9 @@ fn an_idle_connection_holds_no_buffer() {
         let compression = CompressionConfig::default().with_threshold(0);
         let shared = Config::default().with_compression(compression);
         let shared = idle_len(shared, &Message::from("hi")).await;
-        println!("allocated by two ends and their pipe, in bytes: {plain}; {long}; {shared}");
-        // What a long message leaves in the pipe is the pipe's.
-        assert!(shared <= plain + 100, "{shared}, and {plain} without compression");
+        println!("allocated by two ends, in bytes: {plain}, {long} after long messages, {shared} with compression");
+        assert_eq!((plain, long), (0, 0));
+        // What was agreed on.
+        assert!(shared <= 64, "{shared}");
     });
 }
