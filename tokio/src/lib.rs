@@ -58,6 +58,6 @@ pub use ringwire_codec::{self as codec, CloseCode, Role, handshake};
 pub use ringwire_tls as tls;
 
 /// Runs the examples of the guide.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "axum"))]
 #[doc = include_str!("../../docs/guide/staying-on-tokio.md")]
 mod guide {}
