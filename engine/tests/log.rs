@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::thread;
 
 use ringwire::{Router, on_message};
-use support::client::Client;
+use ringwire_peers::Client;
 use support::{Server, config, ms, wait_until};
 
 /// Everything that was logged, and one test at a time that looks at it.
@@ -67,8 +67,8 @@ fn server() -> Server {
 }
 
 fn client(server: &Server, path: &str) -> Client {
-    let stream = support::client::connect(server.addr());
-    Client::upgrade(stream, &support::client::client_request(path))
+    let stream = ringwire_peers::connect(server.addr());
+    Client::upgrade(stream, &ringwire_peers::client_request(path))
 }
 
 #[test]
@@ -80,13 +80,13 @@ fn an_end_that_is_no_clean_one_has_a_line() {
     assert_eq!(good.text(), "good");
     good.leave();
 
-    let stream = support::client::connect(server.addr());
+    let stream = ringwire_peers::connect(server.addr());
     let from = stream.local_addr().expect("it is connected");
-    let target = support::client::client_request("/rooms/secret-token");
+    let target = ringwire_peers::client_request("/rooms/secret-token");
     let mut wrong = Client::upgrade(stream, &target);
     wrong.send("hello");
     assert_eq!(wrong.text(), "hello");
-    wrong.raw(&support::client::frame(0xc1, b"reserved"));
+    wrong.raw(&ringwire_peers::frame(0xc1, b"reserved"));
     wrong.close_frame();
     drop(wrong);
     wait_until("it has a line", || !lines("connection ended").is_empty());

@@ -7,9 +7,10 @@ use std::thread;
 
 use ringwire_client::CloseCode;
 use ringwire_client::{Client, Error, ErrorKind, JsonIds, Pool, Requests, Waiting};
+use ringwire_peers::server::{frame, read_frame, serve, upgrade, upgrading};
+use ringwire_peers::{PATIENCE, ms};
 
-use crate::peer::{PATIENCE, ms};
-use crate::peer::{builder, connect, frame, read_frame, serve, upgrade, upgrading, url};
+use crate::peer::{builder, connect, url};
 
 /// A server that answers each request by its own rule.
 fn answering(
@@ -121,7 +122,7 @@ fn clients_that_are_not_well_are_not_given_out() {
             _ => {}
         }
         if number > 0 {
-            thread::spawn(move || crate::peer::drain(stream));
+            thread::spawn(move || ringwire_peers::server::drain(stream));
         }
     });
     let pool = Pool::new(builder(), &url(address), 1).with_check(ms(0), ms(100));

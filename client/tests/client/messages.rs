@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use ringwire_client::CloseCode;
 use ringwire_client::{Client, Error, ErrorKind, OwnedMessage};
+use ringwire_peers::server::{frame, read_frame, upgrade, upgrading};
 
-use crate::peer::{builder, connect, frame, read_frame, upgrade, upgrading};
+use crate::peer::{builder, connect};
 
 #[test]
 fn messages_that_arrive_together_come_one_by_one() {

@@ -12,11 +12,10 @@ use ringwire_client::{
     Backoff, Error, ErrorKind, OutboxLimits, Overflow, Reconnecting, RetryPolicy, Sent, Update,
     Waiting,
 };
+use ringwire_peers::server::{close_frame, frame, header, read_frame, read_head, serve, upgrade};
+use ringwire_peers::{PATIENCE, ms};
 
-use crate::peer::{PATIENCE, ms};
-use crate::peer::{
-    builder, close_frame, frame, header, read_frame, read_head, serve, upgrade, url,
-};
+use crate::peer::{builder, url};
 
 fn quick() -> RetryPolicy {
     let backoff = Backoff::default().with_first_delay(ms(20)).with_max_delay(ms(50));
@@ -79,7 +78,7 @@ fn retry_after_and_renewed_tokens() {
         let answer = match (number, header(&head, "authorization").as_deref()) {
             (0, _) => "503 Busy\r\nRetry-After: 1",
             (_, Some("Bearer new")) => {
-                stream.write_all(crate::peer::agreement(&head, "").as_bytes()).unwrap();
+                stream.write_all(ringwire_peers::server::agreement(&head, "").as_bytes()).unwrap();
                 return;
             }
             _ => "401 Unauthorized",

@@ -5,13 +5,14 @@ use std::net::{SocketAddr, TcpStream};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use ringwire_client::CloseCode;
 use ringwire_client::{Builder, Error, ErrorKind, Event, OwnedMessage, Waiting};
+use ringwire_peers::server::{close_frame, drain, frame, read_frame, serve, upgrade};
+use ringwire_peers::{PATIENCE, ms};
 use ringwire_tls::pki_types::UnixTime;
 use ringwire_tls::{
     CertificateSource, ClientConfig, ClientSettings, Roots, ServerConfig, ServerSettings, Session,
 };
 
-use crate::peer::{PATIENCE, ms};
-use crate::peer::{builder, close_frame, drain, frame, read_frame, refusal_of, serve, upgrade};
+use crate::peer::{builder, refusal_of};
 
 /// A certificate for localhost, and a client that trusts it.
 fn identity() -> (ServerConfig, ClientConfig) {
@@ -241,7 +242,7 @@ fn a_redirect_from_tls_to_plain_text_is_not_followed() {
     use std::io::Write;
     let (server, client) = identity();
     let address = serve_tls(server, |mut stream| {
-        crate::peer::read_head(&mut stream);
+        ringwire_peers::server::read_head(&mut stream);
         let _ = stream.write_all(b"HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1:1/\r\n\r\n");
     });
     let builder = trusting(client).with_max_redirects(1);

@@ -15,8 +15,8 @@ use ringwire::{
     CloseCode, CloseReason, ComputeStats, Config, Ctx, Handle, JobError, JobRefusal, Message,
     SendStatus,
 };
+use ringwire_peers::{Client, Got};
 
-use crate::support::client::{Client, Got};
 use crate::support::{Gate, PATIENCE, Server, config, ms, wait_until};
 
 fn with_threads(count: usize) -> Config {

@@ -24,9 +24,9 @@ use ringwire::{
 use ringwire_codec::FrameHeader;
 use ringwire_codec::deflate::Offer;
 use ringwire_codec::handshake::Params;
+use ringwire_peers::{Client, Got, client_request, connect, frame};
 
 use crate::support::app::{App, Seen};
-use crate::support::client::{Client, Got, client_request, connect, frame};
 use crate::support::{PATIENCE, Server, config, ms, wait_until};
 
 /// Puts the number of a frame before its payload, and refuses one out of order.
@@ -198,13 +198,13 @@ fn they_are_agreed_on_only_where_both_sides_want_them() {
     assert_eq!(plain.text(), "plain");
     // An offer that the extension declines, one that nobody knows, and a header of the application's own.
     let raw = |offer: &str| {
-        let request = crate::support::client::request();
+        let request = ringwire_peers::request();
         let head =
             request.replace("\r\n\r\n", &format!("\r\nSec-WebSocket-Extensions: {offer}\r\n\r\n"));
         let mut stream = connect(server.addr());
         use std::io::Write as _;
         stream.write_all(head.as_bytes()).expect("it goes out");
-        let plain = crate::support::client::plain_request();
+        let plain = ringwire_peers::plain_request();
         Client::await_upgrade(stream, &plain)
     };
     for offer in ["x-numbered; never", "x-other, x-numbered; never=1"] {
@@ -215,8 +215,8 @@ fn they_are_agreed_on_only_where_both_sides_want_them() {
     }
     // One that panics has not agreed to anything.
     let head = "\r\nSec-WebSocket-Extensions: x-numbered; panic\r\n\r\n";
-    let request = crate::support::client::request().replace("\r\n\r\n", head);
-    let answer = crate::support::client::http(server.addr(), request);
+    let request = ringwire_peers::request().replace("\r\n\r\n", head);
+    let answer = ringwire_peers::http(server.addr(), request);
     assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
     // Its bit is nobody's then.
     plain.raw(&frame(0xa2, b"numbered?"));
@@ -364,7 +364,7 @@ fn a_frame_is_no_longer_than_a_message_may_be() {
     fits.send(vec![7; (64 << 10) + 1].as_slice());
     assert_eq!(fits.close_frame().0, 1009);
     let mut long = offering(&server);
-    long.raw(&crate::support::client::masked(0xa2, 1 << 40, b"the beginning"));
+    long.raw(&ringwire_peers::masked(0xa2, 1 << 40, b"the beginning"));
     assert_eq!(long.close_frame().0, 1009);
     assert!(server.stats().memory_input < 1 << 20);
 }

@@ -8,7 +8,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -18,10 +18,10 @@ use ringwire::tls::{
     ServerSettings, Session, Version,
 };
 use ringwire::{Answer, Backpressure, CloseReason, Config};
+use ringwire_peers::{connect, http, masked, request, trusting};
 use tungstenite::{Bytes, Message, WebSocket};
 
 use crate::support::app::Seen;
-use crate::support::client::{connect, http, masked, request};
 use crate::support::{PATIENCE, Server, config, ms, wait_until};
 
 /// An authority, and what it has signed.
@@ -96,21 +96,10 @@ fn foreign(
     authority: &Authority,
     version: &'static rustls::SupportedProtocolVersion,
 ) -> WebSocket<rustls::StreamOwned<rustls::ClientConnection, TcpStream>> {
-    use rustls::pki_types::pem::PemObject as _;
-    let mut roots = rustls::RootCertStore::empty();
-    let root = rustls::pki_types::CertificateDer::from_pem_slice(authority.pem.as_bytes());
-    roots.add(root.expect("PEM")).expect("a root");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[version])
-        .expect("a version")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config = trusting(&authority.pem, &[version]);
     let name = ServerName::try_from("localhost").expect("a name");
-    let tls = rustls::ClientConnection::new(Arc::new(config), name).expect("a connection");
-    let stream = connect(addr);
-    stream.set_read_timeout(Some(PATIENCE)).expect("a time above zero");
-    let stream = rustls::StreamOwned::new(tls, stream);
+    let tls = rustls::ClientConnection::new(config, name).expect("a connection");
+    let stream = rustls::StreamOwned::new(tls, connect(addr));
     tungstenite::client("wss://localhost/", stream).expect("the server upgrades").0
 }
 
@@ -125,9 +114,7 @@ impl Wire {
     fn new(addr: SocketAddr, config: &ClientConfig) -> Self {
         let name = ServerName::try_from("localhost").expect("a name");
         let session = Session::client(config, name).expect("a session");
-        let stream = connect(addr);
-        stream.set_read_timeout(Some(PATIENCE)).expect("a time above zero");
-        Self { stream, session, heard: Vec::new() }
+        Self { stream: connect(addr), session, heard: Vec::new() }
     }
 
     fn hello(&mut self) -> Vec<u8> {

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwire::{Backpressure, CloseReason, Config};
+use ringwire_peers::{Client, Got, connect, frame, http, request};
 
-use crate::support::client::{Client, Got, connect, frame, http, request};
 use crate::support::{Server, config, ms, wait_until};
 
 /// No deadlines but those that a test sets.

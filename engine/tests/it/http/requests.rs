@@ -12,9 +12,8 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, header};
 use ringwire::{Config, ConnId, HttpAnswer, Response};
+use ringwire_peers::{Client, Http, get, plain_request, post};
 
-use crate::support::client::{Client, plain_request};
-use crate::support::http::{Http, get, post};
 use crate::support::process::{ran_alone, resident_len};
 use crate::support::{PATIENCE, Server, config, ms, wait_until};
 
@@ -455,7 +454,7 @@ fn a_connection_may_upgrade_later() {
     let mut http = Http::connect(server.addr());
     let mut wire = get("/a").into_bytes();
     plain_request().encode(&mut wire);
-    wire.extend(crate::support::client::frame(0x81, b"eager"));
+    wire.extend(ringwire_peers::frame(0x81, b"eager"));
     http.send(wire);
     let answer = http.answer();
     assert_eq!(answer.text(), "GET /a ");

@@ -5,9 +5,8 @@ use ringwire::{
     Accept, Answer, Asset, CloseCode, Ctx, Handler, HttpAnswer, Message, Request, Response, Router,
     SocketOptions, on_message,
 };
+use ringwire_peers::{Client, Got, Http, client_request, connect};
 
-use crate::support::client::{Client, Got, client_request, connect};
-use crate::support::http::Http;
 use crate::support::{Server, config, wait_until};
 
 const PAGE: &str = "<!doctype html><p>Hello";

@@ -9,10 +9,9 @@ use ringwire::{
     CloseCode, CloseReason, Compression, Config, Ctx, DriverKind, Message, Readiness, Response,
     Router, on_message,
 };
+use ringwire_peers::{Client, Http, connect, get, http, masked, read_answer, request};
 
 use crate::support::app::Seen;
-use crate::support::client::{Client, connect, http, masked, read_answer, request};
-use crate::support::http::{Http, get};
 use crate::support::{Server, config, driver, ms, wait_until};
 
 const MIB: usize = 1 << 20;

@@ -20,11 +20,11 @@ use ringwire::{
     Response,
 };
 use ringwire_codec::{Error, Limit};
-
-use crate::support::app::Seen;
-use crate::support::client::{
+use ringwire_peers::{
     Client, Got, connect, frame, http, masked, plain_request, read_answer, request,
 };
+
+use crate::support::app::Seen;
 use crate::support::process::{ran_alone, resident_len};
 use crate::support::{PATIENCE, Server, config, ms, wait_until};
 
@@ -39,14 +39,7 @@ fn status_of(answer: &str) -> &str {
 
 /// A client whose socket takes as little as the kernel allows.
 fn narrow(addr: SocketAddr) -> Client {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
-        .expect("a socket can be made");
-    socket.set_recv_buffer_size(1024).expect("SO_RCVBUF can be set");
-    socket.connect(&addr.into()).expect("the server accepts");
-    let stream = TcpStream::from(socket);
-    stream.set_nodelay(true).expect("TCP_NODELAY can be set");
-    stream.set_write_timeout(Some(PATIENCE)).expect("a time above zero");
-    Client::upgrade(stream, &plain_request())
+    Client::upgrade(ringwire_peers::narrow(addr, 1024), &plain_request())
 }
 
 /// What a message costs everyone else: an echo, timed.

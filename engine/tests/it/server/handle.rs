@@ -13,9 +13,9 @@ use std::thread;
 use std::time::Duration;
 
 use ringwire::{CloseCode, CloseReason, ConnId, PostError};
+use ringwire_peers::{Client, Got, connect, frame, plain_request, request};
 
 use crate::support::app::Seen;
-use crate::support::client::{Client, Got, connect, frame, plain_request, request};
 use crate::support::{Gate, Server, config, ms, wait_until};
 
 #[test]
@@ -208,7 +208,7 @@ fn an_adopted_request_is_judged_like_any_other() {
     let server = Server::start_at(config(), &[], |app| app);
     let (mut client, accepted) = pair();
     server.handle().adopt(accepted, b"GET / HTTP/1.1\r\n\r\n".to_vec()).unwrap();
-    let answer = crate::support::client::read_answer(&mut client);
+    let answer = ringwire_peers::read_answer(&mut client);
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     drop(client);
     assert_eq!(server.drained(), []);

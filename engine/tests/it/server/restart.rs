@@ -27,8 +27,8 @@ use ringwire::tls::{CertificateSource, ClientSettings, Roots, ServerSettings};
 use ringwire::{
     Assignment, CloseCode, Ctx, Drain, Listener, Message, Notifier, activation, on_message,
 };
+use ringwire_peers::{Client, Got, connect, plain_request};
 
-use crate::support::client::{Client, Got, connect, plain_request};
 use crate::support::process::name_of;
 use crate::support::{PATIENCE, config, in_time, ms, wait_until};
 

@@ -12,9 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwire::{Answer, CloseReason, Config, Error};
+use ringwire_peers::{Got, connect, request};
 
 use crate::support::app::Seen;
-use crate::support::client::{Got, connect, request};
 use crate::support::{Gate, Server, config, in_time, join_in_time, ms, wait_until};
 
 /// No deadline of a connection plays a part.
@@ -121,7 +121,7 @@ fn a_draining_server_takes_nobody_in() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut client = connect(listener.local_addr().unwrap());
     server.handle().adopt(listener.accept().unwrap().0, Vec::new()).unwrap();
-    assert_eq!(crate::support::client::read_answer(&mut client), "");
+    assert_eq!(ringwire_peers::read_answer(&mut client), "");
     assert_eq!(server.stats().handshakes, 1);
     stubborn.close(1000, "");
     server.join().unwrap();

@@ -1,20 +1,19 @@
 //! The worker's own client: a server that ends its stream may still be listening.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, mpsc};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use ringwire::tls::pki_types::{ServerName, UnixTime};
 use ringwire::tls::{ClientSettings, Roots};
 use ringwire::{Answer, CloseCause, CloseReason, Ctx, Dial, Handler, Message, Request};
-use ringwire_codec::handshake::accept_key;
 use ringwire_codec::{Connection, Event, Heap, Input, Role};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use ringwire_peers::End;
+use ringwire_peers::server::{serve_one, upgrade};
 use rustls::{ServerConnection, Stream};
 
-use super::peer::{End, certified, numbered};
+use super::peer::{identity, numbered};
 use crate::support::{PATIENCE, config, join_in_time, ms};
 
 /// More replies than a socket takes.
@@ -63,38 +62,12 @@ fn payloads(mut bytes: Vec<u8>) -> Vec<Vec<u8>> {
     all
 }
 
-fn read_head(stream: &mut impl std::io::Read) -> Vec<u8> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        head.push(byte[0]);
-    }
-    head
-}
-
-fn agreement(head: &[u8]) -> Vec<u8> {
-    let head = String::from_utf8(head.to_vec()).unwrap();
-    let key = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(": ")?;
-        name.eq_ignore_ascii_case("sec-websocket-key").then_some(value)
-    });
-    let accept = accept_key(key.unwrap().as_bytes());
-    let mut answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
-        Connection: Upgrade\r\nSec-WebSocket-Accept: "
-        .to_vec();
-    answer.extend(accept);
-    answer.extend(b"\r\n\r\n");
-    answer
-}
-
 type Heard = JoinHandle<Vec<u8>>;
 
 /// A server for one connection that says all, ends its stream, and then hears what comes back until its end.
 fn plain_server() -> (SocketAddr, Heard) {
-    serve(|mut stream| {
-        let head = read_head(&mut stream);
-        stream.write_all(&agreement(&head)).unwrap();
+    serve_one(|mut stream| {
+        upgrade(&mut stream);
         let mut writer = stream.try_clone().unwrap();
         let sender = thread::spawn(move || {
             writer.write_all(&messages()).unwrap();
@@ -109,21 +82,10 @@ fn plain_server() -> (SocketAddr, Heard) {
 }
 
 fn secure_server(end: End) -> (SocketAddr, Heard) {
-    serve(move |mut stream| {
-        let (chain, key) = certified();
-        let chain = vec![CertificateDer::from_pem_slice(chain.as_bytes()).unwrap()];
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let settings = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .unwrap();
-        let mut tls = ServerConnection::new(Arc::new(settings)).unwrap();
+    serve_one(move |mut stream| {
+        let mut tls = ServerConnection::new(identity().server(rustls::ALL_VERSIONS)).unwrap();
         tls.set_buffer_limit(None);
-        let head = read_head(&mut Stream::new(&mut tls, &mut stream));
-        tls.writer().write_all(&agreement(&head)).unwrap();
+        upgrade(&mut Stream::new(&mut tls, &mut stream));
         tls.writer().write_all(&messages()).unwrap();
         tls.send_close_notify();
         let mut sealed = Vec::new();
@@ -147,17 +109,6 @@ fn secure_server(end: End) -> (SocketAddr, Heard) {
     })
 }
 
-fn serve(talk: impl FnOnce(TcpStream) -> Vec<u8> + Send + 'static) -> (SocketAddr, Heard) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
-    let heard = thread::spawn(move || {
-        let (stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        talk(stream)
-    });
-    (addr, heard)
-}
-
 fn check((addr, heard): (SocketAddr, Heard), is_secure: bool) {
     let (sender, causes) = mpsc::channel();
     let running =
@@ -165,7 +116,7 @@ fn check((addr, heard): (SocketAddr, Heard), is_secure: bool) {
     let handle = running.handle();
     let mut dial = Dial::new(addr, "localhost", "/").unwrap();
     if is_secure {
-        let settings = ClientSettings::new(Roots::pem(certified().0.clone()));
+        let settings = ClientSettings::new(Roots::pem(identity().chain.clone()));
         let tls = settings.build(UnixTime::now()).unwrap();
         dial = dial.with_tls(tls, ServerName::try_from("localhost").unwrap());
     }

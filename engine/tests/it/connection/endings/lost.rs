@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use ringwire::{Backpressure, CloseReason, Config};
+use ringwire_peers::{Client, ENDS, Way, frame};
 
-use super::peer::{ENDS, Peer, Way, serve};
-use crate::support::client::{Client, frame};
+use super::peer::{open, serve};
 use crate::support::{Server, config, ms, wait_until};
 
 /// More than sockets hold.
@@ -37,10 +37,10 @@ fn expected_len() -> u64 {
 fn the_cause_says_what_a_half_closed_peer_did_not_take() {
     let server = flooding(config());
     for (way, end) in ENDS {
-        let mut peer = Peer::open(&server, way);
+        let mut peer = open(&server, way);
         let before = sent(&server);
-        peer.say(&frame(0x81, b"much"));
-        peer.end(end);
+        peer.raw(&frame(0x81, b"much"));
+        peer.end_with(end);
         let begun = Instant::now();
         let cause = server.closed();
         assert!(begun.elapsed() > STALL, "{way:?}, {end:?}: after {:?}", begun.elapsed());
