@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::thread;
 
 use ringwire::{Router, on_message};
-use ringwire_peers::Client;
+use ringwire_peers::{Client, stays_so_for};
 use support::{Server, config, ms, wait_until};
 
 /// Everything that was logged, and one test at a time that looks at it.
@@ -98,7 +98,7 @@ fn an_end_that_is_no_clean_one_has_a_line() {
     panics.close_frame();
     drop(panics);
     wait_until("there are three", || lines("connection ended").len() == 3);
-    thread::sleep(ms(300));
+    stays_so_for(ms(300), "there are three", || lines("connection ended").len() == 3);
 
     let ended = lines("connection ended");
     assert_eq!(ended.len(), 3, "{ended:#?}");
@@ -138,8 +138,9 @@ fn what_peers_say_stays_on_its_line() {
     // It does not wait for the answer.
     client.reset();
     wait_until("it is closed", || server.stats().open_connections == 0);
-    thread::sleep(ms(100));
-    assert!(lines("all is well").iter().all(|line| line.contains("connection ended")));
+    stays_so_for(ms(100), "it has no line of its own", || {
+        lines("all is well").iter().all(|line| line.contains("connection ended"))
+    });
 }
 
 #[test]

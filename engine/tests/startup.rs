@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use ringwire::{Backpressure, CloseCode, Config, DriverKind, Error, Pinning, Running};
-use ringwire_peers::{Client, Got};
+use ringwire_peers::{Client, Got, stays_so_for};
 use support::{Server, config, ms, wait_until};
 
 fn start(config: Config, address: &str) -> Result<Running, Error> {
@@ -224,9 +224,10 @@ fn a_burst_does_not_pass_the_limit() {
     // They come while the worker is busy with none of them.
     let streams: Vec<_> = (0..40).map(|_| ringwire_peers::connect(server.addr())).collect();
     wait_until("it is full", || server.stats().connections >= 5);
-    std::thread::sleep(ms(50));
-    let stats = server.stats();
-    assert_eq!((stats.connections, stats.accepts), (5, 5));
+    stays_so_for(ms(50), "five are connected", || {
+        let stats = server.stats();
+        (stats.connections, stats.accepts) == (5, 5)
+    });
     drop(streams);
     wait_until("all had their turn", || {
         let stats = server.stats();

@@ -298,7 +298,7 @@ fn a_deferred_upgrade_has_them_too() {
     use std::io::Write as _;
     stream.write_all(&bytes).expect("the request goes out");
     let conn = deferred.recv_timeout(PATIENCE).expect("a request");
-    std::thread::sleep(ms(50));
+    server.looks();
     let acceptance = Acceptance::default().with_extension(numbered()).with_extension(flipped());
     server.handle().accept(conn, acceptance).expect("the worker takes it");
     let mut client = Client::await_upgrade(stream, &request());

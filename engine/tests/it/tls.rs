@@ -18,7 +18,7 @@ use ringwire::tls::{
     ServerSettings, Session, Version,
 };
 use ringwire::{Answer, Backpressure, CloseReason, Config};
-use ringwire_peers::{connect, http, masked, request, trusting};
+use ringwire_peers::{connect, http, masked, request, stays_so_for, trusting};
 use tungstenite::{Bytes, Message, WebSocket};
 
 use crate::support::app::Seen;
@@ -534,8 +534,7 @@ fn tls_states() {
         let failures = reasons.iter().filter(|reason| **reason == CloseReason::Tls).count();
         assert_eq!(failures, 4, "{reasons:?}");
         let turns = server.stats().turns;
-        std::thread::sleep(ms(300));
-        assert!(server.stats().turns - turns < 20, "it spins");
+        stays_so_for(ms(300), "it does not spin", || server.stats().turns - turns < 20);
         let mut client = foreign(addr, &authority, &rustls::version::TLS13);
         client.send(Message::text("alive")).expect("it is sent");
         assert_eq!(client.read().expect("it comes back"), Message::text("alive"));

@@ -141,6 +141,14 @@ impl Server {
         self.handle.stats().total()
     }
 
+    /// Waits until each worker has looked at what is in its sockets and in its mailbox by now.
+    pub(crate) fn looks(&self) {
+        // The first answer may come from a turn whose look at the sockets was over.
+        for _ in 0..2 {
+            self.handle.topics(PATIENCE).expect("the workers answer");
+        }
+    }
+
     // What the application reported
 
     /// The next report.

@@ -6,9 +6,9 @@ use std::thread::{self, JoinHandle};
 
 use ringwire_codec::handshake::accept_key;
 
-use crate::PATIENCE;
 use crate::frames::push_len;
 pub use crate::http::read_head;
+use crate::{PATIENCE, wait_until};
 
 /// Runs `talk` on each connection in turn, with its number.
 pub fn serve(talk: impl FnMut(TcpStream, usize) + Send + 'static) -> SocketAddr {
@@ -103,6 +103,16 @@ pub fn drain(mut stream: TcpStream) -> Vec<u8> {
     }
     let _ = stream.shutdown(Shutdown::Both);
     bytes
+}
+
+/// Waits until no more arrives of what the client sends, as the sockets of both sides are full.
+pub fn wait_until_full(stream: &TcpStream) {
+    let mut bytes = vec![0; 32 << 20];
+    let mut before = 0;
+    wait_until("the client is stuck", || {
+        let len = stream.peek(&mut bytes).expect("the client sends");
+        len == std::mem::replace(&mut before, len)
+    });
 }
 
 /// Reads one frame of a client with a payload below 126 bytes: the first byte, and the payload unmasked.

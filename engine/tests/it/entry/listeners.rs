@@ -21,6 +21,7 @@ use ringwire::client::{self, OwnedMessage};
 use ringwire::{
     Assignment, CloseCode, Config, Error, Handle, Listener, Notifier, Running, on_message,
 };
+use ringwire_peers::stays_so_for;
 
 use crate::support::{Gate, PATIENCE, config, in_time, join_in_time, ms, wait_until};
 
@@ -205,11 +206,9 @@ fn a_server_waits_for_another_to_go() {
     let start = || ringwire::Server::new(config()).listen_unix(&path).listen(address);
     let server = thread::scope(|scope| {
         let server = scope.spawn(|| Guard::start(start()));
-        thread::sleep(ms(100));
-        assert!(!server.is_finished(), "it neither fails nor starts");
+        stays_so_for(ms(100), "it neither fails nor starts", || !server.is_finished());
         drop(unix);
-        thread::sleep(ms(100));
-        assert!(!server.is_finished(), "the port has to be free too");
+        stays_so_for(ms(100), "the port has to be free too", || !server.is_finished());
         drop(tcp);
         server.join().expect("it starts")
     });

@@ -161,7 +161,11 @@ fn answer_to_a_cut_request(
     stream.write_all(first).expect("it is connected");
     wait_until("a part is there", || server.stats().bytes_received == first.len() as u64);
     let draining = server.handle().drain_with(drain);
-    thread::sleep(if window_is_over { drain.window + ms(200) } else { ms(20) });
+    if window_is_over {
+        thread::sleep(drain.window + ms(200));
+    } else {
+        server.looks();
+    }
     stream.write_all(second).expect("it is connected");
     (Client::await_upgrade(stream, &asked), draining)
 }

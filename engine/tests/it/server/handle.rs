@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use ringwire::{CloseCode, CloseReason, ConnId, PostError};
-use ringwire_peers::{Client, Got, connect, frame, plain_request, request};
+use ringwire_peers::{Client, Got, connect, frame, plain_request, request, stays_so_for};
 
 use crate::support::app::Seen;
 use crate::support::{Gate, Server, config, ms, wait_until};
@@ -308,9 +308,7 @@ fn an_idle_server_sleeps() {
     let server = Server::echo(config());
     let _clients: Vec<_> = (0..10).map(|_| server.client()).collect();
     wait_until("all are open", || server.stats().open_connections == 10);
-    thread::sleep(ms(20));
+    server.looks();
     let before = server.stats().turns;
-    thread::sleep(ms(300));
-    let turns = server.stats().turns - before;
-    assert!(turns <= 5, "{turns} turns with nothing to do");
+    stays_so_for(ms(300), "it has nothing to do", || server.stats().turns - before <= 5);
 }

@@ -14,7 +14,7 @@ use ringwire_peers::server::{serve_one, upgrade};
 use rustls::{ServerConnection, Stream};
 
 use super::peer::{identity, numbered};
-use crate::support::{PATIENCE, config, join_in_time, ms};
+use crate::support::{Gate, PATIENCE, config, join_in_time, ms, wait_until};
 
 /// More replies than a socket takes.
 const COUNT: u32 = 40_000;
@@ -64,16 +64,17 @@ fn payloads(mut bytes: Vec<u8>) -> Vec<Vec<u8>> {
 
 type Heard = JoinHandle<Vec<u8>>;
 
-/// A server for one connection that says all, ends its stream, and then hears what comes back until its end.
-fn plain_server() -> (SocketAddr, Heard) {
-    serve_one(|mut stream| {
+/// A server for one connection that says all, ends its stream, and hears what comes back until its end, once the gate
+/// is open.
+fn plain_server(begin: Gate) -> (SocketAddr, Heard) {
+    serve_one(move |mut stream| {
         upgrade(&mut stream);
         let mut writer = stream.try_clone().unwrap();
         let sender = thread::spawn(move || {
             writer.write_all(&messages()).unwrap();
             writer.shutdown(Shutdown::Write).unwrap();
         });
-        thread::sleep(ms(100));
+        begin.pass();
         let mut heard = Vec::new();
         stream.read_to_end(&mut heard).expect("FIN, no reset");
         sender.join().unwrap();
@@ -81,7 +82,7 @@ fn plain_server() -> (SocketAddr, Heard) {
     })
 }
 
-fn secure_server(end: End) -> (SocketAddr, Heard) {
+fn secure_server(end: End, begin: Gate) -> (SocketAddr, Heard) {
     serve_one(move |mut stream| {
         let mut tls = ServerConnection::new(identity().server(rustls::ALL_VERSIONS)).unwrap();
         tls.set_buffer_limit(None);
@@ -99,7 +100,7 @@ fn secure_server(end: End) -> (SocketAddr, Heard) {
                 writer.shutdown(Shutdown::Write).unwrap();
             }
         });
-        thread::sleep(ms(100));
+        begin.pass();
         let mut heard = Vec::new();
         // Without close_notify at its end this is an error.
         Stream::new(&mut tls, &mut stream).read_to_end(&mut heard).expect("close_notify");
@@ -109,7 +110,9 @@ fn secure_server(end: End) -> (SocketAddr, Heard) {
     })
 }
 
-fn check((addr, heard): (SocketAddr, Heard), is_secure: bool) {
+fn check(serve: impl FnOnce(Gate) -> (SocketAddr, Heard), is_secure: bool) {
+    let begin = Gate::new();
+    let (addr, heard) = serve(begin.clone());
     let (sender, causes) = mpsc::channel();
     let running =
         ringwire::Server::new(config()).start(move |_| Echo(sender.clone())).expect("it starts");
@@ -121,6 +124,8 @@ fn check((addr, heard): (SocketAddr, Heard), is_secure: bool) {
         dial = dial.with_tls(tls, ServerName::try_from("localhost").unwrap());
     }
     handle.connect(&dial, ()).unwrap();
+    wait_until("replies wait in the worker", || handle.stats().total().queued_bytes > 0);
+    begin.open();
     let replies = payloads(heard.join().expect("the server hears all"));
     for (number, reply) in (0..).zip(&replies) {
         assert!(*reply == numbered(number, LEN), "reply {number} is another");
@@ -134,12 +139,12 @@ fn check((addr, heard): (SocketAddr, Heard), is_secure: bool) {
 
 #[test]
 fn a_server_that_ends_its_stream_gets_all_replies() {
-    check(plain_server(), false);
+    check(plain_server, false);
 }
 
 #[test]
 fn a_server_that_says_close_notify_gets_all_replies() {
     for end in [End::Notice, End::NoticeAndFin] {
-        check(secure_server(end), true);
+        check(|begin| secure_server(end, begin), true);
     }
 }

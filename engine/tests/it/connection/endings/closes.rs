@@ -31,10 +31,10 @@ fn what_follows_a_close_frame_loses_neither_reply_nor_close() {
                 let payload = vec![b'x'; len];
                 let mut peer = open(&server, way);
                 peer.raw(&[frame(0x82, &payload), frame(0x88, CLOSE)].concat());
-                std::thread::sleep(ms(20));
+                server.looks();
                 // The server may have ended by then, but has not reset it.
                 peer.raw(late);
-                std::thread::sleep(ms(50));
+                server.looks();
                 let got = peer.rest_as_frames();
                 assert!(got == reply_and_close(&payload), "{way:?}, {len} bytes, then {late:?}");
                 drop(peer);
@@ -55,7 +55,7 @@ fn a_close_frame_and_the_end_behind_it_lose_nothing() {
             let mut peer = open(&server, way);
             let all = [frame(0x82, &payload), frame(0x88, CLOSE)].concat();
             let sender = peer.raw_and_end(&all, end);
-            std::thread::sleep(ms(20));
+            server.looks();
             let got = peer.rest_as_frames();
             assert!(got == reply_and_close(&payload), "{way:?}, {end:?}, {len}");
             sender.join().unwrap();
@@ -83,7 +83,7 @@ fn a_compressed_reply_before_a_close_is_whole() {
             let mut all = peer.encode_compressed(std::iter::once(Message::Binary(&payload)));
             all.extend(frame(0x88, CLOSE));
             let sender = peer.raw_and_end(&all, end);
-            std::thread::sleep(ms(20));
+            server.looks();
             assert!(peer.rest_as_frames() == reply_and_close(&payload), "{way:?}, {end:?}");
             sender.join().unwrap();
             assert!(server.closed().is_clean());
@@ -162,8 +162,7 @@ fn a_close_after_the_peer_has_ended_its_stream_is_not_waited_for() {
         peer.raw(&frame(0x81, b"job"));
         begun.pass();
         peer.end_with(end);
-        // Time for the end to arrive.
-        std::thread::sleep(ms(20));
+        server.looks();
         let since = Instant::now();
         go_on.open();
         let expected = [Got::Text("the last word".into()), Got::Close(4001, "enough".into())];
@@ -197,7 +196,7 @@ fn a_shutdown_waits_for_no_peer_that_has_ended_its_stream() {
         peer.raw(&frame(0x81, b"job"));
         begun.pass();
         peer.end_with(end);
-        std::thread::sleep(ms(20));
+        server.looks();
         let since = Instant::now();
         server.handle().shutdown(ms(60_000));
         let got = peer.rest_as_frames();

@@ -8,7 +8,7 @@ use ringwire_peers::{ENDS, End, Got, Way, frame, get, post, request};
 
 use super::peer::{assert_numbers, assert_whole, connect, numbered, offering, open, serve};
 use crate::support::app::Seen;
-use crate::support::{config, ms, wait_until};
+use crate::support::{Server, config, wait_until};
 
 const COUNT: u32 = 40_000;
 const LEN: usize = 100;
@@ -49,13 +49,21 @@ fn forty_thousand_messages_before_the_end_are_all_answered() {
     let all: Vec<u8> = (0..COUNT).flat_map(|it| frame(0x82, &numbered(it, LEN))).collect();
     for (way, end) in ENDS {
         let mut peer = open(&server, way);
+        let read = server.stats().messages_received;
         let sender = peer.raw_and_end(&all, end);
-        // It begins to read late, so that replies wait in the server.
-        std::thread::sleep(ms(200));
+        wait_for_backlog(&server, read + u64::from(COUNT));
         assert_numbers(&peer.rest_as_frames(), COUNT, LEN);
         sender.join().unwrap();
         assert_whole(&server.closed());
     }
+}
+
+/// The peer begins to read late: replies wait in the server, if the sockets do not take them all.
+fn wait_for_backlog(server: &Server, all: u64) {
+    wait_until("replies wait, or are sent", || {
+        let stats = server.stats();
+        stats.queued_bytes > 0 || stats.messages_received == all
+    });
 }
 
 #[test]
@@ -71,8 +79,9 @@ fn compressed_messages_before_the_end_are_all_answered() {
         let server = serve(config, |app| app.without_messages());
         let mut peer = offering(&server, way);
         let all = peer.encode_compressed(messages.iter().map(|it| Message::Binary(it)));
+        let read = server.stats().messages_received;
         let sender = peer.raw_and_end(&all, end);
-        std::thread::sleep(ms(200));
+        wait_for_backlog(&server, read + u64::from(count));
         assert_numbers(&peer.rest_as_frames(), count, LEN);
         sender.join().unwrap();
         assert_whole(&server.closed());

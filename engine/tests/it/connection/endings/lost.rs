@@ -63,8 +63,11 @@ fn the_cause_says_what_was_lost_in_a_reset() {
     let mut client = Client::connect(server.addr());
     let before = sent(&server);
     client.send("much");
-    wait_until("some of the reply is out", || server.stats().bytes_sent > before);
-    std::thread::sleep(ms(50));
+    let mut sent = before;
+    wait_until("the sockets take no more of the reply", || {
+        let so_far = server.stats().bytes_sent;
+        so_far > before && so_far == std::mem::replace(&mut sent, so_far)
+    });
     client.reset();
     let cause = server.closed();
     assert!(matches!(cause.reason, CloseReason::Transport(_)), "{cause:?}");

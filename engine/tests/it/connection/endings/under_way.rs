@@ -37,7 +37,7 @@ fn results_of_jobs_reach_a_peer_that_has_ended_its_stream() {
         let all: Vec<u8> = (0..JOBS).flat_map(|it| frame(0x82, &numbered(it, 300_000))).collect();
         peer.raw_and_end(&all, end).join().unwrap();
         begun.pass();
-        std::thread::sleep(ms(20));
+        server.looks();
         go_on.open();
         let got = peer.rest_as_frames();
         let expected: Vec<_> = (0..JOBS).map(|it| Got::Binary(numbered(it, 300_000))).collect();
@@ -114,7 +114,7 @@ fn a_deferred_answer_reaches_a_peer_that_has_ended_its_stream() {
         let mut peer = connect(&server, way);
         peer.raw_and_end(get("/later").as_bytes(), end).join().unwrap();
         let id = ids.recv_timeout(PATIENCE).unwrap();
-        std::thread::sleep(ms(20));
+        server.looks();
         server.handle().respond(id, Response::text("at last")).unwrap();
         let answer = String::from_utf8(peer.rest()).unwrap();
         assert!(answer.ends_with("\r\n\r\nat last"), "{way:?}, {end:?}: {answer:?}");
@@ -123,7 +123,7 @@ fn a_deferred_answer_reaches_a_peer_that_has_ended_its_stream() {
         let all = [request().as_bytes(), &frame(0x81, b"hello")].concat();
         peer.raw_and_end(&all, end).join().unwrap();
         let id = ids.recv_timeout(PATIENCE).unwrap();
-        std::thread::sleep(ms(20));
+        server.looks();
         server.handle().accept(id, ringwire::Acceptance::default()).unwrap();
         let answer = peer.rest();
         assert!(answer.ends_with(b"\r\n\r\n\x81\x05hello"), "{way:?}, {end:?}");
