@@ -7,7 +7,7 @@ use ringwire::CloseCode;
 use ringwire::client::{Error, ErrorKind, Waiting};
 
 use super::peer::{builder, url};
-use crate::support::{Server, config, ms};
+use crate::support::{Server, config, ms, wait_until};
 
 fn timed_out(error: &Error) -> Waiting {
     assert_eq!(error.kind(), ErrorKind::Timeout);

@@ -6,7 +6,7 @@ use ringwire::{Backpressure, CloseReason, Config};
 use ringwire_peers::{Client, ENDS, Way, frame};
 
 use super::peer::{open, serve};
-use crate::support::{Server, config, ms, wait_until};
+use crate::support::{Server, config, wait_until};
 
 /// More than sockets hold.
 const REPLY_LEN: usize = 24 << 20;
@@ -16,7 +16,7 @@ fn flooding(config: Config) -> Server {
     let roomy = config.with_max_queued_len(64 << 20).with_backpressure(Backpressure::DropNewest);
     serve(roomy.with_write_stall_timeout(STALL), |app| {
         app.on_message(|ctx, _| {
-            ctx.send(vec![7; REPLY_LEN].as_slice());
+            let _ = ctx.send(vec![7; REPLY_LEN].as_slice());
         })
     })
 }

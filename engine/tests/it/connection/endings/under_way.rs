@@ -7,7 +7,7 @@ use ringwire::{Answer, Ctx, Handle, HttpAnswer, Response};
 use ringwire_peers::{ENDS, Got, frame, get, request};
 
 use super::peer::{assert_whole, connect, numbered, open, serve};
-use crate::support::{Gate, PATIENCE, Server, config, ms};
+use crate::support::{Gate, PATIENCE, Server, config};
 
 const JOBS: u32 = 5;
 
@@ -28,7 +28,7 @@ fn results_of_jobs_reach_a_peer_that_has_ended_its_stream() {
                     message
                 };
                 let then = |ctx: &mut Ctx<'_, u32>, result: Result<Vec<u8>, _>| {
-                    ctx.send(result.unwrap().as_slice());
+                    let _ = ctx.send(result.unwrap().as_slice());
                 };
                 ctx.offload(job, then).unwrap();
             })
@@ -103,7 +103,7 @@ fn a_deferred_answer_reaches_a_peer_that_has_ended_its_stream() {
         let (upgrades, requests) = (sender.clone(), sender.clone());
         app.on_request(move |request| {
             upgrades.send(request.id()).unwrap();
-            Answer::Defer(0)
+            Answer::Defer
         })
         .on_http(move |request| {
             requests.send(request.id()).unwrap();
@@ -124,7 +124,7 @@ fn a_deferred_answer_reaches_a_peer_that_has_ended_its_stream() {
         peer.raw_and_end(&all, end).join().unwrap();
         let id = ids.recv_timeout(PATIENCE).unwrap();
         server.looks();
-        server.handle().accept(id, ringwire::Acceptance::default()).unwrap();
+        server.handle().accept(id, ringwire::Accept::new(0_u32)).unwrap();
         let answer = peer.rest();
         assert!(answer.ends_with(b"\r\n\r\n\x81\x05hello"), "{way:?}, {end:?}");
         assert_whole(&server.closed());
