@@ -178,12 +178,6 @@ impl Client {
         self.got.pop_front()
     }
 
-    /// Checks that nothing comes for so long. Nothing else tells that nothing will.
-    pub fn hears_nothing_for(&mut self, time: Duration) {
-        let got = self.next_within(time);
-        assert_eq!(got, None, "where nothing was expected");
-    }
-
     /// The next message, which is text.
     pub fn text(&mut self) -> String {
         match self.next() {

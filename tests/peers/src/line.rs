@@ -134,7 +134,7 @@ impl Line {
     }
 
     /// What goes over the wire for these bytes.
-    pub fn seal(&mut self, bytes: &[u8]) -> Vec<u8> {
+    fn seal(&mut self, bytes: &[u8]) -> Vec<u8> {
         let Some(tls) = &mut self.tls else { return bytes.to_vec() };
         tls.writer().write_all(bytes).expect("it takes all");
         drain(tls)

@@ -2,9 +2,11 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use ringwire_codec::handshake::accept_key;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::frames::push_len;
 pub use crate::http::read_head;
@@ -38,6 +40,26 @@ pub fn serve_one<T: Send + 'static>(
     let address = listener.local_addr().expect("it listens");
     let talk = thread::spawn(move || talk(ready(listener.accept().expect("a client comes").0)));
     (address, talk)
+}
+
+/// A server's end of a connection over TLS, which is rustls's own. Dropped, it ends with FIN alone.
+pub type Secure = StreamOwned<ServerConnection, TcpStream>;
+
+/// Runs `talk` on each connection in turn, over TLS.
+pub fn serve_tls(
+    config: Arc<ServerConfig>,
+    mut talk: impl FnMut(Secure) + Send + 'static,
+) -> SocketAddr {
+    serve(move |stream, _| {
+        let tls = ServerConnection::new(Arc::clone(&config)).expect("settings that can be");
+        talk(StreamOwned::new(tls, stream));
+    })
+}
+
+/// Says that nothing follows (RFC 8446 §6.1).
+pub fn close_notify(stream: &mut Secure) {
+    stream.conn.send_close_notify();
+    stream.flush().expect("the client takes it");
 }
 
 fn ready(stream: TcpStream) -> TcpStream {
