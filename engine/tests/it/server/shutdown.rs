@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 use std::io::Write;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwire::{Answer, CloseReason, Config, Error};
@@ -211,8 +212,11 @@ fn a_full_mailbox_does_not_keep_a_shutdown_out() {
     client.send("block");
     server.find("the message", |_, seen| matches!(seen, Seen::Text(_)).then_some(()));
     server.handle().send(id, "fills the mailbox").unwrap();
-    server.handle().shutdown(LONG);
+    let handle = server.handle();
+    let shutting_down = thread::spawn(move || handle.shutdown(LONG));
+    wait_until("it has begun", || server.handle().is_draining());
     gate.open();
+    shutting_down.join().unwrap();
     assert_eq!(client.text(), "fills the mailbox");
     assert_eq!(client.close_frame().0, 1001);
     server.join().unwrap();
