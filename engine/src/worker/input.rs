@@ -7,6 +7,7 @@ use super::Worker;
 use super::heads::on_request_bytes;
 use super::receive::{call, deliver, deliver_or_keep, keep_unread};
 use super::upgrade::begin_frames;
+use crate::app::event::Event;
 use crate::app::handler::Handler;
 use crate::conn::{Flags, Phase};
 use crate::driver::{Driver, Token};
@@ -83,6 +84,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Some(conn) = conns.get_mut(token) else { return };
         conn.state = Some(state);
         begin_frames(&mut conn.wire, shared, token);
-        call(handler, conn, shared, token, |handler, ctx| handler.on_open(ctx));
+        call(handler, conn, shared, token, Event::Open);
     }
 }

@@ -160,6 +160,19 @@ fn what_is_no_toml_is_named_with_its_line() {
     assert!(missing.contains("/nonexistent/server.toml"), "{missing}");
 }
 
+/// A file and an environment may have the settings of clients as well, which are not the server's.
+#[test]
+fn settings_of_clients_are_left_to_them() {
+    let variables = [("RINGWIRE_CLIENT_PROXY".to_owned(), "none".to_owned())];
+    let text = "io_workers = 2\n[client]\nread_timeout = '30s'\n";
+    let loaded = Sources::default()
+        .with_file_text("server.toml", text)
+        .map(|sources| sources.with_variables(variables))
+        .and_then(Sources::load)
+        .expect("it is right");
+    assert_eq!(loaded.config().io_workers, 2);
+}
+
 #[test]
 fn settings_that_do_not_go_together_are_found_before_the_start() {
     let text = refusal("mailbox_len = 0");

@@ -495,7 +495,7 @@ fn the_blocking_client_offers_them_too() {
         assert!(server.closed().is_clean());
     }
     let twice =
-        builder().with_extension(numbered()).connect(&format!("ws://localhost:{}/", port(0)));
+        builder().with_extension(numbered()).connect(format!("ws://localhost:{}/", port(0)));
     assert!(matches!(twice, Err(client::Error::Setting { setting: "extension", .. })), "{twice:?}");
 }
 
@@ -538,7 +538,7 @@ fn the_blocking_client_refuses_a_frame() {
     });
     let mut client = client::Client::builder()
         .with_extension(numbered())
-        .connect(&format!("ws://{}/", server.addr()))
+        .connect(format!("ws://{}/", server.addr()))
         .expect("it opens");
     let error = client.receive().expect_err("the frame has no number");
     assert!(matches!(error, client::Error::Extension(_)), "{error:?}");

@@ -103,8 +103,8 @@ fn meet(way: Way, config: Config, most: usize) -> (Server, Client) {
     let builder = Client::builder().with_tls(trusting).without_proxy();
     let builder = builder.with_read_timeout(PATIENCE).with_max_message_len(16 << 20);
     // Which the server agrees to only where it compresses.
-    let builder = builder.with_compression(ringwire::client::Compression::default());
-    let client = builder.connect(&format!("{scheme}://{address}")).expect("it is served");
+    let builder = builder.with_compression(ringwire::client::DeflateConfig::default());
+    let client = builder.connect(format!("{scheme}://{address}")).expect("it is served");
     (server, client)
 }
 

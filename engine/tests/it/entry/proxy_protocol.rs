@@ -10,7 +10,7 @@ use std::time::Duration;
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ServerConfig, ServerSettings};
 use ringwire::{
-    Answer, Ctx, Handler, HttpAnswer, Listener, Message, Network, ProxyProtocol, Request, Response,
+    Answer, Ctx, Handler, Listener, Message, Network, ProxyProtocol, Request, Responder, Response,
     Running, WorkerStats,
 };
 use ringwire_peers::Identity;
@@ -27,17 +27,17 @@ impl Handler for Who {
         Answer::accept(())
     }
 
-    fn on_http(&mut self, request: &Request<'_>) -> HttpAnswer {
+    fn on_http(&mut self, request: &Request<'_>, responder: Responder) {
         let text = format!(
             "peer {} by X-Forwarded-For {:?} by Forwarded {:?}",
             request.peer_addr(),
             request.forwarded_for(2),
             request.forwarded(1)
         );
-        Response::new(http::StatusCode::OK)
+        let response = Response::new(http::StatusCode::OK)
             .with_body(http::HeaderValue::from_static("text/plain"), text.into_bytes())
-            .with_close()
-            .into()
+            .with_close();
+        responder.send(response);
     }
 
     fn on_message(&mut self, _: &mut Ctx<'_, ()>, _: Message<'_>) {}
