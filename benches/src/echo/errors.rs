@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
-use ringwire::{CloseCause, CloseReason, DialError};
-use ringwire_codec::handshake::HandshakeError;
+use ringwire::{CloseCause, CloseReason, transport::DialError};
 use ringwire_tls::AlertDescription;
 
 /// One kind of error. Its text is the key in reports.

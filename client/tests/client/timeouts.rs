@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwire_client::{Error, ErrorKind, Event, Waiting};
-use ringwire_peers::{PATIENCE, ms};
 use ringwire_peers::server::{drain, frame, read_frame, upgrading};
+use ringwire_peers::{PATIENCE, ms};
 
 use crate::peer::{builder, refusal_of, url};
 

@@ -23,7 +23,7 @@ use crate::conn::dialling::DialError;
 ///
 /// ```
 /// use std::time::Duration;
-/// use ringwire::{Answer, CloseCause, Config, Ctx, Handler, Message, Request, Response, Server};
+/// use ringwire::{Answer, CloseCause, Config, Ctx, Handler, Message, Request, Response, Server, StatusCode};
 ///
 /// /// Everyone in a room hears what is said in it.
 /// struct Rooms;
@@ -38,7 +38,7 @@ use crate::conn::dialling::DialError;
 ///
 ///     fn on_request(&mut self, request: &Request<'_>) -> Answer<Guest> {
 ///         let Some(name) = request.query_param("name") else {
-///             return Response::text("who are you?").with_status(http::StatusCode::UNAUTHORIZED).into();
+///             return Response::text("who are you?").with_status(StatusCode::UNAUTHORIZED).into();
 ///         };
 ///         Answer::accept(Guest { name: name.into_owned(), topic: "room.lobby".to_owned() })
 ///     }

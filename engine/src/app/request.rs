@@ -12,12 +12,12 @@ use crate::conn::id::ConnId;
 /// A request that came to the server, borrowed from the bytes that were received.
 ///
 /// ```
-/// use ringwire::{Request, Response, Router};
+/// use ringwire::{Request, Response, Router, StatusCode};
 ///
 /// /// `GET /rooms/lobby/log?from=10&q=good+morning`
 /// fn log(request: &Request<'_>) -> Result<Response, Response> {
 ///     let bad = |what: &str| {
-///         Response::text(format!("{what}?\n")).with_status(http::StatusCode::BAD_REQUEST)
+///         Response::text(format!("{what}?\n")).with_status(StatusCode::BAD_REQUEST)
 ///     };
 ///     let room = request.param("room").unwrap_or_default();
 ///     let from: u64 = match request.query_param("from") {

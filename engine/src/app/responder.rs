@@ -25,11 +25,11 @@ use crate::hub::mail::{Answered, RequestId, WayBack};
 ///
 /// ```
 /// use std::thread;
-/// use ringwire::{Response, Router};
+/// use ringwire::{Method, Response, Router};
 ///
 /// let router = Router::new()
 ///     .get("/now", |_| Response::text("at once"))
-///     .route_with(http::Method::GET, "/later", |request, responder| {
+///     .route_with(Method::GET, "/later", |request, responder| {
 ///         let user = request.query_param("user").unwrap_or_default().into_owned();
 ///         thread::spawn(move || responder.send(Response::text(format!("hello, {user}"))));
 ///     });
@@ -82,13 +82,13 @@ impl Responder {
     /// also where the client has gone meanwhile.
     ///
     /// ```
-    /// # use ringwire::{JobRefusal, Request, Responder, Response};
+    /// # use ringwire::{Request, Responder, Response, StatusCode};
     /// # fn sum(text: &str) -> u64 { text.bytes().map(u64::from).sum() }
     /// fn on_post(request: &Request<'_>, responder: Responder) {
     ///     let body = String::from_utf8_lossy(request.body()).into_owned();
     ///     let job = move || Response::text(sum(&body).to_string());
     ///     if let Err(refused) = responder.offload(job) {
-    ///         refused.then.send(http::StatusCode::SERVICE_UNAVAILABLE);
+    ///         refused.then.send(StatusCode::SERVICE_UNAVAILABLE);
     ///     }
     /// }
     /// ```
@@ -174,7 +174,7 @@ impl fmt::Debug for Responder {
 /// is the answer. An application that implements it for its own error can answer with `?`.
 ///
 /// ```
-/// use ringwire::{IntoResponse, Request, Response};
+/// use ringwire::{IntoResponse, Request, Response, StatusCode};
 ///
 /// enum Problem { NotFound, NoNumber(std::num::ParseIntError) }
 ///
@@ -185,9 +185,9 @@ impl fmt::Debug for Responder {
 /// impl IntoResponse for Problem {
 ///     fn into_response(self) -> Response {
 ///         match self {
-///             Self::NotFound => http::StatusCode::NOT_FOUND.into_response(),
+///             Self::NotFound => StatusCode::NOT_FOUND.into_response(),
 ///             Self::NoNumber(error) => {
-///                 Response::text(error.to_string()).with_status(http::StatusCode::BAD_REQUEST)
+///                 Response::text(error.to_string()).with_status(StatusCode::BAD_REQUEST)
 ///             }
 ///         }
 ///     }

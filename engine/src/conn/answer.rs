@@ -69,7 +69,7 @@ impl<S> Accept<S> {
     /// that the client likes better has the same reserved bits. It comes behind compression. Default: none.
     ///
     /// A frame of such a connection is taken whole before it is looked at: with up to 9/8 of
-    /// [`max_message_len`](crate::ProtocolConfig::max_message_len) and 4 KiB, also where messages are handed over in
+    /// [`max_message_len`](crate::tuning::ProtocolConfig::max_message_len) and 4 KiB, also where messages are handed over in
     /// parts.
     #[must_use]
     pub fn with_extension(mut self, extension: SharedExtension) -> Self {

@@ -198,9 +198,9 @@ impl Server {
     pub fn serve<F, R>(self, serve: F) -> Result<Running, Error>
     where
         F: AsyncFn(crate::Socket) -> R + Clone + Send + Sync + 'static,
-        R: crate::Served,
+        R: crate::serve::Served,
     {
-        self.start(move |_worker| crate::Serve::new(serve.clone()))
+        self.start(move |_worker| crate::serve::Serve::new(serve.clone()))
     }
 
     /// Has futures polled within this runtime of tokio, so that what needs one works in them as it is: timers, sockets,

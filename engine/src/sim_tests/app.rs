@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::http::page;
 use crate::{
-    Accept, Answer, CloseCause, CloseCode, Compress, ConnId, Ctx, Handler, Message, MessagePart,
-    Request, Responder, SendError, SendOptions, Sent,
+    Accept, Answer, CloseCause, CloseCode, ConnId, Ctx, Handler, Message, MessagePart, Request,
+    Responder, SendError, SendOptions, Sent, compression::Compress,
 };
 
 /// A message as it was sent or received.

@@ -18,9 +18,11 @@ use std::task::{Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
+use ringwire::jobs::JobRefusal;
+use ringwire::serve::{Serve, Served, TrySocketError};
 use ringwire::{
-    CloseCause, CloseCode, CloseReason, Config, Handler, JobRefusal, Message, OwnedRequest,
-    Response, Router, Serve, Served, Socket, SocketError, TrySocketError, on_message,
+    CloseCause, CloseCode, CloseReason, Config, Handler, Message, OwnedRequest, Response, Router,
+    Socket, SocketError, on_message,
 };
 use ringwire_codec::handshake::client as handshake;
 use ringwire_peers::{Client, Got, connect, read_head};

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use ringwire::settings::{ConfigError, Loaded, Origin, Sources, all, find};
-use ringwire::{Assignment, Backpressure, CompressionMode, Config, DriverKind, Pinning};
+use ringwire::{
+    Backpressure, Config, DriverKind,
+    compression::CompressionMode,
+    tuning::{Assignment, Pinning},
+};
 
 const FILE: &str = "
 # A server.

@@ -16,11 +16,12 @@ use http::StatusCode;
 use ringwire::tls::pki_types::{ServerName, UnixTime};
 use ringwire::tls::{CertificateSource, ClientConfig, ClientSettings, Roots, ServerSettings};
 use ringwire::{
-    Answer, CloseCode, CloseReason, Config, Ctx, Dial, DialError, Handle, Handler, Message,
-    PostError, Request, Running,
+    Answer, CloseCode, CloseReason, Config, Ctx, Handle, Handler, Message, PostError, Request,
+    Running,
+    transport::{Dial, DialError},
 };
 use ringwire_codec::handshake::client::Response;
-use ringwire_peers::server::{answering, drain, serve_one, upgrade};
+use ringwire_peers::server::{answering, drain, read_head, serve_one, upgrade};
 use ringwire_peers::{Identity, masked};
 
 use crate::support::app::Seen;
@@ -263,17 +264,9 @@ fn a_server_that_hangs_up() {
     for (said, expected) in
         [("", "Handshake(NoAnswer)"), ("HTTP/1.1 101 Swi", "Handshake(Incomplete)")]
     {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let addr = listener.local_addr().expect("an address");
-        std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("it comes");
+        let (addr, _) = serve_one(|mut stream| {
             // Closing with unread input would be a reset.
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                stream.read_exact(&mut byte).expect("a request");
-                head.push(byte[0]);
-            }
+            read_head(&mut stream);
             stream.write_all(said.as_bytes()).expect("it listens");
         });
         assert_eq!(Side::new(config()).failure(&to(addr)), expected);

@@ -14,8 +14,9 @@ use ringwire::extension::{
 use ringwire::tls::pki_types::{ServerName, UnixTime};
 use ringwire::tls::{CertificateSource, ClientConfig, ClientSettings, Roots, ServerSettings};
 use ringwire::{
-    Accept, Answer, CloseCode, CloseReason, Compression, CompressionMode, Config, Ctx, Dial,
-    DialError, Handler, Message, Request,
+    Accept, Answer, CloseCode, CloseReason, Config, Ctx, Handler, Message, Request,
+    compression::{Compression, CompressionMode},
+    transport::{Dial, DialError},
 };
 use ringwire_codec::FrameHeader;
 use ringwire_codec::deflate::Offer;
@@ -351,7 +352,7 @@ fn a_transform_that_panics_ends_its_connection() {
 
 #[test]
 fn a_frame_is_no_longer_than_a_message_may_be() {
-    let limits = ringwire::ProtocolConfig::default().with_max_message_len(64 << 10);
+    let limits = ringwire::tuning::ProtocolConfig::default().with_max_message_len(64 << 10);
     let server = server(config().with_protocol(limits), |app| app);
     let mut fits = offering(&server);
     fits.send(vec![7; 64 << 10].as_slice());

@@ -237,7 +237,8 @@ fn what_does_not_come_is_missed_in_time() {
 #[cfg(feature = "async")]
 #[test]
 fn async_handlers_run_in_it() {
-    use ringwire::{Serve, Socket, SocketError};
+    use ringwire::serve::Serve;
+    use ringwire::{Socket, SocketError};
 
     struct Life(Arc<AtomicUsize>);
 

@@ -18,8 +18,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwire::{
-    CloseCause, Config, ConnId, DriverKind, Handle, Handler, Pinning, Running, WorkerContext,
-    WorkerStats,
+    CloseCause, Config, ConnId, DriverKind, Handle, Handler, Running, WorkerContext,
+    stats::WorkerStats, tuning::Pinning,
 };
 use ringwire_peers::Client;
 pub(crate) use ringwire_peers::{PATIENCE, ms, wait_until};

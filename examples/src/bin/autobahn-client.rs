@@ -11,8 +11,10 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Parser;
 use ringwire::client::{self, Builder, Client};
 use ringwire::{
-    Answer, CloseCause, Compression, Config, Ctx, Dial, DialError, Handle, Handler, Message,
-    Pinning, Request, Server, WindowBits,
+    Answer, CloseCause, Config, Ctx, Handle, Handler, Message, Request, Server,
+    compression::{Compression, WindowBits},
+    transport::{Dial, DialError},
+    tuning::Pinning,
 };
 use ringwire_examples::{DriverFlag, program};
 

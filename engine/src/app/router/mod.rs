@@ -49,8 +49,7 @@ const BELOW: &str = "below";
 /// as well. Where it has the answer only later, [`route_with`](Self::route_with) gives it the [`Responder`].
 ///
 /// ```
-/// use http::StatusCode;
-/// use ringwire::{Asset, Handler, Response, Router, on_message};
+/// use ringwire::{Handler, Response, Router, StatusCode, on_message, router::Asset};
 ///
 /// fn site() -> impl Handler {
 ///     let mut visits = 0;

@@ -12,8 +12,7 @@ use crate::app::request::Request;
 /// topics and names.
 ///
 /// ```
-/// use http::StatusCode;
-/// use ringwire::{Answer, Ctx, Handler, Message, Request, Response, Router, Shared};
+/// use ringwire::{Answer, Ctx, Handler, Message, Request, Response, Router, StatusCode, router::Shared};
 ///
 /// #[derive(Default)]
 /// struct App { said: Vec<String> }

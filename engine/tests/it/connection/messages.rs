@@ -4,7 +4,7 @@
 
 use std::net::TcpStream;
 
-use ringwire::{Accept, Message, ProtocolConfig};
+use ringwire::{Accept, Message, tuning::ProtocolConfig};
 use ringwire_peers::{Client, Got, connect, frame, masked, plain_request};
 
 use crate::support::app::Seen;

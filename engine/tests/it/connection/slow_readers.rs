@@ -15,7 +15,10 @@ use std::time::{Duration, Instant};
 use ringwire::client::{Client, OwnedMessage};
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ClientSettings, Roots, ServerSettings};
-use ringwire::{Backpressure, CloseReason, Compression, CompressionLevel, Config, SendOptions};
+use ringwire::{
+    Backpressure, CloseReason, Config, SendOptions,
+    compression::{Compression, CompressionLevel},
+};
 use ringwire_peers::{Line, narrow, plain_request};
 
 use crate::support::{PATIENCE, Server, config, ms};

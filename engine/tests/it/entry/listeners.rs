@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use ringwire::client::{self, OwnedMessage};
 use ringwire::{
-    Assignment, CloseCode, Config, Error, Handle, Listener, Notifier, Running, on_message,
+    CloseCode, Config, Error, Handle, Notifier, Running, on_message, transport::Listener,
+    tuning::Assignment,
 };
 use ringwire_peers::stays_so_for;
 

@@ -10,8 +10,10 @@ use std::time::Duration;
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ServerConfig, ServerSettings};
 use ringwire::{
-    Answer, Ctx, Handler, Listener, Message, Network, ProxyProtocol, Request, Responder, Response,
-    Running, WorkerStats,
+    Answer, Ctx, Handler, Message, Request, Responder, Response, Running,
+    admission::{Network, ProxyProtocol},
+    stats::WorkerStats,
+    transport::Listener,
 };
 use ringwire_peers::Identity;
 

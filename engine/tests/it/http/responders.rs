@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use http::StatusCode;
-use ringwire::{Config, JobRefusal, Responder, Response};
+use ringwire::{Config, Responder, Response, jobs::JobRefusal};
 use ringwire_peers::{Http, get};
 
 use crate::support::{Gate, PATIENCE, Server, config, ms, wait_until};

@@ -5,8 +5,9 @@ use std::sync::mpsc;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use ringwire::{
-    Accept, Answer, Asset, CloseCode, ConnId, Ctx, Handler, Message, Request, Response, Router,
-    SocketOptions, on_message,
+    Accept, Answer, CloseCode, ConnId, Ctx, Handler, Message, Request, Response, Router,
+    on_message,
+    router::{Asset, SocketOptions},
 };
 use ringwire_peers::{Client, Got, Http, client_request, connect, read_answer};
 

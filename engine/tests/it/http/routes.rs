@@ -2,7 +2,8 @@
 
 use http::{Method, StatusCode};
 use ringwire::{
-    Answer, Ctx, Event, Handler, Message, Request, Responder, Response, Router, Shared, on_message,
+    Answer, Ctx, Event, Handler, Message, Request, Responder, Response, Router, on_message,
+    router::Shared,
 };
 use ringwire_peers::{Client, Http, client_request, connect};
 

@@ -9,7 +9,10 @@
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant, SystemTime};
 
-use ringwire::{CloseCode, CloseReason, Excess, RateLimit, SendError};
+use ringwire::{
+    CloseCode, CloseReason, SendError,
+    admission::{Excess, RateLimit},
+};
 use ringwire_peers::{Client, Got, connect, request};
 
 use crate::support::app::Seen;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ringwire::{Compression, Config};
+use ringwire::{Config, compression::Compression};
 use ringwire_codec::Message;
 use ringwire_peers::{ENDS, End, Got, Way, frame, get, post, request};
 

@@ -2,7 +2,7 @@
 
 use std::net::Shutdown;
 
-use ringwire::{CloseReason, ProtocolConfig};
+use ringwire::{CloseReason, tuning::ProtocolConfig};
 use ringwire_codec::{Error, Limit};
 use ringwire_peers::{Got, frame, masked};
 

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use http::StatusCode;
-use ringwire::{HeadLimits, OriginPolicy, Response};
+use ringwire::{Response, admission::OriginPolicy, handshake::HeadLimits};
 use ringwire_peers::{Client, Got, connect, http, plain_request, request};
 
 use super::{quiet, round_trip, status_of};

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringwire::{Backpressure, CloseCode, CloseReason, ProtocolConfig};
+use ringwire::{Backpressure, CloseCode, CloseReason, tuning::ProtocolConfig};
 use ringwire_codec::{Error, Limit};
 use ringwire_peers::{Client, Got, connect, frame};
 
