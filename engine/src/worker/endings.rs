@@ -263,6 +263,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.drop_unfinished(wire);
         if wire.flags.contains(Flags::OPENED) {
             wire.flags.remove(Flags::OPENED);
+            if let Some(directory) = shared.hub.directory(shared.worker) {
+                directory.remove(token.slot);
+            }
             shared.counters.open_connections.sub(1);
             shared.counters.closes[cause.reason.index()].add(1);
             if !cause.is_clean() && Ends::are_read() && shared.ends.admit(cause.reason, shared.now)

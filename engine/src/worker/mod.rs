@@ -12,12 +12,14 @@
 //! ```
 //!
 //! What goes out is in [`transmit`], what has a time in [`deadlines`], how one ends in [`endings`]; what is published, in
-//! [`topics`]; what futures go on, in [`wakes`]; how it all ends, in [`shutdown`]. The worker's time is in [`clock`].
+//! [`topics`], and who hears of names, in [`changes`]; what futures go on, in [`wakes`]; how it all ends, in
+//! [`shutdown`]. The worker's time is in [`clock`].
 
 #![expect(clippy::disallowed_types, reason = "answers and wakes come from other threads")]
 
 mod accepting;
 mod admission;
+mod changes;
 pub(crate) mod clock;
 mod compute;
 mod deadlines;
@@ -127,6 +129,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             setup;
         shared.way_back = Some(Arc::new(inbox.way_back(compute.clone())));
         shared.compute = compute;
+        if handler.wants_interest() {
+            shared.topics.call_out();
+        }
         let share = u32::try_from(shared.hub.links().len()).unwrap_or(1).max(1);
         let rate = Rate::new(shared.limits.max_accepts_per_second.div_ceil(share), 0);
         let alarms = shared.alarms();
@@ -164,7 +169,14 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// # Errors
     /// The driver failed.
     pub(crate) fn run(mut self) -> io::Result<()> {
-        while self.turn()? == Turn::Again {}
+        let outcome = loop {
+            match self.turn() {
+                Ok(Turn::Again) => {}
+                other => break other,
+            }
+        };
+        self.leave_changes();
+        outcome?;
         self.shared.ends.sum_up();
         let Self { driver, mut handler, inbox, .. } = self;
         // Which may take a while, in which letters still come.
@@ -197,7 +209,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.work_off_list();
         self.work_off_queue();
         self.work_off_wakes();
-        self.tell_presence();
+        self.tell_changes();
         self.deliver_publications();
         self.end_half_closed();
         self.go_on_accepting();
@@ -215,7 +227,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             || self.shared.work.has_waiting()
             || !self.half_closed.is_empty()
             || !self.rung.is_empty()
-            || self.has_publications();
+            || self.has_publications()
+            || self.has_changes();
         if left_over || !self.inbox.is_empty() {
             return Some(Duration::ZERO);
         }
@@ -247,16 +260,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Completion::AcceptEnded { listener, error } => self.on_accept_ended(listener, &error),
             Completion::ListenerLeft { listener } => self.on_listener_left(listener),
             Completion::Closed { token } => self.on_closed(token),
-        }
-    }
-
-    /// Tells the handler whose first connection has come, and whose last is gone.
-    #[inline]
-    fn tell_presence(&mut self) {
-        while self.shared.names.has_changes() {
-            for (name, is_present) in self.shared.names.take_changes() {
-                receive::call_on_presence(&mut self.handler, &name, is_present);
-            }
         }
     }
 
@@ -316,7 +319,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Dial(outbound) => self.dial(*outbound),
             Mail::Accept { conn, accept } => self.answer_deferred(conn, Ok(*accept)),
             Mail::Reject { conn, response } => self.answer_deferred(conn, Err(response)),
-            Mail::Topics(query) => self.shared.topics.answer(&query),
+            Mail::Topics(query) => self.answer_of_topics(query),
             Mail::Drain { drain, reply } => self.begin_shutdown(drain, reply),
             Mail::Undrain => self.undrain(),
         }

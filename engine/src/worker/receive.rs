@@ -302,14 +302,6 @@ pub(super) fn call<H: Handler>(
     }
 }
 
-/// See [`Handler::on_presence`]. There is no connection that could be closed if it panics.
-pub(super) fn call_on_presence<H: Handler>(handler: &mut H, name: &str, is_present: bool) {
-    let result = catch_unwind(AssertUnwindSafe(|| handler.on_presence(name, is_present)));
-    if result.is_err() {
-        crate::base::event::error!(name, is_present, "the handler panicked when told of a name");
-    }
-}
-
 #[cold]
 pub(super) fn on_panic(wire: &mut Wire, shared: &mut Shared, id: ConnId) {
     crate::base::event::error!(conn = %id, "the handler panicked");

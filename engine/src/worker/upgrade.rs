@@ -144,6 +144,9 @@ pub(super) fn extend(wire: &mut Wire, shared: &mut Shared, token: Token, mut lay
 pub(super) fn begin_frames(wire: &mut Wire, shared: &mut Shared, token: Token) {
     wire.phase = Phase::Open;
     wire.flags.insert(Flags::OPENED);
+    if let Some(directory) = shared.hub.directory(shared.worker) {
+        directory.add(token);
+    }
     // Whom this side has dialled is no stranger.
     let stranger = !wire.flags.contains(Flags::CLIENT);
     wire.flags.set(Flags::UNAUTHENTICATED, stranger && shared.limits.unauthenticated.is_some());

@@ -145,7 +145,7 @@ impl Server {
     pub(crate) fn looks(&self) {
         // The first answer may come from a turn whose look at the sockets was over.
         for _ in 0..2 {
-            self.handle.topics(PATIENCE).expect("the workers answer");
+            self.handle.topics().wait(PATIENCE).expect("the workers answer");
         }
     }
 
