@@ -35,6 +35,7 @@ use crate::layers::deflate::Deflate;
 use crate::layers::extensions::Layers;
 use crate::layers::tls::Sessions;
 use crate::limits::deadline::Deadlines;
+use crate::limits::kernel::KernelMemory;
 use crate::limits::memory::{Ledger, Watch};
 use crate::limits::progress::Progress;
 use crate::limits::rate::Meters;
@@ -87,6 +88,8 @@ pub(crate) struct Shared {
     pub(crate) deadlines: Deadlines,
     /// Peers with output ahead of them that were asked about.
     pub(crate) progress: Progress,
+    /// What the kernel holds of what they do not take.
+    pub(crate) kernel: KernelMemory,
     /// The turn's time.
     pub(crate) now: Tick,
     /// The time of day, for answers to HTTP requests.
@@ -135,6 +138,10 @@ impl Shared {
             work: Work::new(config.compression.work_per_turn),
             deadlines: Deadlines::default(),
             progress: Progress::default(),
+            kernel: KernelMemory::new([
+                usize::try_from(config.tcp_notsent_lowat).unwrap_or(usize::MAX),
+                config.tcp_send_buffer_len,
+            ]),
             now: 0,
             clock: Clock::default(),
             draining: None,
@@ -226,9 +233,9 @@ impl Shared {
     /// What is held for connections, whatever for. A worker looks at the total when this has changed much.
     #[inline]
     pub(crate) fn held_len(&self) -> usize {
-        let Self { ledger, sessions, layers, counters, .. } = self;
+        let Self { ledger, sessions, layers, counters, kernel, .. } = self;
         let deflate = usize::try_from(counters.deflate_memory.get()).unwrap_or(usize::MAX);
-        ledger.held() + sessions.memory_len() + layers.memory_len() + deflate
+        ledger.held() + sessions.memory_len() + layers.memory_len() + deflate + kernel.len()
     }
 
     /// Takes back what the driver had of a connection that has ended.
@@ -282,6 +289,7 @@ impl Shared {
             meters,
             deadlines,
             progress,
+            kernel,
             now: _,
             clock: _,
             draining: _,
@@ -297,6 +305,7 @@ impl Shared {
         meters.forget(slot);
         deadlines.clear(slot);
         progress.forget(slot);
+        kernel.forget(slot);
         counters.subscriptions.sub(topics.forget(slot));
         names.forget(conn);
         if flags.contains(Flags::LAYERED) {

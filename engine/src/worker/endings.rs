@@ -233,6 +233,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         conn.wire.phase = Phase::Closed;
         conn.wire.in_flight = 0;
         self.shared.wheel.clear(token.slot);
+        if reason.gives_peer_up() {
+            self.driver.discard(token);
+        }
         self.driver.submit(Op::Close { token });
     }
 

@@ -215,6 +215,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.go_on_accepting();
         self.shared.ends.sum_up_if_due(self.shared.now);
         let done = self.go_on_shutting_down();
+        self.shared.kernel.set_stuck(self.driver.stuck_count());
         self.publish_memory();
         self.make_room();
         self.end_wakes();
@@ -236,8 +237,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             AcceptState::Resting { until } => Some(until),
             _ => None,
         };
-        let Shared { wheel, deflate, watch, ends, .. } = &self.shared;
-        let ticks = [wheel.next_tick(), deflate.next_tick(), ends.next_tick()];
+        let Shared { wheel, deflate, watch, ends, kernel, .. } = &self.shared;
+        let ticks = [wheel.next_tick(), deflate.next_tick(), ends.next_tick(), kernel.next_tick()];
         let next = ticks
             .into_iter()
             .chain([resting, watch.rests_until, watch.patience_ends, watch.returns_at])
