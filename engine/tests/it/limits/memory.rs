@@ -296,7 +296,6 @@ fn what_the_kernel_holds_is_held_to_the_budget() {
             if message.as_bytes() == b"subscribe" {
                 assert_eq!(ctx.subscribe("news"), Ok(true));
             }
-            // Where it can't be, the test misses the answer.
             let _ = ctx.send(message);
         })
     });
