@@ -9,10 +9,9 @@ use ringwire::{
     CloseCode, CloseReason, Config, Ctx, DriverKind, Message, Response, Router,
     compression::Compression, on_message, shutdown::Readiness,
 };
+use ringwire_peers::{Client, Got, Http, connect, get, http, masked, read_answer, request};
 
 use crate::support::app::Seen;
-use crate::support::client::{Client, Got, connect, http, masked, read_answer, request};
-use crate::support::http::{Http, get};
 use crate::support::{PATIENCE, Server, config, driver, ms, wait_until};
 
 const MIB: usize = 1 << 20;
