@@ -297,7 +297,7 @@ fn what_the_kernel_holds_is_held_to_the_budget() {
             if message.as_bytes() == b"subscribe" {
                 assert_eq!(ctx.subscribe("news"), Ok(true));
             }
-            ctx.send(message)
+            let _ = ctx.send(message);
         })
     });
     let mut healthy = server.client();
