@@ -6,3 +6,4 @@ pub(crate) mod handler;
 pub(crate) mod offload;
 pub(crate) mod request;
 pub(crate) mod router;
+pub(crate) mod states;

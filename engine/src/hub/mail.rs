@@ -11,11 +11,14 @@ use crate::base::mailbox::{self, Bell, Mailbox, Postbox};
 use crate::base::wake::Wake;
 use crate::compute::Outcome;
 use crate::conn::answer::Acceptance;
+use crate::conn::credit::Lane;
 use crate::conn::id::ConnId;
+use crate::conn::jobs::Continuation;
 use crate::conn::options::SendOptions;
 use crate::driver::ListenerId;
 use crate::entry::adoption::Adoption;
 use crate::entry::dial::Outbound;
+use crate::hub::posted::Posted;
 use crate::limits::{Drain, DrainReport};
 use crate::topic::{Feed, Feeder, SharedPublication, TopicQuery, feed};
 
@@ -40,6 +43,10 @@ pub(crate) enum Mail {
     Accept { conn: ConnId, acceptance: Acceptance },
     /// Answer a deferred request with an ordinary answer, which refuses an upgrade.
     Respond { conn: ConnId, response: Response },
+    /// Call this with an open connection.
+    Run { conn: ConnId, then: Continuation },
+    /// Tell the handler.
+    Event(Posted),
     /// Say who subscribes to what.
     Topics(TopicQuery),
     /// Close every connection, and end when they are gone or the time is up; what came of it is the reply.
@@ -48,11 +55,20 @@ pub(crate) enum Mail {
     Undrain,
 }
 
+/// A [`Sender`](crate::Sender) has something for a connection, or has gone; the first time with the worker's end of it.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) conn: ConnId,
+    pub(crate) lane: Option<Lane>,
+}
+
 /// The ways to a worker.
 #[derive(Clone, Debug)]
 pub(crate) struct Ways {
     pub(crate) letters: Postbox<Mail>,
     pub(crate) publications: Feeder,
+    /// There is always room for an offer: each sender has one on its way at most.
+    pub(crate) offers: Postbox<Offer>,
     /// There is always room for a result: their number is that of the jobs which the worker itself gave away.
     pub(crate) results: Postbox<Outcome>,
 }
@@ -63,6 +79,7 @@ pub(crate) struct Inbox {
     bell: Bell,
     letters: Mailbox<Mail>,
     publications: Feed,
+    offers: Mailbox<Offer>,
     results: Mailbox<Outcome>,
 }
 
@@ -71,9 +88,11 @@ pub(crate) fn inbox(capacity: usize, max_in_transit_len: usize, waker: impl Wake
     let bell = Bell::new(waker);
     let (letters, to_be_read) = mailbox::mailbox(Some(capacity), &bell);
     let (feeder, publications) = feed(max_in_transit_len, &bell);
+    let (offers, offered) = mailbox::mailbox(None, &bell);
     let (results, returned) = mailbox::mailbox(None, &bell);
-    let ways = Ways { letters, publications: feeder, results };
-    (ways, Inbox { bell, letters: to_be_read, publications, results: returned })
+    let ways = Ways { letters, publications: feeder, offers, results };
+    let letters = to_be_read;
+    (ways, Inbox { bell, letters, publications, offers: offered, results: returned })
 }
 
 impl Inbox {
@@ -93,6 +112,16 @@ impl Inbox {
         self.publications.take()
     }
 
+    /// How many offers wait.
+    pub(crate) fn offer_count(&self) -> usize {
+        self.offers.len()
+    }
+
+    /// The next offer.
+    pub(crate) fn take_offer(&self) -> Option<Offer> {
+        self.offers.take()
+    }
+
     /// How many results wait.
     pub(crate) fn result_count(&self) -> usize {
         self.results.len()
@@ -105,6 +134,9 @@ impl Inbox {
 
     /// Whether nothing is left.
     pub(crate) fn is_empty(&self) -> bool {
-        self.letters.is_empty() && self.publications.is_empty() && self.results.is_empty()
+        self.letters.is_empty()
+            && self.publications.is_empty()
+            && self.offers.is_empty()
+            && self.results.is_empty()
     }
 }

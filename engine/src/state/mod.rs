@@ -7,8 +7,10 @@ pub(crate) mod close_log;
 pub(crate) mod compress;
 pub(crate) mod limits;
 pub(crate) mod names;
+pub(crate) mod parcels;
 pub(crate) mod seal;
 pub(crate) mod send;
+pub(crate) mod timers;
 
 use std::sync::Arc;
 
@@ -40,6 +42,7 @@ use crate::state::clock::Clock;
 use crate::state::close_log::Ends;
 use crate::state::limits::Limits;
 use crate::state::names::Names;
+use crate::state::timers::Timers;
 use crate::topic::Topics;
 
 /// The longest frame header, and so what a frame takes beside its payload (RFC 6455 §5.2).
@@ -79,6 +82,8 @@ pub(crate) struct Shared {
     pub(crate) work: Work,
     /// Deadlines that the application has set.
     pub(crate) deadlines: Deadlines,
+    /// Timers that it has set.
+    pub(crate) timers: Timers,
     /// Peers with output ahead of them that were asked about.
     pub(crate) progress: Progress,
     /// The turn's time.
@@ -127,6 +132,7 @@ impl Shared {
             meters: Meters::default(),
             work: Work::new(config.compression.work_per_turn),
             deadlines: Deadlines::default(),
+            timers: Timers::default(),
             progress: Progress::default(),
             now: 0,
             clock: Clock::default(),
@@ -139,7 +145,12 @@ impl Shared {
     }
 
     pub(crate) fn id(&self, token: Token) -> ConnId {
-        ConnId { worker: self.worker, slot: token.slot, generation: token.generation }
+        ConnId {
+            server: self.hub.server(),
+            worker: self.worker,
+            slot: token.slot,
+            generation: token.generation,
+        }
     }
 
     /// Makes room in the turn's output for a frame with a payload of this length.
@@ -268,6 +279,7 @@ impl Shared {
             wheel,
             meters,
             deadlines,
+            timers,
             progress,
             now: _,
             clock: _,
@@ -283,6 +295,7 @@ impl Shared {
         wheel.clear(slot);
         meters.forget(slot);
         deadlines.clear(slot);
+        timers.forget(slot);
         progress.forget(slot);
         counters.subscriptions.sub(topics.forget(slot));
         names.forget(conn);

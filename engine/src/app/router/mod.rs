@@ -19,8 +19,12 @@ pub use sockets::{NoSockets, RouteState, SocketOptions, SocketRoutes, Sockets};
 
 use crate::app::ctx::Ctx;
 use crate::app::handler::{Answer, Handler, HttpAnswer};
+use crate::app::offload::Then;
 use crate::app::request::Request;
+use crate::app::states::States;
 use crate::conn::cause::CloseCause;
+use crate::conn::dialling::DialError;
+use crate::hub::posted::Posted;
 
 /// A handler made of routes.
 ///
@@ -56,8 +60,8 @@ use crate::conn::cause::CloseCause;
 /// ```
 ///
 /// WebSocket routes are dispatched statically: each adds its handler to the type. Names and topics are the server's, so
-/// that every one of them hears of [presence](Handler::on_presence). Connections that this side opens
-/// ([`Handle::connect`](crate::Handle::connect)) belong to no route; who wants both writes a [`Handler`] around this.
+/// that every one of them hears of [presence](Handler::on_presence). A connection that this side opens
+/// ([`Handle::connect`](crate::Handle::connect)) belongs to the first route with a state of its type.
 pub struct Router<S = NoSockets> {
     /// Indices into `routes`.
     paths: matchit::Router<usize>,
@@ -321,7 +325,26 @@ impl<S: SocketRoutes> Handler for Router<S> {
     }
 
     fn finish_job(&mut self, ctx: &mut Ctx<'_, S::State>, then: Box<dyn Any + Send>) {
-        self.sockets.call(ctx, Call::FinishJob(then));
+        match then.downcast::<Then<S::State>>() {
+            Ok(then) => then(ctx),
+            Err(then) => self.sockets.call(ctx, Call::FinishJob(then)),
+        }
+    }
+
+    fn on_timer(&mut self, ctx: &mut Ctx<'_, S::State>, key: u64) {
+        self.sockets.call(ctx, Call::Timer(key));
+    }
+
+    fn on_event(&mut self, event: Posted) -> Result<(), Posted> {
+        self.sockets.on_event(event)
+    }
+
+    fn on_dial_failed(&mut self, state: S::State, error: &DialError) {
+        self.sockets.on_dial_failed(state, error);
+    }
+
+    fn states() -> States<S::State> {
+        States::own().and(S::states(), |state| state)
     }
 
     fn on_ping(&mut self, ctx: &mut Ctx<'_, S::State>, payload: &[u8]) {

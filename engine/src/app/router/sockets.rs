@@ -10,8 +10,11 @@ use ringwire_codec::{CloseCode, Message, MessagePart};
 use crate::app::ctx::Ctx;
 use crate::app::handler::{Answer, Handler};
 use crate::app::request::Request;
+use crate::app::states::States;
 use crate::conn::answer::Accept;
 use crate::conn::cause::CloseCause;
+use crate::conn::dialling::DialError;
+use crate::hub::posted::Posted;
 
 /// Settings of one WebSocket route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +70,15 @@ pub trait SocketRoutes: sealed::Sealed {
     fn on_presence(&mut self, name: &str, is_present: bool);
 
     #[doc(hidden)]
+    fn on_event(&mut self, event: Posted) -> Result<(), Posted>;
+
+    #[doc(hidden)]
+    fn on_dial_failed(&mut self, state: Self::State, error: &DialError);
+
+    #[doc(hidden)]
+    fn states() -> States<Self::State>;
+
+    #[doc(hidden)]
     fn call(&mut self, ctx: &mut Ctx<'_, Self::State>, call: Call<'_>);
 }
 
@@ -80,6 +92,7 @@ pub enum Call<'a> {
     Drain,
     Missed(u32),
     FinishJob(Box<dyn Any + Send>),
+    Timer(u64),
     Ping(&'a [u8]),
     Pong(&'a [u8]),
     Close(&'a CloseCause),
@@ -127,6 +140,7 @@ impl<R: SocketRoutes, H: Handler> Sockets<R, H> {
             Call::Drain => handler.on_drain(ctx),
             Call::Missed(count) => handler.on_missed(ctx, count),
             Call::FinishJob(then) => handler.finish_job(ctx, then),
+            Call::Timer(key) => handler.on_timer(ctx, key),
             Call::Ping(payload) => handler.on_ping(ctx, payload),
             Call::Pong(payload) => handler.on_pong(ctx, payload),
             Call::Close(cause) => handler.on_close(ctx, cause),
@@ -161,6 +175,18 @@ impl SocketRoutes for NoSockets {
 
     fn on_presence(&mut self, _name: &str, _is_present: bool) {}
 
+    fn on_event(&mut self, event: Posted) -> Result<(), Posted> {
+        Err(event)
+    }
+
+    fn on_dial_failed(&mut self, state: Infallible, _error: &DialError) {
+        match state {}
+    }
+
+    fn states() -> States<Infallible> {
+        States::none()
+    }
+
     fn call(&mut self, ctx: &mut Ctx<'_, Infallible>, _call: Call<'_>) {
         match *ctx.state() {}
     }
@@ -192,6 +218,21 @@ impl<R: SocketRoutes, H: Handler> SocketRoutes for Sockets<R, H> {
     fn on_presence(&mut self, name: &str, is_present: bool) {
         self.rest.on_presence(name, is_present);
         self.handler.on_presence(name, is_present);
+    }
+
+    fn on_event(&mut self, event: Posted) -> Result<(), Posted> {
+        self.rest.on_event(event).or_else(|event| self.handler.on_event(event))
+    }
+
+    fn on_dial_failed(&mut self, state: Self::State, error: &DialError) {
+        match state {
+            RouteState::Before(state) => self.rest.on_dial_failed(state, error),
+            RouteState::Last(state) => self.handler.on_dial_failed(state, error),
+        }
+    }
+
+    fn states() -> States<Self::State> {
+        States::none().and(R::states(), RouteState::Before).and(H::states(), RouteState::Last)
     }
 
     fn call(&mut self, ctx: &mut Ctx<'_, Self::State>, call: Call<'_>) {

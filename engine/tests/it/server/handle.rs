@@ -12,7 +12,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use ringwire::{CloseCode, CloseReason, ConnId, PostError};
+use ringwire::{CloseCode, CloseReason, ConnId, Ctx, PostError};
 
 use crate::support::app::Seen;
 use crate::support::client::{Client, Got, connect, frame, plain_request, request};
@@ -98,9 +98,13 @@ fn a_full_mailbox_says_busy() {
     }
     assert_eq!(handle.send(id, "5"), Err(PostError::Busy));
     assert_eq!(handle.close(id, CloseCode::NORMAL, ""), Err(PostError::Busy));
-    let (error, stream) = handle.adopt(connect(server.addr()), Vec::new()).unwrap_err();
-    assert_eq!(error, PostError::Busy);
-    assert_eq!(stream.peer_addr().unwrap(), server.addr(), "the connection comes back");
+    let refused = handle.adopt(connect(server.addr()), Vec::new()).unwrap_err();
+    assert_eq!(refused.reason(), PostError::Busy);
+    assert_eq!(
+        refused.into_inner().peer_addr().unwrap(),
+        server.addr(),
+        "the connection comes back"
+    );
     gate.open();
     for text in ["1", "2", "3", "4"] {
         assert_eq!(client.text(), text);
@@ -123,28 +127,31 @@ fn after_the_end_it_says_stopped() {
     assert_eq!(handle.close(id, CloseCode::NORMAL, ""), Err(PostError::Stopped));
     assert_eq!(handle.pause(id), Err(PostError::Stopped));
     let stream = TcpStream::connect(stranger.local_addr().unwrap()).unwrap();
-    let (error, _) = handle.adopt(stream, Vec::new()).unwrap_err();
-    assert_eq!(error, PostError::Stopped);
+    let refused = handle.adopt(stream, Vec::new()).unwrap_err();
+    assert_eq!(refused.reason(), PostError::Stopped);
     handle.shutdown(Duration::ZERO);
     let total = handle.stats().total();
     assert_eq!((total.connections, total.closes[CloseReason::Shutdown.index()]), (0, 1));
 }
 
 #[test]
-fn a_connection_of_another_server_has_no_worker_here() {
-    let larger = Server::echo(config().with_io_workers(3));
-    let server = Server::echo(config());
-    let mut clients = Vec::new();
-    let stranger = loop {
-        clients.push(larger.client());
-        let id = larger.opened();
-        if id.worker() > 0 {
-            break id;
-        }
-        assert!(clients.len() < 100, "the kernel spreads connections");
-    };
-    assert_eq!(server.handle().send(stranger, "lost"), Err(PostError::NoSuchWorker));
-    assert_eq!(server.handle().resume(stranger), Err(PostError::NoSuchWorker));
+fn a_connection_of_another_server_is_no_connection_here() {
+    let one = Server::echo(config());
+    let other = Server::echo(config());
+    let (mut one_client, mut other_client) = (one.client(), other.client());
+    let (at_one, at_other) = (one.opened(), other.opened());
+    // Worker, slot and generation are the same.
+    assert_eq!(at_one.worker(), at_other.worker());
+    assert_ne!(at_one, at_other);
+    let handle = one.handle();
+    let stranger = Err(PostError::OtherServer);
+    assert_eq!(handle.send(at_other, "lost"), stranger);
+    assert_eq!(handle.close(at_other, CloseCode::NORMAL, ""), stranger);
+    assert_eq!(handle.run(at_other, |_: &mut Ctx<'_, u32>| {}), stranger);
+    assert_eq!(handle.sender(at_other).map(drop), stranger);
+    handle.send(at_one, "mine").unwrap();
+    other.handle().send(at_other, "theirs").unwrap();
+    assert_eq!((one_client.text(), other_client.text()), ("mine".into(), "theirs".into()));
 }
 
 #[test]
