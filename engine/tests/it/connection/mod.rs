@@ -6,6 +6,7 @@ mod closes;
 #[cfg(all(feature = "client", feature = "tls"))]
 mod endings;
 mod flow;
+mod message_deadlines;
 mod messages;
 #[cfg(all(feature = "client", feature = "tls"))]
 mod slow_readers;

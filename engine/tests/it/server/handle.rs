@@ -246,13 +246,17 @@ fn adopted_after_the_upgrade() {
 }
 
 #[test]
-fn a_state_of_another_type_ends_the_connection() {
+fn a_state_of_another_type_is_refused() {
     let server = Server::start_at(config(), &[], |app| app);
     let (client, accepted) = pair();
-    server.handle().adopt_upgraded(accepted, Vec::new(), "no u32").unwrap();
-    assert!(matches!(Client::speaking(client).next(), Got::Eof | Got::Reset));
-    assert_eq!(server.drained(), []);
+    let refused = server.handle().adopt_upgraded(accepted, Vec::new(), "no u32").unwrap_err();
+    assert_eq!(refused.to_string(), "no handler of the server has a state of this type");
+    let stream = refused.into_inner();
     assert_eq!(server.stats().adopted, 0);
+    server.handle().adopt_upgraded(stream, Vec::new(), 0_u32).unwrap();
+    let mut client = Client::speaking(client);
+    client.send("served");
+    assert_eq!(client.text(), "served");
 }
 
 #[test]
