@@ -5,7 +5,7 @@ use ringwire_codec::{CloseCode, Message, SendError, cut_reason};
 use crate::base::output::Output;
 use crate::base::timer::ticks_of;
 use crate::conn::cause::CloseReason;
-use crate::conn::options::{Backpressure, Compress, SendOptions, SendStatus};
+use crate::conn::options::{Backpressure, Compress, SendOptions, Sent};
 use crate::conn::queue::SegmentKind;
 use crate::conn::{Flags, Phase, Wire};
 use crate::state::Shared;
@@ -19,9 +19,9 @@ pub(crate) fn send(
     slot: u32,
     message: Message<'_>,
     options: SendOptions,
-) -> SendStatus {
+) -> Result<Sent, SendError> {
     if wire.phase != Phase::Open {
-        return SendStatus::Dropped;
+        return Err(SendError::Closing);
     }
     if wire.has_queue()
         || wire.in_flight as usize + shared.out.len() >= shared.limits.max_queued_len
@@ -35,7 +35,7 @@ pub(crate) fn send(
             && options.key.is_none()
             && shared.deflate_elsewhere(wire, slot, message, false)
         {
-            return taken(wire, shared);
+            return Ok(taken(wire, shared));
         }
         return encode_compressed(wire, shared, slot, message, false);
     }
@@ -44,19 +44,21 @@ pub(crate) fn send(
 
 /// A message was taken.
 #[inline]
-fn taken(wire: &mut Wire, shared: &Shared) -> SendStatus {
+fn taken(wire: &mut Wire, shared: &Shared) -> Sent {
     shared.counters.messages_sent.add(1);
     status(wire, shared)
 }
 
 #[inline]
-pub(super) fn encode(wire: &mut Wire, shared: &mut Shared, message: Message<'_>) -> SendStatus {
+pub(super) fn encode(
+    wire: &mut Wire,
+    shared: &mut Shared,
+    message: Message<'_>,
+) -> Result<Sent, SendError> {
     shared.reserve_out(message.len());
     let Shared { masks, out, .. } = &mut *shared;
-    if wire.codec.send(message, masks, out).is_err() {
-        return SendStatus::Dropped;
-    }
-    taken(wire, shared)
+    wire.codec.send(message, masks, out)?;
+    Ok(taken(wire, shared))
 }
 
 #[inline(never)]
@@ -66,11 +68,9 @@ fn encode_compressed(
     slot: u32,
     message: Message<'_>,
     alone: bool,
-) -> SendStatus {
-    if shared.send_compressed(wire, slot, message, alone).is_err() {
-        return SendStatus::Dropped;
-    }
-    taken(wire, shared)
+) -> Result<Sent, SendError> {
+    shared.send_compressed(wire, slot, message, alone)?;
+    Ok(taken(wire, shared))
 }
 
 /// Sends a message for which there is room below the high-water mark, or that goes out by itself.
@@ -91,13 +91,13 @@ pub(super) fn send_through(wire: &mut Wire, shared: &mut Shared, slot: u32, mess
 }
 
 /// Past the high-water mark the application is told, and reading waits.
-fn status(wire: &mut Wire, shared: &Shared) -> SendStatus {
+fn status(wire: &mut Wire, shared: &Shared) -> Sent {
     let waiting = wire.queued_len() + shared.out.len();
     if waiting < shared.limits.high_water {
-        return SendStatus::Sent;
+        return Sent::OnItsWay;
     }
     wire.flags.insert(Flags::BACKLOGGED);
-    SendStatus::Queued(waiting)
+    Sent::Waits { len: waiting }
 }
 
 /// Sends a message by the queue: output waits already, or the turn has produced as much as may wait, or the
@@ -110,9 +110,9 @@ pub(crate) fn send_behind(
     slot: u32,
     message: Message<'_>,
     options: SendOptions,
-) -> SendStatus {
+) -> Result<Sent, SendError> {
     if wire.phase != Phase::Open {
-        return SendStatus::Dropped;
+        return Err(SendError::Closing);
     }
     shared.enqueue_out(wire, SegmentKind::Stream);
     let replaced =
@@ -122,7 +122,7 @@ pub(crate) fn send_behind(
         && !make_room(wire, shared)
     {
         shared.counters.messages_dropped.add(1);
-        return SendStatus::Dropped;
+        return Err(SendError::Full);
     }
     let kind = match options.key {
         Some(key) => SegmentKind::Keyed(key),
@@ -142,9 +142,9 @@ pub(crate) fn send_behind(
         && shared.deflate_elsewhere(wire, slot, message, !stays)
     {
         set_deadline(wire, shared, slot, None, options);
-        return taken(wire, shared);
+        return Ok(taken(wire, shared));
     }
-    let status = if compressed {
+    let sent = if compressed {
         encode_compressed(wire, shared, slot, message, !stays)
     } else {
         encode(wire, shared, message)
@@ -154,7 +154,7 @@ pub(crate) fn send_behind(
         None => shared.enqueue_out(wire, kind),
     }
     set_deadline(wire, shared, slot, replaced, options);
-    status
+    sent
 }
 
 /// Sets the deadline of a message that waits at this place, or at the end.

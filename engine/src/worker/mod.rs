@@ -291,7 +291,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Adopt(adoption) => self.adopt(*adoption),
             Mail::Accepted { fd, listener, peer } => self.on_handed_over(fd, listener, peer),
             Mail::Dial(outbound) => self.dial(*outbound),
-            Mail::Accept { conn, acceptance } => self.answer_deferred(conn, Ok(acceptance)),
+            Mail::Accept { conn, accept } => self.answer_deferred(conn, Ok(*accept)),
             Mail::Respond { conn, response } => self.answer_deferred(conn, Err(response)),
             Mail::Run { conn, then } => self.run_on(conn, then),
             Mail::Event(event) => self.on_posted(event),

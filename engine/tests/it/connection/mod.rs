@@ -8,6 +8,7 @@ mod endings;
 mod flow;
 mod message_deadlines;
 mod messages;
+mod outcomes;
 #[cfg(all(feature = "client", feature = "tls"))]
 mod slow_readers;
 mod timeouts;

@@ -195,7 +195,7 @@ fn a_call_reaches_the_connection_and_its_state() {
     for number in 1..=3 {
         handle
             .run(id, move |ctx: &mut Ctx<'_, u32>| {
-                *ctx.state() += number;
+                *ctx.state_mut() += number;
                 assert_eq!(ctx.id(), id);
                 let text = ctx.state().to_string();
                 let _ = ctx.send(text.as_str());
@@ -232,7 +232,7 @@ fn a_call_reaches_the_state_of_a_route() {
     let id = handle.connections("client")[0];
     handle
         .run(id, |ctx: &mut Ctx<'_, Number>| {
-            let Number(number) = ctx.state();
+            let Number(number) = ctx.state_mut();
             *number += 41;
             let text = number.to_string();
             let _ = ctx.send(text.as_str());
