@@ -138,7 +138,7 @@ fn a_handle_may_set_it_as_well() {
     let mut client = server.client();
     let id = server.opened();
     client.send("block");
-    wait_until("output waits", || server.stats().queued_bytes > 0);
+    wait_until("output waits", || server.stats().queued_bytes > 1 << 20);
     server.handle().send_with(id, "late", drop_after(ms(10))).unwrap();
     server.handle().send(id, "last").unwrap();
     wait_until("it is dropped", || server.stats().messages_dropped == 1);
