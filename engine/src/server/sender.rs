@@ -109,6 +109,11 @@ impl Sender {
         self.0.credit.capacity()
     }
 
+    #[cfg(test)]
+    pub(crate) fn used_len(&self) -> usize {
+        self.0.credit.used_len()
+    }
+
     /// Whether the connection has ended.
     pub fn is_closed(&self) -> bool {
         self.closed().is_some()
