@@ -10,6 +10,7 @@ pub(crate) mod handover;
 pub(crate) mod mail;
 pub(crate) mod names;
 pub(crate) mod posted;
+pub(crate) mod wakes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
@@ -20,6 +21,7 @@ use crate::hub::addresses::Addresses;
 use crate::hub::handover::Handover;
 use crate::hub::mail::{Mail, Offer, Ways};
 use crate::hub::names::Registry;
+use crate::hub::wakes::Alarms;
 use crate::limits::memory::{Allowance, Level, Slack, Total};
 use crate::metrics::{Counters, MemoryStats};
 use crate::topic::{Exchange, Feeder};
@@ -33,6 +35,7 @@ pub(crate) struct Link {
     pub(crate) postbox: Postbox<Mail>,
     feeder: Feeder,
     pub(crate) offers: Postbox<Offer>,
+    pub(crate) alarms: Arc<Alarms>,
     pub(crate) counters: Arc<Counters>,
     /// Connections that another worker has accepted for this one, on their way.
     expected: AtomicU32,
@@ -40,8 +43,8 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(ways: Ways, counters: Arc<Counters>) -> Self {
-        let Ways { letters: postbox, publications: feeder, offers, .. } = ways;
-        Self { postbox, feeder, offers, counters, expected: AtomicU32::new(0) }
+        let Ways { letters: postbox, publications: feeder, offers, alarms, .. } = ways;
+        Self { postbox, feeder, offers, alarms, counters, expected: AtomicU32::new(0) }
     }
 
     /// Connections that it has, or will have in a moment.

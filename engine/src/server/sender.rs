@@ -39,7 +39,8 @@ use crate::hub::mail::Offer;
 /// ```
 /// use std::thread;
 ///
-/// use ringwire::{CloseReason, ConnId, Handle, PostError, SendClosed};
+/// use ringwire::senders::SendClosed;
+/// use ringwire::{ConnId, Handle, PostError};
 ///
 /// /// Streams to a client, which may read as slowly as it likes.
 /// fn stream(handle: &Handle, conn: ConnId) -> Result<(), PostError> {
@@ -163,7 +164,7 @@ impl Sender {
     /// sent nothing.
     ///
     /// ```
-    /// # async fn copy(sender: ringwire::Sender, lines: Vec<String>) -> Result<(), ringwire::SendClosed> {
+    /// # async fn copy(sender: ringwire::Sender, lines: Vec<String>) -> Result<(), ringwire::senders::SendClosed> {
     /// for line in &lines {
     ///     sender.send_async(line.as_str()).await?;
     /// }

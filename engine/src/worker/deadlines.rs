@@ -7,6 +7,7 @@ use ringwire_codec::CloseCode;
 
 use super::Worker;
 use super::receive::call;
+use crate::app::event::Event;
 use crate::app::handler::Handler;
 use crate::base::timer::{TICKS_PER_SECOND, Tick};
 use crate::conn::cause::CloseReason;
@@ -179,7 +180,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         while conn.wire.phase == Phase::Open
             && let Some(key) = shared.timers.take_due(token.slot, shared.now)
         {
-            call(handler, conn, shared, token, |handler, ctx| handler.on_timer(ctx, key));
+            call(handler, conn, shared, token, Event::Timer(key));
         }
         shared.set_deadline(&conn.wire, token);
         self.after_work(token);

@@ -16,6 +16,7 @@ use crate::app::handler::Handler;
 use crate::base::panics::quietly;
 use crate::base::timer::Tick;
 use crate::conn::cause::{CloseCause, CloseReason};
+use crate::conn::dialling::DialError;
 use crate::conn::{Conn, Flags, Phase, Wire};
 use crate::driver::{Driver, Op, Token};
 use crate::state::Shared;
@@ -260,6 +261,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         cause.lost_messages += lost;
         shared.counters.messages_dropped.add(lost);
         let dialling = pending.dialling.take();
+        let was_answering = !pending.unread.is_empty();
         quietly(pending.jobs.take());
         shared.counters.queued_bytes.sub(queued_len);
         shared.recycle(pending);
@@ -278,7 +280,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             lanes.close(&cause);
         }
         if conn.wire.flags.contains(Flags::CLIENT) && conn.state.is_some() {
-            outbound::end_dialling(handler, conn, shared, dialling, &cause);
+            let known = dialling.and_then(|dialling| dialling.error);
+            let error = known.unwrap_or_else(|| DialError::of_end(&cause, was_answering));
+            outbound::end_dialling(handler, conn, shared, &error);
         }
         conn.state = None;
         shared.forget(token, conn.wire.flags);
@@ -323,7 +327,7 @@ fn log_end<D: Driver, H: Handler>(
     let end = End {
         conn: shared.id(token),
         peer: conn.wire.peer.into(),
-        route,
+        route: route.as_deref(),
         lasted: shared.now - conn.wire.began,
         traffic: driver.traffic(token),
     };

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ringwire::{CloseCode, CloseReason, Compress, Compression, Config, Ctx, Late, SendOptions};
+use ringwire::compression::{Compress, Compression};
+use ringwire::{CloseCode, CloseReason, Config, Ctx, Late, SendOptions};
 use ringwire_codec::deflate::Offer;
 
 use crate::support::app::Seen;

@@ -8,10 +8,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
-use ringwire::{
-    Backpressure, CloseCause, CloseCode, CloseReason, Compression, Config, SendClosed, Sender,
-    TrySendError,
-};
+use ringwire::compression::Compression;
+use ringwire::senders::{SendClosed, TrySendError};
+use ringwire::{Backpressure, CloseCause, CloseCode, CloseReason, Config, Sender};
 use ringwire_codec::deflate::Offer;
 
 use crate::support::app::Seen;

@@ -4,9 +4,11 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use ringwire::{
-    Answer, CloseCause, CloseCode, Config, Ctx, Dial, DialError, Handle, Handler, Message,
-    PostError, Posted, Request, Router, Running, TimerError, WorkerContext, on_message,
+    Answer, CloseCause, CloseCode, Config, Ctx, Handle, Handler, Message, PostError, Posted,
+    Request, Router, Running, TimerError, WorkerContext, on_message,
 };
+
+use ringwire::transport::{Dial, DialError};
 
 use crate::support::client::{Client, client_request, connect};
 use crate::support::{PATIENCE, Server, config, join_in_time, ms};
