@@ -35,7 +35,7 @@ use crate::state::Shared;
 use crate::worker::clock::TurnClock;
 use crate::worker::{Turn, Worker, WorkerSetup};
 
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 500;
 /// No run takes longer, in virtual time.
 const LONGEST: Duration = Duration::from_secs(300);
 /// Whose messages those are that are posted without a sender.
