@@ -86,6 +86,8 @@ pub use app::handler::{Answer, Handler, OnMessage, Outcome, on_message};
 pub use app::request::Request;
 pub use app::responder::{IntoResponse, Responder};
 pub use app::router::Router;
+#[cfg(feature = "async")]
+pub use app::serve::{OwnedRequest, Socket, SocketError};
 pub use base::mailbox::{PostError, Refused};
 #[cfg(feature = "config")]
 pub use config::settings;
@@ -102,7 +104,7 @@ pub use limits::Deadline;
 pub use ringwire_client as client;
 pub use ringwire_codec::extension;
 pub use ringwire_codec::http::Response;
-pub use ringwire_codec::{CloseCode, Message, MessagePart, SendError};
+pub use ringwire_codec::{CloseCode, Message, MessagePart, OwnedMessage, SendError};
 pub use ringwire_tls as tls;
 pub use server::handle::Handle;
 pub use server::logging;
@@ -130,11 +132,14 @@ pub mod jobs {
     pub use crate::app::offload::{JobError, JobRefusal, RefusedJob};
 }
 
-/// Topics and names: options, settings, and what may be wrong.
+/// Topics and names: options, settings, what is heard of them and asked about them, and what may be wrong.
 pub mod topics {
+    pub use crate::app::presence::{Interest, Presence, PresenceChange};
+    pub use crate::base::inquiry::Inquiry;
     pub use crate::hub::names::NameError;
     pub use crate::topic::{
-        PublishError, PublishOptions, SubscribeOptions, TopicError, TopicSettings,
+        PublishError, PublishOptions, SubscribeOptions, Subscription, TopicError, TopicSettings,
+        topic_token,
     };
 }
 
@@ -187,4 +192,23 @@ pub mod tuning {
     pub use ringwire_codec::Config as ProtocolConfig;
 
     pub use crate::config::{Assignment, Pinning};
+}
+
+/// Handlers that are async functions: what stands around a [`Socket`].
+#[cfg(feature = "async")]
+pub mod serve {
+    pub use crate::app::serve::{
+        Serve, ServeAuthenticated, Served, SocketReceiver, SocketSender, SocketState,
+        TrySocketError,
+    };
+}
+
+/// The code of the guide runs as tests.
+#[cfg(all(doctest, feature = "async", feature = "testing"))]
+mod guide {
+    #[doc = include_str!("../../docs/guide/await-in-a-handler.md")]
+    mod await_in_a_handler {}
+
+    #[doc = include_str!("../../docs/guide/testing-a-handler.md")]
+    mod testing_a_handler {}
 }

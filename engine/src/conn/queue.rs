@@ -204,7 +204,7 @@ impl SendQueue {
 
     /// Sets until when the segment at `index`, or the last one, may wait.
     pub(crate) fn set_deadline(&mut self, index: Option<usize>, due: Tick, late: Late) {
-        let index = index.unwrap_or(self.segments.len().saturating_sub(1));
+        let index = index.unwrap_or_else(|| self.segments.len().saturating_sub(1));
         let Some(segment) = self.segments.get_mut(index) else { return };
         segment.deadline = Some((due, late));
         self.first_deadline = Some(self.first_deadline.map_or(due, |first| first.min(due)));

@@ -85,9 +85,7 @@ impl Handle {
     /// # Errors
     /// A worker is busy or has ended. Those with a lower index have theirs.
     pub fn post_event_to_all<E: Clone + Send + 'static>(&self, event: &E) -> Result<(), PostError> {
-        let workers = (0..).take(self.links().len());
-        workers
-            .map(|worker| self.post_event(worker, event.clone()).map_err(PostError::from))
-            .collect()
+        let mut workers = (0..).take(self.links().len());
+        workers.try_for_each(|worker| Ok(self.post_event(worker, event.clone())?))
     }
 }

@@ -22,6 +22,7 @@ use crate::base::output::Output;
 use crate::base::timer::{Tick, Wheel};
 use crate::compute::Compute;
 use crate::config::Config;
+use crate::conn::agreed::AgreedDeflate;
 use crate::conn::cause::{CloseCause, CloseReason};
 use crate::conn::charge::Charge;
 use crate::conn::id::ConnId;
@@ -36,6 +37,7 @@ use crate::layers::deflate::Deflate;
 use crate::layers::extensions::Layers;
 use crate::layers::tls::Sessions;
 use crate::limits::deadline::Deadlines;
+use crate::limits::kernel::KernelMemory;
 use crate::limits::memory::{Ledger, Watch};
 use crate::limits::progress::Progress;
 use crate::limits::rate::Meters;
@@ -91,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) timers: Timers,
     /// Peers with output ahead of them that were asked about.
     pub(crate) progress: Progress,
+    /// What the kernel holds of what they do not take.
+    pub(crate) kernel: KernelMemory,
     /// The turn's time.
     pub(crate) now: Tick,
     /// The time of day, for answers to HTTP requests.
@@ -140,6 +144,10 @@ impl Shared {
             deadlines: Deadlines::default(),
             timers: Timers::default(),
             progress: Progress::default(),
+            kernel: KernelMemory::new([
+                usize::try_from(config.tcp_notsent_lowat).unwrap_or(usize::MAX),
+                config.tcp_send_buffer_len,
+            ]),
             now: 0,
             clock: Clock::default(),
             draining: None,
@@ -236,9 +244,9 @@ impl Shared {
     /// What is held for connections, whatever for. A worker looks at the total when this has changed much.
     #[inline]
     pub(crate) fn held_len(&self) -> usize {
-        let Self { ledger, sessions, layers, counters, .. } = self;
+        let Self { ledger, sessions, layers, counters, kernel, .. } = self;
         let deflate = usize::try_from(counters.deflate_memory.get()).unwrap_or(usize::MAX);
-        ledger.held() + sessions.memory_len() + layers.memory_len() + deflate
+        ledger.held() + sessions.memory_len() + layers.memory_len() + deflate + kernel.len()
     }
 
     /// Takes back what the driver had of a connection that has ended.
@@ -269,7 +277,7 @@ impl Shared {
     }
 
     /// Forgets a connection that has ended, in all that has a place for each slot.
-    pub(crate) fn forget(&mut self, token: Token, flags: Flags) {
+    pub(crate) fn forget(&mut self, token: Token, flags: Flags, agreed: AgreedDeflate) {
         let (slot, conn) = (token.slot, self.id(token));
         // Whole, so that whoever adds a table decides here what becomes of its entry.
         let Self {
@@ -293,6 +301,7 @@ impl Shared {
             deadlines,
             timers,
             progress,
+            kernel,
             now: _,
             clock: _,
             draining: _,
@@ -309,6 +318,7 @@ impl Shared {
         deadlines.clear(slot);
         timers.forget(slot);
         progress.forget(slot);
+        kernel.forget(slot);
         counters.subscriptions.sub(topics.forget(slot));
         names.forget(conn);
         if flags.contains(Flags::LAYERED) {
@@ -316,8 +326,8 @@ impl Shared {
             layers.forget(slot);
         }
         // A decompressor may have been set aside for an offer that nobody answered.
-        if flags.intersects(Flags::DEFLATE | Flags::OWN_DECOMPRESSOR) {
-            deflate.forget(flags, slot, counters);
+        if flags.contains(Flags::DEFLATE) || agreed.has_own_decompressor() {
+            deflate.forget(agreed, slot, counters);
             work.forget(slot);
         }
     }

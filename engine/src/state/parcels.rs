@@ -3,7 +3,6 @@
 //! It is taken as long as less output waits than the high-water mark, and never makes as much wait. So whoever gives it
 //! can neither trip the backpressure policy nor hold up reading, whatever else the connection is sent.
 
-use crate::conn::cause::CloseReason;
 use crate::conn::credit::Lanes;
 use crate::conn::{Phase, Wire};
 use crate::driver::Token;
@@ -59,9 +58,4 @@ impl Shared {
 /// Ends the lanes of a connection that has ended; how many parcels are lost.
 pub(crate) fn lose_parcels(lanes: Option<&mut Lanes>) -> usize {
     lanes.map_or(0, |lanes| lanes.take_last().count())
-}
-
-/// Whether a close for this reason lets go out what was given before.
-pub(super) fn spares_parcels(why: CloseReason) -> bool {
-    !matches!(why, CloseReason::Backpressure | CloseReason::Memory)
 }

@@ -9,7 +9,6 @@ use crate::conn::options::{Backpressure, Compress, SendOptions, Sent};
 use crate::conn::queue::SegmentKind;
 use crate::conn::{Flags, Phase, Wire};
 use crate::state::Shared;
-use crate::state::parcels::spares_parcels;
 
 /// See [`Ctx::send`](crate::Ctx::send).
 #[inline]
@@ -225,4 +224,9 @@ pub(crate) fn close(
     wire.since = shared.now;
     wire.flags.remove(Flags::HELD_UP);
     Ok(())
+}
+
+/// Whether a close for this reason lets go out what was given before.
+fn spares_parcels(why: CloseReason) -> bool {
+    !matches!(why, CloseReason::Backpressure | CloseReason::Memory)
 }

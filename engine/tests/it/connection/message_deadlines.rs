@@ -7,8 +7,8 @@ use ringwire::{CloseCode, CloseReason, Config, Ctx, Late, SendOptions};
 use ringwire_codec::deflate::Offer;
 
 use crate::support::app::Seen;
-use crate::support::client::{Client, Got};
 use crate::support::{PATIENCE, Server, config, ms, wait_until};
+use ringwire_peers::{Client, Got};
 
 /// More than the sockets of both sides take.
 const FILLER_LEN: usize = 12 << 20;
@@ -64,18 +64,10 @@ fn quotes(ctx: &mut Ctx<'_, u32>) {
 
 #[test]
 fn what_waits_for_too_long_is_dropped() {
-    let plain = |server: &Server| server.client();
-    let compressed = |server: &Server| {
-        let client = Client::offering(server.addr(), Offer::default());
-        assert!(client.is_compressed());
-        client
-    };
-    let none = Compression::dedicated().with_threshold(1);
-    let ways: [(Config, &dyn Fn(&Server) -> Client); 2] =
-        [(roomy(), &plain), (roomy().with_compression(none), &compressed)];
-    for (config, connect) in ways {
+    let compression = Compression::dedicated().with_threshold(1);
+    for config in [roomy(), roomy().with_compression(compression)] {
         let server = start(config, quotes);
-        let mut client = connect(&server);
+        let mut client = Client::offering(server.addr(), Offer::default());
         client.send("block");
         // One is replaced, which counts as well.
         wait_until("two more are dropped", || server.stats().messages_dropped == 4);

@@ -1,21 +1,23 @@
 //! Producers on other threads: no faster than the peer reads, whatever the policy, and told of the end.
 
+#![expect(clippy::disallowed_types, reason = "a waker is shared between threads")]
+
 use std::future::Future;
 use std::io::ErrorKind;
 use std::pin::pin;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
 use ringwire::compression::Compression;
 use ringwire::senders::{SendClosed, TrySendError};
-use ringwire::{Backpressure, CloseCause, CloseCode, CloseReason, Config, Sender};
+use ringwire::{Backpressure, CloseCause, CloseCode, CloseReason, Config, ConnId, Sender};
 use ringwire_codec::deflate::Offer;
 
 use crate::support::app::Seen;
-use crate::support::client::{Client, Got};
 use crate::support::{Gate, Server, config, in_time, ms, wait_until};
+use ringwire_peers::{Client, Got};
 
 /// More than the sockets of both sides take, in messages of [`LEN`].
 const COUNT: usize = 5000;
@@ -31,6 +33,15 @@ fn message(number: usize) -> String {
     }
     text.truncate(LEN);
     text
+}
+
+/// A figure of the server's.
+fn number(figure: u64) -> usize {
+    figure.try_into().expect("it fits")
+}
+
+fn sender(server: &Server, id: ConnId) -> Sender {
+    server.handle().sender(id).expect("the worker lives")
 }
 
 fn number_of(text: &str) -> usize {
@@ -110,9 +121,9 @@ fn floods_a_slow_and_a_fast_reader(
 ) {
     let server = start(config);
     let mut fast = connect(&server);
-    let to_fast = Producer::start(server.handle().sender(server.opened()).unwrap(), count);
+    let to_fast = Producer::start(sender(&server, server.opened()), count);
     let mut slow = connect(&server);
-    let to_slow = Producer::start(server.handle().sender(server.opened()).unwrap(), count);
+    let to_slow = Producer::start(sender(&server, server.opened()), count);
     let reader = thread::spawn(move || {
         read(&mut fast, 0..count);
         fast
@@ -176,7 +187,7 @@ fn over_tls() {
     let tls = crate::tls::build_server(authority.server());
     let server = Server::secure(config(), tls, |app| app.without_messages());
     let mut client = crate::tls::foreign(server.addrs()[1], &authority, &rustls::version::TLS13);
-    let producer = Producer::start(server.handle().sender(server.opened()).unwrap(), COUNT);
+    let producer = Producer::start(sender(&server, server.opened()), COUNT);
     producer.wait();
     for number in 0..COUNT {
         let received = client.read().expect("a message");
@@ -188,7 +199,7 @@ fn over_tls() {
 /// A producer that is ahead of a peer which has not read yet, and has more than both sockets take.
 fn ahead(server: &Server) -> (Client, Producer) {
     let client = server.client();
-    let producer = Producer::start(server.handle().sender(server.opened()).unwrap(), 10 * COUNT);
+    let producer = Producer::start(sender(server, server.opened()), 10 * COUNT);
     producer.wait();
     wait_until("the worker has taken some of it", || server.stats().messages_sent > 0);
     (client, producer)
@@ -204,8 +215,8 @@ fn a_reset_releases_who_waits() {
     assert!(matches!(cause.reason, CloseReason::Transport(_)), "{cause:?}");
     assert_eq!(server.closed(), cause, "the handler is told the same");
     let stats = server.stats();
-    assert_eq!(stats.messages_sent as usize + cause.lost_messages, taken);
-    assert_eq!(stats.messages_dropped as usize, cause.lost_messages);
+    assert_eq!(number(stats.messages_sent) + cause.lost_messages, taken);
+    assert_eq!(number(stats.messages_dropped), cause.lost_messages);
 }
 
 #[test]
@@ -218,7 +229,7 @@ fn a_close_of_the_peer_releases_who_waits() {
     let cause = cause.expect("the connection has ended");
     assert_eq!((cause.reason, cause.code), (CloseReason::Peer, Some(CloseCode::new(4000))));
     // What waited for room could not follow the close frame.
-    assert_eq!(server.stats().messages_sent as usize + cause.lost_messages, taken);
+    assert_eq!(number(server.stats().messages_sent) + cause.lost_messages, taken);
 }
 
 #[test]
@@ -280,7 +291,7 @@ fn two_senders_take_turns() {
     let server = start(config());
     let mut client = server.client();
     let id = server.opened();
-    let producers = [0, 1].map(|_| Producer::start(server.handle().sender(id).unwrap(), EACH));
+    let producers = [0, 1].map(|_| Producer::start(sender(&server, id), EACH));
     producers.iter().for_each(Producer::wait);
     // Each one's messages come in its order; the order tells whose it may be.
     let mut next = [0, 0];
@@ -357,7 +368,7 @@ fn what_else_is_sent_does_not_make_it_trip_the_policy() {
 }
 
 /// The id of the one connection, by what the application reports of a ping.
-fn producer_id(server: &Server, client: &mut Client) -> ringwire::ConnId {
+fn producer_id(server: &Server, client: &mut Client) -> ConnId {
     client.ping(b"who");
     server.find("the ping", |id, seen| matches!(seen, Seen::Ping(_)).then_some(id))
 }
@@ -397,18 +408,18 @@ fn what_a_flood_loses_is_in_the_cause() {
     assert_eq!(cause.reason, CloseReason::Backpressure);
     assert_eq!(cause.text, "too much output waits");
     assert_eq!(received + cause.lost_messages, POSTED);
-    assert_eq!(server.stats().messages_dropped as usize, cause.lost_messages);
+    assert_eq!(number(server.stats().messages_dropped), cause.lost_messages);
 }
 
 /// Runs a future on this thread.
 fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(Thread);
     impl Wake for Unpark {
-        fn wake(self: std::sync::Arc<Self>) {
+        fn wake(self: Arc<Self>) {
             self.0.unpark();
         }
     }
-    let waker = Waker::from(std::sync::Arc::new(Unpark(thread::current())));
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut future = pin!(future);
     loop {
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {

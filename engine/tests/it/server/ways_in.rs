@@ -10,8 +10,8 @@ use ringwire::{
 
 use ringwire::transport::{Dial, DialError};
 
-use crate::support::client::{Client, client_request, connect};
 use crate::support::{PATIENCE, Server, config, join_in_time, ms};
+use ringwire_peers::{Client, client_request, connect};
 
 /// What the handlers report, with the name of the route.
 type Told = (&'static str, String);
@@ -375,7 +375,7 @@ fn a_pong_that_answers_no_ping() {
     let server = Routes::start(config());
     let mut client = server.client("/first");
     client.send("pong");
-    assert_eq!(client.next(), crate::support::client::Got::Pong(b"alive".into()));
+    assert_eq!(client.next(), ringwire_peers::Got::Pong(b"alive".into()));
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test looks at how long something took")]
