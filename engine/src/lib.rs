@@ -88,16 +88,17 @@ pub use app::responder::{IntoResponse, Responder};
 pub use app::router::Router;
 #[cfg(feature = "async")]
 pub use app::serve::{OwnedRequest, Socket, SocketError};
-pub use base::mailbox::PostError;
+pub use base::mailbox::{PostError, Refused};
 #[cfg(feature = "config")]
 pub use config::settings;
 pub use config::{Config, DriverKind};
 pub use conn::answer::Accept;
 pub use conn::cause::{CloseCause, CloseReason, Initiator};
 pub use conn::id::ConnId;
-pub use conn::options::{Backpressure, SendOptions, Sent};
+pub use conn::options::{Backpressure, Late, SendOptions, Sent};
 pub use error::Error;
 pub use http::{self, HeaderName, HeaderValue, Method, StatusCode};
+pub use hub::posted::Posted;
 pub use limits::Deadline;
 #[cfg(feature = "client")]
 pub use ringwire_client as client;
@@ -109,13 +110,21 @@ pub use server::handle::Handle;
 pub use server::logging;
 pub use server::notify::Notifier;
 pub use server::restart::{activation, takeover};
+pub use server::sender::Sender;
 pub use server::{Running, Server, WorkerContext};
+pub use state::timers::TimerError;
 
 /// Around a [`Router`]: what its routes share, content that does not change, and its types.
 pub mod router {
     pub use crate::app::router::{
         Asset, NoSockets, RouteState, Shared, SocketOptions, SocketRoutes, Sockets,
     };
+    pub use crate::app::states::States;
+}
+
+/// Around a [`Sender`]: what it answers, and what its future is.
+pub mod senders {
+    pub use crate::server::sender::{SendClosed, Sending, TrySendError};
 }
 
 /// Jobs on the compute threads: [`Ctx::offload`](crate::Ctx::offload), [`Responder::offload`](crate::Responder::offload).

@@ -5,6 +5,7 @@ pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod cause;
 pub(crate) mod charge;
+pub(crate) mod credit;
 pub(crate) mod dialling;
 pub(crate) mod id;
 pub(crate) mod jobs;
@@ -23,6 +24,7 @@ use crate::conn::agreed::AgreedDeflate;
 use crate::conn::body::Incoming;
 use crate::conn::cause::CloseCause;
 use crate::conn::charge::Charge;
+use crate::conn::credit::Lanes;
 use crate::conn::dialling::Dialling;
 use crate::conn::jobs::Jobs;
 use crate::conn::peer_addr::PeerAddr;
@@ -194,7 +196,18 @@ impl Wire {
 
     /// Whether everything that came before the end of the peer's stream was answered, as far as this connection knows.
     pub(crate) fn has_said_all(&self) -> bool {
-        self.is_half_closed() && !self.has_unread() && self.is_flushed() && self.job_count() == 0
+        self.is_half_closed()
+            && !self.has_unread()
+            && self.is_flushed()
+            && self.job_count() == 0
+            && !self.has_parcels()
+    }
+
+    /// Whether messages of a [`Sender`](crate::Sender) wait for room in its queue.
+    #[inline]
+    pub(crate) fn has_parcels(&self) -> bool {
+        let lanes = self.pending.as_ref().and_then(|pending| pending.lanes.as_ref());
+        lanes.is_some_and(|lanes| lanes.has_waiting())
     }
 
     /// Whether all output was handed to the kernel.
@@ -328,6 +341,8 @@ pub(crate) struct Pending {
     pub(crate) dialling: Option<Box<Dialling>>,
     /// What the compute threads have to do for it.
     pub(crate) jobs: Option<Box<Jobs>>,
+    /// What threads of the application have given for it with a [`Sender`](crate::Sender).
+    pub(crate) lanes: Option<Box<Lanes>>,
     /// How the connection will have ended, once that has begun.
     pub(crate) cause: Option<CloseCause>,
     /// What of all this the worker's sums have.
@@ -353,6 +368,7 @@ impl Pending {
             && self.missed == 0
             && self.dialling.is_none()
             && self.jobs.is_none()
+            && self.lanes.is_none()
             && self.cause.is_none()
     }
 }

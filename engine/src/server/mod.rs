@@ -10,6 +10,8 @@ pub mod logging;
 pub(crate) mod monitor;
 pub(crate) mod notify;
 pub(crate) mod restart;
+pub(crate) mod sender;
+mod ways_in;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -257,7 +259,8 @@ impl Server {
             Budget::new(memory::within(config.compression.max_dedicated_len, config.max_memory));
         let hub = Hub::new(links, &config, Handover::new(all, borrowed));
         let handle = Handle::new(hub.clone(), net::TcpOptions::from(&config), configs)
-            .with_compute(pool.as_ref().map(Pool::meter));
+            .with_compute(pool.as_ref().map(Pool::meter))
+            .with_states_of::<H>();
         let factory = Arc::new(factory);
         let mut workers = Vec::with_capacity(parts.len());
         for (index, (part, core)) in (0_u16..).zip(parts.into_iter().zip(cores)) {

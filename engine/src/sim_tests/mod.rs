@@ -19,6 +19,7 @@ mod play;
 mod progress;
 mod scene;
 mod secure;
+mod senders;
 mod time;
 mod topics;
 

@@ -59,7 +59,8 @@ impl Scene {
         let hand = compute.is_some().then(|| (hand, Random::new(seed)));
         let link = Link::new(ways, Arc::clone(&counters));
         let hub = Hub::new(vec![link], config, Handover::default());
-        let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
+        let handle =
+            Handle::new(hub.clone(), TcpOptions::from(config), None).with_states_of::<App>();
         let budget = Budget::new(config.compression.max_dedicated_len);
         let masks = Masks::new([7; 32]);
         let shared = Shared::new(0, config, Arc::clone(&counters), masks, budget.clone(), hub);

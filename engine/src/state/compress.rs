@@ -5,9 +5,9 @@ use ringwire_codec::{
 };
 
 use crate::compute::{Deflation, Job, Lane};
-use crate::conn::id::ConnId;
 use crate::conn::queue::SegmentKind;
 use crate::conn::{Flags, Wire};
+use crate::driver::Token;
 use crate::state::Shared;
 
 /// Where a compressed message leaves a buffer of at least this capacity nearly empty, it moves to a smaller one.
@@ -85,7 +85,7 @@ impl Shared {
             return false;
         }
         self.enqueue_out(wire, SegmentKind::Stream);
-        let conn = ConnId { worker: self.worker, slot, generation: wire.generation };
+        let conn = self.id(Token { slot, generation: wire.generation });
         let Self { compute, deflate, masks, .. } = self;
         let Some(room) = compute.as_ref().and_then(|compute| compute.room(Lane::Engine)) else {
             return false;

@@ -7,8 +7,10 @@ pub(crate) mod close_log;
 pub(crate) mod compress;
 pub(crate) mod limits;
 pub(crate) mod names;
+pub(crate) mod parcels;
 pub(crate) mod seal;
 pub(crate) mod send;
+pub(crate) mod timers;
 
 use std::sync::Arc;
 
@@ -45,6 +47,7 @@ use crate::state::clock::Clock;
 use crate::state::close_log::Ends;
 use crate::state::limits::Limits;
 use crate::state::names::Names;
+use crate::state::timers::Timers;
 use crate::topic::Topics;
 
 /// The longest frame header, and so what a frame takes beside its payload (RFC 6455 §5.2).
@@ -86,6 +89,8 @@ pub(crate) struct Shared {
     pub(crate) work: Work,
     /// Deadlines that the application has set.
     pub(crate) deadlines: Deadlines,
+    /// Timers that it has set.
+    pub(crate) timers: Timers,
     /// Peers with output ahead of them that were asked about.
     pub(crate) progress: Progress,
     /// What the kernel holds of what they do not take.
@@ -137,6 +142,7 @@ impl Shared {
             meters: Meters::default(),
             work: Work::new(config.compression.work_per_turn),
             deadlines: Deadlines::default(),
+            timers: Timers::default(),
             progress: Progress::default(),
             kernel: KernelMemory::new([
                 usize::try_from(config.tcp_notsent_lowat).unwrap_or(usize::MAX),
@@ -158,7 +164,12 @@ impl Shared {
     }
 
     pub(crate) fn id(&self, token: Token) -> ConnId {
-        ConnId { worker: self.worker, slot: token.slot, generation: token.generation }
+        ConnId {
+            server: self.hub.server(),
+            worker: self.worker,
+            slot: token.slot,
+            generation: token.generation,
+        }
     }
 
     /// Makes room in the turn's output for a frame with a payload of this length.
@@ -288,6 +299,7 @@ impl Shared {
             wheel,
             meters,
             deadlines,
+            timers,
             progress,
             kernel,
             now: _,
@@ -304,6 +316,7 @@ impl Shared {
         wheel.clear(slot);
         meters.forget(slot);
         deadlines.clear(slot);
+        timers.forget(slot);
         progress.forget(slot);
         kernel.forget(slot);
         counters.subscriptions.sub(topics.forget(slot));

@@ -21,6 +21,7 @@ use crate::conn::{Conn, Flags, Phase, Wire};
 use crate::driver::{Driver, Op, Token};
 use crate::state::Shared;
 use crate::state::close_log::{End, Ends};
+use crate::state::parcels::lose_parcels;
 
 /// What a lingering connection drops before it is reset, in bytes: more than the socket buffers of both sides hold by
 /// default (the last figures of tcp_rmem and tcp_wmem, tcp(7)), which is what a peer may have sent before it heard the
@@ -258,6 +259,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
         let unsent_len = queued_len + pending.queue.awaited_len();
         cause.conclude(wire.codec.close_state() == CloseState::Closed, unsent_len);
+        let mut lanes = pending.lanes.take();
+        let lost = lose_parcels(lanes.as_deref_mut());
+        cause.lost_messages += lost;
+        shared.counters.messages_dropped.add(lost);
         let dialling = pending.dialling.take();
         let was_answering = !pending.unread.is_empty();
         quietly(pending.jobs.take());
@@ -276,6 +281,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 log_end(driver, handler, conn, shared, token, &cause);
             }
             receive::call_on_close(handler, conn, shared, token, &cause);
+        }
+        if let Some(lanes) = lanes {
+            lanes.close(&cause);
         }
         if conn.wire.flags.contains(Flags::CLIENT) && conn.state.is_some() {
             let known = dialling.and_then(|dialling| dialling.error);

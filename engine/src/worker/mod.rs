@@ -32,6 +32,7 @@ mod memory;
 #[cfg(test)]
 mod memory_check;
 mod outbound;
+mod parcels;
 mod proxied;
 mod receive;
 mod secure;
@@ -43,6 +44,7 @@ mod wakes;
 
 use std::collections::VecDeque;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +55,7 @@ use self::clock::TurnClock;
 use self::endings::HalfClosed;
 use self::shutdown::ShutdownState;
 use crate::app::handler::Handler;
+use crate::app::states::States;
 use crate::base::panics::quietly;
 use crate::base::timer::{TICK, tick_at};
 use crate::compute::{Compute, Outcome};
@@ -66,6 +69,7 @@ use crate::conn::{Conn, Flags, Phase};
 use crate::driver::{Completion, Driver, Token};
 use crate::entry::listener::Terms;
 use crate::hub::mail::{Inbox, Mail};
+use crate::hub::posted::Posted;
 use crate::hub::wakes::{Alarm, Alarms};
 use crate::limits::rate::{Bucket, Rate};
 use crate::state::Shared;
@@ -97,6 +101,8 @@ pub(crate) struct Worker<D: Driver, H: Handler> {
     clock: TurnClock,
     handler: H,
     conns: ConnTable<H::State>,
+    /// How states that come from outside become the handler's.
+    states: States<H::State>,
     shared: Shared,
     inbox: Inbox,
     /// What is published, on its way to the subscribers.
@@ -141,6 +147,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             clock,
             handler,
             conns: ConnTable::new(),
+            states: H::states(),
             shared,
             inbox,
             delivery: Delivery::default(),
@@ -178,10 +185,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.leave_changes();
         outcome?;
         self.shared.ends.sum_up();
-        let Self { driver, mut handler, inbox, .. } = self;
+        let Self { driver, mut handler, states, inbox, .. } = self;
         // Which may take a while, in which letters still come.
         drop(driver);
-        outbound::give_back_dials(&mut handler, &inbox);
+        outbound::give_back_dials(&mut handler, &states, &inbox);
         while let Some(result) = inbox.take_result() {
             quietly(result);
         }
@@ -269,6 +276,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     fn read_mail(&mut self) {
         self.inbox.open();
         self.read_publications();
+        self.read_offers();
         if self.shared.compute.is_some() {
             // Those that come meanwhile are for the next turn.
             for _ in 0..self.inbox.result_count() {
@@ -306,6 +314,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 self.with_open(conn, |conn, _| conn.wire.flags.remove(Flags::UNAUTHENTICATED));
             }
             Mail::Close { conn, code, reason } => {
+                // What was given to a sender before this was posted goes out first.
+                self.read_offers();
                 self.with_open(conn, |conn, shared| {
                     let why = CloseReason::Local;
                     // The handle has checked code and reason; a close may have begun meanwhile.
@@ -320,6 +330,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Dial(outbound) => self.dial(*outbound),
             Mail::Accept { conn, accept } => self.answer_deferred(conn, Ok(*accept)),
             Mail::Reject { conn, response } => self.answer_deferred(conn, Err(response)),
+            Mail::Run { conn, then } => self.run_on(conn, then),
+            Mail::Event(event) => self.on_posted(event),
             Mail::Topics(query) => self.answer_of_topics(query),
             Mail::Drain { drain, reply } => self.begin_shutdown(drain, reply),
             Mail::Undrain => self.undrain(),
@@ -327,13 +339,39 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     }
 
     fn mail_send(&mut self, id: ConnId, options: SendOptions, text: bool, payload: &[u8]) {
+        let mut came_late = true;
         self.with_open(id, |conn, shared| {
             let message = match std::str::from_utf8(payload) {
                 Ok(payload) if text => Message::Text(payload),
                 _ => Message::Binary(payload),
             };
+            came_late = false;
             let _ = send::send_behind(&mut conn.wire, shared, id.slot, message, options);
         });
+        if came_late {
+            self.shared.counters.messages_dropped.add(1);
+        }
+        let token = Token { slot: id.slot, generation: id.generation };
+        let closes = |conn: &&mut Conn<_>| {
+            conn.wire.phase != Phase::Open && conn.wire.flags.contains(Flags::OPENED)
+        };
+        if let Some(conn) = self.conns.get_mut(token).filter(closes)
+            && let Some(cause) = conn.wire.pending.as_mut().and_then(|it| it.cause.as_mut())
+        {
+            cause.lost_messages += 1;
+        }
+    }
+
+    fn on_posted(&mut self, event: Posted) {
+        match catch_unwind(AssertUnwindSafe(|| self.handler.on_event(event))) {
+            Ok(Ok(())) => {}
+            Ok(Err(event)) => {
+                let event_type = event.type_name();
+                crate::base::event::warn!(event_type, "no handler takes an event that was posted");
+                quietly(event);
+            }
+            Err(_) => crate::base::event::error!("the handler panicked when told of an event"),
+        }
     }
 
     /// Lets `work` produce output on an open connection, which goes out once all mail is read.

@@ -21,7 +21,7 @@ use crate::support::app::Seen;
 use crate::support::{PATIENCE, Server, config, ms, wait_until};
 
 /// An authority, and what it has signed.
-struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
@@ -33,7 +33,7 @@ struct Issued {
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
@@ -48,7 +48,7 @@ impl Authority {
         Issued { chain, key: key.serialize_pem() }
     }
 
-    fn server(&self) -> ServerSettings {
+    pub(crate) fn server(&self) -> ServerSettings {
         ServerSettings::new(self.issue("localhost").source())
     }
 
@@ -63,7 +63,7 @@ impl Issued {
     }
 }
 
-fn build_server(settings: ServerSettings) -> ServerConfig {
+pub(crate) fn build_server(settings: ServerSettings) -> ServerConfig {
     settings.build(UnixTime::now()).expect("the settings can be")
 }
 
@@ -87,7 +87,7 @@ fn on_either_thread(test: impl Fn(Config)) {
 }
 
 /// A client that owes nothing to this project: rustls's own connection under tungstenite.
-fn foreign(
+pub(crate) fn foreign(
     addr: SocketAddr,
     authority: &Authority,
     version: &'static rustls::SupportedProtocolVersion,

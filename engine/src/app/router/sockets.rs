@@ -13,7 +13,10 @@ use crate::app::handler::{Answer, Handler};
 use crate::app::presence::{Interest, Presence};
 use crate::app::request::Request;
 use crate::app::responder::Responder;
+use crate::app::states::States;
 use crate::conn::answer::{Accept, AnyState};
+use crate::conn::dialling::DialError;
+use crate::hub::posted::Posted;
 
 /// Settings of one WebSocket route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,6 +91,15 @@ pub trait SocketRoutes: sealed::Sealed {
 
     #[doc(hidden)]
     fn on_interest(&mut self, interest: &Interest<'_>);
+
+    #[doc(hidden)]
+    fn on_event(&mut self, event: Posted) -> Result<(), Posted>;
+
+    #[doc(hidden)]
+    fn on_dial_failed(&mut self, state: Self::State, error: &DialError);
+
+    #[doc(hidden)]
+    fn states() -> States<Self::State>;
 
     #[doc(hidden)]
     fn handle(&mut self, ctx: &mut Ctx<'_, Self::State>, event: Event<'_>);
@@ -182,6 +194,18 @@ impl SocketRoutes for NoSockets {
 
     fn on_interest(&mut self, _interest: &Interest<'_>) {}
 
+    fn on_event(&mut self, event: Posted) -> Result<(), Posted> {
+        Err(event)
+    }
+
+    fn on_dial_failed(&mut self, state: Infallible, _error: &DialError) {
+        match state {}
+    }
+
+    fn states() -> States<Infallible> {
+        States::none()
+    }
+
     fn handle(&mut self, ctx: &mut Ctx<'_, Infallible>, _event: Event<'_>) {
         match *ctx.state() {}
     }
@@ -248,6 +272,21 @@ impl<R: SocketRoutes, H: Handler> SocketRoutes for Sockets<R, H> {
     fn on_interest(&mut self, interest: &Interest<'_>) {
         self.rest.on_interest(interest);
         self.handler.on_interest(interest);
+    }
+
+    fn on_event(&mut self, event: Posted) -> Result<(), Posted> {
+        self.rest.on_event(event).or_else(|event| self.handler.on_event(event))
+    }
+
+    fn on_dial_failed(&mut self, state: Self::State, error: &DialError) {
+        match state {
+            RouteState::Before(state) => self.rest.on_dial_failed(state, error),
+            RouteState::Last(state) => self.handler.on_dial_failed(state, error),
+        }
+    }
+
+    fn states() -> States<Self::State> {
+        States::none().and(R::states(), RouteState::Before).and(H::states(), RouteState::Last)
     }
 
     fn handle(&mut self, ctx: &mut Ctx<'_, Self::State>, event: Event<'_>) {

@@ -409,7 +409,7 @@ fn backpressure() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(frame, (1013, "the peer reads too slowly".to_owned()));
+    assert_eq!(frame, (1013, "too much output waits".to_owned()));
     let stats = server.stats();
     assert_eq!(received as u64, stats.messages_sent * FLOOD_LEN as u64);
     assert_eq!(client.end(), Got::Eof);

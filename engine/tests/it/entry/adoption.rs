@@ -152,7 +152,7 @@ where
 }
 
 fn adopt(server: &Server, adoption: Adoption) {
-    server.handle().adopt_with(adoption).map_err(|(error, _)| error).expect("a worker takes it");
+    server.handle().adopt_with(adoption).expect("a worker takes it");
 }
 
 #[test]
@@ -286,15 +286,20 @@ fn a_connection_before_its_request() {
 }
 
 #[test]
-fn a_state_of_another_type_ends_the_connection() {
+fn a_state_of_another_type_is_refused_and_the_connection_comes_back() {
     for way in WAYS {
         let server = Server::echo(config());
         let (mut client, front) = pair(way);
-        adopt(&server, front.adoption().with_state("not a number"));
-        let mut byte = [0];
-        // Without a word, and so without close_notify.
-        assert!(!matches!(client.read(&mut byte), Ok(1)));
+        let adoption = front.adoption().with_state("not a number");
+        let refused =
+            server.handle().adopt_with(adoption).expect_err("no handler has such a state");
+        assert_eq!(refused.reason(), PostError::WrongState);
         assert_eq!(server.stats().adopted, 0);
+        // With the right one it is served.
+        adopt(&server, refused.into_inner().with_state(0_u32));
+        client.write_all(&frame(TEXT, b"served")).expect("the server reads");
+        let echo = client.upgraded().read().expect("an echo");
+        assert_eq!(echo, Message::text("served"));
     }
 }
 
@@ -343,11 +348,11 @@ fn a_server_that_has_ended_gives_the_connection_back() {
         server.join().expect("it ends well");
         let (mut client, front) = pair(way);
         let adoption = front.adoption().with_received(frame(TEXT, b"kept")).with_state(0_u32);
-        let (error, adoption) = handle.adopt_with(adoption).expect_err("it has ended");
-        assert_eq!(error, PostError::Stopped);
+        let refused = handle.adopt_with(adoption).expect_err("it has ended");
+        assert_eq!(refused.reason(), PostError::Stopped);
         // Another takes it, with all that there was.
         let server = Server::echo(config());
-        adopt(&server, adoption);
+        adopt(&server, refused.into_inner());
         client.write_all(&frame(TEXT, b"more")).expect("the server reads");
         let mut socket = client.upgraded();
         for text in ["kept", "more"] {

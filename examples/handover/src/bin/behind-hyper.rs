@@ -57,5 +57,5 @@ async fn hand_over(upgrade: OnUpgrade, sockets: Handle) -> Result<()> {
     let Parts { io, read_buf, .. } = parts.map_err(|_| anyhow!("it is no TCP connection"))?;
     let stream = io.into_inner().into_std()?;
     // What hyper has read behind the request goes along.
-    Ok(sockets.adopt_upgraded(stream, read_buf.into(), ()).map_err(|(error, _)| error)?)
+    Ok(sockets.adopt_upgraded(stream, read_buf.into(), ())?)
 }
