@@ -12,7 +12,7 @@ mod support;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
-use ringwire::{Backpressure, CloseCode, Config, DriverKind, Error, Pinning, Running};
+use ringwire::{Backpressure, CloseCode, Config, DriverKind, Error, Pinning, Running, Sizing};
 use support::client::{Client, Got};
 use support::{Server, config, ms, wait_until};
 
@@ -182,7 +182,7 @@ fn workers_where_they_are_wanted() {
         client.send("hello");
         assert_eq!(client.text(), "hello");
     }
-    let server = Server::echo(config().with_io_workers(0));
+    let server = Server::echo(config().with_io_workers(Sizing::Auto));
     let cores = std::thread::available_parallelism().unwrap().get();
     assert_eq!(server.handle().stats().workers.len(), cores, "one for each core");
 }

@@ -1,8 +1,6 @@
 //! The broadcast server's handler.
 
-use ringwire::{
-    Answer, Backpressure, Ctx, Handler, Message, PublishOptions, Request, TopicSettings,
-};
+use ringwire::{Answer, Backpressure, Ctx, Handler, Message, PublishOptions, Request, TopicConfig};
 
 /// What all connections subscribe to.
 const TOPIC: &str = "all";
@@ -15,8 +13,8 @@ impl Broadcast {
     /// The settings that go with it: a connection that reads too slowly misses the oldest messages that wait for it,
     /// instead of being closed.
     #[must_use]
-    pub fn topics() -> TopicSettings {
-        TopicSettings::default().with_policy(TOPIC, Backpressure::DropOldest)
+    pub fn topics() -> TopicConfig {
+        TopicConfig::default().with_policy(TOPIC, Backpressure::DropOldest)
     }
 }
 

@@ -98,7 +98,7 @@ struct SettingFlags {
     /// Its private key, a PEM file.
     #[arg(long, env = "RINGWIRE_KEY")]
     key: Option<String>,
-    /// Threads that do IO; 0: one for each core.
+    /// Threads that do IO, or auto: one for each core that the compute workers leave, half of them at least.
     #[arg(long, env = "RINGWIRE_IO_WORKERS")]
     io_workers: Option<String>,
     /// Threads beside them that take over the costly part of TLS handshakes.
@@ -116,7 +116,7 @@ struct SettingFlags {
     /// The longest message, such as 64MiB.
     #[arg(long, env = "RINGWIRE_MAX_MESSAGE")]
     max_message: Option<String>,
-    /// How long a connection may be silent, such as 90s; 0: for ever, and no pings are sent.
+    /// How long a connection may be silent, such as 90s, or off: for ever, and no pings are sent.
     #[arg(long, env = "RINGWIRE_IDLE_TIMEOUT")]
     idle_timeout: Option<String>,
     /// Compression of messages (permessage-deflate): off, shared or dedicated.
@@ -177,9 +177,9 @@ fn load(flags: &Flags, matches: &ArgMatches) -> Result<Loaded, ConfigError> {
     let sources = sources.with_variables(variables.filter(|(name, _)| !of_flags.contains(name)));
     let loaded = sources.clone().load()?;
     // Without a limit on silence nobody needs the pings that would break it.
-    if loaded.config().idle_timeout.is_zero() && loaded.origin("ping_interval") == Origin::Default {
+    if loaded.config().idle_timeout.is_none() && loaded.origin("ping_interval") == Origin::Default {
         let origin = loaded.origin("idle_timeout");
-        return sources.with_value(origin, "ping_interval", "0").load();
+        return sources.with_value(origin, "ping_interval", "off").load();
     }
     Ok(loaded)
 }

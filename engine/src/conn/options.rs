@@ -44,7 +44,7 @@ impl SendOptions {
 /// Whether a message is compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Compress {
-    /// If it is at least as long as [`threshold`](crate::Compression::threshold).
+    /// If it is at least as long as [`threshold`](crate::CompressionConfig::threshold).
     #[default]
     ByLength,
     /// However short it is. Goes out as it is if that makes it no shorter.

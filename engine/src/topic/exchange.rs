@@ -10,9 +10,9 @@ use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::config::TopicConfig;
 use super::name::TopicError;
 use super::publication::SharedPublication;
-use super::settings::TopicSettings;
 use crate::base::budget::Budget;
 use crate::base::mailbox::{self, Bell, Mailbox, PostError, Postbox};
 use crate::base::sharded::remainder;
@@ -28,7 +28,7 @@ pub enum PublishError {
     #[error(transparent)]
     Topic(#[from] TopicError),
     /// So many workers are too far behind to get any more
-    /// ([`max_in_transit_len`](crate::TopicSettings::max_in_transit_len)), or have ended; their subscribers miss it.
+    /// ([`max_in_transit_len`](crate::TopicConfig::max_in_transit_len)), or have ended; their subscribers miss it.
     /// It went to the others.
     #[error("{0} workers are too far behind, and miss what was published")]
     Busy(usize),
@@ -126,7 +126,7 @@ pub(crate) struct Exchange(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    settings: TopicSettings,
+    settings: TopicConfig,
     /// Memory for what waits.
     budget: Budget,
     /// Seeded at random, so that nobody can choose topics that collide.
@@ -136,7 +136,7 @@ struct Inner {
 }
 
 impl Exchange {
-    pub(crate) fn new(settings: TopicSettings, feeders: impl Iterator<Item = Feeder>) -> Self {
+    pub(crate) fn new(settings: TopicConfig, feeders: impl Iterator<Item = Feeder>) -> Self {
         Self(Arc::new(Inner {
             budget: Budget::new(settings.max_retained_len),
             settings,
@@ -145,7 +145,7 @@ impl Exchange {
         }))
     }
 
-    pub(crate) fn settings(&self) -> &TopicSettings {
+    pub(crate) fn settings(&self) -> &TopicConfig {
         &self.0.settings
     }
 

@@ -5,11 +5,11 @@
 //! subscribers for it. There it waits
 //! for its turn ([`delivery`]); how it gets to the connections is in `worker/topics.rs`.
 
+mod config;
 mod delivery;
 pub(crate) mod exchange;
 mod name;
 mod publication;
-mod settings;
 mod table;
 mod trie;
 
@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 
 use crossbeam_channel::Sender;
 
+pub use self::config::TopicConfig;
 pub(crate) use self::delivery::Delivery;
 pub use self::exchange::PublishError;
 pub(crate) use self::exchange::{Exchange, Feed, Feeder, feed};
@@ -25,7 +26,6 @@ pub use self::name::TopicError;
 pub(crate) use self::name::matches;
 pub use self::publication::PublishOptions;
 pub(crate) use self::publication::{Publication, SharedPublication};
-pub use self::settings::TopicSettings;
 pub use self::table::SubscribeOptions;
 use self::table::{Removed, Table};
 use crate::driver::Token;

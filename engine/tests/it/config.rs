@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ringwire::settings::{ConfigError, Loaded, Origin, Sources, all, find};
-use ringwire::{Assignment, Backpressure, CompressionMode, Config, DriverKind, Pinning};
+use ringwire::{Assignment, Backpressure, CompressionMode, Config, DriverKind, Pinning, Sizing};
 
 const FILE: &str = "
 # A server.
@@ -42,9 +42,9 @@ fn a_file() {
     let loaded = load(FILE).unwrap();
     let config = loaded.config();
     assert_eq!(config.driver, DriverKind::Epoll);
-    assert_eq!(config.io_workers, 2);
+    assert_eq!(config.io_workers, Sizing::Fixed(2));
     assert_eq!(config.pinning, Pinning::Cores(vec![0, 1]));
-    assert_eq!(config.idle_timeout, Duration::from_secs(90));
+    assert_eq!(config.idle_timeout, Some(Duration::from_secs(90)));
     assert!(!config.tcp_nodelay);
     assert_eq!(config.protocol.max_message_len, 4 << 20);
     assert_eq!(config.compression.mode, CompressionMode::Shared);
@@ -71,11 +71,11 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
         .unwrap()
         .load()
         .unwrap();
-    assert_eq!(loaded.config().io_workers, 4);
+    assert_eq!(loaded.config().io_workers, Sizing::Fixed(4));
     assert_eq!(loaded.origin("io_workers"), Origin::Flag("--io-workers".into()));
     assert_eq!(loaded.config().compression.level.get(), 9);
     assert_eq!(loaded.origin("compression.level").to_string(), "RINGWIRE_COMPRESSION_LEVEL");
-    assert_eq!(loaded.config().idle_timeout, Duration::from_secs(90));
+    assert_eq!(loaded.config().idle_timeout, Some(Duration::from_secs(90)));
     assert_eq!(loaded.config().assignment, Assignment::LeastLoaded, "the application's default");
 }
 
@@ -132,8 +132,8 @@ fn wrong_values_say_where_and_what_is_accepted() {
         ("idle_timeout = '5 parsecs'", "idle_timeout", "a duration"),
         ("driver = 'kqueue'", "driver", "auto, epoll or uring"),
         ("compression.level = 10", "compression.level", "a level from 1 to 9"),
-        ("io_workers = -1", "io_workers", "a whole number"),
-        ("io_workers = 1.5", "io_workers", "a whole number"),
+        ("io_workers = -1", "io_workers", "auto, or a whole number from 1"),
+        ("io_workers = 1.5", "io_workers", "auto, or a whole number from 1"),
         ("listen_backlog = 4294967296", "listen_backlog", "up to 4294967295"),
         ("high_water = true", "high_water", "bytes"),
         ("[driver]\nname = 'epoll'", "driver", "auto, epoll or uring"),
@@ -149,6 +149,37 @@ fn wrong_values_say_where_and_what_is_accepted() {
         .unwrap_err()
         .to_string();
     assert!(text.contains("RINGWIRE_TCP_NODELAY: tcp_nodelay can't be \"maybe\""), "{text}");
+}
+
+/// It stood for the word once; a file that still says so is told which.
+#[test]
+fn a_zero_is_refused_with_the_word_for_what_was_meant() {
+    for (file, word) in [
+        ("io_workers = 0", "auto"),
+        ("max_memory = 0", "auto"),
+        ("max_connections = 0", "auto"),
+        ("tcp_send_buffer_len = \"0\"", "auto"),
+        ("rate_limit.byte_burst = 0", "auto"),
+        ("rate_limit.messages_per_second = 0", "unlimited"),
+        ("max_connections_per_address = 0", "unlimited"),
+        ("max_accepts_per_second = 0", "unlimited"),
+        ("idle_timeout = 0", "off"),
+        ("ping_interval = \"0s\"", "off"),
+        ("max_lifetime = 0", "off"),
+        ("compression.offload_threshold = 0", "off"),
+        ("max_unauthenticated_len = 0", "off"),
+    ] {
+        let text = refusal(file);
+        assert!(text.contains(&format!(": expected {word}, or ")), "{file}: {text}");
+        let (name, _) = file.split_once(" = ").expect("it is one line");
+        let loaded = load(&format!("{name} = \"{word}\"")).expect(word);
+        let setting = find(name).expect("it is there");
+        assert_eq!(setting.value(loaded.config()), word, "{name}");
+    }
+    // Where it means itself it may stand.
+    for file in ["compute_workers = 0", "listen_timeout = 0", "compression.threshold = 0"] {
+        load(file).expect(file);
+    }
 }
 
 #[test]

@@ -18,8 +18,8 @@ use ringwire::extension::{
 use ringwire::tls::pki_types::{ServerName, UnixTime};
 use ringwire::tls::{CertificateSource, ClientConfig, ClientSettings, Roots, ServerSettings};
 use ringwire::{
-    Accept, Acceptance, Answer, CloseCode, CloseReason, Compression, CompressionMode, Config, Ctx,
-    Dial, DialError, Handler, Message, Request,
+    Accept, Acceptance, Answer, CloseCode, CloseReason, CompressionConfig, CompressionMode, Config,
+    Ctx, Dial, DialError, Handler, Message, Request,
 };
 use ringwire_codec::FrameHeader;
 use ringwire_codec::deflate::Offer;
@@ -225,7 +225,8 @@ fn they_are_agreed_on_only_where_both_sides_want_them() {
 
 #[test]
 fn compression_comes_first() {
-    let compression = Compression::default().with_mode(CompressionMode::Shared).with_threshold(0);
+    let compression =
+        CompressionConfig::default().with_mode(CompressionMode::Shared).with_threshold(0);
     let server = server(config().with_compression(compression), |app| app);
     let mut client =
         Client::upgrade(connect(server.addr()), &request().with_deflate(Offer::default()));

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Parser;
 use ringwire::client::{self, Builder, Client};
 use ringwire::{
-    Answer, CloseCause, Compression, Config, Ctx, Dial, DialError, Handle, Handler, Message,
+    Answer, CloseCause, CompressionConfig, Config, Ctx, Dial, DialError, Handle, Handler, Message,
     Pinning, Request, Server, WindowBits,
 };
 use ringwire_examples::{DriverFlag, program};
@@ -62,9 +62,9 @@ impl Flags {
 
     fn config(&self) -> Config {
         let compression = if self.deflate {
-            Compression::dedicated().with_threshold(0)
+            CompressionConfig::dedicated().with_threshold(0)
         } else {
-            Compression::default()
+            CompressionConfig::default()
         };
         Config::default()
             .with_compression(compression)

@@ -12,7 +12,7 @@
 //!     .with_variables([("RINGWIRE_MAX_CONNECTIONS".to_owned(), "10000".to_owned())])
 //!     .with_flag("--io-workers", "io_workers", "2")
 //!     .load()?;
-//! assert_eq!(loaded.config().max_connections, 10_000);
+//! assert_eq!(loaded.config().max_connections, ringwire::Sizing::Fixed(10_000));
 //! assert!(loaded.report().to_string().contains("idle_timeout = \"90s\" # server.toml:1"));
 //! # Ok::<(), ringwire::settings::ConfigError>(())
 //! ```

@@ -2,7 +2,9 @@
 //! ratio, and what is held of messages that are not whole. The arithmetic of turns is tested in `limits/work.rs`, whole
 //! turns in the simulation.
 
-use ringwire::{CloseReason, Compression, CompressionLevel, Config, Excess, RateLimit, WindowBits};
+use ringwire::{
+    CloseReason, CompressionConfig, CompressionLevel, Config, Excess, RateLimit, WindowBits,
+};
 use ringwire_codec::deflate::{Compressor, Offer};
 use ringwire_codec::{Error, Limit};
 
@@ -15,11 +17,11 @@ const BURST: u32 = 3 << 16;
 /// The length up to which any ratio is allowed by default.
 const FLOOR: usize = 64 << 10;
 
-fn modes() -> [Compression; 2] {
-    [Compression::shared(), Compression::dedicated()]
+fn modes() -> [CompressionConfig; 2] {
+    [CompressionConfig::shared(), CompressionConfig::dedicated()]
 }
 
-fn with(compression: Compression) -> Config {
+fn with(compression: CompressionConfig) -> Config {
     config().with_compression(compression)
 }
 
@@ -87,7 +89,7 @@ fn bombers_share_a_turn_and_others_do_not_wait_for_all_of_them() {
 
 #[test]
 fn who_waits_for_a_turn_gets_all_that_is_owed_in_order() {
-    let compression = Compression::shared().with_threshold(0).with_work_per_turn(1);
+    let compression = CompressionConfig::shared().with_threshold(0).with_work_per_turn(1);
     let server = Server::echo(with(compression));
     let mut clients: Vec<_> = (0..5).map(|_| offering(&server)).collect();
     for client in &mut clients {

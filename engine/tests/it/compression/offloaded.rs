@@ -1,7 +1,7 @@
 //! Long messages that compute threads compress: their order, and the contexts of those around them.
 
 use ringwire::{
-    Backpressure, CloseCode, Compress, Compression, Config, Ctx, SendOptions, SendStatus,
+    Backpressure, CloseCode, Compress, CompressionConfig, Config, Ctx, SendOptions, SendStatus,
 };
 use ringwire_codec::deflate::Offer;
 
@@ -12,7 +12,7 @@ use crate::support::{Gate, Server, config, ms, wait_until};
 /// Bytes from which a message is for the threads here.
 const LONG: usize = 2000;
 
-fn compressing(compression: Compression) -> Config {
+fn compressing(compression: CompressionConfig) -> Config {
     config()
         .with_compute_workers(2)
         .with_compression(compression.with_threshold(1).with_offload_threshold(LONG))
@@ -41,7 +41,7 @@ fn done(server: &Server) -> u64 {
 fn order_and_contexts_are_kept() {
     const COUNT: usize = 60;
     let policies = [Backpressure::DropNewest, Backpressure::DropOldest];
-    for compression in [Compression::shared(), Compression::dedicated()] {
+    for compression in [CompressionConfig::shared(), CompressionConfig::dedicated()] {
         for policy in policies {
             let config = compressing(compression)
                 .with_backpressure(policy)
@@ -113,7 +113,7 @@ fn two(ctx: &mut Ctx<'_, u32>, len: usize) -> SendStatus {
 #[test]
 fn what_is_behind_waits() {
     let gate = Gate::new();
-    let server = held_up(compressing(Compression::dedicated()), &gate, |ctx| {
+    let server = held_up(compressing(CompressionConfig::dedicated()), &gate, |ctx| {
         assert_eq!(two(ctx, LONG), SendStatus::Sent);
     });
     let mut client = gone(&server);
@@ -133,7 +133,7 @@ fn what_is_behind_waits() {
 fn a_drain_follows_what_was_queued() {
     const LEN: usize = 300 << 10;
     let gate = Gate::new();
-    let server = held_up(compressing(Compression::shared()), &gate, |ctx| {
+    let server = held_up(compressing(CompressionConfig::shared()), &gate, |ctx| {
         assert!(matches!(two(ctx, LEN), SendStatus::Queued(LEN)));
     });
     let mut client = gone(&server);
@@ -146,7 +146,7 @@ fn a_drain_follows_what_was_queued() {
 #[test]
 fn a_connection_may_end_meanwhile() {
     let gate = Gate::new();
-    let server = held_up(compressing(Compression::dedicated()), &gate, |ctx| {
+    let server = held_up(compressing(CompressionConfig::dedicated()), &gate, |ctx| {
         two(ctx, LONG);
     });
     // A FIN would leave the message to be waited for.
@@ -161,10 +161,11 @@ fn a_connection_may_end_meanwhile() {
 
 #[test]
 fn what_finds_no_room_is_compressed_by_the_worker() {
-    let refusing = compressing(Compression::shared()).with_compute_queue_len(0);
-    let threadless = compressing(Compression::shared()).with_compute_workers(0);
-    let switched_off = compressing(Compression::shared())
-        .with_compression(Compression::shared().with_threshold(1).with_offload_threshold(0));
+    let refusing = compressing(CompressionConfig::shared()).with_compute_queue_len(0);
+    let threadless = compressing(CompressionConfig::shared()).with_compute_workers(0);
+    let switched_off = compressing(CompressionConfig::shared()).with_compression(
+        CompressionConfig::shared().with_threshold(1).with_offload_threshold(None),
+    );
     for config in [refusing, threadless, switched_off] {
         let server = Server::echo(config);
         let mut client = Client::offering(server.addr(), Offer::default());
@@ -180,7 +181,7 @@ fn what_finds_no_room_is_compressed_by_the_worker() {
 #[test]
 fn what_waits_may_be_dropped() {
     let gate = Gate::new();
-    let config = compressing(Compression::dedicated())
+    let config = compressing(CompressionConfig::dedicated())
         .with_backpressure(Backpressure::DropOldest)
         .with_high_water(1000)
         .with_max_queued_len(64 << 10);

@@ -30,7 +30,7 @@ use crate::support::{PATIENCE, Server, config, ms, wait_until};
 
 /// No deadlines but those that a test sets.
 fn quiet() -> Config {
-    config().with_idle_timeout(Duration::ZERO).with_write_stall_timeout(Duration::ZERO)
+    config().with_idle_timeout(None).with_write_stall_timeout(None)
 }
 
 fn status_of(answer: &str) -> &str {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ringwire::{Compression, Config};
+use ringwire::{CompressionConfig, Config};
 use ringwire_codec::Message;
 
 use super::peer::{ENDS, End, Peer, Way, assert_numbers, assert_whole, numbered, serve};
@@ -63,8 +63,8 @@ fn forty_thousand_messages_before_the_end_are_all_answered() {
 fn compressed_messages_before_the_end_are_all_answered() {
     // A compressor that forgets takes its time in a build for tests.
     let ways = [
-        (Compression::shared(), 8_000, Way::Plain, End::Fin),
-        (Compression::dedicated(), COUNT, Way::Tls13, End::Notice),
+        (CompressionConfig::shared(), 8_000, Way::Plain, End::Fin),
+        (CompressionConfig::dedicated(), COUNT, Way::Tls13, End::Notice),
     ];
     for (mode, count, way, end) in ways {
         let messages: Vec<_> = (0..count).map(|it| numbered(it, LEN)).collect();
