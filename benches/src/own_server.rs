@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use ringwire::program::handle_signals;
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ServerSettings};
 use ringwire::{CompressionConfig, Config, Pinning, Running, Server};
-use ringwire_examples::{Broadcast, Echo, handle_signals, note};
+use ringwire_examples::{Broadcast, Echo, note};
 
 use crate::cert::{KeyKind, SelfSigned};
 use crate::demand::{Demand, Service};

@@ -55,6 +55,8 @@ mod layers;
 mod limits;
 mod metrics;
 mod net;
+#[cfg(feature = "program")]
+pub mod program;
 mod server;
 #[cfg(test)]
 mod sim_tests;
@@ -88,6 +90,8 @@ pub use hub::names::NameError;
 pub use layers::compression::{CompressionConfig, CompressionMode};
 pub use limits::{CutOff, Deadline, Drain, DrainReport, Draining, Excess, RateLimit, Readiness};
 pub use metrics::{MemoryStats, Stats, TlsStats, TopicStats, WorkerStats};
+#[cfg(feature = "program")]
+pub use program::run;
 #[cfg(feature = "client")]
 pub use ringwire_client as client;
 pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringwire::settings::{ConfigError, Loaded, Origin, Sources, all, find};
+use ringwire::settings::{Origin, Settings, SettingsError, Sources, all, find};
 use ringwire::{Assignment, Backpressure, CompressionMode, Config, DriverKind, Pinning, Sizing};
 
 const FILE: &str = "
@@ -25,7 +25,7 @@ level = 6
 'orders.*' = 'close:1008'
 ";
 
-fn load(file: &str) -> Result<Loaded, ConfigError> {
+fn load(file: &str) -> Result<Settings, SettingsError> {
     Sources::default().with_file_text("server.toml", file)?.load()
 }
 
@@ -196,7 +196,7 @@ fn settings_that_do_not_go_together_are_found_before_the_start() {
     let text = refusal("mailbox_len = 0");
     assert_eq!(text, "server.toml:1: setting mailbox_len: 0 is less than 1");
     let error = load("max_queued_len = 1").unwrap_err();
-    assert!(matches!(&error, ConfigError::Check { origin: Origin::File { line: 1, .. }, .. }));
+    assert!(matches!(&error, SettingsError::Check { origin: Origin::File { line: 1, .. }, .. }));
 }
 
 #[test]

@@ -10,8 +10,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use hyper::upgrade::OnUpgrade;
+use ringwire::program::{announce, handle_signals};
 use ringwire::{Config, Handle, Server, Sizing, answer_upgrade};
-use ringwire_examples::{DriverFlag, Echo, announce, handle_signals};
+use ringwire_examples::{DriverFlag, Echo};
 use tokio::net::TcpListener;
 
 /// How long WebSockets may take to close on SIGTERM or SIGINT.

@@ -14,7 +14,7 @@ use ringwire::{
     Answer, CloseCause, CompressionConfig, Config, Ctx, Dial, DialError, Handle, Handler, Message,
     Pinning, Request, Server, WindowBits,
 };
-use ringwire_examples::{DriverFlag, program};
+use ringwire_examples::DriverFlag;
 
 /// The longest message of the cases is of 16 MiB.
 const MAX_MESSAGE_LEN: usize = 64 << 20;
@@ -144,7 +144,7 @@ fn run_on_worker(
 }
 
 fn main() -> ExitCode {
-    program(run)
+    ringwire::program::with_log(run)
 }
 
 fn run() -> Result<()> {

@@ -18,8 +18,8 @@ use ringwire::client::{
     RetryPolicy, Sent, Update,
 };
 use ringwire::{CloseCode, Message};
+use ringwire_examples::note;
 use ringwire_examples::units::{parse_bytes, parse_duration};
-use ringwire_examples::{note, program};
 use ringwire_tls::pki_types::UnixTime;
 use ringwire_tls::{ClientSettings, Roots};
 
@@ -228,7 +228,7 @@ fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue)> {
 }
 
 fn main() -> ExitCode {
-    program(run)
+    ringwire::program::with_log(run)
 }
 
 fn run() -> Result<()> {

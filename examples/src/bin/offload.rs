@@ -11,8 +11,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 use ringwire::client::{self, OwnedMessage};
+use ringwire::program::{announce, handle_signals, with_log};
 use ringwire::{Config, Ctx, Message, Server, Sizing, on_message};
-use ringwire_examples::{Cores, DriverFlag, announce, handle_signals, program};
+use ringwire_examples::{Cores, DriverFlag};
 use sha1::{Digest, Sha1};
 
 /// How long connections may take to close on SIGTERM or SIGINT.
@@ -54,7 +55,7 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    program(run)
+    with_log(run)
 }
 
 fn run() -> Result<()> {

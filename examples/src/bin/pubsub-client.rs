@@ -18,7 +18,6 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use ringwire::CloseCode;
 use ringwire::client::{Client, JsonIds, Requests};
-use ringwire_examples::program;
 use ringwire_examples::units::parse_duration;
 use serde_json::{Value, json};
 
@@ -67,7 +66,7 @@ fn publish_lines(requests: &Requests<JsonIds>, flags: &Flags) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    program(run)
+    ringwire::program::with_log(run)
 }
 
 fn run() -> Result<()> {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Parser;
 use ringwire::client::{Backoff, Client, Reconnecting, RetryPolicy, Update};
+use ringwire_examples::note;
 use ringwire_examples::units::parse_duration;
-use ringwire_examples::{note, program};
 
 /// Sends a numbered line every interval to a server, whatever happens to the connection.
 #[derive(Debug, Parser)]
@@ -36,7 +36,7 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    program(run)
+    ringwire::program::with_log(run)
 }
 
 fn run() -> Result<()> {

@@ -46,7 +46,7 @@ impl Setting {
 }
 
 /// The variable of a setting, or of something of the application's own.
-pub(super) fn variable_of(name: &str) -> String {
+pub(crate) fn variable_of(name: &str) -> String {
     format!("{PREFIX}{}", name.to_ascii_uppercase().replace('.', "_"))
 }
 
