@@ -114,6 +114,10 @@ pub enum SendError {
     /// A close frame was sent or received, or the connection failed.
     #[error("the connection is closing or closed")]
     Closing,
+    /// As much output waits for the peer as may wait. The codec itself has no such limit: this is the word of what
+    /// queues its output.
+    #[error("the queue of output is at its limit")]
+    Full,
     /// A fragmented message must be ended before another one begins (RFC 6455 §5.4).
     #[error("a fragmented message is being sent")]
     MessageUnderWay,

@@ -25,6 +25,16 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// The text, if this is text.
+    #[inline]
+    #[must_use]
+    pub const fn as_text(self) -> Option<&'a str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Binary(_) => None,
+        }
+    }
+
     /// The number of bytes of the payload.
     #[inline]
     #[must_use]
@@ -53,8 +63,32 @@ impl<'a> From<&'a str> for Message<'a> {
     }
 }
 
+impl<'a> From<&'a String> for Message<'a> {
+    fn from(text: &'a String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl<'a> From<&'a Cow<'_, str>> for Message<'a> {
+    fn from(text: &'a Cow<'_, str>) -> Self {
+        Self::Text(text)
+    }
+}
+
 impl<'a> From<&'a [u8]> for Message<'a> {
     fn from(bytes: &'a [u8]) -> Self {
+        Self::Binary(bytes)
+    }
+}
+
+impl<'a, const LEN: usize> From<&'a [u8; LEN]> for Message<'a> {
+    fn from(bytes: &'a [u8; LEN]) -> Self {
+        Self::Binary(bytes)
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for Message<'a> {
+    fn from(bytes: &'a Vec<u8>) -> Self {
         Self::Binary(bytes)
     }
 }

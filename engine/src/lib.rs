@@ -19,7 +19,7 @@
 //!
 //! let server = Server::new(Config::default().with_io_workers(1))
 //!     .listen("127.0.0.1:0")
-//!     .start(|_worker| on_message(|ctx, message| { ctx.send(message); }))?;
+//!     .start(|_worker| on_message(|ctx, message| ctx.send(message)))?;
 //! println!("listening on {}", server.urls().next().unwrap_or_default());
 //! # server.handle().shutdown(Duration::ZERO);
 //! server.join()?;
@@ -64,8 +64,8 @@ mod state;
 mod topic;
 mod worker;
 
-pub use app::ctx::Ctx;
-pub use app::handler::{Answer, Handler, HttpAnswer, OnMessage, on_message};
+pub use app::ctx::{Ctx, NoState, Out};
+pub use app::handler::{Answer, Handler, HttpAnswer, OnMessage, Outcome, on_message};
 pub use app::offload::{JobError, JobRefusal, RefusedJob};
 pub use app::request::Request;
 pub use app::router::{Asset, NoSockets, RouteState, Router, SocketOptions, SocketRoutes, Sockets};
@@ -76,11 +76,11 @@ pub use config::origin::{OriginError, OriginPattern, OriginPolicy};
 #[cfg(feature = "config")]
 pub use config::settings;
 pub use config::{Assignment, Config, DriverKind, Pinning};
-pub use conn::answer::{Accept, Acceptance};
-pub use conn::cause::{CloseCause, CloseReason, Initiator};
+pub use conn::answer::Accept;
+pub use conn::cause::{CloseCause, CloseReason, Closes, Initiator};
 pub use conn::dialling::DialError;
 pub use conn::id::ConnId;
-pub use conn::options::{Backpressure, Compress, SendOptions, SendStatus};
+pub use conn::options::{Backpressure, Compress, SendOptions, Sent};
 pub use entry::adoption::Adoption;
 pub use entry::dial::Dial;
 pub use entry::listener::Listener;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::compute::ComputeStats;
-use crate::conn::cause::CloseReason;
+use crate::conn::cause::{CloseReason, Closes};
 
 /// Defines the counters once: as atomics for the worker, as numbers for the reader.
 macro_rules! counters {
@@ -26,8 +26,8 @@ macro_rules! counters {
         #[non_exhaustive]
         pub struct WorkerStats {
             $($(#[doc = $doc])+ pub $name: u64,)+
-            /// Connections that ended, by [`CloseReason::index`].
-            pub closes: [u64; CloseReason::NAMES.len()],
+            /// Connections that ended, by what ended them.
+            pub closes: Closes,
             /// The longest that one turn took, waiting not counted.
             pub longest_turn: Duration,
         }
@@ -44,7 +44,7 @@ macro_rules! counters {
             pub(crate) fn read(&self) -> WorkerStats {
                 WorkerStats {
                     $($name: self.$name.get(),)+
-                    closes: std::array::from_fn(|index| self.closes[index].get()),
+                    closes: Closes::from_fn(|index| self.closes[index].get()),
                     longest_turn: Duration::from_nanos(self.longest_turn_ns.get()),
                 }
             }
@@ -53,9 +53,7 @@ macro_rules! counters {
         impl std::ops::AddAssign<&WorkerStats> for WorkerStats {
             fn add_assign(&mut self, other: &Self) {
                 $(self.$name += other.$name;)+
-                for (sum, count) in self.closes.iter_mut().zip(other.closes) {
-                    *sum += count;
-                }
+                self.closes += other.closes;
                 self.longest_turn = self.longest_turn.max(other.longest_turn);
             }
         }
@@ -288,14 +286,14 @@ mod tests {
     fn totals_and_imbalance() {
         let counters = Counters::default();
         counters.connections.add(30);
-        counters.closes[2].add(3);
+        counters.closes[CloseReason::Shutdown.index()].add(3);
         counters.note_turn(Duration::from_micros(5));
         counters.note_turn(Duration::from_micros(2));
         let first = counters.read();
         let second = WorkerStats { connections: 10, ..WorkerStats::default() };
         let stats = Stats { workers: vec![first, second], ..Stats::default() };
         assert_eq!(stats.total().connections, 40);
-        assert_eq!(stats.total().closes[2], 3);
+        assert_eq!(stats.total().closes[CloseReason::Shutdown], 3);
         assert_eq!(stats.total().turns, 2);
         assert_eq!(stats.total().longest_turn, Duration::from_micros(5));
         assert!((stats.imbalance() - 1.5).abs() < 1e-9);

@@ -73,7 +73,7 @@ fn drain_under_clients() {
     assert_eq!((tenths.len(), total), (10, COUNT));
     let report = draining.wait(PATIENCE).expect("all workers end");
     assert_eq!(report.connections, COUNT as u64);
-    assert_eq!(report.closes[CloseReason::Shutdown.index()], COUNT as u64);
+    assert_eq!(report.closes[CloseReason::Shutdown], COUNT as u64);
     assert_eq!((report.cut_off.total(), report.unsent_len), (0, 0));
     assert!(clients.wait().expect("it is a child").success());
     server.join().expect("every worker ends well");

@@ -51,11 +51,7 @@ fn serves_where_it_is_told_to() {
     let running: Running = Server::new(config)
         .listen("127.0.0.1:0")
         .listen_tls("127.0.0.1:0", tls)
-        .start(|_| {
-            ringwire::on_message(|ctx, message| {
-                ctx.send(message);
-            })
-        })
+        .start(|_| ringwire::on_message(|ctx, message| ctx.send(message)))
         .expect("the server starts");
     let [plain, tls] = running.local_addrs() else { panic!("there are two listeners") };
     println!("\nlistening {plain} {tls}");

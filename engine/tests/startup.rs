@@ -83,7 +83,7 @@ fn a_name_is_resolved() {
 fn ipv6_peers_are_named() {
     let server = Server::start_at(config(), &["[::1]:0"], |app| {
         app.on_open(|ctx| {
-            ctx.send(ctx.peer_addr().to_string().as_str());
+            let _ = ctx.send(ctx.peer_addr().to_string().as_str());
         })
     });
     let mut client = server.client();
@@ -96,7 +96,7 @@ fn ipv6_peers_are_named() {
 fn an_unspecified_ipv6_address_takes_ipv4_too() {
     let server = Server::start_at(config(), &["[::]:0"], |app| {
         app.on_open(|ctx| {
-            ctx.send(ctx.peer_addr().to_string().as_str());
+            let _ = ctx.send(ctx.peer_addr().to_string().as_str());
         })
     });
     let addr = SocketAddr::from(([127, 0, 0, 1], server.addr().port()));

@@ -26,6 +26,6 @@ impl Handler for Echo {
     }
 
     fn on_message(&mut self, ctx: &mut Ctx<'_, ()>, message: Message<'_>) {
-        ctx.send(message);
+        let _ = ctx.send(message);
     }
 }

@@ -22,6 +22,7 @@ use crate::roots::{Roots, Trusted};
 
 /// Whether a server asks its clients for a certificate.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub enum ClientAuth {
     /// It does not.
     #[default]

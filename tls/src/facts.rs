@@ -6,6 +6,7 @@ use crate::pki_types::CertificateDer;
 
 /// A version of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Version {
     /// TLS 1.2, RFC 5246.
     Tls12,

@@ -350,11 +350,11 @@ impl Client {
         let number = ctx.state().number;
         let Some(sent_at) = self.take_reply(number, message) else { return };
         self.answered(now, sent_at);
-        ctx.state().answered += 1;
+        ctx.state_mut().answered += 1;
         if ctx.state().answered >= messages {
             self.common.finished.fetch_add(1, Ordering::Relaxed);
         } else if self.common.working.load(Ordering::Acquire) && self.common.mark(number, now) {
-            ctx.send(self.common.template.message());
+            let _ = ctx.send(self.common.template.message());
             self.tally().sent += 1;
         }
     }
@@ -436,7 +436,7 @@ impl Handler for Client {
 
     fn on_open(&mut self, ctx: &mut Ctx<'_, Seat>) {
         let now = self.now();
-        let &mut Seat { number, dialled, .. } = ctx.state();
+        let &mut Seat { number, dialled, .. } = ctx.state_mut();
         let mut tally = self.tally();
         tally.opened += 1;
         tally.last_opened = now;

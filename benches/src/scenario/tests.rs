@@ -102,7 +102,7 @@ fn stall_of_a_second_is_in_the_latencies() {
         if seen.fetch_add(1, Ordering::Relaxed) == 300 {
             thread::sleep(Duration::from_secs(1));
         }
-        ctx.send(message);
+        let _ = ctx.send(message);
     });
     let report = common(&server.url()).run(&scenario(10, RATE)).unwrap();
     let work = report.work.unwrap();
@@ -120,7 +120,7 @@ fn stall_of_a_second_is_in_the_latencies() {
 fn late_replies_are_errors() {
     let server = TestServer::start(|ctx, message| {
         thread::sleep(Duration::from_millis(50));
-        ctx.send(message);
+        let _ = ctx.send(message);
     });
     let response_timeout = Duration::from_millis(20);
     let each = Scenario { response_timeout, ..scenario(1, Work::Each { messages: 1 }) };
@@ -136,7 +136,7 @@ fn every_hundredth_reply_that_is_missing_is_told() {
     let count = Arc::new(AtomicU64::new(0));
     let server = TestServer::start(move |ctx, message| {
         if !(count.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(100) {
-            ctx.send(message);
+            let _ = ctx.send(message);
         }
     });
     let report = common(&server.url()).run(&scenario(10, RATE)).unwrap();
@@ -155,7 +155,7 @@ fn wrong_replies_and_closes_are_told() {
         if message.is_text() {
             ctx.close(ringwire::CloseCode::new(1008), "").unwrap();
         } else {
-            ctx.send(&b"something else"[..]);
+            let _ = ctx.send(&b"something else"[..]);
         }
     });
     let each = scenario(3, Work::Each { messages: 1 });
@@ -223,7 +223,7 @@ fn a_closed_loop_whose_replies_stop_is_told() {
     let count = Arc::new(AtomicU64::new(0));
     let server = TestServer::start(move |ctx, message| {
         if count.fetch_add(1, Ordering::Relaxed) < 100 {
-            ctx.send(message);
+            let _ = ctx.send(message);
         }
     });
     let closed = scenario(5, Work::Loop { in_flight: 1, duration: Duration::from_millis(200) });

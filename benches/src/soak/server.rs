@@ -15,7 +15,7 @@ use std::{fs, io, thread};
 use anyhow::{Context as _, bail};
 use clap::ValueEnum as _;
 use ringwire::{
-    Answer, CloseCode, Config, Ctx, Handle, Handler, Message, Pinning, Request, Router, SendStatus,
+    Answer, CloseCode, Config, Ctx, Handle, Handler, Message, Pinning, Request, Router, Sent,
     Server, WorkerContext,
 };
 use ringwire_examples::{DriverFlag, note};
@@ -100,7 +100,7 @@ impl Handler for Numbered {
     }
 
     fn on_message(&mut self, ctx: &mut Ctx<'_, Numbering>, message: Message<'_>) {
-        let state = ctx.state();
+        let state = ctx.state_mut();
         let number = message.as_bytes().first_chunk().map(|number| u64::from_le_bytes(*number));
         if number != Some(state.expected) {
             let reason = format!("{number:?} came instead of {}", state.expected);
@@ -112,7 +112,7 @@ impl Handler for Numbered {
         self.answer.extend_from_slice(&state.next.to_le_bytes());
         self.answer.extend_from_slice(&message.as_bytes()[8..]);
         (state.expected, state.next) = (state.expected + 1, state.next + 1);
-        ctx.send(Message::Binary(&self.answer));
+        let _ = ctx.send(Message::Binary(&self.answer));
     }
 }
 
@@ -140,7 +140,7 @@ struct Flood;
 impl Flood {
     fn flood(ctx: &mut Ctx<'_, ()>) {
         // The first that has to wait is the last, until all have gone.
-        while let SendStatus::Sent = ctx.send(Message::Binary(&[7; FLOOD_LEN])) {}
+        while let Ok(Sent::OnItsWay) = ctx.send(Message::Binary(&[7; FLOOD_LEN])) {}
     }
 }
 

@@ -7,7 +7,7 @@ use ringwire_tls::Facts;
 
 use crate::conn::cause::CloseReason;
 use crate::conn::id::ConnId;
-use crate::conn::options::{SendOptions, SendStatus};
+use crate::conn::options::{SendOptions, Sent};
 use crate::conn::{Flags, Phase, Wire};
 use crate::hub::names::NameError;
 use crate::limits::Deadline;
@@ -16,6 +16,27 @@ use crate::topic::exchange::PublishError;
 use crate::topic::{Publication, PublishOptions, SubscribeOptions, TopicError};
 
 /// A connection, during a call of the handler.
+///
+/// ```
+/// # use ringwire::{Answer, Ctx, Handler, Message, Request};
+/// struct Greeter;
+///
+/// impl Handler for Greeter {
+///     type State = String;
+///
+///     fn on_request(&mut self, request: &Request<'_>) -> Answer<String> {
+///         Answer::accept(request.path().to_owned())
+///     }
+///
+///     fn on_message(&mut self, ctx: &mut Ctx<'_, String>, _message: Message<'_>) {
+///         ctx.state_mut().push('!');
+///         let (state, mut out) = ctx.split();
+///         if let Err(error) = out.send(&*state) {
+///             eprintln!("{} gets no greeting: {error}", out.id());
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Ctx<'a, S> {
     id: ConnId,
@@ -23,6 +44,14 @@ pub struct Ctx<'a, S> {
     state: &'a mut S,
     shared: &'a mut Shared,
 }
+
+/// A connection without its state, from [`Ctx::split`].
+pub type Out<'a> = Ctx<'a, NoState>;
+
+/// What stands for the state in an [`Out`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NoState;
 
 impl<'a, S> Ctx<'a, S> {
     pub(crate) fn new(
@@ -48,6 +77,23 @@ impl<'a, S> Ctx<'a, S> {
         (self.id, self.wire, self.shared)
     }
 
+    /// The application's state of this connection.
+    pub fn state(&self) -> &S {
+        self.state
+    }
+
+    /// The application's state of this connection, to be changed.
+    pub fn state_mut(&mut self) -> &mut S {
+        self.state
+    }
+
+    /// The state, and the connection without it: to send what stands in the state.
+    pub fn split(&mut self) -> (&mut S, Out<'_>) {
+        let Self { id, wire, state, shared } = self;
+        // Has no size, so that nothing is allocated.
+        (state, Ctx { id: *id, wire, state: Box::leak(Box::new(NoState)), shared })
+    }
+
     /// The connection's identity, for [`Handle`](crate::Handle).
     pub fn id(&self) -> ConnId {
         self.id
@@ -62,11 +108,6 @@ impl<'a, S> Ctx<'a, S> {
     /// plain connection.
     pub fn tls(&self) -> Option<Facts<'_>> {
         self.shared.sessions.facts(self.id.slot)
-    }
-
-    /// The application's state of this connection.
-    pub fn state(&mut self) -> &mut S {
-        self.state
     }
 
     /// Whether messages can be sent: no close has begun.
@@ -101,7 +142,7 @@ impl<'a, S> Ctx<'a, S> {
     /// [`max_unauthenticated_len`](crate::Config::max_unauthenticated_len). That holds from the next frame on, also
     /// inside a message that has begun. Where the request already proved it, the place for this is
     /// [`on_open`](crate::Handler::on_open).
-    pub fn authenticated(&mut self) {
+    pub fn set_authenticated(&mut self) {
         self.wire.flags.remove(Flags::UNAUTHENTICATED);
     }
 
@@ -150,24 +191,38 @@ impl<'a, S> Ctx<'a, S> {
     // What goes out
 
     /// Sends a message. It is encoded at once and goes out at the end of this connection's turn.
+    ///
+    /// # Errors
+    /// [`SendError::Closing`]: a close has begun. [`SendError::Full`]: as much waits for the peer as may, and the
+    /// connection's [policy](crate::Backpressure) is not to make room.
     #[inline]
-    pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> SendStatus {
+    pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<Sent, SendError> {
         self.send_with(message, SendOptions::default())
     }
 
     /// Sends a message that replaces one with the same key which still waits: for values of which only the
     /// newest counts. Where nothing waits it is sent as any other.
-    pub fn send_keyed<'m>(&mut self, key: u64, message: impl Into<Message<'m>>) -> SendStatus {
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send).
+    pub fn send_keyed<'m>(
+        &mut self,
+        key: u64,
+        message: impl Into<Message<'m>>,
+    ) -> Result<Sent, SendError> {
         self.send_with(message, SendOptions::default().with_key(key))
     }
 
     /// Sends a message, with options.
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send).
     #[inline]
     pub fn send_with<'m>(
         &mut self,
         message: impl Into<Message<'m>>,
         options: SendOptions,
-    ) -> SendStatus {
+    ) -> Result<Sent, SendError> {
         send::send(self.wire, self.shared, self.id.slot, message.into(), options)
     }
 

@@ -6,7 +6,7 @@ use ringwire_codec::handshake::{HandshakeError, client};
 use ringwire_codec::http::Response;
 use ringwire_codec::{Message, MessagePart};
 
-use crate::app::ctx::Ctx;
+use crate::app::ctx::{Ctx, NoState};
 use crate::app::offload::Then;
 use crate::app::request::Request;
 use crate::conn::answer::Accept;
@@ -65,7 +65,7 @@ pub trait Handler {
         let _ = (ctx, part);
     }
 
-    /// The output that made [`Ctx::send`] answer [`SendStatus::Queued`](crate::SendStatus::Queued) is gone.
+    /// The output that made [`Ctx::send`] answer [`Sent::Waits`](crate::Sent::Waits) is gone.
     fn on_drain(&mut self, ctx: &mut Ctx<'_, Self::State>) {
         let _ = ctx;
     }
@@ -96,9 +96,28 @@ pub trait Handler {
     /// The result of a job of [`Ctx::offload`] is there. For handlers that have handlers inside.
     #[doc(hidden)]
     fn finish_job(&mut self, ctx: &mut Ctx<'_, Self::State>, then: Box<dyn Any + Send>) {
-        if let Ok(then) = then.downcast::<Then<Self::State>>() {
-            then(ctx);
+        match then.downcast::<Then<Self::State>>() {
+            Ok(then) => then(ctx),
+            Err(then) => {
+                if let Ok(then) = then.downcast::<Then<NoState>>() {
+                    then(&mut ctx.split().1);
+                }
+            }
         }
+    }
+
+    /// The state of a connection, from what [`Handle::accept`](crate::Handle::accept) gave for a deferred `request`.
+    /// Default: it has to be of the type [`State`](Self::State). For handlers that have handlers inside.
+    ///
+    /// # Errors
+    /// It is of another type, and comes back.
+    fn state_from(
+        &mut self,
+        given: Box<dyn Any + Send>,
+        request: &Request<'_>,
+    ) -> Result<Self::State, Box<dyn Any + Send>> {
+        let _ = request;
+        given.downcast().map(|state| *state)
     }
 
     /// What the log calls the connections of this kind: a [`Router`](crate::Router) says the path of the route, as it
@@ -122,9 +141,9 @@ pub enum Answer<S> {
     Accept(Accept<S>),
     /// An ordinary answer, after which the connection is closed.
     Reject(Response),
-    /// Later, through [`Handle::accept`](crate::Handle::accept) or
-    /// [`Handle::reject`](crate::Handle::reject) with the request's id. The handshake timeout goes on.
-    Defer(S),
+    /// Later, through [`Handle::accept`](crate::Handle::accept), which brings the connection's state, or
+    /// [`Handle::reject`](crate::Handle::reject), with the [request's id](Request::id). The handshake timeout goes on.
+    Defer,
 }
 
 impl<S> Answer<S> {
@@ -138,11 +157,9 @@ impl<S> Answer<S> {
     /// The same answer with another state.
     pub(crate) fn map<T>(self, f: impl FnOnce(S) -> T) -> Answer<T> {
         match self {
-            Self::Accept(Accept { state, acceptance }) => {
-                Answer::Accept(Accept { state: f(state), acceptance })
-            }
+            Self::Accept(accept) => Answer::Accept(accept.map(f)),
             Self::Reject(response) => Answer::Reject(response),
-            Self::Defer(state) => Answer::Defer(f(state)),
+            Self::Defer => Answer::Defer,
         }
     }
 }
@@ -175,29 +192,43 @@ impl From<Response> for HttpAnswer {
     }
 }
 
-/// A handler that accepts every request and calls `f` with every message.
+/// A handler that accepts every request and calls `f` with every message. What `f` gives back is an [`Outcome`].
 ///
 /// ```
-/// use ringwire::{Ctx, Message};
-/// let echo = ringwire::on_message(|ctx: &mut Ctx<'_, ()>, message: Message<'_>| {
-///     ctx.send(message);
-/// });
+/// let echo = ringwire::on_message(|ctx, message| ctx.send(message));
 /// # let _: &dyn ringwire::Handler<State = ()> = &echo;
 /// ```
-pub fn on_message<F>(f: F) -> OnMessage<F>
+pub fn on_message<F, O>(f: F) -> OnMessage<F>
 where
-    F: FnMut(&mut Ctx<'_, ()>, Message<'_>),
+    F: FnMut(&mut Ctx<'_, ()>, Message<'_>) -> O,
+    O: Outcome,
 {
     OnMessage(f)
+}
+
+/// What a closure of [`on_message`] may give back: nothing, or what an attempt to send something gives. An error is
+/// known to the connection's [`on_close`](Handler::on_close) and to the metrics; who wants to do something about it
+/// does so in the closure.
+pub trait Outcome: sealed::Sealed {}
+
+impl Outcome for () {}
+impl<T, E: std::error::Error> Outcome for Result<T, E> {}
+
+mod sealed {
+    pub trait Sealed {}
+
+    impl Sealed for () {}
+    impl<T, E: std::error::Error> Sealed for Result<T, E> {}
 }
 
 /// See [`on_message`].
 #[derive(Debug)]
 pub struct OnMessage<F>(F);
 
-impl<F> Handler for OnMessage<F>
+impl<F, O> Handler for OnMessage<F>
 where
-    F: FnMut(&mut Ctx<'_, ()>, Message<'_>),
+    F: FnMut(&mut Ctx<'_, ()>, Message<'_>) -> O,
+    O: Outcome,
 {
     type State = ();
 
@@ -206,6 +237,6 @@ where
     }
 
     fn on_message(&mut self, ctx: &mut Ctx<'_, ()>, message: Message<'_>) {
-        (self.0)(ctx, message);
+        let _ = (self.0)(ctx, message);
     }
 }

@@ -23,6 +23,7 @@ pub enum JobError {
 }
 
 /// A job that was not taken, from [`Ctx::offload`], with all that was given.
+#[non_exhaustive]
 pub struct RefusedJob<J, F> {
     /// Why.
     pub reason: JobRefusal,

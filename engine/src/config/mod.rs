@@ -62,7 +62,7 @@ pub struct Config {
     /// Limits of frames and messages. Default: messages of 1 MiB; see [`ringwire_codec::Config`].
     pub protocol: ringwire_codec::Config,
     /// The longest message, in bytes, whole or streamed, of a peer of whom the application has not said
-    /// [that it is authenticated](crate::Ctx::authenticated). Default: `None`, as for anyone else. A limit beyond those
+    /// [that it is authenticated](crate::Ctx::set_authenticated). Default: `None`, as for anyone else. A limit beyond those
     /// of [`protocol`](Self::protocol) changes nothing.
     ///
     /// For applications that authenticate by a message: until then a stranger can make the server hold no more than
@@ -280,6 +280,7 @@ pub enum Assignment {
 
 /// On which cores the workers run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Pinning {
     /// One worker on each core that the process may run on; where workers are more than cores, none is pinned.
     #[default]

@@ -1,47 +1,63 @@
 //! How a request for a WebSocket is accepted.
 
+use std::any::Any;
+
 use http::{HeaderName, HeaderValue};
 use ringwire_codec::extension::SharedExtension;
 
+/// A state whose type is known to the handler alone.
+pub(crate) type AnyState = Box<dyn Any + Send>;
+
 /// How a request is accepted, and the state of its connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Accept<S> {
     pub(crate) state: S,
-    pub(crate) acceptance: Acceptance,
+    pub(crate) subprotocol: Option<String>,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) streaming: bool,
+    pub(crate) declines_compression: bool,
+    pub(crate) extensions: Vec<SharedExtension>,
 }
 
 impl<S> Accept<S> {
     /// Accepts without subprotocol, extra headers or streaming.
     pub fn new(state: S) -> Self {
-        Self { state, acceptance: Acceptance::default() }
+        Self {
+            state,
+            subprotocol: None,
+            headers: Vec::new(),
+            streaming: false,
+            declines_compression: false,
+            extensions: Vec::new(),
+        }
     }
 
     /// Agrees to one of the [offered](crate::Request::subprotocols) subprotocols. One that was not offered
     /// ends the handshake with 500, since the client would have to fail it (RFC 6455 §4.1).
     #[must_use]
     pub fn with_subprotocol(mut self, name: impl Into<String>) -> Self {
-        self.acceptance = self.acceptance.with_subprotocol(name);
+        self.subprotocol = Some(name.into());
         self
     }
 
     /// Adds a header to the 101.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.acceptance = self.acceptance.with_header(name, value);
+        self.headers.push((name, value));
         self
     }
 
     /// Hands messages over in parts, as they come, to [`Handler::on_message_part`](crate::Handler::on_message_part).
     #[must_use]
     pub fn with_streaming(mut self) -> Self {
-        self.acceptance = self.acceptance.with_streaming();
+        self.streaming = true;
         self
     }
 
     /// Declines compression on this connection, whatever the settings say and the client offers.
     #[must_use]
     pub fn without_compression(mut self) -> Self {
-        self.acceptance = self.acceptance.without_compression();
+        self.declines_compression = true;
         self
     }
 
@@ -53,54 +69,22 @@ impl<S> Accept<S> {
     /// parts.
     #[must_use]
     pub fn with_extension(mut self, extension: SharedExtension) -> Self {
-        self.acceptance = self.acceptance.with_extension(extension);
-        self
-    }
-}
-
-/// How a request is accepted.
-#[derive(Clone, Debug, Default)]
-pub struct Acceptance {
-    pub(crate) subprotocol: Option<String>,
-    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
-    pub(crate) streaming: bool,
-    pub(crate) declines_compression: bool,
-    pub(crate) extensions: Vec<SharedExtension>,
-}
-
-impl Acceptance {
-    /// As [`Accept::with_subprotocol`].
-    #[must_use]
-    pub fn with_subprotocol(mut self, name: impl Into<String>) -> Self {
-        self.subprotocol = Some(name.into());
-        self
-    }
-
-    /// As [`Accept::with_header`].
-    #[must_use]
-    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
-        self
-    }
-
-    /// As [`Accept::with_streaming`].
-    #[must_use]
-    pub fn with_streaming(mut self) -> Self {
-        self.streaming = true;
-        self
-    }
-
-    /// As [`Accept::without_compression`].
-    #[must_use]
-    pub fn without_compression(mut self) -> Self {
-        self.declines_compression = true;
-        self
-    }
-
-    /// As [`Accept::with_extension`].
-    #[must_use]
-    pub fn with_extension(mut self, extension: SharedExtension) -> Self {
         self.extensions.push(extension);
         self
+    }
+
+    /// The same with another state, and this one's.
+    pub(crate) fn replace_state<T>(self, state: T) -> (Accept<T>, S) {
+        let Self { state: old, subprotocol, headers, streaming, declines_compression, extensions } =
+            self;
+        let accept =
+            Accept { state, subprotocol, headers, streaming, declines_compression, extensions };
+        (accept, old)
+    }
+
+    /// The same with what `f` makes of the state.
+    pub(crate) fn map<T>(self, f: impl FnOnce(S) -> T) -> Accept<T> {
+        let (accept, state) = self.replace_state(());
+        accept.replace_state(f(state)).0
     }
 }

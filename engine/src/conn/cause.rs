@@ -68,6 +68,7 @@ impl CloseCause {
 
 /// Who ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Initiator {
     /// This side.
     Local,
@@ -123,7 +124,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All names, in the order of [`index`](Self::index).
-    pub const NAMES: [&str; 18] = [
+    pub(crate) const NAMES: [&str; 18] = [
         "peer",
         "local",
         "shutdown",
@@ -144,8 +145,8 @@ impl CloseReason {
         "extension",
     ];
 
-    /// Its place in [`NAMES`](Self::NAMES) and in the metrics.
-    pub fn index(self) -> usize {
+    /// Its place in [`NAMES`](Self::NAMES) and in what is counted.
+    pub(crate) fn index(self) -> usize {
         match self {
             Self::Peer => 0,
             Self::Local => 1,
@@ -181,5 +182,48 @@ impl std::fmt::Display for CloseReason {
             Self::Transport(kind) => write!(f, "transport: {kind}"),
             other => f.write_str(other.name()),
         }
+    }
+}
+
+/// How many connections have ended, by what ended them: `closes[CloseReason::IdleTimeout]`. Where a reason has a cause
+/// of its own, as [`CloseReason::Protocol`] has, all of them count as one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Closes([u64; CloseReason::NAMES.len()]);
+
+impl Closes {
+    pub(crate) fn from_fn(count: impl FnMut(usize) -> u64) -> Self {
+        Self(std::array::from_fn(count))
+    }
+
+    /// How many there are of all.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The [name](CloseReason::name) of each reason, and how often it ended a connection.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        CloseReason::NAMES.into_iter().zip(self.0)
+    }
+}
+
+impl std::ops::Index<CloseReason> for Closes {
+    type Output = u64;
+
+    fn index(&self, reason: CloseReason) -> &u64 {
+        &self.0[reason.index()]
+    }
+}
+
+impl std::ops::AddAssign for Closes {
+    fn add_assign(&mut self, other: Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, count)| *sum += count);
+    }
+}
+
+impl std::ops::Sub for Closes {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self::from_fn(|index| self.0[index].saturating_sub(before.0[index]))
     }
 }

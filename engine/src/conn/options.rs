@@ -2,16 +2,17 @@
 
 use ringwire_codec::CloseCode;
 
-/// What became of a message.
+/// What became of a message that was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendStatus {
-    /// On its way: it goes out with this turn, or soon after.
-    Sent,
-    /// Taken, but this many bytes wait for the peer. Send no more until [`on_drain`](crate::Handler::on_drain),
-    /// which always follows.
-    Queued(usize),
-    /// Not taken: the queue is at its limit, or the connection is closing.
-    Dropped,
+pub enum Sent {
+    /// It goes out with this turn, or soon after.
+    OnItsWay,
+    /// It waits, as more does than the [`high_water`](crate::Config::high_water) mark. Send no more until
+    /// [`on_drain`](crate::Handler::on_drain), which always follows.
+    Waits {
+        /// Bytes that wait for the peer, this message's included.
+        len: usize,
+    },
 }
 
 /// How a message is sent. The default is how [`Ctx::send`](crate::Ctx::send) does it.
@@ -43,6 +44,7 @@ impl SendOptions {
 
 /// Whether a message is compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Compress {
     /// If it is at least as long as [`threshold`](crate::CompressionConfig::threshold).
     #[default]

@@ -16,7 +16,7 @@ use ringwire_tls::Session;
 /// use ringwire::{Adoption, Handle, PostError};
 ///
 /// # fn example(handle: Handle, stream: std::net::TcpStream, behind_the_request: Vec<u8>) -> Result<(), PostError> {
-/// let adoption = Adoption::new(stream).with_received(behind_the_request).upgraded(());
+/// let adoption = Adoption::new(stream).with_received(behind_the_request).with_state(());
 /// handle.adopt_with(adoption).map_err(|(error, _)| error)
 /// # }
 /// ```
@@ -44,7 +44,7 @@ impl Adoption {
     }
 
     /// What was read already, decrypted: from the first byte of the request on, or of an
-    /// [upgraded](Self::upgraded) connection what came behind the request. Default: nothing.
+    /// [upgraded](Self::with_state) connection what came behind the request. Default: nothing.
     #[must_use]
     pub fn with_received(mut self, received: Vec<u8>) -> Self {
         self.received = received;
@@ -58,7 +58,7 @@ impl Adoption {
     /// origin is for that side to judge: the handler's first call is [`on_open`](crate::Handler::on_open).
     /// [`answer_upgrade`](crate::answer_upgrade) makes such an answer.
     #[must_use]
-    pub fn upgraded<S: Send + 'static>(mut self, state: S) -> Self {
+    pub fn with_state<S: Send + 'static>(mut self, state: S) -> Self {
         self.state = Some(Box::new(state));
         self
     }

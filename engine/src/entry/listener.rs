@@ -20,7 +20,7 @@ use crate::net;
 ///
 /// let server = Server::new(Config::default())
 ///     .listen_with(Listener::unix("/run/echo/echo.sock").with_mode(0o660))
-///     .start(|_worker| on_message(|ctx, message| { ctx.send(message); }))?;
+///     .start(|_worker| on_message(|ctx, message| ctx.send(message)))?;
 /// # server.handle().shutdown(std::time::Duration::ZERO);
 /// # Ok::<(), ringwire::Error>(())
 /// ```

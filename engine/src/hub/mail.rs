@@ -10,7 +10,7 @@ use ringwire_codec::http::Response;
 use crate::base::mailbox::{self, Bell, Mailbox, Postbox};
 use crate::base::wake::Wake;
 use crate::compute::Outcome;
-use crate::conn::answer::Acceptance;
+use crate::conn::answer::{Accept, AnyState};
 use crate::conn::id::ConnId;
 use crate::conn::options::SendOptions;
 use crate::driver::ListenerId;
@@ -36,8 +36,8 @@ pub(crate) enum Mail {
     Accepted { fd: OwnedFd, listener: ListenerId, peer: Option<SocketAddr> },
     /// Serve a connection that this side opens.
     Dial(Box<Outbound>),
-    /// Answer a deferred request.
-    Accept { conn: ConnId, acceptance: Acceptance },
+    /// Accept a deferred request for an upgrade.
+    Accept { conn: ConnId, accept: Box<Accept<AnyState>> },
     /// Answer a deferred request with an ordinary answer, which refuses an upgrade.
     Respond { conn: ConnId, response: Response },
     /// Say who subscribes to what.

@@ -6,7 +6,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use ringwire_codec::CloseCode;
 
 use crate::base::mailbox::PostError;
-use crate::conn::cause::CloseReason;
+use crate::conn::cause::Closes;
 
 /// How a server is drained. See [`Handle::drain`](crate::Handle::drain).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,8 +98,8 @@ pub struct DrainReport {
     pub connections: u64,
     /// Requests that were refused with 503 meanwhile.
     pub refused: u64,
-    /// Open connections that have ended since, by [`CloseReason::index`]; those that were cut off are among them.
-    pub closes: [u64; CloseReason::NAMES.len()],
+    /// Open connections that have ended since, by what ended them; those that were cut off are among them.
+    pub closes: Closes,
     /// What was left when the time was up.
     pub cut_off: CutOff,
     /// Bytes of output that those did not take.
@@ -110,9 +110,7 @@ impl DrainReport {
     fn add(&mut self, other: &Self) {
         self.connections += other.connections;
         self.refused += other.refused;
-        for (sum, count) in self.closes.iter_mut().zip(other.closes) {
-            *sum += count;
-        }
+        self.closes += other.closes;
         self.cut_off.requests += other.cut_off.requests;
         self.cut_off.open += other.cut_off.open;
         self.cut_off.unread += other.cut_off.unread;

@@ -7,11 +7,7 @@
 //! use ringwire::on_message;
 //!
 //! fn main() -> ExitCode {
-//!     ringwire::run("echo", |_worker| {
-//!         on_message(|ctx, message| {
-//!             ctx.send(message);
-//!         })
-//!     })
+//!     ringwire::run("echo", |_worker| on_message(|ctx, message| ctx.send(message)))
 //! }
 //! ```
 //!
@@ -95,9 +91,7 @@ where
 ///             let greeting = settings.own("greeting").unwrap_or("Hello").to_owned();
 ///             Ok(move |_worker: &_| {
 ///                 let greeting = greeting.clone();
-///                 on_message(move |ctx, _message| {
-///                     ctx.send(greeting.as_str());
-///                 })
+///                 on_message(move |ctx, _message| ctx.send(greeting.as_str()))
 ///             })
 ///         })
 /// }

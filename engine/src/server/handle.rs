@@ -20,7 +20,7 @@ use ringwire_tls::{ConfigError, ServerConfig};
 
 use crate::base::mailbox::{PostError, Postbox, Refused};
 use crate::compute::Meter;
-use crate::conn::answer::Acceptance;
+use crate::conn::answer::{Accept, AnyState};
 use crate::conn::dialling::DialError;
 use crate::conn::id::ConnId;
 use crate::conn::options::SendOptions;
@@ -197,11 +197,11 @@ impl Handle {
         Ok(conns.len())
     }
 
-    /// Says that the peer is who it should be, as [`Ctx::authenticated`](crate::Ctx::authenticated).
+    /// Says that the peer is who it should be, as [`Ctx::set_authenticated`](crate::Ctx::set_authenticated).
     ///
     /// # Errors
     /// The worker is busy, or has ended.
-    pub fn authenticated(&self, conn: ConnId) -> Result<(), PostError> {
+    pub fn set_authenticated(&self, conn: ConnId) -> Result<(), PostError> {
         self.post(conn, Mail::Authenticated { conn })
     }
 
@@ -232,12 +232,19 @@ impl Handle {
         self.post(conn, Mail::Pause { conn, paused: false })
     }
 
-    /// Accepts a request that was [deferred](crate::Answer::Defer).
+    /// Accepts a request that was [deferred](crate::Answer::Defer), with the state of its connection: that of the
+    /// handler, or of the handler of the route that it came for. One of another type is answered 500, with an error in
+    /// the log.
     ///
     /// # Errors
     /// The worker is busy, or has ended.
-    pub fn accept(&self, conn: ConnId, acceptance: Acceptance) -> Result<(), PostError> {
-        self.post(conn, Mail::Accept { conn, acceptance })
+    pub fn accept<S: Send + 'static>(
+        &self,
+        conn: ConnId,
+        accept: Accept<S>,
+    ) -> Result<(), PostError> {
+        let accept = Box::new(accept.map(|state| Box::new(state) as AnyState));
+        self.post(conn, Mail::Accept { conn, accept })
     }
 
     /// Refuses a request that was [deferred](crate::Answer::Defer).
@@ -272,7 +279,7 @@ impl Handle {
     }
 
     /// Serves a plain TCP connection whose handshake someone else has answered with 101; `received` is what was read
-    /// behind the request. See [`Adoption::upgraded`].
+    /// behind the request. See [`Adoption::with_state`].
     ///
     /// # Errors
     /// The worker is busy or has ended; the connection comes back.
@@ -282,7 +289,7 @@ impl Handle {
         received: Vec<u8>,
         state: S,
     ) -> Result<(), (PostError, TcpStream)> {
-        let adoption = Adoption::new(stream).with_received(received).upgraded(state);
+        let adoption = Adoption::new(stream).with_received(received).with_state(state);
         self.adopt_with(adoption).map_err(|(error, adoption)| (error, adoption.stream))
     }
 

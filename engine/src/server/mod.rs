@@ -55,7 +55,7 @@ use crate::worker::{Worker, WorkerSetup, share_of};
 ///
 /// let server = Server::new(Config::default())
 ///     .listen("127.0.0.1:9001")
-///     .start(|_worker| on_message(|ctx, message| { ctx.send(message); }))?;
+///     .start(|_worker| on_message(|ctx, message| ctx.send(message)))?;
 /// println!("listening on {}", server.urls().next().unwrap_or_default());
 /// server.join()?;
 /// # Ok::<(), ringwire::Error>(())
@@ -122,7 +122,7 @@ impl Server {
     /// let server = Server::new(Config::default())
     ///     .listen("127.0.0.1:9001")
     ///     .listen_tls("127.0.0.1:9443", tls)
-    ///     .start(|_worker| on_message(|ctx, message| { ctx.send(message); }))?;
+    ///     .start(|_worker| on_message(|ctx, message| ctx.send(message)))?;
     /// # server.handle().shutdown(std::time::Duration::ZERO);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

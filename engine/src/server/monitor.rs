@@ -8,7 +8,6 @@ use ringwire_codec::http::Response;
 
 use crate::app::router::{Router, SocketRoutes};
 use crate::compute::Times;
-use crate::conn::cause::CloseReason;
 use crate::limits::Readiness;
 use crate::metrics::Stats;
 use crate::server::handle::Handle;
@@ -147,10 +146,10 @@ impl Stats {
         }
         text.metric("closes_total", "counter", "Connections that ended, by what ended them.");
         for (worker, stats) in self.workers.iter().enumerate() {
-            for (reason, count) in CloseReason::NAMES.iter().zip(stats.closes) {
+            for (reason, count) in stats.closes.iter() {
                 text.sample(
                     "closes_total",
-                    &[("worker", &worker), ("reason", reason)],
+                    &[("worker", &worker), ("reason", &reason)],
                     count as f64,
                 );
             }
@@ -187,8 +186,8 @@ fn json_of(stats: &crate::metrics::WorkerStats) -> String {
         let _ = write!(json, "\"{name}\":{value},");
     }
     let _ = write!(json, "\"longest_turn_us\":{},\"closes\":{{", stats.longest_turn.as_micros());
-    let closes = CloseReason::NAMES.iter().zip(stats.closes);
-    let closes: Vec<_> = closes.map(|(reason, count)| format!("\"{reason}\":{count}")).collect();
+    let closes = stats.closes.iter().map(|(reason, count)| format!("\"{reason}\":{count}"));
+    let closes: Vec<_> = closes.collect();
     json + &closes.join(",") + "}}"
 }
 
@@ -248,12 +247,13 @@ impl Text {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conn::cause::Closes;
     use crate::metrics::WorkerStats;
 
     fn stats() -> Stats {
         let mut worker =
             WorkerStats { connections: 3, messages_received: 10, ..Default::default() };
-        worker.closes[0] = 7;
+        worker.closes = Closes::from_fn(|index| if index == 0 { 7 } else { 0 });
         worker.longest_turn = Duration::from_micros(250);
         let mut stats = Stats { workers: vec![worker.clone(), worker], ..Stats::default() };
         stats.compute.threads = 1;
@@ -284,9 +284,8 @@ mod tests {
         ] {
             assert!(text.lines().any(|each| each == line), "{line}\n{text}");
         }
-        let closes =
-            format!("ringwire_closes_total{{worker=\"0\",reason=\"{}\"}} 7", CloseReason::NAMES[0]);
-        assert!(text.contains(&closes), "{closes}");
+        let closes = "ringwire_closes_total{worker=\"0\",reason=\"peer\"} 7";
+        assert!(text.contains(closes), "{closes}");
     }
 
     /// Every sample follows the type of its metric, names are of the right characters, and none comes twice.
@@ -318,7 +317,7 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&stats().json()).unwrap();
         assert_eq!(json["workers"][1]["connections"], 3);
         assert_eq!(json["total"]["messages_received"], 20);
-        assert_eq!(json["total"]["closes"][CloseReason::NAMES[0]], 14);
+        assert_eq!(json["total"]["closes"]["peer"], 14);
         assert_eq!(json["memory"]["used"], 1000);
         assert_eq!(json["memory"]["budget"], 4000);
         assert_eq!(json["compute"]["threads"], 1);

@@ -28,7 +28,7 @@ pub(crate) const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";
 ///
 /// let server = Server::new(Config::default())
 ///     .listen("127.0.0.1:9001")
-///     .start(|_worker| on_message(|ctx, message| { ctx.send(message); }))?;
+///     .start(|_worker| on_message(|ctx, message| ctx.send(message)))?;
 /// if let Some(notifier) = Notifier::from_environment()? {
 ///     notifier.ready()?;
 ///     notifier.watch(server.handle())?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::http::page;
 use crate::{
     Accept, Answer, CloseCause, CloseCode, Compress, ConnId, Ctx, Handler, HttpAnswer, Message,
-    MessagePart, Request, SendOptions, SendStatus,
+    MessagePart, Request, SendError, SendOptions, Sent,
 };
 
 /// A message as it was sent or received.
@@ -120,7 +120,7 @@ pub(super) const DEADLINE_CODE: CloseCode = CloseCode::new(4401);
 
 impl App {
     /// Sends, and notes what became of it.
-    fn say(&self, ctx: &mut Ctx<'_, State>, message: Message<'_>) -> SendStatus {
+    fn say(&self, ctx: &mut Ctx<'_, State>, message: Message<'_>) -> Result<Sent, SendError> {
         let (client, before, open) = (ctx.state().client, ctx.queued_len(), ctx.is_open());
         let status = ctx.send_with(message, options_for(message.len()));
         let queued_len = ctx.queued_len();
@@ -128,12 +128,12 @@ impl App {
         let entry = &mut log.clients[client];
         entry.most_queued = entry.most_queued.max(queued_len);
         match status {
-            SendStatus::Sent => entry.accepted.push(message.into()),
-            SendStatus::Queued(_) => {
+            Ok(Sent::OnItsWay) => entry.accepted.push(message.into()),
+            Ok(Sent::Waits { .. }) => {
                 entry.accepted.push(message.into());
                 entry.queued = true;
             }
-            SendStatus::Dropped => {
+            Err(_) => {
                 entry.dropped = true;
                 // What waits is charged a little more than its bytes.
                 let due = !open || before >= self.max_queued_len / 2;
@@ -155,7 +155,7 @@ impl App {
             log.check(client, !paused, "a message on a paused connection");
             log.check(client, !queued, "a message although output waits");
         }
-        self.say(ctx, message);
+        let _ = self.say(ctx, message);
         if let Message::Text(text) = message {
             self.obey(ctx, text);
         }
@@ -174,7 +174,7 @@ impl App {
             Some("!close") => {
                 let (code, text) = APP_CLOSE;
                 let _ = ctx.close(CloseCode::new(code), text);
-                let dropped = ctx.send("after the close") == SendStatus::Dropped;
+                let dropped = ctx.send("after the close") == Err(SendError::Closing);
                 self.log.borrow_mut().check(client, dropped, "a message after the close was taken");
             }
             Some("!deadline") => {
@@ -187,26 +187,26 @@ impl App {
                 self.log.borrow_mut().check(client, had, "there was no deadline");
             }
             Some("!burst") => {
-                ctx.state().burst = (number(), number());
+                ctx.state_mut().burst = (number(), number());
                 self.go_on_bursting(ctx);
             }
             Some("!flood") => {
                 let (count, len): (usize, usize) = (number(), number());
                 for _ in 0..count {
-                    self.say(ctx, Message::Binary(&vec![b'f'; len]));
+                    let _ = self.say(ctx, Message::Binary(&vec![b'f'; len]));
                 }
             }
             Some("!keyed") => {
                 for _ in 0..number() {
                     let key = ctx.state().keys;
-                    ctx.state().keys += 1;
+                    ctx.state_mut().keys += 1;
                     let options = options_for(key).with_key(1);
                     // Something that what is sent behind it could refer to.
                     let text = format!("key:{key}:{}{}", "f".repeat(50), "p".repeat(50));
                     let status = ctx.send_with(text.as_str(), options);
                     let entry = &mut self.log.borrow_mut().clients[client];
-                    entry.queued |= matches!(status, SendStatus::Queued(_));
-                    entry.dropped |= status == SendStatus::Dropped;
+                    entry.queued |= matches!(status, Ok(Sent::Waits { .. }));
+                    entry.dropped |= status.is_err();
                 }
             }
             _ => {}
@@ -216,8 +216,8 @@ impl App {
     /// Sends until it is told to wait.
     fn go_on_bursting(&self, ctx: &mut Ctx<'_, State>) {
         while let (left @ 1.., len) = ctx.state().burst {
-            ctx.state().burst.0 = left - 1;
-            if self.say(ctx, Message::Binary(&vec![b'b'; len + left])) != SendStatus::Sent {
+            ctx.state_mut().burst.0 = left - 1;
+            if self.say(ctx, Message::Binary(&vec![b'b'; len + left])) != Ok(Sent::OnItsWay) {
                 return;
             }
         }
@@ -235,7 +235,7 @@ impl Handler for App {
         log.clients[client].id = Some(request.id());
         if query.contains("defer") {
             log.clients[client].deferred = true;
-            return Answer::Defer(State::new(client));
+            return Answer::Defer;
         }
         let accept = Accept::new(State::new(client));
         if query.contains("stream") { accept.with_streaming().into() } else { accept.into() }
@@ -261,7 +261,7 @@ impl Handler for App {
             log.check(client, known == id, "it opened under another name");
             log.check(client, fresh, "it opened again");
         }
-        self.say(ctx, Message::Text("welcome"));
+        let _ = self.say(ctx, Message::Text("welcome"));
     }
 
     fn on_message(&mut self, ctx: &mut Ctx<'_, State>, message: Message<'_>) {
@@ -269,14 +269,14 @@ impl Handler for App {
     }
 
     fn on_message_part(&mut self, ctx: &mut Ctx<'_, State>, part: MessagePart<'_>) {
-        let state = ctx.state();
+        let state = ctx.state_mut();
         let fits = part.is_first == state.parts.is_empty();
         let client = state.client;
         state.parts.extend_from_slice(part.bytes);
         // A first part may be empty only if it is also the last.
         self.log.borrow_mut().check(client, fits, "a part does not follow from the one before");
         if part.is_last {
-            let bytes = std::mem::take(&mut ctx.state().parts);
+            let bytes = std::mem::take(&mut ctx.state_mut().parts);
             let whole = Said { text: part.is_text, bytes };
             self.take(ctx, whole.as_message());
         }
@@ -300,7 +300,7 @@ impl Handler for App {
     fn on_close(&mut self, ctx: &mut Ctx<'_, State>, cause: &CloseCause) {
         let client = ctx.state().client;
         let no_deadline = ctx.set_deadline(Duration::ZERO, DEADLINE_CODE).is_err();
-        let refused = ctx.send("into the void") == SendStatus::Dropped;
+        let refused = ctx.send("into the void") == Err(SendError::Closing);
         let log = &mut *self.log.borrow_mut();
         let entry = &mut log.clients[client];
         let first = entry.opened == 1 && entry.closed.is_none();

@@ -14,7 +14,7 @@ use super::app::{Entry, Log, Said};
 use super::plan::{Ending, Entrance, Plan, Speech};
 use super::secure::Secured;
 use crate::driver::sim::{Peer, Random, World};
-use crate::{Acceptance, Handle};
+use crate::{Accept, Handle};
 
 /// How far a client has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,7 +239,7 @@ impl Client {
             let _ = if self.plan.query.contains("forbid") {
                 handle.reject(id, crate::Response::new(http::StatusCode::FORBIDDEN))
             } else {
-                handle.accept(id, Acceptance::default())
+                handle.accept(id, Accept::new(super::app::State::new(self.number)))
             };
         }
     }

@@ -85,7 +85,7 @@ impl Handler for Caller {
     fn on_open(&mut self, ctx: &mut Ctx<'_, usize>) {
         let number = *ctx.state();
         self.fate(number, |fate| fate.opened += 1);
-        ctx.send(said(number, 0).as_slice());
+        let _ = ctx.send(said(number, 0).as_slice());
     }
 
     fn on_message(&mut self, ctx: &mut Ctx<'_, usize>, message: Message<'_>) {
@@ -94,7 +94,7 @@ impl Handler for Caller {
         assert_eq!(message.as_bytes(), said(number, heard), "number {heard} of {number}");
         self.fate(number, |fate| fate.heard += 1);
         if heard + 1 < MESSAGES {
-            ctx.send(said(number, heard + 1).as_slice());
+            let _ = ctx.send(said(number, heard + 1).as_slice());
         } else {
             ctx.close(CloseCode::NORMAL, "").expect("it is open");
         }

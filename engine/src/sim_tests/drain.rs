@@ -73,7 +73,7 @@ fn closes_are_flat_over_the_window() {
 
         let report = report(&draining);
         assert_eq!(report.connections, count as u64);
-        assert_eq!(report.closes[CloseReason::Shutdown.index()], count as u64);
+        assert_eq!(report.closes[CloseReason::Shutdown], count as u64);
         assert_eq!((report.cut_off.total(), report.refused), (0, 0));
         play.wind_down();
         let farewell = |client: &super::client::Client| client.farewell.as_ref().map(|it| it.0);
@@ -108,7 +108,7 @@ fn a_shutdown_hurries_a_drain() {
     assert!(closes.iter().all(|close| *close < secs(606)));
     let report = report(&draining);
     assert_eq!(report.connections, 50, "the report is of the whole");
-    assert_eq!(report.closes[CloseReason::Shutdown.index()], 50);
+    assert_eq!(report.closes[CloseReason::Shutdown], 50);
 }
 
 fn what_is_left_after_the_grace_is_cut_off_and_reported() {

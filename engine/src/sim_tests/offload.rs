@@ -74,9 +74,9 @@ impl App {
         let (client, ordered) = (ctx.state().client, ctx.state().ordered);
         let job = move || message;
         let then = move |ctx: &mut Ctx<'_, State>, result: Result<Vec<u8>, _>| {
-            ctx.state().jobs -= 1;
+            ctx.state_mut().jobs -= 1;
             Self::answer(ctx, number, &result.expect("it does not panic"));
-            if let Some(held) = ctx.state().held.take() {
+            if let Some(held) = ctx.state_mut().held.take() {
                 ctx.resume();
                 Self::take(ctx, held);
             }
@@ -85,11 +85,11 @@ impl App {
             if ordered { ctx.offload(job, then) } else { ctx.offload_unordered(job, then) };
         match offloaded {
             Ok(()) => {
-                ctx.state().jobs += 1;
+                ctx.state_mut().jobs += 1;
                 note(client, |entry| entry.taken.push(number));
             }
             Err(refused) if ctx.state().jobs > 0 => {
-                ctx.state().held = Some((refused.job)());
+                ctx.state_mut().held = Some((refused.job)());
                 ctx.pause();
             }
             Err(refused) => {
@@ -99,7 +99,7 @@ impl App {
     }
 
     fn answer(ctx: &mut Ctx<'_, State>, number: usize, message: &[u8]) {
-        ctx.send(message);
+        let _ = ctx.send(message);
         note(ctx.state().client, |entry| {
             assert!(entry.closed.is_none(), "a result after the end");
             entry.handed_over.push(number);

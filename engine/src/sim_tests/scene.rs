@@ -152,7 +152,7 @@ impl Scene {
             assert!(entry.most_queued <= most, "client {number}: {} waited", entry.most_queued);
         }
         let opened: usize = log.clients.iter().map(|entry| entry.opened).sum();
-        let closes: u64 = stats.closes.iter().sum();
+        let closes = stats.closes.total();
         assert_eq!(u64::try_from(opened), Ok(closes), "each end is counted once");
         assert_eq!(world.outstanding_buffers(), 0);
         drop(worker);

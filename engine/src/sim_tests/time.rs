@@ -150,7 +150,7 @@ fn a_deadline_closes_with_its_code() {
     play.run_until(secs(100));
     assert_eq!(play.clients[0].farewell.as_ref().expect("a close frame").0, Some(DEADLINE_CODE));
     assert_eq!(play.clients[1].stage, Stage::Open);
-    assert_eq!(play.scene.stats().closes[CloseReason::Deadline.index()], 1);
+    assert_eq!(play.scene.stats().closes[CloseReason::Deadline], 1);
 }
 
 fn a_deadline_can_be_moved_and_cleared() {

@@ -213,7 +213,7 @@ impl Hall {
         let worker = number % WORKERS;
         let (peer, fd) = self.worlds[worker].adoptable();
         let stream = TcpStream::from(fd);
-        let adopt = Mail::Adopt(Box::new(Adoption::new(stream).upgraded(number)));
+        let adopt = Mail::Adopt(Box::new(Adoption::new(stream).with_state(number)));
         self.hub.links()[worker].postbox.post(adopt).expect("there is room");
         let reads = manner != Manner::Slow;
         if !reads {

@@ -4,7 +4,7 @@ use ringwire_codec::{CloseCode, Message, SendError};
 
 use crate::base::output::Output;
 use crate::conn::cause::CloseReason;
-use crate::conn::options::{Backpressure, SendOptions, SendStatus};
+use crate::conn::options::{Backpressure, SendOptions, Sent};
 use crate::conn::queue::SegmentKind;
 use crate::conn::{Flags, Phase, Wire};
 use crate::state::Shared;
@@ -17,9 +17,9 @@ pub(crate) fn send(
     slot: u32,
     message: Message<'_>,
     options: SendOptions,
-) -> SendStatus {
+) -> Result<Sent, SendError> {
     if wire.phase != Phase::Open {
-        return SendStatus::Dropped;
+        return Err(SendError::Closing);
     }
     if wire.has_queue()
         || wire.in_flight as usize + shared.out.len() >= shared.limits.max_queued_len
@@ -32,7 +32,7 @@ pub(crate) fn send(
             && options.key.is_none()
             && shared.deflate_elsewhere(wire, slot, message, false)
         {
-            return taken(wire, shared);
+            return Ok(taken(wire, shared));
         }
         return encode_compressed(wire, shared, slot, message, false);
     }
@@ -41,19 +41,17 @@ pub(crate) fn send(
 
 /// A message was taken.
 #[inline]
-fn taken(wire: &mut Wire, shared: &Shared) -> SendStatus {
+fn taken(wire: &mut Wire, shared: &Shared) -> Sent {
     shared.counters.messages_sent.add(1);
     status(wire, shared)
 }
 
 #[inline]
-fn encode(wire: &mut Wire, shared: &mut Shared, message: Message<'_>) -> SendStatus {
+fn encode(wire: &mut Wire, shared: &mut Shared, message: Message<'_>) -> Result<Sent, SendError> {
     shared.reserve_out(message.len());
     let Shared { masks, out, .. } = &mut *shared;
-    if wire.codec.send(message, masks, out).is_err() {
-        return SendStatus::Dropped;
-    }
-    taken(wire, shared)
+    wire.codec.send(message, masks, out)?;
+    Ok(taken(wire, shared))
 }
 
 #[inline(never)]
@@ -63,21 +61,19 @@ fn encode_compressed(
     slot: u32,
     message: Message<'_>,
     alone: bool,
-) -> SendStatus {
-    if shared.send_compressed(wire, slot, message, alone).is_err() {
-        return SendStatus::Dropped;
-    }
-    taken(wire, shared)
+) -> Result<Sent, SendError> {
+    shared.send_compressed(wire, slot, message, alone)?;
+    Ok(taken(wire, shared))
 }
 
 /// Past the high-water mark the application is told, and reading waits.
-fn status(wire: &mut Wire, shared: &Shared) -> SendStatus {
+fn status(wire: &mut Wire, shared: &Shared) -> Sent {
     let waiting = wire.queued_len() + shared.out.len();
     if waiting < shared.limits.high_water {
-        return SendStatus::Sent;
+        return Sent::OnItsWay;
     }
     wire.flags.insert(Flags::BACKLOGGED);
-    SendStatus::Queued(waiting)
+    Sent::Waits { len: waiting }
 }
 
 /// Sends a message by the queue: output waits already, or the turn has produced as much as may wait, or the
@@ -90,9 +86,9 @@ pub(crate) fn send_behind(
     slot: u32,
     message: Message<'_>,
     options: SendOptions,
-) -> SendStatus {
+) -> Result<Sent, SendError> {
     if wire.phase != Phase::Open {
-        return SendStatus::Dropped;
+        return Err(SendError::Closing);
     }
     shared.enqueue_out(wire, SegmentKind::Stream);
     let replaced =
@@ -102,7 +98,7 @@ pub(crate) fn send_behind(
         && !make_room(wire, shared)
     {
         shared.counters.messages_dropped.add(1);
-        return SendStatus::Dropped;
+        return Err(SendError::Full);
     }
     let kind = match options.key {
         Some(key) => SegmentKind::Keyed(key),
@@ -120,9 +116,9 @@ pub(crate) fn send_behind(
         && shared.deflate.is_long(message.len())
         && shared.deflate_elsewhere(wire, slot, message, !stays)
     {
-        return taken(wire, shared);
+        return Ok(taken(wire, shared));
     }
-    let status = if compressed {
+    let sent = if compressed {
         encode_compressed(wire, shared, slot, message, !stays)
     } else {
         encode(wire, shared, message)
@@ -131,7 +127,7 @@ pub(crate) fn send_behind(
         Some(index) => replace(wire, shared, index),
         None => shared.enqueue_out(wire, kind),
     }
-    status
+    sent
 }
 
 /// Puts the turn's output, which is one message, in the place of a waiting one.

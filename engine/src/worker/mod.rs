@@ -282,7 +282,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Adopt(adoption) => self.adopt(*adoption),
             Mail::Accepted { fd, listener, peer } => self.on_handed_over(fd, listener, peer),
             Mail::Dial(outbound) => self.dial(*outbound),
-            Mail::Accept { conn, acceptance } => self.answer_deferred(conn, Ok(acceptance)),
+            Mail::Accept { conn, accept } => self.answer_deferred(conn, Ok(*accept)),
             Mail::Respond { conn, response } => self.answer_deferred(conn, Err(response)),
             Mail::Topics(query) => self.shared.topics.answer(&query),
             Mail::Drain { drain, reply } => self.begin_shutdown(drain, reply),

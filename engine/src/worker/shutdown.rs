@@ -328,9 +328,7 @@ impl DrainReport {
         let stats = shared.counters.read();
         // Some came before the letter about the drain was read.
         self.refused = stats.drain_refusals;
-        for (before, now) in self.closes.iter_mut().zip(stats.closes) {
-            *before = now - *before;
-        }
+        self.closes = stats.closes - self.closes;
     }
 }
 

@@ -14,7 +14,7 @@ use super::receive::{call, deliver_or_keep};
 use super::{Worker, http};
 use crate::app::handler::{Answer, Handler};
 use crate::app::request::Request;
-use crate::conn::answer::{Accept, Acceptance};
+use crate::conn::answer::{Accept, AnyState};
 use crate::conn::dialling::DialError;
 use crate::conn::id::ConnId;
 use crate::conn::{Conn, Flags, Phase, Wire};
@@ -24,7 +24,11 @@ use crate::state::Shared;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// The application has made up its mind about a deferred request.
-    pub(super) fn answer_deferred(&mut self, id: ConnId, answer: Result<Acceptance, Response>) {
+    pub(super) fn answer_deferred(
+        &mut self,
+        id: ConnId,
+        answer: Result<Accept<AnyState>, Response>,
+    ) {
         let token = Token { slot: id.slot, generation: id.generation };
         let Self { conns, handler, shared, .. } = self;
         let Some(conn) = conns.get_mut(token).filter(|conn| conn.wire.phase == Phase::Deferred)
@@ -38,7 +42,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                     let refusal = shared.refuse_while_draining();
                     refuse(&mut conn.wire, shared, &refusal);
                 }
-                Ok(acceptance) => accept_deferred(handler, conn, shared, token, &head, &acceptance),
+                Ok(accept) => accept_deferred(handler, conn, shared, token, &head, accept),
                 Err(response) => refuse(&mut conn.wire, shared, &response),
             }
             shared.pool.give(head);
@@ -136,15 +140,9 @@ fn answer_upgrade<H: Handler>(
         return refuse(wire, shared, &refusal);
     }
     match catch_unwind(AssertUnwindSafe(|| handler.on_request(&request))) {
-        Ok(Answer::Accept(Accept { state, acceptance })) => {
-            conn.state = Some(state);
-            open(conn, shared, token, &upgrade, &acceptance);
-        }
+        Ok(Answer::Accept(accept)) => open(conn, shared, token, &upgrade, accept),
         Ok(Answer::Reject(response)) => refuse(wire, shared, &response),
-        Ok(Answer::Defer(state)) => {
-            conn.state = Some(state);
-            wire.phase = Phase::Deferred;
-        }
+        Ok(Answer::Defer) => wire.phase = Phase::Deferred,
         Err(_) => refuse(wire, shared, &internal_error()),
     }
 }
@@ -155,28 +153,26 @@ fn open<S>(
     shared: &mut Shared,
     token: Token,
     upgrade: &server::Upgrade<'_>,
-    acceptance: &Acceptance,
+    accept: Accept<S>,
 ) {
+    let (chosen, state) = accept.replace_state(());
     let wire = &mut conn.wire;
-    let agreement =
-        if acceptance.declines_compression { None } else { shared.deflate.agree(upgrade) };
-    let Ok((answers, layer)) = agree(&acceptance.extensions, upgrade) else {
+    let agreement = if chosen.declines_compression { None } else { shared.deflate.agree(upgrade) };
+    let Ok((answers, layer)) = agree(&chosen.extensions, upgrade) else {
         shared.deflate.take_back(agreement);
-        conn.state = None;
         return refuse(wire, shared, &internal_error());
     };
     let mut accept = server::Accept::new().with_deflate(agreement).with_extensions(answers);
-    if let Some(name) = &acceptance.subprotocol {
-        accept = accept.with_subprotocol(name.clone());
+    if let Some(name) = chosen.subprotocol {
+        accept = accept.with_subprotocol(name);
     }
-    for (name, value) in &acceptance.headers {
-        accept = accept.with_header(name.clone(), value.clone());
+    for (name, value) in chosen.headers {
+        accept = accept.with_header(name, value);
     }
     shared.reserve_out(512);
     if let Err(error) = accept.encode(upgrade, &mut shared.out) {
         crate::base::event::error!(%error, "the handler accepted a request wrongly");
         shared.deflate.take_back(agreement);
-        conn.state = None;
         return refuse(wire, shared, &internal_error());
     }
     if let Some(agreement) = &agreement {
@@ -185,7 +181,8 @@ fn open<S>(
     if let Some(layer) = layer {
         extend(wire, shared, token, layer);
     }
-    wire.codec.set_streaming(acceptance.streaming);
+    wire.codec.set_streaming(chosen.streaming);
+    conn.state = Some(state);
     shared.counters.handshakes.add(1);
     begin_frames(wire, shared, token);
 }
@@ -227,12 +224,22 @@ fn accept_deferred<H: Handler>(
     shared: &mut Shared,
     token: Token,
     head: &[u8],
-    acceptance: &Acceptance,
+    accept: Accept<AnyState>,
 ) {
     // The head was a correct request when it was deferred, and is still the same.
     let Ok(request) = server::Request::parse(head, &shared.limits.head) else { return };
     let Ok(upgrade) = request.check_upgrade() else { return };
-    open(conn, shared, token, &upgrade, acceptance);
+    let (accept, given) = accept.replace_state(());
+    let tls = shared.sessions.facts(token.slot);
+    let asked = Request::new(&request, shared.id(token), conn.wire.peer.into(), tls);
+    let Ok(Ok(state)) = catch_unwind(AssertUnwindSafe(|| handler.state_from(given, &asked))) else {
+        crate::base::event::error!(
+            conn = %shared.id(token),
+            "a request was accepted with a state of another type than its handler's"
+        );
+        return refuse(&mut conn.wire, shared, &internal_error());
+    };
+    open(conn, shared, token, &upgrade, accept.replace_state(state).0);
     if conn.wire.phase == Phase::Open {
         unwrap_unread(&mut conn.wire, shared, token);
         call(handler, conn, shared, token, |handler, ctx| handler.on_open(ctx));

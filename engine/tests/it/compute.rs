@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ringwire::{
     CloseCode, CloseReason, ComputeStats, Config, Ctx, Handle, JobError, JobRefusal, Message,
-    SendStatus,
+    SendError, Sent,
 };
 
 use crate::support::client::{Client, Got};
@@ -35,12 +35,12 @@ fn text(message: Message<'_>) -> &str {
 }
 
 fn assert_sent(ctx: &mut Ctx<'_, u32>, text: &str) {
-    assert_eq!(ctx.send(text), SendStatus::Sent);
+    assert_eq!(ctx.send(text), Ok(Sent::OnItsWay));
 }
 
 /// Sends what came of a job.
 fn say(ctx: &mut Ctx<'_, u32>, result: Result<String, JobError>) {
-    ctx.send(result.unwrap_or_else(|error| error.to_string()).as_str());
+    let _ = ctx.send(result.unwrap_or_else(|error| error.to_string()).as_str());
 }
 
 /// A server that offloads what `job` makes of each text, and answers with its result.
@@ -53,7 +53,7 @@ fn server_with(
         app.on_message(move |ctx, message| {
             let (job, text) = (job.clone(), text(message).to_owned());
             if let Err(refused) = ctx.offload(move || job(&text), say) {
-                ctx.send(refused.to_string().as_str());
+                let _ = ctx.send(refused.to_string().as_str());
             }
         })
     })
@@ -160,10 +160,10 @@ fn the_state_is_there_and_a_result_may_lead_to_another_job() {
         app.on_message(|ctx, _| count_on(ctx, 0))
     });
     fn count_on(ctx: &mut Ctx<'_, u32>, number: u32) {
-        *ctx.state() += number;
+        *ctx.state_mut() += number;
         if number == 5 {
             let sum = ctx.state().to_string();
-            ctx.send(sum.as_str());
+            let _ = ctx.send(sum.as_str());
             return;
         }
         ctx.offload(move || number + 1, |ctx, next| count_on(ctx, next.unwrap())).unwrap();
@@ -303,8 +303,9 @@ fn refusal(ctx: &mut Ctx<'_, u32>, gate: &Gate) -> Option<JobRefusal> {
         gate.pass();
         7
     };
-    let refused = ctx.offload(job, |ctx, result| *ctx.state() = result.expect("no panic")).err()?;
-    *ctx.state() = 0;
+    let refused =
+        ctx.offload(job, |ctx, result| *ctx.state_mut() = result.expect("no panic")).err()?;
+    *ctx.state_mut() = 0;
     (refused.then)(ctx, Ok(8));
     assert_eq!(*ctx.state(), 8, "the continuation comes back");
     Some(refused.reason)
@@ -318,7 +319,7 @@ fn a_full_queue_gives_the_job_back() {
         let gate = job_gate.clone();
         app.on_message(move |ctx, _| {
             let answer = format!("{:?}", refusal(ctx, &gate));
-            ctx.send(answer.as_str());
+            let _ = ctx.send(answer.as_str());
         })
     });
     let mut client = server.client();
@@ -347,7 +348,7 @@ fn no_connection_takes_all() {
         let gate = job_gate.clone();
         app.on_message(move |ctx, _| {
             let answer = format!("{:?}", refusal(ctx, &gate));
-            ctx.send(answer.as_str());
+            let _ = ctx.send(answer.as_str());
         })
     });
     let (mut greedy, mut modest) = (server.client(), server.client());
@@ -372,7 +373,7 @@ fn without_threads_there_are_no_jobs() {
     let server = Server::start(config(), |app| {
         app.on_message(|ctx, _| {
             let answer = format!("{:?}", refusal(ctx, &Gate::new()));
-            ctx.send(answer.as_str());
+            let _ = ctx.send(answer.as_str());
         })
     });
     let mut client = server.client();
@@ -421,7 +422,7 @@ fn a_result_during_the_close_handshake_is_handed_over() {
             let (go_on, handed_over) = (go_on.clone(), handed_over.clone());
             let then = move |ctx: &mut Ctx<'_, u32>, _| {
                 assert!(!ctx.is_open());
-                assert_eq!(ctx.send("too late"), SendStatus::Dropped);
+                assert_eq!(ctx.send("too late"), Err(SendError::Closing));
                 handed_over.open();
             };
             ctx.offload(move || go_on.pass(), then).unwrap();

@@ -62,7 +62,7 @@ impl Handler for Caller {
     fn on_open(&mut self, ctx: &mut Ctx<'_, u32>) {
         let number = *ctx.state();
         self.report(Event::Open(number, ctx.peer_addr()));
-        ctx.send(format!("hello {number}").as_str());
+        let _ = ctx.send(format!("hello {number}").as_str());
     }
 
     fn on_message(&mut self, ctx: &mut Ctx<'_, u32>, message: Message<'_>) {

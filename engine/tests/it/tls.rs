@@ -343,7 +343,7 @@ fn a_peer_that_reads_nothing_loses_the_oldest_messages_only() {
             for number in 0..COUNT {
                 let mut message = vec![0; 10_000];
                 message[..4].copy_from_slice(&number.to_be_bytes());
-                ctx.send(&message[..]);
+                let _ = ctx.send(&message[..]);
             }
         })
     });

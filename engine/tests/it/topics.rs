@@ -61,7 +61,7 @@ fn obey(ctx: &mut Ctx<'_, u32>, command: &str) {
         }
         other => panic!("no command: {other}"),
     };
-    ctx.send(answer.as_str());
+    let _ = ctx.send(answer.as_str());
 }
 
 fn said(outcome: Result<bool, TopicError>) -> String {
@@ -390,7 +390,7 @@ impl Handler for Telling {
 
     fn on_missed(&mut self, ctx: &mut Ctx<'_, u32>, count: u32) {
         assert_eq!(ctx.queued_len(), 0);
-        ctx.send(format!("missed {count}").as_str());
+        let _ = ctx.send(format!("missed {count}").as_str());
     }
 }
 
@@ -557,7 +557,7 @@ impl Handler for Known {
             None => assert_eq!(ctx.register(text), Ok(true)),
         }
         let names = ctx.names().collect::<Vec<_>>().join(" ");
-        ctx.send(names.as_str());
+        let _ = ctx.send(names.as_str());
     }
 
     fn on_presence(&mut self, name: &str, is_present: bool) {

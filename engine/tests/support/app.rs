@@ -47,7 +47,7 @@ impl App {
             http: Box::new(|_| Response::from(HandshakeError::Upgrade).into()),
             open: Box::new(|_| {}),
             message: Box::new(|ctx, message| {
-                ctx.send(message);
+                let _ = ctx.send(message);
             }),
             part: Box::new(|_, _| {}),
             drain: Box::new(|_| {}),

@@ -96,22 +96,22 @@ fn answer(ctx: &mut Ctx<'_, ()>, message: Message<'_>, offload: bool) {
         Message::Binary(_) => None,
     };
     let Some(mib) = asked_for.filter(|mib| (1..=MAX_MIB).contains(mib)) else {
-        ctx.send(message);
+        let _ = ctx.send(message);
         return;
     };
     if !offload {
-        ctx.send(hash(mib).as_str());
+        let _ = ctx.send(hash(mib).as_str());
         return;
     }
     let offloaded = ctx.offload(
         move || hash(mib),
         |ctx, result| {
-            ctx.send(result.unwrap_or_else(|error| error.to_string()).as_str());
+            let _ = ctx.send(result.unwrap_or_else(|error| error.to_string()).as_str());
         },
     );
     if let Err(refused) = offloaded {
         // A busy server says so; one that may not lose the job would pause the connection.
-        ctx.send(refused.to_string().as_str());
+        let _ = ctx.send(refused.to_string().as_str());
     }
 }
 

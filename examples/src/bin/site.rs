@@ -80,12 +80,7 @@ fn site(handle: &Handle, forwarded_hops: usize) -> impl Handler + use<> {
             Response::new(StatusCode::FOUND)
                 .with_header(header::LOCATION, HeaderValue::from_static("/"))
         })
-        .websocket(
-            "/echo",
-            on_message(|ctx, message| {
-                ctx.send(message);
-            }),
-        )
+        .websocket("/echo", on_message(|ctx, message| ctx.send(message)))
         .websocket_with(
             "/ask",
             on_message(move |ctx, message| {
@@ -94,7 +89,7 @@ fn site(handle: &Handle, forwarded_hops: usize) -> impl Handler + use<> {
                     Message::Text("address") => ctx.peer_addr().to_string(),
                     _ => "I know a count and an address\n".to_owned(),
                 };
-                ctx.send(text.as_str());
+                let _ = ctx.send(text.as_str());
             }),
             SocketOptions::default().with_subprotocols(["ask"]).with_max_message_len(100),
         )

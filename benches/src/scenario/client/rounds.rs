@@ -16,7 +16,7 @@ impl Client {
     ) {
         let number = ctx.state().number;
         let now = self.count_reply(number, message);
-        let mut behind = std::mem::take(&mut ctx.state().behind);
+        let mut behind = std::mem::take(&mut ctx.state_mut().behind);
         let before = behind.len();
         if let Some(next) = behind.pop_front() {
             self.common.mark(number, next);
@@ -26,22 +26,22 @@ impl Client {
         let room = (in_flight as usize).saturating_sub(waiting);
         let room = if self.common.working.load(Ordering::Acquire) { room } else { 0 };
         for _ in 0..room {
-            ctx.send(self.common.template.message());
+            let _ = ctx.send(self.common.template.message());
             if !self.common.mark(number, now) {
                 behind.push_back(now);
             }
         }
         self.tally().sent += room as u64;
         self.common.set_behind(before, behind.len());
-        ctx.state().behind = behind;
+        ctx.state_mut().behind = behind;
     }
 
     /// Goes on with a connection that has had its last reply, or that is new.
     pub(super) fn churn(&self, ctx: &mut Ctx<'_, Seat>, now: u64, messages: u64) {
-        let &mut Seat { number, answered, .. } = ctx.state();
+        let &mut Seat { number, answered, .. } = ctx.state_mut();
         let goes_on = answered < messages && self.common.working.load(Ordering::Acquire);
         if goes_on && self.common.mark(number, now) {
-            ctx.send(self.common.template.message());
+            let _ = ctx.send(self.common.template.message());
             self.tally().sent += 1;
         } else {
             // Refused only if a close has begun already.
@@ -57,7 +57,7 @@ impl Client {
         messages: u64,
     ) {
         let now = self.count_reply(ctx.state().number, message);
-        ctx.state().answered += 1;
+        ctx.state_mut().answered += 1;
         self.churn(ctx, now, messages);
     }
 }

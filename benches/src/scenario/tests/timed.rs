@@ -71,7 +71,7 @@ fn no_more_and_no_fewer_are_in_flight_than_asked_for() {
     let (waiting, peak) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&most));
     let server = TestServer::start(move |ctx, message| {
         if seen.fetch_add(1, Ordering::Relaxed) == 0 {
-            ctx.send(message);
+            let _ = ctx.send(message);
             return;
         }
         let there = waiting.fetch_add(1, Ordering::Relaxed) + 1;
@@ -79,7 +79,7 @@ fn no_more_and_no_fewer_are_in_flight_than_asked_for() {
         if there == 4 {
             waiting.store(0, Ordering::Relaxed);
             for _ in 0..4 {
-                ctx.send(message);
+                let _ = ctx.send(message);
             }
         }
     });
@@ -103,7 +103,7 @@ fn replies_that_never_come_are_told() {
     let server =
         TestServer::start(move |ctx, message| match seen.fetch_add(1, Ordering::Relaxed) {
             0..10 => {
-                ctx.send(message);
+                let _ = ctx.send(message);
             }
             10 => ctx.close(ringwire::CloseCode::new(1008), "").unwrap(),
             _ => {}
@@ -228,7 +228,7 @@ fn memory_is_looked_at_while_connections_are_held() {
 
     // This process, which is the server's only by name.
     let server = TestServer::start(|ctx, message| {
-        ctx.send(message);
+        let _ = ctx.send(message);
     });
     let flags = format!("{} --server-pid {}", server.url(), std::process::id());
     let report = common(&flags).run(&idle).unwrap();
@@ -243,7 +243,7 @@ fn memory_is_looked_at_while_connections_are_held() {
 #[test]
 fn connections_that_end_while_held_are_errors() {
     let server = TestServer::start(|ctx, message| {
-        ctx.send(message);
+        let _ = ctx.send(message);
         ctx.set_deadline(Duration::from_millis(100), ringwire::CloseCode::new(4000)).unwrap();
     });
     let watch = Watch::Memory { duration: SECOND, interval: SECOND };

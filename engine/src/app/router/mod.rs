@@ -20,6 +20,7 @@ pub use sockets::{NoSockets, RouteState, SocketOptions, SocketRoutes, Sockets};
 use crate::app::ctx::Ctx;
 use crate::app::handler::{Answer, Handler, HttpAnswer};
 use crate::app::request::Request;
+use crate::conn::answer::AnyState;
 use crate::conn::cause::CloseCause;
 
 /// A handler made of routes.
@@ -50,7 +51,7 @@ use crate::conn::cause::CloseCause;
 ///         let greeting = String::from_utf8_lossy(request.body());
 ///         Response::text(format!("{greeting}, {}!\n", request.param("name").unwrap_or_default()))
 ///     })
-///     .websocket("/echo", on_message(|ctx, message| { ctx.send(message); }));
+///     .websocket("/echo", on_message(|ctx, message| ctx.send(message)));
 /// # fn is_handler(_: impl ringwire::Handler) {}
 /// # is_handler(router);
 /// ```
@@ -278,6 +279,12 @@ impl<S: SocketRoutes> Handler for Router<S> {
         let Ok(found) = self.paths.at(request.path()) else { return not_here() };
         let Some(socket) = self.routes[*found.value].socket else { return not_here() };
         self.sockets.on_request(socket, &request.with_params(&found.params))
+    }
+
+    fn state_from(&mut self, given: AnyState, request: &Request<'_>) -> Result<S::State, AnyState> {
+        let Ok(found) = self.paths.at(request.path()) else { return Err(given) };
+        let Some(socket) = self.routes[*found.value].socket else { return Err(given) };
+        self.sockets.state_from(socket, given, &request.with_params(&found.params))
     }
 
     fn on_http(&mut self, request: &Request<'_>) -> HttpAnswer {

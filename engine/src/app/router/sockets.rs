@@ -10,7 +10,7 @@ use ringwire_codec::{CloseCode, Message, MessagePart};
 use crate::app::ctx::Ctx;
 use crate::app::handler::{Answer, Handler};
 use crate::app::request::Request;
-use crate::conn::answer::Accept;
+use crate::conn::answer::{Accept, AnyState};
 use crate::conn::cause::CloseCause;
 
 /// Settings of one WebSocket route.
@@ -62,6 +62,14 @@ pub trait SocketRoutes: sealed::Sealed {
 
     #[doc(hidden)]
     fn on_request(&mut self, index: usize, request: &Request<'_>) -> Answer<Self::State>;
+
+    #[doc(hidden)]
+    fn state_from(
+        &mut self,
+        index: usize,
+        given: AnyState,
+        request: &Request<'_>,
+    ) -> Result<Self::State, AnyState>;
 
     #[doc(hidden)]
     fn on_presence(&mut self, name: &str, is_present: bool);
@@ -135,7 +143,7 @@ impl<R: SocketRoutes, H: Handler> Sockets<R, H> {
 
     /// Agrees to a subprotocol of the route, where the handler has not.
     fn choose_subprotocol<S>(&self, request: &Request<'_>, accept: Accept<S>) -> Accept<S> {
-        if accept.acceptance.subprotocol.is_some() {
+        if accept.subprotocol.is_some() {
             return accept;
         }
         let own = &self.options.subprotocols;
@@ -157,6 +165,15 @@ impl SocketRoutes for NoSockets {
 
     fn on_request(&mut self, _index: usize, _request: &Request<'_>) -> Answer<Infallible> {
         Answer::Reject(Response::new(http::StatusCode::NOT_FOUND))
+    }
+
+    fn state_from(
+        &mut self,
+        _index: usize,
+        given: AnyState,
+        _request: &Request<'_>,
+    ) -> Result<Infallible, AnyState> {
+        Err(given)
     }
 
     fn on_presence(&mut self, _name: &str, _is_present: bool) {}
@@ -187,6 +204,18 @@ impl<R: SocketRoutes, H: Handler> SocketRoutes for Sockets<R, H> {
             other => other,
         }
         .map(RouteState::Last)
+    }
+
+    fn state_from(
+        &mut self,
+        index: usize,
+        given: AnyState,
+        request: &Request<'_>,
+    ) -> Result<Self::State, AnyState> {
+        if index < R::COUNT {
+            return self.rest.state_from(index, given, request).map(RouteState::Before);
+        }
+        self.handler.state_from(given, request).map(RouteState::Last)
     }
 
     fn on_presence(&mut self, name: &str, is_present: bool) {

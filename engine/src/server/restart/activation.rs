@@ -12,7 +12,7 @@
 //! for socket in activation::sockets()? {
 //!     server = server.listen_on(socket.into_fd());
 //! }
-//! let server = server.start(|_worker| on_message(|ctx, message| { ctx.send(message); }))?;
+//! let server = server.start(|_worker| on_message(|ctx, message| ctx.send(message)))?;
 //! # server.handle().shutdown(std::time::Duration::ZERO);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -42,7 +42,7 @@ impl Handle {
     /// let server = Server::new(Config::default())
     ///     .listen("0.0.0.0:9001")
     ///     .inherit(sockets.into_iter().map(|socket| socket.into_fd()))
-    ///     .start(|_worker| on_message(|ctx, message| { ctx.send(message); }))?;
+    ///     .start(|_worker| on_message(|ctx, message| ctx.send(message)))?;
     /// if let Some(notifier) = Notifier::from_environment()? {
     ///     notifier.ready()?;
     /// }

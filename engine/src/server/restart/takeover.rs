@@ -21,7 +21,7 @@
 //! let server = Server::new(Config::default())
 //!     .listen("0.0.0.0:9001")
 //!     .inherit(takeover.sockets())
-//!     .start(|_worker| on_message(|ctx, message| { ctx.send(message); }))?;
+//!     .start(|_worker| on_message(|ctx, message| ctx.send(message)))?;
 //! // An error of the kind ConnectionRefused: another process takes over, and this one is to end.
 //! takeover.ready()?;
 //! takeover.watch(server.handle(), Drain::new(Duration::from_secs(10), CloseCode::new(1012)))?;

@@ -146,7 +146,7 @@ fn a_request_may_be_denied_compression() {
             _ => Accept::new(0).into(),
         });
         app.on_open(|ctx| {
-            ctx.send(if ctx.is_compressed() { "compressed" } else { "plain" });
+            let _ = ctx.send(if ctx.is_compressed() { "compressed" } else { "plain" });
         })
     });
     for path in ["/plain", "/compressed"] {
@@ -206,7 +206,7 @@ fn what_is_long_enough_is_compressed_unless_told_otherwise() {
                 Some(b'-') => options.with_compress(Compress::Never),
                 _ => options,
             };
-            ctx.send_with(message, options);
+            let _ = ctx.send_with(message, options);
         })
     });
     let mut client = offering(&server);
@@ -238,7 +238,8 @@ fn a_server_may_only_decompress() {
     for compression in modes() {
         let server = Server::start(with(compression.with_decompress_only(true)), |app| {
             app.on_message(|ctx, message| {
-                ctx.send_with(message, SendOptions::default().with_compress(Compress::Always));
+                let _ =
+                    ctx.send_with(message, SendOptions::default().with_compress(Compress::Always));
             })
         });
         let mut client = offering(&server);
@@ -400,10 +401,10 @@ fn compression_bombs_take_turns() {
     for compression in modes() {
         let server = Server::start(lenient(compression), |app| {
             app.without_messages().on_message(|ctx, message| {
-                *ctx.state() += 1;
+                *ctx.state_mut() += 1;
                 if message.len() == 4 {
                     let count = ctx.state().to_string();
-                    ctx.send(count.as_str());
+                    let _ = ctx.send(count.as_str());
                 }
             })
         });
@@ -427,9 +428,9 @@ fn strangers_have_a_smaller_limit() {
         let server = Server::start(config, |app| {
             app.on_message(|ctx, message| {
                 if message.as_bytes() == b"password" {
-                    ctx.authenticated();
+                    ctx.set_authenticated();
                 }
-                ctx.send("taken");
+                let _ = ctx.send("taken");
             })
         });
         let say = |client: &mut Client, bytes: &[u8], fragment_len: usize| {
@@ -473,7 +474,7 @@ fn others_may_say_that_a_peer_is_authenticated() {
     let id = server.opened();
     client.send("0123456789");
     assert_eq!(client.text(), "0123456789");
-    server.handle().authenticated(id).expect("it lives");
+    server.handle().set_authenticated(id).expect("it lives");
     // Letters are read in their order.
     server.handle().send(id, "now").expect("it lives");
     assert_eq!(client.text(), "now");

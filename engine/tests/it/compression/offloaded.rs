@@ -1,7 +1,7 @@
 //! Long messages that compute threads compress: their order, and the contexts of those around them.
 
 use ringwire::{
-    Backpressure, CloseCode, Compress, CompressionConfig, Config, Ctx, SendOptions, SendStatus,
+    Backpressure, CloseCode, Compress, CompressionConfig, Config, Ctx, SendError, SendOptions, Sent,
 };
 use ringwire_codec::deflate::Offer;
 
@@ -50,7 +50,7 @@ fn order_and_contexts_are_kept() {
             let server = Server::start(config, |app| {
                 app.on_message(|ctx, _| {
                     for number in 0..COUNT {
-                        assert_eq!(ctx.send(text_of(number).as_str()), SendStatus::Sent);
+                        assert_eq!(ctx.send(text_of(number).as_str()), Ok(Sent::OnItsWay));
                     }
                 })
             });
@@ -103,9 +103,9 @@ fn gone(server: &Server) -> Client {
 }
 
 /// Sends a long message and a short one.
-fn two(ctx: &mut Ctx<'_, u32>, len: usize) -> SendStatus {
+fn two(ctx: &mut Ctx<'_, u32>, len: usize) -> Result<Sent, SendError> {
     let status = ctx.send(text(0, len).as_str());
-    ctx.send("behind it");
+    let _ = ctx.send("behind it");
     assert!(ctx.queued_len() >= len, "what is not compressed yet counts");
     status
 }
@@ -114,7 +114,7 @@ fn two(ctx: &mut Ctx<'_, u32>, len: usize) -> SendStatus {
 fn what_is_behind_waits() {
     let gate = Gate::new();
     let server = held_up(compressing(CompressionConfig::dedicated()), &gate, |ctx| {
-        assert_eq!(two(ctx, LONG), SendStatus::Sent);
+        assert_eq!(two(ctx, LONG), Ok(Sent::OnItsWay));
     });
     let mut client = gone(&server);
     let id = server.opened();
@@ -134,7 +134,7 @@ fn a_drain_follows_what_was_queued() {
     const LEN: usize = 300 << 10;
     let gate = Gate::new();
     let server = held_up(compressing(CompressionConfig::shared()), &gate, |ctx| {
-        assert!(matches!(two(ctx, LEN), SendStatus::Queued(LEN)));
+        assert!(matches!(two(ctx, LEN), Ok(Sent::Waits { len: LEN })));
     });
     let mut client = gone(&server);
     gate.open();
@@ -147,7 +147,7 @@ fn a_drain_follows_what_was_queued() {
 fn a_connection_may_end_meanwhile() {
     let gate = Gate::new();
     let server = held_up(compressing(CompressionConfig::dedicated()), &gate, |ctx| {
-        two(ctx, LONG);
+        let _ = two(ctx, LONG);
     });
     // A FIN would leave the message to be waited for.
     gone(&server).reset();
@@ -187,11 +187,11 @@ fn what_waits_may_be_dropped() {
         .with_max_queued_len(64 << 10);
     let server = held_up(config, &gate, |ctx| {
         // The first is on its way; the second waits behind it, and is dropped with the third for the fourth.
-        ctx.send(text(0, LONG).as_str());
-        ctx.send(text(1, LONG).as_str());
+        let _ = ctx.send(text(0, LONG).as_str());
+        let _ = ctx.send(text(1, LONG).as_str());
         let plain = SendOptions::default().with_compress(Compress::Never);
-        ctx.send_with(&[7; 80_000][..], plain);
-        assert!(matches!(ctx.send("the last"), SendStatus::Queued(_)));
+        let _ = ctx.send_with(&[7; 80_000][..], plain);
+        assert!(matches!(ctx.send("the last"), Ok(Sent::Waits { .. })));
     });
     let mut client = gone(&server);
     wait_until("messages were dropped", || server.stats().messages_dropped == 2);

@@ -5,7 +5,7 @@
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 
-use ringwire::{Backpressure, CloseCode, Config, Ctx, Message, SendStatus};
+use ringwire::{Backpressure, CloseCode, Config, Ctx, Message, SendError, Sent};
 
 use crate::support::app::{App, Seen};
 use crate::support::client::{Client, Got, frame};
@@ -23,12 +23,13 @@ fn roomy(policy: Backpressure) -> Config {
     quiet().with_backpressure(policy).with_max_queued_len(FILLER_LEN + (1 << 20))
 }
 
-type Statuses = mpsc::Receiver<SendStatus>;
+type Status = Result<Sent, SendError>;
+type Statuses = mpsc::Receiver<Status>;
 
 /// A server that calls `work` for the message "go", and tells what its sends were answered with.
 fn reporting(
     config: Config,
-    work: fn(&mut Ctx<'_, u32>, &mut dyn FnMut(SendStatus)),
+    work: fn(&mut Ctx<'_, u32>, &mut dyn FnMut(Status)),
 ) -> (Server, Statuses) {
     let (sender, statuses) = mpsc::channel();
     let sender = Arc::new(Mutex::new(sender));
@@ -38,14 +39,14 @@ fn reporting(
             if message.as_bytes() == b"go" {
                 work(ctx, &mut |status| sender.send(status).expect("the test waits"));
             } else {
-                ctx.send(message);
+                let _ = ctx.send(message);
             }
         })
     });
     (server, statuses)
 }
 
-fn next(statuses: &Statuses) -> SendStatus {
+fn next(statuses: &Statuses) -> Status {
     statuses.recv_timeout(PATIENCE).expect("the application sends")
 }
 
@@ -73,9 +74,9 @@ fn sent_then_queued_then_drained() {
     });
     let mut client = server.client();
     client.send("go");
-    assert_eq!(next(&statuses), SendStatus::Sent);
+    assert_eq!(next(&statuses), Ok(Sent::OnItsWay));
     let queued = |status| match status {
-        SendStatus::Queued(len) => len,
+        Ok(Sent::Waits { len }) => len,
         other => panic!("{other:?} beyond the high-water mark"),
     };
     let first = queued(next(&statuses));
@@ -97,7 +98,7 @@ fn what_is_in_flight_counts() {
     let mut client = server.client();
     let id = server.opened();
     client.send("go");
-    assert!(matches!(next(&statuses), SendStatus::Queued(len) if len > FILLER_LEN));
+    assert!(matches!(next(&statuses), Ok(Sent::Waits { len }) if len > FILLER_LEN));
     wait_until("the socket is full", || {
         let stats = server.stats();
         stats.bytes_sent > 0 && stats.queued_bytes > 0
@@ -131,14 +132,14 @@ fn reading_pauses_while_the_peer_does_not_read() {
 #[test]
 fn drop_newest() {
     let (server, statuses) = reporting(roomy(Backpressure::DropNewest), |ctx, report| {
-        ctx.send(vec![7; FILLER_LEN].as_slice());
+        let _ = ctx.send(vec![7; FILLER_LEN].as_slice());
         for number in 0..100_u32 {
             report(ctx.send(format!("{number:050000}").as_str()));
         }
     });
     let mut client = server.client();
     client.send("go");
-    let taken = (0..100).take_while(|_| next(&statuses) != SendStatus::Dropped).count();
+    let taken = (0..100).take_while(|_| next(&statuses) != Err(SendError::Full)).count();
     assert!((10..=40).contains(&taken), "about a mebibyte: {taken}");
     wait_until("the others were dropped", || server.stats().messages_dropped == 100 - taken as u64);
     let stats = server.stats();
@@ -162,7 +163,7 @@ fn drop_oldest() {
     let mut client = server.client();
     let id = server.opened();
     client.send("go");
-    next(&statuses);
+    let _ = next(&statuses);
     wait_until("the socket is full", || server.stats().bytes_sent > 0);
     let handle = server.handle();
     for number in 0..200 {
@@ -187,15 +188,15 @@ fn small_messages_are_charged_what_they_cost() {
         .with_backpressure(Backpressure::DropOldest)
         .with_max_queued_len(FILLER_LEN + (1 << 20));
     let (server, statuses) = reporting(config, |ctx, report| {
-        ctx.send(vec![7; FILLER_LEN + (1 << 20)].as_slice());
+        let _ = ctx.send(vec![7; FILLER_LEN + (1 << 20)].as_slice());
         for _ in 0..COUNT {
-            ctx.send("x");
+            let _ = ctx.send("x");
         }
-        report(SendStatus::Sent);
+        report(Ok(Sent::OnItsWay));
     });
     let mut client = server.client();
     client.send("go");
-    next(&statuses);
+    let _ = next(&statuses);
     let stats = server.stats();
     assert_eq!(stats.messages_sent, COUNT + 1);
     // Each takes a segment of its own, so that it can be dropped: far more than its three bytes.
@@ -220,7 +221,7 @@ fn scripted(policy: Backpressure) -> (Server, Statuses) {
                     ["fill"] => ctx.send(vec![7; FILLER_LEN].as_slice()),
                     ["full"] => loop {
                         let status = ctx.send(vec![7; 100_000].as_slice());
-                        if status != SendStatus::Sent {
+                        if status != Ok(Sent::OnItsWay) {
                             break status;
                         }
                     },
@@ -238,10 +239,10 @@ fn scripted(policy: Backpressure) -> (Server, Statuses) {
 /// Fills the socket, and has a text wait behind that.
 fn hold_up(server: &Server, client: &mut Client, statuses: &Statuses) {
     client.send("fill");
-    assert_eq!(next(statuses), SendStatus::Sent);
+    assert_eq!(next(statuses), Ok(Sent::OnItsWay));
     wait_until("the socket is full", || server.stats().bytes_sent > 64 << 10);
     client.send("text first");
-    assert_eq!(next(statuses), SendStatus::Sent);
+    assert_eq!(next(statuses), Ok(Sent::OnItsWay));
 }
 
 #[test]
@@ -254,7 +255,7 @@ fn keyed_messages_replace_those_that_wait() {
     }
     client.send("text last");
     for _ in 0..301 {
-        assert_eq!(next(&statuses), SendStatus::Sent);
+        assert_eq!(next(&statuses), Ok(Sent::OnItsWay));
     }
     assert_eq!(texts_until(&mut client, "last"), ["first", "0=99", "1=99", "2=99", "last"]);
     let stats = server.stats();
@@ -269,10 +270,10 @@ fn a_keyed_message_replaces_even_at_the_limit() {
         let mut client = server.client();
         hold_up(&server, &mut client, &statuses);
         client.send("key 1 old\nfull\nkey 1 new\nkey 2 other");
-        assert_eq!(next(&statuses), SendStatus::Sent);
-        assert!(matches!(next(&statuses), SendStatus::Queued(_)));
-        assert!(matches!(next(&statuses), SendStatus::Queued(_)), "it takes nobody's place");
-        assert_eq!(next(&statuses), SendStatus::Dropped, "where there is none to replace");
+        assert_eq!(next(&statuses), Ok(Sent::OnItsWay));
+        assert!(matches!(next(&statuses), Ok(Sent::Waits { .. })));
+        assert!(matches!(next(&statuses), Ok(Sent::Waits { .. })), "it takes nobody's place");
+        assert_eq!(next(&statuses), Err(SendError::Full), "where there is none to replace");
         let mut texts = Vec::new();
         while texts.len() < 2 {
             if let Got::Text(text) = client.next() {
@@ -291,7 +292,7 @@ fn a_handle_replaces_keyed_messages_too() {
     let mut client = server.client();
     let id = server.opened();
     client.send("go");
-    assert!(matches!(next(&statuses), SendStatus::Queued(_)));
+    assert!(matches!(next(&statuses), Ok(Sent::Waits { .. })));
     for price in ["1", "2", "3"] {
         server.handle().send_keyed(id, 1, price).unwrap();
     }
@@ -308,7 +309,7 @@ fn a_keyed_message_with_nothing_before_it_is_an_ordinary_one() {
     });
     let mut client = server.client();
     client.send("go");
-    assert_eq!((next(&statuses), next(&statuses)), (SendStatus::Sent, SendStatus::Sent));
+    assert_eq!((next(&statuses), next(&statuses)), (Ok(Sent::OnItsWay), Ok(Sent::OnItsWay)));
     assert_eq!(client.text(), "a");
     assert_eq!(client.text(), "b");
 }
@@ -344,7 +345,7 @@ fn pongs_come_when_the_output_before_them_is_gone() {
     });
     let mut client = server.client();
     client.send("go");
-    next(&statuses);
+    let _ = next(&statuses);
     for payload in ["1", "2", "3"] {
         client.ping(payload.as_bytes());
         let ping = Seen::Ping(payload.as_bytes().to_vec());
@@ -361,7 +362,7 @@ fn pongs_come_when_the_output_before_them_is_gone() {
 #[test]
 fn what_waits_is_given_back_when_the_connection_ends() {
     let (server, statuses) = reporting(roomy(Backpressure::DropOldest), |ctx, report| {
-        ctx.send(vec![7; FILLER_LEN].as_slice());
+        let _ = ctx.send(vec![7; FILLER_LEN].as_slice());
         for _ in 0..5 {
             report(ctx.send(Message::Binary(&[7; 100_000])));
         }
@@ -370,7 +371,7 @@ fn what_waits_is_given_back_when_the_connection_ends() {
         let mut client = server.client();
         client.send("go");
         for _ in 0..5 {
-            next(&statuses);
+            let _ = next(&statuses);
         }
         wait_until("the socket is full", || server.stats().queued_bytes > 0);
         client.reset();

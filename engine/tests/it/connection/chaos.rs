@@ -165,6 +165,6 @@ fn nothing_is_left_of_anybody() {
     assert_eq!(stats.accepts, THREADS * LIVES as u64);
     assert_eq!(stats.handshakes, calls.len() as u64);
     assert!(stats.handshakes > LIVES as u64, "many were open");
-    assert_eq!(stats.closes.iter().sum::<u64>(), stats.handshakes);
+    assert_eq!(stats.closes.total(), stats.handshakes);
     assert_eq!(stats.accepts, stats.handshakes + stats.handshake_failures + stats.http_requests);
 }

@@ -89,7 +89,7 @@ fn a_pause_may_be_undone_at_once() {
         })
         .on_message(|ctx, message| {
             ctx.pause();
-            ctx.send(message);
+            let _ = ctx.send(message);
             ctx.resume();
         })
     });
@@ -107,7 +107,7 @@ fn a_paused_peer_is_held_up_by_tcp() {
         app.without_messages().on_open(|ctx| ctx.pause()).on_message(|ctx, message| {
             let expected = *ctx.state();
             assert_eq!(message.as_bytes(), vec![u8::try_from(expected % 251).unwrap(); LEN]);
-            *ctx.state() += 1;
+            *ctx.state_mut() += 1;
         })
     });
     let mut client = server.client();
@@ -179,7 +179,7 @@ fn a_busy_peer_does_not_starve_another() {
         let counter = Arc::clone(&counter);
         app.without_messages().on_message(move |ctx, message| {
             if message.as_bytes() == b"urgent" {
-                ctx.send(message);
+                let _ = ctx.send(message);
             } else {
                 counter.fetch_add(1, Ordering::Relaxed);
                 // All that the busy peer sends at once keeps the handler for a second.

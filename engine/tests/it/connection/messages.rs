@@ -129,10 +129,10 @@ fn a_streamed_message_may_be_longer_than_a_whole_one() {
     let protocol = protocol.with_max_streamed_len(LEN as u64);
     let server = Server::start(config().with_protocol(protocol), |app| {
         app.on_request(|_| Accept::new(0).with_streaming().into()).on_part(|ctx, part| {
-            *ctx.state() += u32::try_from(part.bytes.len()).unwrap();
+            *ctx.state_mut() += u32::try_from(part.bytes.len()).unwrap();
             if part.is_last {
-                let len = std::mem::take(ctx.state());
-                ctx.send(len.to_string().as_str());
+                let len = std::mem::take(ctx.state_mut());
+                let _ = ctx.send(len.to_string().as_str());
             }
         })
     });

@@ -7,6 +7,7 @@ mod closes;
 mod endings;
 mod flow;
 mod messages;
+mod outcomes;
 #[cfg(all(feature = "client", feature = "tls"))]
 mod slow_readers;
 mod timeouts;

@@ -107,7 +107,7 @@ fn meet(way: Way, config: Config, most: usize) -> (Server, Client) {
     let path = dir.path().join("socket");
     let app = |app: crate::support::app::App| {
         app.without_messages().on_message(|ctx, message| {
-            match message.as_bytes() {
+            let _ = match message.as_bytes() {
                 b"much" => ctx.send(vec![7; REPLY_LEN].as_slice()),
                 b"noise" => ctx.send(noise().as_slice()),
                 _ => ctx.send(message),

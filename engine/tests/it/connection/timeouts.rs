@@ -140,7 +140,7 @@ fn a_slow_reader_does_not_stall() {
     let config = quiet().with_write_stall_timeout(ms(400)).with_max_queued_len(64 << 20);
     let server = Server::start(config, |app| {
         app.on_message(|ctx, _| {
-            ctx.send(vec![7; 24 << 20].as_slice());
+            let _ = ctx.send(vec![7; 24 << 20].as_slice());
         })
     });
     let mut client = server.client();
@@ -176,7 +176,7 @@ fn a_close_behind_much_output_has_a_deadline() {
     let config = quiet().with_close_timeout(ms(300)).with_backpressure(Backpressure::DropNewest);
     let server = Server::start(config, |app| {
         app.on_message(|ctx, _| {
-            ctx.send(vec![7; 16 << 20].as_slice());
+            let _ = ctx.send(vec![7; 16 << 20].as_slice());
             ctx.close(ringwire::CloseCode::NORMAL, "").unwrap();
         })
     });

@@ -176,7 +176,7 @@ fn messages_close_codes_and_the_end() {
     for way in WAYS {
         let server = Server::echo(config());
         let (client, front) = pair(way);
-        adopt(&server, front.adoption().upgraded(7_u32));
+        adopt(&server, front.adoption().with_state(7_u32));
         let mut client = client.upgraded();
         for len in [0, 1, 125, 126, 65_536, 900_000] {
             let message = Message::Binary(Bytes::from(vec![b'm'; len]));
@@ -209,7 +209,7 @@ fn what_was_read_behind_the_request_is_not_lost() {
             let (early, late) = frames.split_at(cut);
             client.write_all(early).expect("the front reads");
             let received = front.read_len(early.len());
-            adopt(&server, front.adoption().with_received(received).upgraded(0_u32));
+            adopt(&server, front.adoption().with_received(received).with_state(0_u32));
             client.write_all(late).expect("the server reads");
             let mut socket = client.upgraded();
             for text in ["first", "second"] {
@@ -237,7 +237,7 @@ fn what_tls_holds_is_not_lost() {
         let received = front.read_len(frame(TEXT, b"read").len());
         let tls = front.tls.as_mut().expect("it speaks TLS");
         tls.writer().write_all(b"HTTP/1.1 101 \r\n\r\n").expect("it fits");
-        adopt(&server, front.adoption().with_received(received).upgraded(0_u32));
+        adopt(&server, front.adoption().with_received(received).with_state(0_u32));
 
         let mut head = [0; 17];
         client.read_exact(&mut head).expect("what was not written goes first");
@@ -257,11 +257,11 @@ fn the_first_word_may_be_the_servers() {
             app.on_open(|ctx| {
                 let tls = ctx.tls().map(|facts| facts.version.to_string());
                 let text = format!("{} over {}", ctx.state(), tls.as_deref().unwrap_or("TCP"));
-                ctx.send(text.as_str());
+                let _ = ctx.send(text.as_str());
             })
         });
         let (client, front) = pair(way);
-        adopt(&server, front.adoption().upgraded(42_u32));
+        adopt(&server, front.adoption().with_state(42_u32));
         let over = way
             .map_or_else(|| "TCP".to_owned(), |way| format!("{:?}", way.version).replace('_', "."));
         let text = client.upgraded().read().expect("a word").into_text().expect("it is text");
@@ -279,7 +279,7 @@ fn a_connection_before_its_request() {
             })
             .on_open(|ctx| {
                 let is_secure = *ctx.state() == 1;
-                ctx.send(if is_secure { "secure" } else { "plain" });
+                let _ = ctx.send(if is_secure { "secure" } else { "plain" });
             })
         });
         let (mut client, mut front) = pair(way);
@@ -306,7 +306,7 @@ fn a_state_of_another_type_ends_the_connection() {
     for way in WAYS {
         let server = Server::echo(config());
         let (mut client, front) = pair(way);
-        adopt(&server, front.adoption().upgraded("not a number"));
+        adopt(&server, front.adoption().with_state("not a number"));
         let mut byte = [0];
         // Without a word, and so without close_notify.
         assert!(!matches!(client.read(&mut byte), Ok(1)));
@@ -324,7 +324,7 @@ fn a_client_that_is_gone() {
             tls.complete_io(&mut client.stream).expect("it is written");
         }
         drop(client);
-        adopt(&server, front.adoption().upgraded(0_u32));
+        adopt(&server, front.adoption().with_state(0_u32));
         assert_eq!(server.closed().reason, CloseReason::EndOfStream, "{way:?}");
         wait_until("it is gone", || server.stats().connections == 0);
     }
@@ -342,7 +342,7 @@ fn a_fault_in_what_was_received_already() {
     front.stream.read_exact(&mut bytes).expect("it comes");
     let tls = front.tls.as_mut().expect("it speaks TLS");
     tls.read_tls(&mut &bytes[..]).expect("there is room");
-    adopt(&server, front.adoption().upgraded(0_u32));
+    adopt(&server, front.adoption().with_state(0_u32));
     assert_eq!(server.closed().reason, CloseReason::Tls);
     let error = client.read(&mut [0]).expect_err("an alert comes");
     assert!(error.to_string().contains("BadRecordMac"), "{error}");
@@ -358,7 +358,7 @@ fn a_server_that_has_ended_gives_the_connection_back() {
         handle.shutdown(Duration::ZERO);
         server.join().expect("it ends well");
         let (mut client, front) = pair(way);
-        let adoption = front.adoption().with_received(frame(TEXT, b"kept")).upgraded(0_u32);
+        let adoption = front.adoption().with_received(frame(TEXT, b"kept")).with_state(0_u32);
         let (error, adoption) = handle.adopt_with(adoption).expect_err("it has ended");
         assert_eq!(error, PostError::Stopped);
         // Another takes it, with all that there was.

@@ -61,7 +61,7 @@ fn start(server: ringwire::Server) -> Result<Running, Error> {
         on_message(|ctx, message| {
             let text =
                 format!("{} {}", ctx.peer_addr(), String::from_utf8_lossy(message.as_bytes()));
-            ctx.send(text.as_str());
+            let _ = ctx.send(text.as_str());
         })
     })
 }

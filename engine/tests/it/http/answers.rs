@@ -7,7 +7,7 @@ use std::net::{IpAddr, Shutdown};
 use std::sync::{Arc, Mutex, mpsc};
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use ringwire::{Accept, Acceptance, Answer, ConnId, Response};
+use ringwire::{Accept, Answer, ConnId, Response};
 
 use crate::support::app::{App, Seen};
 use crate::support::client::{
@@ -162,11 +162,11 @@ fn deferring(config: ringwire::Config) -> (Server, mpsc::Receiver<ConnId>) {
         let sender = sender.lock().expect("nobody panics with it").clone();
         app.on_request(move |request| {
             sender.send(request.id()).expect("the test waits");
-            Answer::Defer(7)
+            Answer::Defer
         })
         .on_message(|ctx, message| {
-            assert_eq!(*ctx.state(), 7, "the state given with the deferral");
-            ctx.send(message);
+            assert_eq!(*ctx.state(), 7, "the state given with the acceptance");
+            let _ = ctx.send(message);
         })
     });
     (server, receiver)
@@ -186,10 +186,10 @@ fn a_deferred_request_is_accepted_later() {
     stream.write_all(&frame(0x81, b"two")).unwrap();
     assert_eq!(server.next_within(ms(50)), None, "nothing is handed over before the answer");
 
-    let acceptance = Acceptance::default()
+    let accept = Accept::new(7_u32)
         .with_subprotocol("chat")
         .with_header(header::SERVER, HeaderValue::from_static("later"));
-    server.handle().accept(id, acceptance).unwrap();
+    server.handle().accept(id, accept).unwrap();
     let mut client = Client::await_upgrade(stream, &request);
     assert!(client.head.contains("server: later\r\n"), "{}", client.head);
     assert_eq!(server.opened(), id);
@@ -223,8 +223,8 @@ fn a_deferred_request_wrongly_accepted_is_a_500() {
     let mut stream = connect(server.addr());
     stream.write_all(request().as_bytes()).unwrap();
     let id = ids.recv_timeout(PATIENCE).unwrap();
-    let acceptance = Acceptance::default().with_subprotocol("not offered");
-    server.handle().accept(id, acceptance).unwrap();
+    let accept = Accept::new(7_u32).with_subprotocol("not offered");
+    server.handle().accept(id, accept).unwrap();
     assert_eq!(status_of(&read_answer(&mut stream)), "500");
     drop(stream);
     assert_eq!(server.drained(), []);
@@ -237,7 +237,7 @@ fn a_deferred_request_that_nobody_answers_times_out() {
     stream.write_all(request().as_bytes()).unwrap();
     let id = ids.recv_timeout(PATIENCE).unwrap();
     assert_eq!(read_answer(&mut stream), "");
-    server.handle().accept(id, Acceptance::default()).unwrap();
+    server.handle().accept(id, Accept::new(0_u32)).unwrap();
     assert_eq!(server.drained(), [], "an answer that comes too late is void");
     assert_eq!(server.stats().handshake_failures, 1);
 }
@@ -249,7 +249,7 @@ fn a_client_may_leave_before_the_answer() {
     stream.write_all(request().as_bytes()).unwrap();
     let id = ids.recv_timeout(PATIENCE).unwrap();
     drop(stream);
-    server.handle().accept(id, Acceptance::default()).unwrap();
+    server.handle().accept(id, Accept::new(0_u32)).unwrap();
     let seen = server.find("on_close", |_, seen| match seen {
         Seen::Close(cause) => Some(cause),
         _ => None,
@@ -296,7 +296,7 @@ fn ordinary_requests_get_ordinary_answers() {
     assert_eq!(status_of(&http(server.addr(), "GET / HTTP/1.0\r\n\r\n")), "200");
     let stats = server.stats();
     assert_eq!((stats.http_requests, stats.handshakes, stats.handshake_failures), (6, 0, 0));
-    assert_eq!(stats.closes.iter().sum::<u64>(), 0, "no WebSocket was closed");
+    assert_eq!(stats.closes.total(), 0, "no WebSocket was closed");
 }
 
 #[test]
@@ -338,7 +338,7 @@ fn the_loopback_peer_is_named() {
         app.on_open(|ctx| {
             let IpAddr::V4(ip) = ctx.peer_addr().ip() else { panic!("not an IPv4 address") };
             assert!(ip.is_loopback());
-            ctx.send(ctx.peer_addr().to_string().as_str());
+            let _ = ctx.send(ctx.peer_addr().to_string().as_str());
         })
     });
     let mut client = Client::upgrade(connect(server.addr()), &plain_request());

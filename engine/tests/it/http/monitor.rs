@@ -10,9 +10,7 @@ use crate::support::{Server, config, wait_until};
 fn server(workers: usize) -> Server {
     let config = config().with_io_workers(workers).with_compute_workers(1);
     Server::with_handler(config, &["127.0.0.1:0"], |_, context| {
-        let echo = on_message(|ctx, message| {
-            ctx.send(message);
-        });
+        let echo = on_message(|ctx, message| ctx.send(message));
         Router::new().monitoring(context.handle()).websocket("/", echo)
     })
 }

@@ -491,7 +491,7 @@ fn what_follows_a_deferred_request_waits() {
     let id = ids.recv_timeout(PATIENCE).unwrap();
     // What is answered elsewhere, and what is no answer to this, changes nothing.
     assert_eq!(Http::connect(server.addr()).get("/c").text(), "/c");
-    server.handle().accept(id, ringwire::Acceptance::default()).unwrap();
+    server.handle().accept(id, ringwire::Accept::new(0_u32)).unwrap();
     server.handle().send(id, "no WebSocket").unwrap();
     std::thread::sleep(ms(50));
     assert_eq!(server.stats().http_requests, 3);

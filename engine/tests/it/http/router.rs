@@ -1,14 +1,17 @@
 //! The router: which route has a request, what is answered where there is none, and WebSockets on several paths.
 
+use std::io::Write as _;
+use std::sync::mpsc;
+
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use ringwire::{
-    Accept, Answer, Asset, CloseCode, Ctx, Handler, HttpAnswer, Message, Request, Response, Router,
-    SocketOptions, on_message,
+    Accept, Answer, Asset, CloseCode, ConnId, Ctx, Handler, HttpAnswer, Message, Request, Response,
+    Router, SocketOptions, on_message,
 };
 
-use crate::support::client::{Client, Got, client_request, connect};
+use crate::support::client::{Client, Got, client_request, connect, read_answer};
 use crate::support::http::Http;
-use crate::support::{Server, config, wait_until};
+use crate::support::{PATIENCE, Server, config, wait_until};
 
 const PAGE: &str = "<!doctype html><p>Hello";
 
@@ -31,13 +34,13 @@ impl Handler for Room {
 
     fn on_open(&mut self, ctx: &mut Ctx<'_, String>) {
         let text = format!("{} {}", self.greeting, ctx.state());
-        ctx.send(text.as_str());
+        let _ = ctx.send(text.as_str());
     }
 
     fn on_message(&mut self, ctx: &mut Ctx<'_, String>, message: Message<'_>) {
         self.messages += 1;
         let text = format!("{} has {}", ctx.state(), self.messages);
-        ctx.send(text.as_str());
+        let _ = ctx.send(text.as_str());
         if message == Message::Text("leave") {
             ctx.close(CloseCode::NORMAL, "as you wish").expect("no close has begun");
         }
@@ -62,12 +65,7 @@ fn site() -> impl Handler {
             Response::text(request.param("path").unwrap_or("none").to_owned())
         })
         .route(Method::PATCH, "/patch", |_| Response::text("patched"))
-        .websocket(
-            "/",
-            on_message(|ctx, message| {
-                ctx.send(message);
-            }),
-        )
+        .websocket("/", on_message(|ctx, message| ctx.send(message)))
         .websocket_with("/chat/{room}", Room { greeting: "chat", messages: 0 }, options)
         .websocket("/other/{room}", Room { greeting: "other", messages: 10 })
         .fallback(|request| {
@@ -233,7 +231,7 @@ fn a_job_comes_back_to_its_route() {
                     |ctx, result| {
                         let text =
                             result.map_or_else(|error| error.to_string(), |len| len.to_string());
-                        ctx.send(text.as_str());
+                        let _ = ctx.send(text.as_str());
                     },
                 );
                 assert!(offloaded.is_ok(), "there is a compute thread");
@@ -247,4 +245,59 @@ fn a_job_comes_back_to_its_route() {
     client.send("hello");
     assert_eq!(client.text(), "10");
     client.leave();
+}
+
+/// Defers each request, and tells its id.
+struct Patient {
+    room: Room,
+    ids: mpsc::Sender<ConnId>,
+}
+
+impl Handler for Patient {
+    type State = String;
+
+    fn on_request(&mut self, request: &Request<'_>) -> Answer<String> {
+        self.ids.send(request.id()).expect("the test waits for it");
+        Answer::Defer
+    }
+
+    fn on_open(&mut self, ctx: &mut Ctx<'_, String>) {
+        self.room.on_open(ctx);
+    }
+
+    fn on_message(&mut self, ctx: &mut Ctx<'_, String>, message: Message<'_>) {
+        self.room.on_message(ctx, message);
+    }
+}
+
+#[test]
+fn the_state_of_a_deferred_request_is_that_of_its_route() {
+    let (ids, asked) = mpsc::channel();
+    let server = Server::with_handler(config(), &["127.0.0.1:0"], move |_, _| {
+        let patient = |greeting| Patient { room: Room { greeting, messages: 0 }, ids: ids.clone() };
+        Router::new()
+            .websocket("/", on_message(|ctx, message| ctx.send(message)))
+            .websocket("/first", patient("first"))
+            .websocket("/second", patient("second"))
+    });
+    let ask = |path: &str| {
+        let request = client_request(path);
+        let mut stream = connect(server.addr());
+        let mut wire = Vec::new();
+        request.encode(&mut wire);
+        stream.write_all(&wire).unwrap();
+        (stream, request, asked.recv_timeout(PATIENCE).expect("the handler is asked"))
+    };
+    for (path, greeting) in [("/second", "second anna"), ("/first", "first anna")] {
+        let (stream, request, id) = ask(path);
+        server.handle().accept(id, Accept::new("anna".to_owned())).unwrap();
+        let mut client = Client::await_upgrade(stream, &request);
+        assert_eq!(client.text(), greeting);
+        client.leave();
+    }
+    // The state of another route, and of none.
+    let (mut stream, _, id) = ask("/first");
+    server.handle().accept(id, Accept::new(())).unwrap();
+    let answer = read_answer(&mut stream);
+    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
 }

@@ -41,9 +41,7 @@ fn held(server: &Server) -> u64 {
 
 fn monitored(config: Config) -> Server {
     Server::with_handler(config, &["127.0.0.1:0"], |_, context| {
-        let echo = on_message(|ctx, message| {
-            ctx.send(message);
-        });
+        let echo = on_message(|ctx, message| ctx.send(message));
         Router::new()
             .monitoring(context.handle())
             .get("/hello", |_| Response::text("hello\n"))
@@ -109,12 +107,12 @@ fn nobody_is_let_in_while_memory_is_short() {
 fn flood(ctx: &mut Ctx<'_, u32>, message: Message<'_>) {
     let Message::Text(text) = message else { return };
     let Ok(len) = text.parse::<usize>() else {
-        ctx.send(message);
+        let _ = ctx.send(message);
         return;
     };
     let payload = vec![b'x'; 32 << 10];
     for _ in 0..len / payload.len() {
-        ctx.send(payload.as_slice());
+        let _ = ctx.send(payload.as_slice());
     }
 }
 
@@ -141,7 +139,7 @@ fn those_that_hold_most_are_ended_first() {
     wait_until("it is ended", || server.stats().memory_sheds == 1);
     wait_until("all is well", || server.handle().readiness() == Readiness::Ready);
     let stats = server.stats();
-    assert_eq!(stats.closes[CloseReason::Memory.index()], 1);
+    assert_eq!(stats.closes[CloseReason::Memory], 1);
     let cause = server.closed();
     assert_eq!(cause.reason, CloseReason::Memory);
     assert!(cause.unsent_len > 24 * MIB, "{}", cause.unsent_len);
@@ -172,7 +170,7 @@ fn whoever_has_little_in_flight_is_told() {
     });
     let ended = server.stats().memory_sheds;
     assert!((1..6).contains(&ended), "{ended} of six");
-    wait_until("they are gone", || server.stats().closes[CloseReason::Memory.index()] == ended);
+    wait_until("they are gone", || server.stats().closes[CloseReason::Memory] == ended);
     let told = clients
         .iter_mut()
         .filter_map(|client| client.next_within(ms(200)))

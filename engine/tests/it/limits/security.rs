@@ -297,7 +297,7 @@ fn length_encoding() {
         }
     }
     wait_until("all are gone", || server.stats().connections == 0);
-    assert_eq!(server.stats().closes.iter().sum::<u64>(), count);
+    assert_eq!(server.stats().closes.total(), count);
     for bytes in [
         masked(0x82, 1 << 63, b""),
         // A length of 5 in 16 bits, one of 500 in 64.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ClientSettings, Roots, ServerSettings};
-use ringwire::{Acceptance, Answer, CloseCode, CloseReason, Drain, Draining, PostError, Readiness};
+use ringwire::{Accept, Answer, CloseCode, CloseReason, Drain, Draining, PostError, Readiness};
 
 use crate::support::client::{
     Client, Got, connect, frame, http, plain_request, read_answer, request,
@@ -64,7 +64,7 @@ fn two_thousand_connections_leave_one_after_the_other() {
     assert!(fifths.iter().all(|count| *count > COUNT / 5 / 5), "{fifths:?}");
     let report = draining.wait(PATIENCE).expect("all workers end");
     assert_eq!(report.connections, COUNT as u64);
-    assert_eq!(report.closes[CloseReason::Shutdown.index()], COUNT as u64);
+    assert_eq!(report.closes[CloseReason::Shutdown], COUNT as u64);
     assert_eq!((report.cut_off.total(), report.unsent_len), (0, 0));
     server.join().unwrap();
 }
@@ -113,7 +113,7 @@ fn a_request_that_was_deferred_is_refused() {
         let sender = sender.clone();
         app.on_request(move |request| {
             sender.send(request.id()).expect("the test waits for it");
-            Answer::Defer(0)
+            Answer::Defer
         })
     });
     let mut asking = connect(server.addr());
@@ -124,7 +124,7 @@ fn a_request_that_was_deferred_is_refused() {
     ids.recv_timeout(PATIENCE).expect("the application is asked");
     let draining = server.handle().drain(ms(600), RESTART);
     // The one is answered too late, the other never.
-    server.handle().accept(id, Acceptance::default()).unwrap();
+    server.handle().accept(id, Accept::new(0_u32)).unwrap();
     for stream in [&mut asking, &mut other] {
         let answer = read_answer(stream);
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
@@ -259,7 +259,7 @@ fn what_was_left_is_reported_by_its_cause() {
         config().with_close_timeout(None).with_max_queued_len(64 << 20).with_high_water(32 << 20);
     let server = Server::start(config, |app| {
         app.on_message(|ctx, _| {
-            ctx.send(vec![7; 16 << 20].as_slice());
+            let _ = ctx.send(vec![7; 16 << 20].as_slice());
         })
     });
     let mut deaf = server.client();

@@ -127,7 +127,7 @@ fn after_the_end_it_says_stopped() {
     assert_eq!(error, PostError::Stopped);
     handle.shutdown(Duration::ZERO);
     let total = handle.stats().total();
-    assert_eq!((total.connections, total.closes[CloseReason::Shutdown.index()]), (0, 1));
+    assert_eq!((total.connections, total.closes[CloseReason::Shutdown]), (0, 1));
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn adopted_after_the_upgrade() {
         app.on_open(|ctx| {
             let peer = ctx.peer_addr();
             let text = format!("{} from {peer}", ctx.state());
-            ctx.send(text.as_str());
+            let _ = ctx.send(text.as_str());
         })
     });
     let (client, accepted) = pair();
@@ -298,8 +298,8 @@ fn the_figures_add_up() {
     }
     server.drained();
     let total = server.stats();
-    assert_eq!(total.closes[CloseReason::Peer.index()], 32);
-    assert_eq!(total.closes[CloseReason::EndOfStream.index()], 32);
+    assert_eq!(total.closes[CloseReason::Peer], 32);
+    assert_eq!(total.closes[CloseReason::EndOfStream], 32);
     assert_eq!((total.connections, total.open_connections, total.queued_bytes), (0, 0, 0));
 }
 

@@ -118,7 +118,7 @@ fn start(
                 let Message::Text(id) = message else { panic!("it says text") };
                 // One write, so that it is one line (O_APPEND).
                 log.write_all(format!("{generation} {id}\n").as_bytes()).expect("there is room");
-                ctx.send(message);
+                let _ = ctx.send(message);
             })
         })
         .expect("it starts");

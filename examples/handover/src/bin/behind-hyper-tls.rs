@@ -101,6 +101,6 @@ async fn hand_over(upgrade: OnUpgrade, sockets: Handle) -> Result<()> {
         .with_tls(Session::established(connection)?)
         // What hyper has read behind the request goes along.
         .with_received(read_buf.into())
-        .upgraded(());
+        .with_state(());
     Ok(sockets.adopt_with(adoption).map_err(|(error, _)| error)?)
 }

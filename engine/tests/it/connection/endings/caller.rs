@@ -32,7 +32,7 @@ impl Handler for Echo {
     }
 
     fn on_message(&mut self, ctx: &mut Ctx<'_, ()>, message: Message<'_>) {
-        ctx.send(message);
+        let _ = ctx.send(message);
     }
 
     fn on_close(&mut self, _: &mut Ctx<'_, ()>, cause: &CloseCause) {

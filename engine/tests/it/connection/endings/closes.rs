@@ -152,7 +152,7 @@ fn a_close_after_the_peer_has_ended_its_stream_is_not_waited_for() {
                     go_on.pass();
                 };
                 ctx.offload(job, |ctx, _| {
-                    ctx.send("the last word");
+                    let _ = ctx.send("the last word");
                     ctx.close(CloseCode::new(4001), "enough").unwrap();
                 })
                 .unwrap();

@@ -134,7 +134,7 @@ fn a_paused_connection_hears_all_when_it_goes_on() {
             if message.as_bytes() == b"pause" {
                 ctx.pause();
             }
-            ctx.send(message);
+            let _ = ctx.send(message);
         })
     });
     for (way, end) in ENDS {

@@ -16,7 +16,7 @@ fn flooding(config: Config) -> Server {
     let roomy = config.with_max_queued_len(64 << 20).with_backpressure(Backpressure::DropNewest);
     serve(roomy.with_write_stall_timeout(STALL), |app| {
         app.on_message(|ctx, _| {
-            ctx.send(vec![7; REPLY_LEN].as_slice());
+            let _ = ctx.send(vec![7; REPLY_LEN].as_slice());
         })
     })
 }

@@ -29,7 +29,7 @@ fn results_of_jobs_reach_a_peer_that_has_ended_its_stream() {
                     message
                 };
                 let then = |ctx: &mut Ctx<'_, u32>, result: Result<Vec<u8>, _>| {
-                    ctx.send(result.unwrap().as_slice());
+                    let _ = ctx.send(result.unwrap().as_slice());
                 };
                 ctx.offload(job, then).unwrap();
             })
@@ -104,7 +104,7 @@ fn a_deferred_answer_reaches_a_peer_that_has_ended_its_stream() {
         let (upgrades, requests) = (sender.clone(), sender.clone());
         app.on_request(move |request| {
             upgrades.send(request.id()).unwrap();
-            Answer::Defer(0)
+            Answer::Defer
         })
         .on_http(move |request| {
             requests.send(request.id()).unwrap();
@@ -125,7 +125,7 @@ fn a_deferred_answer_reaches_a_peer_that_has_ended_its_stream() {
         peer.say_and_end(&all, end).join().unwrap();
         let id = ids.recv_timeout(PATIENCE).unwrap();
         std::thread::sleep(ms(20));
-        server.handle().accept(id, ringwire::Acceptance::default()).unwrap();
+        server.handle().accept(id, ringwire::Accept::new(0_u32)).unwrap();
         let answer = peer.rest();
         assert!(answer.ends_with(b"\r\n\r\n\x81\x05hello"), "{way:?}, {end:?}");
         assert_whole(&server.closed());
