@@ -43,6 +43,10 @@ impl Config {
                 return Err(Error::Setting { setting, problem });
             }
         }
+        if let Some(name) = self.subprotocols.iter().find(|name| !is_token(name)) {
+            let problem = format!("{name:?} is no token (RFC 6455 §4.1, RFC 9110 §5.6.2)");
+            return Err(Error::Setting { setting: "subprotocols", problem });
+        }
         self.check_keepalive()?;
         if matches!(&self.pinning, Pinning::Cores(cores) if cores.is_empty()) {
             return Err(Error::Setting {
@@ -112,6 +116,12 @@ impl Config {
     }
 }
 
+/// Whether it may be the name of a subprotocol (RFC 9110 §5.6.2).
+pub(crate) fn is_token(text: &str) -> bool {
+    let is_mark = |byte: u8| b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || is_mark(byte))
+}
+
 /// What can be absent, and so has no use for a 0.
 trait MayBeAbsent {
     /// If it is 0: what is meant, perhaps.
@@ -170,6 +180,7 @@ mod tests {
                 "tcp_keepalive_interval",
             ),
             (kept_alive.with_tcp_keepalive_probes(0), "tcp_keepalive_probes"),
+            (config().with_subprotocols(["chat", "chat v2"]), "subprotocols"),
             (config().with_io_workers(70_000), "io_workers"),
             (config().with_compute_workers(70_000), "compute_workers"),
             (config().with_pinning(Pinning::Cores(Vec::new())), "pinning"),

@@ -1,6 +1,6 @@
 //! Settings of a server, with defaults fit for the open internet.
 
-mod check;
+pub(crate) mod check;
 pub(crate) mod origin;
 #[cfg(feature = "config")]
 pub mod settings;
@@ -91,6 +91,10 @@ pub struct Config {
     /// Whether a request without an Origin header is refused by a policy other than [`OriginPolicy::Any`]. Default: no.
     /// Browsers always send one, and clients that are no browsers can send what they like.
     pub requires_origin: bool,
+    /// The subprotocols of the server, the preferred one first. The first that a client offers is agreed on, unless the
+    /// handler or its [route](crate::SocketOptions::subprotocols) chooses one; where none is offered the connection has
+    /// none. Default: none.
+    pub subprotocols: Vec<String>,
 
     /// From accept to the end of the handshake, however the bytes trickle in. Every further HTTP request has as long
     /// from its first byte to the end of its body, and the application for an answer that it
@@ -105,6 +109,9 @@ pub struct Config {
     /// not before the output ahead of it is acknowledged, as long as the peer takes some of that within this time or
     /// [`write_stall_timeout`](Self::write_stall_timeout), whichever is longer. Default: 10 s.
     pub pong_timeout: Option<Duration>,
+    /// Whether handlers are told of pongs ([`Handler::on_pong`](crate::Handler::on_pong)). Default: yes. They count as a
+    /// sign of life in any case.
+    pub reports_pongs: bool,
     /// How long the peer may take to finish the close handshake, from when the close frame can have reached it: what is
     /// ahead of it may take longer, as long as the peer takes some of it within this time (one that has taken some
     /// already: or within [`write_stall_timeout`](Self::write_stall_timeout)), and all of it at
@@ -309,10 +316,12 @@ impl Default for Config {
             http_keep_alive_timeout: Some(Duration::from_secs(75)),
             origin_policy: OriginPolicy::Any,
             requires_origin: false,
+            subprotocols: Vec::new(),
             handshake_timeout: Some(Duration::from_secs(10)),
             idle_timeout: Some(Duration::from_secs(120)),
             ping_interval: Some(Duration::from_secs(30)),
             pong_timeout: Some(Duration::from_secs(10)),
+            reports_pongs: true,
             close_timeout: Some(Duration::from_secs(5)),
             write_stall_timeout: Some(Duration::from_secs(20)),
             min_drain_rate: Some(1 << 10),
@@ -383,6 +392,7 @@ setters! {
     with_idle_timeout, idle_timeout: impl Into<Option<Duration>>;
     with_ping_interval, ping_interval: impl Into<Option<Duration>>;
     with_pong_timeout, pong_timeout: impl Into<Option<Duration>>;
+    with_reports_pongs, reports_pongs: bool;
     with_close_timeout, close_timeout: impl Into<Option<Duration>>;
     with_write_stall_timeout, write_stall_timeout: impl Into<Option<Duration>>;
     with_min_drain_rate, min_drain_rate: impl Into<Option<usize>>;
@@ -416,6 +426,24 @@ setters! {
 }
 
 impl Config {
+    /// Sets [`subprotocols`](Self::subprotocols).
+    #[must_use]
+    pub fn with_subprotocols<N: Into<String>>(
+        mut self,
+        names: impl IntoIterator<Item = N>,
+    ) -> Self {
+        self.subprotocols = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets whether pings are answered by themselves (in [`protocol`](Self::protocol)). Default: yes; no, for handlers
+    /// that answer themselves ([`Handler::on_ping`](crate::Handler::on_ping)).
+    #[must_use]
+    pub fn with_answers_pings(mut self, answers: bool) -> Self {
+        self.protocol = self.protocol.with_answers_pings(answers);
+        self
+    }
+
     /// Sets the longest message that is taken whole, in bytes (in [`protocol`](Self::protocol)).
     #[must_use]
     pub fn with_max_message_len(mut self, len: usize) -> Self {

@@ -26,6 +26,7 @@ pub(crate) struct Limits {
     pub(crate) idle: Option<Tick>,
     pub(crate) ping: Option<Tick>,
     pub(crate) pong: Option<Tick>,
+    pub(crate) reports_pongs: bool,
     pub(crate) close: Option<Tick>,
     /// How long a connection lingers. Never without an end, also where closing may take as long as it likes.
     pub(crate) linger: Tick,
@@ -47,6 +48,8 @@ pub(crate) struct Limits {
     pub(crate) max_accepts_per_second: Option<u32>,
     pub(crate) origin_policy: OriginPolicy,
     pub(crate) requires_origin: bool,
+    /// Of the whole server, the preferred one first.
+    pub(crate) subprotocols: Vec<String>,
     /// How much a peer may say.
     pub(crate) rates: Option<Rates>,
 }
@@ -82,6 +85,7 @@ impl From<&Config> for Limits {
             idle: config.idle_timeout.map(ticks_of),
             ping: config.ping_interval.map(ticks_of),
             pong: config.pong_timeout.map(ticks_of),
+            reports_pongs: config.reports_pongs,
             close: config.close_timeout.map(ticks_of),
             linger,
             linger_stall: linger.max(write_stall.unwrap_or(0)),
@@ -97,6 +101,7 @@ impl From<&Config> for Limits {
             max_accepts_per_second: config.max_accepts_per_second.at(),
             origin_policy: config.origin_policy.clone(),
             requires_origin: config.requires_origin,
+            subprotocols: config.subprotocols.clone(),
             rates: Rates::new(&config.rate_limit),
         }
     }

@@ -311,6 +311,7 @@ fn on_event<H: Handler>(
             }
             call(handler, conn, shared, token, |handler, ctx| handler.on_ping(ctx, &payload));
         }
+        Event::Pong(_) if !shared.limits.reports_pongs => {}
         Event::Pong(payload) => {
             call(handler, conn, shared, token, |handler, ctx| handler.on_pong(ctx, &payload));
         }

@@ -183,6 +183,18 @@ fn a_zero_is_refused_with_the_word_for_what_was_meant() {
 }
 
 #[test]
+fn subprotocols_and_answers_to_pings_may_come_from_a_file() {
+    let loaded = load(
+        "subprotocols = ['v2', \"v1\"]\nreports_pongs = false\nprotocol.answers_pings = false",
+    );
+    let config = loaded.unwrap().into_config();
+    assert_eq!(config.subprotocols, ["v2", "v1"]);
+    assert!(!config.reports_pongs && !config.protocol.answers_pings);
+    let text = refusal("subprotocols = 'chat v2'");
+    assert!(text.contains("expected names such as chat.v2,chat.v1"), "{text}");
+}
+
+#[test]
 fn what_is_no_toml_is_named_with_its_line() {
     assert!(refusal("io_workers = 1\nio_workers = 2").starts_with("server.toml:2: "));
     assert!(refusal("\n\nio_workers").starts_with("server.toml:3: "));

@@ -18,7 +18,8 @@ use crate::conn::cause::CloseCause;
 #[non_exhaustive]
 pub struct SocketOptions {
     /// The subprotocols of this route, the preferred one first. The first that the client offers is agreed on, unless
-    /// the handler chooses one itself; where none is offered the connection has none. Default: none.
+    /// the handler chooses one itself; where none is offered, those of the [server](crate::Config::subprotocols) count.
+    /// Default: none.
     pub subprotocols: Vec<String>,
     /// The longest whole message of this route, in bytes; one that is longer closes the connection with 1009. It is
     /// looked at when the message has come, so memory has the server's limits, and only a lower one has an effect.

@@ -99,6 +99,7 @@ static SETTINGS: &[Setting] = settings! {
     "protocol.max_control_count", Count, protocol.max_control_count, "Control frames and empty fragments a second";
     "protocol.max_inflate_ratio", Count, protocol.max_inflate_ratio, "How many times longer inflating may make a message";
     "protocol.inflate_ratio_floor", Len, protocol.inflate_ratio_floor, "The inflated length from which that holds";
+    "protocol.answers_pings", Switch, protocol.answers_pings, "Answer pings, as RFC 6455 says; off: handlers do";
     "max_unauthenticated_len", Len, max_unauthenticated_len, "The longest message before the peer is authenticated; off: as for anyone";
     "compression.mode", Word, compression.mode, "Compression of messages";
     "compression.threshold", Len, compression.threshold, "The shortest message that is compressed";
@@ -117,10 +118,12 @@ static SETTINGS: &[Setting] = settings! {
     "http_keep_alive_timeout", Time, http_keep_alive_timeout, "Silence between two of them";
     "origin_policy", Word, origin_policy, "From whose pages scripts may connect";
     "requires_origin", Switch, requires_origin, "Refuse requests without an Origin header as well";
+    "subprotocols", Word, subprotocols, "Subprotocols, where neither handler nor route chooses one";
     "handshake_timeout", Time, handshake_timeout, "From accept to the end of the handshake";
     "idle_timeout", Time, idle_timeout, "How long nothing at all may come";
     "ping_interval", Time, ping_interval, "Silence after which a ping is sent";
     "pong_timeout", Time, pong_timeout, "How long a ping may stay unanswered";
+    "reports_pongs", Switch, reports_pongs, "Tell handlers of pongs";
     "close_timeout", Time, close_timeout, "How long the close handshake may take";
     "write_stall_timeout", Time, write_stall_timeout, "How long a peer may take no output";
     "min_drain_rate", Len, min_drain_rate, "Bytes a second that a peer takes of an answer or before a close; off: any";

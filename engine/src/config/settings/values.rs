@@ -7,6 +7,7 @@ use ringwire_codec::CloseCode;
 use ringwire_codec::deflate::{Level, WindowBits};
 
 use crate::base::amount::{Limit, Sizing};
+use crate::config::check::is_token;
 use crate::config::origin::OriginPolicy;
 use crate::config::{Assignment, DriverKind, Pinning};
 use crate::conn::options::Backpressure;
@@ -308,6 +309,19 @@ impl Kind<Vec<(String, Backpressure)>> for Word {
 
     fn write(value: &Vec<(String, Backpressure)>) -> String {
         join(value.iter().map(|(pattern, policy)| format!("{pattern}={}", Self::write(policy))))
+    }
+}
+
+impl Kind<Vec<String>> for Word {
+    const ACCEPTS: &'static str = "names such as chat.v2,chat.v1, the preferred one first";
+
+    fn read(text: &str) -> Option<Vec<String>> {
+        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        names.map(|name| is_token(name).then(|| name.to_owned())).collect()
+    }
+
+    fn write(value: &Vec<String>) -> String {
+        value.join(",")
     }
 }
 
