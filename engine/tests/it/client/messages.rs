@@ -109,8 +109,7 @@ fn the_server_has_subprotocols_where_nobody_chooses() {
         })
         .unwrap();
     let agreed = |path: &str, offers: &[&str]| {
-        let builder =
-            offers.iter().fold(builder(), |builder, name| builder.with_subprotocol(*name));
+        let builder = offers.iter().fold(builder(), |builder, name| builder.with_subprotocol(name));
         let url = format!("ws://{}{path}", server.local_addrs()[0]);
         builder.connect(&url).unwrap().subprotocol().map(str::to_owned)
     };
