@@ -1,9 +1,8 @@
 //! The listeners that a program's settings name.
 
-use std::path::PathBuf;
+use std::path::Path;
 
-use ringwire_tls::pki_types::UnixTime;
-use ringwire_tls::{CertificateSource, ServerConfig, ServerSettings};
+use ringwire_tls::ServerConfig;
 
 use super::SetupError;
 use super::flags::Networks;
@@ -12,8 +11,15 @@ use crate::entry::listener::Listener;
 use crate::entry::proxy::ProxyProtocol;
 use crate::server::restart::activation::{self, InheritedSocket};
 
+/// Makes the TLS settings of a program's listeners of its settings, a certificate chain and its key.
+pub(super) type MakeTls = fn(&Settings, &Path, &Path) -> Result<ServerConfig, SetupError>;
+
 /// All of them; at `address` if nobody says where.
-pub(super) fn all(settings: &Settings, address: &str) -> Result<Vec<Listener>, SetupError> {
+pub(super) fn all(
+    settings: &Settings,
+    address: &str,
+    make_tls: MakeTls,
+) -> Result<Vec<Listener>, SetupError> {
     let proxy = proxy_protocol(settings)?;
     let mut inherited = activation::sockets()?;
     let mut all = Vec::new();
@@ -22,7 +28,7 @@ pub(super) fn all(settings: &Settings, address: &str) -> Result<Vec<Listener>, S
     }
     let mut secure = list(settings.own("tls_listen").unwrap_or_default()).peekable();
     if secure.peek().is_some() {
-        let tls = certificate(settings)?;
+        let tls = certificate(settings, make_tls)?;
         for address in secure {
             let found = at(address, &mut inherited)?;
             all.extend(found.into_iter().map(|listener| listener.with_tls(tls.clone())));
@@ -42,12 +48,25 @@ fn proxy_protocol(settings: &Settings) -> Result<ProxyProtocol, SettingsError> {
     })
 }
 
-fn certificate(settings: &Settings) -> Result<ServerConfig, SetupError> {
-    let path = |name| settings.own(name).map(PathBuf::from);
+fn certificate(settings: &Settings, make_tls: MakeTls) -> Result<ServerConfig, SetupError> {
+    let path = |name| settings.own(name).map(Path::new);
     let files = path("cert").zip(path("key"));
     let (cert, key) = files.ok_or("TLS needs a certificate and its key: --cert and --key")?;
-    let source = CertificateSource::files(cert, key);
-    Ok(ServerSettings::new(source).build(UnixTime::now())?)
+    make_tls(settings, cert, key)
+}
+
+/// TLS as it is by default.
+#[cfg(feature = "tls")]
+pub(super) fn plain_tls(_: &Settings, cert: &Path, key: &Path) -> Result<ServerConfig, SetupError> {
+    let source = ringwire_tls::CertificateSource::files(cert, key);
+    let now = ringwire_tls::pki_types::UnixTime::now();
+    Ok(ringwire_tls::ServerSettings::new(source).build(now)?)
+}
+
+/// There is none to be had.
+#[cfg(not(feature = "tls"))]
+pub(super) fn plain_tls(_: &Settings, _: &Path, _: &Path) -> Result<ServerConfig, SetupError> {
+    Err("this program was built without TLS: it takes the feature tls, or Program::with_tls".into())
 }
 
 /// The listeners that an address stands for, those of the service manager out of `inherited`.

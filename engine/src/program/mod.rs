@@ -35,10 +35,12 @@ mod signals;
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use ringwire_codec::CloseCode;
+use ringwire_tls::ServerConfig;
 
 pub use self::flags::OwnSetting;
 pub use self::output::{announce, note, with_log};
@@ -46,8 +48,10 @@ pub use self::signals::handle_signals;
 use crate::app::handler::Handler;
 use crate::config::Config;
 use crate::config::settings::Settings;
+use crate::entry::listener::Listener;
 use crate::limits::Drain;
 use crate::program::flags::Outcome;
+use crate::program::listeners::MakeTls;
 use crate::server::notify::Notifier;
 use crate::server::restart::takeover::Takeover;
 use crate::server::{Server, WorkerContext};
@@ -106,6 +110,7 @@ pub struct Program {
     defaults: Config,
     address: String,
     own: Vec<OwnSetting>,
+    make_tls: MakeTls,
 }
 
 impl Program {
@@ -118,6 +123,7 @@ impl Program {
             defaults: Config::default(),
             address: DEFAULT_ADDRESS.to_owned(),
             own: Vec::new(),
+            make_tls: listeners::plain_tls,
         }
     }
 
@@ -157,6 +163,34 @@ impl Program {
         self
     }
 
+    /// Makes the TLS settings of its listeners of the certificate chain and the key, where the defaults are not enough:
+    /// with client certificates, say. Default: what [`tls`](crate::tls) does with the files, which are read again on
+    /// SIGHUP.
+    ///
+    /// ```no_run
+    /// # use std::process::ExitCode;
+    /// use ringwire::program::Program;
+    /// use ringwire::tls::pki_types::UnixTime;
+    /// use ringwire::tls::{CertificateSource, ServerSettings};
+    ///
+    /// # fn main() -> ExitCode {
+    /// Program::new("quiet")
+    ///     .with_tls(|_settings, cert, key| {
+    ///         let settings = ServerSettings::new(CertificateSource::files(cert, key));
+    ///         Ok(settings.with_tickets(false).build(UnixTime::now())?)
+    ///     })
+    ///     .run(|_worker| ringwire::on_message(|ctx, message| ctx.send(message)))
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_tls(
+        mut self,
+        make: fn(&Settings, &Path, &Path) -> Result<ServerConfig, SetupError>,
+    ) -> Self {
+        self.make_tls = make;
+        self
+    }
+
     /// Runs it until it is told to end. See [`run`].
     pub fn run<H, F>(self, factory: F) -> ExitCode
     where
@@ -190,7 +224,8 @@ impl Program {
                 }
             };
             let factory = setup(&settings)?;
-            serve(&settings, &self.address, factory).map(|()| ExitCode::SUCCESS)
+            let listeners = listeners::all(&settings, &self.address, self.make_tls)?;
+            serve(&settings, listeners, factory).map(|()| ExitCode::SUCCESS)
         })
     }
 }
@@ -200,7 +235,7 @@ fn during<E: Display>(what: &str) -> impl FnOnce(E) -> SetupError {
     move |error| format!("{what}: {error}").into()
 }
 
-fn serve<H, F>(settings: &Settings, address: &str, factory: F) -> Result<(), SetupError>
+fn serve<H, F>(settings: &Settings, listeners: Vec<Listener>, factory: F) -> Result<(), SetupError>
 where
     H: Handler,
     F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
@@ -208,9 +243,7 @@ where
     let grace = settings.own_duration("shutdown_grace")?.unwrap_or(SHUTDOWN_GRACE);
     let drain = settings.own_duration("drain")?.unwrap_or(DRAIN);
     let mut server = Server::new(settings.config().clone());
-    for listener in listeners::all(settings, address)? {
-        server = server.listen_with(listener);
-    }
+    server = listeners.into_iter().fold(server, Server::listen_with);
     let mut takeover =
         settings.own("takeover").map(Takeover::at).transpose().map_err(during("--takeover"))?;
     if let Some(takeover) = &mut takeover {
