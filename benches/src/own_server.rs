@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use ringwire::program::handle_signals;
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ServerSettings};
-use ringwire::{CompressionConfig, Config, Pinning, Running, Server};
+use ringwire::{Config, Running, Server, compression::CompressionConfig, tuning::Pinning};
 use ringwire_examples::{Broadcast, Echo, note};
 
 use crate::cert::{KeyKind, SelfSigned};

@@ -1,6 +1,9 @@
 //! The broadcast server's handler.
 
-use ringwire::{Answer, Backpressure, Ctx, Handler, Message, PublishOptions, Request, TopicConfig};
+use ringwire::{
+    Answer, Backpressure, Ctx, Handler, Message, Request,
+    topics::{PublishOptions, TopicConfig},
+};
 
 /// What all connections subscribe to.
 const TOPIC: &str = "all";

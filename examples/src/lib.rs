@@ -10,7 +10,7 @@ pub use echo::Echo;
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use ringwire::{CompressionMode, DriverKind, Pinning};
+use ringwire::{DriverKind, compression::CompressionMode, tuning::Pinning};
 
 /// The value of `--driver`.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]

@@ -63,8 +63,14 @@ impl<'a, S> Ctx<'a, S> {
         Self { id, wire, state, shared }
     }
 
+    /// The same connection with a part of its state: for the handler inside of another.
+    pub fn project<T>(&mut self, pick: impl FnOnce(&mut S) -> &mut T) -> Ctx<'_, T> {
+        let Self { id, wire, state, shared } = self;
+        Ctx { id: *id, wire, state: pick(state), shared }
+    }
+
     /// The same connection with a part of its state, if it has that.
-    pub(crate) fn project<'s, T>(
+    pub(crate) fn try_project<'s, T>(
         &'s mut self,
         pick: impl FnOnce(&'s mut S) -> Option<&'s mut T>,
     ) -> Option<Ctx<'s, T>> {

@@ -41,7 +41,7 @@ impl<T> From<T> for Sizing<T> {
 /// Settings files, the environment and flags say `"unlimited"` for the first.
 ///
 /// ```
-/// use ringwire::{Limit, RateLimit};
+/// use ringwire::{Limit, admission::RateLimit};
 ///
 /// let limit = RateLimit::default().with_messages_per_second(100);
 /// assert_eq!(limit.messages_per_second, Limit::At(100));

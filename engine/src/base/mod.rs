@@ -8,6 +8,7 @@ pub(crate) mod event;
 pub(crate) mod mailbox;
 pub(crate) mod output;
 pub(crate) mod panics;
+pub(crate) mod runtime;
 pub(crate) mod sharded;
 pub(crate) mod timer;
 pub(crate) mod wake;

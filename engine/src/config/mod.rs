@@ -11,6 +11,7 @@ use ringwire_codec::CloseCode;
 use ringwire_codec::handshake::HeadLimits;
 
 use crate::base::amount::{Limit, Sizing};
+use crate::base::runtime::Runtime;
 use crate::config::origin::OriginPolicy;
 use crate::conn::options::Backpressure;
 use crate::layers::compression::CompressionConfig;
@@ -92,13 +93,13 @@ pub struct Config {
     /// Browsers always send one, and clients that are no browsers can send what they like.
     pub requires_origin: bool,
     /// The subprotocols of the server, the preferred one first. The first that a client offers is agreed on, unless the
-    /// handler or its [route](crate::SocketOptions::subprotocols) chooses one; where none is offered the connection has
+    /// handler or its [route](crate::router::SocketOptions::subprotocols) chooses one; where none is offered the connection has
     /// none. Default: none.
     pub subprotocols: Vec<String>,
 
     /// From accept to the end of the handshake, however the bytes trickle in. Every further HTTP request has as long
     /// from its first byte to the end of its body, and the application for an answer that it
-    /// [defers](crate::HttpAnswer::Defer). Default: 10 s.
+    /// [puts off](crate::Responder). Default: 10 s.
     pub handshake_timeout: Option<Duration>,
     /// How long a connection may receive nothing at all, not even a pong. Default: 120 s. With pings on, a
     /// dead peer is found sooner.
@@ -243,6 +244,8 @@ pub struct Config {
     pub pool_len: usize,
     /// Letters that a worker's mailbox holds before [`Handle`](crate::Handle) says busy. Default: 4096.
     pub mailbox_len: usize,
+    /// What futures of the application may use.
+    pub(crate) runtime: Runtime,
 }
 
 /// A kernel back end.
@@ -302,6 +305,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             driver: DriverKind::default(),
+            runtime: Runtime::default(),
             io_workers: Sizing::Auto,
             compute_workers: 0,
             compute_queue_len: 1024,

@@ -87,7 +87,11 @@
 
 pub(crate) mod epoll;
 pub(crate) mod heap;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the engine's own simulations use more than applications do")
+)]
 pub(crate) mod sim;
 pub(crate) mod uring;
 

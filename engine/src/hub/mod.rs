@@ -9,6 +9,7 @@ pub(crate) mod addresses;
 pub(crate) mod handover;
 pub(crate) mod mail;
 pub(crate) mod names;
+pub(crate) mod wakes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -19,6 +20,7 @@ use crate::hub::addresses::Addresses;
 use crate::hub::handover::Handover;
 use crate::hub::mail::{Mail, Ways};
 use crate::hub::names::Registry;
+use crate::hub::wakes::Alarms;
 use crate::limits::memory::{Allowance, Level, Slack, Total};
 use crate::metrics::{Counters, MemoryStats};
 use crate::topic::{Exchange, Feeder};
@@ -28,6 +30,7 @@ use crate::topic::{Exchange, Feeder};
 pub(crate) struct Link {
     pub(crate) postbox: Postbox<Mail>,
     feeder: Feeder,
+    pub(crate) alarms: Arc<Alarms>,
     pub(crate) counters: Arc<Counters>,
     /// Connections that another worker has accepted for this one, on their way.
     expected: AtomicU32,
@@ -35,8 +38,8 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(ways: Ways, counters: Arc<Counters>) -> Self {
-        let Ways { letters: postbox, publications: feeder, .. } = ways;
-        Self { postbox, feeder, counters, expected: AtomicU32::new(0) }
+        let Ways { letters: postbox, publications: feeder, alarms, .. } = ways;
+        Self { postbox, feeder, alarms, counters, expected: AtomicU32::new(0) }
     }
 
     /// Connections that it has, or will have in a moment.

@@ -252,16 +252,7 @@ impl Handle {
     /// # Errors
     /// The worker is busy, or has ended.
     pub fn reject(&self, conn: ConnId, response: Response) -> Result<(), PostError> {
-        self.post(conn, Mail::Respond { conn, response })
-    }
-
-    /// Answers an ordinary HTTP request that was [deferred](crate::HttpAnswer::Defer). Once: a connection may have made
-    /// another request meanwhile, which a second answer would be for.
-    ///
-    /// # Errors
-    /// The worker is busy, or has ended.
-    pub fn respond(&self, conn: ConnId, response: Response) -> Result<(), PostError> {
-        self.post(conn, Mail::Respond { conn, response })
+        self.post(conn, Mail::Reject { conn, response })
     }
 
     /// Serves a plain TCP connection that someone else accepted; `received` is what was read of it already, from the

@@ -23,10 +23,13 @@ use crate::config::Config;
 use crate::conn::cause::{CloseCause, CloseReason};
 use crate::conn::charge::Charge;
 use crate::conn::id::ConnId;
+use crate::conn::jobs::JobFuture;
 use crate::conn::queue::SegmentKind;
 use crate::conn::{Flags, Pending, Wire};
 use crate::driver::Token;
 use crate::hub::Hub;
+use crate::hub::mail::WayBack;
+use crate::hub::wakes::{Alarms, Sleeper};
 use crate::layers::deflate::Deflate;
 use crate::layers::extensions::Layers;
 use crate::layers::tls::Sessions;
@@ -67,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) names: Names,
     /// Threads that take over what is costly, if there are any.
     pub(crate) compute: Option<Compute>,
+    /// How answers to HTTP requests come that are given later.
+    pub(crate) way_back: Option<Arc<WayBack>>,
     /// How much output to expect: as much as was received, as for an echo.
     pub(crate) expected_len: usize,
     pub(crate) masks: Masks,
@@ -119,6 +124,7 @@ impl Shared {
             watch: Watch::new(hub.memory_step()),
             hub,
             compute: None,
+            way_back: None,
             expected_len: 0,
             masks,
             counters,
@@ -136,6 +142,11 @@ impl Shared {
             ledger: Ledger::default(),
             ends: Ends::default(),
         }
+    }
+
+    /// Where wakers of this worker go.
+    pub(crate) fn alarms(&self) -> Arc<Alarms> {
+        Arc::clone(&self.hub.links()[usize::from(self.worker)].alarms)
     }
 
     pub(crate) fn id(&self, token: Token) -> ConnId {
@@ -261,6 +272,7 @@ impl Shared {
             topics,
             names,
             compute: _,
+            way_back: _,
             expected_len: _,
             masks: _,
             counters,
@@ -295,6 +307,15 @@ impl Shared {
             deflate.forget(flags, slot, counters);
             work.forget(slot);
         }
+    }
+
+    /// Begins a future of a connection, which is polled at the end of the turn.
+    pub(crate) fn spawn(&self, wire: &mut Wire, token: Token, work: JobFuture, ordered: bool) {
+        let conn = self.id(token);
+        let jobs = wire.jobs_mut();
+        let waker = self.alarms().waker(conn, Sleeper::Future(jobs.next_future()));
+        jobs.spawn(work, waker.clone(), ordered);
+        waker.wake();
     }
 
     /// Has the connection's unread input looked at in this turn or the next: in turn with the others, where it is work.

@@ -3,7 +3,9 @@
 //! This file is the loop: what each turn does, and what comes in from outside. How connections come is in
 //! [`accepting`], which are refused in [`admission`], which end for want of memory in [`memory`]; what happens to one
 //! is in [`receive`], [`http`], [`transmit`] and [`deadlines`], how it ends, in [`endings`]; what is published, in
-//! [`topics`]; how it all ends, in [`shutdown`]. Its time is in [`clock`].
+//! [`topics`]; what futures go on, in [`wakes`]; how it all ends, in [`shutdown`]. Its time is in [`clock`].
+
+#![expect(clippy::disallowed_types, reason = "answers and wakes come from other threads")]
 
 mod accepting;
 mod admission;
@@ -24,8 +26,11 @@ mod shutdown;
 mod topics;
 mod transmit;
 mod upgrade;
+mod wakes;
 
+use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringwire_codec::Message;
@@ -48,6 +53,7 @@ use crate::conn::{Conn, Flags, Phase};
 use crate::driver::{Completion, Driver, Token};
 use crate::entry::listener::Terms;
 use crate::hub::mail::{Inbox, Mail};
+use crate::hub::wakes::{Alarm, Alarms};
 use crate::limits::rate::{Bucket, Rate};
 use crate::state::Shared;
 use crate::state::send;
@@ -89,6 +95,9 @@ pub(crate) struct Worker<D: Driver, H: Handler> {
     shutdown: Option<Box<ShutdownState>>,
     expired: Vec<u32>,
     half_closed: HalfClosed,
+    alarms: Arc<Alarms>,
+    /// Wakers that were woken, and not looked at yet.
+    rung: VecDeque<Arc<Alarm>>,
 }
 
 /// What a turn says about the next.
@@ -105,10 +114,12 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     pub(crate) fn new(driver: D, clock: TurnClock, handler: H, setup: WorkerSetup) -> Self {
         let WorkerSetup { mut shared, inbox, compute, listeners, assignment, max_connections } =
             setup;
+        shared.way_back = Some(Arc::new(inbox.way_back(compute.clone())));
         shared.compute = compute;
         let share = u32::try_from(shared.hub.links().len()).unwrap_or(1).max(1);
         let rate =
             shared.limits.max_accepts_per_second.map(|rate| Rate::new(rate.div_ceil(share), None));
+        let alarms = shared.alarms();
         let listener_count = u32::try_from(listeners.len()).unwrap_or(u32::MAX);
         let mut worker = Self {
             driver,
@@ -131,6 +142,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             shutdown: None,
             expired: Vec::new(),
             half_closed: HalfClosed::default(),
+            alarms,
+            rung: VecDeque::new(),
         };
         worker.start_accepting();
         worker
@@ -162,6 +175,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.shared.counters.note_turn(self.clock.busy());
         self.shared.now = tick_at(self.clock.now());
         self.shared.work.begin_turn();
+        self.begin_wakes();
         self.watch_memory();
         while let Some(completion) = self.driver.next_completion() {
             self.on_completion(completion);
@@ -172,6 +186,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.shared.deflate.expire_if_due(self.shared.now, &self.shared.counters);
         self.work_off_list();
         self.work_off_queue();
+        self.work_off_wakes();
         self.tell_presence();
         self.deliver_publications();
         self.end_half_closed();
@@ -180,6 +195,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let done = self.go_on_shutting_down();
         self.publish_memory();
         self.make_room();
+        self.end_wakes();
         Ok(if done { Turn::Done } else { Turn::Again })
     }
 
@@ -188,6 +204,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let left_over = !self.shared.listed.is_empty()
             || self.shared.work.has_waiting()
             || !self.half_closed.is_empty()
+            || !self.rung.is_empty()
             || self.has_publications();
         if left_over || !self.inbox.is_empty() {
             return Some(Duration::ZERO);
@@ -246,6 +263,11 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 self.bound_memory();
             }
         }
+        // As many as connections at most.
+        while let Some(answered) = self.inbox.take_answer() {
+            self.on_answered(answered);
+            self.bound_memory();
+        }
         for _ in 0..LETTERS_PER_TURN {
             let Some(mail) = self.inbox.take() else { return };
             self.on_mail(mail);
@@ -283,7 +305,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Accepted { fd, listener, peer } => self.on_handed_over(fd, listener, peer),
             Mail::Dial(outbound) => self.dial(*outbound),
             Mail::Accept { conn, accept } => self.answer_deferred(conn, Ok(*accept)),
-            Mail::Respond { conn, response } => self.answer_deferred(conn, Err(response)),
+            Mail::Reject { conn, response } => self.answer_deferred(conn, Err(response)),
             Mail::Topics(query) => self.shared.topics.answer(&query),
             Mail::Drain { drain, reply } => self.begin_shutdown(drain, reply),
             Mail::Undrain => self.undrain(),

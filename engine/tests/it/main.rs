@@ -12,6 +12,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(feature = "async")]
+mod async_handlers;
 #[cfg(all(feature = "client", feature = "tls"))]
 mod client;
 mod compression;
@@ -27,6 +29,8 @@ mod extensions;
 mod http;
 mod limits;
 mod server;
+#[cfg(feature = "testing")]
+mod testing;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(all(feature = "client", feature = "tls"))]

@@ -16,8 +16,10 @@ use std::time::{Duration, Instant};
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ClientSettings, Roots, ServerSettings};
 use ringwire::{
-    Answer, Backpressure, CloseCode, CompressionConfig, Config, Ctx, Dial, Handler, Message,
-    PublishError, PublishOptions, Request, SubscribeOptions, TopicConfig, TopicError,
+    Answer, Backpressure, CloseCode, Config, Ctx, Handler, Message, Request,
+    compression::CompressionConfig,
+    topics::{PublishError, PublishOptions, SubscribeOptions, TopicConfig, TopicError},
+    transport::Dial,
 };
 use ringwire_codec::deflate::Offer;
 
@@ -213,7 +215,7 @@ fn each_kind_of_connection_gets_its_own_form() {
     let [plain, secure] = server.addrs() else { panic!("two addresses") };
     let mut clients = vec![subscriber(*plain, &["t"])];
     for bits in [9, 12, 15, 15] {
-        let window = ringwire::WindowBits::new(bits).expect("8 to 15");
+        let window = ringwire::compression::WindowBits::new(bits).expect("8 to 15");
         let offer = Offer::default().with_server_max_window_bits(window);
         let mut client = Client::offering(*plain, offer);
         assert!(client.is_compressed());

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use hyper::upgrade::OnUpgrade;
 use ringwire::program::{announce, handle_signals};
-use ringwire::{Config, Handle, Server, Sizing, answer_upgrade};
+use ringwire::{Config, Handle, Server, Sizing, handshake::answer_upgrade};
 use ringwire_examples::{DriverFlag, Echo};
 use tokio::net::TcpListener;
 

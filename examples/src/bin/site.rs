@@ -7,8 +7,8 @@ use std::rc::Rc;
 use http::{HeaderValue, StatusCode, header};
 use ringwire::program::{OwnSetting, Program};
 use ringwire::{
-    Asset, Config, Handle, Handler, Message, Response, Router, Sizing, SocketOptions,
-    WorkerContext, on_message,
+    Config, Handle, Handler, Message, Response, Router, Sizing, WorkerContext, on_message,
+    router::{Asset, SocketOptions},
 };
 use serde_json::{Map, Value, json};
 

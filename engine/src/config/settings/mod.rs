@@ -203,6 +203,8 @@ impl Sources {
                 Some(index) => loaded.set(index, entry)?,
                 None => match self.own.iter().find(|own| own.name == entry.name) {
                     Some(own) => loaded.set_own(entry, own.is_secret),
+                    // The clients of the same program have settings of their own, and a loader for them.
+                    None if table::is_of_client(&entry.name) => {}
                     None => return Err(self.unknown(entry)),
                 },
             }

@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{fmt, io, mem};
 
-pub(crate) use faults::Faults;
+pub use faults::Faults;
 use kernel::{Kernel, Outcome};
 use network::{Event, LinkId, Network};
 pub(crate) use peer::{Peer, World};

@@ -3,8 +3,8 @@
 
 use rand_core::{Rng, SeedableRng};
 use ringwire::{
-    Accept, CloseReason, Compress, CompressionConfig, CompressionLevel, CompressionMode, Config,
-    SendOptions, WindowBits,
+    Accept, CloseReason, Config, SendOptions,
+    compression::{Compress, CompressionConfig, CompressionLevel, CompressionMode, WindowBits},
 };
 use ringwire_codec::deflate::{Compressor, Decompressor, Offer};
 use ringwire_codec::{Error, Limit, Violation};

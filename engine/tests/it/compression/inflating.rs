@@ -3,7 +3,9 @@
 //! turns in the simulation.
 
 use ringwire::{
-    CloseReason, CompressionConfig, CompressionLevel, Config, Excess, RateLimit, WindowBits,
+    CloseReason, Config,
+    admission::{Excess, RateLimit},
+    compression::{CompressionConfig, CompressionLevel, WindowBits},
 };
 use ringwire_codec::deflate::{Compressor, Offer};
 use ringwire_codec::{Error, Limit};

@@ -17,7 +17,8 @@ use ringwire::client::{Client, OwnedMessage};
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ClientSettings, Roots, ServerSettings};
 use ringwire::{
-    Backpressure, CloseReason, CompressionConfig, CompressionLevel, Config, SendOptions, Sizing,
+    Backpressure, CloseReason, Config, SendOptions, Sizing,
+    compression::{CompressionConfig, CompressionLevel},
 };
 use socket2::{Domain, Socket, Type};
 
@@ -129,8 +130,8 @@ fn meet(way: Way, config: Config, most: usize) -> (Server, Client) {
     let builder = Client::builder().with_tls(trusting).without_proxy();
     let builder = builder.with_read_timeout(PATIENCE).with_max_message_len(16 << 20);
     // Which the server agrees to only where it compresses.
-    let builder = builder.with_compression(ringwire::client::Compression::default());
-    let client = builder.connect(&format!("{scheme}://{address}")).expect("it is served");
+    let builder = builder.with_compression(ringwire::client::DeflateConfig::default());
+    let client = builder.connect(format!("{scheme}://{address}")).expect("it is served");
     (server, client)
 }
 

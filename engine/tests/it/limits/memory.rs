@@ -6,8 +6,8 @@ use std::io::Write as _;
 use std::net::TcpStream;
 
 use ringwire::{
-    CloseCode, CloseReason, CompressionConfig, Config, Ctx, DriverKind, Message, Readiness,
-    Response, Router, on_message,
+    CloseCode, CloseReason, Config, Ctx, DriverKind, Message, Response, Router,
+    compression::CompressionConfig, on_message, shutdown::Readiness,
 };
 
 use crate::support::app::Seen;
@@ -182,7 +182,7 @@ fn whoever_has_little_in_flight_is_told() {
 #[test]
 fn other_workers_give_up_what_they_hold_as_well() {
     let config = config().with_io_workers(2).with_max_memory(8 * MIB);
-    let server = Server::echo(config.with_assignment(ringwire::Assignment::LeastLoaded));
+    let server = Server::echo(config.with_assignment(ringwire::tuning::Assignment::LeastLoaded));
     let clients = begin_messages(&server, 12);
     wait_until("both have shed", || {
         server.handle().stats().workers.iter().all(|worker| worker.memory_sheds > 0)

@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue};
 use ringwire_codec::extension::SharedExtension;
 use ringwire_codec::handshake::HeadLimits;
 
-use crate::compression::Compression;
+use crate::compression::DeflateConfig;
 
 /// The settings of a handshake; [`Builder`](crate::Builder) says what each is.
 #[derive(Clone)]
@@ -15,7 +15,7 @@ pub(crate) struct Handshake {
     pub(crate) head: HeadLimits,
     pub(crate) max_refusal_len: usize,
     pub(crate) max_redirects: u32,
-    pub(crate) compression: Option<Compression>,
+    pub(crate) compression: Option<DeflateConfig>,
     pub(crate) extensions: Vec<SharedExtension>,
 }
 
@@ -31,5 +31,18 @@ impl Default for Handshake {
             compression: None,
             extensions: Vec::new(),
         }
+    }
+}
+
+impl Handshake {
+    /// Sets a header in place of all of its name.
+    pub(crate) fn set_header(&mut self, name: HeaderName, value: HeaderValue) {
+        self.remove_header(&name);
+        self.headers.push((name, value));
+    }
+
+    /// Takes out all headers of a name.
+    pub(crate) fn remove_header(&mut self, name: &HeaderName) {
+        self.headers.retain(|(each, _)| each != name);
     }
 }
