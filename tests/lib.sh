@@ -22,6 +22,10 @@ build_echo_server() {
     (cd "$repo" && cargo build --release --quiet -p ringwire-examples --bin echo)
 }
 
+build_example_over_tokio() {
+    (cd "$repo" && cargo build --release --quiet -p ringwire-tokio --example "$1")
+}
+
 # python_venv NAME REQUIREMENT...: a virtual environment of exactly these packages, in $venv.
 python_venv() {
     venv=$repo/.venv-$1

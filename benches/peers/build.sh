@@ -10,6 +10,7 @@ node node_modules/bun/install.js
 
 release=${CARGO_TARGET_DIR:-$PWD/target}/release
 printf '%s\n' \
+    "$release/ringwire-tokio-echo" \
     "$release/tokio-tungstenite-echo" \
     "$release/fastwebsockets-echo" \
     "$release/sockudo-ws-echo" \

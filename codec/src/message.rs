@@ -248,6 +248,22 @@ impl<'b> ReceivedMessage<'b> {
         matches!(self.0, Payload::Text(_) | Payload::AssembledText(_))
     }
 
+    /// The text or else the bytes, as they lie in the input or in the buffer that the message was assembled in: for a
+    /// caller that keeps messages, and takes that buffer rather than a copy.
+    ///
+    /// # Errors
+    ///
+    /// The bytes of a message that is binary.
+    #[inline]
+    pub fn into_text(self) -> Result<Cow<'b, str>, Cow<'b, [u8]>> {
+        match self.0 {
+            Payload::Text(text) => Ok(Cow::Borrowed(text)),
+            Payload::AssembledText(text) => Ok(Cow::Owned(text)),
+            Payload::Binary(bytes) => Err(Cow::Borrowed(bytes)),
+            Payload::AssembledBinary(bytes) => Err(Cow::Owned(bytes)),
+        }
+    }
+
     /// The buffer the message was assembled in, to be given back to [`Buffers`](crate::Buffers).
     /// `None` if the message is a borrow of the input, or empty fragments that needed none.
     #[inline]

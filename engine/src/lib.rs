@@ -129,11 +129,14 @@ pub mod jobs {
     pub use crate::app::offload::{JobError, JobRefusal, RefusedJob};
 }
 
-/// Topics and names: options, settings, and what may be wrong.
+/// Topics and names: options, settings, what is heard of them and asked about them, and what may be wrong.
 pub mod topics {
+    pub use crate::app::presence::{Interest, Presence, PresenceChange};
+    pub use crate::base::inquiry::Inquiry;
     pub use crate::hub::names::NameError;
     pub use crate::topic::{
-        PublishError, PublishOptions, SubscribeOptions, TopicConfig, TopicError,
+        PublishError, PublishOptions, SubscribeOptions, Subscription, TopicConfig, TopicError,
+        topic_token,
     };
 }
 

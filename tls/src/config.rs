@@ -343,6 +343,12 @@ impl ClientConfig {
         let config = ClientSettings::new(Roots::public()).build(UnixTime::now())?;
         Ok(SHARED.get_or_init(|| config).clone())
     }
+
+    /// The same for who drives rustls by other means, such as tokio-rustls.
+    #[must_use]
+    pub fn rustls(&self) -> Arc<rustls::ClientConfig> {
+        Arc::clone(&self.tls)
+    }
 }
 
 impl fmt::Debug for ClientConfig {

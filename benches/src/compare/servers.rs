@@ -17,12 +17,12 @@ const EXAMPLES_COMMAND: &str = "cargo build --release -p ringwire-examples";
 const TLS_SUFFIX: &str = "-tls";
 
 /// Each may have `-tls` behind its name, but the floors and ws.
-const NAMES: &str = "ringwire-epoll, ringwire-uring, floor-epoll, floor-uring, tokio-tungstenite, \
-                     fastwebsockets, sockudo-ws, yawc, ws and bun";
+const NAMES: &str = "ringwire-epoll, ringwire-uring, floor-epoll, floor-uring, ringwire-tokio, \
+                     tokio-tungstenite, fastwebsockets, sockudo-ws, yawc, ws and bun";
 
 /// The servers that compress.
-const COMPRESSING: [&str; 6] =
-    ["ringwire-epoll", "ringwire-uring", "sockudo-ws", "yawc", "ws", "bun"];
+const COMPRESSING: [&str; 7] =
+    ["ringwire-epoll", "ringwire-uring", "ringwire-tokio", "sockudo-ws", "yawc", "ws", "bun"];
 
 /// How much work each of them that can be told does to compress: what Ringwire's echo has by default.
 const LEVEL: &str = "1";
@@ -125,7 +125,7 @@ impl Server {
                 let args = format!("floor --driver {driver} --listen {{listen}}");
                 (program, args, String::new())
             }
-            "tokio-tungstenite" | "fastwebsockets" | "sockudo-ws" | "yawc" => {
+            "ringwire-tokio" | "tokio-tungstenite" | "fastwebsockets" | "sockudo-ws" | "yawc" => {
                 let args = format!("--listen {{listen}}{certificate}{deflate}");
                 (peer(&format!("{base}-{service}")), args, script(&places.peers_dir))
             }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
+use ringwire::handshake::HandshakeError;
 use ringwire::{CloseCause, CloseReason, transport::DialError};
 use ringwire_tls::AlertDescription;
 

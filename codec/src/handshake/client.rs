@@ -236,6 +236,22 @@ impl<'b> Response<'b> {
         self.headers().first(name)
     }
 
+    /// The status and the headers as the types of `http`.
+    #[must_use]
+    pub fn to_http(&self) -> http::Response<()> {
+        let mut response = http::Response::new(());
+        *response.status_mut() = self.status;
+        for (name, value) in self.headers() {
+            // A head that parsed has no others.
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value))
+            {
+                response.headers_mut().append(name, value);
+            }
+        }
+        response
+    }
+
     /// Checks everything that RFC 6455 §4.1 and RFC 7692 §7.1 ask of an answer to `request`, and gives what the server
     /// has agreed to.
     ///

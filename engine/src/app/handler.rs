@@ -9,6 +9,7 @@ use ringwire_codec::{Message, MessagePart};
 
 use crate::app::ctx::Ctx;
 use crate::app::event::Event;
+use crate::app::presence::{Interest, Presence};
 use crate::app::request::Request;
 use crate::app::responder::Responder;
 use crate::conn::answer::Accept;
@@ -128,11 +129,64 @@ pub trait Handler {
         let _ = (ctx, count);
     }
 
-    /// The first connection with a name ([`Ctx::register`]) has come, or the last is gone, over all workers. Called on
-    /// the worker where that happened, at the end of the turn. Calls on two workers may come in the wrong order;
-    /// [`Handle::connections`](crate::Handle::connections) has the present state.
-    fn on_presence(&mut self, name: &str, is_present: bool) {
-        let _ = (name, is_present);
+    /// A connection, on any worker, has got a name ([`Ctx::register`]), or has it no more: it has ended, or
+    /// [gave it up](Ctx::unregister).
+    ///
+    /// For each name this is called on one worker only, at the end of a turn, once for each change and in their order,
+    /// wherever the connections are; after [`on_close`](Self::on_close), where that took the name away. So what is
+    /// published from here comes to each subscriber in this order. A connection that gets a name and loses it before
+    /// this worker looks may be passed over. Where a worker ends before the others, another goes on with its names.
+    ///
+    /// ```
+    /// use ringwire::{Handle, topics::Presence};
+    /// /// Of `Handler::on_presence`: tells who comes online, and who goes. A page that is loaded anew says neither.
+    /// fn announce(handle: &Handle, presence: &Presence<'_>) {
+    ///     let what = match presence {
+    ///         Presence { is_first: true, .. } => "online",
+    ///         Presence { is_last: true, .. } => "offline",
+    ///         _ => return,
+    ///     };
+    ///     let text = format!("{} is {what}", presence.name);
+    ///     // Who is too far behind asks for the list when it has caught up.
+    ///     let _ = handle.publish("presence", &*text);
+    /// }
+    /// ```
+    fn on_presence(&mut self, presence: &Presence<'_>) {
+        let _ = presence;
+    }
+
+    /// Whether [`on_interest`](Self::on_interest) is called. Asked once on each worker, as it starts; all handlers of a
+    /// server are to say the same. Default: no. It takes a lock when a worker's first subscriber of a topic or pattern
+    /// comes and when its last goes, and for each topic or pattern its text and about 150 bytes more.
+    fn wants_interest(&self) -> bool {
+        false
+    }
+
+    /// The first connection has subscribed to a topic or pattern, or the last has gone, over all workers: for servers
+    /// that get from elsewhere what they publish. Called only where [`wants_interest`](Self::wants_interest) says so.
+    ///
+    /// As with [`on_presence`](Self::on_presence), for each subscription this is called on one worker only, at the end
+    /// of a turn, once for each change and in their order. A subscription that comes and goes before this worker looks
+    /// may be passed over.
+    ///
+    /// A pattern is a subscription of its own: it makes no topic have subscribers that it takes in.
+    ///
+    /// ```
+    /// use std::sync::mpsc::Sender;
+    /// use ringwire::topics::{Interest, Subscription};
+    /// /// Of `Handler::on_interest`: what is to be had from the other servers of a cluster.
+    /// fn follow(cluster: &Sender<String>, interest: &Interest<'_>) {
+    ///     let verb = if interest.has_subscribers { "SUB" } else { "UNSUB" };
+    ///     let command = match interest.subscription {
+    ///         Subscription::Pattern(pattern) => format!("P{verb} {pattern}"),
+    ///         topic => format!("{verb} {topic}"),
+    ///     };
+    ///     // The cluster's thread ends with the server.
+    ///     let _ = cluster.send(command);
+    /// }
+    /// ```
+    fn on_interest(&mut self, interest: &Interest<'_>) {
+        let _ = interest;
     }
 
     /// The peer sent a ping. The engine answers it, and there is nothing to do, unless

@@ -5,6 +5,7 @@ pub(crate) mod event;
 pub(crate) mod forwarded;
 pub(crate) mod handler;
 pub(crate) mod offload;
+pub(crate) mod presence;
 pub(crate) mod query;
 pub(crate) mod request;
 pub(crate) mod responder;

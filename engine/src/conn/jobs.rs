@@ -71,6 +71,7 @@ impl Jobs {
     }
 
     /// Notes whether the handler has something to do.
+    #[cfg(feature = "async")]
     pub(crate) fn set_busy(&mut self, is_busy: bool) {
         self.is_busy = is_busy;
     }

@@ -20,6 +20,7 @@ use crate::base::output::Output;
 use crate::base::timer::{Tick, Wheel};
 use crate::compute::Compute;
 use crate::config::Config;
+use crate::conn::agreed::AgreedDeflate;
 use crate::conn::cause::{CloseCause, CloseReason};
 use crate::conn::charge::Charge;
 use crate::conn::id::ConnId;
@@ -34,6 +35,7 @@ use crate::layers::deflate::Deflate;
 use crate::layers::extensions::Layers;
 use crate::layers::tls::Sessions;
 use crate::limits::deadline::Deadlines;
+use crate::limits::kernel::KernelMemory;
 use crate::limits::memory::{Ledger, Watch};
 use crate::limits::progress::Progress;
 use crate::limits::rate::Meters;
@@ -86,6 +88,8 @@ pub(crate) struct Shared {
     pub(crate) deadlines: Deadlines,
     /// Peers with output ahead of them that were asked about.
     pub(crate) progress: Progress,
+    /// What the kernel holds of what they do not take.
+    pub(crate) kernel: KernelMemory,
     /// The turn's time.
     pub(crate) now: Tick,
     /// The time of day, for answers to HTTP requests.
@@ -134,6 +138,10 @@ impl Shared {
             work: Work::new(config.compression.work_per_turn),
             deadlines: Deadlines::default(),
             progress: Progress::default(),
+            kernel: KernelMemory::new([
+                config.tcp_notsent_lowat.fixed().and_then(|len| len.try_into().ok()),
+                config.tcp_send_buffer_len.fixed(),
+            ]),
             now: 0,
             clock: Clock::default(),
             draining: None,
@@ -225,9 +233,9 @@ impl Shared {
     /// What is held for connections, whatever for. A worker looks at the total when this has changed much.
     #[inline]
     pub(crate) fn held_len(&self) -> usize {
-        let Self { ledger, sessions, layers, counters, .. } = self;
+        let Self { ledger, sessions, layers, counters, kernel, .. } = self;
         let deflate = usize::try_from(counters.deflate_memory.get()).unwrap_or(usize::MAX);
-        ledger.held() + sessions.memory_len() + layers.memory_len() + deflate
+        ledger.held() + sessions.memory_len() + layers.memory_len() + deflate + kernel.len()
     }
 
     /// Takes back what the driver had of a connection that has ended.
@@ -258,7 +266,7 @@ impl Shared {
     }
 
     /// Forgets a connection that has ended, in all that has a place for each slot.
-    pub(crate) fn forget(&mut self, token: Token, flags: Flags) {
+    pub(crate) fn forget(&mut self, token: Token, flags: Flags, agreed: AgreedDeflate) {
         let (slot, conn) = (token.slot, self.id(token));
         // Whole, so that whoever adds a table decides here what becomes of its entry.
         let Self {
@@ -281,6 +289,7 @@ impl Shared {
             meters,
             deadlines,
             progress,
+            kernel,
             now: _,
             clock: _,
             draining: _,
@@ -296,6 +305,7 @@ impl Shared {
         meters.forget(slot);
         deadlines.clear(slot);
         progress.forget(slot);
+        kernel.forget(slot);
         counters.subscriptions.sub(topics.forget(slot));
         names.forget(conn);
         if flags.contains(Flags::LAYERED) {
@@ -303,8 +313,8 @@ impl Shared {
             layers.forget(slot);
         }
         // A decompressor may have been set aside for an offer that nobody answered.
-        if flags.intersects(Flags::DEFLATE | Flags::OWN_DECOMPRESSOR) {
-            deflate.forget(flags, slot, counters);
+        if flags.contains(Flags::DEFLATE) || agreed.has_own_decompressor() {
+            deflate.forget(agreed, slot, counters);
             work.forget(slot);
         }
     }

@@ -233,6 +233,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         conn.wire.phase = Phase::Closed;
         conn.wire.in_flight = 0;
         self.shared.wheel.clear(token.slot);
+        if reason.gives_peer_up() {
+            self.driver.discard(token);
+        }
         self.driver.submit(Op::Close { token });
     }
 
@@ -263,6 +266,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         shared.drop_unfinished(wire);
         if wire.flags.contains(Flags::OPENED) {
             wire.flags.remove(Flags::OPENED);
+            if let Some(directory) = shared.hub.directory(shared.worker) {
+                directory.remove(token.slot);
+            }
             shared.counters.open_connections.sub(1);
             shared.counters.closes[cause.reason.index()].add(1);
             if !cause.is_clean() && Ends::are_read() && shared.ends.admit(cause.reason, shared.now)
@@ -277,7 +283,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             outbound::end_dialling(handler, conn, shared, &error);
         }
         conn.state = None;
-        shared.forget(token, conn.wire.flags);
+        let agreed = std::mem::take(&mut conn.wire.deflate);
+        shared.forget(token, conn.wire.flags, agreed);
         conn.wire.flags = conn
             .wire
             .flags

@@ -1,19 +1,32 @@
 //! One core's event loop: it owns a driver, the connections, their timers and buffers, and one handler.
 //!
 //! This file is the loop: what each turn does, and what comes in from outside. How connections come is in
-//! [`accepting`], which are refused in [`admission`], which end for want of memory in [`memory`]; what happens to one
-//! is in [`receive`], [`http`], [`transmit`] and [`deadlines`], how it ends, in [`endings`]; what is published, in
-//! [`topics`]; what futures go on, in [`wakes`]; how it all ends, in [`shutdown`]. Its time is in [`clock`].
+//! [`accepting`], which are refused in [`admission`], which end for want of memory in [`memory`]. What comes in on one
+//! goes down these floors:
+//!
+//! ```text
+//!   input                          by phase, and by what stands before the codec
+//!   heads                          requests, and the answers of servers that were dialled
+//!   outbound  upgrade  layered     what begins with such a head, and is unwrapped from then on
+//!   http      receive              ordinary requests; frames, and the calls they lead to
+//! ```
+//!
+//! What goes out is in [`transmit`], what has a time in [`deadlines`], how one ends in [`endings`]; what is published, in
+//! [`topics`], and who hears of names, in [`changes`]; what futures go on, in [`wakes`]; how it all ends, in
+//! [`shutdown`]. The worker's time is in [`clock`].
 
 #![expect(clippy::disallowed_types, reason = "answers and wakes come from other threads")]
 
 mod accepting;
 mod admission;
+mod changes;
 pub(crate) mod clock;
 mod compute;
 mod deadlines;
 mod endings;
-pub(crate) mod http;
+mod heads;
+mod http;
+mod input;
 mod layered;
 mod memory;
 #[cfg(test)]
@@ -116,6 +129,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             setup;
         shared.way_back = Some(Arc::new(inbox.way_back(compute.clone())));
         shared.compute = compute;
+        if handler.wants_interest() {
+            shared.topics.call_out();
+        }
         let share = u32::try_from(shared.hub.links().len()).unwrap_or(1).max(1);
         let rate =
             shared.limits.max_accepts_per_second.map(|rate| Rate::new(rate.div_ceil(share), None));
@@ -154,7 +170,14 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// # Errors
     /// The driver failed.
     pub(crate) fn run(mut self) -> io::Result<()> {
-        while self.turn()? == Turn::Again {}
+        let outcome = loop {
+            match self.turn() {
+                Ok(Turn::Again) => {}
+                other => break other,
+            }
+        };
+        self.leave_changes();
+        outcome?;
         self.shared.ends.sum_up();
         let Self { driver, mut handler, inbox, .. } = self;
         // Which may take a while, in which letters still come.
@@ -187,12 +210,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.work_off_list();
         self.work_off_queue();
         self.work_off_wakes();
-        self.tell_presence();
+        self.tell_changes();
         self.deliver_publications();
         self.end_half_closed();
         self.go_on_accepting();
         self.shared.ends.sum_up_if_due(self.shared.now);
         let done = self.go_on_shutting_down();
+        self.shared.kernel.set_stuck(self.driver.stuck_count());
         self.publish_memory();
         self.make_room();
         self.end_wakes();
@@ -205,7 +229,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             || self.shared.work.has_waiting()
             || !self.half_closed.is_empty()
             || !self.rung.is_empty()
-            || self.has_publications();
+            || self.has_publications()
+            || self.has_changes();
         if left_over || !self.inbox.is_empty() {
             return Some(Duration::ZERO);
         }
@@ -213,8 +238,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             AcceptState::Resting { until } => Some(until),
             _ => None,
         };
-        let Shared { wheel, deflate, watch, ends, .. } = &self.shared;
-        let ticks = [wheel.next_tick(), deflate.next_tick(), ends.next_tick()];
+        let Shared { wheel, deflate, watch, ends, kernel, .. } = &self.shared;
+        let ticks = [wheel.next_tick(), deflate.next_tick(), ends.next_tick(), kernel.next_tick()];
         let next = ticks
             .into_iter()
             .chain([resting, watch.rests_until, watch.patience_ends, watch.returns_at])
@@ -237,16 +262,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Completion::AcceptEnded { listener, error } => self.on_accept_ended(listener, &error),
             Completion::ListenerLeft { listener } => self.on_listener_left(listener),
             Completion::Closed { token } => self.on_closed(token),
-        }
-    }
-
-    /// Tells the handler whose first connection has come, and whose last is gone.
-    #[inline]
-    fn tell_presence(&mut self) {
-        while self.shared.names.has_changes() {
-            for (name, is_present) in self.shared.names.take_changes() {
-                receive::call_on_presence(&mut self.handler, &name, is_present);
-            }
         }
     }
 
@@ -306,7 +321,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Dial(outbound) => self.dial(*outbound),
             Mail::Accept { conn, accept } => self.answer_deferred(conn, Ok(*accept)),
             Mail::Reject { conn, response } => self.answer_deferred(conn, Err(response)),
-            Mail::Topics(query) => self.shared.topics.answer(&query),
+            Mail::Topics(query) => self.answer_of_topics(query),
             Mail::Drain { drain, reply } => self.begin_shutdown(drain, reply),
             Mail::Undrain => self.undrain(),
         }

@@ -28,6 +28,8 @@ mod entry;
 mod extensions;
 mod http;
 mod limits;
+#[cfg(all(feature = "client", feature = "tls"))]
+mod presence;
 mod server;
 #[cfg(feature = "testing")]
 mod testing;

@@ -32,6 +32,12 @@ impl Accept {
         self
     }
 
+    /// The subprotocol that is chosen.
+    #[must_use]
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.subprotocol.as_deref()
+    }
+
     /// Agrees to permessage-deflate, with what [`Upgrade::deflate`] has made of the same upgrade.
     /// Default: `None`, and no Sec-WebSocket-Extensions.
     #[must_use]

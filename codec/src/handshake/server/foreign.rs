@@ -3,7 +3,9 @@
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, UPGRADE};
 use http::{HeaderValue, StatusCode};
 
-use super::Request;
+use super::{Accept, Request};
+use crate::deflate::{Agreement, Policy};
+use crate::handshake::client;
 use crate::head::{HandshakeError, HeadLimits, push_header};
 
 /// The answer that accepts an upgrade, for a server whose HTTP is another library's: 101, with Sec-WebSocket-Accept
@@ -43,6 +45,28 @@ pub fn answer_upgrade<B>(request: &http::Request<B>) -> Result<http::Response<()
     let accept = HeaderValue::from_bytes(&accept).map_err(|_| HandshakeError::InvalidKey)?;
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     Ok(answer)
+}
+
+/// As [`answer_upgrade`], with what `accept` says, and permessage-deflate if the `policy` finds an offer of the client's
+/// that it can take: for who goes on with the connection by this crate.
+///
+/// # Errors
+/// As [`answer_upgrade`], and as [`Accept::encode`].
+pub fn accept_upgrade<B>(
+    request: &http::Request<B>,
+    accept: Accept,
+    policy: Option<&Policy>,
+) -> Result<(http::Response<()>, Option<Agreement>), HandshakeError> {
+    let head = head_of(request)?;
+    let request = Request::parse(&head, &HeadLimits::DEFAULT)?;
+    let upgrade = request.check_upgrade()?;
+    let agreement = policy.and_then(|policy| upgrade.deflate(policy));
+    let mut encoded = Vec::new();
+    accept.with_deflate(agreement).encode(&upgrade, &mut encoded)?;
+    // It was written here, so no limit of a peer's holds.
+    let limits = HeadLimits::DEFAULT.with_max_head_len(usize::MAX).with_max_line_len(usize::MAX);
+    let answer = client::Response::parse(&encoded, &limits)?.to_http();
+    Ok((answer, agreement))
 }
 
 fn head_of<B>(request: &http::Request<B>) -> Result<Vec<u8>, HandshakeError> {

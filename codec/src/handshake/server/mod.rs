@@ -29,7 +29,7 @@ mod request;
 mod target;
 
 pub use accept::Accept;
-pub use foreign::answer_upgrade;
+pub use foreign::{accept_upgrade, answer_upgrade};
 pub use request::{Request, Upgrade};
 
 pub use crate::http::Response;

@@ -22,6 +22,7 @@ pub use sockets::{NoSockets, RouteState, SocketOptions, SocketRoutes, Sockets};
 use crate::app::ctx::Ctx;
 use crate::app::event::Event;
 use crate::app::handler::{Answer, Handler};
+use crate::app::presence::{Interest, Presence};
 use crate::app::query;
 use crate::app::request::Request;
 use crate::app::responder::{IntoResponse, Responder};
@@ -80,8 +81,9 @@ const BELOW: &str = "below";
 ///
 /// WebSocket routes are dispatched statically: each adds its handler to the type, which is written `impl Handler`, also
 /// where it goes into another router. What routes have in common is [`Shared`]. Names and topics are the server's, so
-/// that every one of them hears of [presence](Handler::on_presence). Connections that this side opens
-/// ([`Handle::connect`](crate::Handle::connect)) belong to no route; who wants both writes a [`Handler`] around this.
+/// that every one of them hears of [presence](Handler::on_presence) and [interest](Handler::on_interest). Connections
+/// that this side opens ([`Handle::connect`](crate::Handle::connect)) belong to no route; who wants both writes a
+/// [`Handler`] around this.
 pub struct Router<S = NoSockets> {
     /// Indices into `routes`.
     paths: matchit::Router<usize>,
@@ -377,8 +379,16 @@ impl<S: SocketRoutes> Handler for Router<S> {
         self.sockets.handle(ctx, event);
     }
 
-    fn on_presence(&mut self, name: &str, is_present: bool) {
-        self.sockets.on_presence(name, is_present);
+    fn on_presence(&mut self, presence: &Presence<'_>) {
+        self.sockets.on_presence(presence);
+    }
+
+    fn wants_interest(&self) -> bool {
+        self.sockets.wants_interest()
+    }
+
+    fn on_interest(&mut self, interest: &Interest<'_>) {
+        self.sockets.on_interest(interest);
     }
 
     fn route_of(&self, state: &S::State) -> Option<Cow<'_, str>> {

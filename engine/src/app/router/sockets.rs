@@ -10,6 +10,7 @@ use ringwire_codec::{CloseCode, Message};
 use crate::app::ctx::Ctx;
 use crate::app::event::Event;
 use crate::app::handler::{Answer, Handler};
+use crate::app::presence::{Interest, Presence};
 use crate::app::request::Request;
 use crate::app::responder::Responder;
 use crate::conn::answer::{Accept, AnyState};
@@ -81,7 +82,13 @@ pub trait SocketRoutes: sealed::Sealed {
     ) -> Result<Self::State, AnyState>;
 
     #[doc(hidden)]
-    fn on_presence(&mut self, name: &str, is_present: bool);
+    fn on_presence(&mut self, presence: &Presence<'_>);
+
+    #[doc(hidden)]
+    fn wants_interest(&self) -> bool;
+
+    #[doc(hidden)]
+    fn on_interest(&mut self, interest: &Interest<'_>);
 
     #[doc(hidden)]
     fn handle(&mut self, ctx: &mut Ctx<'_, Self::State>, event: Event<'_>);
@@ -168,7 +175,13 @@ impl SocketRoutes for NoSockets {
         Err(given)
     }
 
-    fn on_presence(&mut self, _name: &str, _is_present: bool) {}
+    fn on_presence(&mut self, _presence: &Presence<'_>) {}
+
+    fn wants_interest(&self) -> bool {
+        false
+    }
+
+    fn on_interest(&mut self, _interest: &Interest<'_>) {}
 
     fn handle(&mut self, ctx: &mut Ctx<'_, Infallible>, _event: Event<'_>) {
         match *ctx.state() {}
@@ -224,9 +237,18 @@ impl<R: SocketRoutes, H: Handler> SocketRoutes for Sockets<R, H> {
         self.handler.state_from(given, request).map(RouteState::Last)
     }
 
-    fn on_presence(&mut self, name: &str, is_present: bool) {
-        self.rest.on_presence(name, is_present);
-        self.handler.on_presence(name, is_present);
+    fn on_presence(&mut self, presence: &Presence<'_>) {
+        self.rest.on_presence(presence);
+        self.handler.on_presence(presence);
+    }
+
+    fn wants_interest(&self) -> bool {
+        self.rest.wants_interest() || self.handler.wants_interest()
+    }
+
+    fn on_interest(&mut self, interest: &Interest<'_>) {
+        self.rest.on_interest(interest);
+        self.handler.on_interest(interest);
     }
 
     fn handle(&mut self, ctx: &mut Ctx<'_, Self::State>, event: Event<'_>) {

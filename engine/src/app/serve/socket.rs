@@ -165,7 +165,7 @@ impl Socket {
     /// [`Ctx`] has.
     ///
     /// ```
-    /// # use ringwire::{Socket, SocketError, TopicError};
+    /// # use ringwire::{Socket, SocketError, topics::TopicError};
     /// # async fn join(socket: &mut Socket) -> Result<(), Box<dyn std::error::Error>> {
     /// socket.with(|ctx| ctx.subscribe("room.7")).await??;
     /// # Ok(())

@@ -200,7 +200,9 @@ mod tests {
     #[test]
     fn no_field_is_forgotten() {
         let names: Vec<_> = all().iter().map(|setting| setting.name().to_owned()).collect();
-        assert_eq!(fields(), names, "the table follows the fields of Config");
+        // A runtime is a handle that the program has, and no setting.
+        let fields: Vec<_> = fields().into_iter().filter(|field| field != "runtime").collect();
+        assert_eq!(fields, names, "the table follows the fields of Config");
     }
 
     #[test]

@@ -217,6 +217,20 @@ impl Driver for Sim {
         Some(self.network.borrow().links[link].delivery())
     }
 
+    fn stuck_count(&self) -> usize {
+        self.kernel.stuck_count()
+    }
+
+    fn unsent_memory(&self, token: Token) -> usize {
+        self.delivery(token).map_or(0, |delivery| delivery.waiting)
+    }
+
+    fn discard(&mut self, token: Token) {
+        if let Some(link) = self.kernel.link_of(token) {
+            self.network.borrow_mut().links[link].discards = true;
+        }
+    }
+
     fn detach(&mut self, mut socket: SimSocket) -> OwnedFd {
         let network = &mut *self.network.borrow_mut();
         network.sockets_open -= 1;
