@@ -25,7 +25,7 @@
 //!   ([`LogWriter`](crate::logging::LogWriter)).
 //!
 //! docs/configuration.md lists the flags. Programs that do all of that in another way find the pieces here as well:
-//! [`with_log`], [`announce`], [`note`], [`handle_signals`].
+//! [`with_log`], [`init_log`], [`announce`], [`note`], [`handle_signals`].
 
 mod flags;
 mod listeners;
@@ -43,7 +43,7 @@ use ringwire_codec::CloseCode;
 use ringwire_tls::ServerConfig;
 
 pub use self::flags::OwnSetting;
-pub use self::output::{announce, note, with_log};
+pub use self::output::{announce, init_log, note, with_log};
 pub use self::signals::handle_signals;
 use crate::app::handler::Handler;
 use crate::config::Config;

@@ -46,7 +46,8 @@ pub fn with_log<T: Termination, E: Display>(work: impl FnOnce() -> Result<T, E>)
     code
 }
 
-fn init_log() {
+/// The log of [`with_log`] alone, for programs that end in a way of their own.
+pub fn init_log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     if let Some(log) = standard_error() {
         log.report_panics();
