@@ -221,8 +221,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.say_ended(excess, ended);
     }
 
-    /// Others have been kept out for long enough. Output has deadlines of its own; what is there of a message has none,
-    /// and whoever holds most of that is ended.
+    /// Others have been kept out for long enough. Queues have deadlines of their own; what is there of a message has none,
+    /// nor need there be one for a full socket, and whoever holds most of that is ended.
     fn lose_patience(&mut self) {
         let Shared { watch, now, .. } = &mut self.shared;
         watch.patience_ends = Some(*now + PATIENCE);
@@ -232,7 +232,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
         let holders = self.holders(|wire, _, beside| {
             let unread = wire.pending.as_ref().map_or(0, |pending| pending.unread.capacity());
-            wire.codec.unfinished_len() + unread + beside.retained + beside.rest + beside.kernel
+            let stuck = if beside.kernel > 0 { beside.kernel + wire.in_flight as usize } else { 0 };
+            wire.codec.unfinished_len() + unread + beside.retained + beside.rest + stuck
         });
         let ended = self.end_some(holders, excess, Self::shed_one);
         self.shared.counters.memory_sheds.add(ended.count);

@@ -23,7 +23,6 @@ use crate::deflate::Deflate;
 use crate::input::Held;
 use crate::keep_alive::KeepAlive;
 use crate::output::Output;
-use crate::split::{self, Receiver, Sender};
 use crate::waiting::{Side, Waiting};
 use crate::{Config, Error, Message};
 use ending::{Ending, Phase};
@@ -243,12 +242,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
     pub async fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
         self.begin_close(Side::Sender, code, reason)?;
         poll_fn(|cx| self.poll_closed(cx)).await
-    }
-
-    /// Splits it, so that one task receives while another sends.
-    #[must_use]
-    pub fn split(self) -> (Sender<S>, Receiver<S>) {
-        split::split(self)
     }
 
     /// [`receive`](Self::receive) as a function to be polled.

@@ -313,13 +313,16 @@ fn what_the_kernel_holds_is_held_to_the_budget() {
     wait_until("all of it is within the budget", || {
         let (len, _) = undelivered(&server);
         let stats = server.stats();
-        let kernel = stats.memory_kernel as usize;
+        let kernel = usize::try_from(stats.memory_kernel).expect("it fits");
         // The kernel's own count is more than the payload: what stands beside it, and pages that are not full.
         kernel >= len && used(&server) < 16 * MIB && stats.open_connections == stats.connections
     });
     let stats = server.stats();
     let (_, count) = undelivered(&server);
-    assert!(count < stats.connections as usize, "{count} sockets hold something: {stats:?}");
+    assert!(
+        u64::try_from(count).is_ok_and(|count| count < stats.connections),
+        "{count} sockets hold something: {stats:?}"
+    );
     let ended = stats.closes[CloseReason::Memory];
     assert!((50..290).contains(&ended), "{ended} of 300: {stats:?}");
     healthy.send("served");
