@@ -40,6 +40,7 @@
 //! | compress, or extend the protocol | [`compression`], [`extension`] |
 //! | drain, restart without closing a port | [`Handle::shutdown`], [`shutdown`], [`activation`], [`takeover`] |
 //! | see what goes on | [`stats`], [`logging`], [`Router::monitoring`] |
+//! | make a server a program: flags, files, signals, systemd | `run`, `program` (feature `program`) |
 //! | be a client | [`Handle::connect`], `client` (feature `client`) |
 //!
 //! # Threads
@@ -71,6 +72,8 @@ mod layers;
 mod limits;
 mod metrics;
 mod net;
+#[cfg(feature = "program")]
+pub mod program;
 mod server;
 #[cfg(test)]
 mod sim_tests;
@@ -88,6 +91,7 @@ pub use app::responder::{IntoResponse, Responder};
 pub use app::router::Router;
 #[cfg(feature = "async")]
 pub use app::serve::{OwnedRequest, Socket, SocketError};
+pub use base::amount::{Limit, Sizing};
 pub use base::mailbox::{PostError, Refused};
 #[cfg(feature = "config")]
 pub use config::settings;
@@ -100,6 +104,8 @@ pub use error::Error;
 pub use http::{self, HeaderName, HeaderValue, Method, StatusCode};
 pub use hub::posted::Posted;
 pub use limits::Deadline;
+#[cfg(feature = "program")]
+pub use program::run;
 #[cfg(feature = "client")]
 pub use ringwire_client as client;
 pub use ringwire_codec::extension;
@@ -138,7 +144,7 @@ pub mod topics {
     pub use crate::base::inquiry::Inquiry;
     pub use crate::hub::names::NameError;
     pub use crate::topic::{
-        PublishError, PublishOptions, SubscribeOptions, Subscription, TopicError, TopicSettings,
+        PublishError, PublishOptions, SubscribeOptions, Subscription, TopicConfig, TopicError,
         topic_token,
     };
 }
@@ -148,7 +154,7 @@ pub mod compression {
     pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
 
     pub use crate::conn::options::Compress;
-    pub use crate::layers::compression::{Compression, CompressionMode};
+    pub use crate::layers::compression::{CompressionConfig, CompressionMode};
 }
 
 /// Who is let in, and how much a peer may say.

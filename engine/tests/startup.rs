@@ -8,7 +8,9 @@ mod support;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
-use ringwire::{Backpressure, CloseCode, Config, DriverKind, Error, Running, tuning::Pinning};
+use ringwire::{
+    Backpressure, CloseCode, Config, DriverKind, Error, Running, Sizing, tuning::Pinning,
+};
 use ringwire_peers::{Client, Got, stays_so_for};
 use support::{Server, config, ms, wait_until};
 
@@ -178,7 +180,7 @@ fn workers_where_they_are_wanted() {
         client.send("hello");
         assert_eq!(client.text(), "hello");
     }
-    let server = Server::echo(config().with_io_workers(0));
+    let server = Server::echo(config().with_io_workers(Sizing::Auto));
     let cores = std::thread::available_parallelism().unwrap().get();
     assert_eq!(server.handle().stats().workers.len(), cores, "one for each core");
 }

@@ -191,12 +191,14 @@ pub trait Handler {
         let _ = interest;
     }
 
-    /// The peer sent a ping. The engine answers it; there is nothing to do.
+    /// The peer sent a ping. The engine answers it, and there is nothing to do, unless
+    /// [`answers_pings`](crate::tuning::ProtocolConfig::answers_pings) is off.
     fn on_ping(&mut self, ctx: &mut Ctx<'_, Self::State>, payload: &[u8]) {
         let _ = (ctx, payload);
     }
 
-    /// The peer sent a pong.
+    /// The peer sent a pong: to a ping of the engine or the application, or unasked. Not called where
+    /// [`reports_pongs`](crate::Config::reports_pongs) is off.
     fn on_pong(&mut self, ctx: &mut Ctx<'_, Self::State>, payload: &[u8]) {
         let _ = (ctx, payload);
     }

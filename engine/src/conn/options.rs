@@ -83,7 +83,7 @@ pub enum Late {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Compress {
-    /// If it is at least as long as [`threshold`](crate::compression::Compression::threshold).
+    /// If it is at least as long as [`threshold`](crate::compression::CompressionConfig::threshold).
     #[default]
     ByLength,
     /// However short it is. Goes out as it is if that makes it no shorter.

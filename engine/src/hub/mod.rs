@@ -89,8 +89,8 @@ impl Hub {
         let common = Common {
             exchange: Exchange::new(config.topics.clone(), feeders),
             registry: Registry::new(workers),
-            addresses: Addresses::new(config.max_connections_per_address),
-            allowance: Allowance::new(config.max_memory),
+            addresses: Addresses::new(config.max_connections_per_address.at()),
+            allowance: Allowance::new(config.max_memory.fixed()),
             slack: Slack::default(),
             draining: AtomicBool::new(false),
             handover,

@@ -18,7 +18,7 @@ use crate::base::timer::{Tick, Wheel, ticks_of};
 use crate::conn::agreed::AgreedDeflate;
 use crate::conn::options::Compress;
 use crate::conn::{Flags, Wire};
-use crate::layers::compression::{Compression, CompressionMode};
+use crate::layers::compression::{CompressionConfig, CompressionMode};
 use crate::metrics::Counters;
 
 /// Sizes of windows that a compressor may have.
@@ -27,7 +27,7 @@ const WINDOWS: usize = (WindowBits::MAX.get() - WindowBits::MIN.get()) as usize 
 /// See the [module's documentation](self).
 #[derive(Debug)]
 pub(crate) struct Deflate {
-    settings: Compression,
+    settings: CompressionConfig,
     budget: Budget,
     decompressor: Option<Box<Decompressor>>,
     compressors: Compressors,
@@ -48,7 +48,7 @@ struct Own {
 }
 
 impl Deflate {
-    pub(crate) fn new(settings: Compression, budget: Budget) -> Self {
+    pub(crate) fn new(settings: CompressionConfig, budget: Budget) -> Self {
         Self {
             settings,
             budget,
@@ -56,7 +56,7 @@ impl Deflate {
             compressors: Default::default(),
             own: Chunked::new(),
             wheel: Wheel::new(),
-            timeout: ticks_of(settings.compressor_timeout),
+            timeout: settings.compressor_timeout.map(ticks_of),
             expired: Vec::new(),
         }
     }
@@ -231,7 +231,7 @@ impl Deflate {
     /// Whether a message of this length, which is to be compressed, is one for the compute threads.
     #[inline]
     pub(crate) fn is_long(&self, len: usize) -> bool {
-        self.settings.offload_threshold > 0 && len >= self.settings.offload_threshold
+        self.settings.offload_threshold.is_some_and(|threshold| len >= threshold)
     }
 
     /// The windows of the compressors that keep nothing.

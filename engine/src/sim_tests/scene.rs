@@ -68,10 +68,7 @@ impl Scene {
         log.clients.resize_with(clients, Default::default);
         let log = Rc::new(RefCell::new(log));
         let app = App { log: Rc::clone(&log), max_queued_len: config.max_queued_len };
-        let max_connections = match config.max_connections {
-            0 => usize::MAX,
-            set => set,
-        };
+        let max_connections = config.max_connections.fixed().unwrap_or(usize::MAX);
         let setup = WorkerSetup {
             shared,
             inbox,

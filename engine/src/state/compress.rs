@@ -128,10 +128,10 @@ mod tests {
     use crate::conn::agreed::AgreedDeflate;
     use crate::hub::Hub;
     use crate::hub::handover::Handover;
-    use crate::layers::compression::Compression;
+    use crate::layers::compression::CompressionConfig;
     use ringwire_codec::Masks;
 
-    fn shared(compression: Compression) -> Shared {
+    fn shared(compression: CompressionConfig) -> Shared {
         let config = Config::default().with_compression(compression);
         let budget = Budget::new(compression.max_dedicated_len);
         let hub = Hub::new(Vec::new(), &config, Handover::default());
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn what_waits_takes_no_more_than_it_counts_for() {
-        let mut shared = shared(Compression::shared());
+        let mut shared = shared(CompressionConfig::shared());
         let mut wire = compressed();
         for len in [100_000, 1 << 20] {
             let zeros = vec![0; len];
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_worker_has_a_compressor_for_each_window_in_use() {
-        let mut shared = shared(Compression::shared());
+        let mut shared = shared(CompressionConfig::shared());
         let mut wire = compressed();
         for bits in [15, 9, 15, 12] {
             wire.deflate = AgreedDeflate::new(WindowBits::new(bits).unwrap());

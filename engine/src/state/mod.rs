@@ -145,8 +145,8 @@ impl Shared {
             timers: Timers::default(),
             progress: Progress::default(),
             kernel: KernelMemory::new([
-                usize::try_from(config.tcp_notsent_lowat).unwrap_or(usize::MAX),
-                config.tcp_send_buffer_len,
+                config.tcp_notsent_lowat.fixed().and_then(|len| len.try_into().ok()),
+                config.tcp_send_buffer_len.fixed(),
             ]),
             now: 0,
             clock: Clock::default(),

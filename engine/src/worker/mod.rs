@@ -139,7 +139,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             shared.topics.call_out();
         }
         let share = u32::try_from(shared.hub.links().len()).unwrap_or(1).max(1);
-        let rate = Rate::new(shared.limits.max_accepts_per_second.div_ceil(share), 0);
+        let rate =
+            shared.limits.max_accepts_per_second.map(|rate| Rate::new(rate.div_ceil(share), None));
         let alarms = shared.alarms();
         let listener_count = u32::try_from(listeners.len()).unwrap_or(u32::MAX);
         let mut worker = Self {
@@ -389,9 +390,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
 /// A worker's share of a limit of the whole server.
 pub(crate) fn share_of(config: &Config, descriptors: u64, workers: usize) -> usize {
-    let connections = match config.max_connections {
-        0 => crate::net::connections_within(descriptors),
-        set => set,
-    };
+    let connections = config.max_connections.fixed();
+    let connections = connections.unwrap_or_else(|| crate::net::connections_within(descriptors));
     connections.div_ceil(workers.max(1)).max(1)
 }

@@ -230,6 +230,7 @@ fn on_event<H: Handler>(
             }
             call(handler, conn, shared, token, Event::Ping(&payload));
         }
+        Received::Pong(_) if !shared.limits.reports_pongs => {}
         Received::Pong(payload) => {
             call(handler, conn, shared, token, Event::Pong(&payload));
         }

@@ -99,7 +99,10 @@ fn open<S>(
         return refuse(wire, shared, &internal_error());
     };
     let mut accept = server::Accept::new().with_deflate(agreement).with_extensions(answers);
-    if let Some(name) = chosen.subprotocol {
+    let own = &shared.limits.subprotocols;
+    let preferred =
+        || own.iter().find(|own| upgrade.request().subprotocols().any(|it| it == **own));
+    if let Some(name) = chosen.subprotocol.or_else(|| preferred().cloned()) {
         accept = accept.with_subprotocol(name);
     }
     for (name, value) in chosen.headers {

@@ -15,7 +15,7 @@ use ringwire::tls::pki_types::{ServerName, UnixTime};
 use ringwire::tls::{CertificateSource, ClientConfig, ClientSettings, Roots, ServerSettings};
 use ringwire::{
     Accept, Answer, CloseCode, CloseReason, Config, Ctx, Handler, Message, Request,
-    compression::{Compression, CompressionMode},
+    compression::{CompressionConfig, CompressionMode},
     transport::{Dial, DialError},
 };
 use ringwire_codec::FrameHeader;
@@ -222,7 +222,8 @@ fn they_are_agreed_on_only_where_both_sides_want_them() {
 
 #[test]
 fn compression_comes_first() {
-    let compression = Compression::default().with_mode(CompressionMode::Shared).with_threshold(0);
+    let compression =
+        CompressionConfig::default().with_mode(CompressionMode::Shared).with_threshold(0);
     let server = server(config().with_compression(compression), |app| app);
     let mut client =
         Client::upgrade(connect(server.addr()), &request().with_deflate(Offer::default()));

@@ -43,7 +43,7 @@ pub(crate) fn config() -> Config {
         .with_io_workers(1)
         .with_pinning(Pinning::Off)
         // Where a busy machine makes a test slow, it would see pings.
-        .with_ping_interval(ms(0))
+        .with_ping_interval(None)
 }
 
 /// A running server, which is shut down and joined at the end of the test.

@@ -23,12 +23,13 @@ use crate::hub::posted::Posted;
 #[non_exhaustive]
 pub struct SocketOptions {
     /// The subprotocols of this route, the preferred one first. The first that the client offers is agreed on, unless
-    /// the handler chooses one itself; where none is offered the connection has none. Default: none.
+    /// the handler chooses one itself; where none is offered, those of the [server](crate::Config::subprotocols) count.
+    /// Default: none.
     pub subprotocols: Vec<String>,
     /// The longest whole message of this route, in bytes; one that is longer closes the connection with 1009. It is
     /// looked at when the message has come, so memory has the server's limits, and only a lower one has an effect.
-    /// Default: 0, no limit beside those of [`Config::protocol`](crate::Config::protocol).
-    pub max_message_len: usize,
+    /// Default: none beside those of [`Config::protocol`](crate::Config::protocol).
+    pub max_message_len: Option<usize>,
 }
 
 impl SocketOptions {
@@ -44,13 +45,13 @@ impl SocketOptions {
 
     /// Sets [`max_message_len`](Self::max_message_len).
     #[must_use]
-    pub fn with_max_message_len(mut self, len: usize) -> Self {
-        self.max_message_len = len;
+    pub fn with_max_message_len(mut self, len: impl Into<Option<usize>>) -> Self {
+        self.max_message_len = len.into();
         self
     }
 
     fn allows(&self, message: &Message<'_>) -> bool {
-        self.max_message_len == 0 || message.len() <= self.max_message_len
+        self.max_message_len.is_none_or(|most| message.len() <= most)
     }
 }
 

@@ -4,7 +4,7 @@
 use rand_core::{Rng, SeedableRng};
 use ringwire::{
     Accept, CloseReason, Config, SendOptions,
-    compression::{Compress, Compression, CompressionLevel, CompressionMode, WindowBits},
+    compression::{Compress, CompressionConfig, CompressionLevel, CompressionMode, WindowBits},
 };
 use ringwire_codec::deflate::{Compressor, Decompressor, Offer};
 use ringwire_codec::{Error, Limit, Violation};
@@ -15,19 +15,22 @@ use crate::support::{Server, config, wait_until};
 
 const LIMIT: usize = 1 << 20;
 
-fn with(compression: Compression) -> Config {
+fn with(compression: CompressionConfig) -> Config {
     config().with_compression(compression)
 }
 
 /// The same where messages of a byte over and over may be as long as any.
-fn lenient(compression: Compression) -> Config {
+fn lenient(compression: CompressionConfig) -> Config {
     let limits = ringwire_codec::Config::default().with_inflate_ratio_floor(LIMIT as u64);
     with(compression).with_protocol(limits)
 }
 
 /// Each way to have it, for messages of any length.
-fn modes() -> [Compression; 2] {
-    [Compression::shared().with_threshold(0), Compression::dedicated().with_threshold(0)]
+fn modes() -> [CompressionConfig; 2] {
+    [
+        CompressionConfig::shared().with_threshold(0),
+        CompressionConfig::dedicated().with_threshold(0),
+    ]
 }
 
 fn offering(server: &Server) -> Client {
@@ -137,7 +140,7 @@ fn off_by_default_and_nobody_has_to() {
 
 #[test]
 fn a_request_may_be_denied_compression() {
-    let server = Server::start(with(Compression::shared()), |app| {
+    let server = Server::start(with(CompressionConfig::shared()), |app| {
         let app = app.on_request(|request| match request.path() {
             "/plain" => Accept::new(0).without_compression().into(),
             _ => Accept::new(0).into(),
@@ -193,7 +196,7 @@ fn window_bits() {
 
 #[test]
 fn what_is_long_enough_is_compressed_unless_told_otherwise() {
-    let compression = Compression::shared().with_threshold(1000);
+    let compression = CompressionConfig::shared().with_threshold(1000);
     let server = Server::start(with(compression), |app| {
         app.on_message(|ctx, message| {
             let options = SendOptions::default();
@@ -257,7 +260,7 @@ fn a_server_may_only_decompress() {
 fn more_work_makes_less_to_send() {
     let sent = [1, 9].map(|level| {
         let level = CompressionLevel::new(level).expect("a level");
-        let server = Server::echo(with(Compression::shared().with_level(level)));
+        let server = Server::echo(with(CompressionConfig::shared().with_level(level)));
         let mut client = offering(&server);
         client.send(json(30_000).as_str());
         assert_eq!(client.text(), json(30_000));
@@ -269,8 +272,9 @@ fn more_work_makes_less_to_send() {
 #[test]
 fn a_connection_has_the_machines_that_it_uses() {
     let window = WindowBits::new(12).expect("a window");
-    let server =
-        Server::echo(with(Compression::dedicated().with_threshold(0).with_max_window(window)));
+    let server = Server::echo(with(
+        CompressionConfig::dedicated().with_threshold(0).with_max_window(window),
+    ));
     let (compressor, decompressor) =
         (Compressor::memory_len_of(window) as u64, Decompressor::MEMORY_LEN as u64);
     let memory = || server.stats().deflate_memory;
@@ -292,7 +296,7 @@ fn a_connection_has_the_machines_that_it_uses() {
     assert!(after.inflate_in_bytes - before.inflate_in_bytes < 100);
     client.leave();
     wait_until("the memory is given back", || memory() == 0);
-    assert_eq!(Compression::default().mode, CompressionMode::Off);
+    assert_eq!(CompressionConfig::default().mode, CompressionMode::Off);
 }
 
 #[test]
@@ -417,7 +421,7 @@ fn compression_bombs_take_turns() {
 
 #[test]
 fn strangers_have_a_smaller_limit() {
-    for compression in [Compression::default(), modes()[0], modes()[1]] {
+    for compression in [CompressionConfig::default(), modes()[0], modes()[1]] {
         let compressed = compression.mode != CompressionMode::Off;
         let config = lenient(compression).with_max_unauthenticated_len(1000);
         let server = Server::start(config, |app| {
@@ -556,8 +560,11 @@ fn inflate_garbage() {
 #[test]
 fn what_cannot_be_set_is_named() {
     let table = [
-        (Compression::dedicated().with_max_dedicated_len(1000), "compression.max_dedicated_len"),
-        (Compression::shared().with_work_per_turn(0), "compression.work_per_turn"),
+        (
+            CompressionConfig::dedicated().with_max_dedicated_len(1000),
+            "compression.max_dedicated_len",
+        ),
+        (CompressionConfig::shared().with_work_per_turn(0), "compression.work_per_turn"),
     ];
     for (compression, setting) in table {
         let started =

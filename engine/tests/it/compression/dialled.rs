@@ -12,7 +12,7 @@ use http::StatusCode;
 use ringwire::{
     Answer, CloseCause, CloseCode, CloseReason, Config, ConnId, Ctx, Handle, Handler, Message,
     Request, Running, SendOptions,
-    compression::{Compress, Compression, CompressionLevel, WindowBits},
+    compression::{Compress, CompressionConfig, CompressionLevel, WindowBits},
     stats::WorkerStats,
     transport::{Dial, DialError},
 };
@@ -77,7 +77,7 @@ struct Side {
 }
 
 impl Side {
-    fn new(compression: Compression) -> Self {
+    fn new(compression: CompressionConfig) -> Self {
         Self::with(config().with_compression(compression))
     }
 
@@ -158,7 +158,7 @@ fn to(addr: SocketAddr) -> Dial {
 }
 
 /// An echo server, and what its clients offer.
-fn echo(compression: Compression) -> (Server, mpsc::Receiver<Option<String>>) {
+fn echo(compression: CompressionConfig) -> (Server, mpsc::Receiver<Option<String>>) {
     let (sender, offers) = mpsc::channel();
     let server = Server::start(config().with_compression(compression), move |app| {
         let sender = sender.clone();
@@ -193,8 +193,11 @@ fn window(bits: u8) -> WindowBits {
 }
 
 /// Each way to have it, for messages of any length.
-fn modes() -> [Compression; 2] {
-    [Compression::shared().with_threshold(1), Compression::dedicated().with_threshold(1)]
+fn modes() -> [CompressionConfig; 2] {
+    [
+        CompressionConfig::shared().with_threshold(1),
+        CompressionConfig::dedicated().with_threshold(1),
+    ]
 }
 
 fn json(len: usize) -> String {
@@ -244,11 +247,11 @@ fn what_is_offered_and_what_is_made_of_it() {
     let unlimited = |dial: Dial| dial.with_max_window(WindowBits::MAX);
     let vetoed = |dial: Dial| dial.without_compression().with_max_window(window(12));
     let bits = |offer: &str, bits: &str| Some(format!("{offer}; client_max_window_bits{bits}"));
-    let ten = |compression: Compression| compression.with_max_window(window(10));
+    let ten = |compression: CompressionConfig| compression.with_max_window(window(10));
     type Change = fn(Dial) -> Dial;
-    let table: [(Compression, Change, Option<String>); 11] = [
-        (Compression::default(), plain, None),
-        (Compression::default(), with, None),
+    let table: [(CompressionConfig, Change, Option<String>); 11] = [
+        (CompressionConfig::default(), plain, None),
+        (CompressionConfig::default(), with, None),
         (shared, plain, Some(SHARED.to_owned())),
         (dedicated, plain, Some(PLAIN.to_owned())),
         (shared, vetoed, None),
@@ -263,7 +266,7 @@ fn what_is_offered_and_what_is_made_of_it() {
             Some(format!("{PLAIN}; client_no_context_takeover")),
         ),
     ];
-    let servers = [Compression::default(), shared, dedicated].map(echo);
+    let servers = [CompressionConfig::default(), shared, dedicated].map(echo);
     let text = json(40_000);
     for (compression, change, offer) in table {
         let side = Side::new(compression);
@@ -283,8 +286,8 @@ fn what_is_offered_and_what_is_made_of_it() {
 
 #[test]
 fn each_message_may_be_excepted() {
-    let (server, _) = echo(Compression::shared());
-    let side = Side::new(Compression::shared());
+    let (server, _) = echo(CompressionConfig::shared());
+    let side = Side::new(CompressionConfig::shared());
     let (id, _) = side.open(&to(server.addr()));
     for (len, compress, expected) in [
         (1000, Compress::ByLength, 1),
@@ -366,7 +369,7 @@ fn what_is_set_aside_is_given_back() {
     there_is_room("nothing");
     there_is_room("a connection that used it");
 
-    let (declining, _) = echo(Compression::default());
+    let (declining, _) = echo(CompressionConfig::default());
     let (id, compressed) = side.open(&to(declining.addr()));
     assert!(!compressed);
     // Even while that is open.
@@ -408,7 +411,7 @@ fn what_is_set_aside_is_given_back() {
 #[test]
 fn a_server_that_agrees_to_something_else() {
     let [shared, dedicated] = modes();
-    let off = Compression::default();
+    let off = CompressionConfig::default();
     const UNOFFERED: &str = "an extension that was not offered";
     const PARAMS: &str = "permessage-deflate parameters";
     for (compression, answer, expected) in [

@@ -4,7 +4,6 @@
 
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use ringwire::{Backpressure, CloseCode, Config, Ctx, Message, SendError, Sent};
 use ringwire_peers::{Client, Got, frame};
@@ -16,7 +15,7 @@ use crate::support::{PATIENCE, Server, config, ms, wait_until};
 const FILLER_LEN: usize = 12 << 20;
 
 fn quiet() -> Config {
-    config().with_idle_timeout(Duration::ZERO).with_write_stall_timeout(Duration::ZERO)
+    config().with_idle_timeout(None).with_write_stall_timeout(None)
 }
 
 /// Room for the filler and more behind it.

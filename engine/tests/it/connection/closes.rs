@@ -55,7 +55,7 @@ fn facts(cause: &CloseCause) -> (CloseReason, Option<u16>, String) {
 
 /// No deadlines but those that a test sets.
 fn quiet() -> Config {
-    config().with_idle_timeout(Duration::ZERO).with_write_stall_timeout(Duration::ZERO)
+    config().with_idle_timeout(None).with_write_stall_timeout(None)
 }
 
 // By the peer

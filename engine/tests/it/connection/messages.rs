@@ -172,6 +172,30 @@ fn pings_are_answered_and_reported() {
 }
 
 #[test]
+fn pings_may_be_left_to_the_handler() {
+    let server = Server::echo(config().with_answers_pings(false));
+    let mut client = server.client();
+    client.ping(b"a");
+    client.send("after");
+    assert_eq!(client.next(), Got::Text("after".into()), "no pong is before it");
+    client.leave();
+    assert!(server.drained().contains(&Seen::Ping(b"a".to_vec())));
+}
+
+#[test]
+fn pongs_need_not_be_reported() {
+    let server = Server::echo(config().with_reports_pongs(false));
+    let mut client = server.client();
+    client.raw(&frame(0x8a, b"unasked"));
+    client.ping(b"a");
+    assert_eq!(client.next(), Got::Pong(b"a".to_vec()));
+    client.leave();
+    let seen = server.drained();
+    assert!(seen.contains(&Seen::Ping(b"a".to_vec())));
+    assert!(!seen.iter().any(|seen| matches!(seen, Seen::Pong(_))), "{seen:?}");
+}
+
+#[test]
 fn the_application_may_ping() {
     let server = Server::start(config(), |app| {
         app.on_open(|ctx| {

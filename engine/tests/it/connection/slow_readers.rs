@@ -16,8 +16,8 @@ use ringwire::client::{Client, OwnedMessage};
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ClientSettings, Roots, ServerSettings};
 use ringwire::{
-    Backpressure, CloseReason, Config, SendOptions,
-    compression::{Compression, CompressionLevel},
+    Backpressure, CloseReason, Config, SendOptions, Sizing,
+    compression::{CompressionConfig, CompressionLevel},
 };
 use ringwire_peers::{Line, narrow, plain_request};
 
@@ -34,7 +34,7 @@ const STALL: Duration = Duration::from_secs(1);
 /// With all that the kernel takes, and pings that are not held back by back-pressure.
 fn slow_config() -> Config {
     config()
-        .with_tcp_notsent_lowat(0)
+        .with_tcp_notsent_lowat(Sizing::Auto)
         .with_max_queued_len(64 << 20)
         .with_high_water(32 << 20)
         .with_write_stall_timeout(STALL)
@@ -178,7 +178,7 @@ fn a_slow_reader_hears_all_before_the_close() {
 /// What is counted is what goes over the wire.
 #[test]
 fn who_reads_slowly_with_compression_stays() {
-    let compression = Compression::dedicated().with_level(CompressionLevel::FASTEST);
+    let compression = CompressionConfig::dedicated().with_level(CompressionLevel::FASTEST);
     let config = slow_config().with_compression(compression);
     for way in [Way::Tcp, Way::Tls] {
         let (server, mut client) = meet(way, config.clone(), usize::MAX);
@@ -232,7 +232,7 @@ fn little_is_stale_for_who_reads_late() {
     for options in [SendOptions::default(), SendOptions::default().with_key(1)] {
         let little = kept(config(), options);
         assert!(little < 400, "{little} KB were old");
-        let much = kept(config().with_tcp_notsent_lowat(0), options);
+        let much = kept(config().with_tcp_notsent_lowat(Sizing::Auto), options);
         assert!(much > 2 * little, "{much} KB without a limit, {little} KB with it");
     }
 }

@@ -14,7 +14,7 @@ use crate::support::{Server, config, ms, wait_until};
 
 /// No deadlines but those that a test sets.
 fn quiet() -> Config {
-    config().with_idle_timeout(Duration::ZERO).with_write_stall_timeout(Duration::ZERO)
+    config().with_idle_timeout(None).with_write_stall_timeout(None)
 }
 
 /// Sends something each 50 ms, for a time that is longer than all deadlines set here. What comes meanwhile is

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 
 use ringwire::{
     CloseCode, CloseReason, Config, Ctx, DriverKind, Message, Response, Router,
-    compression::Compression, on_message, shutdown::Readiness,
+    compression::CompressionConfig, on_message, shutdown::Readiness,
 };
 use ringwire_peers::{Client, Got, Http, connect, get, http, masked, read_answer, request};
 
@@ -127,7 +127,7 @@ fn those_that_hold_most_are_ended_first() {
     let config = config()
         .with_max_memory(40 * MIB)
         .with_max_queued_len(64 * MIB)
-        .with_write_stall_timeout(ms(0));
+        .with_write_stall_timeout(None);
     let server = Server::start(config, |app| app.without_messages().on_message(flood));
     let mut healthy: Vec<_> = (0..20).map(|_| server.client()).collect();
     let mut readers: Vec<_> = (0..2).map(|_| never_reads(&server, 6 * MIB)).collect();
@@ -225,7 +225,7 @@ fn what_a_peer_goes_on_to_say_while_it_is_paused_is_counted() {
 
 #[test]
 fn a_connection_gives_all_back_however_it_ends() {
-    let compression = Compression::dedicated().with_threshold(1);
+    let compression = CompressionConfig::dedicated().with_threshold(1);
     let server = Server::start(
         config().with_compression(compression).with_max_queued_len(64 * MIB),
         |app| app.without_messages().on_message(flood),
@@ -289,8 +289,8 @@ fn what_the_kernel_holds_is_held_to_the_budget() {
     let config = config()
         .with_max_memory(16 * MIB)
         .with_max_queued_len(4 * MIB)
-        .with_write_stall_timeout(ms(0))
-        .with_ping_interval(ms(0));
+        .with_write_stall_timeout(None)
+        .with_ping_interval(None);
     let server = Server::start(config, |app| {
         app.without_messages().on_message(|ctx, message| {
             if message.as_bytes() == b"subscribe" {

@@ -260,10 +260,8 @@ fn a_tls_handshake_under_way_is_finished() {
 /// Its time is up: a peer that reads nothing, and one that does not answer.
 #[test]
 fn what_was_left_is_reported_by_its_cause() {
-    let config = config()
-        .with_close_timeout(Duration::ZERO)
-        .with_max_queued_len(64 << 20)
-        .with_high_water(32 << 20);
+    let config =
+        config().with_close_timeout(None).with_max_queued_len(64 << 20).with_high_water(32 << 20);
     let server = Server::start(config, |app| {
         app.on_message(|ctx, _| {
             let _ = ctx.send(vec![7; 16 << 20].as_slice());

@@ -19,10 +19,7 @@ use crate::support::{Gate, Server, config, in_time, join_in_time, ms, wait_until
 
 /// No deadline of a connection plays a part.
 fn patient() -> Config {
-    config()
-        .with_close_timeout(Duration::ZERO)
-        .with_handshake_timeout(Duration::ZERO)
-        .with_idle_timeout(Duration::ZERO)
+    config().with_close_timeout(None).with_handshake_timeout(None).with_idle_timeout(None)
 }
 
 const LONG: Duration = Duration::from_secs(60);

@@ -12,12 +12,11 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::{Parts, downcast};
 use ringwire::Handle;
-use ringwire_examples::program;
 use ringwire_handover::{Flags, run, upgrade};
 use tokio::net::{TcpListener, TcpStream};
 
 fn main() -> ExitCode {
-    program(start)
+    ringwire::program::with_log(start)
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -22,7 +22,6 @@ use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
 use ringwire::tls::Session;
 use ringwire::{Handle, PostError, transport::Adoption};
-use ringwire_examples::program;
 use ringwire_handover::{Flags, answer, run, upgrade};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -47,7 +46,7 @@ struct Program {
 }
 
 fn main() -> ExitCode {
-    program(start)
+    ringwire::program::with_log(start)
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -15,12 +15,11 @@ use hyper::service::service_fn;
 use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
 use ringwire::Handle;
-use ringwire_examples::program;
 use ringwire_handover::{Flags, answer, run, upgrade};
 use tokio::net::{TcpListener, TcpStream};
 
 fn main() -> ExitCode {
-    program(start)
+    ringwire::program::with_log(start)
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use ringwire::{CloseCode, CloseReason, Config, compression::Compression};
+use ringwire::{CloseCode, CloseReason, Config, compression::CompressionConfig};
 use ringwire_codec::Message;
 use ringwire_peers::{ENDS, End, Got, Way, frame};
 
@@ -68,7 +68,7 @@ fn a_close_frame_and_the_end_behind_it_lose_nothing() {
 
 #[test]
 fn a_compressed_reply_before_a_close_is_whole() {
-    for mode in [Compression::shared(), Compression::dedicated()] {
+    for mode in [CompressionConfig::shared(), CompressionConfig::dedicated()] {
         let server = serve(roomy().with_compression(mode), |app| app.without_messages());
         // It deflates badly, so that the reply is long.
         let mut state = 1_u32;
@@ -108,7 +108,7 @@ fn a_lingering_peer_keeps_no_application_waiting_and_is_closed_in_time() {
 /// A close that may take as long as it likes is no socket that stays for ever.
 #[test]
 fn a_connection_lingers_for_a_limited_time_whatever_the_close_timeout() {
-    let server = serve(config().with_close_timeout(ms(0)), |app| app);
+    let server = serve(config().with_close_timeout(None), |app| app);
     let mut peer = open(&server, Way::Plain);
     peer.raw(&frame(0x88, CLOSE));
     assert!(server.closed().is_clean());

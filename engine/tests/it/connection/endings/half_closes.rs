@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ringwire::{Config, compression::Compression};
+use ringwire::{Config, compression::CompressionConfig};
 use ringwire_codec::Message;
 use ringwire_peers::{ENDS, End, Got, Way, frame, get, post, request};
 
@@ -70,8 +70,8 @@ fn wait_for_backlog(server: &Server, all: u64) {
 fn compressed_messages_before_the_end_are_all_answered() {
     // A compressor that forgets takes its time in a build for tests.
     let ways = [
-        (Compression::shared(), 8_000, Way::Plain, End::Fin),
-        (Compression::dedicated(), COUNT, Way::Tls13, End::Notice),
+        (CompressionConfig::shared(), 8_000, Way::Plain, End::Fin),
+        (CompressionConfig::dedicated(), COUNT, Way::Tls13, End::Notice),
     ];
     for (mode, count, way, end) in ways {
         let messages: Vec<_> = (0..count).map(|it| numbered(it, LEN)).collect();

@@ -22,7 +22,7 @@ use crate::support::config;
 
 /// No deadlines but those that a test sets.
 fn quiet() -> Config {
-    config().with_idle_timeout(Duration::ZERO).with_write_stall_timeout(Duration::ZERO)
+    config().with_idle_timeout(None).with_write_stall_timeout(None)
 }
 
 fn status_of(answer: &str) -> &str {
