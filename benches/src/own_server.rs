@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ServerSettings};
-use ringwire::{Compression, Config, Pinning, Running, Server};
+use ringwire::{Config, Running, Server, compression::Compression, tuning::Pinning};
 use ringwire_examples::{Broadcast, Echo, handle_signals, note};
 
 use crate::cert::{KeyKind, SelfSigned};

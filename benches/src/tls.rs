@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use ringwire::Dial;
+use ringwire::transport::Dial;
 use ringwire_tls::pki_types::{ServerName, UnixTime};
 use ringwire_tls::{ClientConfig, ClientSettings, Roots, Session, Version};
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::policy::RetryPolicy;
+use crate::policy::{RetryPolicy, Verdict};
 
 /// The attempts since a connection was stable.
 #[derive(Clone, Copy, Debug, Default)]
@@ -13,6 +13,8 @@ pub(super) struct Attempts {
     next: Option<Instant>,
     /// Since when there is a connection, if there is one.
     open_since: Option<Instant>,
+    /// How many times in a row other credentials were asked for.
+    renewals: u32,
 }
 
 impl Attempts {
@@ -34,7 +36,7 @@ impl Attempts {
     }
 
     /// The connection is lost or the attempt has failed. Gives how long to wait for the next one; `None`: there is
-    /// none. `random` and `may_renew` are those of [`RetryPolicy::delay_after`].
+    /// none. `random` chooses the jitter; `may_renew` says that the next attempt can have other credentials.
     pub(super) fn on_lost(
         &mut self,
         policy: &RetryPolicy,
@@ -46,11 +48,22 @@ impl Attempts {
         match self.open_since.take() {
             Some(since) if now.saturating_duration_since(since) >= policy.stable_after => {
                 self.count = 0;
+                self.renewals = 0;
             }
             Some(_) => {}
             None => self.count = self.count.saturating_add(1),
         }
-        let delay = policy.delay_after(error, self.count, random, may_renew)?;
+        if policy.max_attempts.is_some_and(|most| self.count >= most) {
+            return None;
+        }
+        match (policy.verdict_on)(error) {
+            Verdict::Retry => self.renewals = 0,
+            Verdict::Renew if may_renew && self.renewals < policy.max_renewals => {
+                self.renewals += 1;
+            }
+            Verdict::Renew | Verdict::GiveUp => return None,
+        }
+        let delay = policy.delay_after(error, self.count, random);
         self.next = now.checked_add(delay);
         Some(delay)
     }
@@ -65,7 +78,7 @@ mod tests {
     use ringwire_codec::CloseCode;
 
     use super::*;
-    use crate::outbox::{Outbox, OutboxLimits};
+    use crate::outbox::{Outbox, OutboxConfig};
     use crate::{Backoff, Waiting};
 
     /// What the server does next.
@@ -116,7 +129,7 @@ mod tests {
                 now: Instant::now(),
                 policy,
                 attempts: Attempts::default(),
-                outbox: Outbox::new(OutboxLimits::default().with_max_count(Self::MAX_WAITING)),
+                outbox: Outbox::new(OutboxConfig::default().with_max_count(Self::MAX_WAITING)),
                 waiting: VecDeque::new(),
                 sent_count: 0,
                 received: Vec::new(),
@@ -229,6 +242,28 @@ mod tests {
         let later = now + policy.stable_after;
         assert!(attempts.on_lost(&policy, &lost(), later, 0, false).is_some());
         assert_eq!(attempts.count(), 0);
+    }
+
+    /// A token that is refused, before the handshake or after it, is renewed so often and no more.
+    #[test]
+    fn renewals_end() {
+        let now = Instant::now();
+        let closed = |code| Error::Closed { code: CloseCode::new(code), reason: String::new() };
+        let policy = RetryPolicy::default().with_max_renewals(2);
+        let mut attempts = Attempts::default();
+        let lose = |attempts: &mut Attempts, error: &Error, after: Duration, may_renew| {
+            attempts.on_connected(now);
+            attempts.on_lost(&policy, error, now + after, 0, may_renew).is_some()
+        };
+        let soon = Duration::ZERO;
+        assert!(!lose(&mut attempts, &closed(4401), soon, false), "nobody can renew");
+        assert!(lose(&mut attempts, &closed(4401), soon, true));
+        assert!(lose(&mut attempts, &closed(3000), soon, true));
+        assert!(!lose(&mut attempts, &closed(4401), soon, true), "the third in a row");
+        assert!(lose(&mut attempts, &closed(4401), policy.stable_after, true), "it was good");
+        assert!(lose(&mut attempts, &closed(4401), soon, true));
+        assert!(lose(&mut attempts, &lost(), soon, true), "this says nothing about the token");
+        assert!(lose(&mut attempts, &closed(4401), soon, true));
     }
 
     #[test]

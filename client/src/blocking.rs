@@ -18,8 +18,9 @@ use crate::wire::after;
 
 /// An open connection, blocking.
 ///
-/// Pings are answered, and the client's own are sent, while somebody receives. The last of a client's halves that is
-/// dropped sends a close frame and waits for nothing; [`close`](Self::close) does it properly.
+/// Pings are answered, and the client's own are sent, while somebody receives, or with
+/// [`Builder::with_heartbeat_thread`](crate::Builder::with_heartbeat_thread) always. The last of a client's halves that
+/// is dropped sends a close frame and waits for nothing; [`close`](Self::close) does it properly.
 pub struct Client {
     sender: Sender,
     receiver: Receiver,
@@ -39,7 +40,6 @@ impl Client {
         let has_compression = deflate.is_some();
         let agreed = Agreed { deflate, layer: upgraded.layer };
         let connection = Connection::new(wire, tls, agreed, &upgraded.rest, settings)?;
-        let connection = Arc::new(connection);
         Ok(Self {
             sender: Sender { connection: Arc::clone(&connection) },
             receiver: Receiver { connection },
@@ -204,6 +204,11 @@ impl Sender {
         self.connection.ping(payload)
     }
 
+    /// Why nothing can be sent any more, if that is so.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.connection.check()
+    }
+
     /// Whether both send on the same connection.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
@@ -239,7 +244,7 @@ impl Receiver {
     /// [`Waiting::Receive`](crate::Waiting::Receive); any other is how the connection ended, and comes again with each
     /// call: [`Error::Closed`], [`Error::Lost`], [`Error::Protocol`], [`Error::Tls`].
     pub fn receive(&mut self) -> Result<Option<OwnedMessage>, Error> {
-        self.message(after(self.connection.settings().read_timeout))
+        self.message(self.read_deadline())
     }
 
     /// The same, waiting for at most `timeout`; zero looks at what has arrived.
@@ -274,7 +279,18 @@ impl Receiver {
         self.connection.receive(deadline)
     }
 
-    fn message(&self, deadline: Option<Instant>) -> Result<Option<OwnedMessage>, Error> {
+    /// Another sender to this connection.
+    pub(super) fn sender(&self) -> Sender {
+        Sender { connection: Arc::clone(&self.connection) }
+    }
+
+    /// When the read timeout of the settings is over.
+    pub(super) fn read_deadline(&self) -> Option<Instant> {
+        after(self.connection.settings().read_timeout)
+    }
+
+    /// The next message before the deadline.
+    pub(super) fn message(&self, deadline: Option<Instant>) -> Result<Option<OwnedMessage>, Error> {
         loop {
             match self.connection.receive(deadline)? {
                 Some(Event::Message(message)) => return Ok(Some(message)),

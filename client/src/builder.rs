@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -11,46 +12,71 @@ use ringwire_tls::ClientConfig;
 
 use crate::blocking::Client;
 use crate::channel::Channel;
-use crate::compression::{Compression, Deflate};
+use crate::compression::{Deflate, DeflateConfig};
 use crate::connection::Settings;
 use crate::dial;
-use crate::error::{Error, RedirectProblem};
+use crate::error::{Error, RedirectProblem, UrlProblem};
 use crate::handshake::{Outcome, Upgraded, upgrade};
+use crate::offer::Handshake;
 use crate::proxy::{Choice, Proxy};
-use crate::settings::Handshake;
 use crate::url::{Place, Url};
 use crate::wire::{Wire, after};
 
 /// Settings of a client, and what connects it. One builder may connect any number of clients.
 ///
-/// The default is fit for the open internet. A duration of zero switches off what it limits.
+/// The default is fit for the open internet. `None` for a duration switches off what it limits.
+///
+/// ```
+/// use std::time::Duration;
+/// use ringwire_client::http::{HeaderValue, header};
+/// use ringwire_client::{Client, DeflateConfig, OwnedMessage, Url};
+///
+/// # mod server { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/server.rs")); }
+/// # let address = server::start(|request, _| request.contains("Bearer secret"));
+/// let mut token = HeaderValue::from_static("Bearer secret");
+/// token.set_sensitive(true);
+/// let builder = Client::builder()
+///     .with_header(header::AUTHORIZATION, token)
+///     .with_subprotocol("chat")
+///     .with_compression(DeflateConfig::default())
+///     .with_read_timeout(Duration::from_secs(10))
+///     .with_ping_interval(None)
+///     .without_proxy();
+/// let url: Url = format!("ws://{address}/").parse()?;
+/// let mut client = builder.connect(url.with_query("room", "Nº 7"))?;
+/// client.send_text("hello")?;
+/// assert_eq!(client.receive()?, Some(OwnedMessage::from("hello")));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Builder {
-    handshake: Handshake,
-    connect_timeout: Duration,
-    handshake_timeout: Duration,
-    read_timeout: Duration,
-    write_timeout: Duration,
-    close_timeout: Duration,
-    ping_interval: Duration,
-    peer_timeout: Duration,
-    protocol: ProtocolConfig,
-    nodelay: bool,
-    tls: Option<ClientConfig>,
-    proxy: Choice,
+    pub(super) handshake: Handshake,
+    pub(super) connect_timeout: Option<Duration>,
+    pub(super) handshake_timeout: Option<Duration>,
+    pub(super) read_timeout: Option<Duration>,
+    pub(super) write_timeout: Option<Duration>,
+    pub(super) close_timeout: Duration,
+    pub(super) ping_interval: Option<Duration>,
+    pub(super) peer_timeout: Option<Duration>,
+    pub(super) heartbeat_thread: bool,
+    pub(super) protocol: ProtocolConfig,
+    pub(super) nodelay: bool,
+    pub(super) tls: Option<ClientConfig>,
+    pub(super) proxy: Choice,
 }
 
 impl Default for Builder {
     fn default() -> Self {
         Self {
             handshake: Handshake::default(),
-            connect_timeout: Duration::from_secs(10),
-            handshake_timeout: Duration::from_secs(10),
-            read_timeout: Duration::ZERO,
-            write_timeout: Duration::from_secs(20),
+            connect_timeout: Some(Duration::from_secs(10)),
+            handshake_timeout: Some(Duration::from_secs(10)),
+            read_timeout: None,
+            write_timeout: Some(Duration::from_secs(20)),
             close_timeout: Duration::from_secs(5),
-            ping_interval: Duration::from_secs(30),
-            peer_timeout: Duration::from_secs(60),
+            ping_interval: Some(Duration::from_secs(30)),
+            peer_timeout: Some(Duration::from_secs(60)),
+            heartbeat_thread: false,
             // A client has chosen its server, whose messages may be nearly empty up to their greatest length.
             protocol: ProtocolConfig::default().with_inflate_ratio_floor(1 << 20),
             nodelay: true,
@@ -69,11 +95,18 @@ impl Client {
 }
 
 impl Builder {
-    /// Adds a header to the request. To another host that a redirect leads to it is not sent if its value is marked as
-    /// sensitive ([`HeaderValue::set_sensitive`]), or its name sounds like a credential: Authorization, Cookie,
-    /// `X-Api-Key`, and what has `token`, `secret`, `session`, `auth` and the like in it.
+    /// Sets a header of the request in place of all of its name. To another host that a redirect leads to it is not
+    /// sent if its value is marked as sensitive ([`HeaderValue::set_sensitive`]), or its name sounds like a credential:
+    /// Authorization, Cookie, `X-Api-Key`, and what has `token`, `secret`, `session`, `auth` and the like in it.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.handshake.set_header(name, value);
+        self
+    }
+
+    /// Adds a header to the request beside others of its name; the rest is as with [`with_header`](Self::with_header).
+    #[must_use]
+    pub fn append_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.handshake.headers.push((name, value));
         self
     }
@@ -95,30 +128,30 @@ impl Builder {
 
     /// For finding the host's addresses and connecting to one of them, and for the proxy's part. Default: 10 s.
     #[must_use]
-    pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
+    pub fn with_connect_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.connect_timeout = timeout.into();
         self
     }
 
     /// For TLS, the request and the answer together. Default: 10 s. Each redirect has both times anew.
     #[must_use]
-    pub fn with_handshake_timeout(mut self, timeout: Duration) -> Self {
-        self.handshake_timeout = timeout;
+    pub fn with_handshake_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.handshake_timeout = timeout.into();
         self
     }
 
-    /// The longest time that [`receive`](Client::receive) waits. Default: zero, for ever.
+    /// The longest time that [`receive`](Client::receive) waits. Default: none, for ever.
     #[must_use]
-    pub fn with_read_timeout(mut self, timeout: Duration) -> Self {
-        self.read_timeout = timeout;
+    pub fn with_read_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.read_timeout = timeout.into();
         self
     }
 
     /// The longest time that the socket may take for one message. Default: 20 s. After it the connection is over,
     /// since half a message cannot be taken back.
     #[must_use]
-    pub fn with_write_timeout(mut self, timeout: Duration) -> Self {
-        self.write_timeout = timeout;
+    pub fn with_write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.write_timeout = timeout.into();
         self
     }
 
@@ -131,18 +164,32 @@ impl Builder {
 
     /// After how much silence of the peer it is sent a ping. Default: 30 s.
     ///
-    /// The client has no thread of its own: pings go out, and the peer's silence counts, while somebody receives.
+    /// Pings go out, and the peer's silence counts, while somebody receives, or always with
+    /// [`with_heartbeat_thread`](Self::with_heartbeat_thread).
     #[must_use]
-    pub fn with_ping_interval(mut self, interval: Duration) -> Self {
-        self.ping_interval = interval;
+    pub fn with_ping_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.ping_interval = interval.into();
         self
     }
 
     /// After how much silence the peer is taken for dead. Default: 60 s; longer than the ping interval, so that the
     /// peer has a ping to answer.
     #[must_use]
-    pub fn with_peer_timeout(mut self, timeout: Duration) -> Self {
-        self.peer_timeout = timeout;
+    pub fn with_peer_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.peer_timeout = timeout.into();
+        self
+    }
+
+    /// Whether the connection has a thread of its own that does what is owed while nobody receives: it answers pings,
+    /// sends them, and ends the connection when the peer is dead. Default: no.
+    ///
+    /// It reads ahead, and messages wait for who receives, as do pongs that are not empty; pings and empty pongs are
+    /// not reported then. With 256 KiB of them it stops, so that the peer is held up as it would be without the thread:
+    /// from then on pings still go out, and the peer's stay unanswered. Worst case in memory: so much and one message,
+    /// and the thread's stack.
+    #[must_use]
+    pub fn with_heartbeat_thread(mut self, heartbeat_thread: bool) -> Self {
+        self.heartbeat_thread = heartbeat_thread;
         self
     }
 
@@ -173,8 +220,8 @@ impl Builder {
 
     /// Offers compression to the server. Default: none is offered.
     #[must_use]
-    pub fn with_compression(mut self, compression: Compression) -> Self {
-        self.handshake.compression = Some(compression);
+    pub fn with_compression(mut self, config: DeflateConfig) -> Self {
+        self.handshake.compression = Some(config);
         self
     }
 
@@ -223,6 +270,29 @@ impl Builder {
         self
     }
 
+    /// Connects through the proxy that a function of the URL chooses, or directly where it gives none. It is asked anew
+    /// for each connection and after each redirect, but not for Unix sockets, nor for addresses with a zone, which mean
+    /// nothing to a proxy.
+    ///
+    /// ```
+    /// use ringwire_client::{Client, Proxy};
+    ///
+    /// let proxy: Proxy = "http://proxy.example:3128".parse()?;
+    /// let builder = Client::builder().with_proxy_by(move |url| {
+    ///     let is_ours = url.host().is_some_and(|host| host.ends_with(".internal.example"));
+    ///     (!is_ours).then(|| proxy.clone())
+    /// });
+    /// # Ok::<(), ringwire_client::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_proxy_by(
+        mut self,
+        choose: impl Fn(&Url) -> Option<Proxy> + Send + Sync + 'static,
+    ) -> Self {
+        self.proxy = Choice::By(Arc::new(choose));
+        self
+    }
+
     /// Connects directly, whatever the environment says.
     #[must_use]
     pub fn without_proxy(mut self) -> Self {
@@ -232,15 +302,19 @@ impl Builder {
 
     /// Connects and shakes hands.
     ///
-    /// The URL is `ws://…` or `wss://…` (`http` and `https` mean the same), or `ws+unix:/path/of/socket:/target`. An
-    /// IPv6 address may have a zone, `[fe80::1%25eth0]` or `[fe80::1%eth0]`, which stays on this machine (RFC 6874).
-    /// User and password in it become basic authentication (RFC 7617), unless there is an Authorization header.
+    /// The URL is text or a [`Url`], which says what is understood.
     ///
     /// # Errors
     /// Any of [`Error`] but those of an open connection.
-    pub fn connect(&self, url: &str) -> Result<Client, Error> {
+    pub fn connect<U: TryInto<Url>>(&self, url: U) -> Result<Client, Error>
+    where
+        UrlProblem: From<U::Error>,
+    {
         self.check()?;
-        let mut url = Url::parse(url)?;
+        self.connect_to(url.try_into().map_err(UrlProblem::from)?)
+    }
+
+    fn connect_to(&self, mut url: Url) -> Result<Client, Error> {
         // What has left the host once does not get its credentials back.
         let mut with_credentials = true;
         let mut redirect_count = 0;
@@ -268,9 +342,16 @@ impl Builder {
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
-    pub fn from_stream(&self, url: &str, stream: impl Into<OwnedFd>) -> Result<Client, Error> {
+    pub fn from_stream<U: TryInto<Url>>(
+        &self,
+        url: U,
+        stream: impl Into<OwnedFd>,
+    ) -> Result<Client, Error>
+    where
+        UrlProblem: From<U::Error>,
+    {
         self.check()?;
-        let url = Url::parse(url)?;
+        let url = url.try_into().map_err(UrlProblem::from)?;
         let direct = Handshake { max_redirects: 0, ..self.handshake.clone() };
         let tls = self.tls_for(&url)?;
         let wire = Wire::new(stream.into()).map_err(Error::Lost)?;
@@ -298,19 +379,31 @@ impl Builder {
     }
 
     fn check(&self) -> Result<(), Error> {
-        if limit(self.peer_timeout).is_some() && self.peer_timeout <= self.ping_interval {
-            return Err(Error::Setting {
-                setting: "peer_timeout",
-                problem: "it must be longer than ping_interval, or the peer has nothing to answer"
-                    .to_owned(),
-            });
+        let wrong =
+            |setting, problem: &str| Err(Error::Setting { setting, problem: problem.to_owned() });
+        for (setting, time) in [
+            ("connect_timeout", self.connect_timeout),
+            ("handshake_timeout", self.handshake_timeout),
+            ("write_timeout", self.write_timeout),
+            ("ping_interval", self.ping_interval),
+            ("peer_timeout", self.peer_timeout),
+        ] {
+            if time.is_some_and(|time| time.is_zero()) {
+                return wrong(setting, "nothing takes no time; None switches it off");
+            }
         }
-        Ok(())
+        match (self.peer_timeout, self.ping_interval) {
+            (Some(timeout), Some(interval)) if timeout <= interval => wrong(
+                "peer_timeout",
+                "it must be longer than ping_interval, or the peer has nothing to answer",
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// Connects a socket to the URL's host, through a proxy if there is one.
     fn dial(&self, url: &Url) -> Result<Wire, Error> {
-        let deadline = after(limit(self.connect_timeout));
+        let deadline = after(self.connect_timeout);
         let (host, port) = match &url.place {
             Place::Socket(path) => {
                 return Wire::new(dial::connect_unix(path, deadline)?).map_err(Error::Lost);
@@ -322,7 +415,7 @@ impl Builder {
             let socket = dial::connect_host(&scoped, port, self.nodelay, deadline)?;
             return Wire::new(socket).map_err(Error::Lost);
         }
-        let Some(proxy) = self.proxy.proxy_for(url.is_tls, host, port)? else {
+        let Some(proxy) = self.proxy.proxy_for(url, host, port)? else {
             let socket = dial::connect_host(host, port, self.nodelay, deadline)?;
             return Wire::new(socket).map_err(Error::Lost);
         };
@@ -341,7 +434,7 @@ impl Builder {
     }
 
     fn channel(&self, wire: Wire, url: &Url, tls: Option<&ClientConfig>) -> Result<Channel, Error> {
-        let deadline = after(limit(self.handshake_timeout));
+        let deadline = after(self.handshake_timeout);
         match tls {
             Some(config) => Channel::tls(wire, config, url.name(), deadline),
             None => Ok(Channel::plain(wire, deadline)),
@@ -351,11 +444,12 @@ impl Builder {
     fn client(&self, channel: Channel, upgraded: Upgraded) -> Result<Client, Error> {
         let settings = Settings {
             protocol: self.protocol,
-            read_timeout: limit(self.read_timeout),
-            write_timeout: limit(self.write_timeout),
+            read_timeout: self.read_timeout,
+            write_timeout: self.write_timeout,
             close_timeout: self.close_timeout,
-            ping_interval: limit(self.ping_interval),
-            peer_timeout: limit(self.peer_timeout),
+            ping_interval: self.ping_interval,
+            peer_timeout: self.peer_timeout,
+            heartbeat_thread: self.heartbeat_thread,
         };
         let deflate = self
             .handshake
@@ -378,8 +472,4 @@ impl fmt::Debug for Builder {
             .field("proxy", &self.proxy)
             .finish_non_exhaustive()
     }
-}
-
-fn limit(timeout: Duration) -> Option<Duration> {
-    (!timeout.is_zero()).then_some(timeout)
 }

@@ -14,7 +14,7 @@ use ringwire_codec::{Connection, MaskSource, Message, Role, SendError};
 /// [`max_message_len`](crate::Builder::with_max_message_len).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Compression {
+pub struct DeflateConfig {
     /// Messages may refer to those before them, which makes short, similar ones several times smaller. Default: yes,
     /// the plain offer, which all servers understand. Without it, the server is asked to do without as well, and may
     /// decline.
@@ -31,13 +31,13 @@ pub struct Compression {
     pub level: Level,
 }
 
-impl Default for Compression {
+impl Default for DeflateConfig {
     fn default() -> Self {
         Self { takeover: true, max_window: None, threshold: 256, level: Level::default() }
     }
 }
 
-impl Compression {
+impl DeflateConfig {
     /// Sets [`takeover`](Self::takeover).
     #[must_use]
     pub const fn with_takeover(mut self, takeover: bool) -> Self {
@@ -78,7 +78,7 @@ impl Compression {
 /// What compresses and inflates the messages of one connection.
 #[derive(Debug)]
 pub(super) struct Deflate {
-    settings: Compression,
+    settings: DeflateConfig,
     agreement: Agreement,
     /// Made when it is first needed, and so is the other.
     compressor: Option<Compressor>,
@@ -86,7 +86,7 @@ pub(super) struct Deflate {
 }
 
 impl Deflate {
-    pub(super) const fn new(settings: Compression, agreement: Agreement) -> Self {
+    pub(super) const fn new(settings: DeflateConfig, agreement: Agreement) -> Self {
         Self { settings, agreement, compressor: None, decompressor: None }
     }
 

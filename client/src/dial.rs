@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::error::{Error, Waiting};
+use crate::error::{ConnectAttempt, Error, Waiting};
 use crate::wire::{earlier, wait_for};
 
 /// How long one address has before the next one is tried beside it (RFC 8305 §5).
@@ -50,7 +50,10 @@ pub(super) fn connect_unix(path: &Path, deadline: Option<Instant>) -> Result<Own
     };
     connect().map_err(|error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock => Error::Timeout(Waiting::Connect),
-        _ => Error::Connect { host: path.display().to_string(), attempts: vec![(None, error)] },
+        _ => Error::Connect {
+            host: path.display().to_string(),
+            attempts: vec![ConnectAttempt { address: None, error }],
+        },
     })
 }
 
@@ -136,7 +139,9 @@ fn race(host: &str, addresses: &[SocketAddr], deadline: Option<Instant>) -> Resu
                     next_start = now + ATTEMPT_DELAY;
                     match begin(address) {
                         Ok(socket) => running.push((address, socket)),
-                        Err(error) => attempts.push((Some(address), error)),
+                        Err(error) => {
+                            attempts.push(ConnectAttempt { address: Some(address), error })
+                        }
                     }
                     continue;
                 }
@@ -149,7 +154,7 @@ fn race(host: &str, addresses: &[SocketAddr], deadline: Option<Instant>) -> Resu
         let start = (waiting.len() > 0).then_some(next_start);
         wait_writable(&running, earlier(start, deadline)).map_err(|error| Error::Connect {
             host: host.to_owned(),
-            attempts: vec![(None, error)],
+            attempts: vec![ConnectAttempt { address: None, error }],
         })?;
         let mut index = 0;
         while let Some((address, socket)) = running.get(index) {
@@ -157,7 +162,7 @@ fn race(host: &str, addresses: &[SocketAddr], deadline: Option<Instant>) -> Resu
                 Ok(false) => index += 1,
                 Ok(true) => return Ok(running.swap_remove(index).1),
                 Err(error) => {
-                    attempts.push((Some(*address), error));
+                    attempts.push(ConnectAttempt { address: Some(*address), error });
                     running.remove(index);
                 }
             }

@@ -1,5 +1,6 @@
 //! What can go wrong with a client.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -41,8 +42,8 @@ pub enum Error {
     Connect {
         /// The host, or the path of the Unix socket.
         host: String,
-        /// Each address that was tried and what it said; a Unix socket has no address.
-        attempts: Vec<(Option<SocketAddr>, io::Error)>,
+        /// What each address said that was tried.
+        attempts: Vec<ConnectAttempt>,
     },
     /// The proxy could not do what it was asked for.
     #[error("proxy {proxy}: {problem}")]
@@ -80,9 +81,28 @@ pub enum Error {
     /// The message cannot be sent as it is; nothing was sent.
     #[error("the message cannot be sent: {0}")]
     InvalidMessage(#[source] SendError),
+    /// The hook of [`Reconnecting::prepare`](crate::Reconnecting::prepare) failed, so that there was no attempt.
+    #[error("the attempt could not be prepared: {0}")]
+    Prepare(#[source] BoxError),
+    /// The connection of a request ended, or nobody receives from it any more, before its response came.
+    #[error(
+        "no response will come: {}",
+        if *.was_sent { "the connection is lost, and what the server has done is unknown" }
+        else { "the request was not sent" }
+    )]
+    Unanswered {
+        /// Whether the server may have acted on the request. If not, it is safe to send it again.
+        was_sent: bool,
+    },
     /// The message has no place for an id, as [`MessageIds`](crate::MessageIds) sees it; nothing was sent.
     #[error("the message has no place for an id")]
     NoPlaceForId,
+    /// A request with this id waits for its response already; nothing was sent.
+    #[error("a request with this id waits for its response already")]
+    IdInUse,
+    /// There is no connection, and the queue for when there is one did not take the message.
+    #[error("there is no connection, and the queue is full")]
+    OutboxFull,
     /// As many requests wait for their responses as may; nothing was sent.
     #[error("too many requests wait for their responses")]
     TooManyPending,
@@ -103,6 +123,9 @@ pub enum Error {
     #[error("the connection was lost: {0}")]
     Lost(#[source] io::Error),
 }
+
+/// An error of the application.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What sort of error it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -128,6 +151,8 @@ pub enum ErrorKind {
     Refused,
     /// The caller's URL or a setting is wrong.
     Setting,
+    /// The application's hook failed.
+    Prepare,
 }
 
 impl Error {
@@ -145,9 +170,12 @@ impl Error {
             Self::Refused(refusal) if refusal.is_authentication() => ErrorKind::Authentication,
             Self::Refused(_) | Self::Redirect(_) => ErrorKind::Refused,
             Self::Timeout(_) => ErrorKind::Timeout,
-            Self::InvalidMessage(_) | Self::NoPlaceForId => ErrorKind::InvalidMessage,
-            Self::TooManyPending => ErrorKind::Busy,
-            Self::Closed { .. } | Self::Lost(_) => ErrorKind::Closed,
+            Self::InvalidMessage(_) | Self::NoPlaceForId | Self::IdInUse => {
+                ErrorKind::InvalidMessage
+            }
+            Self::TooManyPending | Self::OutboxFull => ErrorKind::Busy,
+            Self::Closed { .. } | Self::Lost(_) | Self::Unanswered { .. } => ErrorKind::Closed,
+            Self::Prepare(_) => ErrorKind::Prepare,
         }
     }
 
@@ -239,6 +267,12 @@ pub enum UrlProblem {
     /// A Unix socket's path is empty or too long (unix(7)).
     #[error("it has no usable path of a socket")]
     SocketPath,
+}
+
+impl From<Infallible> for UrlProblem {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
 }
 
 impl From<UrlProblem> for Error {
@@ -391,11 +425,21 @@ impl fmt::Display for Refusal {
     }
 }
 
-struct Attempts<'a>(&'a [(Option<SocketAddr>, io::Error)]);
+/// An attempt to connect to one address.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ConnectAttempt {
+    /// The address; a Unix socket has none.
+    pub address: Option<SocketAddr>,
+    /// What it said.
+    pub error: io::Error,
+}
+
+struct Attempts<'a>(&'a [ConnectAttempt]);
 
 impl fmt::Display for Attempts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (address, error)) in self.0.iter().enumerate() {
+        for (index, ConnectAttempt { address, error }) in self.0.iter().enumerate() {
             if index > 0 {
                 f.write_str("; ")?;
             }

@@ -9,8 +9,8 @@ use ringwire_codec::handshake::client::{Request, Response};
 use crate::channel::Channel;
 use crate::error::{Error, RedirectProblem, Refusal};
 use crate::head::read_final_head;
+use crate::offer::Handshake;
 use crate::random::random;
-use crate::settings::Handshake;
 use crate::url::Url;
 
 /// What a server answered.

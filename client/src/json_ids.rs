@@ -36,14 +36,16 @@ impl JsonIds {
 }
 
 impl MessageIds for JsonIds {
-    fn tag(&self, message: Message<'_>, id: u64) -> Option<OwnedMessage> {
+    type Id = u64;
+
+    fn tag(&self, message: Message<'_>, number: u64) -> Option<(OwnedMessage, u64)> {
         let Message::Text(text) = message else { return None };
         let mut object: Map<String, Value> = serde_json::from_str(text).ok()?;
-        object.insert(self.id.clone(), Value::from(id));
-        Some(OwnedMessage::Text(Value::Object(object).to_string()))
+        object.insert(self.id.clone(), Value::from(number));
+        Some((OwnedMessage::Text(Value::Object(object).to_string()), number))
     }
 
-    fn sort(&self, message: &OwnedMessage) -> Sorted {
+    fn sort(&self, message: &OwnedMessage) -> Sorted<u64> {
         let object: Option<Map<String, Value>> =
             message.as_text().and_then(|text| serde_json::from_str(text).ok());
         let Some(mut object) = object else { return Sorted::Push { acknowledgement: None } };
@@ -66,7 +68,7 @@ mod tests {
     fn ids_in_members() {
         let ids = JsonIds::default();
         let tagged = ids.tag(Message::Text(r#"{"do":"x","id":"old"}"#), 7).unwrap();
-        assert_eq!(tagged, r#"{"do":"x","id":7}"#.into());
+        assert_eq!(tagged, (r#"{"do":"x","id":7}"#.into(), 7));
         assert_eq!(ids.tag(Message::Text("[1]"), 7), None);
         assert_eq!(ids.tag(Message::Text("{"), 7), None);
         assert_eq!(ids.tag(Message::Binary(b"{}"), 7), None);

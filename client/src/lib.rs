@@ -19,7 +19,19 @@
 //! ```
 //!
 //! A connection is one socket and no thread. What the protocol owes (pongs, close frames) goes out, and what the
-//! settings ask for (pings, the watchdog for dead peers) happens, while somebody receives.
+//! settings ask for (pings, the watchdog for dead peers) happens, while somebody receives, or on a thread where
+//! [`Builder::with_heartbeat_thread`] asks for one.
+//!
+//! | to | use |
+//! |---|---|
+//! | connect with headers, subprotocols, TLS, a proxy, limits | [`Builder`] |
+//! | escape what goes into a query | [`Url`] |
+//! | send on one thread and receive on another | [`Client::split`] |
+//! | come back when the connection is lost, with a fresh token | [`Reconnecting`], [`RetryPolicy`] |
+//! | wait for the response to a request, over connections that come and go | [`Requests`] |
+//! | share connections among threads | [`Pool`] |
+//! | send many small things as few large ones | [`Batcher`] |
+//! | let the environment and a file decide | `settings` |
 //!
 //! Beside a server it is `ringwire::client`. Connections that a server's workers open are
 //! `ringwire::Handle::connect`'s.
@@ -29,6 +41,7 @@
 //! - `tls` (default): `wss`, with ring. Without it, and without [`ringwire_tls`] elsewhere in the program,
 //!   a URL with `wss` is [`Error::TlsSettings`].
 //! - `json` (default): `JsonIds`, the ids of [`Requests`] in JSON.
+//! - `config`: `settings`, a [`Builder`] from a TOML file and the environment.
 
 #![expect(
     clippy::disallowed_methods,
@@ -51,6 +64,7 @@ mod head;
 #[cfg(feature = "json")]
 mod json_ids;
 mod message;
+mod offer;
 mod outbox;
 mod policy;
 mod pool;
@@ -59,7 +73,8 @@ mod queue;
 mod random;
 mod reconnect;
 mod request;
-mod settings;
+#[cfg(feature = "config")]
+pub mod settings;
 mod url;
 mod wire;
 
@@ -67,30 +82,38 @@ pub use backoff::Backoff;
 pub use batch::{BatchLimits, Batcher};
 pub use blocking::{Client, Messages, Receiver, Sender};
 pub use builder::Builder;
-pub use compression::Compression;
+pub use compression::DeflateConfig;
 pub use error::{
-    Error, ErrorKind, ProxyProblem, RedirectProblem, Refusal, SocksReply, UrlProblem, Waiting,
+    BoxError, ConnectAttempt, Error, ErrorKind, ProxyProblem, RedirectProblem, Refusal, SocksReply,
+    UrlProblem, Waiting,
 };
+pub use http;
 #[cfg(feature = "json")]
 pub use json_ids::JsonIds;
 pub use message::{Event, OwnedMessage};
-pub use outbox::OutboxLimits;
-pub use policy::{RetryPolicy, comes_back_after};
+pub use outbox::OutboxConfig;
+pub use policy::{RetryPolicy, Verdict, verdict_on};
 pub use pool::{Pool, Pooled};
 pub use proxy::Proxy;
 pub use queue::{Overflow, Pushed, Queue};
-pub use reconnect::{Reconnecting, ReconnectingSender, Sent, Update};
+pub use reconnect::{Attempt, Delivery, Reconnecting, ReconnectingSender, Update};
 pub use request::{MessageIds, Pending, Pushes, Requests, Sorted};
 pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
 pub use ringwire_codec::extension;
-pub use ringwire_codec::handshake::HeadLimits;
-pub use ringwire_codec::{CloseCode, Config as ProtocolConfig, Message};
+pub use ringwire_codec::handshake::{HandshakeError, HeadLimits};
+pub use ringwire_codec::{
+    CloseCode, Config as ProtocolConfig, Error as ProtocolError, Message, SendError,
+};
 pub use ringwire_tls as tls;
+pub use url::Url;
 
 /// Connects to a URL with the default settings: see [`Builder::connect`].
 ///
 /// # Errors
 /// As there.
-pub fn connect(url: &str) -> Result<Client, Error> {
+pub fn connect<U: TryInto<Url>>(url: U) -> Result<Client, Error>
+where
+    UrlProblem: From<U::Error>,
+{
     Client::builder().connect(url)
 }

@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use crate::message::OwnedMessage;
 use crate::queue::Overflow;
 
-/// The bounds of what waits to be sent: see [`Reconnecting`](crate::Reconnecting).
+/// What waits to be sent while there is no connection: see [`Reconnecting`](crate::Reconnecting).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct OutboxLimits {
+pub struct OutboxConfig {
     /// The most messages. Default: 1024.
     pub max_count: usize,
     /// The most bytes of all payloads together. Default: 1 MiB, which is the worst case in memory but for the
@@ -18,13 +18,13 @@ pub struct OutboxLimits {
     pub overflow: Overflow,
 }
 
-impl Default for OutboxLimits {
+impl Default for OutboxConfig {
     fn default() -> Self {
         Self { max_count: 1024, max_len: 1 << 20, overflow: Overflow::DropOldest }
     }
 }
 
-impl OutboxLimits {
+impl OutboxConfig {
     /// Sets [`max_count`](Self::max_count).
     #[must_use]
     pub const fn with_max_count(mut self, count: usize) -> Self {
@@ -50,7 +50,7 @@ impl OutboxLimits {
 /// Messages in order, within limits. What is dropped is counted.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    limits: OutboxLimits,
+    config: OutboxConfig,
     messages: VecDeque<OwnedMessage>,
     /// The bytes of all payloads.
     len: usize,
@@ -58,15 +58,15 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) const fn new(limits: OutboxLimits) -> Self {
-        Self { limits, messages: VecDeque::new(), len: 0, dropped_count: 0 }
+    pub(super) const fn new(config: OutboxConfig) -> Self {
+        Self { config, messages: VecDeque::new(), len: 0, dropped_count: 0 }
     }
 
     /// Adds a message behind the others. Gives whether it is in.
     pub(super) fn push(&mut self, message: OwnedMessage) -> bool {
         let len = message.as_bytes().len();
-        let fits_alone = len <= self.limits.max_len && self.limits.max_count > 0;
-        while fits_alone && !self.has_room_for(len) && self.limits.overflow == Overflow::DropOldest
+        let fits_alone = len <= self.config.max_len && self.config.max_count > 0;
+        while fits_alone && !self.has_room_for(len) && self.config.overflow == Overflow::DropOldest
         {
             self.pop();
             self.dropped_count += 1;
@@ -111,7 +111,7 @@ impl Outbox {
     }
 
     fn has_room_for(&self, len: usize) -> bool {
-        self.messages.len() < self.limits.max_count && self.len + len <= self.limits.max_len
+        self.messages.len() < self.config.max_count && self.len + len <= self.config.max_len
     }
 }
 
@@ -119,8 +119,8 @@ impl Outbox {
 mod tests {
     use super::*;
 
-    fn outbox(limits: OutboxLimits, messages: &[&str]) -> (Vec<String>, u64) {
-        let mut outbox = Outbox::new(limits);
+    fn outbox(config: OutboxConfig, messages: &[&str]) -> (Vec<String>, u64) {
+        let mut outbox = Outbox::new(config);
         for message in messages {
             outbox.push((*message).into());
         }
@@ -130,11 +130,11 @@ mod tests {
 
     #[test]
     fn limits_in_messages_and_in_bytes() {
-        let two = OutboxLimits::default().with_max_count(2);
+        let two = OutboxConfig::default().with_max_count(2);
         assert_eq!(outbox(two, &["a", "b", "c"]), (vec!["b".into(), "c".into()], 1));
         let newest = two.with_overflow(Overflow::DropNewest);
         assert_eq!(outbox(newest, &["a", "b", "c"]), (vec!["a".into(), "b".into()], 1));
-        let bytes = OutboxLimits::default().with_max_len(4);
+        let bytes = OutboxConfig::default().with_max_len(4);
         assert_eq!(outbox(bytes, &["aa", "b", "cc"]), (vec!["b".into(), "cc".into()], 1));
         assert_eq!(outbox(bytes, &["aa", "bbbbb"]), (vec!["aa".into()], 1), "no victim in vain");
         assert_eq!(outbox(two.with_max_count(0), &["a"]), (vec![], 1));

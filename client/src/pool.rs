@@ -11,8 +11,9 @@ use ringwire_codec::CloseCode;
 
 use crate::blocking::{Client, Sender};
 use crate::builder::Builder;
-use crate::error::{Error, Waiting};
+use crate::error::{Error, UrlProblem, Waiting};
 use crate::message::Event;
+use crate::url::Url;
 use crate::wire::after;
 
 /// Up to a number of clients to one URL, for use one at a time. A clone is the same pool.
@@ -26,7 +27,7 @@ pub struct Pool {
 
 struct Shared {
     builder: Builder,
-    url: String,
+    url: Result<Url, UrlProblem>,
     max_count: usize,
     check_after: Duration,
     check_timeout: Duration,
@@ -53,9 +54,12 @@ struct Idle {
 }
 
 impl Pool {
-    /// A pool of at most `max_count` clients, at least one.
+    /// A pool of at most `max_count` clients, at least one. A text that is no URL is the error of [`get`](Self::get).
     #[must_use]
-    pub fn new(builder: Builder, url: &str, max_count: usize) -> Self {
+    pub fn new<U: TryInto<Url>>(builder: Builder, url: U, max_count: usize) -> Self
+    where
+        UrlProblem: From<U::Error>,
+    {
         let state = State {
             idle: Vec::new(),
             senders: HashMap::new(),
@@ -65,7 +69,7 @@ impl Pool {
         };
         let shared = Shared {
             builder,
-            url: url.to_owned(),
+            url: url.try_into().map_err(UrlProblem::from),
             max_count: max_count.max(1),
             check_after: Duration::from_secs(5),
             check_timeout: Duration::from_secs(2),
@@ -161,7 +165,8 @@ impl Pool {
     }
 
     fn connect(&self) -> Result<Pooled, Error> {
-        let connected = self.shared.builder.connect(&self.shared.url);
+        let url = self.shared.url.clone().map_err(Error::from);
+        let connected = url.and_then(|url| self.shared.builder.connect(url));
         let client = match connected {
             Ok(client) => client,
             Err(error) => {

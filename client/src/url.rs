@@ -4,20 +4,44 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, Uri};
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::error::{Error, RedirectProblem, UrlProblem};
 
 /// The longest path of a Unix socket, in bytes (unix(7): 108 with the NUL).
 const MAX_SOCKET_PATH_LEN: usize = 107;
 
-/// A parsed URL. Its Debug and Display hold no password and no query, which may be a token.
+/// What stands in a query as it is: the unreserved characters (RFC 3986 §2.3).
+const ENCODED_IN_QUERY: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Where a client connects to: `ws://…` or `wss://…` (`http` and `https` mean the same), or
+/// `ws+unix:/path/of/socket:/target`.
+///
+/// Whatever takes a URL takes text as well. A value of this type is for what a text would have to be glued together
+/// for:
+///
+/// ```
+/// use ringwire_client::Url;
+///
+/// let url: Url = "wss://example.org/chat?room=7".parse()?;
+/// let url = url.with_query("token", "a&b=c/ü");
+/// assert_eq!(url.target(), "/chat?room=7&token=a%26b%3Dc%2F%C3%BC");
+/// assert_eq!(url.with_query("token", "new").target(), "/chat?room=7&token=new");
+/// # Ok::<(), ringwire_client::UrlProblem>(())
+/// ```
+///
+/// An IPv6 address may have a zone, `[fe80::1%25eth0]` or `[fe80::1%eth0]`, which stays on this machine (RFC 6874).
+/// User and password become basic authentication (RFC 7617), unless there is an Authorization header.
+///
+/// It is displayed without user, password and query, which may be a token, so that it can be logged.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Url {
+pub struct Url {
     pub(super) is_tls: bool,
     pub(super) place: Place,
     /// The zone of a link-local address: an interface of this machine, which is nobody else's business (RFC 6874 §4).
@@ -38,6 +62,73 @@ pub(super) enum Place {
 }
 
 impl Url {
+    /// Whether it is `wss`, or another name of that.
+    #[must_use]
+    pub const fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
+    /// The host in lower case, an IPv6 address without brackets; `None` for a Unix socket.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        match &self.place {
+            Place::Host(host, _) => Some(host),
+            Place::Socket(_) => None,
+        }
+    }
+
+    /// The port, be it the scheme's own; `None` for a Unix socket.
+    #[must_use]
+    pub const fn port(&self) -> Option<u16> {
+        match &self.place {
+            Place::Host(_, port) => Some(*port),
+            Place::Socket(_) => None,
+        }
+    }
+
+    /// Path and query as they stand in the request.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Sets a parameter of the query in place of all of this name. Name and value are percent-encoded.
+    #[must_use]
+    pub fn with_query(mut self, name: &str, value: &str) -> Self {
+        self.set_query(name, value);
+        self
+    }
+
+    /// Adds a parameter to the query beside others of this name. Name and value are percent-encoded.
+    #[must_use]
+    pub fn append_query(mut self, name: &str, value: &str) -> Self {
+        self.add_query(name, value);
+        self
+    }
+
+    pub(super) fn set_query(&mut self, name: &str, value: &str) {
+        let is_other = |pair: &&str| {
+            let own = pair.split('=').next().unwrap_or_default();
+            !percent_decode_str(own).eq(name.bytes())
+        };
+        if let Some((path, query)) = self.target.split_once('?') {
+            let others: Vec<_> = query.split('&').filter(is_other).collect();
+            let mark = if others.is_empty() { "" } else { "?" };
+            self.target = format!("{path}{mark}{}", others.join("&"));
+        }
+        self.add_query(name, value);
+    }
+
+    fn add_query(&mut self, name: &str, value: &str) {
+        let mark = match self.target.split_once('?') {
+            None => "?",
+            Some((_, "")) => "",
+            Some(_) => "&",
+        };
+        let encode = |text| utf8_percent_encode(text, ENCODED_IN_QUERY);
+        self.target = format!("{}{mark}{}={}", self.target, encode(name), encode(value));
+    }
+
     /// Parses `ws:`, `wss:`, `http:` and `https:` URLs, and `ws+unix:/path/of/socket:/target`.
     pub(super) fn parse(text: &str) -> Result<Self, UrlProblem> {
         if text.contains('#') {
@@ -185,6 +276,44 @@ impl Url {
             _ => format!("{}/{reference}", path.rsplit_once('/').map_or("", |(folder, _)| folder)),
         };
         target.bytes().all(|byte| byte.is_ascii_graphic()).then_some(target)
+    }
+}
+
+impl FromStr for Url {
+    type Err = UrlProblem;
+
+    fn from_str(text: &str) -> Result<Self, UrlProblem> {
+        Self::parse(text)
+    }
+}
+
+impl TryFrom<&str> for Url {
+    type Error = UrlProblem;
+
+    fn try_from(text: &str) -> Result<Self, UrlProblem> {
+        Self::parse(text)
+    }
+}
+
+impl TryFrom<&String> for Url {
+    type Error = UrlProblem;
+
+    fn try_from(text: &String) -> Result<Self, UrlProblem> {
+        Self::parse(text)
+    }
+}
+
+impl TryFrom<String> for Url {
+    type Error = UrlProblem;
+
+    fn try_from(text: String) -> Result<Self, UrlProblem> {
+        Self::parse(&text)
+    }
+}
+
+impl From<&Self> for Url {
+    fn from(url: &Self) -> Self {
+        url.clone()
     }
 }
 
@@ -366,6 +495,30 @@ mod tests {
             ("ws://b\u{fc}cher.example/", UrlProblem::Malformed),
         ] {
             assert_eq!(Url::parse(text), Err(problem), "{text}");
+        }
+    }
+
+    #[test]
+    fn parameters_of_the_query_are_set_and_added() {
+        for (target, name, value, set, added) in [
+            ("", "t", "v", "/?t=v", "/?t=v"),
+            ("/a", "t", "", "/a?t=", "/a?t="),
+            ("/a?", "t", "v", "/a?t=v", "/a?t=v"),
+            ("/a?t=1", "t", "2", "/a?t=2", "/a?t=1&t=2"),
+            ("/a?t&x=t&t=3", "t", "é&=", "/a?x=t&t=%C3%A9%26%3D", "/a?t&x=t&t=3&t=%C3%A9%26%3D"),
+            ("/a?%74=1&T=2", "t", "~-._", "/a?T=2&t=~-._", "/a?%74=1&T=2&t=~-._"),
+            (
+                "/a?b=1",
+                "a b",
+                "+ /?#%",
+                "/a?b=1&a%20b=%2B%20%2F%3F%23%25",
+                "/a?b=1&a%20b=%2B%20%2F%3F%23%25",
+            ),
+        ] {
+            for from in [format!("ws://a{target}"), format!("ws+unix:/s:{target}")] {
+                assert_eq!(url(&from).with_query(name, value).target(), set, "{from}");
+                assert_eq!(url(&from).append_query(name, value).target(), added, "{from}");
+            }
         }
     }
 

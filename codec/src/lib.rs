@@ -101,5 +101,7 @@ pub use input::Input;
 #[cfg(feature = "masks")]
 pub use masks::Masks;
 pub use masks::{MaskSource, Unmasked};
-pub use message::{ControlPayload, Event, InflatedPart, Message, MessagePart, ReceivedMessage};
+pub use message::{
+    ControlPayload, Event, InflatedPart, Message, MessagePart, OwnedMessage, ReceivedMessage,
+};
 pub use role::Role;

@@ -26,6 +26,22 @@
 //! # Ok::<(), ringwire::Error>(())
 //! ```
 //!
+//! # Where to look
+//!
+//! | to | look at |
+//! |---|---|
+//! | serve WebSockets | [`Handler`], [`Ctx`], [`on_message`] |
+//! | answer HTTP, with routes, guards and shared state | [`Router`], [`Request`], [`Responder`], [`router`] |
+//! | reach connections from elsewhere, tell many | [`Handle`], [`Ctx::subscribe`], [`topics`] |
+//! | do what takes long | [`Ctx::offload`], [`Responder::offload`], [`jobs`] |
+//! | put one handler around another | [`Event`], [`Handler::handle`] |
+//! | listen, dial, adopt, behind proxies, over TLS | [`Server`], [`transport`], [`admission`], [`tls`] |
+//! | bound what peers may do | [`Config`], [`admission`], [`Ctx::set_deadline`], [`Backpressure`] |
+//! | compress, or extend the protocol | [`compression`], [`extension`] |
+//! | drain, restart without closing a port | [`Handle::shutdown`], [`shutdown`], [`activation`], [`takeover`] |
+//! | see what goes on | [`stats`], [`logging`], [`Router::monitoring`] |
+//! | be a client | [`Handle::connect`], `client` (feature `client`) |
+//!
 //! # Threads
 //!
 //! A [`Handler`] lives on its worker's thread and is never shared. From elsewhere, a [`Handle`] posts to the worker
@@ -59,46 +75,131 @@ mod server;
 #[cfg(test)]
 mod sim_tests;
 mod state;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod topic;
 mod worker;
 
 pub use app::ctx::{Ctx, NoState, Out};
-pub use app::handler::{Answer, Handler, HttpAnswer, OnMessage, Outcome, on_message};
-pub use app::offload::{JobError, JobRefusal, RefusedJob};
+pub use app::event::{Call, Event};
+pub use app::handler::{Answer, Handler, OnMessage, Outcome, on_message};
 pub use app::request::Request;
-pub use app::router::{Asset, NoSockets, RouteState, Router, SocketOptions, SocketRoutes, Sockets};
+pub use app::responder::{IntoResponse, Responder};
+pub use app::router::Router;
+#[cfg(feature = "async")]
+pub use app::serve::{OwnedRequest, Socket, SocketError};
 pub use base::mailbox::PostError;
-pub use compute::{ComputeStats, Times};
-pub use config::origin::{OriginError, OriginPattern, OriginPolicy};
 #[cfg(feature = "config")]
 pub use config::settings;
-pub use config::{Assignment, Config, DriverKind, Pinning};
+pub use config::{Config, DriverKind};
 pub use conn::answer::Accept;
-pub use conn::cause::{CloseCause, CloseReason, Closes, Initiator};
-pub use conn::dialling::DialError;
+pub use conn::cause::{CloseCause, CloseReason, Initiator};
 pub use conn::id::ConnId;
-pub use conn::options::{Backpressure, Compress, SendOptions, Sent};
-pub use entry::adoption::Adoption;
-pub use entry::dial::Dial;
-pub use entry::listener::Listener;
-pub use entry::proxy::{Network, NetworkError, ProxyProtocol};
+pub use conn::options::{Backpressure, SendOptions, Sent};
 pub use error::Error;
-pub use hub::names::NameError;
-pub use layers::compression::{Compression, CompressionMode};
-pub use limits::{CutOff, Deadline, Drain, DrainReport, Draining, Excess, RateLimit, Readiness};
-pub use metrics::{MemoryStats, Stats, TlsStats, TopicStats, WorkerStats};
+pub use http::{self, HeaderName, HeaderValue, Method, StatusCode};
+pub use limits::Deadline;
 #[cfg(feature = "client")]
 pub use ringwire_client as client;
-pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
 pub use ringwire_codec::extension;
-pub use ringwire_codec::handshake::HeadLimits;
-pub use ringwire_codec::handshake::server::answer_upgrade;
 pub use ringwire_codec::http::Response;
-pub use ringwire_codec::{CloseCode, Config as ProtocolConfig, Message, MessagePart, SendError};
+pub use ringwire_codec::{CloseCode, Message, MessagePart, OwnedMessage, SendError};
 pub use ringwire_tls as tls;
 pub use server::handle::Handle;
 pub use server::logging;
 pub use server::notify::Notifier;
 pub use server::restart::{activation, takeover};
 pub use server::{Running, Server, WorkerContext};
-pub use topic::{PublishError, PublishOptions, SubscribeOptions, TopicError, TopicSettings};
+
+/// Around a [`Router`]: what its routes share, content that does not change, and its types.
+pub mod router {
+    pub use crate::app::router::{
+        Asset, NoSockets, RouteState, Shared, SocketOptions, SocketRoutes, Sockets,
+    };
+}
+
+/// Jobs on the compute threads: [`Ctx::offload`](crate::Ctx::offload), [`Responder::offload`](crate::Responder::offload).
+pub mod jobs {
+    pub use crate::app::offload::{JobError, JobRefusal, RefusedJob};
+}
+
+/// Topics and names: options, settings, what is heard of them and asked about them, and what may be wrong.
+pub mod topics {
+    pub use crate::app::presence::{Interest, Presence, PresenceChange};
+    pub use crate::base::inquiry::Inquiry;
+    pub use crate::hub::names::NameError;
+    pub use crate::topic::{
+        PublishError, PublishOptions, SubscribeOptions, Subscription, TopicError, TopicSettings,
+        topic_token,
+    };
+}
+
+/// Compression of messages (permessage-deflate, RFC 7692).
+pub mod compression {
+    pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
+
+    pub use crate::conn::options::Compress;
+    pub use crate::layers::compression::{Compression, CompressionMode};
+}
+
+/// Who is let in, and how much a peer may say.
+pub mod admission {
+    pub use crate::config::origin::{OriginError, OriginPattern, OriginPolicy};
+    pub use crate::entry::proxy::{Network, NetworkError, ProxyProtocol};
+    pub use crate::limits::{Excess, RateLimit};
+}
+
+/// How a server empties and ends.
+pub mod shutdown {
+    pub use crate::limits::{CutOff, Drain, DrainReport, Draining, Readiness};
+}
+
+/// Where connections come from beside the usual address: listeners with settings of their own, servers that are dialled,
+/// connections that somebody else has accepted.
+pub mod transport {
+    pub use crate::conn::dialling::DialError;
+    pub use crate::entry::adoption::Adoption;
+    pub use crate::entry::dial::Dial;
+    pub use crate::entry::listener::Listener;
+}
+
+/// The opening handshake (RFC 6455 §4): the types of a request's parts, and answers to upgrades that come to other
+/// servers.
+pub mod handshake {
+    pub use ringwire_codec::handshake::client::Response as UpgradeResponse;
+    pub use ringwire_codec::handshake::server::answer_upgrade;
+    pub use ringwire_codec::handshake::{Extension, HandshakeError, HeadLimits, Headers};
+}
+
+/// What is counted: [`Handle::stats`](crate::Handle::stats).
+pub mod stats {
+    pub use crate::compute::{ComputeStats, Times};
+    pub use crate::conn::cause::Closes;
+    pub use crate::metrics::{MemoryStats, Stats, TlsStats, TopicStats, WorkerStats};
+}
+
+/// How the workers are set up, and how the protocol's own limits are.
+pub mod tuning {
+    pub use ringwire_codec::Config as ProtocolConfig;
+
+    pub use crate::config::{Assignment, Pinning};
+}
+
+/// Handlers that are async functions: what stands around a [`Socket`].
+#[cfg(feature = "async")]
+pub mod serve {
+    pub use crate::app::serve::{
+        Serve, ServeAuthenticated, Served, SocketReceiver, SocketSender, SocketState,
+        TrySocketError,
+    };
+}
+
+/// The code of the guide runs as tests.
+#[cfg(all(doctest, feature = "async", feature = "testing"))]
+mod guide {
+    #[doc = include_str!("../../docs/guide/await-in-a-handler.md")]
+    mod await_in_a_handler {}
+
+    #[doc = include_str!("../../docs/guide/testing-a-handler.md")]
+    mod testing_a_handler {}
+}

@@ -68,7 +68,7 @@ counters! {
     /// Connections accepted from a listener.
     accepts,
     /// Those of them that went to another worker, which had fewer connections
-    /// ([`Assignment::LeastLoaded`](crate::Assignment::LeastLoaded)).
+    /// ([`Assignment::LeastLoaded`](crate::tuning::Assignment::LeastLoaded)).
     handed_over,
     /// Connections that were closed at once, since their address had as many as may be
     /// ([`max_connections_per_address`](crate::Config::max_connections_per_address)).
@@ -79,7 +79,7 @@ counters! {
     /// Times that accepting ended for want of descriptors or memory and was begun again.
     accept_failures,
     /// Connections that were closed since they came from no trusted proxy, or did not begin with a correct PROXY header
-    /// ([`ProxyProtocol::Required`](crate::ProxyProtocol::Required)).
+    /// ([`ProxyProtocol::Required`](crate::admission::ProxyProtocol::Required)).
     proxy_failures,
     /// Connections adopted from elsewhere.
     adopted,
@@ -138,7 +138,7 @@ counters! {
     /// Bytes that came of those, framing included; a message that got no shorter goes out as it was.
     deflate_out_bytes,
     /// Gauge: bytes of memory in compressors and decompressors that belong to one connection each
-    /// ([`CompressionMode::Dedicated`](crate::CompressionMode::Dedicated)).
+    /// ([`CompressionMode::Dedicated`](crate::compression::CompressionMode::Dedicated)).
     deflate_memory,
     /// Bytes received, framing included.
     bytes_received,
@@ -152,8 +152,8 @@ counters! {
     memory_input,
     /// Gauge: bytes of memory in output that waits or is in flight; publications are counted apart, once.
     memory_output,
-    /// Gauge: bytes of output that the kernel holds for slow peers, as it said when they were last looked at: those
-    /// with something stuck, a ping behind output, or an answer or close under way. Others have next to none.
+    /// Gauge: bytes of memory that the kernel holds of output to peers that do not take it. A socket that is full counts
+    /// for its mark (`tcp_notsent_lowat`) until it is asked: when a timer fires, and while memory is short.
     memory_kernel,
     /// Gauge: bytes of memory in TLS sessions, about.
     memory_tls,
@@ -244,7 +244,7 @@ pub struct MemoryStats {
 #[non_exhaustive]
 pub struct TopicStats {
     /// Gauge: bytes of memory in publications that are under way or wait for subscribers, of
-    /// [`max_retained_len`](crate::TopicSettings::max_retained_len).
+    /// [`max_retained_len`](crate::topics::TopicSettings::max_retained_len).
     pub retained_len: usize,
 }
 

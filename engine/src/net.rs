@@ -13,6 +13,8 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 /// Descriptors that are left for everything but connections when the limit is derived.
 const RESERVED_DESCRIPTORS: u64 = 64;
+/// Numbers that SO_MEMINFO has: SK_MEMINFO_VARS of linux/sock_diag.h.
+const MEMINFO_VARS: usize = 9;
 
 /// What went over a socket, in bytes, TLS included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,6 +283,37 @@ pub(crate) fn delivery(socket: &impl AsRawFd) -> Option<Delivery> {
         window_end: info.map_or(0, |info| info.tcpi_bytes_acked + u64::from(info.tcpi_snd_wnd)),
         waiting: usize::try_from(waiting).unwrap_or(0),
     })
+}
+
+/// What the kernel holds of what was sent on a socket, in bytes of memory: SO_MEMINFO, or what waits before Linux 4.12.
+pub(crate) fn unsent_memory(socket: &impl AsRawFd) -> usize {
+    let mut info = [0_u32; MEMINFO_VARS];
+    let mut len = libc::socklen_t::try_from(size_of_val(&info)).unwrap_or(0);
+    #[expect(unsafe_code, reason = "socket2 has no name for this option")]
+    // SAFETY: the kernel writes at most `len` bytes, which is the size of the numbers on this stack.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if result != 0 {
+        return delivery(socket).map_or(0, |delivery| delivery.waiting);
+    }
+    let [_, _, allocated, _, _, queued, ..] = info;
+    usize::try_from(allocated.max(queued)).unwrap_or(usize::MAX)
+}
+
+/// Has a socket drop what it has not delivered when it is closed, if there is any: SO_LINGER of socket(7) with no time
+/// to linger. The kernel would keep it for minutes otherwise, for a peer that does not take it.
+pub(crate) fn discard_unsent<S: AsRawFd + AsFd>(socket: &S) {
+    if delivery(socket).is_some_and(|delivery| delivery.waiting > 0) {
+        // Fails on no socket that is open.
+        let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+    }
 }
 
 /// TCP_INFO of tcp(7). Fields that the kernel does not know are zero. `None`: it is no TCP socket.

@@ -12,7 +12,7 @@ mod support;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
-use ringwire::{Backpressure, CloseCode, Config, DriverKind, Error, Pinning, Running};
+use ringwire::{Backpressure, CloseCode, Config, DriverKind, Error, Running, tuning::Pinning};
 use support::client::{Client, Got};
 use support::{Server, config, ms, wait_until};
 

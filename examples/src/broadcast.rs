@@ -1,7 +1,8 @@
 //! The broadcast server's handler.
 
 use ringwire::{
-    Answer, Backpressure, Ctx, Handler, Message, PublishOptions, Request, TopicSettings,
+    Answer, Backpressure, Ctx, Handler, Message, Request,
+    topics::{PublishOptions, TopicSettings},
 };
 
 /// What all connections subscribe to.

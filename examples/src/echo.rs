@@ -1,7 +1,7 @@
 //! The echo server's handler.
 
 use http::StatusCode;
-use ringwire::{Answer, Ctx, Handler, HttpAnswer, Message, Request, Response};
+use ringwire::{Answer, Ctx, Handler, Message, Request, Responder, Response};
 
 /// The page that a browser gets on the same port.
 const PAGE: &str = include_str!("echo.html");
@@ -17,12 +17,12 @@ impl Handler for Echo {
         Answer::accept(())
     }
 
-    fn on_http(&mut self, request: &Request<'_>) -> HttpAnswer {
+    fn on_http(&mut self, request: &Request<'_>, responder: Responder) {
         let response = match (request.method(), request.path()) {
             ("GET" | "HEAD", "/") => Response::html(PAGE),
             _ => Response::new(StatusCode::NOT_FOUND),
         };
-        response.into()
+        responder.send(response);
     }
 
     fn on_message(&mut self, ctx: &mut Ctx<'_, ()>, message: Message<'_>) {

@@ -19,7 +19,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use ringwire::{CompressionMode, DriverKind, Handle, Notifier, Pinning};
+use ringwire::{DriverKind, Handle, Notifier, compression::CompressionMode, tuning::Pinning};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 

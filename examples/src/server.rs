@@ -14,7 +14,9 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 use ringwire::activation::{self, InheritedSocket};
 use ringwire::settings::{ConfigError, Loaded, Origin, Sources};
 use ringwire::takeover::Takeover;
-use ringwire::{CloseCode, Config, Drain, Handler, Listener, Notifier, Server};
+use ringwire::{
+    CloseCode, Config, Handler, Notifier, Server, shutdown::Drain, transport::Listener,
+};
 
 use crate::units::parse_duration;
 use crate::{Certificate, announce, handle_signals, note};

@@ -66,7 +66,7 @@ impl Echo {
     fn client(&self) -> Client {
         Client::builder()
             .with_read_timeout(PATIENCE)
-            .connect(&format!("ws+unix:{}:/", self.path().display()))
+            .connect(format!("ws+unix:{}:/", self.path().display()))
             .expect("it is served")
     }
 

@@ -86,7 +86,7 @@ mod without;
 #[cfg(not(feature = "rustls"))]
 pub use no_rustls::pki_types;
 #[cfg(feature = "rustls")]
-pub use rustls::pki_types;
+pub use rustls::{self, pki_types};
 
 #[cfg(feature = "rustls")]
 pub use certs::{CertificateSource, Certificates};

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
-use ringwire::{CloseCause, CloseReason, DialError};
+use ringwire::handshake::HandshakeError;
+use ringwire::{CloseCause, CloseReason, transport::DialError};
 use ringwire_tls::AlertDescription;
 
 /// One kind of error. Its text is the key in reports.
@@ -99,9 +100,11 @@ impl Failure {
                 io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::ConnectReset,
                 io::ErrorKind::TimedOut => Self::ConnectTimeout,
                 io::ErrorKind::AddrNotAvailable => Self::NoFreePort,
-                io::ErrorKind::UnexpectedEof => Self::UnexpectedEnd,
                 other => Self::Transport(*other),
             },
+            DialError::Handshake(HandshakeError::NoAnswer | HandshakeError::Incomplete) => {
+                Self::UnexpectedEnd
+            }
             DialError::TimedOut => Self::ConnectTimeout,
             DialError::Tls(text) if text.contains("certificate") => Self::Certificate,
             DialError::Tls(_) => Self::Tls,

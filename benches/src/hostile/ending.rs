@@ -36,7 +36,7 @@ pub(super) enum Ending {
     NotOpened(Failure),
     /// The server agreed to no compression, so that there was nothing to play.
     Declined,
-    /// The server speaks TLS and the peer does not, or the other way round.
+    /// The server speaks TLS and the peer does not, or the other way round; or it is not ours to be started anew.
     Inapplicable,
 }
 
@@ -80,7 +80,7 @@ impl fmt::Display for Ending {
             Self::KeptOpen => f.write_str("kept open"),
             Self::Malformed => f.write_str("sent what is no frame"),
             Self::NotOpened(failure) => write!(f, "not opened: {failure}"),
-            Self::Inapplicable => f.write_str("not for this server, as to TLS"),
+            Self::Inapplicable => f.write_str("not for such a server"),
             Self::Declined => f.write_str("no compression agreed"),
         }
     }

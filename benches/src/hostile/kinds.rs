@@ -10,6 +10,7 @@ use ringwire_examples::CompressionFlag;
 use super::crowd;
 use super::ending::{Ending, Part};
 use super::line::{Begin, Goal, Line};
+use super::log::Log;
 use crate::echo::Failure;
 
 /// Between two bytes of peers that speak slowly.
@@ -30,6 +31,8 @@ const HALF_HEAD_LEN: usize = 600;
 /// What a sender cuts off a compressed message, and has to be between two pieces (RFC 7692 §7.2.1).
 const FLUSH: [u8; 4] = [0, 0, 0xff, 0xff];
 const PINGS: usize = 100_000;
+/// Connections of a peer that has a server log.
+const LOGGED_LINES: usize = 10;
 /// Frames that are sent at once.
 const BATCH: usize = 1000;
 /// A head of so many lines of such a length.
@@ -88,8 +91,15 @@ pub(super) enum Kind {
     HalfHeads,
     /// Is a crowd whose members send 64 KiB of a TLS ClientHello and not its end.
     HelloBurst,
+    /// Is a crowd whose members upgrade and send 64 KiB of a message of a MiB.
+    HalfMessages,
     /// Sends 5 000 messages of 70 bytes which inflate to 64 KiB each, so long as any ratio is allowed.
     BombVolume,
+    /// Is ten connections in turn that send a frame with all reserved bits, to a server of which nobody reads the log: a
+    /// pipe of 4 KiB.
+    LogPipe,
+    /// The same to a server whose log goes to a full disk.
+    LogDisk,
 }
 
 impl Kind {
@@ -108,6 +118,7 @@ impl Kind {
                 | Self::EmptyFragments
                 | Self::PingFlood
                 | Self::BombVolume
+                | Self::HalfMessages
         )
     }
 
@@ -116,9 +127,18 @@ impl Kind {
         self.is_crowd() || self == Self::BombVolume
     }
 
+    /// Where the log goes of a server that is started for it, if one is.
+    pub(super) fn log(self) -> Option<Log> {
+        match self {
+            Self::LogPipe => Some(Log::Pipe),
+            Self::LogDisk => Some(Log::FullDisk),
+            _ => None,
+        }
+    }
+
     /// Whether a peer is many connections.
     pub(super) fn is_crowd(self) -> bool {
-        matches!(self, Self::HeadBurst | Self::HalfHeads | Self::HelloBurst)
+        matches!(self, Self::HeadBurst | Self::HalfHeads | Self::HelloBurst | Self::HalfMessages)
     }
 
     /// Plays it once; a crowd has so many members.
@@ -129,7 +149,7 @@ impl Kind {
             if goal.tls.is_some() != (self == Self::HelloBurst) {
                 return alone(Ending::Inapplicable);
             }
-            return crowd::play(goal.target.address(), &self.beginning(), crowd, until);
+            return crowd::play(goal.target.address(), &self.beginning(goal), crowd, until);
         }
         let line = match self {
             Self::Bomb | Self::BombVolume => match open_compressed(goal, until) {
@@ -140,6 +160,13 @@ impl Kind {
         };
         match line {
             Ok(mut line) => {
+                for _ in 1..self.lines() {
+                    self.act(&mut line, until);
+                    match Line::open(goal, self.begin(), until) {
+                        Ok(next) => line = next,
+                        Err(failure) => return alone(Ending::NotOpened(failure)),
+                    }
+                }
                 self.act(&mut line, until);
                 Part { ending: Ending::of(&line), sent: line.sent, received: line.heard.len }
             }
@@ -147,8 +174,13 @@ impl Kind {
         }
     }
 
+    /// Connections that one makes in turn. How the last one ends is told.
+    fn lines(self) -> usize {
+        if self.log().is_some() { LOGGED_LINES } else { 1 }
+    }
+
     /// What each of a crowd says.
-    fn beginning(self) -> Vec<u8> {
+    fn beginning(self, goal: &Goal) -> Vec<u8> {
         let head = |len: usize| {
             let mut head = b"GET / HTTP/1.1\r\nHost: localhost\r\n".to_vec();
             let line = format!("X-A: {}\r\n", "a".repeat(192));
@@ -160,6 +192,9 @@ impl Kind {
         match self {
             Self::HalfHeads => head(HALF_HEAD_LEN),
             Self::HelloBurst => hello(),
+            Self::HalfMessages => {
+                half_message(goal.target.resource().map_or("/", |resource| &resource.path))
+            }
             _ => head(LARGEST_HEAD_LEN),
         }
     }
@@ -209,7 +244,10 @@ impl Kind {
                 line.rest(SECOND_THOUGHTS, until);
             }
             // They have no line.
-            Self::HeadBurst | Self::HalfHeads | Self::HelloBurst => {}
+            Self::HeadBurst | Self::HalfHeads | Self::HelloBurst | Self::HalfMessages => {}
+            Self::LogPipe | Self::LogDisk => {
+                say_and_wait(line, &[0xf1, 0x80, 0, 0, 0, 0], until);
+            }
             Self::HugeLength => {
                 let mut bytes = Vec::new();
                 let len = u64::MAX >> 1;
@@ -330,6 +368,18 @@ fn hello() -> Vec<u8> {
         [&[22, 3, 1, len[0], len[1]], piece].concat()
     });
     records.collect()
+}
+
+/// A request for a WebSocket (RFC 6455 §4.1), and behind it the beginning of a message of a MiB.
+fn half_message(path: &str) -> Vec<u8> {
+    let mut bytes = format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    .into_bytes();
+    FrameHeader::new(OpCode::Binary, true, NO_MASK, 1 << 20).encode(&mut bytes);
+    bytes.extend_from_slice(&[7; MESSAGE_LEN]);
+    bytes
 }
 
 /// Noise that is no begin of anything, with the end of a head at its end.

@@ -11,6 +11,7 @@ mod ending;
 mod heard;
 mod kinds;
 mod line;
+mod log;
 mod report;
 mod row;
 #[cfg(test)]
@@ -24,10 +25,12 @@ use ringwire_examples::DriverFlag;
 use ringwire_examples::units::{parse_bytes, parse_duration};
 
 use self::bystander::Question;
+use self::ending::Ending;
 use self::kinds::Kind;
 use self::line::Goal;
+use self::log::Log;
 use self::report::{Report, Row};
-use self::row::{Budget, Setup};
+use self::row::{Budget, End, Seen, Setup};
 use crate::demand::Demand;
 use crate::echo::Progress;
 use crate::endpoint::ServerArgs;
@@ -105,15 +108,11 @@ fn run(args: &HostileArgs) -> anyhow::Result<Report> {
     let at_rest = servers.resident()?.map(|resident| resident.all);
     let budget =
         max_memory.zip(at_rest).map(|(max_memory, at_rest)| Budget { max_memory, at_rest });
-    let target = servers.target.clone();
-    if target.resource().is_none() {
+    if servers.target.resource().is_none() {
+        let target = &servers.target;
         bail!("{target}: these peers need a WebSocket server, ws:// or wss://");
     }
-    let tls = match &servers.certificate {
-        Some(pem) => args.server.tls.client_of(&target, pem)?,
-        None => args.server.tls.client(&target)?,
-    };
-    let goal = Goal { target, tls };
+    let goal = goal_of(args, &servers)?;
     let setup = Setup {
         question: Question::of(&goal, args.bystander_timeout)?,
         goal,
@@ -124,7 +123,7 @@ fn run(args: &HostileArgs) -> anyhow::Result<Report> {
         time_limit: args.time_limit,
         bystander_timeout: args.bystander_timeout,
     };
-    let (rows, skipped) = setup.play_all(&args.only)?;
+    let (rows, skipped) = setup.play_all(args)?;
     Ok(Report {
         target: setup.goal.target.to_string(),
         machine: machine::describe(),
@@ -136,6 +135,16 @@ fn run(args: &HostileArgs) -> anyhow::Result<Report> {
     })
 }
 
+/// Where peers connect.
+fn goal_of(args: &HostileArgs, servers: &Servers) -> anyhow::Result<Goal> {
+    let target = servers.target.clone();
+    let tls = match &servers.certificate {
+        Some(pem) => args.server.tls.client_of(&target, pem)?,
+        None => args.server.tls.client(&target)?,
+    };
+    Ok(Goal { target, tls })
+}
+
 /// The server, and its budget of memory where that is known.
 fn open_servers(args: &HostileArgs) -> anyhow::Result<(Servers, Option<u64>)> {
     if args.server.url.is_some() {
@@ -145,7 +154,8 @@ fn open_servers(args: &HostileArgs) -> anyhow::Result<(Servers, Option<u64>)> {
     // In a process of its own its memory can be told.
     let start = |max_memory: Option<u64>| {
         let max_memory = max_memory.map(usize::try_from).transpose()?;
-        Servers::start_guarded(&args.server, args.time_limit, args.driver, max_memory, args.cgroup)
+        let (limit, driver) = (args.time_limit, args.driver);
+        Servers::start_guarded(&args.server, limit, driver, max_memory, args.cgroup, None)
     };
     match (args.max_memory, args.cgroup) {
         // By default a server takes half of what it may have.
@@ -159,7 +169,8 @@ fn open_servers(args: &HostileArgs) -> anyhow::Result<(Servers, Option<u64>)> {
 
 impl Setup<'_> {
     /// Has all kinds play, or those that are given, and says which had nobody left to play with.
-    fn play_all(&self, only: &[Kind]) -> anyhow::Result<(Vec<Row>, Vec<String>)> {
+    fn play_all(&self, args: &HostileArgs) -> anyhow::Result<(Vec<Row>, Vec<String>)> {
+        let only = &args.only;
         let progress = Progress::new(true);
         let (mut rows, mut skipped, mut is_gone) = (Vec::new(), Vec::new(), false);
         let is_wanted = |kind: &Kind| only.is_empty() || only.contains(kind);
@@ -169,10 +180,30 @@ impl Setup<'_> {
                 continue;
             }
             progress.show(&kind.name(), 0);
-            let seen = self.play(kind)?;
+            let seen = match kind.log() {
+                Some(log) => self.play_before_a_log(kind, log, args)?,
+                None => self.play(kind)?,
+            };
             is_gone = seen.is_dead || seen.refused.is_some();
             rows.push(Row::new(seen));
         }
         Ok((rows, skipped))
+    }
+
+    /// Has a kind play against a server of its own, whose log goes nowhere.
+    fn play_before_a_log(&self, kind: Kind, log: Log, args: &HostileArgs) -> anyhow::Result<Seen> {
+        if args.server.url.is_some() {
+            return Ok(Seen::nothing(kind, Ending::Inapplicable));
+        }
+        let (stderr, unread) = log.open()?;
+        let (limit, driver) = (args.time_limit, args.driver);
+        let mut servers =
+            Servers::start_guarded(&args.server, limit, driver, None, None, Some(stderr))?;
+        let goal = goal_of(args, &servers)?;
+        let setup = Setup { goal, servers: &servers, budget: None, ..*self };
+        let seen = setup.play(kind)?;
+        let was_full = unread.is_full();
+        let is_in_time = servers.end_within(args.bystander_timeout);
+        Ok(Seen { end: Some(End { was_full, is_in_time }), ..seen })
     }
 }

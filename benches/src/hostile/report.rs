@@ -177,6 +177,12 @@ fn judge(seen: &Seen) -> (Verdict, Vec<String>) {
     if let Some(why) = &seen.refused {
         found.push((Verdict::Failed, format!("a new connection was not answered: {why}")));
     }
+    if seen.end.is_some_and(|end| !end.is_in_time) {
+        found.push((Verdict::Failed, "the server did not end when it was told to".to_owned()));
+    }
+    if seen.end.is_some_and(|end| !end.was_full) {
+        found.push((Verdict::Suspicious, "its log was not full, so this shows nothing".to_owned()));
+    }
     if seen.answers.worst_us > SLOW_ANSWER_US {
         let worst = seen.answers.worst_us / 1e6;
         found.push((Verdict::Suspicious, format!("a bystander waited for {worst:.1} s")));
@@ -241,6 +247,7 @@ mod tests {
     use crate::echo::Failure;
     use crate::hostile::heard::Close;
     use crate::hostile::kinds::Kind;
+    use crate::hostile::row::End;
 
     fn seen(kind: Kind, ending: Ending) -> Seen {
         Seen {
@@ -261,6 +268,7 @@ mod tests {
             },
             refused: None,
             is_dead: false,
+            end: None,
         }
     }
 
@@ -306,7 +314,8 @@ mod tests {
 
     #[test]
     fn floods_have_limits_of_their_own() {
-        for kind in [Kind::HeadBurst, Kind::HalfHeads, Kind::HelloBurst, Kind::BombVolume] {
+        use Kind::{BombVolume, HalfHeads, HalfMessages, HeadBurst, HelloBurst};
+        for kind in [HeadBurst, HalfHeads, HelloBurst, HalfMessages, BombVolume] {
             let mut flood = seen(kind, Ending::EndOfStream);
             flood.budget = Some(Budget { max_memory: 16 << 20, at_rest: 4 << 20 });
             // 20 MiB and 8.
@@ -325,6 +334,18 @@ mod tests {
         let mut crowd = seen(Kind::HeadBurst, Ending::EndOfStream);
         crowd.resident = Some((4 << 20, 500 << 20));
         assert_eq!(judge(&crowd).0, Verdict::Fine);
+    }
+
+    #[test]
+    fn a_server_whose_log_is_full_ends_when_it_is_told_to() {
+        let judge_end = |was_full, is_in_time| {
+            let mut seen = seen(Kind::LogPipe, closed());
+            seen.end = Some(End { was_full, is_in_time });
+            judge(&seen).0
+        };
+        assert_eq!(judge_end(true, true), Verdict::Fine);
+        assert_eq!(judge_end(true, false), Verdict::Failed);
+        assert_eq!(judge_end(false, true), Verdict::Suspicious);
     }
 
     #[test]

@@ -62,6 +62,17 @@ pub(super) struct Seen {
     pub(super) refused: Option<String>,
     /// Whether a process of the server is gone.
     pub(super) is_dead: bool,
+    /// What is said of one that was started for this kind, and told to end.
+    pub(super) end: Option<End>,
+}
+
+/// How a server ended whose log went nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    /// Whether its log took nothing more by then.
+    pub(super) was_full: bool,
+    /// Whether it ended in time when it was told to.
+    pub(super) is_in_time: bool,
 }
 
 /// One peer's part.
@@ -70,6 +81,26 @@ struct Played {
     took: Duration,
     sent: u64,
     received: u64,
+}
+
+impl Seen {
+    /// Nobody played.
+    pub(super) fn nothing(kind: Kind, ending: Ending) -> Self {
+        Self {
+            kind,
+            peers: 0,
+            endings: vec![(ending, 1)],
+            seconds: (0.0, 0.0),
+            sent: 0,
+            received: 0,
+            resident: None,
+            budget: None,
+            answers: Answers::default(),
+            refused: None,
+            is_dead: false,
+            end: None,
+        }
+    }
 }
 
 impl Setup<'_> {
@@ -144,6 +175,7 @@ fn seen(
         answers,
         refused,
         is_dead: memory.is_dead,
+        end: None,
     }
 }
 

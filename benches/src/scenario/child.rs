@@ -3,13 +3,14 @@
 //! This program runs itself again. What a child is to do is a line of JSON on its standard input, and so is what it
 //! says on its standard output; it ends when its input does, or when the thread that started it is gone.
 #![expect(unsafe_code, reason = "a child is set up between fork and exec")]
+#![expect(clippy::disallowed_methods, reason = "the end of a child is waited for")]
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum as _;
@@ -45,6 +46,8 @@ pub(crate) struct ServerPlan {
     pub(crate) max_memory: Option<usize>,
     /// It is one of several on one port.
     pub(crate) shares_port: bool,
+    /// It logs all that it does to its standard error.
+    pub(crate) logs: bool,
 }
 
 /// A child. Dropping it ends it.
@@ -58,11 +61,15 @@ impl Process {
     pub(crate) fn start(
         subcommand: &str,
         driver: DriverFlag,
+        log: Option<Stdio>,
     ) -> anyhow::Result<(Self, BufReader<ChildStdout>)> {
         let mut command = Command::new("/proc/self/exe");
         let driver = driver.to_possible_value().context("a driver without a name")?;
         command.args([subcommand, "--driver", driver.get_name()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        if let Some(log) = log {
+            command.stderr(log).env("RUST_LOG", "trace");
+        }
         // SAFETY: the closure makes one system call and allocates only when that fails.
         unsafe {
             command.pre_exec(machine::die_with_parent);
@@ -78,6 +85,18 @@ impl Process {
         self.input = None;
         // Tens of thousands of sockets are closed quickest by the end of the process. Fails only if it is gone already.
         let _ = self.child.kill();
+    }
+
+    /// Tells it to end, and waits for that. Whether it has ended within the time.
+    pub(crate) fn end_within(&mut self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        self.input = None;
+        loop {
+            match self.child.try_wait() {
+                Ok(None) if Instant::now() < until => thread::sleep(Duration::from_millis(5)),
+                ended => return matches!(ended, Ok(Some(status)) if status.success()),
+            }
+        }
     }
 
     /// Its number.
@@ -142,6 +161,9 @@ pub(crate) fn load_worker(args: &ChildArgs) -> anyhow::Result<()> {
 pub(crate) fn server_worker(args: &ChildArgs) -> anyhow::Result<()> {
     let mut input = BufReader::new(io::stdin());
     let plan: ServerPlan = read(&mut input)?;
+    if plan.logs {
+        ringwire_examples::init_logging();
+    }
     let demand = Demand {
         payload_len: plan.payload_len,
         driver: args.driver,

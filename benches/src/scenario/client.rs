@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ringwire::{
-    Answer, CloseCause, CloseReason, ConnId, Ctx, DialError, Handle, Handler, Message, Request,
-    Response, WorkerContext,
+    Answer, CloseCause, CloseReason, ConnId, Ctx, Handle, Handler, Message, Request, Response,
+    WorkerContext, transport::DialError,
 };
 
 use super::message::Template;

@@ -129,7 +129,7 @@ impl Member {
         driver: DriverFlag,
         sender: Sender<(usize, News)>,
     ) -> anyhow::Result<Self> {
-        let (mut process, mut output) = Process::start("load-worker", driver)?;
+        let (mut process, mut output) = Process::start("load-worker", driver, None)?;
         process.write(plan)?;
         thread::spawn(move || {
             let mut has_ended = false;

@@ -18,7 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use ringwire::{Backpressure, CloseCode, Config, ConnId, Handle, Pinning, Running, Server};
+use ringwire::{Backpressure, CloseCode, Config, ConnId, Handle, Running, Server, tuning::Pinning};
 use ringwire_examples::DriverFlag;
 
 use super::client::{Client, Common, Event};

@@ -1,5 +1,6 @@
 //! The server of a run: someone else's, one in this process, or several of this program's processes on one port.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -13,6 +14,14 @@ use crate::own_server::OwnServer;
 use crate::procstat::{Account, CpuTimes, Resident};
 use crate::target::Target;
 use crate::units::CpuList;
+
+/// Where processes are started.
+#[derive(Default)]
+struct Surroundings {
+    cgroup: Option<Cgroup>,
+    /// The standard error of the first.
+    log: Option<Stdio>,
+}
 
 /// The server. Dropping it ends what was started.
 pub(crate) struct Servers {
@@ -62,7 +71,7 @@ impl Servers {
         driver: DriverFlag,
     ) -> anyhow::Result<Self> {
         let plan = ServerPlan { payload_len, handshake_timeout, ..ServerPlan::default() };
-        Self::start_with(args, count, plan, driver, None)
+        Self::start_with(args, count, plan, driver, Surroundings::default())
     }
 
     /// Starts a process that gives up peers which say nothing within `limit`, and agrees to compression.
@@ -75,15 +84,17 @@ impl Servers {
         driver: DriverFlag,
         max_memory: Option<usize>,
         cgroup: Option<u64>,
+        log: Option<Stdio>,
     ) -> anyhow::Result<Self> {
         let plan = ServerPlan {
             handshake_timeout: limit / 2,
             silence_limit: Some(limit / 2),
             max_memory,
+            logs: log.is_some(),
             ..ServerPlan::default()
         };
         let cgroup = cgroup.map(Cgroup::with_memory).transpose()?;
-        Self::start_with(args, 1, plan, driver, cgroup)
+        Self::start_with(args, 1, plan, driver, Surroundings { cgroup, log })
     }
 
     fn start_with(
@@ -91,14 +102,15 @@ impl Servers {
         count: u32,
         plan: ServerPlan,
         driver: DriverFlag,
-        cgroup: Option<Cgroup>,
+        surroundings: Surroundings,
     ) -> anyhow::Result<Self> {
+        let Surroundings { cgroup, mut log } = surroundings;
         let certificate = args.own_tls.then(OwnServer::make_certificate).transpose()?;
         let (listen, own) = (args.listen.clone(), certificate.clone());
         let mut plan = ServerPlan { listen, certificate: own, shares_port: count > 1, ..plan };
         let (mut target, mut processes) = (None, Vec::new());
         for _ in 0..count.max(1) {
-            let (mut process, mut output) = Process::start("server-worker", driver)?;
+            let (mut process, mut output) = Process::start("server-worker", driver, log.take())?;
             if let Some(cgroup) = &cgroup {
                 // Before it looks at what it may have.
                 cgroup.take(process.pid())?;
@@ -129,6 +141,11 @@ impl Servers {
     /// Its processes, as far as they are known.
     pub(crate) fn processes(&self) -> usize {
         self.accounts.len()
+    }
+
+    /// Tells those that were started to end. Whether all did within the time, as they should.
+    pub(crate) fn end_within(&mut self, limit: Duration) -> bool {
+        self.processes.iter_mut().all(|process| process.end_within(limit))
     }
 
     /// Ends those that were started, without waiting until they have ended.

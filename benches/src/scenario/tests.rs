@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use clap::Parser as _;
-use ringwire::{Config, Ctx, Message, Pinning, Running, Server, on_message};
+use ringwire::{Config, Ctx, Message, Running, Server, on_message, tuning::Pinning};
 
 use super::*;
 use crate::echo::Bottleneck;

@@ -15,8 +15,8 @@ use std::{fs, io, thread};
 use anyhow::{Context as _, bail};
 use clap::ValueEnum as _;
 use ringwire::{
-    Answer, CloseCode, Config, Ctx, Handle, Handler, Message, Pinning, Request, Router, Sent,
-    Server, WorkerContext,
+    Answer, CloseCode, Config, Ctx, Handle, Handler, Message, Request, Router, Sent, Server,
+    WorkerContext, tuning::Pinning,
 };
 use ringwire_examples::{DriverFlag, note};
 use serde::Deserialize;

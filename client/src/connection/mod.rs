@@ -4,9 +4,11 @@
 //! answering pings, while a sender waits for room in the socket.
 
 mod core;
+mod heartbeat;
 
 use std::io;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use ringwire_codec::deflate::Inflate;
@@ -17,6 +19,7 @@ use ringwire_tls::Session;
 
 pub(super) use self::core::Agreed;
 use self::core::Core;
+use self::heartbeat::Ahead;
 use crate::compression::Deflate;
 use crate::error::{End, Error, Waiting};
 use crate::message::{Event, OwnedMessage};
@@ -36,7 +39,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// The window of the limit on control frames.
 const CONTROL_WINDOW: Duration = Duration::from_secs(1);
 
-/// The times and limits of an open connection; zero durations are `None` here.
+/// The times and limits of an open connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
     pub(super) protocol: codec::Config,
@@ -45,6 +48,7 @@ pub(super) struct Settings {
     pub(super) close_timeout: Duration,
     pub(super) ping_interval: Option<Duration>,
     pub(super) peer_timeout: Option<Duration>,
+    pub(super) heartbeat_thread: bool,
 }
 
 #[derive(Debug)]
@@ -55,6 +59,8 @@ pub(super) struct Connection {
     input: Mutex<Input>,
     /// Told when the connection has ended.
     ended: Condvar,
+    /// The thread that does what is owed while nobody receives, if there is one.
+    heartbeat: OnceLock<Thread>,
 }
 
 /// What was received. Locked by who receives, for as long as that takes.
@@ -66,7 +72,11 @@ struct Input {
     /// Frames; the first `used_len` bytes are parsed.
     bytes: Vec<u8>,
     used_len: usize,
-    /// Only time spent waiting counts here: while nobody receives, the peer cannot show that it lives.
+    /// What the heartbeat has received before anybody asked for it.
+    ahead: Ahead,
+    /// Whether the heartbeat reads while nobody receives.
+    is_attended: bool,
+    /// Only time counts in which somebody reads: the peer cannot show otherwise that it lives.
     last_received: Instant,
     next_ping: Option<Instant>,
     left_at: Instant,
@@ -81,7 +91,7 @@ impl Connection {
         agreed: Agreed,
         rest: &[u8],
         settings: Settings,
-    ) -> Result<Self, Error> {
+    ) -> Result<Arc<Self>, Error> {
         let seed = random()?;
         let now = Instant::now();
         let core = Core::new(seed, tls, agreed);
@@ -90,6 +100,8 @@ impl Connection {
             plain: Vec::new(),
             bytes: Vec::new(),
             used_len: 0,
+            ahead: Ahead::default(),
+            is_attended: false,
             last_received: now,
             next_ping: settings.ping_interval.and_then(|interval| now.checked_add(interval)),
             left_at: now,
@@ -101,8 +113,16 @@ impl Connection {
             core: Mutex::new(core),
             input: Mutex::new(input),
             ended: Condvar::new(),
+            heartbeat: OnceLock::new(),
         };
         connection.take_rest(rest);
+        let connection = Arc::new(connection);
+        if settings.heartbeat_thread {
+            heartbeat::start(&connection).map_err(|error| Error::Setting {
+                setting: "heartbeat_thread",
+                problem: format!("no thread could be started: {error}"),
+            })?;
+        }
         Ok(connection)
     }
 
@@ -129,6 +149,11 @@ impl Connection {
             && core.codec.close_state() == CloseState::Open
     }
 
+    /// Why nothing can be sent any more, if that is so.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.core().check()
+    }
+
     /// The peer's close frame, once it is here.
     pub(super) fn close_frame(&self) -> Option<(CloseCode, String)> {
         self.core().close.clone()
@@ -150,25 +175,20 @@ impl Connection {
         input.enter();
         let result = self.next(input, deadline);
         input.left_at = Instant::now();
+        self.wake_heartbeat(input);
         result
     }
 
     fn next(&self, input: &mut Input, deadline: Option<Instant>) -> Result<Option<Event>, Error> {
         let mut has_tried = false;
         loop {
-            if let Some(event) = self.parse(input) {
+            if let Some(event) = input.ahead.pop().or_else(|| self.parse(input)) {
                 return Ok(Some(event));
             }
-            let (interest, close_deadline) = {
-                let mut core = self.core();
-                if core.end.is_none() {
-                    self.owe(&mut core);
-                }
-                if let Some(end) = &core.end {
-                    return if end.is_normal() { Ok(None) } else { Err(end.clone().into()) };
-                }
-                let interest = if core.pending_len() > 0 { Interest::Both } else { Interest::Read };
-                (interest, core.close_deadline)
+            let (interest, close_deadline) = match self.settle() {
+                Ok(next) => next,
+                Err(end) if end.is_normal() => return Ok(None),
+                Err(end) => return Err(end.into()),
             };
             let now = Instant::now();
             if has_tried && deadline.is_some_and(|deadline| now >= deadline) {
@@ -178,17 +198,33 @@ impl Connection {
             if self.fill(input, now) || self.on_silence(input, now) {
                 continue;
             }
-            let peer_deadline = self
-                .settings
-                .peer_timeout
-                .and_then(|timeout| input.last_received.checked_add(timeout));
-            let until = [deadline, close_deadline, peer_deadline]
-                .into_iter()
-                .fold(input.next_ping, earlier);
+            let until = earlier(deadline, self.deadline(input, close_deadline));
             if let Err(error) = self.wire.wait(interest, until) {
                 self.finish(End::Lost(error.kind(), "poll failed"));
             }
         }
+    }
+
+    /// Sends what is owed. Gives what to wait for, and until when the peer may take for its part of the end; or how the
+    /// connection has ended.
+    fn settle(&self) -> Result<(Interest, Option<Instant>), End> {
+        let mut core = self.core();
+        if core.end.is_none() {
+            self.owe(&mut core);
+        }
+        if let Some(end) = &core.end {
+            return Err(end.clone());
+        }
+        let interest = if core.pending_len() > 0 { Interest::Both } else { Interest::Read };
+        Ok((interest, core.close_deadline))
+    }
+
+    /// When there is something to do even if nothing comes.
+    fn deadline(&self, input: &Input, close_deadline: Option<Instant>) -> Option<Instant> {
+        let peer_timeout = self.settings.peer_timeout;
+        let peer_deadline =
+            peer_timeout.and_then(|timeout| input.last_received.checked_add(timeout));
+        earlier(input.next_ping, earlier(close_deadline, peer_deadline))
     }
 
     /// Reads what is there. Gives whether anything was, be it the end.
@@ -478,6 +514,7 @@ impl Connection {
         }
         drop(core);
         self.ended.notify_all();
+        self.unpark_heartbeat();
     }
 
     fn core(&self) -> MutexGuard<'_, Core> {
@@ -496,12 +533,20 @@ impl Drop for Connection {
             core.say_goodbye();
             core.flush(&self.wire);
         }
+        if self.heartbeat.get().is_some() {
+            // Its socket is another, which would keep the connection.
+            self.wire.shutdown();
+            self.unpark_heartbeat();
+        }
     }
 }
 
 impl Input {
     /// Somebody begins to wait: the time since the last one did does not count.
     fn enter(&mut self) {
+        if self.is_attended {
+            return;
+        }
         let away = self.left_at.elapsed();
         self.last_received = self.last_received.checked_add(away).unwrap_or(self.last_received);
         self.next_ping = self.next_ping.and_then(|moment| moment.checked_add(away));

@@ -6,6 +6,7 @@ mod socks;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::{Error, ProxyProblem, Waiting};
@@ -34,13 +35,16 @@ enum Kind {
     },
 }
 
+/// A function of the application's that chooses a proxy.
+type Choose = Arc<dyn Fn(&Url) -> Option<Proxy> + Send + Sync>;
+
 /// How a client finds its proxy.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub(super) enum Choice {
-    #[default]
     Environment,
     None,
     One(Proxy),
+    By(Choose),
 }
 
 impl Proxy {
@@ -49,6 +53,15 @@ impl Proxy {
     pub fn with_credentials(mut self, user: &str, password: &str) -> Self {
         self.credentials = Some((user.to_owned(), password.to_owned()));
         self
+    }
+
+    #[cfg(feature = "config")]
+    pub(super) const fn scheme(&self) -> &'static str {
+        match self.kind {
+            Kind::Http => "http",
+            Kind::Socks { resolves: false } => "socks5",
+            Kind::Socks { resolves: true } => "socks5h",
+        }
     }
 
     pub(super) fn host(&self) -> &str {
@@ -143,16 +156,28 @@ impl Choice {
     /// The proxy on the way to this host.
     pub(super) fn proxy_for(
         &self,
-        is_tls: bool,
+        url: &Url,
         host: &str,
         port: u16,
     ) -> Result<Option<Proxy>, Error> {
         match self {
             Self::None => Ok(None),
+            Self::By(choose) => Ok(choose(url)),
             Self::One(proxy) => Ok(Some(proxy.clone())),
             Self::Environment => {
-                environment::proxy_for(|name| std::env::var(name).ok(), is_tls, host, port)
+                environment::proxy_for(|name| std::env::var(name).ok(), url.is_tls, host, port)
             }
+        }
+    }
+}
+
+impl fmt::Debug for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Environment => f.write_str("Environment"),
+            Self::None => f.write_str("None"),
+            Self::One(proxy) => proxy.fmt(f),
+            Self::By(_) => f.write_str("By(…)"),
         }
     }
 }

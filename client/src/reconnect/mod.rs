@@ -1,10 +1,12 @@
 //! A client that comes back.
 
+mod attempt;
 #[cfg(test)]
 mod tests;
 mod world;
 
 use std::fmt;
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,35 +15,64 @@ use ringwire_codec::{CloseCode, Message};
 use crate::attempts::Attempts;
 use crate::blocking::{Client, Receiver, Sender};
 use crate::builder::Builder;
-use crate::error::{Error, Waiting};
+use crate::error::{BoxError, Error, UrlProblem, Waiting};
 use crate::message::{Event, OwnedMessage};
-use crate::outbox::{Outbox, OutboxLimits};
+use crate::outbox::{Outbox, OutboxConfig};
 use crate::policy::RetryPolicy;
+use crate::url::Url;
 use crate::wire::earlier;
+pub use attempt::Attempt;
 use world::{System, World};
 
 /// A client that connects again when its connection is lost, for as long as its [`RetryPolicy`] says.
 ///
 /// It has no thread: it connects, waits and receives in [`next_update`](Self::next_update), which is to be called in a
-/// loop. Other threads send through a [`ReconnectingSender`], at any time: what cannot go out now waits in a bounded
-/// queue and is sent, in order, once there is a connection again. A message is queued when sending it failed, so that
-/// a server may get one twice; one that the kernel took just before the connection was lost may not arrive. Who needs
-/// more has the server acknowledge messages: [`Requests`](crate::Requests).
+/// loop. Dropped, it comes back no more, and its senders say so. Other threads send through a [`ReconnectingSender`],
+/// at any time: what cannot go out now waits in a bounded queue and is sent, in order, once there is a connection
+/// again. So is a message that the socket had not taken whole when its connection was lost, and none arrives twice; one
+/// that it had may not arrive at all. Who needs more has the server acknowledge messages:
+/// [`Requests`](crate::Requests).
+///
+/// ```
+/// use ringwire_client::http::{HeaderValue, header};
+/// use ringwire_client::{Client, Error, ErrorKind, OwnedMessage, Reconnecting};
+///
+/// # mod server { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/server.rs")); }
+/// # let address = server::start(|request, _| request.contains("authorization: Bearer 2\r\n"));
+/// # let builder = Client::builder().without_proxy();
+/// # fn ask_for_token(number: u32) -> std::io::Result<String> { Ok(number.to_string()) }
+/// let mut token = ask_for_token(1)?;
+/// let mut client = Reconnecting::new(builder, format!("ws://{address}/"))
+///     .prepare(move |attempt, why| {
+///         if why.is_some_and(|error| error.kind() == ErrorKind::Authentication) {
+///             token = ask_for_token(2)?;
+///         }
+///         let value = HeaderValue::try_from(format!("Bearer {token}"))?;
+///         attempt.set_header(header::AUTHORIZATION, value);
+///         Ok(())
+///     })
+///     .on_connect(|client| client.send_text("subscribe"));
+/// // The first token is refused, the second is not.
+/// assert_eq!(client.receive()?, Some(OwnedMessage::from("subscribe")));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Reconnecting {
     builder: Builder,
-    url: String,
+    url: Result<Url, UrlProblem>,
     policy: RetryPolicy,
     prepare: Option<Prepare>,
     on_connect: Option<OnConnect>,
     shared: Arc<Shared>,
     connection: Option<Receiver>,
     attempts: Attempts,
+    /// Why there is no connection any more, or still none.
+    last_error: Option<Arc<Error>>,
     has_ended: bool,
     reported_dropped_count: u64,
     world: Box<dyn World>,
 }
 
-type Prepare = Box<dyn FnMut(Builder, &Error) -> Builder + Send>;
+type Prepare = Box<dyn FnMut(&mut Attempt, Option<&Error>) -> Result<(), BoxError> + Send>;
 type OnConnect = Box<dyn FnMut(&mut Client) -> Result<(), Error> + Send>;
 
 /// What happens to a [`Reconnecting`] client.
@@ -59,23 +90,22 @@ pub enum Update {
     },
     /// There is none, or still none.
     Disconnected {
-        /// Why.
-        error: Error,
+        /// Why. It is shared with the hook of [`Reconnecting::prepare`].
+        error: Arc<Error>,
         /// How long until the next attempt.
         delay: Duration,
     },
 }
 
-/// What became of a message.
+/// What has become of a message so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Sent {
+pub enum Delivery {
     /// The socket has it.
-    Now,
-    /// It waits for a connection. Older messages may have been dropped for it.
+    Sent,
+    /// It waits for a connection. Older messages may have been dropped for it:
+    /// [`dropped_count`](ReconnectingSender::dropped_count).
     Queued,
-    /// The queue did not take it, or the client has ended.
-    Dropped,
 }
 
 #[derive(Debug)]
@@ -96,28 +126,33 @@ struct State {
 }
 
 impl Reconnecting {
-    /// A client that connects to the URL at the first [`next_update`](Self::next_update).
+    /// A client that connects to the URL at the first [`next_update`](Self::next_update). A text that is no URL is the
+    /// error of that.
     #[must_use]
-    pub fn new(builder: Builder, url: &str) -> Self {
-        Self::within(Box::new(System), builder, url)
+    pub fn new<U: TryInto<Url>>(builder: Builder, url: U) -> Self
+    where
+        UrlProblem: From<U::Error>,
+    {
+        Self::within(Box::new(System), builder, url.try_into().map_err(UrlProblem::from))
     }
 
-    fn within(world: Box<dyn World>, builder: Builder, url: &str) -> Self {
+    fn within(world: Box<dyn World>, builder: Builder, url: Result<Url, UrlProblem>) -> Self {
         let state = State {
             sender: None,
-            outbox: Outbox::new(OutboxLimits::default()),
+            outbox: Outbox::new(OutboxConfig::default()),
             closing: None,
             has_ended: false,
         };
         Self {
             builder,
-            url: url.to_owned(),
+            url,
             policy: RetryPolicy::default(),
             prepare: None,
             on_connect: None,
             shared: Arc::new(Shared { state: Mutex::new(state), closed: Condvar::new() }),
             connection: None,
             attempts: Attempts::default(),
+            last_error: None,
             has_ended: false,
             reported_dropped_count: 0,
             world,
@@ -131,18 +166,25 @@ impl Reconnecting {
         self
     }
 
-    /// The bounds of the queue. To be set before anything is sent.
+    /// The queue for messages while there is no connection. To be set before anything is sent.
     #[must_use]
-    pub fn with_outbox(self, limits: OutboxLimits) -> Self {
-        self.shared.state().outbox = Outbox::new(limits);
+    pub fn with_outbox(self, config: OutboxConfig) -> Self {
+        self.shared.state().outbox = Outbox::new(config);
         self
     }
 
-    /// Called with each error that another attempt follows, and gives the settings for it: here a token is renewed.
+    /// Called before each attempt, the first one too, right before it is made: here its headers and its URL get a fresh
+    /// token. What the hook changes is of this attempt alone. It is told why there is no connection any more, or still
+    /// none; at the first attempt there is no reason.
+    ///
+    /// If it fails, so has the attempt, with [`Error::Prepare`], and the policy says whether there is another: by
+    /// default as after the client's own [`Error`], if it is one, and otherwise as after a network that failed.
+    /// Credentials that the server refuses, be it by a status or by a close code, are renewed only with this hook, and
+    /// [`RetryPolicy::max_renewals`] times in a row.
     #[must_use]
     pub fn prepare(
         mut self,
-        hook: impl FnMut(Builder, &Error) -> Builder + Send + 'static,
+        hook: impl FnMut(&mut Attempt, Option<&Error>) -> Result<(), BoxError> + Send + 'static,
     ) -> Self {
         self.prepare = Some(Box::new(hook));
         self
@@ -200,7 +242,12 @@ impl Reconnecting {
         self.shared.state().outbox.drain()
     }
 
-    fn advance(&mut self, deadline: Option<Instant>) -> Result<Option<Update>, Error> {
+    /// The connection, while there is one as far as is known.
+    pub(super) fn connection(&self) -> Option<Sender> {
+        self.connection.as_ref().map(Receiver::sender)
+    }
+
+    pub(super) fn advance(&mut self, deadline: Option<Instant>) -> Result<Option<Update>, Error> {
         loop {
             if self.has_ended {
                 return Ok(None);
@@ -248,7 +295,12 @@ impl Reconnecting {
     }
 
     fn connect(&mut self) -> Result<Update, Error> {
-        let mut client = self.world.connect(&self.builder, &self.url)?;
+        let number = self.attempts.count().saturating_add(1);
+        let mut attempt = Attempt::new(&self.builder, &self.url, number)?;
+        if let Some(hook) = &mut self.prepare {
+            hook(&mut attempt, self.last_error.as_deref()).map_err(Error::Prepare)?;
+        }
+        let mut client = self.world.connect(&attempt.builder, &attempt.url)?;
         if let Some(hook) = &mut self.on_connect {
             hook(&mut client)?;
         }
@@ -306,9 +358,8 @@ impl Reconnecting {
             self.end();
             return Err(error);
         };
-        if let Some(hook) = &mut self.prepare {
-            self.builder = hook(self.builder.clone(), &error);
-        }
+        let error = Arc::new(error);
+        self.last_error = Some(Arc::clone(&error));
         Ok(Some(Update::Disconnected { error, delay }))
     }
 
@@ -317,6 +368,12 @@ impl Reconnecting {
         let mut state = self.shared.state();
         state.has_ended = true;
         state.sender = None;
+    }
+}
+
+impl Drop for Reconnecting {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -339,15 +396,17 @@ pub struct ReconnectingSender {
 
 impl ReconnectingSender {
     /// Sends a message, or queues it while there is no connection.
-    pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> Sent {
+    ///
+    /// # Errors
+    /// [`Error::OutboxFull`] if the queue did not take it, [`Error::InvalidMessage`] if no connection would;
+    /// [`Error::Closed`] if the application has closed the client, [`Error::Lost`] if it has ended otherwise.
+    pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> Result<Delivery, Error> {
         let message = message.into();
         let mut failed: Option<Sender> = None;
         loop {
             let sender = {
                 let mut state = self.shared.state();
-                if state.has_ended || state.closing.is_some() {
-                    return Sent::Dropped;
-                }
+                state.check()?;
                 // While this message failed on one connection, there may have been time for another.
                 let current = state.sender.as_ref();
                 match current.filter(|now| failed.as_ref().is_none_or(|old| !now.is_same(old))) {
@@ -356,11 +415,16 @@ impl ReconnectingSender {
                 }
             };
             match sender.send(message) {
-                Ok(()) => return Sent::Now,
-                Err(Error::InvalidMessage(_)) => return Sent::Dropped,
+                Ok(()) => return Ok(Delivery::Sent),
+                Err(error @ Error::InvalidMessage(_)) => return Err(error),
                 Err(_) => failed = Some(sender),
             }
         }
+    }
+
+    /// Why nothing can be sent any more, if that is so.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.shared.state().check()
     }
 
     /// Whether there is a connection, as far as is known.
@@ -397,9 +461,21 @@ impl Shared {
 }
 
 impl State {
-    fn queue(&mut self, message: Message<'_>) -> Sent {
+    /// Whether anything will be sent any more.
+    fn check(&self) -> Result<(), Error> {
+        match &self.closing {
+            Some((code, reason)) => Err(Error::Closed { code: *code, reason: reason.clone() }),
+            None if self.has_ended => Err(Error::Lost(io::Error::new(
+                io::ErrorKind::NotConnected,
+                "the client has ended",
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn queue(&mut self, message: Message<'_>) -> Result<Delivery, Error> {
         // The connection is lost, whoever has noticed it first: what follows must not overtake this message.
         self.sender = None;
-        if self.outbox.push(message.into()) { Sent::Queued } else { Sent::Dropped }
+        if self.outbox.push(message.into()) { Ok(Delivery::Queued) } else { Err(Error::OutboxFull) }
     }
 }

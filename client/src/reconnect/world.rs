@@ -8,6 +8,7 @@ use crate::blocking::Client;
 use crate::builder::Builder;
 use crate::error::Error;
 use crate::random::random;
+use crate::url::Url;
 
 /// A clock, chance and a network. Connections that are open are no part of it: they have the system's clock.
 pub(super) trait World: Send {
@@ -16,7 +17,7 @@ pub(super) trait World: Send {
     /// Any number, to choose the jitter.
     fn random(&self) -> Result<u64, Error>;
 
-    fn connect(&self, builder: &Builder, url: &str) -> Result<Client, Error>;
+    fn connect(&self, builder: &Builder, url: &Url) -> Result<Client, Error>;
 
     /// Waits for the moment, or until `closed` is told.
     fn wait<'s>(
@@ -39,7 +40,7 @@ impl World for System {
         random().map(u64::from_ne_bytes)
     }
 
-    fn connect(&self, builder: &Builder, url: &str) -> Result<Client, Error> {
+    fn connect(&self, builder: &Builder, url: &Url) -> Result<Client, Error> {
         builder.connect(url)
     }
 

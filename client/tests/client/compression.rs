@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 
-use ringwire_client::{Client, Compression, Error, OwnedMessage};
+use ringwire_client::{Client, DeflateConfig, Error, OwnedMessage};
 use ringwire_client::{CloseCode, Message};
 use ringwire_codec::deflate::{
     Agreement, Compressor, Decompressor, Inflate, Level, Policy, WindowBits,
@@ -78,11 +78,11 @@ fn everything() -> Policy {
     Policy::default().with_client_context_takeover(true).with_server_context_takeover(true)
 }
 
-fn connect_compressing(address: SocketAddr, compression: Compression) -> Client {
+fn connect_compressing(address: SocketAddr, compression: DeflateConfig) -> Client {
     builder()
         .with_max_message_len(4 << 20)
         .with_compression(compression)
-        .connect(&url(address))
+        .connect(url(address))
         .unwrap()
 }
 
@@ -104,7 +104,7 @@ fn every_length_comes_back_as_it_was() {
         let address = serve(move |stream, _| {
             echo(stream, &policy);
         });
-        let compression = Compression::default()
+        let compression = DeflateConfig::default()
             .with_takeover(takeover)
             .with_max_window(WindowBits::MAX)
             .with_threshold(0);
@@ -138,10 +138,10 @@ fn messages_refer_to_those_before_them_if_that_is_agreed_on() {
         client.close(CloseCode::NORMAL, "").unwrap();
         reported.recv().unwrap()
     };
-    let with_takeover = sent_len(everything(), Compression::default());
-    let asked_without = sent_len(everything(), Compression::default().with_takeover(false));
-    let told_without = sent_len(Policy::default(), Compression::default());
-    let short = Compression::default().with_threshold(message.len() + 1);
+    let with_takeover = sent_len(everything(), DeflateConfig::default());
+    let asked_without = sent_len(everything(), DeflateConfig::default().with_takeover(false));
+    let told_without = sent_len(Policy::default(), DeflateConfig::default());
+    let short = DeflateConfig::default().with_threshold(message.len() + 1);
     let not_compressed = sent_len(everything(), short);
     assert!(with_takeover * 4 < asked_without, "{with_takeover}, {asked_without}");
     assert_eq!(asked_without, told_without);
@@ -159,7 +159,7 @@ fn what_is_shorter_than_the_threshold_goes_out_as_it_is() {
         assert!(payload.len() < 20);
         drain(stream);
     });
-    let mut client = connect_compressing(address, Compression::default().with_threshold(100));
+    let mut client = connect_compressing(address, DeflateConfig::default().with_threshold(100));
     client.send_text(&"x".repeat(99)).unwrap();
     client.send_text(&"x".repeat(100)).unwrap();
 }
@@ -172,7 +172,7 @@ fn a_server_may_decline() {
         stream.write_all(&frame(0xc1, b"not agreed on")).unwrap();
         drain(stream);
     });
-    let mut client = connect_compressing(address, Compression::default().with_threshold(0));
+    let mut client = connect_compressing(address, DeflateConfig::default().with_threshold(0));
     assert!(!client.has_compression());
     client.send_text(&"x".repeat(100)).unwrap();
     assert_eq!(client.receive().unwrap(), Some("plain".into()));
@@ -182,7 +182,7 @@ fn a_server_may_decline() {
 
 #[test]
 fn a_server_that_agrees_to_what_was_not_offered() {
-    let plain = Some(Compression::default());
+    let plain = Some(DeflateConfig::default());
     let without = plain.map(|it| it.with_takeover(false));
     for (compression, chosen, expected) in [
         (None, "permessage-deflate", HandshakeError::UnofferedExtension),
@@ -213,7 +213,7 @@ fn a_server_that_agrees_to_what_was_not_offered() {
         assert!(matches!(error, Error::Handshake(was) if was == expected), "{chosen}: {error}");
     }
     let refusing = answering("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
-    let error = refusal_of(&builder().with_compression(Compression::default()), refusing);
+    let error = refusal_of(&builder().with_compression(DeflateConfig::default()), refusing);
     assert!(matches!(error, Error::Refused(_)), "{error}");
 }
 
@@ -230,8 +230,8 @@ fn error_of(takeover: bool, max_len: usize, message: Vec<u8>) -> (Error, u16) {
     });
     let mut client = builder()
         .with_max_message_len(max_len)
-        .with_compression(Compression::default().with_takeover(takeover))
-        .connect(&url(address))
+        .with_compression(DeflateConfig::default().with_takeover(takeover))
+        .connect(url(address))
         .unwrap();
     let error = client.receive().unwrap_err();
     (error, reported.recv().unwrap())
@@ -285,8 +285,8 @@ fn bombs() {
         });
         let mut client = builder()
             .with_max_message_len(MAX_LEN)
-            .with_compression(Compression::default().with_takeover(takeover))
-            .connect(&url(address))
+            .with_compression(DeflateConfig::default().with_takeover(takeover))
+            .connect(url(address))
             .unwrap();
         assert_eq!(client.receive().unwrap(), Some(OwnedMessage::Binary(vec![0; MAX_LEN])));
     }

@@ -65,7 +65,7 @@ fn responses_find_their_requests_and_pushes_are_acknowledged() {
     let second = requests.begin(r#"{"do":"b"}"#).unwrap();
     assert!(matches!(requests.begin("{}"), Err(Error::TooManyPending)));
     let_go.send(()).unwrap();
-    assert_eq!(first.id() + 1, second.id());
+    assert_eq!(first.id() + 1, *second.id());
     assert!(second.wait(PATIENCE).unwrap().as_text().unwrap().contains("\"n\":2"));
     assert!(first.wait(PATIENCE).unwrap().as_text().unwrap().contains("\"n\":1"));
     assert_eq!(requests.pending_count(), 0);
@@ -124,7 +124,7 @@ fn clients_that_are_not_well_are_not_given_out() {
             thread::spawn(move || crate::peer::drain(stream));
         }
     });
-    let pool = Pool::new(builder(), &url(address), 1).with_check(ms(0), ms(100));
+    let pool = Pool::new(builder(), url(address), 1).with_check(ms(0), ms(100));
     let mut client = pool.get(PATIENCE).unwrap();
     client.send("used").unwrap();
     drop(client);
@@ -140,4 +140,6 @@ fn clients_that_are_not_well_are_not_given_out() {
         let error = failing.get(ms(50)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectFailed, "its place is free again");
     }
+    let wrong = Pool::new(builder(), "no URL", 1);
+    assert_eq!(wrong.get(ms(50)).unwrap_err().kind(), ErrorKind::Setting);
 }

@@ -284,7 +284,7 @@ fn names_and_ports_that_nobody_answers() {
     let error = refusal_of(&builder(), address);
     assert_eq!(error.kind(), ErrorKind::ConnectFailed);
     let Error::Connect { attempts, .. } = &error else { panic!("{error}") };
-    assert_eq!(attempts[0].0, Some(address));
+    assert_eq!(attempts[0].address, Some(address));
     assert!(error.to_string().contains("refused"), "{error}");
 }
 
@@ -293,7 +293,7 @@ fn a_stream_for_a_host_that_redirects() {
     let address = answering("HTTP/1.1 301 Moved\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n");
     let builder = builder().with_max_redirects(5);
     let stream = TcpStream::connect(address).unwrap();
-    let error = builder.from_stream(&url(address), stream).unwrap_err();
+    let error = builder.from_stream(url(address), stream).unwrap_err();
     assert_eq!(error.refusal().unwrap().status, StatusCode::MOVED_PERMANENTLY);
 }
 

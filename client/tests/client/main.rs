@@ -14,5 +14,8 @@ mod handshakes;
 mod messages;
 mod peer;
 mod reconnects;
+mod requests;
+#[cfg(feature = "config")]
+mod settings;
 mod timeouts;
 mod tls;

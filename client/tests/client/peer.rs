@@ -140,10 +140,10 @@ pub(crate) fn url(address: SocketAddr) -> String {
 }
 
 pub(crate) fn connect(address: SocketAddr) -> Client {
-    builder().connect(&url(address)).unwrap()
+    builder().connect(url(address)).unwrap()
 }
 
 /// The error that connecting ends with.
 pub(crate) fn refusal_of(builder: &Builder, address: SocketAddr) -> Error {
-    builder.connect(&url(address)).expect_err("the handshake must fail")
+    builder.connect(url(address)).expect_err("the handshake must fail")
 }

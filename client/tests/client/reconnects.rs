@@ -1,16 +1,16 @@
 //! Connections that are lost and made again, for real.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, header};
+use http::{HeaderName, HeaderValue, header};
 use ringwire_client::CloseCode;
 use ringwire_client::{
-    Backoff, Error, ErrorKind, OutboxLimits, Overflow, Reconnecting, RetryPolicy, Sent, Update,
-    Waiting,
+    Backoff, Delivery, Error, ErrorKind, OutboxConfig, Overflow, Reconnecting, RetryPolicy, Update,
+    Verdict, Waiting,
 };
 
 use crate::peer::{PATIENCE, ms};
@@ -23,8 +23,8 @@ fn quick() -> RetryPolicy {
     RetryPolicy::default().with_backoff(backoff)
 }
 
-fn client(address: std::net::SocketAddr) -> Reconnecting {
-    Reconnecting::new(builder(), &url(address)).with_policy(quick())
+fn client(address: SocketAddr) -> Reconnecting {
+    Reconnecting::new(builder(), url(address)).with_policy(quick())
 }
 
 /// What happens next, which must be something.
@@ -35,7 +35,7 @@ fn next(client: &mut Reconnecting) -> Update {
 #[test]
 fn codes_that_say_do_not_come_back() {
     for (code, comes_back) in
-        [(1000, false), (1008, false), (1012, true), (4403, false), (4000, true)]
+        [(1000, false), (1008, false), (1012, true), (4401, false), (4404, false), (4000, true)]
     {
         let address = serve(move |mut stream, _| {
             upgrade(&mut stream);
@@ -60,7 +60,7 @@ fn attempts_end_and_delays_grow() {
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut client = client(address).with_policy(quick().with_max_attempts(4));
     let sender = client.sender();
-    assert_eq!(sender.send("never"), Sent::Queued);
+    assert_eq!(sender.send("never").unwrap(), Delivery::Queued);
     for _ in 0..3 {
         let Update::Disconnected { delay, .. } = next(&mut client) else { panic!("connected") };
         assert!(delay <= ms(50));
@@ -69,7 +69,7 @@ fn attempts_end_and_delays_grow() {
     assert_eq!(error.kind(), ErrorKind::ConnectFailed);
     assert!(client.next_update().unwrap().is_none());
     assert_eq!(client.take_unsent(), ["never".into()]);
-    assert_eq!(sender.send("x"), Sent::Dropped);
+    assert_eq!(sender.send("x").unwrap_err().kind(), ErrorKind::Closed);
 }
 
 #[test]
@@ -86,12 +86,11 @@ fn retry_after_and_renewed_tokens() {
         };
         write!(stream, "HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n").unwrap();
     });
-    let mut client = client(address).prepare(|builder, error| {
-        if error.kind() == ErrorKind::Authentication {
-            builder.with_header(header::AUTHORIZATION, HeaderValue::from_static("Bearer new"))
-        } else {
-            builder
+    let mut client = client(address).prepare(|attempt, why| {
+        if why.is_some_and(|error| error.kind() == ErrorKind::Authentication) {
+            attempt.set_header(header::AUTHORIZATION, HeaderValue::from_static("Bearer new"));
         }
+        Ok(())
     });
     let begin = Instant::now();
     let Update::Disconnected { delay, .. } = next(&mut client) else { panic!("connected") };
@@ -102,8 +101,159 @@ fn retry_after_and_renewed_tokens() {
     assert!(matches!(next(&mut client), Update::Connected { attempts: 3, .. }));
 
     // Without the hook there is nothing else to try.
-    let mut helpless = Reconnecting::new(builder(), &url(address)).with_policy(quick());
+    let mut helpless = Reconnecting::new(builder(), url(address)).with_policy(quick());
     assert_eq!(helpless.next_update().unwrap_err().kind(), ErrorKind::Authentication);
+}
+
+/// What each request says: its target, and all values of these headers.
+fn requests_of(
+    mut answer: impl FnMut(usize, &mut TcpStream, &str) + Send + 'static,
+) -> (SocketAddr, mpsc::Receiver<(String, Vec<String>)>) {
+    let (sender, seen) = mpsc::channel();
+    let address = serve(move |mut stream, number| {
+        let head = read_head(&mut stream);
+        let target = head.split(' ').nth(1).unwrap().to_owned();
+        let headers = head.lines().filter(|line| {
+            let name = line.split(':').next().unwrap_or_default().to_ascii_lowercase();
+            matches!(&*name, "authorization" | "x-tag" | "cookie")
+        });
+        sender.send((target, headers.map(str::to_owned).collect())).unwrap();
+        answer(number, &mut stream, &head);
+    });
+    (address, seen)
+}
+
+fn refuse_401(stream: &mut TcpStream) {
+    stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n").unwrap();
+}
+
+/// Nothing of an attempt lasts: each has one token, its own, in the header and in the URL.
+#[test]
+fn each_attempt_has_one_token_and_the_newest() {
+    let (address, seen) = requests_of(|_, stream, _| refuse_401(stream));
+    let builder = builder()
+        .with_header(header::AUTHORIZATION, HeaderValue::from_static("Bearer old"))
+        .with_header(header::AUTHORIZATION, HeaderValue::from_static("Bearer older"))
+        .append_header(header::COOKIE, HeaderValue::from_static("a=1"))
+        .append_header(header::COOKIE, HeaderValue::from_static("b=2"));
+    let mut client = Reconnecting::new(builder, format!("ws://{address}/chat?token=old&x=1"))
+        .with_policy(quick().with_max_renewals(3))
+        .prepare(|attempt, why| {
+            assert_eq!(why.is_none(), attempt.number() == 1);
+            let number = attempt.number();
+            let value = HeaderValue::try_from(format!("Bearer {number}"))?;
+            attempt.set_header(header::AUTHORIZATION, value);
+            attempt.set_query("token", &format!("{number}/&"));
+            attempt.append_header(HeaderName::from_static("x-tag"), number.into());
+            if number == 2 {
+                attempt.remove_header(&header::COOKIE);
+            }
+            Ok(())
+        });
+    for _ in 0..3 {
+        assert!(matches!(next(&mut client), Update::Disconnected { .. }));
+    }
+    assert_eq!(client.next_update().unwrap_err().kind(), ErrorKind::Authentication);
+    assert!(client.next_update().unwrap().is_none());
+    for number in 1..=4 {
+        let (target, headers) = seen.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(target, format!("/chat?x=1&token={number}%2F%26"));
+        let mut expected = vec!["cookie: a=1".to_owned(), "cookie: b=2".to_owned()];
+        if number == 2 {
+            expected.clear();
+        }
+        expected.push(format!("authorization: Bearer {number}"));
+        expected.push(format!("x-tag: {number}"));
+        assert_eq!(headers, expected, "attempt {number}");
+    }
+    assert!(seen.try_recv().is_err(), "no fifth attempt");
+}
+
+/// Refused by a status or by a close code after the handshake: so many renewals in a row, and no more.
+#[test]
+fn credentials_that_stay_wrong_end_the_client() {
+    for is_late in [false, true] {
+        for max_renewals in [0, 1, 2] {
+            let (address, seen) = requests_of(move |_, stream, head| {
+                if !is_late {
+                    return refuse_401(stream);
+                }
+                stream.write_all(crate::peer::agreement(head, "").as_bytes()).unwrap();
+                stream.write_all(&close_frame(4401, "expired")).unwrap();
+                read_frame(stream);
+            });
+            let mut client = client(address)
+                .with_policy(quick().with_max_renewals(max_renewals))
+                .prepare(|_, _| Ok(()));
+            let error = loop {
+                match client.next_update_timeout(PATIENCE) {
+                    Ok(Some(_)) => {}
+                    Ok(None) => panic!("it ended without an error"),
+                    Err(error) => break error,
+                }
+            };
+            match error {
+                Error::Closed { code, .. } if is_late => assert_eq!(code.get(), 4401),
+                error => assert_eq!(error.kind(), ErrorKind::Authentication),
+            }
+            assert_eq!(seen.try_iter().count(), max_renewals as usize + 1);
+        }
+    }
+}
+
+#[test]
+fn another_url_for_an_attempt() {
+    let address = serve(|mut stream, _| {
+        upgrade(&mut stream);
+        let _ = read_frame(&mut stream);
+    });
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut client = client(nobody).prepare(move |attempt, _| {
+        if attempt.number() == 2 {
+            attempt.set_url(url(address))?;
+        }
+        Ok(())
+    });
+    assert!(matches!(next(&mut client), Update::Disconnected { .. }));
+    assert!(matches!(next(&mut client), Update::Connected { attempts: 2, .. }));
+
+    let mut wrong = Reconnecting::new(builder(), "no URL");
+    assert_eq!(wrong.next_update().unwrap_err().kind(), ErrorKind::Setting);
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the user has logged out")]
+struct LoggedOut;
+
+/// A hook that fails is an attempt that failed, after which the policy says what comes.
+#[test]
+fn a_hook_that_fails() {
+    let address = serve(|mut stream, _| {
+        upgrade(&mut stream);
+        let _ = read_frame(&mut stream);
+    });
+    let mut flaky = client(address).prepare(|attempt, _| match attempt.number() {
+        1 => Err("the token service is away".into()),
+        _ => Ok(()),
+    });
+    let Update::Disconnected { error, .. } = next(&mut flaky) else { panic!("connected") };
+    assert_eq!(error.kind(), ErrorKind::Prepare);
+    assert!(error.to_string().ends_with("the token service is away"), "{error}");
+    assert!(matches!(next(&mut flaky), Update::Connected { attempts: 2, .. }));
+
+    let mut hopeless = client(address).prepare(|attempt, _| Ok(attempt.set_url("ws://")?));
+    let error = hopeless.next_update().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Prepare, "a text that is no URL stays one");
+
+    let verdict_on = |error: &Error| match error {
+        Error::Prepare(source) if source.is::<LoggedOut>() => Verdict::GiveUp,
+        other => ringwire_client::verdict_on(other),
+    };
+    let mut logged_out = client(address)
+        .with_policy(quick().with_verdict_on(verdict_on))
+        .prepare(|_, _| Err(LoggedOut.into()));
+    assert_eq!(logged_out.next_update().unwrap_err().kind(), ErrorKind::Prepare);
+    assert!(logged_out.next_update().unwrap().is_none());
 }
 
 #[test]
@@ -120,11 +270,11 @@ fn a_full_queue_reports_its_loss() {
         stream.write_all(&frame(0x81, b"done")).unwrap();
         let _ = read_frame(&mut stream);
     });
-    let limits = OutboxLimits::default().with_max_count(2).with_overflow(Overflow::DropOldest);
+    let limits = OutboxConfig::default().with_max_count(2).with_overflow(Overflow::DropOldest);
     let mut client = client(address).with_outbox(limits);
     let outbox = client.sender();
     for text in ["a", "b", "c", "d"] {
-        assert_eq!(outbox.send(text), Sent::Queued);
+        assert_eq!(outbox.send(text).unwrap(), Delivery::Queued);
     }
     assert_eq!(outbox.dropped_count(), 2);
     assert!(matches!(next(&mut client), Update::Disconnected { .. }));
@@ -169,16 +319,16 @@ fn a_server_that_resets_in_the_middle_of_the_queue() {
             let _ = read_frame(&mut stream);
         }
     });
-    let limits = OutboxLimits::default().with_max_len(64 << 20);
+    let limits = OutboxConfig::default().with_max_len(64 << 20);
     let mut client = client(address).with_outbox(limits);
     let outbox = client.sender();
     let mut message = vec![0; 256 << 10];
     for number in 0..COUNT {
         message[..8].copy_from_slice(&number.to_le_bytes());
-        assert_eq!(outbox.send(&message[..]), Sent::Queued);
+        assert_eq!(outbox.send(&message[..]).unwrap(), Delivery::Queued);
     }
     let Update::Disconnected { error, .. } = next(&mut client) else { panic!("all was taken") };
-    assert!(matches!(error, Error::Lost(_)), "{error}");
+    assert!(matches!(*error, Error::Lost(_)), "{error}");
     assert!(matches!(next(&mut client), Update::Connected { attempts: 2, dropped: 0 }));
     assert_eq!(client.receive().unwrap(), Some("done".into()));
     let (first, second): (Vec<_>, Vec<_>) =
@@ -196,7 +346,7 @@ fn waiting_ends_when_it_should() {
     let slow = Backoff::default()
         .with_first_delay(Duration::from_secs(100_000))
         .with_max_delay(Duration::from_secs(100_000));
-    let mut client = Reconnecting::new(builder(), &url(address))
+    let mut client = Reconnecting::new(builder(), url(address))
         .with_policy(RetryPolicy::default().with_backoff(slow));
     assert!(matches!(next(&mut client), Update::Disconnected { .. }));
     let error = client.next_update_timeout(ms(50)).unwrap_err();

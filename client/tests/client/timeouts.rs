@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ringwire_client::{Error, ErrorKind, Event, Waiting};
 
-use crate::peer::ms;
+use crate::peer::{PATIENCE, ms};
 use crate::peer::{builder, drain, frame, read_frame, refusal_of, upgrading, url};
 
 fn timed_out(error: &Error) -> Waiting {
@@ -27,7 +27,7 @@ fn a_message_that_never_ends_does_not_hold_a_receiver() {
             thread::sleep(ms(1));
         }
     });
-    let mut client = builder().connect(&url(address)).unwrap();
+    let mut client = builder().connect(url(address)).unwrap();
     let begin = Instant::now();
     assert_eq!(timed_out(&client.receive_timeout(ms(200)).unwrap_err()), Waiting::Receive);
     assert!(begin.elapsed() < Duration::from_secs(8));
@@ -39,7 +39,7 @@ fn a_peer_that_takes_nothing() {
     let address = upgrading(move |_stream| {
         let _ = end.recv();
     });
-    let mut client = builder().with_write_timeout(ms(200)).connect(&url(address)).unwrap();
+    let mut client = builder().with_write_timeout(ms(200)).connect(url(address)).unwrap();
     let begin = Instant::now();
     let error = client.send(vec![0; 64 << 20].as_slice()).unwrap_err();
     assert_eq!(timed_out(&error), Waiting::Send);
@@ -62,7 +62,7 @@ fn pings_go_out_after_silence_and_an_answer_is_a_sign_of_life() {
     let mut client = builder()
         .with_ping_interval(ms(100))
         .with_peer_timeout(ms(600))
-        .connect(&url(address))
+        .connect(url(address))
         .unwrap();
     let begin = Instant::now();
     for _ in 0..3 {
@@ -72,6 +72,103 @@ fn pings_go_out_after_silence_and_an_answer_is_a_sign_of_life() {
     assert_eq!(timed_out(&error), Waiting::Peer);
     assert!(begin.elapsed() >= ms(900), "three intervals and the timeout");
     assert_eq!(timed_out(&client.send("x").unwrap_err()), Waiting::Peer);
+}
+
+/// With a thread of its own: pings are answered and sent, and a dead peer is found, while nobody receives.
+#[test]
+fn a_heartbeat_while_nobody_receives() {
+    let (sender, ended) = mpsc::channel();
+    let address = upgrading(move |mut stream| {
+        stream.write_all(&frame(0x81, b"first")).unwrap();
+        stream.write_all(&frame(0x89, b"are you there?")).unwrap();
+        stream.write_all(&frame(0x82, b"second")).unwrap();
+        assert_eq!(read_frame(&mut stream), (0x8a, b"are you there?".to_vec()));
+        for _ in 0..3 {
+            assert_eq!(read_frame(&mut stream), (0x89, Vec::new()));
+            stream.write_all(&frame(0x8a, b"")).unwrap();
+        }
+        // From here on it is dead, until the client has gone.
+        drain(stream);
+        sender.send(()).unwrap();
+    });
+    let mut client = builder()
+        .with_ping_interval(ms(100))
+        .with_peer_timeout(ms(600))
+        .with_heartbeat_thread(true)
+        .connect(url(address))
+        .unwrap();
+    let begin = Instant::now();
+    ended.recv_timeout(PATIENCE).unwrap();
+    assert!(begin.elapsed() >= ms(900), "three intervals and the timeout");
+    assert_eq!(client.receive().unwrap(), Some("first".into()));
+    assert_eq!(client.receive().unwrap(), Some(b"second"[..].into()));
+    assert_eq!(timed_out(&client.receive().unwrap_err()), Waiting::Peer);
+    assert_eq!(timed_out(&client.send("x").unwrap_err()), Waiting::Peer);
+}
+
+/// What comes in ahead is bounded, nothing of it is lost, and pings go out all the same.
+#[test]
+fn a_heartbeat_ahead_of_a_slow_receiver() {
+    const COUNT: u32 = 20_000;
+    let (sender, pinged) = mpsc::channel();
+    let address = upgrading(move |mut stream| {
+        let mut writing = stream.try_clone().unwrap();
+        let writer = thread::spawn(move || {
+            for number in 0..COUNT {
+                let text = format!("{number:>100}");
+                writing.write_all(&frame(0x81, text.as_bytes())).unwrap();
+            }
+        });
+        for _ in 0..5 {
+            assert_eq!(read_frame(&mut stream), (0x89, Vec::new()));
+        }
+        sender.send(()).unwrap();
+        writer.join().unwrap();
+        drain(stream);
+    });
+    let mut client = builder()
+        .with_ping_interval(ms(50))
+        .with_peer_timeout(ms(100))
+        .with_heartbeat_thread(true)
+        .connect(url(address))
+        .unwrap();
+    // The peer answers no ping for longer than the timeout, but it is not read from either.
+    pinged.recv_timeout(PATIENCE).unwrap();
+    for number in 0..COUNT {
+        let text = format!("{number:>100}");
+        assert_eq!(client.receive().unwrap(), Some(text.into()));
+    }
+    assert_eq!(timed_out(&client.receive().unwrap_err()), Waiting::Peer);
+}
+
+/// The thread holds nothing that would keep the connection.
+#[test]
+fn a_heartbeat_ends_with_its_client() {
+    let (sender, seen) = mpsc::channel();
+    let address = upgrading(move |mut stream| {
+        let close = read_frame(&mut stream);
+        assert_eq!(drain(stream), b"");
+        sender.send(close).unwrap();
+    });
+    let client = builder().with_heartbeat_thread(true).connect(url(address)).unwrap();
+    drop(client);
+    assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), (0x88, 1000_u16.to_be_bytes().to_vec()));
+}
+
+#[test]
+fn no_time_at_all_is_no_setting() {
+    let zero = Duration::ZERO;
+    for (builder, setting) in [
+        (builder().with_connect_timeout(zero), "connect_timeout"),
+        (builder().with_handshake_timeout(zero), "handshake_timeout"),
+        (builder().with_write_timeout(zero), "write_timeout"),
+        (builder().with_ping_interval(zero), "ping_interval"),
+        (builder().with_peer_timeout(zero), "peer_timeout"),
+        (builder().with_peer_timeout(ms(1)), "peer_timeout"),
+    ] {
+        let error = builder.connect("ws://127.0.0.1:1/").unwrap_err();
+        assert!(matches!(error, Error::Setting { setting: found, .. } if found == setting));
+    }
 }
 
 #[test]

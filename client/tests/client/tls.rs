@@ -116,7 +116,7 @@ fn messages_of_every_length_and_a_clean_end() {
         stream.close();
     });
     for host in ["localhost", "127.0.0.1"] {
-        let mut client = trusting(client.clone()).connect(&url(host, address)).unwrap();
+        let mut client = trusting(client.clone()).connect(url(host, address)).unwrap();
         let bytes: Vec<u8> = (0..=250).cycle().take(300_000).collect();
         client.send_binary(&bytes).unwrap();
         assert!(client.receive().unwrap() == Some(OwnedMessage::Binary(bytes)));
@@ -134,11 +134,11 @@ fn certificates_that_are_not_trusted() {
         assert!(stream.read(&mut [0]).is_err(), "the client sends an alert");
     });
     let (_, other) = identity();
-    let error = trusting(other).connect(&url("localhost", address)).unwrap_err();
+    let error = trusting(other).connect(url("localhost", address)).unwrap_err();
     assert!(matches!(error, Error::Tls(ringwire_tls::Error::PeerCertificate(_))), "{error}");
     assert_eq!(error.kind(), ErrorKind::Tls);
     // The authorities of this machine do not know it either.
-    let error = builder().connect(&url("localhost", address)).unwrap_err();
+    let error = builder().connect(url("localhost", address)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
 }
 
@@ -165,7 +165,7 @@ fn without_verification_anybody_will_do() {
     });
     let any = ClientSettings::dangerous_without_certificate_verification();
     let any = any.build(UnixTime::now()).unwrap();
-    let mut client = trusting(any).connect(&url("localhost", address)).unwrap();
+    let mut client = trusting(any).connect(url("localhost", address)).unwrap();
     // The stream ends without close_notify, which does not matter after close frames.
     assert_eq!(client.receive().unwrap(), None);
 }
@@ -182,7 +182,7 @@ fn a_stream_that_ends_without_goodbye() {
         }
     });
     for _ in 0..2 {
-        let mut client = trusting(client.clone()).connect(&url("localhost", address)).unwrap();
+        let mut client = trusting(client.clone()).connect(url("localhost", address)).unwrap();
         let error = client.receive().unwrap_err();
         assert!(matches!(error, Error::Lost(_)), "{error}");
     }
@@ -200,7 +200,7 @@ fn garbage_in_the_middle_of_a_session() {
         stream.stream.write_all(&[0; 32]).unwrap();
         drain(stream.stream);
     });
-    let mut client = trusting(client).connect(&url("localhost", address)).unwrap();
+    let mut client = trusting(client).connect(url("localhost", address)).unwrap();
     client.send("go on").unwrap();
     assert_eq!(client.receive().unwrap(), Some("before".into()));
     assert_eq!(client.receive().unwrap_err().kind(), ErrorKind::Tls);
@@ -215,16 +215,16 @@ fn handshakes_that_cannot_work() {
     let silent = serve(|stream, _| {
         drain(stream);
     });
-    let error = client.connect(&url("localhost", silent)).unwrap_err();
+    let error = client.connect(url("localhost", silent)).unwrap_err();
     assert!(matches!(error, Error::Timeout(Waiting::Handshake)), "{error}");
     let plain = serve(|mut stream, _| {
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
         drain(stream);
     });
-    let error = client.connect(&url("localhost", plain)).unwrap_err();
+    let error = client.connect(url("localhost", plain)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
     let gone = serve(|stream, _| drop(stream));
-    let error = client.connect(&url("localhost", gone)).unwrap_err();
+    let error = client.connect(url("localhost", gone)).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Tls | ErrorKind::Closed), "{error}");
     // A client without TLS at a TLS port.
     let (server, _) = identity();
@@ -245,6 +245,6 @@ fn a_redirect_from_tls_to_plain_text_is_not_followed() {
         let _ = stream.write_all(b"HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1:1/\r\n\r\n");
     });
     let builder = trusting(client).with_max_redirects(1);
-    let error = builder.connect(&url("localhost", address)).unwrap_err();
+    let error = builder.connect(url("localhost", address)).unwrap_err();
     assert!(error.to_string().contains("plain text"), "{error}");
 }

@@ -13,7 +13,7 @@ use crate::hub::names::NameError;
 use crate::limits::Deadline;
 use crate::state::{Shared, send};
 use crate::topic::exchange::PublishError;
-use crate::topic::{Publication, PublishOptions, SubscribeOptions, TopicError};
+use crate::topic::{PublishOptions, SubscribeOptions, Subscription, TopicError};
 
 /// A connection, during a call of the handler.
 ///
@@ -63,8 +63,14 @@ impl<'a, S> Ctx<'a, S> {
         Self { id, wire, state, shared }
     }
 
+    /// The same connection with a part of its state: for the handler inside of another.
+    pub fn project<T>(&mut self, pick: impl FnOnce(&mut S) -> &mut T) -> Ctx<'_, T> {
+        let Self { id, wire, state, shared } = self;
+        Ctx { id: *id, wire, state: pick(state), shared }
+    }
+
     /// The same connection with a part of its state, if it has that.
-    pub(crate) fn project<'s, T>(
+    pub(crate) fn try_project<'s, T>(
         &'s mut self,
         pick: impl FnOnce(&'s mut S) -> Option<&'s mut T>,
     ) -> Option<Ctx<'s, T>> {
@@ -228,10 +234,21 @@ impl<'a, S> Ctx<'a, S> {
 
     // Topics
 
-    /// Subscribes to a topic, such as `trades.EURUSD`, or to all that a pattern takes in: `*` stands for one token, `>`
-    /// at the end for one or more. Whether it was not subscribed to before. The subscription ends with the connection.
+    /// Subscribes to a topic, such as `trades.EURUSD`. Whether the connection was not subscribed to it before. The
+    /// subscription ends with the connection.
+    ///
+    /// It is for this one topic: a wildcard is an error, whoever chose the text. A dot in a text that a peer chose still
+    /// makes another topic of it; [`topic_token`](crate::topics::topic_token) has it stand for itself.
     ///
     /// What is published from now on comes; what was published in this very turn may come.
+    ///
+    /// ```
+    /// # use ringwire::{Ctx, topics::{TopicError, topic_token}};
+    /// /// The name of the room comes from the peer.
+    /// fn join(ctx: &mut Ctx<'_, ()>, room: &str) -> Result<bool, TopicError> {
+    ///     ctx.subscribe(&format!("room.{}", topic_token(room)))
+    /// }
+    /// ```
     ///
     /// # Errors
     /// The topic is invalid, the connection has as many subscriptions as may be, or is closing.
@@ -248,24 +265,69 @@ impl<'a, S> Ctx<'a, S> {
         topic: &str,
         options: SubscribeOptions,
     ) -> Result<bool, TopicError> {
-        if !self.is_open() {
-            return Err(TopicError::Closing);
-        }
+        self.check_open()?;
         let is_new = self.shared.topics.subscribe(self.id.slot, topic, options)?;
         self.shared.counters.subscriptions.add(usize::from(is_new));
         Ok(is_new)
     }
 
-    /// Ends the subscription to a topic or pattern, as it was written there; whether there was one.
+    /// Subscribes to all topics that a pattern takes in: `*` stands for one token, `>` at the end for one or more.
+    /// Whether the connection was not subscribed to it before. A pattern without wildcards is a topic, as for
+    /// [`subscribe`](Self::subscribe).
+    ///
+    /// Not for what a peer chose: `>` hears everything.
+    ///
+    /// # Errors
+    /// The pattern is invalid, the connection has as many subscriptions as may be, or is closing.
+    pub fn subscribe_pattern(&mut self, pattern: &str) -> Result<bool, TopicError> {
+        self.subscribe_pattern_with(pattern, SubscribeOptions::default())
+    }
+
+    /// Subscribes to a pattern, with options. An existing subscription gets the new options.
+    ///
+    /// # Errors
+    /// As for [`subscribe_pattern`](Self::subscribe_pattern).
+    pub fn subscribe_pattern_with(
+        &mut self,
+        pattern: &str,
+        options: SubscribeOptions,
+    ) -> Result<bool, TopicError> {
+        self.check_open()?;
+        let is_new = self.shared.topics.subscribe_pattern(self.id.slot, pattern, options)?;
+        self.shared.counters.subscriptions.add(usize::from(is_new));
+        Ok(is_new)
+    }
+
+    fn check_open(&self) -> Result<(), TopicError> {
+        if self.is_open() { Ok(()) } else { Err(TopicError::Closing) }
+    }
+
+    /// Ends the subscription to a topic; whether there was one. Patterns stay, those too that take the topic in.
     pub fn unsubscribe(&mut self, topic: &str) -> bool {
-        let was = self.shared.topics.unsubscribe(self.id.slot, topic);
+        self.end_subscription(Subscription::Topic(topic))
+    }
+
+    /// Ends the subscription to a pattern, as it was written there; whether there was one.
+    pub fn unsubscribe_pattern(&mut self, pattern: &str) -> bool {
+        self.end_subscription(Subscription::of(pattern))
+    }
+
+    fn end_subscription(&mut self, subscription: Subscription<'_>) -> bool {
+        let was = self.shared.topics.unsubscribe(self.id.slot, subscription);
         self.shared.counters.subscriptions.sub(usize::from(was));
         was
     }
 
-    /// What the connection is subscribed to.
-    pub fn subscriptions(&self) -> impl Iterator<Item = &str> {
-        self.shared.topics.patterns_of(self.id.slot)
+    /// Whether the connection is subscribed to this topic by itself. Patterns that take it in do not count; for those
+    /// ask its [`subscriptions`](Self::subscriptions).
+    pub fn is_subscribed(&self, topic: &str) -> bool {
+        self.shared.topics.is_subscribed(self.id.slot, Subscription::Topic(topic))
+    }
+
+    /// What the connection is subscribed to, topics and patterns, in no particular order. As with
+    /// [`names`](Self::names), `on_close` still has them.
+    pub fn subscriptions(&self) -> impl Iterator<Item = Subscription<'_>> {
+        self.shared.topics.subscriptions_of(self.id.slot)
     }
 
     /// Sends a message to all who subscribe to `topic`, on all workers, this connection included. It goes out at the
@@ -294,7 +356,7 @@ impl<'a, S> Ctx<'a, S> {
         options: PublishOptions,
     ) -> Result<(), PublishError> {
         let topics = &mut self.shared.topics;
-        let publication = Publication::new(&topics.exchange, topic, message.into(), options)?;
+        let publication = topics.exchange.encode(topic, message.into(), options)?;
         self.shared.counters.publications.add(1);
         topics.publish(publication)
     }
@@ -306,7 +368,8 @@ impl<'a, S> Ctx<'a, S> {
     /// may have the same, and a connection several; the engine takes them away when it ends. Whether it did not have
     /// it.
     ///
-    /// Takes a lock that is shared by a sixteenth of all names.
+    /// Takes a lock that is shared by a 64th of all names, and another worker may be woken, which tells
+    /// [`Handler::on_presence`](crate::Handler::on_presence).
     ///
     /// # Errors
     /// The name is longer than 255 bytes, the connection has 64 of them, or is closing.
@@ -322,7 +385,7 @@ impl<'a, S> Ctx<'a, S> {
         self.shared.names.remove(self.id, name)
     }
 
-    /// The names of this connection.
+    /// The names of this connection. [`on_close`](crate::Handler::on_close) still has them; they are taken away after it.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.shared.names.of(self.id.slot)
     }

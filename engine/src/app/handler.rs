@@ -1,14 +1,17 @@
 //! What an application implements, and its answers to requests.
 
 use std::any::Any;
+use std::borrow::Cow;
 
 use ringwire_codec::handshake::{HandshakeError, client};
 use ringwire_codec::http::Response;
 use ringwire_codec::{Message, MessagePart};
 
-use crate::app::ctx::{Ctx, NoState};
-use crate::app::offload::Then;
+use crate::app::ctx::Ctx;
+use crate::app::event::Event;
+use crate::app::presence::{Interest, Presence};
 use crate::app::request::Request;
+use crate::app::responder::Responder;
 use crate::conn::answer::Accept;
 use crate::conn::cause::CloseCause;
 use crate::conn::dialling::DialError;
@@ -18,6 +21,54 @@ use crate::conn::dialling::DialError;
 /// A call gets `&mut self` and the connection's [`Ctx`]; nothing is shared, so nothing is locked. A call
 /// that takes long holds up every other connection of the worker. A call that panics closes its connection
 /// with 1011; the handler goes on serving the others, so it should leave itself in order.
+///
+/// ```
+/// use std::time::Duration;
+/// use ringwire::{Answer, CloseCause, Config, Ctx, Handler, Message, Request, Response, Server, StatusCode};
+///
+/// /// Everyone in a room hears what is said in it.
+/// struct Rooms;
+///
+/// struct Guest {
+///     name: String,
+///     topic: String,
+/// }
+///
+/// impl Handler for Rooms {
+///     type State = Guest;
+///
+///     fn on_request(&mut self, request: &Request<'_>) -> Answer<Guest> {
+///         let Some(name) = request.query_param("name") else {
+///             return Response::text("who are you?").with_status(StatusCode::UNAUTHORIZED).into();
+///         };
+///         Answer::accept(Guest { name: name.into_owned(), topic: "room.lobby".to_owned() })
+///     }
+///
+///     fn on_open(&mut self, ctx: &mut Ctx<'_, Guest>) {
+///         let (guest, mut out) = ctx.split();
+///         out.subscribe(&guest.topic).expect("the topic is a good one");
+///     }
+///
+///     fn on_message(&mut self, ctx: &mut Ctx<'_, Guest>, message: Message<'_>) {
+///         let (guest, mut out) = ctx.split();
+///         let text = format!("{}: {}", guest.name, message.as_text().unwrap_or("?"));
+///         if let Err(error) = out.publish(&guest.topic, &text) {
+///             eprintln!("not everyone hears {}: {error}", guest.name);
+///         }
+///     }
+///
+///     fn on_close(&mut self, ctx: &mut Ctx<'_, Guest>, cause: &CloseCause) {
+///         println!("{} is gone: {}", ctx.state().name, cause.reason);
+///     }
+/// }
+///
+/// let server = Server::new(Config::default().with_io_workers(1))
+///     .listen("127.0.0.1:0")
+///     .start(|_worker| Rooms)?;
+/// # server.handle().shutdown(Duration::ZERO);
+/// # server.join()?;
+/// # Ok::<(), ringwire::Error>(())
+/// ```
 pub trait Handler {
     /// What the application keeps for each open connection.
     type State: 'static;
@@ -25,11 +76,11 @@ pub trait Handler {
     /// A client asks for a WebSocket; the request is already known to be a correct one (RFC 6455 §4.2.1).
     fn on_request(&mut self, request: &Request<'_>) -> Answer<Self::State>;
 
-    /// An ordinary HTTP request came to the same port, [with its body](Request::body). The default answers 426,
-    /// "WebSocket only".
-    fn on_http(&mut self, request: &Request<'_>) -> HttpAnswer {
+    /// An ordinary HTTP request came to the same port, [with its body](Request::body), to be answered by
+    /// [`responder`](Responder), now or later. The default answers 426, "WebSocket only".
+    fn on_http(&mut self, request: &Request<'_>, responder: Responder) {
         let _ = request;
-        Response::from(HandshakeError::Upgrade).into()
+        responder.send(Response::from(HandshakeError::Upgrade));
     }
 
     /// Whether an ordinary HTTP request is for [`on_http`](Self::on_http) also while others are refused with 503 for
@@ -56,8 +107,10 @@ pub trait Handler {
         let _ = ctx;
     }
 
-    /// A whole message came. It is a borrow: copy what has to outlive the call.
-    fn on_message(&mut self, ctx: &mut Ctx<'_, Self::State>, message: Message<'_>);
+    /// A whole message came. It is a borrow: copy what has to outlive the call. The default drops it.
+    fn on_message(&mut self, ctx: &mut Ctx<'_, Self::State>, message: Message<'_>) {
+        let _ = (ctx, message);
+    }
 
     /// A part of a message came, on a connection that was accepted
     /// [with streaming](Accept::with_streaming). The default drops it.
@@ -76,11 +129,64 @@ pub trait Handler {
         let _ = (ctx, count);
     }
 
-    /// The first connection with a name ([`Ctx::register`]) has come, or the last is gone, over all workers. Called on
-    /// the worker where that happened, at the end of the turn. Calls on two workers may come in the wrong order;
-    /// [`Handle::connections`](crate::Handle::connections) has the present state.
-    fn on_presence(&mut self, name: &str, is_present: bool) {
-        let _ = (name, is_present);
+    /// A connection, on any worker, has got a name ([`Ctx::register`]), or has it no more: it has ended, or
+    /// [gave it up](Ctx::unregister).
+    ///
+    /// For each name this is called on one worker only, at the end of a turn, once for each change and in their order,
+    /// wherever the connections are; after [`on_close`](Self::on_close), where that took the name away. So what is
+    /// published from here comes to each subscriber in this order. A connection that gets a name and loses it before
+    /// this worker looks may be passed over. Where a worker ends before the others, another goes on with its names.
+    ///
+    /// ```
+    /// use ringwire::{Handle, topics::Presence};
+    /// /// Of `Handler::on_presence`: tells who comes online, and who goes. A page that is loaded anew says neither.
+    /// fn announce(handle: &Handle, presence: &Presence<'_>) {
+    ///     let what = match presence {
+    ///         Presence { is_first: true, .. } => "online",
+    ///         Presence { is_last: true, .. } => "offline",
+    ///         _ => return,
+    ///     };
+    ///     let text = format!("{} is {what}", presence.name);
+    ///     // Who is too far behind asks for the list when it has caught up.
+    ///     let _ = handle.publish("presence", &*text);
+    /// }
+    /// ```
+    fn on_presence(&mut self, presence: &Presence<'_>) {
+        let _ = presence;
+    }
+
+    /// Whether [`on_interest`](Self::on_interest) is called. Asked once on each worker, as it starts; all handlers of a
+    /// server are to say the same. Default: no. It takes a lock when a worker's first subscriber of a topic or pattern
+    /// comes and when its last goes, and for each topic or pattern its text and about 150 bytes more.
+    fn wants_interest(&self) -> bool {
+        false
+    }
+
+    /// The first connection has subscribed to a topic or pattern, or the last has gone, over all workers: for servers
+    /// that get from elsewhere what they publish. Called only where [`wants_interest`](Self::wants_interest) says so.
+    ///
+    /// As with [`on_presence`](Self::on_presence), for each subscription this is called on one worker only, at the end
+    /// of a turn, once for each change and in their order. A subscription that comes and goes before this worker looks
+    /// may be passed over.
+    ///
+    /// A pattern is a subscription of its own: it makes no topic have subscribers that it takes in.
+    ///
+    /// ```
+    /// use std::sync::mpsc::Sender;
+    /// use ringwire::topics::{Interest, Subscription};
+    /// /// Of `Handler::on_interest`: what is to be had from the other servers of a cluster.
+    /// fn follow(cluster: &Sender<String>, interest: &Interest<'_>) {
+    ///     let verb = if interest.has_subscribers { "SUB" } else { "UNSUB" };
+    ///     let command = match interest.subscription {
+    ///         Subscription::Pattern(pattern) => format!("P{verb} {pattern}"),
+    ///         topic => format!("{verb} {topic}"),
+    ///     };
+    ///     // The cluster's thread ends with the server.
+    ///     let _ = cluster.send(command);
+    /// }
+    /// ```
+    fn on_interest(&mut self, interest: &Interest<'_>) {
+        let _ = interest;
     }
 
     /// The peer sent a ping. The engine answers it; there is nothing to do.
@@ -93,16 +199,57 @@ pub trait Handler {
         let _ = (ctx, payload);
     }
 
-    /// The result of a job of [`Ctx::offload`] is there. For handlers that have handlers inside.
-    #[doc(hidden)]
-    fn finish_job(&mut self, ctx: &mut Ctx<'_, Self::State>, then: Box<dyn Any + Send>) {
-        match then.downcast::<Then<Self::State>>() {
-            Ok(then) => then(ctx),
-            Err(then) => {
-                if let Ok(then) = then.downcast::<Then<NoState>>() {
-                    then(&mut ctx.split().1);
-                }
-            }
+    /// A waker of this connection was woken ([`Ctx::waker`]), once or several times since the last call.
+    fn on_wake(&mut self, ctx: &mut Ctx<'_, Self::State>) {
+        let _ = ctx;
+    }
+
+    /// Something happens to a connection. The default calls the method for it, so that a handler implements those that
+    /// it wants; one around another implements this, and passes all on that it does not know:
+    ///
+    /// ```
+    /// use ringwire::{Answer, Ctx, Event, Handler, Request, Responder};
+    ///
+    /// /// Counts what came to the handler inside.
+    /// struct Counting<H> {
+    ///     inner: H,
+    ///     message_count: u64,
+    /// }
+    ///
+    /// impl<H: Handler> Handler for Counting<H> {
+    ///     type State = H::State;
+    ///
+    ///     fn on_request(&mut self, request: &Request<'_>) -> Answer<H::State> {
+    ///         self.inner.on_request(request)
+    ///     }
+    ///
+    ///     fn on_http(&mut self, request: &Request<'_>, responder: Responder) {
+    ///         self.inner.on_http(request, responder);
+    ///     }
+    ///
+    ///     fn handle(&mut self, ctx: &mut Ctx<'_, H::State>, event: Event<'_>) {
+    ///         self.message_count += u64::from(matches!(event, Event::Message(_)));
+    ///         self.inner.handle(ctx, event);
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// One that keeps a state of its own beside that of the handler inside gives it its part with [`Ctx::project`].
+    #[inline]
+    fn handle(&mut self, ctx: &mut Ctx<'_, Self::State>, event: Event<'_>) {
+        match event {
+            Event::Answer(answer) => self.on_answer(ctx, answer),
+            Event::Open => self.on_open(ctx),
+            Event::Message(message) => self.on_message(ctx, message),
+            Event::Part(part) => self.on_message_part(ctx, part),
+            Event::Drain => self.on_drain(ctx),
+            Event::Missed(count) => self.on_missed(ctx, count),
+            Event::Ping(payload) => self.on_ping(ctx, payload),
+            Event::Pong(payload) => self.on_pong(ctx, payload),
+            // What is for another state was not for this handler.
+            Event::Call(call) => drop(call.run(ctx)),
+            Event::Wake => self.on_wake(ctx),
+            Event::Close(cause) => self.on_close(ctx, cause),
         }
     }
 
@@ -122,7 +269,7 @@ pub trait Handler {
 
     /// What the log calls the connections of this kind: a [`Router`](crate::Router) says the path of the route, as it
     /// was written there. Not what the client asked for, which may hold a token. Default: nothing.
-    fn route_of(&self, state: &Self::State) -> Option<&str> {
+    fn route_of(&self, state: &Self::State) -> Option<Cow<'_, str>> {
         let _ = state;
         None
     }
@@ -151,11 +298,9 @@ impl<S> Answer<S> {
     pub fn accept(state: S) -> Self {
         Accept::new(state).into()
     }
-}
 
-impl<S> Answer<S> {
-    /// The same answer with another state.
-    pub(crate) fn map<T>(self, f: impl FnOnce(S) -> T) -> Answer<T> {
+    /// The same answer with what `f` makes of the state: for a handler around another.
+    pub fn map<T>(self, f: impl FnOnce(S) -> T) -> Answer<T> {
         match self {
             Self::Accept(accept) => Answer::Accept(accept.map(f)),
             Self::Reject(response) => Answer::Reject(response),
@@ -173,22 +318,6 @@ impl<S> From<Accept<S>> for Answer<S> {
 impl<S> From<Response> for Answer<S> {
     fn from(response: Response) -> Self {
         Self::Reject(response)
-    }
-}
-
-/// The answer to an ordinary HTTP request.
-#[derive(Debug)]
-pub enum HttpAnswer {
-    /// Now.
-    Respond(Response),
-    /// Later, through [`Handle::respond`](crate::Handle::respond) with the request's id. The connection's further
-    /// requests wait for it; after [`handshake_timeout`](crate::Config::handshake_timeout) the answer is 503.
-    Defer,
-}
-
-impl From<Response> for HttpAnswer {
-    fn from(response: Response) -> Self {
-        Self::Respond(response)
     }
 }
 

@@ -8,9 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::app::ctx::Ctx;
 use crate::base::panics::panic_text;
-use crate::compute::task::Task;
+use crate::compute::task::{Continuation, Task};
 use crate::compute::{Compute, Job, Lane};
-use crate::conn::jobs::Continuation;
 use crate::conn::{Phase, Wire};
 
 /// Why a job has no result.

@@ -1,14 +1,38 @@
 //! A request, as the handler sees it.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use ringwire_codec::handshake::{Extension, HandshakeError, Headers, server};
 use ringwire_tls::Facts;
 
-use crate::app::forwarded;
+use crate::app::{forwarded, query};
 use crate::conn::id::ConnId;
 
 /// A request that came to the server, borrowed from the bytes that were received.
+///
+/// ```
+/// use ringwire::{Request, Response, Router, StatusCode};
+///
+/// /// `GET /rooms/lobby/log?from=10&q=good+morning`
+/// fn log(request: &Request<'_>) -> Result<Response, Response> {
+///     let bad = |what: &str| {
+///         Response::text(format!("{what}?\n")).with_status(StatusCode::BAD_REQUEST)
+///     };
+///     let room = request.param("room").unwrap_or_default();
+///     let from: u64 = match request.query_param("from") {
+///         Some(number) => number.parse().map_err(|_| bad("from"))?,
+///         None => 0,
+///     };
+///     let text = request.query_param("q").ok_or_else(|| bad("q"))?;
+///     let language = request.header_str("accept-language").unwrap_or("en");
+///     Ok(Response::text(format!("{room} from {from} with {text:?} in {language}\n")))
+/// }
+///
+/// let router = Router::new().get("/rooms/{room}/log", log);
+/// # fn is_handler(_: impl ringwire::Handler) {}
+/// # is_handler(router);
+/// ```
 #[derive(Debug)]
 pub struct Request<'a> {
     head: &'a server::Request<'a>,
@@ -16,7 +40,17 @@ pub struct Request<'a> {
     peer: SocketAddr,
     tls: Option<Facts<'a>>,
     body: &'a [u8],
-    params: Option<&'a matchit::Params<'a, 'a>>,
+    place: Option<&'a Place<'a>>,
+}
+
+/// Where in a router a request has come to.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    params: matchit::Params<'a, 'a>,
+    /// The place of the router itself, if that is nested.
+    outer: Option<&'a Self>,
+    /// How much of the path was matched for a handler that is nested there.
+    base_len: usize,
 }
 
 impl<'a> Request<'a> {
@@ -26,7 +60,7 @@ impl<'a> Request<'a> {
         peer: SocketAddr,
         tls: Option<Facts<'a>>,
     ) -> Self {
-        Self { head, id, peer, tls, body: &[], params: None }
+        Self { head, id, peer, tls, body: &[], place: None }
     }
 
     pub(crate) fn with_body(mut self, body: &'a [u8]) -> Self {
@@ -34,9 +68,25 @@ impl<'a> Request<'a> {
         self
     }
 
-    /// The same request on a route.
-    pub(crate) fn with_params<'s>(&'s self, params: &'s matchit::Params<'s, 's>) -> Request<'s> {
-        Request { params: Some(params), ..*self }
+    /// The place of a route that has these parameters, of which the one with the name `below` is what a nested handler
+    /// gets to see of the path.
+    pub(crate) fn place<'s>(
+        &'s self,
+        params: matchit::Params<'s, 's>,
+        below: Option<&str>,
+    ) -> Place<'s> {
+        let path = self.path();
+        let outer_len = self.place.map_or(0, |place| place.base_len);
+        let base_len = below.map_or(outer_len, |name| {
+            let rest = params.get(name).map(|rest| rest.len() + 1);
+            path.len() - rest.unwrap_or_else(|| usize::from(path.ends_with('/')))
+        });
+        Place { params, outer: self.place, base_len }
+    }
+
+    /// The same request there.
+    pub(crate) fn at<'s>(&'s self, place: &'s Place<'s>) -> Request<'s> {
+        Request { place: Some(place), ..*self }
     }
 
     /// The connection that it came on, to answer it later with.
@@ -80,9 +130,18 @@ impl<'a> Request<'a> {
         self.head.target()
     }
 
-    /// What a parameter of the [`Router`](crate::Router)'s path stands for, percent-encoded as it was sent.
+    /// What a parameter of the [`Router`](crate::Router)'s path stands for, percent-encoded as it was sent. Where the
+    /// router is [nested](crate::Router::nest), those of the prefix are there too.
     pub fn param(&self, name: &str) -> Option<&'a str> {
-        self.params?.get(name)
+        let places = std::iter::successors(self.place, |place| place.outer);
+        places.into_iter().find_map(|place| place.params.get(name))
+    }
+
+    /// All parameters of the path, with what they stand for.
+    #[cfg(feature = "async")]
+    pub(crate) fn params(&self) -> impl Iterator<Item = (&str, &str)> {
+        let places = std::iter::successors(self.place, |place| place.outer);
+        places.flat_map(|place| place.params.iter())
     }
 
     /// The path, percent-encoded as it was sent.
@@ -90,9 +149,31 @@ impl<'a> Request<'a> {
         self.head.path()
     }
 
+    /// What of the path is below the prefix at which the handler is [nested](crate::Router::nest), from its slash on; the
+    /// whole path if it is not nested.
+    pub fn path_below(&self) -> &'a str {
+        let base_len = self.place.map_or(0, |place| place.base_len);
+        match self.path().get(base_len..) {
+            None | Some("") => "/",
+            Some(below) => below,
+        }
+    }
+
     /// What follows the `?`, percent-encoded as it was sent.
     pub fn query(&self) -> Option<&'a str> {
         self.head.query()
+    }
+
+    /// The first parameter of this name in the query (`?page=2&q=a+b`), decoded by the rules of
+    /// application/x-www-form-urlencoded: `+` is a space, `%2B` a plus, what is no UTF-8 becomes U+FFFD. One without `=`
+    /// is empty.
+    pub fn query_param(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.query_params().find_map(|(each, value)| (each == name).then_some(value))
+    }
+
+    /// All parameters of the query in their order, names and values decoded as by [`query_param`](Self::query_param).
+    pub fn query_params(&self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> {
+        query::parse(self.query().unwrap_or_default())
     }
 
     /// All headers, in their order.

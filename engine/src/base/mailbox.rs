@@ -58,10 +58,10 @@ struct WakeUp {
 
 /// Whether something came since the worker last looked.
 #[derive(Debug, Default)]
-struct Pending<F>(F);
+pub(crate) struct Pending<F>(F);
 
 /// An atomic yes or no.
-trait Flag {
+pub(crate) trait Flag {
     fn get(&self) -> bool;
     fn swap(&self, value: bool) -> bool;
 }
@@ -77,13 +77,18 @@ impl Flag for AtomicBool {
 }
 
 impl<F: Flag> Pending<F> {
+    #[cfg(test)]
+    pub(crate) fn of(flag: F) -> Self {
+        Self(flag)
+    }
+
     /// Something came; whether the worker has to be woken for it.
-    fn announce(&self) -> bool {
+    pub(crate) fn announce(&self) -> bool {
         !self.0.swap(true)
     }
 
     /// The worker looks; whether something came. From now on what comes is announced again.
-    fn look(&self) -> bool {
+    pub(crate) fn look(&self) -> bool {
         self.0.get() && self.0.swap(false)
     }
 }
@@ -241,7 +246,7 @@ mod tests {
         model.preemption_bound = Some(3);
         model.check(|| {
             let letters = Arc::new(Mutex::new(0));
-            let pending = Arc::new(Pending(AtomicBool::new(false)));
+            let pending = Arc::new(Pending::of(AtomicBool::new(false)));
             let wakes = Arc::new(AtomicUsize::new(0));
             let posting = || {
                 let (letters, pending, wakes) = (letters.clone(), pending.clone(), wakes.clone());

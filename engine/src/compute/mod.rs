@@ -12,6 +12,7 @@ pub(crate) mod handshake;
 mod stats;
 pub(crate) mod task;
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -39,7 +40,12 @@ pub(crate) enum Job {
     Deflate(Box<Deflation>),
     /// What a handler offloaded.
     Task(Box<Task>),
+    /// What makes the answer to an HTTP request, and sends it off. Gives whether it panicked.
+    Answer(Answer),
 }
+
+/// See [`Job::Answer`].
+pub(crate) struct Answer(pub(crate) Box<dyn FnOnce() -> bool + Send>);
 
 /// What came of it.
 #[derive(Debug)]
@@ -176,13 +182,13 @@ impl Job {
     fn lane(&self) -> Lane {
         match self {
             Self::Shake(_) | Self::Deflate(_) => Lane::Engine,
-            Self::Task(_) => Lane::Application,
+            Self::Task(_) | Self::Answer(_) => Lane::Application,
         }
     }
 
     fn is_cancelled(&self) -> bool {
         match self {
-            Self::Shake(_) => false,
+            Self::Shake(_) | Self::Answer(_) => false,
             Self::Deflate(deflation) => deflation.is_cancelled(),
             Self::Task(task) => task.is_cancelled(),
         }
@@ -210,7 +216,14 @@ impl Job {
                 let panicked = finished.panicked;
                 (Some(Outcome::Finished(Box::new(finished))), panicked)
             }
+            Self::Answer(Answer(work)) => (None, work()),
         }
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").finish_non_exhaustive()
     }
 }
 
@@ -247,7 +260,7 @@ impl Hand {
     }
 
     /// Whether a job waits.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn is_wanted(&self) -> bool {
         !self.engine.is_empty() || !self.application.is_empty()
     }

@@ -1,10 +1,13 @@
 //! A handler's job on its way to a thread and back.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Weak;
 
 use crate::conn::id::ConnId;
-use crate::conn::jobs::Continuation;
+
+/// What follows a job, of which nobody but the handler's worker knows the type.
+pub(crate) type Continuation = Box<dyn Any + Send>;
 
 /// A handler's job on its way to a thread.
 pub(crate) struct Task {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ringwire_codec::CloseCode;
 use ringwire_codec::handshake::HeadLimits;
 
+use crate::base::runtime::Runtime;
 use crate::config::origin::OriginPolicy;
 use crate::conn::options::Backpressure;
 use crate::error::Error;
@@ -80,7 +81,7 @@ pub struct Config {
 
     /// From accept to the end of the handshake, however the bytes trickle in. Every further HTTP request has as long
     /// from its first byte to the end of its body, and the application for an answer that it
-    /// [defers](crate::HttpAnswer::Defer). Default: 10 s.
+    /// [puts off](crate::Responder). Default: 10 s.
     pub handshake_timeout: Duration,
     /// How long a connection may receive nothing at all, not even a pong. Default: 120 s. With pings on, a
     /// dead peer is found sooner.
@@ -222,6 +223,8 @@ pub struct Config {
     pub pool_len: usize,
     /// Letters that a worker's mailbox holds before [`Handle`](crate::Handle) says busy. Default: 4096.
     pub mailbox_len: usize,
+    /// What futures of the application may use.
+    pub(crate) runtime: Runtime,
 }
 
 /// A kernel back end.
@@ -281,6 +284,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             driver: DriverKind::default(),
+            runtime: Runtime::default(),
             io_workers: 0,
             compute_workers: 0,
             compute_queue_len: 1024,

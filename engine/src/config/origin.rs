@@ -13,11 +13,11 @@ use std::str::FromStr;
 /// [`Same`](Self::Same) and, unless it names `null`, by [`List`](Self::List).
 ///
 /// ```
-/// use ringwire::{Config, OriginPolicy};
+/// use ringwire::{Config, admission::OriginPolicy};
 ///
 /// let policy = OriginPolicy::list(["https://example.org", "https://*.example.org"])?;
 /// let config = Config::default().with_origin_policy(policy);
-/// # Ok::<(), ringwire::OriginError>(())
+/// # Ok::<(), ringwire::admission::OriginError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

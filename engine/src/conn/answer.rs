@@ -4,9 +4,13 @@ use std::any::Any;
 
 use http::{HeaderName, HeaderValue};
 use ringwire_codec::extension::SharedExtension;
+use ringwire_codec::http::Response;
 
 /// A state whose type is known to the handler alone.
 pub(crate) type AnyState = Box<dyn Any + Send>;
+
+/// The answer to a request that was deferred. One that is accepted was for an upgrade.
+pub(crate) type Verdict = Result<Accept<AnyState>, Response>;
 
 /// How a request is accepted, and the state of its connection.
 #[derive(Clone, Debug)]
@@ -65,7 +69,7 @@ impl<S> Accept<S> {
     /// that the client likes better has the same reserved bits. It comes behind compression. Default: none.
     ///
     /// A frame of such a connection is taken whole before it is looked at: with up to 9/8 of
-    /// [`max_message_len`](crate::ProtocolConfig::max_message_len) and 4 KiB, also where messages are handed over in
+    /// [`max_message_len`](crate::tuning::ProtocolConfig::max_message_len) and 4 KiB, also where messages are handed over in
     /// parts.
     #[must_use]
     pub fn with_extension(mut self, extension: SharedExtension) -> Self {
@@ -82,8 +86,8 @@ impl<S> Accept<S> {
         (accept, old)
     }
 
-    /// The same with what `f` makes of the state.
-    pub(crate) fn map<T>(self, f: impl FnOnce(S) -> T) -> Accept<T> {
+    /// The same with what `f` makes of the state: for a handler around another.
+    pub fn map<T>(self, f: impl FnOnce(S) -> T) -> Accept<T> {
         let (accept, state) = self.replace_state(());
         accept.replace_state(f(state)).0
     }

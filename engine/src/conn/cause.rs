@@ -169,6 +169,11 @@ impl CloseReason {
         }
     }
 
+    /// Whether its peer took too little, so that nothing is kept for it any more.
+    pub(crate) fn gives_peer_up(self) -> bool {
+        matches!(self, Self::Memory | Self::WriteStall | Self::PongTimeout | Self::CloseTimeout)
+    }
+
     /// Its name in logs and metrics.
     pub fn name(self) -> &'static str {
         Self::NAMES[self.index()]

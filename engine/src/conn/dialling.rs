@@ -18,7 +18,7 @@ pub enum DialError {
     /// The worker is busy, or has ended.
     #[error(transparent)]
     Post(#[from] PostError),
-    /// The server could not be reached, or the connection failed or ended before the handshake did.
+    /// The server could not be reached, or the connection failed before the server's answer was whole.
     #[error("the connection failed: {0}")]
     Connect(io::ErrorKind),
     /// The handshake took longer than [`handshake_timeout`](crate::Config::handshake_timeout).
@@ -30,8 +30,9 @@ pub enum DialError {
     /// The server answered with another status than 101.
     #[error("the server refused: {0}")]
     Refused(StatusCode),
-    /// The server's answer breaks the protocol, or agrees to what was not offered.
-    #[error("the server's answer is wrong: {0}")]
+    /// The server's answer breaks the protocol, or agrees to what was not offered; or the server has ended the connection
+    /// before it: [`NoAnswer`](HandshakeError::NoAnswer), and [`Incomplete`](HandshakeError::Incomplete) within it.
+    #[error("the handshake failed: {0}")]
     Handshake(#[source] HandshakeError),
 }
 
@@ -43,14 +44,15 @@ impl DialError {
         }
     }
 
-    /// What the end of a connection means that was never open.
-    pub(crate) fn of_end(cause: &CloseCause) -> Self {
+    /// What the end of a connection means that was never open, with a part of the answer or without.
+    pub(crate) fn of_end(cause: &CloseCause, was_answering: bool) -> Self {
         match cause.reason {
             CloseReason::Transport(io::ErrorKind::TimedOut) => Self::TimedOut,
             CloseReason::Transport(kind) => Self::Connect(kind),
             CloseReason::Tls => Self::Tls(cause.text.clone()),
             CloseReason::Shutdown => Self::Post(PostError::Stopped),
-            _ => Self::Connect(io::ErrorKind::UnexpectedEof),
+            _ if was_answering => Self::Handshake(HandshakeError::Incomplete),
+            _ => Self::Handshake(HandshakeError::NoAnswer),
         }
     }
 }

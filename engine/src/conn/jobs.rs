@@ -1,15 +1,22 @@
-//! A connection's jobs: those that the compute threads have, and results that wait for others before them.
+//! A connection's jobs: those that the compute threads have, futures, and results that wait for others before them.
 
 #![expect(clippy::disallowed_types, reason = "jobs find out on other threads that they are void")]
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
+use std::task::Waker;
 
+use crate::base::panics::quietly;
 use crate::conn::Wire;
 
-/// A [`Then`] of which nobody but the handler's worker knows the type.
-pub(crate) type Continuation = Box<dyn Any + Send>;
+/// What follows a job, of which nobody but the handler knows the type.
+pub(crate) type Continuation = Box<dyn Any>;
+
+/// A future of the application, which ends with what follows it.
+pub(crate) type JobFuture = Pin<Box<dyn Future<Output = Continuation>>>;
 
 /// A connection's jobs whose results were not handed over.
 #[derive(Debug, Default)]
@@ -23,12 +30,82 @@ pub(crate) struct Jobs {
     due: u64,
     /// Results from that one on, as far as they are there; the first is not.
     early: VecDeque<Option<Continuation>>,
+    futures: Vec<Spawned>,
+    /// The number of the next future.
+    next_future: u64,
+    /// The handler itself has something to do that it waits for, and that is no job.
+    is_busy: bool,
+    /// Reading waits for a job to end.
+    pub(crate) is_full: bool,
+}
+
+/// A future that was not ready when it was last polled.
+struct Spawned {
+    future: u64,
+    /// Its place in the order, if it has one.
+    number: Option<u64>,
+    /// None while it is polled.
+    work: Option<JobFuture>,
+    waker: Waker,
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        // It is the application's, and may panic.
+        if let Some(work) = self.work.take() {
+            quietly(work);
+        }
+    }
+}
+
+impl fmt::Debug for Spawned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spawned").field("future", &self.future).finish_non_exhaustive()
+    }
 }
 
 impl Jobs {
     /// How many.
     pub(crate) fn count(&self) -> usize {
-        self.count
+        self.count + usize::from(self.is_busy)
+    }
+
+    /// Notes whether the handler has something to do.
+    #[cfg(feature = "async")]
+    pub(crate) fn set_busy(&mut self, is_busy: bool) {
+        self.is_busy = is_busy;
+    }
+
+    /// The number that the next future will have.
+    pub(crate) fn next_future(&self) -> u64 {
+        self.next_future
+    }
+
+    /// Takes in a future, which `waker` wakes.
+    pub(crate) fn spawn(&mut self, work: JobFuture, waker: Waker, ordered: bool) {
+        let (number, _) = self.begin(ordered);
+        let future = self.next_future;
+        self.next_future += 1;
+        self.futures.push(Spawned { future, number, work: Some(work), waker });
+    }
+
+    /// Takes a future out, to be polled, with its waker.
+    pub(crate) fn take_future(&mut self, future: u64) -> Option<(JobFuture, Waker)> {
+        let spawned = self.futures.iter_mut().find(|spawned| spawned.future == future)?;
+        Some((spawned.work.take()?, spawned.waker.clone()))
+    }
+
+    /// It is not ready.
+    pub(crate) fn put_back(&mut self, future: u64, work: JobFuture) {
+        if let Some(spawned) = self.futures.iter_mut().find(|spawned| spawned.future == future) {
+            spawned.work = Some(work);
+        }
+    }
+
+    /// It is done: gives its place in the order.
+    pub(crate) fn end_future(&mut self, future: u64) -> Option<u64> {
+        let index = self.futures.iter().position(|spawned| spawned.future == future)?;
+        self.futures.swap_remove(index).number
     }
 
     /// Another one: its number, if its result has a place in the order, and what tells whether it is still wanted.

@@ -197,8 +197,9 @@ impl Wire {
     }
 
     /// What it holds that ending it would free, in bytes. A send in flight counts if it is a backlog, stuck, or longer
-    /// than a socket takes at once: another is soon over, and perhaps of bytes that others send too.
-    pub(crate) fn held_len(&self, now: Tick) -> usize {
+    /// than a socket takes at once: another is soon over, and perhaps of bytes that others send too. `is_full`: the
+    /// kernel has something ahead of it.
+    pub(crate) fn held_len(&self, now: Tick, is_full: bool) -> usize {
         /// The most that a socket's send buffer grows to by default, in bytes: the last figure of tcp_wmem, tcp(7).
         const SOCKET_LEN: u32 = 4 << 20;
         if self.phase == Phase::Lingering {
@@ -206,6 +207,7 @@ impl Wire {
         }
         let pending = self.pending.as_ref().map_or(0, |pending| pending.charged.sum());
         let waits = self.flags.contains(Flags::BACKLOGGED)
+            || is_full
             || now > self.sent + 1
             || self.in_flight > SOCKET_LEN;
         let in_flight = if waits { self.in_flight as usize } else { 0 };

@@ -46,7 +46,7 @@ impl SendOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Compress {
-    /// If it is at least as long as [`threshold`](crate::Compression::threshold).
+    /// If it is at least as long as [`threshold`](crate::compression::Compression::threshold).
     #[default]
     ByLength,
     /// However short it is. Goes out as it is if that makes it no shorter.

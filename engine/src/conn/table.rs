@@ -70,7 +70,8 @@ impl<S> ConnTable<S> {
     pub(crate) fn remove(&mut self, token: Token) {
         if let Some(conn) = self.get_mut(token) {
             *conn = Conn::default();
-            conn.wire.generation = token.generation.wrapping_add(1);
+            // The last number is none, so that one more than it is not 0.
+            conn.wire.generation = (token.generation + 1) % u32::MAX;
             self.free.push(token.slot);
         }
     }
@@ -79,6 +80,16 @@ impl<S> ConnTable<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn generations_begin_anew_before_the_last_number() {
+        let mut table = ConnTable::<()>::new();
+        let (mut token, conn) = table.insert().unwrap();
+        token.generation = u32::MAX - 1;
+        conn.wire.generation = token.generation;
+        table.remove(token);
+        assert_eq!(table.insert().unwrap().0, Token { slot: token.slot, generation: 0 });
+    }
 
     #[test]
     fn a_slot_comes_back_with_another_generation() {

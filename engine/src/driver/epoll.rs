@@ -357,6 +357,11 @@ impl Epoll {
 
     // Closing
 
+    fn stream(&self, token: Token) -> Option<&TcpStream> {
+        let socket = self.sockets.get(token.slot)?;
+        socket.stream.as_ref().filter(|_| socket.generation == token.generation)
+    }
+
     fn shutdown(&mut self, token: Token) {
         if let Some(stream) = self.socket(token).and_then(|socket| socket.stream.as_ref()) {
             // Not connected any more: the end will be seen by the receive.
@@ -497,13 +502,25 @@ impl Driver for Epoll {
     }
 
     fn traffic(&self, token: Token) -> Option<Traffic> {
-        let socket = self.sockets.get(token.slot)?;
-        net::traffic(socket.stream.as_ref().filter(|_| socket.generation == token.generation)?)
+        net::traffic(self.stream(token)?)
     }
 
     fn delivery(&self, token: Token) -> Option<Delivery> {
-        let socket = self.sockets.get(token.slot)?;
-        net::delivery(socket.stream.as_ref().filter(|_| socket.generation == token.generation)?)
+        net::delivery(self.stream(token)?)
+    }
+
+    fn stuck_count(&self) -> usize {
+        self.stuck.len()
+    }
+
+    fn unsent_memory(&self, token: Token) -> usize {
+        self.stream(token).map_or(0, net::unsent_memory)
+    }
+
+    fn discard(&mut self, token: Token) {
+        if let Some(stream) = self.stream(token) {
+            net::discard_unsent(stream);
+        }
     }
 
     fn detach(&mut self, socket: TcpStream) -> OwnedFd {

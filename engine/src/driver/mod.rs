@@ -72,6 +72,9 @@
 //!   `close_in_the_middle_of_data`, `a_slot_is_used_again`.
 //! - [`Driver::delivery`] tells a peer that takes something from one that takes nothing, however full the socket is:
 //!   `delivery_tells_who_takes_something`.
+//! - [`Driver::stuck_count`] and [`Driver::unsent_memory`] tell what the kernel holds for peers that take nothing, and
+//!   [`Driver::discard`] ends that: `what_the_kernel_holds_of_a_stuck_send_is_known_and_can_be_dropped`,
+//!   `nothing_is_dropped_of_what_was_delivered`.
 //!
 //! # What a worker never does
 //!
@@ -87,7 +90,11 @@
 
 pub(crate) mod epoll;
 pub(crate) mod heap;
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the engine's own simulations use more than applications do")
+)]
 pub(crate) mod sim;
 pub(crate) mod uring;
 
@@ -156,6 +163,16 @@ pub(crate) trait Driver: Sized {
     /// How far the peer of an open socket has come with what was sent to it. Costs system calls: for when a timer
     /// fires, not for a message's path.
     fn delivery(&self, token: Token) -> Option<Delivery>;
+
+    /// Sends that did not go out, as of the last wait, once all of its completions were taken: their sockets are full.
+    fn stuck_count(&self) -> usize;
+
+    /// What the kernel holds of what was sent on an open socket, in bytes of memory. Costs a system call.
+    fn unsent_memory(&self, token: Token) -> usize;
+
+    /// The peer is given up: what the kernel still has of what was sent to it is dropped when the socket is closed, and
+    /// the peer gets a reset. A socket of which the kernel has nothing is closed as always.
+    fn discard(&mut self, token: Token);
 
     /// Gives a socket away that was accepted and not opened.
     fn detach(&mut self, socket: Self::Socket) -> OwnedFd;

@@ -13,7 +13,7 @@ use ringwire_tls::Session;
 /// A TCP connection that somebody else has accepted, for [`Handle::adopt_with`](crate::Handle::adopt_with).
 ///
 /// ```no_run
-/// use ringwire::{Adoption, Handle, PostError};
+/// use ringwire::{Handle, PostError, transport::Adoption};
 ///
 /// # fn example(handle: Handle, stream: std::net::TcpStream, behind_the_request: Vec<u8>) -> Result<(), PostError> {
 /// let adoption = Adoption::new(stream).with_received(behind_the_request).with_state(());
@@ -56,7 +56,7 @@ impl Adoption {
     ///
     /// All of the answer must have been written. No extension may have been agreed on, compression included, and the
     /// origin is for that side to judge: the handler's first call is [`on_open`](crate::Handler::on_open).
-    /// [`answer_upgrade`](crate::answer_upgrade) makes such an answer.
+    /// [`answer_upgrade`](crate::handshake::answer_upgrade) makes such an answer.
     #[must_use]
     pub fn with_state<S: Send + 'static>(mut self, state: S) -> Self {
         self.state = Some(Box::new(state));

@@ -16,7 +16,7 @@ use crate::net;
 /// A place to listen on, and what is spoken there. For [`Server::listen_with`](crate::Server::listen_with).
 ///
 /// ```no_run
-/// use ringwire::{Config, Listener, Server, on_message};
+/// use ringwire::{Config, Server, on_message, transport::Listener};
 ///
 /// let server = Server::new(Config::default())
 ///     .listen_with(Listener::unix("/run/echo/echo.sock").with_mode(0o660))
@@ -83,7 +83,7 @@ impl Listener {
     ///
     /// One that is there already is replaced if nobody listens on it, and an error otherwise. The file goes when the
     /// last worker has ended, unless it is another's by then. The workers share one listening socket: which of them
-    /// gets a connection is a matter of chance, and [`Assignment::LeastLoaded`](crate::Assignment::LeastLoaded) spreads
+    /// gets a connection is a matter of chance, and [`Assignment::LeastLoaded`](crate::tuning::Assignment::LeastLoaded) spreads
     /// them evenly. Peers have no address: [`Ctx::peer_addr`](crate::Ctx::peer_addr) is the unspecified one, `[::]:0`.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
         Self::new(Place::Unix { path: path.into(), mode: None })

@@ -1,7 +1,11 @@
-//! What comes to a worker from outside: letters, publications, and results of the compute threads.
+//! What comes to a worker from outside: letters, publications, results of the compute threads, and answers to HTTP
+//! requests.
+
+#![expect(clippy::disallowed_types, reason = "a waker may be woken from any thread")]
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use ringwire_codec::CloseCode;
@@ -9,13 +13,14 @@ use ringwire_codec::http::Response;
 
 use crate::base::mailbox::{self, Bell, Mailbox, Postbox};
 use crate::base::wake::Wake;
-use crate::compute::Outcome;
+use crate::compute::{Compute, Outcome};
 use crate::conn::answer::{Accept, AnyState};
 use crate::conn::id::ConnId;
 use crate::conn::options::SendOptions;
 use crate::driver::ListenerId;
 use crate::entry::adoption::Adoption;
 use crate::entry::dial::Outbound;
+use crate::hub::wakes::{Alarm, Alarms};
 use crate::limits::{Drain, DrainReport};
 use crate::topic::{Feed, Feeder, SharedPublication, TopicQuery, feed};
 
@@ -38,8 +43,8 @@ pub(crate) enum Mail {
     Dial(Box<Outbound>),
     /// Accept a deferred request for an upgrade.
     Accept { conn: ConnId, accept: Box<Accept<AnyState>> },
-    /// Answer a deferred request with an ordinary answer, which refuses an upgrade.
-    Respond { conn: ConnId, response: Response },
+    /// Refuse a deferred request for an upgrade.
+    Reject { conn: ConnId, response: Response },
     /// Say who subscribes to what.
     Topics(TopicQuery),
     /// Close every connection, and end when they are gone or the time is up; what came of it is the reply.
@@ -55,6 +60,30 @@ pub(crate) struct Ways {
     pub(crate) publications: Feeder,
     /// There is always room for a result: their number is that of the jobs which the worker itself gave away.
     pub(crate) results: Postbox<Outcome>,
+    pub(crate) alarms: Arc<Alarms>,
+}
+
+/// A request among all of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RequestId {
+    pub(crate) conn: ConnId,
+    /// Its place among those of its connection, of which there are at most `max_http_requests`.
+    pub(crate) number: u16,
+}
+
+/// The answer to an HTTP request that was not answered at once.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) request: RequestId,
+    pub(crate) response: Response,
+}
+
+/// What a request needs to be answered from elsewhere. There is always room for an answer: each connection is at one
+/// request at a time.
+#[derive(Debug)]
+pub(crate) struct WayBack {
+    pub(crate) answers: Postbox<Answered>,
+    pub(crate) compute: Option<Compute>,
 }
 
 /// What has come to a worker.
@@ -64,6 +93,10 @@ pub(crate) struct Inbox {
     letters: Mailbox<Mail>,
     publications: Feed,
     results: Mailbox<Outcome>,
+    alarms: Mailbox<Arc<Alarm>>,
+    answers: Mailbox<Answered>,
+    /// The way there.
+    answer_box: Postbox<Answered>,
 }
 
 /// The ways to a worker that `waker` wakes: for `capacity` letters and so many bytes of publications.
@@ -72,8 +105,19 @@ pub(crate) fn inbox(capacity: usize, max_in_transit_len: usize, waker: impl Wake
     let (letters, to_be_read) = mailbox::mailbox(Some(capacity), &bell);
     let (feeder, publications) = feed(max_in_transit_len, &bell);
     let (results, returned) = mailbox::mailbox(None, &bell);
-    let ways = Ways { letters, publications: feeder, results };
-    (ways, Inbox { bell, letters: to_be_read, publications, results: returned })
+    let (alarms, rung) = mailbox::mailbox(None, &bell);
+    let ways = Ways { letters, publications: feeder, results, alarms: Alarms::new(alarms) };
+    let (answer_box, answers) = mailbox::mailbox(None, &bell);
+    let inbox = Inbox {
+        bell,
+        letters: to_be_read,
+        publications,
+        results: returned,
+        alarms: rung,
+        answers,
+        answer_box,
+    };
+    (ways, inbox)
 }
 
 impl Inbox {
@@ -103,8 +147,32 @@ impl Inbox {
         self.results.take()
     }
 
+    /// How many wakes from other threads wait.
+    pub(crate) fn alarm_count(&self) -> usize {
+        self.alarms.len()
+    }
+
+    /// The next of them.
+    pub(crate) fn take_alarm(&self) -> Option<Arc<Alarm>> {
+        self.alarms.take()
+    }
+
+    /// The next answer to an HTTP request.
+    pub(crate) fn take_answer(&self) -> Option<Answered> {
+        self.answers.take()
+    }
+
+    /// For answers to HTTP requests that come later, and jobs that make them.
+    pub(crate) fn way_back(&self, compute: Option<Compute>) -> WayBack {
+        WayBack { answers: self.answer_box.clone(), compute }
+    }
+
     /// Whether nothing is left.
     pub(crate) fn is_empty(&self) -> bool {
-        self.letters.is_empty() && self.publications.is_empty() && self.results.is_empty()
+        self.letters.is_empty()
+            && self.publications.is_empty()
+            && self.results.is_empty()
+            && self.alarms.is_empty()
+            && self.answers.is_empty()
     }
 }

@@ -6,9 +6,11 @@
 )]
 
 pub(crate) mod addresses;
+pub(crate) mod directory;
 pub(crate) mod handover;
 pub(crate) mod mail;
 pub(crate) mod names;
+pub(crate) mod wakes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -16,9 +18,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::base::mailbox::Postbox;
 use crate::config::Config;
 use crate::hub::addresses::Addresses;
+use crate::hub::directory::Directory;
 use crate::hub::handover::Handover;
 use crate::hub::mail::{Mail, Ways};
 use crate::hub::names::Registry;
+use crate::hub::wakes::Alarms;
 use crate::limits::memory::{Allowance, Level, Slack, Total};
 use crate::metrics::{Counters, MemoryStats};
 use crate::topic::{Exchange, Feeder};
@@ -28,15 +32,19 @@ use crate::topic::{Exchange, Feeder};
 pub(crate) struct Link {
     pub(crate) postbox: Postbox<Mail>,
     feeder: Feeder,
+    pub(crate) alarms: Arc<Alarms>,
     pub(crate) counters: Arc<Counters>,
+    /// Its open connections.
+    pub(crate) directory: Directory,
     /// Connections that another worker has accepted for this one, on their way.
     expected: AtomicU32,
 }
 
 impl Link {
     pub(crate) fn new(ways: Ways, counters: Arc<Counters>) -> Self {
-        let Ways { letters: postbox, publications: feeder, .. } = ways;
-        Self { postbox, feeder, counters, expected: AtomicU32::new(0) }
+        let Ways { letters: postbox, publications: feeder, alarms, .. } = ways;
+        let (directory, expected) = (Directory::default(), AtomicU32::new(0));
+        Self { postbox, feeder, alarms, counters, directory, expected }
     }
 
     /// Connections that it has, or will have in a moment.
@@ -68,9 +76,10 @@ struct Common {
 impl Hub {
     pub(crate) fn new(links: Vec<Link>, config: &Config, handover: Handover) -> Self {
         let feeders = links.iter().map(|link| link.feeder.clone());
+        let workers = links.len();
         let common = Common {
             exchange: Exchange::new(config.topics.clone(), feeders),
-            registry: Registry::default(),
+            registry: Registry::new(workers),
             addresses: Addresses::new(config.max_connections_per_address),
             allowance: Allowance::new(config.max_memory),
             slack: Slack::default(),
@@ -95,6 +104,11 @@ impl Hub {
 
     pub(crate) fn links(&self) -> &[Link] {
         &self.links
+    }
+
+    /// The open connections of a worker.
+    pub(crate) fn directory(&self, worker: u16) -> Option<&Directory> {
+        self.links.get(usize::from(worker)).map(|link| &link.directory)
     }
 
     /// The worker with the fewest connections, if it has fewer than worker `own` and the server is not at its end. It
@@ -212,6 +226,13 @@ impl Hub {
     /// What a worker may come to hold before it looks at the total again.
     pub(crate) fn memory_step(&self) -> usize {
         self.common.allowance.step(self.links.len())
+    }
+
+    /// Has a worker look around.
+    pub(crate) fn wake(&self, worker: u16) {
+        if let Some(link) = self.links.get(usize::from(worker)) {
+            link.postbox.nudge();
+        }
     }
 
     /// Has the other workers look around.

@@ -6,6 +6,7 @@
 
 pub(crate) mod deadline;
 pub(crate) mod drain;
+pub(crate) mod kernel;
 pub(crate) mod machine;
 pub(crate) mod memory;
 pub(crate) mod progress;

@@ -24,7 +24,6 @@ pub(crate) fn step(limit: Tick) -> Tick {
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     table: HashMap<u32, Watched>,
-    waiting_len: usize,
 }
 
 /// What is known of one.
@@ -68,15 +67,6 @@ impl Progress {
         if self.table.is_empty() { None } else { self.table.get_mut(&slot) }
     }
 
-    /// What the kernel holds for those that were looked at, as of then, in bytes.
-    pub(crate) fn waiting_len(&self) -> usize {
-        self.waiting_len
-    }
-
-    pub(crate) fn waiting_of(&self, slot: u32) -> usize {
-        self.get(slot).map_or(0, |watched| watched.seen.waiting)
-    }
-
     #[inline]
     pub(crate) fn forget(&mut self, slot: u32) {
         if !self.table.is_empty() {
@@ -85,12 +75,9 @@ impl Progress {
     }
 
     fn remove(&mut self, slot: u32) {
-        if let Some(watched) = self.table.remove(&slot) {
-            self.waiting_len -= watched.seen.waiting;
-            if self.table.is_empty() {
-                // A burst of slow peers leaves nothing behind.
-                self.table = HashMap::new();
-            }
+        if self.table.remove(&slot).is_some() && self.table.is_empty() {
+            // A burst of slow peers leaves nothing behind.
+            self.table = HashMap::new();
         }
     }
 
@@ -103,7 +90,7 @@ impl Progress {
         delivery: Delivery,
     ) -> &mut Watched {
         let watched = self.table.entry(slot).or_insert_with(|| Watched {
-            seen: Delivery { waiting: 0, ..delivery },
+            seen: delivery,
             first: now,
             looked: now,
             moved: sent,
@@ -116,7 +103,6 @@ impl Progress {
         if !is_first && (made_room || delivery.has_moved_since(&watched.seen)) {
             watched.moved = now;
         }
-        self.waiting_len = self.waiting_len - watched.seen.waiting + delivery.waiting;
         watched.looked = now;
         watched.seen = delivery;
         watched

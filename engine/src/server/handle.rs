@@ -11,19 +11,22 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use std::{fmt, io};
+use std::{fmt, io, iter};
 
 use ringwire_codec::http::Response;
 use ringwire_codec::{CloseCode, Message, cut_reason};
 use ringwire_tls::pki_types::UnixTime;
 use ringwire_tls::{ConfigError, ServerConfig};
 
+use crate::base::inquiry::{Inquiry, Part, inquiry};
 use crate::base::mailbox::{PostError, Postbox, Refused};
+use crate::base::roll::Place;
 use crate::compute::Meter;
 use crate::conn::answer::{Accept, AnyState};
 use crate::conn::dialling::DialError;
 use crate::conn::id::ConnId;
 use crate::conn::options::SendOptions;
+use crate::driver::Token;
 use crate::entry::adoption::Adoption;
 use crate::entry::dial::{Dial, Outbound};
 use crate::hub::handover::Handover;
@@ -35,7 +38,7 @@ use crate::limits::{Drain, Draining, Readiness};
 use crate::metrics::{Stats, TlsStats, TopicStats};
 use crate::net::{self, TcpOptions};
 use crate::topic::exchange::PublishError;
-use crate::topic::{Publication, PublishOptions, TopicQuery};
+use crate::topic::{PublishOptions, TopicQuery};
 
 /// How long a shutdown waits for room in a mailbox that is full.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
@@ -154,32 +157,75 @@ impl Handle {
         message: impl Into<Message<'m>>,
         options: PublishOptions,
     ) -> Result<(), PublishError> {
-        let publication = Publication::new(self.hub.exchange(), topic, message.into(), options)?;
-        self.hub.exchange().post(&publication, None)
+        let exchange = self.hub.exchange();
+        exchange.post(&exchange.encode(topic, message.into(), options)?, None)
     }
 
     /// All topics and patterns that are subscribed to, and how many connections are subscribed to each, by name.
-    ///
-    /// Asks each worker and waits up to `timeout` for each, so it blocks: not for a handler.
-    ///
-    /// # Errors
-    /// A worker is busy, has ended, or did not answer in time.
-    pub fn topics(&self, timeout: Duration) -> Result<BTreeMap<String, usize>, PostError> {
-        self.ask_topics(None, timeout)
+    pub fn topics(&self) -> Inquiry<BTreeMap<String, usize>> {
+        self.ask_topics(TopicQuery::All)
     }
 
-    /// How many connections would get what is published to `topic`. Blocks, as [`topics`](Self::topics).
+    /// How many connections would get what is published to `topic`.
+    pub fn subscriber_count(&self, topic: &str) -> Inquiry<usize> {
+        self.ask_topics(|part| TopicQuery::Count(topic.to_owned(), part))
+    }
+
+    /// The connections that would get what is published to `topic`, on all workers, in no particular order.
+    pub fn subscribers(&self, topic: &str) -> Inquiry<Vec<ConnId>> {
+        self.ask_topics(|part| TopicQuery::Subscribers(topic.to_owned(), part))
+    }
+
+    /// The open connections of all workers, in no particular order. Those that are open from the first call of
+    /// [`next`](Iterator::next) to the last come once each. Asks no worker, and takes no lock: it is for any thread,
+    /// handlers too.
     ///
-    /// # Errors
-    /// As for [`topics`](Self::topics).
-    pub fn subscriber_count(&self, topic: &str, timeout: Duration) -> Result<usize, PostError> {
-        Ok(self.ask_topics(Some(topic), timeout)?.values().sum())
+    /// ```no_run
+    /// # use ringwire::{CloseCode, Handle, PostError};
+    /// # fn close_all(handle: &Handle) -> Result<(), PostError> {
+    /// for connection in handle.connection_ids() {
+    ///     handle.close(connection, CloseCode::SERVICE_RESTART, "maintenance")?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn connection_ids(&self) -> impl Iterator<Item = ConnId> + use<> {
+        let (hub, mut worker, mut from) = (self.hub.clone(), 0, 0);
+        iter::from_fn(move || {
+            loop {
+                if let Some(token) = hub.directory(worker)?.next(from) {
+                    from = token.slot + 1;
+                    let Token { slot, generation } = token;
+                    return Some(ConnId { worker, slot, generation });
+                }
+                (worker, from) = (worker + 1, 0);
+            }
+        })
     }
 
     /// The connections with a name that [`Ctx::register`](crate::Ctx::register) gave them, on all workers. Takes a lock
     /// for a moment.
     pub fn connections(&self, name: &str) -> Vec<ConnId> {
         self.hub.registry().find(name)
+    }
+
+    /// All names that begin with `prefix`, and the connections that have each, in no particular order. Whoever has a name
+    /// from the first call of [`next`](Iterator::next) to the last is listed once. A prefix is any text: `user.1` finds
+    /// `user.10` too.
+    ///
+    /// It is for any thread, handlers too: a lock is taken for a few hundred names at a time, and not held between.
+    ///
+    /// ```no_run
+    /// # fn list(handle: &ringwire::Handle) {
+    /// for (name, connections) in handle.names("user.") {
+    ///     println!("{name} has {} connections", connections.len());
+    /// }
+    /// # }
+    /// ```
+    pub fn names(&self, prefix: &str) -> impl Iterator<Item = (String, Vec<ConnId>)> + use<> {
+        let (hub, prefix, mut place) = (self.hub.clone(), prefix.to_owned(), Place::default());
+        let pages = iter::from_fn(move || hub.registry().page(&prefix, &mut place));
+        pages.flatten().map(|(name, conns)| (name.into(), conns))
     }
 
     /// Sends a message to all connections with a name; to how many it was posted.
@@ -252,16 +298,7 @@ impl Handle {
     /// # Errors
     /// The worker is busy, or has ended.
     pub fn reject(&self, conn: ConnId, response: Response) -> Result<(), PostError> {
-        self.post(conn, Mail::Respond { conn, response })
-    }
-
-    /// Answers an ordinary HTTP request that was [deferred](crate::HttpAnswer::Defer). Once: a connection may have made
-    /// another request meanwhile, which a second answer would be for.
-    ///
-    /// # Errors
-    /// The worker is busy, or has ended.
-    pub fn respond(&self, conn: ConnId, response: Response) -> Result<(), PostError> {
-        self.post(conn, Mail::Respond { conn, response })
+        self.post(conn, Mail::Reject { conn, response })
     }
 
     /// Serves a plain TCP connection that someone else accepted; `received` is what was read of it already, from the
@@ -489,24 +526,15 @@ impl Handle {
         link.postbox.post(mail).map_err(|refused| refused.error)
     }
 
-    fn ask_topics(
-        &self,
-        topic: Option<&str>,
-        timeout: Duration,
-    ) -> Result<BTreeMap<String, usize>, PostError> {
-        let (reply, replies) = crossbeam_channel::bounded(self.links().len());
-        for link in self.links() {
-            let query = TopicQuery { topic: topic.map(str::to_owned), reply: reply.clone() };
-            link.postbox.post(Mail::Topics(query)).map_err(|refused| refused.error)?;
-        }
-        let mut all = BTreeMap::new();
-        for _ in self.links() {
-            let found = replies.recv_timeout(timeout).map_err(|_| PostError::Busy)?;
-            for (text, count) in found {
-                *all.entry(text).or_default() += count;
+    fn ask_topics<T: Default>(&self, query: impl Fn(Part<T>) -> TopicQuery) -> Inquiry<T> {
+        let (inquiry, parts) = inquiry(self.links().len());
+        for (link, part) in self.links().iter().zip(parts) {
+            let posted = link.postbox.post(Mail::Topics(query(part)));
+            if let Err(Refused { error, letter: Mail::Topics(query) }) = posted {
+                query.refuse(error);
             }
         }
-        Ok(all)
+        inquiry
     }
 
     fn least_loaded(&self) -> Option<&Postbox<Mail>> {

@@ -25,6 +25,8 @@ use ringwire_tls::ServerConfig;
 use crate::app::handler::Handler;
 use crate::base::budget::Budget;
 use crate::base::event::Within;
+#[cfg(feature = "tokio")]
+use crate::base::runtime::Runtime;
 use crate::compute::{Compute, Pool};
 use crate::config::{Config, DriverKind, Pinning};
 use crate::driver::Driver;
@@ -72,6 +74,10 @@ pub struct WorkerContext {
 }
 
 impl WorkerContext {
+    pub(crate) fn new(index: u16, handle: Handle) -> Self {
+        Self { index, handle }
+    }
+
     /// The worker's index, from 0.
     pub fn index(&self) -> u16 {
         self.index
@@ -183,6 +189,29 @@ impl Server {
         }
     }
 
+    /// Starts the workers. Each connection is served by `serve`, an async function that runs on its worker; its future
+    /// need not be `Send`. See [`Socket`].
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    #[cfg(feature = "async")]
+    pub fn serve<F, R>(self, serve: F) -> Result<Running, Error>
+    where
+        F: AsyncFn(crate::Socket) -> R + Clone + Send + Sync + 'static,
+        R: crate::serve::Served,
+    {
+        self.start(move |_worker| crate::serve::Serve::new(serve.clone()))
+    }
+
+    /// Has futures polled within this runtime of tokio, so that what needs one works in them as it is: timers, sockets,
+    /// databases. The runtime's own threads do the IO; the workers poll.
+    #[cfg(feature = "tokio")]
+    #[must_use]
+    pub fn with_runtime(mut self, runtime: tokio::runtime::Handle) -> Self {
+        self.config.runtime = Runtime::tokio(runtime);
+        self
+    }
+
     fn start_on<D, H, F>(
         self,
         kind: DriverKind,
@@ -232,7 +261,7 @@ impl Server {
         let factory = Arc::new(factory);
         let mut workers = Vec::with_capacity(parts.len());
         for (index, (part, core)) in (0_u16..).zip(parts.into_iter().zip(cores)) {
-            let context = WorkerContext { index, handle: handle.clone() };
+            let context = WorkerContext::new(index, handle.clone());
             let start = Start {
                 config: config.clone(),
                 context,

@@ -119,7 +119,7 @@ impl Notifier {
                 || -> Vec<_> { handle.stats().workers.iter().map(|worker| worker.turns).collect() };
             let before = turns();
             // A letter, which an idle worker turns for. Where the mailbox is full it turns anyway.
-            if handle.subscriber_count("", interval / 2) == Err(PostError::Stopped) {
+            if handle.subscriber_count("").wait(interval / 2) == Err(PostError::Stopped) {
                 return;
             }
             let stuck = before.iter().zip(turns()).position(|(before, now)| now <= *before);

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::http::page;
 use crate::{
-    Accept, Answer, CloseCause, CloseCode, Compress, ConnId, Ctx, Handler, HttpAnswer, Message,
-    MessagePart, Request, SendError, SendOptions, Sent,
+    Accept, Answer, CloseCause, CloseCode, ConnId, Ctx, Handler, Message, MessagePart, Request,
+    Responder, SendError, SendOptions, Sent, compression::Compress,
 };
 
 /// A message as it was sent or received.
@@ -71,7 +71,7 @@ pub(super) struct Entry {
 pub(super) struct Log {
     pub clients: Vec<Entry>,
     /// Ordinary requests whose answer was deferred, and how long their bodies were.
-    pub later: Vec<(ConnId, usize)>,
+    pub later: Vec<(Responder, usize)>,
     /// What must not have happened. A panic in a handler would be caught, so it is noted here.
     pub violations: Vec<String>,
 }
@@ -241,13 +241,12 @@ impl Handler for App {
         if query.contains("stream") { accept.with_streaming().into() } else { accept.into() }
     }
 
-    fn on_http(&mut self, request: &Request<'_>) -> HttpAnswer {
+    fn on_http(&mut self, request: &Request<'_>, responder: Responder) {
         let len = request.body().len();
         if request.path() == "/later" {
-            self.log.borrow_mut().later.push((request.id(), len));
-            return HttpAnswer::Defer;
+            return self.log.borrow_mut().later.push((responder, len));
         }
-        page(request.path(), len).into()
+        responder.send(page(request.path(), len));
     }
 
     fn on_open(&mut self, ctx: &mut Ctx<'_, State>) {

@@ -11,7 +11,10 @@ use super::seeds::scenes;
 use super::time::{self, plan, secs};
 use crate::config::Config;
 use crate::conn::options::Backpressure;
-use crate::{Compress, Compression, ConnId, SendOptions};
+use crate::{
+    ConnId, SendOptions,
+    compression::{Compress, Compression},
+};
 
 const COMPRESSOR_LEN: u64 = Compressor::memory_len_of(WindowBits::MAX) as u64;
 const DECOMPRESSOR_LEN: u64 = Decompressor::MEMORY_LEN as u64;

@@ -50,8 +50,8 @@ fn without_dates(text: &str) -> String {
 
 /// The answers to the deferred requests that came so far.
 fn answer_deferred(play: &Play) {
-    for (id, body_len) in play.scene.log.borrow_mut().later.drain(..) {
-        play.scene.handle.respond(id, page("/later", body_len)).expect("the worker lives");
+    for (responder, body_len) in play.scene.log.borrow_mut().later.drain(..) {
+        responder.send(page("/later", body_len));
     }
 }
 

@@ -9,7 +9,7 @@ use super::play::Play;
 use super::scene::Scene;
 use super::seeds;
 use super::time::{plan, play, secs};
-use crate::Compression;
+use crate::compression::Compression;
 use crate::config::Config;
 use crate::driver::sim::{Faults, Peer, Random};
 use crate::worker::Turn;

@@ -1,10 +1,11 @@
 //! Two workers in simulated networks, and what is published on both: everyone who reads gets all of it once and in
-//! order, whoever else is slow, resets or stops reading; and whoever misses something is told how much.
+//! order, whoever else is slow, resets or stops reading; and whoever misses something is told how much. What is told of
+//! names and of subscribers is what happened, in its order.
 
 #![expect(clippy::disallowed_types, reason = "handles share counters, and a stream is adopted")]
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use super::plan::draw_faults;
 use super::seeds;
 use crate::app::ctx::Ctx;
 use crate::app::handler::{Answer, Handler};
+use crate::app::presence::{Interest, Presence, PresenceChange};
 use crate::app::request::Request;
 use crate::base::budget::Budget;
 use crate::config::{Assignment, Config};
@@ -42,6 +44,7 @@ const CLIENTS: usize = 10;
 const ROUNDS: usize = 120;
 const TOPICS: [&str; 4] = ["room.a", "room.b", "room.a.sub", "news"];
 const PATTERNS: [&str; 7] = ["room.a", "room.b", "room.*", "room.>", "news", "*", ">"];
+const NAMES: [&str; 3] = ["ann", "bob", "carl"];
 /// How long a round takes.
 const PACE: Duration = Duration::from_millis(20);
 /// How long what is under way may take to arrive.
@@ -72,9 +75,17 @@ struct Noted {
 
 type Notes = Rc<RefCell<Vec<Noted>>>;
 
-struct Room(Notes);
+/// What the handlers of both workers were told of a name or a subscription: on which worker, who it was about, if that
+/// was said, whether it has come, whether it was the first or last, and the version.
+type Told = Rc<RefCell<Vec<(String, u16, Option<ConnId>, bool, bool, u64)>>>;
 
-/// `+pattern`, `-pattern`, or a topic to publish to; the sender leaves itself out.
+struct Room {
+    worker: u16,
+    notes: Notes,
+    told: Told,
+}
+
+/// `+pattern`, `-pattern`, `@name` for a name to get or lose, or a topic to publish to; the sender leaves itself out.
 impl Handler for Room {
     type State = usize;
 
@@ -84,7 +95,7 @@ impl Handler for Room {
 
     fn on_open(&mut self, ctx: &mut Ctx<'_, usize>) {
         let number = *ctx.state();
-        self.0.borrow_mut()[number].id = Some(ctx.id());
+        self.notes.borrow_mut()[number].id = Some(ctx.id());
     }
 
     fn on_message(&mut self, ctx: &mut Ctx<'_, usize>, message: Message<'_>) {
@@ -92,10 +103,12 @@ impl Handler for Room {
         let number = *ctx.state();
         let (command, rest) = text.split_at(1);
         match command {
-            "+" => drop(ctx.subscribe(rest).expect("the pattern is one")),
-            "-" => drop(ctx.unsubscribe(rest)),
+            "+" => drop(ctx.subscribe_pattern(rest).expect("the pattern is one")),
+            "-" => drop(ctx.unsubscribe_pattern(rest)),
+            "@" if ctx.unregister(rest) => {}
+            "@" => drop(ctx.register(rest).expect("it is short")),
             _ => {
-                let published = &mut self.0.borrow_mut()[number].published;
+                let published = &mut self.notes.borrow_mut()[number].published;
                 let index = published.len();
                 published.push(text.to_owned());
                 let said = format!("{number} {index} {text} {}", "x".repeat(index % 7 * 50));
@@ -106,11 +119,29 @@ impl Handler for Room {
     }
 
     fn on_missed(&mut self, ctx: &mut Ctx<'_, usize>, count: u32) {
-        self.0.borrow_mut()[*ctx.state()].missed += count as usize;
+        self.notes.borrow_mut()[*ctx.state()].missed += count as usize;
+    }
+
+    fn on_presence(&mut self, presence: &Presence<'_>) {
+        let Presence { name, conn, change, is_first, is_last, version } = *presence;
+        let has_joined = change == PresenceChange::Joined;
+        let call =
+            (name.to_owned(), self.worker, Some(conn), has_joined, is_first || is_last, version);
+        self.told.borrow_mut().push(call);
+    }
+
+    fn wants_interest(&self) -> bool {
+        true
+    }
+
+    fn on_interest(&mut self, interest: &Interest<'_>) {
+        let Interest { subscription, has_subscribers, version } = *interest;
+        let call = (subscription.to_string(), self.worker, None, has_subscribers, true, version);
+        self.told.borrow_mut().push(call);
     }
 
     fn on_close(&mut self, ctx: &mut Ctx<'_, usize>, cause: &CloseCause) {
-        let before = self.0.borrow_mut()[*ctx.state()].closed.replace(cause.clone());
+        let before = self.notes.borrow_mut()[*ctx.state()].closed.replace(cause.clone());
         assert!(before.is_none(), "it ends twice");
     }
 }
@@ -164,6 +195,7 @@ struct Hall {
     hub: Hub,
     counters: Vec<Arc<Counters>>,
     notes: Notes,
+    told: Told,
     clients: Vec<Client>,
     random: Random,
 }
@@ -171,7 +203,7 @@ struct Hall {
 impl Hall {
     fn new(seed: u64, config: &Config, faults: &Faults, manners: &[Manner]) -> Self {
         let mut random = Random::new(seed);
-        let notes: Notes = Rc::default();
+        let (notes, told) = (Notes::default(), Told::default());
         notes.borrow_mut().resize_with(manners.len(), Noted::default);
         let (mut worlds, mut links, mut parts) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..WORKERS {
@@ -199,11 +231,21 @@ impl Hall {
                 assignment: Assignment::ReusePort,
                 max_connections: usize::MAX,
             };
-            Worker::new(driver, clock, Room(Rc::clone(&notes)), setup)
+            let (notes, told) = (Rc::clone(&notes), Rc::clone(&told));
+            Worker::new(driver, clock, Room { worker: index, notes, told }, setup)
         });
         let workers = workers.collect();
-        let mut hall =
-            Self { worlds, workers, handle, hub, counters, notes, clients: Vec::new(), random };
+        let mut hall = Self {
+            worlds,
+            workers,
+            handle,
+            hub,
+            counters,
+            notes,
+            told,
+            clients: Vec::new(),
+            random,
+        };
         manners.iter().for_each(|manner| hall.enter(*manner));
         hall
     }
@@ -272,6 +314,9 @@ impl Hall {
                 let sign = ["+", "-"][self.random.below(2)];
                 client.say(&format!("{sign}{pattern}"));
             }
+            _ if self.random.chance(0.2) => {
+                client.say(&format!("@{}", NAMES[self.random.below(NAMES.len())]));
+            }
             _ if self.random.chance(0.6) => client.say(topic),
             _ => {}
         }
@@ -336,6 +381,7 @@ fn run(seed: u64) -> usize {
     hall.pass(PATIENCE);
     hall.pass(PATIENCE);
     check(&hall, is_tight);
+    check_told(&mut hall);
     let missed = hall.notes.borrow().iter().map(|note| note.missed).sum();
     leave(hall);
     missed
@@ -369,6 +415,35 @@ fn check(hall: &Hall, is_tight: bool) {
     }
 }
 
+/// Taken at their word, the handlers know who has which name, and what has subscribers.
+fn check_told(hall: &mut Hall) {
+    // In these turns each hears of what the other did last.
+    let inquiry = hall.handle.topics();
+    for worker in &mut hall.workers {
+        worker.turn().expect("the driver works");
+    }
+    let mut present = BTreeMap::<_, BTreeSet<_>>::new();
+    let mut before = HashMap::new();
+    for call in &*hall.told.borrow() {
+        let (name, worker, conn, has_come, is_edge, version) = call;
+        let last = before.insert((name, conn.is_some()), (*worker, *version));
+        assert!(last.is_none_or(|last| last.0 == *worker && last.1 < *version), "{call:?}");
+        let all = present.entry((name.clone(), conn.is_some())).or_default();
+        let was_empty = all.is_empty();
+        let changed = if *has_come { all.insert(*conn) } else { all.remove(conn) };
+        assert!(changed, "{call:?}");
+        assert_eq!(*is_edge, was_empty || all.is_empty(), "{call:?}");
+    }
+    present.retain(|_, all| !all.is_empty());
+    let names = hall.handle.names("").map(|(name, conns)| {
+        let conns = conns.into_iter().map(Some).collect();
+        ((name, true), conns)
+    });
+    let topics = inquiry.wait(Duration::ZERO).expect("both have answered");
+    let topics = topics.into_keys().map(|text| ((text, false), BTreeSet::from([None])));
+    assert_eq!(present, names.chain(topics).collect());
+}
+
 /// All connections end, whereupon nothing is left of them.
 fn leave(mut hall: Hall) {
     hall.clients.iter().for_each(|client| client.peer.reset());
@@ -378,6 +453,9 @@ fn leave(mut hall: Hall) {
         assert_eq!((stats.connections, stats.subscriptions, stats.queued_bytes), (0, 0, 0));
     }
     assert_eq!(hall.handle.stats().topics.retained_len, 0);
+    check_told(&mut hall);
+    assert_eq!(hall.handle.names("").count(), 0);
+    assert_eq!(hall.handle.connection_ids().count(), 0);
     let nobody = hall.hub.exchange().has_no_interest();
     assert!(nobody, "somebody is still interested");
 }

@@ -1,5 +1,6 @@
 //! The settings that connections need.
 
+use crate::base::runtime::Runtime;
 use crate::base::timer::{TICKS_PER_SECOND, Tick, ticks_of};
 use crate::config::Config;
 use crate::config::origin::OriginPolicy;
@@ -49,6 +50,8 @@ pub(crate) struct Limits {
     pub(crate) requires_origin: bool,
     /// How much a peer may say.
     pub(crate) rates: Option<Rates>,
+    /// What futures may use.
+    pub(crate) runtime: Runtime,
 }
 
 impl Limits {
@@ -94,6 +97,7 @@ impl From<&Config> for Limits {
             backpressure: config.backpressure,
             messages_per_turn: config.messages_per_turn,
             max_jobs: config.max_jobs_per_connection,
+            runtime: config.runtime.clone(),
             max_accepts_per_second: config.max_accepts_per_second,
             origin_policy: config.origin_policy.clone(),
             requires_origin: config.requires_origin,

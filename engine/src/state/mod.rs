@@ -23,14 +23,18 @@ use crate::config::Config;
 use crate::conn::cause::{CloseCause, CloseReason};
 use crate::conn::charge::Charge;
 use crate::conn::id::ConnId;
+use crate::conn::jobs::JobFuture;
 use crate::conn::queue::SegmentKind;
 use crate::conn::{Flags, Pending, Wire};
 use crate::driver::Token;
 use crate::hub::Hub;
+use crate::hub::mail::WayBack;
+use crate::hub::wakes::{Alarms, Sleeper};
 use crate::layers::deflate::Deflate;
 use crate::layers::extensions::Layers;
 use crate::layers::tls::Sessions;
 use crate::limits::deadline::Deadlines;
+use crate::limits::kernel::KernelMemory;
 use crate::limits::memory::{Ledger, Watch};
 use crate::limits::progress::Progress;
 use crate::limits::rate::Meters;
@@ -67,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) names: Names,
     /// Threads that take over what is costly, if there are any.
     pub(crate) compute: Option<Compute>,
+    /// How answers to HTTP requests come that are given later.
+    pub(crate) way_back: Option<Arc<WayBack>>,
     /// How much output to expect: as much as was received, as for an echo.
     pub(crate) expected_len: usize,
     pub(crate) masks: Masks,
@@ -81,6 +87,8 @@ pub(crate) struct Shared {
     pub(crate) deadlines: Deadlines,
     /// Peers with output ahead of them that were asked about.
     pub(crate) progress: Progress,
+    /// What the kernel holds of what they do not take.
+    pub(crate) kernel: KernelMemory,
     /// The turn's time.
     pub(crate) now: Tick,
     /// The time of day, for answers to HTTP requests.
@@ -119,6 +127,7 @@ impl Shared {
             watch: Watch::new(hub.memory_step()),
             hub,
             compute: None,
+            way_back: None,
             expected_len: 0,
             masks,
             counters,
@@ -128,6 +137,10 @@ impl Shared {
             work: Work::new(config.compression.work_per_turn),
             deadlines: Deadlines::default(),
             progress: Progress::default(),
+            kernel: KernelMemory::new([
+                usize::try_from(config.tcp_notsent_lowat).unwrap_or(usize::MAX),
+                config.tcp_send_buffer_len,
+            ]),
             now: 0,
             clock: Clock::default(),
             draining: None,
@@ -136,6 +149,11 @@ impl Shared {
             ledger: Ledger::default(),
             ends: Ends::default(),
         }
+    }
+
+    /// Where wakers of this worker go.
+    pub(crate) fn alarms(&self) -> Arc<Alarms> {
+        Arc::clone(&self.hub.links()[usize::from(self.worker)].alarms)
     }
 
     pub(crate) fn id(&self, token: Token) -> ConnId {
@@ -214,9 +232,9 @@ impl Shared {
     /// What is held for connections, whatever for. A worker looks at the total when this has changed much.
     #[inline]
     pub(crate) fn held_len(&self) -> usize {
-        let Self { ledger, sessions, layers, counters, .. } = self;
+        let Self { ledger, sessions, layers, counters, kernel, .. } = self;
         let deflate = usize::try_from(counters.deflate_memory.get()).unwrap_or(usize::MAX);
-        ledger.held() + sessions.memory_len() + layers.memory_len() + deflate
+        ledger.held() + sessions.memory_len() + layers.memory_len() + deflate + kernel.len()
     }
 
     /// Takes back what the driver had of a connection that has ended.
@@ -261,6 +279,7 @@ impl Shared {
             topics,
             names,
             compute: _,
+            way_back: _,
             expected_len: _,
             masks: _,
             counters,
@@ -269,6 +288,7 @@ impl Shared {
             meters,
             deadlines,
             progress,
+            kernel,
             now: _,
             clock: _,
             draining: _,
@@ -284,6 +304,7 @@ impl Shared {
         meters.forget(slot);
         deadlines.clear(slot);
         progress.forget(slot);
+        kernel.forget(slot);
         counters.subscriptions.sub(topics.forget(slot));
         names.forget(conn);
         if flags.contains(Flags::LAYERED) {
@@ -295,6 +316,15 @@ impl Shared {
             deflate.forget(flags, slot, counters);
             work.forget(slot);
         }
+    }
+
+    /// Begins a future of a connection, which is polled at the end of the turn.
+    pub(crate) fn spawn(&self, wire: &mut Wire, token: Token, work: JobFuture, ordered: bool) {
+        let conn = self.id(token);
+        let jobs = wire.jobs_mut();
+        let waker = self.alarms().waker(conn, Sleeper::Future(jobs.next_future()));
+        jobs.spawn(work, waker.clone(), ordered);
+        waker.wake();
     }
 
     /// Has the connection's unread input looked at in this turn or the next: in turn with the others, where it is work.

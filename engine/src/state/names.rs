@@ -5,17 +5,16 @@ use crate::conn::id::ConnId;
 use crate::hub::Hub;
 use crate::hub::names::{MAX_NAME_LEN, MAX_NAMES, NameError};
 
-/// The names of a worker's connections, and what the handler has yet to hear of them.
+/// See the [module's documentation](self).
 #[derive(Debug)]
 pub(crate) struct Names {
     hub: Hub,
     of: Chunked<Vec<Box<str>>>,
-    changes: Vec<(Box<str>, bool)>,
 }
 
 impl Names {
     pub(crate) fn new(hub: Hub) -> Self {
-        Self { hub, of: Chunked::new(), changes: Vec::new() }
+        Self { hub, of: Chunked::new() }
     }
 
     pub(crate) fn of(&self, slot: u32) -> impl Iterator<Item = &str> {
@@ -38,9 +37,8 @@ impl Names {
             return Err(NameError::TooMany);
         }
         own.push(name.into());
-        if self.hub.registry().add(name, conn) {
-            self.changes.push((name.into(), true));
-        }
+        let teller = self.hub.registry().add(name, conn);
+        self.wake(conn, teller);
         Ok(true)
     }
 
@@ -49,7 +47,7 @@ impl Names {
         let Some(own) = self.of.get_mut(conn.slot) else { return false };
         let Some(index) = own.iter().position(|other| &**other == name) else { return false };
         let name = own.swap_remove(index);
-        self.gone(conn, name);
+        self.gone(conn, &name);
         true
     }
 
@@ -57,24 +55,19 @@ impl Names {
     pub(crate) fn forget(&mut self, conn: ConnId) {
         let Some(own) = self.of.get_mut(conn.slot) else { return };
         for name in std::mem::take(own) {
-            self.gone(conn, name);
+            self.gone(conn, &name);
         }
     }
 
-    /// What the handler has not heard of: a name, and whether it has come or is gone.
-    #[inline]
-    pub(crate) fn take_changes(&mut self) -> Vec<(Box<str>, bool)> {
-        std::mem::take(&mut self.changes)
+    fn gone(&self, conn: ConnId, name: &str) {
+        let teller = self.hub.registry().remove(name, conn);
+        self.wake(conn, teller);
     }
 
-    #[inline]
-    pub(crate) fn has_changes(&self) -> bool {
-        !self.changes.is_empty()
-    }
-
-    fn gone(&mut self, conn: ConnId, name: Box<str>) {
-        if self.hub.registry().remove(&name, conn) {
-            self.changes.push((name, false));
+    /// A worker has a change to tell. The connection's own looks for it anyway.
+    fn wake(&self, conn: ConnId, teller: u16) {
+        if teller != conn.worker {
+            self.hub.wake(teller);
         }
     }
 }
@@ -90,20 +83,17 @@ mod tests {
     }
 
     #[test]
-    fn the_first_comes_and_the_last_goes() {
+    fn connections_of_all_workers_are_found() {
         let hub = Hub::new(Vec::new(), &Config::default(), Handover::default());
         let (mut here, mut there) = (Names::new(hub.clone()), Names::new(hub.clone()));
         assert_eq!(here.add(conn(0, 5), "ann"), Ok(true));
         assert_eq!(here.add(conn(0, 5), "ann"), Ok(false));
         assert_eq!(there.add(conn(1, 5), "ann"), Ok(true));
         assert_eq!(hub.registry().find("ann"), [conn(0, 5), conn(1, 5)]);
-        assert_eq!(here.take_changes(), [("ann".into(), true)]);
         here.forget(conn(0, 5));
         assert_eq!(hub.registry().find("ann"), [conn(1, 5)]);
-        assert!(!here.has_changes() && !there.has_changes());
         assert!(there.remove(conn(1, 5), "ann"));
         assert!(!there.remove(conn(1, 5), "ann"));
-        assert_eq!(there.take_changes(), [("ann".into(), false)]);
         assert_eq!(hub.registry().find("ann"), []);
     }
 

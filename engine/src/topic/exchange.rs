@@ -7,14 +7,17 @@
 
 use std::fmt;
 use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use super::name::TopicError;
-use super::publication::SharedPublication;
+use ringwire_codec::Message;
+
+use super::name::{self, TopicError};
+use super::publication::{Publication, PublishOptions, SharedPublication, Terms};
 use super::settings::TopicSettings;
 use crate::base::budget::Budget;
 use crate::base::mailbox::{self, Bell, Mailbox, PostError, Postbox};
+use crate::base::roll::{Change, Roll};
 use crate::base::sharded::remainder;
 
 /// Classes of topics by which a worker says what it has subscribers for.
@@ -28,7 +31,7 @@ pub enum PublishError {
     #[error(transparent)]
     Topic(#[from] TopicError),
     /// So many workers are too far behind to get any more
-    /// ([`max_in_transit_len`](crate::TopicSettings::max_in_transit_len)), or have ended; their subscribers miss it.
+    /// ([`max_in_transit_len`](crate::topics::TopicSettings::max_in_transit_len)), or have ended; their subscribers miss it.
     /// It went to the others.
     #[error("{0} workers are too far behind, and miss what was published")]
     Busy(usize),
@@ -133,6 +136,8 @@ struct Inner {
     hasher: RandomState,
     /// By worker.
     members: Box<[(Feeder, Interest)]>,
+    /// Which workers have subscribers for which topic or pattern, if handlers want to know.
+    roll: OnceLock<Roll<u16>>,
 }
 
 impl Exchange {
@@ -142,6 +147,7 @@ impl Exchange {
             settings,
             hasher: RandomState::new(),
             members: feeders.map(|feeder| (feeder, Interest::new())).collect(),
+            roll: OnceLock::new(),
         }))
     }
 
@@ -158,8 +164,28 @@ impl Exchange {
         self.0.settings.max_retained_len.saturating_sub(self.0.budget.left())
     }
 
-    pub(crate) fn hash(&self, value: impl Hash) -> u64 {
+    fn hash(&self, value: impl Hash) -> u64 {
         self.0.hasher.hash_one(value)
+    }
+
+    /// Encodes a message to a topic.
+    ///
+    /// # Errors
+    /// The topic is invalid.
+    pub(crate) fn encode(
+        &self,
+        topic: &str,
+        message: Message<'_>,
+        options: PublishOptions,
+    ) -> Result<SharedPublication, TopicError> {
+        name::check_topic(topic)?;
+        let terms = Terms {
+            hash: self.hash(topic),
+            key: options.key.map(|key| self.hash((topic, key))),
+            policy: self.settings().policy(topic),
+            budget: self.budget(),
+        };
+        Ok(Publication::new(topic, terms, message, options))
     }
 
     /// Notes that a worker has its first subscriber for a pattern, or lost its last.
@@ -171,6 +197,39 @@ impl Exchange {
         } else {
             count.fetch_sub(1, Ordering::Release);
         }
+    }
+
+    /// A worker wants to know what has subscribers.
+    pub(crate) fn begin_roll(&self) {
+        self.0.roll.get_or_init(|| Roll::new(self.0.members.len()));
+    }
+
+    /// The same for handlers, once any of them wants to know.
+    pub(crate) fn call_out(&self, worker: u16, pattern: &str, has: bool) {
+        let Some(roll) = self.0.roll.get() else { return };
+        let teller = if has { roll.add(pattern, worker) } else { roll.remove(pattern, worker) };
+        // Its own worker looks anyway.
+        if teller != worker
+            && let Some((feeder, _)) = self.0.members.get(usize::from(teller))
+        {
+            feeder.postbox.nudge();
+        }
+    }
+
+    /// Whether a worker has to tell its handler what has subscribers.
+    #[inline]
+    pub(crate) fn has_changes(&self, worker: u16) -> bool {
+        self.0.roll.get().is_some_and(|roll| roll.has_changes(worker))
+    }
+
+    /// What a worker has to tell.
+    pub(crate) fn take_changes(&self, worker: u16, max: u32) -> Vec<(Box<str>, Change<u16>)> {
+        self.0.roll.get().map(|roll| roll.take(worker, max)).unwrap_or_default()
+    }
+
+    /// A worker ends. As [`Roll::retire`].
+    pub(crate) fn retire(&self, worker: u16) -> Option<u16> {
+        self.0.roll.get()?.retire(worker)
     }
 
     /// Whether a worker may have subscribers for a publication.

@@ -13,21 +13,22 @@ mod settings;
 mod table;
 mod trie;
 
-use std::collections::VecDeque;
-
-use crossbeam_channel::Sender;
+use std::collections::{BTreeMap, VecDeque};
 
 pub(crate) use self::delivery::Delivery;
 pub use self::exchange::PublishError;
 pub(crate) use self::exchange::{Exchange, Feed, Feeder, feed};
-pub use self::name::TopicError;
 #[cfg(test)]
 pub(crate) use self::name::matches;
+pub use self::name::{Subscription, TopicError, topic_token};
 pub use self::publication::PublishOptions;
-pub(crate) use self::publication::{Publication, SharedPublication};
+pub(crate) use self::publication::SharedPublication;
 pub use self::settings::TopicSettings;
 pub use self::table::SubscribeOptions;
 use self::table::{Removed, Table};
+use crate::base::inquiry::Part;
+use crate::base::mailbox::PostError;
+use crate::conn::id::ConnId;
 use crate::driver::Token;
 
 /// A worker's topics.
@@ -38,76 +39,137 @@ pub(crate) struct Topics {
     pub(crate) exchange: Exchange,
     /// Publications that wait to be delivered here, in their order.
     waiting: VecDeque<SharedPublication>,
+    /// Handlers want to know what has subscribers.
+    calls_out: bool,
 }
 
-/// A question to a worker, from [`Handle::topics`](crate::Handle::topics).
+/// A question to a worker, from [`Handle::topics`](crate::Handle::topics) and others.
 #[derive(Debug)]
-pub(crate) struct TopicQuery {
-    /// How many connections get what is published here; none: all that is subscribed to.
-    pub(crate) topic: Option<String>,
-    pub(crate) reply: Sender<Vec<(String, usize)>>,
+pub(crate) enum TopicQuery {
+    /// All that is subscribed to, and by how many.
+    All(Part<BTreeMap<String, usize>>),
+    /// How many connections get what is published to a topic.
+    Count(String, Part<usize>),
+    /// Which do.
+    Subscribers(String, Part<Vec<ConnId>>),
+}
+
+impl TopicQuery {
+    /// The worker can't be asked.
+    pub(crate) fn refuse(self, error: PostError) {
+        match self {
+            Self::All(part) => part.refuse(error),
+            Self::Count(_, part) => part.refuse(error),
+            Self::Subscribers(_, part) => part.refuse(error),
+        }
+    }
 }
 
 impl Topics {
     pub(crate) fn new(worker: u16, exchange: Exchange) -> Self {
-        Self { worker, table: Table::default(), exchange, waiting: VecDeque::new() }
+        Self {
+            worker,
+            table: Table::default(),
+            exchange,
+            waiting: VecDeque::new(),
+            calls_out: false,
+        }
+    }
+
+    /// The handler wants to know what has subscribers. Before anything has.
+    pub(crate) fn call_out(&mut self) {
+        self.calls_out = true;
+        self.exchange.begin_roll();
     }
 
     // Subscriptions
 
     /// What a connection is subscribed to.
-    pub(crate) fn patterns_of(&self, slot: u32) -> impl Iterator<Item = &str> {
-        self.table.patterns_of(slot)
+    pub(crate) fn subscriptions_of(&self, slot: u32) -> impl Iterator<Item = Subscription<'_>> {
+        self.table.patterns_of(slot).map(Subscription::of)
     }
 
-    /// Subscribes a connection; whether it was not subscribed to this before.
+    /// Whether a connection is subscribed to exactly this.
+    pub(crate) fn is_subscribed(&self, slot: u32, wanted: Subscription<'_>) -> bool {
+        self.subscriptions_of(slot).any(|own| own == wanted)
+    }
+
+    /// Subscribes a connection to one topic; whether it was not subscribed to it before.
+    ///
+    /// # Errors
+    /// The topic is invalid, or the connection has as many subscriptions as may be.
+    pub(crate) fn subscribe(
+        &mut self,
+        slot: u32,
+        topic: &str,
+        options: SubscribeOptions,
+    ) -> Result<bool, TopicError> {
+        name::check_topic(topic)?;
+        self.add(slot, topic, false, options)
+    }
+
+    /// Subscribes a connection to all that a pattern takes in; whether it was not subscribed to this before.
     ///
     /// # Errors
     /// The pattern is invalid, or the connection has as many subscriptions as may be.
-    pub(crate) fn subscribe(
+    pub(crate) fn subscribe_pattern(
         &mut self,
         slot: u32,
         pattern: &str,
         options: SubscribeOptions,
     ) -> Result<bool, TopicError> {
         let is_wild = name::check_pattern(pattern)?;
+        self.add(slot, pattern, is_wild, options)
+    }
+
+    fn add(
+        &mut self,
+        slot: u32,
+        pattern: &str,
+        is_wild: bool,
+        options: SubscribeOptions,
+    ) -> Result<bool, TopicError> {
         if self.table.count_of(slot) >= self.exchange.settings().max_subscriptions {
             return Err(TopicError::TooMany);
         }
         let added = self.table.subscribe(slot, pattern, is_wild, options);
         if added.is_first {
-            self.exchange.note_interest(self.worker, pattern, is_wild, true);
+            self.note(pattern, is_wild, true);
         }
         Ok(added.is_new)
     }
 
     /// Ends a subscription; whether there was one.
-    pub(crate) fn unsubscribe(&mut self, slot: u32, pattern: &str) -> bool {
-        let removed = self.table.unsubscribe(slot, pattern);
-        removed.map(|removed| self.note(removed)).is_some()
+    pub(crate) fn unsubscribe(&mut self, slot: u32, subscription: Subscription<'_>) -> bool {
+        // What a pattern looks like is no topic.
+        if subscription != Subscription::of(subscription.as_str()) {
+            return false;
+        }
+        let removed = self.table.unsubscribe(slot, subscription.as_str());
+        removed.map(|removed| self.note_removed(removed)).is_some()
     }
 
     /// Ends all subscriptions of a connection that has ended. Returns how many there were.
     pub(crate) fn forget(&mut self, slot: u32) -> usize {
         let mut count = 0;
         while let Some(removed) = self.table.unsubscribe_any(slot) {
-            self.note(removed);
+            self.note_removed(removed);
             count += 1;
         }
         count
     }
 
-    pub(crate) fn answer(&mut self, query: &TopicQuery) {
-        let found = match &query.topic {
-            None => self.table.patterns().map(|(text, count)| (text.to_owned(), count)).collect(),
-            Some(topic) => {
-                let mut count = 0;
-                self.table.for_each_subscriber(topic, |_| count += 1);
-                vec![(topic.clone(), count)]
-            }
-        };
-        // Who asked may have given up waiting.
-        let _ = query.reply.send(found);
+    /// All that is subscribed to, and how many connections are.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.table.patterns()
+    }
+
+    /// Calls `each` once for every connection that gets what is published to `topic`.
+    pub(crate) fn for_each_subscriber(&mut self, topic: &str, each: impl FnMut(u32)) {
+        // A pattern is subscribed to, and nothing can be published to it.
+        if name::check_topic(topic).is_ok() {
+            self.table.for_each_subscriber(topic, each);
+        }
     }
 
     // Publications
@@ -149,7 +211,7 @@ impl Topics {
             let Delivery { publications, targets, .. } = delivery;
             if let Some(first) = publications.first() {
                 let each = |slot| targets.extend(token_of(slot));
-                self.table.for_each_subscriber(&first.topic, each);
+                self.table.for_each_copy(&first.topic, each);
             }
             if !delivery.targets.is_empty() {
                 return true;
@@ -159,9 +221,17 @@ impl Topics {
         false
     }
 
-    fn note(&self, removed: Removed) {
+    fn note_removed(&self, removed: Removed) {
         if let Some((pattern, is_wild)) = removed.last {
-            self.exchange.note_interest(self.worker, &pattern, is_wild, false);
+            self.note(&pattern, is_wild, false);
+        }
+    }
+
+    /// The first subscriber of this worker has come, or its last is gone.
+    fn note(&self, pattern: &str, is_wild: bool, has: bool) {
+        self.exchange.note_interest(self.worker, pattern, is_wild, has);
+        if self.calls_out {
+            self.exchange.call_out(self.worker, pattern, has);
         }
     }
 }

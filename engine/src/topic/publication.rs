@@ -10,8 +10,7 @@ use std::sync::{Arc, OnceLock};
 use ringwire_codec::deflate::WindowBits;
 use ringwire_codec::{Connection, Message, Role, Unmasked};
 
-use super::exchange::Exchange;
-use super::name::{self, TopicError};
+use crate::base::budget::Budget;
 use crate::base::output::SharedBytes;
 use crate::conn::id::ConnId;
 use crate::conn::options::{Backpressure, Compress};
@@ -77,34 +76,41 @@ pub(crate) struct Publication {
     pub(crate) policy: Option<Backpressure>,
 }
 
+/// What is known of a topic.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms<'a> {
+    pub(super) hash: u64,
+    /// The hash of the topic and the publication's key.
+    pub(super) key: Option<u64>,
+    pub(super) policy: Option<Backpressure>,
+    /// Memory for what waits.
+    pub(super) budget: &'a Budget,
+}
+
 impl Publication {
-    /// Encodes a message.
-    ///
-    /// # Errors
-    /// The topic is invalid.
-    pub(crate) fn new(
-        exchange: &Exchange,
+    /// Encodes a message to a topic that is valid.
+    pub(super) fn new(
         topic: &str,
+        terms: Terms<'_>,
         message: Message<'_>,
         options: PublishOptions,
-    ) -> Result<SharedPublication, TopicError> {
-        name::check_topic(topic)?;
+    ) -> SharedPublication {
         let mut frame = Vec::with_capacity(header_len(message.len()) + message.len());
         // An open connection in the server's role sends whatever it is given.
         let _ = Connection::new(Role::Server).send(message, &mut Unmasked, &mut frame);
-        let PublishOptions { except, key, compress } = options;
-        Ok(Arc::new(Self {
+        let PublishOptions { except, key: _, compress } = options;
+        Arc::new(Self {
             topic: topic.into(),
-            hash: exchange.hash(topic),
+            hash: terms.hash,
             payload_start: frame.len() - message.len(),
-            frame: SharedBytes::new(frame, exchange.budget()),
+            frame: SharedBytes::new(frame, terms.budget),
             is_text: message.is_text(),
             deflated: Default::default(),
             except,
-            key: key.map(|key| exchange.hash((topic, key))),
+            key: terms.key,
             compress,
-            policy: exchange.settings().policy(topic),
-        }))
+            policy: terms.policy,
+        })
     }
 
     /// The message.

@@ -19,7 +19,7 @@ pub struct TopicSettings {
     /// Publications on their way to one worker that it has not looked at, in bytes. Default: 16 MiB. A worker that is
     /// further behind (stuck in a handler, say) misses what is published meanwhile; see [`PublishError::Busy`].
     ///
-    /// [`PublishError::Busy`]: crate::PublishError::Busy
+    /// [`PublishError::Busy`]: crate::topics::PublishError::Busy
     pub max_in_transit_len: usize,
     /// What happens to a publication that finds a subscriber's queue full, by topic: of the first pattern that takes it
     /// in. Default: none; [`Config::backpressure`](crate::Config::backpressure) holds.
@@ -62,7 +62,7 @@ impl TopicSettings {
     /// Adds to [`policies`](Self::policies): what `pattern` takes in and none before it does.
     ///
     /// ```
-    /// use ringwire::{Backpressure, CloseCode, TopicSettings};
+    /// use ringwire::{Backpressure, CloseCode, topics::TopicSettings};
     /// let topics = TopicSettings::default()
     ///     .with_policy("prices.>", Backpressure::DropOldest)
     ///     .with_policy("orders.*", Backpressure::Close(CloseCode::TRY_AGAIN_LATER));

@@ -153,7 +153,16 @@ impl Table {
     }
 
     /// Calls `each` for every connection that gets what is published to `topic`, as often as it gets it.
-    pub(crate) fn for_each_subscriber(&mut self, topic: &str, mut each: impl FnMut(u32)) {
+    pub(crate) fn for_each_copy(&mut self, topic: &str, each: impl FnMut(u32)) {
+        self.find(topic, true, each);
+    }
+
+    /// Calls `each` for every connection that gets what is published to `topic`, once.
+    pub(crate) fn for_each_subscriber(&mut self, topic: &str, each: impl FnMut(u32)) {
+        self.find(topic, false, each);
+    }
+
+    fn find(&mut self, topic: &str, with_duplicates: bool, mut each: impl FnMut(u32)) {
         let mut found = std::mem::take(&mut self.found);
         found.extend(self.by_text.get(topic));
         if !self.wild.is_empty() {
@@ -163,7 +172,7 @@ impl Table {
         let is_only = found.len() == 1;
         for id in found.drain(..) {
             for member in &self.patterns[id.0 as usize].members {
-                if is_only || member.duplicates {
+                if is_only || with_duplicates && member.duplicates {
                     each(member.slot);
                     continue;
                 }
@@ -310,9 +319,15 @@ mod tests {
                     }
                     Step::Publish(topic) => {
                         let mut found = Vec::new();
+                        table.for_each_copy(topic, |slot| found.push(slot));
+                        found.sort_unstable();
+                        let mut expected = naive.subscribers(topic);
+                        prop_assert_eq!(&found, &expected);
+                        found.clear();
                         table.for_each_subscriber(topic, |slot| found.push(slot));
                         found.sort_unstable();
-                        prop_assert_eq!(found, naive.subscribers(topic));
+                        expected.dedup();
+                        prop_assert_eq!(found, expected);
                     }
                 }
                 for slot in 0..6 {

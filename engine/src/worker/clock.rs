@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 use crate::driver::sim::World;
 
 /// The time of a turn, and what the turn before took.
@@ -20,7 +20,7 @@ enum Source {
     /// The monotonic clock, from here on.
     Since(Instant),
     /// That of a simulated network.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     Simulated(World),
 }
 
@@ -31,7 +31,7 @@ impl TurnClock {
     }
 
     /// The clock of a simulated network, which stands still while the worker is at work.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn simulated(world: &World) -> Self {
         Self::of(Source::Simulated(world.clone()))
     }
@@ -66,7 +66,7 @@ impl TurnClock {
     fn read(&self) -> Duration {
         match &self.source {
             Source::Since(start) => start.elapsed(),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "testing"))]
             Source::Simulated(world) => world.clock(),
         }
     }

@@ -2,19 +2,24 @@
 
 use super::Worker;
 use super::receive::call;
+use crate::app::event::{Call, Event};
 use crate::app::handler::Handler;
 use crate::base::panics::quietly;
 use crate::compute::Deflated;
 use crate::compute::task::Finished;
-use crate::conn::Flags;
 use crate::conn::jobs::{Continuation, Jobs};
+use crate::conn::{Flags, Phase};
 use crate::driver::{Driver, Token};
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     /// A job is done. Hands over its result and those that waited for it, or keeps it for those before it.
     pub(super) fn on_finished(&mut self, finished: Finished) {
         let Finished { conn: id, number, then, .. } = finished;
-        let token = Token { slot: id.slot, generation: id.generation };
+        self.on_result(Token { slot: id.slot, generation: id.generation }, number, then);
+    }
+
+    /// The same for the result of any job.
+    pub(super) fn on_result(&mut self, token: Token, number: Option<u64>, then: Continuation) {
         let Some(jobs) = self.jobs(token) else { return quietly(then) };
         if let Some(then) = jobs.finish(number, then) {
             self.hand_over(token, then);
@@ -22,10 +27,25 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         while let Some(then) = self.jobs(token).and_then(Jobs::next_due) {
             self.hand_over(token, then);
         }
+        self.go_on_reading(token);
         if self.jobs(token).is_some_and(|jobs| jobs.count() == 0) {
             self.forget_jobs(token);
         }
         self.after_work(token);
+    }
+
+    /// Ends the pause that jobs without room made, once there is room.
+    fn go_on_reading(&mut self, token: Token) {
+        let max_jobs = self.shared.limits.max_jobs;
+        if let Some(jobs) = self.jobs(token)
+            && jobs.is_full
+            && jobs.count() < max_jobs
+        {
+            jobs.is_full = false;
+            if let Some(conn) = self.conns.get_mut(token) {
+                conn.wire.flags.remove(Flags::PAUSED);
+            }
+        }
     }
 
     /// A message was compressed: its frame takes the place that was kept for it.
@@ -54,17 +74,17 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     fn hand_over(&mut self, token: Token, then: Continuation) {
         let Self { conns, handler, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return quietly(then) };
-        call(handler, conn, shared, token, |handler, ctx| handler.finish_job(ctx, then));
+        call(handler, conn, shared, token, Event::Call(Call::new(then)));
     }
 
     /// The jobs of a connection whose handler was not told yet that it has ended.
-    fn jobs(&mut self, token: Token) -> Option<&mut Jobs> {
+    pub(super) fn jobs(&mut self, token: Token) -> Option<&mut Jobs> {
         let conn = self.conns.get_mut(token)?;
-        let pending = conn.wire.pending.as_mut();
-        pending.filter(|_| conn.wire.flags.contains(Flags::OPENED))?.jobs.as_deref_mut()
+        let is_told = conn.wire.flags.contains(Flags::OPENED) || conn.wire.phase == Phase::Deferred;
+        conn.wire.pending.as_mut().filter(|_| is_told)?.jobs.as_deref_mut()
     }
 
-    fn forget_jobs(&mut self, token: Token) {
+    pub(super) fn forget_jobs(&mut self, token: Token) {
         if let Some(conn) = self.conns.get_mut(token)
             && let Some(pending) = &mut conn.wire.pending
         {

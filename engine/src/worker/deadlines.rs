@@ -119,6 +119,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Some(conn) = conns.get_mut(token) else { return };
         let wire = &mut conn.wire;
         let delivery = driver.delivery(token).unwrap_or_default();
+        shared.kernel.note(token.slot, driver.unsent_memory(token));
         let verdict = if wire.phase == Phase::Open {
             shared.look_at_open(wire, token.slot, delivery)
         } else {

@@ -16,6 +16,7 @@ use crate::app::handler::Handler;
 use crate::base::panics::quietly;
 use crate::base::timer::Tick;
 use crate::conn::cause::{CloseCause, CloseReason};
+use crate::conn::dialling::DialError;
 use crate::conn::{Conn, Flags, Phase, Wire};
 use crate::driver::{Driver, Op, Token};
 use crate::state::Shared;
@@ -232,6 +233,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         conn.wire.phase = Phase::Closed;
         conn.wire.in_flight = 0;
         self.shared.wheel.clear(token.slot);
+        if reason.gives_peer_up() {
+            self.driver.discard(token);
+        }
         self.driver.submit(Op::Close { token });
     }
 
@@ -255,12 +259,16 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let unsent_len = queued_len + pending.queue.awaited_len();
         cause.conclude(wire.codec.close_state() == CloseState::Closed, unsent_len);
         let dialling = pending.dialling.take();
+        let was_answering = !pending.unread.is_empty();
         quietly(pending.jobs.take());
         shared.counters.queued_bytes.sub(queued_len);
         shared.recycle(pending);
         shared.drop_unfinished(wire);
         if wire.flags.contains(Flags::OPENED) {
             wire.flags.remove(Flags::OPENED);
+            if let Some(directory) = shared.hub.directory(shared.worker) {
+                directory.remove(token.slot);
+            }
             shared.counters.open_connections.sub(1);
             shared.counters.closes[cause.reason.index()].add(1);
             if !cause.is_clean() && Ends::are_read() && shared.ends.admit(cause.reason, shared.now)
@@ -270,7 +278,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             receive::call_on_close(handler, conn, shared, token, &cause);
         }
         if conn.wire.flags.contains(Flags::CLIENT) && conn.state.is_some() {
-            outbound::end_dialling(handler, conn, shared, dialling, &cause);
+            let known = dialling.and_then(|dialling| dialling.error);
+            let error = known.unwrap_or_else(|| DialError::of_end(&cause, was_answering));
+            outbound::end_dialling(handler, conn, shared, &error);
         }
         conn.state = None;
         shared.forget(token, conn.wire.flags);
@@ -315,7 +325,7 @@ fn log_end<D: Driver, H: Handler>(
     let end = End {
         conn: shared.id(token),
         peer: conn.wire.peer.into(),
-        route,
+        route: route.as_deref(),
         lasted: shared.now - conn.wire.began,
         traffic: driver.traffic(token),
     };

@@ -2,11 +2,9 @@
 //!
 //! ```text
 //!   Idle ─► Handshake (head, then body) ─► Handler::on_http ─┬─► answer ─► Idle, or Flushing
-//!    ▲                                                       └─► Deferred ─► Handle::respond
+//!    ▲                                                       └─► Deferred ─► Responder::send
 //!    └── pipelined requests wait unread while an answer is owed, or more output waits than the high-water mark
 //! ```
-
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ringwire_codec::Buffers as _;
 use ringwire_codec::handshake::{HandshakeError, HeadScanner, client, server};
@@ -16,11 +14,13 @@ use super::Worker;
 use super::memory::is_monitoring;
 use super::receive::keep_unread;
 use super::upgrade::{deliver_rest, internal_error, on_bad_head, on_head};
-use crate::app::handler::{Handler, HttpAnswer};
+use crate::app::handler::Handler;
 use crate::app::request::Request;
+use crate::app::responder::answered_within;
 use crate::conn::body::Incoming;
 use crate::conn::{Conn, Flags, Phase, Wire};
 use crate::driver::{Driver, Token};
+use crate::hub::mail::{Answered, RequestId};
 use crate::state::Shared;
 
 /// What a head of an answer takes, about.
@@ -66,6 +66,24 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         conn.wire.phase = Phase::Flushing;
         conn.wire.since = self.shared.now;
         self.after_work(token);
+    }
+
+    /// The application has answered a request that it had kept. Where the request was answered for it, another may be
+    /// under way, whose answer this is not.
+    pub(super) fn on_answered(&mut self, answered: Answered) {
+        let Answered { request: RequestId { conn: id, number }, response } = answered;
+        let token = Token { slot: id.slot, generation: id.generation };
+        let Self { conns, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        let wire = &mut conn.wire;
+        if wire.phase != Phase::Deferred || wire.requests != number {
+            return;
+        }
+        if let Some(exchange) = wire.take_exchange() {
+            write_answer(wire, shared, exchange, &response);
+            shared.list(wire, token);
+            self.after_work(token);
+        }
     }
 
     /// The application has not answered a deferred request in time.
@@ -331,9 +349,11 @@ fn respond<H: Handler>(
     };
     let tls = shared.sessions.facts(token.slot);
     let request = Request::new(parsed, shared.id(token), wire.peer.into(), tls).with_body(body);
-    match catch_unwind(AssertUnwindSafe(|| handler.on_http(&request))) {
-        Ok(HttpAnswer::Respond(response)) => write_answer(wire, shared, exchange, &response),
-        Ok(HttpAnswer::Defer) => {
+    let id = RequestId { conn: shared.id(token), number: wire.requests };
+    let way = shared.way_back.as_ref();
+    match answered_within(way, id, |responder| handler.on_http(&request, responder)) {
+        Ok(Some(response)) => write_answer(wire, shared, exchange, &response),
+        Ok(None) => {
             wire.pending_mut().exchange = Some(exchange);
             wire.phase = Phase::Deferred;
             // The application has as long as the client had.

@@ -26,8 +26,11 @@ const RETRY_AFTER_SECS: u32 = 10;
 const REST: Tick = 2;
 /// The same where it was about those who were not let in yet.
 const STRANGERS_REST: Tick = 10;
-/// What may stay in flight of a connection that is still told why it ends.
-const MAX_FAREWELL_LEN: u32 = 16 << 10;
+/// What may stay in flight, or in the kernel, of a connection that is still told why it ends.
+const MAX_FAREWELL_LEN: usize = 16 << 10;
+
+/// What is less is not worth a connection where that does not help.
+const TRIFLE_LEN: usize = 4 << 10;
 
 /// Connections by what they hold, those that hold most first.
 type Holders = BinaryHeap<(usize, u32)>;
@@ -43,7 +46,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let input = ledger.input + ledger.unfinished + waiting;
         counters.memory_input.set(input as u64);
         counters.memory_output.set((ledger.queued + ledger.in_flight) as u64);
-        counters.memory_kernel.set(self.shared.progress.waiting_len() as u64);
+        counters.memory_kernel.set(self.shared.kernel.len() as u64);
         counters.memory_tls.set(sessions.memory_len() as u64);
         counters.memory_pool.set(pool.free_len() as u64);
     }
@@ -74,6 +77,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.watch_memory();
         if self.shared.watch.level != Level::Low {
             self.make_room_if_short();
+        } else if self.shared.kernel.is_due(self.shared.now, Level::Low) {
+            self.ask_kernel();
         }
     }
 
@@ -124,6 +129,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     #[cold]
     fn make_room_if_short(&mut self) {
+        let Shared { kernel, watch, now, .. } = &self.shared;
+        if kernel.is_due(*now, watch.level) {
+            self.ask_kernel();
+        }
         // What was held at the last look may be gone.
         self.look_at_memory();
         let Shared { watch, now, .. } = &self.shared;
@@ -139,11 +148,30 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             if watch.rests_until.is_none() || is_due(watch.rests_until) {
                 // If that does not help, they go on a little at a time.
                 self.let_go_on();
+                // What has not come back by now does not count as on its way.
+                self.shared.watch.leaving = 0;
                 self.shed();
             }
         } else if is_due(watch.patience_ends) {
             self.lose_patience();
         }
+    }
+
+    /// Asks the kernel what it holds of output that does not go out.
+    #[cold]
+    fn ask_kernel(&mut self) {
+        let Self { conns, shared, driver, .. } = self;
+        shared.kernel.ask(shared.now);
+        for slot in 0..conns.end() {
+            let Some(token) = conns.token(slot) else { continue };
+            let Some(conn) = conns.get_mut(token) else { continue };
+            let wire = &conn.wire;
+            let waits = wire.phase != Phase::Closed && wire.flags.contains(Flags::SENDING);
+            if waits || shared.kernel.of(slot) > 0 {
+                shared.kernel.note(slot, driver.unsent_memory(token));
+            }
+        }
+        self.publish_memory();
     }
 
     /// What of this worker's is too much for others to be let in.
@@ -183,8 +211,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             return hub.nudge(*worker);
         }
         let goal = excess.saturating_sub(watch.leaving);
-        let holders =
-            self.holders(|wire, now, beside| wire.held_len(now) + beside.retained + beside.rest);
+        let holders = self.holders(|wire, now, beside| {
+            wire.held_len(now, beside.kernel > 0) + beside.retained + beside.rest + beside.kernel
+        });
         let ended = self.end_some(holders, goal, Self::shed_one);
         let Shared { watch, now, counters, .. } = &mut self.shared;
         counters.memory_sheds.add(ended.count);
@@ -205,18 +234,22 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
         let holders = self.holders(|wire, _, beside| {
             let unread = wire.pending.as_ref().map_or(0, |pending| pending.unread.capacity());
-            wire.codec.unfinished_len() + unread + beside.retained + beside.rest
+            wire.codec.unfinished_len() + unread + beside.retained + beside.rest + beside.kernel
         });
         let ended = self.end_some(holders, excess, Self::shed_one);
         self.shared.counters.memory_sheds.add(ended.count);
         self.say_ended(excess, ended);
     }
 
-    /// Ends connections, those that hold most first, until so much came free.
+    /// Ends connections, those that hold most first, until so much came free. Where all of them hold less than that, the
+    /// rest is on its way out, and nobody is ended for a trifle.
     fn end_some(&mut self, mut holders: Holders, goal: usize, end: fn(&mut Self, Token)) -> Ended {
+        let all: usize = holders.iter().map(|(held, _)| held).sum();
+        let least = if all < goal { TRIFLE_LEN } else { 0 };
         let mut ended = Ended::default();
         while ended.freed < goal
             && let Some((held, slot)) = holders.pop()
+            && held >= least
         {
             ended.freed += held;
             ended.count += 1;
@@ -255,7 +288,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 return None;
             }
             let mut beside = Beside {
-                rest: driver.held_of(slot) + shared.progress.waiting_of(slot),
+                rest: driver.held_of(slot),
+                kernel: shared.kernel.of(slot),
                 ..Beside::default()
             };
             if wire.flags.contains(Flags::LAYERED) {
@@ -274,7 +308,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Self { conns, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
         let wire = &mut conn.wire;
-        if wire.phase != Phase::Open || wire.in_flight > MAX_FAREWELL_LEN {
+        let ahead = (wire.in_flight as usize).max(shared.kernel.of(token.slot));
+        if wire.phase != Phase::Open || ahead > MAX_FAREWELL_LEN {
             shared.watch.leaving += wire.in_flight as usize;
             return self.finish(token, CloseReason::Memory);
         }
@@ -343,6 +378,8 @@ struct Beside {
     retained: usize,
     /// What extensions and the driver hold.
     rest: usize,
+    /// What the kernel holds of its output.
+    kernel: usize,
 }
 
 /// Whether it has come in and asked for nothing yet.

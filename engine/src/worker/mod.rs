@@ -3,10 +3,14 @@
 //! This file is the loop: what each turn does, and what comes in from outside. How connections come is in
 //! [`accepting`], which are refused in [`admission`], which end for want of memory in [`memory`]; what happens to one
 //! is in [`receive`], [`http`], [`transmit`] and [`deadlines`], how it ends, in [`endings`]; what is published, in
-//! [`topics`]; how it all ends, in [`shutdown`]. Its time is in [`clock`].
+//! [`topics`], and who hears of names, in [`changes`]; what futures go on, in [`wakes`]; how it all ends, in
+//! [`shutdown`]. Its time is in [`clock`].
+
+#![expect(clippy::disallowed_types, reason = "answers and wakes come from other threads")]
 
 mod accepting;
 mod admission;
+mod changes;
 pub(crate) mod clock;
 mod compute;
 mod deadlines;
@@ -24,8 +28,11 @@ mod shutdown;
 mod topics;
 mod transmit;
 mod upgrade;
+mod wakes;
 
+use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringwire_codec::Message;
@@ -48,6 +55,7 @@ use crate::conn::{Conn, Flags, Phase};
 use crate::driver::{Completion, Driver, Token};
 use crate::entry::listener::Terms;
 use crate::hub::mail::{Inbox, Mail};
+use crate::hub::wakes::{Alarm, Alarms};
 use crate::limits::rate::{Bucket, Rate};
 use crate::state::Shared;
 use crate::state::send;
@@ -89,6 +97,9 @@ pub(crate) struct Worker<D: Driver, H: Handler> {
     shutdown: Option<Box<ShutdownState>>,
     expired: Vec<u32>,
     half_closed: HalfClosed,
+    alarms: Arc<Alarms>,
+    /// Wakers that were woken, and not looked at yet.
+    rung: VecDeque<Arc<Alarm>>,
 }
 
 /// What a turn says about the next.
@@ -105,9 +116,14 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     pub(crate) fn new(driver: D, clock: TurnClock, handler: H, setup: WorkerSetup) -> Self {
         let WorkerSetup { mut shared, inbox, compute, listeners, assignment, max_connections } =
             setup;
+        shared.way_back = Some(Arc::new(inbox.way_back(compute.clone())));
         shared.compute = compute;
+        if handler.wants_interest() {
+            shared.topics.call_out();
+        }
         let share = u32::try_from(shared.hub.links().len()).unwrap_or(1).max(1);
         let rate = Rate::new(shared.limits.max_accepts_per_second.div_ceil(share), 0);
+        let alarms = shared.alarms();
         let listener_count = u32::try_from(listeners.len()).unwrap_or(u32::MAX);
         let mut worker = Self {
             driver,
@@ -130,6 +146,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             shutdown: None,
             expired: Vec::new(),
             half_closed: HalfClosed::default(),
+            alarms,
+            rung: VecDeque::new(),
         };
         worker.start_accepting();
         worker
@@ -140,7 +158,14 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// # Errors
     /// The driver failed.
     pub(crate) fn run(mut self) -> io::Result<()> {
-        while self.turn()? == Turn::Again {}
+        let outcome = loop {
+            match self.turn() {
+                Ok(Turn::Again) => {}
+                other => break other,
+            }
+        };
+        self.leave_changes();
+        outcome?;
         self.shared.ends.sum_up();
         let Self { driver, mut handler, inbox, .. } = self;
         // Which may take a while, in which letters still come.
@@ -161,6 +186,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.shared.counters.note_turn(self.clock.busy());
         self.shared.now = tick_at(self.clock.now());
         self.shared.work.begin_turn();
+        self.begin_wakes();
         self.watch_memory();
         while let Some(completion) = self.driver.next_completion() {
             self.on_completion(completion);
@@ -171,14 +197,17 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.shared.deflate.expire_if_due(self.shared.now, &self.shared.counters);
         self.work_off_list();
         self.work_off_queue();
-        self.tell_presence();
+        self.work_off_wakes();
+        self.tell_changes();
         self.deliver_publications();
         self.end_half_closed();
         self.go_on_accepting();
         self.shared.ends.sum_up_if_due(self.shared.now);
         let done = self.go_on_shutting_down();
+        self.shared.kernel.set_stuck(self.driver.stuck_count());
         self.publish_memory();
         self.make_room();
+        self.end_wakes();
         Ok(if done { Turn::Done } else { Turn::Again })
     }
 
@@ -187,7 +216,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let left_over = !self.shared.listed.is_empty()
             || self.shared.work.has_waiting()
             || !self.half_closed.is_empty()
-            || self.has_publications();
+            || !self.rung.is_empty()
+            || self.has_publications()
+            || self.has_changes();
         if left_over || !self.inbox.is_empty() {
             return Some(Duration::ZERO);
         }
@@ -195,8 +226,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             AcceptState::Resting { until } => Some(until),
             _ => None,
         };
-        let Shared { wheel, deflate, watch, ends, .. } = &self.shared;
-        let ticks = [wheel.next_tick(), deflate.next_tick(), ends.next_tick()];
+        let Shared { wheel, deflate, watch, ends, kernel, .. } = &self.shared;
+        let ticks = [wheel.next_tick(), deflate.next_tick(), ends.next_tick(), kernel.next_tick()];
         let next = ticks
             .into_iter()
             .chain([resting, watch.rests_until, watch.patience_ends, watch.returns_at])
@@ -222,16 +253,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
     }
 
-    /// Tells the handler whose first connection has come, and whose last is gone.
-    #[inline]
-    fn tell_presence(&mut self) {
-        while self.shared.names.has_changes() {
-            for (name, is_present) in self.shared.names.take_changes() {
-                receive::call_on_presence(&mut self.handler, &name, is_present);
-            }
-        }
-    }
-
     // Mail
 
     fn read_mail(&mut self) {
@@ -244,6 +265,11 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 self.on_outcome(result);
                 self.bound_memory();
             }
+        }
+        // As many as connections at most.
+        while let Some(answered) = self.inbox.take_answer() {
+            self.on_answered(answered);
+            self.bound_memory();
         }
         for _ in 0..LETTERS_PER_TURN {
             let Some(mail) = self.inbox.take() else { return };
@@ -282,8 +308,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Accepted { fd, listener, peer } => self.on_handed_over(fd, listener, peer),
             Mail::Dial(outbound) => self.dial(*outbound),
             Mail::Accept { conn, accept } => self.answer_deferred(conn, Ok(*accept)),
-            Mail::Respond { conn, response } => self.answer_deferred(conn, Err(response)),
-            Mail::Topics(query) => self.shared.topics.answer(&query),
+            Mail::Reject { conn, response } => self.answer_deferred(conn, Err(response)),
+            Mail::Topics(query) => self.answer_of_topics(query),
             Mail::Drain { drain, reply } => self.begin_shutdown(drain, reply),
             Mail::Undrain => self.undrain(),
         }

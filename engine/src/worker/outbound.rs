@@ -11,9 +11,9 @@ use ringwire_codec::{Connection, Role};
 use super::Worker;
 use super::receive::call;
 use super::upgrade::{begin_frames, extend};
+use crate::app::event::Event;
 use crate::app::handler::Handler;
 use crate::base::mailbox::PostError;
-use crate::conn::cause::CloseCause;
 use crate::conn::dialling::{DialError, Dialling};
 use crate::conn::{Conn, Flags, Phase};
 use crate::driver::{Driver, Token};
@@ -98,7 +98,7 @@ pub(super) fn on_answer<H: Handler>(
                 extend(&mut conn.wire, shared, token, layer);
             }
             begin_frames(&mut conn.wire, shared, token);
-            call(handler, conn, shared, token, |handler, ctx| handler.on_answer(ctx, &answer));
+            call(handler, conn, shared, token, Event::Answer(&answer));
         }
         Err(error) => fail(conn, shared, *dialling, DialError::of_answer(error)),
     }
@@ -125,13 +125,11 @@ pub(super) fn end_dialling<H: Handler>(
     handler: &mut H,
     conn: &mut Conn<H::State>,
     shared: &Shared,
-    dialling: Option<Box<Dialling>>,
-    cause: &CloseCause,
+    error: &DialError,
 ) {
     shared.counters.dial_failures.add(1);
     let Some(state) = conn.state.take() else { return };
-    let known = dialling.and_then(|dialling| dialling.error);
-    call_on_dial_failed(handler, state, &known.unwrap_or_else(|| DialError::of_end(cause)));
+    call_on_dial_failed(handler, state, error);
 }
 
 /// A panic changes nothing: the connection is gone.

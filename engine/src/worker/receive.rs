@@ -2,11 +2,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use ringwire_codec::{Buffers, CloseCode, CloseFrame, Error, Event, Input};
+use ringwire_codec::{Buffers, CloseCode, CloseFrame, Error, Event as Received, Input};
 
 use super::upgrade::begin_frames;
 use super::{Worker, http};
 use crate::app::ctx::Ctx;
+use crate::app::event::Event;
 use crate::app::handler::Handler;
 use crate::conn::cause::{CloseCause, CloseReason};
 use crate::conn::id::ConnId;
@@ -89,7 +90,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Some(conn) = conns.get_mut(token) else { return };
         conn.state = Some(state);
         begin_frames(&mut conn.wire, shared, token);
-        call(handler, conn, shared, token, |handler, ctx| handler.on_open(ctx));
+        call(handler, conn, shared, token, Event::Open);
     }
 }
 
@@ -281,40 +282,36 @@ fn on_event<H: Handler>(
     conn: &mut Conn<H::State>,
     shared: &mut Shared,
     token: Token,
-    event: Event<'_>,
+    event: Received<'_>,
 ) {
     match event {
-        Event::Message(message) => {
+        Received::Message(message) => {
             shared.counters.messages_received.add(1);
-            call(handler, conn, shared, token, |handler, ctx| {
-                handler.on_message(ctx, message.as_message());
-            });
+            call(handler, conn, shared, token, Event::Message(message.as_message()));
             if let Some(buffer) = message.into_buffer() {
                 shared.pool.give(buffer);
             }
         }
-        Event::Part(part) => {
+        Received::Part(part) => {
             shared.counters.messages_received.add(1);
-            call(handler, conn, shared, token, |handler, ctx| handler.on_message_part(ctx, part));
+            call(handler, conn, shared, token, Event::Part(part));
         }
-        Event::InflatedPart(part) => {
+        Received::InflatedPart(part) => {
             shared.counters.messages_received.add(1);
-            call(handler, conn, shared, token, |handler, ctx| {
-                handler.on_message_part(ctx, part.as_part());
-            });
+            call(handler, conn, shared, token, Event::Part(part.as_part()));
             shared.pool.give(part.into_buffer());
         }
-        Event::Ping(payload) => {
+        Received::Ping(payload) => {
             // In its place among the answers; where output waits, the newest pong waits in the codec.
             if !conn.wire.has_queue() {
                 conn.wire.codec.poll_transmit(&mut shared.masks, &mut shared.out);
             }
-            call(handler, conn, shared, token, |handler, ctx| handler.on_ping(ctx, &payload));
+            call(handler, conn, shared, token, Event::Ping(&payload));
         }
-        Event::Pong(payload) => {
-            call(handler, conn, shared, token, |handler, ctx| handler.on_pong(ctx, &payload));
+        Received::Pong(payload) => {
+            call(handler, conn, shared, token, Event::Pong(&payload));
         }
-        Event::Close(frame) => on_close_frame(&mut conn.wire, shared, &frame),
+        Received::Close(frame) => on_close_frame(&mut conn.wire, shared, &frame),
     }
 }
 
@@ -371,28 +368,20 @@ pub(super) fn call<H: Handler>(
     conn: &mut Conn<H::State>,
     shared: &mut Shared,
     token: Token,
-    work: impl FnOnce(&mut H, &mut Ctx<'_, H::State>),
+    event: Event<'_>,
 ) {
     let Conn { wire, state: Some(state) } = conn else { return };
     let id = shared.id(token);
     let result = catch_unwind(AssertUnwindSafe(|| {
-        work(handler, &mut Ctx::new(id, wire, state, shared));
+        handler.handle(&mut Ctx::new(id, wire, state, shared), event);
     }));
     if result.is_err() {
         on_panic(wire, shared, id);
     }
 }
 
-/// See [`Handler::on_presence`]. There is no connection that could be closed if it panics.
-pub(super) fn call_on_presence<H: Handler>(handler: &mut H, name: &str, is_present: bool) {
-    let result = catch_unwind(AssertUnwindSafe(|| handler.on_presence(name, is_present)));
-    if result.is_err() {
-        crate::base::event::error!(name, is_present, "the handler panicked when told of a name");
-    }
-}
-
 #[cold]
-fn on_panic(wire: &mut Wire, shared: &mut Shared, id: ConnId) {
+pub(super) fn on_panic(wire: &mut Wire, shared: &mut Shared, id: ConnId) {
     crate::base::event::error!(conn = %id, "the handler panicked");
     let why = CloseReason::HandlerPanic;
     // Only a close that has begun refuses another.
@@ -407,7 +396,7 @@ pub(super) fn call_on_close<H: Handler>(
     token: Token,
     cause: &CloseCause,
 ) {
-    call(handler, conn, shared, token, |handler, ctx| handler.on_close(ctx, cause));
+    call(handler, conn, shared, token, Event::Close(cause));
     // The application's destructor may panic as well.
     let state = conn.state.take();
     let _ = catch_unwind(AssertUnwindSafe(|| drop(state)));

@@ -13,7 +13,7 @@ use crate::conn::{Flags, Phase, Wire};
 use crate::driver::{Driver, Token};
 use crate::state::Shared;
 use crate::state::send;
-use crate::topic::Delivery;
+use crate::topic::{Delivery, TopicQuery};
 
 /// Connections that are given publications in a turn, before the others get theirs. The rest follows in the next ones.
 const DELIVERIES_PER_TURN: usize = 4096;
@@ -44,6 +44,32 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if self.has_publications() {
             self.deliver_waiting();
         }
+    }
+
+    /// Says who subscribes to what.
+    pub(super) fn answer_of_topics(&mut self, query: TopicQuery) {
+        match query {
+            TopicQuery::All(part) => part.answer(|all| {
+                for (text, count) in self.shared.topics.all() {
+                    *all.entry(text.to_owned()).or_default() += count;
+                }
+            }),
+            TopicQuery::Count(topic, part) => {
+                let found = self.subscribers(&topic);
+                part.answer(|count| *count += found.len());
+            }
+            TopicQuery::Subscribers(topic, part) => {
+                let found = self.subscribers(&topic);
+                part.answer(|all| all.extend(found.iter().map(|token| self.shared.id(*token))));
+            }
+        }
+    }
+
+    fn subscribers(&mut self, topic: &str) -> Vec<Token> {
+        let Self { conns, shared, .. } = self;
+        let mut found = Vec::new();
+        shared.topics.for_each_subscriber(topic, |slot| found.extend(conns.token(slot)));
+        found
     }
 
     fn deliver_waiting(&mut self) {

@@ -4,6 +4,7 @@ use std::io;
 
 use super::Worker;
 use super::receive::call;
+use crate::app::event::Event;
 use crate::app::handler::Handler;
 use crate::base::output::Output;
 use crate::conn::cause::CloseReason;
@@ -119,12 +120,12 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             && let Some(pending) = &mut conn.wire.pending
             && let missed @ 1.. = std::mem::take(&mut pending.missed)
         {
-            call(handler, conn, shared, token, |handler, ctx| handler.on_missed(ctx, missed));
+            call(handler, conn, shared, token, Event::Missed(missed));
         }
         if conn.wire.flags.contains(Flags::BACKLOGGED) && conn.wire.is_flushed() {
             conn.wire.flags.remove(Flags::BACKLOGGED);
             if conn.wire.phase == Phase::Open {
-                call(handler, conn, shared, token, |handler, ctx| handler.on_drain(ctx));
+                call(handler, conn, shared, token, Event::Drain);
             }
         }
         self.after_work(token);

@@ -12,9 +12,10 @@ use super::layered::{deliver_layered, unwrap_unread};
 use super::outbound::{self, on_answer};
 use super::receive::{call, deliver_or_keep};
 use super::{Worker, http};
+use crate::app::event::Event;
 use crate::app::handler::{Answer, Handler};
 use crate::app::request::Request;
-use crate::conn::answer::{Accept, AnyState};
+use crate::conn::answer::{Accept, AnyState, Verdict};
 use crate::conn::dialling::DialError;
 use crate::conn::id::ConnId;
 use crate::conn::{Conn, Flags, Phase, Wire};
@@ -23,34 +24,23 @@ use crate::layers::deflate::Deflate;
 use crate::state::Shared;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
-    /// The application has made up its mind about a deferred request.
-    pub(super) fn answer_deferred(
-        &mut self,
-        id: ConnId,
-        answer: Result<Accept<AnyState>, Response>,
-    ) {
+    /// The application has made up its mind about a deferred request for an upgrade.
+    pub(super) fn answer_deferred(&mut self, id: ConnId, answer: Verdict) {
         let token = Token { slot: id.slot, generation: id.generation };
         let Self { conns, handler, shared, .. } = self;
-        let Some(conn) = conns.get_mut(token).filter(|conn| conn.wire.phase == Phase::Deferred)
-        else {
+        let Some(conn) = conns.get_mut(token).filter(|conn| conn.wire.is_deferred_upgrade()) else {
             return;
         };
-        if conn.wire.is_deferred_upgrade() {
-            let head = std::mem::take(&mut conn.wire.pending_mut().head);
-            match answer {
-                Ok(_) if shared.hub.refuses_requests() => {
-                    let refusal = shared.refuse_while_draining();
-                    refuse(&mut conn.wire, shared, &refusal);
-                }
-                Ok(accept) => accept_deferred(handler, conn, shared, token, &head, accept),
-                Err(response) => refuse(&mut conn.wire, shared, &response),
+        let head = std::mem::take(&mut conn.wire.pending_mut().head);
+        match answer {
+            Ok(_) if shared.hub.refuses_requests() => {
+                let refusal = shared.refuse_while_draining();
+                refuse(&mut conn.wire, shared, &refusal);
             }
-            shared.pool.give(head);
-        } else if let Err(response) = answer
-            && let Some(exchange) = conn.wire.take_exchange()
-        {
-            http::write_answer(&mut conn.wire, shared, exchange, &response);
+            Ok(accept) => accept_deferred(handler, conn, shared, token, &head, accept),
+            Err(response) => refuse(&mut conn.wire, shared, &response),
         }
+        shared.pool.give(head);
         shared.list(&mut conn.wire, token);
         self.after_work(token);
     }
@@ -93,7 +83,7 @@ pub(super) fn deliver_rest<H: Handler>(
     token: Token,
     rest: &mut [u8],
 ) {
-    call(handler, conn, shared, token, |handler, ctx| handler.on_open(ctx));
+    call(handler, conn, shared, token, Event::Open);
     if !deliver_layered(handler, conn, shared, token, rest) {
         deliver_or_keep(handler, conn, shared, token, rest);
     }
@@ -208,6 +198,9 @@ pub(super) fn extend(wire: &mut Wire, shared: &mut Shared, token: Token, mut lay
 pub(super) fn begin_frames(wire: &mut Wire, shared: &mut Shared, token: Token) {
     wire.phase = Phase::Open;
     wire.flags.insert(Flags::OPENED);
+    if let Some(directory) = shared.hub.directory(shared.worker) {
+        directory.add(token);
+    }
     // Whom this side has dialled is no stranger.
     let stranger = !wire.flags.contains(Flags::CLIENT);
     wire.flags.set(Flags::UNAUTHENTICATED, stranger && shared.limits.unauthenticated.is_some());
@@ -242,7 +235,7 @@ fn accept_deferred<H: Handler>(
     open(conn, shared, token, &upgrade, accept.replace_state(state).0);
     if conn.wire.phase == Phase::Open {
         unwrap_unread(&mut conn.wire, shared, token);
-        call(handler, conn, shared, token, |handler, ctx| handler.on_open(ctx));
+        call(handler, conn, shared, token, Event::Open);
     }
 }
 

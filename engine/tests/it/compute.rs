@@ -12,8 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use ringwire::{
-    CloseCode, CloseReason, ComputeStats, Config, Ctx, Handle, JobError, JobRefusal, Message,
-    SendError, Sent,
+    CloseCode, CloseReason, Config, Ctx, Handle, Message, SendError, Sent,
+    jobs::{JobError, JobRefusal},
+    stats::ComputeStats,
 };
 
 use crate::support::client::{Client, Got};

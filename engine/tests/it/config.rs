@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use ringwire::settings::{ConfigError, Loaded, Origin, Sources, all, find};
-use ringwire::{Assignment, Backpressure, CompressionMode, Config, DriverKind, Pinning};
+use ringwire::{
+    Backpressure, Config, DriverKind,
+    compression::CompressionMode,
+    tuning::{Assignment, Pinning},
+};
 
 const FILE: &str = "
 # A server.
@@ -158,6 +162,19 @@ fn what_is_no_toml_is_named_with_its_line() {
     assert!(refusal("idle_timeout = 1979-05-27").contains("can't be a datetime"));
     let missing = Sources::default().with_file("/nonexistent/server.toml").unwrap_err().to_string();
     assert!(missing.contains("/nonexistent/server.toml"), "{missing}");
+}
+
+/// A file and an environment may have the settings of clients as well, which are not the server's.
+#[test]
+fn settings_of_clients_are_left_to_them() {
+    let variables = [("RINGWIRE_CLIENT_PROXY".to_owned(), "none".to_owned())];
+    let text = "io_workers = 2\n[client]\nread_timeout = '30s'\n";
+    let loaded = Sources::default()
+        .with_file_text("server.toml", text)
+        .map(|sources| sources.with_variables(variables))
+        .and_then(Sources::load)
+        .expect("it is right");
+    assert_eq!(loaded.config().io_workers, 2);
 }
 
 #[test]

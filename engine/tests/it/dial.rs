@@ -17,8 +17,9 @@ use rcgen::{CertificateParams, KeyPair};
 use ringwire::tls::pki_types::{ServerName, UnixTime};
 use ringwire::tls::{CertificateSource, ClientConfig, ClientSettings, Roots, ServerSettings};
 use ringwire::{
-    Answer, CloseCode, CloseReason, Config, Ctx, Dial, DialError, Handle, Handler, Message,
-    PostError, Request, Running,
+    Answer, CloseCode, CloseReason, Config, Ctx, Handle, Handler, Message, PostError, Request,
+    Running,
+    transport::{Dial, DialError},
 };
 use ringwire_codec::handshake::client::Response;
 
@@ -279,13 +280,27 @@ fn a_server_that_answers_wrongly() {
     }
 }
 
+/// What it has said by then tells one error from the other, as with the blocking client.
 #[test]
 fn a_server_that_hangs_up() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let addr = listener.local_addr().expect("an address");
-    std::thread::spawn(move || drop(listener.accept()));
-    let why = Side::new(config()).failure(&to(addr));
-    assert!(why.contains("ConnectionReset") || why.contains("UnexpectedEof"), "{why}");
+    for (said, expected) in
+        [("", "Handshake(NoAnswer)"), ("HTTP/1.1 101 Swi", "Handshake(Incomplete)")]
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let addr = listener.local_addr().expect("an address");
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("it comes");
+            // Closing with unread input would be a reset.
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).expect("a request");
+                head.push(byte[0]);
+            }
+            stream.write_all(said.as_bytes()).expect("it listens");
+        });
+        assert_eq!(Side::new(config()).failure(&to(addr)), expected);
+    }
 }
 
 #[test]
@@ -312,7 +327,7 @@ fn a_server_that_masks_its_frames() {
             stream.read_exact(&mut byte).expect("a request");
             head.push(byte[0]);
         }
-        let request = server::Request::parse(&head, &ringwire::HeadLimits::default());
+        let request = server::Request::parse(&head, &ringwire::handshake::HeadLimits::default());
         let request = request.expect("a request");
         let mut out = Vec::new();
         let upgrade = request.check_upgrade().expect("an upgrade");

@@ -18,8 +18,9 @@ use ringwire::extension::{
 use ringwire::tls::pki_types::{ServerName, UnixTime};
 use ringwire::tls::{CertificateSource, ClientConfig, ClientSettings, Roots, ServerSettings};
 use ringwire::{
-    Accept, Answer, CloseCode, CloseReason, Compression, CompressionMode, Config, Ctx, Dial,
-    DialError, Handler, Message, Request,
+    Accept, Answer, CloseCode, CloseReason, Config, Ctx, Handler, Message, Request,
+    compression::{Compression, CompressionMode},
+    transport::{Dial, DialError},
 };
 use ringwire_codec::FrameHeader;
 use ringwire_codec::deflate::Offer;
@@ -355,7 +356,7 @@ fn a_transform_that_panics_ends_its_connection() {
 
 #[test]
 fn a_frame_is_no_longer_than_a_message_may_be() {
-    let limits = ringwire::ProtocolConfig::default().with_max_message_len(64 << 10);
+    let limits = ringwire::tuning::ProtocolConfig::default().with_max_message_len(64 << 10);
     let server = server(config().with_protocol(limits), |app| app);
     let mut fits = offering(&server);
     fits.send(vec![7; 64 << 10].as_slice());
@@ -499,7 +500,7 @@ fn the_blocking_client_offers_them_too() {
         assert!(server.closed().is_clean());
     }
     let twice =
-        builder().with_extension(numbered()).connect(&format!("ws://localhost:{}/", port(0)));
+        builder().with_extension(numbered()).connect(format!("ws://localhost:{}/", port(0)));
     assert!(matches!(twice, Err(client::Error::Setting { setting: "extension", .. })), "{twice:?}");
 }
 
@@ -542,7 +543,7 @@ fn the_blocking_client_refuses_a_frame() {
     });
     let mut client = client::Client::builder()
         .with_extension(numbered())
-        .connect(&format!("ws://{}/", server.addr()))
+        .connect(format!("ws://{}/", server.addr()))
         .expect("it opens");
     let error = client.receive().expect_err("the frame has no number");
     assert!(matches!(error, client::Error::Extension(_)), "{error:?}");

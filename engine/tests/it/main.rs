@@ -12,6 +12,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(feature = "async")]
+mod async_handlers;
 #[cfg(all(feature = "client", feature = "tls"))]
 mod client;
 mod compression;
@@ -26,7 +28,11 @@ mod entry;
 mod extensions;
 mod http;
 mod limits;
+#[cfg(all(feature = "client", feature = "tls"))]
+mod presence;
 mod server;
+#[cfg(feature = "testing")]
+mod testing;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(all(feature = "client", feature = "tls"))]

@@ -9,15 +9,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ClientSettings, Roots, ServerSettings};
 use ringwire::{
-    Answer, Backpressure, CloseCode, Compression, Config, Ctx, Dial, Handler, Message,
-    PublishError, PublishOptions, Request, SubscribeOptions, TopicError, TopicSettings,
+    Answer, Backpressure, CloseCode, Config, Ctx, Handler, Message, Request,
+    compression::Compression,
+    topics::{
+        PublishError, PublishOptions, SubscribeOptions, Subscription, TopicError, TopicSettings,
+    },
+    transport::Dial,
 };
 use ringwire_codec::deflate::Offer;
 
@@ -26,8 +30,8 @@ use crate::support::client::Client;
 use crate::support::process::{ran_alone, resident_len};
 use crate::support::{PATIENCE, Server, config, ms, wait_until};
 
-/// Obeys commands: `sub T`, `each T`, `unsub T`, `pub T TEXT`, `others T TEXT`, `list`, `key T K TEXT`, `many T COUNT`.
-/// All but the publishing ones are answered.
+/// Obeys commands: `sub T`, `like P`, `each P`, `unsub T`, `unlike P`, `has T`, `pub T TEXT`, `others T TEXT`, `list`,
+/// `key T K TEXT`, `many T COUNT`. All but the publishing ones are answered.
 fn obey(ctx: &mut Ctx<'_, u32>, command: &str) {
     let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
     let (topic, text) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -35,11 +39,20 @@ fn obey(ctx: &mut Ctx<'_, u32>, command: &str) {
         "sub" => said(ctx.subscribe(topic)),
         "each" => {
             let options = SubscribeOptions::default().with_duplicates();
-            said(ctx.subscribe_with(topic, options))
+            said(ctx.subscribe_pattern_with(topic, options))
         }
+        "like" => said(ctx.subscribe_pattern(topic)),
         "unsub" => ctx.unsubscribe(topic).to_string(),
+        "unlike" => ctx.unsubscribe_pattern(topic).to_string(),
+        "has" => ctx.is_subscribed(topic).to_string(),
         "list" => {
-            let mut all: Vec<_> = ctx.subscriptions().map(str::to_owned).collect();
+            let mut all: Vec<_> = ctx
+                .subscriptions()
+                .map(|own| match own {
+                    Subscription::Pattern(pattern) => format!("({pattern})"),
+                    topic => topic.to_string(),
+                })
+                .collect();
             all.sort();
             all.join(" ")
         }
@@ -79,7 +92,7 @@ fn app(app: App) -> App {
     })
 }
 
-fn quiet() -> Config {
+pub(crate) fn quiet() -> Config {
     config().with_idle_timeout(Duration::ZERO).with_write_stall_timeout(Duration::ZERO)
 }
 
@@ -90,12 +103,13 @@ fn server(workers: usize) -> Server {
 fn subscriber(addr: SocketAddr, topics: &[&str]) -> Client {
     let mut client = Client::connect(addr);
     for topic in topics {
-        ask(&mut client, &format!("sub {topic}"), "true");
+        let verb = if topic.contains(['*', '>']) { "like" } else { "sub" };
+        ask(&mut client, &format!("{verb} {topic}"), "true");
     }
     client
 }
 
-fn ask(client: &mut Client, command: &str, answer: &str) {
+pub(crate) fn ask(client: &mut Client, command: &str, answer: &str) {
     client.send(Message::Text(command));
     assert_eq!(client.text(), answer, "{command}");
 }
@@ -137,7 +151,7 @@ fn wildcards_take_in_what_they_say_and_nobody_gets_a_message_twice() {
     ask(&mut each, "each a.*.c", "true");
     ask(&mut each, "each a.>", "true");
     let handle = server.handle();
-    assert_eq!(handle.subscriber_count("a.b.c", PATIENCE), Ok(6));
+    assert_eq!(handle.subscriber_count("a.b.c").wait(PATIENCE), Ok(4));
     for topic in ["a.b.c", "a", "a.x.c", "a.b"] {
         handle.publish(topic, topic).expect("a topic");
     }
@@ -157,13 +171,16 @@ fn bad_topics_and_too_many_subscriptions_are_errors() {
     let topics = TopicSettings::default().with_max_subscriptions(2);
     let server = Server::start(quiet().with_topics(topics), app);
     let mut client = Client::connect(server.addr());
-    for (topic, error) in [
-        ("a..b", "a topic has an empty token"),
-        ("a*", "`*` has to be a whole token, and `>` the last one"),
-        ("", "a topic has an empty token"),
-    ] {
-        ask(&mut client, &format!("sub {topic}"), error);
+    for verb in ["sub", "like"] {
+        for (topic, error) in [
+            ("a..b", "a topic has an empty token"),
+            ("", "a topic has an empty token"),
+            (&"x".repeat(256), "a topic is longer than 255 bytes"),
+        ] {
+            ask(&mut client, &format!("{verb} {topic}"), error);
+        }
     }
+    ask(&mut client, "like a*", "`*` has to be a whole token, and `>` the last one");
     ask(&mut client, "sub one", "true");
     ask(&mut client, "sub one", "false");
     ask(&mut client, "sub two", "true");
@@ -176,6 +193,37 @@ fn bad_topics_and_too_many_subscriptions_are_errors() {
     assert_eq!(wrong, Err(PublishError::Topic(TopicError::Wildcard)));
 }
 
+/// The name of a room that a peer has chosen is no pattern, and ends none.
+#[test]
+fn only_a_pattern_hears_more_than_one_topic() {
+    let server = server(2);
+    let mut client = Client::connect(server.addr());
+    let wild =
+        "a topic has `*` or `>` in it, which are for the patterns of `subscribe_pattern` only";
+    for topic in [">", "*", "room.>", "room.*", "a*", "a.>.b"] {
+        ask(&mut client, &format!("sub {topic}"), wild);
+        let published = server.handle().publish(topic, "to all rooms");
+        assert_eq!(published, Err(PublishError::Topic(TopicError::Wildcard)));
+    }
+    ask(&mut client, "list", "");
+    ask(&mut client, "like room.*", "true");
+    ask(&mut client, "like room.*", "false");
+    ask(&mut client, "has room.1", "false");
+    ask(&mut client, "has room.*", "false");
+    ask(&mut client, "sub room.1", "true");
+    ask(&mut client, "has room.1", "true");
+    ask(&mut client, "list", "(room.*) room.1");
+    ask(&mut client, "unsub room.*", "false");
+    ask(&mut client, "unsub room.2", "false");
+    ask(&mut client, "unlike room.*", "true");
+    ask(&mut client, "unlike room.*", "false");
+    // Without a wildcard it is the topic.
+    ask(&mut client, "like room.1", "false");
+    ask(&mut client, "unlike room.1", "true");
+    ask(&mut client, "has room.1", "false");
+    ask(&mut client, "list", "");
+}
+
 /// Whatever ended the connection.
 #[test]
 fn a_membership_ends_with_its_connection() {
@@ -185,8 +233,8 @@ fn a_membership_ends_with_its_connection() {
     let resetting = subscriber(server.addr(), &["t"]);
     let leaving = subscriber(server.addr(), &["t", ">"]);
     let kicked = subscriber(server.addr(), &["t"]);
-    assert_eq!(handle.subscriber_count("t", PATIENCE), Ok(4));
-    let listed = handle.topics(PATIENCE).expect("the workers answer");
+    assert_eq!(handle.subscriber_count("t").wait(PATIENCE), Ok(4));
+    let listed = handle.topics().wait(PATIENCE).expect("the workers answer");
     let expected = [("t", 4), ("t.>", 1), (">", 1)].map(|(topic, count)| (topic.to_owned(), count));
     assert_eq!(listed, BTreeMap::from(expected));
     closing.close(1000, "");
@@ -194,7 +242,7 @@ fn a_membership_ends_with_its_connection() {
     leaving.leave();
     drop(kicked);
     wait_until("all are gone", || server.stats().open_connections == 0);
-    assert_eq!(handle.topics(PATIENCE), Ok(BTreeMap::new()));
+    assert_eq!(handle.topics().wait(PATIENCE), Ok(BTreeMap::new()));
     assert_eq!(server.stats().subscriptions, 0);
     handle.publish("t", "to nobody").expect("a topic");
 }
@@ -213,7 +261,7 @@ fn each_kind_of_connection_gets_its_own_form() {
     let [plain, secure] = server.addrs() else { panic!("two addresses") };
     let mut clients = vec![subscriber(*plain, &["t"])];
     for bits in [9, 12, 15, 15] {
-        let window = ringwire::WindowBits::new(bits).expect("8 to 15");
+        let window = ringwire::compression::WindowBits::new(bits).expect("8 to 15");
         let offer = Offer::default().with_server_max_window_bits(window);
         let mut client = Client::offering(*plain, offer);
         assert!(client.is_compressed());
@@ -536,66 +584,4 @@ fn nobody_healthy_loses_anything_beside_those_who_are_not() {
     resetting.join().expect("they connect and reset");
     assert!(Instant::now() < deadline);
     drop((sick, clients));
-}
-
-// Names
-
-/// Registers under what the client says, and tells who has come and gone.
-struct Known(mpsc::Sender<(String, bool)>);
-
-impl Handler for Known {
-    type State = u32;
-
-    fn on_request(&mut self, _request: &Request<'_>) -> Answer<u32> {
-        Answer::accept(0)
-    }
-
-    fn on_message(&mut self, ctx: &mut Ctx<'_, u32>, message: Message<'_>) {
-        let Message::Text(text) = message else { return };
-        match text.strip_prefix('-') {
-            Some(name) => assert!(ctx.unregister(name)),
-            None => assert_eq!(ctx.register(text), Ok(true)),
-        }
-        let names = ctx.names().collect::<Vec<_>>().join(" ");
-        let _ = ctx.send(names.as_str());
-    }
-
-    fn on_presence(&mut self, name: &str, is_present: bool) {
-        self.0.send((name.to_owned(), is_present)).expect("the test waits");
-    }
-}
-
-#[test]
-fn connections_are_found_by_name_over_all_workers() {
-    let (sender, changes) = mpsc::channel();
-    let sender = Mutex::new(sender);
-    let config = quiet().with_io_workers(3);
-    let server = Server::with_handler(config, &["127.0.0.1:0"], move |_, _| {
-        Known(sender.lock().expect("nobody panics with it").clone())
-    });
-    let handle = server.handle();
-    let change = || changes.recv_timeout(PATIENCE).expect("it is told");
-    let mut anns: Vec<_> = (0..9).map(|_| server.client()).collect();
-    for ann in &mut anns {
-        ask(ann, "ann", "ann");
-    }
-    assert_eq!(change(), ("ann".into(), true));
-    let mut bob = server.client();
-    ask(&mut bob, "bob", "bob");
-    ask(&mut bob, "ann", "bob ann");
-    assert_eq!(change(), ("bob".into(), true));
-    assert_eq!(handle.connections("ann").len(), 10);
-    assert_eq!(handle.send_to("ann", "hello all anns"), Ok(10));
-    for client in anns.iter_mut().chain([&mut bob]) {
-        assert_eq!(client.text(), "hello all anns");
-    }
-    assert_eq!(handle.send_to("carl", "hello"), Ok(0));
-    ask(&mut bob, "-ann", "bob");
-    assert_eq!(handle.connections("ann").len(), 9);
-    bob.reset();
-    assert_eq!(change(), ("bob".into(), false));
-    anns.drain(..).for_each(Client::leave);
-    assert_eq!(change(), ("ann".into(), false));
-    assert_eq!(handle.connections("ann"), []);
-    assert!(changes.try_recv().is_err(), "nothing else has changed");
 }

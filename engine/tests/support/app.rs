@@ -3,7 +3,8 @@
 use std::sync::mpsc;
 
 use ringwire::{
-    Answer, CloseCause, ConnId, Ctx, Handler, HttpAnswer, Message, MessagePart, Request, Response,
+    Answer, CloseCause, ConnId, Ctx, Handler, IntoResponse, Message, MessagePart, Request,
+    Responder, Response,
 };
 use ringwire_codec::handshake::HandshakeError;
 
@@ -21,6 +22,7 @@ pub(crate) enum Seen {
 }
 
 type OnRequest<A> = Box<dyn FnMut(&Request<'_>) -> A>;
+type OnHttp = Box<dyn FnMut(&Request<'_>, Responder)>;
 type OnCtx = Box<dyn FnMut(&mut Ctx<'_, u32>)>;
 type OnMessage = Box<dyn FnMut(&mut Ctx<'_, u32>, Message<'_>)>;
 type OnPart = Box<dyn FnMut(&mut Ctx<'_, u32>, MessagePart<'_>)>;
@@ -29,7 +31,7 @@ type OnPart = Box<dyn FnMut(&mut Ctx<'_, u32>, MessagePart<'_>)>;
 pub(crate) struct App {
     seen: mpsc::Sender<(ConnId, Seen)>,
     request: OnRequest<Answer<u32>>,
-    http: OnRequest<HttpAnswer>,
+    http: OnHttp,
     open: OnCtx,
     message: OnMessage,
     part: OnPart,
@@ -44,7 +46,7 @@ impl App {
         Self {
             seen,
             request: Box::new(|_| Answer::accept(0)),
-            http: Box::new(|_| Response::from(HandshakeError::Upgrade).into()),
+            http: Box::new(|_, responder| responder.send(Response::from(HandshakeError::Upgrade))),
             open: Box::new(|_| {}),
             message: Box::new(|ctx, message| {
                 let _ = ctx.send(message);
@@ -64,11 +66,15 @@ impl App {
         self
     }
 
-    pub(crate) fn on_http<A: Into<HttpAnswer>>(
-        mut self,
+    pub(crate) fn on_http<A: IntoResponse>(
+        self,
         mut f: impl FnMut(&Request<'_>) -> A + 'static,
     ) -> Self {
-        self.http = Box::new(move |request| f(request).into());
+        self.on_http_with(move |request, responder| responder.send(f(request)))
+    }
+
+    pub(crate) fn on_http_with(mut self, f: impl FnMut(&Request<'_>, Responder) + 'static) -> Self {
+        self.http = Box::new(f);
         self
     }
 
@@ -122,8 +128,8 @@ impl Handler for App {
         (self.request)(request)
     }
 
-    fn on_http(&mut self, request: &Request<'_>) -> HttpAnswer {
-        (self.http)(request)
+    fn on_http(&mut self, request: &Request<'_>, responder: Responder) {
+        (self.http)(request, responder);
     }
 
     fn on_open(&mut self, ctx: &mut Ctx<'_, u32>) {

@@ -377,7 +377,7 @@ pub(crate) fn read_answer(stream: &mut TcpStream) -> String {
 }
 
 /// Reads a head, and what came behind it.
-fn read_head(stream: &mut TcpStream) -> (Vec<u8>, Vec<u8>) {
+pub(crate) fn read_head(stream: &mut TcpStream) -> (Vec<u8>, Vec<u8>) {
     let mut scanner = HeadScanner::default();
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];

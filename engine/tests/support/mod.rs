@@ -20,8 +20,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwire::{
-    CloseCause, Config, ConnId, DriverKind, Handle, Handler, Pinning, Running, WorkerContext,
-    WorkerStats,
+    CloseCause, Config, ConnId, DriverKind, Handle, Handler, Running, WorkerContext,
+    stats::WorkerStats, tuning::Pinning,
 };
 
 use app::{App, Seen};

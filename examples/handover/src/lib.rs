@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use hyper::upgrade::OnUpgrade;
-use ringwire::{Config, Handle, Server, answer_upgrade};
+use ringwire::{Config, Handle, Server, handshake::answer_upgrade};
 use ringwire_examples::{DriverFlag, Echo, announce, handle_signals};
 use tokio::net::TcpListener;
 

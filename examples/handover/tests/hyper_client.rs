@@ -12,7 +12,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use ringwire::{Config, DriverKind, Pinning, Router, Running, Server, WorkerStats};
+use ringwire::{Config, DriverKind, Router, Running, Server, stats::WorkerStats, tuning::Pinning};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;

@@ -11,8 +11,10 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Parser;
 use ringwire::client::{self, Builder, Client};
 use ringwire::{
-    Answer, CloseCause, Compression, Config, Ctx, Dial, DialError, Handle, Handler, Message,
-    Pinning, Request, Server, WindowBits,
+    Answer, CloseCause, Config, Ctx, Handle, Handler, Message, Request, Server,
+    compression::{Compression, WindowBits},
+    transport::{Dial, DialError},
+    tuning::Pinning,
 };
 use ringwire_examples::{DriverFlag, program};
 
@@ -53,7 +55,7 @@ impl Flags {
             .with_read_timeout(CASE_TIMEOUT)
             .with_write_timeout(CASE_TIMEOUT);
         if self.deflate {
-            let compression = client::Compression::default().with_max_window(MAX_WINDOW);
+            let compression = client::DeflateConfig::default().with_max_window(MAX_WINDOW);
             builder.with_compression(compression.with_threshold(0))
         } else {
             builder
@@ -77,7 +79,7 @@ impl Flags {
 
 /// What the server says on this path, and then closes.
 fn ask(server: SocketAddr, path: &str) -> Result<Option<String>> {
-    let mut client = Client::builder().without_proxy().connect(&format!("ws://{server}{path}"))?;
+    let mut client = Client::builder().without_proxy().connect(format!("ws://{server}{path}"))?;
     let mut last = None;
     for message in client.messages() {
         last = message?.as_text().map(str::to_owned);
@@ -87,7 +89,7 @@ fn ask(server: SocketAddr, path: &str) -> Result<Option<String>> {
 
 /// Echoes until the connection ends, in whatever way: most cases end it with an error.
 fn run_blocking(builder: &Builder, server: SocketAddr, target: &str) -> Result<()> {
-    let mut client = builder.connect(&format!("ws://{server}{target}"))?;
+    let mut client = builder.connect(format!("ws://{server}{target}"))?;
     while let Ok(Some(message)) = client.receive() {
         if client.send(message.as_message()).is_err() {
             // Why it ended comes with what is left to receive.

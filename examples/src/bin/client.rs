@@ -1,5 +1,6 @@
 //! A client for the terminal and for scripts: each line of standard input is a message, and each message is a line of
-//! standard output. What else happens is told on standard error.
+//! standard output. What else happens is told on standard error. What no flag says, `RINGWIRE_CLIENT_*` may
+//! (docs/configuration.md).
 //!
 //! The exit code is 0 after a normal end, 1 after an error.
 
@@ -10,12 +11,12 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Parser;
 use http::{HeaderName, HeaderValue};
+use ringwire::client::settings::Sources;
 use ringwire::client::{
-    Backoff, Builder, Client, Compression, Error, Event, OwnedMessage, Proxy, Reconnecting,
-    RetryPolicy, Sent, Update,
+    Builder, DeflateConfig, Error, Event, OwnedMessage, Proxy, Reconnecting, Update, Url,
 };
 use ringwire::{CloseCode, Message};
 use ringwire_examples::units::{parse_bytes, parse_duration};
@@ -32,6 +33,10 @@ struct Flags {
     /// Send lines as binary messages.
     #[arg(short, long)]
     binary: bool,
+    /// A parameter of the URL's query, `name=value`, in place of those of this name, percent-encoded. May be given several
+    /// times.
+    #[arg(short, long = "query", value_parser = parse_parameter)]
+    query: Vec<(String, String)>,
     /// A header of the request, `Name: value`. May be given several times.
     #[arg(short = 'H', long = "header", value_parser = parse_header)]
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -48,24 +53,27 @@ struct Flags {
     #[arg(long, conflicts_with = "insecure")]
     ca: Option<std::path::PathBuf>,
     /// Follow so many redirects.
-    #[arg(long, default_value_t = 0)]
-    max_redirects: u32,
+    #[arg(long)]
+    max_redirects: Option<u32>,
     /// Connect through `http://`, `socks5://` or `socks5h://[user:password@]host:port`; `none`: directly. Default: what
     /// the environment says (https_proxy, http_proxy, all_proxy, no_proxy).
     #[arg(short = 'x', long)]
     proxy: Option<String>,
-    /// For connecting, and again for the handshake.
-    #[arg(long, default_value = "10s", value_parser = parse_duration)]
-    timeout: Duration,
-    /// Send a ping after so much silence; 0: none.
-    #[arg(long, default_value = "30s", value_parser = parse_duration)]
-    ping_interval: Duration,
+    /// For connecting, and again for the handshake. Default: 10s.
+    #[arg(long, value_parser = parse_duration)]
+    timeout: Option<Duration>,
+    /// Send a ping after so much silence; 0: none. Default: 30s.
+    #[arg(long, value_parser = parse_duration)]
+    ping_interval: Option<Duration>,
+    /// Ping, and answer pings, on a thread of its own.
+    #[arg(long)]
+    heartbeat_thread: bool,
     /// Send a ping with this payload at once, and print pings and pongs.
     #[arg(long)]
     ping: Option<String>,
-    /// The longest message that is received.
-    #[arg(long, default_value = "1MiB", value_parser = parse_bytes)]
-    max_message: u64,
+    /// The longest message that is received. Default: 1MiB.
+    #[arg(long, value_parser = parse_bytes)]
+    max_message: Option<u64>,
     /// Offer compression (permessage-deflate).
     #[arg(short = 'z', long)]
     deflate: bool,
@@ -88,15 +96,26 @@ struct Flags {
 
 impl Flags {
     fn builder(&self) -> Result<Builder> {
-        let mut builder = Client::builder()
-            .with_connect_timeout(self.timeout)
-            .with_handshake_timeout(self.timeout)
-            .with_ping_interval(self.ping_interval)
-            .with_peer_timeout(self.ping_interval * 2)
-            .with_max_redirects(self.max_redirects)
-            .with_max_message_len(usize::try_from(self.max_message).unwrap_or(usize::MAX));
+        let mut builder = Sources::default().with_environment().load()?;
+        if let Some(timeout) = self.timeout {
+            builder = builder.with_connect_timeout(timeout).with_handshake_timeout(timeout);
+        }
+        if let Some(interval) = self.ping_interval {
+            let interval = (!interval.is_zero()).then_some(interval);
+            let timeout = interval.map(|interval| interval * 2);
+            builder = builder.with_ping_interval(interval).with_peer_timeout(timeout);
+        }
+        if let Some(count) = self.max_redirects {
+            builder = builder.with_max_redirects(count);
+        }
+        if let Some(len) = self.max_message {
+            builder = builder.with_max_message_len(usize::try_from(len).unwrap_or(usize::MAX));
+        }
+        if self.heartbeat_thread {
+            builder = builder.with_heartbeat_thread(true);
+        }
         for (name, value) in &self.headers {
-            builder = builder.with_header(name.clone(), value.clone());
+            builder = builder.append_header(name.clone(), value.clone());
         }
         for protocol in &self.protocols {
             builder = builder.with_subprotocol(protocol);
@@ -105,7 +124,7 @@ impl Flags {
             builder = builder.with_origin(origin.clone());
         }
         if self.deflate {
-            builder = builder.with_compression(Compression::default());
+            builder = builder.with_compression(DeflateConfig::default());
         }
         match self.proxy.as_deref() {
             None => {}
@@ -118,6 +137,11 @@ impl Flags {
             None => return Ok(builder),
         };
         Ok(builder.with_tls(tls.build(UnixTime::now())?))
+    }
+
+    fn url(&self) -> Result<Url> {
+        let url: Url = self.url.parse()?;
+        Ok(self.query.iter().fold(url, |url, (name, value)| url.with_query(name, value)))
     }
 
     /// Gives each line of the input to `send`, and waits as long as is asked for.
@@ -143,7 +167,7 @@ impl Flags {
     }
 
     fn once(&'static self, builder: &Builder) -> Result<()> {
-        let mut client = builder.connect(&self.url).inspect_err(print_refusal)?;
+        let mut client = builder.connect(self.url()?).inspect_err(print_refusal)?;
         if let Some(protocol) = client.subprotocol() {
             note!("subprotocol: {protocol}");
         }
@@ -177,14 +201,11 @@ impl Flags {
     }
 
     fn for_ever(&'static self, builder: Builder) -> Result<()> {
-        let policy = RetryPolicy::default().with_backoff(Backoff::default());
-        let mut client = Reconnecting::new(builder, &self.url).with_policy(policy);
+        let mut client = Reconnecting::new(builder, self.url()?);
         let sender = client.sender();
         thread::spawn(move || {
             let read = self.read_input(|message| {
-                if sender.send(message) == Sent::Dropped {
-                    bail!("a line was dropped");
-                }
+                sender.send(message)?;
                 Ok(())
             });
             if let Err(error) = read {
@@ -225,6 +246,11 @@ fn print_refusal(error: &Error) {
 fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue)> {
     let (name, value) = text.split_once(':').context("a header is `Name: value`")?;
     Ok((name.trim().parse()?, value.trim().parse()?))
+}
+
+fn parse_parameter(text: &str) -> Result<(String, String)> {
+    let (name, value) = text.split_once('=').context("a parameter is `name=value`")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn main() -> ExitCode {

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! It subscribes to the topics of its command line, prints what is published there, and publishes each line of
-//! standard input, `topic text`.
+//! standard input, `topic text`. With `--reconnect` it subscribes again on each connection, and publishes once more what
+//! was not acknowledged when one was lost, so that it may be there twice.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -17,7 +18,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use ringwire::CloseCode;
-use ringwire::client::{Client, JsonIds, Requests};
+use ringwire::client::settings::Sources;
+use ringwire::client::{JsonIds, Pushes, Reconnecting, Requests};
 use ringwire_examples::program;
 use ringwire_examples::units::parse_duration;
 use serde_json::{Value, json};
@@ -39,11 +41,34 @@ struct Flags {
     /// Stay after the end of the input until the server closes.
     #[arg(short = 'n', long)]
     no_close: bool,
+    /// Connect again when the connection is lost.
+    #[arg(short, long)]
+    reconnect: bool,
+}
+
+impl Flags {
+    fn connect(&self) -> Result<(Requests<JsonIds>, Pushes<JsonIds>)> {
+        let builder = Sources::default().with_environment().load()?;
+        let ids = JsonIds::default();
+        if !self.reconnect {
+            return Ok(Requests::split(builder.connect(&self.url)?, ids, MAX_PENDING));
+        }
+        let topics = self.topics.clone();
+        let client = Reconnecting::new(builder, &self.url).on_connect(move |client| {
+            // Without an id: nobody waits for what has been acknowledged once.
+            topics.iter().try_for_each(|topic| client.send_text(&subscription(topic).to_string()))
+        });
+        Ok(Requests::split_reconnecting(client, ids, MAX_PENDING))
+    }
+}
+
+fn subscription(topic: &str) -> Value {
+    json!({ "type": "subscribe", "topic": topic })
 }
 
 /// Sends a request and looks at the acknowledgement.
 fn ask(requests: &Requests<JsonIds>, request: &Value, timeout: Duration) -> Result<()> {
-    let answer = requests.send_with_ack(request.to_string().as_str(), timeout)?;
+    let answer = requests.begin_idempotent(request.to_string().as_str())?.wait(timeout)?;
     let answer: Value = serde_json::from_slice(answer.as_bytes())?;
     match answer.get("error") {
         Some(error) => bail!("the server refused: {error}"),
@@ -52,9 +77,9 @@ fn ask(requests: &Requests<JsonIds>, request: &Value, timeout: Duration) -> Resu
 }
 
 fn publish_lines(requests: &Requests<JsonIds>, flags: &Flags) -> Result<()> {
-    for topic in &flags.topics {
-        let request = json!({ "type": "subscribe", "topic": topic });
-        ask(requests, &request, flags.timeout)
+    // Otherwise each connection begins with it.
+    for topic in flags.topics.iter().filter(|_| !flags.reconnect) {
+        ask(requests, &subscription(topic), flags.timeout)
             .with_context(|| format!("subscribing to {topic}"))?;
     }
     for line in io::stdin().lines() {
@@ -72,8 +97,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let flags = Flags::parse();
-    let client = Client::builder().connect(&flags.url)?;
-    let (requests, mut pushes) = Requests::split(client, JsonIds::default(), MAX_PENDING);
+    let (requests, mut pushes) = flags.connect()?;
     let no_close = flags.no_close;
     let publishing = thread::spawn(move || {
         let result = publish_lines(&requests, &flags);

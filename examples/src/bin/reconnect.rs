@@ -1,16 +1,20 @@
 //! A client that stays connected: it subscribes again after each reconnection, sends a line a second, and tells what
-//! was lost meanwhile. Kill the server and start it again to see it work.
+//! was lost meanwhile. Kill the server and start it again to see it work. With `--token-file` each attempt has the
+//! token that is in the file then, so that whatever renews it there renews it here.
 
 #![expect(clippy::disallowed_methods, reason = "the thread that sends may wait")]
 
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
-use ringwire::client::{Backoff, Client, Reconnecting, RetryPolicy, Update};
+use http::{HeaderValue, header};
+use ringwire::client::settings::Sources;
+use ringwire::client::{Attempt, Backoff, BoxError, Reconnecting, RetryPolicy, Update};
 use ringwire_examples::units::parse_duration;
 use ringwire_examples::{note, program};
 
@@ -30,9 +34,33 @@ struct Flags {
     /// The longest delay of all.
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
     max_delay: Duration,
-    /// The most attempts in a row; 0: without end.
-    #[arg(long, default_value_t = 0)]
-    max_attempts: u32,
+    /// The most attempts in a row. Default: without end.
+    #[arg(long)]
+    max_attempts: Option<u32>,
+    /// A file with a token, for an Authorization header.
+    #[arg(long)]
+    token_file: Option<PathBuf>,
+    /// The token goes into this parameter of the URL's query instead.
+    #[arg(long, requires = "token_file")]
+    token_parameter: Option<String>,
+}
+
+impl Flags {
+    /// Gives an attempt the token that is valid now.
+    fn authorize(&self, attempt: &mut Attempt) -> Result<(), BoxError> {
+        let Some(file) = &self.token_file else { return Ok(()) };
+        let token = std::fs::read_to_string(file)
+            .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        let token = token.trim();
+        match &self.token_parameter {
+            Some(name) => attempt.set_query(name, token),
+            None => {
+                let value = HeaderValue::try_from(format!("Bearer {token}"))?;
+                attempt.set_header(header::AUTHORIZATION, value);
+            }
+        }
+        Ok(())
+    }
 }
 
 fn main() -> ExitCode {
@@ -44,16 +72,21 @@ fn run() -> Result<()> {
     let backoff =
         Backoff::default().with_first_delay(flags.first_delay).with_max_delay(flags.max_delay);
     let policy = RetryPolicy::default().with_backoff(backoff).with_max_attempts(flags.max_attempts);
-    let mut client = Reconnecting::new(Client::builder(), &flags.url)
+    let interval = flags.interval;
+    let builder = Sources::default().with_environment().load()?;
+    let mut client = Reconnecting::new(builder, &flags.url)
         .with_policy(policy)
+        .prepare(move |attempt, _| flags.authorize(attempt))
         .on_connect(|client| client.send_text("subscribe"));
 
     let sender = client.sender();
     thread::spawn(move || {
         for number in 0_u64.. {
-            let sent = sender.send(format!("line {number}").as_str());
-            note!("line {number}: {sent:?}");
-            thread::sleep(flags.interval);
+            match sender.send(format!("line {number}").as_str()) {
+                Ok(delivery) => note!("line {number}: {delivery:?}"),
+                Err(error) => note!("line {number}: {error}"),
+            }
+            thread::sleep(interval);
         }
     });
     while let Some(update) = client.next_update()? {

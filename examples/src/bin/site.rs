@@ -9,8 +9,11 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use http::{HeaderValue, StatusCode, header};
 use ringwire::{
-    Asset, Config, Handle, Handler, Listener, Message, Network, ProxyProtocol, Response, Router,
-    Server, SocketOptions, on_message,
+    Config, Handle, Handler, Message, Response, Router, Server,
+    admission::{Network, ProxyProtocol},
+    on_message,
+    router::{Asset, SocketOptions},
+    transport::Listener,
 };
 use ringwire_examples::{Certificate, Cores, DriverFlag, announce, handle_signals, program};
 use serde_json::{Map, Value, json};

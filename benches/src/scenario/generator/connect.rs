@@ -4,7 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use ringwire::{Dial, DialError, PostError};
+use ringwire::{
+    PostError,
+    transport::{Dial, DialError},
+};
 
 use super::{Generator, PACE_INTERVAL};
 use crate::echo::Failure;

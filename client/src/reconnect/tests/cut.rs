@@ -23,13 +23,14 @@ fn a_server_that_dies_in_the_middle_of_the_queue() {
             lives: Mutex::new(lives.into()),
             servers: Arc::clone(&servers),
         };
-        let limits = OutboxLimits::default().with_max_len(COUNT * 2 * LONG);
-        let mut client = Reconnecting::within(Box::new(world), Client::builder(), "ws://stage/")
-            .with_outbox(limits);
+        let limits = OutboxConfig::default().with_max_len(COUNT * 2 * LONG);
+        let mut client =
+            Reconnecting::within(Box::new(world), Client::builder(), "ws://stage/".parse())
+                .with_outbox(limits);
         let sender = client.sender();
         let message = |number: usize| format!("{number} {}", "x".repeat(LONG));
         for number in 0..COUNT {
-            assert_eq!(sender.send(message(number).as_str()), Sent::Queued);
+            assert_eq!(sender.send(message(number).as_str()).unwrap(), Delivery::Queued);
         }
         let mut next = 0;
         for (attempt, count) in lives.into_iter().enumerate() {
@@ -37,7 +38,9 @@ fn a_server_that_dies_in_the_middle_of_the_queue() {
             let is_last = attempt + 1 == lives.len();
             match update {
                 Update::Connected { dropped: 0, .. } if is_last => {}
-                Update::Disconnected { error: Error::Lost(_), .. } if !is_last => {}
+                Update::Disconnected { error, .. } if !is_last => {
+                    assert!(matches!(*error, Error::Lost(_)), "{error} in attempt {attempt}");
+                }
                 other => panic!("{other:?} in attempt {attempt} of {lives:?}"),
             }
             let server = servers.lock().unwrap().pop().unwrap();
@@ -68,7 +71,7 @@ impl World for Dying {
         Ok(7)
     }
 
-    fn connect(&self, builder: &Builder, _url: &str) -> Result<Client, Error> {
+    fn connect(&self, builder: &Builder, _url: &Url) -> Result<Client, Error> {
         let (far, near) = UnixStream::pair().unwrap();
         socket2::SockRef::from(&near).set_send_buffer_size(4096).unwrap();
         let count = self.lives.lock().unwrap().pop_front().unwrap();

@@ -73,7 +73,11 @@ struct Stage {
     /// When the next attempt must come.
     due: Option<Instant>,
     peer: Option<Peer>,
-    /// How many connections there were, and how often the client's hooks were called.
+    /// How many attempts are behind, connections that were not stable included, and why the last came to nothing.
+    attempts: u32,
+    last_error: Option<ErrorKind>,
+    /// How many attempts and connections there were, and how often the client's hooks were called.
+    attempt_count: u32,
     peer_count: u32,
     subscribed_count: u32,
     prepared_count: u32,
@@ -154,8 +158,9 @@ impl World for Link {
         Ok(stage.jitter)
     }
 
-    fn connect(&self, builder: &Builder, _url: &str) -> Result<Client, Error> {
+    fn connect(&self, builder: &Builder, _url: &Url) -> Result<Client, Error> {
         let mut stage = self.0.lock().unwrap();
+        stage.attempt_count += 1;
         assert!(
             stage.due.is_none_or(|due| stage.now == due),
             "attempts are made when they are due"
@@ -214,9 +219,8 @@ struct Play {
     dropped_count: u64,
     reported_dropped_count: u64,
     arrived_count: u64,
-    /// Attempts in a row, connections that were not stable included.
-    attempts: u32,
-    disconnected_count: u32,
+    /// How many times in a row the server has asked for other credentials.
+    renewals: u32,
     pushed_count: u32,
 }
 
@@ -229,21 +233,27 @@ impl Play {
             fortune: Fortune::Up,
             due: None,
             peer: None,
+            attempts: 0,
+            last_error: None,
+            attempt_count: 0,
             peer_count: 0,
             subscribed_count: 0,
             prepared_count: 0,
         }));
         let policy = RetryPolicy::default();
-        let limits = OutboxLimits::default().with_max_count(MAX_WAITING);
-        let (on_stage, at_error) = (Arc::clone(&stage), Arc::clone(&stage));
+        let limits = OutboxConfig::default().with_max_count(MAX_WAITING);
+        let (on_stage, at_attempt) = (Arc::clone(&stage), Arc::clone(&stage));
         let link = Box::new(Link(Arc::clone(&stage)));
-        let client = Reconnecting::within(link, Client::builder(), "ws://stage/")
+        let client = Reconnecting::within(link, Client::builder(), "ws://stage/".parse())
             .with_policy(policy)
             .with_outbox(limits)
             .on_connect(move |client| subscribe(&on_stage, client))
-            .prepare(move |builder, _| {
-                at_error.lock().unwrap().prepared_count += 1;
-                builder
+            .prepare(move |attempt, why| {
+                let mut stage = at_attempt.lock().unwrap();
+                stage.prepared_count += 1;
+                assert_eq!(attempt.number(), stage.attempts + 1);
+                assert_eq!(why.map(Error::kind), stage.last_error);
+                Ok(())
             });
         Self {
             sender: client.sender(),
@@ -256,8 +266,7 @@ impl Play {
             dropped_count: 0,
             reported_dropped_count: 0,
             arrived_count: 0,
-            attempts: 0,
-            disconnected_count: 0,
+            renewals: 0,
             pushed_count: 0,
         }
     }
@@ -289,6 +298,11 @@ impl Play {
             Fortune::Up,
             Fortune::Up,
         ]);
+        // Once more in a row would be the end.
+        let fortune = match fortune {
+            Fortune::Unauthorized if self.renewals == self.policy.max_renewals => Fortune::Down,
+            other => other,
+        };
         if self.attempt(fortune) {
             self.live();
             let death = match self.draw(|random| random.chance(0.5)) {
@@ -302,20 +316,20 @@ impl Play {
 
     /// Sends while there is no connection, then lets the client try. Gives whether there is one now.
     fn attempt(&mut self, fortune: Fortune) -> bool {
-        self.send_some(Sent::Queued);
+        self.send_some(Delivery::Queued);
         if fortune == Fortune::DiesSubscribed {
             // With nothing to send, the client would not notice yet.
-            self.send(Sent::Queued);
+            self.send(Delivery::Queued);
         }
         self.stage().fortune = fortune;
         let update = match self.impatient() {
             Some(update) => update,
             None => self.client.next_update().unwrap().unwrap(),
         };
-        self.attempts += 1;
+        self.stage().attempts += 1;
         match update {
             Update::Connected { attempts, dropped } => {
-                assert_eq!((fortune, attempts), (Fortune::Up, self.attempts));
+                assert_eq!((fortune, attempts), (Fortune::Up, self.stage().attempts));
                 self.reported_dropped_count += dropped;
                 assert_eq!(self.reported_dropped_count, self.dropped_count);
                 self.under_way.extend(self.waiting.drain(..));
@@ -331,7 +345,9 @@ impl Play {
                 };
                 assert_eq!(error.kind(), expected, "{fortune:?}");
                 let seconds = if let Fortune::Busy(seconds) = fortune { seconds } else { 0 };
-                self.on_disconnected(delay, Duration::from_secs(seconds));
+                self.renewals =
+                    if fortune == Fortune::Unauthorized { self.renewals + 1 } else { 0 };
+                self.on_disconnected(&error, delay, Duration::from_secs(seconds));
                 false
             }
             Update::Message(message) => panic!("{message:?} from nowhere"),
@@ -358,7 +374,7 @@ impl Play {
     /// A conversation, which takes a while.
     fn live(&mut self) {
         for _ in 0..self.draw(|random| random.below(4)) {
-            self.send_some(Sent::Now);
+            self.send_some(Delivery::Sent);
             self.hear();
             let text = format!("push {}", self.pushed_count);
             self.pushed_count += 1;
@@ -371,34 +387,35 @@ impl Play {
         let time = self.draw(|random| random.up_to(2 * RetryPolicy::default().stable_after));
         self.stage().now += time;
         if time >= self.policy.stable_after {
-            self.attempts = 0;
+            self.stage().attempts = 0;
         }
     }
 
     /// The connection ends, which the application does not know at once.
     fn die(&mut self, death: Death) {
-        self.send_some(Sent::Now);
+        self.send_some(Delivery::Sent);
         match death {
             Death::Crash => {
                 // Whatever its socket has, it takes along.
                 self.hear();
                 self.stage().peer = None;
-                self.send_some(Sent::Queued);
+                self.send_some(Delivery::Queued);
             }
             Death::Close(code) => {
                 self.stage().peer.as_mut().unwrap().close(code);
-                self.send_some(Sent::Now);
+                self.send_some(Delivery::Sent);
             }
         }
         match self.client.next_update() {
             Ok(Some(Update::Disconnected { error, delay })) => {
-                match (death, error) {
+                match (death, &*error) {
                     (Death::Crash, Error::Lost(_)) => {}
                     (Death::Close(code), Error::Closed { code: found, .. })
                         if found.get() == code => {}
                     (_, error) => panic!("{error} after {death:?}"),
                 }
-                self.on_disconnected(delay, Duration::ZERO);
+                self.renewals = 0;
+                self.on_disconnected(&error, delay, Duration::ZERO);
             }
             other => panic!("{other:?} after {death:?}"),
         }
@@ -425,18 +442,18 @@ impl Play {
         self.arrived_count += arrived.len() as u64;
     }
 
-    fn send_some(&mut self, expected: Sent) {
+    fn send_some(&mut self, expected: Delivery) {
         for _ in 0..self.draw(|random| random.below(6)) {
             self.send(expected);
         }
     }
 
     /// The application sends a message, of which this becomes.
-    fn send(&mut self, expected: Sent) {
+    fn send(&mut self, expected: Delivery) {
         let number = self.sent_count;
         self.sent_count += 1;
-        assert_eq!(self.sender.send(number.to_string().as_str()), expected);
-        if expected == Sent::Now {
+        assert_eq!(self.sender.send(number.to_string().as_str()).unwrap(), expected);
+        if expected == Delivery::Sent {
             return self.under_way.push(number);
         }
         self.waiting.push_back(number);
@@ -447,14 +464,14 @@ impl Play {
     }
 
     /// The delay is the policy's, and the next attempt is due after it.
-    fn on_disconnected(&mut self, delay: Duration, retry_after: Duration) {
+    fn on_disconnected(&self, error: &Error, delay: Duration, retry_after: Duration) {
         let jitter = self.stage().jitter;
         let retry_after = retry_after.min(self.policy.max_retry_after);
-        let number = self.attempts.saturating_sub(1);
+        let number = self.stage().attempts.saturating_sub(1);
         assert_eq!(delay, retry_after + self.policy.backoff.delay(number, jitter));
-        self.disconnected_count += 1;
         let mut stage = self.stage();
         stage.due = Some(stage.now + delay);
+        stage.last_error = Some(error.kind());
         drop(stage);
         assert!(!self.sender.is_connected());
     }
@@ -463,7 +480,7 @@ impl Play {
         let stage = self.stage();
         // Who dies at once is not subscribed to, though the hook was called.
         assert_eq!(stage.subscribed_count, stage.peer_count);
-        assert_eq!(stage.prepared_count, self.disconnected_count);
+        assert_eq!(stage.prepared_count, stage.attempt_count);
         assert!(self.under_way.is_empty() && stage.peer.is_none());
         assert_eq!(self.sender.dropped_count(), self.dropped_count);
         let known = self.arrived_count + self.waiting.len() as u64 + self.dropped_count;
@@ -472,8 +489,8 @@ impl Play {
 
     /// What is not worth another attempt, or the application closes the client.
     fn end(&mut self) {
-        let fatal_code = self.pick(&[1000, 1002, 1008, 3000, 4403]);
-        match self.draw(|random| random.below(3)) {
+        let fatal_code = self.pick(&[1000, 1002, 1008, 4404]);
+        match self.draw(|random| random.below(4)) {
             0 => {
                 assert!(self.attempt(Fortune::Up));
                 self.stage().peer.as_mut().unwrap().close(fatal_code);
@@ -482,6 +499,14 @@ impl Play {
                 self.bury();
             }
             1 => {
+                while self.renewals < self.policy.max_renewals {
+                    assert!(!self.attempt(Fortune::Unauthorized));
+                }
+                self.stage().fortune = Fortune::Unauthorized;
+                let error = self.client.next_update().unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Authentication);
+            }
+            2 => {
                 self.stage().fortune = Fortune::Unknown;
                 let error = self.client.next_update().unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Refused);
@@ -491,7 +516,7 @@ impl Play {
             }
         }
         assert!(self.client.next_update().unwrap().is_none());
-        assert_eq!(self.sender.send("too late"), Sent::Dropped);
+        self.sender.send("too late").unwrap_err();
         self.check();
         let unsent = self.client.take_unsent();
         let expected: Vec<OwnedMessage> =

@@ -1,27 +1,35 @@
 //! A handler made of routes: which closure answers an HTTP request, and which handler has a WebSocket.
 //!
-//! `router/sockets.rs` has the WebSocket routes, `router/asset.rs` content that does not change. What is not here:
+//! `router/route.rs` has what there is on a path and the guards before it, `router/sockets.rs` the WebSocket routes,
+//! `router/shared.rs` what routes have in common, `router/asset.rs` content that does not change. What is not here:
 //! middleware, cookies, forms, files read while the server runs. An HTTP server in front is the place for these.
 
 mod asset;
+mod route;
+mod shared;
 mod sockets;
 
-use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
 
 pub use asset::Asset;
-use http::{HeaderValue, Method, StatusCode, header};
-use ringwire_codec::handshake::{HandshakeError, client};
+use http::{Method, StatusCode};
 use ringwire_codec::http::Response;
-use ringwire_codec::{Message, MessagePart};
-use sockets::Call;
+use route::{Guard, HttpHandler, Route};
+pub use shared::Shared;
 pub use sockets::{NoSockets, RouteState, SocketOptions, SocketRoutes, Sockets};
 
 use crate::app::ctx::Ctx;
-use crate::app::handler::{Answer, Handler, HttpAnswer};
+use crate::app::event::Event;
+use crate::app::handler::{Answer, Handler};
+use crate::app::presence::{Interest, Presence};
+use crate::app::query;
 use crate::app::request::Request;
+use crate::app::responder::{IntoResponse, Responder};
 use crate::conn::answer::AnyState;
-use crate::conn::cause::CloseCause;
+
+/// What of a path a nested handler has, as a parameter.
+const BELOW: &str = "below";
 
 /// A handler made of routes.
 ///
@@ -30,6 +38,7 @@ use crate::conn::cause::CloseCause;
 ///
 /// | request | answer |
 /// |---|---|
+/// | one that a [guard](Self::guard) refuses | the guard's |
 /// | a path that no route has | the [fallback](Self::fallback), 404 if there is none |
 /// | a method that the path does not have | 405 with Allow |
 /// | HEAD | what GET would be, without the body (RFC 9110 §9.3.2) |
@@ -37,46 +46,52 @@ use crate::conn::cause::CloseCause;
 /// | one without an upgrade, where there is a WebSocket only | 426 |
 /// | an upgrade where there is no WebSocket | 404 |
 ///
-/// ```
-/// use ringwire::{Asset, Response, Router, on_message};
+/// A closure answers with anything that [`IntoResponse`] is for: a [`Response`], or a [`Result`] whose error is the answer
+/// as well. Where it has the answer only later, [`route_with`](Self::route_with) gives it the [`Responder`].
 ///
-/// let mut visits = 0;
-/// let router = Router::new()
-///     .asset("/", Asset::html("<!doctype html><p>Hello"))
-///     .get("/visits", move |_| {
-///         visits += 1;
-///         Response::json(format!("{{\"visits\":{visits}}}"))
-///     })
-///     .post("/greet/{name}", |request| {
-///         let greeting = String::from_utf8_lossy(request.body());
-///         Response::text(format!("{greeting}, {}!\n", request.param("name").unwrap_or_default()))
-///     })
-///     .websocket("/echo", on_message(|ctx, message| ctx.send(message)));
-/// # fn is_handler(_: impl ringwire::Handler) {}
-/// # is_handler(router);
+/// ```
+/// use ringwire::{Handler, Response, Router, StatusCode, on_message, router::Asset};
+///
+/// fn site() -> impl Handler {
+///     let mut visits = 0;
+///     Router::new()
+///         .asset("/", Asset::html("<!doctype html><p>Hello"))
+///         .get("/visits", move |_| {
+///             visits += 1;
+///             Response::json(format!("{{\"visits\":{visits}}}"))
+///         })
+///         .post("/greet/{name}", |request| {
+///             let greeting = str::from_utf8(request.body()).map_err(|_| StatusCode::BAD_REQUEST)?;
+///             let name = request.param("name").unwrap_or_default();
+///             Ok::<_, StatusCode>(Response::text(format!("{greeting}, {name}!\n")))
+///         })
+///         .websocket("/echo", on_message(|ctx, message| ctx.send(message)))
+///         .guard("/admin", |request| match request.header_str("authorization") {
+///             Some("Bearer sesame") => Ok(()),
+///             _ => Err(StatusCode::UNAUTHORIZED),
+///         })
+///         .nest("/admin", admin())
+/// }
+///
+/// fn admin() -> impl Handler {
+///     Router::new().get("/users", |_| Response::json("[]"))
+/// }
+/// # site();
 /// ```
 ///
-/// WebSocket routes are dispatched statically: each adds its handler to the type. Names and topics are the server's, so
-/// that every one of them hears of [presence](Handler::on_presence). Connections that this side opens
-/// ([`Handle::connect`](crate::Handle::connect)) belong to no route; who wants both writes a [`Handler`] around this.
+/// WebSocket routes are dispatched statically: each adds its handler to the type, which is written `impl Handler`, also
+/// where it goes into another router. What routes have in common is [`Shared`]. Names and topics are the server's, so
+/// that every one of them hears of [presence](Handler::on_presence) and [interest](Handler::on_interest). Connections
+/// that this side opens ([`Handle::connect`](crate::Handle::connect)) belong to no route; who wants both writes a
+/// [`Handler`] around this.
 pub struct Router<S = NoSockets> {
     /// Indices into `routes`.
     paths: matchit::Router<usize>,
     routes: Vec<Route>,
+    /// In the order in which they were added.
+    guards: Vec<Guard>,
     sockets: S,
     fallback: HttpHandler,
-}
-
-type HttpHandler = Box<dyn FnMut(&Request<'_>) -> HttpAnswer>;
-
-/// What there is on a path.
-struct Route {
-    path: String,
-    methods: Vec<(Method, HttpHandler)>,
-    /// The index of its WebSocket.
-    socket: Option<usize>,
-    /// Ordinary requests are answered whatever memory there is.
-    is_monitoring: bool,
 }
 
 impl Router {
@@ -86,8 +101,9 @@ impl Router {
         Self {
             paths: matchit::Router::new(),
             routes: Vec::new(),
+            guards: Vec::new(),
             sockets: NoSockets,
-            fallback: Box::new(|_| Response::new(StatusCode::NOT_FOUND).into()),
+            fallback: route::answering(|_| StatusCode::NOT_FOUND),
         }
     }
 }
@@ -104,7 +120,7 @@ impl<S: SocketRoutes> Router<S> {
     /// # Panics
     /// As [`route`](Self::route).
     #[must_use]
-    pub fn get<A: Into<HttpAnswer>>(
+    pub fn get<A: IntoResponse>(
         self,
         path: &str,
         f: impl FnMut(&Request<'_>) -> A + 'static,
@@ -117,7 +133,7 @@ impl<S: SocketRoutes> Router<S> {
     /// # Panics
     /// As [`route`](Self::route).
     #[must_use]
-    pub fn post<A: Into<HttpAnswer>>(
+    pub fn post<A: IntoResponse>(
         self,
         path: &str,
         f: impl FnMut(&Request<'_>) -> A + 'static,
@@ -130,7 +146,7 @@ impl<S: SocketRoutes> Router<S> {
     /// # Panics
     /// As [`route`](Self::route).
     #[must_use]
-    pub fn put<A: Into<HttpAnswer>>(
+    pub fn put<A: IntoResponse>(
         self,
         path: &str,
         f: impl FnMut(&Request<'_>) -> A + 'static,
@@ -143,7 +159,7 @@ impl<S: SocketRoutes> Router<S> {
     /// # Panics
     /// As [`route`](Self::route).
     #[must_use]
-    pub fn delete<A: Into<HttpAnswer>>(
+    pub fn delete<A: IntoResponse>(
         self,
         path: &str,
         f: impl FnMut(&Request<'_>) -> A + 'static,
@@ -151,20 +167,32 @@ impl<S: SocketRoutes> Router<S> {
         self.route(Method::DELETE, path, f)
     }
 
-    /// Answers a method, also with [`HttpAnswer::Defer`].
+    /// Answers a method.
     ///
     /// # Panics
     /// The path is malformed or in conflict with another one, or has this method already.
     #[must_use]
-    pub fn route<A: Into<HttpAnswer>>(
+    pub fn route<A: IntoResponse>(
+        self,
+        method: Method,
+        path: &str,
+        f: impl FnMut(&Request<'_>) -> A + 'static,
+    ) -> Self {
+        self.route_with(method, path, route::answering(f))
+    }
+
+    /// Answers a method, now or later: the closure is given the [`Responder`] of each request.
+    ///
+    /// # Panics
+    /// As [`route`](Self::route).
+    #[must_use]
+    pub fn route_with(
         mut self,
         method: Method,
         path: &str,
-        mut f: impl FnMut(&Request<'_>) -> A + 'static,
+        f: impl FnMut(&Request<'_>, Responder) + 'static,
     ) -> Self {
-        let methods = &mut self.route_mut(path).methods;
-        assert!(methods.iter().all(|(each, _)| *each != method), "{path} has {method} already");
-        methods.push((method, Box::new(move |request| f(request).into())));
+        self.route_mut(path).add(method, Box::new(f));
         self
     }
 
@@ -197,20 +225,52 @@ impl<S: SocketRoutes> Router<S> {
         handler: H,
         options: SocketOptions,
     ) -> Router<Sockets<S, H>> {
-        let socket = &mut self.route_mut(path).socket;
-        assert!(socket.is_none(), "{path} has a WebSocket already");
-        *socket = Some(S::COUNT);
-        let Self { paths, routes, sockets, fallback } = self;
-        Router { paths, routes, sockets: Sockets::new(sockets, handler, options), fallback }
+        let route = self.route_mut(path);
+        assert!(route.socket.is_none(), "{path} has a WebSocket already");
+        route.socket = Some(S::COUNT);
+        self.with_socket(handler, options)
+    }
+
+    /// Has another handler answer everything below `prefix`, and at it: most often a router, whose paths go on from
+    /// there, so that its `/users` is `/v1/users` here. What it does not know it answers itself. A prefix may have
+    /// parameters, which [`Request::param`] knows below it, too.
+    ///
+    /// # Panics
+    /// The prefix does not begin with a slash, ends with one, or is in conflict with another path.
+    #[must_use]
+    pub fn nest<H: Handler>(mut self, prefix: &str, handler: H) -> Router<Sockets<S, H>> {
+        assert!(prefix.starts_with('/') && !prefix.ends_with('/'), "{prefix} is no prefix");
+        for path in [prefix, &format!("{prefix}/"), &format!("{prefix}/{{*{BELOW}}}")] {
+            self.insert(path);
+        }
+        self.routes.push(Route::nested(prefix, S::COUNT));
+        self.with_socket(handler, SocketOptions::default())
+    }
+
+    /// Asks `check` before anything below `prefix`, or at it, is answered: HTTP requests of all methods, and upgrades,
+    /// whether a route has the path or not. Its error is the answer. Where several guards have a path, they are asked in
+    /// the order in which they were added, until one refuses; `/` is a guard of everything. In a router that is
+    /// [nested](Self::nest) the prefix is a path of that router.
+    ///
+    /// Prefixes go by whole segments and by the decoded path: `/admin` guards `/admin/users` and `/%61dmin/users`, not
+    /// `/administrators`. Paths are not normalised, neither here nor by routes: `//admin` is another one.
+    ///
+    /// # Panics
+    /// The prefix does not begin with a slash, or has parameters.
+    #[must_use]
+    pub fn guard<E: IntoResponse>(
+        mut self,
+        prefix: &str,
+        check: impl FnMut(&Request<'_>) -> Result<(), E> + 'static,
+    ) -> Self {
+        self.guards.push(Guard::new(prefix, check));
+        self
     }
 
     /// Answers requests for a path that no route has.
     #[must_use]
-    pub fn fallback<A: Into<HttpAnswer>>(
-        mut self,
-        mut f: impl FnMut(&Request<'_>) -> A + 'static,
-    ) -> Self {
-        self.fallback = Box::new(move |request| f(request).into());
+    pub fn fallback<A: IntoResponse>(mut self, f: impl FnMut(&Request<'_>) -> A + 'static) -> Self {
+        self.fallback = route::answering(f);
         self
     }
 
@@ -222,52 +282,48 @@ impl<S: SocketRoutes> Router<S> {
         self
     }
 
+    fn with_socket<H: Handler>(self, handler: H, options: SocketOptions) -> Router<Sockets<S, H>> {
+        let Self { paths, routes, guards, sockets, fallback } = self;
+        let sockets = Sockets::new(sockets, handler, options);
+        Router { paths, routes, guards, sockets, fallback }
+    }
+
+    /// Makes a path that of the next route.
+    fn insert(&mut self, path: &str) {
+        if let Err(error) = self.paths.insert(path, self.routes.len()) {
+            panic!("{path}: {error}");
+        }
+    }
+
     /// The route of a path, made where there is none.
     fn route_mut(&mut self, path: &str) -> &mut Route {
         let index = self.routes.iter().position(|route| route.path == path).unwrap_or_else(|| {
-            if let Err(error) = self.paths.insert(path, self.routes.len()) {
-                panic!("{path}: {error}");
-            }
-            self.routes.push(Route {
-                path: path.to_owned(),
-                methods: Vec::new(),
-                socket: None,
-                is_monitoring: false,
-            });
+            self.insert(path);
+            self.routes.push(Route::new(path));
             self.routes.len() - 1
         });
         &mut self.routes[index]
     }
-}
 
-impl Route {
-    fn on_http(&mut self, request: &Request<'_>) -> HttpAnswer {
-        let method = request.method();
-        let find = |name: &str| self.methods.iter().position(|(each, _)| each.as_str() == name);
-        let found = find(method).or_else(|| find("GET").filter(|_| method == "HEAD"));
-        if let Some((_, handler)) = found.and_then(|index| self.methods.get_mut(index)) {
-            return handler(request);
+    /// The answer of the first guard that refuses the request.
+    fn refusal(&mut self, request: &Request<'_>) -> Option<Response> {
+        if self.guards.is_empty() {
+            return None;
         }
-        let response = if method == "OPTIONS" {
-            Response::new(StatusCode::NO_CONTENT)
-        } else if self.methods.is_empty() {
-            return Response::from(HandshakeError::Upgrade).into();
-        } else {
-            Response::new(StatusCode::METHOD_NOT_ALLOWED)
-        };
-        response.with_header(header::ALLOW, self.allow()).into()
+        let path = query::decode(request.path_below(), false);
+        self.guards.iter_mut().find_map(|guard| guard.refusal(&path, request))
     }
 
-    fn allow(&self) -> HeaderValue {
-        let is_get = |method: &Method| *method == Method::GET;
-        let with_head = self.methods.iter().flat_map(|(method, _)| {
-            [Some(method.as_str()), is_get(method).then_some("HEAD")].into_iter().flatten()
-        });
-        let upgrade = self.socket.filter(|_| !self.methods.iter().any(|(each, _)| is_get(each)));
-        let mut allowed: Vec<&str> = with_head.chain(upgrade.map(|_| "GET")).collect();
-        allowed.push("OPTIONS");
-        allowed.dedup();
-        HeaderValue::from_str(&allowed.join(", ")).expect("methods are tokens (RFC 9110 §9.1)")
+    /// What `with` makes of the request at its route. `None`: there is no route.
+    fn at_route<T>(
+        &mut self,
+        request: &Request<'_>,
+        with: impl FnOnce(&mut S, &mut Route, &Request<'_>) -> T,
+    ) -> Option<T> {
+        let found = self.paths.at(request.path_below()).ok()?;
+        let route = self.routes.get_mut(*found.value)?;
+        let place = request.place(found.params, route.is_nested.then_some(BELOW));
+        Some(with(&mut self.sockets, route, &request.at(&place)))
     }
 }
 
@@ -275,78 +331,73 @@ impl<S: SocketRoutes> Handler for Router<S> {
     type State = S::State;
 
     fn on_request(&mut self, request: &Request<'_>) -> Answer<S::State> {
-        let not_here = || Response::new(StatusCode::NOT_FOUND).into();
-        let Ok(found) = self.paths.at(request.path()) else { return not_here() };
-        let Some(socket) = self.routes[*found.value].socket else { return not_here() };
-        self.sockets.on_request(socket, &request.with_params(&found.params))
+        if let Some(refusal) = self.refusal(request) {
+            return refusal.into();
+        }
+        let answer = self.at_route(request, |sockets, route, request| {
+            Some(sockets.on_request(route.socket?, request))
+        });
+        answer.flatten().unwrap_or_else(|| Response::new(StatusCode::NOT_FOUND).into())
     }
 
-    fn state_from(&mut self, given: AnyState, request: &Request<'_>) -> Result<S::State, AnyState> {
-        let Ok(found) = self.paths.at(request.path()) else { return Err(given) };
-        let Some(socket) = self.routes[*found.value].socket else { return Err(given) };
-        self.sockets.state_from(socket, given, &request.with_params(&found.params))
-    }
-
-    fn on_http(&mut self, request: &Request<'_>) -> HttpAnswer {
-        match self.paths.at(request.path()) {
-            Ok(found) => self.routes[*found.value].on_http(&request.with_params(&found.params)),
-            Err(_) => (self.fallback)(request),
+    fn on_http(&mut self, request: &Request<'_>, responder: Responder) {
+        if let Some(refusal) = self.refusal(request) {
+            return responder.send(refusal);
+        }
+        let mut responder = Some(responder);
+        self.at_route(request, |sockets, route, request| {
+            let Some(responder) = responder.take() else { return };
+            match route.socket.filter(|_| route.is_nested) {
+                Some(socket) => sockets.on_http(socket, request, responder),
+                None => route.on_http(request, responder),
+            }
+        });
+        if let Some(responder) = responder {
+            (self.fallback)(request, responder);
         }
     }
 
     fn is_monitoring(&mut self, request: &Request<'_>) -> bool {
-        let found = self.paths.at(request.path());
-        found.is_ok_and(|found| self.routes[*found.value].is_monitoring)
+        let asked = self.at_route(request, |sockets, route, request| {
+            match route.socket.filter(|_| route.is_nested) {
+                Some(socket) => sockets.is_monitoring(socket, request),
+                None => route.is_monitoring,
+            }
+        });
+        asked.unwrap_or(false)
     }
 
-    fn on_answer(&mut self, ctx: &mut Ctx<'_, S::State>, answer: &client::Response<'_>) {
-        self.sockets.call(ctx, Call::Answer(answer));
+    fn state_from(&mut self, given: AnyState, request: &Request<'_>) -> Result<S::State, AnyState> {
+        let mut given = Some(given);
+        let state = self.at_route(request, |sockets, route, request| {
+            Some(sockets.state_from(route.socket?, given.take()?, request))
+        });
+        state.flatten().unwrap_or_else(|| Err(given.unwrap_or_else(|| Box::new(()))))
     }
 
-    fn on_open(&mut self, ctx: &mut Ctx<'_, S::State>) {
-        self.sockets.call(ctx, Call::Open);
+    fn handle(&mut self, ctx: &mut Ctx<'_, S::State>, event: Event<'_>) {
+        self.sockets.handle(ctx, event);
     }
 
-    fn on_message(&mut self, ctx: &mut Ctx<'_, S::State>, message: Message<'_>) {
-        self.sockets.call(ctx, Call::Message(message));
+    fn on_presence(&mut self, presence: &Presence<'_>) {
+        self.sockets.on_presence(presence);
     }
 
-    fn on_message_part(&mut self, ctx: &mut Ctx<'_, S::State>, part: MessagePart<'_>) {
-        self.sockets.call(ctx, Call::Part(part));
+    fn wants_interest(&self) -> bool {
+        self.sockets.wants_interest()
     }
 
-    fn on_drain(&mut self, ctx: &mut Ctx<'_, S::State>) {
-        self.sockets.call(ctx, Call::Drain);
+    fn on_interest(&mut self, interest: &Interest<'_>) {
+        self.sockets.on_interest(interest);
     }
 
-    fn on_missed(&mut self, ctx: &mut Ctx<'_, S::State>, count: u32) {
-        self.sockets.call(ctx, Call::Missed(count));
-    }
-
-    fn on_presence(&mut self, name: &str, is_present: bool) {
-        self.sockets.on_presence(name, is_present);
-    }
-
-    fn finish_job(&mut self, ctx: &mut Ctx<'_, S::State>, then: Box<dyn Any + Send>) {
-        self.sockets.call(ctx, Call::FinishJob(then));
-    }
-
-    fn on_ping(&mut self, ctx: &mut Ctx<'_, S::State>, payload: &[u8]) {
-        self.sockets.call(ctx, Call::Ping(payload));
-    }
-
-    fn on_pong(&mut self, ctx: &mut Ctx<'_, S::State>, payload: &[u8]) {
-        self.sockets.call(ctx, Call::Pong(payload));
-    }
-
-    fn route_of(&self, state: &S::State) -> Option<&str> {
-        let index = S::index_of(state);
+    fn route_of(&self, state: &S::State) -> Option<Cow<'_, str>> {
+        let (index, inner) = self.sockets.route_of(state);
         let route = self.routes.iter().find(|route| route.socket == Some(index))?;
-        Some(&route.path)
-    }
-
-    fn on_close(&mut self, ctx: &mut Ctx<'_, S::State>, cause: &CloseCause) {
-        self.sockets.call(ctx, Call::Close(cause));
+        Some(match inner.filter(|_| route.is_nested) {
+            Some(inner) => Cow::Owned(format!("{}{inner}", route.path)),
+            None => Cow::Borrowed(&route.path),
+        })
     }
 }
 
@@ -394,5 +445,23 @@ mod tests {
     #[should_panic(expected = "/{b}")]
     fn paths_in_conflict() {
         let _ = Router::new().get("/{a}", ok).get("/{b}", ok);
+    }
+
+    #[test]
+    #[should_panic(expected = "/v1")]
+    fn a_path_where_a_router_is_nested() {
+        let _ = Router::new().nest("/v1", Router::new()).get("/v1", ok);
+    }
+
+    #[test]
+    #[should_panic(expected = "/v1/ is no prefix")]
+    fn a_prefix_that_ends_with_a_slash() {
+        let _ = Router::new().nest("/v1/", Router::new());
+    }
+
+    #[test]
+    #[should_panic(expected = "admin is no prefix")]
+    fn a_guard_of_no_path() {
+        let _ = Router::new().guard("admin", |_| Ok::<_, StatusCode>(()));
     }
 }

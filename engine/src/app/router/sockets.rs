@@ -1,17 +1,19 @@
 //! The WebSocket routes of a [`Router`](super::Router), as a list of handlers that its type spells out.
 
-use std::any::Any;
+use std::borrow::Cow;
 use std::convert::Infallible;
 
-use ringwire_codec::handshake::client;
+use http::StatusCode;
 use ringwire_codec::http::Response;
-use ringwire_codec::{CloseCode, Message, MessagePart};
+use ringwire_codec::{CloseCode, Message};
 
 use crate::app::ctx::Ctx;
+use crate::app::event::Event;
 use crate::app::handler::{Answer, Handler};
+use crate::app::presence::{Interest, Presence};
 use crate::app::request::Request;
+use crate::app::responder::Responder;
 use crate::conn::answer::{Accept, AnyState};
-use crate::conn::cause::CloseCause;
 
 /// Settings of one WebSocket route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,11 +59,18 @@ pub trait SocketRoutes: sealed::Sealed {
     #[doc(hidden)]
     const COUNT: usize;
 
+    /// Which of them a connection belongs to, and what its handler calls it.
     #[doc(hidden)]
-    fn index_of(state: &Self::State) -> usize;
+    fn route_of(&self, state: &Self::State) -> (usize, Option<Cow<'_, str>>);
 
     #[doc(hidden)]
     fn on_request(&mut self, index: usize, request: &Request<'_>) -> Answer<Self::State>;
+
+    #[doc(hidden)]
+    fn on_http(&mut self, index: usize, request: &Request<'_>, responder: Responder);
+
+    #[doc(hidden)]
+    fn is_monitoring(&mut self, index: usize, request: &Request<'_>) -> bool;
 
     #[doc(hidden)]
     fn state_from(
@@ -72,25 +81,16 @@ pub trait SocketRoutes: sealed::Sealed {
     ) -> Result<Self::State, AnyState>;
 
     #[doc(hidden)]
-    fn on_presence(&mut self, name: &str, is_present: bool);
+    fn on_presence(&mut self, presence: &Presence<'_>);
 
     #[doc(hidden)]
-    fn call(&mut self, ctx: &mut Ctx<'_, Self::State>, call: Call<'_>);
-}
+    fn wants_interest(&self) -> bool;
 
-/// A call of a handler about an open connection.
-#[derive(Debug)]
-pub enum Call<'a> {
-    Answer(&'a client::Response<'a>),
-    Open,
-    Message(Message<'a>),
-    Part(MessagePart<'a>),
-    Drain,
-    Missed(u32),
-    FinishJob(Box<dyn Any + Send>),
-    Ping(&'a [u8]),
-    Pong(&'a [u8]),
-    Close(&'a CloseCause),
+    #[doc(hidden)]
+    fn on_interest(&mut self, interest: &Interest<'_>);
+
+    #[doc(hidden)]
+    fn handle(&mut self, ctx: &mut Ctx<'_, Self::State>, event: Event<'_>);
 }
 
 /// No WebSocket routes.
@@ -121,23 +121,13 @@ impl<R, H> Sockets<R, H> {
 }
 
 impl<R: SocketRoutes, H: Handler> Sockets<R, H> {
-    fn dispatch(&mut self, ctx: &mut Ctx<'_, H::State>, call: Call<'_>) {
-        let Self { handler, options, .. } = self;
-        match call {
-            Call::Answer(answer) => handler.on_answer(ctx, answer),
-            Call::Open => handler.on_open(ctx),
-            Call::Message(message) if options.allows(&message) => handler.on_message(ctx, message),
-            Call::Message(_) => {
+    fn dispatch(&mut self, ctx: &mut Ctx<'_, H::State>, event: Event<'_>) {
+        match event {
+            Event::Message(message) if !self.options.allows(&message) => {
                 // Only a close that has begun refuses another.
                 let _ = ctx.close(CloseCode::MESSAGE_TOO_BIG, "the message is too long");
             }
-            Call::Part(part) => handler.on_message_part(ctx, part),
-            Call::Drain => handler.on_drain(ctx),
-            Call::Missed(count) => handler.on_missed(ctx, count),
-            Call::FinishJob(then) => handler.finish_job(ctx, then),
-            Call::Ping(payload) => handler.on_ping(ctx, payload),
-            Call::Pong(payload) => handler.on_pong(ctx, payload),
-            Call::Close(cause) => handler.on_close(ctx, cause),
+            event => self.handler.handle(ctx, event),
         }
     }
 
@@ -159,12 +149,20 @@ impl SocketRoutes for NoSockets {
 
     const COUNT: usize = 0;
 
-    fn index_of(state: &Infallible) -> usize {
+    fn route_of(&self, state: &Infallible) -> (usize, Option<Cow<'_, str>>) {
         match *state {}
     }
 
     fn on_request(&mut self, _index: usize, _request: &Request<'_>) -> Answer<Infallible> {
-        Answer::Reject(Response::new(http::StatusCode::NOT_FOUND))
+        Answer::Reject(Response::new(StatusCode::NOT_FOUND))
+    }
+
+    fn on_http(&mut self, _index: usize, _request: &Request<'_>, responder: Responder) {
+        responder.send(StatusCode::NOT_FOUND);
+    }
+
+    fn is_monitoring(&mut self, _index: usize, _request: &Request<'_>) -> bool {
+        false
     }
 
     fn state_from(
@@ -176,9 +174,15 @@ impl SocketRoutes for NoSockets {
         Err(given)
     }
 
-    fn on_presence(&mut self, _name: &str, _is_present: bool) {}
+    fn on_presence(&mut self, _presence: &Presence<'_>) {}
 
-    fn call(&mut self, ctx: &mut Ctx<'_, Infallible>, _call: Call<'_>) {
+    fn wants_interest(&self) -> bool {
+        false
+    }
+
+    fn on_interest(&mut self, _interest: &Interest<'_>) {}
+
+    fn handle(&mut self, ctx: &mut Ctx<'_, Infallible>, _event: Event<'_>) {
         match *ctx.state() {}
     }
 }
@@ -188,10 +192,10 @@ impl<R: SocketRoutes, H: Handler> SocketRoutes for Sockets<R, H> {
 
     const COUNT: usize = R::COUNT + 1;
 
-    fn index_of(state: &Self::State) -> usize {
+    fn route_of(&self, state: &Self::State) -> (usize, Option<Cow<'_, str>>) {
         match state {
-            RouteState::Before(state) => R::index_of(state),
-            RouteState::Last(_) => R::COUNT,
+            RouteState::Before(state) => self.rest.route_of(state),
+            RouteState::Last(state) => (R::COUNT, self.handler.route_of(state)),
         }
     }
 
@@ -206,6 +210,20 @@ impl<R: SocketRoutes, H: Handler> SocketRoutes for Sockets<R, H> {
         .map(RouteState::Last)
     }
 
+    fn on_http(&mut self, index: usize, request: &Request<'_>, responder: Responder) {
+        if index < R::COUNT {
+            return self.rest.on_http(index, request, responder);
+        }
+        self.handler.on_http(request, responder);
+    }
+
+    fn is_monitoring(&mut self, index: usize, request: &Request<'_>) -> bool {
+        if index < R::COUNT {
+            return self.rest.is_monitoring(index, request);
+        }
+        self.handler.is_monitoring(request)
+    }
+
     fn state_from(
         &mut self,
         index: usize,
@@ -218,25 +236,42 @@ impl<R: SocketRoutes, H: Handler> SocketRoutes for Sockets<R, H> {
         self.handler.state_from(given, request).map(RouteState::Last)
     }
 
-    fn on_presence(&mut self, name: &str, is_present: bool) {
-        self.rest.on_presence(name, is_present);
-        self.handler.on_presence(name, is_present);
+    fn on_presence(&mut self, presence: &Presence<'_>) {
+        self.rest.on_presence(presence);
+        self.handler.on_presence(presence);
     }
 
-    fn call(&mut self, ctx: &mut Ctx<'_, Self::State>, call: Call<'_>) {
-        let last = ctx.project(|state| match state {
+    fn wants_interest(&self) -> bool {
+        self.rest.wants_interest() || self.handler.wants_interest()
+    }
+
+    fn on_interest(&mut self, interest: &Interest<'_>) {
+        self.rest.on_interest(interest);
+        self.handler.on_interest(interest);
+    }
+
+    fn handle(&mut self, ctx: &mut Ctx<'_, Self::State>, event: Event<'_>) {
+        // What a handler around the router gave away is for all of the state.
+        let event = match event {
+            Event::Call(call) => match call.run(ctx) {
+                Ok(()) => return,
+                Err(call) => Event::Call(call),
+            },
+            other => other,
+        };
+        let last = ctx.try_project(|state| match state {
             RouteState::Last(state) => Some(state),
             RouteState::Before(_) => None,
         });
         if let Some(mut ctx) = last {
-            return self.dispatch(&mut ctx, call);
+            return self.dispatch(&mut ctx, event);
         }
-        let before = ctx.project(|state| match state {
+        let before = ctx.try_project(|state| match state {
             RouteState::Before(state) => Some(state),
             RouteState::Last(_) => None,
         });
         if let Some(mut ctx) = before {
-            self.rest.call(&mut ctx, call);
+            self.rest.handle(&mut ctx, event);
         }
     }
 }

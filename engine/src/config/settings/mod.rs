@@ -183,6 +183,8 @@ impl Sources {
             match index {
                 Some(index) => loaded.set(index, entry)?,
                 None if self.own.contains(&entry.name) => loaded.set_own(entry),
+                // The clients of the same program have settings of their own, and a loader for them.
+                None if table::is_of_client(&entry.name) => {}
                 None => return Err(self.unknown(entry)),
             }
         }

@@ -53,6 +53,11 @@ pub(super) fn variable_of(name: &str) -> String {
 /// What the environment variables begin with.
 pub(super) const PREFIX: &str = "RINGWIRE_";
 
+/// Whether a name, or a variable that stands for none, is one of `ringwire_client::settings`.
+pub(super) fn is_of_client(name: &str) -> bool {
+    name.starts_with("client.") || name.starts_with("RINGWIRE_CLIENT_")
+}
+
 /// All settings, in the order of [`Config`]'s fields.
 pub fn all() -> &'static [Setting] {
     SETTINGS

@@ -212,6 +212,45 @@ pub(super) fn delivery_tells_who_takes_something<H: Harness>(bench: &mut Bench<H
     assert_eq!(bench.delivery(token), None, "nobody is asked after the end");
 }
 
+pub(super) fn what_the_kernel_holds_of_a_stuck_send_is_known_and_can_be_dropped<H: Harness>(
+    bench: &mut Bench<H>,
+) {
+    let (idle, _) = bench.open();
+    let (token, peer) = stuck_send(bench);
+    bench.turn_for(A_WHILE);
+    let driver = bench.harness.driver();
+    assert_eq!(driver.stuck_count(), 1);
+    assert_eq!(driver.unsent_memory(idle), 0);
+    assert!(driver.unsent_memory(token) > 0);
+    driver.discard(token);
+    bench.submit(Op::Close { token });
+    bench.until("it is closed", |bench| bench.seen(token).closed);
+    bench.turn_for(A_WHILE);
+    let driver = bench.harness.driver();
+    assert_eq!((driver.stuck_count(), driver.unsent_memory(token)), (0, 0));
+    bench.peers[peer].set_reading(true);
+    bench.until("the peer sees a reset", |bench| bench.peers[peer].saw_reset());
+    let sent = bench.seen(token).sent;
+    assert!(bench.peers[peer].received().len() < sent, "all {sent} bytes were delivered");
+}
+
+/// An echo is over before the next turn, and its sender is not given up.
+pub(super) fn nothing_is_dropped_of_what_was_delivered<H: Harness>(bench: &mut Bench<H>) {
+    let (token, peer) = bench.open();
+    bench.receive(token);
+    bench.see(token).persistent = true;
+    bench.send(token, b"bye");
+    bench.until("it has arrived", |bench| {
+        bench.delivery(token).is_some_and(|delivery| delivery.waiting == 0)
+            && bench.peers[peer].received() == b"bye"
+    });
+    assert_eq!(bench.harness.driver().stuck_count(), 0);
+    bench.harness.driver().discard(token);
+    bench.close(token);
+    bench.until("the peer sees the end", |bench| bench.peers[peer].saw_eof());
+    assert!(!bench.peers[peer].saw_reset());
+}
+
 pub(super) fn large_send<H: Harness>(bench: &mut Bench<H>) {
     let (token, peer) = bench.open();
     let all = pattern(H::TOO_MUCH / 4);

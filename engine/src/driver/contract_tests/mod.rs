@@ -65,6 +65,8 @@ contract!(
     stop_receive_loses_nothing,
     a_send_waits_for_the_peer,
     delivery_tells_who_takes_something,
+    what_the_kernel_holds_of_a_stuck_send_is_known_and_can_be_dropped,
+    nothing_is_dropped_of_what_was_delivered,
     large_send,
     shutdown_leaves_receiving,
     peer_finished_first,

@@ -6,7 +6,8 @@ use ringwire_seeds::Random;
 
 /// How often each kind of trouble comes: a probability each time that it could.
 #[derive(Clone, Debug)]
-pub(crate) struct Faults {
+#[non_exhaustive]
+pub struct Faults {
     /// What a peer wrote arrives in pieces, and what arrived is reported in pieces.
     pub short_receive: f64,
     /// A send takes a part of what it was given.
@@ -46,7 +47,8 @@ pub(crate) struct Faults {
 
 impl Faults {
     /// A network as one wishes it.
-    pub(crate) fn none() -> Self {
+    #[must_use]
+    pub fn none() -> Self {
         Self {
             short_receive: 0.0,
             short_send: 0.0,
@@ -69,7 +71,8 @@ impl Faults {
     }
 
     /// Everything short of losing a connection, often.
-    pub(crate) fn hostile() -> Self {
+    #[must_use]
+    pub fn hostile() -> Self {
         Self {
             short_receive: 0.4,
             short_send: 0.4,
@@ -91,7 +94,8 @@ impl Faults {
     }
 
     /// A mixture of its own for each seed: most kinds are absent, so that the others are not drowned.
-    pub(crate) fn mixed(random: &mut Random) -> Self {
+    #[must_use]
+    pub fn mixed(random: &mut Random) -> Self {
         let worst = Self::hostile();
         let mut some = |most: f64| match random.below(3) {
             0 => most,

@@ -176,6 +176,11 @@ impl Kernel {
         self.submitted(network, token);
     }
 
+    /// Sends of which something is left.
+    pub(super) fn stuck_count(&self) -> usize {
+        self.sockets.values().filter(|socket| socket.send.is_some()).count()
+    }
+
     /// Bytes that came in for sockets whose receive was stopped, and were not reported yet.
     pub(super) fn held_len(&self) -> usize {
         self.sockets.keys().map(|slot| self.held_of(*slot)).sum()

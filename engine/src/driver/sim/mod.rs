@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{fmt, io, mem};
 
-pub(crate) use faults::Faults;
+pub use faults::Faults;
 use kernel::{Kernel, Outcome};
 use network::{Event, LinkId, Network};
 pub(crate) use peer::{Peer, World};
@@ -215,6 +215,20 @@ impl Driver for Sim {
     fn delivery(&self, token: Token) -> Option<crate::net::Delivery> {
         let link = self.kernel.link_of(token)?;
         Some(self.network.borrow().links[link].delivery())
+    }
+
+    fn stuck_count(&self) -> usize {
+        self.kernel.stuck_count()
+    }
+
+    fn unsent_memory(&self, token: Token) -> usize {
+        self.delivery(token).map_or(0, |delivery| delivery.waiting)
+    }
+
+    fn discard(&mut self, token: Token) {
+        if let Some(link) = self.kernel.link_of(token) {
+            self.network.borrow_mut().links[link].discards = true;
+        }
     }
 
     fn detach(&mut self, mut socket: SimSocket) -> OwnedFd {

@@ -59,6 +59,8 @@ pub(super) struct Link {
     pub(super) fin_arrived: bool,
     /// Why it failed, as the driver's side sees it.
     pub(super) failure: Option<i32>,
+    /// What it has not delivered is lost once it is closed.
+    pub(super) discards: bool,
     /// The driver's side is closed.
     pub(super) closed: bool,
     /// The driver's side sent FIN.
@@ -155,6 +157,7 @@ impl Network {
             in_flight: 0,
             window: DEFAULT_WINDOW,
             peer_eof: false,
+            discards: false,
             peer_reset: false,
             peer_shut: false,
             peer_gone: false,
@@ -406,7 +409,7 @@ impl Network {
         }
     }
 
-    /// The driver closes its side: with a reset when it leaves something unread, as Linux does.
+    /// The driver closes its side: with a reset when it leaves something unread, as Linux does, or drops what it has sent.
     pub(super) fn close(&mut self, link: LinkId) {
         let end = &mut self.links[link];
         assert!(!mem::replace(&mut end.closed, true), "a socket is closed once");
@@ -416,7 +419,8 @@ impl Network {
         if end.failure.is_some() {
             return;
         }
-        if unread > 0 { self.abort(link) } else { self.shut(link) }
+        let drops = end.discards && end.waiting() > 0;
+        if unread > 0 || drops { self.abort(link) } else { self.shut(link) }
     }
 
     /// A part of `whole` when a receive comes short.

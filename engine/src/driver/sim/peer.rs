@@ -42,6 +42,12 @@ impl World {
         true
     }
 
+    /// What goes wrong from now on. How many receive buffers there are stays as it is.
+    #[cfg(feature = "testing")]
+    pub(crate) fn set_faults(&self, faults: super::Faults) {
+        self.0.borrow_mut().faults = faults;
+    }
+
     /// Makes a wait end at that time at the latest.
     pub(crate) fn alarm(&self, at: Duration) {
         self.0.borrow_mut().schedule(at, Event::Alarm);

@@ -72,6 +72,10 @@ pub(crate) struct Uring {
     /// Slots of `sockets` that were ever used.
     slots: u32,
     sends: Sends,
+    /// Sends that the kernel knew of at the last wait and that have not completed since, but for those that are to end.
+    entered_sends: usize,
+    /// Sends of sockets that are being closed.
+    ending_sends: usize,
     held: Holdings,
     starved: Starved,
     /// Completions of the last wait that were not looked at yet.
@@ -97,6 +101,8 @@ impl Uring {
             sockets: Chunked::new(),
             slots: 0,
             sends: Sends::default(),
+            entered_sends: 0,
+            ending_sends: 0,
             held: Holdings::default(),
             starved: Starved::default(),
             fresh: VecDeque::new(),
@@ -225,6 +231,7 @@ impl Driver for Uring {
             Some(Duration::ZERO) => Wait::Poll,
             timeout => Wait::Block(timeout),
         };
+        self.entered_sends = self.sends.in_flight().saturating_sub(self.ending_sends);
         self.ring.submit_and_wait(wait)?;
         self.ring.take_completions(&mut self.fresh);
         Ok(())
@@ -277,6 +284,20 @@ impl Driver for Uring {
 
     fn delivery(&self, token: Token) -> Option<Delivery> {
         net::delivery(self.descriptor(token)?)
+    }
+
+    fn stuck_count(&self) -> usize {
+        self.entered_sends
+    }
+
+    fn unsent_memory(&self, token: Token) -> usize {
+        self.descriptor(token).map_or(0, net::unsent_memory)
+    }
+
+    fn discard(&mut self, token: Token) {
+        if let Some(fd) = self.descriptor(token) {
+            net::discard_unsent(fd);
+        }
     }
 
     fn detach(&mut self, socket: OwnedFd) -> OwnedFd {

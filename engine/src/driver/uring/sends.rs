@@ -67,7 +67,7 @@ impl Sends {
     }
 
     /// Buffers whose completion has not come.
-    fn in_flight(&self) -> usize {
+    pub(super) fn in_flight(&self) -> usize {
         self.buffers.len()
     }
 }
@@ -131,6 +131,8 @@ impl Uring {
             return None;
         }
         let mut buffer = self.sends.remove(id);
+        let count = if closing { &mut self.ending_sends } else { &mut self.entered_sends };
+        *count = count.saturating_sub(1);
         let result = match u32::try_from(result) {
             Ok(0) => Err(ErrorKind::WriteZero.into()),
             Ok(sent) => {

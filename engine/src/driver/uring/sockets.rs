@@ -357,6 +357,10 @@ impl Uring {
                 }
             }
         }
+        if sending {
+            self.ending_sends += 1;
+            self.entered_sends = self.entered_sends.saturating_sub(1);
+        }
         if held {
             self.held.take(token.slot);
         }

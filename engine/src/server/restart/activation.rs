@@ -53,7 +53,7 @@ impl InheritedSocket {
         self.name.as_deref()
     }
 
-    /// The socket, for [`Listener::socket`](crate::Listener::socket).
+    /// The socket, for [`Listener::socket`](crate::transport::Listener::socket).
     pub fn into_fd(self) -> OwnedFd {
         self.fd
     }

@@ -15,7 +15,7 @@
 //! ```no_run
 //! use std::time::Duration;
 //! use ringwire::takeover::Takeover;
-//! use ringwire::{CloseCode, Config, Drain, Server, on_message};
+//! use ringwire::{CloseCode, Config, Server, on_message, shutdown::Drain};
 //!
 //! let mut takeover = Takeover::at("/run/echo/takeover.sock")?;
 //! let server = Server::new(Config::default())

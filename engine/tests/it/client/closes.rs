@@ -24,7 +24,7 @@ fn codes_and_reasons_that_must_not_be_sent() {
 #[test]
 fn a_shutdown_of_the_engine_is_a_normal_end() {
     let server = Server::echo(config());
-    let mut client = builder().connect(&url(server.addr())).unwrap();
+    let mut client = builder().connect(url(server.addr())).unwrap();
     server.opened();
     server.handle().shutdown(Duration::from_secs(5));
     assert_eq!(client.receive().unwrap(), None);

@@ -11,7 +11,7 @@ use crate::support::{PATIENCE, Server, config, ms};
 #[test]
 fn a_pool_gives_each_client_to_one_at_a_time() {
     let server = Server::echo(config());
-    let pool = Pool::new(builder(), &url(server.addr()), 2);
+    let pool = Pool::new(builder(), url(server.addr()), 2);
     let mut first = pool.get(PATIENCE).unwrap();
     let second = pool.get(PATIENCE).unwrap();
     let error = pool.get(ms(50)).unwrap_err();
@@ -44,7 +44,7 @@ fn a_pool_gives_each_client_to_one_at_a_time() {
 #[test]
 fn many_threads_share_a_pool() {
     let server = Server::echo(config());
-    let pool = Pool::new(builder(), &url(server.addr()), 3);
+    let pool = Pool::new(builder(), url(server.addr()), 3);
     thread::scope(|scope| {
         for thread in 0..8 {
             let pool = &pool;

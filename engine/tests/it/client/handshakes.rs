@@ -66,7 +66,7 @@ fn redirects_are_followed() {
         .with_subprotocol("chat")
         .with_subprotocol("access_token.c2VjcmV0")
         .with_header(HeaderName::from_static("x-other"), HeaderValue::from_static("kept"))
-        .connect(&format!("ws://u:p@{address}/"))
+        .connect(format!("ws://u:p@{address}/"))
         .unwrap();
     client.send("hello").unwrap();
     assert_eq!(client.receive().unwrap(), Some("hello".into()));

@@ -89,7 +89,7 @@ fn headers_subprotocols_and_origin_reach_the_server() {
         .with_origin(HeaderValue::from_static("https://example.org"))
         .with_subprotocol("v1")
         .with_subprotocol("v2")
-        .connect(&format!("ws://u:p@{}/chat?x=1", server.addr()))
+        .connect(format!("ws://u:p@{}/chat?x=1", server.addr()))
         .unwrap();
     assert_eq!(client.subprotocol(), Some("v2"));
     assert_eq!(client.headers()["x-answer"], "yes");
@@ -100,7 +100,7 @@ fn every_address_of_a_name_is_tried() {
     // localhost is ::1 as well as 127.0.0.1 on most machines, and the server is at one of them only.
     let server = Server::echo(config());
     let mut client =
-        builder().connect(&format!("ws://localhost:{}/", server.addr().port())).unwrap();
+        builder().connect(format!("ws://localhost:{}/", server.addr().port())).unwrap();
     client.send("hello").unwrap();
     assert_eq!(client.receive().unwrap(), Some("hello".into()));
 }
@@ -117,7 +117,7 @@ fn ipv6() {
 fn streams_that_somebody_else_made() {
     let server = Server::echo(config());
     let stream = TcpStream::connect(server.addr()).unwrap();
-    let mut client = builder().from_stream(&url(server.addr()), stream).unwrap();
+    let mut client = builder().from_stream(url(server.addr()), stream).unwrap();
     client.send("hello").unwrap();
     assert_eq!(client.receive().unwrap(), Some("hello".into()));
 
@@ -131,7 +131,7 @@ fn streams_that_somebody_else_made() {
 #[test]
 fn messages_beyond_the_limit_end_the_connection() {
     let server = Server::echo(config());
-    let mut client = builder().with_max_message_len(100).connect(&url(server.addr())).unwrap();
+    let mut client = builder().with_max_message_len(100).connect(url(server.addr())).unwrap();
     client.send(vec![0; 100].as_slice()).unwrap();
     assert!(client.receive().unwrap().is_some());
     client.send(vec![0; 101].as_slice()).unwrap();

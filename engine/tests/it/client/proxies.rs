@@ -71,6 +71,20 @@ fn connect_with_credentials_and_without() {
 }
 
 #[test]
+fn a_proxy_that_a_function_chooses() {
+    let server = Server::echo(config());
+    let (proxy, seen) = connect_proxy(server.addr());
+    let proxy: Proxy = format!("http://u:p@{proxy}").parse().unwrap();
+    let chosen = builder().with_proxy_by(move |url| {
+        (url.host() == Some("server.invalid") && url.port() == Some(80)).then(|| proxy.clone())
+    });
+    echo_through(&chosen, "ws://server.invalid/chat");
+    assert_eq!(seen.recv().unwrap(), "CONNECT server.invalid:80 HTTP/1.1");
+    echo_through(&chosen, &super::peer::url(server.addr()));
+    assert!(seen.try_recv().is_err(), "directly");
+}
+
+#[test]
 fn connect_proxies_that_fail() {
     let server = Server::echo(config());
     for (answer, expected) in [

@@ -3,8 +3,8 @@
 
 use rand_core::{Rng, SeedableRng};
 use ringwire::{
-    Accept, CloseReason, Compress, Compression, CompressionLevel, CompressionMode, Config,
-    SendOptions, WindowBits,
+    Accept, CloseReason, Config, SendOptions,
+    compression::{Compress, Compression, CompressionLevel, CompressionMode, WindowBits},
 };
 use ringwire_codec::deflate::{Compressor, Decompressor, Offer};
 use ringwire_codec::{Error, Limit, Violation};

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use http::StatusCode;
 use ringwire::{
-    Answer, CloseCause, CloseCode, CloseReason, Compress, Compression, CompressionLevel, Config,
-    ConnId, Ctx, Dial, DialError, Handle, Handler, Message, Request, Running, SendOptions,
-    WindowBits, WorkerStats,
+    Answer, CloseCause, CloseCode, CloseReason, Config, ConnId, Ctx, Handle, Handler, Message,
+    Request, Running, SendOptions,
+    compression::{Compress, Compression, CompressionLevel, WindowBits},
+    stats::WorkerStats,
+    transport::{Dial, DialError},
 };
 use ringwire_codec::deflate::{Compressor, Decompressor};
 use ringwire_codec::handshake::accept_key;
@@ -239,7 +241,8 @@ fn round_trips() {
             assert_eq!((there.deflated_messages, there.inflated_messages), (24, 24));
             assert!(here.deflate_out_bytes < here.deflate_in_bytes / 4, "{here:?}");
             assert_eq!(here.inflate_out_bytes, here.deflate_in_bytes);
-            let both = [ours, theirs].map(|each| each.mode == ringwire::CompressionMode::Dedicated);
+            let both = [ours, theirs]
+                .map(|each| each.mode == ringwire::compression::CompressionMode::Dedicated);
             let takes_over = both == [true, true];
             let machines = Compressor::memory_len_of(window(15)) + Decompressor::MEMORY_LEN;
             let expected = if takes_over { machines as u64 } else { 0 };

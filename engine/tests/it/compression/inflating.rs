@@ -2,7 +2,11 @@
 //! ratio, and what is held of messages that are not whole. The arithmetic of turns is tested in `limits/work.rs`, whole
 //! turns in the simulation.
 
-use ringwire::{CloseReason, Compression, CompressionLevel, Config, Excess, RateLimit, WindowBits};
+use ringwire::{
+    CloseReason, Config,
+    admission::{Excess, RateLimit},
+    compression::{Compression, CompressionLevel, WindowBits},
+};
 use ringwire_codec::deflate::{Compressor, Offer};
 use ringwire_codec::{Error, Limit};
 

@@ -1,7 +1,8 @@
 //! Long messages that compute threads compress: their order, and the contexts of those around them.
 
 use ringwire::{
-    Backpressure, CloseCode, Compress, Compression, Config, Ctx, SendError, SendOptions, Sent,
+    Backpressure, CloseCode, Config, Ctx, SendError, SendOptions, Sent,
+    compression::{Compress, Compression},
 };
 use ringwire_codec::deflate::Offer;
 

@@ -4,7 +4,7 @@
 
 use std::net::TcpStream;
 
-use ringwire::{Accept, Message, ProtocolConfig};
+use ringwire::{Accept, Message, tuning::ProtocolConfig};
 
 use crate::support::app::Seen;
 use crate::support::client::{Client, Got, connect, frame, masked, plain_request};

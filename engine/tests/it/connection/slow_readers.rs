@@ -16,7 +16,10 @@ use std::time::{Duration, Instant};
 use ringwire::client::{Client, OwnedMessage};
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ClientSettings, Roots, ServerSettings};
-use ringwire::{Backpressure, CloseReason, Compression, CompressionLevel, Config, SendOptions};
+use ringwire::{
+    Backpressure, CloseReason, Config, SendOptions,
+    compression::{Compression, CompressionLevel},
+};
 use socket2::{Domain, Socket, Type};
 
 use crate::support::client as wire;
@@ -127,8 +130,8 @@ fn meet(way: Way, config: Config, most: usize) -> (Server, Client) {
     let builder = Client::builder().with_tls(trusting).without_proxy();
     let builder = builder.with_read_timeout(PATIENCE).with_max_message_len(16 << 20);
     // Which the server agrees to only where it compresses.
-    let builder = builder.with_compression(ringwire::client::Compression::default());
-    let client = builder.connect(&format!("{scheme}://{address}")).expect("it is served");
+    let builder = builder.with_compression(ringwire::client::DeflateConfig::default());
+    let client = builder.connect(format!("{scheme}://{address}")).expect("it is served");
     (server, client)
 }
 

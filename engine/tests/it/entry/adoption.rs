@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ringwire::tls::Session;
 use ringwire::tls::pki_types::ServerName;
-use ringwire::{Adoption, Answer, CloseCode, CloseReason, PostError};
+use ringwire::{Answer, CloseCode, CloseReason, PostError, transport::Adoption};
 use rustls::{ClientConnection, ServerConnection, SupportedProtocolVersion, version};
 use tungstenite::protocol::{CloseFrame, Role};
 use tungstenite::{Bytes, Message, WebSocket};

@@ -2,7 +2,7 @@
 
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ClientSettings, Roots, ServerSettings};
-use ringwire::{Assignment, Message};
+use ringwire::{Message, tuning::Assignment};
 
 use crate::support::client::Client;
 use crate::support::{PATIENCE, Server, config, wait_until};

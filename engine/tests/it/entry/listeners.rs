@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use ringwire::client::{self, OwnedMessage};
 use ringwire::{
-    Assignment, CloseCode, Config, Error, Handle, Listener, Notifier, Running, on_message,
+    CloseCode, Config, Error, Handle, Notifier, Running, on_message, transport::Listener,
+    tuning::Assignment,
 };
 
 use crate::support::{Gate, PATIENCE, config, in_time, join_in_time, ms, wait_until};

@@ -10,8 +10,10 @@ use std::time::Duration;
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ServerConfig, ServerSettings};
 use ringwire::{
-    Answer, Ctx, Handler, HttpAnswer, Listener, Message, Network, ProxyProtocol, Request, Response,
-    Running, WorkerStats,
+    Answer, Ctx, Handler, Message, Request, Responder, Response, Running,
+    admission::{Network, ProxyProtocol},
+    stats::WorkerStats,
+    transport::Listener,
 };
 
 use crate::support::{PATIENCE, config, join_in_time, wait_until};
@@ -26,17 +28,17 @@ impl Handler for Who {
         Answer::accept(())
     }
 
-    fn on_http(&mut self, request: &Request<'_>) -> HttpAnswer {
+    fn on_http(&mut self, request: &Request<'_>, responder: Responder) {
         let text = format!(
             "peer {} by X-Forwarded-For {:?} by Forwarded {:?}",
             request.peer_addr(),
             request.forwarded_for(2),
             request.forwarded(1)
         );
-        Response::new(http::StatusCode::OK)
+        let response = Response::new(http::StatusCode::OK)
             .with_body(http::HeaderValue::from_static("text/plain"), text.into_bytes())
-            .with_close()
-            .into()
+            .with_close();
+        responder.send(response);
     }
 
     fn on_message(&mut self, _: &mut Ctx<'_, ()>, _: Message<'_>) {}

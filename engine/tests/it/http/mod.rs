@@ -3,4 +3,6 @@
 mod answers;
 mod monitor;
 mod requests;
+mod responders;
 mod router;
+mod routes;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringwire::{CloseCode, Drain, Message, Router, on_message};
+use ringwire::{CloseCode, Message, Router, on_message, shutdown::Drain};
 
 use crate::support::client::{Client, http, read_answer};
 use crate::support::{Server, config, wait_until};

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, header};
-use ringwire::{Config, ConnId, HttpAnswer, Response};
+use ringwire::{Config, Responder, Response};
 
 use crate::support::client::{Client, plain_request};
 use crate::support::http::{Http, get, post};
@@ -465,18 +465,15 @@ fn a_connection_may_upgrade_later() {
 
 // Answers given later
 
-/// A server that defers what is asked of `/later`, and tells the request's id.
-fn deferring(config: Config) -> (Server, mpsc::Receiver<ConnId>) {
+/// A server that puts off what is asked of `/later`, and gives its responder away.
+fn deferring(config: Config) -> (Server, mpsc::Receiver<Responder>) {
     let (sender, receiver) = mpsc::channel();
     let sender = Arc::new(Mutex::new(sender));
     let server = Server::start(config, move |app| {
         let sender = sender.lock().expect("nobody panics with it").clone();
-        app.on_http(move |request| match request.path() {
-            "/later" => {
-                sender.send(request.id()).expect("the test waits");
-                HttpAnswer::Defer
-            }
-            path => Response::text(path.to_owned()).into(),
+        app.on_http_with(move |request, responder| match request.path() {
+            "/later" => sender.send(responder).expect("the test waits"),
+            path => responder.send(Response::text(path.to_owned())),
         })
     });
     (server, receiver)
@@ -484,40 +481,36 @@ fn deferring(config: Config) -> (Server, mpsc::Receiver<ConnId>) {
 
 #[test]
 fn what_follows_a_deferred_request_waits() {
-    let (server, ids) = deferring(config());
+    let (server, responders) = deferring(config());
     let mut http = Http::connect(server.addr());
     http.send([get("/a"), get("/later"), get("/b")].concat());
     assert_eq!(http.answer().text(), "/a");
-    let id = ids.recv_timeout(PATIENCE).unwrap();
+    let responder = responders.recv_timeout(PATIENCE).unwrap();
     // What is answered elsewhere, and what is no answer to this, changes nothing.
     assert_eq!(Http::connect(server.addr()).get("/c").text(), "/c");
-    server.handle().accept(id, ringwire::Accept::new(0_u32)).unwrap();
-    server.handle().send(id, "no WebSocket").unwrap();
+    server.handle().accept(responder.conn(), ringwire::Accept::new(0_u32)).unwrap();
+    server.handle().send(responder.conn(), "no WebSocket").unwrap();
     std::thread::sleep(ms(50));
     assert_eq!(server.stats().http_requests, 3);
-    server.handle().respond(id, Response::text("at last")).unwrap();
+    responder.send(Response::text("at last"));
     assert_eq!(http.answer().text(), "at last");
     assert_eq!(http.answer().text(), "/b");
-    // The second answer is void, since nothing waits for it.
-    server.handle().respond(id, Response::text("again")).unwrap();
-    // What answers this has read that first.
-    server.handle().topics(PATIENCE).unwrap();
     http.send(post("/later", "x"));
-    assert_eq!(ids.recv_timeout(PATIENCE).unwrap(), id);
-    server.handle().respond(id, Response::text("bye").with_close()).unwrap();
+    let responder = responders.recv_timeout(PATIENCE).unwrap();
+    responder.send(Response::text("bye").with_close());
     assert_eq!(http.answer().text(), "bye");
     http.end();
 }
 
 #[test]
 fn a_half_closed_client_gets_its_deferred_answer() {
-    let (server, ids) = deferring(config());
+    let (server, responders) = deferring(config());
     let mut http = Http::connect(server.addr());
     http.send(get("/later"));
     http.stream.shutdown(Shutdown::Write).unwrap();
-    let id = ids.recv_timeout(PATIENCE).unwrap();
+    let responder = responders.recv_timeout(PATIENCE).unwrap();
     std::thread::sleep(ms(50));
-    server.handle().respond(id, Response::text("at last")).unwrap();
+    responder.send(Response::text("at last"));
     assert_eq!(http.answer().text(), "at last");
     http.end();
     wait_until("it is gone", || server.stats().connections == 0);
@@ -525,25 +518,25 @@ fn a_half_closed_client_gets_its_deferred_answer() {
 
 #[test]
 fn an_answer_that_nobody_gives_is_503() {
-    let (server, ids) = deferring(config().with_handshake_timeout(ms(200)));
+    let (server, responders) = deferring(config().with_handshake_timeout(ms(200)));
     let mut http = Http::connect(server.addr());
     http.send([get("/later"), get("/dropped")].concat());
-    let id = ids.recv_timeout(PATIENCE).unwrap();
+    let responder = responders.recv_timeout(PATIENCE).unwrap();
     assert_eq!(http.answer().status(), 503);
     http.end();
-    server.handle().respond(id, Response::text("too late")).unwrap();
+    responder.send(Response::text("too late"));
     assert_eq!(server.stats().http_requests, 1);
 }
 
 #[test]
 fn a_shutdown_waits_for_deferred_answers() {
-    let (server, ids) = deferring(config());
+    let (server, responders) = deferring(config());
     let mut http = Http::connect(server.addr());
     http.send(get("/later"));
-    let id = ids.recv_timeout(PATIENCE).unwrap();
+    let responder = responders.recv_timeout(PATIENCE).unwrap();
     server.handle().shutdown(PATIENCE);
     std::thread::sleep(ms(50));
-    server.handle().respond(id, Response::text("at last")).unwrap();
+    responder.send(Response::text("at last"));
     let answer = http.answer();
     assert_eq!((answer.text(), answer.header("connection")), ("at last", Some("close")));
     http.end();

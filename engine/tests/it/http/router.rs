@@ -5,8 +5,9 @@ use std::sync::mpsc;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use ringwire::{
-    Accept, Answer, Asset, CloseCode, ConnId, Ctx, Handler, HttpAnswer, Message, Request, Response,
-    Router, SocketOptions, on_message,
+    Accept, Answer, CloseCode, ConnId, Ctx, Handler, Message, Request, Response, Router,
+    on_message,
+    router::{Asset, SocketOptions},
 };
 
 use crate::support::client::{Client, Got, client_request, connect, read_answer};
@@ -60,7 +61,7 @@ fn site() -> impl Handler {
             let body = String::from_utf8_lossy(request.body());
             Response::json(format!("{:?}", body.to_uppercase())).with_status(StatusCode::CREATED)
         })
-        .delete("/rooms/{room}", |_| HttpAnswer::Respond(Response::new(StatusCode::NO_CONTENT)))
+        .delete("/rooms/{room}", |_| StatusCode::NO_CONTENT)
         .get("/files/{*path}", |request| {
             Response::text(request.param("path").unwrap_or("none").to_owned())
         })

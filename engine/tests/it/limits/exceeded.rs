@@ -9,7 +9,10 @@
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant, SystemTime};
 
-use ringwire::{CloseCode, CloseReason, Excess, RateLimit, SendError};
+use ringwire::{
+    CloseCode, CloseReason, SendError,
+    admission::{Excess, RateLimit},
+};
 
 use crate::support::app::Seen;
 use crate::support::client::{Client, Got, connect, request};

@@ -6,14 +6,14 @@ use std::io::Write as _;
 use std::net::TcpStream;
 
 use ringwire::{
-    CloseCode, CloseReason, Compression, Config, Ctx, DriverKind, Message, Readiness, Response,
-    Router, on_message,
+    CloseCode, CloseReason, Config, Ctx, DriverKind, Message, Response, Router,
+    compression::Compression, on_message, shutdown::Readiness,
 };
 
 use crate::support::app::Seen;
-use crate::support::client::{Client, connect, http, masked, read_answer, request};
+use crate::support::client::{Client, Got, connect, http, masked, read_answer, request};
 use crate::support::http::{Http, get};
-use crate::support::{Server, config, driver, ms, wait_until};
+use crate::support::{PATIENCE, Server, config, driver, ms, wait_until};
 
 const MIB: usize = 1 << 20;
 
@@ -182,7 +182,7 @@ fn whoever_has_little_in_flight_is_told() {
 #[test]
 fn other_workers_give_up_what_they_hold_as_well() {
     let config = config().with_io_workers(2).with_max_memory(8 * MIB);
-    let server = Server::echo(config.with_assignment(ringwire::Assignment::LeastLoaded));
+    let server = Server::echo(config.with_assignment(ringwire::tuning::Assignment::LeastLoaded));
     let clients = begin_messages(&server, 12);
     wait_until("both have shed", || {
         server.handle().stats().workers.iter().all(|worker| worker.memory_sheds > 0)
@@ -267,4 +267,84 @@ fn the_default_is_half_of_what_there_is() {
     let server = Server::echo(config());
     let budget = server.handle().stats().memory.budget_len.expect("the machine has memory");
     assert!(budget > 16 * MIB && budget < usize::MAX / 4, "{budget}");
+}
+
+/// What the kernel has of output on a server's sockets, in bytes of payload, and on how many of them: `tx_queue` of
+/// proc_pid_net(5), which has those that are closed and not delivered too.
+fn undelivered(server: &Server) -> (usize, usize) {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel has TCP");
+    let port = format!("{:04X}", server.addr().port());
+    let queues = table.lines().skip(1).filter_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let is_its = fields.get(1)?.ends_with(&format!(":{port}"));
+        let (queue, _) = fields.get(4)?.split_once(':')?;
+        usize::from_str_radix(queue, 16).ok().filter(|len| is_its && *len > 0)
+    });
+    queues.fold((0, 0), |(len, count), queue| (len + queue, count + 1))
+}
+
+/// Subscribers that never read have next to nothing in the process, and a full socket each in the kernel.
+#[test]
+fn what_the_kernel_holds_is_held_to_the_budget() {
+    const PUBLICATIONS: usize = 6;
+    let config = config()
+        .with_max_memory(16 * MIB)
+        .with_max_queued_len(4 * MIB)
+        .with_write_stall_timeout(ms(0))
+        .with_ping_interval(ms(0));
+    let server = Server::start(config, |app| {
+        app.without_messages().on_message(|ctx, message| {
+            if message.as_bytes() == b"subscribe" {
+                assert_eq!(ctx.subscribe("news"), Ok(true));
+            }
+            let _ = ctx.send(message);
+        })
+    });
+    let mut healthy = server.client();
+    let mut subscribers: Vec<_> = (0..300).map(|_| server.client()).collect();
+    for subscriber in &mut subscribers {
+        subscriber.send("subscribe");
+        assert_eq!(subscriber.text(), "subscribe");
+    }
+    for _ in 0..PUBLICATIONS {
+        let news = Message::Binary(&[7; 60_000]);
+        server.handle().publish("news", news).expect("there is such a topic");
+    }
+    wait_until("some are ended", || server.stats().memory_sheds > 0);
+    wait_until("all of it is within the budget", || {
+        let (len, _) = undelivered(&server);
+        let stats = server.stats();
+        let kernel = stats.memory_kernel as usize;
+        // The kernel's own count is more than the payload: what stands beside it, and pages that are not full.
+        kernel >= len && used(&server) < 16 * MIB && stats.open_connections == stats.connections
+    });
+    let stats = server.stats();
+    let (_, count) = undelivered(&server);
+    assert!(count < stats.connections as usize, "{count} sockets hold something: {stats:?}");
+    let ended = stats.closes[CloseReason::Memory];
+    assert!((50..290).contains(&ended), "{ended} of 300: {stats:?}");
+    healthy.send("served");
+    assert_eq!(healthy.text(), "served");
+
+    // Who reads now gets all of it, or was cut off.
+    let is_served = |reader: &mut Client| {
+        (0..PUBLICATIONS).all(|_| matches!(reader.next_within(PATIENCE), Some(Got::Binary(_))))
+    };
+    let served = subscribers.iter_mut().map(is_served).filter(|is_served| *is_served).count();
+    assert_eq!(served as u64 + ended, 300);
+    wait_until("nothing is held", || undelivered(&server) == (0, 0));
+    wait_until("and that is known", || server.stats().memory_kernel == 0);
+}
+
+/// What nobody takes is not kept for minutes, as the kernel does with what was sent and not delivered.
+#[test]
+fn who_is_given_up_leaves_nothing_in_the_kernel() {
+    let config = config().with_write_stall_timeout(ms(500)).with_max_queued_len(64 * MIB);
+    let server = Server::start(config, |app| app.without_messages().on_message(flood));
+    let mut stalled = never_reads(&server, 6 * MIB);
+    assert_eq!(server.closed().reason, CloseReason::WriteStall);
+    wait_until("nothing is", || undelivered(&server) == (0, 0));
+    let last = std::iter::from_fn(|| stalled.next_within(PATIENCE))
+        .find(|got| !matches!(got, Got::Binary(_)));
+    assert_eq!(last, Some(Got::Reset));
 }

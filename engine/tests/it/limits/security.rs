@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use ringwire::{
-    Backpressure, CloseCode, CloseReason, Config, HeadLimits, OriginPolicy, ProtocolConfig,
-    Response,
+    Backpressure, CloseCode, CloseReason, Config, Response, admission::OriginPolicy,
+    handshake::HeadLimits, tuning::ProtocolConfig,
 };
 use ringwire_codec::{Error, Limit};
 

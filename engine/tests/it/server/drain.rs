@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ClientSettings, Roots, ServerSettings};
-use ringwire::{Accept, Answer, CloseCode, CloseReason, Drain, Draining, PostError, Readiness};
+use ringwire::{
+    Accept, Answer, CloseCode, CloseReason, PostError,
+    shutdown::{Drain, Draining, Readiness},
+};
 
 use crate::support::client::{
     Client, Got, connect, frame, http, plain_request, read_answer, request,

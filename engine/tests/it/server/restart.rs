@@ -25,7 +25,8 @@ use ringwire::takeover::Takeover;
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ClientSettings, Roots, ServerSettings};
 use ringwire::{
-    Assignment, CloseCode, Ctx, Drain, Listener, Message, Notifier, activation, on_message,
+    CloseCode, Ctx, Message, Notifier, activation, on_message, shutdown::Drain,
+    transport::Listener, tuning::Assignment,
 };
 
 use crate::support::client::{Client, Got, connect, plain_request};

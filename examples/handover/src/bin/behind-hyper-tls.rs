@@ -21,7 +21,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
 use ringwire::tls::Session;
-use ringwire::{Adoption, Handle};
+use ringwire::{Handle, transport::Adoption};
 use ringwire_examples::program;
 use ringwire_handover::{Flags, answer, run, upgrade};
 use tokio::net::{TcpListener, TcpStream};

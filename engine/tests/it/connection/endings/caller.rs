@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use ringwire::tls::pki_types::{ServerName, UnixTime};
 use ringwire::tls::{ClientSettings, Roots};
-use ringwire::{Answer, CloseCause, CloseReason, Ctx, Dial, Handler, Message, Request};
+use ringwire::{Answer, CloseCause, CloseReason, Ctx, Handler, Message, Request, transport::Dial};
 use ringwire_codec::handshake::accept_key;
 use ringwire_codec::{Connection, Event, Heap, Input, Role};
 use rustls::pki_types::pem::PemObject as _;

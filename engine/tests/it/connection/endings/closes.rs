@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use ringwire::{CloseCode, CloseReason, Compression, Config};
+use ringwire::{CloseCode, CloseReason, Config, compression::Compression};
 use ringwire_codec::Message;
 
 use super::peer::{ENDS, End, Peer, Way, serve};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ringwire::{Compression, Config};
+use ringwire::{Config, compression::Compression};
 use ringwire_codec::Message;
 
 use super::peer::{ENDS, End, Peer, Way, assert_numbers, assert_whole, numbered, serve};

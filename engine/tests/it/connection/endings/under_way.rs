@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, OnceLock, mpsc};
 
-use ringwire::{Answer, Ctx, Handle, HttpAnswer, Response};
+use ringwire::{Answer, Ctx, Handle, Responder, Response};
 
 use super::peer::{ENDS, Peer, assert_whole, numbered, serve};
 use crate::support::client::{Got, frame, request};
@@ -99,24 +99,22 @@ fn letters_reach_a_peer_that_has_ended_its_stream() {
 
 #[test]
 fn a_deferred_answer_reaches_a_peer_that_has_ended_its_stream() {
-    let (sender, ids) = mpsc::channel();
+    let (upgrades, ids) = mpsc::channel();
+    let (requests, responders) = mpsc::channel::<Responder>();
     let server = serve(config(), move |app| {
-        let (upgrades, requests) = (sender.clone(), sender.clone());
+        let (upgrades, requests) = (upgrades.clone(), requests.clone());
         app.on_request(move |request| {
             upgrades.send(request.id()).unwrap();
             Answer::Defer
         })
-        .on_http(move |request| {
-            requests.send(request.id()).unwrap();
-            HttpAnswer::Defer
-        })
+        .on_http_with(move |_, responder| requests.send(responder).unwrap())
     });
     for (way, end) in ENDS {
         let mut peer = Peer::connect(&server, way);
         peer.say_and_end(get("/later").as_bytes(), end).join().unwrap();
-        let id = ids.recv_timeout(PATIENCE).unwrap();
+        let responder = responders.recv_timeout(PATIENCE).unwrap();
         std::thread::sleep(ms(20));
-        server.handle().respond(id, Response::text("at last")).unwrap();
+        responder.send(Response::text("at last"));
         let answer = String::from_utf8(peer.rest()).unwrap();
         assert!(answer.ends_with("\r\n\r\nat last"), "{way:?}, {end:?}: {answer:?}");
 

@@ -1,0 +1,301 @@
+//! The simulator for applications: what it shows is what real sockets show, and a seed decides all of it.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "scenes count what happens in simulations side by side"
+)]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use ringwire::testing::{Faults, Get, Live, Sim, Stage};
+use ringwire::{
+    Answer, CloseCause, CloseCode, Config, Ctx, Handler, Message, Request, Responder, Response,
+    on_message,
+};
+
+use crate::support::driver;
+
+/// A room: who joins hears what is said there; a token lasts a minute.
+struct Room;
+
+impl Handler for Room {
+    type State = String;
+
+    fn on_request(&mut self, request: &Request<'_>) -> Answer<String> {
+        match request.query().and_then(|query| query.strip_prefix("token=")) {
+            Some(name) => Answer::accept(name.to_owned()),
+            None => Response::text("no token\n").with_status(http::StatusCode::UNAUTHORIZED).into(),
+        }
+    }
+
+    fn on_http(&mut self, request: &Request<'_>, responder: Responder) {
+        let body = String::from_utf8_lossy(request.body()).into_owned();
+        responder.send(Response::text(format!("{} {} {body}", request.method(), request.path())));
+    }
+
+    fn on_open(&mut self, ctx: &mut Ctx<'_, String>) {
+        ctx.set_deadline(Duration::from_secs(60), CloseCode::new(4401)).unwrap();
+    }
+
+    fn on_message(&mut self, ctx: &mut Ctx<'_, String>, message: Message<'_>) {
+        let Message::Text(text) = message else { return };
+        if let Some(room) = text.strip_prefix("JOIN ") {
+            ctx.subscribe(room).unwrap();
+            let _ = ctx.send(format!("JOINED {room}").as_str());
+        } else if let Some((room, text)) =
+            text.strip_prefix("SEND ").and_then(|rest| rest.split_once(' '))
+        {
+            let said = format!("{}: {text}", ctx.state());
+            ctx.publish(room, said.as_str()).unwrap();
+        }
+    }
+}
+
+fn people_meet(stage: &mut impl Stage) {
+    let refusal = stage.connect("/ws").expect_status(401);
+    assert_eq!(refusal.text(), "no token\n");
+    let mut a = stage.connect(Get::new("/ws?token=ann")).expect_open();
+    let mut b = stage.connect("/ws?token=bob").expect_open();
+    for peer in [&mut a, &mut b] {
+        peer.send("JOIN x");
+        assert_eq!(peer.text(), "JOINED x");
+    }
+    a.send("SEND x hello");
+    assert_eq!(b.text(), "ann: hello");
+    assert_eq!(a.text(), "ann: hello");
+    b.expect_nothing();
+    b.close(1000, "bye");
+    let closed = b.closed();
+    assert_eq!((closed.code, closed.reason.as_str()), (1000, "bye"));
+    let reply = stage.request(Get::post("/echo", "body"));
+    assert_eq!((reply.status.as_u16(), reply.text().as_str()), (200, "POST /echo body"));
+    assert_eq!(reply.header("content-length"), Some("15"));
+}
+
+#[test]
+fn a_scene_is_the_same_in_the_simulation_and_on_sockets() {
+    people_meet(&mut Sim::new(Config::default().with_io_workers(2), |_| Room));
+    people_meet(&mut Live::start(driver(), |_| Room));
+}
+
+#[test]
+fn a_minute_passes_at_once() {
+    let begin = Instant::now();
+    let mut sim = Sim::new(Config::default(), |_| Room);
+    let mut a = sim.connect("/?token=ann").expect_open();
+    sim.advance(Duration::from_secs(59));
+    assert!(a.is_open(), "pings are answered, and the token is good");
+    sim.advance(Duration::from_secs(2));
+    assert_eq!(a.closed().code, 4401);
+    assert!(sim.now() >= Duration::from_secs(61));
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn every_seed_has_faults_of_its_own_and_the_same_every_time() {
+    let sim = Sim::new(Config::default().with_io_workers(3), |_| Room);
+    let run = |seeds: std::ops::Range<u64>| {
+        let times = Mutex::new(Vec::new());
+        sim.seeds(seeds, |sim| {
+            let mut random = sim.random();
+            people_meet(sim);
+            let mut a = sim.connect("/?token=ann").expect_open();
+            a.send("JOIN x");
+            for _ in 0..=random.below(20) {
+                a.send(format!("SEND x {}", "x".repeat(random.below(5000))));
+            }
+            assert_eq!(a.text(), "JOINED x");
+            times.lock().unwrap().push((sim.seed(), sim.now()));
+        });
+        let mut times = times.into_inner().unwrap();
+        times.sort_unstable();
+        times
+    };
+    let first = run(0..30);
+    assert_eq!(first, run(0..30));
+    assert!(first.iter().any(|(_, time)| *time != first[0].1), "they differ: {first:?}");
+}
+
+#[test]
+#[should_panic(expected = "2 of the seeds 0..4 fail")]
+fn seeds_that_fail_are_named() {
+    let sim = Sim::new(Config::default(), |_| Room);
+    sim.seeds(0..4, |sim| assert!(sim.seed() % 2 == 0, "an odd seed"));
+}
+
+#[test]
+fn ends_are_told_apart() {
+    let causes: Arc<Mutex<Vec<CloseCause>>> = Arc::default();
+    struct Noting(Arc<Mutex<Vec<CloseCause>>>);
+
+    impl Handler for Noting {
+        type State = ();
+
+        fn on_request(&mut self, _: &Request<'_>) -> Answer<()> {
+            Answer::accept(())
+        }
+
+        fn on_message(&mut self, ctx: &mut Ctx<'_, ()>, message: Message<'_>) {
+            let _ = ctx.send(message);
+        }
+
+        fn on_close(&mut self, _: &mut Ctx<'_, ()>, cause: &CloseCause) {
+            self.0.lock().unwrap().push(cause.clone());
+        }
+    }
+
+    let noted = Arc::clone(&causes);
+    let mut sim = Sim::new(Config::default(), move |_| Noting(Arc::clone(&noted)));
+    let latest = || causes.lock().unwrap().last().map(|cause| cause.reason.name());
+    let mut a = sim.connect("/").expect_open();
+    a.send("before the end");
+    a.half_close();
+    assert_eq!(a.text(), "before the end");
+    assert_eq!(a.closed().code, 1006);
+    assert_eq!(latest(), Some("end_of_stream"));
+    let mut b = sim.connect("/").expect_open();
+    b.reset();
+    sim.advance(Duration::from_secs(1));
+    assert_eq!(latest(), Some("transport"));
+    let mut c = sim.connect("/").expect_open();
+    c.write(&[0xff, 0x80, 0, 0, 0, 0]);
+    assert_eq!(c.closed().code, 1002);
+    assert_eq!(latest(), Some("protocol"));
+    drop(sim.connect("/").expect_open());
+    let mut d = sim.connect("/").expect_open();
+    sim.shutdown(Duration::from_secs(1));
+    assert_eq!(d.closed().code, 1001);
+    assert_eq!(latest(), Some("shutdown"));
+    assert_eq!(causes.lock().unwrap().len(), 5);
+}
+
+#[test]
+fn a_peer_that_stops_reading_is_a_slow_reader() {
+    let config = Config::default().with_high_water(4096).with_max_queued_len(8192);
+    let mut sim = Sim::new(config, |_| {
+        on_message(|ctx: &mut Ctx<'_, ()>, _| {
+            for _ in 0..100 {
+                let _ = ctx.send(&[0_u8; 4096]);
+            }
+        })
+    });
+    let mut a = sim.connect("/").expect_open();
+    a.stop_reading();
+    a.send("all of it");
+    sim.advance(Duration::from_secs(1));
+    a.go_on_reading();
+    assert_eq!(a.closed().code, 1013, "the queue went past its limit");
+}
+
+#[test]
+fn jobs_run_in_it() {
+    let config = Config::default().with_compute_workers(1);
+    let sim = Sim::new(config, |_| {
+        on_message(|ctx: &mut Ctx<'_, ()>, message| {
+            let text = String::from_utf8_lossy(message.as_bytes()).to_uppercase();
+            ctx.offload(
+                move || text,
+                |ctx, text| {
+                    let _ = ctx.send(text.unwrap().as_str());
+                },
+            )
+            .unwrap();
+        })
+    });
+    sim.seeds(0..10, |sim| {
+        let mut a = sim.connect("/").expect_open();
+        for word in ["one", "two", "three"] {
+            a.send(word);
+        }
+        for word in ["ONE", "TWO", "THREE"] {
+            assert_eq!(a.text(), word);
+        }
+    });
+}
+
+#[test]
+fn faults_can_be_chosen() {
+    let mut sim = Sim::new(Config::default(), |_| Room);
+    let mut faults = Faults::none();
+    faults.reset = 1.0;
+    let mut a = sim.connect("/?token=ann").expect_open();
+    sim.faults(&faults);
+    a.send("JOIN x");
+    assert_eq!(a.closed().code, 1006);
+}
+
+#[test]
+#[should_panic(expected = "a message was due, and nothing came")]
+fn what_does_not_come_is_missed_in_time() {
+    let mut sim = Sim::new(Config::default(), |_| Room);
+    let _ = sim.connect("/?token=ann").expect_open().text();
+}
+
+/// Order, nothing lost, and every future dropped, whatever the network does.
+#[cfg(feature = "async")]
+#[test]
+fn async_handlers_run_in_it() {
+    use ringwire::serve::Serve;
+    use ringwire::{Socket, SocketError};
+
+    struct Life(Arc<AtomicUsize>);
+
+    impl Drop for Life {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    let alive = Arc::new(AtomicUsize::new(0));
+    let lives = Arc::clone(&alive);
+    let sim = Sim::new(Config::default().with_io_workers(2), move |_| {
+        let lives = Arc::clone(&lives);
+        Serve::new(async move |mut socket: Socket| {
+            lives.fetch_add(1, Ordering::Relaxed);
+            let _life = Life(Arc::clone(&lives));
+            while let Some(message) = socket.receive().await? {
+                let text = message.as_text().unwrap_or_default().to_owned();
+                for part in 0..3 {
+                    socket.send(format!("{text}.{part}")).await?;
+                }
+            }
+            Ok::<_, SocketError>(())
+        })
+    });
+    sim.seeds(0..100, |sim| {
+        let mut random = sim.random();
+        let mut peers: Vec<_> =
+            (0..4).map(|number| sim.connect(&*format!("/{number}")).expect_open()).collect();
+        let count = random.within(1..=40);
+        let slow = random.below(4);
+        peers[slow].stop_reading();
+        for number in 0..count {
+            for peer in &mut peers {
+                peer.send(format!("{number}:{}", "x".repeat(number * 13 % 700)));
+            }
+        }
+        sim.advance(Duration::from_millis(random.within(1..=3000) as u64));
+        peers[slow].go_on_reading();
+        let leaver = random.below(4);
+        for (index, peer) in peers.iter_mut().enumerate() {
+            match index == leaver {
+                true if random.chance(0.5) => peer.reset(),
+                true => peer.half_close(),
+                false => {}
+            }
+            if index == leaver && !peer.is_open() {
+                continue;
+            }
+            for number in 0..count {
+                for part in 0..3 {
+                    let due = format!("{number}:{}.{part}", "x".repeat(number * 13 % 700));
+                    assert_eq!(peer.text(), due);
+                }
+            }
+        }
+        sim.shutdown(Duration::from_secs(1));
+    });
+    assert_eq!(alive.load(Ordering::Relaxed), 0, "a future was not dropped");
+}
