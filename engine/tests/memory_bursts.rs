@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ServerSettings};
 use ringwire::{Config, Running, Server};
+use ringwire_peers::{connect, masked, request};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use support::client::{connect, masked, request};
 use support::{PATIENCE, config, ms, wait_until};
 
 const MIB: usize = 1 << 20;

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use ringwire::Config;
 use ringwire::testing::Sim;
-use ringwire_examples::broadcast::Broadcast;
-use ringwire_examples::echo::Echo;
+use ringwire_examples::{Broadcast, Echo};
 
 #[test]
 fn echo_answers_everyone_and_has_a_page() {

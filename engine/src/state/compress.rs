@@ -1,6 +1,5 @@
 //! Compression on a connection: what it takes of its layer, its limits and its queue.
 
-use ringwire_codec::deflate::WindowBits;
 use ringwire_codec::{
     Buffers as _, Error, Event, Input, MaskSource as _, Message, Role, SendError,
 };
@@ -63,7 +62,7 @@ impl Shared {
     /// A message that is about to be queued may be dropped or replaced. What is compressed behind it must not refer to
     /// what lies before, as the client's window might not have what ours has in between.
     pub(crate) fn cut_context(&mut self, wire: &Wire, slot: u32) {
-        if wire.flags.contains(Flags::OWN_COMPRESSOR) {
+        if wire.deflate.has_own_compressor() {
             self.deflate.start_anew(slot);
         }
     }
@@ -91,7 +90,7 @@ impl Shared {
         let Some(room) = compute.as_ref().and_then(|compute| compute.room(Lane::Engine)) else {
             return false;
         };
-        if wire.flags.contains(Flags::OWN_COMPRESSOR) {
+        if wire.deflate.has_own_compressor() {
             // The peer's window will hold this message, and that of the connection's compressor will not.
             deflate.start_anew(slot);
         }
@@ -106,7 +105,7 @@ impl Shared {
             role,
             mask,
             level: deflate.level(),
-            window: wire.window.unwrap_or(WindowBits::MIN),
+            window: wire.deflate.window(),
             text: message.is_text(),
             payload: message.as_bytes().to_vec(),
         })));
@@ -120,11 +119,13 @@ mod tests {
     use std::sync::Arc;
 
     use ringwire_codec::Connection;
+    use ringwire_codec::deflate::WindowBits;
 
     use crate::base::budget::Budget;
 
     use super::*;
     use crate::config::Config;
+    use crate::conn::agreed::AgreedDeflate;
     use crate::hub::Hub;
     use crate::hub::handover::Handover;
     use crate::layers::compression::Compression;
@@ -139,8 +140,8 @@ mod tests {
 
     fn compressed() -> Wire {
         let codec = Connection::new(Role::Server).with_deflate();
-        let (window, flags) = (Some(WindowBits::MAX), Flags::DEFLATE);
-        Wire { codec, window, flags, ..Wire::default() }
+        let (deflate, flags) = (AgreedDeflate::new(WindowBits::MAX), Flags::DEFLATE);
+        Wire { codec, deflate, flags, ..Wire::default() }
     }
 
     #[test]
@@ -160,7 +161,7 @@ mod tests {
         let mut shared = shared(Compression::shared());
         let mut wire = compressed();
         for bits in [15, 9, 15, 12] {
-            wire.window = WindowBits::new(bits);
+            wire.deflate = AgreedDeflate::new(WindowBits::new(bits).unwrap());
             shared.send_compressed(&mut wire, 0, Message::Text("na na na na"), false).unwrap();
         }
         let windows = shared.deflate.shared_windows();

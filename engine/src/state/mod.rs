@@ -20,6 +20,7 @@ use crate::base::output::Output;
 use crate::base::timer::{Tick, Wheel};
 use crate::compute::Compute;
 use crate::config::Config;
+use crate::conn::agreed::AgreedDeflate;
 use crate::conn::cause::{CloseCause, CloseReason};
 use crate::conn::charge::Charge;
 use crate::conn::id::ConnId;
@@ -265,7 +266,7 @@ impl Shared {
     }
 
     /// Forgets a connection that has ended, in all that has a place for each slot.
-    pub(crate) fn forget(&mut self, token: Token, flags: Flags) {
+    pub(crate) fn forget(&mut self, token: Token, flags: Flags, agreed: AgreedDeflate) {
         let (slot, conn) = (token.slot, self.id(token));
         // Whole, so that whoever adds a table decides here what becomes of its entry.
         let Self {
@@ -312,8 +313,8 @@ impl Shared {
             layers.forget(slot);
         }
         // A decompressor may have been set aside for an offer that nobody answered.
-        if flags.intersects(Flags::DEFLATE | Flags::OWN_DECOMPRESSOR) {
-            deflate.forget(flags, slot, counters);
+        if flags.contains(Flags::DEFLATE) || agreed.has_own_decompressor() {
+            deflate.forget(agreed, slot, counters);
             work.forget(slot);
         }
     }

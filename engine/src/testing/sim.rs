@@ -12,8 +12,9 @@ use std::time::Duration;
 use ringwire_codec::Masks;
 
 use super::get::Get;
-use super::peer::{Attempt, Line, Peer, Reply};
+use super::peer::{Attempt, Line, Peer};
 use super::stage::{Core, Turning};
+use super::talk::Reply;
 use super::{Faults, Random, Stage};
 use crate::app::handler::Handler;
 use crate::base::budget::Budget;

@@ -283,7 +283,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             outbound::end_dialling(handler, conn, shared, &error);
         }
         conn.state = None;
-        shared.forget(token, conn.wire.flags);
+        let agreed = std::mem::take(&mut conn.wire.deflate);
+        shared.forget(token, conn.wire.flags, agreed);
         conn.wire.flags = conn
             .wire
             .flags

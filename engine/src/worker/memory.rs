@@ -1,7 +1,6 @@
 //! When the engine holds too much for its connections: who is not let in, and who has to go.
 
 use std::collections::BinaryHeap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ringwire_codec::http::{Exchange, Response};
 use ringwire_codec::{Buffers as _, CloseCode};
@@ -10,7 +9,6 @@ use super::Worker;
 use super::http::write_answer;
 use super::shutdown::unavailable;
 use crate::app::handler::Handler;
-use crate::app::request::Request;
 use crate::base::timer::Tick;
 use crate::conn::cause::CloseReason;
 use crate::conn::options::Backpressure;
@@ -223,8 +221,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.say_ended(excess, ended);
     }
 
-    /// Others have been kept out for long enough. Output has deadlines of its own; what is there of a message has none,
-    /// and whoever holds most of that is ended.
+    /// Others have been kept out for long enough. Queues have deadlines of their own; what is there of a message has none,
+    /// nor need there be one for a full socket, and whoever holds most of that is ended.
     fn lose_patience(&mut self) {
         let Shared { watch, now, .. } = &mut self.shared;
         watch.patience_ends = Some(*now + PATIENCE);
@@ -234,7 +232,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
         let holders = self.holders(|wire, _, beside| {
             let unread = wire.pending.as_ref().map_or(0, |pending| pending.unread.capacity());
-            wire.codec.unfinished_len() + unread + beside.retained + beside.rest + beside.kernel
+            let stuck = if beside.kernel > 0 { beside.kernel + wire.in_flight as usize } else { 0 };
+            wire.codec.unfinished_len() + unread + beside.retained + beside.rest + stuck
         });
         let ended = self.end_some(holders, excess, Self::shed_one);
         self.shared.counters.memory_sheds.add(ended.count);
@@ -427,9 +426,4 @@ impl Shared {
         self.counters.memory_refusals.add(1);
         unavailable(RETRY_AFTER_SECS)
     }
-}
-
-/// Whether a request is answered whatever memory there is. A handler that panics over it does not say so.
-pub(super) fn is_monitoring<H: Handler>(handler: &mut H, request: &Request<'_>) -> bool {
-    catch_unwind(AssertUnwindSafe(|| handler.is_monitoring(request))).unwrap_or(false)
 }

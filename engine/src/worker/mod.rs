@@ -1,10 +1,19 @@
 //! One core's event loop: it owns a driver, the connections, their timers and buffers, and one handler.
 //!
 //! This file is the loop: what each turn does, and what comes in from outside. How connections come is in
-//! [`accepting`], which are refused in [`admission`], which end for want of memory in [`memory`]; what happens to one
-//! is in [`receive`], [`http`], [`transmit`] and [`deadlines`], how it ends, in [`endings`]; what is published, in
+//! [`accepting`], which are refused in [`admission`], which end for want of memory in [`memory`]. What comes in on one
+//! goes down these floors:
+//!
+//! ```text
+//!   input                          by phase, and by what stands before the codec
+//!   heads                          requests, and the answers of servers that were dialled
+//!   outbound  upgrade  layered     what begins with such a head, and is unwrapped from then on
+//!   http      receive              ordinary requests; frames, and the calls they lead to
+//! ```
+//!
+//! What goes out is in [`transmit`], what has a time in [`deadlines`], how one ends in [`endings`]; what is published, in
 //! [`topics`], and who hears of names, in [`changes`]; what futures go on, in [`wakes`]; how it all ends, in
-//! [`shutdown`]. Its time is in [`clock`].
+//! [`shutdown`]. The worker's time is in [`clock`].
 
 #![expect(clippy::disallowed_types, reason = "answers and wakes come from other threads")]
 
@@ -15,7 +24,9 @@ pub(crate) mod clock;
 mod compute;
 mod deadlines;
 mod endings;
-pub(crate) mod http;
+mod heads;
+mod http;
+mod input;
 mod layered;
 mod memory;
 #[cfg(test)]

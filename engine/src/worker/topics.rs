@@ -100,7 +100,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if wire.flags.contains(Flags::CLIENT) {
             return self.deliver_masked(token, delivery);
         }
-        let window = wire.window.filter(|_| wire.flags.contains(Flags::DEFLATE));
+        let window = wire.flags.contains(Flags::DEFLATE).then(|| wire.deflate.window());
         let count = delivery.publications().len();
         let bytes = delivery.bytes(window, &mut shared.deflate, &shared.topics.exchange);
         let bytes = bytes.clone();

@@ -24,9 +24,9 @@ use ringwire::{
     transport::Dial,
 };
 use ringwire_codec::deflate::Offer;
+use ringwire_peers::Client;
 
 use crate::support::app::{App, Seen};
-use crate::support::client::Client;
 use crate::support::process::{ran_alone, resident_len};
 use crate::support::{PATIENCE, Server, config, ms, wait_until};
 
@@ -310,11 +310,8 @@ const COUNT: usize = 12_000;
 
 /// A subscriber with a small window, who does not read.
 fn never_reading(addr: SocketAddr, topic: &str) -> Client {
-    let socket =
-        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-    socket.set_recv_buffer_size(LEN).expect("a small window");
-    socket.connect(&addr.into()).expect("it connects");
-    let mut client = Client::upgrade(socket.into(), &crate::support::client::client_request("/"));
+    let stream = ringwire_peers::narrow(addr, LEN);
+    let mut client = Client::upgrade(stream, &ringwire_peers::client_request("/"));
     ask(&mut client, &format!("sub {topic}"), "true");
     client
 }

@@ -7,8 +7,9 @@ use std::thread;
 use http::{HeaderName, HeaderValue};
 use ringwire::client::{Error, ErrorKind, Event, OwnedMessage};
 use ringwire::{Accept, CloseCode};
+use ringwire_peers::server::{frame, read_frame};
 
-use super::peer::{builder, connect, frame, read_frame, url};
+use super::peer::{builder, connect, url};
 use crate::support::{PATIENCE, Server, config};
 
 #[test]

@@ -8,9 +8,9 @@ use ringwire::{
 };
 use ringwire_codec::deflate::{Compressor, Decompressor, Offer};
 use ringwire_codec::{Error, Limit, Violation};
+use ringwire_peers::{Client, Got, connect, frame, plain_request};
 
 use crate::support::app::Seen;
-use crate::support::client::{Client, Got, connect, frame, plain_request};
 use crate::support::{Server, config, wait_until};
 
 const LIMIT: usize = 1 << 20;
@@ -147,7 +147,7 @@ fn a_request_may_be_denied_compression() {
         })
     });
     for path in ["/plain", "/compressed"] {
-        let request = crate::support::client::client_request(path).with_deflate(Offer::default());
+        let request = ringwire_peers::client_request(path).with_deflate(Offer::default());
         let mut client = Client::upgrade(connect(server.addr()), &request);
         assert_eq!(client.is_compressed(), path == "/compressed");
         assert_eq!(client.text(), path[1..]);
@@ -164,12 +164,11 @@ fn window_bits() {
                 "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits={bits}\r\n\r\n"
             );
             let mut stream = connect(server.addr());
-            let head =
-                crate::support::client::request().replacen("\r\n\r\n", &format!("\r\n{offer}"), 1);
+            let head = ringwire_peers::request().replacen("\r\n\r\n", &format!("\r\n{offer}"), 1);
             std::io::Write::write_all(&mut stream, head.as_bytes()).expect("it goes out");
             if matches!(bits, "" | "\"\"") {
                 // The grammar wants a token (RFC 6455 §9.1).
-                let answer = crate::support::client::read_answer(&mut stream);
+                let answer = ringwire_peers::read_answer(&mut stream);
                 assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
                 continue;
             }
@@ -477,7 +476,7 @@ fn others_may_say_that_a_peer_is_authenticated() {
     client.send("01234567890");
     assert_eq!(client.text(), "01234567890");
     // The limit is for streams as well.
-    let request = crate::support::client::client_request("/parts");
+    let request = ringwire_peers::client_request("/parts");
     let mut client = Client::upgrade(connect(server.addr()), &request);
     client.send("0123456789");
     client.send("01234567890");

@@ -3,7 +3,7 @@
 
 #![expect(clippy::disallowed_types, reason = "tests own sockets")]
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use ringwire::{
     transport::{Dial, DialError},
 };
 use ringwire_codec::deflate::{Compressor, Decompressor};
-use ringwire_codec::handshake::accept_key;
 use ringwire_codec::{Error, Limit};
+use ringwire_peers::frame;
+use ringwire_peers::server::{agreement, drain, read_head, serve};
 
-use crate::support::client::frame;
 use crate::support::{PATIENCE, Server, config, join_in_time, ms, wait_until};
 
 const SHARED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
@@ -175,29 +175,13 @@ fn echo(compression: Compression) -> (Server, mpsc::Receiver<Option<String>>) {
 
 /// A server for one connection that agrees to the upgrade with these headers, says this, and waits for the end.
 fn scripted(headers: &str, rest: impl Into<Vec<u8>>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let addr = listener.local_addr().expect("an address");
     let (headers, rest) = (headers.to_owned(), rest.into());
-    std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("it calls");
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).expect("a request");
-            head.push(byte[0]);
-        }
-        let head = String::from_utf8(head).expect("a head is text");
-        let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "));
-        let accept = accept_key(key.expect("a key").as_bytes());
-        let answer = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {}\r\n{headers}\r\n",
-            String::from_utf8_lossy(&accept)
-        );
+    serve(move |mut stream, _| {
+        let head = read_head(&mut stream);
+        let answer = agreement(&head, &headers);
         stream.write_all(&[answer.as_bytes(), &rest].concat()).expect("it listens");
-        let _ = stream.read_to_end(&mut Vec::new());
-    });
-    addr
+        drain(stream);
+    })
 }
 
 fn agreeing(extensions: &str, rest: impl Into<Vec<u8>>) -> Dial {

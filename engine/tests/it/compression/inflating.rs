@@ -9,9 +9,9 @@ use ringwire::{
 };
 use ringwire_codec::deflate::{Compressor, Offer};
 use ringwire_codec::{Error, Limit};
+use ringwire_peers::{Client, frame};
 
 use crate::support::app::Seen;
-use crate::support::client::{Client, frame};
 use crate::support::{Server, config, wait_until};
 
 /// A little less than three messages of [`FLOOR`] with their frames, whose compressed forms are 80 bytes or so.

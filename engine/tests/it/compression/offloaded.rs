@@ -5,9 +5,9 @@ use ringwire::{
     compression::{Compress, Compression},
 };
 use ringwire_codec::deflate::Offer;
+use ringwire_peers::{Client, Got};
 
 use crate::support::app::Seen;
-use crate::support::client::{Client, Got};
 use crate::support::{Gate, Server, config, ms, wait_until};
 
 /// Bytes from which a message is for the threads here.

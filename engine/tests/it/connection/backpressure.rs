@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ringwire::{Backpressure, CloseCode, Config, Ctx, Message, SendError, Sent};
+use ringwire_peers::{Client, Got, frame};
 
 use crate::support::app::{App, Seen};
-use crate::support::client::{Client, Got, frame};
 use crate::support::{PATIENCE, Server, config, ms, wait_until};
 
 /// More than the sockets of both sides take.

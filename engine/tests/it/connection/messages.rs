@@ -5,9 +5,9 @@
 use std::net::TcpStream;
 
 use ringwire::{Accept, Message, tuning::ProtocolConfig};
+use ringwire_peers::{Client, Got, connect, frame, masked, plain_request};
 
 use crate::support::app::Seen;
-use crate::support::client::{Client, Got, connect, frame, masked, plain_request};
 use crate::support::{PATIENCE, Server, config};
 
 /// Both sides of each step in the length of a header, and what neither fits one receive.

@@ -5,19 +5,18 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use ringwire::tls::Session;
 use ringwire::tls::pki_types::ServerName;
 use ringwire::{Answer, CloseCode, CloseReason, PostError, transport::Adoption};
+use ringwire_peers::{Identity, connect, frame, request};
 use rustls::{ClientConnection, ServerConnection, SupportedProtocolVersion, version};
 use tungstenite::protocol::{CloseFrame, Role};
 use tungstenite::{Bytes, Message, WebSocket};
 
 use crate::support::app::Seen;
-use crate::support::client::{connect, frame, request};
 use crate::support::{Server, config, wait_until};
 
 /// First byte of a whole text message.
@@ -58,27 +57,12 @@ fn pair(way: Option<&'static SupportedProtocolVersion>) -> (Client, Front) {
 }
 
 fn sessions(version: &'static SupportedProtocolVersion) -> (ClientConnection, ServerConnection) {
-    let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a key");
-    let certificate = issued.cert.der().clone();
-    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(issued.signing_key.serialize_der());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[version])
-        .expect("a version")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key.into())
-        .expect("a server");
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(certificate).expect("a root");
-    let client = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[version])
-        .expect("a version")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let identity = Identity::localhost();
+    let (client, server) = (identity.client(&[version]), identity.server(&[version]));
     let name = ServerName::try_from("localhost").expect("a name");
     (
-        ClientConnection::new(Arc::new(client), name).expect("a connection"),
-        ServerConnection::new(Arc::new(server)).expect("a connection"),
+        ClientConnection::new(client, name).expect("a connection"),
+        ServerConnection::new(server).expect("a connection"),
     )
 }
 

@@ -9,10 +9,9 @@ use ringwire::{
     CloseCode, CloseReason, Config, Ctx, DriverKind, Message, Response, Router,
     compression::Compression, on_message, shutdown::Readiness,
 };
+use ringwire_peers::{Client, Got, Http, connect, get, http, masked, read_answer, request};
 
 use crate::support::app::Seen;
-use crate::support::client::{Client, Got, connect, http, masked, read_answer, request};
-use crate::support::http::{Http, get};
 use crate::support::{PATIENCE, Server, config, driver, ms, wait_until};
 
 const MIB: usize = 1 << 20;
@@ -314,13 +313,16 @@ fn what_the_kernel_holds_is_held_to_the_budget() {
     wait_until("all of it is within the budget", || {
         let (len, _) = undelivered(&server);
         let stats = server.stats();
-        let kernel = stats.memory_kernel as usize;
+        let kernel = usize::try_from(stats.memory_kernel).expect("it fits");
         // The kernel's own count is more than the payload: what stands beside it, and pages that are not full.
         kernel >= len && used(&server) < 16 * MIB && stats.open_connections == stats.connections
     });
     let stats = server.stats();
     let (_, count) = undelivered(&server);
-    assert!(count < stats.connections as usize, "{count} sockets hold something: {stats:?}");
+    assert!(
+        u64::try_from(count).is_ok_and(|count| count < stats.connections),
+        "{count} sockets hold something: {stats:?}"
+    );
     let ended = stats.closes[CloseReason::Memory];
     assert!((50..290).contains(&ended), "{ended} of 300: {stats:?}");
     healthy.send("served");

@@ -2,7 +2,6 @@
 
 #![expect(
     clippy::disallowed_types,
-    clippy::disallowed_methods,
     reason = "the tests are about threads and about sockets of others"
 )]
 
@@ -13,9 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use ringwire::{CloseCode, CloseReason, ConnId, PostError};
+use ringwire_peers::{Client, Got, connect, frame, plain_request, request, stays_so_for};
 
 use crate::support::app::Seen;
-use crate::support::client::{Client, Got, connect, frame, plain_request, request};
 use crate::support::{Gate, Server, config, ms, wait_until};
 
 #[test]
@@ -208,7 +207,7 @@ fn an_adopted_request_is_judged_like_any_other() {
     let server = Server::start_at(config(), &[], |app| app);
     let (mut client, accepted) = pair();
     server.handle().adopt(accepted, b"GET / HTTP/1.1\r\n\r\n".to_vec()).unwrap();
-    let answer = crate::support::client::read_answer(&mut client);
+    let answer = ringwire_peers::read_answer(&mut client);
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     drop(client);
     assert_eq!(server.drained(), []);
@@ -308,9 +307,7 @@ fn an_idle_server_sleeps() {
     let server = Server::echo(config());
     let _clients: Vec<_> = (0..10).map(|_| server.client()).collect();
     wait_until("all are open", || server.stats().open_connections == 10);
-    thread::sleep(ms(20));
+    server.looks();
     let before = server.stats().turns;
-    thread::sleep(ms(300));
-    let turns = server.stats().turns - before;
-    assert!(turns <= 5, "{turns} turns with nothing to do");
+    stays_so_for(ms(300), "it has nothing to do", || server.stats().turns - before <= 5);
 }
