@@ -266,6 +266,6 @@ mod tests {
 
     #[test]
     fn a_connection_is_small() {
-        assert!(size_of::<WebSocketStream<()>>() <= 288, "{}", size_of::<WebSocketStream<()>>());
+        assert!(size_of::<WebSocketStream<()>>() <= 264, "{}", size_of::<WebSocketStream<()>>());
     }
 }
