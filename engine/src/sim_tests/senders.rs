@@ -322,7 +322,7 @@ fn run(seed: u64) {
         .with_high_water(high_water)
         .with_max_queued_len(high_water + random.within(0..=4000))
         .with_backpressure(policy)
-        .with_write_stall_timeout(Duration::ZERO)
+        .with_write_stall_timeout(None)
         .with_close_timeout(Duration::from_secs(20));
     let app = App(Rc::default());
     let (mut worker, handle, world) = worker(random.seed(), &config, faults, App(app.0.clone()));
