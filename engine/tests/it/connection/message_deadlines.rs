@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringwire::compression::{Compress, Compression};
+use ringwire::compression::{Compress, CompressionConfig};
 use ringwire::{CloseCode, CloseReason, Config, Ctx, Late, SendOptions};
 use ringwire_codec::deflate::Offer;
 
@@ -64,7 +64,7 @@ fn quotes(ctx: &mut Ctx<'_, u32>) {
 
 #[test]
 fn what_waits_for_too_long_is_dropped() {
-    let compression = Compression::dedicated().with_threshold(1);
+    let compression = CompressionConfig::dedicated().with_threshold(1);
     for config in [roomy(), roomy().with_compression(compression)] {
         let server = start(config, quotes);
         let mut client = Client::offering(server.addr(), Offer::default());

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
-use ringwire::compression::Compression;
+use ringwire::compression::CompressionConfig;
 use ringwire::senders::{SendClosed, TrySendError};
 use ringwire::{Backpressure, CloseCause, CloseCode, CloseReason, Config, ConnId, Sender};
 use ringwire_codec::deflate::Offer;
@@ -167,9 +167,11 @@ fn with_whatever_policy_and_marks() {
 
 #[test]
 fn with_compression() {
-    for (compression, threads) in
-        [(Compression::shared(), 0), (Compression::dedicated(), 0), (Compression::shared(), 1)]
-    {
+    for (compression, threads) in [
+        (CompressionConfig::shared(), 0),
+        (CompressionConfig::dedicated(), 0),
+        (CompressionConfig::shared(), 1),
+    ] {
         let compression = compression.with_offload_threshold(LEN);
         let config = config().with_compression(compression).with_compute_workers(threads);
         floods_a_slow_and_a_fast_reader(config, 1000, |server| {
