@@ -12,7 +12,7 @@ echo_server=(
     --driver "$driver"
     --pin none
     --max-message 64MiB
-    --idle-timeout 0
+    --idle-timeout off
 )
 
 # Beside a TLS listener it has a plain one, which is not used.

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use ringwire::program::handle_signals;
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ServerSettings};
-use ringwire::{Config, Running, Server, compression::Compression, tuning::Pinning};
-use ringwire_examples::{Broadcast, Echo, handle_signals, note};
+use ringwire::{Config, Running, Server, compression::CompressionConfig, tuning::Pinning};
+use ringwire_examples::{Broadcast, Echo, note};
 
 use crate::cert::{KeyKind, SelfSigned};
 use crate::demand::{Demand, Service};
@@ -51,11 +52,11 @@ impl OwnServer {
             .with_handshake_timeout(demand.handshake_timeout.unwrap_or(HANDSHAKE_TIMEOUT))
             .with_max_message_len(demand.payload_len.max(MIN_MAX_MESSAGE_LEN))
             .with_compression(
-                Compression::default().with_mode(demand.compression.into()).with_threshold(0),
+                CompressionConfig::default().with_mode(demand.compression.into()).with_threshold(0),
             )
             .with_exclusive(!demand.shares_port)
-            .with_idle_timeout(Duration::ZERO)
-            .with_ping_interval(Duration::ZERO)
+            .with_idle_timeout(None)
+            .with_ping_interval(None)
             .with_topics(Broadcast::topics());
         let config = match demand.silence_limit {
             Some(limit) => config

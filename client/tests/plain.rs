@@ -3,11 +3,12 @@
 #![cfg(not(feature = "tls"))]
 #![expect(clippy::disallowed_types, reason = "a test owns its sockets")]
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::ErrorKind;
 use std::net::TcpListener;
 
 use ringwire_client::tls::ConfigError;
 use ringwire_client::{Client, Error};
+use ringwire_peers::server::answering;
 
 #[test]
 fn wss_says_what_is_missing_and_connects_to_nobody() {
@@ -24,19 +25,8 @@ fn wss_says_what_is_missing_and_connects_to_nobody() {
 
 #[test]
 fn ws_needs_none() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("ws://{}/", listener.local_addr().expect("it listens"));
-    let server = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("the client comes");
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).expect("a request");
-            head.push(byte[0]);
-        }
-        stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").expect("it reads");
-    });
+    let address = answering("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+    let url = format!("ws://{address}/");
     let error = Client::builder().without_proxy().connect(&url).expect_err("it is refused");
     assert!(error.refusal().is_some_and(|refusal| refusal.status == 404), "{error}");
-    server.join().expect("the server was asked");
 }

@@ -44,6 +44,9 @@ pub struct Config {
     /// to the longest message that is expected to be nearly empty: to `max_message_len` where
     /// peers send large bitmaps that may be blank, say.
     pub inflate_ratio_floor: u64,
+    /// Whether pings are answered (RFC 6455 §5.5.3 says that they have to be). Default: yes. No: for callers that
+    /// answer themselves, with [`send_pong`](crate::Connection::send_pong), once they are sure that they are well.
+    pub answers_pings: bool,
 }
 
 impl Default for Config {
@@ -55,6 +58,7 @@ impl Default for Config {
             max_control_count: 256,
             max_inflate_ratio: 200,
             inflate_ratio_floor: 64 << 10,
+            answers_pings: true,
         }
     }
 }
@@ -99,6 +103,13 @@ impl Config {
     #[must_use]
     pub const fn with_inflate_ratio_floor(mut self, len: u64) -> Self {
         self.inflate_ratio_floor = len;
+        self
+    }
+
+    /// Sets [`answers_pings`](Self::answers_pings).
+    #[must_use]
+    pub const fn with_answers_pings(mut self, answers: bool) -> Self {
+        self.answers_pings = answers;
         self
     }
 }

@@ -183,7 +183,8 @@ pub enum Event<'b> {
     Part(MessagePart<'b>),
     /// The same of a message that was compressed.
     InflatedPart(InflatedPart),
-    /// A ping. The pong is already owed; there is nothing to do.
+    /// A ping. The pong is already owed, and there is nothing to do, unless
+    /// [`answers_pings`](crate::Config::answers_pings) is off.
     Ping(ControlPayload<'b>),
     /// A pong.
     Pong(ControlPayload<'b>),

@@ -40,6 +40,7 @@
 //! | compress, or extend the protocol | [`compression`], [`extension`] |
 //! | drain, restart without closing a port | [`Handle::shutdown`], [`shutdown`], [`activation`], [`takeover`] |
 //! | see what goes on | [`stats`], [`logging`], [`Router::monitoring`] |
+//! | make a server a program: flags, files, signals, systemd | `run`, `program` (feature `program`) |
 //! | be a client | [`Handle::connect`], `client` (feature `client`) |
 //!
 //! # Threads
@@ -71,6 +72,8 @@ mod layers;
 mod limits;
 mod metrics;
 mod net;
+#[cfg(feature = "program")]
+pub mod program;
 mod server;
 #[cfg(test)]
 mod sim_tests;
@@ -88,17 +91,21 @@ pub use app::responder::{IntoResponse, Responder};
 pub use app::router::Router;
 #[cfg(feature = "async")]
 pub use app::serve::{OwnedRequest, Socket, SocketError};
-pub use base::mailbox::PostError;
+pub use base::amount::{Limit, Sizing};
+pub use base::mailbox::{PostError, Refused};
 #[cfg(feature = "config")]
 pub use config::settings;
 pub use config::{Config, DriverKind};
 pub use conn::answer::Accept;
 pub use conn::cause::{CloseCause, CloseReason, Initiator};
 pub use conn::id::ConnId;
-pub use conn::options::{Backpressure, SendOptions, Sent};
+pub use conn::options::{Backpressure, Late, SendOptions, Sent};
 pub use error::Error;
 pub use http::{self, HeaderName, HeaderValue, Method, StatusCode};
+pub use hub::posted::Posted;
 pub use limits::Deadline;
+#[cfg(feature = "program")]
+pub use program::run;
 #[cfg(feature = "client")]
 pub use ringwire_client as client;
 pub use ringwire_codec::extension;
@@ -109,13 +116,21 @@ pub use server::handle::Handle;
 pub use server::logging;
 pub use server::notify::Notifier;
 pub use server::restart::{activation, takeover};
+pub use server::sender::Sender;
 pub use server::{Running, Server, WorkerContext};
+pub use state::timers::TimerError;
 
 /// Around a [`Router`]: what its routes share, content that does not change, and its types.
 pub mod router {
     pub use crate::app::router::{
         Asset, NoSockets, RouteState, Shared, SocketOptions, SocketRoutes, Sockets,
     };
+    pub use crate::app::states::States;
+}
+
+/// Around a [`Sender`]: what it answers, and what its future is.
+pub mod senders {
+    pub use crate::server::sender::{SendClosed, Sending, TrySendError};
 }
 
 /// Jobs on the compute threads: [`Ctx::offload`](crate::Ctx::offload), [`Responder::offload`](crate::Responder::offload).
@@ -129,7 +144,7 @@ pub mod topics {
     pub use crate::base::inquiry::Inquiry;
     pub use crate::hub::names::NameError;
     pub use crate::topic::{
-        PublishError, PublishOptions, SubscribeOptions, Subscription, TopicError, TopicSettings,
+        PublishError, PublishOptions, SubscribeOptions, Subscription, TopicConfig, TopicError,
         topic_token,
     };
 }
@@ -139,7 +154,7 @@ pub mod compression {
     pub use ringwire_codec::deflate::{Level as CompressionLevel, WindowBits};
 
     pub use crate::conn::options::Compress;
-    pub use crate::layers::compression::{Compression, CompressionMode};
+    pub use crate::layers::compression::{CompressionConfig, CompressionMode};
 }
 
 /// Who is let in, and how much a peer may say.

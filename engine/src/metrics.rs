@@ -244,7 +244,7 @@ pub struct MemoryStats {
 #[non_exhaustive]
 pub struct TopicStats {
     /// Gauge: bytes of memory in publications that are under way or wait for subscribers, of
-    /// [`max_retained_len`](crate::topics::TopicSettings::max_retained_len).
+    /// [`max_retained_len`](crate::topics::TopicConfig::max_retained_len).
     pub retained_len: usize,
 }
 

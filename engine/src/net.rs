@@ -49,11 +49,11 @@ impl Delivery {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TcpOptions {
     pub(crate) nodelay: bool,
-    pub(crate) user_timeout: Duration,
+    pub(crate) user_timeout: Option<Duration>,
     pub(crate) keepalive: Option<Keepalive>,
-    pub(crate) notsent_lowat: u32,
-    pub(crate) send_buffer_len: usize,
-    pub(crate) receive_buffer_len: usize,
+    pub(crate) notsent_lowat: Option<u32>,
+    pub(crate) send_buffer_len: Option<usize>,
+    pub(crate) receive_buffer_len: Option<usize>,
 }
 
 /// When the kernel asks whether the other side is still there.
@@ -69,23 +69,23 @@ impl TcpOptions {
     pub(crate) fn apply(self, socket: impl AsFd) -> io::Result<()> {
         let socket = SockRef::from(&socket);
         socket.set_tcp_nodelay(self.nodelay)?;
-        if !self.user_timeout.is_zero() {
-            socket.set_tcp_user_timeout(Some(self.user_timeout))?;
+        if let Some(timeout) = self.user_timeout {
+            socket.set_tcp_user_timeout(Some(timeout))?;
         }
         if let Some(Keepalive { time, interval, probes }) = self.keepalive {
             let keepalive = TcpKeepalive::new();
             let keepalive = keepalive.with_time(time).with_interval(interval).with_retries(probes);
             socket.set_tcp_keepalive(&keepalive)?;
         }
-        if self.notsent_lowat > 0 {
-            socket.set_tcp_notsent_lowat(self.notsent_lowat)?;
+        if let Some(len) = self.notsent_lowat {
+            socket.set_tcp_notsent_lowat(len)?;
         }
         // Before listen(2) and connect(2), which settle the scale of the receive window (tcp(7)).
-        if self.send_buffer_len > 0 {
-            socket.set_send_buffer_size(self.send_buffer_len)?;
+        if let Some(len) = self.send_buffer_len {
+            socket.set_send_buffer_size(len)?;
         }
-        if self.receive_buffer_len > 0 {
-            socket.set_recv_buffer_size(self.receive_buffer_len)?;
+        if let Some(len) = self.receive_buffer_len {
+            socket.set_recv_buffer_size(len)?;
         }
         Ok(())
     }

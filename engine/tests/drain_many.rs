@@ -17,8 +17,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use ringwire::{CloseCode, CloseReason};
+use ringwire_peers::{Client, frame};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use support::client::{Client, frame};
 use support::{PATIENCE, Server, config};
 
 const COUNT: usize = 10_000;
@@ -81,7 +81,8 @@ fn drain_under_clients() {
 
 /// Connects, and says how many were closed in each tenth of the window, once it is told when that began.
 fn be_clients(server: SocketAddr) {
-    let mut streams: Vec<TcpStream> = (0..COUNT).map(|_| Client::connect(server).stream).collect();
+    let mut streams: Vec<TcpStream> =
+        (0..COUNT).map(|_| Client::connect(server).into_line().stream).collect();
     for stream in &streams {
         stream.set_nonblocking(true).expect("a socket can be that");
     }

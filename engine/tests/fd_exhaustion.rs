@@ -19,7 +19,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::client::{Client, Got, plain_request};
+use ringwire_peers::{Client, Got, plain_request};
+
 use support::{Server, config, ms, wait_until};
 
 const LIMITED: &str = "RINGWIRE_TEST_LIMITED";

@@ -1,20 +1,15 @@
 //! What is logged: one line for each connection that ends other than it should, and not too many of them.
 
-#![expect(
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "tests own sockets, and share what was logged"
-)]
+#![expect(clippy::disallowed_types, reason = "tests own sockets, and share what was logged")]
 
 #[expect(dead_code, reason = "the other programs use the rest")]
 mod support;
 
 use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard};
-use std::thread;
 
 use ringwire::{Router, on_message};
-use support::client::Client;
+use ringwire_peers::{Client, stays_so_for};
 use support::{Server, config, ms, wait_until};
 
 /// Everything that was logged, and one test at a time that looks at it.
@@ -67,8 +62,8 @@ fn server() -> Server {
 }
 
 fn client(server: &Server, path: &str) -> Client {
-    let stream = support::client::connect(server.addr());
-    Client::upgrade(stream, &support::client::client_request(path))
+    let stream = ringwire_peers::connect(server.addr());
+    Client::upgrade(stream, &ringwire_peers::client_request(path))
 }
 
 #[test]
@@ -80,13 +75,13 @@ fn an_end_that_is_no_clean_one_has_a_line() {
     assert_eq!(good.text(), "good");
     good.leave();
 
-    let stream = support::client::connect(server.addr());
+    let stream = ringwire_peers::connect(server.addr());
     let from = stream.local_addr().expect("it is connected");
-    let target = support::client::client_request("/rooms/secret-token");
+    let target = ringwire_peers::client_request("/rooms/secret-token");
     let mut wrong = Client::upgrade(stream, &target);
     wrong.send("hello");
     assert_eq!(wrong.text(), "hello");
-    wrong.raw(&support::client::frame(0xc1, b"reserved"));
+    wrong.raw(&ringwire_peers::frame(0xc1, b"reserved"));
     wrong.close_frame();
     drop(wrong);
     wait_until("it has a line", || !lines("connection ended").is_empty());
@@ -98,7 +93,7 @@ fn an_end_that_is_no_clean_one_has_a_line() {
     panics.close_frame();
     drop(panics);
     wait_until("there are three", || lines("connection ended").len() == 3);
-    thread::sleep(ms(300));
+    stays_so_for(ms(300), "there are three", || lines("connection ended").len() == 3);
 
     let ended = lines("connection ended");
     assert_eq!(ended.len(), 3, "{ended:#?}");
@@ -106,7 +101,7 @@ fn an_end_that_is_no_clean_one_has_a_line() {
     for part in [
         "worker{index=0}",
         " INFO ",
-        "conn=0/",
+        "conn=0/0/",
         &format!("peer={from}"),
         "route=\"/rooms/{room}\"",
         "reason=protocol: ",
@@ -138,8 +133,9 @@ fn what_peers_say_stays_on_its_line() {
     // It does not wait for the answer.
     client.reset();
     wait_until("it is closed", || server.stats().open_connections == 0);
-    thread::sleep(ms(100));
-    assert!(lines("all is well").iter().all(|line| line.contains("connection ended")));
+    stays_so_for(ms(100), "it has no line of its own", || {
+        lines("all is well").iter().all(|line| line.contains("connection ended"))
+    });
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use ringwire::on_message;
-use support::client::{Client, connect, plain_request};
+use ringwire_peers::{Client, connect, plain_request};
 use support::{Server, config, wait_until};
 
 /// Lines that were lost.
@@ -52,7 +52,7 @@ fn a_subscriber_that_panics_ends_nothing() {
     panics.send("panic");
     assert_eq!(panics.close_frame().0, 1011);
     // A request that is refused, and one that is cut off.
-    let refused = support::client::http(server.addr(), "GET / HTTP/1.1\r\n\r\n");
+    let refused = ringwire_peers::http(server.addr(), "GET / HTTP/1.1\r\n\r\n");
     assert!(refused.starts_with("HTTP/1.1 400 "), "{refused}");
     Client::upgrade(connect(server.addr()), &plain_request()).reset();
     wait_until("all but one are gone", || server.stats().open_connections == 1);

@@ -1,10 +1,6 @@
 //! What a server can be started with, and what it says where it can't.
 
-#![expect(
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "tests own sockets, and wait"
-)]
+#![expect(clippy::disallowed_types, reason = "tests own sockets")]
 
 #[expect(dead_code, reason = "the other programs use the rest")]
 mod support;
@@ -12,8 +8,10 @@ mod support;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
-use ringwire::{Backpressure, CloseCode, Config, DriverKind, Error, Running, tuning::Pinning};
-use support::client::{Client, Got};
+use ringwire::{
+    Backpressure, CloseCode, Config, DriverKind, Error, Running, Sizing, tuning::Pinning,
+};
+use ringwire_peers::{Client, Got, stays_so_for};
 use support::{Server, config, ms, wait_until};
 
 fn start(config: Config, address: &str) -> Result<Running, Error> {
@@ -182,7 +180,7 @@ fn workers_where_they_are_wanted() {
         client.send("hello");
         assert_eq!(client.text(), "hello");
     }
-    let server = Server::echo(config().with_io_workers(0));
+    let server = Server::echo(config().with_io_workers(Sizing::Auto));
     let cores = std::thread::available_parallelism().unwrap().get();
     assert_eq!(server.handle().stats().workers.len(), cores, "one for each core");
 }
@@ -202,8 +200,8 @@ fn further_clients_wait_until_one_leaves() {
     let server = Server::echo(config().with_max_connections(2));
     let mut first = server.client();
     let second = server.client();
-    let mut waiting = support::client::connect(server.addr());
-    std::io::Write::write_all(&mut waiting, support::client::request().as_bytes()).unwrap();
+    let mut waiting = ringwire_peers::connect(server.addr());
+    std::io::Write::write_all(&mut waiting, ringwire_peers::request().as_bytes()).unwrap();
     waiting.set_read_timeout(Some(ms(200))).unwrap();
     let error = std::io::Read::read(&mut waiting, &mut [0; 64]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "it waits");
@@ -212,7 +210,7 @@ fn further_clients_wait_until_one_leaves() {
     assert_eq!(server.stats().connections, 2);
     second.leave();
     waiting.set_read_timeout(Some(support::PATIENCE)).unwrap();
-    let mut client = Client::await_upgrade(waiting, &support::client::plain_request());
+    let mut client = Client::await_upgrade(waiting, &ringwire_peers::plain_request());
     client.send("in at last");
     assert_eq!(client.text(), "in at last");
     assert_eq!(server.stats().connections, 2);
@@ -222,11 +220,12 @@ fn further_clients_wait_until_one_leaves() {
 fn a_burst_does_not_pass_the_limit() {
     let server = Server::echo(config().with_max_connections(5));
     // They come while the worker is busy with none of them.
-    let streams: Vec<_> = (0..40).map(|_| support::client::connect(server.addr())).collect();
+    let streams: Vec<_> = (0..40).map(|_| ringwire_peers::connect(server.addr())).collect();
     wait_until("it is full", || server.stats().connections >= 5);
-    std::thread::sleep(ms(50));
-    let stats = server.stats();
-    assert_eq!((stats.connections, stats.accepts), (5, 5));
+    stays_so_for(ms(50), "five are connected", || {
+        let stats = server.stats();
+        (stats.connections, stats.accepts) == (5, 5)
+    });
     drop(streams);
     wait_until("all had their turn", || {
         let stats = server.stats();

@@ -2,7 +2,7 @@
 
 use ringwire::{
     Answer, Backpressure, Ctx, Handler, Message, Request,
-    topics::{PublishOptions, TopicSettings},
+    topics::{PublishOptions, TopicConfig},
 };
 
 /// What all connections subscribe to.
@@ -16,8 +16,8 @@ impl Broadcast {
     /// The settings that go with it: a connection that reads too slowly misses the oldest messages that wait for it,
     /// instead of being closed.
     #[must_use]
-    pub fn topics() -> TopicSettings {
-        TopicSettings::default().with_policy(TOPIC, Backpressure::DropOldest)
+    pub fn topics() -> TopicConfig {
+        TopicConfig::default().with_policy(TOPIC, Backpressure::DropOldest)
     }
 }
 

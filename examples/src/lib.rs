@@ -1,27 +1,16 @@
-//! What the programs share: the handlers, flags, units, logging and signals.
+//! What the programs share: the handlers, flags and units.
 
 mod broadcast;
 mod echo;
-mod program;
-mod server;
-mod tls;
 pub mod units;
 
 pub use broadcast::Broadcast;
 pub use echo::Echo;
-pub use program::{announce, init_logging, program, write_note};
-pub use server::run_server;
-pub use tls::Certificate;
 
-use std::io;
 use std::str::FromStr;
-use std::thread;
-use std::time::Duration;
 
 use clap::ValueEnum;
-use ringwire::{DriverKind, Handle, Notifier, compression::CompressionMode, tuning::Pinning};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::iterator::Signals;
+use ringwire::{DriverKind, compression::CompressionMode, tuning::Pinning};
 
 /// The value of `--driver`.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -96,38 +85,10 @@ impl From<Cores> for Pinning {
     }
 }
 
-/// On SIGTERM or SIGINT stops accepting, closes all connections with 1001 and gives them `limit` for it. A second
-/// one ends the process at once. On SIGHUP reads the certificates again; on SIGUSR1 logs how many connections each
-/// worker has. The service manager, if there is one, is told of the end.
-///
-/// # Errors
-/// The signals can't be handled.
-pub fn handle_signals(handle: Handle, limit: Duration) -> io::Result<()> {
-    let notifier = Notifier::from_environment()?;
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        let mut ending = false;
-        for signal in signals.forever() {
-            if signal == SIGHUP {
-                // What is wrong is in the log, and the old ones stay.
-                let _ = handle.reload_tls();
-            } else if signal == SIGUSR1 {
-                let stats = handle.stats();
-                let counts: Vec<_> =
-                    stats.workers.iter().map(|worker| worker.connections).collect();
-                tracing::info!(connections = ?counts, imbalance = stats.imbalance());
-            } else if ending {
-                std::process::exit(128 + signal);
-            } else {
-                ending = true;
-                if let Some(Err(error)) = notifier.as_ref().map(Notifier::stopping) {
-                    tracing::warn!(%error, "the service manager does not listen");
-                }
-                handle.shutdown(limit);
-            }
-        }
-    })?;
-    Ok(())
+/// A line on standard error, among those of the log.
+#[macro_export]
+macro_rules! note {
+    ($($argument:tt)*) => { ringwire::program::note(format_args!($($argument)*)) };
 }
 
 #[cfg(test)]

@@ -70,10 +70,10 @@ fn flags_variables_and_file() {
 #[test]
 fn without_a_limit_on_silence_there_are_no_pings() {
     let variables = [("RINGWIRE_PONG_TIMEOUT", "3s")];
-    let pings = report(&["--idle-timeout", "0"], &variables);
-    assert!(pings.contains("ping_interval = 0 # --idle-timeout\n"), "{pings}");
+    let pings = report(&["--idle-timeout", "off"], &variables);
+    assert!(pings.contains("ping_interval = \"off\" # --idle-timeout\n"), "{pings}");
     assert!(pings.contains("pong_timeout = \"3s\" # RINGWIRE_PONG_TIMEOUT\n"), "{pings}");
-    let pings = report(&["--idle-timeout", "0", "--set", "ping_interval=5s"], &[]);
+    let pings = report(&["--idle-timeout", "off", "--set", "ping_interval=5s"], &[]);
     assert!(pings.contains("ping_interval = \"5s\" # --set\n"), "{pings}");
 }
 

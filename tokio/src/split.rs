@@ -14,9 +14,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::waiting::Side;
 use crate::{Error, Message, WebSocketStream};
 
-pub(crate) fn split<S>(socket: WebSocketStream<S>) -> (Sender<S>, Receiver<S>) {
-    let shared = Arc::new(Mutex::new(socket));
-    (Sender(Arc::clone(&shared)), Receiver(shared))
+impl<S> WebSocketStream<S> {
+    /// Splits it, so that one task receives while another sends.
+    #[must_use]
+    pub fn split(self) -> (Sender<S>, Receiver<S>) {
+        let shared = Arc::new(Mutex::new(self));
+        (Sender(Arc::clone(&shared)), Receiver(shared))
+    }
 }
 
 type Shared<S> = Arc<Mutex<WebSocketStream<S>>>;

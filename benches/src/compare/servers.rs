@@ -111,7 +111,7 @@ impl Server {
                 };
                 let args = format!(
                     "{listen}{certificate} --io-workers 1 --driver {driver} --pin {{cpus}} \
-                     --max-message 64MiB --idle-timeout 0{deflate}"
+                     --max-message 64MiB --idle-timeout off{deflate}"
                 );
                 let args = match compression {
                     CompressionFlag::Off => args,

@@ -14,7 +14,7 @@ use anyhow::Context as _;
 pub(crate) use epoll::EpollFloor;
 pub(crate) use uring::UringFloor;
 
-use ringwire_examples::announce;
+use ringwire::program::announce;
 use ringwire_examples::units::parse_bytes;
 
 use crate::machine;

@@ -331,7 +331,7 @@ mod tests {
             assert_eq!(why, ["a bystander waited for 51 ms in the median"]);
         }
         // One that is not known is not judged.
-        let mut crowd = seen(Kind::HeadBurst, Ending::EndOfStream);
+        let mut crowd = seen(HeadBurst, Ending::EndOfStream);
         crowd.resident = Some((4 << 20, 500 << 20));
         assert_eq!(judge(&crowd).0, Verdict::Fine);
     }

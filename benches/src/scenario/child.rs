@@ -162,7 +162,7 @@ pub(crate) fn server_worker(args: &ChildArgs) -> anyhow::Result<()> {
     let mut input = BufReader::new(io::stdin());
     let plan: ServerPlan = read(&mut input)?;
     if plan.logs {
-        ringwire_examples::init_logging();
+        ringwire::program::init_log();
     }
     let demand = Demand {
         payload_len: plan.payload_len,

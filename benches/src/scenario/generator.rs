@@ -444,11 +444,11 @@ fn config(plan: &Plan, driver: DriverFlag) -> Config {
         .with_max_message_len(plan.size + SPARE_LEN)
         // The answer to a close is a reply as well.
         .with_close_timeout(plan.response_timeout)
-        .with_idle_timeout(Duration::ZERO)
-        .with_ping_interval(Duration::ZERO)
+        .with_idle_timeout(None)
+        .with_ping_interval(None)
         // A stalled server is to be seen by its latencies.
-        .with_write_stall_timeout(Duration::ZERO)
-        .with_tcp_user_timeout(Duration::ZERO)
+        .with_write_stall_timeout(None)
+        .with_tcp_user_timeout(None)
         .with_max_queued_len(queued_len)
         // A load that paused reading for what it has to say could stand still together with an echo server.
         .with_high_water(queued_len)

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use ringwire_client::CloseCode;
 use ringwire_client::{Error, ErrorKind, Waiting};
+use ringwire_peers::ms;
+use ringwire_peers::server::{close_frame, drain, frame, read_frame, upgrading};
 
-use crate::peer::ms;
-use crate::peer::{close_frame, connect, drain, frame, read_frame, upgrading};
+use crate::peer::connect;
 
 #[test]
 fn the_server_closes_normally() {

@@ -11,11 +11,11 @@ use ringwire_codec::deflate::{
 };
 use ringwire_codec::handshake::{HandshakeError, HeadLimits, server};
 use ringwire_codec::{Config, Connection, Error as ProtocolError, Event, Heap, Input, Limit, Role};
-
-use crate::peer::{
-    agreement, answering, builder, connect, drain, frame, read_frame, read_head, refusal_of, serve,
-    upgrading, url,
+use ringwire_peers::server::{
+    agreement, answering, drain, frame, read_frame, read_head, serve, upgrading,
 };
+
+use crate::peer::{builder, connect, refusal_of, url};
 
 /// Shakes hands, and agrees to compression as the policy says.
 fn agree(stream: &mut TcpStream, policy: &Policy) -> Agreement {

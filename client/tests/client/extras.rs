@@ -7,9 +7,10 @@ use std::thread;
 
 use ringwire_client::CloseCode;
 use ringwire_client::{Client, Error, ErrorKind, JsonIds, Pool, Requests, Waiting};
+use ringwire_peers::server::{frame, read_frame, serve, upgrade, upgrading};
+use ringwire_peers::{PATIENCE, ms, wait_until};
 
-use crate::peer::{PATIENCE, ms};
-use crate::peer::{builder, connect, frame, read_frame, serve, upgrade, upgrading, url};
+use crate::peer::{builder, connect, url};
 
 /// A server that answers each request by its own rule.
 fn answering(
@@ -108,7 +109,8 @@ fn responses_that_come_late_twice_or_never() {
 #[test]
 fn clients_that_are_not_well_are_not_given_out() {
     let connections = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&connections);
+    let acted = Arc::new(AtomicUsize::new(0));
+    let (counted, done) = (Arc::clone(&connections), Arc::clone(&acted));
     let address = serve(move |mut stream, number| {
         counted.fetch_add(1, Ordering::Relaxed);
         upgrade(&mut stream);
@@ -121,16 +123,18 @@ fn clients_that_are_not_well_are_not_given_out() {
             _ => {}
         }
         if number > 0 {
-            thread::spawn(move || crate::peer::drain(stream));
+            thread::spawn(move || ringwire_peers::server::drain(stream));
+        } else {
+            drop(stream);
         }
+        done.store(number + 1, Ordering::Relaxed);
     });
     let pool = Pool::new(builder(), url(address), 1).with_check(ms(0), ms(100));
     let mut client = pool.get(PATIENCE).unwrap();
     client.send("used").unwrap();
     drop(client);
     for expected in 2..=4 {
-        // The server has time to do what it does.
-        thread::sleep(ms(50));
+        wait_until("the server has acted", || acted.load(Ordering::Relaxed) == expected - 1);
         drop(pool.get(PATIENCE).unwrap());
         assert_eq!(connections.load(Ordering::Relaxed), expected);
     }

@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 use http::{HeaderValue, StatusCode, header};
 use ringwire_client::{Error, ErrorKind, RedirectProblem, UrlProblem, Waiting};
 use ringwire_codec::handshake::HandshakeError;
+use ringwire_peers::ms;
+use ringwire_peers::server::{agreement, answering, drain, frame, read_head, serve, upgrade};
 
-use crate::peer::ms;
-use crate::peer::{
-    self, agreement, answering, builder, drain, frame, read_head, refusal_of, serve, upgrade, url,
-};
+use crate::peer::{self, builder, refusal_of, url};
 
 fn handshake_error(error: &Error) -> HandshakeError {
     match error {
@@ -261,8 +260,8 @@ fn what_the_server_wrote_is_escaped_where_it_is_shown() {
     assert_eq!(shown, "\\u{1b}[31m\\r\nred\\u{9b}2J\\u{202e}\n\"'\\");
     assert_eq!(error.to_string(), "the server refused with 403 Forbidden");
 
-    let closed = peer::upgrading(move |mut stream| {
-        stream.write_all(&peer::close_frame(4000, wild)).unwrap();
+    let closed = ringwire_peers::server::upgrading(move |mut stream| {
+        stream.write_all(&ringwire_peers::server::close_frame(4000, wild)).unwrap();
         drain(stream);
     });
     let error = peer::connect(closed).receive().unwrap_err();

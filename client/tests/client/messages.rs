@@ -2,12 +2,12 @@
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
-use std::time::Duration;
 
 use ringwire_client::CloseCode;
 use ringwire_client::{Client, Error, ErrorKind, OwnedMessage};
+use ringwire_peers::server::{frame, read_frame, upgrade, upgrading, wait_until_full};
 
-use crate::peer::{builder, connect, frame, read_frame, upgrade, upgrading};
+use crate::peer::{builder, connect};
 
 #[test]
 fn messages_that_arrive_together_come_one_by_one() {
@@ -33,8 +33,8 @@ fn messages_that_arrive_together_come_one_by_one() {
 fn a_receiver_answers_pings_while_a_sender_waits_for_the_socket() {
     use std::io::{Read, Write};
     let address = upgrading(|mut stream| {
-        // Nothing is read until the client must be stuck, then a ping, then all that waited.
-        thread::sleep(Duration::from_millis(200));
+        // Nothing is read until the client is stuck, then a ping, then all that waited.
+        wait_until_full(&stream);
         stream.write_all(&frame(0x89, b"p")).unwrap();
         let mut bytes = Vec::new();
         let mut buffer = vec![0; 1 << 16];

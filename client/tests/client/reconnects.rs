@@ -12,11 +12,10 @@ use ringwire_client::{
     Backoff, Delivery, Error, ErrorKind, OutboxConfig, Overflow, Reconnecting, RetryPolicy, Update,
     Verdict, Waiting,
 };
+use ringwire_peers::server::{close_frame, frame, header, read_frame, read_head, serve, upgrade};
+use ringwire_peers::{PATIENCE, ms};
 
-use crate::peer::{PATIENCE, ms};
-use crate::peer::{
-    builder, close_frame, frame, header, read_frame, read_head, serve, upgrade, url,
-};
+use crate::peer::{builder, url};
 
 fn quick() -> RetryPolicy {
     let backoff = Backoff::default().with_first_delay(ms(20)).with_max_delay(ms(50));
@@ -79,7 +78,7 @@ fn retry_after_and_renewed_tokens() {
         let answer = match (number, header(&head, "authorization").as_deref()) {
             (0, _) => "503 Busy\r\nRetry-After: 1",
             (_, Some("Bearer new")) => {
-                stream.write_all(crate::peer::agreement(&head, "").as_bytes()).unwrap();
+                stream.write_all(ringwire_peers::server::agreement(&head, "").as_bytes()).unwrap();
                 return;
             }
             _ => "401 Unauthorized",
@@ -178,7 +177,7 @@ fn credentials_that_stay_wrong_end_the_client() {
                 if !is_late {
                     return refuse_401(stream);
                 }
-                stream.write_all(crate::peer::agreement(head, "").as_bytes()).unwrap();
+                stream.write_all(ringwire_peers::server::agreement(head, "").as_bytes()).unwrap();
                 stream.write_all(&close_frame(4401, "expired")).unwrap();
                 read_frame(stream);
             });

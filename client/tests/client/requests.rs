@@ -10,8 +10,10 @@ use ringwire_client::{
     Backoff, Client, CloseCode, Delivery, Error, ErrorKind, JsonIds, Message, MessageIds,
     OwnedMessage, Reconnecting, Requests, RetryPolicy, Sorted, Update,
 };
+use ringwire_peers::server::{frame, read_frame, serve, upgrade};
+use ringwire_peers::{PATIENCE, ms};
 
-use crate::peer::{PATIENCE, builder, connect, frame, ms, read_frame, serve, upgrade, url};
+use crate::peer::{builder, connect, url};
 
 fn quick() -> RetryPolicy {
     let backoff = Backoff::default().with_first_delay(ms(5)).with_max_delay(ms(10));

@@ -5,8 +5,10 @@ use std::sync::mpsc;
 
 use ringwire_client::settings::{Place, SettingsError, Sources, all, find};
 use ringwire_client::{Client, Error};
+use ringwire_peers::PATIENCE;
+use ringwire_peers::server::{header, read_head, serve};
 
-use crate::peer::{PATIENCE, builder, header, read_head, serve, url};
+use crate::peer::{builder, url};
 
 fn refusal(sources: Result<Sources, SettingsError>) -> String {
     sources.and_then(Sources::load).expect_err("it is wrong").to_string()

@@ -7,9 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwire_client::{Error, ErrorKind, Event, Waiting};
+use ringwire_peers::server::{drain, frame, read_frame, upgrading};
+use ringwire_peers::{PATIENCE, ms};
 
-use crate::peer::{PATIENCE, ms};
-use crate::peer::{builder, drain, frame, read_frame, refusal_of, upgrading, url};
+use crate::peer::{builder, refusal_of, url};
 
 fn timed_out(error: &Error) -> Waiting {
     assert_eq!(error.kind(), ErrorKind::Timeout);

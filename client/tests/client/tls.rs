@@ -1,85 +1,25 @@
 //! wss, against a server that is rustls in the test's own hands.
 
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 
-use rcgen::{CertifiedKey, generate_simple_self_signed};
 use ringwire_client::CloseCode;
 use ringwire_client::{Builder, Error, ErrorKind, Event, OwnedMessage, Waiting};
-use ringwire_tls::pki_types::UnixTime;
-use ringwire_tls::{
-    CertificateSource, ClientConfig, ClientSettings, Roots, ServerConfig, ServerSettings, Session,
+use ringwire_peers::server::{
+    close_frame, close_notify, drain, frame, read_frame, serve, serve_tls, upgrade,
 };
+use ringwire_peers::{Identity, PATIENCE, ms};
+use ringwire_tls::pki_types::UnixTime;
+use ringwire_tls::{ClientConfig, ClientSettings, Roots};
 
-use crate::peer::{PATIENCE, ms};
-use crate::peer::{builder, close_frame, drain, frame, read_frame, refusal_of, serve, upgrade};
+use crate::peer::{builder, refusal_of};
 
 /// A certificate for localhost, and a client that trusts it.
-fn identity() -> (ServerConfig, ClientConfig) {
-    let CertifiedKey { cert, signing_key } =
-        generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
-    let source = CertificateSource::pem(cert.pem(), signing_key.serialize_pem());
-    let server = ServerSettings::new(source).build(UnixTime::now()).unwrap();
-    let client = ClientSettings::new(Roots::pem(cert.pem())).build(UnixTime::now()).unwrap();
+fn identity() -> (Arc<rustls::ServerConfig>, ClientConfig) {
+    let identity = Identity::new(&["localhost", "127.0.0.1"]);
+    let server = identity.server(rustls::ALL_VERSIONS);
+    let client = ClientSettings::new(Roots::pem(identity.chain)).build(UnixTime::now()).unwrap();
     (server, client)
-}
-
-/// A blocking server's stream.
-struct TlsStream {
-    stream: TcpStream,
-    session: Session,
-    plaintext: Vec<u8>,
-}
-
-impl TlsStream {
-    fn accept(stream: TcpStream, config: &ServerConfig) -> Self {
-        Self { stream, session: Session::server(config).unwrap(), plaintext: Vec::new() }
-    }
-
-    fn close(mut self) {
-        use std::io::Write;
-        let mut output = Vec::new();
-        self.session.close(&mut output);
-        self.stream.write_all(&output).unwrap();
-    }
-}
-
-impl std::io::Read for TlsStream {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        use std::io::Write;
-        while self.plaintext.is_empty() {
-            let mut received = vec![0; 16 << 10];
-            let len = self.stream.read(&mut received)?;
-            if len == 0 {
-                return Ok(0);
-            }
-            let mut output = Vec::new();
-            let result =
-                self.session.receive(&mut received[..len], &mut self.plaintext, &mut output);
-            self.stream.write_all(&output)?;
-            result.map_err(std::io::Error::other)?;
-        }
-        let len = buffer.len().min(self.plaintext.len());
-        buffer[..len].copy_from_slice(&self.plaintext[..len]);
-        self.plaintext.drain(..len);
-        Ok(len)
-    }
-}
-
-impl std::io::Write for TlsStream {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let mut output = Vec::new();
-        self.session.send(bytes, &mut output).map_err(std::io::Error::other)?;
-        self.stream.write_all(&output)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-fn serve_tls(config: ServerConfig, mut talk: impl FnMut(TlsStream) + Send + 'static) -> SocketAddr {
-    serve(move |stream, _| talk(TlsStream::accept(stream, &config)))
 }
 
 fn url(host: &str, address: SocketAddr) -> String {
@@ -113,7 +53,7 @@ fn messages_of_every_length_and_a_clean_end() {
         assert_eq!(read_frame(&mut stream), (0x8a, b"ping".to_vec()));
         let (_, code) = read_frame(&mut stream);
         stream.write_all(&frame(0x88, &code)).unwrap();
-        stream.close();
+        close_notify(&mut stream);
     });
     for host in ["localhost", "127.0.0.1"] {
         let mut client = trusting(client.clone()).connect(url(host, address)).unwrap();
@@ -178,7 +118,7 @@ fn a_stream_that_ends_without_goodbye() {
         upgrade(&mut stream);
         number += 1;
         if number == 1 {
-            stream.close();
+            close_notify(&mut stream);
         }
     });
     for _ in 0..2 {
@@ -196,9 +136,9 @@ fn garbage_in_the_middle_of_a_session() {
         upgrade(&mut stream);
         assert_eq!(read_frame(&mut stream).1, b"go on");
         stream.write_all(&frame(0x81, b"before")).unwrap();
-        stream.stream.write_all(&[0x17, 3, 3, 0, 32]).unwrap();
-        stream.stream.write_all(&[0; 32]).unwrap();
-        drain(stream.stream);
+        stream.sock.write_all(&[0x17, 3, 3, 0, 32]).unwrap();
+        stream.sock.write_all(&[0; 32]).unwrap();
+        drain(stream.sock);
     });
     let mut client = trusting(client).connect(url("localhost", address)).unwrap();
     client.send("go on").unwrap();
@@ -241,7 +181,7 @@ fn a_redirect_from_tls_to_plain_text_is_not_followed() {
     use std::io::Write;
     let (server, client) = identity();
     let address = serve_tls(server, |mut stream| {
-        crate::peer::read_head(&mut stream);
+        ringwire_peers::server::read_head(&mut stream);
         let _ = stream.write_all(b"HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1:1/\r\n\r\n");
     });
     let builder = trusting(client).with_max_redirects(1);

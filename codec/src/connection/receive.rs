@@ -331,7 +331,7 @@ impl Connection {
         }
         // RFC 6455 §5.5.3: only the newest ping needs an answer. After this side's close frame there
         // is none: nothing follows that frame.
-        if self.close_state == CloseState::Open {
+        if self.close_state == CloseState::Open && config.answers_pings {
             self.pong = Pong::new(&payload);
         }
         Ok(Some(Event::Ping(ControlPayload::new(payload))))

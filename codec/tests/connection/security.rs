@@ -225,6 +225,18 @@ fn fragments_forever_counters_reset() {
 }
 
 #[test]
+fn pings_may_be_left_to_the_caller() {
+    let config = Config::default().with_answers_pings(false);
+    let mut server = Connection::new(Role::Server);
+    let ping = client(OpCode::Ping, true, b"a");
+    assert_eq!(receive(&mut server, &config, &mut Counting::default(), &ping), Ok(0));
+    assert!(!server.wants_transmit());
+    let mut out = Vec::new();
+    assert_eq!(server.send_pong(b"a", &mut || KEY, &mut out), Ok(()));
+    assert_eq!(out, [0x8a, 1, b'a']);
+}
+
+#[test]
 fn control_flood() {
     let config = Config::default();
     let too_many = Error::LimitExceeded(Limit::ControlCount);

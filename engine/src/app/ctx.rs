@@ -1,16 +1,19 @@
 //! What a handler can do with a connection.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use ringwire_codec::{CloseCode, Message, SendError};
 use ringwire_tls::Facts;
 
+use crate::base::timer::ticks_of;
 use crate::conn::cause::CloseReason;
 use crate::conn::id::ConnId;
 use crate::conn::options::{SendOptions, Sent};
 use crate::conn::{Flags, Phase, Wire};
 use crate::hub::names::NameError;
 use crate::limits::Deadline;
+use crate::state::timers::TimerError;
 use crate::state::{Shared, send};
 use crate::topic::exchange::PublishError;
 use crate::topic::{PublishOptions, SubscribeOptions, Subscription, TopicError};
@@ -192,6 +195,39 @@ impl<'a, S> Ctx<'a, S> {
     /// Takes the deadline away that [`set_deadline`](Self::set_deadline) has set; whether there was one.
     pub fn clear_deadline(&mut self) -> bool {
         self.shared.deadlines.clear(self.id.slot)
+    }
+
+    /// Has [`on_timer`](crate::Handler::on_timer) called with `key` once `after` has passed, instead of when a timer
+    /// with this key was to run down before. Fires once, up to two ticks of 100 ms late and never early, whether the
+    /// connection is paused or not; not any more once it closes. At most 64 timers a connection, which take 24 bytes for
+    /// each connection of the worker once one has a timer, and 16 each.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ringwire::{Ctx, TimerError};
+    /// const TYPING: u64 = 1;
+    ///
+    /// # fn on_key(ctx: &mut Ctx<'_, ()>) -> Result<(), TimerError> {
+    /// ctx.set_timer(TYPING, Duration::from_secs(3))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The connection has as many timers as it may, or is closing.
+    pub fn set_timer(&mut self, key: u64, after: Duration) -> Result<(), TimerError> {
+        if !self.is_open() {
+            return Err(TimerError::Closing);
+        }
+        let due = self.shared.now + ticks_of(after).unwrap_or(1);
+        self.shared.timers.set(self.id.slot, key, due)?;
+        self.shared.wheel.set_earlier(self.id.slot, due);
+        Ok(())
+    }
+
+    /// Takes a timer away; whether there was one with this key.
+    pub fn clear_timer(&mut self, key: u64) -> bool {
+        self.shared.timers.clear(self.id.slot, key)
     }
 
     // What goes out
@@ -400,6 +436,17 @@ impl<'a, S> Ctx<'a, S> {
         self.shared.reserve_out(payload.len());
         let Shared { masks, out, .. } = &mut *self.shared;
         self.wire.codec.send_ping(payload, masks, out)
+    }
+
+    /// Sends a pong that answers no ping, with at most 125 bytes: a sign of life that asks for nothing (RFC 6455
+    /// §5.5.3). The engine itself answers the peer's pings.
+    ///
+    /// # Errors
+    /// The payload is too long, or a close has begun.
+    pub fn pong(&mut self, payload: &[u8]) -> Result<(), SendError> {
+        self.shared.reserve_out(payload.len());
+        let Shared { masks, out, .. } = &mut *self.shared;
+        self.wire.codec.send_pong(payload, masks, out)
     }
 
     /// Starts the close handshake (RFC 6455 §7.1.2). What was sent before goes out first.

@@ -32,10 +32,13 @@ pub enum Event<'a> {
     Ping(&'a [u8]),
     /// [`on_pong`](crate::Handler::on_pong).
     Pong(&'a [u8]),
-    /// What follows a job of [`Ctx::offload`], or a future of [`Ctx::spawn`].
+    /// What follows a job of [`Ctx::offload`], or a future of [`Ctx::spawn`], or what [`Handle::run`](crate::Handle::run)
+    /// was given.
     Call(Call),
     /// [`on_wake`](crate::Handler::on_wake).
     Wake,
+    /// [`on_timer`](crate::Handler::on_timer).
+    Timer(u64),
     /// [`on_close`](crate::Handler::on_close).
     Close(&'a CloseCause),
 }

@@ -12,9 +12,11 @@ use crate::app::event::Event;
 use crate::app::presence::{Interest, Presence};
 use crate::app::request::Request;
 use crate::app::responder::Responder;
+use crate::app::states::States;
 use crate::conn::answer::Accept;
 use crate::conn::cause::CloseCause;
 use crate::conn::dialling::DialError;
+use crate::hub::posted::Posted;
 
 /// The application: one value for each worker, called from its thread only.
 ///
@@ -189,14 +191,57 @@ pub trait Handler {
         let _ = interest;
     }
 
-    /// The peer sent a ping. The engine answers it; there is nothing to do.
+    /// The peer sent a ping. The engine answers it, and there is nothing to do, unless
+    /// [`answers_pings`](crate::tuning::ProtocolConfig::answers_pings) is off.
     fn on_ping(&mut self, ctx: &mut Ctx<'_, Self::State>, payload: &[u8]) {
         let _ = (ctx, payload);
     }
 
-    /// The peer sent a pong.
+    /// The peer sent a pong: to a ping of the engine or the application, or unasked. Not called where
+    /// [`reports_pongs`](crate::Config::reports_pongs) is off.
     fn on_pong(&mut self, ctx: &mut Ctx<'_, Self::State>, payload: &[u8]) {
         let _ = (ctx, payload);
+    }
+
+    /// A timer that [`Ctx::set_timer`] has set has run down.
+    fn on_timer(&mut self, ctx: &mut Ctx<'_, Self::State>, key: u64) {
+        let _ = (ctx, key);
+    }
+
+    /// Something came from [`Handle::post_event`](crate::Handle::post_event), for this worker and no connection.
+    ///
+    /// ```
+    /// # use ringwire::{Answer, Ctx, Handler, Message, Posted, Request};
+    /// # struct Prices { factor: f64 }
+    /// struct NewFactor(f64);
+    ///
+    /// # impl Handler for Prices {
+    /// #     type State = ();
+    /// #     fn on_request(&mut self, _: &Request<'_>) -> Answer<()> { Answer::accept(()) }
+    /// #     fn on_message(&mut self, _: &mut Ctx<'_, ()>, _: Message<'_>) {}
+    /// fn on_event(&mut self, event: Posted) -> Result<(), Posted> {
+    ///     let NewFactor(factor) = event.downcast()?;
+    ///     self.factor = factor;
+    ///     Ok(())
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// It is not for this handler, and goes back: a [`Router`](crate::Router) offers it to its routes in turn. The
+    /// default takes nothing. What nobody takes is dropped, with a warning in the log.
+    fn on_event(&mut self, event: Posted) -> Result<(), Posted> {
+        Err(event)
+    }
+
+    /// With which types of state connections may begin that come by [`Handle::connect`](crate::Handle::connect) or were
+    /// [upgraded](crate::Adoption::with_state) elsewhere. Default: [`State`](Self::State) alone. A handler around others
+    /// [adds theirs](States::and).
+    fn states() -> States<Self::State>
+    where
+        Self: Sized,
+    {
+        States::own()
     }
 
     /// A waker of this connection was woken ([`Ctx::waker`]), once or several times since the last call.
@@ -235,6 +280,11 @@ pub trait Handler {
     /// ```
     ///
     /// One that keeps a state of its own beside that of the handler inside gives it its part with [`Ctx::project`].
+    ///
+    /// What is about the worker rather than a connection ([`on_presence`](Self::on_presence),
+    /// [`on_interest`](Self::on_interest) with [`wants_interest`](Self::wants_interest),
+    /// [`on_dial_failed`](Self::on_dial_failed)), and how connections begin that were
+    /// [deferred](Answer::Defer) ([`state_from`](Self::state_from)), it passes on where the one inside has a use for it.
     #[inline]
     fn handle(&mut self, ctx: &mut Ctx<'_, Self::State>, event: Event<'_>) {
         match event {
@@ -249,6 +299,7 @@ pub trait Handler {
             // What is for another state was not for this handler.
             Event::Call(call) => drop(call.run(ctx)),
             Event::Wake => self.on_wake(ctx),
+            Event::Timer(key) => self.on_timer(ctx, key),
             Event::Close(cause) => self.on_close(ctx, cause),
         }
     }

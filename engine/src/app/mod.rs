@@ -13,3 +13,4 @@ pub(crate) mod router;
 #[cfg(feature = "async")]
 pub(crate) mod serve;
 pub(crate) mod spawn;
+pub(crate) mod states;

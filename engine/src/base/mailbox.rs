@@ -27,14 +27,56 @@ pub enum PostError {
     /// There is no such worker.
     #[error("no worker has this index")]
     NoSuchWorker,
+    /// The connection is one of another server of this process, whose handle knows it.
+    #[error("the connection is another server's")]
+    OtherServer,
+    /// No handler of the server has a state of this type, nor has a route of its [`Router`](crate::Router).
+    #[error("no handler of the server has a state of this type")]
+    WrongState,
 }
 
-/// A letter that was not taken.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Refused<L> {
+/// What a [`Handle`](crate::Handle) could not post, and why.
+#[derive(PartialEq, Eq)]
+pub struct Refused<L> {
     pub(crate) error: PostError,
     pub(crate) letter: L,
 }
+
+impl<L> Refused<L> {
+    /// Why it was not taken.
+    pub fn reason(&self) -> PostError {
+        self.error
+    }
+
+    /// What was not taken.
+    pub fn into_inner(self) -> L {
+        self.letter
+    }
+
+    pub(crate) fn map<T>(self, f: impl FnOnce(L) -> T) -> Refused<T> {
+        Refused { error: self.error, letter: f(self.letter) }
+    }
+}
+
+impl<L> From<Refused<L>> for PostError {
+    fn from(refused: Refused<L>) -> Self {
+        refused.error
+    }
+}
+
+impl<L> fmt::Debug for Refused<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refused").field("reason", &self.error).finish_non_exhaustive()
+    }
+}
+
+impl<L> fmt::Display for Refused<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<L> std::error::Error for Refused<L> {}
 
 /// The sending side of a mailbox.
 pub(crate) struct Postbox<L> {

@@ -1,5 +1,6 @@
-//! What knows nothing of connections: memory, time, and how threads reach each other.
+//! What knows nothing of connections: memory, time, numbers of settings, and how threads reach each other.
 
+pub(crate) mod amount;
 pub(crate) mod budget;
 pub(crate) mod buffers;
 pub(crate) mod chunked;

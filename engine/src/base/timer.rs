@@ -26,10 +26,12 @@ pub(crate) fn tick_at(time: Duration) -> Tick {
     Tick::try_from(time.as_millis() / TICK.as_millis()).unwrap_or(UNSET - 1)
 }
 
-/// A setting as a number of ticks: rounded up, plus the tick that has begun. Zero means "off": `None`.
-pub(crate) fn ticks_of(duration: Duration) -> Option<Tick> {
-    let ticks = duration.as_millis().div_ceil(TICK.as_millis());
-    (ticks > 0).then(|| Tick::try_from(ticks + 1).unwrap_or(UNSET / 2).min(UNSET / 2))
+/// How many ticks from now on a time is over: rounded up, plus the tick that has begun. Zero is over now.
+pub(crate) fn ticks_of(duration: Duration) -> Tick {
+    match duration.as_millis().div_ceil(TICK.as_millis()) {
+        0 => 0,
+        ticks => Tick::try_from(ticks + 1).unwrap_or(UNSET / 2).min(UNSET / 2),
+    }
 }
 
 /// See the [module's documentation](self).
@@ -216,10 +218,10 @@ mod tests {
 
     #[test]
     fn a_setting_never_fires_early() {
-        assert_eq!(ticks_of(Duration::ZERO), None);
-        assert_eq!(ticks_of(Duration::from_millis(1)), Some(2));
-        assert_eq!(ticks_of(Duration::from_secs(1)), Some(11));
-        assert!(ticks_of(Duration::MAX).is_some());
+        assert_eq!(ticks_of(Duration::ZERO), 0);
+        assert_eq!(ticks_of(Duration::from_millis(1)), 2);
+        assert_eq!(ticks_of(Duration::from_secs(1)), 11);
+        assert_eq!(ticks_of(Duration::MAX), UNSET / 2);
         assert_eq!(tick_at(Duration::from_millis(199)), 1);
     }
 }

@@ -1,5 +1,6 @@
 //! Settings of a server, with defaults fit for the open internet.
 
+pub(crate) mod check;
 pub(crate) mod origin;
 #[cfg(feature = "config")]
 pub mod settings;
@@ -9,31 +10,44 @@ use std::time::Duration;
 use ringwire_codec::CloseCode;
 use ringwire_codec::handshake::HeadLimits;
 
+use crate::base::amount::{Limit, Sizing};
 use crate::base::runtime::Runtime;
 use crate::config::origin::OriginPolicy;
 use crate::conn::options::Backpressure;
-use crate::error::Error;
-use crate::layers::compression::Compression;
+use crate::layers::compression::CompressionConfig;
 use crate::limits::RateLimit;
 use crate::net::{Keepalive, ListenOptions, TcpOptions};
-use crate::topic::TopicSettings;
+use crate::topic::TopicConfig;
 
 /// Settings of a server. All are checked once, when it starts.
 ///
-/// A [`Duration::ZERO`] turns a deadline off. Deadlines are kept in ticks of 100 ms and fire up to two ticks
-/// late, never early.
+/// A deadline of `None` is off, and nothing else means that: a 0 where it would make no sense is an error that names what
+/// was meant. Deadlines are kept in ticks of 100 ms and fire up to two ticks late, never early.
+///
+/// ```
+/// use std::time::Duration;
+/// use ringwire::{Config, Sizing};
+///
+/// let config = Config::default()
+///     .with_io_workers(2)
+///     .with_idle_timeout(Duration::from_secs(90))
+///     .with_max_lifetime(None);
+/// assert_eq!(config.max_connections, Sizing::Auto);
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
     /// The kernel back end. Default: [`DriverKind::Auto`].
     pub driver: DriverKind,
-    /// Threads that do IO, each with its own event loop and its own share of the connections. Default: 0, one
-    /// for each core that the process may run on.
-    pub io_workers: usize,
+    /// Threads that do IO, each with its own event loop and its own share of the connections. Default: automatic, one
+    /// for each core that the process may run on and that [`compute_workers`](Self::compute_workers) leave, but for half
+    /// of the cores, rounded up, in any case. The log line at the start says how many they are.
+    pub io_workers: Sizing,
     /// Threads beside the workers that take over what would hold one up: what handlers [offload](crate::Ctx::offload),
-    /// compressing [long messages](Compression::offload_threshold), and the first flight of TLS handshakes, in which
-    /// the server signs (about 0.2 ms with an ECDSA key, 1 ms with RSA-2048). Default: 0, none. With some, and
-    /// `io_workers` left open, these have the other cores.
+    /// compressing [long messages](CompressionConfig::offload_threshold), and the first flight of TLS handshakes, in which
+    /// the server signs (about 0.2 ms with an ECDSA key, 1 ms with RSA-2048). Default: 0, none. Each takes a core off
+    /// the automatic [`io_workers`](Self::io_workers), until these have half: with 8 cores, 2 leave 6 for IO, and 6 or
+    /// more leave 4, and then share cores.
     pub compute_workers: usize,
     /// Jobs of handlers that may wait for them, before more are refused. Default: 1024. As many of the engine's own
     /// wait beside them, and go first; of these, what finds no room is done by the worker.
@@ -49,16 +63,16 @@ pub struct Config {
     /// Limits of frames and messages. Default: messages of 1 MiB; see [`ringwire_codec::Config`].
     pub protocol: ringwire_codec::Config,
     /// The longest message, in bytes, whole or streamed, of a peer of whom the application has not said
-    /// [that it is authenticated](crate::Ctx::set_authenticated). Default: 0, as for anyone else. A limit beyond those of
-    /// [`protocol`](Self::protocol) changes nothing.
+    /// [that it is authenticated](crate::Ctx::set_authenticated). Default: `None`, as for anyone else. A limit beyond those
+    /// of [`protocol`](Self::protocol) changes nothing.
     ///
     /// For applications that authenticate by a message: until then a stranger can make the server hold no more than
     /// this much for it, compressed or not. Rates and queues need no limits of their own for strangers: what waits for
     /// one is what the application has sent it, and for how long it may stay one says
     /// [`Ctx::set_deadline`](crate::Ctx::set_deadline).
-    pub max_unauthenticated_len: usize,
+    pub max_unauthenticated_len: Option<usize>,
     /// Compression of messages (permessage-deflate, RFC 7692). Default: off.
-    pub compression: Compression,
+    pub compression: CompressionConfig,
     /// Limits of request heads. Default: 16 KiB, lines of 8 KiB, 100 headers.
     pub head: HeadLimits,
 
@@ -70,7 +84,7 @@ pub struct Config {
     /// How long a connection may be silent between two HTTP requests. Default: 75 s, longer than the 60 s of the usual
     /// balancer, which would give a client 502 for a connection that the server has just closed. Choose it longer than
     /// the balancer's own. Worst case in memory: an idle connection, for so long.
-    pub http_keep_alive_timeout: Duration,
+    pub http_keep_alive_timeout: Option<Duration>,
 
     /// From whose pages scripts may connect; others get 403. Default: any, since only the application knows its pages:
     /// one that tells its users by cookies should set it, or any page can act for them.
@@ -78,36 +92,43 @@ pub struct Config {
     /// Whether a request without an Origin header is refused by a policy other than [`OriginPolicy::Any`]. Default: no.
     /// Browsers always send one, and clients that are no browsers can send what they like.
     pub requires_origin: bool,
+    /// The subprotocols of the server, the preferred one first. The first that a client offers is agreed on, unless the
+    /// handler or its [route](crate::router::SocketOptions::subprotocols) chooses one; where none is offered the connection has
+    /// none. Default: none.
+    pub subprotocols: Vec<String>,
 
     /// From accept to the end of the handshake, however the bytes trickle in. Every further HTTP request has as long
     /// from its first byte to the end of its body, and the application for an answer that it
     /// [puts off](crate::Responder). Default: 10 s.
-    pub handshake_timeout: Duration,
+    pub handshake_timeout: Option<Duration>,
     /// How long a connection may receive nothing at all, not even a pong. Default: 120 s. With pings on, a
     /// dead peer is found sooner.
-    pub idle_timeout: Duration,
-    /// A ping is sent after this long without anything received. Default: 30 s.
-    pub ping_interval: Duration,
+    pub idle_timeout: Option<Duration>,
+    /// A ping is sent after this long without anything received. Default: 30 s. `None`: none is.
+    pub ping_interval: Option<Duration>,
     /// How long a ping may stay without an answer (anything received is one), from when it can have reached the peer:
     /// not before the output ahead of it is acknowledged, as long as the peer takes some of that within this time or
     /// [`write_stall_timeout`](Self::write_stall_timeout), whichever is longer. Default: 10 s.
-    pub pong_timeout: Duration,
+    pub pong_timeout: Option<Duration>,
+    /// Whether handlers are told of pongs ([`Handler::on_pong`](crate::Handler::on_pong)). Default: yes. They count as a
+    /// sign of life in any case.
+    pub reports_pongs: bool,
     /// How long the peer may take to finish the close handshake, from when the close frame can have reached it: what is
     /// ahead of it may take longer, as long as the peer takes some of it within this time (one that has taken some
     /// already: or within [`write_stall_timeout`](Self::write_stall_timeout)), and all of it at
     /// [`min_drain_rate`](Self::min_drain_rate). Default: 5 s.
-    pub close_timeout: Duration,
+    pub close_timeout: Option<Duration>,
     /// How long a peer may take none of the output that waits for it: nothing is acknowledged, and its window does not
     /// move. On Unix sockets it is what the peer has read, in buffers of up to 64 KiB or so. Default: 20 s; found after
     /// at most twice that.
-    pub write_stall_timeout: Duration,
+    pub write_stall_timeout: Option<Duration>,
     /// How fast a peer has to take what is left for it once nothing more will be said to it, in bytes a second on
     /// average: what is ahead of a close frame, and answers to HTTP requests. So a connection that is being closed
     /// lasts for two [`close_timeout`](Self::close_timeout)s and what is left divided by this, at most. Default: 1 KiB.
-    /// 0: any progress is enough.
-    pub min_drain_rate: usize,
+    /// `None`: any progress is enough.
+    pub min_drain_rate: Option<usize>,
     /// How long a connection may be open. Default: off.
-    pub max_lifetime: Duration,
+    pub max_lifetime: Option<Duration>,
 
     /// Output of one connection that waits, in bytes, from which [`Ctx::send`](crate::Ctx::send) answers
     /// `Queued`, and reading from the peer pauses until all of it is gone. Default: 128 KiB, twice as
@@ -126,11 +147,11 @@ pub struct Config {
     pub rate_limit: RateLimit,
 
     /// Topics: limits of subscriptions and of publications that wait.
-    pub topics: TopicSettings,
+    pub topics: TopicConfig,
 
     /// Memory that the engine may hold for all connections together, in bytes: the table of connections, input that is
     /// not whole or waits, output that waits, TLS sessions (an estimate), dedicated compression, publications. Default:
-    /// 0, half of what this process may have beyond 32 MiB by its cgroup, RLIMIT_AS and RLIMIT_DATA, and the machine,
+    /// automatic, half of what this process may have beyond 32 MiB by its cgroup, RLIMIT_AS and RLIMIT_DATA, and the machine,
     /// since the application and the kernel's sockets need memory too; a figure beyond that is as good as none. At
     /// least 1 MiB.
     ///
@@ -143,33 +164,33 @@ pub struct Config {
     /// ([`CloseReason::Memory`](crate::CloseReason::Memory)). It may be exceeded by a sixteenth and by what one receive
     /// of each worker brings. With the program itself, the free buffers and what the allocator cannot use, the process
     /// has at most a quarter and 8 MiB more.
-    pub max_memory: usize,
+    pub max_memory: Sizing,
     /// How long memory that was used for connections and is not any more stays with the allocator, which keeps it for
-    /// the next burst. Default: 5 s. Zero: for good, or as the allocator sees fit. Worst case in memory: as much again
+    /// the next burst. Default: 5 s. `None`: for good, or as the allocator sees fit. Worst case in memory: as much again
     /// as is used, and 4 MiB.
     ///
     /// It goes back once half of what was used is free, and stays so for this long: the workers' free buffers
     /// ([`pool_len`](Self::pool_len)), and with glibc's allocator all free pages of the process (malloc_trim(3)), on a
     /// thread of its own. A worker that allocates waits for that, up to 5 ms for each 10 MiB that are free; where a
-    /// burst of gigabytes would make that too long, set zero, or give the program an allocator that gives back by
+    /// burst of gigabytes would make that too long, turn it off, or give the program an allocator that gives back by
     /// itself.
-    pub memory_return_delay: Duration,
+    pub memory_return_delay: Option<Duration>,
 
     /// Which worker gets a connection that comes in. Default: [`Assignment::ReusePort`].
     pub assignment: Assignment,
-    /// The most connections of the whole server. Default: 0, what RLIMIT_NOFILE leaves after 64
+    /// The most connections of the whole server. Default: automatic, what RLIMIT_NOFILE leaves after 64
     /// descriptors. Each worker has an equal share, rounded up; one that is full stops accepting until a connection
     /// has gone, and the kernel's backlog waits. Adopted connections count, but none is refused.
-    pub max_connections: usize,
+    pub max_connections: Sizing,
     /// The most connections of one remote address over all workers: an IPv4 address, or the /64 of an IPv6 address. One
-    /// more is closed as soon as it is accepted. Default: 0, any number, since whole companies and mobile networks
+    /// more is closed as soon as it is accepted. Default: unlimited, since whole companies and mobile networks
     /// share an address, and behind a proxy all clients do. Adopted connections count, but none is refused. Worst case
     /// in memory: 24 bytes or so for each address that is connected.
-    pub max_connections_per_address: u32,
+    pub max_connections_per_address: Limit<u32>,
     /// The most connections that are accepted in a second, and as many at once after a rest. Each worker has an equal
-    /// share, rounded up; what is more waits in the kernel's backlog. Default: 0, any number. For servers whose
+    /// share, rounded up; what is more waits in the kernel's backlog. Default: unlimited. For servers whose
     /// handshakes are costly, when all clients come back at once.
-    pub max_accepts_per_second: u32,
+    pub max_accepts_per_second: Limit<u32>,
     /// Length of the queue of connections that wait to be accepted; `net.core.somaxconn` caps it. Default: 4096.
     pub listen_backlog: u32,
     /// Whether starting fails where another process listens at one of the addresses, or at one that overlaps with it
@@ -180,17 +201,17 @@ pub struct Config {
     pub exclusive: bool,
     /// How long starting tries again where another process listens, or listened a moment ago: the kernel takes some
     /// milliseconds to close what a process had that was killed, more where it used io_uring. Default: 2 s.
-    /// [`Duration::ZERO`]: one attempt.
+    /// [`Duration::ZERO`]: it does not try again.
     pub listen_timeout: Duration,
     /// Send small messages at once (TCP_NODELAY). Default: on.
     pub tcp_nodelay: bool,
     /// How long sent data may stay unacknowledged before the kernel ends the connection
-    /// (TCP_USER_TIMEOUT, tcp(7)). Default: 30 s.
-    pub tcp_user_timeout: Duration,
+    /// (TCP_USER_TIMEOUT, tcp(7)). Default: 30 s. `None`: as long as `net.ipv4.tcp_retries2` says.
+    pub tcp_user_timeout: Option<Duration>,
     /// Silence after which the kernel asks whether the other side is still there (SO_KEEPALIVE and TCP_KEEPIDLE,
     /// tcp(7)), in whole seconds from 1 to 32767. Default: off, since [pings](Self::ping_interval) ask the peer itself,
     /// also through proxies. For servers that turn pings off, and for the time of long handshakes.
-    pub tcp_keepalive_time: Duration,
+    pub tcp_keepalive_time: Option<Duration>,
     /// The time between two such questions (TCP_KEEPINTVL), in whole seconds from 1 to 32767. Default: 10 s.
     pub tcp_keepalive_interval: Duration,
     /// How many may stay without an answer before the kernel ends the connection (TCP_KEEPCNT), 1 to 127. Default: 3.
@@ -200,18 +221,18 @@ pub struct Config {
     /// Output of one connection that the kernel takes beyond what it has sent (TCP_NOTSENT_LOWAT, tcp(7)), in bytes.
     /// What is more waits here, where back-pressure, dropping and conflation act on it, and where it counts as memory;
     /// without a limit a socket takes up to `net.ipv4.tcp_wmem`, 4 MiB, before any of that begins. It costs no
-    /// throughput, since what is on the network does not count. Default: 128 KiB. 0: what `net.ipv4.tcp_notsent_lowat`
-    /// says, no limit by default.
-    pub tcp_notsent_lowat: u32,
+    /// throughput, since what is on the network does not count. Default: 128 KiB. Automatic: what
+    /// `net.ipv4.tcp_notsent_lowat` says, no limit by default.
+    pub tcp_notsent_lowat: Sizing<u32>,
     /// The most that the kernel keeps of one connection's output until it is acknowledged (SO_SNDBUF, socket(7)), in
-    /// bytes, of which it takes twice as much for its own overhead. Default: 0, the kernel adapts it to the connection
-    /// (`net.ipv4.tcp_wmem`). A number bounds the memory of the kernel, and with it the throughput: to that many bytes
+    /// bytes, of which it takes twice as much for its own overhead. Default: automatic, the kernel adapts it to the
+    /// connection (`net.ipv4.tcp_wmem`). A number bounds the memory of the kernel, and with it the throughput: to that many bytes
     /// a round trip. `net.core.wmem_max` caps it. Holds for TCP.
-    pub tcp_send_buffer_len: usize,
+    pub tcp_send_buffer_len: Sizing,
     /// The most that the kernel keeps of one connection's input until it is read (SO_RCVBUF), in bytes, of which it
-    /// takes twice as much as well. Default: 0, the kernel adapts it (`net.ipv4.tcp_rmem`). `net.core.rmem_max` caps
+    /// takes twice as much as well. Default: automatic, the kernel adapts it (`net.ipv4.tcp_rmem`). `net.core.rmem_max` caps
     /// it. Holds for TCP.
-    pub tcp_receive_buffer_len: usize,
+    pub tcp_receive_buffer_len: Sizing,
 
     /// Bytes that one receive takes at most. Default: 64 KiB. On epoll one such buffer for each worker, and what
     /// one connection may have read in a turn; on io_uring each worker has 2 MiB (before Linux 6.12: 8 MiB, of
@@ -285,50 +306,52 @@ impl Default for Config {
         Self {
             driver: DriverKind::default(),
             runtime: Runtime::default(),
-            io_workers: 0,
+            io_workers: Sizing::Auto,
             compute_workers: 0,
             compute_queue_len: 1024,
             max_jobs_per_connection: 64,
             pinning: Pinning::default(),
             protocol: ringwire_codec::Config::default(),
-            max_unauthenticated_len: 0,
-            compression: Compression::default(),
+            max_unauthenticated_len: None,
+            compression: CompressionConfig::default(),
             head: HeadLimits::default(),
             max_body_len: 1 << 20,
             max_http_requests: 1000,
-            http_keep_alive_timeout: Duration::from_secs(75),
+            http_keep_alive_timeout: Some(Duration::from_secs(75)),
             origin_policy: OriginPolicy::Any,
             requires_origin: false,
-            handshake_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(120),
-            ping_interval: Duration::from_secs(30),
-            pong_timeout: Duration::from_secs(10),
-            close_timeout: Duration::from_secs(5),
-            write_stall_timeout: Duration::from_secs(20),
-            min_drain_rate: 1 << 10,
-            max_lifetime: Duration::ZERO,
+            subprotocols: Vec::new(),
+            handshake_timeout: Some(Duration::from_secs(10)),
+            idle_timeout: Some(Duration::from_secs(120)),
+            ping_interval: Some(Duration::from_secs(30)),
+            pong_timeout: Some(Duration::from_secs(10)),
+            reports_pongs: true,
+            close_timeout: Some(Duration::from_secs(5)),
+            write_stall_timeout: Some(Duration::from_secs(20)),
+            min_drain_rate: Some(1 << 10),
+            max_lifetime: None,
             high_water: 128 << 10,
             max_queued_len: 256 << 10,
             backpressure: Backpressure::Close(CloseCode::TRY_AGAIN_LATER),
             rate_limit: RateLimit::default(),
-            topics: TopicSettings::default(),
-            max_memory: 0,
-            memory_return_delay: Duration::from_secs(5),
+            topics: TopicConfig::default(),
+            max_memory: Sizing::Auto,
+            memory_return_delay: Some(Duration::from_secs(5)),
             assignment: Assignment::ReusePort,
-            max_connections: 0,
-            max_connections_per_address: 0,
-            max_accepts_per_second: 0,
+            max_connections: Sizing::Auto,
+            max_connections_per_address: Limit::Unlimited,
+            max_accepts_per_second: Limit::Unlimited,
             listen_backlog: 4096,
             exclusive: true,
             listen_timeout: Duration::from_secs(2),
             tcp_nodelay: true,
-            tcp_user_timeout: Duration::from_secs(30),
-            tcp_keepalive_time: Duration::ZERO,
+            tcp_user_timeout: Some(Duration::from_secs(30)),
+            tcp_keepalive_time: None,
             tcp_keepalive_interval: Duration::from_secs(10),
             tcp_keepalive_probes: 3,
-            tcp_notsent_lowat: 128 << 10,
-            tcp_send_buffer_len: 0,
-            tcp_receive_buffer_len: 0,
+            tcp_notsent_lowat: Sizing::Fixed(128 << 10),
+            tcp_send_buffer_len: Sizing::Auto,
+            tcp_receive_buffer_len: Sizing::Auto,
             receive_buffer_len: 64 << 10,
             messages_per_turn: 1024,
             pool_len: 4 << 20,
@@ -345,7 +368,7 @@ macro_rules! setters {
                 #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
                 #[must_use]
                 pub fn $with(mut self, $field: $type) -> Self {
-                    self.$field = $field;
+                    self.$field = $field.into();
                     self
                 }
             )+
@@ -355,50 +378,51 @@ macro_rules! setters {
 
 setters! {
     with_driver, driver: DriverKind;
-    with_io_workers, io_workers: usize;
+    with_io_workers, io_workers: impl Into<Sizing>;
     with_compute_workers, compute_workers: usize;
     with_compute_queue_len, compute_queue_len: usize;
     with_max_jobs_per_connection, max_jobs_per_connection: usize;
     with_pinning, pinning: Pinning;
     with_protocol, protocol: ringwire_codec::Config;
-    with_max_unauthenticated_len, max_unauthenticated_len: usize;
-    with_compression, compression: Compression;
+    with_max_unauthenticated_len, max_unauthenticated_len: impl Into<Option<usize>>;
+    with_compression, compression: CompressionConfig;
     with_head, head: HeadLimits;
     with_max_body_len, max_body_len: usize;
     with_max_http_requests, max_http_requests: u16;
-    with_http_keep_alive_timeout, http_keep_alive_timeout: Duration;
+    with_http_keep_alive_timeout, http_keep_alive_timeout: impl Into<Option<Duration>>;
     with_origin_policy, origin_policy: OriginPolicy;
     with_requires_origin, requires_origin: bool;
-    with_handshake_timeout, handshake_timeout: Duration;
-    with_idle_timeout, idle_timeout: Duration;
-    with_ping_interval, ping_interval: Duration;
-    with_pong_timeout, pong_timeout: Duration;
-    with_close_timeout, close_timeout: Duration;
-    with_write_stall_timeout, write_stall_timeout: Duration;
-    with_min_drain_rate, min_drain_rate: usize;
-    with_max_lifetime, max_lifetime: Duration;
+    with_handshake_timeout, handshake_timeout: impl Into<Option<Duration>>;
+    with_idle_timeout, idle_timeout: impl Into<Option<Duration>>;
+    with_ping_interval, ping_interval: impl Into<Option<Duration>>;
+    with_pong_timeout, pong_timeout: impl Into<Option<Duration>>;
+    with_reports_pongs, reports_pongs: bool;
+    with_close_timeout, close_timeout: impl Into<Option<Duration>>;
+    with_write_stall_timeout, write_stall_timeout: impl Into<Option<Duration>>;
+    with_min_drain_rate, min_drain_rate: impl Into<Option<usize>>;
+    with_max_lifetime, max_lifetime: impl Into<Option<Duration>>;
     with_high_water, high_water: usize;
     with_max_queued_len, max_queued_len: usize;
     with_backpressure, backpressure: Backpressure;
     with_rate_limit, rate_limit: RateLimit;
-    with_topics, topics: TopicSettings;
-    with_max_memory, max_memory: usize;
-    with_memory_return_delay, memory_return_delay: Duration;
+    with_topics, topics: TopicConfig;
+    with_max_memory, max_memory: impl Into<Sizing>;
+    with_memory_return_delay, memory_return_delay: impl Into<Option<Duration>>;
     with_assignment, assignment: Assignment;
-    with_max_connections, max_connections: usize;
-    with_max_connections_per_address, max_connections_per_address: u32;
-    with_max_accepts_per_second, max_accepts_per_second: u32;
+    with_max_connections, max_connections: impl Into<Sizing>;
+    with_max_connections_per_address, max_connections_per_address: impl Into<Limit<u32>>;
+    with_max_accepts_per_second, max_accepts_per_second: impl Into<Limit<u32>>;
     with_listen_backlog, listen_backlog: u32;
     with_exclusive, exclusive: bool;
     with_listen_timeout, listen_timeout: Duration;
     with_tcp_nodelay, tcp_nodelay: bool;
-    with_tcp_user_timeout, tcp_user_timeout: Duration;
-    with_tcp_keepalive_time, tcp_keepalive_time: Duration;
+    with_tcp_user_timeout, tcp_user_timeout: impl Into<Option<Duration>>;
+    with_tcp_keepalive_time, tcp_keepalive_time: impl Into<Option<Duration>>;
     with_tcp_keepalive_interval, tcp_keepalive_interval: Duration;
     with_tcp_keepalive_probes, tcp_keepalive_probes: u32;
-    with_tcp_notsent_lowat, tcp_notsent_lowat: u32;
-    with_tcp_send_buffer_len, tcp_send_buffer_len: usize;
-    with_tcp_receive_buffer_len, tcp_receive_buffer_len: usize;
+    with_tcp_notsent_lowat, tcp_notsent_lowat: impl Into<Sizing<u32>>;
+    with_tcp_send_buffer_len, tcp_send_buffer_len: impl Into<Sizing>;
+    with_tcp_receive_buffer_len, tcp_receive_buffer_len: impl Into<Sizing>;
     with_receive_buffer_len, receive_buffer_len: usize;
     with_messages_per_turn, messages_per_turn: usize;
     with_pool_len, pool_len: usize;
@@ -406,96 +430,46 @@ setters! {
 }
 
 impl Config {
+    /// Sets [`subprotocols`](Self::subprotocols).
+    #[must_use]
+    pub fn with_subprotocols<N: Into<String>>(
+        mut self,
+        names: impl IntoIterator<Item = N>,
+    ) -> Self {
+        self.subprotocols = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets whether pings are answered by themselves (in [`protocol`](Self::protocol)). Default: yes; no, for handlers
+    /// that answer themselves ([`Handler::on_ping`](crate::Handler::on_ping)).
+    #[must_use]
+    pub fn with_answers_pings(mut self, answers: bool) -> Self {
+        self.protocol = self.protocol.with_answers_pings(answers);
+        self
+    }
+
     /// Sets the longest message that is taken whole, in bytes (in [`protocol`](Self::protocol)).
     #[must_use]
     pub fn with_max_message_len(mut self, len: usize) -> Self {
         self.protocol = self.protocol.with_max_message_len(len);
         self
     }
-
-    /// Says which setting can't be.
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        let at_least = |setting, value: usize, least: usize| {
-            if value >= least {
-                return Ok(());
-            }
-            Err(Error::Setting { setting, problem: format!("{value} is less than {least}") })
-        };
-        at_least("receive_buffer_len", self.receive_buffer_len, 512)?;
-        at_least("messages_per_turn", self.messages_per_turn, 1)?;
-        at_least("mailbox_len", self.mailbox_len, 1)?;
-        at_least("max_http_requests", self.max_http_requests.into(), 1)?;
-        at_least("max_jobs_per_connection", self.max_jobs_per_connection, 1)?;
-        if self.max_memory > 0 {
-            at_least("max_memory", self.max_memory, 1 << 20)?;
-        }
-        at_least("max_queued_len (not below high_water)", self.max_queued_len, self.high_water)?;
-        self.compression.check()?;
-        self.topics.check()?;
-        if let Backpressure::Close(code) = self.backpressure
-            && !code.is_sendable()
-        {
-            return Err(Error::Setting {
-                setting: "backpressure",
-                problem: format!("close code {} can't be sent (RFC 6455 §7.4)", code.get()),
-            });
-        }
-        for (setting, count) in
-            [("io_workers", self.io_workers), ("compute_workers", self.compute_workers)]
-        {
-            if count > usize::from(u16::MAX) {
-                let problem = format!("{count} is more than {}", u16::MAX);
-                return Err(Error::Setting { setting, problem });
-            }
-        }
-        self.check_keepalive()?;
-        if matches!(&self.pinning, Pinning::Cores(cores) if cores.is_empty()) {
-            return Err(Error::Setting {
-                setting: "pinning",
-                problem: "the list of cores is empty".into(),
-            });
-        }
-        Ok(())
-    }
-}
-
-impl Config {
-    /// What tcp(7) allows.
-    fn check_keepalive(&self) -> Result<(), Error> {
-        if self.tcp_keepalive_time.is_zero() {
-            return Ok(());
-        }
-        for (setting, time) in [
-            ("tcp_keepalive_time", self.tcp_keepalive_time),
-            ("tcp_keepalive_interval", self.tcp_keepalive_interval),
-        ] {
-            if time.subsec_nanos() != 0 || !(1..=32767).contains(&time.as_secs()) {
-                let problem = format!("{time:?} is not a whole number of seconds from 1 to 32767");
-                return Err(Error::Setting { setting, problem });
-            }
-        }
-        if !(1..=127).contains(&self.tcp_keepalive_probes) {
-            let problem = format!("{} is not from 1 to 127", self.tcp_keepalive_probes);
-            return Err(Error::Setting { setting: "tcp_keepalive_probes", problem });
-        }
-        Ok(())
-    }
 }
 
 impl From<&Config> for TcpOptions {
     fn from(config: &Config) -> Self {
-        let keepalive = Keepalive {
-            time: config.tcp_keepalive_time,
+        let keepalive = config.tcp_keepalive_time.map(|time| Keepalive {
+            time,
             interval: config.tcp_keepalive_interval,
             probes: config.tcp_keepalive_probes,
-        };
+        });
         Self {
             nodelay: config.tcp_nodelay,
             user_timeout: config.tcp_user_timeout,
-            keepalive: (!keepalive.time.is_zero()).then_some(keepalive),
-            notsent_lowat: config.tcp_notsent_lowat,
-            send_buffer_len: config.tcp_send_buffer_len,
-            receive_buffer_len: config.tcp_receive_buffer_len,
+            keepalive,
+            notsent_lowat: config.tcp_notsent_lowat.fixed(),
+            send_buffer_len: config.tcp_send_buffer_len.fixed(),
+            receive_buffer_len: config.tcp_receive_buffer_len.fixed(),
         }
     }
 }
@@ -503,60 +477,5 @@ impl From<&Config> for TcpOptions {
 impl From<&Config> for ListenOptions {
     fn from(config: &Config) -> Self {
         Self { tcp: config.into(), backlog: config.listen_backlog }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_default_passes_its_own_check() {
-        Config::default().check().unwrap();
-    }
-
-    #[test]
-    fn what_cannot_be_is_named() {
-        let wrong = [
-            (Config::default().with_receive_buffer_len(1), "receive_buffer_len"),
-            (Config::default().with_messages_per_turn(0), "messages_per_turn"),
-            (Config::default().with_mailbox_len(0), "mailbox_len"),
-            (Config::default().with_max_http_requests(0), "max_http_requests"),
-            (Config::default().with_max_jobs_per_connection(0), "max_jobs_per_connection"),
-            (Config::default().with_max_queued_len(1), "max_queued_len"),
-            (Config::default().with_max_memory(1000), "max_memory"),
-            (
-                Config::default().with_tcp_keepalive_time(Duration::from_millis(1500)),
-                "tcp_keepalive_time",
-            ),
-            (
-                Config::default()
-                    .with_tcp_keepalive_time(Duration::from_secs(60))
-                    .with_tcp_keepalive_interval(Duration::ZERO),
-                "tcp_keepalive_interval",
-            ),
-            (
-                Config::default()
-                    .with_tcp_keepalive_time(Duration::from_secs(60))
-                    .with_tcp_keepalive_probes(0),
-                "tcp_keepalive_probes",
-            ),
-            (Config::default().with_io_workers(70_000), "io_workers"),
-            (Config::default().with_compute_workers(70_000), "compute_workers"),
-            (Config::default().with_pinning(Pinning::Cores(Vec::new())), "pinning"),
-            (
-                Config::default().with_backpressure(Backpressure::Close(CloseCode::ABNORMAL)),
-                "backpressure",
-            ),
-            (
-                Config::default()
-                    .with_compression(Compression::dedicated().with_max_dedicated_len(1)),
-                "max_dedicated_len",
-            ),
-        ];
-        for (config, name) in wrong {
-            let error = config.check().unwrap_err();
-            assert!(error.to_string().contains(name), "{error}");
-        }
     }
 }

@@ -24,7 +24,8 @@ pub struct Accept<S> {
 }
 
 impl<S> Accept<S> {
-    /// Accepts without subprotocol, extra headers or streaming.
+    /// Accepts without extra headers or streaming, and with a subprotocol only where the [server](crate::Config::subprotocols)
+    /// or the [route](crate::router::SocketOptions::subprotocols) has one that is offered.
     pub fn new(state: S) -> Self {
         Self {
             state,

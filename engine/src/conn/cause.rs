@@ -17,12 +17,24 @@ pub struct CloseCause {
     pub text: String,
     /// Bytes of output that were not handed to the kernel.
     pub unsent_len: usize,
+    /// Messages from other threads ([`Handle::send`](crate::Handle::send), [`Sender`](crate::Sender)) that came as the
+    /// connection was closing already, or whose coming made it close, or that still waited for room in its queue: none of
+    /// their bytes are in `unsent_len`. What is posted after [`on_close`](crate::Handler::on_close) is in no cause; it
+    /// counts among [`messages_dropped`](crate::WorkerStats::messages_dropped).
+    pub lost_messages: usize,
     clean: bool,
 }
 
 impl CloseCause {
     pub(crate) fn new(reason: CloseReason) -> Self {
-        Self { reason, code: None, text: String::new(), unsent_len: 0, clean: false }
+        Self {
+            reason,
+            code: None,
+            text: String::new(),
+            unsent_len: 0,
+            lost_messages: 0,
+            clean: false,
+        }
     }
 
     /// Whether close frames went both ways, and nothing was wrong (RFC 6455 §7.1.4: "cleanly").

@@ -1,9 +1,11 @@
 //! One connection: what is kept of it while it is idle, and what is added while something is under way.
 
+pub(crate) mod agreed;
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod cause;
 pub(crate) mod charge;
+pub(crate) mod credit;
 pub(crate) mod dialling;
 pub(crate) mod id;
 pub(crate) mod jobs;
@@ -13,15 +15,16 @@ pub(crate) mod queue;
 pub(crate) mod table;
 
 use bitflags::bitflags;
-use ringwire_codec::deflate::WindowBits;
 use ringwire_codec::handshake::HeadScanner;
 use ringwire_codec::http::Exchange;
 use ringwire_codec::{Connection, Role};
 
 use crate::base::timer::{TICKS_PER_SECOND, Tick};
+use crate::conn::agreed::AgreedDeflate;
 use crate::conn::body::Incoming;
 use crate::conn::cause::CloseCause;
 use crate::conn::charge::Charge;
+use crate::conn::credit::Lanes;
 use crate::conn::dialling::Dialling;
 use crate::conn::jobs::Jobs;
 use crate::conn::peer_addr::PeerAddr;
@@ -62,8 +65,7 @@ pub(crate) struct Wire {
     pub(crate) phase: Phase,
     /// Ordinary requests that were answered.
     pub(crate) requests: u16,
-    /// The window of the compressor for what goes out, if compression was agreed on.
-    pub(crate) window: Option<WindowBits>,
+    pub(crate) deflate: AgreedDeflate,
     pub(crate) flags: Flags,
 }
 
@@ -81,7 +83,7 @@ impl Default for Wire {
             peer: PeerAddr::default(),
             phase: Phase::Vacant,
             requests: 0,
-            window: None,
+            deflate: AgreedDeflate::default(),
             flags: Flags::default(),
         }
     }
@@ -156,16 +158,23 @@ impl Wire {
     /// Whether the driver should report what the peer sends.
     #[inline]
     pub(crate) fn wants_receive(&self) -> bool {
-        if self.flags.intersects(Flags::ENDED | Flags::AWAY) {
+        if self.flags.contains(Flags::ENDED) {
             return false;
         }
         match self.phase {
             Phase::Lingering => true,
-            Phase::Proxied | Phase::Handshake => !self.flags.contains(Flags::THROTTLED),
+            Phase::Proxied | Phase::Handshake => {
+                !self.flags.contains(Flags::THROTTLED) && !self.is_away()
+            }
             Phase::Open | Phase::Closing => self.may_deliver() && !self.has_unread(),
             Phase::Idle => !self.has_unread(),
             Phase::Vacant | Phase::Deferred | Phase::Flushing | Phase::Closed => false,
         }
+    }
+
+    /// Whether its TLS session is with a compute thread.
+    pub(crate) fn is_away(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.is_away)
     }
 
     /// Whether it waits for the application's answer to an upgrade, not to an ordinary request.
@@ -187,7 +196,18 @@ impl Wire {
 
     /// Whether everything that came before the end of the peer's stream was answered, as far as this connection knows.
     pub(crate) fn has_said_all(&self) -> bool {
-        self.is_half_closed() && !self.has_unread() && self.is_flushed() && self.job_count() == 0
+        self.is_half_closed()
+            && !self.has_unread()
+            && self.is_flushed()
+            && self.job_count() == 0
+            && !self.has_parcels()
+    }
+
+    /// Whether messages of a [`Sender`](crate::Sender) wait for room in its queue.
+    #[inline]
+    pub(crate) fn has_parcels(&self) -> bool {
+        let lanes = self.pending.as_ref().and_then(|pending| pending.lanes.as_ref());
+        lanes.is_some_and(|lanes| lanes.has_waiting())
     }
 
     /// Whether all output was handed to the kernel.
@@ -252,41 +272,44 @@ pub(crate) enum Phase {
 }
 
 bitflags! {
-    /// Yes-or-no facts about a connection.
+    /// Yes-or-no facts about a connection. Those that hold only while something is under way stand in [`Pending`], and
+    /// what was agreed on for compression, in [`AgreedDeflate`], so that there is room here.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub(crate) struct Flags: u16 {
-        /// A receive is armed.
-        const RECEIVING = 1 << 0;
-        /// A send is in flight.
-        const SENDING = 1 << 1;
-        /// The application paused reading.
-        const PAUSED = 1 << 2;
-        /// `Queued` was answered: reading waits, and `on_drain` is owed.
-        const BACKLOGGED = 1 << 3;
-        /// A ping waits for its pong.
-        const PINGED = 1 << 4;
+        // What it is.
+        /// This side opened the connection, and is the client.
+        const CLIENT = 1 << 0;
+        /// Bytes go through a TLS session, extensions of the application's own, or both.
+        const LAYERED = 1 << 1;
+        /// Messages may be compressed.
+        const DEFLATE = 1 << 2;
+        /// The smaller limit on messages holds.
+        const UNAUTHENTICATED = 1 << 3;
+
+        // How far it has come.
+        /// `on_open` was called, `on_close` is owed.
+        const OPENED = 1 << 4;
         /// The peer's FIN came, so nothing more can be received; there may be input or output left.
         const ENDED = 1 << 5;
-        /// `on_open` was called, `on_close` is owed.
-        const OPENED = 1 << 6;
+
+        // What is under way.
+        /// A receive is armed.
+        const RECEIVING = 1 << 6;
+        /// A send is in flight.
+        const SENDING = 1 << 7;
+        /// A ping waits for its pong.
+        const PINGED = 1 << 8;
         /// Stands in the list of connections to be flushed or resumed.
-        const LISTED = 1 << 7;
-        /// Bytes go through a TLS session, extensions of the application's own, or both.
-        const LAYERED = 1 << 8;
-        /// Its TLS session is with a compute thread; what comes in meanwhile waits unread.
-        const AWAY = 1 << 9;
-        /// This side opened the connection, and is the client.
-        const CLIENT = 1 << 10;
-        /// Messages may be compressed.
-        const DEFLATE = 1 << 11;
-        /// What is compressed for it may refer back, so that it needs a compressor of its own.
-        const OWN_COMPRESSOR = 1 << 12;
-        /// The same of what its peer compresses: a decompressor was set aside for it.
-        const OWN_DECOMPRESSOR = 1 << 13;
-        /// The smaller limit on messages holds.
-        const UNAUTHENTICATED = 1 << 14;
+        const LISTED = 1 << 9;
+
+        // Why messages wait.
+        /// The application paused reading.
+        const PAUSED = 1 << 10;
+        /// `Queued` was answered: reading waits, and `on_drain` is owed.
+        const BACKLOGGED = 1 << 11;
         /// The peer has said as much as it may: reading waits until its bucket has filled, or until there is memory.
-        const THROTTLED = 1 << 15;
+        const THROTTLED = 1 << 12;
+
         /// What comes in needs more than the settings that all connections share.
         const SPECIAL_INPUT = Self::DEFLATE.bits() | Self::UNAUTHENTICATED.bits();
         /// Messages may not be handed over.
@@ -306,6 +329,8 @@ pub(crate) struct Pending {
     /// How much of `unread` was used.
     pub(crate) unread_start: usize,
     pub(crate) scanner: HeadScanner,
+    /// Its TLS session is with a compute thread; what comes in meanwhile waits unread.
+    pub(crate) is_away: bool,
     /// The body that is under way.
     pub(crate) incoming: Option<Box<Incoming>>,
     /// What is known of an ordinary request whose answer was deferred.
@@ -316,6 +341,8 @@ pub(crate) struct Pending {
     pub(crate) dialling: Option<Box<Dialling>>,
     /// What the compute threads have to do for it.
     pub(crate) jobs: Option<Box<Jobs>>,
+    /// What threads of the application have given for it with a [`Sender`](crate::Sender).
+    pub(crate) lanes: Option<Box<Lanes>>,
     /// How the connection will have ended, once that has begun.
     pub(crate) cause: Option<CloseCause>,
     /// What of all this the worker's sums have.
@@ -335,11 +362,13 @@ impl Pending {
         self.queue.is_empty()
             && self.unread.capacity() == 0
             && self.head.capacity() == 0
+            && !self.is_away
             && self.incoming.is_none()
             && self.exchange.is_none()
             && self.missed == 0
             && self.dialling.is_none()
             && self.jobs.is_none()
+            && self.lanes.is_none()
             && self.cause.is_none()
     }
 }

@@ -1,5 +1,7 @@
 //! How a message is sent, and what comes of it.
 
+use std::time::Duration;
+
 use ringwire_codec::CloseCode;
 
 /// What became of a message that was taken.
@@ -24,6 +26,9 @@ pub struct SendOptions {
     pub key: Option<u64>,
     /// Whether it is compressed, on a connection [where it may be](crate::Ctx::is_compressed). Default: by its length.
     pub compress: Compress,
+    /// How long it may wait for the peer, and what happens if it is not on its way by then. Default: as long as it has
+    /// to.
+    pub deadline: Option<(Duration, Late)>,
 }
 
 impl SendOptions {
@@ -40,13 +45,45 @@ impl SendOptions {
         self.compress = compress;
         self
     }
+
+    /// Sets [`deadline`](Self::deadline), `after` from when the worker takes the message: for what is of no use later.
+    ///
+    /// It looks at what waits in the connection's queue. What was handed to the kernel is on its way, since a frame that
+    /// has begun can't be taken back; how long that may take is for
+    /// [`write_stall_timeout`](crate::Config::write_stall_timeout). Fires up to two ticks of 100 ms late, never early.
+    /// A message with a deadline is compressed by itself.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ringwire::{Ctx, Late, SendOptions};
+    /// # fn on_quote(ctx: &mut Ctx<'_, ()>, quote: &str) {
+    /// let options = SendOptions::default().with_deadline(Duration::from_secs(1), Late::Drop);
+    /// let _ = ctx.send_with(quote, options);
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn with_deadline(mut self, after: Duration, late: Late) -> Self {
+        self.deadline = Some((after, late));
+        self
+    }
+}
+
+/// What happens where a message still waits at its [deadline](SendOptions::with_deadline).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Late {
+    /// It is dropped, and counts among [`messages_dropped`](crate::WorkerStats::messages_dropped).
+    Drop,
+    /// The connection is closed with this code, 1000 if it may not be sent:
+    /// [`CloseReason::Deadline`](crate::CloseReason::Deadline).
+    Close(CloseCode),
 }
 
 /// Whether a message is compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Compress {
-    /// If it is at least as long as [`threshold`](crate::compression::Compression::threshold).
+    /// If it is at least as long as [`threshold`](crate::compression::CompressionConfig::threshold).
     #[default]
     ByLength,
     /// However short it is. Goes out as it is if that makes it no shorter.

@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 
-use ringwire_codec::Buffers as _;
+use ringwire_codec::{Buffers as _, CloseCode};
 
 use crate::base::buffers::BufferPool;
 use crate::base::output::Output;
+use crate::base::timer::Tick;
+use crate::conn::options::Late;
 
 /// What a segment takes beside its bytes.
 const SEGMENT_OVERHEAD: usize = 64;
@@ -24,12 +26,25 @@ pub(crate) struct SendQueue {
     /// Memory of what is this connection's own.
     own_len: usize,
     next_place: u32,
+    /// No deadline of a segment comes before this one.
+    first_deadline: Option<Tick>,
 }
 
 #[derive(Debug)]
 struct Segment {
     data: Output,
     kind: SegmentKind,
+    /// Until when it may wait, and what happens then.
+    deadline: Option<(Tick, Late)>,
+}
+
+/// What a deadline that has passed asks for.
+#[derive(Debug)]
+pub(crate) enum Overdue {
+    /// A message was taken out, to be dropped.
+    Message(Output),
+    /// The connection is to be closed with this code.
+    Close(CloseCode),
 }
 
 /// What may happen to a segment while it waits.
@@ -70,7 +85,7 @@ impl SendQueue {
     pub(crate) fn push(&mut self, data: Output, kind: SegmentKind) {
         self.len += data.len();
         self.own_len += data.own_len();
-        self.segments.push_back(Segment { data, kind });
+        self.segments.push_back(Segment { data, kind, deadline: None });
     }
 
     /// Bytes of the messages that places are kept for.
@@ -84,7 +99,7 @@ impl SendQueue {
         self.next_place = id.wrapping_add(1);
         self.awaited_len += len;
         let kind = SegmentKind::Place { id, len, droppable };
-        self.segments.push_back(Segment { data: Output::Own(Vec::new()), kind });
+        self.push(Output::default(), kind);
         id
     }
 
@@ -98,7 +113,7 @@ impl SendQueue {
                 self.len += frame.len();
                 self.own_len += frame.capacity();
                 let kind = if droppable { SegmentKind::Message } else { SegmentKind::Stream };
-                *segment = Segment { data: Output::Own(frame), kind };
+                *segment = Segment { data: Output::Own(frame), kind, ..*segment };
                 return true;
             }
         }
@@ -121,6 +136,9 @@ impl SendQueue {
         let segment = self.segments.pop_front()?;
         self.len -= segment.data.len();
         self.own_len -= segment.data.own_len();
+        if self.segments.is_empty() {
+            self.first_deadline = None;
+        }
         Some(segment.data)
     }
 
@@ -157,7 +175,7 @@ impl SendQueue {
 
     /// Appends to the last segment, if it is a stream and has room as it is.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> bool {
-        let Some(Segment { data: Output::Own(last), kind: SegmentKind::Stream }) =
+        let Some(Segment { data: Output::Own(last), kind: SegmentKind::Stream, .. }) =
             self.segments.back_mut()
         else {
             return false;
@@ -180,7 +198,36 @@ impl SendQueue {
         let Some(segment) = self.segments.get_mut(index) else { return data };
         self.len = self.len + data.len() - segment.data.len();
         self.own_len = self.own_len + data.own_len() - segment.data.own_len();
+        segment.deadline = None;
         std::mem::replace(&mut segment.data, data)
+    }
+
+    /// Sets until when the segment at `index`, or the last one, may wait.
+    pub(crate) fn set_deadline(&mut self, index: Option<usize>, due: Tick, late: Late) {
+        let index = index.unwrap_or_else(|| self.segments.len().saturating_sub(1));
+        let Some(segment) = self.segments.get_mut(index) else { return };
+        segment.deadline = Some((due, late));
+        self.first_deadline = Some(self.first_deadline.map_or(due, |first| first.min(due)));
+    }
+
+    /// When to [look](Self::take_overdue) at the deadlines of what waits, if any has one.
+    #[inline]
+    pub(crate) fn next_deadline(&self) -> Option<Tick> {
+        self.first_deadline
+    }
+
+    /// What the first deadline that has passed asks for.
+    pub(crate) fn take_overdue(&mut self, now: Tick) -> Option<Overdue> {
+        let is_over = |segment: &Segment| segment.deadline.is_some_and(|(due, _)| due <= now);
+        let Some(index) = self.segments.iter().position(is_over) else {
+            let deadlines = self.segments.iter().filter_map(|segment| segment.deadline);
+            self.first_deadline = deadlines.map(|(due, _)| due).min();
+            return None;
+        };
+        match self.segments.get_mut(index)?.deadline.take()?.1 {
+            Late::Drop => Some(Overdue::Message(self.remove(index)?.data)),
+            Late::Close(code) => Some(Overdue::Close(code)),
+        }
     }
 
     /// Takes out the oldest message that may be dropped.
@@ -196,14 +243,18 @@ impl SendQueue {
     /// Takes out the oldest publications that wait, and says how many they are.
     pub(crate) fn drop_oldest_published(&mut self) -> Option<(Output, u32)> {
         let droppable = |kind| matches!(kind, SegmentKind::Published { .. });
-        let Segment { data, kind } = self.remove_first(droppable)?;
+        let Segment { data, kind, .. } = self.remove_first(droppable)?;
         let SegmentKind::Published { count, .. } = kind else { return None };
         Some((data, count))
     }
 
     fn remove_first(&mut self, which: impl Fn(SegmentKind) -> bool) -> Option<Segment> {
         let first = self.segments.iter().position(|segment| which(segment.kind))?;
-        let segment = self.segments.remove(first)?;
+        self.remove(first)
+    }
+
+    fn remove(&mut self, index: usize) -> Option<Segment> {
+        let segment = self.segments.remove(index)?;
         if let SegmentKind::Place { len, .. } = segment.kind {
             self.awaited_len -= len;
         }
@@ -277,6 +328,37 @@ mod tests {
         assert_eq!(*queue.drop_oldest().unwrap(), *b"news");
         assert!(queue.drop_oldest().is_none());
         assert_eq!(queue.len(), 6);
+    }
+
+    #[test]
+    fn what_is_late_is_taken_out() {
+        let mut queue = SendQueue::default();
+        queue.push(own(b"first"), SegmentKind::Message);
+        queue.set_deadline(None, 30, Late::Drop);
+        queue.push(own(b"key 1"), SegmentKind::Keyed(1));
+        queue.set_deadline(None, 10, Late::Drop);
+        let place = queue.reserve(1000, true);
+        queue.set_deadline(None, 20, Late::Drop);
+        queue.push(own(b"last"), SegmentKind::Message);
+        queue.set_deadline(None, 40, Late::Close(CloseCode::new(4000)));
+        assert_eq!(queue.next_deadline(), Some(10));
+        let keyed = queue.find(SegmentKind::Keyed(1)).unwrap();
+        queue.replace(keyed, own(b"key 2"));
+        assert!(queue.take_overdue(19).is_none(), "the newer one has no deadline");
+        assert_eq!(queue.next_deadline(), Some(20));
+        assert!(queue.fill(place, Vec::from(*b"frame")));
+        for expected in [&b"first"[..], b"frame"] {
+            let Some(Overdue::Message(dropped)) = queue.take_overdue(30) else { panic!() };
+            assert_eq!(*dropped, *expected);
+        }
+        assert!(queue.take_overdue(30).is_none());
+        assert_eq!((queue.len(), queue.awaited_len(), queue.next_deadline()), (9, 0, Some(40)));
+        let Some(Overdue::Close(code)) = queue.take_overdue(40) else { panic!() };
+        assert_eq!(code, CloseCode::new(4000));
+        queue.set_deadline(None, 50, Late::Drop);
+        queue.pop().unwrap();
+        queue.pop().unwrap();
+        assert_eq!(queue.next_deadline(), None, "nothing waits");
     }
 
     #[test]

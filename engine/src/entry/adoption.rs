@@ -17,7 +17,7 @@ use ringwire_tls::Session;
 ///
 /// # fn example(handle: Handle, stream: std::net::TcpStream, behind_the_request: Vec<u8>) -> Result<(), PostError> {
 /// let adoption = Adoption::new(stream).with_received(behind_the_request).with_state(());
-/// handle.adopt_with(adoption).map_err(|(error, _)| error)
+/// Ok(handle.adopt_with(adoption)?)
 /// # }
 /// ```
 #[derive(Debug)]
@@ -52,7 +52,8 @@ impl Adoption {
     }
 
     /// Somebody else has answered the request with 101, by which `state` began, the handler's
-    /// [`State`](crate::Handler::State). A value of another type ends the connection, with an error in the log.
+    /// [`State`](crate::Handler::State), or that of a route of its [`Router`](crate::Router). With a value of another
+    /// type the connection is not adopted.
     ///
     /// All of the answer must have been written. No extension may have been agreed on, compression included, and the
     /// origin is for that side to judge: the handler's first call is [`on_open`](crate::Handler::on_open).
@@ -61,5 +62,10 @@ impl Adoption {
     pub fn with_state<S: Send + 'static>(mut self, state: S) -> Self {
         self.state = Some(Box::new(state));
         self
+    }
+
+    /// The connection alone, where it was not adopted.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
     }
 }

@@ -7,8 +7,8 @@ use crate::base::sharded::Sharded;
 /// See the [module's documentation](self).
 #[derive(Debug)]
 pub(crate) struct Addresses {
-    /// Connections that one address may have. 0: any number, and nothing is counted.
-    max: u32,
+    /// Connections that one address may have. `None`: any number, and nothing is counted.
+    max: Option<u32>,
     counts: Sharded<Key, u32>,
 }
 
@@ -31,19 +31,19 @@ impl Key {
 }
 
 impl Addresses {
-    pub(crate) fn new(max: u32) -> Self {
+    pub(crate) fn new(max: Option<u32>) -> Self {
         Self { max, counts: Sharded::default() }
     }
 
     /// Counts a connection in, unless its address has as many as may be; whether it did.
     #[inline]
     pub(crate) fn admit(&self, peer: Option<SocketAddr>) -> bool {
-        self.max == 0 || self.count_in(peer, self.max)
+        self.max.is_none_or(|max| self.count_in(peer, max))
     }
 
     /// Counts a connection in that is not refused.
     pub(crate) fn note(&self, peer: Option<SocketAddr>) {
-        if self.max > 0 {
+        if self.max.is_some() {
             self.count_in(peer, u32::MAX);
         }
     }
@@ -51,7 +51,7 @@ impl Addresses {
     /// Counts a connection out that was counted in.
     #[inline]
     pub(crate) fn release(&self, peer: Option<SocketAddr>) {
-        if self.max > 0 {
+        if self.max.is_some() {
             self.count_out(peer);
         }
     }
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn an_address_has_so_many_connections() {
-        let addresses = Addresses::new(2);
+        let addresses = Addresses::new(Some(2));
         assert!(addresses.admit(peer("192.0.2.1:1")) && addresses.admit(peer("192.0.2.1:2")));
         assert!(!addresses.admit(peer("192.0.2.1:3")));
         assert!(!addresses.admit(peer("[::ffff:192.0.2.1]:4")), "the same address");
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_subscriber_with_ipv6_has_a_64() {
-        let addresses = Addresses::new(1);
+        let addresses = Addresses::new(Some(1));
         assert!(addresses.admit(peer("[2001:db8:0:1::1]:1")));
         assert!(!addresses.admit(peer("[2001:db8:0:1:ffff::2]:1")));
         assert!(addresses.admit(peer("[2001:db8:0:2::1]:1")));
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn nothing_stays_of_those_who_have_gone() {
-        let addresses = Addresses::new(1);
+        let addresses = Addresses::new(Some(1));
         for number in 0..1000_u16 {
             let [high, low] = number.to_be_bytes();
             let peer = Some(SocketAddr::from(([10, 0, high, low], 1)));
@@ -118,6 +118,6 @@ mod tests {
             addresses.release(peer);
         }
         assert!(addresses.counts.is_empty());
-        assert!(Addresses::new(0).admit(None) && addresses.admit(None));
+        assert!(Addresses::new(None).admit(None) && addresses.admit(None));
     }
 }

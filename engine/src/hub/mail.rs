@@ -13,13 +13,16 @@ use ringwire_codec::http::Response;
 
 use crate::base::mailbox::{self, Bell, Mailbox, Postbox};
 use crate::base::wake::Wake;
+use crate::compute::task::Continuation;
 use crate::compute::{Compute, Outcome};
 use crate::conn::answer::{Accept, AnyState};
+use crate::conn::credit::Lane;
 use crate::conn::id::ConnId;
 use crate::conn::options::SendOptions;
 use crate::driver::ListenerId;
 use crate::entry::adoption::Adoption;
 use crate::entry::dial::Outbound;
+use crate::hub::posted::Posted;
 use crate::hub::wakes::{Alarm, Alarms};
 use crate::limits::{Drain, DrainReport};
 use crate::topic::{Feed, Feeder, SharedPublication, TopicQuery, feed};
@@ -45,6 +48,10 @@ pub(crate) enum Mail {
     Accept { conn: ConnId, accept: Box<Accept<AnyState>> },
     /// Refuse a deferred request for an upgrade.
     Reject { conn: ConnId, response: Response },
+    /// Call this with an open connection.
+    Run { conn: ConnId, then: Continuation },
+    /// Tell the handler.
+    Event(Posted),
     /// Say who subscribes to what.
     Topics(TopicQuery),
     /// Close every connection, and end when they are gone or the time is up; what came of it is the reply.
@@ -53,11 +60,20 @@ pub(crate) enum Mail {
     Undrain,
 }
 
+/// A [`Sender`](crate::Sender) has something for a connection, or has gone; the first time with the worker's end of it.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) conn: ConnId,
+    pub(crate) lane: Option<Lane>,
+}
+
 /// The ways to a worker.
 #[derive(Clone, Debug)]
 pub(crate) struct Ways {
     pub(crate) letters: Postbox<Mail>,
     pub(crate) publications: Feeder,
+    /// There is always room for an offer: each sender has one on its way at most.
+    pub(crate) offers: Postbox<Offer>,
     /// There is always room for a result: their number is that of the jobs which the worker itself gave away.
     pub(crate) results: Postbox<Outcome>,
     pub(crate) alarms: Arc<Alarms>,
@@ -92,6 +108,7 @@ pub(crate) struct Inbox {
     bell: Bell,
     letters: Mailbox<Mail>,
     publications: Feed,
+    offers: Mailbox<Offer>,
     results: Mailbox<Outcome>,
     alarms: Mailbox<Arc<Alarm>>,
     answers: Mailbox<Answered>,
@@ -104,14 +121,17 @@ pub(crate) fn inbox(capacity: usize, max_in_transit_len: usize, waker: impl Wake
     let bell = Bell::new(waker);
     let (letters, to_be_read) = mailbox::mailbox(Some(capacity), &bell);
     let (feeder, publications) = feed(max_in_transit_len, &bell);
+    let (offers, offered) = mailbox::mailbox(None, &bell);
     let (results, returned) = mailbox::mailbox(None, &bell);
     let (alarms, rung) = mailbox::mailbox(None, &bell);
-    let ways = Ways { letters, publications: feeder, results, alarms: Alarms::new(alarms) };
+    let alarms = Alarms::new(alarms);
+    let ways = Ways { letters, publications: feeder, offers, results, alarms };
     let (answer_box, answers) = mailbox::mailbox(None, &bell);
     let inbox = Inbox {
         bell,
         letters: to_be_read,
         publications,
+        offers: offered,
         results: returned,
         alarms: rung,
         answers,
@@ -135,6 +155,16 @@ impl Inbox {
     /// The next publication.
     pub(crate) fn take_publication(&self) -> Option<SharedPublication> {
         self.publications.take()
+    }
+
+    /// How many offers wait.
+    pub(crate) fn offer_count(&self) -> usize {
+        self.offers.len()
+    }
+
+    /// The next offer.
+    pub(crate) fn take_offer(&self) -> Option<Offer> {
+        self.offers.take()
     }
 
     /// How many results wait.
@@ -171,6 +201,7 @@ impl Inbox {
     pub(crate) fn is_empty(&self) -> bool {
         self.letters.is_empty()
             && self.publications.is_empty()
+            && self.offers.is_empty()
             && self.results.is_empty()
             && self.alarms.is_empty()
             && self.answers.is_empty()

@@ -10,28 +10,33 @@ pub(crate) mod directory;
 pub(crate) mod handover;
 pub(crate) mod mail;
 pub(crate) mod names;
+pub(crate) mod posted;
 pub(crate) mod wakes;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 
 use crate::base::mailbox::Postbox;
 use crate::config::Config;
 use crate::hub::addresses::Addresses;
 use crate::hub::directory::Directory;
 use crate::hub::handover::Handover;
-use crate::hub::mail::{Mail, Ways};
+use crate::hub::mail::{Mail, Offer, Ways};
 use crate::hub::names::Registry;
 use crate::hub::wakes::Alarms;
 use crate::limits::memory::{Allowance, Level, Slack, Total};
 use crate::metrics::{Counters, MemoryStats};
 use crate::topic::{Exchange, Feeder};
 
+/// The number of the next server of this process.
+static NEXT_SERVER: AtomicU16 = AtomicU16::new(0);
+
 /// One worker, from outside.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) postbox: Postbox<Mail>,
     feeder: Feeder,
+    pub(crate) offers: Postbox<Offer>,
     pub(crate) alarms: Arc<Alarms>,
     pub(crate) counters: Arc<Counters>,
     /// Its open connections.
@@ -42,9 +47,9 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(ways: Ways, counters: Arc<Counters>) -> Self {
-        let Ways { letters: postbox, publications: feeder, alarms, .. } = ways;
+        let Ways { letters: postbox, publications: feeder, offers, alarms, .. } = ways;
         let (directory, expected) = (Directory::default(), AtomicU32::new(0));
-        Self { postbox, feeder, alarms, counters, directory, expected }
+        Self { postbox, feeder, offers, alarms, counters, directory, expected }
     }
 
     /// Connections that it has, or will have in a moment.
@@ -57,6 +62,8 @@ impl Link {
 #[derive(Clone, Debug)]
 pub(crate) struct Hub {
     links: Arc<[Link]>,
+    /// The server's number in this process. One of the last 65 536 has it.
+    server: u16,
     common: Arc<Common>,
 }
 
@@ -71,6 +78,8 @@ struct Common {
     /// The end of the server has begun.
     draining: AtomicBool,
     handover: Handover,
+    /// Output that may wait on a connection.
+    max_queued_len: usize,
 }
 
 impl Hub {
@@ -80,13 +89,18 @@ impl Hub {
         let common = Common {
             exchange: Exchange::new(config.topics.clone(), feeders),
             registry: Registry::new(workers),
-            addresses: Addresses::new(config.max_connections_per_address),
-            allowance: Allowance::new(config.max_memory),
+            addresses: Addresses::new(config.max_connections_per_address.at()),
+            allowance: Allowance::new(config.max_memory.fixed()),
             slack: Slack::default(),
             draining: AtomicBool::new(false),
             handover,
+            max_queued_len: config.max_queued_len,
         };
-        Self { links: links.into(), common: Arc::new(common) }
+        Self {
+            links: links.into(),
+            server: NEXT_SERVER.fetch_add(1, Ordering::Relaxed),
+            common: Arc::new(common),
+        }
     }
 
     pub(crate) fn handover(&self) -> &Handover {
@@ -100,6 +114,17 @@ impl Hub {
 
     pub(crate) fn addresses(&self) -> &Addresses {
         &self.common.addresses
+    }
+
+    /// Output that may wait on a connection, in bytes.
+    pub(crate) fn max_queued_len(&self) -> usize {
+        self.common.max_queued_len
+    }
+
+    /// The server's number in this process.
+    #[inline]
+    pub(crate) fn server(&self) -> u16 {
+        self.server
     }
 
     pub(crate) fn links(&self) -> &[Link] {

@@ -165,7 +165,7 @@ mod tests {
     }
 
     fn conn() -> ConnId {
-        ConnId { worker: 0, slot: 7, generation: 1 }
+        ConnId { server: 0, worker: 0, slot: 7, generation: 1 }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::error::Error;
 /// [told otherwise](crate::transport::Dial::without_compression): read "peer" for "client", and "this side" for "the server".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Compression {
+pub struct CompressionConfig {
     /// Whose compressors and decompressors. Default: [`CompressionMode::Off`].
     pub mode: CompressionMode,
     /// The shortest message that is compressed, in bytes. Default: 256, since shorter ones fit into a packet anyway.
@@ -31,14 +31,14 @@ pub struct Compression {
     pub threshold: usize,
     /// The shortest message, in bytes, that is compressed by a compute thread instead of the worker, if there are
     /// [any](crate::Config::compute_workers). Default: 256 KiB, which takes 0.6 to 2.5 ms at level 1
-    /// (docs/benchmarks.md), much longer than the way there and back; 0: none.
+    /// (docs/benchmarks.md), much longer than the way there and back. `None`: the worker compresses all.
     ///
     /// The message is copied, compressed by itself, and keeps its place among the connection's output, which waits
     /// behind it. Until it is compressed it counts with its whole length for [`high_water`](crate::Config::high_water),
     /// and not for [`max_queued_len`](crate::Config::max_queued_len), which bounds apart how much of one connection may
     /// be on that way (a single message may go past it). What finds no room there or in the queue of the threads is
     /// compressed by the worker, and so are messages with a key.
-    pub offload_threshold: usize,
+    pub offload_threshold: Option<usize>,
     /// How much work is done for a smaller output, 1 to 9. Default: 1, as each message that is sent pays for it.
     pub level: Level,
     /// The window of the server's compressors, as a power of two: 9 to 15 bits. Default: 15, 32 KiB. A client may
@@ -46,9 +46,9 @@ pub struct Compression {
     pub max_window: WindowBits,
     /// Clients may compress, the server does not. Default: no.
     pub decompress_only: bool,
-    /// Dedicated: how long a connection keeps a compressor without using it. Default: 60 s; zero: as long as it is
-    /// open. A new one begins with an empty window.
-    pub compressor_timeout: Duration,
+    /// Dedicated: how long a connection keeps a compressor without using it. Default: 60 s; `None`: as long as it
+    /// is open. A new one begins with an empty window.
+    pub compressor_timeout: Option<Duration>,
     /// Dedicated: the most memory of all connections' own compressors and decompressors in the server, in bytes.
     /// Default: 64 MiB.
     ///
@@ -84,16 +84,16 @@ pub enum CompressionMode {
     Dedicated,
 }
 
-impl Default for Compression {
+impl Default for CompressionConfig {
     fn default() -> Self {
         Self {
             mode: CompressionMode::Off,
             threshold: 256,
-            offload_threshold: 256 << 10,
+            offload_threshold: Some(256 << 10),
             level: Level::default(),
             max_window: WindowBits::MAX,
             decompress_only: false,
-            compressor_timeout: Duration::from_secs(60),
+            compressor_timeout: Some(Duration::from_secs(60)),
             max_dedicated_len: 64 << 20,
             work_per_turn: 1 << 20,
         }
@@ -103,12 +103,12 @@ impl Default for Compression {
 /// Defines a consuming setter for each field.
 macro_rules! setters {
     ($($with:ident, $field:ident: $type:ty;)+) => {
-        impl Compression {
+        impl CompressionConfig {
             $(
                 #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
                 #[must_use]
-                pub const fn $with(mut self, $field: $type) -> Self {
-                    self.$field = $field;
+                pub fn $with(mut self, $field: $type) -> Self {
+                    self.$field = $field.into();
                     self
                 }
             )+
@@ -119,16 +119,16 @@ macro_rules! setters {
 setters! {
     with_mode, mode: CompressionMode;
     with_threshold, threshold: usize;
-    with_offload_threshold, offload_threshold: usize;
+    with_offload_threshold, offload_threshold: impl Into<Option<usize>>;
     with_level, level: Level;
     with_max_window, max_window: WindowBits;
     with_decompress_only, decompress_only: bool;
-    with_compressor_timeout, compressor_timeout: Duration;
+    with_compressor_timeout, compressor_timeout: impl Into<Option<Duration>>;
     with_max_dedicated_len, max_dedicated_len: usize;
     with_work_per_turn, work_per_turn: usize;
 }
 
-impl Compression {
+impl CompressionConfig {
     /// The defaults, [shared](CompressionMode::Shared).
     #[must_use]
     pub fn shared() -> Self {

@@ -15,9 +15,10 @@ use crate::base::budget::Budget;
 use crate::base::buffers::BufferPool;
 use crate::base::chunked::Chunked;
 use crate::base::timer::{Tick, Wheel, ticks_of};
+use crate::conn::agreed::AgreedDeflate;
 use crate::conn::options::Compress;
 use crate::conn::{Flags, Wire};
-use crate::layers::compression::{Compression, CompressionMode};
+use crate::layers::compression::{CompressionConfig, CompressionMode};
 use crate::metrics::Counters;
 
 /// Sizes of windows that a compressor may have.
@@ -26,7 +27,7 @@ const WINDOWS: usize = (WindowBits::MAX.get() - WindowBits::MIN.get()) as usize 
 /// See the [module's documentation](self).
 #[derive(Debug)]
 pub(crate) struct Deflate {
-    settings: Compression,
+    settings: CompressionConfig,
     budget: Budget,
     decompressor: Option<Box<Decompressor>>,
     compressors: Compressors,
@@ -47,7 +48,7 @@ struct Own {
 }
 
 impl Deflate {
-    pub(crate) fn new(settings: Compression, budget: Budget) -> Self {
+    pub(crate) fn new(settings: CompressionConfig, budget: Budget) -> Self {
         Self {
             settings,
             budget,
@@ -55,7 +56,7 @@ impl Deflate {
             compressors: Default::default(),
             own: Chunked::new(),
             wheel: Wheel::new(),
-            timeout: ticks_of(settings.compressor_timeout),
+            timeout: settings.compressor_timeout.map(ticks_of),
             expired: Vec::new(),
         }
     }
@@ -95,7 +96,7 @@ impl Deflate {
             CompressionMode::Shared => false,
             CompressionMode::Dedicated => self.budget.take(Decompressor::MEMORY_LEN),
         };
-        wire.flags.set(Flags::OWN_DECOMPRESSOR, takeover);
+        wire.deflate = wire.deflate.with_own_decompressor(takeover);
         let offer = asked
             .with_server_no_context_takeover(!takeover)
             .with_client_no_context_takeover(!takeover || self.settings.decompress_only);
@@ -112,8 +113,8 @@ impl Deflate {
     /// A server has answered the offer, if there was one. What it does not make use of is given back.
     pub(crate) fn begin_as_client(&self, wire: &mut Wire, agreement: Option<Agreement>) {
         let takeover = agreement.is_some_and(|agreement| agreement.takeover(Role::Server));
-        if wire.flags.contains(Flags::OWN_DECOMPRESSOR) && !takeover {
-            wire.flags.remove(Flags::OWN_DECOMPRESSOR);
+        if wire.deflate.has_own_decompressor() && !takeover {
+            wire.deflate = wire.deflate.with_own_decompressor(false);
             self.budget.give(Decompressor::MEMORY_LEN);
         }
         if let Some(agreement) = agreement {
@@ -129,15 +130,15 @@ impl Deflate {
             (Role::Server, Role::Client)
         };
         wire.codec = Connection::new(ours).with_deflate();
-        wire.window = Some(agreement.compressor_window(ours));
-        wire.flags.set(Flags::OWN_DECOMPRESSOR, agreement.takeover(theirs));
-        wire.flags.set(Flags::OWN_COMPRESSOR, agreement.takeover(ours));
+        wire.deflate = AgreedDeflate::new(agreement.compressor_window(ours))
+            .with_own_decompressor(agreement.takeover(theirs))
+            .with_own_compressor(agreement.takeover(ours));
         wire.flags.insert(Flags::DEFLATE);
     }
 
     /// The connection has ended.
-    pub(crate) fn forget(&mut self, flags: Flags, slot: u32, counters: &Counters) {
-        if flags.contains(Flags::OWN_DECOMPRESSOR) {
+    pub(crate) fn forget(&mut self, agreed: AgreedDeflate, slot: u32, counters: &Counters) {
+        if agreed.has_own_decompressor() {
             self.budget.give(Decompressor::MEMORY_LEN);
         }
         self.drop_compressor(slot, counters);
@@ -199,7 +200,7 @@ impl Deflate {
         input: &mut Input<'b>,
         counters: &Counters,
     ) -> (Result<Option<Event<'b>>, Error>, Totals) {
-        let (event, totals) = if wire.flags.contains(Flags::OWN_DECOMPRESSOR) {
+        let (event, totals) = if wire.deflate.has_own_decompressor() {
             let own = &mut self.own.entry(slot).decompressor;
             let had = own.is_some();
             let event = wire.codec.receive_with(config, pool, Inflate::Dedicated(own), input);
@@ -230,7 +231,7 @@ impl Deflate {
     /// Whether a message of this length, which is to be compressed, is one for the compute threads.
     #[inline]
     pub(crate) fn is_long(&self, len: usize) -> bool {
-        self.settings.offload_threshold > 0 && len >= self.settings.offload_threshold
+        self.settings.offload_threshold.is_some_and(|threshold| len >= threshold)
     }
 
     /// The windows of the compressors that keep nothing.
@@ -252,9 +253,9 @@ impl Deflate {
         now: Tick,
         counters: &Counters,
     ) -> &mut Compressor {
-        let window = wire.window.unwrap_or(WindowBits::MIN);
+        let window = wire.deflate.window();
         let level = self.settings.level;
-        if !alone && wire.flags.contains(Flags::OWN_COMPRESSOR) {
+        if !alone && wire.deflate.has_own_compressor() {
             let own = self.own.entry(slot);
             own.used = now;
             let len = Compressor::memory_len_of(window);

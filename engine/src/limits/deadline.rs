@@ -31,7 +31,7 @@ impl From<SystemTime> for Deadline {
 impl Deadline {
     /// The tick in which it is due. One that has passed is due now.
     pub(crate) fn tick(self, now: Tick) -> Tick {
-        now + ticks_of(self.0).unwrap_or(0)
+        now + ticks_of(self.0)
     }
 }
 

@@ -29,9 +29,9 @@ pub(crate) struct KernelMemory {
 }
 
 impl KernelMemory {
-    /// A socket is full when it has as much as one of these marks, in bytes; 0: none.
-    pub(crate) fn new(marks: [usize; 2]) -> Self {
-        let full_len = marks.into_iter().filter(|mark| *mark > 0).min().unwrap_or(FULL_LEN);
+    /// A socket is full when it has as much as one of these marks, in bytes.
+    pub(crate) fn new(marks: [Option<usize>; 2]) -> Self {
+        let full_len = marks.into_iter().flatten().min().unwrap_or(FULL_LEN);
         Self { full_len, ..Self::default() }
     }
 
@@ -109,7 +109,7 @@ mod tests {
     const MARK: usize = 128 << 10;
 
     fn memory() -> KernelMemory {
-        KernelMemory::new([MARK, 0])
+        KernelMemory::new([Some(MARK), None])
     }
 
     #[test]
@@ -119,9 +119,9 @@ mod tests {
             memory.set_stuck(3);
             memory.len()
         };
-        assert_eq!(len_of([MARK, 0]), 3 * MARK);
-        assert_eq!(len_of([MARK, 9000]), 27_000);
-        assert_eq!(len_of([0, 0]), 3 * FULL_LEN);
+        assert_eq!(len_of([Some(MARK), None]), 3 * MARK);
+        assert_eq!(len_of([Some(MARK), Some(9000)]), 27_000);
+        assert_eq!(len_of([None, None]), 3 * FULL_LEN);
         let mut memory = memory();
         memory.set_stuck(3);
         memory.note(7, 200_000);

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::base::amount::Sizing;
 use crate::base::timer::Tick;
 use crate::conn::charge::Charge;
 use crate::driver::Token;
@@ -78,10 +79,9 @@ pub(crate) enum Level {
 }
 
 impl Allowance {
-    /// 0: without a limit.
-    pub(crate) fn new(max_memory: usize) -> Self {
-        let len = if max_memory == 0 { usize::MAX } else { max_memory };
-        Self { len, refuses: AtomicBool::new(false) }
+    /// `None`: without a limit.
+    pub(crate) fn new(max_memory: Option<usize>) -> Self {
+        Self { len: max_memory.unwrap_or(usize::MAX), refuses: AtomicBool::new(false) }
     }
 
     /// In bytes, where there is a limit.
@@ -258,12 +258,10 @@ pub(crate) fn fit_address_space() {
     }
 }
 
-/// The budget that the settings ask for: 0 is half of what this process may have beyond what it needs in any case.
-pub(crate) fn budget_of(max_memory: usize) -> usize {
-    match max_memory {
-        0 => machine::memory().map_or(0, default_of),
-        set => set,
-    }
+/// The budget that the settings ask for: by itself half of what this process may have beyond what it needs in any case,
+/// where something says how much that is.
+pub(crate) fn budget_of(max_memory: Sizing) -> Option<usize> {
+    max_memory.fixed().or_else(|| machine::memory().map(default_of))
 }
 
 /// The program takes some of it for itself, and the kernel 4 KiB for each socket, which a cgroup counts.
@@ -273,11 +271,8 @@ fn default_of(len: usize) -> usize {
 }
 
 /// A budget inside that of all memory: at most half of it.
-pub(crate) fn within(len: usize, max_memory: usize) -> usize {
-    match max_memory {
-        0 => len,
-        all => len.min(all / 2),
-    }
+pub(crate) fn within(len: usize, max_memory: Option<usize>) -> usize {
+    max_memory.map_or(len, |all| len.min(all / 2))
 }
 
 #[cfg(test)]
@@ -286,7 +281,7 @@ mod tests {
 
     #[test]
     fn refusing_outlives_its_beginning() {
-        let allowance = Allowance::new(800);
+        let allowance = Allowance::new(Some(800));
         assert_eq!(allowance.judge(699), Level::Low);
         assert_eq!(allowance.judge(700), Level::High);
         assert_eq!(allowance.judge(650), Level::High);
@@ -297,17 +292,17 @@ mod tests {
 
     #[test]
     fn shares_leave_room_for_publications() {
-        let allowance = Allowance::new(1600);
+        let allowance = Allowance::new(Some(1600));
         assert_eq!(allowance.share(0, 2), 550);
         assert_eq!(allowance.share(500, 2), 300);
         assert_eq!(allowance.share(5000, 2), 150);
-        let unlimited = Allowance::new(0);
+        let unlimited = Allowance::new(None);
         assert_eq!((unlimited.len(), unlimited.judge(usize::MAX / 2)), (None, Level::Low));
     }
 
     #[test]
     fn room_for_newcomers_is_below_where_refusing_ends() {
-        let allowance = Allowance::new(1600);
+        let allowance = Allowance::new(Some(1600));
         assert_eq!(allowance.judge(1400), Level::High);
         assert_eq!(allowance.judge(allowance.share(0, 1)), Level::Low);
     }
@@ -316,7 +311,7 @@ mod tests {
     fn a_worker_gives_up_no_more_than_is_too_much_in_all() {
         let excess = |connections, own, fixed| {
             let total = Total { connections, publications: 0, workers: 2 };
-            Allowance::new(1600).excess(total, own, fixed, 10)
+            Allowance::new(Some(1600)).excess(total, own, fixed, 10)
         };
         assert_eq!(excess(1600, 1600, 0), 500, "the other holds nothing");
         assert_eq!(excess(1600, 800, 0), 250);
@@ -327,9 +322,12 @@ mod tests {
     #[test]
     fn all_workers_together_go_past_it_by_a_sixteenth_unseen() {
         for (len, workers) in [(16 << 20, 1), (16 << 20, 8), (4 << 20, 4), (1 << 20, 2)] {
-            assert!(Allowance::new(len).step(workers) * workers <= len / 16, "{len} {workers}");
+            assert!(
+                Allowance::new(Some(len)).step(workers) * workers <= len / 16,
+                "{len} {workers}"
+            );
         }
-        assert_eq!(Allowance::new(0).step(1), MAX_STEP);
+        assert_eq!(Allowance::new(None).step(1), MAX_STEP);
     }
 
     #[test]

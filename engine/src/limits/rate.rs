@@ -1,5 +1,6 @@
 //! How much one peer may say: token buckets, in ticks of the worker's clock.
 
+use crate::base::amount::{Limit, Sizing};
 use crate::base::chunked::Chunked;
 use crate::base::timer::{TICKS_PER_SECOND, Tick};
 
@@ -14,15 +15,15 @@ const UNIT: u64 = TICKS_PER_SECOND as u64;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RateLimit {
-    /// Messages in a second; parts of streamed messages, pings and pongs count as one each. Default: 0, any number.
-    pub messages_per_second: u32,
-    /// Messages that may come at once after silence. Default: 0, as many as in a second.
-    pub message_burst: u32,
-    /// Bytes in a second, framing included; a message that is compressed counts with what it inflates to. Default: 0,
-    /// any number. Looked at in pieces of 16 KiB and whole messages, so that one may go past it, which is made up for.
-    pub bytes_per_second: u32,
-    /// Bytes that may come at once after silence. Default: 0, as many as in a second.
-    pub byte_burst: u32,
+    /// Messages in a second; parts of streamed messages, pings and pongs count as one each. Default: unlimited.
+    pub messages_per_second: Limit<u32>,
+    /// Messages that may come at once after silence. Default: as many as in a second.
+    pub message_burst: Sizing<u32>,
+    /// Bytes in a second, framing included; a message that is compressed counts with what it inflates to. Default:
+    /// unlimited. Looked at in pieces of 16 KiB and whole messages, so that one may go past it, which is made up for.
+    pub bytes_per_second: Limit<u32>,
+    /// Bytes that may come at once after silence. Default: as many as in a second.
+    pub byte_burst: Sizing<u32>,
     /// What happens to a peer that goes past a rate. Default: it is held up.
     pub excess: Excess,
 }
@@ -42,29 +43,29 @@ pub enum Excess {
 impl RateLimit {
     /// So many messages in a second, and as many at once.
     #[must_use]
-    pub fn with_messages_per_second(mut self, count: u32) -> Self {
-        self.messages_per_second = count;
+    pub fn with_messages_per_second(mut self, count: impl Into<Limit<u32>>) -> Self {
+        self.messages_per_second = count.into();
         self
     }
 
     /// Sets [`message_burst`](Self::message_burst).
     #[must_use]
-    pub fn with_message_burst(mut self, count: u32) -> Self {
-        self.message_burst = count;
+    pub fn with_message_burst(mut self, count: impl Into<Sizing<u32>>) -> Self {
+        self.message_burst = count.into();
         self
     }
 
     /// So many bytes in a second, and as many at once.
     #[must_use]
-    pub fn with_bytes_per_second(mut self, len: u32) -> Self {
-        self.bytes_per_second = len;
+    pub fn with_bytes_per_second(mut self, len: impl Into<Limit<u32>>) -> Self {
+        self.bytes_per_second = len.into();
         self
     }
 
     /// Sets [`byte_burst`](Self::byte_burst).
     #[must_use]
-    pub fn with_byte_burst(mut self, len: u32) -> Self {
-        self.byte_burst = len;
+    pub fn with_byte_burst(mut self, len: impl Into<Sizing<u32>>) -> Self {
+        self.byte_burst = len.into();
         self
     }
 
@@ -86,11 +87,10 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// `None`: off.
-    pub(crate) fn new(per_second: u32, burst: u32) -> Option<Self> {
-        let burst = if burst == 0 { per_second } else { burst };
-        let on = per_second > 0;
-        on.then(|| Self { per_tick: per_second.into(), capacity: u64::from(burst) * UNIT })
+    /// Without a burst: as many at once as in a second.
+    pub(crate) fn new(per_second: u32, burst: Option<u32>) -> Self {
+        let burst = burst.unwrap_or(per_second);
+        Self { per_tick: per_second.into(), capacity: u64::from(burst) * UNIT }
     }
 }
 
@@ -138,8 +138,11 @@ pub(crate) struct Rates {
 impl Rates {
     /// `None`: both are off.
     pub(crate) fn new(limit: &RateLimit) -> Option<Self> {
-        let messages = Rate::new(limit.messages_per_second, limit.message_burst);
-        let bytes = Rate::new(limit.bytes_per_second, limit.byte_burst);
+        let rate = |per_second: Limit<u32>, burst: Sizing<u32>| {
+            per_second.at().map(|per_second| Rate::new(per_second, burst.fixed()))
+        };
+        let messages = rate(limit.messages_per_second, limit.message_burst);
+        let bytes = rate(limit.bytes_per_second, limit.byte_burst);
         let on = messages.is_some() || bytes.is_some();
         on.then_some(Self { messages, bytes, excess: limit.excess })
     }

@@ -5,6 +5,7 @@
     reason = "a handle is shared between threads; it is not on a message's path"
 )]
 
+use std::any::{Any, TypeId};
 use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -18,6 +19,7 @@ use ringwire_codec::{CloseCode, Message, cut_reason};
 use ringwire_tls::pki_types::UnixTime;
 use ringwire_tls::{ConfigError, ServerConfig};
 
+use crate::app::handler::Handler;
 use crate::base::inquiry::{Inquiry, Part, inquiry};
 use crate::base::mailbox::{PostError, Postbox, Refused};
 use crate::base::roll::Place;
@@ -51,10 +53,12 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Handle {
     /// The workers, and what all of them know of topics.
-    hub: Hub,
+    pub(super) hub: Hub,
     tcp: TcpOptions,
     tls: Arc<Tls>,
     compute: Option<Arc<Meter>>,
+    /// What a connection may have for a state.
+    states: Arc<[TypeId]>,
 }
 
 /// TLS of the listeners, and what became of its reloads.
@@ -72,12 +76,18 @@ impl Handle {
         tls: impl IntoIterator<Item = ServerConfig>,
     ) -> Self {
         let tls = Tls { configs: tls.into_iter().collect(), ..Tls::default() };
-        Self { hub, tcp, tls: Arc::new(tls), compute: None }
+        Self { hub, tcp, tls: Arc::new(tls), compute: None, states: Arc::default() }
     }
 
     /// With what is counted of the compute threads.
     pub(crate) fn with_compute(mut self, compute: Option<Arc<Meter>>) -> Self {
         self.compute = compute;
+        self
+    }
+
+    /// For a server with handlers of this type.
+    pub(crate) fn with_states_of<H: Handler>(mut self) -> Self {
+        self.states = H::states().ids().collect();
         self
     }
 
@@ -196,7 +206,8 @@ impl Handle {
                 if let Some(token) = hub.directory(worker)?.next(from) {
                     from = token.slot + 1;
                     let Token { slot, generation } = token;
-                    return Some(ConnId { worker, slot, generation });
+                    let server = hub.server();
+                    return Some(ConnId { server, worker, slot, generation });
                 }
                 (worker, from) = (worker + 1, 0);
             }
@@ -279,16 +290,17 @@ impl Handle {
     }
 
     /// Accepts a request that was [deferred](crate::Answer::Defer), with the state of its connection: that of the
-    /// handler, or of the handler of the route that it came for. One of another type is answered 500, with an error in
-    /// the log.
+    /// handler, or of the handler of the route that it came for. One of another route's type is answered 500, with an
+    /// error in the log.
     ///
     /// # Errors
-    /// The worker is busy, or has ended.
+    /// No handler has a state of this type, or the worker is busy, or has ended.
     pub fn accept<S: Send + 'static>(
         &self,
         conn: ConnId,
         accept: Accept<S>,
     ) -> Result<(), PostError> {
+        self.check_state(TypeId::of::<S>())?;
         let accept = Box::new(accept.map(|state| Box::new(state) as AnyState));
         self.post(conn, Mail::Accept { conn, accept })
     }
@@ -306,28 +318,24 @@ impl Handle {
     ///
     /// # Errors
     /// The worker is busy or has ended; the connection comes back.
-    pub fn adopt(
-        &self,
-        stream: TcpStream,
-        received: Vec<u8>,
-    ) -> Result<(), (PostError, TcpStream)> {
+    pub fn adopt(&self, stream: TcpStream, received: Vec<u8>) -> Result<(), Refused<TcpStream>> {
         let adoption = Adoption::new(stream).with_received(received);
-        self.adopt_with(adoption).map_err(|(error, adoption)| (error, adoption.stream))
+        self.adopt_with(adoption).map_err(|refused| refused.map(Adoption::into_stream))
     }
 
     /// Serves a plain TCP connection whose handshake someone else has answered with 101; `received` is what was read
     /// behind the request. See [`Adoption::with_state`].
     ///
     /// # Errors
-    /// The worker is busy or has ended; the connection comes back.
+    /// No handler has a state of this type, or the worker is busy or has ended; the connection comes back.
     pub fn adopt_upgraded<S: Send + 'static>(
         &self,
         stream: TcpStream,
         received: Vec<u8>,
         state: S,
-    ) -> Result<(), (PostError, TcpStream)> {
+    ) -> Result<(), Refused<TcpStream>> {
         let adoption = Adoption::new(stream).with_received(received).with_state(state);
-        self.adopt_with(adoption).map_err(|(error, adoption)| (error, adoption.stream))
+        self.adopt_with(adoption).map_err(|refused| refused.map(Adoption::into_stream))
     }
 
     /// Serves a TCP connection that someone else accepted, plain or over TLS, before its first request or upgraded. It
@@ -336,16 +344,23 @@ impl Handle {
     /// the connection.
     ///
     /// # Errors
-    /// The worker is busy or has ended; the connection comes back as it was, so that it can be tried again.
-    pub fn adopt_with(&self, adoption: Adoption) -> Result<(), (PostError, Adoption)> {
+    /// No handler has a state of the adoption's type, or the worker is busy or has ended; the connection comes back as it
+    /// was, so that it can be tried again.
+    pub fn adopt_with(&self, adoption: Adoption) -> Result<(), Refused<Adoption>> {
+        let type_id = adoption.state.as_deref().map(Any::type_id);
+        if let Some(Err(error)) = type_id.map(|id| self.check_state(id)) {
+            return Err(Refused { error, letter: adoption });
+        }
         // Fails on a connection that has ended meanwhile, which the worker will find out.
         let _ = self.tcp.apply(&adoption.stream);
         let Some(postbox) = self.least_loaded() else {
-            return Err((PostError::NoSuchWorker, adoption));
+            return Err(Refused { error: PostError::NoSuchWorker, letter: adoption });
         };
         match postbox.post(Mail::Adopt(Box::new(adoption))) {
             Ok(()) => Ok(()),
-            Err(Refused { error, letter: Mail::Adopt(adoption) }) => Err((error, *adoption)),
+            Err(Refused { error, letter: Mail::Adopt(adoption) }) => {
+                Err(Refused { error, letter: *adoption })
+            }
             Err(_) => unreachable!("a mailbox gives back the letter that it was given"),
         }
     }
@@ -382,12 +397,13 @@ impl Handle {
     /// Opens a connection from here to a server, owned by the worker with the fewest connections, and served by the
     /// same [`Handler`](crate::Handler) as those that come in: [`on_open`](crate::Handler::on_open) follows, or
     /// [`on_dial_failed`](crate::Handler::on_dial_failed), after `handshake_timeout` at the latest. `state` is the
-    /// handler's [`State`](crate::Handler::State); with a value of another type the connection is given up, with an
-    /// error in the log. Does not block.
+    /// handler's [`State`](crate::Handler::State), or that of a route of its [`Router`](crate::Router), to which the
+    /// connection belongs then. Does not block.
     ///
     /// # Errors
-    /// The socket can't be made or can't begin to connect, or the worker is busy or has ended.
+    /// No handler has a state of this type, the socket can't be made or can't begin to connect, or the worker is busy or has ended.
     pub fn connect<S: Send + 'static>(&self, dial: &Dial, state: S) -> Result<(), DialError> {
+        self.check_state(TypeId::of::<S>())?;
         let socket = net::dial(dial.peer, dial.source, self.tcp).map_err(DialError::Socket)?;
         self.connect_on(socket, dial, state)
     }
@@ -517,13 +533,25 @@ impl Handle {
         self.hub.handover()
     }
 
-    fn links(&self) -> &[Link] {
+    pub(super) fn links(&self) -> &[Link] {
         self.hub.links()
     }
 
-    fn post(&self, conn: ConnId, mail: Mail) -> Result<(), PostError> {
-        let link = self.links().get(usize::from(conn.worker)).ok_or(PostError::NoSuchWorker)?;
-        link.postbox.post(mail).map_err(|refused| refused.error)
+    /// The worker of a connection.
+    pub(super) fn link_of(&self, conn: ConnId) -> Result<&Link, PostError> {
+        if conn.server != self.hub.server() {
+            return Err(PostError::OtherServer);
+        }
+        self.links().get(usize::from(conn.worker)).ok_or(PostError::NoSuchWorker)
+    }
+
+    pub(super) fn post(&self, conn: ConnId, mail: Mail) -> Result<(), PostError> {
+        Ok(self.link_of(conn)?.postbox.post(mail)?)
+    }
+
+    /// Whether a connection may have a state of this type.
+    pub(super) fn check_state(&self, id: TypeId) -> Result<(), PostError> {
+        if self.states.contains(&id) { Ok(()) } else { Err(PostError::WrongState) }
     }
 
     fn ask_topics<T: Default>(&self, query: impl Fn(Part<T>) -> TopicQuery) -> Inquiry<T> {

@@ -9,7 +9,10 @@ pub(crate) mod handle;
 pub mod logging;
 pub(crate) mod monitor;
 pub(crate) mod notify;
+mod placement;
 pub(crate) mod restart;
+pub(crate) mod sender;
+mod ways_in;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -23,12 +26,13 @@ use ringwire_codec::Masks;
 use ringwire_tls::ServerConfig;
 
 use crate::app::handler::Handler;
+use crate::base::amount::Sizing;
 use crate::base::budget::Budget;
 use crate::base::event::Within;
 #[cfg(feature = "tokio")]
 use crate::base::runtime::Runtime;
 use crate::compute::{Compute, Pool};
-use crate::config::{Config, DriverKind, Pinning};
+use crate::config::{Config, DriverKind};
 use crate::driver::Driver;
 use crate::driver::epoll::Epoll;
 use crate::driver::uring::{self, Layout, Uring};
@@ -43,6 +47,7 @@ use crate::limits::memory;
 use crate::metrics::Counters;
 use crate::net;
 use crate::server::handle::Handle;
+use crate::server::placement::{Placement, place};
 use crate::state::Shared;
 use crate::worker::clock::TurnClock;
 use crate::worker::{Worker, WorkerSetup, share_of};
@@ -225,11 +230,12 @@ impl Server {
     {
         let Self { mut config, listeners, inherited } = self;
         memory::fit_address_space();
-        config.max_memory = memory::budget_of(config.max_memory);
+        let max_memory = memory::budget_of(config.max_memory);
+        config.max_memory = max_memory.map_or(Sizing::Auto, Sizing::Fixed);
         let driver_name = kind.name();
         let descriptors = net::raise_descriptor_limit()
             .map_err(|source| Error::Driver { driver: driver_name, source })?;
-        let Placement { io: cores, compute } = place(&config)?;
+        let Placement { io: cores, compute, available } = place(&config)?;
         let pool = match compute.len() {
             0 => None,
             _ => Some(Pool::start(&compute, config.compute_queue_len)?),
@@ -253,11 +259,11 @@ impl Server {
             links.push(Link::new(ways, Arc::clone(&counters)));
             parts.push(Part { driver, inbox, counters, compute });
         }
-        let budget =
-            Budget::new(memory::within(config.compression.max_dedicated_len, config.max_memory));
+        let budget = Budget::new(memory::within(config.compression.max_dedicated_len, max_memory));
         let hub = Hub::new(links, &config, Handover::new(all, borrowed));
         let handle = Handle::new(hub.clone(), net::TcpOptions::from(&config), configs)
-            .with_compute(pool.as_ref().map(Pool::meter));
+            .with_compute(pool.as_ref().map(Pool::meter))
+            .with_states_of::<H>();
         let factory = Arc::new(factory);
         let mut workers = Vec::with_capacity(parts.len());
         for (index, (part, core)) in (0_u16..).zip(parts.into_iter().zip(cores)) {
@@ -280,9 +286,10 @@ impl Server {
         let urls: Vec<_> = names.iter().map(|(name, secure)| name.url(*secure)).collect();
         crate::base::event::info!(
             driver = driver_name,
-            workers = workers.len(),
+            io_workers = workers.len(),
             compute_workers = compute.len(),
-            max_memory = config.max_memory,
+            cores = available,
+            max_memory,
             ?urls,
             "listening"
         );
@@ -458,78 +465,6 @@ impl Drop for AllTogether {
         if !self.done {
             self.handle.handover().hang_up();
             self.handle.shutdown(std::time::Duration::ZERO);
-        }
-    }
-}
-
-/// The core of each thread.
-struct Placement {
-    io: Vec<Option<CoreId>>,
-    compute: Vec<Option<CoreId>>,
-}
-
-fn place(config: &Config) -> Result<Placement, Error> {
-    let available = core_affinity::get_core_ids().unwrap_or_default();
-    let workers = match config.io_workers {
-        0 => available.len().saturating_sub(config.compute_workers).max(1),
-        count => count,
-    };
-    let io = place_io(config, &available, workers)?;
-    let pinned: Vec<_> = io.iter().flatten().collect();
-    let mut left: Vec<_> =
-        available.iter().copied().filter(|core| !pinned.contains(&core)).map(Some).collect();
-    if pinned.is_empty() || left.len() < config.compute_workers {
-        if config.compute_workers > 0 && config.pinning != Pinning::Off {
-            crate::base::event::warn!(
-                io_workers = workers,
-                compute_workers = config.compute_workers,
-                cores = available.len(),
-                "more threads than cores: compute workers are not pinned"
-            );
-        }
-        left = vec![None; config.compute_workers];
-    }
-    left.truncate(config.compute_workers);
-    Ok(Placement { io, compute: left })
-}
-
-fn place_io(
-    config: &Config,
-    available: &[CoreId],
-    workers: usize,
-) -> Result<Vec<Option<CoreId>>, Error> {
-    match &config.pinning {
-        Pinning::Off => Ok(vec![None; workers]),
-        Pinning::Auto if workers > available.len() => {
-            crate::base::event::info!(
-                workers,
-                cores = available.len(),
-                "more workers than cores: none is pinned"
-            );
-            Ok(vec![None; workers])
-        }
-        Pinning::Auto => Ok(available.iter().copied().take(workers).map(Some).collect()),
-        Pinning::Cores(cores) => {
-            let core_of = |worker: usize| {
-                let id = cores[worker % cores.len()];
-                available.iter().find(|core| core.id == id).copied().map(Some).ok_or_else(|| {
-                    let usable: Vec<_> = available.iter().map(|core| core.id).collect();
-                    Error::Setting {
-                        setting: "pinning",
-                        problem: format!(
-                            "core {id} is not among those of this process: {usable:?}"
-                        ),
-                    }
-                })
-            };
-            if workers > cores.len() {
-                crate::base::event::info!(
-                    workers,
-                    cores = cores.len(),
-                    "more workers than cores: some share one"
-                );
-            }
-            (0..workers).map(core_of).collect()
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::conn::options::Backpressure;
 use crate::{
     ConnId, SendOptions,
-    compression::{Compress, Compression},
+    compression::{Compress, CompressionConfig},
 };
 
 const COMPRESSOR_LEN: u64 = Compressor::memory_len_of(WindowBits::MAX) as u64;
@@ -24,8 +24,8 @@ fn offering(says: &[&str]) -> Plan {
     Plan { offer: Some(Offer::default()), ..plan(Ending::Stay, says) }
 }
 
-fn dedicated() -> Compression {
-    Compression::dedicated().with_threshold(1)
+fn dedicated() -> CompressionConfig {
+    CompressionConfig::dedicated().with_threshold(1)
 }
 
 /// With clients that compress all they say.
@@ -58,7 +58,7 @@ fn a_compressor_that_nobody_uses_is_freed() {
     assert_eq!(play.scene.stats().deflate_memory, COMPRESSOR_LEN + DECOMPRESSOR_LEN);
     play.run_until(secs(91));
     assert_eq!(play.scene.stats().deflate_memory, DECOMPRESSOR_LEN);
-    let left = Compression::default().max_dedicated_len as u64 - DECOMPRESSOR_LEN;
+    let left = CompressionConfig::default().max_dedicated_len as u64 - DECOMPRESSOR_LEN;
     assert_eq!(play.scene.budget.left() as u64, left);
     // And the next message gets a new one, with which the client goes on.
     play.scene.handle.send_with(id, format!("push:1:{long}").as_str(), always).expect("it lives");
@@ -68,15 +68,14 @@ fn a_compressor_that_nobody_uses_is_freed() {
 }
 
 fn a_compressor_may_be_kept_for_good() {
-    let config =
-        Config::default().with_compression(dedicated().with_compressor_timeout(Duration::ZERO));
+    let config = Config::default().with_compression(dedicated().with_compressor_timeout(None));
     let mut play = play(&config, [offering(&[&text()])]);
     play.run_until(secs(3600));
     assert_eq!(play.scene.stats().deflate_memory, COMPRESSOR_LEN + DECOMPRESSOR_LEN);
 }
 
 fn an_idle_connection_holds_no_machines() {
-    for compression in [Compression::shared(), dedicated().with_threshold(1000)] {
+    for compression in [CompressionConfig::shared(), dedicated().with_threshold(1000)] {
         let config = Config::default().with_compression(compression);
         let mut play = play(&config, [offering(&[])]);
         play.run_until(secs(10));
@@ -168,7 +167,7 @@ fn a_turn_inflates_so_much_and_not_so_much_for_each() {
     const LEN: usize = 30_000;
     let long = "x".repeat(LEN);
     let says = [long.as_str(); 10];
-    for mode in [Compression::shared(), dedicated()] {
+    for mode in [CompressionConfig::shared(), dedicated()] {
         // A message and its answer are 96 000 and more.
         let config = Config::default().with_compression(mode.with_work_per_turn(100_000));
         let mut play = play(&config, std::iter::repeat_n(offering(&says), 20));

@@ -112,8 +112,7 @@ fn a_shutdown_hurries_a_drain() {
 }
 
 fn what_is_left_after_the_grace_is_cut_off_and_reported() {
-    let config =
-        Config::default().with_close_timeout(Duration::ZERO).with_ping_interval(secs(3600));
+    let config = Config::default().with_close_timeout(None).with_ping_interval(secs(3600));
     let plans = (0..40).map(|number| plan([Ending::Stay, Ending::Mute][number % 2], &["hello"]));
     let mut play = play(&config, plans);
     play.run_until(secs(5));

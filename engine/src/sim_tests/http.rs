@@ -67,10 +67,10 @@ fn run(seed: u64) {
     let faults = Faults { reset: 0.0, fin: 0.0, ..Faults::mixed(&mut random) };
     // However slow the network is: what stands still is stuck.
     let config = Config::default()
-        .with_handshake_timeout(Duration::ZERO)
-        .with_http_keep_alive_timeout(Duration::ZERO)
-        .with_write_stall_timeout(Duration::ZERO)
-        .with_close_timeout(Duration::ZERO)
+        .with_handshake_timeout(None)
+        .with_http_keep_alive_timeout(None)
+        .with_write_stall_timeout(None)
+        .with_close_timeout(None)
         .with_high_water(random.within(1..=5000))
         .with_messages_per_turn(random.within(1..=5));
     let mut play = Play::new(random.seed(), &config, faults, Vec::new());

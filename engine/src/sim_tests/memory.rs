@@ -9,7 +9,7 @@ use super::play::Play;
 use super::scene::Scene;
 use super::seeds;
 use super::time::{plan, play, secs};
-use crate::compression::Compression;
+use crate::compression::CompressionConfig;
 use crate::config::Config;
 use crate::driver::sim::{Faults, Peer, Random};
 use crate::worker::Turn;
@@ -94,7 +94,7 @@ fn burst(random: &mut Random, kinds: &[Beginning]) -> (Play, Vec<Peer>) {
     // What is not ended for want of memory stays.
     let config = Config::default()
         .with_max_memory(BUDGET)
-        .with_handshake_timeout(Duration::ZERO)
+        .with_handshake_timeout(None)
         .with_close_timeout(Duration::from_secs(1));
     let scene = Scene::new(random.seed(), &config, faults, count + NEWCOMERS);
     let play = Play { scene, clients: Vec::new() };
@@ -167,7 +167,7 @@ fn whoever_comes_after_unfinished_requests_is_let_in() {
 #[test]
 fn nothing_more_is_received_of_messages_until_there_is_memory() {
     const TALKERS: usize = 12;
-    let compression = Compression::dedicated().with_threshold(1);
+    let compression = CompressionConfig::dedicated().with_threshold(1);
     let config = Config::default().with_max_memory(BUDGET).with_compression(compression);
     let silent = Plan { offer: Some(Offer::default()), ..plan(Ending::Stay, &[]) };
     let mut play = play(&config, std::iter::repeat_n(silent, TALKERS + 1));
@@ -214,8 +214,8 @@ fn whoever_comes_after_unfinished_messages_is_let_in_after_a_while() {
     // Seven eighths of the budget, and no more than all of it.
     let header = [0x82, 0xff, 0, 0, 0, 0, 0, 3, 0x98, 0, 0, 0, 0, 0];
     let beginning = [&header[..], &[7; 229 << 10]].concat();
-    let config = Config::default().with_max_memory(BUDGET).with_ping_interval(Duration::ZERO);
-    let config = config.with_idle_timeout(Duration::ZERO);
+    let config = Config::default().with_max_memory(BUDGET).with_ping_interval(None);
+    let config = config.with_idle_timeout(None);
     let scene = Scene::new(seeds::of_scene(), &config, Faults::none(), TALKERS + 2);
     let mut play = Play { scene, clients: Vec::new() };
     let peers: Vec<_> = (0..TALKERS)
@@ -248,7 +248,7 @@ fn whoever_comes_after_unfinished_messages_is_let_in_after_a_while() {
 #[test]
 fn memory_goes_back_after_a_burst() {
     const PEERS: usize = 6;
-    for delay in [secs(0), secs(5), secs(60)] {
+    for delay in [None, Some(secs(5)), Some(secs(60))] {
         let config = Config::default().with_memory_return_delay(delay);
         let scene = Scene::new(seeds::of_scene(), &config, Faults::none(), PEERS);
         let (mut play, mut peers) = (Play { scene, clients: Vec::new() }, Vec::new());
@@ -264,8 +264,9 @@ fn memory_goes_back_after_a_burst() {
         assert!(play.scene.world.memory_returns().is_empty());
         play.run_until(secs(100));
         let returns = play.scene.world.memory_returns();
-        assert_eq!(returns.len(), usize::from(delay > secs(0)), "{returns:?}");
+        assert_eq!(returns.len(), usize::from(delay.is_some()), "{returns:?}");
         // Looked at in ticks, of 100 ms.
+        let delay = delay.unwrap_or_default();
         let late = Duration::from_millis(300);
         let is_in_time = |at: &Duration| (secs(2) + delay..=secs(2) + delay + late).contains(at);
         assert!(returns.iter().all(is_in_time), "{returns:?}");

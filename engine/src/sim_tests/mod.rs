@@ -19,6 +19,7 @@ mod play;
 mod progress;
 mod scene;
 mod secure;
+mod senders;
 mod time;
 mod topics;
 
@@ -58,7 +59,7 @@ fn run(seed: u64) {
 
     let early = random.chance(0.3).then(|| random.up_to(Duration::from_secs(2)));
     let limit = [0, 3, 600].map(Duration::from_secs)[random.below(3)];
-    let full = (config.max_connections > 0).then_some(PATIENCE);
+    let full = config.max_connections.fixed().map(|_| PATIENCE);
     let impatient = early.or(full);
     if let Some(at) = impatient {
         play.scene.world.alarm(at);

@@ -404,8 +404,9 @@ fn worker(seed: u64, config: &Config, faults: Faults) -> (Worker<Sim, App>, Hand
     let compute = pool.for_worker(ways.results.clone());
     let link = Link::new(ways, Arc::clone(&counters));
     let hub = Hub::new(vec![link], config, Handover::default());
-    let handle =
-        Handle::new(hub.clone(), TcpOptions::from(config), None).with_compute(Some(pool.meter()));
+    let handle = Handle::new(hub.clone(), TcpOptions::from(config), None)
+        .with_compute(Some(pool.meter()))
+        .with_states_of::<App>();
     let setup = WorkerSetup {
         shared: Shared::new(0, config, counters, Masks::new([9; 32]), Budget::new(0), hub),
         inbox,

@@ -7,10 +7,11 @@ use ringwire_codec::CloseCode;
 use ringwire_codec::deflate::{Level, Offer, WindowBits};
 
 use super::app::Said;
+use crate::base::amount::Sizing;
 use crate::config::Config;
 use crate::conn::options::Backpressure;
 use crate::driver::sim::{Faults, Random};
-use crate::layers::compression::{Compression, CompressionMode};
+use crate::layers::compression::{CompressionConfig, CompressionMode};
 
 /// Longer messages are not sent.
 pub(super) const LARGEST_MESSAGE: usize = 40_000;
@@ -200,20 +201,22 @@ fn draw_offer(random: &mut Random) -> Offer {
     offer
 }
 
-pub(super) fn draw_compression(random: &mut Random) -> Compression {
+pub(super) fn draw_compression(random: &mut Random) -> CompressionConfig {
     let mode = match random.below(3) {
         0 => CompressionMode::Off,
         1 => CompressionMode::Shared,
         _ => CompressionMode::Dedicated,
     };
-    Compression::default()
+    CompressionConfig::default()
         .with_mode(mode)
         .with_threshold([0, 100, 256][random.below(3)])
-        .with_offload_threshold([0, 1, 1000, 10_000][random.below(4)])
+        .with_offload_threshold([None, Some(1), Some(1000), Some(10_000)][random.below(4)])
         .with_level(Level::new([1, 6, 9][random.below(3)]).expect("a level"))
         .with_max_window(WindowBits::new([9, 12, 15][random.below(3)]).expect("a window"))
         .with_decompress_only(random.chance(0.1))
-        .with_compressor_timeout(Duration::from_secs([0, 1, 60][random.below(3)]))
+        .with_compressor_timeout(
+            [None, Some(1), Some(60)][random.below(3)].map(Duration::from_secs),
+        )
         .with_max_dedicated_len([48 << 10, 600 << 10, 64 << 20][random.below(3)])
         .with_work_per_turn([1, 20_000, 1 << 20][random.below(3)])
 }
@@ -234,14 +237,14 @@ pub(super) fn draw_config(random: &mut Random) -> Config {
         .with_max_queued_len(max_queued_len)
         .with_backpressure(backpressure)
         .with_pool_len([0, 10_000, 4 << 20][random.below(3)])
-        .with_max_connections([0, 0, 2][random.below(3)])
+        .with_max_connections([Sizing::Auto, Sizing::Auto, Sizing::Fixed(2)][random.below(3)])
         // Longer than a slow reader takes in a slow network.
         .with_close_timeout(Duration::from_secs(200))
         .with_handshake_timeout(Duration::from_secs(60))
         .with_compression(draw_compression(random))
         .with_compute_workers(random.below(2))
         .with_compute_queue_len(random.within(0..=4))
-        .with_max_unauthenticated_len([0, LARGEST_MESSAGE + 100][random.below(2)])
+        .with_max_unauthenticated_len([None, Some(LARGEST_MESSAGE + 100)][random.below(2)])
 }
 
 pub(super) fn draw_faults(random: &mut Random) -> Faults {

@@ -59,7 +59,8 @@ impl Scene {
         let hand = compute.is_some().then(|| (hand, Random::new(seed)));
         let link = Link::new(ways, Arc::clone(&counters));
         let hub = Hub::new(vec![link], config, Handover::default());
-        let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
+        let handle =
+            Handle::new(hub.clone(), TcpOptions::from(config), None).with_states_of::<App>();
         let budget = Budget::new(config.compression.max_dedicated_len);
         let masks = Masks::new([7; 32]);
         let shared = Shared::new(0, config, Arc::clone(&counters), masks, budget.clone(), hub);
@@ -67,10 +68,7 @@ impl Scene {
         log.clients.resize_with(clients, Default::default);
         let log = Rc::new(RefCell::new(log));
         let app = App { log: Rc::clone(&log), max_queued_len: config.max_queued_len };
-        let max_connections = match config.max_connections {
-            0 => usize::MAX,
-            set => set,
-        };
+        let max_connections = config.max_connections.fixed().unwrap_or(usize::MAX);
         let setup = WorkerSetup {
             shared,
             inbox,

@@ -73,7 +73,7 @@ fn a_peer_that_answers_pings_stays() {
 }
 
 fn an_idle_peer_is_sent_away_where_nobody_asks() {
-    let config = Config::default().with_ping_interval(Duration::ZERO);
+    let config = Config::default().with_ping_interval(None);
     let mut play = play(&config, [plan(Ending::Stay, &[])]);
     let cause = play.run_to_the_end_of(0);
     assert_gone_away(&play, &cause, CloseReason::IdleTimeout);

@@ -34,7 +34,7 @@ use crate::metrics::Counters;
 use crate::net::TcpOptions;
 use crate::server::handle::Handle;
 use crate::state::Shared;
-use crate::topic::{PublishOptions, TopicSettings};
+use crate::topic::{PublishOptions, TopicConfig};
 use crate::worker::clock::TurnClock;
 use crate::worker::{Worker, WorkerSetup};
 
@@ -341,12 +341,10 @@ fn run(seed: u64) -> usize {
     let config = Config::default()
         .with_max_queued_len(queue)
         .with_high_water(queue)
-        .with_idle_timeout(Duration::ZERO)
-        .with_ping_interval(Duration::ZERO)
-        .with_write_stall_timeout(Duration::ZERO)
-        .with_topics(
-            TopicSettings::default().with_max_retained_len(budget).with_policy(">", policy),
-        );
+        .with_idle_timeout(None)
+        .with_ping_interval(None)
+        .with_write_stall_timeout(None)
+        .with_topics(TopicConfig::default().with_max_retained_len(budget).with_policy(">", policy));
     let manners: Vec<_> = (0..CLIENTS)
         .map(|number| match number % 5 {
             0 | 1 => Manner::Steady,

@@ -1,14 +1,13 @@
 //! Compression on a connection: what it takes of its layer, its limits and its queue.
 
-use ringwire_codec::deflate::WindowBits;
 use ringwire_codec::{
     Buffers as _, Error, Event, Input, MaskSource as _, Message, Role, SendError,
 };
 
 use crate::compute::{Deflation, Job, Lane};
-use crate::conn::id::ConnId;
 use crate::conn::queue::SegmentKind;
 use crate::conn::{Flags, Wire};
+use crate::driver::Token;
 use crate::state::Shared;
 
 /// Where a compressed message leaves a buffer of at least this capacity nearly empty, it moves to a smaller one.
@@ -63,7 +62,7 @@ impl Shared {
     /// A message that is about to be queued may be dropped or replaced. What is compressed behind it must not refer to
     /// what lies before, as the client's window might not have what ours has in between.
     pub(crate) fn cut_context(&mut self, wire: &Wire, slot: u32) {
-        if wire.flags.contains(Flags::OWN_COMPRESSOR) {
+        if wire.deflate.has_own_compressor() {
             self.deflate.start_anew(slot);
         }
     }
@@ -86,12 +85,12 @@ impl Shared {
             return false;
         }
         self.enqueue_out(wire, SegmentKind::Stream);
-        let conn = ConnId { worker: self.worker, slot, generation: wire.generation };
+        let conn = self.id(Token { slot, generation: wire.generation });
         let Self { compute, deflate, masks, .. } = self;
         let Some(room) = compute.as_ref().and_then(|compute| compute.room(Lane::Engine)) else {
             return false;
         };
-        if wire.flags.contains(Flags::OWN_COMPRESSOR) {
+        if wire.deflate.has_own_compressor() {
             // The peer's window will hold this message, and that of the connection's compressor will not.
             deflate.start_anew(slot);
         }
@@ -106,7 +105,7 @@ impl Shared {
             role,
             mask,
             level: deflate.level(),
-            window: wire.window.unwrap_or(WindowBits::MIN),
+            window: wire.deflate.window(),
             text: message.is_text(),
             payload: message.as_bytes().to_vec(),
         })));
@@ -120,17 +119,19 @@ mod tests {
     use std::sync::Arc;
 
     use ringwire_codec::Connection;
+    use ringwire_codec::deflate::WindowBits;
 
     use crate::base::budget::Budget;
 
     use super::*;
     use crate::config::Config;
+    use crate::conn::agreed::AgreedDeflate;
     use crate::hub::Hub;
     use crate::hub::handover::Handover;
-    use crate::layers::compression::Compression;
+    use crate::layers::compression::CompressionConfig;
     use ringwire_codec::Masks;
 
-    fn shared(compression: Compression) -> Shared {
+    fn shared(compression: CompressionConfig) -> Shared {
         let config = Config::default().with_compression(compression);
         let budget = Budget::new(compression.max_dedicated_len);
         let hub = Hub::new(Vec::new(), &config, Handover::default());
@@ -139,13 +140,13 @@ mod tests {
 
     fn compressed() -> Wire {
         let codec = Connection::new(Role::Server).with_deflate();
-        let (window, flags) = (Some(WindowBits::MAX), Flags::DEFLATE);
-        Wire { codec, window, flags, ..Wire::default() }
+        let (deflate, flags) = (AgreedDeflate::new(WindowBits::MAX), Flags::DEFLATE);
+        Wire { codec, deflate, flags, ..Wire::default() }
     }
 
     #[test]
     fn what_waits_takes_no_more_than_it_counts_for() {
-        let mut shared = shared(Compression::shared());
+        let mut shared = shared(CompressionConfig::shared());
         let mut wire = compressed();
         for len in [100_000, 1 << 20] {
             let zeros = vec![0; len];
@@ -157,10 +158,10 @@ mod tests {
 
     #[test]
     fn a_worker_has_a_compressor_for_each_window_in_use() {
-        let mut shared = shared(Compression::shared());
+        let mut shared = shared(CompressionConfig::shared());
         let mut wire = compressed();
         for bits in [15, 9, 15, 12] {
-            wire.window = WindowBits::new(bits);
+            wire.deflate = AgreedDeflate::new(WindowBits::new(bits).unwrap());
             shared.send_compressed(&mut wire, 0, Message::Text("na na na na"), false).unwrap();
         }
         let windows = shared.deflate.shared_windows();

@@ -27,6 +27,7 @@ pub(crate) struct Limits {
     pub(crate) idle: Option<Tick>,
     pub(crate) ping: Option<Tick>,
     pub(crate) pong: Option<Tick>,
+    pub(crate) reports_pongs: bool,
     pub(crate) close: Option<Tick>,
     /// How long a connection lingers. Never without an end, also where closing may take as long as it likes.
     pub(crate) linger: Tick,
@@ -45,9 +46,11 @@ pub(crate) struct Limits {
     /// Jobs of one connection.
     pub(crate) max_jobs: usize,
     /// Connections of the whole server that are accepted in a second.
-    pub(crate) max_accepts_per_second: u32,
+    pub(crate) max_accepts_per_second: Option<u32>,
     pub(crate) origin_policy: OriginPolicy,
     pub(crate) requires_origin: bool,
+    /// Of the whole server, the preferred one first.
+    pub(crate) subprotocols: Vec<String>,
     /// How much a peer may say.
     pub(crate) rates: Option<Rates>,
     /// What futures may use.
@@ -72,35 +75,37 @@ impl Limits {
 
 impl From<&Config> for Limits {
     fn from(config: &Config) -> Self {
-        let linger = ticks_of(config.close_timeout).map_or(LINGER, |close| close.min(LINGER));
-        let write_stall = ticks_of(config.write_stall_timeout);
+        let linger = config.close_timeout.map(ticks_of).map_or(LINGER, |close| close.min(LINGER));
+        let write_stall = config.write_stall_timeout.map(ticks_of);
         Self {
             protocol: config.protocol,
             unauthenticated: unauthenticated(config),
             head: config.head,
-            handshake: ticks_of(config.handshake_timeout),
+            handshake: config.handshake_timeout.map(ticks_of),
             max_body_len: config.max_body_len,
-            http_keep_alive: ticks_of(config.http_keep_alive_timeout),
+            http_keep_alive: config.http_keep_alive_timeout.map(ticks_of),
             max_http_requests: config.max_http_requests,
-            idle: ticks_of(config.idle_timeout),
-            ping: ticks_of(config.ping_interval),
-            pong: ticks_of(config.pong_timeout),
-            close: ticks_of(config.close_timeout),
+            idle: config.idle_timeout.map(ticks_of),
+            ping: config.ping_interval.map(ticks_of),
+            pong: config.pong_timeout.map(ticks_of),
+            reports_pongs: config.reports_pongs,
+            close: config.close_timeout.map(ticks_of),
             linger,
             linger_stall: linger.max(write_stall.unwrap_or(0)),
             write_stall,
-            min_drain_rate: config.min_drain_rate,
-            lifetime: ticks_of(config.max_lifetime),
-            memory_return: ticks_of(config.memory_return_delay),
+            min_drain_rate: config.min_drain_rate.unwrap_or(0),
+            lifetime: config.max_lifetime.map(ticks_of),
+            memory_return: config.memory_return_delay.map(ticks_of),
             high_water: config.high_water,
             max_queued_len: config.max_queued_len,
             backpressure: config.backpressure,
             messages_per_turn: config.messages_per_turn,
             max_jobs: config.max_jobs_per_connection,
             runtime: config.runtime.clone(),
-            max_accepts_per_second: config.max_accepts_per_second,
+            max_accepts_per_second: config.max_accepts_per_second.at(),
             origin_policy: config.origin_policy.clone(),
             requires_origin: config.requires_origin,
+            subprotocols: config.subprotocols.clone(),
             rates: Rates::new(&config.rate_limit),
         }
     }
@@ -108,10 +113,8 @@ impl From<&Config> for Limits {
 
 /// The limits before the application says that a peer is authenticated, if there are any.
 fn unauthenticated(config: &Config) -> Option<ringwire_codec::Config> {
-    let len = config.max_unauthenticated_len;
+    let len = config.max_unauthenticated_len?;
     let (whole, streamed) = (config.protocol.max_message_len, config.protocol.max_streamed_len);
-    (len > 0).then(|| {
-        let limits = config.protocol.with_max_message_len(whole.min(len));
-        limits.with_max_streamed_len(streamed.min(len as u64))
-    })
+    let limits = config.protocol.with_max_message_len(whole.min(len));
+    Some(limits.with_max_streamed_len(streamed.min(len as u64)))
 }

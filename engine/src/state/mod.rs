@@ -7,8 +7,10 @@ pub(crate) mod close_log;
 pub(crate) mod compress;
 pub(crate) mod limits;
 pub(crate) mod names;
+pub(crate) mod parcels;
 pub(crate) mod seal;
 pub(crate) mod send;
+pub(crate) mod timers;
 
 use std::sync::Arc;
 
@@ -20,6 +22,7 @@ use crate::base::output::Output;
 use crate::base::timer::{Tick, Wheel};
 use crate::compute::Compute;
 use crate::config::Config;
+use crate::conn::agreed::AgreedDeflate;
 use crate::conn::cause::{CloseCause, CloseReason};
 use crate::conn::charge::Charge;
 use crate::conn::id::ConnId;
@@ -44,6 +47,7 @@ use crate::state::clock::Clock;
 use crate::state::close_log::Ends;
 use crate::state::limits::Limits;
 use crate::state::names::Names;
+use crate::state::timers::Timers;
 use crate::topic::Topics;
 
 /// The longest frame header, and so what a frame takes beside its payload (RFC 6455 §5.2).
@@ -85,6 +89,8 @@ pub(crate) struct Shared {
     pub(crate) work: Work,
     /// Deadlines that the application has set.
     pub(crate) deadlines: Deadlines,
+    /// Timers that it has set.
+    pub(crate) timers: Timers,
     /// Peers with output ahead of them that were asked about.
     pub(crate) progress: Progress,
     /// What the kernel holds of what they do not take.
@@ -136,10 +142,11 @@ impl Shared {
             meters: Meters::default(),
             work: Work::new(config.compression.work_per_turn),
             deadlines: Deadlines::default(),
+            timers: Timers::default(),
             progress: Progress::default(),
             kernel: KernelMemory::new([
-                usize::try_from(config.tcp_notsent_lowat).unwrap_or(usize::MAX),
-                config.tcp_send_buffer_len,
+                config.tcp_notsent_lowat.fixed().and_then(|len| len.try_into().ok()),
+                config.tcp_send_buffer_len.fixed(),
             ]),
             now: 0,
             clock: Clock::default(),
@@ -157,7 +164,12 @@ impl Shared {
     }
 
     pub(crate) fn id(&self, token: Token) -> ConnId {
-        ConnId { worker: self.worker, slot: token.slot, generation: token.generation }
+        ConnId {
+            server: self.hub.server(),
+            worker: self.worker,
+            slot: token.slot,
+            generation: token.generation,
+        }
     }
 
     /// Makes room in the turn's output for a frame with a payload of this length.
@@ -265,7 +277,7 @@ impl Shared {
     }
 
     /// Forgets a connection that has ended, in all that has a place for each slot.
-    pub(crate) fn forget(&mut self, token: Token, flags: Flags) {
+    pub(crate) fn forget(&mut self, token: Token, flags: Flags, agreed: AgreedDeflate) {
         let (slot, conn) = (token.slot, self.id(token));
         // Whole, so that whoever adds a table decides here what becomes of its entry.
         let Self {
@@ -287,6 +299,7 @@ impl Shared {
             wheel,
             meters,
             deadlines,
+            timers,
             progress,
             kernel,
             now: _,
@@ -303,6 +316,7 @@ impl Shared {
         wheel.clear(slot);
         meters.forget(slot);
         deadlines.clear(slot);
+        timers.forget(slot);
         progress.forget(slot);
         kernel.forget(slot);
         counters.subscriptions.sub(topics.forget(slot));
@@ -312,8 +326,8 @@ impl Shared {
             layers.forget(slot);
         }
         // A decompressor may have been set aside for an offer that nobody answered.
-        if flags.intersects(Flags::DEFLATE | Flags::OWN_DECOMPRESSOR) {
-            deflate.forget(flags, slot, counters);
+        if flags.contains(Flags::DEFLATE) || agreed.has_own_decompressor() {
+            deflate.forget(agreed, slot, counters);
             work.forget(slot);
         }
     }

@@ -79,7 +79,7 @@ mod tests {
     use crate::hub::handover::Handover;
 
     fn conn(worker: u16, slot: u32) -> ConnId {
-        ConnId { worker, slot, generation: 0 }
+        ConnId { server: 0, worker, slot, generation: 0 }
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Sending on a connection: at once, or behind what waits.
 
-use ringwire_codec::{CloseCode, Message, SendError};
+use ringwire_codec::{CloseCode, Message, SendError, cut_reason};
 
 use crate::base::output::Output;
+use crate::base::timer::ticks_of;
 use crate::conn::cause::CloseReason;
-use crate::conn::options::{Backpressure, SendOptions, Sent};
+use crate::conn::options::{Backpressure, Compress, SendOptions, Sent};
 use crate::conn::queue::SegmentKind;
 use crate::conn::{Flags, Phase, Wire};
 use crate::state::Shared;
@@ -23,6 +24,7 @@ pub(crate) fn send(
     }
     if wire.has_queue()
         || wire.in_flight as usize + shared.out.len() >= shared.limits.max_queued_len
+        || options.deadline.is_some()
     {
         return send_behind(wire, shared, slot, message, options);
     }
@@ -47,7 +49,11 @@ fn taken(wire: &mut Wire, shared: &Shared) -> Sent {
 }
 
 #[inline]
-fn encode(wire: &mut Wire, shared: &mut Shared, message: Message<'_>) -> Result<Sent, SendError> {
+pub(super) fn encode(
+    wire: &mut Wire,
+    shared: &mut Shared,
+    message: Message<'_>,
+) -> Result<Sent, SendError> {
     shared.reserve_out(message.len());
     let Shared { masks, out, .. } = &mut *shared;
     wire.codec.send(message, masks, out)?;
@@ -64,6 +70,23 @@ fn encode_compressed(
 ) -> Result<Sent, SendError> {
     shared.send_compressed(wire, slot, message, alone)?;
     Ok(taken(wire, shared))
+}
+
+/// Sends a message for which there is room below the high-water mark, or that goes out by itself.
+pub(super) fn send_through(wire: &mut Wire, shared: &mut Shared, slot: u32, message: Message<'_>) {
+    let compressed = wire.flags.contains(Flags::DEFLATE)
+        && shared.deflate.wants(message.len(), Compress::ByLength);
+    let is_long = compressed && shared.deflate.is_long(message.len());
+    let sent = if is_long && shared.deflate_elsewhere(wire, slot, message, false) {
+        Ok(())
+    } else if compressed {
+        shared.send_compressed(wire, slot, message, false)
+    } else {
+        shared.reserve_out(message.len());
+        let Shared { masks, out, .. } = &mut *shared;
+        wire.codec.send(message, masks, out)
+    };
+    shared.counters.messages_sent.add(usize::from(sent.is_ok()));
 }
 
 /// Past the high-water mark the application is told, and reading waits.
@@ -103,6 +126,7 @@ pub(crate) fn send_behind(
     let kind = match options.key {
         Some(key) => SegmentKind::Keyed(key),
         None if shared.limits.backpressure == Backpressure::DropOldest => SegmentKind::Message,
+        None if options.deadline.is_some() => SegmentKind::Message,
         None => SegmentKind::Stream,
     };
     let stays = kind == SegmentKind::Stream;
@@ -116,6 +140,7 @@ pub(crate) fn send_behind(
         && shared.deflate.is_long(message.len())
         && shared.deflate_elsewhere(wire, slot, message, !stays)
     {
+        set_deadline(wire, shared, slot, None, options);
         return Ok(taken(wire, shared));
     }
     let sent = if compressed {
@@ -127,7 +152,22 @@ pub(crate) fn send_behind(
         Some(index) => replace(wire, shared, index),
         None => shared.enqueue_out(wire, kind),
     }
+    set_deadline(wire, shared, slot, replaced, options);
     sent
+}
+
+/// Sets the deadline of a message that waits at this place, or at the end.
+fn set_deadline(
+    wire: &mut Wire,
+    shared: &mut Shared,
+    slot: u32,
+    index: Option<usize>,
+    options: SendOptions,
+) {
+    let Some((after, late)) = options.deadline else { return };
+    let due = shared.now + ticks_of(after).unwrap_or(1);
+    wire.pending_mut().queue.set_deadline(index, due, late);
+    shared.wheel.set_earlier(slot, due);
 }
 
 /// Puts the turn's output, which is one message, in the place of a waiting one.
@@ -147,7 +187,7 @@ fn make_room(wire: &mut Wire, shared: &mut Shared) -> bool {
         }
         Backpressure::Close(code) => {
             // The peer would not read a close frame behind all that either; but it is owed one.
-            let text = "the peer reads too slowly";
+            let text = "too much output waits";
             let _ = close(wire, shared, CloseReason::Backpressure, code, text);
             false
         }
@@ -170,6 +210,10 @@ pub(crate) fn close(
     code: CloseCode,
     text: &str,
 ) -> Result<(), SendError> {
+    let begins = wire.phase == Phase::Open && code.is_sendable() && cut_reason(text) == text;
+    if begins && spares_parcels(why) {
+        shared.take_last_parcels(wire);
+    }
     shared.reserve_out(text.len() + 2);
     let Shared { masks, out, .. } = &mut *shared;
     wire.codec.close(code, text, masks, out)?;
@@ -180,4 +224,9 @@ pub(crate) fn close(
     wire.since = shared.now;
     wire.flags.remove(Flags::HELD_UP);
     Ok(())
+}
+
+/// Whether a close for this reason lets go out what was given before.
+fn spares_parcels(why: CloseReason) -> bool {
+    !matches!(why, CloseReason::Backpressure | CloseReason::Memory)
 }

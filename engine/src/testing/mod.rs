@@ -22,6 +22,7 @@
 //! handlers are the real ones, all on the test's thread.
 
 mod get;
+mod line;
 mod live;
 mod peer;
 mod sim;
@@ -32,10 +33,10 @@ use std::time::Duration;
 
 pub use get::Get;
 pub use live::Live;
-pub use peer::{Attempt, Peer, Reply};
+pub use peer::{Attempt, Peer};
 pub use ringwire_seeds::Random;
 pub use sim::Sim;
-pub use talk::{Closed, Received};
+pub use talk::{Closed, Received, Reply};
 
 pub use crate::driver::sim::Faults;
 

@@ -8,42 +8,15 @@ use std::time::Duration;
 use http::StatusCode;
 use ringwire_codec::OwnedMessage;
 
-use super::live::LiveLine;
+use super::line::LiveLine;
 use super::stage::Core;
-use super::talk::{Closed, Received, Talk};
+use super::talk::{Closed, Received, Reply, Talk};
 
 /// How long what must come may take, in the time of the stage.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long nothing must come for it to be nothing.
 const SILENCE: Duration = Duration::from_secs(1);
-
-/// An answer to an HTTP request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Reply {
-    /// Its status.
-    pub status: StatusCode,
-    /// Its headers, in their order. A value that is not UTF-8 has replacement characters.
-    pub headers: Vec<(String, String)>,
-    /// Its body.
-    pub body: Vec<u8>,
-}
-
-impl Reply {
-    /// The first header of this name, whatever its case.
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(each, _)| each.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value.as_str())
-    }
-
-    /// The body as text. What is not UTF-8 has replacement characters.
-    #[must_use]
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-}
 
 /// A request for a WebSocket whose answer was not looked at.
 #[derive(Debug)]

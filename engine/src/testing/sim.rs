@@ -12,8 +12,9 @@ use std::time::Duration;
 use ringwire_codec::Masks;
 
 use super::get::Get;
-use super::peer::{Attempt, Line, Peer, Reply};
+use super::peer::{Attempt, Line, Peer};
 use super::stage::{Core, Turning};
+use super::talk::Reply;
 use super::{Faults, Random, Stage};
 use crate::app::handler::Handler;
 use crate::base::budget::Budget;
@@ -193,7 +194,7 @@ fn build<H: Handler + 'static>(
     make: &impl Fn(&WorkerContext) -> H,
 ) -> (Core, Handle) {
     let mut random = Random::new(seed);
-    let count = u16::try_from(config.io_workers.max(1)).unwrap_or(u16::MAX);
+    let count = u16::try_from(config.io_workers.fixed().unwrap_or(1)).unwrap_or(u16::MAX);
     let (pool, hand) = Pool::without_threads(1, config.compute_queue_len);
     let has_jobs = config.compute_workers > 0;
     let (mut worlds, mut links, mut parts) = (Vec::new(), Vec::new(), Vec::new());
@@ -222,10 +223,10 @@ fn build<H: Handler + 'static>(
                 compute,
                 listeners: vec![Terms::default()],
                 assignment: Assignment::ReusePort,
-                max_connections: match config.max_connections {
-                    0 => usize::MAX,
-                    set => set.div_ceil(usize::from(count)),
-                },
+                max_connections: config
+                    .max_connections
+                    .fixed()
+                    .map_or(usize::MAX, |set| set.div_ceil(usize::from(count))),
             };
             let handler = make(&WorkerContext::new(index, handle.clone()));
             Box::new(Worker::new(driver, clock, handler, setup)) as Box<dyn Turning>

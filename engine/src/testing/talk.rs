@@ -8,10 +8,36 @@ use ringwire_codec::handshake::{HeadLimits, HeadScanner, client};
 use ringwire_codec::{Connection, Event, Heap, Input, Masks, OwnedMessage, Role};
 
 use super::get::Get;
-use super::peer::Reply;
 
 /// The longest message that a test may receive.
 const MAX_MESSAGE_LEN: usize = 256 << 20;
+
+/// An answer to an HTTP request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reply {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers, in their order. A value that is not UTF-8 has replacement characters.
+    pub headers: Vec<(String, String)>,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    /// The first header of this name, whatever its case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(each, _)| each.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The body as text. What is not UTF-8 has replacement characters.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
 
 /// How a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,9 +12,9 @@ use std::sync::{Arc, OnceLock};
 
 use ringwire_codec::Message;
 
+use super::config::TopicConfig;
 use super::name::{self, TopicError};
 use super::publication::{Publication, PublishOptions, SharedPublication, Terms};
-use super::settings::TopicSettings;
 use crate::base::budget::Budget;
 use crate::base::mailbox::{self, Bell, Mailbox, PostError, Postbox};
 use crate::base::roll::{Change, Roll};
@@ -31,7 +31,7 @@ pub enum PublishError {
     #[error(transparent)]
     Topic(#[from] TopicError),
     /// So many workers are too far behind to get any more
-    /// ([`max_in_transit_len`](crate::topics::TopicSettings::max_in_transit_len)), or have ended; their subscribers miss it.
+    /// ([`max_in_transit_len`](crate::topics::TopicConfig::max_in_transit_len)), or have ended; their subscribers miss it.
     /// It went to the others.
     #[error("{0} workers are too far behind, and miss what was published")]
     Busy(usize),
@@ -129,7 +129,7 @@ pub(crate) struct Exchange(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    settings: TopicSettings,
+    settings: TopicConfig,
     /// Memory for what waits.
     budget: Budget,
     /// Seeded at random, so that nobody can choose topics that collide.
@@ -141,7 +141,7 @@ struct Inner {
 }
 
 impl Exchange {
-    pub(crate) fn new(settings: TopicSettings, feeders: impl Iterator<Item = Feeder>) -> Self {
+    pub(crate) fn new(settings: TopicConfig, feeders: impl Iterator<Item = Feeder>) -> Self {
         Self(Arc::new(Inner {
             budget: Budget::new(settings.max_retained_len),
             settings,
@@ -151,7 +151,7 @@ impl Exchange {
         }))
     }
 
-    pub(crate) fn settings(&self) -> &TopicSettings {
+    pub(crate) fn settings(&self) -> &TopicConfig {
         &self.0.settings
     }
 

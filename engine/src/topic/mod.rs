@@ -5,16 +5,17 @@
 //! subscribers for it. There it waits
 //! for its turn ([`delivery`]); how it gets to the connections is in `worker/topics.rs`.
 
+mod config;
 mod delivery;
 pub(crate) mod exchange;
 mod name;
 mod publication;
-mod settings;
 mod table;
 mod trie;
 
 use std::collections::{BTreeMap, VecDeque};
 
+pub use self::config::TopicConfig;
 pub(crate) use self::delivery::Delivery;
 pub use self::exchange::PublishError;
 pub(crate) use self::exchange::{Exchange, Feed, Feeder, feed};
@@ -23,7 +24,6 @@ pub(crate) use self::name::matches;
 pub use self::name::{Subscription, TopicError, topic_token};
 pub use self::publication::PublishOptions;
 pub(crate) use self::publication::SharedPublication;
-pub use self::settings::TopicSettings;
 pub use self::table::SubscribeOptions;
 use self::table::{Removed, Table};
 use crate::base::inquiry::Part;

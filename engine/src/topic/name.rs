@@ -30,7 +30,7 @@ pub enum TopicError {
     #[error("`*` has to be a whole token, and `>` the last one")]
     MisplacedWildcard,
     /// The connection has as many subscriptions as may be
-    /// ([`max_subscriptions`](crate::topics::TopicSettings::max_subscriptions)).
+    /// ([`max_subscriptions`](crate::topics::TopicConfig::max_subscriptions)).
     #[error("the connection has as many subscriptions as may be")]
     TooMany,
     /// The connection is closing.

@@ -159,11 +159,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 return crate::base::event::warn!(%error, "a connection could not be adopted");
             }
         };
-        let Ok(state) = state.map(|state| state.downcast::<H::State>()).transpose() else {
-            return crate::base::event::error!(
-                "an adopted connection has a state of another type than the handler's"
-            );
-        };
+        // The handle has looked at its type.
+        let state = state.and_then(|state| self.states.make(state));
         if state.is_some() && self.shutdown.is_some() {
             return;
         }
@@ -175,7 +172,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             self.secure_adopted(token, session);
         }
         if let Some(state) = state {
-            self.open_upgraded(token, *state);
+            self.open_upgraded(token, state);
         }
         if is_secure {
             if !received.is_empty() {

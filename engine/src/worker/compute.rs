@@ -6,7 +6,8 @@ use crate::app::event::{Call, Event};
 use crate::app::handler::Handler;
 use crate::base::panics::quietly;
 use crate::compute::Deflated;
-use crate::compute::task::Finished;
+use crate::compute::task::{self, Finished};
+use crate::conn::id::ConnId;
 use crate::conn::jobs::{Continuation, Jobs};
 use crate::conn::{Flags, Phase};
 use crate::driver::{Driver, Token};
@@ -68,6 +69,17 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if is_last {
             self.forget_jobs(token);
         }
+        self.after_work(token);
+    }
+
+    /// Does what a handle has posted for a connection.
+    pub(super) fn run_on(&mut self, id: ConnId, then: task::Continuation) {
+        let token = Token { slot: id.slot, generation: id.generation };
+        let conn = self.conns.get_mut(token);
+        if conn.is_none_or(|conn| !conn.wire.flags.contains(Flags::OPENED)) {
+            return quietly(then);
+        }
+        self.hand_over(token, then);
         self.after_work(token);
     }
 

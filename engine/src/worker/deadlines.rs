@@ -6,9 +6,12 @@
 use ringwire_codec::CloseCode;
 
 use super::Worker;
+use super::receive::call;
+use crate::app::event::Event;
 use crate::app::handler::Handler;
 use crate::base::timer::{TICKS_PER_SECOND, Tick};
 use crate::conn::cause::CloseReason;
+use crate::conn::queue::Overdue;
 use crate::conn::{Flags, Phase, Wire};
 use crate::driver::{Driver, Token};
 use crate::limits::progress::{PingLook, Watched, step};
@@ -48,6 +51,10 @@ enum Due {
     Set(CloseCode),
     /// There is something in the peer's bucket again.
     Refill,
+    /// A message has waited for as long as it may.
+    Message,
+    /// A timer of the application's.
+    Timer,
     /// Time to ask whether the peer lives.
     Ping,
     /// Nothing yet: time to look again.
@@ -105,6 +112,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 self.close_for(token, CloseReason::Deadline, code, "the time is up");
             }
             Some(Due::Ping) => self.ping(token),
+            Some(Due::Message) => self.judge_late_messages(token),
+            Some(Due::Timer) => self.call_timers(token),
             Some(Due::Refill) => {
                 wire.flags.remove(Flags::THROTTLED);
                 shared.set_deadline(wire, token);
@@ -138,6 +147,43 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Some(conn) = self.conns.get_mut(token) else { return };
         // The phase is Open, so no close has begun.
         let _ = send::close(&mut conn.wire, &mut self.shared, why, code, text);
+        self.after_work(token);
+    }
+
+    /// Drops the messages that have waited for too long, or closes the connection for one of them.
+    fn judge_late_messages(&mut self, token: Token) {
+        let Self { conns, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        let wire = &mut conn.wire;
+        while let Some(overdue) = wire.pending_mut().queue.take_overdue(shared.now) {
+            match overdue {
+                Overdue::Message(message) => shared.drop_message(message),
+                Overdue::Close(code) => {
+                    let code = if code.is_sendable() { code } else { CloseCode::NORMAL };
+                    let text = "a message could not go out in time";
+                    return self.close_for(token, CloseReason::Deadline, code, text);
+                }
+            }
+        }
+        shared.set_deadline(wire, token);
+        if wire.is_flushed() {
+            // Nothing was under way but what a thread still compressed.
+            self.on_flushed_part(token);
+        } else {
+            self.after_work(token);
+        }
+    }
+
+    /// Tells the handler of its timers that have run down.
+    fn call_timers(&mut self, token: Token) {
+        let Self { conns, handler, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        while conn.wire.phase == Phase::Open
+            && let Some(key) = shared.timers.take_due(token.slot, shared.now)
+        {
+            call(handler, conn, shared, token, Event::Timer(key));
+        }
+        shared.set_deadline(&conn.wire, token);
         self.after_work(token);
     }
 
@@ -176,7 +222,12 @@ impl Shared {
         let set = self.deadlines.get(slot).map(|(tick, code)| (tick, Due::Set(code)));
         let refill = self.limits.rates.filter(|_| wire.flags.contains(Flags::THROTTLED));
         let refill = refill.map(|rates| (self.meters.ready_at(slot, rates), Due::Refill));
-        due.into_iter().chain(set).chain(refill).min_by_key(|(tick, _)| *tick)
+        let queue = wire.pending.as_ref().map(|pending| &pending.queue);
+        let message = queue.and_then(|queue| queue.next_deadline());
+        let message = message.map(|tick| (tick, Due::Message));
+        let timer = self.timers.next(slot).map(|tick| (tick, Due::Timer));
+        let own = set.into_iter().chain(refill).chain(message).chain(timer);
+        due.into_iter().chain(own).min_by_key(|(tick, _)| *tick)
     }
 
     /// Looks at the peer of an open connection: `None`, it may go on.

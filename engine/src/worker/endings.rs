@@ -21,6 +21,7 @@ use crate::conn::{Conn, Flags, Phase, Wire};
 use crate::driver::{Driver, Op, Token};
 use crate::state::Shared;
 use crate::state::close_log::{End, Ends};
+use crate::state::parcels::lose_parcels;
 
 /// What a lingering connection drops before it is reset, in bytes: more than the socket buffers of both sides hold by
 /// default (the last figures of tcp_rmem and tcp_wmem, tcp(7)), which is what a peer may have sent before it heard the
@@ -258,6 +259,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
         let unsent_len = queued_len + pending.queue.awaited_len();
         cause.conclude(wire.codec.close_state() == CloseState::Closed, unsent_len);
+        let mut lanes = pending.lanes.take();
+        let lost = lose_parcels(lanes.as_deref_mut());
+        cause.lost_messages += lost;
+        shared.counters.messages_dropped.add(lost);
         let dialling = pending.dialling.take();
         let was_answering = !pending.unread.is_empty();
         quietly(pending.jobs.take());
@@ -277,13 +282,17 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             }
             receive::call_on_close(handler, conn, shared, token, &cause);
         }
+        if let Some(lanes) = lanes {
+            lanes.close(&cause);
+        }
         if conn.wire.flags.contains(Flags::CLIENT) && conn.state.is_some() {
             let known = dialling.and_then(|dialling| dialling.error);
             let error = known.unwrap_or_else(|| DialError::of_end(&cause, was_answering));
             outbound::end_dialling(handler, conn, shared, &error);
         }
         conn.state = None;
-        shared.forget(token, conn.wire.flags);
+        let agreed = std::mem::take(&mut conn.wire.deflate);
+        shared.forget(token, conn.wire.flags, agreed);
         conn.wire.flags = conn
             .wire
             .flags

@@ -6,19 +6,19 @@
 //!    └── pipelined requests wait unread while an answer is owed, or more output waits than the high-water mark
 //! ```
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ::http::StatusCode;
 use ringwire_codec::Buffers as _;
-use ringwire_codec::handshake::{HandshakeError, HeadScanner, client, server};
+use ringwire_codec::handshake::server;
 use ringwire_codec::http::{BodyDecoder, BodyFraming, CONTINUE, Exchange, Response};
 
 use super::Worker;
-use super::memory::is_monitoring;
-use super::receive::keep_unread;
-use super::upgrade::{deliver_rest, internal_error, on_bad_head, on_head};
 use crate::app::handler::Handler;
 use crate::app::request::Request;
 use crate::app::responder::answered_within;
 use crate::conn::body::Incoming;
-use crate::conn::{Conn, Flags, Phase, Wire};
+use crate::conn::{Conn, Phase, Wire};
 use crate::driver::{Driver, Token};
 use crate::hub::mail::{Answered, RequestId};
 use crate::state::Shared;
@@ -27,19 +27,6 @@ use crate::state::Shared;
 const ANSWER_HEAD_LEN: usize = 512;
 
 impl<D: Driver, H: Handler> Worker<D, H> {
-    /// Goes on with the requests that were pipelined, if that is possible now.
-    pub(super) fn resume_requests(&mut self, token: Token) {
-        let Self { conns, handler, shared, .. } = self;
-        let Some(conn) = conns.get_mut(token) else { return };
-        if !conn.wire.has_unread() || !may_go_on(&conn.wire, shared) {
-            return;
-        }
-        let Some(pending) = &mut conn.wire.pending else { return };
-        let mut unread = std::mem::take(&mut pending.unread);
-        take_requests(handler, conn, shared, token, &mut unread);
-        shared.pool.give(unread);
-    }
-
     /// What follows every piece of work on a connection that is between two requests.
     pub(super) fn after_idle_work(&mut self, token: Token) {
         let Self { conns, shared, .. } = self;
@@ -92,7 +79,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Some(conn) = conns.get_mut(token) else { return };
         crate::base::event::warn!(conn = %shared.id(token), "a deferred HTTP request was not answered in time");
         if let Some(exchange) = conn.wire.take_exchange() {
-            let late = Response::new(http::StatusCode::SERVICE_UNAVAILABLE);
+            let late = Response::new(StatusCode::SERVICE_UNAVAILABLE);
             write_answer(&mut conn.wire, shared, exchange.closing(), &late);
         }
         self.after_work(token);
@@ -107,134 +94,8 @@ impl Wire {
 }
 
 /// Whether another request may be taken: its answer would not wait behind more than the high-water mark.
-fn may_go_on(wire: &Wire, shared: &Shared) -> bool {
+pub(super) fn may_go_on(wire: &Wire, shared: &Shared) -> bool {
     wire.phase == Phase::Idle && wire.queued_len() + shared.out.len() < shared.limits.high_water
-}
-
-/// Bytes of requests, and perhaps what follows an upgrade.
-pub(super) fn on_request_bytes<H: Handler>(
-    handler: &mut H,
-    conn: &mut Conn<H::State>,
-    shared: &mut Shared,
-    token: Token,
-    bytes: &mut [u8],
-) {
-    if !conn.wire.has_unread() {
-        return take_requests(handler, conn, shared, token, bytes);
-    }
-    keep_unread(&mut conn.wire, shared, bytes);
-    let Some(pending) = conn.wire.pending.as_deref_mut() else { return };
-    if conn.wire.phase == Phase::Idle {
-        return;
-    }
-    let mut scanner = std::mem::take(&mut pending.scanner);
-    let unread = std::mem::take(&mut pending.unread);
-    let found = scan(&mut scanner, &unread, &conn.wire, shared);
-    let Some(pending) = conn.wire.pending.as_deref_mut() else { return };
-    (pending.scanner, pending.unread) = (scanner, unread);
-    match found {
-        Ok(Some(_)) => {
-            let mut whole = std::mem::take(&mut pending.unread);
-            take_requests(handler, conn, shared, token, &mut whole);
-            shared.pool.give(whole);
-        }
-        Ok(None) if refuses_unfinished(&conn.wire, shared) => {
-            shared.counters.memory_refusals.add(1);
-            shared.drop_waiting(&mut conn.wire);
-            shared.refuse_unfinished(&mut conn.wire);
-        }
-        Ok(None) => {}
-        Err(error) => on_bad_head(conn, shared, error),
-    }
-}
-
-/// Whether what will be refused once it is whole is refused now, since it would be kept until then.
-fn refuses_unfinished(wire: &Wire, shared: &Shared) -> bool {
-    shared.is_short_of_memory() && !wire.flags.contains(Flags::CLIENT)
-}
-
-/// Takes requests, until all bytes are used up or the connection does something else. Nothing is unread.
-fn take_requests<H: Handler>(
-    handler: &mut H,
-    conn: &mut Conn<H::State>,
-    shared: &mut Shared,
-    token: Token,
-    mut bytes: &mut [u8],
-) {
-    let mut budget = shared.limits.messages_per_turn;
-    loop {
-        if conn.wire.phase == Phase::Idle {
-            bytes = without_empty_lines(bytes);
-        }
-        match conn.wire.phase {
-            Phase::Idle if budget > 0 && !bytes.is_empty() && may_go_on(&conn.wire, shared) => {
-                budget -= 1;
-                conn.wire.phase = Phase::Handshake;
-                conn.wire.began = shared.now;
-                if let Some(limit) = shared.limits.handshake {
-                    shared.wheel.set_earlier(token.slot, shared.now + limit);
-                }
-            }
-            Phase::Handshake if !bytes.is_empty() => {
-                let used = take_piece(handler, conn, shared, token, bytes);
-                bytes = &mut bytes[used..];
-            }
-            Phase::Idle | Phase::Deferred => return keep_unread(&mut conn.wire, shared, bytes),
-            Phase::Open => return deliver_rest(handler, conn, shared, token, bytes),
-            // A refused request ends the connection: what followed it is dropped.
-            _ => return,
-        }
-    }
-}
-
-/// Looks for the end of a head: a request's, or the answer's of a server that was dialled. That is known to be none by
-/// its first bytes, so that who speaks something else is not waited for.
-fn scan(
-    scanner: &mut HeadScanner,
-    bytes: &[u8],
-    wire: &Wire,
-    shared: &Shared,
-) -> Result<Option<usize>, HandshakeError> {
-    if wire.flags.contains(Flags::CLIENT) {
-        client::Response::check_start(bytes)?;
-    }
-    scanner.scan(bytes, &shared.limits.head)
-}
-
-/// RFC 9112 §2.2: empty lines between two requests are no beginning of a request, and of its time limit.
-fn without_empty_lines(mut bytes: &mut [u8]) -> &mut [u8] {
-    while bytes.starts_with(b"\r\n") {
-        bytes = &mut bytes[2..];
-    }
-    bytes
-}
-
-/// Takes a head with what belongs to it, or some of a body. Gives how many bytes that took.
-fn take_piece<H: Handler>(
-    handler: &mut H,
-    conn: &mut Conn<H::State>,
-    shared: &mut Shared,
-    token: Token,
-    bytes: &[u8],
-) -> usize {
-    let incoming = conn.wire.pending.as_mut().and_then(|pending| pending.incoming.take());
-    if let Some(incoming) = incoming {
-        return take_body(handler, conn, shared, token, (incoming, bytes));
-    }
-    let mut scanner = HeadScanner::default();
-    match scan(&mut scanner, bytes, &conn.wire, shared) {
-        Ok(Some(len)) => return on_head(handler, conn, shared, token, bytes.split_at(len)),
-        Ok(None) if refuses_unfinished(&conn.wire, shared) => {
-            shared.counters.memory_refusals.add(1);
-            shared.refuse_unfinished(&mut conn.wire);
-        }
-        Ok(None) => {
-            keep_unread(&mut conn.wire, shared, bytes);
-            conn.wire.pending_mut().scanner = scanner;
-        }
-        Err(error) => on_bad_head(conn, shared, error),
-    }
-    bytes.len()
 }
 
 /// An ordinary request: its head, and what came behind that. Gives how much of this is its body.
@@ -301,7 +162,7 @@ pub(super) fn on_ordinary<H: Handler>(
 }
 
 /// More of a body. Gives how many bytes belong to it.
-fn take_body<H: Handler>(
+pub(super) fn take_body<H: Handler>(
     handler: &mut H,
     conn: &mut Conn<H::State>,
     shared: &mut Shared,
@@ -384,4 +245,13 @@ pub(super) fn write_answer(
     let keeps_alive = response.encode_for(exchange, Some(&date), &mut shared.out);
     wire.phase = if keeps_alive { Phase::Idle } else { Phase::Flushing };
     wire.since = shared.now;
+}
+
+/// Whether a request is answered whatever memory there is. A handler that panics over it does not say so.
+fn is_monitoring<H: Handler>(handler: &mut H, request: &Request<'_>) -> bool {
+    catch_unwind(AssertUnwindSafe(|| handler.is_monitoring(request))).unwrap_or(false)
+}
+
+pub(super) fn internal_error() -> Response {
+    Response::new(StatusCode::INTERNAL_SERVER_ERROR)
 }

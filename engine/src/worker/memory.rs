@@ -1,7 +1,6 @@
 //! When the engine holds too much for its connections: who is not let in, and who has to go.
 
 use std::collections::BinaryHeap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ringwire_codec::http::{Exchange, Response};
 use ringwire_codec::{Buffers as _, CloseCode};
@@ -10,7 +9,6 @@ use super::Worker;
 use super::http::write_answer;
 use super::shutdown::unavailable;
 use crate::app::handler::Handler;
-use crate::app::request::Request;
 use crate::base::timer::Tick;
 use crate::conn::cause::CloseReason;
 use crate::conn::options::Backpressure;
@@ -428,9 +426,4 @@ impl Shared {
         self.counters.memory_refusals.add(1);
         unavailable(RETRY_AFTER_SECS)
     }
-}
-
-/// Whether a request is answered whatever memory there is. A handler that panics over it does not say so.
-pub(super) fn is_monitoring<H: Handler>(handler: &mut H, request: &Request<'_>) -> bool {
-    catch_unwind(AssertUnwindSafe(|| handler.is_monitoring(request))).unwrap_or(false)
 }

@@ -1,10 +1,19 @@
 //! One core's event loop: it owns a driver, the connections, their timers and buffers, and one handler.
 //!
 //! This file is the loop: what each turn does, and what comes in from outside. How connections come is in
-//! [`accepting`], which are refused in [`admission`], which end for want of memory in [`memory`]; what happens to one
-//! is in [`receive`], [`http`], [`transmit`] and [`deadlines`], how it ends, in [`endings`]; what is published, in
+//! [`accepting`], which are refused in [`admission`], which end for want of memory in [`memory`]. What comes in on one
+//! goes down these floors:
+//!
+//! ```text
+//!   input                          by phase, and by what stands before the codec
+//!   heads                          requests, and the answers of servers that were dialled
+//!   outbound  upgrade  layered     what begins with such a head, and is unwrapped from then on
+//!   http      receive              ordinary requests; frames, and the calls they lead to
+//! ```
+//!
+//! What goes out is in [`transmit`], what has a time in [`deadlines`], how one ends in [`endings`]; what is published, in
 //! [`topics`], and who hears of names, in [`changes`]; what futures go on, in [`wakes`]; how it all ends, in
-//! [`shutdown`]. Its time is in [`clock`].
+//! [`shutdown`]. The worker's time is in [`clock`].
 
 #![expect(clippy::disallowed_types, reason = "answers and wakes come from other threads")]
 
@@ -15,12 +24,15 @@ pub(crate) mod clock;
 mod compute;
 mod deadlines;
 mod endings;
-pub(crate) mod http;
+mod heads;
+mod http;
+mod input;
 mod layered;
 mod memory;
 #[cfg(test)]
 mod memory_check;
 mod outbound;
+mod parcels;
 mod proxied;
 mod receive;
 mod secure;
@@ -32,6 +44,7 @@ mod wakes;
 
 use std::collections::VecDeque;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +55,7 @@ use self::clock::TurnClock;
 use self::endings::HalfClosed;
 use self::shutdown::ShutdownState;
 use crate::app::handler::Handler;
+use crate::app::states::States;
 use crate::base::panics::quietly;
 use crate::base::timer::{TICK, tick_at};
 use crate::compute::{Compute, Outcome};
@@ -55,6 +69,7 @@ use crate::conn::{Conn, Flags, Phase};
 use crate::driver::{Completion, Driver, Token};
 use crate::entry::listener::Terms;
 use crate::hub::mail::{Inbox, Mail};
+use crate::hub::posted::Posted;
 use crate::hub::wakes::{Alarm, Alarms};
 use crate::limits::rate::{Bucket, Rate};
 use crate::state::Shared;
@@ -86,6 +101,8 @@ pub(crate) struct Worker<D: Driver, H: Handler> {
     clock: TurnClock,
     handler: H,
     conns: ConnTable<H::State>,
+    /// How states that come from outside become the handler's.
+    states: States<H::State>,
     shared: Shared,
     inbox: Inbox,
     /// What is published, on its way to the subscribers.
@@ -122,7 +139,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             shared.topics.call_out();
         }
         let share = u32::try_from(shared.hub.links().len()).unwrap_or(1).max(1);
-        let rate = Rate::new(shared.limits.max_accepts_per_second.div_ceil(share), 0);
+        let rate =
+            shared.limits.max_accepts_per_second.map(|rate| Rate::new(rate.div_ceil(share), None));
         let alarms = shared.alarms();
         let listener_count = u32::try_from(listeners.len()).unwrap_or(u32::MAX);
         let mut worker = Self {
@@ -130,6 +148,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             clock,
             handler,
             conns: ConnTable::new(),
+            states: H::states(),
             shared,
             inbox,
             delivery: Delivery::default(),
@@ -167,10 +186,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.leave_changes();
         outcome?;
         self.shared.ends.sum_up();
-        let Self { driver, mut handler, inbox, .. } = self;
+        let Self { driver, mut handler, states, inbox, .. } = self;
         // Which may take a while, in which letters still come.
         drop(driver);
-        outbound::give_back_dials(&mut handler, &inbox);
+        outbound::give_back_dials(&mut handler, &states, &inbox);
         while let Some(result) = inbox.take_result() {
             quietly(result);
         }
@@ -258,6 +277,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     fn read_mail(&mut self) {
         self.inbox.open();
         self.read_publications();
+        self.read_offers();
         if self.shared.compute.is_some() {
             // Those that come meanwhile are for the next turn.
             for _ in 0..self.inbox.result_count() {
@@ -295,6 +315,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 self.with_open(conn, |conn, _| conn.wire.flags.remove(Flags::UNAUTHENTICATED));
             }
             Mail::Close { conn, code, reason } => {
+                // What was given to a sender before this was posted goes out first.
+                self.read_offers();
                 self.with_open(conn, |conn, shared| {
                     let why = CloseReason::Local;
                     // The handle has checked code and reason; a close may have begun meanwhile.
@@ -309,6 +331,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Mail::Dial(outbound) => self.dial(*outbound),
             Mail::Accept { conn, accept } => self.answer_deferred(conn, Ok(*accept)),
             Mail::Reject { conn, response } => self.answer_deferred(conn, Err(response)),
+            Mail::Run { conn, then } => self.run_on(conn, then),
+            Mail::Event(event) => self.on_posted(event),
             Mail::Topics(query) => self.answer_of_topics(query),
             Mail::Drain { drain, reply } => self.begin_shutdown(drain, reply),
             Mail::Undrain => self.undrain(),
@@ -316,13 +340,39 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     }
 
     fn mail_send(&mut self, id: ConnId, options: SendOptions, text: bool, payload: &[u8]) {
+        let mut came_late = true;
         self.with_open(id, |conn, shared| {
             let message = match std::str::from_utf8(payload) {
                 Ok(payload) if text => Message::Text(payload),
                 _ => Message::Binary(payload),
             };
+            came_late = false;
             let _ = send::send_behind(&mut conn.wire, shared, id.slot, message, options);
         });
+        if came_late {
+            self.shared.counters.messages_dropped.add(1);
+        }
+        let token = Token { slot: id.slot, generation: id.generation };
+        let closes = |conn: &&mut Conn<_>| {
+            conn.wire.phase != Phase::Open && conn.wire.flags.contains(Flags::OPENED)
+        };
+        if let Some(conn) = self.conns.get_mut(token).filter(closes)
+            && let Some(cause) = conn.wire.pending.as_mut().and_then(|it| it.cause.as_mut())
+        {
+            cause.lost_messages += 1;
+        }
+    }
+
+    fn on_posted(&mut self, event: Posted) {
+        match catch_unwind(AssertUnwindSafe(|| self.handler.on_event(event))) {
+            Ok(Ok(())) => {}
+            Ok(Err(event)) => {
+                let event_type = event.type_name();
+                crate::base::event::warn!(event_type, "no handler takes an event that was posted");
+                quietly(event);
+            }
+            Err(_) => crate::base::event::error!("the handler panicked when told of an event"),
+        }
     }
 
     /// Lets `work` produce output on an open connection, which goes out once all mail is read.
@@ -340,9 +390,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
 /// A worker's share of a limit of the whole server.
 pub(crate) fn share_of(config: &Config, descriptors: u64, workers: usize) -> usize {
-    let connections = match config.max_connections {
-        0 => crate::net::connections_within(descriptors),
-        set => set,
-    };
+    let connections = config.max_connections.fixed();
+    let connections = connections.unwrap_or_else(|| crate::net::connections_within(descriptors));
     connections.div_ceil(workers.max(1)).max(1)
 }

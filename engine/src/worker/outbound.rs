@@ -13,6 +13,7 @@ use super::receive::call;
 use super::upgrade::{begin_frames, extend};
 use crate::app::event::Event;
 use crate::app::handler::Handler;
+use crate::app::states::States;
 use crate::base::mailbox::PostError;
 use crate::conn::dialling::{DialError, Dialling};
 use crate::conn::{Conn, Flags, Phase};
@@ -25,11 +26,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// Takes a socket that connects, and says what is to be said once it has.
     pub(super) fn dial(&mut self, outbound: Outbound) {
         let Outbound { socket, peer, mut request, offer, tls, state } = outbound;
-        let Ok(state) = state.downcast::<H::State>() else {
-            return crate::base::event::error!(
-                "a connection was asked for with a state of another type than the handler's"
-            );
-        };
+        // The handle has looked at its type.
+        let Some(state) = self.states.make(state) else { return };
         let opened = match self.driver.adopt(socket) {
             Ok(_) if self.shutdown.is_some() => Err(DialError::Post(PostError::Stopped)),
             Ok(socket) => self.open(socket, Some(peer)).ok_or(DialError::Post(PostError::Stopped)),
@@ -37,12 +35,12 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         };
         let token = match opened {
             Ok(token) => token,
-            Err(error) => return call_on_dial_failed(&mut self.handler, *state, &error),
+            Err(error) => return call_on_dial_failed(&mut self.handler, state, &error),
         };
         let Self { conns, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
         shared.counters.dials.add(1);
-        conn.state = Some(*state);
+        conn.state = Some(state);
         let wire = &mut conn.wire;
         wire.codec = Connection::new(Role::Client);
         wire.flags.insert(Flags::CLIENT);
@@ -63,11 +61,15 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 }
 
 /// Tells the handler of connections that were asked for and will not be opened any more.
-pub(super) fn give_back_dials<H: Handler>(handler: &mut H, inbox: &Inbox) {
+pub(super) fn give_back_dials<H: Handler>(
+    handler: &mut H,
+    states: &States<H::State>,
+    inbox: &Inbox,
+) {
     while let Some(mail) = inbox.take() {
         let Mail::Dial(outbound) = mail else { continue };
-        if let Ok(state) = outbound.state.downcast::<H::State>() {
-            call_on_dial_failed(handler, *state, &DialError::Post(PostError::Stopped));
+        if let Some(state) = states.make(outbound.state) {
+            call_on_dial_failed(handler, state, &DialError::Post(PostError::Stopped));
         }
     }
 }

@@ -4,95 +4,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ringwire_codec::{Buffers, CloseCode, CloseFrame, Error, Event as Received, Input};
 
-use super::upgrade::begin_frames;
-use super::{Worker, http};
 use crate::app::ctx::Ctx;
 use crate::app::event::Event;
 use crate::app::handler::Handler;
 use crate::conn::cause::{CloseCause, CloseReason};
 use crate::conn::id::ConnId;
 use crate::conn::{Conn, Flags, Phase, Wire};
-use crate::driver::{Driver, Token};
+use crate::driver::Token;
 use crate::limits::Excess;
 use crate::limits::rate::{Rates, Verdict};
 use crate::state::Shared;
 use crate::state::send;
-
-impl<D: Driver, H: Handler> Worker<D, H> {
-    #[inline]
-    pub(super) fn on_received(&mut self, token: Token, mut buffer: D::Buffer) {
-        self.take_in(token, &mut buffer);
-        self.driver.release(buffer);
-        self.after_work(token);
-        self.hold_up_if_short(token);
-    }
-
-    /// Takes bytes that came in. What they lead to is in the turn's output afterwards.
-    #[inline]
-    pub(super) fn take_in(&mut self, token: Token, bytes: &mut [u8]) {
-        let Self { conns, shared, .. } = self;
-        let Some(conn) = conns.get_mut(token) else { return };
-        shared.counters.bytes_received.add(bytes.len());
-        if conn.wire.flags.contains(Flags::LAYERED) && conn.wire.phase != Phase::Proxied {
-            return self.take_in_layered(token, bytes);
-        }
-        conn.wire.note_received(shared.now);
-        self.look_at(token, bytes);
-    }
-
-    /// Looks at what the peer said.
-    #[inline]
-    pub(super) fn look_at(&mut self, token: Token, bytes: &mut [u8]) {
-        let Self { conns, handler, shared, .. } = self;
-        let Some(conn) = conns.get_mut(token) else { return };
-        shared.expected_len = bytes.len() + conn.wire.codec.buffered_len();
-        match conn.wire.phase {
-            Phase::Open | Phase::Closing => {
-                deliver_or_keep(handler, conn, shared, token, bytes);
-            }
-            Phase::Proxied => self.take_in_proxied(token, bytes),
-            Phase::Handshake | Phase::Idle => {
-                http::on_request_bytes(handler, conn, shared, token, bytes);
-            }
-            Phase::Deferred => keep_unread(&mut conn.wire, shared, bytes),
-            Phase::Lingering => self.drop_late(token, bytes.len()),
-            Phase::Vacant | Phase::Flushing | Phase::Closed => {}
-        }
-    }
-
-    /// Hands over what was left unread, as far as that is possible now.
-    pub(super) fn resume(&mut self, token: Token) {
-        let Self { conns, handler, shared, .. } = self;
-        let Some(conn) = conns.get_mut(token) else { return };
-        conn.wire.flags.remove(Flags::LISTED);
-        if conn.wire.phase == Phase::Idle {
-            return self.resume_requests(token);
-        }
-        if !conn.wire.has_unread() || !conn.wire.may_deliver() {
-            return;
-        }
-        let Some(pending) = &mut conn.wire.pending else { return };
-        let mut unread = std::mem::take(&mut pending.unread);
-        let start = std::mem::take(&mut pending.unread_start);
-        let unused = deliver(handler, conn, shared, token, &mut unread[start..]);
-        if unused > 0 && conn.wire.keeps_input() {
-            let pending = conn.wire.pending_mut();
-            pending.unread_start = unread.len() - unused;
-            pending.unread = unread;
-        } else {
-            shared.pool.give(unread);
-        }
-    }
-
-    /// Begins to speak frames on a connection whose handshake was answered elsewhere.
-    pub(super) fn open_upgraded(&mut self, token: Token, state: H::State) {
-        let Self { conns, handler, shared, .. } = self;
-        let Some(conn) = conns.get_mut(token) else { return };
-        conn.state = Some(state);
-        begin_frames(&mut conn.wire, shared, token);
-        call(handler, conn, shared, token, Event::Open);
-    }
-}
 
 /// Keeps input for later.
 pub(super) fn keep_unread(wire: &mut Wire, shared: &mut Shared, bytes: &[u8]) {
@@ -129,7 +51,7 @@ pub(super) fn deliver_or_keep<H: Handler>(
 
 /// Takes frames out of `bytes` and calls the handler, until all are used up, the turn's budget is, or nothing may
 /// be delivered any more. Returns how many bytes at the end were not used.
-fn deliver<H: Handler>(
+pub(super) fn deliver<H: Handler>(
     handler: &mut H,
     conn: &mut Conn<H::State>,
     shared: &mut Shared,
@@ -308,6 +230,7 @@ fn on_event<H: Handler>(
             }
             call(handler, conn, shared, token, Event::Ping(&payload));
         }
+        Received::Pong(_) if !shared.limits.reports_pongs => {}
         Received::Pong(payload) => {
             call(handler, conn, shared, token, Event::Pong(&payload));
         }

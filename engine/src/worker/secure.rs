@@ -47,7 +47,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             return;
         }
         wire.note_received(shared.now);
-        if wire.flags.contains(Flags::AWAY) {
+        if wire.is_away() {
             return keep_unread(wire, shared, bytes);
         }
         let id = shared.id(token);
@@ -56,7 +56,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             && sessions.is_costly(token.slot)
             && sessions.send_away(id, bytes, compute)
         {
-            wire.flags.insert(Flags::AWAY);
+            wire.pending_mut().is_away = true;
             return;
         }
         if let Some(decrypted) = sessions.decrypt(token.slot, bytes, counters) {
@@ -73,8 +73,11 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if wire.phase == Phase::Closed {
             return;
         }
-        wire.flags.remove(Flags::AWAY);
-        let early = wire.pending.as_mut().map(|pending| std::mem::take(&mut pending.unread));
+        let early = wire.pending.as_mut().map(|pending| {
+            pending.is_away = false;
+            std::mem::take(&mut pending.unread)
+        });
+        shared.tidy(wire);
         let Shared { sessions, counters, .. } = shared;
         if let Some(decrypted) = sessions.take_back(shaken, counters) {
             self.on_decrypted(token, decrypted);

@@ -103,7 +103,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             drain,
             stage: Stage::Rest { next: 0 },
             began,
-            deadline: shared.now + ticks_of(end).unwrap_or(0),
+            deadline: shared.now + ticks_of(end),
             order,
             next_at: began + order.moment(0, jitter, drain.window),
             spares_requests: drain.window > Duration::ZERO || shared.hub.handover().is_outlived(),
@@ -115,7 +115,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if drain.window > Duration::ZERO {
             state.stage = Stage::Window { next: 0 };
         }
-        shared.draining = Some(shared.now + ticks_of(drain.window).unwrap_or(0));
+        shared.draining = Some(shared.now + ticks_of(drain.window));
         if !drain.keeps_listening {
             self.close_listeners();
         }

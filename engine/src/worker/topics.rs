@@ -100,7 +100,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if wire.flags.contains(Flags::CLIENT) {
             return self.deliver_masked(token, delivery);
         }
-        let window = wire.window.filter(|_| wire.flags.contains(Flags::DEFLATE));
+        let window = wire.flags.contains(Flags::DEFLATE).then(|| wire.deflate.window());
         let count = delivery.publications().len();
         let bytes = delivery.bytes(window, &mut shared.deflate, &shared.topics.exchange);
         let bytes = bytes.clone();
@@ -129,7 +129,11 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     fn deliver_masked(&mut self, token: Token, delivery: &Delivery) {
         let Some(conn) = self.conns.get_mut(token) else { return };
         for publication in delivery.publications() {
-            let options = SendOptions { key: publication.key, compress: publication.compress };
+            let options = SendOptions {
+                key: publication.key,
+                compress: publication.compress,
+                ..SendOptions::default()
+            };
             let (wire, shared) = (&mut conn.wire, &mut self.shared);
             let _ = send::send(wire, shared, token.slot, publication.message(), options);
         }
@@ -175,7 +179,7 @@ fn queue_published(wire: &mut Wire, shared: &mut Shared, bytes: &SharedBytes, de
             }
             Backpressure::Close(code) => {
                 miss(wire, shared, count);
-                let why = "the peer reads too slowly for what it subscribes to";
+                let why = "too many publications wait";
                 // Only a close that has begun refuses another.
                 let _ = send::close(wire, shared, CloseReason::Backpressure, code, why);
                 return shared.enqueue_out(wire, SegmentKind::Stream);

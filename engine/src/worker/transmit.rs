@@ -90,6 +90,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let mut listed = std::mem::take(&mut self.shared.listed);
         for token in listed.drain(..) {
             self.resume(token);
+            self.take_parcels(token);
             self.after_work(token);
             self.bound_memory();
         }
@@ -112,9 +113,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     }
 
     /// One buffer of a queue is out: the next one, or `on_drain`, or the next step of closing.
-    fn on_flushed_part(&mut self, token: Token) {
+    pub(super) fn on_flushed_part(&mut self, token: Token) {
         let Self { conns, shared, handler, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
+        shared.list_for_parcels(&mut conn.wire, token);
         if conn.wire.is_flushed()
             && conn.wire.phase == Phase::Open
             && let Some(pending) = &mut conn.wire.pending

@@ -2,21 +2,19 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use ::http::StatusCode;
 use ringwire_codec::Buffers;
 use ringwire_codec::extension::{ExtensionAnswers, FrameLayer, SharedExtension};
 use ringwire_codec::handshake::{HandshakeError, server};
 use ringwire_codec::http::{Exchange, Response};
 
+use super::Worker;
+use super::http::{internal_error, write_answer};
 use super::layered::{deliver_layered, unwrap_unread};
-use super::outbound::{self, on_answer};
 use super::receive::{call, deliver_or_keep};
-use super::{Worker, http};
 use crate::app::event::Event;
 use crate::app::handler::{Answer, Handler};
 use crate::app::request::Request;
 use crate::conn::answer::{Accept, AnyState, Verdict};
-use crate::conn::dialling::DialError;
 use crate::conn::id::ConnId;
 use crate::conn::{Conn, Flags, Phase, Wire};
 use crate::driver::{Driver, Token};
@@ -46,35 +44,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     }
 }
 
-/// A head is too long, or malformed.
-pub(super) fn on_bad_head<S>(conn: &mut Conn<S>, shared: &mut Shared, error: HandshakeError) {
-    let dialling = conn.wire.pending.as_mut().and_then(|pending| pending.dialling.take());
-    match dialling {
-        Some(dialling) => outbound::fail(conn, shared, *dialling, DialError::Handshake(error)),
-        None => refuse_for(&mut conn.wire, shared, error),
-    }
-}
-
-/// A whole head, and what came behind it: answers it. Gives how many bytes that took.
-pub(super) fn on_head<H: Handler>(
-    handler: &mut H,
-    conn: &mut Conn<H::State>,
-    shared: &mut Shared,
-    token: Token,
-    (head, rest): (&[u8], &[u8]),
-) -> usize {
-    if conn.wire.flags.contains(Flags::CLIENT) {
-        on_answer(handler, conn, shared, token, head);
-        return head.len();
-    }
-    let used = answer(handler, conn, shared, token, (head, rest));
-    if conn.wire.is_deferred_upgrade() {
-        let copy = shared.pool.copy_of(head);
-        conn.wire.pending_mut().head = copy;
-    }
-    used
-}
-
 /// The connection speaks frames from here on: `rest` is what came of them already.
 pub(super) fn deliver_rest<H: Handler>(
     handler: &mut H,
@@ -89,30 +58,7 @@ pub(super) fn deliver_rest<H: Handler>(
     }
 }
 
-/// Judges a request and asks the handler for the answer. Gives how many bytes the request took.
-fn answer<H: Handler>(
-    handler: &mut H,
-    conn: &mut Conn<H::State>,
-    shared: &mut Shared,
-    token: Token,
-    (head, rest): (&[u8], &[u8]),
-) -> usize {
-    match server::Request::parse(head, &shared.limits.head) {
-        Ok(parsed) if parsed.is_upgrade() => {
-            answer_upgrade(handler, conn, shared, token, &parsed);
-            head.len()
-        }
-        Ok(parsed) => {
-            head.len() + http::on_ordinary(handler, conn, shared, token, &parsed, (head, rest))
-        }
-        Err(error) => {
-            refuse_for(&mut conn.wire, shared, error);
-            head.len()
-        }
-    }
-}
-
-fn answer_upgrade<H: Handler>(
+pub(super) fn answer_upgrade<H: Handler>(
     handler: &mut H,
     conn: &mut Conn<H::State>,
     shared: &mut Shared,
@@ -153,7 +99,10 @@ fn open<S>(
         return refuse(wire, shared, &internal_error());
     };
     let mut accept = server::Accept::new().with_deflate(agreement).with_extensions(answers);
-    if let Some(name) = chosen.subprotocol {
+    let own = &shared.limits.subprotocols;
+    let preferred =
+        || own.iter().find(|own| upgrade.request().subprotocols().any(|it| it == **own));
+    if let Some(name) = chosen.subprotocol.or_else(|| preferred().cloned()) {
         accept = accept.with_subprotocol(name);
     }
     for (name, value) in chosen.headers {
@@ -239,16 +188,12 @@ fn accept_deferred<H: Handler>(
     }
 }
 
-fn refuse_for(wire: &mut Wire, shared: &mut Shared, error: HandshakeError) {
+pub(super) fn refuse_for(wire: &mut Wire, shared: &mut Shared, error: HandshakeError) {
     crate::base::event::debug!(%error, "request refused");
     refuse(wire, shared, &Response::from(error));
 }
 
 fn refuse(wire: &mut Wire, shared: &mut Shared, response: &Response) {
     shared.counters.handshake_failures.add(1);
-    http::write_answer(wire, shared, Exchange::LAST, response);
-}
-
-pub(super) fn internal_error() -> Response {
-    Response::new(StatusCode::INTERNAL_SERVER_ERROR)
+    write_answer(wire, shared, Exchange::LAST, response);
 }

@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll};
 
 use super::Worker;
+use super::http::internal_error;
 use super::receive::{call, on_panic};
-use super::upgrade::internal_error;
 use crate::app::event::Event;
 use crate::app::handler::Handler;
 use crate::base::panics::quietly;

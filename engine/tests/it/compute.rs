@@ -16,8 +16,8 @@ use ringwire::{
     jobs::{JobError, JobRefusal},
     stats::ComputeStats,
 };
+use ringwire_peers::{Client, Got};
 
-use crate::support::client::{Client, Got};
 use crate::support::{Gate, PATIENCE, Server, config, ms, wait_until};
 
 fn with_threads(count: usize) -> Config {

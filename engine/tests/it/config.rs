@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use ringwire::settings::{ConfigError, Loaded, Origin, Sources, all, find};
+use ringwire::settings::{Origin, Settings, SettingsError, Sources, all, find};
 use ringwire::{
-    Backpressure, Config, DriverKind,
+    Backpressure, Config, DriverKind, Sizing,
     compression::CompressionMode,
     tuning::{Assignment, Pinning},
 };
@@ -29,7 +29,7 @@ level = 6
 'orders.*' = 'close:1008'
 ";
 
-fn load(file: &str) -> Result<Loaded, ConfigError> {
+fn load(file: &str) -> Result<Settings, SettingsError> {
     Sources::default().with_file_text("server.toml", file)?.load()
 }
 
@@ -46,9 +46,9 @@ fn a_file() {
     let loaded = load(FILE).unwrap();
     let config = loaded.config();
     assert_eq!(config.driver, DriverKind::Epoll);
-    assert_eq!(config.io_workers, 2);
+    assert_eq!(config.io_workers, Sizing::Fixed(2));
     assert_eq!(config.pinning, Pinning::Cores(vec![0, 1]));
-    assert_eq!(config.idle_timeout, Duration::from_secs(90));
+    assert_eq!(config.idle_timeout, Some(Duration::from_secs(90)));
     assert!(!config.tcp_nodelay);
     assert_eq!(config.protocol.max_message_len, 4 << 20);
     assert_eq!(config.compression.mode, CompressionMode::Shared);
@@ -75,11 +75,11 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
         .unwrap()
         .load()
         .unwrap();
-    assert_eq!(loaded.config().io_workers, 4);
+    assert_eq!(loaded.config().io_workers, Sizing::Fixed(4));
     assert_eq!(loaded.origin("io_workers"), Origin::Flag("--io-workers".into()));
     assert_eq!(loaded.config().compression.level.get(), 9);
     assert_eq!(loaded.origin("compression.level").to_string(), "RINGWIRE_COMPRESSION_LEVEL");
-    assert_eq!(loaded.config().idle_timeout, Duration::from_secs(90));
+    assert_eq!(loaded.config().idle_timeout, Some(Duration::from_secs(90)));
     assert_eq!(loaded.config().assignment, Assignment::LeastLoaded, "the application's default");
 }
 
@@ -136,8 +136,8 @@ fn wrong_values_say_where_and_what_is_accepted() {
         ("idle_timeout = '5 parsecs'", "idle_timeout", "a duration"),
         ("driver = 'kqueue'", "driver", "auto, epoll or uring"),
         ("compression.level = 10", "compression.level", "a level from 1 to 9"),
-        ("io_workers = -1", "io_workers", "a whole number"),
-        ("io_workers = 1.5", "io_workers", "a whole number"),
+        ("io_workers = -1", "io_workers", "auto, or a whole number from 1"),
+        ("io_workers = 1.5", "io_workers", "auto, or a whole number from 1"),
         ("listen_backlog = 4294967296", "listen_backlog", "up to 4294967295"),
         ("high_water = true", "high_water", "bytes"),
         ("[driver]\nname = 'epoll'", "driver", "auto, epoll or uring"),
@@ -153,6 +153,49 @@ fn wrong_values_say_where_and_what_is_accepted() {
         .unwrap_err()
         .to_string();
     assert!(text.contains("RINGWIRE_TCP_NODELAY: tcp_nodelay can't be \"maybe\""), "{text}");
+}
+
+/// It stood for the word once; a file that still says so is told which.
+#[test]
+fn a_zero_is_refused_with_the_word_for_what_was_meant() {
+    for (file, word) in [
+        ("io_workers = 0", "auto"),
+        ("max_memory = 0", "auto"),
+        ("max_connections = 0", "auto"),
+        ("tcp_send_buffer_len = \"0\"", "auto"),
+        ("rate_limit.byte_burst = 0", "auto"),
+        ("rate_limit.messages_per_second = 0", "unlimited"),
+        ("max_connections_per_address = 0", "unlimited"),
+        ("max_accepts_per_second = 0", "unlimited"),
+        ("idle_timeout = 0", "off"),
+        ("ping_interval = \"0s\"", "off"),
+        ("max_lifetime = 0", "off"),
+        ("compression.offload_threshold = 0", "off"),
+        ("max_unauthenticated_len = 0", "off"),
+    ] {
+        let text = refusal(file);
+        assert!(text.contains(&format!(": expected {word}, or ")), "{file}: {text}");
+        let (name, _) = file.split_once(" = ").expect("it is one line");
+        let loaded = load(&format!("{name} = \"{word}\"")).expect(word);
+        let setting = find(name).expect("it is there");
+        assert_eq!(setting.value(loaded.config()), word, "{name}");
+    }
+    // Where it means itself it may stand.
+    for file in ["compute_workers = 0", "listen_timeout = 0", "compression.threshold = 0"] {
+        load(file).expect(file);
+    }
+}
+
+#[test]
+fn subprotocols_and_answers_to_pings_may_come_from_a_file() {
+    let loaded = load(
+        "subprotocols = ['v2', \"v1\"]\nreports_pongs = false\nprotocol.answers_pings = false",
+    );
+    let config = loaded.unwrap().into_config();
+    assert_eq!(config.subprotocols, ["v2", "v1"]);
+    assert!(!config.reports_pongs && !config.protocol.answers_pings);
+    let text = refusal("subprotocols = 'chat v2'");
+    assert!(text.contains("expected names such as chat.v2,chat.v1"), "{text}");
 }
 
 #[test]
@@ -174,7 +217,7 @@ fn settings_of_clients_are_left_to_them() {
         .map(|sources| sources.with_variables(variables))
         .and_then(Sources::load)
         .expect("it is right");
-    assert_eq!(loaded.config().io_workers, 2);
+    assert_eq!(loaded.config().io_workers, Sizing::Fixed(2));
 }
 
 #[test]
@@ -182,7 +225,7 @@ fn settings_that_do_not_go_together_are_found_before_the_start() {
     let text = refusal("mailbox_len = 0");
     assert_eq!(text, "server.toml:1: setting mailbox_len: 0 is less than 1");
     let error = load("max_queued_len = 1").unwrap_err();
-    assert!(matches!(&error, ConfigError::Check { origin: Origin::File { line: 1, .. }, .. }));
+    assert!(matches!(&error, SettingsError::Check { origin: Origin::File { line: 1, .. }, .. }));
 }
 
 #[test]

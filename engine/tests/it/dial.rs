@@ -7,13 +7,12 @@
 )]
 
 use std::collections::HashSet;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use http::StatusCode;
-use rcgen::{CertificateParams, KeyPair};
 use ringwire::tls::pki_types::{ServerName, UnixTime};
 use ringwire::tls::{CertificateSource, ClientConfig, ClientSettings, Roots, ServerSettings};
 use ringwire::{
@@ -22,6 +21,8 @@ use ringwire::{
     transport::{Dial, DialError},
 };
 use ringwire_codec::handshake::client::Response;
+use ringwire_peers::server::{answering, drain, read_head, serve_one, upgrade};
+use ringwire_peers::{Identity, masked};
 
 use crate::support::app::Seen;
 use crate::support::{PATIENCE, Server, config, join_in_time, ms, unheard, wait_until};
@@ -133,27 +134,6 @@ fn to(addr: SocketAddr) -> Dial {
     Dial::new(addr, "localhost", "/chat?x=1").expect("a request")
 }
 
-/// A server for one connection that reads the request, says this, and waits for the end.
-fn scripted(answer: impl Into<Vec<u8>>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let addr = listener.local_addr().expect("an address");
-    let answer = answer.into();
-    std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("it calls");
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            if stream.read(&mut byte).expect("a request") == 0 {
-                return;
-            }
-            head.push(byte[0]);
-        }
-        stream.write_all(&answer).expect("it listens");
-        let _ = stream.read_to_end(&mut Vec::new());
-    });
-    addr
-}
-
 // What works
 
 #[test]
@@ -236,12 +216,10 @@ fn over_tls() {
 }
 
 fn tls() -> (ClientConfig, ringwire::tls::ServerConfig) {
-    let key = KeyPair::generate().expect("a key");
-    let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
-    let chain = params.self_signed(&key).expect("it signs").pem();
-    let source = CertificateSource::pem(chain.clone(), key.serialize_pem());
+    let Identity { chain, key } = Identity::localhost();
     let now = UnixTime::now();
-    let client = ClientSettings::new(Roots::pem(chain)).build(now).expect("a client");
+    let client = ClientSettings::new(Roots::pem(chain.clone())).build(now).expect("a client");
+    let source = CertificateSource::pem(chain, key);
     (client, ServerSettings::new(source).build(now).expect("a server"))
 }
 
@@ -275,7 +253,7 @@ fn a_server_that_answers_wrongly() {
         ("HTTP/1.1 abc\r\n\r\n".to_owned(), "Handshake(StartLine)"),
         (format!("{upgraded}{}", "X: y\r\n".repeat(200)), "Handshake("),
     ] {
-        let why = side.failure(&to(scripted(answer.clone())));
+        let why = side.failure(&to(answering(answer.clone())));
         assert!(why.starts_with(expected), "{why} for {answer}");
     }
 }
@@ -286,17 +264,9 @@ fn a_server_that_hangs_up() {
     for (said, expected) in
         [("", "Handshake(NoAnswer)"), ("HTTP/1.1 101 Swi", "Handshake(Incomplete)")]
     {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let addr = listener.local_addr().expect("an address");
-        std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("it comes");
+        let (addr, _) = serve_one(|mut stream| {
             // Closing with unread input would be a reset.
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                stream.read_exact(&mut byte).expect("a request");
-                head.push(byte[0]);
-            }
+            read_head(&mut stream);
             stream.write_all(said.as_bytes()).expect("it listens");
         });
         assert_eq!(Side::new(config()).failure(&to(addr)), expected);
@@ -306,8 +276,8 @@ fn a_server_that_hangs_up() {
 #[test]
 fn a_server_that_says_nothing_or_too_little() {
     let side = Side::new(config().with_handshake_timeout(ms(300)));
-    assert_eq!(side.failure(&to(scripted(""))), "TimedOut");
-    assert_eq!(side.failure(&to(scripted("HTTP/1.1 101 Swi"))), "TimedOut");
+    assert_eq!(side.failure(&to(answering(""))), "TimedOut");
+    assert_eq!(side.failure(&to(answering("HTTP/1.1 101 Swi"))), "TimedOut");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let name = ServerName::try_from("localhost").expect("a name");
     let silent = to(listener.local_addr().expect("an address")).with_tls(tls().0, name);
@@ -316,27 +286,10 @@ fn a_server_that_says_nothing_or_too_little() {
 
 #[test]
 fn a_server_that_masks_its_frames() {
-    use ringwire_codec::handshake::server;
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let addr = listener.local_addr().expect("an address");
-    let thread = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("it calls");
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).expect("a request");
-            head.push(byte[0]);
-        }
-        let request = server::Request::parse(&head, &ringwire::handshake::HeadLimits::default());
-        let request = request.expect("a request");
-        let mut out = Vec::new();
-        let upgrade = request.check_upgrade().expect("an upgrade");
-        server::Accept::new().encode(&upgrade, &mut out).expect("an answer");
-        out.extend(crate::support::client::masked(0x82, 1, b"x"));
-        stream.write_all(&out).expect("it listens");
-        let mut rest = Vec::new();
-        let _ = stream.read_to_end(&mut rest);
-        rest
+    let (addr, thread) = serve_one(|mut stream| {
+        upgrade(&mut stream);
+        stream.write_all(&masked(0x82, 1, b"x")).expect("it listens");
+        drain(stream)
     });
     let side = Side::new(config());
     side.call(&to(addr), 1);

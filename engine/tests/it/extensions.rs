@@ -1,10 +1,6 @@
 //! Extensions of the application's own: what is agreed on, what goes through them, and what happens when they fail.
 
-#![expect(
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "tests own sockets, share with threads, and wait"
-)]
+#![expect(clippy::disallowed_types, reason = "tests own sockets, and share with threads")]
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -19,16 +15,16 @@ use ringwire::tls::pki_types::{ServerName, UnixTime};
 use ringwire::tls::{CertificateSource, ClientConfig, ClientSettings, Roots, ServerSettings};
 use ringwire::{
     Accept, Answer, CloseCode, CloseReason, Config, Ctx, Handler, Message, Request,
-    compression::{Compression, CompressionMode},
+    compression::{CompressionConfig, CompressionMode},
     transport::{Dial, DialError},
 };
 use ringwire_codec::FrameHeader;
 use ringwire_codec::deflate::Offer;
 use ringwire_codec::handshake::Params;
+use ringwire_peers::{Client, Got, client_request, connect, frame};
 
 use crate::support::app::{App, Seen};
-use crate::support::client::{Client, Got, client_request, connect, frame};
-use crate::support::{PATIENCE, Server, config, ms, wait_until};
+use crate::support::{PATIENCE, Server, config, wait_until};
 
 /// Puts the number of a frame before its payload, and refuses one out of order.
 #[derive(Debug)]
@@ -199,13 +195,13 @@ fn they_are_agreed_on_only_where_both_sides_want_them() {
     assert_eq!(plain.text(), "plain");
     // An offer that the extension declines, one that nobody knows, and a header of the application's own.
     let raw = |offer: &str| {
-        let request = crate::support::client::request();
+        let request = ringwire_peers::request();
         let head =
             request.replace("\r\n\r\n", &format!("\r\nSec-WebSocket-Extensions: {offer}\r\n\r\n"));
         let mut stream = connect(server.addr());
         use std::io::Write as _;
         stream.write_all(head.as_bytes()).expect("it goes out");
-        let plain = crate::support::client::plain_request();
+        let plain = ringwire_peers::plain_request();
         Client::await_upgrade(stream, &plain)
     };
     for offer in ["x-numbered; never", "x-other, x-numbered; never=1"] {
@@ -216,8 +212,8 @@ fn they_are_agreed_on_only_where_both_sides_want_them() {
     }
     // One that panics has not agreed to anything.
     let head = "\r\nSec-WebSocket-Extensions: x-numbered; panic\r\n\r\n";
-    let request = crate::support::client::request().replace("\r\n\r\n", head);
-    let answer = crate::support::client::http(server.addr(), request);
+    let request = ringwire_peers::request().replace("\r\n\r\n", head);
+    let answer = ringwire_peers::http(server.addr(), request);
     assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
     // Its bit is nobody's then.
     plain.raw(&frame(0xa2, b"numbered?"));
@@ -226,7 +222,8 @@ fn they_are_agreed_on_only_where_both_sides_want_them() {
 
 #[test]
 fn compression_comes_first() {
-    let compression = Compression::default().with_mode(CompressionMode::Shared).with_threshold(0);
+    let compression =
+        CompressionConfig::default().with_mode(CompressionMode::Shared).with_threshold(0);
     let server = server(config().with_compression(compression), |app| app);
     let mut client =
         Client::upgrade(connect(server.addr()), &request().with_deflate(Offer::default()));
@@ -299,7 +296,7 @@ fn a_deferred_upgrade_has_them_too() {
     use std::io::Write as _;
     stream.write_all(&bytes).expect("the request goes out");
     let conn = deferred.recv_timeout(PATIENCE).expect("a request");
-    std::thread::sleep(ms(50));
+    server.looks();
     let acceptance = Accept::new(0_u32).with_extension(numbered()).with_extension(flipped());
     server.handle().accept(conn, acceptance).expect("the worker takes it");
     let mut client = Client::await_upgrade(stream, &request());
@@ -365,7 +362,7 @@ fn a_frame_is_no_longer_than_a_message_may_be() {
     fits.send(vec![7; (64 << 10) + 1].as_slice());
     assert_eq!(fits.close_frame().0, 1009);
     let mut long = offering(&server);
-    long.raw(&crate::support::client::masked(0xa2, 1 << 40, b"the beginning"));
+    long.raw(&ringwire_peers::masked(0xa2, 1 << 40, b"the beginning"));
     assert_eq!(long.close_frame().0, 1009);
     assert!(server.stats().memory_input < 1 << 20);
 }

@@ -13,8 +13,8 @@ use ringwire::topics::{Interest, NameError, Presence, PresenceChange, Subscripti
 use ringwire::{
     Answer, CloseCause, CloseCode, ConnId, Ctx, Handle, Handler, Message, PostError, Request,
 };
+use ringwire_peers::Client;
 
-use crate::support::client::Client;
 use crate::support::{PATIENCE, Server, wait_until};
 use crate::topics::{ask, quiet};
 
@@ -552,7 +552,7 @@ fn open_connections_are_seen_from_anywhere() {
     assert_eq!(handle.connection_ids().count(), 0);
     let mut clients: Vec<_> = (0..40).map(|_| named(hall.server.addr(), &["all"])).collect();
     // What has made no request is no connection of the application.
-    let silent = crate::support::client::connect(hall.server.addr());
+    let silent = ringwire_peers::connect(hall.server.addr());
     let all = |handle: &Handle| {
         let ids: Vec<_> = handle.connection_ids().collect();
         let count = ids.len();

@@ -1,8 +1,10 @@
 //! The simulator for applications: what it shows is what real sockets show, and a seed decides all of it.
 
 #![expect(
+    clippy::disallowed_methods,
     clippy::disallowed_types,
-    reason = "scenes count what happens in simulations side by side"
+    clippy::unwrap_used,
+    reason = "scenes count what happens side by side, and what fails fails the test"
 )]
 
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,14 +1,10 @@
 //! TLS listeners: what goes through them, what the application learns, and what hostile peers may try.
 
-#![expect(
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "tests own sockets, share with threads, and wait"
-)]
+#![expect(clippy::disallowed_types, reason = "tests own sockets, and share with threads")]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -18,14 +14,14 @@ use ringwire::tls::{
     ServerSettings, Session, Version,
 };
 use ringwire::{Answer, Backpressure, CloseReason, Config};
+use ringwire_peers::{connect, http, masked, request, stays_so_for, trusting};
 use tungstenite::{Bytes, Message, WebSocket};
 
 use crate::support::app::Seen;
-use crate::support::client::{connect, http, masked, request};
 use crate::support::{PATIENCE, Server, config, ms, wait_until};
 
 /// An authority, and what it has signed.
-struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
@@ -37,7 +33,7 @@ struct Issued {
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
@@ -52,7 +48,7 @@ impl Authority {
         Issued { chain, key: key.serialize_pem() }
     }
 
-    fn server(&self) -> ServerSettings {
+    pub(crate) fn server(&self) -> ServerSettings {
         ServerSettings::new(self.issue("localhost").source())
     }
 
@@ -67,7 +63,7 @@ impl Issued {
     }
 }
 
-fn build_server(settings: ServerSettings) -> ServerConfig {
+pub(crate) fn build_server(settings: ServerSettings) -> ServerConfig {
     settings.build(UnixTime::now()).expect("the settings can be")
 }
 
@@ -91,26 +87,15 @@ fn on_either_thread(test: impl Fn(Config)) {
 }
 
 /// A client that owes nothing to this project: rustls's own connection under tungstenite.
-fn foreign(
+pub(crate) fn foreign(
     addr: SocketAddr,
     authority: &Authority,
     version: &'static rustls::SupportedProtocolVersion,
 ) -> WebSocket<rustls::StreamOwned<rustls::ClientConnection, TcpStream>> {
-    use rustls::pki_types::pem::PemObject as _;
-    let mut roots = rustls::RootCertStore::empty();
-    let root = rustls::pki_types::CertificateDer::from_pem_slice(authority.pem.as_bytes());
-    roots.add(root.expect("PEM")).expect("a root");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[version])
-        .expect("a version")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config = trusting(&authority.pem, &[version]);
     let name = ServerName::try_from("localhost").expect("a name");
-    let tls = rustls::ClientConnection::new(Arc::new(config), name).expect("a connection");
-    let stream = connect(addr);
-    stream.set_read_timeout(Some(PATIENCE)).expect("a time above zero");
-    let stream = rustls::StreamOwned::new(tls, stream);
+    let tls = rustls::ClientConnection::new(config, name).expect("a connection");
+    let stream = rustls::StreamOwned::new(tls, connect(addr));
     tungstenite::client("wss://localhost/", stream).expect("the server upgrades").0
 }
 
@@ -125,9 +110,7 @@ impl Wire {
     fn new(addr: SocketAddr, config: &ClientConfig) -> Self {
         let name = ServerName::try_from("localhost").expect("a name");
         let session = Session::client(config, name).expect("a session");
-        let stream = connect(addr);
-        stream.set_read_timeout(Some(PATIENCE)).expect("a time above zero");
-        Self { stream, session, heard: Vec::new() }
+        Self { stream: connect(addr), session, heard: Vec::new() }
     }
 
     fn hello(&mut self) -> Vec<u8> {
@@ -547,8 +530,7 @@ fn tls_states() {
         let failures = reasons.iter().filter(|reason| **reason == CloseReason::Tls).count();
         assert_eq!(failures, 4, "{reasons:?}");
         let turns = server.stats().turns;
-        std::thread::sleep(ms(300));
-        assert!(server.stats().turns - turns < 20, "it spins");
+        stays_so_for(ms(300), "it does not spin", || server.stats().turns - turns < 20);
         let mut client = foreign(addr, &authority, &rustls::version::TLS13);
         client.send(Message::text("alive")).expect("it is sent");
         assert_eq!(client.read().expect("it comes back"), Message::text("alive"));

@@ -17,16 +17,16 @@ use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ClientSettings, Roots, ServerSettings};
 use ringwire::{
     Answer, Backpressure, CloseCode, Config, Ctx, Handler, Message, Request,
-    compression::Compression,
+    compression::CompressionConfig,
     topics::{
-        PublishError, PublishOptions, SubscribeOptions, Subscription, TopicError, TopicSettings,
+        PublishError, PublishOptions, SubscribeOptions, Subscription, TopicConfig, TopicError,
     },
     transport::Dial,
 };
 use ringwire_codec::deflate::Offer;
+use ringwire_peers::Client;
 
 use crate::support::app::{App, Seen};
-use crate::support::client::Client;
 use crate::support::process::{ran_alone, resident_len};
 use crate::support::{PATIENCE, Server, config, ms, wait_until};
 
@@ -93,7 +93,7 @@ fn app(app: App) -> App {
 }
 
 pub(crate) fn quiet() -> Config {
-    config().with_idle_timeout(Duration::ZERO).with_write_stall_timeout(Duration::ZERO)
+    config().with_idle_timeout(None).with_write_stall_timeout(None)
 }
 
 fn server(workers: usize) -> Server {
@@ -168,7 +168,7 @@ fn wildcards_take_in_what_they_say_and_nobody_gets_a_message_twice() {
 
 #[test]
 fn bad_topics_and_too_many_subscriptions_are_errors() {
-    let topics = TopicSettings::default().with_max_subscriptions(2);
+    let topics = TopicConfig::default().with_max_subscriptions(2);
     let server = Server::start(quiet().with_topics(topics), app);
     let mut client = Client::connect(server.addr());
     for verb in ["sub", "like"] {
@@ -250,7 +250,7 @@ fn a_membership_ends_with_its_connection() {
 /// One copy as it is, one for each window, TLS, and the frames of a client, which are masked.
 #[test]
 fn each_kind_of_connection_gets_its_own_form() {
-    let compression = Compression::dedicated().with_threshold(100);
+    let compression = CompressionConfig::dedicated().with_threshold(100);
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("it is a name");
     let (cert, key_pem) = (key.cert.pem(), key.signing_key.serialize_pem());
     let source = CertificateSource::pem(cert.clone(), key_pem);
@@ -310,11 +310,8 @@ const COUNT: usize = 12_000;
 
 /// A subscriber with a small window, who does not read.
 fn never_reading(addr: SocketAddr, topic: &str) -> Client {
-    let socket =
-        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-    socket.set_recv_buffer_size(LEN).expect("a small window");
-    socket.connect(&addr.into()).expect("it connects");
-    let mut client = Client::upgrade(socket.into(), &crate::support::client::client_request("/"));
+    let stream = ringwire_peers::narrow(addr, LEN);
+    let mut client = Client::upgrade(stream, &ringwire_peers::client_request("/"));
     ask(&mut client, &format!("sub {topic}"), "true");
     client
 }
@@ -336,7 +333,7 @@ fn publish_to_the_deaf(server: &Server) {
 }
 
 fn slow_topics(policy: Backpressure) -> Config {
-    let topics = TopicSettings::default().with_policy(">", policy);
+    let topics = TopicConfig::default().with_policy(">", policy);
     quiet().with_max_queued_len(128 << 10).with_topics(topics)
 }
 
@@ -472,7 +469,7 @@ fn a_publication_with_a_key_replaces_the_one_that_waits() {
 /// One worker is stuck in its handler: the others' subscribers get everything, and who publishes is told.
 #[test]
 fn a_worker_that_is_stuck_holds_up_nobody_else() {
-    let topics = TopicSettings::default().with_max_in_transit_len(64 << 10);
+    let topics = TopicConfig::default().with_max_in_transit_len(64 << 10);
     let config = quiet().with_io_workers(2).with_topics(topics);
     let (gate, release) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
     let barriers = (Arc::clone(&gate), Arc::clone(&release));
@@ -526,7 +523,7 @@ fn a_worker_that_is_stuck_holds_up_nobody_else() {
 fn nobody_healthy_loses_anything_beside_those_who_are_not() {
     const EACH: usize = 500;
     const PUBLISHERS: usize = 4;
-    let topics = TopicSettings::default().with_policy("hot", Backpressure::DropOldest);
+    let topics = TopicConfig::default().with_policy("hot", Backpressure::DropOldest);
     let config = quiet().with_io_workers(3).with_max_queued_len(8 << 20).with_topics(topics);
     let server = Server::start(config, |own| app(own).without_messages());
     let addr = server.addr();

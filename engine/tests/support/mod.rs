@@ -1,5 +1,5 @@
-//! What the integration tests share: a server on a free port, an application that reports every call, a client
-//! that speaks bytes.
+//! What the integration tests share: a server on a free port, and an application that reports every call. Who it meets
+//! is in `ringwire-peers`.
 //!
 //! Nothing here waits without a limit: what does not come within [`PATIENCE`] fails the test.
 
@@ -10,8 +10,6 @@
 )]
 
 pub(crate) mod app;
-pub(crate) mod client;
-pub(crate) mod http;
 pub(crate) mod process;
 
 use std::net::SocketAddr;
@@ -23,12 +21,10 @@ use ringwire::{
     CloseCause, Config, ConnId, DriverKind, Handle, Handler, Running, WorkerContext,
     stats::WorkerStats, tuning::Pinning,
 };
+use ringwire_peers::Client;
+pub(crate) use ringwire_peers::{PATIENCE, ms, wait_until};
 
 use app::{App, Seen};
-use client::Client;
-
-/// How long anything that must happen may take, on a machine that is busy with other tests.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The kernel back end that is tested: `RINGWIRE_DRIVER`, epoll if it is not set.
 pub(crate) fn driver() -> DriverKind {
@@ -47,11 +43,7 @@ pub(crate) fn config() -> Config {
         .with_io_workers(1)
         .with_pinning(Pinning::Off)
         // Where a busy machine makes a test slow, it would see pings.
-        .with_ping_interval(Duration::ZERO)
-}
-
-pub(crate) const fn ms(count: u64) -> Duration {
-    Duration::from_millis(count)
+        .with_ping_interval(None)
 }
 
 /// A running server, which is shut down and joined at the end of the test.
@@ -149,6 +141,14 @@ impl Server {
         self.handle.stats().total()
     }
 
+    /// Waits until each worker has looked at what is in its sockets and in its mailbox by now.
+    pub(crate) fn looks(&self) {
+        // The first answer may come from a turn whose look at the sockets was over.
+        for _ in 0..2 {
+            self.handle.topics().wait(PATIENCE).expect("the workers answer");
+        }
+    }
+
     // What the application reported
 
     /// The next report.
@@ -211,7 +211,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let Some(running) = self.running.take() else { return };
-        self.handle.shutdown(Duration::ZERO);
+        self.handle.shutdown(ms(0));
         let result = join_in_time(running);
         if !thread::panicking() {
             result.expect("every worker ends well");
@@ -235,15 +235,6 @@ pub(crate) fn in_time<T: Send + 'static>(
         let _ = sender.send(work());
     });
     receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("not in time: {what}"))
-}
-
-/// Waits for a condition.
-pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        thread::sleep(ms(2));
-    }
 }
 
 /// An address that refuses connections: nobody listens there, and nobody else gets it while the socket is kept.

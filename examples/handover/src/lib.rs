@@ -10,8 +10,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use hyper::upgrade::OnUpgrade;
-use ringwire::{Config, Handle, Server, handshake::answer_upgrade};
-use ringwire_examples::{DriverFlag, Echo, announce, handle_signals};
+use ringwire::program::{announce, handle_signals};
+use ringwire::{Config, Handle, Server, Sizing, handshake::answer_upgrade};
+use ringwire_examples::{DriverFlag, Echo};
 use tokio::net::TcpListener;
 
 /// How long WebSockets may take to close on SIGTERM or SIGINT.
@@ -24,9 +25,9 @@ pub struct Flags {
     /// Where to listen; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:9003")]
     pub listen: SocketAddr,
-    /// Ringwire's threads; 0: one for each core.
-    #[arg(long, default_value_t = 0)]
-    pub io_workers: usize,
+    /// Ringwire's threads. Default: one for each core.
+    #[arg(long)]
+    pub io_workers: Option<usize>,
     /// The kernel back end of Ringwire.
     #[arg(long, value_enum, default_value_t)]
     pub driver: DriverFlag,
@@ -41,8 +42,8 @@ pub async fn run<F>(flags: &Flags, serve: impl FnOnce(TcpListener, Handle) -> F)
 where
     F: Future<Output = Result<()>>,
 {
-    let config =
-        Config::default().with_io_workers(flags.io_workers).with_driver(flags.driver.into());
+    let io_workers = flags.io_workers.map_or(Sizing::Auto, Sizing::Fixed);
+    let config = Config::default().with_io_workers(io_workers).with_driver(flags.driver.into());
     // Without a listener: what they serve is handed over.
     let workers = Server::new(config).start(|_worker| Echo)?;
     let handle = workers.handle();

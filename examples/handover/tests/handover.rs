@@ -5,19 +5,16 @@
 #![expect(clippy::disallowed_types, reason = "tests own sockets, and rustls takes shared settings")]
 
 use std::io::{BufRead as _, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
+use ringwire_peers::{Identity, read_head};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use tungstenite::protocol::{CloseFrame, Role};
 use tungstenite::{Bytes, Message, WebSocket};
-
-/// How long anything that must happen may take, on a machine that is busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 const REQUEST: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -69,9 +66,7 @@ impl Program {
     }
 
     fn connect(&self) -> Connection {
-        let stream = TcpStream::connect(self.address).expect("it listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("it is a time");
-        stream.set_nodelay(true).expect("it is a TCP socket");
+        let stream = ringwire_peers::connect(self.address);
         let Some(config) = &self.tls else { return Box::new(stream) };
         let name = ServerName::try_from("localhost").expect("a name");
         let tls = ClientConnection::new(Arc::clone(config), name).expect("a connection");
@@ -96,40 +91,20 @@ impl Drop for Program {
 
 /// Gives the program a certificate, and the client a reason to trust it.
 fn certify(command: &mut Command, directory: &Path) -> Arc<ClientConfig> {
-    let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a key");
-    for (flag, name, text) in [
-        ("--cert", "cert.pem", issued.cert.pem()),
-        ("--key", "key.pem", issued.signing_key.serialize_pem()),
-    ] {
+    let identity = Identity::localhost();
+    for (flag, name, text) in
+        [("--cert", "cert.pem", &identity.chain), ("--key", "key.pem", &identity.key)]
+    {
         let path = directory.join(name);
         std::fs::write(&path, text).expect("there is room");
         command.arg(flag).arg(path);
     }
-    let mut roots = RootCertStore::empty();
-    roots.add(issued.cert.der().clone()).expect("a root");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Arc::new(config)
-}
-
-/// The head of the next answer.
-fn head(stream: &mut impl Read) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).expect("an answer");
-        head.push(byte[0]);
-    }
-    String::from_utf8(head).expect("it is text")
+    identity.client(rustls::ALL_VERSIONS)
 }
 
 /// The status of the next answer, and its body.
 fn answer(stream: &mut impl Read) -> (String, String) {
-    let head = head(stream).to_lowercase();
+    let head = read_head(stream).to_lowercase();
     let (_, rest) = head.split_once("content-length: ").unwrap_or_else(|| panic!("{head}"));
     let len = rest.split("\r\n").next().expect("a line").parse().expect("a number");
     let mut body = vec![0; len];
@@ -145,15 +120,12 @@ fn get(stream: &mut (impl Read + Write), path: &str) -> (String, String) {
 
 /// A text message as a client sends it.
 fn frame(text: &str) -> Vec<u8> {
-    let key = [0x37, 0xfa, 0x21, 0x3d];
-    let len = u8::try_from(text.len()).expect("it is short");
-    let payload = text.bytes().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key);
-    [0x81, 0x80 | len].into_iter().chain(key).chain(payload).collect()
+    ringwire_peers::frame(0x81, text.as_bytes())
 }
 
 /// Reads the 101, and speaks frames from here on.
 fn upgraded(mut stream: Connection) -> WebSocket<Connection> {
-    let head = head(&mut stream);
+    let head = read_head(&mut stream);
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     let head = head.to_lowercase();
     assert!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");

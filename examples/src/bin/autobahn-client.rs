@@ -12,11 +12,11 @@ use clap::Parser;
 use ringwire::client::{self, Builder, Client};
 use ringwire::{
     Answer, CloseCause, Config, Ctx, Handle, Handler, Message, Request, Server,
-    compression::{Compression, WindowBits},
+    compression::{CompressionConfig, WindowBits},
     transport::{Dial, DialError},
     tuning::Pinning,
 };
-use ringwire_examples::{DriverFlag, program};
+use ringwire_examples::DriverFlag;
 
 /// The longest message of the cases is of 16 MiB.
 const MAX_MESSAGE_LEN: usize = 64 << 20;
@@ -64,9 +64,9 @@ impl Flags {
 
     fn config(&self) -> Config {
         let compression = if self.deflate {
-            Compression::dedicated().with_threshold(0)
+            CompressionConfig::dedicated().with_threshold(0)
         } else {
-            Compression::default()
+            CompressionConfig::default()
         };
         Config::default()
             .with_compression(compression)
@@ -146,7 +146,7 @@ fn run_on_worker(
 }
 
 fn main() -> ExitCode {
-    program(run)
+    ringwire::program::with_log(run)
 }
 
 fn run() -> Result<()> {

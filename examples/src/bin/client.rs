@@ -19,8 +19,8 @@ use ringwire::client::{
     Builder, DeflateConfig, Error, Event, OwnedMessage, Proxy, Reconnecting, Update, Url,
 };
 use ringwire::{CloseCode, Message};
+use ringwire_examples::note;
 use ringwire_examples::units::{parse_bytes, parse_duration};
-use ringwire_examples::{note, program};
 use ringwire_tls::pki_types::UnixTime;
 use ringwire_tls::{ClientSettings, Roots};
 
@@ -254,7 +254,7 @@ fn parse_parameter(text: &str) -> Result<(String, String)> {
 }
 
 fn main() -> ExitCode {
-    program(run)
+    ringwire::program::with_log(run)
 }
 
 fn run() -> Result<()> {

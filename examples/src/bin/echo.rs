@@ -1,10 +1,15 @@
-//! An echo server. Its flags and settings are those of [`run_server`].
+//! An echo server, with the flags and settings of every [`Program`].
 
 use std::process::ExitCode;
 
-use ringwire_examples::{Echo, program, run_server};
+use ringwire::program::Program;
+use ringwire_examples::Echo;
 
 fn main() -> ExitCode {
-    let about = "A WebSocket echo server. Opened in a browser, it shows a page that talks to it.";
-    program(|| run_server(about, |config| config, Echo))
+    Program::new("echo")
+        .with_version(env!("CARGO_PKG_VERSION"))
+        .with_about(
+            "A WebSocket echo server. Opened in a browser, it shows a page that talks to it.",
+        )
+        .run(|_worker| Echo)
 }

@@ -11,8 +11,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Parser;
 use ringwire::client::{self, OwnedMessage};
-use ringwire::{Config, Ctx, Message, Server, on_message};
-use ringwire_examples::{Cores, DriverFlag, announce, handle_signals, program};
+use ringwire::program::{announce, handle_signals, with_log};
+use ringwire::{Config, Ctx, Message, Server, Sizing, on_message};
+use ringwire_examples::{Cores, DriverFlag};
 use sha1::{Digest, Sha1};
 
 /// How long connections may take to close on SIGTERM or SIGINT.
@@ -30,9 +31,9 @@ struct Flags {
     /// Hashes on compute threads instead of the worker.
     #[arg(long)]
     offload: bool,
-    /// Threads that do IO; 0: one for each core that the others leave.
-    #[arg(long, default_value_t = 0)]
-    io_workers: usize,
+    /// Threads that do IO. Default: one for each core that the others leave, half of them at least.
+    #[arg(long)]
+    io_workers: Option<usize>,
     /// Threads that hash, with `--offload`.
     #[arg(long, default_value_t = 1)]
     compute_workers: usize,
@@ -54,7 +55,7 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    program(run)
+    with_log(run)
 }
 
 fn run() -> Result<()> {
@@ -68,7 +69,7 @@ fn run() -> Result<()> {
 fn serve(flags: &Flags) -> Result<()> {
     let config = Config::default()
         .with_driver(flags.driver.into())
-        .with_io_workers(flags.io_workers)
+        .with_io_workers(flags.io_workers.map_or(Sizing::Auto, Sizing::Fixed))
         .with_compute_workers(if flags.offload { flags.compute_workers } else { 0 })
         .with_pinning(flags.pin.clone().into());
     let offload = flags.offload;

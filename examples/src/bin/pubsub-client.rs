@@ -20,7 +20,6 @@ use clap::Parser;
 use ringwire::CloseCode;
 use ringwire::client::settings::Sources;
 use ringwire::client::{JsonIds, Pushes, Reconnecting, Requests};
-use ringwire_examples::program;
 use ringwire_examples::units::parse_duration;
 use serde_json::{Value, json};
 
@@ -92,7 +91,7 @@ fn publish_lines(requests: &Requests<JsonIds>, flags: &Flags) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    program(run)
+    ringwire::program::with_log(run)
 }
 
 fn run() -> Result<()> {

@@ -15,8 +15,8 @@ use clap::Parser;
 use http::{HeaderValue, header};
 use ringwire::client::settings::Sources;
 use ringwire::client::{Attempt, Backoff, BoxError, Reconnecting, RetryPolicy, Update};
+use ringwire_examples::note;
 use ringwire_examples::units::parse_duration;
-use ringwire_examples::{note, program};
 
 /// Sends a numbered line every interval to a server, whatever happens to the connection.
 #[derive(Debug, Parser)]
@@ -64,7 +64,7 @@ impl Flags {
 }
 
 fn main() -> ExitCode {
-    program(run)
+    ringwire::program::with_log(run)
 }
 
 fn run() -> Result<()> {

@@ -3,91 +3,40 @@
 use std::cell::RefCell;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::time::Duration;
 
-use anyhow::{Context, Result};
-use clap::Parser;
 use http::{HeaderValue, StatusCode, header};
+use ringwire::program::{OwnSetting, Program};
 use ringwire::{
-    Config, Handle, Handler, Message, Response, Router, Server,
-    admission::{Network, ProxyProtocol},
-    on_message,
+    Config, Handle, Handler, Message, Response, Router, Sizing, WorkerContext, on_message,
     router::{Asset, SocketOptions},
-    transport::Listener,
 };
-use ringwire_examples::{Certificate, Cores, DriverFlag, announce, handle_signals, program};
 use serde_json::{Map, Value, json};
 
-/// How long connections may take to close on SIGTERM or SIGINT.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 /// The most notes that are kept.
 const MAX_NOTE_COUNT: usize = 1000;
 
 /// Shared by the routes; they all run on the worker's thread.
 type Notes = Rc<RefCell<Map<String, Value>>>;
 
-/// A page, a JSON API and WebSockets on one port.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Flags {
-    /// Where to listen; port 0 takes a free one. May be given several times.
-    #[arg(long, default_value = "127.0.0.1:9002")]
-    listen: Vec<String>,
-    /// Where to listen for TLS as well. May be given several times.
-    #[arg(long, requires = "cert")]
-    tls_listen: Vec<String>,
-    #[command(flatten)]
-    certificate: Certificate,
-    /// Proxies of this network, such as 10.0.0.0/8, begin each connection with a PROXY header, and nobody else
-    /// connects. May be given several times.
-    #[arg(long, value_name = "NETWORK")]
-    proxy_protocol: Vec<Network>,
-    /// How many trusted proxies have added an address to X-Forwarded-For.
-    #[arg(long, default_value_t = 1)]
-    forwarded_hops: usize,
-    /// Threads beside the worker that take over the costly part of TLS handshakes.
-    #[arg(long, default_value_t = 0)]
-    compute_workers: usize,
-    /// The kernel back end.
-    #[arg(long, value_enum, default_value_t)]
-    driver: DriverFlag,
-    /// The core of the worker, `none`, or `auto`.
-    #[arg(long, default_value = "auto")]
-    pin: Cores,
-}
-
 fn main() -> ExitCode {
-    program(run)
-}
-
-fn run() -> Result<()> {
-    let flags = Flags::parse();
-    // The notes are the worker's own, so there is one worker.
-    let config = Config::default()
-        .with_io_workers(1)
-        .with_compute_workers(flags.compute_workers)
-        .with_driver(flags.driver.into())
-        .with_pinning(flags.pin.clone().into());
-    let proxy = match flags.proxy_protocol.as_slice() {
-        [] => ProxyProtocol::Off,
-        trusted => ProxyProtocol::required(trusted.iter().copied()),
-    };
-    let listener = |address| Listener::address(address).with_proxy_protocol(proxy.clone());
-    let mut server = Server::new(config);
-    for address in &flags.listen {
-        server = server.listen_with(listener(address));
-    }
-    if !flags.tls_listen.is_empty() {
-        let tls = flags.certificate.server()?;
-        for address in &flags.tls_listen {
-            server = server.listen_with(listener(address).with_tls(tls.clone()));
-        }
-    }
-    let server = server.start(move |worker| site(worker.handle(), flags.forwarded_hops))?;
-    handle_signals(server.handle(), SHUTDOWN_LIMIT).context("cannot handle signals")?;
-    announce(server.urls().map(|url| format!("listening on {url}")));
-    server.join()?;
-    Ok(())
+    let hops = OwnSetting::new("forwarded_hops").with_about(
+        "How many trusted proxies have added an address to X-Forwarded-For [default: 1]",
+    );
+    Program::new("site")
+        .with_version(env!("CARGO_PKG_VERSION"))
+        .with_about("A page, a JSON API and WebSockets on one port.")
+        .with_address("127.0.0.1:9002")
+        .with_defaults(Config::default().with_io_workers(1))
+        .with_own_setting(hops)
+        .run_with(|settings| {
+            if settings.config().io_workers != Sizing::Fixed(1) {
+                return Err(
+                    "the notes are the worker's own, so there has to be one: io_workers = 1".into(),
+                );
+            }
+            let hops = settings.own_as("forwarded_hops")?.unwrap_or(1);
+            Ok(move |worker: &WorkerContext| site(worker.handle(), hops))
+        })
 }
 
 /// Metrics are among its routes, so a proxy in front of it should keep `/metrics` and `/stats` to itself.

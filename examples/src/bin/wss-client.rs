@@ -12,7 +12,6 @@ use ringwire::CloseCode;
 use ringwire::client::{Client, OwnedMessage};
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{ClientSettings, Roots};
-use ringwire_examples::program;
 
 /// Sends COUNT text messages over TLS, one after the other, and waits for the echo of each.
 #[derive(Debug, Parser)]
@@ -46,7 +45,7 @@ impl Flags {
 }
 
 fn main() -> ExitCode {
-    program(run)
+    ringwire::program::with_log(run)
 }
 
 fn run() -> Result<()> {

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use ringwire::program::{announce, handle_signals, with_log};
+use ringwire::tls::pki_types::UnixTime;
+use ringwire::tls::{CertificateSource, ServerSettings};
 use ringwire::{Config, Server};
-use ringwire_examples::{Certificate, Echo, announce, handle_signals, program};
+use ringwire_examples::Echo;
 
 /// A WebSocket echo server over TLS, on all addresses. SIGHUP has it read the certificate again, SIGTERM ends it.
 #[derive(Debug, Parser)]
@@ -22,12 +25,13 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    program(run)
+    with_log(run)
 }
 
 fn run() -> Result<()> {
     let Flags { port, cert, key } = Flags::parse();
-    let tls = Certificate { cert: Some(cert), key: Some(key) }.server()?;
+    let source = CertificateSource::files(cert, key);
+    let tls = ServerSettings::new(source).build(UnixTime::now())?;
     let server = Server::new(Config::default())
         .listen_tls(format_args!("[::]:{port}"), tls)
         .start(|_worker| Echo)?;

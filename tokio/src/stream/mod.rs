@@ -23,7 +23,6 @@ use crate::deflate::Deflate;
 use crate::input::Held;
 use crate::keep_alive::KeepAlive;
 use crate::output::Output;
-use crate::split::{self, Receiver, Sender};
 use crate::waiting::{Side, Waiting};
 use crate::{Config, Error, Message};
 use ending::{Ending, Phase};
@@ -245,12 +244,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
         poll_fn(|cx| self.poll_closed(cx)).await
     }
 
-    /// Splits it, so that one task receives while another sends.
-    #[must_use]
-    pub fn split(self) -> (Sender<S>, Receiver<S>) {
-        split::split(self)
-    }
-
     /// [`receive`](Self::receive) as a function to be polled.
     pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
         self.poll_next_as(Side::Receiver, cx)
@@ -273,6 +266,6 @@ mod tests {
 
     #[test]
     fn a_connection_is_small() {
-        assert!(size_of::<WebSocketStream<()>>() <= 288, "{}", size_of::<WebSocketStream<()>>());
+        assert!(size_of::<WebSocketStream<()>>() <= 264, "{}", size_of::<WebSocketStream<()>>());
     }
 }

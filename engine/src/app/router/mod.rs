@@ -26,7 +26,10 @@ use crate::app::presence::{Interest, Presence};
 use crate::app::query;
 use crate::app::request::Request;
 use crate::app::responder::{IntoResponse, Responder};
+use crate::app::states::States;
 use crate::conn::answer::AnyState;
+use crate::conn::dialling::DialError;
+use crate::hub::posted::Posted;
 
 /// What of a path a nested handler has, as a parameter.
 const BELOW: &str = "below";
@@ -81,9 +84,9 @@ const BELOW: &str = "below";
 ///
 /// WebSocket routes are dispatched statically: each adds its handler to the type, which is written `impl Handler`, also
 /// where it goes into another router. What routes have in common is [`Shared`]. Names and topics are the server's, so
-/// that every one of them hears of [presence](Handler::on_presence) and [interest](Handler::on_interest). Connections
-/// that this side opens ([`Handle::connect`](crate::Handle::connect)) belong to no route; who wants both writes a
-/// [`Handler`] around this.
+/// that every one of them hears of [presence](Handler::on_presence) and [interest](Handler::on_interest). A connection
+/// that this side opens ([`Handle::connect`](crate::Handle::connect)) belongs to the first route with a state of its
+/// type.
 pub struct Router<S = NoSockets> {
     /// Indices into `routes`.
     paths: matchit::Router<usize>,
@@ -389,6 +392,18 @@ impl<S: SocketRoutes> Handler for Router<S> {
 
     fn on_interest(&mut self, interest: &Interest<'_>) {
         self.sockets.on_interest(interest);
+    }
+
+    fn on_event(&mut self, event: Posted) -> Result<(), Posted> {
+        self.sockets.on_event(event)
+    }
+
+    fn on_dial_failed(&mut self, state: S::State, error: &DialError) {
+        self.sockets.on_dial_failed(state, error);
+    }
+
+    fn states() -> States<S::State> {
+        States::own().and(S::states(), |state| state)
     }
 
     fn route_of(&self, state: &S::State) -> Option<Cow<'_, str>> {

@@ -13,19 +13,23 @@ use crate::app::handler::{Answer, Handler};
 use crate::app::presence::{Interest, Presence};
 use crate::app::request::Request;
 use crate::app::responder::Responder;
+use crate::app::states::States;
 use crate::conn::answer::{Accept, AnyState};
+use crate::conn::dialling::DialError;
+use crate::hub::posted::Posted;
 
 /// Settings of one WebSocket route.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SocketOptions {
     /// The subprotocols of this route, the preferred one first. The first that the client offers is agreed on, unless
-    /// the handler chooses one itself; where none is offered the connection has none. Default: none.
+    /// the handler chooses one itself; where none is offered, those of the [server](crate::Config::subprotocols) count.
+    /// Default: none.
     pub subprotocols: Vec<String>,
     /// The longest whole message of this route, in bytes; one that is longer closes the connection with 1009. It is
     /// looked at when the message has come, so memory has the server's limits, and only a lower one has an effect.
-    /// Default: 0, no limit beside those of [`Config::protocol`](crate::Config::protocol).
-    pub max_message_len: usize,
+    /// Default: none beside those of [`Config::protocol`](crate::Config::protocol).
+    pub max_message_len: Option<usize>,
 }
 
 impl SocketOptions {
@@ -41,13 +45,13 @@ impl SocketOptions {
 
     /// Sets [`max_message_len`](Self::max_message_len).
     #[must_use]
-    pub fn with_max_message_len(mut self, len: usize) -> Self {
-        self.max_message_len = len;
+    pub fn with_max_message_len(mut self, len: impl Into<Option<usize>>) -> Self {
+        self.max_message_len = len.into();
         self
     }
 
     fn allows(&self, message: &Message<'_>) -> bool {
-        self.max_message_len == 0 || message.len() <= self.max_message_len
+        self.max_message_len.is_none_or(|most| message.len() <= most)
     }
 }
 
@@ -88,6 +92,15 @@ pub trait SocketRoutes: sealed::Sealed {
 
     #[doc(hidden)]
     fn on_interest(&mut self, interest: &Interest<'_>);
+
+    #[doc(hidden)]
+    fn on_event(&mut self, event: Posted) -> Result<(), Posted>;
+
+    #[doc(hidden)]
+    fn on_dial_failed(&mut self, state: Self::State, error: &DialError);
+
+    #[doc(hidden)]
+    fn states() -> States<Self::State>;
 
     #[doc(hidden)]
     fn handle(&mut self, ctx: &mut Ctx<'_, Self::State>, event: Event<'_>);
@@ -182,6 +195,18 @@ impl SocketRoutes for NoSockets {
 
     fn on_interest(&mut self, _interest: &Interest<'_>) {}
 
+    fn on_event(&mut self, event: Posted) -> Result<(), Posted> {
+        Err(event)
+    }
+
+    fn on_dial_failed(&mut self, state: Infallible, _error: &DialError) {
+        match state {}
+    }
+
+    fn states() -> States<Infallible> {
+        States::none()
+    }
+
     fn handle(&mut self, ctx: &mut Ctx<'_, Infallible>, _event: Event<'_>) {
         match *ctx.state() {}
     }
@@ -248,6 +273,21 @@ impl<R: SocketRoutes, H: Handler> SocketRoutes for Sockets<R, H> {
     fn on_interest(&mut self, interest: &Interest<'_>) {
         self.rest.on_interest(interest);
         self.handler.on_interest(interest);
+    }
+
+    fn on_event(&mut self, event: Posted) -> Result<(), Posted> {
+        self.rest.on_event(event).or_else(|event| self.handler.on_event(event))
+    }
+
+    fn on_dial_failed(&mut self, state: Self::State, error: &DialError) {
+        match state {
+            RouteState::Before(state) => self.rest.on_dial_failed(state, error),
+            RouteState::Last(state) => self.handler.on_dial_failed(state, error),
+        }
+    }
+
+    fn states() -> States<Self::State> {
+        States::none().and(R::states(), RouteState::Before).and(H::states(), RouteState::Last)
     }
 
     fn handle(&mut self, ctx: &mut Ctx<'_, Self::State>, event: Event<'_>) {

@@ -138,6 +138,7 @@ mod calls {
             Event::Answer(_)
             | Event::Part(_)
             | Event::Missed(_)
+            | Event::Timer(_)
             | Event::Ping(_)
             | Event::Pong(_) => {}
         }

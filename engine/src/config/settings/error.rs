@@ -8,7 +8,7 @@ use super::Origin;
 /// Why settings could not be loaded. One error is one mistake: the first.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ConfigError {
+pub enum SettingsError {
     /// The file could not be read.
     #[error("cannot read {}: {source}", .path.display())]
     File {
@@ -46,6 +46,26 @@ pub enum ConfigError {
         value: String,
         /// What would be accepted.
         accepts: &'static str,
+    },
+    /// Something of the application's own cannot have this value.
+    #[error("{origin}: {name} can't be {value:?}: {problem}")]
+    Own {
+        /// Where it stands.
+        origin: Origin,
+        /// What it is called.
+        name: String,
+        /// The value.
+        value: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Something that the application can't do without was not set.
+    #[error("{name} is missing: set {variable}, or {name} in a file")]
+    Missing {
+        /// What it is called.
+        name: String,
+        /// Its environment variable.
+        variable: String,
     },
     /// The settings don't go together, or one is out of its range.
     #[error("{origin}: {source}")]

@@ -6,12 +6,12 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{ConfigError, Entry, Origin, table};
+use super::{Entry, Origin, SettingsError, table};
 
 /// Takes all values out of `text`, tables in tables with dots between their names.
-pub(super) fn read(path: &Path, text: &str) -> Result<Vec<Entry>, ConfigError> {
+pub(super) fn read(path: &Path, text: &str) -> Result<Vec<Entry>, SettingsError> {
     let reader = Reader { path, text };
-    let root = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
+    let root = DeTable::parse(text).map_err(|error| SettingsError::Syntax {
         origin: reader.origin(error.span().map_or(0, |span| span.start)),
         problem: error.message().to_owned(),
     })?;
@@ -36,7 +36,7 @@ impl Reader<'_> {
         prefix: &str,
         table: &DeTable<'_>,
         entries: &mut Vec<Entry>,
-    ) -> Result<(), ConfigError> {
+    ) -> Result<(), SettingsError> {
         for (key, value) in table {
             let dot = if prefix.is_empty() { "" } else { "." };
             let name = format!("{prefix}{dot}{}", key.get_ref());
@@ -46,7 +46,7 @@ impl Reader<'_> {
                     self.read_table(&name, inner, entries)?;
                 }
                 value => {
-                    let text = text_of(value).ok_or_else(|| ConfigError::Syntax {
+                    let text = text_of(value).ok_or_else(|| SettingsError::Syntax {
                         origin: origin.clone(),
                         problem: format!("{name} can't be a {}", value.type_str()),
                     })?;

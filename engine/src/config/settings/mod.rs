@@ -12,9 +12,9 @@
 //!     .with_variables([("RINGWIRE_MAX_CONNECTIONS".to_owned(), "10000".to_owned())])
 //!     .with_flag("--io-workers", "io_workers", "2")
 //!     .load()?;
-//! assert_eq!(loaded.config().max_connections, 10_000);
+//! assert_eq!(loaded.config().max_connections, ringwire::Sizing::Fixed(10_000));
 //! assert!(loaded.report().to_string().contains("idle_timeout = \"90s\" # server.toml:1"));
-//! # Ok::<(), ringwire::settings::ConfigError>(())
+//! # Ok::<(), ringwire::settings::SettingsError>(())
 //! ```
 
 mod error;
@@ -25,17 +25,28 @@ mod values;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
 
-pub use self::error::ConfigError;
+pub use self::error::SettingsError;
+pub(crate) use self::table::variable_of;
 pub use self::table::{Setting, all, find};
+use self::values::{Kind, Time};
 use crate::config::Config;
 
 /// Where settings are looked for.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     base: Config,
-    own: Vec<String>,
+    own: Vec<Own>,
     entries: Vec<Entry>,
+}
+
+/// Something of the application's own.
+#[derive(Clone, Debug)]
+struct Own {
+    name: String,
+    is_secret: bool,
 }
 
 /// Where a value comes from. Later ones win.
@@ -92,11 +103,19 @@ impl Sources {
         Self { base: defaults, ..Self::default() }
     }
 
-    /// Names something that the application configures itself, from the same sources; its text is in [`Loaded::own`].
+    /// Names something that the application configures itself, from the same sources; its text is in [`Settings::own`].
     /// Other names that are unknown are errors.
     #[must_use]
     pub fn with_own(mut self, name: impl Into<String>) -> Self {
-        self.own.push(name.into());
+        self.own.push(Own { name: name.into(), is_secret: false });
+        self
+    }
+
+    /// The same for what nobody is to read over somebody's shoulder: the [report](Settings::report) says that it is set,
+    /// not to what.
+    #[must_use]
+    pub fn with_own_secret(mut self, name: impl Into<String>) -> Self {
+        self.own.push(Own { name: name.into(), is_secret: true });
         self
     }
 
@@ -104,10 +123,10 @@ impl Sources {
     ///
     /// # Errors
     /// It can't be read, or is no TOML.
-    pub fn with_file(self, path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+    pub fn with_file(self, path: impl AsRef<Path>) -> Result<Self, SettingsError> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
+            .map_err(|source| SettingsError::File { path: path.to_owned(), source })?;
         self.with_file_text(path, &text)
     }
 
@@ -119,7 +138,7 @@ impl Sources {
         mut self,
         path: impl AsRef<Path>,
         text: &str,
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<Self, SettingsError> {
         self.entries.extend(file::read(path.as_ref(), text)?);
         Ok(self)
     }
@@ -171,9 +190,9 @@ impl Sources {
     /// # Errors
     /// A name is unknown, a value is invalid, or the settings don't go together. Values that others
     /// win over are checked as well.
-    pub fn load(mut self) -> Result<Loaded, ConfigError> {
+    pub fn load(mut self) -> Result<Settings, SettingsError> {
         self.entries.sort_by_key(|entry| entry.origin.rank());
-        let mut loaded = Loaded {
+        let mut loaded = Settings {
             config: self.base.clone(),
             origins: vec![Origin::Default; all().len()],
             own: Vec::new(),
@@ -182,10 +201,12 @@ impl Sources {
             let index = all().iter().position(|setting| setting.name() == entry.name);
             match index {
                 Some(index) => loaded.set(index, entry)?,
-                None if self.own.contains(&entry.name) => loaded.set_own(entry),
-                // The clients of the same program have settings of their own, and a loader for them.
-                None if table::is_of_client(&entry.name) => {}
-                None => return Err(self.unknown(entry)),
+                None => match self.own.iter().find(|own| own.name == entry.name) {
+                    Some(own) => loaded.set_own(entry, own.is_secret),
+                    // The clients of the same program have settings of their own, and a loader for them.
+                    None if table::is_of_client(&entry.name) => {}
+                    None => return Err(self.unknown(entry)),
+                },
             }
         }
         loaded.check()
@@ -194,37 +215,41 @@ impl Sources {
     /// The name that a variable stands for; one that is unknown keeps its own.
     fn name_of_variable(&self, variable: &str) -> String {
         self.names()
-            .find(|name| table::variable_of(name) == variable)
+            .find(|name| variable_of(name) == variable)
             .map_or_else(|| variable.to_owned(), str::to_owned)
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
-        all().iter().map(|setting| setting.name()).chain(self.own.iter().map(String::as_str))
+        all()
+            .iter()
+            .map(|setting| setting.name())
+            .chain(self.own.iter().map(|own| own.name.as_str()))
     }
 
-    fn unknown(&self, entry: &Entry) -> ConfigError {
+    fn unknown(&self, entry: &Entry) -> SettingsError {
         let nearest = match entry.name.strip_prefix(table::PREFIX) {
             Some(name) => {
-                let known: Vec<_> = self.names().map(table::variable_of).collect();
+                let known: Vec<_> = self.names().map(variable_of).collect();
                 let known = known.iter().filter_map(|name| name.strip_prefix(table::PREFIX));
                 error::nearest(name, known).map(|name| format!("{}{name}", table::PREFIX))
             }
             None => error::nearest(&entry.name, self.names()).map(str::to_owned),
         };
-        ConfigError::Unknown { origin: entry.origin.clone(), name: entry.name.clone(), nearest }
+        SettingsError::Unknown { origin: entry.origin.clone(), name: entry.name.clone(), nearest }
     }
 }
 
 /// Settings, and where each comes from.
 #[derive(Clone, Debug)]
-pub struct Loaded {
+pub struct Settings {
     config: Config,
     /// In the order of the table.
     origins: Vec<Origin>,
-    own: Vec<Entry>,
+    /// Each with whether it is secret.
+    own: Vec<(Entry, bool)>,
 }
 
-impl Loaded {
+impl Settings {
     /// The settings.
     pub fn config(&self) -> &Config {
         &self.config
@@ -239,13 +264,64 @@ impl Loaded {
     pub fn origin(&self, name: &str) -> Origin {
         let setting = all().iter().zip(&self.origins);
         let setting = setting.filter(|(setting, _)| setting.name() == name).map(|(_, from)| from);
-        let own = self.own.iter().filter(|entry| entry.name == name).map(|entry| &entry.origin);
+        let own = self.own_entry(name).map(|entry| &entry.origin);
         setting.chain(own).next().cloned().unwrap_or(Origin::Default)
     }
 
     /// The text of something of the application's [own](Sources::with_own), if it was set. A list has commas.
     pub fn own(&self, name: &str) -> Option<&str> {
-        self.own.iter().find(|entry| entry.name == name).map(|entry| entry.text.as_str())
+        self.own_entry(name).map(|entry| entry.text.as_str())
+    }
+
+    /// The same for what the application can't do without.
+    ///
+    /// # Errors
+    /// It was not set.
+    pub fn own_required(&self, name: &str) -> Result<&str, SettingsError> {
+        self.own(name).ok_or_else(|| SettingsError::Missing {
+            name: name.to_owned(),
+            variable: variable_of(name),
+        })
+    }
+
+    /// The same as a number, an address, or whatever else a text can be.
+    ///
+    /// # Errors
+    /// It is none. The error names where it was set.
+    pub fn own_as<T: FromStr<Err: fmt::Display>>(
+        &self,
+        name: &str,
+    ) -> Result<Option<T>, SettingsError> {
+        self.own_by(name, |text| text.trim().parse().map_err(|error: T::Err| error.to_string()))
+    }
+
+    /// The same as a duration, such as `250ms`, `30s`, `5m` or `1h`; a bare number is seconds.
+    ///
+    /// # Errors
+    /// It is none. The error names where it was set.
+    pub fn own_duration(&self, name: &str) -> Result<Option<Duration>, SettingsError> {
+        self.own_by(name, |text| {
+            let expected = || format!("expected {}", <Time as Kind<Duration>>::ACCEPTS);
+            Time::read(text).ok_or_else(expected)
+        })
+    }
+
+    fn own_by<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, SettingsError> {
+        let Some(entry) = self.own_entry(name) else { return Ok(None) };
+        read(&entry.text).map(Some).map_err(|problem| SettingsError::Own {
+            origin: entry.origin.clone(),
+            name: name.to_owned(),
+            value: entry.text.clone(),
+            problem,
+        })
+    }
+
+    fn own_entry(&self, name: &str) -> Option<&Entry> {
+        self.own.iter().map(|(entry, _)| entry).find(|entry| entry.name == name)
     }
 
     /// All settings with their values and where each comes from: a TOML file that has the same effect.
@@ -253,12 +329,12 @@ impl Loaded {
         Report(self)
     }
 
-    fn set(&mut self, index: usize, entry: &Entry) -> Result<(), ConfigError> {
+    fn set(&mut self, index: usize, entry: &Entry) -> Result<(), SettingsError> {
         let (Some(setting), Some(origin)) = (all().get(index), self.origins.get_mut(index)) else {
             return Ok(());
         };
         if !setting.set(&mut self.config, &entry.text) {
-            return Err(ConfigError::Value {
+            return Err(SettingsError::Value {
                 origin: entry.origin.clone(),
                 name: entry.name.clone(),
                 value: entry.text.clone(),
@@ -269,29 +345,33 @@ impl Loaded {
         Ok(())
     }
 
-    fn set_own(&mut self, entry: &Entry) {
-        self.own.retain(|other| other.name != entry.name);
-        self.own.push(entry.clone());
+    fn set_own(&mut self, entry: &Entry, is_secret: bool) {
+        self.own.retain(|(other, _)| other.name != entry.name);
+        self.own.push((entry.clone(), is_secret));
     }
 
-    fn check(self) -> Result<Self, ConfigError> {
+    fn check(self) -> Result<Self, SettingsError> {
         let Err(source) = self.config.check() else { return Ok(self) };
         let named = match &source {
             crate::Error::Setting { setting, .. } => setting.split(' ').next().unwrap_or_default(),
             _ => "",
         };
-        Err(ConfigError::Check { origin: self.origin(named), source })
+        Err(SettingsError::Check { origin: self.origin(named), source })
     }
 }
 
-/// See [`Loaded::report`].
+/// See [`Settings::report`].
 #[derive(Clone, Copy, Debug)]
-pub struct Report<'a>(&'a Loaded);
+pub struct Report<'a>(&'a Settings);
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for entry in &self.0.own {
-            write_line(f, &entry.name, &entry.text, &entry.origin)?;
+        for (entry, is_secret) in &self.0.own {
+            if *is_secret {
+                writeln!(f, "# {} is set # {}", entry.name, entry.origin)?;
+            } else {
+                write_line(f, &entry.name, &entry.text, &entry.origin)?;
+            }
         }
         for (setting, origin) in all().iter().zip(&self.0.origins) {
             write_line(f, setting.name(), &setting.value(&self.0.config), origin)?;

@@ -6,6 +6,8 @@ use std::time::Duration;
 use ringwire_codec::CloseCode;
 use ringwire_codec::deflate::{Level, WindowBits};
 
+use crate::base::amount::{Limit, Sizing};
+use crate::config::check::is_token;
 use crate::config::origin::OriginPolicy;
 use crate::config::{Assignment, DriverKind, Pinning};
 use crate::conn::options::Backpressure;
@@ -23,10 +25,6 @@ pub(super) trait Kind<T> {
 
 /// Whole numbers.
 pub(super) struct Count;
-/// Those of 32 bits.
-pub(super) struct Count32;
-/// Those of 16 bits.
-pub(super) struct Count16;
 /// Numbers of bytes.
 pub(super) struct Len;
 /// Durations.
@@ -36,63 +34,99 @@ pub(super) struct Switch;
 /// Words, levels and lists; the type says which.
 pub(super) struct Word;
 
-impl<T: TryFrom<u64> + TryInto<u64> + Copy> Kind<T> for Count {
-    const ACCEPTS: &'static str = "a whole number";
+/// Defines how whole numbers are read and written, of each type.
+macro_rules! counts {
+    ($($type:ty, $accepts:literal;)+) => {
+        $(impl Kind<$type> for Count {
+            const ACCEPTS: &'static str = $accepts;
 
-    fn read(text: &str) -> Option<T> {
-        read_number(text)?.try_into().ok()
-    }
+            fn read(text: &str) -> Option<$type> {
+                read_number(text)?.try_into().ok()
+            }
 
-    fn write(value: &T) -> String {
-        number(*value).to_string()
-    }
+            fn write(value: &$type) -> String {
+                value.to_string()
+            }
+        })+
+    };
 }
 
-impl Kind<u32> for Count32 {
-    const ACCEPTS: &'static str = "a whole number up to 4294967295";
-
-    fn read(text: &str) -> Option<u32> {
-        Count::read(text)
-    }
-
-    fn write(value: &u32) -> String {
-        Count::write(value)
-    }
+counts! {
+    usize, "a whole number";
+    u32, "a whole number up to 4294967295";
+    u16, "a whole number up to 65535";
 }
 
-impl Kind<u16> for Count16 {
-    const ACCEPTS: &'static str = "a whole number up to 65535";
+/// Defines how numbers of bytes are read and written, of each type.
+macro_rules! lens {
+    ($($type:ty),+) => {
+        $(impl Kind<$type> for Len {
+            const ACCEPTS: &'static str = "bytes, such as 512, 64KiB, 1MiB or 2GiB";
 
-    fn read(text: &str) -> Option<u16> {
-        Count::read(text)
-    }
+            fn read(text: &str) -> Option<$type> {
+                read_len(text)?.try_into().ok()
+            }
 
-    fn write(value: &u16) -> String {
-        Count::write(value)
-    }
+            fn write(value: &$type) -> String {
+                write_len(u64::try_from(*value).unwrap_or(u64::MAX))
+            }
+        })+
+    };
 }
 
-impl<T: TryFrom<u64> + TryInto<u64> + Copy> Kind<T> for Len {
-    const ACCEPTS: &'static str = "bytes, such as 512, 64KiB, 1MiB or 2GiB";
+lens! { usize, u64, u32 }
 
-    fn read(text: &str) -> Option<T> {
-        let (number, unit) = split_unit(text);
-        let factor: u64 = match unit.to_ascii_lowercase().as_str() {
-            "" | "b" => 1,
-            "kib" => 1 << 10,
-            "mib" => 1 << 20,
-            "gib" => 1 << 30,
-            _ => return None,
-        };
-        read_number(number)?.checked_mul(factor)?.try_into().ok()
-    }
+/// Defines how a value that may be absent is read and written: by a word, or as the value alone. A 0 is neither, since
+/// it would be taken for what the word says.
+macro_rules! or_word {
+    ($($kind:ident, $type:ty = $inner:ty, $some:path, $none:path, $word:literal, $accepts:literal;)+) => {
+        $(impl Kind<$type> for $kind {
+            const ACCEPTS: &'static str = concat!($word, ", or ", $accepts);
 
-    fn write(value: &T) -> String {
-        let len = number(*value);
-        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-        let unit = units.iter().find(|(shift, _)| len != 0 && len.is_multiple_of(1 << shift));
-        unit.map_or_else(|| len.to_string(), |(shift, unit)| format!("{}{unit}", len >> shift))
-    }
+            fn read(text: &str) -> Option<$type> {
+                if word(text) == $word {
+                    return Some($none);
+                }
+                let value: $inner = Self::read(text)?;
+                (value != <$inner>::default()).then_some($some(value))
+            }
+
+            fn write(value: &$type) -> String {
+                match value {
+                    $none => $word.into(),
+                    $some(value) => Self::write(value),
+                }
+            }
+        })+
+    };
+}
+
+or_word! {
+    Count, Sizing<usize> = usize, Sizing::Fixed, Sizing::Auto, "auto", "a whole number from 1";
+    Count, Sizing<u32> = u32, Sizing::Fixed, Sizing::Auto, "auto", "a whole number from 1 to 4294967295";
+    Count, Limit<u32> = u32, Limit::At, Limit::Unlimited, "unlimited", "a whole number from 1 to 4294967295";
+    Len, Sizing<usize> = usize, Sizing::Fixed, Sizing::Auto, "auto", "bytes, such as 512, 64KiB, 1MiB or 2GiB";
+    Len, Sizing<u32> = u32, Sizing::Fixed, Sizing::Auto, "auto", "bytes, such as 512, 64KiB, 1MiB or 2GiB";
+    Len, Option<usize> = usize, Some, None, "off", "bytes, such as 512, 64KiB, 1MiB or 2GiB";
+    Time, Option<Duration> = Duration, Some, None, "off", "a duration, such as 250ms, 30s, 5m or 1h (a bare number: seconds)";
+}
+
+fn read_len(text: &str) -> Option<u64> {
+    let (number, unit) = split_unit(text);
+    let factor: u64 = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        _ => return None,
+    };
+    read_number(number)?.checked_mul(factor)
+}
+
+fn write_len(len: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let unit = units.iter().find(|(shift, _)| len != 0 && len.is_multiple_of(1 << shift));
+    unit.map_or_else(|| len.to_string(), |(shift, unit)| format!("{}{unit}", len >> shift))
 }
 
 impl Kind<Duration> for Time {
@@ -116,7 +150,7 @@ impl Kind<Duration> for Time {
             "h" => 3600.0,
             _ => return None,
         };
-        // Longer than that is "for ever", which is 0, or a slip.
+        // Longer than that is "for ever", which is "off", or a slip.
         const MAX: Duration = Duration::from_secs(u32::MAX as u64);
         let duration = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
         (duration <= MAX).then_some(duration)
@@ -278,11 +312,24 @@ impl Kind<Vec<(String, Backpressure)>> for Word {
     }
 }
 
+impl Kind<Vec<String>> for Word {
+    const ACCEPTS: &'static str = "names such as chat.v2,chat.v1, the preferred one first";
+
+    fn read(text: &str) -> Option<Vec<String>> {
+        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        names.map(|name| is_token(name).then(|| name.to_owned())).collect()
+    }
+
+    fn write(value: &Vec<String>) -> String {
+        value.join(",")
+    }
+}
+
 impl Kind<Level> for Word {
     const ACCEPTS: &'static str = "a level from 1 to 9";
 
     fn read(text: &str) -> Option<Level> {
-        Level::new(Count::read(text)?)
+        Level::new(read_number(text)?.try_into().ok()?)
     }
 
     fn write(value: &Level) -> String {
@@ -294,7 +341,7 @@ impl Kind<WindowBits> for Word {
     const ACCEPTS: &'static str = "bits, from 9 to 15";
 
     fn read(text: &str) -> Option<WindowBits> {
-        WindowBits::new(Count::read(text)?)
+        WindowBits::new(read_number(text)?.try_into().ok()?)
     }
 
     fn write(value: &WindowBits) -> String {
@@ -309,10 +356,6 @@ fn read_number(text: &str) -> Option<u64> {
         return None;
     }
     text.replace('_', "").parse().ok()
-}
-
-fn number<T: TryInto<u64>>(value: T) -> u64 {
-    value.try_into().unwrap_or(u64::MAX)
 }
 
 fn word(text: &str) -> String {
@@ -379,6 +422,21 @@ mod tests {
         assert_eq!(Len::write(&0_usize), "0");
         let small: Option<u16> = Count::read("65536");
         assert_eq!(small, None);
+    }
+
+    #[test]
+    fn what_may_be_absent_has_a_word() {
+        assert_eq!(Count::read("auto"), Some(Sizing::<usize>::Auto));
+        assert_eq!(Count::read("4"), Some(Sizing::Fixed(4_usize)));
+        assert_eq!(Count::read("Unlimited"), Some(Limit::<u32>::Unlimited));
+        assert_eq!(Len::read("off"), Some(None::<usize>));
+        assert_eq!(Len::read("1KiB"), Some(Some(1024_usize)));
+        assert_eq!(Time::read("off"), Some(None::<Duration>));
+        assert_eq!(Time::write(&None), "off");
+        for zero in ["0", "0s", "0.0m", "00", "unlimited", "none"] {
+            assert_eq!(Time::read(zero), None::<Option<Duration>>, "{zero}");
+            assert_eq!(Count::read(zero), None::<Sizing>, "{zero}");
+        }
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use ringwire::Response;
 use ringwire::client::ErrorKind;
+use ringwire_peers::server::{read_head, serve};
 
-use super::peer::{self, builder, read_head, refusal_of, serve};
+use super::peer::{builder, refusal_of};
 use crate::support::{Server, config};
 
 #[test]
@@ -46,11 +47,14 @@ fn redirects_are_followed() {
     let location = format!("http://{}/there?x", target.addr());
     let address = serve(move |mut stream, number| {
         let head = read_head(&mut stream);
-        assert_eq!(peer::header(&head, "authorization").as_deref(), Some("Basic dTpw"));
+        assert_eq!(
+            ringwire_peers::server::header(&head, "authorization").as_deref(),
+            Some("Basic dTpw")
+        );
         for (name, value) in [("cookie", "a=b"), ("x-api-key", "k"), ("x-marked", "mine alone")] {
-            assert_eq!(peer::header(&head, name).as_deref(), Some(value));
+            assert_eq!(ringwire_peers::server::header(&head, name).as_deref(), Some(value));
         }
-        let offered = peer::header(&head, "sec-websocket-protocol");
+        let offered = ringwire_peers::server::header(&head, "sec-websocket-protocol");
         assert_eq!(offered.as_deref(), Some("chat, access_token.c2VjcmV0"));
         let location = if number == 0 { "/again" } else { location.as_str() };
         assert_eq!(head.starts_with("GET /again "), number > 0);

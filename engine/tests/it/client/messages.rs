@@ -6,9 +6,10 @@ use std::thread;
 
 use http::{HeaderName, HeaderValue};
 use ringwire::client::{Error, ErrorKind, Event, OwnedMessage};
-use ringwire::{Accept, CloseCode};
+use ringwire::{Accept, CloseCode, Router, on_message, router::SocketOptions};
+use ringwire_peers::server::{frame, read_frame};
 
-use super::peer::{builder, connect, frame, read_frame, url};
+use super::peer::{builder, connect, url};
 use crate::support::{PATIENCE, Server, config};
 
 #[test]
@@ -93,6 +94,33 @@ fn headers_subprotocols_and_origin_reach_the_server() {
         .unwrap();
     assert_eq!(client.subprotocol(), Some("v2"));
     assert_eq!(client.headers()["x-answer"], "yes");
+}
+
+#[test]
+fn the_server_has_subprotocols_where_nobody_chooses() {
+    let route = SocketOptions::default().with_subprotocols(["r"]);
+    let server = ringwire::Server::new(config().with_subprotocols(["v2", "v1"]))
+        .listen("127.0.0.1:0")
+        .start(move |_worker| {
+            Router::new().websocket("/plain", on_message(|_ctx, _message| {})).websocket_with(
+                "/route",
+                on_message(|_ctx, _message| {}),
+                route.clone(),
+            )
+        })
+        .unwrap();
+    let agreed = |path: &str, offers: &[&str]| {
+        let builder = offers.iter().fold(builder(), |builder, name| builder.with_subprotocol(name));
+        let url = format!("ws://{}{path}", server.local_addrs()[0]);
+        builder.connect(&url).unwrap().subprotocol().map(str::to_owned)
+    };
+    assert_eq!(agreed("/plain", &["v1", "v2"]).as_deref(), Some("v2"), "the server's order counts");
+    assert_eq!(agreed("/plain", &["v0", "v1"]).as_deref(), Some("v1"));
+    assert_eq!(agreed("/plain", &[]), None);
+    assert_eq!(agreed("/route", &["v1", "r"]).as_deref(), Some("r"), "the route goes first");
+    assert_eq!(agreed("/route", &["v1"]).as_deref(), Some("v1"));
+    server.handle().shutdown(PATIENCE);
+    server.join().unwrap();
 }
 
 #[test]

@@ -11,7 +11,6 @@ mod closes;
 mod extras;
 mod handshakes;
 mod messages;
-#[expect(dead_code, reason = "the client's tests use the rest")]
 #[path = "../../../../client/tests/client/peer.rs"]
 mod peer;
 mod proxies;

@@ -6,8 +6,9 @@ use std::sync::mpsc;
 use std::thread;
 
 use ringwire::client::{Builder, Error, ErrorKind, Proxy, ProxyProblem, SocksReply, Waiting};
+use ringwire_peers::server::{drain, header, read_head, serve};
 
-use super::peer::{builder, drain, header, read_head, refusal_of, serve};
+use super::peer::{builder, refusal_of};
 use crate::support::{Server, config, ms, unheard};
 
 /// Carries bytes both ways until one side ends.

@@ -13,7 +13,7 @@ use ringwire::{CloseCode, CloseReason};
 
 use super::peer::{builder, url};
 use crate::support::app::Seen;
-use crate::support::{Server, config, ms};
+use crate::support::{Server, config, ms, wait_until};
 
 fn timed_out(error: &Error) -> Waiting {
     assert_eq!(error.kind(), ErrorKind::Timeout);
@@ -36,7 +36,10 @@ fn receiving_takes_as_long_as_it_may_and_can_go_on() {
     client.send("hello").unwrap();
     assert_eq!(client.receive_timeout(ms(5_000)).unwrap(), Some("hello".into()));
     client.send("again").unwrap();
-    thread::sleep(ms(200));
+    wait_until("the echo has come", || {
+        let stats = server.stats();
+        stats.messages_sent == 2 && stats.queued_bytes == 0
+    });
     assert_eq!(client.receive_timeout(Duration::ZERO).unwrap(), Some("again".into()));
     client.close(CloseCode::NORMAL, "").unwrap();
 }

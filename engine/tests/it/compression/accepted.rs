@@ -4,30 +4,33 @@
 use rand_core::{Rng, SeedableRng};
 use ringwire::{
     Accept, CloseReason, Config, SendOptions,
-    compression::{Compress, Compression, CompressionLevel, CompressionMode, WindowBits},
+    compression::{Compress, CompressionConfig, CompressionLevel, CompressionMode, WindowBits},
 };
 use ringwire_codec::deflate::{Compressor, Decompressor, Offer};
 use ringwire_codec::{Error, Limit, Violation};
+use ringwire_peers::{Client, Got, connect, frame, plain_request};
 
 use crate::support::app::Seen;
-use crate::support::client::{Client, Got, connect, frame, plain_request};
 use crate::support::{Server, config, wait_until};
 
 const LIMIT: usize = 1 << 20;
 
-fn with(compression: Compression) -> Config {
+fn with(compression: CompressionConfig) -> Config {
     config().with_compression(compression)
 }
 
 /// The same where messages of a byte over and over may be as long as any.
-fn lenient(compression: Compression) -> Config {
+fn lenient(compression: CompressionConfig) -> Config {
     let limits = ringwire_codec::Config::default().with_inflate_ratio_floor(LIMIT as u64);
     with(compression).with_protocol(limits)
 }
 
 /// Each way to have it, for messages of any length.
-fn modes() -> [Compression; 2] {
-    [Compression::shared().with_threshold(0), Compression::dedicated().with_threshold(0)]
+fn modes() -> [CompressionConfig; 2] {
+    [
+        CompressionConfig::shared().with_threshold(0),
+        CompressionConfig::dedicated().with_threshold(0),
+    ]
 }
 
 fn offering(server: &Server) -> Client {
@@ -137,7 +140,7 @@ fn off_by_default_and_nobody_has_to() {
 
 #[test]
 fn a_request_may_be_denied_compression() {
-    let server = Server::start(with(Compression::shared()), |app| {
+    let server = Server::start(with(CompressionConfig::shared()), |app| {
         let app = app.on_request(|request| match request.path() {
             "/plain" => Accept::new(0).without_compression().into(),
             _ => Accept::new(0).into(),
@@ -147,7 +150,7 @@ fn a_request_may_be_denied_compression() {
         })
     });
     for path in ["/plain", "/compressed"] {
-        let request = crate::support::client::client_request(path).with_deflate(Offer::default());
+        let request = ringwire_peers::client_request(path).with_deflate(Offer::default());
         let mut client = Client::upgrade(connect(server.addr()), &request);
         assert_eq!(client.is_compressed(), path == "/compressed");
         assert_eq!(client.text(), path[1..]);
@@ -164,12 +167,11 @@ fn window_bits() {
                 "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits={bits}\r\n\r\n"
             );
             let mut stream = connect(server.addr());
-            let head =
-                crate::support::client::request().replacen("\r\n\r\n", &format!("\r\n{offer}"), 1);
+            let head = ringwire_peers::request().replacen("\r\n\r\n", &format!("\r\n{offer}"), 1);
             std::io::Write::write_all(&mut stream, head.as_bytes()).expect("it goes out");
             if matches!(bits, "" | "\"\"") {
                 // The grammar wants a token (RFC 6455 §9.1).
-                let answer = crate::support::client::read_answer(&mut stream);
+                let answer = ringwire_peers::read_answer(&mut stream);
                 assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
                 continue;
             }
@@ -194,7 +196,7 @@ fn window_bits() {
 
 #[test]
 fn what_is_long_enough_is_compressed_unless_told_otherwise() {
-    let compression = Compression::shared().with_threshold(1000);
+    let compression = CompressionConfig::shared().with_threshold(1000);
     let server = Server::start(with(compression), |app| {
         app.on_message(|ctx, message| {
             let options = SendOptions::default();
@@ -258,7 +260,7 @@ fn a_server_may_only_decompress() {
 fn more_work_makes_less_to_send() {
     let sent = [1, 9].map(|level| {
         let level = CompressionLevel::new(level).expect("a level");
-        let server = Server::echo(with(Compression::shared().with_level(level)));
+        let server = Server::echo(with(CompressionConfig::shared().with_level(level)));
         let mut client = offering(&server);
         client.send(json(30_000).as_str());
         assert_eq!(client.text(), json(30_000));
@@ -270,8 +272,9 @@ fn more_work_makes_less_to_send() {
 #[test]
 fn a_connection_has_the_machines_that_it_uses() {
     let window = WindowBits::new(12).expect("a window");
-    let server =
-        Server::echo(with(Compression::dedicated().with_threshold(0).with_max_window(window)));
+    let server = Server::echo(with(
+        CompressionConfig::dedicated().with_threshold(0).with_max_window(window),
+    ));
     let (compressor, decompressor) =
         (Compressor::memory_len_of(window) as u64, Decompressor::MEMORY_LEN as u64);
     let memory = || server.stats().deflate_memory;
@@ -293,7 +296,7 @@ fn a_connection_has_the_machines_that_it_uses() {
     assert!(after.inflate_in_bytes - before.inflate_in_bytes < 100);
     client.leave();
     wait_until("the memory is given back", || memory() == 0);
-    assert_eq!(Compression::default().mode, CompressionMode::Off);
+    assert_eq!(CompressionConfig::default().mode, CompressionMode::Off);
 }
 
 #[test]
@@ -418,7 +421,7 @@ fn compression_bombs_take_turns() {
 
 #[test]
 fn strangers_have_a_smaller_limit() {
-    for compression in [Compression::default(), modes()[0], modes()[1]] {
+    for compression in [CompressionConfig::default(), modes()[0], modes()[1]] {
         let compressed = compression.mode != CompressionMode::Off;
         let config = lenient(compression).with_max_unauthenticated_len(1000);
         let server = Server::start(config, |app| {
@@ -477,7 +480,7 @@ fn others_may_say_that_a_peer_is_authenticated() {
     client.send("01234567890");
     assert_eq!(client.text(), "01234567890");
     // The limit is for streams as well.
-    let request = crate::support::client::client_request("/parts");
+    let request = ringwire_peers::client_request("/parts");
     let mut client = Client::upgrade(connect(server.addr()), &request);
     client.send("0123456789");
     client.send("01234567890");
@@ -557,8 +560,11 @@ fn inflate_garbage() {
 #[test]
 fn what_cannot_be_set_is_named() {
     let table = [
-        (Compression::dedicated().with_max_dedicated_len(1000), "compression.max_dedicated_len"),
-        (Compression::shared().with_work_per_turn(0), "compression.work_per_turn"),
+        (
+            CompressionConfig::dedicated().with_max_dedicated_len(1000),
+            "compression.max_dedicated_len",
+        ),
+        (CompressionConfig::shared().with_work_per_turn(0), "compression.work_per_turn"),
     ];
     for (compression, setting) in table {
         let started =

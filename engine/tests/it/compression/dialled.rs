@@ -3,7 +3,7 @@
 
 #![expect(clippy::disallowed_types, reason = "tests own sockets")]
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -12,15 +12,15 @@ use http::StatusCode;
 use ringwire::{
     Answer, CloseCause, CloseCode, CloseReason, Config, ConnId, Ctx, Handle, Handler, Message,
     Request, Running, SendOptions,
-    compression::{Compress, Compression, CompressionLevel, WindowBits},
+    compression::{Compress, CompressionConfig, CompressionLevel, WindowBits},
     stats::WorkerStats,
     transport::{Dial, DialError},
 };
 use ringwire_codec::deflate::{Compressor, Decompressor};
-use ringwire_codec::handshake::accept_key;
 use ringwire_codec::{Error, Limit};
+use ringwire_peers::frame;
+use ringwire_peers::server::{agreement, drain, read_head, serve};
 
-use crate::support::client::frame;
 use crate::support::{PATIENCE, Server, config, join_in_time, ms, wait_until};
 
 const SHARED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
@@ -77,7 +77,7 @@ struct Side {
 }
 
 impl Side {
-    fn new(compression: Compression) -> Self {
+    fn new(compression: CompressionConfig) -> Self {
         Self::with(config().with_compression(compression))
     }
 
@@ -158,7 +158,7 @@ fn to(addr: SocketAddr) -> Dial {
 }
 
 /// An echo server, and what its clients offer.
-fn echo(compression: Compression) -> (Server, mpsc::Receiver<Option<String>>) {
+fn echo(compression: CompressionConfig) -> (Server, mpsc::Receiver<Option<String>>) {
     let (sender, offers) = mpsc::channel();
     let server = Server::start(config().with_compression(compression), move |app| {
         let sender = sender.clone();
@@ -175,29 +175,13 @@ fn echo(compression: Compression) -> (Server, mpsc::Receiver<Option<String>>) {
 
 /// A server for one connection that agrees to the upgrade with these headers, says this, and waits for the end.
 fn scripted(headers: &str, rest: impl Into<Vec<u8>>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let addr = listener.local_addr().expect("an address");
     let (headers, rest) = (headers.to_owned(), rest.into());
-    std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("it calls");
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).expect("a request");
-            head.push(byte[0]);
-        }
-        let head = String::from_utf8(head).expect("a head is text");
-        let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "));
-        let accept = accept_key(key.expect("a key").as_bytes());
-        let answer = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {}\r\n{headers}\r\n",
-            String::from_utf8_lossy(&accept)
-        );
+    serve(move |mut stream, _| {
+        let head = read_head(&mut stream);
+        let answer = agreement(&head, &headers);
         stream.write_all(&[answer.as_bytes(), &rest].concat()).expect("it listens");
-        let _ = stream.read_to_end(&mut Vec::new());
-    });
-    addr
+        drain(stream);
+    })
 }
 
 fn agreeing(extensions: &str, rest: impl Into<Vec<u8>>) -> Dial {
@@ -209,8 +193,11 @@ fn window(bits: u8) -> WindowBits {
 }
 
 /// Each way to have it, for messages of any length.
-fn modes() -> [Compression; 2] {
-    [Compression::shared().with_threshold(1), Compression::dedicated().with_threshold(1)]
+fn modes() -> [CompressionConfig; 2] {
+    [
+        CompressionConfig::shared().with_threshold(1),
+        CompressionConfig::dedicated().with_threshold(1),
+    ]
 }
 
 fn json(len: usize) -> String {
@@ -260,11 +247,11 @@ fn what_is_offered_and_what_is_made_of_it() {
     let unlimited = |dial: Dial| dial.with_max_window(WindowBits::MAX);
     let vetoed = |dial: Dial| dial.without_compression().with_max_window(window(12));
     let bits = |offer: &str, bits: &str| Some(format!("{offer}; client_max_window_bits{bits}"));
-    let ten = |compression: Compression| compression.with_max_window(window(10));
+    let ten = |compression: CompressionConfig| compression.with_max_window(window(10));
     type Change = fn(Dial) -> Dial;
-    let table: [(Compression, Change, Option<String>); 11] = [
-        (Compression::default(), plain, None),
-        (Compression::default(), with, None),
+    let table: [(CompressionConfig, Change, Option<String>); 11] = [
+        (CompressionConfig::default(), plain, None),
+        (CompressionConfig::default(), with, None),
         (shared, plain, Some(SHARED.to_owned())),
         (dedicated, plain, Some(PLAIN.to_owned())),
         (shared, vetoed, None),
@@ -279,7 +266,7 @@ fn what_is_offered_and_what_is_made_of_it() {
             Some(format!("{PLAIN}; client_no_context_takeover")),
         ),
     ];
-    let servers = [Compression::default(), shared, dedicated].map(echo);
+    let servers = [CompressionConfig::default(), shared, dedicated].map(echo);
     let text = json(40_000);
     for (compression, change, offer) in table {
         let side = Side::new(compression);
@@ -299,8 +286,8 @@ fn what_is_offered_and_what_is_made_of_it() {
 
 #[test]
 fn each_message_may_be_excepted() {
-    let (server, _) = echo(Compression::shared());
-    let side = Side::new(Compression::shared());
+    let (server, _) = echo(CompressionConfig::shared());
+    let side = Side::new(CompressionConfig::shared());
     let (id, _) = side.open(&to(server.addr()));
     for (len, compress, expected) in [
         (1000, Compress::ByLength, 1),
@@ -382,7 +369,7 @@ fn what_is_set_aside_is_given_back() {
     there_is_room("nothing");
     there_is_room("a connection that used it");
 
-    let (declining, _) = echo(Compression::default());
+    let (declining, _) = echo(CompressionConfig::default());
     let (id, compressed) = side.open(&to(declining.addr()));
     assert!(!compressed);
     // Even while that is open.
@@ -424,7 +411,7 @@ fn what_is_set_aside_is_given_back() {
 #[test]
 fn a_server_that_agrees_to_something_else() {
     let [shared, dedicated] = modes();
-    let off = Compression::default();
+    let off = CompressionConfig::default();
     const UNOFFERED: &str = "an extension that was not offered";
     const PARAMS: &str = "permessage-deflate parameters";
     for (compression, answer, expected) in [

@@ -5,13 +5,13 @@
 use ringwire::{
     CloseReason, Config,
     admission::{Excess, RateLimit},
-    compression::{Compression, CompressionLevel, WindowBits},
+    compression::{CompressionConfig, CompressionLevel, WindowBits},
 };
 use ringwire_codec::deflate::{Compressor, Offer};
 use ringwire_codec::{Error, Limit};
+use ringwire_peers::{Client, frame};
 
 use crate::support::app::Seen;
-use crate::support::client::{Client, frame};
 use crate::support::{Server, config, wait_until};
 
 /// A little less than three messages of [`FLOOR`] with their frames, whose compressed forms are 80 bytes or so.
@@ -19,11 +19,11 @@ const BURST: u32 = 3 << 16;
 /// The length up to which any ratio is allowed by default.
 const FLOOR: usize = 64 << 10;
 
-fn modes() -> [Compression; 2] {
-    [Compression::shared(), Compression::dedicated()]
+fn modes() -> [CompressionConfig; 2] {
+    [CompressionConfig::shared(), CompressionConfig::dedicated()]
 }
 
-fn with(compression: Compression) -> Config {
+fn with(compression: CompressionConfig) -> Config {
     config().with_compression(compression)
 }
 
@@ -91,7 +91,7 @@ fn bombers_share_a_turn_and_others_do_not_wait_for_all_of_them() {
 
 #[test]
 fn who_waits_for_a_turn_gets_all_that_is_owed_in_order() {
-    let compression = Compression::shared().with_threshold(0).with_work_per_turn(1);
+    let compression = CompressionConfig::shared().with_threshold(0).with_work_per_turn(1);
     let server = Server::echo(with(compression));
     let mut clients: Vec<_> = (0..5).map(|_| offering(&server)).collect();
     for client in &mut clients {

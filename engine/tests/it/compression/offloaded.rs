@@ -2,18 +2,18 @@
 
 use ringwire::{
     Backpressure, CloseCode, Config, Ctx, SendError, SendOptions, Sent,
-    compression::{Compress, Compression},
+    compression::{Compress, CompressionConfig},
 };
 use ringwire_codec::deflate::Offer;
+use ringwire_peers::{Client, Got};
 
 use crate::support::app::Seen;
-use crate::support::client::{Client, Got};
 use crate::support::{Gate, Server, config, ms, wait_until};
 
 /// Bytes from which a message is for the threads here.
 const LONG: usize = 2000;
 
-fn compressing(compression: Compression) -> Config {
+fn compressing(compression: CompressionConfig) -> Config {
     config()
         .with_compute_workers(2)
         .with_compression(compression.with_threshold(1).with_offload_threshold(LONG))
@@ -42,7 +42,7 @@ fn done(server: &Server) -> u64 {
 fn order_and_contexts_are_kept() {
     const COUNT: usize = 60;
     let policies = [Backpressure::DropNewest, Backpressure::DropOldest];
-    for compression in [Compression::shared(), Compression::dedicated()] {
+    for compression in [CompressionConfig::shared(), CompressionConfig::dedicated()] {
         for policy in policies {
             let config = compressing(compression)
                 .with_backpressure(policy)
@@ -114,7 +114,7 @@ fn two(ctx: &mut Ctx<'_, u32>, len: usize) -> Result<Sent, SendError> {
 #[test]
 fn what_is_behind_waits() {
     let gate = Gate::new();
-    let server = held_up(compressing(Compression::dedicated()), &gate, |ctx| {
+    let server = held_up(compressing(CompressionConfig::dedicated()), &gate, |ctx| {
         assert_eq!(two(ctx, LONG), Ok(Sent::OnItsWay));
     });
     let mut client = gone(&server);
@@ -134,7 +134,7 @@ fn what_is_behind_waits() {
 fn a_drain_follows_what_was_queued() {
     const LEN: usize = 300 << 10;
     let gate = Gate::new();
-    let server = held_up(compressing(Compression::shared()), &gate, |ctx| {
+    let server = held_up(compressing(CompressionConfig::shared()), &gate, |ctx| {
         assert!(matches!(two(ctx, LEN), Ok(Sent::Waits { len: LEN })));
     });
     let mut client = gone(&server);
@@ -147,7 +147,7 @@ fn a_drain_follows_what_was_queued() {
 #[test]
 fn a_connection_may_end_meanwhile() {
     let gate = Gate::new();
-    let server = held_up(compressing(Compression::dedicated()), &gate, |ctx| {
+    let server = held_up(compressing(CompressionConfig::dedicated()), &gate, |ctx| {
         let _ = two(ctx, LONG);
     });
     // A FIN would leave the message to be waited for.
@@ -162,10 +162,11 @@ fn a_connection_may_end_meanwhile() {
 
 #[test]
 fn what_finds_no_room_is_compressed_by_the_worker() {
-    let refusing = compressing(Compression::shared()).with_compute_queue_len(0);
-    let threadless = compressing(Compression::shared()).with_compute_workers(0);
-    let switched_off = compressing(Compression::shared())
-        .with_compression(Compression::shared().with_threshold(1).with_offload_threshold(0));
+    let refusing = compressing(CompressionConfig::shared()).with_compute_queue_len(0);
+    let threadless = compressing(CompressionConfig::shared()).with_compute_workers(0);
+    let switched_off = compressing(CompressionConfig::shared()).with_compression(
+        CompressionConfig::shared().with_threshold(1).with_offload_threshold(None),
+    );
     for config in [refusing, threadless, switched_off] {
         let server = Server::echo(config);
         let mut client = Client::offering(server.addr(), Offer::default());
@@ -181,7 +182,7 @@ fn what_finds_no_room_is_compressed_by_the_worker() {
 #[test]
 fn what_waits_may_be_dropped() {
     let gate = Gate::new();
-    let config = compressing(Compression::dedicated())
+    let config = compressing(CompressionConfig::dedicated())
         .with_backpressure(Backpressure::DropOldest)
         .with_high_water(1000)
         .with_max_queued_len(64 << 10);

@@ -4,19 +4,18 @@
 
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use ringwire::{Backpressure, CloseCode, Config, Ctx, Message, SendError, Sent};
+use ringwire_peers::{Client, Got, frame};
 
 use crate::support::app::{App, Seen};
-use crate::support::client::{Client, Got, frame};
 use crate::support::{PATIENCE, Server, config, ms, wait_until};
 
 /// More than the sockets of both sides take.
 const FILLER_LEN: usize = 12 << 20;
 
 fn quiet() -> Config {
-    config().with_idle_timeout(Duration::ZERO).with_write_stall_timeout(Duration::ZERO)
+    config().with_idle_timeout(None).with_write_stall_timeout(None)
 }
 
 /// Room for the filler and more behind it.

@@ -14,9 +14,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use ringwire::{Backpressure, CloseCode, ConnId};
+use ringwire_peers::{Client, connect, frame, masked, request};
 
 use crate::support::app::Seen;
-use crate::support::client::{Client, connect, frame, masked, request};
 use crate::support::{Server, config, ms, wait_until};
 
 /// Numbers that look random and are the same in each run (xorshift64).

@@ -18,9 +18,9 @@ use ringwire::{
     Initiator, Message, Request,
 };
 use ringwire_codec::{Error, Violation};
+use ringwire_peers::{Client, Got, frame};
 
 use crate::support::app::{App, Seen};
-use crate::support::client::{Client, Got, frame};
 use crate::support::{Server, config, ms, wait_until};
 
 /// The cause of the server's one connection, once it has ended, whatever called it.
@@ -55,7 +55,7 @@ fn facts(cause: &CloseCause) -> (CloseReason, Option<u16>, String) {
 
 /// No deadlines but those that a test sets.
 fn quiet() -> Config {
-    config().with_idle_timeout(Duration::ZERO).with_write_stall_timeout(Duration::ZERO)
+    config().with_idle_timeout(None).with_write_stall_timeout(None)
 }
 
 // By the peer
@@ -409,7 +409,7 @@ fn backpressure() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(frame, (1013, "the peer reads too slowly".to_owned()));
+    assert_eq!(frame, (1013, "too much output waits".to_owned()));
     let stats = server.stats();
     assert_eq!(received as u64, stats.messages_sent * FLOOD_LEN as u64);
     assert_eq!(client.end(), Got::Eof);
@@ -570,9 +570,8 @@ fn states_are_dropped_with_their_connections() {
     panicking.send("");
     assert_eq!(panicking.close_frame().0, 1011);
     for path in ["/defer", "/wrong"] {
-        let request =
-            crate::support::client::request().replacen("GET /", &format!("GET {path}"), 1);
-        crate::support::client::http(server.addr(), request);
+        let request = ringwire_peers::request().replacen("GET /", &format!("GET {path}"), 1);
+        ringwire_peers::http(server.addr(), request);
     }
     wait_until("one state is left", || alive.load(Ordering::Relaxed) == 1);
     drop(server);

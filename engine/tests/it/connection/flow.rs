@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use ringwire::{Accept, CloseReason};
+use ringwire_peers::{Client, frame};
 
 use crate::support::app::Seen;
-use crate::support::client::{Client, frame};
 use crate::support::{PATIENCE, Server, config, ms, wait_until};
 
 fn numbers(range: std::ops::Range<usize>) -> Vec<u8> {

@@ -5,9 +5,9 @@
 use std::net::TcpStream;
 
 use ringwire::{Accept, Message, tuning::ProtocolConfig};
+use ringwire_peers::{Client, Got, connect, frame, masked, plain_request};
 
 use crate::support::app::Seen;
-use crate::support::client::{Client, Got, connect, frame, masked, plain_request};
 use crate::support::{PATIENCE, Server, config};
 
 /// Both sides of each step in the length of a header, and what neither fits one receive.
@@ -169,6 +169,30 @@ fn pings_are_answered_and_reported() {
     let seen = server.drained();
     assert!(seen.contains(&Seen::Ping(b"a".to_vec())));
     assert!(seen.contains(&Seen::Pong(b"unasked".to_vec())));
+}
+
+#[test]
+fn pings_may_be_left_to_the_handler() {
+    let server = Server::echo(config().with_answers_pings(false));
+    let mut client = server.client();
+    client.ping(b"a");
+    client.send("after");
+    assert_eq!(client.next(), Got::Text("after".into()), "no pong is before it");
+    client.leave();
+    assert!(server.drained().contains(&Seen::Ping(b"a".to_vec())));
+}
+
+#[test]
+fn pongs_need_not_be_reported() {
+    let server = Server::echo(config().with_reports_pongs(false));
+    let mut client = server.client();
+    client.raw(&frame(0x8a, b"unasked"));
+    client.ping(b"a");
+    assert_eq!(client.next(), Got::Pong(b"a".to_vec()));
+    client.leave();
+    let seen = server.drained();
+    assert!(seen.contains(&Seen::Ping(b"a".to_vec())));
+    assert!(!seen.iter().any(|seen| matches!(seen, Seen::Pong(_))), "{seen:?}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod closes;
 #[cfg(all(feature = "client", feature = "tls"))]
 mod endings;
 mod flow;
+mod message_deadlines;
 mod messages;
 mod outcomes;
 #[cfg(all(feature = "client", feature = "tls"))]

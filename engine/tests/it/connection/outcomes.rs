@@ -3,8 +3,8 @@
 use std::sync::mpsc;
 
 use ringwire::{Answer, CloseCode, Ctx, Handler, Message, Request, SendError, Sent, on_message};
+use ringwire_peers::{Client, Got, client_request, connect};
 
-use crate::support::client::{Client, Got, client_request, connect};
 use crate::support::{PATIENCE, Server, config};
 
 /// A server with this handler.

@@ -9,7 +9,6 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,16 +16,17 @@ use ringwire::client::{Client, OwnedMessage};
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ClientSettings, Roots, ServerSettings};
 use ringwire::{
-    Backpressure, CloseReason, Config, SendOptions,
-    compression::{Compression, CompressionLevel},
+    Backpressure, CloseReason, Config, SendOptions, Sizing,
+    compression::{CompressionConfig, CompressionLevel},
 };
-use socket2::{Domain, Socket, Type};
+use ringwire_peers::{Line, narrow, plain_request};
 
-use crate::support::client as wire;
 use crate::support::{PATIENCE, Server, config, ms};
 
 /// More than a socket takes. Read at [`RATE`], six seconds.
 const REPLY_LEN: usize = 6 << 20;
+/// A receive buffer as small as slow devices have it.
+const RECEIVE_LEN: usize = 32 << 10;
 /// Bytes in a second.
 const RATE: usize = 1 << 20;
 const STALL: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ const STALL: Duration = Duration::from_secs(1);
 /// With all that the kernel takes, and pings that are not held back by back-pressure.
 fn slow_config() -> Config {
     config()
-        .with_tcp_notsent_lowat(0)
+        .with_tcp_notsent_lowat(Sizing::Auto)
         .with_max_queued_len(64 << 20)
         .with_high_water(32 << 20)
         .with_write_stall_timeout(STALL)
@@ -48,38 +48,16 @@ enum Way {
     Unix,
 }
 
-trait Stream: Read + Write + Send + 'static {
-    fn twin(&self) -> Self;
-}
-
-impl Stream for TcpStream {
-    fn twin(&self) -> Self {
-        self.try_clone().expect("a loopback socket works")
-    }
-}
-
-impl Stream for UnixStream {
-    fn twin(&self) -> Self {
-        self.try_clone().expect("a loopback socket works")
-    }
-}
-
-/// With a receive buffer as small as slow devices have it.
-fn connect(address: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a loopback socket works");
-    socket.set_recv_buffer_size(32 << 10).expect("a loopback socket works");
-    socket.connect(&address.into()).expect("a loopback socket works");
-    socket.into()
-}
-
 /// Forwards what the client says at once, and at [`RATE`] what the server says: the first `most` bytes of it.
-fn pipe(mut far: impl Stream, most: usize) -> SocketAddr {
+fn pipe(mut far: TcpStream, most: usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback socket works");
     let address = listener.local_addr().expect("a loopback socket works");
     thread::spawn(move || {
         let mut near = listener.accept().expect("a loopback socket works").0;
-        let (mut from_near, mut to_far) =
-            (near.try_clone().expect("a loopback socket works"), far.twin());
+        let (mut from_near, mut to_far) = (
+            near.try_clone().expect("a loopback socket works"),
+            far.try_clone().expect("a loopback socket works"),
+        );
         let forth = thread::spawn(move || std::io::copy(&mut from_near, &mut to_far));
         let mut buffer = vec![0; RATE / 20];
         let mut passed = 0;
@@ -121,11 +99,9 @@ fn meet(way: Way, config: Config, most: usize) -> (Server, Client) {
         Way::Unix => Server::at_path(config, &path, app),
     };
     let (scheme, address) = match way {
-        Way::Tcp => ("ws", pipe(connect(server.addr()), most)),
-        Way::Tls => ("wss", pipe(connect(server.addrs()[1]), most)),
-        Way::Unix => {
-            ("ws", pipe(UnixStream::connect(&path).expect("a loopback socket works"), most))
-        }
+        Way::Tcp => ("ws", pipe(narrow(server.addr(), RECEIVE_LEN), most)),
+        Way::Tls => ("wss", pipe(narrow(server.addrs()[1], RECEIVE_LEN), most)),
+        Way::Unix => ("ws", pipe(Line::connect_unix(&path).stream, most)),
     };
     let builder = Client::builder().with_tls(trusting).without_proxy();
     let builder = builder.with_read_timeout(PATIENCE).with_max_message_len(16 << 20);
@@ -202,7 +178,7 @@ fn a_slow_reader_hears_all_before_the_close() {
 /// What is counted is what goes over the wire.
 #[test]
 fn who_reads_slowly_with_compression_stays() {
-    let compression = Compression::dedicated().with_level(CompressionLevel::FASTEST);
+    let compression = CompressionConfig::dedicated().with_level(CompressionLevel::FASTEST);
     let config = slow_config().with_compression(compression);
     for way in [Way::Tcp, Way::Tls] {
         let (server, mut client) = meet(way, config.clone(), usize::MAX);
@@ -236,7 +212,8 @@ fn kept(config: Config, options: SendOptions) -> usize {
     const AT_ONCE: u64 = 16;
     let config = config.with_backpressure(Backpressure::DropOldest);
     let server = Server::echo(config.with_high_water(32 << 10).with_max_queued_len(64 << 10));
-    let mut client = wire::Client::upgrade(connect(server.addr()), &wire::plain_request());
+    let mut client =
+        ringwire_peers::Client::upgrade(narrow(server.addr(), RECEIVE_LEN), &plain_request());
     let id = server.opened();
     let handle = server.handle();
     for number in 0..COUNT {
@@ -255,7 +232,7 @@ fn little_is_stale_for_who_reads_late() {
     for options in [SendOptions::default(), SendOptions::default().with_key(1)] {
         let little = kept(config(), options);
         assert!(little < 400, "{little} KB were old");
-        let much = kept(config().with_tcp_notsent_lowat(0), options);
+        let much = kept(config().with_tcp_notsent_lowat(Sizing::Auto), options);
         assert!(much > 2 * little, "{much} KB without a limit, {little} KB with it");
     }
 }

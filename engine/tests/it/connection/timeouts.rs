@@ -8,13 +8,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwire::{Backpressure, CloseReason, Config};
+use ringwire_peers::{Client, Got, connect, frame, http, request, stays_so_for};
 
-use crate::support::client::{Client, Got, connect, frame, http, request};
 use crate::support::{Server, config, ms, wait_until};
 
 /// No deadlines but those that a test sets.
 fn quiet() -> Config {
-    config().with_idle_timeout(Duration::ZERO).with_write_stall_timeout(Duration::ZERO)
+    config().with_idle_timeout(None).with_write_stall_timeout(None)
 }
 
 /// Sends something each 50 ms, for a time that is longer than all deadlines set here. What comes meanwhile is
@@ -127,10 +127,9 @@ fn a_pause_holds_off_the_pong_timeout() {
     assert_eq!(client.next(), Got::Ping(Vec::new()));
     server.handle().pause(id).unwrap();
     // The pong comes while the server does not read.
-    thread::sleep(ms(50));
+    server.looks();
     client.raw(&frame(0x8a, b""));
-    thread::sleep(ms(700));
-    assert_eq!(server.stats().open_connections, 1);
+    stays_so_for(ms(700), "it is open", || server.stats().open_connections == 1);
     server.handle().resume(id).unwrap();
     assert_eq!(client.next(), Got::Ping(Vec::new()), "the pong counts, and the next ping comes");
 }

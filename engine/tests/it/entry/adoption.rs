@@ -5,19 +5,18 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use ringwire::tls::Session;
 use ringwire::tls::pki_types::ServerName;
 use ringwire::{Answer, CloseCode, CloseReason, PostError, transport::Adoption};
+use ringwire_peers::{Identity, connect, frame, request};
 use rustls::{ClientConnection, ServerConnection, SupportedProtocolVersion, version};
 use tungstenite::protocol::{CloseFrame, Role};
 use tungstenite::{Bytes, Message, WebSocket};
 
 use crate::support::app::Seen;
-use crate::support::client::{connect, frame, request};
 use crate::support::{Server, config, wait_until};
 
 /// First byte of a whole text message.
@@ -58,27 +57,12 @@ fn pair(way: Option<&'static SupportedProtocolVersion>) -> (Client, Front) {
 }
 
 fn sessions(version: &'static SupportedProtocolVersion) -> (ClientConnection, ServerConnection) {
-    let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a key");
-    let certificate = issued.cert.der().clone();
-    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(issued.signing_key.serialize_der());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[version])
-        .expect("a version")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key.into())
-        .expect("a server");
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(certificate).expect("a root");
-    let client = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[version])
-        .expect("a version")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let identity = Identity::localhost();
+    let (client, server) = (identity.client(&[version]), identity.server(&[version]));
     let name = ServerName::try_from("localhost").expect("a name");
     (
-        ClientConnection::new(Arc::new(client), name).expect("a connection"),
-        ServerConnection::new(Arc::new(server)).expect("a connection"),
+        ClientConnection::new(client, name).expect("a connection"),
+        ServerConnection::new(server).expect("a connection"),
     )
 }
 
@@ -168,7 +152,7 @@ where
 }
 
 fn adopt(server: &Server, adoption: Adoption) {
-    server.handle().adopt_with(adoption).map_err(|(error, _)| error).expect("a worker takes it");
+    server.handle().adopt_with(adoption).expect("a worker takes it");
 }
 
 #[test]
@@ -302,15 +286,20 @@ fn a_connection_before_its_request() {
 }
 
 #[test]
-fn a_state_of_another_type_ends_the_connection() {
+fn a_state_of_another_type_is_refused_and_the_connection_comes_back() {
     for way in WAYS {
         let server = Server::echo(config());
         let (mut client, front) = pair(way);
-        adopt(&server, front.adoption().with_state("not a number"));
-        let mut byte = [0];
-        // Without a word, and so without close_notify.
-        assert!(!matches!(client.read(&mut byte), Ok(1)));
+        let adoption = front.adoption().with_state("not a number");
+        let refused =
+            server.handle().adopt_with(adoption).expect_err("no handler has such a state");
+        assert_eq!(refused.reason(), PostError::WrongState);
         assert_eq!(server.stats().adopted, 0);
+        // With the right one it is served.
+        adopt(&server, refused.into_inner().with_state(0_u32));
+        client.write_all(&frame(TEXT, b"served")).expect("the server reads");
+        let echo = client.upgraded().read().expect("an echo");
+        assert_eq!(echo, Message::text("served"));
     }
 }
 
@@ -359,11 +348,11 @@ fn a_server_that_has_ended_gives_the_connection_back() {
         server.join().expect("it ends well");
         let (mut client, front) = pair(way);
         let adoption = front.adoption().with_received(frame(TEXT, b"kept")).with_state(0_u32);
-        let (error, adoption) = handle.adopt_with(adoption).expect_err("it has ended");
-        assert_eq!(error, PostError::Stopped);
+        let refused = handle.adopt_with(adoption).expect_err("it has ended");
+        assert_eq!(refused.reason(), PostError::Stopped);
         // Another takes it, with all that there was.
         let server = Server::echo(config());
-        adopt(&server, adoption);
+        adopt(&server, refused.into_inner());
         client.write_all(&frame(TEXT, b"more")).expect("the server reads");
         let mut socket = client.upgraded();
         for text in ["kept", "more"] {

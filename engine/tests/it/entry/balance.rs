@@ -3,8 +3,8 @@
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ClientSettings, Roots, ServerSettings};
 use ringwire::{Message, tuning::Assignment};
+use ringwire_peers::Client;
 
-use crate::support::client::Client;
 use crate::support::{PATIENCE, Server, config, wait_until};
 
 const COUNT: usize = 120;

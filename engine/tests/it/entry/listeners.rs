@@ -1,10 +1,6 @@
 //! Listening on Unix sockets, and on sockets that somebody else made.
 
-#![expect(
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "tests own sockets, and wait"
-)]
+#![expect(clippy::disallowed_types, reason = "tests own sockets")]
 
 use std::ffi::OsStr;
 use std::fs;
@@ -22,6 +18,7 @@ use ringwire::{
     CloseCode, Config, Error, Handle, Notifier, Running, on_message, transport::Listener,
     tuning::Assignment,
 };
+use ringwire_peers::stays_so_for;
 
 use crate::support::{Gate, PATIENCE, config, in_time, join_in_time, ms, wait_until};
 
@@ -206,11 +203,9 @@ fn a_server_waits_for_another_to_go() {
     let start = || ringwire::Server::new(config()).listen_unix(&path).listen(address);
     let server = thread::scope(|scope| {
         let server = scope.spawn(|| Guard::start(start()));
-        thread::sleep(ms(100));
-        assert!(!server.is_finished(), "it neither fails nor starts");
+        stays_so_for(ms(100), "it neither fails nor starts", || !server.is_finished());
         drop(unix);
-        thread::sleep(ms(100));
-        assert!(!server.is_finished(), "the port has to be free too");
+        stays_so_for(ms(100), "the port has to be free too", || !server.is_finished());
         drop(tcp);
         server.join().expect("it starts")
     });

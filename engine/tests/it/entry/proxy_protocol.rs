@@ -15,6 +15,7 @@ use ringwire::{
     stats::WorkerStats,
     transport::Listener,
 };
+use ringwire_peers::Identity;
 
 use crate::support::{PATIENCE, config, join_in_time, wait_until};
 
@@ -66,10 +67,7 @@ impl Server {
     }
 
     fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.running().local_addrs()[0]).expect("it listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("it is a time");
-        stream.set_nodelay(true).expect("it is a TCP socket");
-        stream
+        ringwire_peers::connect(self.running().local_addrs()[0])
     }
 
     fn stats(&self) -> WorkerStats {
@@ -187,18 +185,11 @@ fn the_header_has_to_come_in_time() {
 
 /// What a TLS listener shows, and what a client that trusts it has.
 fn tls() -> (ServerConfig, Arc<rustls::ClientConfig>) {
-    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a key");
-    let source = CertificateSource::pem(key.cert.pem(), key.signing_key.serialize_pem());
+    let identity = Identity::localhost();
+    let client = identity.client(rustls::ALL_VERSIONS);
+    let source = CertificateSource::pem(identity.chain, identity.key);
     let server = ServerSettings::new(source).build(UnixTime::now()).expect("a server");
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(key.cert.der().clone()).expect("a root");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let client = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    (server, Arc::new(client))
+    (server, client)
 }
 
 /// The header, a whole handshake and a request, with the signature made by the worker or on a thread beside it.

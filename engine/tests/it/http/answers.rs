@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use ringwire::{Accept, Answer, ConnId, Response};
-
-use crate::support::app::{App, Seen};
-use crate::support::client::{
+use ringwire_peers::{
     Client, Got, client_request, connect, frame, http, plain_request, read_answer, request,
 };
+
+use crate::support::app::{App, Seen};
 use crate::support::{PATIENCE, Server, config, ms, wait_until};
 
 fn status_of(answer: &str) -> &str {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use ringwire::{CloseCode, Message, Router, on_message, shutdown::Drain};
+use ringwire_peers::{Client, http, read_answer};
 
-use crate::support::client::{Client, http, read_answer};
 use crate::support::{Server, config, wait_until};
 
 fn server(workers: usize) -> Server {
@@ -59,9 +59,8 @@ fn a_server_that_drains_is_not_ready() {
     wait_until("it is seen", || get(&server, "/readyz").starts_with("HTTP/1.1 503 "));
     assert!(get(&server, "/readyz").ends_with("draining\n"));
     assert!(get(&server, "/healthz").starts_with("HTTP/1.1 200 "));
-    let mut refused = crate::support::client::connect(server.addr());
-    std::io::Write::write_all(&mut refused, crate::support::client::request().as_bytes())
-        .expect("it goes");
+    let mut refused = ringwire_peers::connect(server.addr());
+    std::io::Write::write_all(&mut refused, ringwire_peers::request().as_bytes()).expect("it goes");
     assert!(read_answer(&mut refused).starts_with("HTTP/1.1 503 "), "no new WebSocket");
     drop(client);
 }

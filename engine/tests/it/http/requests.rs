@@ -12,9 +12,8 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, header};
 use ringwire::{Config, Responder, Response};
+use ringwire_peers::{Client, Http, get, plain_request, post, stays_so_for};
 
-use crate::support::client::{Client, plain_request};
-use crate::support::http::{Http, get, post};
 use crate::support::process::{ran_alone, resident_len};
 use crate::support::{PATIENCE, Server, config, ms, wait_until};
 
@@ -169,12 +168,10 @@ fn a_client_that_does_not_read_holds_up_itself() {
     let mut http = Http::connect(server.addr());
     http.send(get("/long").repeat(1000));
     wait_until("the first is answered", || server.stats().http_requests > 0);
-    let answered = {
-        std::thread::sleep(ms(200));
-        server.stats().http_requests
-    };
-    assert!(answered < 40, "{answered} answers of 1 MiB for one that does not read");
-    assert!(server.stats().queued_bytes < 4 << 20);
+    stays_so_for(ms(200), "few answers of 1 MiB for one that does not read", || {
+        let stats = server.stats();
+        stats.http_requests < 40 && stats.queued_bytes < 4 << 20
+    });
     assert_eq!(other.get("/").status(), 200);
     wait_until("it is cut off", || server.stats().connections == 1);
 }
@@ -308,7 +305,7 @@ fn an_empty_line_before_a_request_is_ignored() {
     assert_eq!(http.answer().text(), "GET /third ");
     // It begins no request, whose time would run out.
     http.send("\r\n");
-    std::thread::sleep(ms(600));
+    stays_so_for(ms(600), "it is connected", || server.stats().connections == 1);
     http.send("\r");
     http.send(format!("\n\r\n{}", get("/fourth")));
     assert_eq!(http.answer().text(), "GET /fourth ");
@@ -365,7 +362,7 @@ fn a_431_names_the_limit() {
 /// earlier.
 #[test]
 fn keep_alive_outlasts_the_usual_balancer() {
-    assert!(Config::default().http_keep_alive_timeout > Duration::from_secs(60));
+    assert!(Config::default().http_keep_alive_timeout > Some(Duration::from_secs(60)));
 }
 
 #[test]
@@ -455,7 +452,7 @@ fn a_connection_may_upgrade_later() {
     let mut http = Http::connect(server.addr());
     let mut wire = get("/a").into_bytes();
     plain_request().encode(&mut wire);
-    wire.extend(crate::support::client::frame(0x81, b"eager"));
+    wire.extend(ringwire_peers::frame(0x81, b"eager"));
     http.send(wire);
     let answer = http.answer();
     assert_eq!(answer.text(), "GET /a ");
@@ -490,7 +487,7 @@ fn what_follows_a_deferred_request_waits() {
     assert_eq!(Http::connect(server.addr()).get("/c").text(), "/c");
     server.handle().accept(responder.conn(), ringwire::Accept::new(0_u32)).unwrap();
     server.handle().send(responder.conn(), "no WebSocket").unwrap();
-    std::thread::sleep(ms(50));
+    server.looks();
     assert_eq!(server.stats().http_requests, 3);
     responder.send(Response::text("at last"));
     assert_eq!(http.answer().text(), "at last");
@@ -509,7 +506,7 @@ fn a_half_closed_client_gets_its_deferred_answer() {
     http.send(get("/later"));
     http.stream.shutdown(Shutdown::Write).unwrap();
     let responder = responders.recv_timeout(PATIENCE).unwrap();
-    std::thread::sleep(ms(50));
+    server.looks();
     responder.send(Response::text("at last"));
     assert_eq!(http.answer().text(), "at last");
     http.end();
@@ -535,7 +532,7 @@ fn a_shutdown_waits_for_deferred_answers() {
     http.send(get("/later"));
     let responder = responders.recv_timeout(PATIENCE).unwrap();
     server.handle().shutdown(PATIENCE);
-    std::thread::sleep(ms(50));
+    server.looks();
     responder.send(Response::text("at last"));
     let answer = http.answer();
     assert_eq!((answer.text(), answer.header("connection")), ("at last", Some("close")));

@@ -7,8 +7,8 @@ use std::thread;
 
 use http::StatusCode;
 use ringwire::{Config, Responder, Response, jobs::JobRefusal};
+use ringwire_peers::{Http, get};
 
-use crate::support::http::{Http, get};
 use crate::support::{Gate, PATIENCE, Server, config, ms, wait_until};
 
 /// A server that answers `/now` at once, and gives the responders of all others away.

@@ -9,9 +9,8 @@ use ringwire::{
     on_message,
     router::{Asset, SocketOptions},
 };
+use ringwire_peers::{Client, Got, Http, client_request, connect, read_answer};
 
-use crate::support::client::{Client, Got, client_request, connect, read_answer};
-use crate::support::http::Http;
 use crate::support::{PATIENCE, Server, config, wait_until};
 
 const PAGE: &str = "<!doctype html><p>Hello";

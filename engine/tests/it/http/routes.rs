@@ -5,9 +5,8 @@ use ringwire::{
     Answer, Ctx, Event, Handler, Message, Request, Responder, Response, Router, on_message,
     router::Shared,
 };
+use ringwire_peers::{Client, Http, client_request, connect};
 
-use crate::support::client::{Client, client_request, connect};
-use crate::support::http::Http;
 use crate::support::{Server, config};
 
 fn server<H: Handler>(make: impl Fn() -> H + Send + Sync + 'static) -> Server {

@@ -13,9 +13,9 @@ use ringwire::{
     CloseCode, CloseReason, SendError,
     admission::{Excess, RateLimit},
 };
+use ringwire_peers::{Client, Got, connect, request};
 
 use crate::support::app::Seen;
-use crate::support::client::{Client, Got, connect, request};
 use crate::support::{PATIENCE, Server, config, ms, wait_until};
 
 const EXPIRED: CloseCode = CloseCode::new(4401);
@@ -167,7 +167,7 @@ fn an_address_has_so_many_connections() {
     let adopted = connect(listener.local_addr().expect("it listens"));
     let (stream, _) = listener.accept().expect("it is connected");
     server.handle().adopt(stream, Vec::new()).expect("a worker takes it");
-    let mut adopted = Client::upgrade(adopted, &crate::support::client::plain_request());
+    let mut adopted = Client::upgrade(adopted, &ringwire_peers::plain_request());
     clients.pop().expect("there are five").leave();
     wait_until("one is gone", || server.stats().connections == 5);
     assert_eq!(connect(server.addr()).read(&mut [0]).unwrap_or(0), 0);

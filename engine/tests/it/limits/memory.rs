@@ -7,12 +7,11 @@ use std::net::TcpStream;
 
 use ringwire::{
     CloseCode, CloseReason, Config, Ctx, DriverKind, Message, Response, Router,
-    compression::Compression, on_message, shutdown::Readiness,
+    compression::CompressionConfig, on_message, shutdown::Readiness,
 };
+use ringwire_peers::{Client, Got, Http, connect, get, http, masked, read_answer, request};
 
 use crate::support::app::Seen;
-use crate::support::client::{Client, Got, connect, http, masked, read_answer, request};
-use crate::support::http::{Http, get};
 use crate::support::{PATIENCE, Server, config, driver, ms, wait_until};
 
 const MIB: usize = 1 << 20;
@@ -128,7 +127,7 @@ fn those_that_hold_most_are_ended_first() {
     let config = config()
         .with_max_memory(40 * MIB)
         .with_max_queued_len(64 * MIB)
-        .with_write_stall_timeout(ms(0));
+        .with_write_stall_timeout(None);
     let server = Server::start(config, |app| app.without_messages().on_message(flood));
     let mut healthy: Vec<_> = (0..20).map(|_| server.client()).collect();
     let mut readers: Vec<_> = (0..2).map(|_| never_reads(&server, 6 * MIB)).collect();
@@ -226,7 +225,7 @@ fn what_a_peer_goes_on_to_say_while_it_is_paused_is_counted() {
 
 #[test]
 fn a_connection_gives_all_back_however_it_ends() {
-    let compression = Compression::dedicated().with_threshold(1);
+    let compression = CompressionConfig::dedicated().with_threshold(1);
     let server = Server::start(
         config().with_compression(compression).with_max_queued_len(64 * MIB),
         |app| app.without_messages().on_message(flood),
@@ -290,8 +289,8 @@ fn what_the_kernel_holds_is_held_to_the_budget() {
     let config = config()
         .with_max_memory(16 * MIB)
         .with_max_queued_len(4 * MIB)
-        .with_write_stall_timeout(ms(0))
-        .with_ping_interval(ms(0));
+        .with_write_stall_timeout(None)
+        .with_ping_interval(None);
     let server = Server::start(config, |app| {
         app.without_messages().on_message(|ctx, message| {
             if message.as_bytes() == b"subscribe" {
@@ -314,13 +313,16 @@ fn what_the_kernel_holds_is_held_to_the_budget() {
     wait_until("all of it is within the budget", || {
         let (len, _) = undelivered(&server);
         let stats = server.stats();
-        let kernel = stats.memory_kernel as usize;
+        let kernel = usize::try_from(stats.memory_kernel).expect("it fits");
         // The kernel's own count is more than the payload: what stands beside it, and pages that are not full.
         kernel >= len && used(&server) < 16 * MIB && stats.open_connections == stats.connections
     });
     let stats = server.stats();
     let (_, count) = undelivered(&server);
-    assert!(count < stats.connections as usize, "{count} sockets hold something: {stats:?}");
+    assert!(
+        u64::try_from(count).is_ok_and(|count| count < stats.connections),
+        "{count} sockets hold something: {stats:?}"
+    );
     let ended = stats.closes[CloseReason::Memory];
     assert!((50..290).contains(&ended), "{ended} of 300: {stats:?}");
     healthy.send("served");

@@ -17,10 +17,8 @@ use ringwire::{
     Accept, Answer, CloseCode, CloseReason, PostError,
     shutdown::{Drain, Draining, Readiness},
 };
+use ringwire_peers::{Client, Got, connect, frame, http, plain_request, read_answer, request};
 
-use crate::support::client::{
-    Client, Got, connect, frame, http, plain_request, read_answer, request,
-};
 use crate::support::{PATIENCE, Server, config, ms, wait_until};
 
 const RESTART: CloseCode = CloseCode::new(1012);
@@ -53,7 +51,7 @@ fn two_thousand_connections_leave_one_after_the_other() {
     const COUNT: usize = 2000;
     let window = Duration::from_secs(5);
     let server = Server::start(config().with_io_workers(2), |app| app.without_messages());
-    let streams: Vec<_> = (0..COUNT).map(|_| server.client().stream).collect();
+    let streams: Vec<_> = (0..COUNT).map(|_| server.client().into_line().stream).collect();
     wait_until("all are open", || server.stats().open_connections == COUNT as u64);
     let draining = server.handle().drain(window, RESTART);
     let closes = closes_of(streams, RESTART);
@@ -143,7 +141,7 @@ fn the_listeners_are_closed_at_once_unless_they_are_kept() {
     server.opened();
     let draining = server.handle().drain(ms(500), RESTART);
     wait_until("nobody listens", || TcpStream::connect(server.addr()).is_err());
-    assert_eq!(closes_of(vec![client.stream], RESTART).len(), 1);
+    assert_eq!(closes_of(vec![client.into_line().stream], RESTART).len(), 1);
     let report = draining.wait(PATIENCE).expect("the worker ends before the grace is over");
     // What asked whether anybody listens may have been accepted before.
     assert!(report.connections >= 1, "{report:?}");
@@ -166,7 +164,11 @@ fn answer_to_a_cut_request(
     stream.write_all(first).expect("it is connected");
     wait_until("a part is there", || server.stats().bytes_received == first.len() as u64);
     let draining = server.handle().drain_with(drain);
-    thread::sleep(if window_is_over { drain.window + ms(200) } else { ms(20) });
+    if window_is_over {
+        thread::sleep(drain.window + ms(200));
+    } else {
+        server.looks();
+    }
     stream.write_all(second).expect("it is connected");
     (Client::await_upgrade(stream, &asked), draining)
 }
@@ -258,10 +260,8 @@ fn a_tls_handshake_under_way_is_finished() {
 /// Its time is up: a peer that reads nothing, and one that does not answer.
 #[test]
 fn what_was_left_is_reported_by_its_cause() {
-    let config = config()
-        .with_close_timeout(Duration::ZERO)
-        .with_max_queued_len(64 << 20)
-        .with_high_water(32 << 20);
+    let config =
+        config().with_close_timeout(None).with_max_queued_len(64 << 20).with_high_water(32 << 20);
     let server = Server::start(config, |app| {
         app.on_message(|ctx, _| {
             let _ = ctx.send(vec![7; 16 << 20].as_slice());

@@ -2,7 +2,6 @@
 
 #![expect(
     clippy::disallowed_types,
-    clippy::disallowed_methods,
     reason = "the tests are about threads and about sockets of others"
 )]
 
@@ -12,10 +11,10 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use ringwire::{CloseCode, CloseReason, ConnId, PostError};
+use ringwire::{CloseCode, CloseReason, ConnId, Ctx, PostError};
+use ringwire_peers::{Client, Got, connect, frame, plain_request, request, stays_so_for};
 
 use crate::support::app::Seen;
-use crate::support::client::{Client, Got, connect, frame, plain_request, request};
 use crate::support::{Gate, Server, config, ms, wait_until};
 
 #[test]
@@ -98,9 +97,13 @@ fn a_full_mailbox_says_busy() {
     }
     assert_eq!(handle.send(id, "5"), Err(PostError::Busy));
     assert_eq!(handle.close(id, CloseCode::NORMAL, ""), Err(PostError::Busy));
-    let (error, stream) = handle.adopt(connect(server.addr()), Vec::new()).unwrap_err();
-    assert_eq!(error, PostError::Busy);
-    assert_eq!(stream.peer_addr().unwrap(), server.addr(), "the connection comes back");
+    let refused = handle.adopt(connect(server.addr()), Vec::new()).unwrap_err();
+    assert_eq!(refused.reason(), PostError::Busy);
+    assert_eq!(
+        refused.into_inner().peer_addr().unwrap(),
+        server.addr(),
+        "the connection comes back"
+    );
     gate.open();
     for text in ["1", "2", "3", "4"] {
         assert_eq!(client.text(), text);
@@ -123,28 +126,31 @@ fn after_the_end_it_says_stopped() {
     assert_eq!(handle.close(id, CloseCode::NORMAL, ""), Err(PostError::Stopped));
     assert_eq!(handle.pause(id), Err(PostError::Stopped));
     let stream = TcpStream::connect(stranger.local_addr().unwrap()).unwrap();
-    let (error, _) = handle.adopt(stream, Vec::new()).unwrap_err();
-    assert_eq!(error, PostError::Stopped);
+    let refused = handle.adopt(stream, Vec::new()).unwrap_err();
+    assert_eq!(refused.reason(), PostError::Stopped);
     handle.shutdown(Duration::ZERO);
     let total = handle.stats().total();
     assert_eq!((total.connections, total.closes[CloseReason::Shutdown]), (0, 1));
 }
 
 #[test]
-fn a_connection_of_another_server_has_no_worker_here() {
-    let larger = Server::echo(config().with_io_workers(3));
-    let server = Server::echo(config());
-    let mut clients = Vec::new();
-    let stranger = loop {
-        clients.push(larger.client());
-        let id = larger.opened();
-        if id.worker() > 0 {
-            break id;
-        }
-        assert!(clients.len() < 100, "the kernel spreads connections");
-    };
-    assert_eq!(server.handle().send(stranger, "lost"), Err(PostError::NoSuchWorker));
-    assert_eq!(server.handle().resume(stranger), Err(PostError::NoSuchWorker));
+fn a_connection_of_another_server_is_no_connection_here() {
+    let one = Server::echo(config());
+    let other = Server::echo(config());
+    let (mut one_client, mut other_client) = (one.client(), other.client());
+    let (at_one, at_other) = (one.opened(), other.opened());
+    // Worker, slot and generation are the same.
+    assert_eq!(at_one.worker(), at_other.worker());
+    assert_ne!(at_one, at_other);
+    let handle = one.handle();
+    let stranger = Err(PostError::OtherServer);
+    assert_eq!(handle.send(at_other, "lost"), stranger);
+    assert_eq!(handle.close(at_other, CloseCode::NORMAL, ""), stranger);
+    assert_eq!(handle.run(at_other, |_: &mut Ctx<'_, u32>| {}), stranger);
+    assert_eq!(handle.sender(at_other).map(drop), stranger);
+    handle.send(at_one, "mine").unwrap();
+    other.handle().send(at_other, "theirs").unwrap();
+    assert_eq!((one_client.text(), other_client.text()), ("mine".into(), "theirs".into()));
 }
 
 #[test]
@@ -208,7 +214,7 @@ fn an_adopted_request_is_judged_like_any_other() {
     let server = Server::start_at(config(), &[], |app| app);
     let (mut client, accepted) = pair();
     server.handle().adopt(accepted, b"GET / HTTP/1.1\r\n\r\n".to_vec()).unwrap();
-    let answer = crate::support::client::read_answer(&mut client);
+    let answer = ringwire_peers::read_answer(&mut client);
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     drop(client);
     assert_eq!(server.drained(), []);
@@ -239,13 +245,17 @@ fn adopted_after_the_upgrade() {
 }
 
 #[test]
-fn a_state_of_another_type_ends_the_connection() {
+fn a_state_of_another_type_is_refused() {
     let server = Server::start_at(config(), &[], |app| app);
     let (client, accepted) = pair();
-    server.handle().adopt_upgraded(accepted, Vec::new(), "no u32").unwrap();
-    assert!(matches!(Client::speaking(client).next(), Got::Eof | Got::Reset));
-    assert_eq!(server.drained(), []);
+    let refused = server.handle().adopt_upgraded(accepted, Vec::new(), "no u32").unwrap_err();
+    assert_eq!(refused.to_string(), "no handler of the server has a state of this type");
+    let stream = refused.into_inner();
     assert_eq!(server.stats().adopted, 0);
+    server.handle().adopt_upgraded(stream, Vec::new(), 0_u32).unwrap();
+    let mut client = Client::speaking(client);
+    client.send("served");
+    assert_eq!(client.text(), "served");
 }
 
 #[test]
@@ -308,9 +318,7 @@ fn an_idle_server_sleeps() {
     let server = Server::echo(config());
     let _clients: Vec<_> = (0..10).map(|_| server.client()).collect();
     wait_until("all are open", || server.stats().open_connections == 10);
-    thread::sleep(ms(20));
+    server.looks();
     let before = server.stats().turns;
-    thread::sleep(ms(300));
-    let turns = server.stats().turns - before;
-    assert!(turns <= 5, "{turns} turns with nothing to do");
+    stays_so_for(ms(300), "it has nothing to do", || server.stats().turns - before <= 5);
 }

@@ -5,4 +5,6 @@ mod drain;
 mod handle;
 #[cfg(all(feature = "client", feature = "tls"))]
 mod restart;
+mod senders;
 mod shutdown;
+mod ways_in;

@@ -28,8 +28,8 @@ use ringwire::{
     CloseCode, Ctx, Message, Notifier, activation, on_message, shutdown::Drain,
     transport::Listener, tuning::Assignment,
 };
+use ringwire_peers::{Client, Got, connect, plain_request};
 
-use crate::support::client::{Client, Got, connect, plain_request};
 use crate::support::process::name_of;
 use crate::support::{PATIENCE, config, in_time, ms, wait_until};
 

@@ -12,17 +12,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwire::{Answer, CloseReason, Config, Error};
+use ringwire_peers::{Got, connect, request};
 
 use crate::support::app::Seen;
-use crate::support::client::{Got, connect, request};
 use crate::support::{Gate, Server, config, in_time, join_in_time, ms, wait_until};
 
 /// No deadline of a connection plays a part.
 fn patient() -> Config {
-    config()
-        .with_close_timeout(Duration::ZERO)
-        .with_handshake_timeout(Duration::ZERO)
-        .with_idle_timeout(Duration::ZERO)
+    config().with_close_timeout(None).with_handshake_timeout(None).with_idle_timeout(None)
 }
 
 const LONG: Duration = Duration::from_secs(60);
@@ -121,7 +118,7 @@ fn a_draining_server_takes_nobody_in() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut client = connect(listener.local_addr().unwrap());
     server.handle().adopt(listener.accept().unwrap().0, Vec::new()).unwrap();
-    assert_eq!(crate::support::client::read_answer(&mut client), "");
+    assert_eq!(ringwire_peers::read_answer(&mut client), "");
     assert_eq!(server.stats().handshakes, 1);
     stubborn.close(1000, "");
     server.join().unwrap();
@@ -162,7 +159,7 @@ fn what_was_sent_before_goes_out_first() {
     client.send("go");
     server.find("the message", |_, seen| matches!(seen, Seen::Text(_)).then_some(()));
     server.handle().shutdown(LONG);
-    thread::sleep(ms(50));
+    server.looks();
     assert_eq!(client.binary().len(), 8 << 20);
     assert_eq!(client.text(), "go");
     assert_eq!(client.close_frame().0, 1001);
@@ -213,12 +210,10 @@ fn a_full_mailbox_does_not_keep_a_shutdown_out() {
     server.find("the message", |_, seen| matches!(seen, Seen::Text(_)).then_some(()));
     server.handle().send(id, "fills the mailbox").unwrap();
     let handle = server.handle();
-    let opener = thread::spawn(move || {
-        thread::sleep(ms(100));
-        gate.open();
-    });
-    handle.shutdown(LONG);
-    opener.join().unwrap();
+    let shutting_down = thread::spawn(move || handle.shutdown(LONG));
+    wait_until("it has begun", || server.handle().is_draining());
+    gate.open();
+    shutting_down.join().unwrap();
     assert_eq!(client.text(), "fills the mailbox");
     assert_eq!(client.close_frame().0, 1001);
     server.join().unwrap();

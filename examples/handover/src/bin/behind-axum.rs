@@ -12,12 +12,11 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::{Parts, downcast};
 use ringwire::Handle;
-use ringwire_examples::program;
 use ringwire_handover::{Flags, run, upgrade};
 use tokio::net::{TcpListener, TcpStream};
 
 fn main() -> ExitCode {
-    program(start)
+    ringwire::program::with_log(start)
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -43,5 +42,5 @@ async fn hand_over(upgrade: OnUpgrade, sockets: Handle) -> Result<()> {
     let Parts { io, read_buf, .. } = parts.map_err(|_| anyhow!("it is no TCP connection"))?;
     let stream = io.into_inner().into_std()?;
     // What was read behind the request goes along.
-    Ok(sockets.adopt_upgraded(stream, read_buf.into(), ()).map_err(|(error, _)| error)?)
+    Ok(sockets.adopt_upgraded(stream, read_buf.into(), ())?)
 }

@@ -21,8 +21,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
 use ringwire::tls::Session;
-use ringwire::{Handle, transport::Adoption};
-use ringwire_examples::program;
+use ringwire::{Handle, PostError, transport::Adoption};
 use ringwire_handover::{Flags, answer, run, upgrade};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -47,7 +46,7 @@ struct Program {
 }
 
 fn main() -> ExitCode {
-    program(start)
+    ringwire::program::with_log(start)
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -103,5 +102,5 @@ async fn hand_over(upgrade: OnUpgrade, sockets: Handle) -> Result<()> {
         // What hyper has read behind the request goes along.
         .with_received(read_buf.into())
         .with_state(());
-    Ok(sockets.adopt_with(adoption).map_err(|(error, _)| error)?)
+    Ok(sockets.adopt_with(adoption).map_err(PostError::from)?)
 }

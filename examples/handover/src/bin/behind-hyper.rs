@@ -15,12 +15,11 @@ use hyper::service::service_fn;
 use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
 use ringwire::Handle;
-use ringwire_examples::program;
 use ringwire_handover::{Flags, answer, run, upgrade};
 use tokio::net::{TcpListener, TcpStream};
 
 fn main() -> ExitCode {
-    program(start)
+    ringwire::program::with_log(start)
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -57,5 +56,5 @@ async fn hand_over(upgrade: OnUpgrade, sockets: Handle) -> Result<()> {
     let Parts { io, read_buf, .. } = parts.map_err(|_| anyhow!("it is no TCP connection"))?;
     let stream = io.into_inner().into_std()?;
     // What hyper has read behind the request goes along.
-    Ok(sockets.adopt_upgraded(stream, read_buf.into(), ()).map_err(|(error, _)| error)?)
+    Ok(sockets.adopt_upgraded(stream, read_buf.into(), ())?)
 }

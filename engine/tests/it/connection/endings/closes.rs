@@ -4,11 +4,11 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use ringwire::{CloseCode, CloseReason, Config, compression::Compression};
+use ringwire::{CloseCode, CloseReason, Config, compression::CompressionConfig};
 use ringwire_codec::Message;
+use ringwire_peers::{ENDS, End, Got, Way, frame};
 
-use super::peer::{ENDS, End, Peer, Way, serve};
-use crate::support::client::{Got, frame};
+use super::peer::{offering, open, serve};
 use crate::support::{Gate, config, ms, wait_until};
 
 const CLOSE: &[u8] = b"\x03\xe8bye";
@@ -29,12 +29,12 @@ fn what_follows_a_close_frame_loses_neither_reply_nor_close() {
         for len in [5, 300_000, 4 << 20] {
             for late in &late {
                 let payload = vec![b'x'; len];
-                let mut peer = Peer::open(&server, way);
-                peer.say(&[frame(0x82, &payload), frame(0x88, CLOSE)].concat());
-                std::thread::sleep(ms(20));
+                let mut peer = open(&server, way);
+                peer.raw(&[frame(0x82, &payload), frame(0x88, CLOSE)].concat());
+                server.looks();
                 // The server may have ended by then, but has not reset it.
-                peer.say(late);
-                std::thread::sleep(ms(50));
+                peer.raw(late);
+                server.looks();
                 let got = peer.rest_as_frames();
                 assert!(got == reply_and_close(&payload), "{way:?}, {len} bytes, then {late:?}");
                 drop(peer);
@@ -52,10 +52,10 @@ fn a_close_frame_and_the_end_behind_it_lose_nothing() {
     for (way, end) in ENDS {
         for len in [5, 92_000, 100_000, 300_000, 1 << 20, 8 << 20] {
             let payload = vec![b'x'; len];
-            let mut peer = Peer::open(&server, way);
+            let mut peer = open(&server, way);
             let all = [frame(0x82, &payload), frame(0x88, CLOSE)].concat();
-            let sender = peer.say_and_end(&all, end);
-            std::thread::sleep(ms(20));
+            let sender = peer.raw_and_end(&all, end);
+            server.looks();
             let got = peer.rest_as_frames();
             assert!(got == reply_and_close(&payload), "{way:?}, {end:?}, {len}");
             sender.join().unwrap();
@@ -68,7 +68,7 @@ fn a_close_frame_and_the_end_behind_it_lose_nothing() {
 
 #[test]
 fn a_compressed_reply_before_a_close_is_whole() {
-    for mode in [Compression::shared(), Compression::dedicated()] {
+    for mode in [CompressionConfig::shared(), CompressionConfig::dedicated()] {
         let server = serve(roomy().with_compression(mode), |app| app.without_messages());
         // It deflates badly, so that the reply is long.
         let mut state = 1_u32;
@@ -79,11 +79,11 @@ fn a_compressed_reply_before_a_close_is_whole() {
         .take(1 << 20)
         .collect();
         for (way, end) in ENDS {
-            let mut peer = Peer::offering(&server, way);
-            let mut all = peer.compress(std::iter::once(Message::Binary(&payload)));
+            let mut peer = offering(&server, way);
+            let mut all = peer.encode_compressed(std::iter::once(Message::Binary(&payload)));
             all.extend(frame(0x88, CLOSE));
-            let sender = peer.say_and_end(&all, end);
-            std::thread::sleep(ms(20));
+            let sender = peer.raw_and_end(&all, end);
+            server.looks();
             assert!(peer.rest_as_frames() == reply_and_close(&payload), "{way:?}, {end:?}");
             sender.join().unwrap();
             assert!(server.closed().is_clean());
@@ -96,8 +96,8 @@ fn a_compressed_reply_before_a_close_is_whole() {
 fn a_lingering_peer_keeps_no_application_waiting_and_is_closed_in_time() {
     let server = serve(config().with_close_timeout(ms(500)), |app| app);
     for way in [Way::Plain, Way::Tls12, Way::Tls13] {
-        let mut peer = Peer::open(&server, way);
-        peer.say(&frame(0x88, CLOSE));
+        let mut peer = open(&server, way);
+        peer.raw(&frame(0x88, CLOSE));
         assert!(server.closed().is_clean());
         assert_eq!(peer.rest_as_frames(), [Got::Close(1000, "bye".into())]);
         // It closes nothing itself, and the server does not wait for ever.
@@ -108,9 +108,9 @@ fn a_lingering_peer_keeps_no_application_waiting_and_is_closed_in_time() {
 /// A close that may take as long as it likes is no socket that stays for ever.
 #[test]
 fn a_connection_lingers_for_a_limited_time_whatever_the_close_timeout() {
-    let server = serve(config().with_close_timeout(ms(0)), |app| app);
-    let mut peer = Peer::open(&server, Way::Plain);
-    peer.say(&frame(0x88, CLOSE));
+    let server = serve(config().with_close_timeout(None), |app| app);
+    let mut peer = open(&server, Way::Plain);
+    peer.raw(&frame(0x88, CLOSE));
     assert!(server.closed().is_clean());
     assert_eq!(peer.rest_as_frames(), [Got::Close(1000, "bye".into())]);
     // A shutdown waits for a second of it at most.
@@ -125,8 +125,8 @@ fn a_connection_lingers_for_a_limited_time_whatever_the_close_timeout() {
 fn a_peer_that_goes_on_and_on_after_a_close_is_reset() {
     let server = serve(config().with_close_timeout(ms(60_000)), |app| app);
     for way in [Way::Plain, Way::Tls13] {
-        let mut peer = Peer::open(&server, way);
-        peer.say(&frame(0x88, CLOSE));
+        let mut peer = open(&server, way);
+        peer.raw(&frame(0x88, CLOSE));
         assert!(server.closed().is_clean());
         let chunk = vec![0; 1 << 20];
         // Beside what is dropped, the sockets of both sides hold some.
@@ -158,12 +158,11 @@ fn a_close_after_the_peer_has_ended_its_stream_is_not_waited_for() {
                 .unwrap();
             })
         });
-        let mut peer = Peer::open(&server, way);
-        peer.say(&frame(0x81, b"job"));
+        let mut peer = open(&server, way);
+        peer.raw(&frame(0x81, b"job"));
         begun.pass();
-        peer.end(end);
-        // Time for the end to arrive.
-        std::thread::sleep(ms(20));
+        peer.end_with(end);
+        server.looks();
         let since = Instant::now();
         go_on.open();
         let expected = [Got::Text("the last word".into()), Got::Close(4001, "enough".into())];
@@ -193,11 +192,11 @@ fn a_shutdown_waits_for_no_peer_that_has_ended_its_stream() {
                 ctx.offload(job, |_, _| {}).unwrap();
             })
         });
-        let mut peer = Peer::open(&server, way);
-        peer.say(&frame(0x81, b"job"));
+        let mut peer = open(&server, way);
+        peer.raw(&frame(0x81, b"job"));
         begun.pass();
-        peer.end(end);
-        std::thread::sleep(ms(20));
+        peer.end_with(end);
+        server.looks();
         let since = Instant::now();
         server.handle().shutdown(ms(60_000));
         let got = peer.rest_as_frames();

@@ -2,14 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use ringwire::{Config, compression::Compression};
+use ringwire::{Config, compression::CompressionConfig};
 use ringwire_codec::Message;
+use ringwire_peers::{ENDS, End, Got, Way, frame, get, post, request};
 
-use super::peer::{ENDS, End, Peer, Way, assert_numbers, assert_whole, numbered, serve};
+use super::peer::{assert_numbers, assert_whole, connect, numbered, offering, open, serve};
 use crate::support::app::Seen;
-use crate::support::client::{Got, frame, request};
-use crate::support::http::{get, post};
-use crate::support::{config, ms, wait_until};
+use crate::support::{Server, config, wait_until};
 
 const COUNT: u32 = 40_000;
 const LEN: usize = 100;
@@ -19,9 +18,9 @@ fn a_message_before_the_end_of_a_stream_is_answered() {
     let server = serve(config(), |app| app);
     for (way, end) in ENDS {
         for _ in 0..5 {
-            let mut peer = Peer::open(&server, way);
-            peer.say(&frame(0x81, b"hello"));
-            peer.end(end);
+            let mut peer = open(&server, way);
+            peer.raw(&frame(0x81, b"hello"));
+            peer.end_with(end);
             assert_eq!(peer.rest_as_frames(), [Got::Text("hello".into())], "{way:?}, {end:?}");
             assert_whole(&server.closed());
         }
@@ -33,9 +32,9 @@ fn a_message_before_the_end_of_a_stream_is_answered() {
 fn a_peer_that_says_all_at_once_is_answered() {
     let server = serve(config(), |app| app);
     for (way, end) in ENDS {
-        let mut peer = Peer::connect(&server, way);
+        let mut peer = connect(&server, way);
         let all = [request().as_bytes(), &frame(0x81, b"hello")].concat();
-        peer.say_and_end(&all, end).join().unwrap();
+        peer.raw_and_end(&all, end).join().unwrap();
         let answer = peer.rest();
         assert!(answer.starts_with(b"HTTP/1.1 101 "), "{way:?}, {end:?}");
         assert!(answer.ends_with(b"\r\n\r\n\x81\x05hello"), "{way:?}, {end:?}");
@@ -49,31 +48,40 @@ fn forty_thousand_messages_before_the_end_are_all_answered() {
     let server = serve(config(), |app| app.without_messages());
     let all: Vec<u8> = (0..COUNT).flat_map(|it| frame(0x82, &numbered(it, LEN))).collect();
     for (way, end) in ENDS {
-        let mut peer = Peer::open(&server, way);
-        let sender = peer.say_and_end(&all, end);
-        // It begins to read late, so that replies wait in the server.
-        std::thread::sleep(ms(200));
+        let mut peer = open(&server, way);
+        let read = server.stats().messages_received;
+        let sender = peer.raw_and_end(&all, end);
+        wait_for_backlog(&server, read + u64::from(COUNT));
         assert_numbers(&peer.rest_as_frames(), COUNT, LEN);
         sender.join().unwrap();
         assert_whole(&server.closed());
     }
 }
 
+/// The peer begins to read late: replies wait in the server, if the sockets do not take them all.
+fn wait_for_backlog(server: &Server, all: u64) {
+    wait_until("replies wait, or are sent", || {
+        let stats = server.stats();
+        stats.queued_bytes > 0 || stats.messages_received == all
+    });
+}
+
 #[test]
 fn compressed_messages_before_the_end_are_all_answered() {
     // A compressor that forgets takes its time in a build for tests.
     let ways = [
-        (Compression::shared(), 8_000, Way::Plain, End::Fin),
-        (Compression::dedicated(), COUNT, Way::Tls13, End::Notice),
+        (CompressionConfig::shared(), 8_000, Way::Plain, End::Fin),
+        (CompressionConfig::dedicated(), COUNT, Way::Tls13, End::Notice),
     ];
     for (mode, count, way, end) in ways {
         let messages: Vec<_> = (0..count).map(|it| numbered(it, LEN)).collect();
         let config = config().with_compression(mode.with_threshold(0));
         let server = serve(config, |app| app.without_messages());
-        let mut peer = Peer::offering(&server, way);
-        let all = peer.compress(messages.iter().map(|it| Message::Binary(it)));
-        let sender = peer.say_and_end(&all, end);
-        std::thread::sleep(ms(200));
+        let mut peer = offering(&server, way);
+        let all = peer.encode_compressed(messages.iter().map(|it| Message::Binary(it)));
+        let read = server.stats().messages_received;
+        let sender = peer.raw_and_end(&all, end);
+        wait_for_backlog(&server, read + u64::from(count));
         assert_numbers(&peer.rest_as_frames(), count, LEN);
         sender.join().unwrap();
         assert_whole(&server.closed());
@@ -86,8 +94,8 @@ fn a_long_message_before_the_end_of_a_stream_is_answered() {
     for (way, end) in ENDS {
         for len in [65_535, 65_536, 1 << 20, 8 << 20] {
             let payload = vec![b'x'; len];
-            let mut peer = Peer::open(&server, way);
-            let sender = peer.say_and_end(&frame(0x82, &payload), end);
+            let mut peer = open(&server, way);
+            let sender = peer.raw_and_end(&frame(0x82, &payload), end);
             assert!(peer.rest_as_frames() == [Got::Binary(payload)], "{way:?}, {end:?}, {len}");
             sender.join().unwrap();
             assert_whole(&server.closed());
@@ -100,9 +108,9 @@ fn a_long_message_before_the_end_of_a_stream_is_answered() {
 fn a_silent_peer_gets_the_end_of_the_stream_at_once() {
     let server = serve(config(), |app| app);
     for (way, end) in ENDS {
-        let mut peer = Peer::open(&server, way);
+        let mut peer = open(&server, way);
         let begun = Instant::now();
-        peer.end(end);
+        peer.end_with(end);
         assert_eq!(peer.rest(), b"");
         assert!(begun.elapsed() < Duration::from_secs(2), "{way:?}, {end:?}");
         assert_whole(&server.closed());
@@ -118,9 +126,9 @@ fn what_is_cut_by_the_end_is_dropped() {
     let server = serve(config(), |app| app);
     let cut = frame(0x82, &[9; 1000]);
     for (way, end) in ENDS {
-        let mut peer = Peer::open(&server, way);
-        peer.say(&[frame(0x81, b"whole"), cut[..500].to_vec()].concat());
-        peer.end(end);
+        let mut peer = open(&server, way);
+        peer.raw(&[frame(0x81, b"whole"), cut[..500].to_vec()].concat());
+        peer.end_with(end);
         assert_eq!(peer.rest_as_frames(), [Got::Text("whole".into())]);
         assert_whole(&server.closed());
     }
@@ -138,11 +146,11 @@ fn a_paused_connection_hears_all_when_it_goes_on() {
         })
     });
     for (way, end) in ENDS {
-        let mut peer = Peer::open(&server, way);
+        let mut peer = open(&server, way);
         let id = server.opened();
         let words = ["pause", "one", "two"];
         let all: Vec<u8> = words.iter().flat_map(|it| frame(0x81, it.as_bytes())).collect();
-        peer.say_and_end(&all, end).join().unwrap();
+        peer.raw_and_end(&all, end).join().unwrap();
         server.find("the pause", |_, seen| (seen == Seen::Text("pause".into())).then_some(()));
         server.handle().resume(id).unwrap();
         assert_eq!(peer.rest_as_frames(), words.map(|it| Got::Text(it.into())), "{way:?}, {end:?}");
@@ -165,9 +173,9 @@ fn http_requests_before_the_end_of_a_stream_are_all_answered() {
         })
     });
     for (way, end) in ENDS {
-        let mut peer = Peer::connect(&server, way);
+        let mut peer = connect(&server, way);
         let all = [get("/long"), post("/b", "four"), get("/long"), get("/c")].concat();
-        peer.say_and_end(all.as_bytes(), end).join().unwrap();
+        peer.raw_and_end(all.as_bytes(), end).join().unwrap();
         let answers = peer.rest();
         let long = answers.iter().filter(|byte| **byte == b'l').count();
         assert!(long >= 2 << 20, "{way:?}, {end:?}: {long} bytes of the long ones");

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use ringwire::{Backpressure, CloseReason, Config};
+use ringwire_peers::{Client, ENDS, Way, frame};
 
-use super::peer::{ENDS, Peer, Way, serve};
-use crate::support::client::{Client, frame};
-use crate::support::{Server, config, ms, wait_until};
+use super::peer::{open, serve};
+use crate::support::{Server, config, wait_until};
 
 /// More than sockets hold.
 const REPLY_LEN: usize = 24 << 20;
@@ -37,10 +37,10 @@ fn expected_len() -> u64 {
 fn the_cause_says_what_a_half_closed_peer_did_not_take() {
     let server = flooding(config());
     for (way, end) in ENDS {
-        let mut peer = Peer::open(&server, way);
+        let mut peer = open(&server, way);
         let before = sent(&server);
-        peer.say(&frame(0x81, b"much"));
-        peer.end(end);
+        peer.raw(&frame(0x81, b"much"));
+        peer.end_with(end);
         let begun = Instant::now();
         let cause = server.closed();
         assert!(begun.elapsed() > STALL, "{way:?}, {end:?}: after {:?}", begun.elapsed());
@@ -63,8 +63,11 @@ fn the_cause_says_what_was_lost_in_a_reset() {
     let mut client = Client::connect(server.addr());
     let before = sent(&server);
     client.send("much");
-    wait_until("some of the reply is out", || server.stats().bytes_sent > before);
-    std::thread::sleep(ms(50));
+    let mut sent = before;
+    wait_until("the sockets take no more of the reply", || {
+        let so_far = server.stats().bytes_sent;
+        so_far > before && so_far == std::mem::replace(&mut sent, so_far)
+    });
     client.reset();
     let cause = server.closed();
     assert!(matches!(cause.reason, CloseReason::Transport(_)), "{cause:?}");

@@ -4,11 +4,10 @@
 use std::sync::{Arc, OnceLock, mpsc};
 
 use ringwire::{Answer, Ctx, Handle, Responder, Response};
+use ringwire_peers::{ENDS, Got, frame, get, request};
 
-use super::peer::{ENDS, Peer, assert_whole, numbered, serve};
-use crate::support::client::{Got, frame, request};
-use crate::support::http::get;
-use crate::support::{Gate, PATIENCE, Server, config, ms};
+use super::peer::{assert_whole, connect, numbered, open, serve};
+use crate::support::{Gate, PATIENCE, Server, config};
 
 const JOBS: u32 = 5;
 
@@ -34,11 +33,11 @@ fn results_of_jobs_reach_a_peer_that_has_ended_its_stream() {
                 ctx.offload(job, then).unwrap();
             })
         });
-        let mut peer = Peer::open(&server, way);
+        let mut peer = open(&server, way);
         let all: Vec<u8> = (0..JOBS).flat_map(|it| frame(0x82, &numbered(it, 300_000))).collect();
-        peer.say_and_end(&all, end).join().unwrap();
+        peer.raw_and_end(&all, end).join().unwrap();
         begun.pass();
-        std::thread::sleep(ms(20));
+        server.looks();
         go_on.open();
         let got = peer.rest_as_frames();
         let expected: Vec<_> = (0..JOBS).map(|it| Got::Binary(numbered(it, 300_000))).collect();
@@ -70,10 +69,10 @@ fn publishing(
 fn check_publications(server: &Server) {
     for (way, end) in ENDS {
         for _ in 0..10 {
-            let mut peer = Peer::open(server, way);
+            let mut peer = open(server, way);
             let words = ["one", "two", "three"];
             let all: Vec<u8> = words.iter().flat_map(|it| frame(0x81, it.as_bytes())).collect();
-            peer.say_and_end(&all, end).join().unwrap();
+            peer.raw_and_end(&all, end).join().unwrap();
             let expected = words.map(|it| Got::Text(it.into()));
             assert_eq!(peer.rest_as_frames(), expected, "{way:?}, {end:?}");
             assert_whole(&server.closed());
@@ -110,19 +109,19 @@ fn a_deferred_answer_reaches_a_peer_that_has_ended_its_stream() {
         .on_http_with(move |_, responder| requests.send(responder).unwrap())
     });
     for (way, end) in ENDS {
-        let mut peer = Peer::connect(&server, way);
-        peer.say_and_end(get("/later").as_bytes(), end).join().unwrap();
+        let mut peer = connect(&server, way);
+        peer.raw_and_end(get("/later").as_bytes(), end).join().unwrap();
         let responder = responders.recv_timeout(PATIENCE).unwrap();
-        std::thread::sleep(ms(20));
+        server.looks();
         responder.send(Response::text("at last"));
         let answer = String::from_utf8(peer.rest()).unwrap();
         assert!(answer.ends_with("\r\n\r\nat last"), "{way:?}, {end:?}: {answer:?}");
 
-        let mut peer = Peer::connect(&server, way);
+        let mut peer = connect(&server, way);
         let all = [request().as_bytes(), &frame(0x81, b"hello")].concat();
-        peer.say_and_end(&all, end).join().unwrap();
+        peer.raw_and_end(&all, end).join().unwrap();
         let id = ids.recv_timeout(PATIENCE).unwrap();
-        std::thread::sleep(ms(20));
+        server.looks();
         server.handle().accept(id, ringwire::Accept::new(0_u32)).unwrap();
         let answer = peer.rest();
         assert!(answer.ends_with(b"\r\n\r\n\x81\x05hello"), "{way:?}, {end:?}");

@@ -7,7 +7,7 @@ use crate::error::Error;
 /// Settings of topics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct TopicSettings {
+pub struct TopicConfig {
     /// The most subscriptions of one connection. Default: 1024. Each takes about 20 bytes; a pattern that nobody
     /// else has, its text and about 150 bytes more.
     pub max_subscriptions: usize,
@@ -26,7 +26,7 @@ pub struct TopicSettings {
     pub policies: Vec<(String, Backpressure)>,
 }
 
-impl Default for TopicSettings {
+impl Default for TopicConfig {
     fn default() -> Self {
         Self {
             max_subscriptions: 1024,
@@ -37,7 +37,7 @@ impl Default for TopicSettings {
     }
 }
 
-impl TopicSettings {
+impl TopicConfig {
     /// Sets [`max_subscriptions`](Self::max_subscriptions).
     #[must_use]
     pub fn with_max_subscriptions(mut self, count: usize) -> Self {
@@ -62,8 +62,8 @@ impl TopicSettings {
     /// Adds to [`policies`](Self::policies): what `pattern` takes in and none before it does.
     ///
     /// ```
-    /// use ringwire::{Backpressure, CloseCode, topics::TopicSettings};
-    /// let topics = TopicSettings::default()
+    /// use ringwire::{Backpressure, CloseCode, topics::TopicConfig};
+    /// let topics = TopicConfig::default()
     ///     .with_policy("prices.>", Backpressure::DropOldest)
     ///     .with_policy("orders.*", Backpressure::Close(CloseCode::TRY_AGAIN_LATER));
     /// ```
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn the_first_policy_that_fits() {
-        let settings = TopicSettings::default()
+        let settings = TopicConfig::default()
             .with_policy("prices.EURUSD", Backpressure::DropNewest)
             .with_policy("prices.>", Backpressure::DropOldest);
         assert_eq!(settings.policy("prices.EURUSD"), Some(Backpressure::DropNewest));

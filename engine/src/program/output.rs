@@ -1,4 +1,4 @@
-//! What a program does around its work: the log, start-up lines, the error at the end. Nothing of it fails or waits.
+//! The log, start-up lines, and the error at the end. Nothing of it fails or waits.
 
 use std::fmt::{Arguments, Display};
 use std::io::{self, IsTerminal as _};
@@ -6,20 +6,37 @@ use std::process::{ExitCode, Termination};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::Result;
-use ringwire::logging::LogWriter;
 use tracing_subscriber::EnvFilter;
+
+use crate::server::logging::LogWriter;
 
 /// How long the last lines may take at the end, and start-up lines at the start. Nobody may read them.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
-/// Runs `work` with a log on standard error. An error of it is logged, and the exit code 1.
-pub fn program<T: Termination>(work: impl FnOnce() -> Result<T>) -> ExitCode {
-    init_logging();
+/// Runs `work` with a log on standard error, panics included. An error of it is logged, with its causes where the
+/// error's alternate form (`{:#}`) has them, and the exit code 1.
+///
+/// `RUST_LOG` says what is logged, by default what is of level INFO or above. Colours are for terminals, unless NO_COLOR is set.
+/// A subscriber of `tracing` that is there already stays.
+///
+/// ```no_run
+/// use std::process::ExitCode;
+/// use ringwire::program::with_log;
+/// use ringwire::{Config, Server, on_message};
+///
+/// fn main() -> ExitCode {
+///     with_log(|| {
+///         let server = Server::new(Config::default()).listen("127.0.0.1:0");
+///         server.start(|_worker| on_message(|_ctx, _message| {}))?.join()
+///     })
+/// }
+/// ```
+pub fn with_log<T: Termination, E: Display>(work: impl FnOnce() -> Result<T, E>) -> ExitCode {
+    init_log();
     let code = match work() {
         Ok(done) => done.report(),
         Err(error) => {
-            crate::note!("Error: {error:?}");
+            note(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     };
@@ -29,18 +46,18 @@ pub fn program<T: Termination>(work: impl FnOnce() -> Result<T>) -> ExitCode {
     code
 }
 
-/// Logs to standard error, panics as well; `RUST_LOG` says what, by default warnings and the start-up lines. Colours
-/// are for terminals, unless NO_COLOR is set.
-pub fn init_logging() {
+/// The log of [`with_log`] alone, for programs that end in a way of their own.
+pub fn init_log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     if let Some(log) = standard_error() {
         log.report_panics();
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        tracing_subscriber::fmt()
+        // The application's own subscriber is as good.
+        let _ = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_ansi(!no_color && io::stderr().is_terminal())
             .with_writer(move || log.clone())
-            .init();
+            .try_init();
     }
 }
 
@@ -55,13 +72,7 @@ pub fn announce(lines: impl IntoIterator<Item = impl Display>) {
 }
 
 /// A line on standard error, among those of the log.
-#[macro_export]
-macro_rules! note {
-    ($($argument:tt)*) => { $crate::write_note(format_args!($($argument)*)) };
-}
-
-#[doc(hidden)]
-pub fn write_note(line: Arguments<'_>) {
+pub fn note(line: Arguments<'_>) {
     if let Some(log) = standard_error() {
         log.log(format!("{line}\n").as_bytes());
     }

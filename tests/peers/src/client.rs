@@ -1,25 +1,32 @@
-//! A client that speaks bytes: what the codec's client role makes, or whatever a test wants on the wire.
+//! A client that speaks WebSocket through the codec.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use ringwire_codec::deflate::{Agreement, Compressor, Decompressor, Inflate, Level, Offer};
 use ringwire_codec::extension::FrameLayer;
-use ringwire_codec::handshake::{HeadLimits, HeadScanner, client as handshake};
+use ringwire_codec::handshake::{HeadLimits, client as handshake};
 use ringwire_codec::{
     CloseCode, CloseState, Config, Connection, Event, Heap, Input, Message, Role,
 };
 
-use super::PATIENCE;
+use crate::PATIENCE;
+use crate::frames::mask;
+use crate::http::take_head;
+use crate::line::{Heard, Line};
 
 /// What came from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Got {
+pub enum Got {
+    /// A text message.
     Text(String),
+    /// A binary message.
     Binary(Vec<u8>),
+    /// A ping.
     Ping(Vec<u8>),
+    /// A pong.
     Pong(Vec<u8>),
     /// A close frame; 1005 if it has no code.
     Close(u16, String),
@@ -29,18 +36,33 @@ pub(crate) enum Got {
     Reset,
 }
 
-/// One connection. Pings and close frames of the server are answered while [`answers`](Self::answers) says so.
-pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+/// A [`Line`] that was upgraded. Pings and close frames of the server are answered while [`answers`](Self::answers)
+/// says so.
+pub struct Client {
+    line: Line,
     codec: Connection,
     config: Config,
     deflate: Option<Deflate>,
     layer: Option<FrameLayer>,
     got: VecDeque<Got>,
     /// Whether what the protocol owes is sent.
-    pub(crate) answers: bool,
+    pub answers: bool,
     /// The head of the server's answer.
-    pub(crate) head: String,
+    pub head: String,
+}
+
+impl Deref for Client {
+    type Target = Line;
+
+    fn deref(&self) -> &Line {
+        &self.line
+    }
+}
+
+impl DerefMut for Client {
+    fn deref_mut(&mut self) -> &mut Line {
+        &mut self.line
+    }
 }
 
 /// How a client compresses.
@@ -78,46 +100,50 @@ impl Deflate {
 
 impl Client {
     /// Connects, and offers compression.
-    pub(crate) fn offering(addr: SocketAddr, offer: Offer) -> Self {
-        Self::upgrade(connect(addr), &plain_request().with_deflate(offer))
+    #[must_use]
+    pub fn offering(addr: SocketAddr, offer: Offer) -> Self {
+        Self::upgrade(Line::connect(addr), &plain_request().with_deflate(offer))
     }
 
     /// Connects and shakes hands.
-    pub(crate) fn connect(addr: SocketAddr) -> Self {
-        Self::upgrade(connect(addr), &plain_request())
+    #[must_use]
+    pub fn connect(addr: SocketAddr) -> Self {
+        Self::upgrade(Line::connect(addr), &plain_request())
     }
 
-    /// Shakes hands on a stream with this request.
-    pub(crate) fn upgrade(mut stream: TcpStream, request: &handshake::Request) -> Self {
+    /// Shakes hands on a line with this request.
+    pub fn upgrade(line: impl Into<Line>, request: &handshake::Request) -> Self {
+        let mut line = line.into();
         let mut out = Vec::new();
         request.encode(&mut out);
-        stream.write_all(&out).expect("the request goes out");
-        Self::await_upgrade(stream, request)
+        line.raw(&out);
+        Self::await_upgrade(line, request)
     }
 
     /// Reads the answer to a request that was sent already.
-    pub(crate) fn await_upgrade(mut stream: TcpStream, request: &handshake::Request) -> Self {
-        let (head, rest) = read_head(&mut stream);
+    pub fn await_upgrade(line: impl Into<Line>, request: &handshake::Request) -> Self {
+        let mut line = line.into();
+        let head = take_head(&mut line);
         let response = handshake::Response::parse(&head, &HeadLimits::default())
             .expect("the answer is well-formed");
         let agreed = response.check_upgrade(request).expect("the server upgrades");
-        let mut client = Self::speaking(stream);
+        let mut client = Self::speaking(line);
         if let Some(agreement) = agreed.deflate {
             client.codec = Connection::new(Role::Client).with_deflate();
             client.deflate = Some(Deflate::new(&agreement));
         }
         client.layer = agreed.layer;
         client.head = String::from_utf8(head).expect("the head is text");
-        client.take_in(rest);
+        client.take_in();
         client
     }
 
-    /// A client on a stream that speaks frames already.
-    pub(crate) fn speaking(stream: TcpStream) -> Self {
+    /// A client on a line that speaks frames already.
+    pub fn speaking(line: impl Into<Line>) -> Self {
         let config =
             Config::default().with_max_message_len(64 << 20).with_max_control_count(u16::MAX);
         Self {
-            stream,
+            line: line.into(),
             codec: Connection::new(Role::Client),
             config,
             deflate: None,
@@ -131,35 +157,29 @@ impl Client {
     // What came in
 
     /// The next thing that comes from the server.
-    pub(crate) fn next(&mut self) -> Got {
+    #[expect(clippy::should_implement_trait, reason = "what comes depends on what was sent")]
+    pub fn next(&mut self) -> Got {
         self.next_within(PATIENCE).expect("the server says something")
     }
 
     /// The next thing that comes within `time`.
-    pub(crate) fn next_within(&mut self, time: Duration) -> Option<Got> {
+    pub fn next_within(&mut self, time: Duration) -> Option<Got> {
         if let Some(got) = self.got.pop_front() {
             return Some(got);
         }
-        self.stream.set_read_timeout(Some(time)).expect("a time above zero");
-        let mut buffer = vec![0; 64 << 10];
         while self.got.is_empty() {
-            match self.stream.read(&mut buffer) {
-                Ok(0) => return Some(Got::Eof),
-                Ok(len) => self.take_in(buffer[..len].to_vec()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
-                {
-                    return None;
-                }
-                Err(_) => return Some(Got::Reset),
+            match self.line.hear_within(time) {
+                Heard::Some => self.take_in(),
+                Heard::End => return Some(Got::Eof),
+                Heard::Reset => return Some(Got::Reset),
+                Heard::Nothing => return None,
             }
         }
         self.got.pop_front()
     }
 
     /// The next message, which is text.
-    pub(crate) fn text(&mut self) -> String {
+    pub fn text(&mut self) -> String {
         match self.next() {
             Got::Text(text) => text,
             other => panic!("{other:?} where text was expected"),
@@ -167,7 +187,7 @@ impl Client {
     }
 
     /// The next message, which is binary.
-    pub(crate) fn binary(&mut self) -> Vec<u8> {
+    pub fn binary(&mut self) -> Vec<u8> {
         match self.next() {
             Got::Binary(bytes) => bytes,
             other => panic!("{other:?} where a binary message was expected"),
@@ -175,7 +195,7 @@ impl Client {
     }
 
     /// Passes over everything until a close frame, and gives that.
-    pub(crate) fn close_frame(&mut self) -> (u16, String) {
+    pub fn close_frame(&mut self) -> (u16, String) {
         loop {
             match self.next() {
                 Got::Close(code, reason) => return (code, reason),
@@ -186,7 +206,7 @@ impl Client {
     }
 
     /// Waits for the end of the stream, past whatever comes before.
-    pub(crate) fn end(&mut self) -> Got {
+    pub fn end(&mut self) -> Got {
         loop {
             if let end @ (Got::Eof | Got::Reset) = self.next() {
                 return end;
@@ -194,7 +214,15 @@ impl Client {
         }
     }
 
-    fn take_in(&mut self, mut bytes: Vec<u8>) {
+    /// Everything until the server's end of the stream. A reset fails.
+    pub fn rest_as_frames(&mut self) -> Vec<Got> {
+        while self.line.hear() {}
+        self.take_in();
+        self.got.drain(..).collect()
+    }
+
+    fn take_in(&mut self) {
+        let mut bytes = std::mem::take(&mut self.line.heard);
         if let Some(layer) = &mut self.layer {
             let mut frames = Vec::new();
             layer
@@ -232,7 +260,7 @@ impl Client {
             if self.codec.poll_transmit(&mut mask, &mut out) {
                 let bytes = self.wrap(&out);
                 // The server may be gone already.
-                let _ = self.stream.write_all(&bytes);
+                let _ = self.line.try_raw(&bytes);
             }
         }
     }
@@ -240,47 +268,59 @@ impl Client {
     // What goes out
 
     /// Whether no close frame has come or gone, those included that were not looked at yet.
-    pub(crate) fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         self.codec.close_state() == CloseState::Open
     }
 
-    pub(crate) fn send<'m>(&mut self, message: impl Into<Message<'m>>) {
+    /// Sends a message.
+    pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) {
         let mut out = Vec::new();
         self.codec.send(message.into(), &mut mask, &mut out).expect("the client is open");
         self.transmit(&out);
     }
 
     /// Sends a message compressed, as was agreed.
-    pub(crate) fn send_compressed<'m>(&mut self, message: impl Into<Message<'m>>) {
-        let mut out = Vec::new();
-        let compressor = &mut self.deflate.as_mut().expect("compression was agreed on").compressor;
-        self.codec
-            .send_compressed(message.into(), compressor, &mut mask, &mut out)
-            .expect("the client is open");
+    pub fn send_compressed<'m>(&mut self, message: impl Into<Message<'m>>) {
+        let out = self.encode_compressed(std::iter::once(message.into()));
         self.transmit(&out);
     }
 
     /// The compressed form of a message, as was agreed, for tests that cut it up. It counts as sent.
-    pub(crate) fn compress(&mut self, payload: &[u8]) -> Vec<u8> {
+    pub fn compress(&mut self, payload: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         let deflate = self.deflate.as_mut().expect("compression was agreed on");
         deflate.compressor.compress(payload, &mut out);
         out
     }
 
+    /// Frames of compressed messages, as was agreed. They count as sent.
+    pub fn encode_compressed<'m>(
+        &mut self,
+        messages: impl Iterator<Item = Message<'m>>,
+    ) -> Vec<u8> {
+        let mut out = Vec::new();
+        let compressor = &mut self.deflate.as_mut().expect("compression was agreed on").compressor;
+        for message in messages {
+            self.codec
+                .send_compressed(message, compressor, &mut mask, &mut out)
+                .expect("the client is open");
+        }
+        out
+    }
+
     /// Whether compression was agreed on.
-    pub(crate) fn is_compressed(&self) -> bool {
+    pub fn is_compressed(&self) -> bool {
         self.deflate.is_some()
     }
 
     /// What the server answered to the offers.
-    pub(crate) fn extensions(&self) -> Option<&str> {
+    pub fn extensions(&self) -> Option<&str> {
         let (_, rest) = self.head.split_once("Sec-WebSocket-Extensions: ")?;
         rest.split("\r\n").next()
     }
 
     /// Sends a message in fragments.
-    pub(crate) fn send_fragments<'m>(&mut self, fragments: &[Message<'m>]) {
+    pub fn send_fragments<'m>(&mut self, fragments: &[Message<'m>]) {
         let mut out = Vec::new();
         for (index, fragment) in fragments.iter().enumerate() {
             let fin = index + 1 == fragments.len();
@@ -291,13 +331,15 @@ impl Client {
         self.transmit(&out);
     }
 
-    pub(crate) fn ping(&mut self, payload: &[u8]) {
+    /// Sends a ping.
+    pub fn ping(&mut self, payload: &[u8]) {
         let mut out = Vec::new();
         self.codec.send_ping(payload, &mut mask, &mut out).expect("a short ping");
         self.transmit(&out);
     }
 
-    pub(crate) fn close(&mut self, code: u16, reason: &str) {
+    /// Sends a close frame.
+    pub fn close(&mut self, code: u16, reason: &str) {
         let mut out = Vec::new();
         self.codec
             .close(CloseCode::new(code), reason, &mut mask, &mut out)
@@ -306,7 +348,7 @@ impl Client {
     }
 
     /// Closes, and waits until the server has.
-    pub(crate) fn leave(mut self) {
+    pub fn leave(mut self) {
         self.close(1000, "");
         assert_eq!(self.close_frame(), (1000, String::new()));
         assert_eq!(self.end(), Got::Eof);
@@ -315,112 +357,45 @@ impl Client {
     /// Sends frames, as the extensions make of them.
     fn transmit(&mut self, frames: &[u8]) {
         let bytes = self.wrap(frames);
-        self.raw(&bytes);
+        self.line.raw(&bytes);
     }
 
     /// What the extensions make of frames.
-    pub(crate) fn wrap(&mut self, frames: &[u8]) -> Vec<u8> {
+    pub fn wrap(&mut self, frames: &[u8]) -> Vec<u8> {
         let Some(layer) = &mut self.layer else { return frames.to_vec() };
         let mut out = Vec::new();
         layer.send(frames, &mut Vec::new(), &mut out);
         out
     }
 
-    /// Sends bytes as they are.
-    pub(crate) fn raw(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("the server takes it");
+    /// The line, past what was heard of it.
+    #[must_use]
+    pub fn into_line(self) -> Line {
+        self.line
     }
 
     /// Ends the connection with a reset.
-    pub(crate) fn reset(self) {
-        let socket = socket2::SockRef::from(&self.stream);
-        socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set");
+    pub fn reset(self) {
+        self.line.reset();
     }
 }
 
-/// A connection to the server, before any request.
-pub(crate) fn connect(addr: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&addr, PATIENCE).expect("the server accepts");
-    stream.set_nodelay(true).expect("TCP_NODELAY can be set");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a time above zero");
-    stream.set_write_timeout(Some(PATIENCE)).expect("a time above zero");
-    stream
-}
-
-pub(crate) fn plain_request() -> handshake::Request {
+/// A correct request for an upgrade at `/`.
+#[must_use]
+pub fn plain_request() -> handshake::Request {
     client_request("/")
 }
 
-pub(crate) fn client_request(target: &str) -> handshake::Request {
+/// The same at another target.
+#[must_use]
+pub fn client_request(target: &str) -> handshake::Request {
     handshake::Request::new("localhost", target, *b"the sample nonce").expect("a good request")
 }
 
 /// A correct request for an upgrade as text, for tests that change it.
-pub(crate) fn request() -> String {
+#[must_use]
+pub fn request() -> String {
     let mut out = Vec::new();
     plain_request().encode(&mut out);
     String::from_utf8(out).expect("a head is text")
-}
-
-/// Sends bytes on a connection of their own, and gives everything that comes back until the server's FIN.
-pub(crate) fn http(addr: SocketAddr, bytes: impl AsRef<[u8]>) -> String {
-    let mut stream = connect(addr);
-    stream.write_all(bytes.as_ref()).expect("the request goes out");
-    read_answer(&mut stream)
-}
-
-/// Everything that comes until the server's FIN. A reset fails.
-pub(crate) fn read_answer(stream: &mut TcpStream) -> String {
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("the whole answer comes, and then FIN");
-    String::from_utf8(answer).expect("the answer is text")
-}
-
-/// Reads a head, and what came behind it.
-pub(crate) fn read_head(stream: &mut TcpStream) -> (Vec<u8>, Vec<u8>) {
-    let mut scanner = HeadScanner::default();
-    let mut bytes = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let len = match stream.read(&mut buffer) {
-            // A thread that made a ring may be interrupted for it.
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            result => result.expect("the server answers"),
-        };
-        assert_ne!(len, 0, "the stream ended in the answer: {}", bytes.escape_ascii());
-        bytes.extend_from_slice(&buffer[..len]);
-        let head = scanner.scan(&bytes, &HeadLimits::default()).expect("the answer is well-formed");
-        if let Some(head_len) = head {
-            let rest = bytes.split_off(head_len);
-            return (bytes, rest);
-        }
-    }
-}
-
-/// A frame of a client, from its first byte and its payload.
-pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    masked(first, payload.len() as u64, payload)
-}
-
-/// A frame of a client that declares `len` bytes, and as much of its payload as is given.
-pub(crate) fn masked(first: u8, len: u64, payload: &[u8]) -> Vec<u8> {
-    let mut out = vec![first];
-    if let Some(short) = u8::try_from(len).ok().filter(|len| *len < 126) {
-        out.push(0x80 | short);
-    } else if let Ok(len) = u16::try_from(len) {
-        out.push(0x80 | 126);
-        out.extend_from_slice(&len.to_be_bytes());
-    } else {
-        out.push(0x80 | 127);
-        out.extend_from_slice(&len.to_be_bytes());
-    }
-    let key = mask();
-    out.extend_from_slice(&key);
-    out.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
-    out
-}
-
-/// A test's masks need not be unpredictable.
-pub(crate) fn mask() -> [u8; 4] {
-    [0x37, 0xfa, 0x21, 0x3d]
 }

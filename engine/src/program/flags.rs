@@ -1,0 +1,397 @@
+//! The flags of a program, and how they, the environment and a file become settings.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use super::Program;
+use crate::config::settings::{Origin, Settings, SettingsError, Sources, variable_of};
+use crate::entry::proxy::{Network, NetworkError};
+
+const CONFIG_VARIABLE: &str = "RINGWIRE_CONFIG";
+
+/// A flag that stands for a setting.
+struct Flag {
+    /// Its name, and that of its variable, with underscores.
+    name: &'static str,
+    setting: &'static str,
+    /// May be given several times.
+    is_list: bool,
+    value: &'static str,
+    about: &'static str,
+}
+
+const fn flag(name: &'static str, value: &'static str, about: &'static str) -> Flag {
+    Flag { name, setting: name, is_list: false, value, about }
+}
+
+impl Flag {
+    const fn list(self) -> Self {
+        Self { is_list: true, ..self }
+    }
+
+    const fn of(self, setting: &'static str) -> Self {
+        Self { setting, ..self }
+    }
+}
+
+/// What a program has beside the engine's settings.
+const OWN: [Flag; 8] = [
+    flag("listen", "ADDRESS", "Where to listen: ADDRESS:PORT (port 0 takes a free one), `unix:PATH` or `unix:PATH?mode=660`, or `inherited` or `inherited:NAME` for what the service manager made").list(),
+    flag("tls_listen", "ADDRESS", "Where to listen for TLS as well").list(),
+    flag("cert", "FILE", "The certificate chain for TLS, a PEM file, leaf first; read again on SIGHUP"),
+    flag("key", "FILE", "Its private key, a PEM file"),
+    flag("proxy_protocol", "NETWORK", "Proxies of this network, such as 10.0.0.0/8, begin each connection with a PROXY header, and nobody else connects").list(),
+    flag("takeover", "PATH", "A Unix socket at which a process that is started with the same flags takes over: it gets the listening sockets, and this one closes its connections with 1012 and ends, so that a new version refuses no connection"),
+    flag("drain", "TIME", "Over which time the connections are closed then [default: 10s]"),
+    flag("shutdown_grace", "TIME", "How long connections may take to close on SIGTERM or SIGINT [default: 5s]"),
+];
+
+/// The engine's settings that have a flag; `--set` has the others.
+const ENGINE: [Flag; 10] = [
+    flag(
+        "io_workers",
+        "COUNT",
+        "Threads that do IO, or auto: one for each core that the compute workers leave, half of them at least",
+    ),
+    flag(
+        "compute_workers",
+        "COUNT",
+        "Threads beside them for jobs of handlers, long messages to compress, and the costly part of TLS handshakes",
+    ),
+    flag("driver", "DRIVER", "The kernel back end: auto, epoll or uring"),
+    flag(
+        "pin",
+        "CORES",
+        "The cores of the IO workers: a list such as 0,1, `none`, or `auto`, one core for each",
+    )
+    .of("pinning"),
+    flag(
+        "assignment",
+        "WAY",
+        "Which worker gets a connection that comes in: reuseport or least-loaded",
+    ),
+    flag("max_message", "BYTES", "The longest message, such as 64MiB")
+        .of("protocol.max_message_len"),
+    flag(
+        "idle_timeout",
+        "TIME",
+        "How long a connection may be silent, such as 90s, or off: for ever, and no pings are sent",
+    ),
+    flag(
+        "compression",
+        "MODE",
+        "Compression of messages (permessage-deflate): off, shared or dedicated",
+    )
+    .of("compression.mode"),
+    flag("compression_threshold", "BYTES", "The shortest message that is compressed, such as 1KiB")
+        .of("compression.threshold"),
+    flag("compression_level", "LEVEL", "How much work is done for a smaller output: 1 to 9")
+        .of("compression.level"),
+];
+
+/// A setting of the application's own. See [`Program::with_own_setting`].
+///
+/// ```
+/// use ringwire::program::{OwnSetting, Program};
+///
+/// let program = Program::new("gateway")
+///     .with_own_setting(OwnSetting::new("jwt_secret").with_about("Signs tokens.").secret())
+///     .with_own_setting("database");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnSetting {
+    name: String,
+    about: String,
+    is_secret: bool,
+    is_switch: bool,
+}
+
+impl OwnSetting {
+    /// `jwt_secret` is `--jwt-secret`, `RINGWIRE_JWT_SECRET`, and `jwt_secret` in a file. A dot stands for a TOML table.
+    /// The name has to be one that neither the engine nor the program has.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), about: String::new(), is_secret: false, is_switch: false }
+    }
+
+    /// What it is for, for `--help`.
+    #[must_use]
+    pub fn with_about(mut self, text: impl Into<String>) -> Self {
+        self.about = text.into();
+        self
+    }
+
+    /// `--check` says that it is set, not to what. Other users of the machine can read the flags of a process; its
+    /// variables they can't.
+    #[must_use]
+    pub fn secret(mut self) -> Self {
+        self.is_secret = true;
+        self
+    }
+
+    /// Its flag needs no value: alone it is `true`.
+    #[must_use]
+    pub fn switch(mut self) -> Self {
+        self.is_switch = true;
+        self
+    }
+}
+
+impl From<&str> for OwnSetting {
+    fn from(name: &str) -> Self {
+        Self::new(name)
+    }
+}
+
+/// What becomes of a start.
+pub(super) enum Outcome {
+    /// The server runs with these settings.
+    Run(Box<Settings>),
+    /// They were asked for.
+    Report(Box<Settings>),
+    /// The help was asked for, or the flags make no sense.
+    Told(clap::Error),
+    /// A setting makes no sense.
+    Wrong(Box<SettingsError>),
+}
+
+impl Program {
+    /// Puts file, environment and flags together.
+    pub(super) fn load(
+        &self,
+        arguments: impl Iterator<Item = OsString>,
+        variables: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Outcome {
+        let matches = match self.command().try_get_matches_from(arguments) {
+            Ok(matches) => matches,
+            Err(error) => return Outcome::Told(error),
+        };
+        match self.settings(&matches, variables) {
+            Ok(settings) if matches.get_flag("check") => Outcome::Report(Box::new(settings)),
+            Ok(settings) => Outcome::Run(Box::new(settings)),
+            Err(error) => Outcome::Wrong(Box::new(error)),
+        }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(self.name)
+            .arg(
+                Arg::new("config")
+                    .long("config")
+                    .value_name("FILE")
+                    .value_parser(value_parser!(PathBuf))
+                    .help("A TOML file with settings"),
+            )
+            .arg(
+                Arg::new("check")
+                    .long("check")
+                    .action(ArgAction::SetTrue)
+                    .help("Prints the settings in effect and where each comes from, and ends"),
+            )
+            .arg(
+                Arg::new("set")
+                    .long("set")
+                    .value_name("NAME=VALUE")
+                    .action(ArgAction::Append)
+                    .help("Any setting; may be given several times"),
+            );
+        command = self.about.into_iter().fold(command, Command::about);
+        command = self.version.into_iter().fold(command, Command::version);
+        for flag in OWN.iter().chain(&ENGINE) {
+            let more = if flag.is_list { "; may be given several times" } else { "" };
+            let action = if flag.is_list { ArgAction::Append } else { ArgAction::Set };
+            let arg = Arg::new(flag.name).long(dashed(flag.name)).value_name(flag.value);
+            command = command.arg(arg.action(action).help(format!("{}{more}", flag.about)));
+        }
+        for own in &self.own {
+            let arg = Arg::new(own.name.clone()).long(dashed(&own.name)).help(own.about.clone());
+            command = command.arg(if own.is_switch {
+                arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+            } else {
+                arg.action(ArgAction::Append)
+            });
+        }
+        command
+    }
+
+    fn settings(
+        &self,
+        matches: &ArgMatches,
+        variables: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Result<Settings, SettingsError> {
+        let text = |text: OsString| text.to_string_lossy().into_owned();
+        let (config, variables): (Vec<_>, Vec<_>) =
+            variables.partition(|(name, _)| name == CONFIG_VARIABLE);
+        let mut sources = Sources::new(self.defaults.clone());
+        sources = OWN.iter().fold(sources, |sources, flag| sources.with_own(flag.setting));
+        sources = self.own.iter().fold(sources, |sources, own| match own.is_secret {
+            true => sources.with_own_secret(&own.name),
+            false => sources.with_own(&own.name),
+        });
+        let file = matches.get_one::<PathBuf>("config").cloned();
+        if let Some(path) = file.or_else(|| config.into_iter().next().map(|(_, path)| path.into()))
+        {
+            sources = sources.with_file(path)?;
+        }
+        for (variable, value) in
+            variables.into_iter().map(|(name, value)| (text(name), text(value)))
+        {
+            let flag = ENGINE.iter().find(|flag| variable_of(flag.name) == variable);
+            sources = match flag {
+                Some(flag) => sources.with_value(Origin::Variable(variable), flag.setting, value),
+                None => sources.with_variables([(variable, value)]),
+            };
+        }
+        let flags = OWN.iter().chain(&ENGINE).map(|flag| (flag.name, flag.setting));
+        for (name, setting) in flags.chain(self.own.iter().map(|own| (&*own.name, &*own.name))) {
+            if let Some(values) = matches.get_many::<String>(name) {
+                let values: Vec<_> = values.map(String::as_str).collect();
+                let flag = format!("--{}", dashed(name));
+                sources = sources.with_flag(flag, setting, values.join(","));
+            }
+        }
+        for setting in matches.get_many::<String>("set").into_iter().flatten() {
+            let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
+            sources = sources.with_flag("--set", name.trim(), value);
+        }
+        let settings = sources.clone().load()?;
+        settings.own_duration("drain")?;
+        settings.own_duration("shutdown_grace")?;
+        settings.own_as::<Networks>("proxy_protocol")?;
+        // Without a limit on silence nobody needs the pings that would break it.
+        let is_open = settings.config().idle_timeout.is_none();
+        if is_open && settings.origin("ping_interval") == Origin::Default {
+            let origin = settings.origin("idle_timeout");
+            return sources.with_value(origin, "ping_interval", "off").load();
+        }
+        Ok(settings)
+    }
+}
+
+/// `max_message` or `gateway.secret` as a flag has it.
+fn dashed(name: &str) -> String {
+    name.replace(['_', '.'], "-")
+}
+
+/// The networks of trusted proxies.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Networks(pub(super) Vec<Network>);
+
+impl FromStr for Networks {
+    type Err = NetworkError;
+
+    fn from_str(text: &str) -> Result<Self, NetworkError> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        parts.map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::amount::Sizing;
+    use crate::config::Config;
+    use crate::layers::compression::CompressionMode;
+
+    fn load(program: &Program, arguments: &[&str], variables: &[(&str, &str)]) -> Outcome {
+        program.command().debug_assert();
+        let arguments = ["program"].iter().chain(arguments).map(OsString::from);
+        let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
+        program.load(arguments, variables)
+    }
+
+    fn settings(program: &Program, arguments: &[&str], variables: &[(&str, &str)]) -> Settings {
+        match load(program, arguments, variables) {
+            Outcome::Run(settings) | Outcome::Report(settings) => *settings,
+            Outcome::Told(error) => panic!("{error}"),
+            Outcome::Wrong(error) => panic!("{error}"),
+        }
+    }
+
+    fn refusal(program: &Program, arguments: &[&str], variables: &[(&str, &str)]) -> String {
+        match load(program, arguments, variables) {
+            Outcome::Wrong(error) => error.to_string(),
+            Outcome::Told(error) => error.to_string(),
+            Outcome::Run(_) | Outcome::Report(_) => panic!("it should be refused"),
+        }
+    }
+
+    #[test]
+    fn short_names_have_variables_as_well() {
+        let program = Program::new("program");
+        let settings = settings(
+            &program,
+            &["--io-workers", "2", "--listen", "a:1", "--listen", "b:2"],
+            &[("RINGWIRE_IO_WORKERS", "3"), ("RINGWIRE_COMPRESSION", "shared"), ("HOME", "/")],
+        );
+        assert_eq!(settings.config().io_workers, Sizing::Fixed(2));
+        assert_eq!(settings.config().compression.mode, CompressionMode::Shared);
+        assert_eq!(settings.own("listen"), Some("a:1,b:2"));
+        assert_eq!(settings.origin("compression.mode").to_string(), "RINGWIRE_COMPRESSION");
+    }
+
+    #[test]
+    fn the_applications_own_come_from_everywhere() {
+        let secret = OwnSetting::new("gateway.jwt_secret").with_about("Signs tokens.").secret();
+        let program = Program::new("gateway")
+            .with_defaults(Config::default().with_max_connections(10))
+            .with_own_setting(secret)
+            .with_own_setting("hops")
+            .with_own_setting(OwnSetting::new("quiet").switch());
+        let found = settings(
+            &program,
+            &["--hops=2", "--quiet", "--check"],
+            &[("RINGWIRE_GATEWAY_JWT_SECRET", "s3cret")],
+        );
+        assert_eq!(found.own_required("gateway.jwt_secret").unwrap(), "s3cret");
+        assert_eq!(found.own_as("hops").unwrap(), Some(2_usize));
+        assert_eq!(found.own_as("quiet").unwrap(), Some(true));
+        assert_eq!(found.config().max_connections, Sizing::Fixed(10));
+        let report = found.report().to_string();
+        assert!(report.contains("# gateway.jwt_secret is set # RINGWIRE_GATEWAY_JWT_SECRET\n"));
+        assert!(!report.contains("s3cret"), "{report}");
+        assert!(report.contains("hops = 2 # --hops\n"), "{report}");
+
+        let found = settings(&program, &["--hops", "many"], &[]);
+        assert_eq!(found.own_as::<bool>("quiet").unwrap(), None);
+        let wrong = found.own_as::<usize>("hops").unwrap_err().to_string();
+        assert!(wrong.starts_with("--hops: hops can't be \"many\": "), "{wrong}");
+        let missing = found.own_required("gateway.jwt_secret").unwrap_err().to_string();
+        assert!(missing.contains("set RINGWIRE_GATEWAY_JWT_SECRET"), "{missing}");
+        assert!(refusal(&program, &["--set", "hop=1"], &[]).contains("did you mean hops?"));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_before_anything_runs() {
+        let program = Program::new("program");
+        for (arguments, expected) in [
+            (["--drain", "soon"], "--drain: drain can't be \"soon\": expected a duration"),
+            (["--shutdown-grace", "long"], "--shutdown-grace: shutdown_grace can't be \"long\""),
+            (["--proxy-protocol", "10.0.0.0/99"], "--proxy-protocol: proxy_protocol can't be"),
+            (["--io-workers", "0"], "--io-workers: io_workers can't be \"0\": expected auto"),
+            (["--colour", "red"], "unexpected argument '--colour'"),
+        ] {
+            let text = refusal(&program, &arguments, &[]);
+            assert!(text.contains(expected), "{text}");
+        }
+        let text = refusal(&program, &[], &[("RINGWIRE_DRAIN", "soon")]);
+        assert!(text.starts_with("RINGWIRE_DRAIN: drain can't be"), "{text}");
+    }
+
+    #[test]
+    fn the_documentation_lists_every_flag() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+        let text = std::fs::read_to_string(path).expect("it is in the repository");
+        let listed: Vec<_> = text.lines().filter(|line| line.starts_with("| `--")).collect();
+        let expected: Vec<_> = OWN
+            .iter()
+            .chain(&ENGINE)
+            .map(|flag| {
+                format!("| `--{}` | `{}` | {} |", dashed(flag.name), flag.setting, flag.about)
+            })
+            .collect();
+        assert_eq!(listed, expected, "docs/configuration.md should have:\n{}", expected.join("\n"));
+    }
+}

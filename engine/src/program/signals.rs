@@ -1,0 +1,44 @@
+//! What signals do to a server.
+
+use std::time::Duration;
+use std::{io, thread};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+use crate::server::handle::Handle;
+use crate::server::notify::Notifier;
+
+/// On SIGTERM or SIGINT stops accepting, closes all connections with 1001 and gives them `limit` for it. A second
+/// one ends the process at once. On SIGHUP reads the certificates again; on SIGUSR1 logs how many connections each
+/// worker has. The service manager, if there is one, is told of the end.
+///
+/// # Errors
+/// The signals can't be handled.
+pub fn handle_signals(handle: Handle, limit: Duration) -> io::Result<()> {
+    let notifier = Notifier::from_environment()?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        let mut ending = false;
+        for signal in signals.forever() {
+            if signal == SIGHUP {
+                // What is wrong is in the log, and the old ones stay.
+                let _ = handle.reload_tls();
+            } else if signal == SIGUSR1 {
+                let stats = handle.stats();
+                let counts: Vec<_> =
+                    stats.workers.iter().map(|worker| worker.connections).collect();
+                crate::base::event::info!(connections = ?counts, imbalance = stats.imbalance());
+            } else if ending {
+                std::process::exit(128 + signal);
+            } else {
+                ending = true;
+                if let Some(Err(error)) = notifier.as_ref().map(Notifier::stopping) {
+                    crate::base::event::warn!(%error, "the service manager does not listen");
+                }
+                handle.shutdown(limit);
+            }
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! Bytes that came in, and who looks at them: that is decided by what stands between the socket and the codec, and by
+//! the phase that the connection is in.
+
+use ringwire_codec::Buffers as _;
+
+use super::Worker;
+use super::heads::on_request_bytes;
+use super::receive::{call, deliver, deliver_or_keep, keep_unread};
+use super::upgrade::begin_frames;
+use crate::app::event::Event;
+use crate::app::handler::Handler;
+use crate::conn::{Flags, Phase};
+use crate::driver::{Driver, Token};
+
+impl<D: Driver, H: Handler> Worker<D, H> {
+    #[inline]
+    pub(super) fn on_received(&mut self, token: Token, mut buffer: D::Buffer) {
+        self.take_in(token, &mut buffer);
+        self.driver.release(buffer);
+        self.after_work(token);
+        self.hold_up_if_short(token);
+    }
+
+    /// Takes bytes that came in. What they lead to is in the turn's output afterwards.
+    #[inline]
+    pub(super) fn take_in(&mut self, token: Token, bytes: &mut [u8]) {
+        let Self { conns, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        shared.counters.bytes_received.add(bytes.len());
+        if conn.wire.flags.contains(Flags::LAYERED) && conn.wire.phase != Phase::Proxied {
+            return self.take_in_layered(token, bytes);
+        }
+        conn.wire.note_received(shared.now);
+        self.look_at(token, bytes);
+    }
+
+    /// Looks at what the peer said.
+    #[inline]
+    pub(super) fn look_at(&mut self, token: Token, bytes: &mut [u8]) {
+        let Self { conns, handler, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        shared.expected_len = bytes.len() + conn.wire.codec.buffered_len();
+        match conn.wire.phase {
+            Phase::Open | Phase::Closing => {
+                deliver_or_keep(handler, conn, shared, token, bytes);
+            }
+            Phase::Proxied => self.take_in_proxied(token, bytes),
+            Phase::Handshake | Phase::Idle => {
+                on_request_bytes(handler, conn, shared, token, bytes);
+            }
+            Phase::Deferred => keep_unread(&mut conn.wire, shared, bytes),
+            Phase::Lingering => self.drop_late(token, bytes.len()),
+            Phase::Vacant | Phase::Flushing | Phase::Closed => {}
+        }
+    }
+
+    /// Hands over what was left unread, as far as that is possible now.
+    pub(super) fn resume(&mut self, token: Token) {
+        let Self { conns, handler, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        conn.wire.flags.remove(Flags::LISTED);
+        if conn.wire.phase == Phase::Idle {
+            return self.resume_requests(token);
+        }
+        if !conn.wire.has_unread() || !conn.wire.may_deliver() {
+            return;
+        }
+        let Some(pending) = &mut conn.wire.pending else { return };
+        let mut unread = std::mem::take(&mut pending.unread);
+        let start = std::mem::take(&mut pending.unread_start);
+        let unused = deliver(handler, conn, shared, token, &mut unread[start..]);
+        if unused > 0 && conn.wire.keeps_input() {
+            let pending = conn.wire.pending_mut();
+            pending.unread_start = unread.len() - unused;
+            pending.unread = unread;
+        } else {
+            shared.pool.give(unread);
+        }
+    }
+
+    /// Begins to speak frames on a connection whose handshake was answered elsewhere.
+    pub(super) fn open_upgraded(&mut self, token: Token, state: H::State) {
+        let Self { conns, handler, shared, .. } = self;
+        let Some(conn) = conns.get_mut(token) else { return };
+        conn.state = Some(state);
+        begin_frames(&mut conn.wire, shared, token);
+        call(handler, conn, shared, token, Event::Open);
+    }
+}
