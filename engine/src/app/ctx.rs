@@ -219,7 +219,7 @@ impl<'a, S> Ctx<'a, S> {
         if !self.is_open() {
             return Err(TimerError::Closing);
         }
-        let due = self.shared.now + ticks_of(after).unwrap_or(1);
+        let due = self.shared.now + ticks_of(after).max(1);
         self.shared.timers.set(self.id.slot, key, due)?;
         self.shared.wheel.set_earlier(self.id.slot, due);
         Ok(())

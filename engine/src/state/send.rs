@@ -165,7 +165,7 @@ fn set_deadline(
     options: SendOptions,
 ) {
     let Some((after, late)) = options.deadline else { return };
-    let due = shared.now + ticks_of(after).unwrap_or(1);
+    let due = shared.now + ticks_of(after).max(1);
     wire.pending_mut().queue.set_deadline(index, due, late);
     shared.wheel.set_earlier(slot, due);
 }
