@@ -101,7 +101,8 @@ fn an_end_that_is_no_clean_one_has_a_line() {
     for part in [
         "worker{index=0}",
         " INFO ",
-        "conn=0/0/",
+        // The first server of this process.
+        "conn=1/0/",
         &format!("peer={from}"),
         "route=\"/rooms/{room}\"",
         "reason=protocol: ",

@@ -57,7 +57,27 @@ impl Live {
         config: Config,
         make: impl Fn(&WorkerContext) -> H + Send + Sync + 'static,
     ) -> Self {
-        let running = match Server::new(config).listen("127.0.0.1:0").start(make) {
+        Self::run(Server::new(config), make)
+    }
+
+    /// The same, with futures that are polled within a runtime of tokio.
+    ///
+    /// # Panics
+    /// The server does not start.
+    #[cfg(feature = "tokio")]
+    pub fn start_within<H: Handler>(
+        config: Config,
+        runtime: tokio::runtime::Handle,
+        make: impl Fn(&WorkerContext) -> H + Send + Sync + 'static,
+    ) -> Self {
+        Self::run(Server::new(config).with_runtime(runtime), make)
+    }
+
+    fn run<H: Handler>(
+        server: Server,
+        make: impl Fn(&WorkerContext) -> H + Send + Sync + 'static,
+    ) -> Self {
+        let running = match server.listen("127.0.0.1:0").start(make) {
             Ok(running) => running,
             Err(error) => panic!("{error}"),
         };

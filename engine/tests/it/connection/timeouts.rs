@@ -119,8 +119,8 @@ fn a_pause_holds_off_the_idle_timeout() {
 
 #[test]
 fn a_pause_holds_off_the_pong_timeout() {
-    let config = quiet().with_ping_interval(ms(200)).with_pong_timeout(ms(200));
-    let server = Server::echo(config.with_write_stall_timeout(ms(300)));
+    let config = quiet().with_ping_interval(ms(200)).with_pong_timeout(ms(1000));
+    let server = Server::echo(config.with_write_stall_timeout(ms(1100)));
     let mut client = server.client();
     let id = server.opened();
     client.answers = false;
@@ -129,7 +129,7 @@ fn a_pause_holds_off_the_pong_timeout() {
     // The pong comes while the server does not read.
     server.looks();
     client.raw(&frame(0x8a, b""));
-    stays_so_for(ms(700), "it is open", || server.stats().open_connections == 1);
+    stays_so_for(ms(1700), "it is open", || server.stats().open_connections == 1);
     server.handle().resume(id).unwrap();
     assert_eq!(client.next(), Got::Ping(Vec::new()), "the pong counts, and the next ping comes");
 }
