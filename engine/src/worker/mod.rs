@@ -324,7 +324,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 });
             }
             Mail::Pause { conn, paused } => {
-                self.with_open(conn, |conn, _| conn.wire.flags.set(Flags::PAUSED, paused));
+                self.with_open(conn, |conn, shared| {
+                    if !paused && conn.wire.flags.contains(Flags::PAUSED) {
+                        // Its timer may be due in this very turn: silence counts from here on.
+                        conn.wire.note_received(shared.now);
+                    }
+                    conn.wire.flags.set(Flags::PAUSED, paused);
+                });
             }
             Mail::Adopt(adoption) => self.adopt(*adoption),
             Mail::Accepted { fd, listener, peer } => self.on_handed_over(fd, listener, peer),
