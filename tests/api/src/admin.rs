@@ -1,54 +1,52 @@
 //! HTTP for administrators.
 
 use ringwire::{CloseCode, Request, Response, StatusCode};
+use serde_json::json;
 
-use crate::{Gateway, Problem, USER};
+use crate::{Gateway, Problem, USER, refuse};
 
 /// Of a connection that an administrator has ended: its client is not to come back.
 const DISCONNECTED: CloseCode = CloseCode::new(4410);
 
 impl Gateway {
     pub(crate) fn check_admin(&mut self, request: &Request<'_>) -> Result<(), Problem> {
-        let is_admin = self.claims(request)?.admin;
-        let refusal = || Problem(StatusCode::FORBIDDEN, "for administrators".to_owned());
-        is_admin.then_some(()).ok_or_else(refusal)
+        match self.claims(request)?.admin {
+            true => Ok(()),
+            false => refuse(StatusCode::FORBIDDEN, "for administrators"),
+        }
     }
 
-    /// `GET /admin/online?after=NAME&limit=N`: a page of users, by name, and how many connections each has.
+    /// `GET ?after=NAME&limit=N`: a page of users, by name, and how many connections each has.
     pub(crate) fn list_online(&mut self, request: &Request<'_>) -> Result<Response, Problem> {
         let after = request.query_param("after").unwrap_or_default();
-        let limit = request.query_param("limit").map_or(Ok(50), |limit| limit.parse());
-        let limit: usize = limit.map_err(|_| bad("limit"))?;
+        let Ok(limit) = request.query_param("limit").map_or(Ok(50), |it| it.parse::<usize>())
+        else {
+            return refuse(StatusCode::BAD_REQUEST, "`limit` is a number");
+        };
         let mut users: Vec<_> = (self.handle.names(USER))
             .map(|(name, connections)| (name[USER.len()..].to_owned(), connections.len()))
             .filter(|(user, _)| **user > *after)
             .collect();
         users.sort_unstable();
-        let has_more = users.len() > limit;
-        users.truncate(limit);
-        let page = serde_json::json!({ "users": users, "has_more": has_more });
+        let page = &users[..limit.min(users.len())];
+        let page = json!({ "users": page, "has_more": page.len() < users.len() });
         Ok(Response::json(page.to_string()))
     }
 
-    /// `POST /admin/send?user=NAME`, with the text as its body.
+    /// `POST ?user=NAME`, with the text as its body.
     pub(crate) fn send_to_user(&mut self, request: &Request<'_>) -> Result<StatusCode, Problem> {
-        let user = request.query_param("user").ok_or_else(|| bad("user"))?;
-        let text = str::from_utf8(request.body()).map_err(|_| bad("body"))?;
-        self.tell(&user, "admin", text)?;
+        let text = String::from_utf8_lossy(request.body());
+        self.tell(&request.query_param("user").unwrap_or_default(), "admin", &text)?;
         Ok(StatusCode::NO_CONTENT)
     }
 
-    /// `POST /admin/disconnect?user=NAME`: ends all connections of a user, and says how many they were.
+    /// `POST ?user=NAME`: ends all connections of a user, and says how many they were.
     pub(crate) fn disconnect(&mut self, request: &Request<'_>) -> Result<Response, Problem> {
-        let user = request.query_param("user").ok_or_else(|| bad("user"))?;
+        let user = request.query_param("user").unwrap_or_default();
         let connections = self.handle.connections(&format!("{USER}{user}"));
         for conn in &connections {
             self.handle.close(*conn, DISCONNECTED, "disconnected by an administrator")?;
         }
-        Ok(Response::json(serde_json::json!({ "closed": connections.len() }).to_string()))
+        Ok(Response::json(json!({ "closed": connections.len() }).to_string()))
     }
-}
-
-fn bad(what: &str) -> Problem {
-    Problem(StatusCode::BAD_REQUEST, format!("`{what}` is missing or wrong"))
 }

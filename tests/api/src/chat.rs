@@ -6,11 +6,10 @@ use ringwire::{Answer, CloseCode, Ctx, Handler, IntoResponse, Message, Request, 
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::{Gateway, Problem, USER, token::Claims};
+use crate::{Gateway, Problem, USER, refuse, token::Claims};
 
 /// Of a connection whose token has expired.
 const EXPIRED: CloseCode = CloseCode::new(4401);
-
 /// All connections hear here of who comes and goes.
 const PRESENCE: &str = "presence";
 
@@ -38,14 +37,17 @@ impl Handler for Chat {
     }
 
     fn on_open(&mut self, ctx: &mut Ctx<'_, Claims>) {
-        if let Err(Problem(_, text)) = open(ctx) {
-            let _ = ctx.close(CloseCode::POLICY_VIOLATION, &text);
+        let (claims, mut out) = ctx.split();
+        let is_known = out.set_deadline(claims.expiry(), EXPIRED).is_ok()
+            && out.subscribe(PRESENCE).is_ok()
+            && out.register(&format!("{USER}{}", claims.sub)).is_ok();
+        if !is_known {
+            let _ = out.close(CloseCode::POLICY_VIOLATION, "the user's name is too long");
         }
     }
 
     fn on_message(&mut self, ctx: &mut Ctx<'_, Claims>, message: Message<'_>) {
-        let order = serde_json::from_slice(message.as_bytes()).map_err(Problem::from);
-        if let Err(Problem(_, text)) = order.and_then(|it| self.0.borrow_mut().follow(ctx, it)) {
+        if let Err(Problem(_, text)) = self.0.borrow_mut().follow(ctx, message) {
             let _ = ctx.send(&json!({ "event": "problem", "text": text }).to_string());
         }
     }
@@ -63,19 +65,11 @@ impl Handler for Chat {
     }
 }
 
-fn open(ctx: &mut Ctx<'_, Claims>) -> Result<(), Problem> {
-    let (claims, mut out) = ctx.split();
-    out.set_deadline(claims.expiry(), EXPIRED)?;
-    out.subscribe(PRESENCE)?;
-    out.register(&format!("{USER}{}", claims.sub))?;
-    Ok(())
-}
-
 impl Gateway {
-    fn follow(&self, ctx: &mut Ctx<'_, Claims>, order: Order) -> Result<(), Problem> {
-        let (claims, mut out) = ctx.split();
-        let from = &claims.sub;
-        match order {
+    fn follow(&self, ctx: &mut Ctx<'_, Claims>, message: Message<'_>) -> Result<(), Problem> {
+        let (Claims { sub: from, .. }, mut out) = ctx.split();
+        let topic_of = |room: &str| format!("room.{}", topic_token(room));
+        match serde_json::from_slice(message.as_bytes())? {
             Order::Join { room } => {
                 out.subscribe(&topic_of(&room))?;
                 out.send(&json!({ "event": "joined", "room": room }).to_string())?;
@@ -88,17 +82,16 @@ impl Gateway {
                 out.publish(&topic_of(&room), &news.to_string())?;
             }
             Order::Leave { room } | Order::Say { room, .. } => {
-                return Err(Problem(StatusCode::NOT_FOUND, format!("not in room `{room}`")));
+                return refuse(StatusCode::NOT_FOUND, format!("not in room `{room}`"));
             }
             Order::Tell { user, text } => self.tell(&user, from, &text)?,
             Order::Refresh { token } => {
                 let renewed = self.key.verify(&token)?;
                 if renewed.sub != *from {
-                    return Err(Problem(StatusCode::FORBIDDEN, "another user's token".to_owned()));
+                    return refuse(StatusCode::FORBIDDEN, "another user's token");
                 }
                 out.set_deadline(renewed.expiry(), EXPIRED)?;
-                out.send(&json!({ "event": "refreshed", "exp": renewed.exp }).to_string())?;
-                *claims = renewed;
+                out.send(&json!({ "event": "refreshed" }).to_string())?;
             }
         }
         Ok(())
@@ -108,13 +101,8 @@ impl Gateway {
     pub(crate) fn tell(&self, user: &str, from: &str, text: &str) -> Result<(), Problem> {
         let news = json!({ "event": "told", "from": from, "text": text }).to_string();
         match self.handle.send_to(&format!("{USER}{user}"), &news)? {
-            0 => Err(Problem(StatusCode::NOT_FOUND, format!("`{user}` is not online"))),
+            0 => refuse(StatusCode::NOT_FOUND, format!("`{user}` is not online")),
             _ => Ok(()),
         }
     }
-}
-
-/// The topic of a room, whatever its name is.
-fn topic_of(room: &str) -> String {
-    format!("room.{}", topic_token(room))
 }

@@ -3,12 +3,10 @@
 mod admin;
 mod chat;
 pub mod client;
-pub mod token;
+mod token;
 
 use ringwire::router::Shared;
 use ringwire::{Handle, Handler, IntoResponse, Request, Response, Router, StatusCode};
-
-use crate::token::{Claims, Key};
 
 /// The prefix of the names under which the connections of users are found.
 pub const USER: &str = "user.";
@@ -16,12 +14,12 @@ pub const USER: &str = "user.";
 /// What the routes of a worker share.
 struct Gateway {
     handle: Handle,
-    key: Key,
+    key: token::Key,
 }
 
-/// The handler of a worker: a WebSocket at `/chat`, and HTTP below `/admin`.
-pub fn gateway(handle: &Handle, key: &Key) -> impl Handler + use<> {
-    let gateway = Shared::new(Gateway { handle: handle.clone(), key: key.clone() });
+/// The handler of a worker: a WebSocket at `/chat`, and HTTP below `/admin`, for tokens that are signed with `secret`.
+pub fn gateway(handle: &Handle, secret: &[u8]) -> impl Handler + use<> {
+    let gateway = Shared::new(Gateway { handle: handle.clone(), key: token::Key::new(secret) });
     Router::new()
         .websocket("/chat", chat::Chat(gateway.clone()))
         .guard("/admin", gateway.with(Gateway::check_admin))
@@ -32,18 +30,20 @@ pub fn gateway(handle: &Handle, key: &Key) -> impl Handler + use<> {
 
 impl Gateway {
     /// What the request's token says: that of `?token=`, or else of `Authorization: Bearer`.
-    fn claims(&self, request: &Request<'_>) -> Result<Claims, Problem> {
+    fn claims(&self, request: &Request<'_>) -> Result<token::Claims, Problem> {
         let header = request.header_str("authorization").and_then(|it| it.strip_prefix("Bearer "));
         let token = request.query_param("token").or_else(|| header.map(Into::into));
         self.key.verify(&token.unwrap_or_default())
     }
 }
 
-/// Why something was not done: in HTTP a status and a text, in the chat the text.
-#[derive(Debug)]
-pub struct Problem(StatusCode, String);
+/// Why something was not done: in HTTP a status and a text, in the chat the text. What the engine refuses is 503.
+struct Problem(StatusCode, String);
 
-/// What the engine does not do is for later; what is wrong with a request has a status of its own.
+fn refuse<T>(status: StatusCode, text: impl Into<String>) -> Result<T, Problem> {
+    Err(Problem(status, text.into()))
+}
+
 impl<E: std::error::Error> From<E> for Problem {
     fn from(error: E) -> Self {
         Self(StatusCode::SERVICE_UNAVAILABLE, error.to_string())

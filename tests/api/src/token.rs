@@ -7,18 +7,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
 use hmac::{Hmac, KeyInit, Mac};
 use ringwire::StatusCode;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::Problem;
+use crate::{Problem, refuse};
+
+/// What tokens are signed with.
+pub(crate) struct Key(Hmac<sha2::Sha256>);
 
 /// What a token says: who the user is, until when (in seconds since 1970), and whether an administrator.
-#[derive(Clone, Deserialize, Serialize)]
-#[expect(missing_docs, reason = "said above")]
-pub struct Claims {
-    pub sub: String,
-    pub exp: u32,
+#[derive(Deserialize)]
+pub(crate) struct Claims {
+    pub(crate) sub: String,
+    exp: u32,
     #[serde(default)]
-    pub admin: bool,
+    pub(crate) admin: bool,
 }
 
 impl Claims {
@@ -27,33 +29,18 @@ impl Claims {
     }
 }
 
-/// What tokens are signed with.
-#[derive(Clone)]
-pub struct Key(Hmac<sha2::Sha256>);
-
 impl Key {
-    /// The key of a secret.
-    #[must_use]
-    pub fn new(secret: &[u8]) -> Self {
+    pub(crate) fn new(secret: &[u8]) -> Self {
         Self(Hmac::new_from_slice(secret).expect("a secret may have any length"))
-    }
-
-    /// A token that says this.
-    #[must_use]
-    pub fn sign(&self, claims: &Claims) -> String {
-        let claims = serde_json::to_vec(claims).expect("claims are JSON");
-        let signed = format!("{}.{}", BASE64.encode(r#"{"alg":"HS256"}"#), BASE64.encode(claims));
-        let code = self.0.clone().chain_update(&signed).finalize().into_bytes();
-        format!("{signed}.{}", BASE64.encode(code))
     }
 
     /// What a token says, if it is valid now.
     pub(crate) fn verify(&self, token: &str) -> Result<Claims, Problem> {
-        let refusal = || Problem(StatusCode::UNAUTHORIZED, "a valid token is needed".to_owned());
-        self.check(token).filter(|it| it.expiry() > SystemTime::now()).ok_or_else(refusal)
+        let claims = self.claims(token).filter(|it| it.expiry() > SystemTime::now());
+        claims.map_or_else(|| refuse(StatusCode::UNAUTHORIZED, "a valid token is needed"), Ok)
     }
 
-    fn check(&self, token: &str) -> Option<Claims> {
+    fn claims(&self, token: &str) -> Option<Claims> {
         let (signed, code) = token.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
         self.0.clone().chain_update(signed).verify_slice(&BASE64.decode(code).ok()?).ok()?;

@@ -4,29 +4,36 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
+use hmac::{Hmac, KeyInit, Mac};
 use ringwire::testing::{Get, Peer, Stage};
 use ringwire::{Handler, WorkerContext};
 use ringwire_api_tests::gateway;
-use ringwire_api_tests::token::{Claims, Key};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+pub(crate) const SECRET: &[u8] = b"a secret of the tests";
 
 pub(crate) fn make(worker: &WorkerContext) -> impl Handler + use<> {
-    gateway(worker.handle(), &key())
-}
-
-pub(crate) fn key() -> Key {
-    Key::new(b"a secret of the tests")
+    gateway(worker.handle(), SECRET)
 }
 
 /// A user's token, for so many seconds from now.
 pub(crate) fn token(user: &str, seconds: i64) -> String {
-    sign(&key(), user, seconds, false)
+    sign(&json!({ "alg": "HS256" }), &claims(user, seconds), SECRET)
 }
 
-pub(crate) fn sign(key: &Key, user: &str, seconds: i64, admin: bool) -> String {
+/// What a token of a user says that is valid for so many seconds from now.
+pub(crate) fn claims(user: &str, seconds: i64) -> Value {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-    let exp = now.saturating_add_signed(seconds).try_into().expect("it is before 2106");
-    key.sign(&Claims { sub: user.to_owned(), exp, admin })
+    json!({ "sub": user, "exp": now.saturating_add_signed(seconds) })
+}
+
+/// A token, as the service makes it where users log in.
+pub(crate) fn sign(header: &Value, claims: &Value, secret: &[u8]) -> String {
+    let [header, claims] = [header, claims].map(|part| BASE64.encode(part.to_string()));
+    let signed = format!("{header}.{claims}");
+    let mac = Hmac::<sha2::Sha256>::new_from_slice(secret).expect("a secret has any length");
+    format!("{signed}.{}", BASE64.encode(mac.chain_update(&signed).finalize().into_bytes()))
 }
 
 /// A connection of a user.

@@ -36,13 +36,11 @@ fn comes_back(driver: DriverKind) {
         Ok(token("ann", validities.next().ok_or("there are three tokens")?))
     };
     let url = format!("ws://{}/chat", live.address());
-    let join = json!({ "op": "join", "room": "tea" }).to_string();
     let quick = Backoff::default().with_first_delay(Duration::from_millis(10));
     // The connection of the second token is over before it counts as stable.
     let policy = RetryPolicy::default().with_backoff(quick).with_max_renewals(2);
     let builder = Client::builder().without_proxy();
-    let mut ann =
-        client(builder, &url, issue, move |client| client.send_text(&join)).with_policy(policy);
+    let mut ann = client(builder, &url, issue, "tea").with_policy(policy);
     for _ in 0..2 {
         assert_eq!(next_of(&mut ann, "joined")["room"], "tea");
     }
@@ -85,8 +83,8 @@ fn producer(driver: DriverKind) {
     let (mut fast, fast_conn) = open("fast");
     let (mut slow, slow_conn) = open("slow");
     slow.stop_reading();
-    let to_slow = flood(&handle, slow_conn, LINES, 8192).unwrap();
-    let to_fast = flood(&handle, fast_conn, LINES, 8192).unwrap();
+    let to_slow = flood(handle.sender(slow_conn).unwrap(), LINES, 8192);
+    let to_fast = flood(handle.sender(fast_conn).unwrap(), LINES, 8192);
     read_lines(&mut fast, LINES);
     to_fast.join().unwrap().unwrap();
     assert!(!to_slow.is_finished(), "more is on its way than sockets hold");
