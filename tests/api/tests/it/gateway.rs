@@ -276,7 +276,8 @@ fn step(
             return;
         }
         for member in users.iter_mut().filter(|user| user.is_member) {
-            assert_eq!(hear(&mut member.peer)["text"], *text);
+            let heard = hear(&mut member.peer);
+            assert!(heard["text"] == *text, "step {number}: {} hears {heard:.300}", member.name);
         }
     }
 }
