@@ -5,9 +5,10 @@ repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 release=${CARGO_TARGET_DIR:-$repo/target}/release
 driver=${RINGWIRE_DRIVER:-epoll}
 
-# The project's own server, as the tests run it.
+# The project's own server, as the tests run it. RINGWIRE_ECHO=async-echo: the one whose handler is an async function.
+echo_program=${RINGWIRE_ECHO:-echo}
 echo_server=(
-    "$release/echo"
+    "$release/$echo_program"
     --io-workers 1
     --driver "$driver"
     --pin none
@@ -19,7 +20,7 @@ echo_server=(
 echo_tls_server=("${echo_server[@]}" --listen 127.0.0.1:0)
 
 build_echo_server() {
-    (cd "$repo" && cargo build --release --quiet -p ringwire-examples --bin echo)
+    (cd "$repo" && cargo build --release --quiet -p ringwire-examples --bin "$echo_program")
 }
 
 build_example_over_tokio() {

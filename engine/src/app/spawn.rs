@@ -76,13 +76,13 @@ impl<S: 'static> Ctx<'_, S> {
         self.begin(future, then, true)
     }
 
-    /// Notes whether the handler has something to do for this connection that it waits for: until it has not, the end of
-    /// the peer's stream does not end the connection.
+    /// Notes whether the handler has something to do for this connection that it waits for, and how many bytes of
+    /// messages it holds meanwhile: until it has not, the end of the peer's stream does not end the connection.
     #[cfg(feature = "async")]
-    pub(crate) fn set_busy(&mut self, is_busy: bool) {
+    pub(crate) fn set_busy(&mut self, is_busy: bool, held_len: usize) {
         let (_, wire, _) = self.engine();
         if is_busy || wire.job_count() > 0 {
-            wire.jobs_mut().set_busy(is_busy);
+            wire.jobs_mut().set_busy(is_busy, held_len);
             if wire.job_count() == 0 {
                 wire.pending_mut().jobs = None;
             }

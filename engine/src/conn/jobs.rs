@@ -35,6 +35,8 @@ pub(crate) struct Jobs {
     next_future: u64,
     /// The handler itself has something to do that it waits for, and that is no job.
     is_busy: bool,
+    /// Bytes of messages that wait for the handler meanwhile.
+    held_len: usize,
     /// Reading waits for a job to end.
     pub(crate) is_full: bool,
 }
@@ -70,10 +72,16 @@ impl Jobs {
         self.count + usize::from(self.is_busy)
     }
 
-    /// Notes whether the handler has something to do.
+    /// Notes whether the handler has something to do, and what of the peer's waits for it.
     #[cfg(feature = "async")]
-    pub(crate) fn set_busy(&mut self, is_busy: bool) {
+    pub(crate) fn set_busy(&mut self, is_busy: bool, held_len: usize) {
         self.is_busy = is_busy;
+        self.held_len = held_len;
+    }
+
+    /// Bytes of messages that wait for the handler.
+    pub(crate) fn held_len(&self) -> usize {
+        self.held_len
     }
 
     /// The number that the next future will have.

@@ -353,7 +353,8 @@ impl Pending {
     /// The memory that it takes.
     pub(crate) fn charge(&self) -> Charge {
         let body = self.incoming.as_ref().map_or(0, |incoming| incoming.memory_len());
-        let input = self.unread.capacity() + self.head.capacity() + body;
+        let held = self.jobs.as_ref().map_or(0, |jobs| jobs.held_len());
+        let input = self.unread.capacity() + self.head.capacity() + body + held;
         Charge { input: size_of::<Self>() + input, queued: self.queue.memory_len() }
     }
 

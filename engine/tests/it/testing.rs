@@ -301,3 +301,21 @@ fn async_handlers_run_in_it() {
     });
     assert_eq!(alive.load(Ordering::Relaxed), 0, "a future was not dropped");
 }
+
+#[test]
+fn one_function_needs_no_server() {
+    let post = Request::builder("/a/b?c=d%20e").method("POST").body("x").header("x-y", "z").build();
+    post.with(|request| {
+        assert_eq!((request.method(), request.path()), ("POST", "/a/b"));
+        assert_eq!(request.query_param("c").as_deref(), Some("d e"));
+        assert_eq!((request.header_str("X-Y"), request.body()), (Some("z"), &b"x"[..]));
+    });
+    let upgrade = Request::builder("/").header("sec-websocket-protocol", "a, b").build();
+    assert_eq!(upgrade.with(|request| request.subprotocols().count()), 2);
+}
+
+#[test]
+#[should_panic(expected = "no server takes this request")]
+fn what_no_server_takes_is_said() {
+    Request::builder("/").header("host", "a").header("host", "b").build().with(|_| ());
+}

@@ -100,16 +100,19 @@ impl Core {
         self.high_water
     }
 
-    /// The future is about to be polled: how much output waits, and whether more is taken.
-    pub(super) fn begin(&self, queued_len: usize, is_open: bool) {
+    /// The future is about to be polled, with the waker `root`: how much output waits, and whether more is taken.
+    pub(super) fn begin(&self, root: &Waker, queued_len: usize, is_open: bool) {
         let inner = &mut *self.inner.borrow_mut();
         inner.queued_len = queued_len;
         inner.is_shut = !is_open;
         if !inner.inbox.is_empty() || inner.is_shut {
-            wake(inner.receiving.take());
+            wake_parts(root, inner.receiving.take());
         }
         if queued_len < self.high_water || inner.is_shut {
-            inner.sending.drain(..).for_each(Waker::wake);
+            wake_parts(root, inner.sending.drain(..));
+        }
+        if inner.cause.is_some() {
+            wake_parts(root, inner.ending.drain(..));
         }
     }
 
@@ -118,8 +121,11 @@ impl Core {
         let inner = &mut *self.inner.borrow_mut();
         inner.cause = Some(Rc::new(cause.clone()));
         inner.is_shut = true;
-        wake(inner.receiving.take());
-        inner.sending.drain(..).chain(inner.ending.drain(..)).for_each(Waker::wake);
+    }
+
+    /// Bytes of messages that wait for the application, about.
+    pub(super) fn waiting_len(&self) -> usize {
+        self.inner.borrow().inbox_cost
     }
 
     /// The next thing that the application wants to happen.
@@ -164,7 +170,7 @@ impl Core {
 
     /// Has `waker` woken once there is room.
     pub(super) fn await_room(&self, waker: &Waker) {
-        self.inner.borrow_mut().sending.push(waker.clone());
+        add(&mut self.inner.borrow_mut().sending, waker);
     }
 
     /// Notes what else is to happen; not once the connection has ended.
@@ -187,8 +193,8 @@ impl Core {
     /// How the connection has ended, once it has; until then `waker` waits for it.
     pub(super) fn cause(&self, waker: Option<&Waker>) -> Option<Rc<CloseCause>> {
         let inner = &mut *self.inner.borrow_mut();
-        if inner.cause.is_none() {
-            inner.ending.extend(waker.cloned());
+        if let Some(waker) = waker.filter(|_| inner.cause.is_none()) {
+            add(&mut inner.ending, waker);
         }
         inner.cause.clone()
     }
@@ -202,10 +208,16 @@ fn set(place: &mut Option<Waker>, waker: &Waker) {
     }
 }
 
-fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        waker.wake();
+/// Notes another who waits, once.
+fn add(all: &mut Vec<Waker>, waker: &Waker) {
+    if !all.iter().any(|known| known.will_wake(waker)) {
+        all.push(waker.clone());
     }
+}
+
+/// Wakes parts of a future that have wakers of their own. The whole is polled in any case.
+fn wake_parts(root: &Waker, wakers: impl IntoIterator<Item = Waker>) {
+    wakers.into_iter().filter(|waker| !waker.will_wake(root)).for_each(Waker::wake);
 }
 
 impl fmt::Debug for Core {

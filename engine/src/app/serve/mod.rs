@@ -158,8 +158,11 @@ mod calls {
 
     fn on_message(ctx: &mut Ctx<'_, SocketState>, message: Message<'_>) {
         let Some(running) = &ctx.state().running else { return };
-        running.core.put(message);
-        poll(ctx);
+        // Once the function has returned, nobody wants it.
+        if running.serving.is_some() {
+            running.core.put(message);
+            poll(ctx);
+        }
     }
 
     fn on_close(ctx: &mut Ctx<'_, SocketState>, cause: &CloseCause) {
@@ -177,7 +180,7 @@ mod calls {
             let Some(running) = &mut ctx.state_mut().running else { return };
             let Some(mut serving) = running.serving.take() else { return };
             let core = Rc::clone(&running.core);
-            core.begin(queued_len, is_open);
+            core.begin(&running.waker, queued_len, is_open);
             let polled = serving.as_mut().poll(&mut Context::from_waker(&running.waker));
             let has_called = carry_out(ctx, &core);
             match polled {
@@ -221,7 +224,7 @@ mod calls {
     /// The function has returned.
     fn finish(ctx: &mut Ctx<'_, SocketState>, core: &Core, result: Result<(), String>) {
         let has_ended = core.cause(None).is_some();
-        ctx.set_busy(false);
+        ctx.set_busy(false, 0);
         let (code, text) = match result {
             Ok(()) => (CloseCode::NORMAL, ""),
             Err(_) if has_ended => return,
@@ -239,7 +242,7 @@ mod calls {
         if core.wants_room() {
             ctx.want_drain();
         }
-        ctx.set_busy(!core.is_idle());
+        ctx.set_busy(!core.is_idle(), core.waiting_len());
         let is_full = core.is_full();
         let Some(running) = &mut ctx.state_mut().running else { return };
         if is_full != running.has_paused {
