@@ -35,7 +35,7 @@ use world::{System, World};
 ///
 /// ```
 /// use ringwire_client::http::{HeaderValue, header};
-/// use ringwire_client::{Client, Error, ErrorKind, OwnedMessage, Reconnecting};
+/// use ringwire_client::{Client, OwnedMessage, Reconnecting, Verdict, verdict_on};
 ///
 /// # mod server { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/server.rs")); }
 /// # let address = server::start(|request, _| request.contains("authorization: Bearer 2\r\n"));
@@ -44,7 +44,7 @@ use world::{System, World};
 /// let mut token = ask_for_token(1)?;
 /// let mut client = Reconnecting::new(builder, format!("ws://{address}/"))
 ///     .prepare(move |attempt, why| {
-///         if why.is_some_and(|error| error.kind() == ErrorKind::Authentication) {
+///         if why.is_some_and(|error| verdict_on(error) == Verdict::Renew) {
 ///             token = ask_for_token(2)?;
 ///         }
 ///         let value = HeaderValue::try_from(format!("Bearer {token}"))?;

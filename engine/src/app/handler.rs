@@ -235,8 +235,8 @@ pub trait Handler {
     }
 
     /// With which types of state connections may begin that come by [`Handle::connect`](crate::Handle::connect) or were
-    /// [upgraded](crate::Adoption::with_state) elsewhere. Default: [`State`](Self::State) alone. A handler around others
-    /// [adds theirs](States::and).
+    /// [upgraded](crate::transport::Adoption::with_state) elsewhere. Default: [`State`](Self::State) alone. A handler
+    /// around others [adds theirs](States::and).
     fn states() -> States<Self::State>
     where
         Self: Sized,

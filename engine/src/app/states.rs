@@ -4,9 +4,9 @@ use std::any::{Any, TypeId};
 use std::fmt;
 
 /// The types of state with which connections may begin that [`Handle::connect`](crate::Handle::connect) opens or that
-/// were [upgraded](crate::Adoption::with_state) elsewhere, and that [`Handle::run`](crate::Handle::run) may ask for: that
-/// of the handler, and of a [`Router`](crate::Router) those of its routes as well. Where two routes have states of the
-/// same type, a connection belongs to the one that was added first.
+/// were [upgraded](crate::transport::Adoption::with_state) elsewhere, and that [`Handle::run`](crate::Handle::run) may
+/// ask for: that of the handler, and of a [`Router`](crate::Router) those of its routes as well. Where two routes have
+/// states of the same type, a connection belongs to the one that was added first.
 pub struct States<S> {
     kinds: Vec<Kind<S>>,
 }

@@ -5,6 +5,7 @@ pub(crate) mod budget;
 pub(crate) mod buffers;
 pub(crate) mod chunked;
 pub(crate) mod event;
+pub(crate) mod hashing;
 pub(crate) mod inquiry;
 pub(crate) mod mailbox;
 pub(crate) mod output;

@@ -10,12 +10,14 @@
 )]
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::hash::{BuildHasher as _, Hash};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::sharded::remainder;
+
+use crate::base::hashing::Hashes;
 
 /// Parts that are locked by themselves: as many as a word has bits.
 const PARTS: usize = u64::BITS as usize;
@@ -34,7 +36,7 @@ const PAGE_LEN: usize = 256;
 pub(crate) struct Roll<M> {
     parts: [Mutex<Part<M>>; PARTS],
     /// Seeded at random, so that nobody can choose names that all go to one part.
-    hasher: RandomState,
+    hasher: Hashes,
     /// For each worker, the parts that have changes for it, a bit each.
     waiting: Box<[AtomicU64]>,
     /// Whether a worker still tells its handler.
@@ -97,7 +99,7 @@ impl<M: Copy + Eq + Hash> Roll<M> {
         };
         Self {
             parts: std::array::from_fn(|index| Mutex::new(part(index))),
-            hasher: RandomState::new(),
+            hasher: Hashes::new(),
             waiting: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             tells: Mutex::new(vec![true; workers].into()),
         }

@@ -6,8 +6,10 @@
 )]
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::hash::{BuildHasher as _, Hash};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::base::hashing::Hashes;
 
 /// Parts that are locked by themselves.
 const SHARDS: usize = 16;
@@ -17,12 +19,12 @@ const SHARDS: usize = 16;
 pub(crate) struct Sharded<K, V> {
     shards: [Mutex<HashMap<K, V>>; SHARDS],
     /// Seeded at random, so that nobody can choose keys that collide.
-    hasher: RandomState,
+    hasher: Hashes,
 }
 
 impl<K, V> Default for Sharded<K, V> {
     fn default() -> Self {
-        Self { shards: Default::default(), hasher: RandomState::new() }
+        Self { shards: Default::default(), hasher: Hashes::new() }
     }
 }
 

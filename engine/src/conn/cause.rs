@@ -20,7 +20,7 @@ pub struct CloseCause {
     /// Messages from other threads ([`Handle::send`](crate::Handle::send), [`Sender`](crate::Sender)) that came as the
     /// connection was closing already, or whose coming made it close, or that still waited for room in its queue: none of
     /// their bytes are in `unsent_len`. What is posted after [`on_close`](crate::Handler::on_close) is in no cause; it
-    /// counts among [`messages_dropped`](crate::WorkerStats::messages_dropped).
+    /// counts among [`messages_dropped`](crate::stats::WorkerStats::messages_dropped).
     pub lost_messages: usize,
     clean: bool,
 }

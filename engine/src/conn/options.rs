@@ -72,7 +72,7 @@ impl SendOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Late {
-    /// It is dropped, and counts among [`messages_dropped`](crate::WorkerStats::messages_dropped).
+    /// It is dropped, and counts among [`messages_dropped`](crate::stats::WorkerStats::messages_dropped).
     Drop,
     /// The connection is closed with this code, 1000 if it may not be sent:
     /// [`CloseReason::Deadline`](crate::CloseReason::Deadline).

@@ -45,7 +45,8 @@ use crate::topic::{PublishOptions, TopicQuery};
 /// How long a shutdown waits for room in a mailbox that is full.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The way to a running server: `Clone`, for any thread, also for handlers.
+/// The way to a running server: `Clone`, for any thread, also for handlers. [`Running::handle`](crate::Running::handle)
+/// gives it, and [`WorkerContext::handle`](crate::WorkerContext::handle) where a handler is made.
 ///
 /// Everything is posted to the worker that owns the connection, and done in its next turn. Nothing blocks:
 /// a full mailbox is [`PostError::Busy`]. What is posted for a connection that has ended is dropped.

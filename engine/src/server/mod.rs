@@ -195,7 +195,7 @@ impl Server {
     }
 
     /// Starts the workers. Each connection is served by `serve`, an async function that runs on its worker; its future
-    /// need not be `Send`. See [`Socket`].
+    /// need not be `Send`. See [`Socket`](crate::Socket).
     ///
     /// # Errors
     /// As [`start`](Self::start).

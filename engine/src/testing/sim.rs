@@ -18,6 +18,7 @@ use super::talk::Reply;
 use super::{Faults, Random, Stage};
 use crate::app::handler::Handler;
 use crate::base::budget::Budget;
+use crate::base::hashing::with_secret;
 use crate::compute::Pool;
 use crate::config::{Assignment, Config};
 use crate::driver::Driver as _;
@@ -67,7 +68,8 @@ impl Sim {
     }
 
     /// Runs a scene once for each seed, in a simulation of its own with faults drawn from the seed: short reads and
-    /// writes, delays, completions that come late or out of order, connections that break. Several run at once.
+    /// writes, delays, completions that come late or out of order. Connections break only where the scene has them do so,
+    /// by [`Peer::reset`] or by [`faults`](Self::faults). Several run at once.
     ///
     /// With `RINGWIRE_SIM_SEED=7` in the environment only that one runs, as it did then; with
     /// `RINGWIRE_SIM_SEEDS=0..100000` these run.
@@ -208,7 +210,8 @@ fn build<H: Handler + 'static>(
         parts.push((driver, TurnClock::simulated(&world), inbox, counters, compute));
         worlds.push(world);
     }
-    let hub = Hub::new(links, config, Handover::default());
+    let secret = random.seed();
+    let hub = with_secret(secret, || Hub::new(links, config, Handover::default()));
     let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
     let budget = Budget::new(config.compression.max_dedicated_len);
     let workers =

@@ -6,7 +6,7 @@
 )]
 
 use std::fmt;
-use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::hash::{BuildHasher as _, Hash};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -16,6 +16,7 @@ use super::config::TopicConfig;
 use super::name::{self, TopicError};
 use super::publication::{Publication, PublishOptions, SharedPublication, Terms};
 use crate::base::budget::Budget;
+use crate::base::hashing::Hashes;
 use crate::base::mailbox::{self, Bell, Mailbox, PostError, Postbox};
 use crate::base::roll::{Change, Roll};
 use crate::base::sharded::remainder;
@@ -133,7 +134,7 @@ struct Inner {
     /// Memory for what waits.
     budget: Budget,
     /// Seeded at random, so that nobody can choose topics that collide.
-    hasher: RandomState,
+    hasher: Hashes,
     /// By worker.
     members: Box<[(Feeder, Interest)]>,
     /// Which workers have subscribers for which topic or pattern, if handlers want to know.
@@ -145,7 +146,7 @@ impl Exchange {
         Self(Arc::new(Inner {
             budget: Budget::new(settings.max_retained_len),
             settings,
-            hasher: RandomState::new(),
+            hasher: Hashes::new(),
             members: feeders.map(|feeder| (feeder, Interest::new())).collect(),
             roll: OnceLock::new(),
         }))

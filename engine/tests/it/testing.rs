@@ -39,6 +39,9 @@ impl Handler for Room {
 
     fn on_open(&mut self, ctx: &mut Ctx<'_, String>) {
         ctx.set_deadline(Duration::from_secs(60), CloseCode::new(4401)).unwrap();
+        let (name, mut out) = ctx.split();
+        // Some worker hears of it, the same with each seed.
+        out.register(name).unwrap();
     }
 
     fn on_message(&mut self, ctx: &mut Ctx<'_, String>, message: Message<'_>) {

@@ -82,11 +82,13 @@ const BELOW: &str = "below";
 /// # site();
 /// ```
 ///
-/// WebSocket routes are dispatched statically: each adds its handler to the type, which is written `impl Handler`, also
-/// where it goes into another router. What routes have in common is [`Shared`]. Names and topics are the server's, so
-/// that every one of them hears of [presence](Handler::on_presence) and [interest](Handler::on_interest). A connection
-/// that this side opens ([`Handle::connect`](crate::Handle::connect)) belongs to the first route with a state of its
-/// type.
+/// WebSocket routes are dispatched statically: each adds its handler to the type, which is written `impl Handler`,
+/// also where it goes into another router. A function that takes a borrow, a [`WorkerContext`](crate::WorkerContext)
+/// say, and keeps a clone of what it needs says `impl Handler + use<>`: without that the borrow counts as part of
+/// the handler, and [`Server::start`](crate::Server::start) does not take the function. What routes have in common
+/// is [`Shared`]. Names and topics are the server's, so that every one of them hears of
+/// [presence](Handler::on_presence) and [interest](Handler::on_interest). A connection that this side opens
+/// ([`Handle::connect`](crate::Handle::connect)) belongs to the first route with a state of its type.
 pub struct Router<S = NoSockets> {
     /// Indices into `routes`.
     paths: matchit::Router<usize>,
