@@ -101,8 +101,9 @@ fn an_end_that_is_no_clean_one_has_a_line() {
     for part in [
         "worker{index=0}",
         " INFO ",
-        // The first server of this process.
-        "conn=1/0/",
+        // Some server of this process, its first worker, and the first slot of that.
+        " conn=",
+        "/0/0/",
         &format!("peer={from}"),
         "route=\"/rooms/{room}\"",
         "reason=protocol: ",
