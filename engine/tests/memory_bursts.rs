@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use ringwire::tls::pki_types::UnixTime;
 use ringwire::tls::{CertificateSource, ServerSettings};
-use ringwire::{Config, Running, Server};
+use ringwire::{Config, Running, Server, Sizing};
 use ringwire_peers::{connect, masked, request};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{PATIENCE, config, ms, wait_until};
@@ -47,7 +47,12 @@ fn serves_where_it_is_told_to() {
     );
     let settings = ServerSettings::new(certificates);
     let tls = settings.build(UnixTime::now()).expect("they are settings");
-    let config: Config = config().with_max_memory(budget.parse::<usize>().expect("a number"));
+    // 0: what the process may have.
+    let budget = match budget.parse().expect("a number") {
+        0 => Sizing::Auto,
+        len => Sizing::Fixed(len),
+    };
+    let config: Config = config().with_max_memory(budget);
     let running: Running = Server::new(config)
         .listen("127.0.0.1:0")
         .listen_tls("127.0.0.1:0", tls)
