@@ -42,7 +42,7 @@ impl Shared {
         };
         for parcel in parcels {
             // The connection is open still, so it can't fail.
-            let _ = send::encode(wire, self, parcel.message());
+            let _ = send::send_plain(wire, self, parcel.message());
         }
     }
 

@@ -28,17 +28,9 @@ pub(crate) fn send(
     {
         return send_behind(wire, shared, slot, message, options);
     }
-    if wire.flags.contains(Flags::DEFLATE) && shared.deflate.wants(message.len(), options.compress)
-    {
-        if shared.deflate.is_long(message.len())
-            && options.key.is_none()
-            && shared.deflate_elsewhere(wire, slot, message, false)
-        {
-            return Ok(taken(wire, shared));
-        }
-        return encode_compressed(wire, shared, slot, message, false);
-    }
-    encode(wire, shared, message)
+    let may_leave = options.key.is_none();
+    produce(wire, shared, slot, message, options.compress, false, may_leave)?;
+    Ok(taken(wire, shared))
 }
 
 /// A message was taken.
@@ -48,44 +40,64 @@ fn taken(wire: &mut Wire, shared: &Shared) -> Sent {
     status(wire, shared)
 }
 
+/// Encodes a message into the turn's output, compressed where it is to be: `alone`, if what follows must not depend on
+/// it. A long one that `may_leave` goes to the compute threads, and has a place in the queue. Whether it is in the output.
 #[inline]
-pub(super) fn encode(
+fn produce(
+    wire: &mut Wire,
+    shared: &mut Shared,
+    slot: u32,
+    message: Message<'_>,
+    compress: Compress,
+    alone: bool,
+    may_leave: bool,
+) -> Result<bool, SendError> {
+    if wire.flags.contains(Flags::DEFLATE) && shared.deflate.wants(message.len(), compress) {
+        return produce_compressed(wire, shared, slot, message, alone, may_leave);
+    }
+    encode(wire, shared, message)?;
+    Ok(true)
+}
+
+#[inline]
+fn encode(wire: &mut Wire, shared: &mut Shared, message: Message<'_>) -> Result<(), SendError> {
+    shared.reserve_out(message.len());
+    let Shared { masks, out, .. } = &mut *shared;
+    wire.codec.send(message, masks, out)
+}
+
+/// Sends a message as it is, whatever waits.
+pub(super) fn send_plain(
     wire: &mut Wire,
     shared: &mut Shared,
     message: Message<'_>,
 ) -> Result<Sent, SendError> {
-    shared.reserve_out(message.len());
-    let Shared { masks, out, .. } = &mut *shared;
-    wire.codec.send(message, masks, out)?;
+    encode(wire, shared, message)?;
     Ok(taken(wire, shared))
 }
 
 #[inline(never)]
-fn encode_compressed(
+fn produce_compressed(
     wire: &mut Wire,
     shared: &mut Shared,
     slot: u32,
     message: Message<'_>,
     alone: bool,
-) -> Result<Sent, SendError> {
+    may_leave: bool,
+) -> Result<bool, SendError> {
+    if may_leave
+        && shared.deflate.is_long(message.len())
+        && shared.deflate_elsewhere(wire, slot, message, alone)
+    {
+        return Ok(false);
+    }
     shared.send_compressed(wire, slot, message, alone)?;
-    Ok(taken(wire, shared))
+    Ok(true)
 }
 
 /// Sends a message for which there is room below the high-water mark, or that goes out by itself.
 pub(super) fn send_through(wire: &mut Wire, shared: &mut Shared, slot: u32, message: Message<'_>) {
-    let compressed = wire.flags.contains(Flags::DEFLATE)
-        && shared.deflate.wants(message.len(), Compress::ByLength);
-    let is_long = compressed && shared.deflate.is_long(message.len());
-    let sent = if is_long && shared.deflate_elsewhere(wire, slot, message, false) {
-        Ok(())
-    } else if compressed {
-        shared.send_compressed(wire, slot, message, false)
-    } else {
-        shared.reserve_out(message.len());
-        let Shared { masks, out, .. } = &mut *shared;
-        wire.codec.send(message, masks, out)
-    };
+    let sent = produce(wire, shared, slot, message, Compress::ByLength, false, true);
     shared.counters.messages_sent.add(usize::from(sent.is_ok()));
 }
 
@@ -133,21 +145,13 @@ pub(crate) fn send_behind(
     if !stays {
         shared.cut_context(wire, slot);
     }
-    let compressed = wire.flags.contains(Flags::DEFLATE)
-        && shared.deflate.wants(message.len(), options.compress);
-    if compressed
-        && options.key.is_none()
-        && shared.deflate.is_long(message.len())
-        && shared.deflate_elsewhere(wire, slot, message, !stays)
-    {
+    let may_leave = options.key.is_none();
+    let produced = produce(wire, shared, slot, message, options.compress, !stays, may_leave);
+    let sent = produced.map(|_| taken(wire, shared));
+    if produced == Ok(false) {
         set_deadline(wire, shared, slot, None, options);
-        return Ok(taken(wire, shared));
+        return sent;
     }
-    let sent = if compressed {
-        encode_compressed(wire, shared, slot, message, !stays)
-    } else {
-        encode(wire, shared, message)
-    };
     match replaced {
         Some(index) => replace(wire, shared, index),
         None => shared.enqueue_out(wire, kind),
