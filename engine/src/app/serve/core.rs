@@ -16,8 +16,10 @@ use ringwire_codec::{CloseCode, Message, OwnedMessage};
 
 use super::SocketState;
 use crate::app::ctx::Ctx;
+use crate::base::runtime::Runtime;
 use crate::conn::cause::CloseCause;
 use crate::conn::id::ConnId;
+use crate::state::limits::Limits;
 
 /// What a message takes beside its payload, about.
 const MESSAGE_COST: usize = 64;
@@ -28,6 +30,8 @@ pub(super) struct Core {
     pub(super) peer: SocketAddr,
     /// What may wait for the application, and what it may have waiting for the peer before it has to wait itself.
     high_water: usize,
+    /// What the future may use while it is polled.
+    pub(super) runtime: Runtime,
     inner: RefCell<Inner>,
 }
 
@@ -67,8 +71,9 @@ pub(super) enum Room {
 }
 
 impl Core {
-    pub(super) fn new(id: ConnId, peer: SocketAddr, high_water: usize) -> Self {
-        Self { id, peer, high_water, inner: RefCell::default() }
+    pub(super) fn new(id: ConnId, peer: SocketAddr, limits: &Limits) -> Self {
+        let (high_water, runtime) = (limits.high_water, limits.runtime.clone());
+        Self { id, peer, high_water, runtime, inner: RefCell::default() }
     }
 
     // The handler's side

@@ -146,8 +146,8 @@ mod calls {
 
     fn on_open(ctx: &mut Ctx<'_, SocketState>) {
         let Some(start) = ctx.state_mut().start.take() else { return };
-        let high_water = ctx.engine().2.limits.high_water;
-        let core = Rc::new(Core::new(ctx.id(), ctx.peer_addr(), high_water));
+        let (id, peer) = (ctx.id(), ctx.peer_addr());
+        let core = Rc::new(Core::new(id, peer, &ctx.engine().2.limits));
         let socket = Socket::new(Rc::clone(&core), Some(Box::new(start.request)));
         let serving = (start.serve)(socket);
         let waker = ctx.waker();
@@ -173,13 +173,13 @@ mod calls {
 
     /// Polls the future, and does what it wants to happen, until it waits for something that has not happened.
     fn poll(ctx: &mut Ctx<'_, SocketState>) {
-        let runtime = ctx.engine().2.limits.runtime.clone();
-        let _entered = runtime.enter();
+        let Some(running) = &ctx.state().running else { return };
+        let core = Rc::clone(&running.core);
+        let _entered = core.runtime.enter();
         loop {
             let (queued_len, is_open) = (ctx.queued_len(), ctx.is_open());
             let Some(running) = &mut ctx.state_mut().running else { return };
             let Some(mut serving) = running.serving.take() else { return };
-            let core = Rc::clone(&running.core);
             core.begin(&running.waker, queued_len, is_open);
             let polled = serving.as_mut().poll(&mut Context::from_waker(&running.waker));
             let has_called = carry_out(ctx, &core);
