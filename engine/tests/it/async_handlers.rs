@@ -41,6 +41,18 @@ fn with<H: Handler>(config: Config, make: impl Fn() -> H + Send + Sync + 'static
     Server::with_handler(config, &["127.0.0.1:0"], move |_, _| make())
 }
 
+/// A server that waits for the answer to each question.
+fn asking(answers: &Answers) -> Server {
+    let known = answers.clone();
+    serve(config(), async move |mut socket: Socket| {
+        while let Some(question) = socket.receive().await? {
+            let answer = known.of(question.as_text().unwrap_or_default().to_owned()).await;
+            socket.send(answer).await?;
+        }
+        Ok::<_, SocketError>(())
+    })
+}
+
 async fn echo(mut socket: Socket) -> Result<(), SocketError> {
     while let Some(message) = socket.receive().await? {
         socket.send(message).await?;
@@ -135,14 +147,7 @@ fn everything_comes_back_in_order() {
 #[test]
 fn another_thread_wakes_and_pings_are_answered_meanwhile() {
     let answers = Answers::default();
-    let known = answers.clone();
-    let server = serve(config(), async move |mut socket: Socket| {
-        while let Some(question) = socket.receive().await? {
-            let answer = known.of(question.as_text().unwrap_or_default().to_owned()).await;
-            socket.send(answer).await?;
-        }
-        Ok::<_, SocketError>(())
-    });
+    let server = asking(&answers);
     let mut client = server.client();
     client.send("six by nine");
     wait_until("it waits", || answers.is_waited_for());
@@ -158,14 +163,7 @@ fn another_thread_wakes_and_pings_are_answered_meanwhile() {
 #[test]
 fn a_peer_that_says_no_more_hears_the_answer() {
     let answers = Answers::default();
-    let known = answers.clone();
-    let server = serve(config(), async move |mut socket: Socket| {
-        while let Some(question) = socket.receive().await? {
-            let answer = known.of(question.as_text().unwrap_or_default().to_owned()).await;
-            socket.send(answer).await?;
-        }
-        Ok::<_, SocketError>(())
-    });
+    let server = asking(&answers);
     let mut client = server.client();
     client.send("first");
     client.send("second");
