@@ -32,7 +32,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let (hub, worker) = (self.shared.hub.clone(), self.shared.worker);
         let heirs = [hub.registry().retire(worker), hub.exchange().retire(worker)];
         heirs.into_iter().flatten().for_each(|heir| hub.wake(heir));
-        // Where there is no other, what is left is still its own.
+        // Without another worker, it keeps what is left.
         while self.has_changes() {
             self.call_of_changes();
         }

@@ -88,7 +88,7 @@ impl<S> WebSocketStream<S> {
         self.end(side, None);
     }
 
-    /// Nothing more is received: what is left is to write what is queued and owed, and to end the transport.
+    /// Nothing more is received. What is queued and owed is still written, then the transport ends.
     pub(super) fn end(&mut self, side: Side, outcome: Option<Error>) {
         self.ending().outcome = outcome;
         self.phase = Phase::Flushing;
