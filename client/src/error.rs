@@ -140,8 +140,8 @@ pub enum ErrorKind {
     /// TLS failed, or its settings.
     Tls,
     /// The server or the proxy asks for credentials, or for others: 401, 403, 407, and a SOCKS5 proxy that refuses. A
-    /// close frame is [`Closed`](Self::Closed) whatever its code; [`verdict_on`](crate::verdict_on) knows that 4401 says
-    /// the same.
+    /// close frame is [`Closed`](Self::Closed) whatever its code; [`verdict_on`](crate::verdict_on) knows that 4401
+    /// says the same.
     Authentication,
     /// The caller's message cannot be sent.
     InvalidMessage,

@@ -133,7 +133,8 @@ pub mod senders {
     pub use crate::server::sender::{SendClosed, Sending, TrySendError};
 }
 
-/// Jobs on the compute threads: [`Ctx::offload`](crate::Ctx::offload), [`Responder::offload`](crate::Responder::offload).
+/// Jobs on the compute threads: [`Ctx::offload`](crate::Ctx::offload),
+/// [`Responder::offload`](crate::Responder::offload).
 pub mod jobs {
     pub use crate::app::offload::{JobError, JobRefusal, RefusedJob};
 }
@@ -169,8 +170,8 @@ pub mod shutdown {
     pub use crate::limits::{CutOff, Drain, DrainReport, Draining, Readiness};
 }
 
-/// Where connections come from beside the usual address: listeners with settings of their own, servers that are dialled,
-/// connections that somebody else has accepted.
+/// Where connections come from beside the usual address: listeners with settings of their own, servers that are
+/// dialled, connections that somebody else has accepted.
 pub mod transport {
     pub use crate::conn::dialling::DialError;
     pub use crate::entry::adoption::Adoption;

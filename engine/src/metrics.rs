@@ -152,8 +152,8 @@ counters! {
     memory_input,
     /// Gauge: bytes of memory in output that waits or is in flight; publications are counted apart, once.
     memory_output,
-    /// Gauge: bytes of memory that the kernel holds of output to peers that do not take it. A socket that is full counts
-    /// for its mark (`tcp_notsent_lowat`) until it is asked: when a timer fires, and while memory is short.
+    /// Gauge: bytes of memory that the kernel holds of output to peers that do not take it. A socket that is full
+    /// counts for its mark (`tcp_notsent_lowat`) until it is asked: when a timer fires, and while memory is short.
     memory_kernel,
     /// Gauge: bytes of memory in TLS sessions, about.
     memory_tls,

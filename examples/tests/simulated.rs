@@ -27,7 +27,8 @@ fn echo_answers_everyone_and_has_a_page() {
     });
 }
 
-/// Each message comes to everybody else, once, and in the order of its sender. Who reads too slowly misses some and stays.
+/// Each message comes to everybody else, once, and in the order of its sender. Who reads too slowly misses some and
+/// stays.
 #[test]
 fn broadcast_reaches_everybody_else() {
     const COUNT: usize = 30;

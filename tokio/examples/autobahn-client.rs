@@ -1,5 +1,5 @@
-//! Runs the cases of an Autobahn fuzzing server: `autobahn-client ADDRESS --agent NAME [--deflate]`. Echoes what it sends,
-//! one connection a case. Its report says what went wrong; the exit code only whether all cases ran.
+//! Runs the cases of an Autobahn fuzzing server: `autobahn-client ADDRESS --agent NAME [--deflate]`. Echoes what it
+//! sends, one connection a case. Its report says what went wrong; the exit code only whether all cases ran.
 
 #![expect(clippy::disallowed_types, reason = "connections share their settings")]
 

@@ -8,9 +8,9 @@
 //!  axum ─► axum::WebSocketUpgrade ──────────────┘      └► split ─► Sender, Receiver
 //! ```
 //!
-//! The protocol is `ringwire-codec`'s: this crate moves bytes between it and a transport of tokio's, keeps time, and holds
-//! what waits. There is no engine in it: a program whose connections are its main work has a thread for each core and
-//! far less for each message with `ringwire`.
+//! The protocol is `ringwire-codec`'s: this crate moves bytes between it and a transport of tokio's, keeps time, and
+//! holds what waits. There is no engine in it: a program whose connections are its main work has a thread for each core
+//! and far less for each message with `ringwire`.
 //!
 //! The runtime needs time enabled, since a connection that ends does so within a deadline.
 //!

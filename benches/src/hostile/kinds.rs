@@ -95,8 +95,8 @@ pub(super) enum Kind {
     HalfMessages,
     /// Sends 5 000 messages of 70 bytes which inflate to 64 KiB each, so long as any ratio is allowed.
     BombVolume,
-    /// Is ten connections in turn that send a frame with all reserved bits, to a server of which nobody reads the log: a
-    /// pipe of 4 KiB.
+    /// Is ten connections in turn that send a frame with all reserved bits, to a server of which nobody reads the log:
+    /// a pipe of 4 KiB.
     LogPipe,
     /// The same to a server whose log goes to a full disk.
     LogDisk,

@@ -199,8 +199,8 @@ impl<'a, S> Ctx<'a, S> {
 
     /// Has [`on_timer`](crate::Handler::on_timer) called with `key` once `after` has passed, instead of when a timer
     /// with this key was to run down before. Fires once, up to two ticks of 100 ms late and never early, whether the
-    /// connection is paused or not; not any more once it closes. At most 64 timers a connection, which take 24 bytes for
-    /// each connection of the worker once one has a timer, and 16 each.
+    /// connection is paused or not; not any more once it closes. At most 64 timers a connection, which take 24 bytes
+    /// for each connection of the worker once one has a timer, and 16 each.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -273,8 +273,8 @@ impl<'a, S> Ctx<'a, S> {
     /// Subscribes to a topic, such as `trades.EURUSD`. Whether the connection was not subscribed to it before. The
     /// subscription ends with the connection.
     ///
-    /// It is for this one topic: a wildcard is an error, whoever chose the text. A dot in a text that a peer chose still
-    /// makes another topic of it; [`topic_token`](crate::topics::topic_token) has it stand for itself.
+    /// It is for this one topic: a wildcard is an error, whoever chose the text. A dot in a text that a peer chose
+    /// still makes another topic of it; [`topic_token`](crate::topics::topic_token) has it stand for itself.
     ///
     /// What is published from now on comes; what was published in this very turn may come.
     ///
@@ -421,7 +421,8 @@ impl<'a, S> Ctx<'a, S> {
         self.shared.names.remove(self.id, name)
     }
 
-    /// The names of this connection. [`on_close`](crate::Handler::on_close) still has them; they are taken away after it.
+    /// The names of this connection. [`on_close`](crate::Handler::on_close) still has them; they are taken away after
+    /// it.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.shared.names.of(self.id.slot)
     }

@@ -11,8 +11,8 @@ use crate::app::spawn::LocalThen;
 use crate::conn::cause::CloseCause;
 use crate::conn::jobs::Continuation;
 
-/// What happens to a connection that is open, or opens: the argument of [`Handler::handle`](crate::Handler::handle), which
-/// calls the method that each variant names.
+/// What happens to a connection that is open, or opens: the argument of [`Handler::handle`](crate::Handler::handle),
+/// which calls the method that each variant names.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -32,8 +32,8 @@ pub enum Event<'a> {
     Ping(&'a [u8]),
     /// [`on_pong`](crate::Handler::on_pong).
     Pong(&'a [u8]),
-    /// What follows a job of [`Ctx::offload`], or a future of [`Ctx::spawn`], or what [`Handle::run`](crate::Handle::run)
-    /// was given.
+    /// What follows a job of [`Ctx::offload`], or a future of [`Ctx::spawn`], or what
+    /// [`Handle::run`](crate::Handle::run) was given.
     Call(Call),
     /// [`on_wake`](crate::Handler::on_wake).
     Wake,

@@ -284,7 +284,8 @@ pub trait Handler {
     /// What is about the worker rather than a connection ([`on_presence`](Self::on_presence),
     /// [`on_interest`](Self::on_interest) with [`wants_interest`](Self::wants_interest),
     /// [`on_dial_failed`](Self::on_dial_failed)), and how connections begin that were
-    /// [deferred](Answer::Defer) ([`state_from`](Self::state_from)), it passes on where the one inside has a use for it.
+    /// [deferred](Answer::Defer) ([`state_from`](Self::state_from)), it passes on where the one inside has a use for
+    /// it.
     #[inline]
     fn handle(&mut self, ctx: &mut Ctx<'_, Self::State>, event: Event<'_>) {
         match event {

@@ -1,4 +1,5 @@
-//! Parameters of a query: application/x-www-form-urlencoded, as the URL standard parses it (<https://url.spec.whatwg.org>).
+//! Parameters of a query: application/x-www-form-urlencoded, as the URL standard parses it
+//! (<https://url.spec.whatwg.org>).
 
 use std::borrow::Cow;
 

@@ -149,8 +149,8 @@ impl<'a> Request<'a> {
         self.head.path()
     }
 
-    /// What of the path is below the prefix at which the handler is [nested](crate::Router::nest), from its slash on; the
-    /// whole path if it is not nested.
+    /// What of the path is below the prefix at which the handler is [nested](crate::Router::nest), from its slash on;
+    /// the whole path if it is not nested.
     pub fn path_below(&self) -> &'a str {
         let base_len = self.place.map_or(0, |place| place.base_len);
         match self.path().get(base_len..) {
@@ -165,8 +165,8 @@ impl<'a> Request<'a> {
     }
 
     /// The first parameter of this name in the query (`?page=2&q=a+b`), decoded by the rules of
-    /// application/x-www-form-urlencoded: `+` is a space, `%2B` a plus, what is no UTF-8 becomes U+FFFD. One without `=`
-    /// is empty.
+    /// application/x-www-form-urlencoded: `+` is a space, `%2B` a plus, what is no UTF-8 becomes U+FFFD. One without
+    /// `=` is empty.
     pub fn query_param(&self, name: &str) -> Option<Cow<'a, str>> {
         self.query_params().find_map(|(each, value)| (each == name).then_some(value))
     }

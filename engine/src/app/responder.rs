@@ -170,8 +170,8 @@ impl fmt::Debug for Responder {
     }
 }
 
-/// What can be the answer to an HTTP request: a [`Response`], a status alone, or a [`Result`] of two such, of which either
-/// is the answer. An application that implements it for its own error can answer with `?`.
+/// What can be the answer to an HTTP request: a [`Response`], a status alone, or a [`Result`] of two such, of which
+/// either is the answer. An application that implements it for its own error can answer with `?`.
 ///
 /// ```
 /// use ringwire::{IntoResponse, Request, Response, StatusCode};

@@ -87,8 +87,8 @@ impl<T> Inquiry<T> {
         state.take().unwrap_or(Err(PostError::Busy))
     }
 
-    /// Has `then` called with the answer, or with the error as of [`poll`](Self::poll): by the worker that answers last,
-    /// on its thread, or at once if all have. It should not take long; a panic ends nothing but the call.
+    /// Has `then` called with the answer, or with the error as of [`poll`](Self::poll): by the worker that answers
+    /// last, on its thread, or at once if all have. It should not take long; a panic ends nothing but the call.
     pub fn then(self, then: impl FnOnce(Result<T, PostError>) + Send + 'static) {
         let mut state = self.0.lock();
         match state.take() {

@@ -1,8 +1,8 @@
 //! Lists with names, over all workers: who is in which, and the order in which they came and went.
 //!
 //! Each change of a list has a version, higher than those of all changes of the list before it, and waits for one
-//! worker, always the same for a list: the *teller*, which tells its handler. So all changes of a list are told in their
-//! order, wherever they happened.
+//! worker, always the same for a list: the *teller*, which tells its handler. So all changes of a list are told in
+//! their order, wherever they happened.
 
 #![expect(
     clippy::disallowed_types,

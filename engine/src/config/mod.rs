@@ -21,8 +21,8 @@ use crate::topic::TopicConfig;
 
 /// Settings of a server. All are checked once, when it starts.
 ///
-/// A deadline of `None` is off, and nothing else means that: a 0 where it would make no sense is an error that names what
-/// was meant. Deadlines are kept in ticks of 100 ms and fire up to two ticks late, never early.
+/// A deadline of `None` is off, and nothing else means that: a 0 where it would make no sense is an error that names
+/// what was meant. Deadlines are kept in ticks of 100 ms and fire up to two ticks late, never early.
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,14 +40,14 @@ pub struct Config {
     /// The kernel back end. Default: [`DriverKind::Auto`].
     pub driver: DriverKind,
     /// Threads that do IO, each with its own event loop and its own share of the connections. Default: automatic, one
-    /// for each core that the process may run on and that [`compute_workers`](Self::compute_workers) leave, but for half
-    /// of the cores, rounded up, in any case. The log line at the start says how many they are.
+    /// for each core that the process may run on and that [`compute_workers`](Self::compute_workers) leave, but for
+    /// half of the cores, rounded up, in any case. The log line at the start says how many they are.
     pub io_workers: Sizing,
     /// Threads beside the workers that take over what would hold one up: what handlers [offload](crate::Ctx::offload),
-    /// compressing [long messages](CompressionConfig::offload_threshold), and the first flight of TLS handshakes, in which
-    /// the server signs (about 0.2 ms with an ECDSA key, 1 ms with RSA-2048). Default: 0, none. Each takes a core off
-    /// the automatic [`io_workers`](Self::io_workers), until these have half: with 8 cores, 2 leave 6 for IO, and 6 or
-    /// more leave 4, and then share cores.
+    /// compressing [long messages](CompressionConfig::offload_threshold), and the first flight of TLS handshakes, in
+    /// which the server signs (about 0.2 ms with an ECDSA key, 1 ms with RSA-2048). Default: 0, none. Each takes a core
+    /// off the automatic [`io_workers`](Self::io_workers), until these have half: with 8 cores, 2 leave 6 for IO, and 6
+    /// or more leave 4, and then share cores.
     pub compute_workers: usize,
     /// Jobs of handlers that may wait for them, before more are refused. Default: 1024. As many of the engine's own
     /// wait beside them, and go first; of these, what finds no room is done by the worker.
@@ -63,8 +63,8 @@ pub struct Config {
     /// Limits of frames and messages. Default: messages of 1 MiB; see [`ringwire_codec::Config`].
     pub protocol: ringwire_codec::Config,
     /// The longest message, in bytes, whole or streamed, of a peer of whom the application has not said
-    /// [that it is authenticated](crate::Ctx::set_authenticated). Default: `None`, as for anyone else. A limit beyond those
-    /// of [`protocol`](Self::protocol) changes nothing.
+    /// [that it is authenticated](crate::Ctx::set_authenticated). Default: `None`, as for anyone else. A limit beyond
+    /// those of [`protocol`](Self::protocol) changes nothing.
     ///
     /// For applications that authenticate by a message: until then a stranger can make the server hold no more than
     /// this much for it, compressed or not. Rates and queues need no limits of their own for strangers: what waits for
@@ -93,8 +93,8 @@ pub struct Config {
     /// Browsers always send one, and clients that are no browsers can send what they like.
     pub requires_origin: bool,
     /// The subprotocols of the server, the preferred one first. The first that a client offers is agreed on, unless the
-    /// handler or its [route](crate::router::SocketOptions::subprotocols) chooses one; where none is offered the connection has
-    /// none. Default: none.
+    /// handler or its [route](crate::router::SocketOptions::subprotocols) chooses one; where none is offered the
+    /// connection has none. Default: none.
     pub subprotocols: Vec<String>,
 
     /// From accept to the end of the handshake, however the bytes trickle in. Every further HTTP request has as long
@@ -110,8 +110,8 @@ pub struct Config {
     /// not before the output ahead of it is acknowledged, as long as the peer takes some of that within this time or
     /// [`write_stall_timeout`](Self::write_stall_timeout), whichever is longer. Default: 10 s.
     pub pong_timeout: Option<Duration>,
-    /// Whether handlers are told of pongs ([`Handler::on_pong`](crate::Handler::on_pong)). Default: yes. They count as a
-    /// sign of life in any case.
+    /// Whether handlers are told of pongs ([`Handler::on_pong`](crate::Handler::on_pong)). Default: yes. They count as
+    /// a sign of life in any case.
     pub reports_pongs: bool,
     /// How long the peer may take to finish the close handshake, from when the close frame can have reached it: what is
     /// ahead of it may take longer, as long as the peer takes some of it within this time (one that has taken some
@@ -151,9 +151,9 @@ pub struct Config {
 
     /// Memory that the engine may hold for all connections together, in bytes: the table of connections, input that is
     /// not whole or waits, output that waits, TLS sessions (an estimate), dedicated compression, publications. Default:
-    /// automatic, half of what this process may have beyond 32 MiB by its cgroup, RLIMIT_AS and RLIMIT_DATA, and the machine,
-    /// since the application and the kernel's sockets need memory too; a figure beyond that is as good as none. At
-    /// least 1 MiB.
+    /// automatic, half of what this process may have beyond 32 MiB by its cgroup, RLIMIT_AS and RLIMIT_DATA, and the
+    /// machine, since the application and the kernel's sockets need memory too; a figure beyond that is as good as
+    /// none. At least 1 MiB.
     ///
     /// From seven eighths of it on, until it is three quarters, nobody new is let in: requests, for a WebSocket or not,
     /// get 503 with Retry-After, but for [monitoring](crate::Router::monitoring), and
@@ -166,8 +166,8 @@ pub struct Config {
     /// has at most a quarter and 8 MiB more.
     pub max_memory: Sizing,
     /// How long memory that was used for connections and is not any more stays with the allocator, which keeps it for
-    /// the next burst. Default: 5 s. `None`: for good, or as the allocator sees fit. Worst case in memory: as much again
-    /// as is used, and 4 MiB.
+    /// the next burst. Default: 5 s. `None`: for good, or as the allocator sees fit. Worst case in memory: as much
+    /// again as is used, and 4 MiB.
     ///
     /// It goes back once half of what was used is free, and stays so for this long: the workers' free buffers
     /// ([`pool_len`](Self::pool_len)), and with glibc's allocator all free pages of the process (malloc_trim(3)), on a
@@ -226,12 +226,12 @@ pub struct Config {
     pub tcp_notsent_lowat: Sizing<u32>,
     /// The most that the kernel keeps of one connection's output until it is acknowledged (SO_SNDBUF, socket(7)), in
     /// bytes, of which it takes twice as much for its own overhead. Default: automatic, the kernel adapts it to the
-    /// connection (`net.ipv4.tcp_wmem`). A number bounds the memory of the kernel, and with it the throughput: to that many bytes
-    /// a round trip. `net.core.wmem_max` caps it. Holds for TCP.
+    /// connection (`net.ipv4.tcp_wmem`). A number bounds the memory of the kernel, and with it the throughput: to that
+    /// many bytes a round trip. `net.core.wmem_max` caps it. Holds for TCP.
     pub tcp_send_buffer_len: Sizing,
     /// The most that the kernel keeps of one connection's input until it is read (SO_RCVBUF), in bytes, of which it
-    /// takes twice as much as well. Default: automatic, the kernel adapts it (`net.ipv4.tcp_rmem`). `net.core.rmem_max` caps
-    /// it. Holds for TCP.
+    /// takes twice as much as well. Default: automatic, the kernel adapts it (`net.ipv4.tcp_rmem`). `net.core.rmem_max`
+    /// caps it. Holds for TCP.
     pub tcp_receive_buffer_len: Sizing,
 
     /// Bytes that one receive takes at most. Default: 64 KiB. On epoll one such buffer for each worker, and what

@@ -24,8 +24,9 @@ pub struct Accept<S> {
 }
 
 impl<S> Accept<S> {
-    /// Accepts without extra headers or streaming, and with a subprotocol only where the [server](crate::Config::subprotocols)
-    /// or the [route](crate::router::SocketOptions::subprotocols) has one that is offered.
+    /// Accepts without extra headers or streaming, and with a subprotocol only where the
+    /// [server](crate::Config::subprotocols) or the [route](crate::router::SocketOptions::subprotocols) has one that is
+    /// offered.
     pub fn new(state: S) -> Self {
         Self {
             state,
@@ -70,8 +71,8 @@ impl<S> Accept<S> {
     /// that the client likes better has the same reserved bits. It comes behind compression. Default: none.
     ///
     /// A frame of such a connection is taken whole before it is looked at: with up to 9/8 of
-    /// [`max_message_len`](crate::tuning::ProtocolConfig::max_message_len) and 4 KiB, also where messages are handed over in
-    /// parts.
+    /// [`max_message_len`](crate::tuning::ProtocolConfig::max_message_len) and 4 KiB, also where messages are handed
+    /// over in parts.
     #[must_use]
     pub fn with_extension(mut self, extension: SharedExtension) -> Self {
         self.extensions.push(extension);

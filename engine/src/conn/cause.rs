@@ -18,9 +18,9 @@ pub struct CloseCause {
     /// Bytes of output that were not handed to the kernel.
     pub unsent_len: usize,
     /// Messages from other threads ([`Handle::send`](crate::Handle::send), [`Sender`](crate::Sender)) that came as the
-    /// connection was closing already, or whose coming made it close, or that still waited for room in its queue: none of
-    /// their bytes are in `unsent_len`. What is posted after [`on_close`](crate::Handler::on_close) is in no cause; it
-    /// counts among [`messages_dropped`](crate::stats::WorkerStats::messages_dropped).
+    /// connection was closing already, or whose coming made it close, or that still waited for room in its queue: none
+    /// of their bytes are in `unsent_len`. What is posted after [`on_close`](crate::Handler::on_close) is in no cause;
+    /// it counts among [`messages_dropped`](crate::stats::WorkerStats::messages_dropped).
     pub lost_messages: usize,
     clean: bool,
 }

@@ -1,5 +1,5 @@
-//! What a [`Sender`](crate::Sender) has given for a connection and the worker has not taken yet: messages, up to so many
-//! bytes.
+//! What a [`Sender`](crate::Sender) has given for a connection and the worker has not taken yet: messages, up to so
+//! many bytes.
 //!
 //! Messages wait here rather than in the worker's mailbox, so that the worker takes them as the peer takes its output.
 //! Room comes back as they are taken, whoever takes them, and is their sum: it cannot leak.

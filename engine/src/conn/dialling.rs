@@ -30,8 +30,9 @@ pub enum DialError {
     /// The server answered with another status than 101.
     #[error("the server refused: {0}")]
     Refused(StatusCode),
-    /// The server's answer breaks the protocol, or agrees to what was not offered; or the server has ended the connection
-    /// before it: [`NoAnswer`](HandshakeError::NoAnswer), and [`Incomplete`](HandshakeError::Incomplete) within it.
+    /// The server's answer breaks the protocol, or agrees to what was not offered; or the server has ended the
+    /// connection before it: [`NoAnswer`](HandshakeError::NoAnswer), and [`Incomplete`](HandshakeError::Incomplete)
+    /// within it.
     #[error("the handshake failed: {0}")]
     Handshake(#[source] HandshakeError),
 }

@@ -4,8 +4,8 @@ use std::fmt;
 
 /// The identity of a connection, which stays unique after it has ended.
 ///
-/// It is how anything outside the worker names a connection: its server, worker, slot and generation. What is posted for
-/// one that has ended is dropped; one of another server in the same process is
+/// It is how anything outside the worker names a connection: its server, worker, slot and generation. What is posted
+/// for one that has ended is dropped; one of another server in the same process is
 /// [`PostError::OtherServer`](crate::PostError::OtherServer).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId {

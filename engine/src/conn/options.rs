@@ -48,8 +48,8 @@ impl SendOptions {
 
     /// Sets [`deadline`](Self::deadline), `after` from when the worker takes the message: for what is of no use later.
     ///
-    /// It looks at what waits in the connection's queue. What was handed to the kernel is on its way, since a frame that
-    /// has begun can't be taken back; how long that may take is for
+    /// It looks at what waits in the connection's queue. What was handed to the kernel is on its way, since a frame
+    /// that has begun can't be taken back; how long that may take is for
     /// [`write_stall_timeout`](crate::Config::write_stall_timeout). Fires up to two ticks of 100 ms late, never early.
     /// A message with a deadline is compressed by itself.
     ///

@@ -83,8 +83,9 @@ impl Listener {
     ///
     /// One that is there already is replaced if nobody listens on it, and an error otherwise. The file goes when the
     /// last worker has ended, unless it is another's by then. The workers share one listening socket: which of them
-    /// gets a connection is a matter of chance, and [`Assignment::LeastLoaded`](crate::tuning::Assignment::LeastLoaded) spreads
-    /// them evenly. Peers have no address: [`Ctx::peer_addr`](crate::Ctx::peer_addr) is the unspecified one, `[::]:0`.
+    /// gets a connection is a matter of chance, and [`Assignment::LeastLoaded`](crate::tuning::Assignment::LeastLoaded)
+    /// spreads them evenly. Peers have no address: [`Ctx::peer_addr`](crate::Ctx::peer_addr) is the unspecified one,
+    /// `[::]:0`.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
         Self::new(Place::Unix { path: path.into(), mode: None })
     }

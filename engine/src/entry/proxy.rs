@@ -12,7 +12,8 @@ pub enum ProxyProtocol {
     #[default]
     Off,
     /// They have to. Peers outside these networks, and those that begin with something else, are closed and counted
-    /// ([`proxy_failures`](crate::stats::WorkerStats::proxy_failures)). On a Unix socket everybody is trusted who may connect.
+    /// ([`proxy_failures`](crate::stats::WorkerStats::proxy_failures)). On a Unix socket everybody is trusted who may
+    /// connect.
     ///
     /// The header's address replaces [`Ctx::peer_addr`](crate::Ctx::peer_addr); where it has none (LOCAL, UNKNOWN,
     /// health checks) the socket's stays. TLS comes after it. The handshake timeout runs from accept.

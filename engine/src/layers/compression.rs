@@ -15,12 +15,13 @@ use crate::error::Error;
 /// Whatever is set here, what a client sends inflates to no more than the message limit in force
 /// ([`max_message_len`](ringwire_codec::Config::max_message_len),
 /// [`max_unauthenticated_len`](crate::Config::max_unauthenticated_len)). It counts with its inflated length for
-/// [`bytes_per_second`](crate::admission::RateLimit::bytes_per_second), and how much of a worker's time all of that takes is
-/// bounded by
+/// [`bytes_per_second`](crate::admission::RateLimit::bytes_per_second), and how much of a worker's time all of that
+/// takes is bounded by
 /// [`work_per_turn`](Self::work_per_turn).
 ///
 /// Connections that this side [opens](crate::Handle::connect) offer it in the same way, unless
-/// [told otherwise](crate::transport::Dial::without_compression): read "peer" for "client", and "this side" for "the server".
+/// [told otherwise](crate::transport::Dial::without_compression): read "peer" for "client", and "this side" for "the
+/// server".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CompressionConfig {

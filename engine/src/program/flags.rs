@@ -110,8 +110,8 @@ pub struct OwnSetting {
 }
 
 impl OwnSetting {
-    /// `jwt_secret` is `--jwt-secret`, `RINGWIRE_JWT_SECRET`, and `jwt_secret` in a file. A dot stands for a TOML table.
-    /// The name has to be one that neither the engine nor the program has.
+    /// `jwt_secret` is `--jwt-secret`, `RINGWIRE_JWT_SECRET`, and `jwt_secret` in a file. A dot stands for a TOML
+    /// table. The name has to be one that neither the engine nor the program has.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), about: String::new(), is_secret: false, is_switch: false }
     }

@@ -68,8 +68,8 @@ const DEFAULT_ADDRESS: &str = "127.0.0.1:9001";
 /// What an application's own part of a program may fail with. `?` makes one of any error.
 pub type SetupError = Box<dyn Error + Send + Sync>;
 
-/// Runs a server until it is told to end; see the [module's documentation](self). `factory` makes each worker's handler,
-/// as for [`Server::start`].
+/// Runs a server until it is told to end; see the [module's documentation](self). `factory` makes each worker's
+/// handler, as for [`Server::start`].
 ///
 /// The code is 0 after an end in good order, 2 where a setting is wrong, 1 where something else was.
 pub fn run<H, F>(name: &'static str, factory: F) -> ExitCode

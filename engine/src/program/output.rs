@@ -16,8 +16,8 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 /// Runs `work` with a log on standard error, panics included. An error of it is logged, with its causes where the
 /// error's alternate form (`{:#}`) has them, and the exit code 1.
 ///
-/// `RUST_LOG` says what is logged, by default what is of level INFO or above. Colours are for terminals, unless NO_COLOR is set.
-/// A subscriber of `tracing` that is there already stays.
+/// `RUST_LOG` says what is logged, by default what is of level INFO or above. Colours are for terminals, unless
+/// NO_COLOR is set. A subscriber of `tracing` that is there already stays.
 ///
 /// ```no_run
 /// use std::process::ExitCode;

@@ -221,9 +221,9 @@ impl Handle {
         self.hub.registry().find(name)
     }
 
-    /// All names that begin with `prefix`, and the connections that have each, in no particular order. Whoever has a name
-    /// from the first call of [`next`](Iterator::next) to the last is listed once. A prefix is any text: `user.1` finds
-    /// `user.10` too.
+    /// All names that begin with `prefix`, and the connections that have each, in no particular order. Whoever has a
+    /// name from the first call of [`next`](Iterator::next) to the last is listed once. A prefix is any text: `user.1`
+    /// finds `user.10` too.
     ///
     /// It is for any thread, handlers too: a lock is taken for a few hundred names at a time, and not held between.
     ///
@@ -345,8 +345,8 @@ impl Handle {
     /// the connection.
     ///
     /// # Errors
-    /// No handler has a state of the adoption's type, or the worker is busy or has ended; the connection comes back as it
-    /// was, so that it can be tried again.
+    /// No handler has a state of the adoption's type, or the worker is busy or has ended; the connection comes back as
+    /// it was, so that it can be tried again.
     pub fn adopt_with(&self, adoption: Adoption) -> Result<(), Refused<Adoption>> {
         let type_id = adoption.state.as_deref().map(Any::type_id);
         if let Some(Err(error)) = type_id.map(|id| self.check_state(id)) {
@@ -402,7 +402,8 @@ impl Handle {
     /// connection belongs then. Does not block.
     ///
     /// # Errors
-    /// No handler has a state of this type, the socket can't be made or can't begin to connect, or the worker is busy or has ended.
+    /// No handler has a state of this type, the socket can't be made or can't begin to connect, or the worker is busy
+    /// or has ended.
     pub fn connect<S: Send + 'static>(&self, dial: &Dial, state: S) -> Result<(), DialError> {
         self.check_state(TypeId::of::<S>())?;
         let socket = net::dial(dial.peer, dial.source, self.tcp).map_err(DialError::Socket)?;

@@ -29,9 +29,9 @@ use crate::hub::mail::Offer;
 /// there.
 ///
 /// Messages come in the order in which a sender took them. Clones share its room; two senders for one connection have
-/// each their own, and take turns. What is sent by [`Handle::send`](crate::Handle::send) or by the handler does not wait,
-/// and may overtake. When the connection is closed by this side, what was taken before goes out first, in front of the
-/// close frame.
+/// each their own, and take turns. What is sent by [`Handle::send`](crate::Handle::send) or by the handler does not
+/// wait, and may overtake. When the connection is closed by this side, what was taken before goes out first, in front
+/// of the close frame.
 ///
 /// What is lost where the connection ends otherwise is counted in
 /// [`CloseCause::lost_messages`](crate::CloseCause::lost_messages).

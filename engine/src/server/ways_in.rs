@@ -15,8 +15,8 @@ use crate::server::sender::Sender;
 impl Handle {
     /// A way to send to one connection that has so much room and no more, and waits for it: for producers that may be
     /// faster than the peer. What [`send`](Self::send) posts past
-    /// [`max_queued_len`](crate::Config::max_queued_len) trips the connection's backpressure policy; what a sender takes
-    /// does not. It has half of that length. See [`Sender`].
+    /// [`max_queued_len`](crate::Config::max_queued_len) trips the connection's backpressure policy; what a sender
+    /// takes does not. It has half of that length. See [`Sender`].
     ///
     /// # Errors
     /// The worker has ended. Whether the connection is still open shows with the first message.
@@ -36,8 +36,8 @@ impl Handle {
         Ok(Sender::new(conn, credit, offers.clone()))
     }
 
-    /// Calls `work` with a connection, on its worker, if it is open then and has a state of this type: the handler's, or
-    /// that of its route. Otherwise `work` is dropped.
+    /// Calls `work` with a connection, on its worker, if it is open then and has a state of this type: the handler's,
+    /// or that of its route. Otherwise `work` is dropped.
     ///
     /// ```
     /// use ringwire::{Config, Ctx, Handle, PostError, Server, on_message};

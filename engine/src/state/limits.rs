@@ -16,8 +16,8 @@ const LINGER: Tick = 5 * TICKS_PER_SECOND;
 #[derive(Debug)]
 pub(crate) struct Limits {
     pub(crate) protocol: ringwire_codec::Config,
-    /// The same for peers that are not authenticated yet ([`Ctx::set_authenticated`](crate::Ctx::set_authenticated)), if these
-    /// have limits of their own.
+    /// The same for peers that are not authenticated yet ([`Ctx::set_authenticated`](crate::Ctx::set_authenticated)),
+    /// if these have limits of their own.
     pub(crate) unauthenticated: Option<ringwire_codec::Config>,
     pub(crate) head: ringwire_codec::handshake::HeadLimits,
     pub(crate) handshake: Option<Tick>,

@@ -41,7 +41,8 @@ fn taken(wire: &mut Wire, shared: &Shared) -> Sent {
 }
 
 /// Encodes a message into the turn's output, compressed where it is to be: `alone`, if what follows must not depend on
-/// it. A long one that `may_leave` goes to the compute threads, and has a place in the queue. Whether it is in the output.
+/// it. A long one that `may_leave` goes to the compute threads, and has a place in the queue. Whether it is in the
+/// output.
 #[inline]
 fn produce(
     wire: &mut Wire,

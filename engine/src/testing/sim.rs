@@ -68,8 +68,8 @@ impl Sim {
     }
 
     /// Runs a scene once for each seed, in a simulation of its own with faults drawn from the seed: short reads and
-    /// writes, delays, completions that come late or out of order. Connections break only where the scene has them do so,
-    /// by [`Peer::reset`] or by [`faults`](Self::faults). Several run at once.
+    /// writes, delays, completions that come late or out of order. Connections break only where the scene has them do
+    /// so, by [`Peer::reset`] or by [`faults`](Self::faults). Several run at once.
     ///
     /// With `RINGWIRE_SIM_SEED=7` in the environment only that one runs, as it did then; with
     /// `RINGWIRE_SIM_SEEDS=0..100000` these run.

@@ -32,8 +32,8 @@ pub enum PublishError {
     #[error(transparent)]
     Topic(#[from] TopicError),
     /// So many workers are too far behind to get any more
-    /// ([`max_in_transit_len`](crate::topics::TopicConfig::max_in_transit_len)), or have ended; their subscribers miss it.
-    /// It went to the others.
+    /// ([`max_in_transit_len`](crate::topics::TopicConfig::max_in_transit_len)), or have ended; their subscribers miss
+    /// it. It went to the others.
     #[error("{0} workers are too far behind, and miss what was published")]
     Busy(usize),
 }

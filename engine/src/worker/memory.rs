@@ -221,8 +221,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.say_ended(excess, ended);
     }
 
-    /// Others have been kept out for long enough. Queues have deadlines of their own; what is there of a message has none,
-    /// nor need there be one for a full socket, and whoever holds most of that is ended.
+    /// Others have been kept out for long enough. Queues have deadlines of their own; what is there of a message has
+    /// none, nor need there be one for a full socket, and whoever holds most of that is ended.
     fn lose_patience(&mut self) {
         let Shared { watch, now, .. } = &mut self.shared;
         watch.patience_ends = Some(*now + PATIENCE);
@@ -240,8 +240,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.say_ended(excess, ended);
     }
 
-    /// Ends connections, those that hold most first, until so much came free. Where all of them hold less than that, the
-    /// rest is on its way out, and nobody is ended for a trifle.
+    /// Ends connections, those that hold most first, until so much came free. Where all of them hold less than that,
+    /// the rest is on its way out, and nobody is ended for a trifle.
     fn end_some(&mut self, mut holders: Holders, goal: usize, end: fn(&mut Self, Token)) -> Ended {
         let all: usize = holders.iter().map(|(held, _)| held).sum();
         let least = if all < goal { TRIFLE_LEN } else { 0 };

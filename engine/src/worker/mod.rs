@@ -11,7 +11,8 @@
 //!   http      receive              ordinary requests; frames, and the calls they lead to
 //! ```
 //!
-//! What goes out is in [`transmit`], what has a time in [`deadlines`], how one ends in [`endings`]; what is published, in
+//! What goes out is in [`transmit`], what has a time in [`deadlines`], how one ends in [`endings`]; what is published,
+//! in
 //! [`topics`], and who hears of names, in [`changes`]; what futures go on, in [`wakes`]; how it all ends, in
 //! [`shutdown`]. The worker's time is in [`clock`].
 

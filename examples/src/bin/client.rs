@@ -33,8 +33,8 @@ struct Flags {
     /// Send lines as binary messages.
     #[arg(short, long)]
     binary: bool,
-    /// A parameter of the URL's query, `name=value`, in place of those of this name, percent-encoded. May be given several
-    /// times.
+    /// A parameter of the URL's query, `name=value`, in place of those of this name, percent-encoded. May be given
+    /// several times.
     #[arg(short, long = "query", value_parser = parse_parameter)]
     query: Vec<(String, String)>,
     /// A header of the request, `Name: value`. May be given several times.

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! It subscribes to the topics of its command line, prints what is published there, and publishes each line of
-//! standard input, `topic text`. With `--reconnect` it subscribes again on each connection, and publishes once more what
-//! was not acknowledged when one was lost, so that it may be there twice.
+//! standard input, `topic text`. With `--reconnect` it subscribes again on each connection, and publishes once more
+//! what was not acknowledged when one was lost, so that it may be there twice.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

@@ -149,8 +149,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
     /// Accepts it. Compression is agreed on as [`Config::compression`] has it.
     ///
     /// # Errors
-    /// [`Error::Handshake`] for an answer that the request does not allow, such as a subprotocol that was not offered; the
-    /// client gets 500 then. [`Error::Io`], [`Error::Timeout`].
+    /// [`Error::Handshake`] for an answer that the request does not allow, such as a subprotocol that was not offered;
+    /// the client gets 500 then. [`Error::Io`], [`Error::Timeout`].
     pub async fn accept(mut self, accept: Accept) -> Result<WebSocketStream<S>, Error> {
         let (out, handshake) = match self.answer(accept) {
             Ok(answer) => answer,
@@ -185,8 +185,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
         Error::Rejected(response.status())
     }
 
-    /// Sends the last answer, and waits for the client to close: otherwise what it still sends would make a reset of the
-    /// end, and the answer would be lost.
+    /// Sends the last answer, and waits for the client to close: otherwise what it still sends would make a reset of
+    /// the end, and the answer would be lost.
     async fn end(&mut self, response: &Response) {
         let mut out = Vec::new();
         response.encode(&mut out);

@@ -8,9 +8,9 @@
 //!                                            Lingering ─► ShuttingDown ─► Over
 //! ```
 //!
-//! Between FIN and the peer's end of the stream, what still comes is read and dropped: closing a socket with unread input
-//! would reset the connection and lose the last words. A client leaves it to the server to end the transport first
-//! (RFC 6455 §7.1.1).
+//! Between FIN and the peer's end of the stream, what still comes is read and dropped: closing a socket with unread
+//! input would reset the connection and lose the last words. A client leaves it to the server to end the transport
+//! first (RFC 6455 §7.1.1).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

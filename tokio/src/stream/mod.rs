@@ -1,7 +1,7 @@
 //! One connection.
 //!
-//! Here are its state and what its user calls. `receive.rs` takes messages out of the transport, `send.rs` puts them in,
-//! `ending.rs` has how it ends, and `traits.rs` the same as `Stream` and `Sink`.
+//! Here are its state and what its user calls. `receive.rs` takes messages out of the transport, `send.rs` puts them
+//! in, `ending.rs` has how it ends, and `traits.rs` the same as `Stream` and `Sink`.
 
 mod ending;
 mod receive;
@@ -29,17 +29,17 @@ use ending::{Ending, Phase};
 
 /// A WebSocket on a transport such as `TcpStream`, for either role.
 ///
-/// It is what [`accept`](crate::accept), [`connect`](crate::connect) and the extractor for axum give. It is a `Stream` and
-/// a `Sink` of [`Message`]s, and has the same as methods: [`receive`](Self::receive), [`send`](Self::send),
+/// It is what [`accept`](crate::accept), [`connect`](crate::connect) and the extractor for axum give. It is a `Stream`
+/// and a `Sink` of [`Message`]s, and has the same as methods: [`receive`](Self::receive), [`send`](Self::send),
 /// [`close`](Self::close).
 ///
 /// *What goes on by itself* goes on while somebody receives: pings are answered, the peer's close frame is, keep-alive
 /// pings are sent, and what was [fed](Self::feed) goes out before receiving waits. So a connection is received from as
 /// long as it lives.
 ///
-/// *Memory.* A connection at which nothing is under way holds no buffer. One with a message that is not whole holds what
-/// has come of it; one whose messages nobody takes holds what one read brought, 32 KiB at most; one whose peer does not
-/// read holds [`high_water`](Config::high_water) and a message.
+/// *Memory.* A connection at which nothing is under way holds no buffer. One with a message that is not whole holds
+/// what has come of it; one whose messages nobody takes holds what one read brought, 32 KiB at most; one whose peer
+/// does not read holds [`high_water`](Config::high_water) and a message.
 ///
 /// *Copies.* A message that one read brought whole is copied once, out of the thread's read buffer, but for binary ones
 /// from 16 KiB on, which take that buffer along; one that did not is put together in the buffer that it is handed over

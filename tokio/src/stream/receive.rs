@@ -130,8 +130,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
         step
     }
 
-    /// Queues the pong that is owed, ahead of what the application will send, as far as there is room: a peer that pings
-    /// and does not read gets the newest one later.
+    /// Queues the pong that is owed, ahead of what the application will send, as far as there is room: a peer that
+    /// pings and does not read gets the newest one later.
     fn answer(&mut self) {
         if self.codec.wants_transmit() && self.output.len() < self.config.high_water {
             self.codec.poll_transmit(&mut ThreadMasks, self.output.encoded());

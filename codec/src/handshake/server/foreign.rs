@@ -47,8 +47,8 @@ pub fn answer_upgrade<B>(request: &http::Request<B>) -> Result<http::Response<()
     Ok(answer)
 }
 
-/// As [`answer_upgrade`], with what `accept` says, and permessage-deflate if the `policy` finds an offer of the client's
-/// that it can take: for who goes on with the connection by this crate.
+/// As [`answer_upgrade`], with what `accept` says, and permessage-deflate if the `policy` finds an offer of the
+/// client's that it can take: for who goes on with the connection by this crate.
 ///
 /// # Errors
 /// As [`answer_upgrade`], and as [`Accept::encode`].

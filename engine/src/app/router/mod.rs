@@ -49,8 +49,8 @@ const BELOW: &str = "below";
 /// | one without an upgrade, where there is a WebSocket only | 426 |
 /// | an upgrade where there is no WebSocket | 404 |
 ///
-/// A closure answers with anything that [`IntoResponse`] is for: a [`Response`], or a [`Result`] whose error is the answer
-/// as well. Where it has the answer only later, [`route_with`](Self::route_with) gives it the [`Responder`].
+/// A closure answers with anything that [`IntoResponse`] is for: a [`Response`], or a [`Result`] whose error is the
+/// answer as well. Where it has the answer only later, [`route_with`](Self::route_with) gives it the [`Responder`].
 ///
 /// ```
 /// use ringwire::{Handler, Response, Router, StatusCode, on_message, router::Asset};
@@ -253,8 +253,8 @@ impl<S: SocketRoutes> Router<S> {
     }
 
     /// Asks `check` before anything below `prefix`, or at it, is answered: HTTP requests of all methods, and upgrades,
-    /// whether a route has the path or not. Its error is the answer. Where several guards have a path, they are asked in
-    /// the order in which they were added, until one refuses; `/` is a guard of everything. In a router that is
+    /// whether a route has the path or not. Its error is the answer. Where several guards have a path, they are asked
+    /// in the order in which they were added, until one refuses; `/` is a guard of everything. In a router that is
     /// [nested](Self::nest) the prefix is a path of that router.
     ///
     /// Prefixes go by whole segments and by the decoded path: `/admin` guards `/admin/users` and `/%61dmin/users`, not

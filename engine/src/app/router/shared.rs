@@ -8,8 +8,8 @@ use crate::app::request::Request;
 
 /// What the routes of a worker have in common: the application, say. A clone is the same one.
 ///
-/// Each worker makes a router of its own, so each has its own of this. What all workers share needs a lock, or belongs into
-/// topics and names.
+/// Each worker makes a router of its own, so each has its own of this. What all workers share needs a lock, or belongs
+/// into topics and names.
 ///
 /// ```
 /// use ringwire::{Answer, Ctx, Handler, Message, Request, Response, Router, StatusCode, router::Shared};

@@ -1,5 +1,5 @@
-//! What a socket and its handler have in common: what came and waits for the application, and what it has sent and waits
-//! for the end of its turn.
+//! What a socket and its handler have in common: what came and waits for the application, and what it has sent and
+//! waits for the end of its turn.
 //!
 //! Both are on the worker's thread. The handler fills the one and polls the application's future; what the future does
 //! is noted in the other, and done when it has returned. So no part of the engine is borrowed while the application

@@ -111,8 +111,8 @@ impl Sources {
         self
     }
 
-    /// The same for what nobody is to read over somebody's shoulder: the [report](Settings::report) says that it is set,
-    /// not to what.
+    /// The same for what nobody is to read over somebody's shoulder: the [report](Settings::report) says that it is
+    /// set, not to what.
     #[must_use]
     pub fn with_own_secret(mut self, name: impl Into<String>) -> Self {
         self.own.push(Own { name: name.into(), is_secret: true });

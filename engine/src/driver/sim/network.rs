@@ -409,7 +409,8 @@ impl Network {
         }
     }
 
-    /// The driver closes its side: with a reset when it leaves something unread, as Linux does, or drops what it has sent.
+    /// The driver closes its side: with a reset when it leaves something unread, as Linux does, or drops what it has
+    /// sent.
     pub(super) fn close(&mut self, link: LinkId) {
         let end = &mut self.links[link];
         assert!(!mem::replace(&mut end.closed, true), "a socket is closed once");

@@ -214,7 +214,8 @@ struct User {
 fn what_is_said_and_who_is_online_holds_under_faults() {
     sim(2).seeds(0..300, |sim| {
         let mut random = sim.random();
-        // A token is long, and with pieces and delays as they may be drawn, its request can take longer than a peer waits.
+        // A token is long, and with pieces and delays as they may be drawn, its request can take longer than a peer
+        // waits.
         let mut faults = Faults::mixed(&mut random);
         (faults.reset, faults.fin) = (0.0, 0.0);
         faults.max_delay = faults.max_delay.min(Duration::from_millis(5));
