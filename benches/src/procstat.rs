@@ -75,7 +75,7 @@ impl Account {
             match fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")) {
                 Ok(text) => drop(times.insert(tid, cpu_time(&text)?)),
                 // The thread ended after the directory was listed.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if has_ended(&error) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -232,12 +232,22 @@ fn cpu_time(schedstat: &str) -> io::Result<CpuTime> {
     Ok(CpuTime { run: next()?, wait: next()? })
 }
 
+/// Whether a file of a thread could not be read because the thread has ended: before the file was opened (ENOENT), or
+/// between that and the reading (ESRCH, proc(5)).
+fn has_ended(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
+}
+
 fn malformed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "/proc has an unknown format")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
     use super::*;
 
     #[test]
@@ -284,6 +294,30 @@ mod tests {
         assert!(process.cpu().unwrap().since(&times).iter().any(busy));
         let thread = Account::Threads(vec![tid]).cpu().unwrap();
         assert!(matches!(&thread.since(&times)[..], [time] if busy(time)));
+    }
+
+    #[test]
+    fn threads_end_before_their_file_is_opened_and_before_it_is_read() {
+        let (said, heard) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        let thread = thread::spawn(move || {
+            said.send(own_thread_id().unwrap()).unwrap();
+            let _ = ended.recv();
+        });
+        let tid = heard.recv().unwrap();
+        let path = format!("/proc/self/task/{tid}/schedstat");
+        let mut open = fs::File::open(&path).unwrap();
+        drop(end);
+        thread.join().unwrap();
+        // The kernel takes the thread off its lists shortly after it says that it has ended.
+        while fs::exists(&path).unwrap() {
+            thread::yield_now();
+        }
+        let error = io::read_to_string(&mut open).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(3), "ESRCH: {error}");
+        assert!(has_ended(&error), "{error}");
+        assert!(has_ended(&fs::File::open(&path).unwrap_err()));
+        assert!(Account::Threads(vec![tid]).cpu().unwrap().since(&CpuTimes::default()).is_empty());
     }
 
     #[test]
