@@ -1,121 +1,201 @@
-//! Who a request comes from: JSON Web Tokens (RFC 7519).
+//! Who is let in: what a token must be, where a request has it, who may administer, and why somebody is refused.
+//!
+//! Nothing here is written into a log, and no error has a token, a key or a password in it. Users and passwords are in
+//! [`users`](crate::users).
 
-use std::borrow::Cow;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod claims;
+mod keys;
+mod refused;
+mod request;
 
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
-use hmac::{Hmac, KeyInit, Mac};
-use ringwire::{Request, Response, StatusCode};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use uuid::Uuid;
+use std::collections::HashSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
-/// What a token says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claims {
-    /// The user.
-    pub sub: Uuid,
-    /// What people call the user.
-    pub username: String,
-    /// The user's address.
-    pub email: String,
-    /// When the token ends, in seconds since 1970.
-    pub exp: u64,
-    /// When it was issued, in seconds since 1970.
-    pub iat: u64,
-    /// The token's own name, by which it can be revoked.
-    pub jti: String,
-    /// `admin`, or something that gives no rights here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub role: Option<String>,
-}
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{decode, decode_header};
+use subtle::ConstantTimeEq as _;
 
-impl Claims {
-    /// Whether the user may use what is for administrators.
+pub use self::claims::Claims;
+use self::claims::Unchecked;
+use self::keys::{Demands, Key};
+pub use self::keys::{KeyError, KeyFile};
+pub use self::refused::Refused;
+pub use self::request::{BEARER, Head, api_key_of, token_of};
+
+/// The longest token: more than a request can have, so that a message can't cost more.
+const MAX_TOKEN_LEN: usize = 8 << 10;
+
+/// Something that nobody is to read.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// `None` if it is empty, which would be no secret.
     #[must_use]
-    pub fn is_admin(&self) -> bool {
-        self.role.as_deref() == Some("admin")
+    pub fn new(text: &str) -> Option<Self> {
+        (!text.is_empty()).then(|| Self(text.to_owned()))
     }
 
-    /// When the token ends.
+    /// The text, for whoever has to show it to somebody else.
     #[must_use]
-    pub fn expiry(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(self.exp)
+    pub fn reveal(&self) -> &str {
+        &self.0
     }
-}
 
-/// Why a token was refused. Tells nothing that a stranger could use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refused {
-    /// There is none.
-    #[error("a token is needed")]
-    Missing,
-    /// It is no token, or not signed with a key of this server.
-    #[error("the token is not valid")]
-    Invalid,
-    /// It was valid once.
-    #[error("the token has expired")]
-    Expired,
-}
-
-impl Refused {
-    /// A word for it: a label of metrics.
+    /// Whether the text is the same. How long that takes says nothing of where they differ.
     #[must_use]
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::Invalid => "invalid",
-            Self::Expired => "expired",
-        }
+    pub fn is(&self, text: &str) -> bool {
+        self.0.as_bytes().ct_eq(text.as_bytes()).into()
     }
 }
 
-impl From<Refused> for Response {
-    fn from(refused: Refused) -> Self {
-        Self::text(refused.reason()).with_status(StatusCode::UNAUTHORIZED)
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
     }
 }
 
-/// What tokens are verified with.
-#[derive(Debug)]
-pub struct Verifier(Hmac<sha2::Sha256>);
+/// What tokens have to be like.
+#[derive(Clone, Debug, Default)]
+pub struct TokenRules {
+    /// What HS256 is keyed with.
+    pub secret: Option<Secret>,
+    /// A file with that, which can change while the gateway runs. A newline at its end does not count.
+    pub secret_file: Option<PathBuf>,
+    /// Files with other keys.
+    pub keys: Vec<KeyFile>,
+    /// For whom a token may be (`aud`). Without one, no token may name an audience (RFC 7519 §4.1.3).
+    pub audiences: Vec<String>,
+    /// Who may have issued a token (`iss`); without one, anybody who has a key.
+    pub issuers: Vec<String>,
+    /// How far clocks may be apart. Default: not at all.
+    pub leeway: Duration,
+    /// A file with the ids (`jti`) of revoked tokens, one a line. Lines that begin with `#` say nothing.
+    pub revoked: Option<PathBuf>,
+}
+
+/// Checks tokens.
+pub struct Verifier {
+    keys: Vec<Key>,
+    leeway: Duration,
+    revoked: HashSet<String>,
+}
 
 impl Verifier {
-    /// One for tokens that are signed with this secret and HS256.
-    #[must_use]
-    pub fn hs256(secret: &[u8]) -> Self {
-        Self(Hmac::new_from_slice(secret).expect("a secret may have any length"))
-    }
-
-    /// What a token says, if it is valid at `now`.
+    /// Reads all files that the rules name.
     ///
     /// # Errors
-    /// It is not.
+    /// One can't be read, has no key that can be used, or there is no key at all.
+    pub fn load(rules: &TokenRules) -> Result<Self, KeyError> {
+        let demands =
+            Demands { audiences: rules.audiences.clone(), issuers: rules.issuers.clone() };
+        let mut keys = Vec::new();
+        for file in &rules.keys {
+            keys.extend(file.load(&demands)?);
+        }
+        if let Some(path) = &rules.secret_file {
+            let secret = keys::read(path)?;
+            let secret = secret.strip_suffix(b"\n").unwrap_or(&secret);
+            keys.extend(Key::of_secret(secret, &demands));
+        }
+        if let Some(secret) = &rules.secret {
+            keys.extend(Key::of_secret(secret.reveal().as_bytes(), &demands));
+        }
+        if keys.is_empty() {
+            return Err(KeyError::None);
+        }
+        let revoked = rules.revoked.as_deref().map(keys::read).transpose()?.unwrap_or_default();
+        let revoked = String::from_utf8_lossy(&revoked);
+        let ids = revoked.lines().map(str::trim);
+        let ids = ids.filter(|id| !id.is_empty() && !id.starts_with('#')).map(str::to_owned);
+        Ok(Self { keys, leeway: rules.leeway, revoked: ids.collect() })
+    }
+
+    /// One for tokens that are signed with a secret and HS256. With an empty one it refuses all.
+    #[must_use]
+    pub fn hs256(secret: &[u8]) -> Self {
+        let key = Key::of_secret(secret, &Demands::default());
+        Self { keys: key.into_iter().collect(), leeway: Duration::ZERO, revoked: HashSet::new() }
+    }
+
+    /// What a token says, if it holds.
+    ///
+    /// # Errors
+    /// It does not.
     pub fn verify(&self, token: &str, now: SystemTime) -> Result<Claims, Refused> {
-        let claims = self.claims(token).ok_or(Refused::Invalid)?;
-        if claims.expiry() > now { Ok(claims) } else { Err(Refused::Expired) }
+        if token.is_empty() {
+            return Err(Refused::Missing);
+        }
+        if token.len() > MAX_TOKEN_LEN {
+            return Err(Refused::Malformed);
+        }
+        let claims = self.signed(token)?;
+        if claims.is_expired(now, self.leeway) {
+            return Err(Refused::Expired);
+        }
+        if claims.is_early(now, self.leeway) {
+            return Err(Refused::NotYetValid);
+        }
+        let claims = claims.checked();
+        if self.is_revoked(&claims) { Err(Refused::Revoked) } else { Ok(claims) }
     }
 
-    fn claims(&self, token: &str) -> Option<Claims> {
-        let (signed, code) = token.rsplit_once('.')?;
-        let (header, claims) = signed.split_once('.')?;
-        self.0.clone().chain_update(signed).verify_slice(&BASE64.decode(code).ok()?).ok()?;
-        let header: serde_json::Value = decode(header)?;
-        if header["alg"] == "HS256" { decode(claims) } else { None }
+    /// Whether a token that held has been revoked.
+    #[must_use]
+    pub fn is_revoked(&self, claims: &Claims) -> bool {
+        self.revoked.contains(&claims.jti)
+    }
+
+    /// When a token's time is over, by this server's clock and the leeway.
+    #[must_use]
+    pub fn end_of(&self, claims: &Claims) -> SystemTime {
+        claims.expiry() + self.leeway
+    }
+
+    /// The claims of a token that one of the keys has signed.
+    fn signed(&self, token: &str) -> Result<Unchecked, Refused> {
+        let header = decode_header(token).map_err(|_| Refused::Malformed)?;
+        let mut refused = Refused::Algorithm;
+        for key in self.keys.iter().filter(|key| key.is_for(header.alg)) {
+            if !key.may_be(header.kid.as_deref()) {
+                refused = if refused == Refused::Algorithm { Refused::UnknownKey } else { refused };
+                continue;
+            }
+            match decode::<Unchecked>(token, &key.key, &key.validation) {
+                Ok(token) => return Ok(token.claims),
+                Err(error) => match why(error.kind()) {
+                    // Another key may have signed it.
+                    Refused::Signature => refused = Refused::Signature,
+                    why => return Err(why),
+                },
+            }
+        }
+        Err(refused)
     }
 }
 
-fn decode<T: DeserializeOwned>(part: &str) -> Option<T> {
-    serde_json::from_slice(&BASE64.decode(part).ok()?).ok()
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier").field("keys", &self.keys.len()).finish_non_exhaustive()
+    }
 }
 
-/// The subprotocol by which browsers say that a token is the next one in the list.
-pub const BEARER: &str = "bearer";
-
-/// The request's token: that of `?token=`, of `Authorization: Bearer`, or of `Sec-WebSocket-Protocol: bearer, TOKEN`.
-#[must_use]
-pub fn token_of<'r>(request: &Request<'r>) -> Option<Cow<'r, str>> {
-    let header = || request.header_str("authorization")?.strip_prefix("Bearer ");
-    let offered = || request.subprotocols().skip_while(|name| *name != BEARER).nth(1);
-    request.query_param("token").or_else(|| header().or_else(offered).map(Into::into))
+fn why(kind: &ErrorKind) -> Refused {
+    match kind {
+        ErrorKind::InvalidSignature => Refused::Signature,
+        ErrorKind::InvalidAlgorithm | ErrorKind::UnsupportedAlgorithm => Refused::Algorithm,
+        ErrorKind::InvalidAudience => Refused::Audience,
+        ErrorKind::InvalidIssuer => Refused::Issuer,
+        ErrorKind::MissingRequiredClaim(name) | ErrorKind::InvalidClaimFormat(name) => {
+            match name.as_str() {
+                "aud" => Refused::Audience,
+                "iss" => Refused::Issuer,
+                _ => Refused::Claims,
+            }
+        }
+        ErrorKind::Json(_) => Refused::Claims,
+        _ => Refused::Malformed,
+    }
 }
