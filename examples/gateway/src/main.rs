@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         .run_with(|_settings| {
             let secret = std::env::var("JWT_SECRET")
                 .map_err(|_| "set JWT_SECRET to the secret that tokens are signed with")?;
-            let app = App::new(Settings::default(), Verifier::hs256(secret.as_bytes()));
+            let app = App::new(Settings::default(), Verifier::hs256(secret.as_bytes()), None);
             Ok(move |worker: &_| router(&app, worker))
         })
 }
