@@ -11,6 +11,7 @@ use crate::metrics::Counters;
 use crate::presence::Presence;
 use crate::session::Session;
 use crate::settings::Settings;
+use crate::users::Users;
 
 /// What all workers share.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct App {
     pub settings: Settings,
     /// What tokens are verified with. Another one takes its place on SIGHUP.
     pub verifier: ArcSwap<Verifier>,
+    /// The users, where they are in a database.
+    pub users: Option<Users>,
     /// Who is online.
     pub presence: Presence,
     /// What is counted.
@@ -30,10 +33,17 @@ impl App {
     /// What a gateway with these settings shares.
     #[must_use]
     pub fn new(settings: Settings, verifier: Verifier) -> Arc<Self> {
+        Self::with_users(settings, verifier, None)
+    }
+
+    /// The same where users are in a database.
+    #[must_use]
+    pub fn with_users(settings: Settings, verifier: Verifier, users: Option<Users>) -> Arc<Self> {
         Arc::new(Self {
             presence: Presence::new(settings.max_connections_per_user),
             settings,
             verifier: ArcSwap::from_pointee(verifier),
+            users,
             counters: Counters::default(),
             handle: OnceLock::new(),
         })
