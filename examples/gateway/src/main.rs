@@ -1,5 +1,11 @@
 //! `JWT_SECRET=… gateway --listen 127.0.0.1:8000`: see the library.
 
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "this is no worker's thread"
+)]
+
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -46,12 +52,11 @@ fn carry_out(order: Order) -> Result<ExitCode, SetupError> {
         }
         Order::Check(set, settings) => {
             let checked = Verifier::load(&settings.tokens).map_err(SetupError::from);
-            if let Err(error) = checked.and(listeners(&set)) {
+            if let Err(error) = checked.and_then(|_| listeners(&set)) {
                 return Ok(wrong(&error));
             }
             print!("{}", set.report());
         }
-        #[expect(clippy::disallowed_methods, reason = "no worker runs")]
         Order::Token(settings, order) => {
             cli::print_tokens(&settings, order, SystemTime::now(), io::stdout().lock())?;
         }
@@ -121,12 +126,8 @@ fn handle_signals(app: Arc<App>, handle: Handle) -> Result<(), SetupError> {
 fn reload(app: &App, handle: &Handle) {
     // What is wrong is in the log, and the old certificates stay.
     let _ = handle.reload_tls();
-    match Verifier::load(&app.settings.tokens) {
-        Ok(verifier) => {
-            app.verifier.store(Arc::new(verifier));
-            app.close_revoked();
-            tracing::info!("the keys of tokens were read again");
-        }
+    match app.reload_keys() {
+        Ok(()) => tracing::info!("the keys of tokens were read again"),
         Err(error) => tracing::error!(%error, "the keys of tokens stay as they were"),
     }
 }

@@ -1,11 +1,12 @@
 //! What the application asks of all of this: who somebody is, who may administer, and who has to go.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use ringwire::{Ctx, PostError};
 
-use super::{Claims, Head, Refused, api_key_of, token_of};
+use super::{Claims, Head, KeyError, Refused, Verifier, api_key_of, token_of};
 use crate::app::App;
 
 /// How long a worker has that has no room for another letter.
@@ -47,9 +48,14 @@ impl App {
         claims.is_admin().then_some(()).ok_or(Refused::NotAdmin)
     }
 
-    /// Closes the connections whose tokens have been revoked. Waits for workers, so it is not for one.
-    pub fn close_revoked(&self) {
-        let verifier = self.verifier.load_full();
+    /// Reads the keys and the revoked ids again, and closes the connections whose tokens have been revoked. Waits for
+    /// workers, so it is not for one.
+    ///
+    /// # Errors
+    /// Keys or ids can't be used, and those from before stay.
+    pub fn reload_keys(&self) -> Result<(), KeyError> {
+        let verifier = Arc::new(Verifier::load(&self.settings.tokens)?);
+        self.verifier.store(verifier.clone());
         for conn in self.handle().connection_ids() {
             let verifier = verifier.clone();
             let check = move |ctx: &mut Ctx<'_, Claims>| {
@@ -61,5 +67,6 @@ impl App {
                 thread::sleep(PATIENCE);
             }
         }
+        Ok(())
     }
 }
