@@ -1,21 +1,158 @@
 //! `JWT_SECRET=… gateway --listen 127.0.0.1:8000`: see the library.
 
-use std::process::ExitCode;
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "this is no worker's thread"
+)]
 
-use ringwire::program::Program;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+use std::time::SystemTime;
+
+use ringwire::program::{SetupError, announce, note, with_log};
+use ringwire::settings;
+use ringwire::shutdown::Drain;
+use ringwire::tls::pki_types::UnixTime;
+use ringwire::tls::{CertificateSource, ServerConfig, ServerSettings};
+use ringwire::transport::Listener;
+use ringwire::{CloseCode, Handle, Notifier, Server};
 use ringwire_gateway::app::{App, router};
 use ringwire_gateway::auth::Verifier;
+use ringwire_gateway::cli::{self, Order};
 use ringwire_gateway::settings::Settings;
+use ringwire_gateway::users::Users;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tokio::runtime::{Builder, Runtime};
+
+const DEFAULT_ADDRESS: &str = "127.0.0.1:8000";
+/// What clients are told when the server ends: come back.
+const DRAINING: CloseCode = CloseCode::new(4112);
+/// A secret should be as long as what HS256 makes of it (RFC 7518 §3.2).
+const MIN_SECRET_LEN: usize = 32;
 
 fn main() -> ExitCode {
-    Program::new("gateway")
-        .with_version(env!("CARGO_PKG_VERSION"))
-        .with_about("A gateway for messages between users.")
-        .with_address("127.0.0.1:8000")
-        .run_with(|_settings| {
-            let secret = std::env::var("JWT_SECRET")
-                .map_err(|_| "set JWT_SECRET to the secret that tokens are signed with")?;
-            let app = App::new(Settings::default(), Verifier::hs256(secret.as_bytes()), None);
-            Ok(move |worker: &_| router(&app, worker))
-        })
+    with_log(|| match cli::parse(std::env::args_os(), std::env::vars_os()) {
+        Ok(order) => carry_out(order),
+        Err(error) => Ok(wrong(&error)),
+    })
+}
+
+fn carry_out(order: Order) -> Result<ExitCode, SetupError> {
+    // Its threads talk to the database and check passwords. The workers poll, and serve the clients.
+    let runtime = || Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    match order {
+        Order::Read(text) => {
+            text.print()?;
+            return Ok(ExitCode::from(if text.use_stderr() { 2 } else { 0 }));
+        }
+        Order::Check(set, settings) => {
+            let checked = Verifier::load(&settings.tokens).map_err(SetupError::from);
+            if let Err(error) = checked.and_then(|_| listeners(&set)) {
+                return Ok(wrong(&error));
+            }
+            print!("{}", set.report());
+        }
+        Order::Token(settings, order) => {
+            cli::print_tokens(&settings, order, SystemTime::now(), io::stdout().lock())?;
+        }
+        Order::User(settings, order) => cli::add_user(&settings, order, &runtime()?)?,
+        Order::Serve(set, settings) => serve(&set, *settings, &runtime()?)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A setting makes no sense.
+fn wrong(error: &SetupError) -> ExitCode {
+    note(format_args!("error: {error}"));
+    ExitCode::from(2)
+}
+
+fn serve(
+    set: &settings::Settings,
+    settings: Settings,
+    runtime: &Runtime,
+) -> Result<(), SetupError> {
+    let verifier = Verifier::load(&settings.tokens)?;
+    if settings.tokens.secret.as_ref().is_some_and(|it| it.reveal().len() < MIN_SECRET_LEN) {
+        tracing::warn!(
+            "JWT_SECRET is short: with fewer than {MIN_SECRET_LEN} bytes it can be guessed"
+        );
+    }
+    let users = settings.database_url.as_ref();
+    let users = users.map(|url| runtime.block_on(Users::open(url, settings.database_connections)));
+    let users = users.transpose().map_err(|error| format!("the database: {error}"))?;
+    let app = App::new(settings, verifier, users.map(|users| (users, runtime.handle().clone())));
+    let mut server = Server::new(set.config().clone()).with_runtime(runtime.handle().clone());
+    server = listeners(set)?.into_iter().fold(server, Server::listen_with);
+    let for_workers = app.clone();
+    let server = server.start(move |worker| router(&for_workers, worker))?;
+    handle_signals(app, server.handle())?;
+    announce(server.urls().map(|url| format!("listening on {url}")));
+    if let Some(notifier) = Notifier::from_environment()? {
+        notifier.ready()?;
+        notifier.watch(server.handle())?;
+    }
+    Ok(server.join()?)
+}
+
+/// On SIGTERM and SIGINT has the clients go elsewhere and ends; a second one ends at once. On SIGHUP reads keys and
+/// certificates again.
+fn handle_signals(app: Arc<App>, handle: Handle) -> Result<(), SetupError> {
+    let notifier = Notifier::from_environment()?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            if signal == SIGHUP {
+                reload(&app, &handle);
+            } else if handle.is_draining() {
+                std::process::exit(128 + signal);
+            } else {
+                if let Some(Err(error)) = notifier.as_ref().map(Notifier::stopping) {
+                    tracing::warn!(%error, "the service manager does not listen");
+                }
+                let drain = Drain::new(app.settings.drain, DRAINING);
+                handle.drain_with(&drain.with_grace(app.settings.shutdown_grace));
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn reload(app: &App, handle: &Handle) {
+    // What is wrong is in the log, and the old certificates stay.
+    let _ = handle.reload_tls();
+    match app.reload_keys() {
+        Ok(()) => tracing::info!("the keys of tokens were read again"),
+        Err(error) => tracing::error!(%error, "the keys of tokens stay as they were"),
+    }
+}
+
+fn listeners(set: &settings::Settings) -> Result<Vec<Listener>, SetupError> {
+    let mut all: Vec<_> = list(set.own("listen").unwrap_or(DEFAULT_ADDRESS)).map(at).collect();
+    let mut secure = list(set.own("tls_listen").unwrap_or_default()).map(at).peekable();
+    if secure.peek().is_some() {
+        let tls = tls(set)?;
+        all.extend(secure.map(|listener| listener.with_tls(tls.clone())));
+    }
+    Ok(all)
+}
+
+fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
+fn at(address: &str) -> Listener {
+    address.strip_prefix("unix:").map_or_else(|| Listener::address(address), Listener::unix)
+}
+
+fn tls(set: &settings::Settings) -> Result<ServerConfig, SetupError> {
+    let path = |name| set.own(name).map(Path::new);
+    let files = path("cert").zip(path("key"));
+    let (cert, key) = files.ok_or("TLS needs a certificate and its key: --cert and --key")?;
+    Ok(ServerSettings::new(CertificateSource::files(cert, key)).build(UnixTime::now())?)
 }

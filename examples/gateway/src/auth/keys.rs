@@ -84,10 +84,9 @@ impl Key {
         algorithms: Vec<Algorithm>,
         demands: &Demands,
     ) -> Self {
-        let mut validation = Validation::default();
-        validation.algorithms = algorithms;
         // Times are checked by the caller's clock.
-        validation.validate_exp = false;
+        let mut validation =
+            Validation { algorithms, validate_exp: false, ..Validation::default() };
         validation.required_spec_claims.clear();
         if !demands.audiences.is_empty() {
             validation.set_audience(&demands.audiences);

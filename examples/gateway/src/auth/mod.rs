@@ -4,9 +4,11 @@
 //! [`users`](crate::users).
 
 mod claims;
+mod gate;
 mod keys;
 mod refused;
 mod request;
+mod sign;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -23,6 +25,7 @@ use self::keys::{Demands, Key};
 pub use self::keys::{KeyError, KeyFile};
 pub use self::refused::Refused;
 pub use self::request::{BEARER, Head, api_key_of, token_of};
+pub use self::sign::Signer;
 
 /// The longest token: more than a request can have, so that a message can't cost more.
 const MAX_TOKEN_LEN: usize = 8 << 10;
@@ -62,7 +65,8 @@ impl fmt::Debug for Secret {
 pub struct TokenRules {
     /// What HS256 is keyed with.
     pub secret: Option<Secret>,
-    /// A file with that, which can change while the gateway runs. A newline at its end does not count.
+    /// A file with that, which goes before it and can change while the gateway runs. White space at its end does not
+    /// count.
     pub secret_file: Option<PathBuf>,
     /// Files with other keys.
     pub keys: Vec<KeyFile>,
@@ -74,6 +78,21 @@ pub struct TokenRules {
     pub leeway: Duration,
     /// A file with the ids (`jti`) of revoked tokens, one a line. Lines that begin with `#` say nothing.
     pub revoked: Option<PathBuf>,
+}
+
+impl TokenRules {
+    /// The secret of HS256, if there is one.
+    fn secret(&self) -> Result<Option<Vec<u8>>, KeyError> {
+        let Some(path) = &self.secret_file else {
+            return Ok(self.secret.as_ref().map(|secret| secret.reveal().as_bytes().to_vec()));
+        };
+        let mut secret = keys::read(path)?;
+        secret.truncate(secret.trim_ascii_end().len());
+        match secret.is_empty() {
+            true => Err(KeyError::Key { path: path.clone(), problem: "it is empty".to_owned() }),
+            false => Ok(Some(secret)),
+        }
+    }
 }
 
 /// Checks tokens.
@@ -95,14 +114,7 @@ impl Verifier {
         for file in &rules.keys {
             keys.extend(file.load(&demands)?);
         }
-        if let Some(path) = &rules.secret_file {
-            let secret = keys::read(path)?;
-            let secret = secret.strip_suffix(b"\n").unwrap_or(&secret);
-            keys.extend(Key::of_secret(secret, &demands));
-        }
-        if let Some(secret) = &rules.secret {
-            keys.extend(Key::of_secret(secret.reveal().as_bytes(), &demands));
-        }
+        keys.extend(rules.secret()?.and_then(|secret| Key::of_secret(&secret, &demands)));
         if keys.is_empty() {
             return Err(KeyError::None);
         }

@@ -1,0 +1,73 @@
+//! What the application asks of all of this: who somebody is, who may administer, and who has to go.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use ringwire::{Ctx, PostError};
+
+use super::{Claims, Head, KeyError, Refused, Verifier, api_key_of, token_of};
+use crate::app::App;
+use crate::session::State;
+
+/// How long a worker has that has no room for another letter.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+impl App {
+    /// Whose token this is. Where users are in a database, that has the last word.
+    ///
+    /// # Errors
+    /// The token does not hold, or its user is missing or inactive.
+    pub async fn identify(&self, token: &str) -> Result<Claims, Refused> {
+        let claims = self.verifier.load().verify(token, SystemTime::now())?;
+        match self.users() {
+            Some(users) => users.confirm(claims).await,
+            None => Ok(claims),
+        }
+    }
+
+    /// Who a name and a password stand for. `None` if nobody may log in.
+    ///
+    /// # Errors
+    /// They are wrong, or the user is inactive.
+    pub async fn login(&self, username: &str, password: &str) -> Result<Claims, Refused> {
+        let users = self.users().filter(|_| self.settings.login);
+        let user = users.ok_or(Refused::Credentials)?.login(username, password).await?;
+        Ok(user.claims(SystemTime::now(), self.settings.login_lifetime))
+    }
+
+    /// Whether a request may administer: by the API key in `X-Api-Key`, or by an administrator's token.
+    ///
+    /// # Errors
+    /// It may not.
+    pub async fn check_admin(&self, request: &impl Head) -> Result<(), Refused> {
+        if let Some((expected, key)) = self.settings.api_key.as_ref().zip(api_key_of(request)) {
+            return expected.is(key).then_some(()).ok_or(Refused::ApiKey);
+        }
+        let token = token_of(request).ok_or(Refused::Missing)?;
+        let claims = self.identify(&token).await?;
+        claims.is_admin().then_some(()).ok_or(Refused::NotAdmin)
+    }
+
+    /// Reads the keys and the revoked ids again, and closes the connections whose tokens have been revoked. Waits for
+    /// workers, so it is not for one.
+    ///
+    /// # Errors
+    /// Keys or ids can't be used, and those from before stay.
+    pub fn reload_keys(&self) -> Result<(), KeyError> {
+        let verifier = Arc::new(Verifier::load(&self.settings.tokens)?);
+        self.verifier.store(verifier.clone());
+        for conn in self.handle().connection_ids() {
+            let verifier = verifier.clone();
+            let check = move |ctx: &mut Ctx<'_, State>| {
+                if ctx.state().claims().is_some_and(|claims| verifier.is_revoked(claims)) {
+                    let _ = ctx.close(Refused::Revoked.close_code(), Refused::Revoked.reason());
+                }
+            };
+            while self.handle().run(conn, check.clone()) == Err(PostError::Busy) {
+                thread::sleep(PATIENCE);
+            }
+        }
+        Ok(())
+    }
+}
