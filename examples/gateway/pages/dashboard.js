@@ -7,6 +7,8 @@ const SPAN = 300_000;
 const number = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 const short = new Intl.NumberFormat("en", { maximumFractionDigits: 1, notation: "compact" });
 
+const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
 const bytes = (value) => {
   const power = value < 1 ? 0 : Math.min(Math.floor(Math.log2(value) / 10), 4);
   return `${number.format(value / 1024 ** power)} ${["B", "KiB", "MiB", "GiB", "TiB"][power]}`;
@@ -85,7 +87,8 @@ function show({ samples: added, messages, refused }) {
 }
 
 function count(id, counts) {
-  const rows = Object.entries(counts).map(([name, value]) =>
+  const seen = Object.entries(counts).filter(([, value]) => value > 0);
+  const rows = seen.map(([name, value]) =>
     element("tr", {}, element("th", { scope: "row" }, name), element("td", { className: "number" }, number.format(value))),
   );
   $(id).tBodies[0].replaceChildren(...rows);
@@ -101,9 +104,9 @@ function list({ users, next }) {
       element(
         "th",
         { scope: "row" },
-        user.username,
+        element("span", {}, user.username),
         element("span", { className: "id" }, user.user_id),
-        element("time", { dateTime: user.connected_at }, `since ${new Date(user.connected_at).toLocaleString()}`),
+        element("time", { dateTime: user.connected_at }, `since ${moment.format(new Date(user.connected_at))}`),
       ),
       element("td", {}, actions(user)),
     ),
