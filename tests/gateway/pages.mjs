@@ -87,13 +87,17 @@ async function users(page, tokens) {
 
 /** Nothing stands out at the side, and all that can be pressed is large enough for a finger (WCAG 2.2 §2.5.8). */
 async function fits(page) {
-  const { wide, small } = await page.evaluate(() => ({
+  const { wide, cut, small } = await page.evaluate(() => ({
     wide: document.scrollingElement.scrollWidth - window.innerWidth,
+    cut: [...document.querySelectorAll("dd, th, td, li, button")]
+      .filter((each) => each.scrollWidth > each.clientWidth + 1)
+      .map((each) => each.textContent),
     small: [...document.querySelectorAll("button, input, select, textarea")]
       .map((each) => each.getBoundingClientRect())
       .filter(({ width, height }) => width > 0 && (width < 24 || height < 24)).length,
   }));
   assert.ok(wide <= 0, `${wide} px too wide`);
+  assert.deepEqual(cut, []);
   assert.equal(small, 0);
 }
 
