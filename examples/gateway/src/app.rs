@@ -4,11 +4,14 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use ringwire::{Handle, Handler, Router, WorkerContext};
+use tokio::runtime::Handle as Runtime;
+use tokio::task::JoinHandle;
 
 use crate::api;
 use crate::auth::Verifier;
 use crate::metrics::Counters;
 use crate::presence::Presence;
+use crate::rooms::Rooms;
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::users::Users;
@@ -20,33 +23,57 @@ pub struct App {
     pub settings: Settings,
     /// What tokens are verified with. Another one takes its place on SIGHUP.
     pub verifier: ArcSwap<Verifier>,
-    /// The users, where they are in a database.
-    pub users: Option<Users>,
     /// Who is online.
     pub presence: Presence,
+    /// Who is in which room.
+    pub rooms: Rooms,
     /// What is counted.
     pub counters: Counters,
+    /// Where users are looked up, and the runtime that this goes by.
+    database: Option<(Users, Runtime)>,
     handle: OnceLock<Handle>,
 }
 
 impl App {
-    /// What a gateway with these settings shares.
+    /// What a gateway with these settings shares. Without a database, claims are believed.
     #[must_use]
-    pub fn new(settings: Settings, verifier: Verifier) -> Arc<Self> {
-        Self::with_users(settings, verifier, None)
-    }
-
-    /// The same where users are in a database.
-    #[must_use]
-    pub fn with_users(settings: Settings, verifier: Verifier, users: Option<Users>) -> Arc<Self> {
+    pub fn new(
+        settings: Settings,
+        verifier: Verifier,
+        database: Option<(Users, Runtime)>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             presence: Presence::new(settings.max_connections_per_user),
+            rooms: Rooms::new(settings.rooms),
+            database,
             settings,
             verifier: ArcSwap::from_pointee(verifier),
-            users,
             counters: Counters::default(),
             handle: OnceLock::new(),
         })
+    }
+
+    /// Where users are looked up.
+    #[must_use]
+    pub fn users(&self) -> Option<&Users> {
+        self.database.as_ref().map(|(users, _)| users)
+    }
+
+    /// Whether a connection may begin without a token, with a login.
+    pub(crate) fn can_login(&self) -> bool {
+        self.settings.login && self.database.is_some()
+    }
+
+    /// Asks the database.
+    ///
+    /// # Panics
+    /// There is none.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        query: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        let (_, runtime) = self.database.as_ref().expect("who asks has seen the users");
+        runtime.spawn(query)
     }
 
     /// The server that it runs in.

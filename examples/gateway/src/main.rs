@@ -86,7 +86,7 @@ fn serve(
     let users = settings.database_url.as_ref();
     let users = users.map(|url| runtime.block_on(Users::open(url, settings.database_connections)));
     let users = users.transpose().map_err(|error| format!("the database: {error}"))?;
-    let app = App::with_users(settings, verifier, users);
+    let app = App::new(settings, verifier, users.map(|users| (users, runtime.handle().clone())));
     let mut server = Server::new(set.config().clone()).with_runtime(runtime.handle().clone());
     server = listeners(set)?.into_iter().fold(server, Server::listen_with);
     let for_workers = app.clone();
@@ -123,7 +123,7 @@ fn handle_signals(app: Arc<App>, handle: Handle) -> Result<(), SetupError> {
     Ok(())
 }
 
-fn reload(app: &App, handle: &Handle) {
+fn reload(app: &Arc<App>, handle: &Handle) {
     // What is wrong is in the log, and the old certificates stay.
     let _ = handle.reload_tls();
     match app.reload_keys() {

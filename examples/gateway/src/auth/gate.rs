@@ -8,6 +8,7 @@ use ringwire::{Ctx, PostError};
 
 use super::{Claims, Head, KeyError, Refused, Verifier, api_key_of, token_of};
 use crate::app::App;
+use crate::session::{State, close_if_stale};
 
 /// How long a worker has that has no room for another letter.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -19,20 +20,10 @@ impl App {
     /// The token does not hold, or its user is missing or inactive.
     pub async fn identify(&self, token: &str) -> Result<Claims, Refused> {
         let claims = self.verifier.load().verify(token, SystemTime::now())?;
-        match &self.users {
+        match self.users() {
             Some(users) => users.confirm(claims).await,
             None => Ok(claims),
         }
-    }
-
-    /// Who a name and a password stand for. `None` if nobody may log in.
-    ///
-    /// # Errors
-    /// They are wrong, or the user is inactive.
-    pub async fn login(&self, username: &str, password: &str) -> Result<Claims, Refused> {
-        let users = self.users.as_ref().filter(|_| self.settings.login);
-        let user = users.ok_or(Refused::Credentials)?.login(username, password).await?;
-        Ok(user.claims(SystemTime::now(), self.settings.login_lifetime))
     }
 
     /// Whether a request may administer: by the API key in `X-Api-Key`, or by an administrator's token.
@@ -53,17 +44,15 @@ impl App {
     ///
     /// # Errors
     /// Keys or ids can't be used, and those from before stay.
-    pub fn reload_keys(&self) -> Result<(), KeyError> {
-        let verifier = Arc::new(Verifier::load(&self.settings.tokens)?);
-        self.verifier.store(verifier.clone());
+    pub fn reload_keys(self: &Arc<Self>) -> Result<(), KeyError> {
+        self.verifier.store(Arc::new(Verifier::load(&self.settings.tokens)?));
         for conn in self.handle().connection_ids() {
-            let verifier = verifier.clone();
-            let check = move |ctx: &mut Ctx<'_, Claims>| {
-                if verifier.is_revoked(ctx.state()) {
-                    let _ = ctx.close(Refused::Revoked.close_code(), Refused::Revoked.reason());
+            loop {
+                let app = self.clone();
+                let check = move |ctx: &mut Ctx<'_, State>| _ = close_if_stale(&app, ctx);
+                if self.handle().run(conn, check) != Err(PostError::Busy) {
+                    break;
                 }
-            };
-            while self.handle().run(conn, check.clone()) == Err(PostError::Busy) {
                 thread::sleep(PATIENCE);
             }
         }
