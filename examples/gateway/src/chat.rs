@@ -88,7 +88,8 @@ pub(crate) fn receive(app: &App, ctx: &mut Ctx<'_, State>, text: &str) {
                 notice(MessageType::Text, Some(member.user()), &json!({ "content": message }));
             let options = PublishOptions::default().with_except(out.id());
             let told = out.publish_with(TOPIC, &said(member.username(), &message), options);
-            match told.and(out.publish(EVERYBODY, &envelope)) {
+            let bridged = out.publish(EVERYBODY, &envelope);
+            match told.and(bridged) {
                 Ok(()) => return,
                 Err(error) => error.to_string(),
             }

@@ -89,6 +89,10 @@ impl State {
         self.protocol
     }
 
+    pub(crate) fn claims(&self) -> Option<&Claims> {
+        self.member.as_deref().map(|Member(claims)| claims)
+    }
+
     /// Who it belongs to; nobody until a login.
     #[must_use]
     pub fn member(&self) -> Option<&Member> {
@@ -166,21 +170,19 @@ impl Session {
             password: String,
         }
 
-        let Some((users, Ok(Login { username, password }))) =
-            self.app.users().zip(Some(serde_json::from_str(text)))
-        else {
+        let Ok(Login { username, password }) = serde_json::from_str(text) else {
             return refuse_login(&self.app, ctx, Refused::Credentials);
         };
-        let (users, app) = (users.clone(), self.app.clone());
-        let task = self.app.spawn(async move { users.login(&username, &password).await });
+        let (app, asking) = (self.app.clone(), self.app.clone());
+        let task = self.app.spawn(async move { asking.login(&username, &password).await });
+        // The message is there in time, however long its check takes.
+        ctx.clear_timer(LOGIN);
         ctx.pause();
         let begun = ctx.spawn(task, move |ctx, outcome| {
             ctx.resume();
             match outcome.unwrap_or(Err(Refused::Unavailable)) {
-                Ok(user) => {
-                    let claims = user.claims(SystemTime::now(), app.settings.login_lifetime);
+                Ok(claims) => {
                     ctx.state_mut().member = Some(Box::new(Member(claims)));
-                    ctx.clear_timer(LOGIN);
                     let _ = ctx.send(&json!({ "status": "ok" }).to_string());
                     enter(&app, ctx);
                 }
@@ -239,47 +241,39 @@ pub(crate) fn refresh(
     then: impl FnOnce(&mut Ctx<'_, State>, Result<SystemTime, Refused>) + 'static,
 ) {
     let user = ctx.state().member().map(Member::user);
-    let verified = app.verifier.load().verify(token, SystemTime::now());
-    // Another user's is as good as none.
-    let verified =
-        verified.and_then(
-            |claims| if Some(claims.sub) == user { Ok(claims) } else { Err(Refused::Claims) },
-        );
-    let renew = {
-        let app = app.clone();
-        move |ctx: &mut Ctx<'_, State>, outcome: Result<Claims, Refused>| {
-            let renewed = outcome.map(|claims| {
-                let end = app.verifier.load().end_of(&claims);
-                let _ = ctx.set_timer(EXPIRY, left_of(end));
-                ctx.state_mut().member = Some(Box::new(Member(claims)));
-                end
-            });
-            let refused = renewed.err();
-            then(ctx, renewed);
-            if let Some(refused) = refused {
-                app.counters.refused(refused);
-                if refused.close_code() == REVOKED {
-                    let _ = ctx.close(REVOKED, refused.reason());
-                }
+    let renewing = app.clone();
+    let renew = move |ctx: &mut Ctx<'_, State>, outcome: Result<Claims, Refused>| {
+        // Another user's is as good as none.
+        let own =
+            outcome.and_then(|it| if Some(it.sub) == user { Ok(it) } else { Err(Refused::Claims) });
+        let renewed = own.map(|claims| {
+            let end = renewing.verifier.load().end_of(&claims);
+            let _ = ctx.set_timer(EXPIRY, left_of(end));
+            ctx.state_mut().member = Some(Box::new(Member(claims)));
+            end
+        });
+        then(ctx, renewed);
+        if let Err(refused) = renewed {
+            renewing.counters.refused(refused);
+            if refused.close_code() == REVOKED {
+                let _ = ctx.close(REVOKED, refused.reason());
             }
         }
     };
-    match (verified, app.users()) {
-        (Ok(claims), Some(users)) => {
-            let users = users.clone();
-            let task = app.spawn(async move { users.confirm(claims).await });
-            // One that is closing, or asks too often, keeps its token.
-            let _ = ctx.spawn_or_pause(task, move |ctx, outcome| {
-                renew(ctx, outcome.unwrap_or(Err(Refused::Unavailable)));
-            });
-        }
-        (verified, _) => renew(ctx, verified),
+    if app.users().is_none() {
+        return renew(ctx, app.verifier.load().verify(token, SystemTime::now()));
     }
+    let (asking, token) = (app.clone(), token.to_owned());
+    let task = app.spawn(async move { asking.identify(&token).await });
+    // One that is closing keeps its token.
+    let _ = ctx.spawn_or_pause(task, move |ctx, outcome| {
+        renew(ctx, outcome.unwrap_or(Err(Refused::Unavailable)));
+    });
 }
 
 /// Closes a connection whose token has been revoked, or has expired unnoticed; whether it is one.
-pub(crate) fn close_if_stale(app: &App, ctx: &mut Ctx<'_, State>) -> bool {
-    let Some(Member(claims)) = ctx.state().member() else { return false };
+pub fn close_if_stale(app: &App, ctx: &mut Ctx<'_, State>) -> bool {
+    let Some(claims) = ctx.state().claims() else { return false };
     let verifier = app.verifier.load();
     let refused = if verifier.is_revoked(claims) {
         Refused::Revoked

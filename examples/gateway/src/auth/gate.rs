@@ -26,6 +26,16 @@ impl App {
         }
     }
 
+    /// Who a name and a password stand for. `None` if nobody may log in.
+    ///
+    /// # Errors
+    /// They are wrong, or the user is inactive.
+    pub async fn login(&self, username: &str, password: &str) -> Result<Claims, Refused> {
+        let users = self.users().filter(|_| self.settings.login);
+        let user = users.ok_or(Refused::Credentials)?.login(username, password).await?;
+        Ok(user.claims(SystemTime::now(), self.settings.login_lifetime))
+    }
+
     /// Whether a request may administer: by the API key in `X-Api-Key`, or by an administrator's token.
     ///
     /// # Errors

@@ -181,9 +181,8 @@ fn join(app: &App, ctx: &mut Ctx<'_, State>, room: &str) -> Result<(), RoomError
     let (state, mut out) = ctx.split();
     let Some(member) = state.member() else { return Ok(()) };
     app.rooms.join(room, member.user(), member.username(), id)?;
-    out.subscribe(&topic_in(state.protocol(), room)).map_err(|error| {
+    out.subscribe(&topic_in(state.protocol(), room)).inspect_err(|_| {
         app.rooms.leave(room, member.user(), id);
-        error
     })?;
     Ok(())
 }
@@ -232,7 +231,7 @@ fn say(
     let json = serde_json::to_string(&json).unwrap_or_default();
     out.publish(&topic_in(Protocol::RoomsJson, JSON), &json)?;
     let plain: Option<String> = serde_json::from_str(message.get()).ok();
-    let plain = plain.as_deref().unwrap_or(message.get());
+    let plain = plain.as_deref().unwrap_or_else(|| message.get());
     let text = match room {
         Some(room) => format!("[{room}] {from}: {plain}"),
         None => format!("{from}: {plain}"),

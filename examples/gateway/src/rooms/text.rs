@@ -24,7 +24,8 @@ use crate::session::{self, State};
 
 /// Follows a command.
 pub(crate) fn receive(app: &Arc<App>, ctx: &mut Ctx<'_, State>, text: &str) {
-    let (verb, rest) = text.trim_end().split_once(' ').unwrap_or((text.trim_end(), ""));
+    let text = text.trim_end();
+    let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
     let reply = match follow(app, ctx, verb, rest) {
         Ok(reply) => reply,
         Err(error) => {
