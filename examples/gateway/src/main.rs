@@ -125,7 +125,7 @@ fn handle_signals(app: Arc<App>, handle: Handle) -> Result<(), SetupError> {
     Ok(())
 }
 
-fn reload(app: &App, handle: &Handle) {
+fn reload(app: &Arc<App>, handle: &Handle) {
     // What is wrong is in the log, and the old certificates stay.
     let _ = handle.reload_tls();
     match app.reload_keys() {
