@@ -7,6 +7,7 @@
     reason = "a test that fails panics, and is no worker's thread"
 )]
 
+mod api;
 mod common;
 mod dispatch;
 mod envelopes;
