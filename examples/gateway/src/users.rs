@@ -96,12 +96,18 @@ impl Users {
     /// # Errors
     /// The user is missing or inactive, or the database does not answer.
     pub async fn confirm(&self, claims: Claims) -> Result<Claims, Refused> {
-        let found = self.find(BY_ID, &claims.sub.to_string()).await?;
-        let (user, _) = found.ok_or(Refused::UnknownUser)?;
-        if !user.active {
-            return Err(Refused::Inactive);
-        }
+        let user = self.active(claims.sub).await?;
         Ok(Claims { username: user.username, email: user.email, role: user.role, ..claims })
+    }
+
+    /// The user with this id, who has to be active.
+    ///
+    /// # Errors
+    /// The user is missing or inactive, or the database does not answer.
+    pub async fn active(&self, id: Uuid) -> Result<User, Refused> {
+        let found = self.find(BY_ID, &id.to_string()).await?;
+        let (user, _) = found.ok_or(Refused::UnknownUser)?;
+        if user.active { Ok(user) } else { Err(Refused::Inactive) }
     }
 
     /// The user of this name, if the password is right. Takes as long for a name that is wrong.
