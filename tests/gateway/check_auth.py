@@ -1,6 +1,7 @@
 """Who the gateway lets in, by real tokens and real connections."""
 
 import argparse
+import asyncio
 import contextlib
 import json
 import os
@@ -17,8 +18,8 @@ from pathlib import Path
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "interop"))
 from checks import Checks, equal  # noqa: E402
@@ -46,6 +47,38 @@ logs: list[Path] = []
 def environment(more: dict[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RINGWIRE_")}
     return {**kept, "RUST_LOG": "trace", "NO_COLOR": "1", **more}
+
+
+class Client:
+    """A connection. Not one of websockets.sync, which reads and writes in two threads: OpenSSL does not allow that, and
+    CPython sees to it from 3.13 on only."""
+
+    loop = asyncio.new_event_loop()
+
+    def __init__(self, url: str, **more: object) -> None:
+        async def open() -> object:
+            return await connect(url, open_timeout=PATIENCE, proxy=None, **more)
+
+        self.connection = self.loop.run_until_complete(open())
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.loop.run_until_complete(self.connection.close())
+
+    def send(self, message: object) -> None:
+        self.loop.run_until_complete(self.connection.send(json.dumps(message)))
+
+    def receive(self) -> dict[str, object]:
+        async def receive() -> str:
+            return await asyncio.wait_for(self.connection.recv(), PATIENCE)
+
+        return json.loads(self.loop.run_until_complete(receive()))
+
+    @property
+    def certificate(self) -> bytes:
+        return self.connection.transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
 
 
 class Gateway:
@@ -85,16 +118,14 @@ class Gateway:
             time.sleep(0.02)
         raise AssertionError(f"no line {pattern!r}: {file.read_text(errors='replace')[-2000:]}")
 
-    def connect(self, token: str | None = None, **more: object) -> ClientConnection:
+    def connect(self, token: str | None = None, **more: object) -> Client:
         if token is not None:
             secrets.add(token)
         query = "" if token is None else f"?token={token}"
         context = None
         if options.tls:
             context = ssl.create_default_context(cafile=options.out / "cert.pem")
-        return connect(
-            f"{self.url}/ws{query}", ssl=context, open_timeout=PATIENCE, proxy=None, **more
-        )
+        return Client(f"{self.url}/ws{query}", ssl=context, **more)
 
     def lets_in(self, token: str | None, **more: object) -> None:
         with self.connect(token, **more) as connection:
@@ -151,21 +182,20 @@ def token(key: object = SECRET, algorithm: str = "HS256", kid: str | None = None
     return jwt.encode(claims(**changes), key, algorithm, headers=headers)
 
 
-def is_served(connection: ClientConnection) -> None:
+def is_served(connection: Client) -> None:
     """It answers a ping of the application's own."""
     asked = str(uuid.uuid4())
-    connection.send(json.dumps({"id": asked, "message_type": "ping", "data": {}, "timestamp": "2024-01-01T00:00:00Z"}))
+    connection.send({"id": asked, "message_type": "ping", "data": {}, "timestamp": "2024-01-01T00:00:00Z"})
     while True:
-        answer = json.loads(connection.recv(PATIENCE))
-        if answer["message_type"] == "pong":
+        if connection.receive()["message_type"] == "pong":
             return
 
 
-def end_of(connection: ClientConnection) -> tuple[int, str]:
+def end_of(connection: Client) -> tuple[int, str]:
     """The code and the reason that a connection ends with."""
     try:
         while True:
-            connection.recv(PATIENCE)
+            connection.receive()
     except ConnectionClosed as closed:
         assert closed.rcvd is not None, "it was cut off"
         return closed.rcvd.code, closed.rcvd.reason
@@ -192,14 +222,14 @@ def three_places() -> None:
     with gateway("places") as server:
         with server.connect(token()) as connection:
             is_served(connection)
-            equal(connection.subprotocol, None)
+            equal(connection.connection.subprotocol, None)
         good = token()
         secrets.add(good)
         with server.connect(additional_headers={"Authorization": f"Bearer {good}"}) as connection:
             is_served(connection)
         with server.connect(subprotocols=["bearer", good]) as connection:
             is_served(connection)
-            equal(connection.subprotocol, "bearer")
+            equal(connection.connection.subprotocol, "bearer")
         equal(server.refusal(None), (401, "missing"))
 
 
@@ -285,7 +315,7 @@ def expiry_and_refresh() -> None:
             renewed = token(exp=end + 600)
             secrets.add(renewed)
             asked = {"id": "r", "message_type": "refresh", "data": {"token": renewed}, "timestamp": "2024-01-01T00:00:00Z"}
-            connection.send(json.dumps(asked))
+            connection.send(asked)
             while time.time() < end + 1:
                 is_served(connection)
                 time.sleep(0.2)
@@ -315,7 +345,7 @@ def revoked_while_connected() -> None:
 def another_certificate() -> None:
     with gateway("certificate") as server:
         with server.connect(token()) as connection:
-            before = connection.socket.getpeercert(binary_form=True)
+            before = connection.certificate
         folder = options.out / "next"
         folder.mkdir()
         lines = 'source "$0"; self_signed_certificate "$1"'
@@ -328,8 +358,8 @@ def another_certificate() -> None:
         context = ssl.create_default_context(cafile=folder / "cert.pem")
         good = token()
         secrets.add(good)
-        with connect(f"{server.url}/ws?token={good}", ssl=context, proxy=None) as connection:
-            assert connection.socket.getpeercert(binary_form=True) != before
+        with Client(f"{server.url}/ws?token={good}", ssl=context) as connection:
+            assert connection.certificate != before
             is_served(connection)
 
 
@@ -372,13 +402,13 @@ def users_of(name: str, url: str) -> None:
         equal(server.refusal(token(sub=bob)), (401, "inactive"))
 
         @contextlib.contextmanager
-        def log_in(username: str, password: str) -> Iterator[ClientConnection]:
+        def log_in(username: str, password: str) -> Iterator[Client]:
             with server.connect() as connection:
-                connection.send(json.dumps({"username": username, "password": password}))
+                connection.send({"username": username, "password": password})
                 yield connection
 
         with log_in("ann", PASSWORD) as connection:
-            equal(json.loads(connection.recv(PATIENCE))["status"], "ok")
+            equal(connection.receive()["status"], "ok")
             is_served(connection)
         for username, password, code, reason in (
             ("ann", "guessed", 4001, "credentials"),
@@ -388,7 +418,7 @@ def users_of(name: str, url: str) -> None:
             ("eve", "guessed", 4001, "credentials"),
         ):
             with log_in(username, password) as connection:
-                equal(json.loads(connection.recv(PATIENCE))["status"], "refused")
+                equal(connection.receive()["status"], "refused")
                 equal(end_of(connection), (code, reason))
         with server.connect() as connection:
             equal(end_of(connection)[0], 4001)
