@@ -95,7 +95,7 @@ impl<S, R> Dispatch<S, R> {
     /// # Errors
     /// No handler took it.
     pub fn run(&self, ctx: &mut Ctx<'_, S>, text: &str) -> Result<R, DispatchError> {
-        let Head { kind } = serde_json::from_str(text).map_err(|_| DispatchError::NoType)?;
+        let Head { kind } = object_of(text).ok_or(DispatchError::NoType)?;
         let run = self.0.get(&*kind).ok_or(DispatchError::Unknown)?;
         run(ctx, text).map_err(DispatchError::Malformed)
     }
@@ -111,6 +111,11 @@ impl<S, R> fmt::Debug for Dispatch<S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Dispatch").field(&self.0.keys()).finish()
     }
+}
+
+/// A message that is a JSON object: `serde` would take an array of the members' values as well.
+pub(crate) fn object_of<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
+    text.trim_start().starts_with('{').then(|| serde_json::from_str(text).ok()).flatten()
 }
 
 /// The member `id` of a JSON object, as it is written there, also where the object is broken behind it.

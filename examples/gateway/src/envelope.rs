@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::auth::Refused;
 use crate::chat;
-use crate::dispatch::id_of;
+use crate::dispatch::{id_of, object_of};
 use crate::session::{self, EVERYBODY, State, topic_of};
 
 /// A message, as the server sends it.
@@ -122,9 +122,9 @@ const BUSY: Fault = ("busy", "not everybody got it: the server is too busy");
 
 /// Follows a message.
 pub(crate) fn receive(app: &Arc<App>, ctx: &mut Ctx<'_, State>, text: &str) {
-    let followed = match serde_json::from_str(text) {
-        Ok(incoming) => follow(app, ctx, &incoming),
-        Err(_) => Err(MALFORMED),
+    let followed = match object_of(text) {
+        Some(incoming) => follow(app, ctx, &incoming),
+        None => Err(MALFORMED),
     };
     if let Err(fault) = followed {
         app.counters.message(MessageType::Error);

@@ -95,16 +95,26 @@ pub(crate) fn get(user: &str, protocol: &str) -> Get {
 pub(crate) fn enter(stage: &mut impl Stage, user: &str, protocol: &str) -> Peer {
     let mut peer = stage.connect(get(user, protocol)).expect_open();
     assert_eq!(peer.reply().unwrap().header("sec-websocket-protocol"), Some(protocol));
-    let (question, answer) = match protocol {
-        "rooms.text" => ("?".to_owned(), "ERROR unknown command"),
-        "rooms.json" => (json!({ "id": "?" }).to_string(), r#""ack":"?""#),
-        "chat.json" => ("{}".to_owned(), r#"{"Error":"#),
-        _ => (json!({ "id": "?", "message_type": "ping" }).to_string(), r#""message_type":"pong""#),
+    peer.send(question(protocol));
+    let answer = match protocol {
+        "rooms.text" => "ERROR unknown command",
+        "rooms.json" => r#""ack":"?""#,
+        "chat.json" => r#"{"Error":"#,
+        _ => r#""message_type":"pong""#,
     };
-    peer.send(question);
     // Others may come and go meanwhile.
     while !peer.text().contains(answer) {}
     peer
+}
+
+/// What is answered at once, and changes nothing.
+pub(crate) fn question(protocol: &str) -> &'static str {
+    match protocol {
+        "rooms.text" => "?",
+        "rooms.json" => r#"{"id":"?"}"#,
+        "chat.json" => "{}",
+        _ => r#"{"id":"?","message_type":"ping"}"#,
+    }
 }
 
 /// What the peer hears next, as JSON.

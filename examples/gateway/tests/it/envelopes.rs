@@ -136,6 +136,7 @@ fn what_is_wrong_is_said_with_its_id(stage: &mut impl Stage) {
         (r#"{"id":"6","message_type":"text","data":{"content":"#, Some("6"), "malformed"),
         (r#"{"id":7,"message_type":"ping"}"#, None, "malformed"),
         (r#"{"id":"8","message_type":"refresh","data":{}}"#, Some("8"), "malformed"),
+        (r#"["9","ping",{}]"#, None, "malformed"),
         ("what?", None, "malformed"),
         ("", None, "malformed"),
     ] {
