@@ -304,6 +304,31 @@ async function talks(browser) {
   for (const page of [ada, grace]) assert.deepEqual(page.complaints, []);
 }
 
+/** What a server that drains says (4112) sends nobody away for good. */
+async function comesBack(browser) {
+  for (const [path, field, secret, state] of [
+    ["/", "#secret", key, "live"],
+    ["/chat", "#token", token("Ada"), "signed in as Ada"],
+  ]) {
+    const page = await browser.newPage();
+    const sockets = [];
+    await page.routeWebSocket(/\/ws/, (socket) => {
+      socket.connectToServer();
+      sockets.push(socket);
+    });
+    await page.goto(url + path);
+    await signIn(page, field, secret);
+    await page.locator("#state", { hasText: state }).waitFor();
+    for (let count = 1; count <= 2; count++) {
+      assert.equal(sockets.length, count);
+      await sockets[count - 1].close({ code: 4112, reason: "draining" });
+      await page.locator("#state", { hasText: "connection lost" }).waitFor();
+      await page.locator("#state", { hasText: state }).waitFor();
+    }
+    await page.close();
+  }
+}
+
 async function endsWithItsToken(browser) {
   const page = await open(browser, "/chat");
   await signIn(page, "#token", token("Eve", { exp: 1 }));
@@ -324,6 +349,7 @@ await runChecks("chromium", {
   "it turns pages of users": () => withBrowser(turnsPages),
   "it stays signed in until the token ends": () => withBrowser(staysSignedIn),
   "the chat talks": () => withBrowser(talks),
+  "both come back when the connection is lost": () => withBrowser(comesBack),
   "the chat ends with its token": () => withBrowser(endsWithItsToken),
   "on a desk and a phone, by day": () => withBrowser((browser) => suits(browser, "light")),
   "on a desk and a phone, by night": () => withBrowser((browser) => suits(browser, "dark")),

@@ -39,8 +39,8 @@ const charts = [
   new Chart(
     $("rates-chart"),
     [
-      { name: "in", value: (sample) => sample.received },
-      { name: "out", value: (sample) => sample.sent },
+      { name: "in", value: (sample) => sample.rates.received },
+      { name: "out", value: (sample) => sample.rates.sent },
     ],
     short.format,
     { least: 4 },
@@ -70,16 +70,24 @@ let link;
 let credentials = {};
 let page = null;
 
+/** Samples have counts; what is drawn is how fast they grew since the sample before. */
+function withRates(sample, before) {
+  const elapsed = (sample.at - before.at) / 1000;
+  const rate = (name) => (elapsed > 0 ? Math.max(0, sample[name] - before[name]) / elapsed : 0);
+  return { ...sample, rates: { received: rate("received"), sent: rate("sent"), cpu: rate("cpu") } };
+}
+
 function show({ samples: added, messages, refused }) {
-  samples = [...samples, ...added].filter(({ at }) => added.at(-1).at - at <= SPAN);
+  for (const sample of added) samples.push(withRates(sample, samples.at(-1) ?? sample));
+  samples = samples.filter(({ at }) => added.at(-1).at - at <= SPAN);
   const now = samples.at(-1);
   $("connections").textContent = number.format(now.connections);
   $("users").textContent = number.format(now.users);
-  $("received").textContent = rate(now.received);
-  $("sent").textContent = rate(now.sent);
+  $("received").textContent = rate(now.rates.received);
+  $("sent").textContent = rate(now.rates.sent);
   $("latency").textContent = micros(now.latency_mean_us);
   $("memory").textContent = bytes(now.resident);
-  $("cpu").textContent = `${number.format(now.cpu * 100)} %`;
+  $("cpu").textContent = `${number.format(now.rates.cpu * 100)} %`;
   $("uptime").textContent = seconds(now.uptime);
   for (const chart of charts) chart.draw(samples);
   count("types", messages);

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{io, thread};
 
-use ringwire::stats::WorkerStats;
 use ringwire::{Ctx, Handle};
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -28,7 +27,7 @@ const SWEEP_LEN: usize = 128;
 /// How long one go of a sweep waits for a worker.
 const SWEEP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the gateway did within a second.
+/// What the gateway is like at a moment. Counts are of all that there has been: two samples make a rate.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Sample {
     /// When it was taken, in milliseconds since 1970.
@@ -39,20 +38,40 @@ pub struct Sample {
     pub connections: usize,
     /// Users who are online.
     pub users: usize,
-    /// Messages received a second, dashboards' included.
-    pub received: f64,
-    /// Messages sent a second: replies, and publications for each subscriber.
-    pub sent: f64,
-    /// CPU time a second, over all threads: 1 is one core.
+    /// Messages received, dashboards' included.
+    pub received: u64,
+    /// Messages sent: replies, and publications for each subscriber.
+    pub sent: u64,
+    /// CPU time of all threads, in seconds.
     pub cpu: f64,
     /// Resident memory of the process, in bytes.
     pub resident: u64,
     /// What the engine holds for peers, in bytes.
     pub held: usize,
-    /// How long letters to the workers waited for their turn, in microseconds: the mean.
+    /// How long letters to the workers have waited for their turn since the sample before, in microseconds: the mean.
     pub latency_mean_us: f64,
     /// The longest of them.
     pub latency_max_us: f64,
+}
+
+impl Sample {
+    fn now(app: &App, handle: &Handle) -> Self {
+        let (stats, counts, process) = (handle.stats(), app.presence.counts(), Process::now());
+        let total = stats.total();
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            at: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+            uptime: app.presence.started.elapsed().as_secs_f64(),
+            connections: counts.connections,
+            users: counts.users,
+            received: total.messages_received,
+            sent: total.messages_sent + total.deliveries,
+            cpu: process.cpu.as_secs_f64(),
+            resident: process.resident_len,
+            held: stats.memory.used_len,
+            ..Self::default()
+        }
+    }
 }
 
 /// The samples of the last five minutes.
@@ -92,45 +111,6 @@ impl Board {
     }
 }
 
-/// What was counted when the last sample was taken.
-struct Last {
-    at: Instant,
-    total: WorkerStats,
-    cpu: Duration,
-}
-
-impl Last {
-    fn now(handle: &Handle) -> (Self, Process) {
-        let process = Process::now();
-        let total = handle.stats().total();
-        (Self { at: Instant::now(), total, cpu: process.cpu }, process)
-    }
-
-    /// What happened since, and the same at this moment.
-    fn sample(&self, app: &App, handle: &Handle) -> (Sample, Self) {
-        let (now, process) = Self::now(handle);
-        let seconds = now.at.duration_since(self.at).as_secs_f64();
-        let rate = |count: fn(&WorkerStats) -> u64| {
-            count(&now.total).saturating_sub(count(&self.total)) as f64 / seconds
-        };
-        let counts = app.presence.counts();
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let sample = Sample {
-            at: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
-            uptime: app.presence.started.elapsed().as_secs_f64(),
-            connections: counts.connections,
-            users: counts.users,
-            received: rate(|total| total.messages_received),
-            sent: rate(|total| total.messages_sent + total.deliveries),
-            cpu: now.cpu.saturating_sub(self.cpu).as_secs_f64() / seconds,
-            resident: process.resident_len,
-            held: handle.stats().memory.used_len,
-            ..Sample::default()
-        };
-        (sample, now)
-    }
-}
-
 /// The way to the thread. It ends with the last of [`App`].
 #[derive(Debug)]
 pub struct Clock(mpsc::Sender<oneshot::Sender<usize>>);
@@ -161,8 +141,7 @@ impl Clock {
 }
 
 fn run(app: &Weak<App>, orders: &Receiver<oneshot::Sender<usize>>, cleanup_interval: Duration) {
-    let mut last: Option<Last> = None;
-    let mut sweep_due = Instant::now() + cleanup_interval;
+    let (mut sample_due, mut sweep_due) = (Instant::now(), Instant::now() + cleanup_interval);
     loop {
         let order = orders.recv_timeout(PROBE_PERIOD);
         let Some(app) = app.upgrade() else { return };
@@ -179,14 +158,10 @@ fn run(app: &Weak<App>, orders: &Receiver<oneshot::Sender<usize>>, cleanup_inter
                 count => tracing::info!(count, "stale connections were closed"),
             }
         }
-        let before = last.take().unwrap_or_else(|| Last::now(handle).0);
-        last = Some(if before.at.elapsed() >= SAMPLE_PERIOD {
-            let (sample, now) = before.sample(&app, handle);
-            app.board.add(sample);
-            now
-        } else {
-            before
-        });
+        if Instant::now() >= sample_due {
+            sample_due = Instant::now() + SAMPLE_PERIOD;
+            app.board.add(Sample::now(&app, handle));
+        }
         // A worker that is too busy for letters answers none; those before wait long enough.
         let _ = handle.post_event_to_all(&Probe(Instant::now()));
     }
