@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use crate::api;
 use crate::auth::Verifier;
+use crate::clock::{Board, Clock};
 use crate::metrics::Counters;
 use crate::presence::Presence;
 use crate::rooms::Rooms;
@@ -31,7 +32,11 @@ pub struct App {
     pub counters: Counters,
     /// Where users are looked up, and the runtime that this goes by.
     database: Option<(Users, Runtime)>,
-    handle: OnceLock<Handle>,
+    /// What the gateway did in the last minutes.
+    pub board: Board,
+    /// What happens by the clock, where that was started.
+    pub clock: OnceLock<Clock>,
+    pub(crate) handle: OnceLock<Handle>,
 }
 
 impl App {
@@ -49,6 +54,8 @@ impl App {
             settings,
             verifier: ArcSwap::from_pointee(verifier),
             counters: Counters::default(),
+            board: Board::default(),
+            clock: OnceLock::new(),
             handle: OnceLock::new(),
         })
     }

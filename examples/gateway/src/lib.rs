@@ -22,6 +22,7 @@ pub mod app;
 pub mod auth;
 pub mod chat;
 pub mod cli;
+pub mod clock;
 pub mod dispatch;
 pub mod envelope;
 pub mod live;

@@ -23,6 +23,7 @@ use ringwire::{CloseCode, Handle, Notifier, Server};
 use ringwire_gateway::app::{App, router};
 use ringwire_gateway::auth::Verifier;
 use ringwire_gateway::cli::{self, Order};
+use ringwire_gateway::clock::Clock;
 use ringwire_gateway::settings::Settings;
 use ringwire_gateway::users::Users;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -91,6 +92,7 @@ fn serve(
     server = listeners(set)?.into_iter().fold(server, Server::listen_with);
     let for_workers = app.clone();
     let server = server.start(move |worker| router(&for_workers, worker))?;
+    Clock::start(&app)?;
     handle_signals(app, server.handle())?;
     announce(server.urls().map(|url| format!("listening on {url}")));
     if let Some(notifier) = Notifier::from_environment()? {
@@ -123,7 +125,7 @@ fn handle_signals(app: Arc<App>, handle: Handle) -> Result<(), SetupError> {
     Ok(())
 }
 
-fn reload(app: &App, handle: &Handle) {
+fn reload(app: &Arc<App>, handle: &Handle) {
     // What is wrong is in the log, and the old certificates stay.
     let _ = handle.reload_tls();
     match app.reload_keys() {

@@ -175,13 +175,14 @@ impl Session {
         };
         let (app, asking) = (self.app.clone(), self.app.clone());
         let task = self.app.spawn(async move { asking.login(&username, &password).await });
+        // The message is there in time, however long its check takes.
+        ctx.clear_timer(LOGIN);
         ctx.pause();
         let begun = ctx.spawn(task, move |ctx, outcome| {
             ctx.resume();
             match outcome.unwrap_or(Err(Refused::Unavailable)) {
                 Ok(claims) => {
                     ctx.state_mut().member = Some(Box::new(Member(claims)));
-                    ctx.clear_timer(LOGIN);
                     let _ = ctx.send(&json!({ "status": "ok" }).to_string());
                     enter(&app, ctx);
                 }

@@ -7,8 +7,12 @@ use std::time::Duration;
 
 use ringwire::program::SetupError;
 use ringwire::settings::{self, Origin, Sources};
+use ringwire::{Backpressure, CloseCode, Config};
 
 use crate::auth::{KeyFile, Secret, TokenRules};
+
+/// Of a connection that does not read what is sent to it: come back.
+const TOO_SLOW: CloseCode = CloseCode::new(4108);
 
 /// A setting that the engine does not have: a flag, unless it is secret, a variable, and a name in a file.
 #[derive(Debug)]
@@ -96,7 +100,8 @@ pub fn sources(
     file: Option<PathBuf>,
     variables: impl Iterator<Item = (String, String)>,
 ) -> Result<Sources, settings::SettingsError> {
-    let mut sources = OWN.iter().fold(Sources::default(), |sources, own| match own.is_secret() {
+    let defaults = Sources::new(Config::default().with_backpressure(Backpressure::Close(TOO_SLOW)));
+    let mut sources = OWN.iter().fold(defaults, |sources, own| match own.is_secret() {
         true => sources.with_own_secret(own.name),
         false => sources.with_own(own.name),
     });

@@ -20,10 +20,20 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 /// The longest password: to hash it takes time.
 const MAX_PASSWORD_LEN: usize = 1024;
 
-const BY_ID: &str = "SELECT id, username, email, role, active, password_hash \
-                     FROM gateway_users WHERE id = $1";
-const BY_NAME: &str = "SELECT id, username, email, role, active, password_hash \
-                       FROM gateway_users WHERE username = $1";
+// Drivers differ in what a BOOLEAN is.
+macro_rules! find_by {
+    ($column:literal) => {
+        concat!(
+            "SELECT id, username, email, role, CASE WHEN active THEN 1 ELSE 0 END AS active, \
+             password_hash FROM gateway_users WHERE ",
+            $column,
+            " = $1"
+        )
+    };
+}
+
+const BY_ID: &str = find_by!("id");
+const BY_NAME: &str = find_by!("username");
 const ADD: &str = "INSERT INTO gateway_users (id, username, email, role, active, password_hash) \
                    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (username) DO UPDATE SET \
                    email = excluded.email, role = excluded.role, active = excluded.active, \
@@ -86,12 +96,18 @@ impl Users {
     /// # Errors
     /// The user is missing or inactive, or the database does not answer.
     pub async fn confirm(&self, claims: Claims) -> Result<Claims, Refused> {
-        let found = self.find(BY_ID, &claims.sub.to_string()).await?;
-        let (user, _) = found.ok_or(Refused::UnknownUser)?;
-        if !user.active {
-            return Err(Refused::Inactive);
-        }
+        let user = self.active(claims.sub).await?;
         Ok(Claims { username: user.username, email: user.email, role: user.role, ..claims })
+    }
+
+    /// The user with this id, who has to be active.
+    ///
+    /// # Errors
+    /// The user is missing or inactive, or the database does not answer.
+    pub async fn active(&self, id: Uuid) -> Result<User, Refused> {
+        let found = self.find(BY_ID, &id.to_string()).await?;
+        let (user, _) = found.ok_or(Refused::UnknownUser)?;
+        if user.active { Ok(user) } else { Err(Refused::Inactive) }
     }
 
     /// The user of this name, if the password is right. Takes as long for a name that is wrong.
@@ -177,7 +193,7 @@ fn user(row: &AnyRow) -> Result<(User, Option<String>), sqlx::Error> {
         username: row.try_get("username")?,
         email: row.try_get("email")?,
         role: row.try_get("role")?,
-        active: row.try_get("active")?,
+        active: row.try_get::<i64, _>("active")? != 0,
     };
     Ok((user, row.try_get("password_hash")?))
 }

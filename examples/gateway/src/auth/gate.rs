@@ -8,7 +8,7 @@ use ringwire::{Ctx, PostError};
 
 use super::{Claims, Head, KeyError, Refused, Verifier, api_key_of, token_of};
 use crate::app::App;
-use crate::session::State;
+use crate::session::{State, close_if_stale};
 
 /// How long a worker has that has no room for another letter.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -54,17 +54,15 @@ impl App {
     ///
     /// # Errors
     /// Keys or ids can't be used, and those from before stay.
-    pub fn reload_keys(&self) -> Result<(), KeyError> {
-        let verifier = Arc::new(Verifier::load(&self.settings.tokens)?);
-        self.verifier.store(verifier.clone());
+    pub fn reload_keys(self: &Arc<Self>) -> Result<(), KeyError> {
+        self.verifier.store(Arc::new(Verifier::load(&self.settings.tokens)?));
         for conn in self.handle().connection_ids() {
-            let verifier = verifier.clone();
-            let check = move |ctx: &mut Ctx<'_, State>| {
-                if ctx.state().claims().is_some_and(|claims| verifier.is_revoked(claims)) {
-                    let _ = ctx.close(Refused::Revoked.close_code(), Refused::Revoked.reason());
+            loop {
+                let app = self.clone();
+                let check = move |ctx: &mut Ctx<'_, State>| _ = close_if_stale(&app, ctx);
+                if self.handle().run(conn, check) != Err(PostError::Busy) {
+                    break;
                 }
-            };
-            while self.handle().run(conn, check.clone()) == Err(PostError::Busy) {
                 thread::sleep(PATIENCE);
             }
         }

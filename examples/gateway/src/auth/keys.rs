@@ -156,7 +156,8 @@ impl KeyFile {
         if allowed.is_empty() {
             return Ok(None);
         }
-        let key = DecodingKey::from_jwk(&jwk).map_err(|error| error.to_string())?;
+        let key =
+            DecodingKey::from_jwk(&jwk).map_err(|error| format!("a key is malformed: {error}"))?;
         check(&jwk.algorithm, &key)?;
         Ok(Some(Key::new(jwk.common.key_id, key, allowed, demands)))
     }

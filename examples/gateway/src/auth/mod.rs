@@ -211,3 +211,6 @@ fn why(kind: &ErrorKind) -> Refused {
         _ => Refused::Malformed,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,6 +72,15 @@ pub(crate) fn id_of(user: &str) -> Uuid {
 
 /// A user's token, for so many seconds from now.
 pub(crate) fn token(user: &str, seconds: i64) -> String {
+    signed(user, seconds, None)
+}
+
+/// An administrator's token.
+pub(crate) fn admin_token(user: &str) -> String {
+    signed(user, 3600, Some("admin".to_owned()))
+}
+
+fn signed(user: &str, seconds: i64, role: Option<String>) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let claims = Claims {
         sub: id_of(user),
@@ -80,7 +89,7 @@ pub(crate) fn token(user: &str, seconds: i64) -> String {
         exp: now.saturating_add_signed(seconds),
         iat: now,
         jti: format!("token of {user}"),
-        role: None,
+        role,
     };
     Signer::hs256(SECRET).unwrap().sign(&claims).unwrap()
 }

@@ -29,6 +29,7 @@ macro_rules! scenes {
     };
 }
 
+mod api;
 mod common;
 mod dispatch;
 mod envelopes;
