@@ -12,3 +12,4 @@ mod dispatch;
 mod envelopes;
 mod model;
 mod rooms;
+mod users;
