@@ -9,6 +9,7 @@
 //! ```
 
 use std::borrow::Cow;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -19,7 +20,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::format_description::well_known::Iso8601;
+use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimePrecision};
 use uuid::Uuid;
 
 use crate::app::App;
@@ -71,10 +73,15 @@ pub enum MessageType {
     Refresh,
 }
 
-/// A time as envelopes have it: RFC 3339, in UTC.
+/// In milliseconds.
+const FORMAT: EncodedConfig = Config::DEFAULT
+    .set_time_precision(TimePrecision::Second { decimal_digits: NonZero::new(3) })
+    .encode();
+
+/// A time as envelopes have it: RFC 3339, in UTC, with milliseconds.
 #[must_use]
 pub fn timestamp(time: SystemTime) -> String {
-    OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
+    OffsetDateTime::from(time).format(&Iso8601::<FORMAT>).unwrap_or_default()
 }
 
 impl<D: Serialize + ?Sized> Envelope<'_, D> {
@@ -225,4 +232,23 @@ fn reply<D: Serialize + ?Sized>(
     let reply = Envelope { id, message_type, data, timestamp: &now, from_user_id, to_user_id };
     // What is refused goes to a connection that closes.
     let _ = ctx.send(&reply.to_json());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn times_are_of_one_length() {
+        for (millis, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (1_767_225_600_120, "2026-01-01T00:00:00.120Z"),
+            (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+        ] {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+            assert_eq!(timestamp(time), text);
+        }
+    }
 }

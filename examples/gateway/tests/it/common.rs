@@ -10,7 +10,7 @@ use ringwire::{Backpressure, CloseCode, Config, DriverKind, WorkerContext};
 use ringwire_gateway::app::{App, router};
 use ringwire_gateway::auth::{Claims, Signer, Verifier};
 use ringwire_gateway::settings::Settings;
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 const SECRET: &[u8] = b"a secret of the tests, and long enough";
@@ -34,8 +34,12 @@ pub(crate) fn simulated() -> Arc<App> {
 
 /// A simulation of a gateway with so many workers.
 pub(crate) fn sim(workers: usize, settings: &Settings) -> Sim {
+    sim_with(config(workers), settings)
+}
+
+pub(crate) fn sim_with(config: Config, settings: &Settings) -> Sim {
     let settings = settings.clone();
-    Sim::new(config(workers), move |worker: &WorkerContext| {
+    Sim::new(config, move |worker: &WorkerContext| {
         // The workers of a simulation are made on its thread, in their order.
         if worker.index() == 0 {
             APP.set(Some(app(&settings)));
@@ -46,12 +50,16 @@ pub(crate) fn sim(workers: usize, settings: &Settings) -> Sim {
 
 /// A gateway on a free port.
 pub(crate) fn live(driver: DriverKind, workers: usize) -> Live {
-    let app = app(&Settings::default());
+    live_with(driver, workers, &app(&Settings::default()))
+}
+
+pub(crate) fn live_with(driver: DriverKind, workers: usize, app: &Arc<App>) -> Live {
+    let app = app.clone();
     let config = config(workers).with_driver(driver).with_pinning(Pinning::Off);
     Live::start_with(config, move |worker| router(&app, worker))
 }
 
-fn config(workers: usize) -> Config {
+pub(crate) fn config(workers: usize) -> Config {
     Config::default().with_io_workers(workers).with_backpressure(Backpressure::Close(TOO_SLOW))
 }
 
@@ -88,13 +96,24 @@ fn signed(user: &str, seconds: i64, role: Option<String>) -> String {
 
 /// A request of a user for a WebSocket.
 pub(crate) fn get(user: &str, protocol: &str) -> Get {
-    Get::new(&format!("/ws?token={}", token(user, 3600))).with_subprotocol(protocol)
+    get_for(user, protocol, 3600)
+}
+
+/// A request with a token for so many seconds.
+pub(crate) fn get_for(user: &str, protocol: &str, seconds: i64) -> Get {
+    Get::new(&format!("/ws?token={}", token(user, seconds))).with_subprotocol(protocol)
 }
 
 /// A connection of a user, which is there when this returns.
 pub(crate) fn enter(stage: &mut impl Stage, user: &str, protocol: &str) -> Peer {
     let mut peer = stage.connect(get(user, protocol)).expect_open();
     assert_eq!(peer.reply().unwrap().header("sec-websocket-protocol"), Some(protocol));
+    settle(&mut peer, protocol);
+    peer
+}
+
+/// Asks something, and passes over all that is heard before the answer.
+pub(crate) fn settle(peer: &mut Peer, protocol: &str) {
     peer.send(question(protocol));
     let answer = match protocol {
         "rooms.text" => "ERROR unknown command",
@@ -102,9 +121,7 @@ pub(crate) fn enter(stage: &mut impl Stage, user: &str, protocol: &str) -> Peer 
         "chat.json" => r#"{"Error":"#,
         _ => r#""message_type":"pong""#,
     };
-    // Others may come and go meanwhile.
     while !peer.text().contains(answer) {}
-    peer
 }
 
 /// What is answered at once, and changes nothing.
@@ -127,30 +144,6 @@ pub(crate) fn ask(peer: &mut Peer, message: &Value) -> Value {
     peer.send(message.to_string());
     hear(peer)
 }
-
-/// Runs each scene in the simulation, with one worker and with several, and on real sockets.
-macro_rules! scenes {
-    ($($name:ident),+ $(,)?) => {
-        #[test]
-        fn scenes_in_the_simulation() {
-            for workers in [1, 3] {
-                $($name(&mut crate::common::sim(workers, &Default::default()));)+
-            }
-        }
-
-        #[test]
-        fn scenes_on_epoll() {
-            $($name(&mut crate::common::live(ringwire::DriverKind::Epoll, 2));)+
-        }
-
-        #[test]
-        fn scenes_on_io_uring() {
-            $($name(&mut crate::common::live(ringwire::DriverKind::Uring, 2));)+
-        }
-    };
-}
-
-pub(crate) use scenes;
 
 /// Lets time pass until it holds.
 pub(crate) fn await_that(stage: &mut impl Stage, what: &str, mut holds: impl FnMut() -> bool) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ringwire::testing::{Get, Peer, Stage};
 use serde_json::{Value, json};
 
-use crate::common::{ask, enter, get, hear, id_of, scenes, token};
+use crate::common::{ask, enter, get, hear, id_of, token};
 
 const ENVELOPE: &str = "envelope.json";
 

@@ -4,11 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use ringwire::OwnedMessage;
 use ringwire::testing::{Faults, Peer, Random, Sim};
 use ringwire_gateway::settings::{RoomLimits, Settings};
 use serde_json::{Value, json};
 
-use crate::common::{await_that, enter, get, id_of, question, sim, simulated};
+use crate::common::{
+    TOO_SLOW, await_that, config, enter, get, hear, id_of, question, sim, sim_with, simulated,
+};
 
 const USERS: [&str; 4] = ["ann", "ben", "cem", "dora"];
 const ROOMS: [&str; 4] = ["a", "b", "c.d", "*"];
@@ -74,6 +77,56 @@ fn presence_and_rooms_are_those_of_the_model() {
             world.end();
             world.check();
         }
+    });
+}
+
+/// A slow reader has so many bytes waiting at most, beside what the network holds.
+const MAX_QUEUED_LEN: usize = 64 << 10;
+
+#[test]
+fn a_slow_reader_is_closed_and_nobody_else_loses_anything() {
+    let config = config(2).with_max_queued_len(MAX_QUEUED_LEN).with_high_water(16 << 10);
+    sim_with(config, &Settings::default()).seeds(0..100, |sim| {
+        let mut faults = Faults::mixed(&mut sim.random());
+        (faults.reset, faults.fin) = (0.0, 0.0);
+        faults.max_delay = faults.max_delay.min(Duration::from_millis(3));
+        sim.faults(&faults);
+        let mut slow = enter(sim, "slow", ENVELOPE);
+        let (mut ann, mut ben) = (enter(sim, "ann", ENVELOPE), enter(sim, "ben", CHAT));
+        slow.stop_reading();
+        let content = "x".repeat(4000);
+        let (mut sent, mut was_told) = (0, false);
+        while !was_told {
+            assert!(sent < 1000, "the slow reader is still there");
+            let data = json!({ "number": sent, "content": content });
+            let message = json!({ "message_type": "text", "data": data }).to_string();
+            ann.send(message);
+            // All of it, in order, whatever becomes of the other.
+            loop {
+                let heard = hear(&mut ben);
+                match heard.get("Leave") {
+                    Some(user) => was_told = user == "slow",
+                    None => break assert_eq!(heard["Chat"]["message"], json!(content)),
+                }
+            }
+            sent += 1;
+        }
+        assert_eq!(simulated().presence.connections(id_of("slow")), []);
+        slow.go_on_reading();
+        let mut next = 0;
+        while let Some(OwnedMessage::Text(text)) = slow.try_message().or_else(|| {
+            sim.advance(Duration::from_secs(1));
+            slow.try_message()
+        }) {
+            let heard: Value = serde_json::from_str(&text).unwrap();
+            if heard["message_type"] == "text" {
+                assert_eq!(heard["data"]["number"], next);
+                next += 1;
+            }
+        }
+        let end = slow.closed();
+        assert!(next < sent, "{next} of {sent}");
+        assert!([TOO_SLOW.get(), 1006].contains(&end.code), "{end:?}");
     });
 }
 

@@ -3,7 +3,7 @@
 use ringwire::testing::{Peer, Stage};
 use serde_json::json;
 
-use crate::common::{ask, enter, hear, scenes, token};
+use crate::common::{ask, enter, hear, token};
 
 scenes![
     commands_are_followed,
