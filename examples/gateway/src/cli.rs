@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use crate::auth::Signer;
-use crate::settings::{OWN, Settings, sources};
+use crate::settings::{Settings, own, sources};
 use crate::users::{User, Users};
 
 /// The engine's settings that have a flag of their own, and `--set` for the others.
@@ -133,7 +133,7 @@ fn command() -> Command {
         .arg(path("config", "A TOML file with settings").global(true))
         .arg(switch("check", "Checks the settings and the keys, prints what is in effect and where it comes from, and ends"))
         .arg(flag("set", "Any setting, as NAME=VALUE; may be given several times"))
-        .args(OWN.iter().filter(|own| !own.is_secret()).map(|own| flag(own.name, own.about)))
+        .args(own().filter(|own| !own.is_secret()).map(|own| flag(own.name, own.about)))
         .args(ENGINE.iter().map(|(name, _, about)| flag(name, about)))
         .subcommand(whose(token))
         .subcommand(whose(user))
@@ -155,7 +155,7 @@ fn load(
     let file = file.or_else(|| config.into_iter().next().map(|(_, path)| path.into()));
     let variables = variables.into_iter().map(|(name, value)| (text(name), text(value)));
     let mut sources = sources(file, variables)?;
-    let own = OWN.iter().filter(|own| !own.is_secret()).map(|own| (own.name, own.name));
+    let own = own().filter(|own| !own.is_secret()).map(|own| (own.name, own.name));
     for (flag, setting) in own.chain(ENGINE.iter().map(|(flag, setting, _)| (*flag, *setting))) {
         if let Some(values) = matches.get_many::<String>(flag) {
             let values: Vec<_> = values.map(String::as_str).collect();

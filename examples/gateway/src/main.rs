@@ -7,7 +7,6 @@
 )]
 
 use std::io;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -17,7 +16,7 @@ use ringwire::program::{SetupError, announce, note, with_log};
 use ringwire::settings;
 use ringwire::shutdown::Drain;
 use ringwire::tls::pki_types::UnixTime;
-use ringwire::tls::{CertificateSource, ServerConfig, ServerSettings};
+use ringwire::tls::{CertificateSource, ServerSettings};
 use ringwire::transport::Listener;
 use ringwire::{CloseCode, Handle, Notifier, Server};
 use ringwire_gateway::app::{App, router};
@@ -30,7 +29,6 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::runtime::{Builder, Runtime};
 
-const DEFAULT_ADDRESS: &str = "127.0.0.1:8000";
 /// What clients are told when the server ends: come back.
 const DRAINING: CloseCode = CloseCode::new(4112);
 /// A secret should be as long as what HS256 makes of it (RFC 7518 §3.2).
@@ -53,7 +51,7 @@ fn carry_out(order: Order) -> Result<ExitCode, SetupError> {
         }
         Order::Check(set, settings) => {
             let checked = Verifier::load(&settings.tokens).map_err(SetupError::from);
-            if let Err(error) = checked.and_then(|_| listeners(&set)) {
+            if let Err(error) = checked.and_then(|_| listeners(&settings)) {
                 return Ok(wrong(&error));
             }
             print!("{}", set.report());
@@ -89,7 +87,7 @@ fn serve(
     let users = users.transpose().map_err(|error| format!("the database: {error}"))?;
     let app = App::new(settings, verifier, users.map(|users| (users, runtime.handle().clone())));
     let mut server = Server::new(set.config().clone()).with_runtime(runtime.handle().clone());
-    server = listeners(set)?.into_iter().fold(server, Server::listen_with);
+    server = listeners(&app.settings)?.into_iter().fold(server, Server::listen_with);
     let for_workers = app.clone();
     let server = server.start(move |worker| router(&for_workers, worker))?;
     Clock::start(&app)?;
@@ -134,27 +132,18 @@ fn reload(app: &Arc<App>, handle: &Handle) {
     }
 }
 
-fn listeners(set: &settings::Settings) -> Result<Vec<Listener>, SetupError> {
-    let mut all: Vec<_> = list(set.own("listen").unwrap_or(DEFAULT_ADDRESS)).map(at).collect();
-    let mut secure = list(set.own("tls_listen").unwrap_or_default()).map(at).peekable();
-    if secure.peek().is_some() {
-        let tls = tls(set)?;
-        all.extend(secure.map(|listener| listener.with_tls(tls.clone())));
+fn listeners(settings: &Settings) -> Result<Vec<Listener>, SetupError> {
+    let at = |address: &String| match address.strip_prefix("unix:") {
+        Some(path) => Listener::unix(path),
+        None => Listener::address(address),
+    };
+    let mut all: Vec<_> = settings.listen.iter().map(at).collect();
+    if !settings.tls_listen.is_empty() {
+        let files = settings.cert.as_ref().zip(settings.key.as_ref());
+        let (cert, key) = files.ok_or("TLS needs a certificate and its key: --cert and --key")?;
+        let source = CertificateSource::files(cert, key);
+        let tls = ServerSettings::new(source).build(UnixTime::now())?;
+        all.extend(settings.tls_listen.iter().map(|address| at(address).with_tls(tls.clone())));
     }
     Ok(all)
-}
-
-fn list(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|part| !part.is_empty())
-}
-
-fn at(address: &str) -> Listener {
-    address.strip_prefix("unix:").map_or_else(|| Listener::address(address), Listener::unix)
-}
-
-fn tls(set: &settings::Settings) -> Result<ServerConfig, SetupError> {
-    let path = |name| set.own(name).map(Path::new);
-    let files = path("cert").zip(path("key"));
-    let (cert, key) = files.ok_or("TLS needs a certificate and its key: --cert and --key")?;
-    Ok(ServerSettings::new(CertificateSource::files(cert, key)).build(UnixTime::now())?)
 }

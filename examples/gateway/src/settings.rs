@@ -1,15 +1,16 @@
-//! What may be set, and how it is read.
+//! What may be set: tables by which files, variables, flags and `--check` go.
 
-use std::num::NonZeroUsize;
+use std::fmt::Display;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use ringwire::program::SetupError;
-use ringwire::settings::{self, Origin, Sources};
+use ringwire::settings::{self, Origin, SettingsError, Sources};
 use ringwire::{Backpressure, CloseCode, Config};
 
-use crate::auth::{KeyFile, Secret, TokenRules};
+use crate::auth::{KeyFile, Secret};
 
 /// Of a connection that does not read what is sent to it: come back.
 const TOO_SLOW: CloseCode = CloseCode::new(4108);
@@ -17,11 +18,11 @@ const TOO_SLOW: CloseCode = CloseCode::new(4108);
 /// A setting that the engine does not have: a flag, unless it is secret, a variable, and a name in a file.
 #[derive(Debug)]
 pub struct Own {
-    /// Its name in a file; with dashes, and `-` for the dot, that of its flag.
+    /// Its name in a file; with dashes that of its flag.
     pub name: &'static str,
     /// What it is for.
     pub about: &'static str,
-    /// A variable beside `RINGWIRE_…`.
+    /// A variable beside `RINGWIRE_…`, which secret ones have.
     variable: Option<&'static str>,
 }
 
@@ -33,64 +34,85 @@ impl Own {
     }
 }
 
-const fn own(name: &'static str, about: &'static str) -> Own {
-    Own { name, about, variable: None }
+macro_rules! table {
+    ($(#[$doc:meta])+ $type:ident, $prefix:literal, {$($inner:ident: $of:ty),*}
+     $($name:ident: $kind:ty = $default:expr, $about:literal $(, $variable:literal)?;)+) => {
+        $(#[$doc])+
+        #[derive(Clone, Debug)]
+        #[non_exhaustive]
+        pub struct $type {
+            $(#[doc = $about] pub $name: $kind,)+
+            $(#[doc = "See there."] pub $inner: $of,)*
+        }
+
+        impl Default for $type {
+            fn default() -> Self {
+                Self { $($name: $default,)+ $($inner: Default::default(),)* }
+            }
+        }
+
+        impl $type {
+            const OWN: &[Own] = &[$(Own {
+                name: concat!($prefix, stringify!($name)),
+                about: $about,
+                variable: [$(Some($variable),)? None][0],
+            },)+];
+
+            fn read(set: &settings::Settings) -> Result<Self, SettingsError> {
+                let mut found = Self { $($inner: <$of>::read(set)?,)* ..Self::default() };
+                $(if let Some(value) = Value::read(set, concat!($prefix, stringify!($name)))? {
+                    found.$name = value;
+                })+
+                Ok(found)
+            }
+        }
+    };
 }
 
-const fn secret(name: &'static str, variable: &'static str, about: &'static str) -> Own {
-    Own { name, about, variable: Some(variable) }
+table! {
+    /// The gateway's settings, beside the engine's.
+    Settings, "", { tokens: TokenRules, rooms: RoomLimits }
+    listen: Vec<String> = vec!["127.0.0.1:8000".to_owned()], "Where to listen: ADDRESS:PORT (port 0 takes a free one) or unix:PATH; several with commas [default: 127.0.0.1:8000]";
+    tls_listen: Vec<String> = Vec::new(), "Where to listen for TLS as well";
+    cert: Option<PathBuf> = None, "The certificate chain for TLS, a PEM file, leaf first; read again on SIGHUP";
+    key: Option<PathBuf> = None, "Its private key, a PEM file";
+    api_key: Option<Secret> = None, "What administrators may send as X-Api-Key instead of a token", "GATEWAY_API_KEY";
+    database_url: Option<Secret> = None, "The users' database: sqlite:FILE or postgres://… [default: tokens are believed]", "DATABASE_URL";
+    database_connections: u32 = 10, "The most connections to it [default: 10]";
+    login: bool = false, "Whether users may log in by a first message with name and password: true or false [default: false]";
+    login_timeout: Duration = Duration::from_secs(10), "How long that message may take [default: 10s]";
+    login_lifetime: Duration = Duration::from_secs(3600), "How long a login holds [default: 1h]";
+    max_connections_per_user: usize = 16, "The most connections of one user [default: 16]";
+    cleanup_interval: Duration = Duration::from_secs(300), "How often stale connections are closed [default: 5m]";
+    drain: Duration = Duration::from_secs(5), "Over which time connections are closed on SIGTERM and SIGINT, with 4112 [default: 5s]";
+    shutdown_grace: Duration = Duration::from_secs(3), "How long they may take to close after that [default: 3s]";
 }
 
-/// All of them.
-pub const OWN: [Own; 24] = [
-    own(
-        "listen",
-        "Where to listen: ADDRESS:PORT (port 0 takes a free one) or unix:PATH; several with commas [default: 127.0.0.1:8000]",
-    ),
-    own("tls_listen", "Where to listen for TLS as well"),
-    own("cert", "The certificate chain for TLS, a PEM file, leaf first; read again on SIGHUP"),
-    own("key", "Its private key, a PEM file"),
-    secret("jwt_secret", "JWT_SECRET", "The secret of tokens that are signed with HS256"),
-    own("jwt_secret_file", "A file with such a secret; read again on SIGHUP"),
-    own(
-        "jwt_keys",
-        "Files with public keys for tokens, PEM or JWKS, each as FILE or as ALGORITHM+ALGORITHM:FILE; read again on SIGHUP",
-    ),
-    own("jwt_audiences", "For whom tokens may be (`aud`) [default: tokens that name nobody]"),
-    own("jwt_issuers", "Who may have issued tokens (`iss`) [default: whoever has a key]"),
-    own("jwt_leeway", "How far the clocks of issuers may be apart from this one [default: 0s]"),
-    own(
-        "jwt_revoked",
-        "A file with the ids (`jti`) of revoked tokens, one a line; read again on SIGHUP, which also closes their connections",
-    ),
-    secret(
-        "api_key",
-        "GATEWAY_API_KEY",
-        "What administrators may send as X-Api-Key instead of a token",
-    ),
-    secret(
-        "database_url",
-        "DATABASE_URL",
-        "The users' database: sqlite:FILE or postgres://… [default: tokens are believed]",
-    ),
-    own("database_connections", "The most connections to it [default: 10]"),
-    own(
-        "login",
-        "Whether users may log in by a first message with name and password: true or false [default: false]",
-    ),
-    own("login_timeout", "How long that message may take [default: 10s]"),
-    own("login_lifetime", "How long a login holds [default: 1h]"),
-    own("max_connections_per_user", "The most connections of one user [default: 16]"),
-    own("rooms.max_name_len", "The longest name of a room, in bytes [default: 64]"),
-    own("rooms.max_rooms_per_user", "The most rooms of one user [default: 100]"),
-    own("rooms.max_members", "The most members of a room [default: 10000]"),
-    own("cleanup_interval", "How often stale connections are closed [default: 5m]"),
-    own(
-        "drain",
-        "Over which time connections are closed on SIGTERM and SIGINT, with 4112 [default: 5s]",
-    ),
-    own("shutdown_grace", "How long they may take to close after that [default: 3s]"),
-];
+table! {
+    /// What tokens have to be like.
+    TokenRules, "jwt_", {}
+    secret: Option<Secret> = None, "The secret of tokens that are signed with HS256", "JWT_SECRET";
+    secret_file: Option<PathBuf> = None, "A file with that secret, which goes before it; white space at its end does not count; read again on SIGHUP";
+    keys: Vec<KeyFile> = Vec::new(), "Files with public keys for tokens, PEM or JWKS, each as FILE or as ALGORITHM+ALGORITHM:FILE; read again on SIGHUP";
+    audiences: Vec<String> = Vec::new(), "For whom tokens may be (`aud`) [default: tokens that name nobody]";
+    issuers: Vec<String> = Vec::new(), "Who may have issued tokens (`iss`) [default: whoever has a key]";
+    leeway: Duration = Duration::ZERO, "How far the clocks of issuers may be apart from this one [default: 0s]";
+    revoked: Option<PathBuf> = None, "A file with the ids (`jti`) of revoked tokens, one a line; read again on SIGHUP, which also closes their connections";
+}
+
+table! {
+    /// What rooms may be.
+    #[derive(Copy)]
+    RoomLimits, "rooms.", {}
+    max_name_len: usize = 64, "The longest name of a room, in bytes [default: 64]";
+    max_rooms_per_user: usize = 100, "The most rooms of one user, over all connections [default: 100]";
+    max_members: usize = 10_000, "The most members of a room [default: 10000]";
+}
+
+/// All settings that the engine does not have.
+pub fn own() -> impl Iterator<Item = &'static Own> {
+    Settings::OWN.iter().chain(TokenRules::OWN).chain(RoomLimits::OWN)
+}
 
 /// The sources of a program's settings: its file, and its variables.
 ///
@@ -99,89 +121,21 @@ pub const OWN: [Own; 24] = [
 pub fn sources(
     file: Option<PathBuf>,
     variables: impl Iterator<Item = (String, String)>,
-) -> Result<Sources, settings::SettingsError> {
+) -> Result<Sources, SettingsError> {
     let defaults = Sources::new(Config::default().with_backpressure(Backpressure::Close(TOO_SLOW)));
-    let mut sources = OWN.iter().fold(defaults, |sources, own| match own.is_secret() {
+    let mut sources = own().fold(defaults, |sources, own| match own.is_secret() {
         true => sources.with_own_secret(own.name),
         false => sources.with_own(own.name),
     });
     if let Some(file) = file {
         sources = sources.with_file(file)?;
     }
-    for (variable, text) in variables {
-        sources = match OWN.iter().find(|own| own.variable == Some(&variable)) {
+    Ok(variables.fold(sources, |sources, (variable, text)| {
+        match own().find(|own| own.variable == Some(&variable)) {
             Some(own) => sources.with_value(Origin::Variable(variable), own.name, text),
             None => sources.with_variables([(variable, text)]),
-        };
-    }
-    Ok(sources)
-}
-
-/// The gateway's settings, beside the engine's.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Settings {
-    /// What tokens have to be like.
-    pub tokens: TokenRules,
-    /// What administrators may send as `X-Api-Key` instead of a token.
-    pub api_key: Option<Secret>,
-    /// The users' database.
-    pub database_url: Option<Secret>,
-    /// The most connections to it. Default: 10.
-    pub database_connections: u32,
-    /// Whether a connection without a token may name its user by its first message.
-    pub login: bool,
-    /// How long it may take until that message. Default: 10 s.
-    pub login_timeout: Duration,
-    /// How long such a login holds. Default: 1 h.
-    pub login_lifetime: Duration,
-    /// The most connections of one user. Default: 16.
-    pub max_connections_per_user: usize,
-    /// What rooms may be. Default: see there.
-    pub rooms: RoomLimits,
-    /// How often stale connections are closed. Default: 5 min.
-    pub cleanup_interval: Duration,
-    /// Over which time connections are closed on SIGTERM. Default: 5 s.
-    pub drain: Duration,
-    /// How long they may take to close after that. Default: 3 s.
-    pub shutdown_grace: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            tokens: TokenRules::default(),
-            api_key: None,
-            database_url: None,
-            database_connections: 10,
-            login: false,
-            login_timeout: Duration::from_secs(10),
-            login_lifetime: Duration::from_secs(3600),
-            max_connections_per_user: 16,
-            rooms: RoomLimits::default(),
-            cleanup_interval: Duration::from_secs(300),
-            drain: Duration::from_secs(5),
-            shutdown_grace: Duration::from_secs(3),
         }
-    }
-}
-
-/// What rooms may be.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct RoomLimits {
-    /// The longest name, in bytes. Default: 64.
-    pub max_name_len: usize,
-    /// The most rooms of one user, over all connections. Default: 100.
-    pub max_rooms_per_user: usize,
-    /// The most members of a room. Default: 10 000.
-    pub max_members: usize,
-}
-
-impl Default for RoomLimits {
-    fn default() -> Self {
-        Self { max_name_len: 64, max_rooms_per_user: 100, max_members: 10_000 }
-    }
+    }))
 }
 
 impl Settings {
@@ -190,53 +144,42 @@ impl Settings {
     /// # Errors
     /// A value makes no sense, or they don't go together.
     pub fn of(set: &settings::Settings) -> Result<Self, SetupError> {
-        let default = Self::default();
-        let secret = |name| set.own(name).and_then(Secret::new);
-        let path = |name| set.own(name).filter(|path| !path.is_empty()).map(PathBuf::from);
-        let list = |name| Ok::<_, SetupError>(set.own_as(name)?.unwrap_or(List(Vec::new())).0);
-        let time = |name, default| Ok::<_, SetupError>(set.own_duration(name)?.unwrap_or(default));
-        let count = |name, default| {
-            let count = set.own_as::<NonZeroUsize>(name)?.map(NonZeroUsize::get);
-            Ok::<_, SetupError>(count.unwrap_or(default))
-        };
-        let settings = Self {
-            tokens: TokenRules {
-                secret: secret("jwt_secret"),
-                secret_file: path("jwt_secret_file"),
-                keys: set.own_as::<List<KeyFile>>("jwt_keys")?.map_or_else(Vec::new, |keys| keys.0),
-                audiences: list("jwt_audiences")?,
-                issuers: list("jwt_issuers")?,
-                leeway: time("jwt_leeway", Duration::ZERO)?,
-                revoked: path("jwt_revoked"),
-            },
-            api_key: secret("api_key"),
-            database_url: secret("database_url"),
-            database_connections: set
-                .own_as("database_connections")?
-                .unwrap_or(default.database_connections),
-            login: set.own_as("login")?.unwrap_or(default.login),
-            login_timeout: time("login_timeout", default.login_timeout)?,
-            login_lifetime: time("login_lifetime", default.login_lifetime)?,
-            max_connections_per_user: count(
-                "max_connections_per_user",
-                default.max_connections_per_user,
-            )?,
-            rooms: RoomLimits {
-                max_name_len: count("rooms.max_name_len", default.rooms.max_name_len)?,
-                max_rooms_per_user: count(
-                    "rooms.max_rooms_per_user",
-                    default.rooms.max_rooms_per_user,
-                )?,
-                max_members: count("rooms.max_members", default.rooms.max_members)?,
-            },
-            cleanup_interval: time("cleanup_interval", default.cleanup_interval)?,
-            drain: time("drain", default.drain)?,
-            shutdown_grace: time("shutdown_grace", default.shutdown_grace)?,
-        };
+        let settings = Self::read(set)?;
         if settings.login && settings.database_url.is_none() {
             return Err("login needs users with passwords: set DATABASE_URL".into());
         }
         Ok(settings)
+    }
+}
+
+/// What a setting can be.
+trait Value: Sized {
+    /// `None` where nobody has set it.
+    fn read(set: &settings::Settings, name: &str) -> Result<Option<Self>, SettingsError>;
+}
+
+macro_rules! values {
+    ($($type:ty: |$set:ident, $name:ident| $read:expr;)+) => {$(
+        impl Value for $type {
+            fn read($set: &settings::Settings, $name: &str) -> Result<Option<Self>, SettingsError> {
+                $read
+            }
+        }
+    )+};
+}
+
+values! {
+    bool: |set, name| set.own_as(name);
+    u32: |set, name| Ok(set.own_as(name)?.map(NonZero::<Self>::get));
+    usize: |set, name| Ok(set.own_as(name)?.map(NonZero::<Self>::get));
+    Duration: |set, name| set.own_duration(name);
+    Option<Secret>: |set, name| Ok(set.own(name).map(Secret::new));
+    Option<PathBuf>: |set, name| Ok(set.own(name).map(|path| (!path.is_empty()).then(|| path.into())));
+}
+
+impl<T: FromStr<Err: Display>> Value for Vec<T> {
+    fn read(set: &settings::Settings, name: &str) -> Result<Option<Self>, SettingsError> {
+        Ok(set.own_as(name)?.map(|List(all)| all))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use ringwire::{Ctx, PostError};
 
-use super::{Claims, Head, KeyError, Refused, Verifier, api_key_of, token_of};
+use super::{Claims, KeyError, Refused, Verifier};
 use crate::app::App;
 use crate::session::{State, close_if_stale};
 
@@ -34,19 +34,6 @@ impl App {
         let users = self.users().filter(|_| self.settings.login);
         let user = users.ok_or(Refused::Credentials)?.login(username, password).await?;
         Ok(user.claims(SystemTime::now(), self.settings.login_lifetime))
-    }
-
-    /// Whether a request may administer: by the API key in `X-Api-Key`, or by an administrator's token.
-    ///
-    /// # Errors
-    /// It may not.
-    pub async fn check_admin(&self, request: &impl Head) -> Result<(), Refused> {
-        if let Some((expected, key)) = self.settings.api_key.as_ref().zip(api_key_of(request)) {
-            return expected.is(key).then_some(()).ok_or(Refused::ApiKey);
-        }
-        let token = token_of(request).ok_or(Refused::Missing)?;
-        let claims = self.identify(&token).await?;
-        claims.is_admin().then_some(()).ok_or(Refused::NotAdmin)
     }
 
     /// Reads the keys and the revoked ids again, and closes the connections whose tokens have been revoked. Waits for

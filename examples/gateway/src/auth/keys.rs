@@ -1,6 +1,6 @@
 //! The keys that tokens are signed with, and which algorithms each is for.
 
-use std::io;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -35,31 +35,19 @@ impl FromStr for KeyFile {
     }
 }
 
-/// Why keys can't be used.
+/// Why keys can't be used: which file it is, what is wrong with it, and what would be right.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum KeyError {
-    /// A file can't be read.
-    #[error("{}: {source}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// What it has is no key.
-    #[error("{}: {problem}", path.display())]
-    Key {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong, and what would be right.
-        problem: String,
-    },
-    /// There is none at all.
-    #[error(
-        "there is no key to check tokens with: set JWT_SECRET, or jwt_keys to files with public keys"
-    )]
-    None,
+#[error("{0}")]
+pub struct KeyError(String);
+
+impl KeyError {
+    pub(super) fn of(path: &Path, problem: impl Display) -> Self {
+        Self(format!("{}: {problem}", path.display()))
+    }
+
+    pub(super) fn none() -> Self {
+        Self("tokens need a key: set JWT_SECRET, or jwt_keys to files with public keys".to_owned())
+    }
 }
 
 /// What every key asks of a token beside the signature.
@@ -120,7 +108,7 @@ impl KeyFile {
     pub(super) fn load(&self, demands: &Demands) -> Result<Vec<Key>, KeyError> {
         let path = &*self.path;
         let text = read(path)?;
-        let wrong = |problem: String| KeyError::Key { path: path.to_owned(), problem };
+        let wrong = |problem: String| KeyError::of(path, problem);
         let keys = if text.trim_ascii_start().starts_with(b"{") {
             let set: JwkSet = serde_json::from_slice(&text)
                 .map_err(|error| wrong(format!("it is no set of keys (JWKS): {error}")))?;
@@ -165,7 +153,7 @@ impl KeyFile {
 
 /// A file's bytes.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
-    std::fs::read(path).map_err(|source| KeyError::Read { path: path.to_owned(), source })
+    std::fs::read(path).map_err(|error| KeyError::of(path, error))
 }
 
 fn of_pem(text: &[u8]) -> Result<Jwk, String> {

@@ -12,7 +12,6 @@ mod sign;
 
 use std::collections::HashSet;
 use std::fmt;
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use jsonwebtoken::errors::ErrorKind;
@@ -26,6 +25,7 @@ pub use self::keys::{KeyError, KeyFile};
 pub use self::refused::Refused;
 pub use self::request::{BEARER, Head, api_key_of, token_of};
 pub use self::sign::Signer;
+use crate::settings::TokenRules;
 
 /// The longest token: more than a request can have, so that a message can't cost more.
 const MAX_TOKEN_LEN: usize = 8 << 10;
@@ -60,26 +60,6 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What tokens have to be like.
-#[derive(Clone, Debug, Default)]
-pub struct TokenRules {
-    /// What HS256 is keyed with.
-    pub secret: Option<Secret>,
-    /// A file with that, which goes before it and can change while the gateway runs. White space at its end does not
-    /// count.
-    pub secret_file: Option<PathBuf>,
-    /// Files with other keys.
-    pub keys: Vec<KeyFile>,
-    /// For whom a token may be (`aud`). Without one, no token may name an audience (RFC 7519 §4.1.3).
-    pub audiences: Vec<String>,
-    /// Who may have issued a token (`iss`); without one, anybody who has a key.
-    pub issuers: Vec<String>,
-    /// How far clocks may be apart. Default: not at all.
-    pub leeway: Duration,
-    /// A file with the ids (`jti`) of revoked tokens, one a line. Lines that begin with `#` say nothing.
-    pub revoked: Option<PathBuf>,
-}
-
 impl TokenRules {
     /// The secret of HS256, if there is one.
     fn secret(&self) -> Result<Option<Vec<u8>>, KeyError> {
@@ -89,7 +69,7 @@ impl TokenRules {
         let mut secret = keys::read(path)?;
         secret.truncate(secret.trim_ascii_end().len());
         match secret.is_empty() {
-            true => Err(KeyError::Key { path: path.clone(), problem: "it is empty".to_owned() }),
+            true => Err(KeyError::of(path, "it is empty")),
             false => Ok(Some(secret)),
         }
     }
@@ -116,7 +96,7 @@ impl Verifier {
         }
         keys.extend(rules.secret()?.and_then(|secret| Key::of_secret(&secret, &demands)));
         if keys.is_empty() {
-            return Err(KeyError::None);
+            return Err(KeyError::none());
         }
         let revoked = rules.revoked.as_deref().map(keys::read).transpose()?.unwrap_or_default();
         let revoked = String::from_utf8_lossy(&revoked);

@@ -5,8 +5,9 @@ use std::path::Path;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::Serialize;
 
+use super::Claims;
 use super::keys::{self, KeyError};
-use super::{Claims, TokenRules};
+use crate::settings::TokenRules;
 
 /// Signs tokens.
 #[derive(Clone)]
@@ -23,7 +24,7 @@ impl Signer {
     /// # Errors
     /// The secret is empty.
     pub fn hs256(secret: &[u8]) -> Result<Self, KeyError> {
-        let key = EncodingKey::from_secret(secret).map_err(|_| KeyError::None)?;
+        let key = EncodingKey::from_secret(secret).map_err(|_| KeyError::none())?;
         Ok(Self { key, header: Header::new(Algorithm::HS256), audience: None, issuer: None })
     }
 
@@ -52,10 +53,8 @@ impl Signer {
         let rsa = EncodingKey::from_rsa_pem(&text).map(|key| (key, Algorithm::RS256));
         let ec = |_| EncodingKey::from_ec_pem(&text).map(|key| (key, Algorithm::ES256));
         let ed = |_| EncodingKey::from_ed_pem(&text).map(|key| (key, Algorithm::EdDSA));
-        let (key, algorithm) = rsa.or_else(ec).or_else(ed).map_err(|error| KeyError::Key {
-            path: path.to_owned(),
-            problem: format!("it is no private key in PKCS #8, as PEM: {error}"),
-        })?;
+        let wrong = |_| KeyError::of(path, "it is no private key in PKCS #8, as PEM");
+        let (key, algorithm) = rsa.or_else(ec).or_else(ed).map_err(wrong)?;
         Ok(Self { key, header: Header::new(algorithm), audience: None, issuer: None })
     }
 

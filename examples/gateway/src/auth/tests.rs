@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::*;
+use crate::settings::TokenRules;
 
 const SECRET: &[u8] = b"thirty-two bytes are long enough";
 const NOW: u64 = 1_700_000_000;
@@ -373,9 +374,9 @@ fn keys_that_check_nothing_are_refused_at_the_start() {
     let short = json!({ "kty": "EC", "crv": "P-256", "x": "AAAA", "y": "AAAA" });
     let weak = json!({ "kty": "RSA", "n": "s".repeat(171), "e": "AQAB" });
     for (text, prefix, expected) in [
-        (rsa.private.clone(), "", "private key"),
+        (rsa.private, "", "private key"),
         (format!("{}{}", ec.public, ed.public), "", "one public key"),
-        (ec.public.clone(), "RS256:", "no key for these algorithms"),
+        (ec.public, "RS256:", "no key for these algorithms"),
         (
             "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n".to_owned(),
             "",
