@@ -35,3 +35,4 @@ mod dispatch;
 mod envelopes;
 mod model;
 mod rooms;
+mod users;
