@@ -10,6 +10,7 @@
 //! | [`dispatch`] | handlers of JSON messages by their `type` |
 //! | [`presence`] | who is online |
 //! | [`api`], [`live`], [`metrics`] | HTTP for administrators, the dashboard, and what is counted |
+//! | [`clock`] | what happens every so often: samples, and the end of stale connections |
 
 #![expect(
     clippy::disallowed_methods,

@@ -41,7 +41,8 @@ pub(crate) struct Live(pub(crate) Arc<App>);
 /// What a dashboard has been shown.
 #[derive(Debug, Default)]
 pub(crate) struct Watcher {
-    is_signed_in: bool,
+    /// Whoever has signed in.
+    admin: Option<Admin>,
     /// When the newest sample was taken.
     seen: u64,
     after: Option<Uuid>,
@@ -68,29 +69,31 @@ struct Samples {
 impl Live {
     /// Signs a dashboard in, or closes it.
     fn sign_in(self, ctx: &mut Ctx<'_, Watcher>, admin: Result<Admin, Refused>) {
-        let with = match admin {
+        let with = match &admin {
             Ok(Admin::Key) => {
                 ctx.clear_deadline();
                 "api_key"
             }
             Ok(Admin::User(claims)) => {
-                let end = self.0.verifier.load().end_of(&claims);
+                let end = self.0.verifier.load().end_of(claims);
                 let _ = ctx.set_deadline(end, Refused::Expired.close_code());
                 "token"
             }
-            Err(refused) => {
-                let _ = ctx.close(refused.close_code(), refused.reason());
-                return;
-            }
+            Err(refused) => return send_away(ctx, *refused),
         };
         ctx.set_authenticated();
-        ctx.state_mut().is_signed_in = true;
+        ctx.state_mut().admin = admin.ok();
         let _ = ctx.send(&json!({ "kind": "signed_in", "with": with }).to_string());
         self.show(ctx);
     }
 
     /// Sends what is new, and comes again.
     fn show(&self, ctx: &mut Ctx<'_, Watcher>) {
+        if let Some(Admin::User(claims)) = &ctx.state().admin
+            && self.0.verifier.load().is_revoked(claims)
+        {
+            return send_away(ctx, Refused::Revoked);
+        }
         let (watcher, mut out) = ctx.split();
         let samples = self.0.board.since(watcher.seen);
         if let Some(newest) = samples.last() {
@@ -114,6 +117,11 @@ impl Live {
     }
 }
 
+fn send_away(ctx: &mut Ctx<'_, Watcher>, refused: Refused) {
+    // One that is closing already needs no other reason.
+    let _ = ctx.close(refused.close_code(), refused.reason());
+}
+
 impl Handler for Live {
     type State = Watcher;
 
@@ -126,7 +134,7 @@ impl Handler for Live {
     }
 
     fn on_message(&mut self, ctx: &mut Ctx<'_, Watcher>, message: Message<'_>) {
-        match (serde_json::from_slice(message.as_bytes()), ctx.state().is_signed_in) {
+        match (serde_json::from_slice(message.as_bytes()), ctx.state().admin.is_some()) {
             (Ok(Order::SignIn { secret }), false) => {
                 let app = self.0.clone();
                 let admin = async move { Admin::of_secret(&app, &secret).await };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ringwire::testing::{Get, Peer, Reply, Stage};
 use serde_json::{Value, json};
 
-use crate::common::{admin_token, enter, hear, id_of, scenes, token};
+use crate::common::{admin_token, enter, hear, id_of, token};
 
 scenes![
     only_administrators_are_answered,
