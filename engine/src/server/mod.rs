@@ -477,7 +477,13 @@ mod tests {
 
     #[test]
     fn io_uring_is_taken_as_it_was_measured_only() {
-        let layout = Layout { piece_len: 4096, piece_count: 8, incremental: true, turn_len: 4096 };
+        let layout = Layout {
+            piece_len: 4096,
+            piece_count: 8,
+            ring_count: 2,
+            incremental: true,
+            turn_len: 4096,
+        };
         assert!(matches!(choose_for(Ok(layout)), Chosen::Uring(_)));
         assert!(matches!(choose_for(Ok(Layout { turn_len: 0, ..layout })), Chosen::Epoll));
         let refused = Error::from(ErrorKind::PermissionDenied);

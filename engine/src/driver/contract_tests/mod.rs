@@ -97,9 +97,10 @@ fn epoll() -> OnSockets<Epoll> {
     OnSockets::new(|listeners| Epoll::new(listeners, 4096))
 }
 
-/// With so few buffers that they run out.
+/// With so few buffers that they run out, and half of them in the ring where they are shared.
 fn uring(incremental: bool) -> OnSockets<Uring> {
-    let layout = Layout { piece_len: 4096, piece_count: 4, incremental, turn_len: 0 };
+    let ring_count = if incremental { 2 } else { 4 };
+    let layout = Layout { piece_len: 4096, piece_count: 4, ring_count, incremental, turn_len: 0 };
     OnSockets::new(|listeners| Uring::new(listeners, layout))
 }
 

@@ -220,7 +220,7 @@ impl Driver for Uring {
         if !self.listening_for_wakes {
             self.listen_for_wakes();
         }
-        self.buffers.publish();
+        self.buffers.refill();
         let more_to_feed = !self.starved.is_empty() && self.feed_starved();
         let pending = more_to_feed
             || !self.done.is_empty()
@@ -267,6 +267,7 @@ impl Driver for Uring {
     }
 
     fn return_free_memory(&mut self) {
+        self.buffers.return_spare();
         heap::return_free_pages();
     }
 
