@@ -15,7 +15,8 @@ pub trait Buffers {
     /// Takes a buffer back. It may be one that came from elsewhere, and of any capacity.
     fn give(&mut self, buffer: Vec<u8>);
 
-    /// A buffer for a long message: exactly `capacity` bytes, or `None` if there is no memory.
+    /// A buffer for a long message: at least `capacity` bytes, all of which count as held, or `None` if there is no
+    /// memory.
     ///
     /// It is asked for only after the peer has sent 16 KiB of the message.
     fn try_take(&mut self, capacity: usize) -> Option<Vec<u8>> {
