@@ -264,7 +264,7 @@ impl Buffers {
     }
 
     /// Gives the pages of spare pieces back to the system, which has new ones when they are used again.
-    pub(super) fn return_spare(&mut self) {
+    pub(super) fn return_spare(&self) {
         for &piece in &self.spare {
             let start = self.piece_offset(piece);
             let end = (start + self.layout.piece_len as usize) / PAGE * PAGE;
