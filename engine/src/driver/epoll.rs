@@ -12,10 +12,11 @@
     reason = "a driver owns sockets and shares its waker with other threads"
 )]
 
+mod buffers;
+
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,11 +26,11 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
 use rustix::net::{SocketFlags, acceptfrom_with};
 
+use self::buffers::{EpollBuffer, Home};
 use super::{
     Completion, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, Token, Traffic, Wake,
     concerns_one_connection, heap,
 };
-use crate::base::buffers::AlignedBuffer;
 use crate::base::chunked::Chunked;
 use crate::net;
 use crate::net::Delivery;
@@ -60,9 +61,7 @@ pub(crate) struct Epoll {
     done: VecDeque<Completion<EpollBuffer, TcpStream>>,
     /// Sends that the socket did not take at once, by slot.
     stuck: HashMap<u32, SendBuffer>,
-    /// Receive buffers at home: one, unless the worker kept more than one at a time.
-    buffers: Vec<AlignedBuffer>,
-    receive_buffer_len: usize,
+    buffers: Home,
 }
 
 #[derive(Debug)]
@@ -97,6 +96,8 @@ bitflags! {
         const QUEUED = 1 << 3;
         /// The end of the stream, or a failure, was reported.
         const ENDED = 1 << 4;
+        /// Much of a message is to come.
+        const LONG = 1 << 5;
     }
 }
 
@@ -133,8 +134,7 @@ impl Epoll {
             accepting: None,
             done: VecDeque::with_capacity(16),
             stuck: HashMap::new(),
-            buffers: Vec::with_capacity(1),
-            receive_buffer_len,
+            buffers: Home::new(receive_buffer_len),
         })
     }
 
@@ -259,17 +259,25 @@ impl Epoll {
         }
     }
 
+    fn expect(&mut self, token: Token, len: u64) {
+        let is_long = self.buffers.is_long(len);
+        if let Some(socket) = self.socket(token) {
+            socket.flags.set(Flags::LONG, is_long);
+        }
+    }
+
     /// One `recv`. A completion, unless there turned out to be nothing.
     fn receive(&mut self, token: Token) -> Option<Completion<EpollBuffer, TcpStream>> {
-        let len = self.receive_buffer_len;
-        let mut data = self.buffers.pop().unwrap_or_else(|| AlignedBuffer::new(len));
-        let outcome = self.receive_into(token, data.bytes_mut());
+        let flags = self.socket(token).map_or(Flags::empty(), |socket| socket.flags);
+        let mut buffer = self.buffers.take(flags.contains(Flags::LONG));
+        let outcome = self.receive_into(token, buffer.room());
         match outcome {
             Some(Ok(len)) if len > 0 => {
                 self.queue_if_readable(token);
-                return Some(Completion::Received { token, buffer: EpollBuffer { data, len } });
+                buffer.fill(len);
+                return Some(Completion::Received { token, buffer });
             }
-            _ => self.buffers.push(data),
+            _ => self.buffers.give(buffer),
         }
         Some(Completion::ReceiveEnded { token, result: outcome?.map(|_| ()) })
     }
@@ -300,6 +308,7 @@ impl Epoll {
             Ok(len) => {
                 let more = *len == data.len() || socket.flags.contains(Flags::READ_CLOSED);
                 socket.flags.set(Flags::READABLE, more);
+                socket.flags.remove(Flags::LONG);
             }
         }
         Some(result)
@@ -475,7 +484,11 @@ impl Driver for Epoll {
 
     #[inline]
     fn release(&mut self, buffer: EpollBuffer) {
-        self.buffers.push(buffer.data);
+        self.buffers.give(buffer);
+    }
+
+    fn expect(&mut self, token: Token, len: u64) {
+        self.expect(token, len);
     }
 
     /// What the worker does not want stays in the socket.
@@ -488,6 +501,7 @@ impl Driver for Epoll {
     }
 
     fn return_free_memory(&mut self) {
+        self.buffers.forget_long();
         heap::return_free_pages();
     }
 
@@ -525,29 +539,6 @@ impl Driver for Epoll {
 
     fn detach(&mut self, socket: TcpStream) -> OwnedFd {
         socket.into()
-    }
-}
-
-/// The received part of the driver's receive buffer.
-#[derive(Debug)]
-pub(crate) struct EpollBuffer {
-    data: AlignedBuffer,
-    len: usize,
-}
-
-impl Deref for EpollBuffer {
-    type Target = [u8];
-
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        &self.data.bytes()[..self.len]
-    }
-}
-
-impl DerefMut for EpollBuffer {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.data.bytes_mut()[..self.len]
     }
 }
 

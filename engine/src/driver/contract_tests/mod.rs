@@ -61,6 +61,7 @@ contract!(
     reset_fails_a_stuck_send,
     sending_to_a_broken_connection_fails,
     more_than_one_buffer,
+    what_is_expected_may_come_at_once,
     a_held_buffer_hurts_nobody,
     stop_receive_loses_nothing,
     a_send_waits_for_the_peer,

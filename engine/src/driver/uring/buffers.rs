@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::IoUring;
 
+use crate::driver;
+
 /// The one group of buffers of a ring.
 pub(super) const GROUP: u16 = 0;
 /// Of linux/io_uring.h.
@@ -23,6 +25,8 @@ const PAGE: usize = 4096;
 /// Bytes after which a request to receive ends by itself, at least. That is what is held of a peer that is told to stop
 /// and sends on, since it is faster than a cancellation.
 pub(super) const REQUEST_LEN: u32 = 64 << 10;
+#[expect(clippy::cast_possible_truncation, reason = "it is a small number")]
+const LONG_FACTOR: u32 = driver::LONG_FACTOR as u32;
 
 /// How the memory is divided, and what a socket may take of it at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,9 +52,13 @@ impl Layout {
         self.turn_len > 0
     }
 
-    /// After how many bytes a request to receive ends by itself, where the kernel has sockets take turns.
-    pub(super) fn request_len(self) -> Option<u32> {
-        self.has_turns().then(|| self.turn_len.max(REQUEST_LEN))
+    /// What a request to receive brings at most, where the kernel has sockets take turns: in one completion, and until it
+    /// ends by itself.
+    #[inline]
+    pub(super) fn request_lens(self, long: bool) -> Option<(u32, u32)> {
+        let factor = if long { LONG_FACTOR } else { 1 };
+        let turn_len = self.turn_len.saturating_mul(factor).min(self.piece_len);
+        self.has_turns().then(|| (turn_len, turn_len.max(REQUEST_LEN)))
     }
 }
 
@@ -174,7 +182,7 @@ impl Buffers {
     /// Requests for all of which there is memory in the ring, however much there is to receive.
     pub(super) fn request_room(&self) -> usize {
         let Layout { piece_len, .. } = self.layout;
-        let of_a_piece = self.layout.request_len().map_or(1, |len| piece_len / len);
+        let of_a_piece = self.layout.request_lens(false).map_or(1, |(_, len)| piece_len / len);
         self.home() * of_a_piece.max(1) as usize
     }
 

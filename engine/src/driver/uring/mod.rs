@@ -30,7 +30,7 @@ mod sockets;
 mod tests;
 mod waker;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -78,6 +78,8 @@ pub(crate) struct Uring {
     ending_sends: usize,
     held: Holdings,
     starved: Starved,
+    /// Slots of sockets whose next request may bring more than another, since much of a message is to come.
+    expecting: HashSet<u32>,
     /// Completions of the last wait that were not looked at yet.
     fresh: VecDeque<cqueue::Entry>,
     /// Outcomes that are known already. They come before those of `fresh`.
@@ -105,6 +107,7 @@ impl Uring {
             ending_sends: 0,
             held: Holdings::default(),
             starved: Starved::default(),
+            expecting: HashSet::new(),
             fresh: VecDeque::new(),
             done: VecDeque::new(),
             in_flight: 0,
@@ -256,6 +259,10 @@ impl Driver for Uring {
             UringBuffer::Provided(slice) => self.buffers.release(slice),
             UringBuffer::Copied(data) => drop(data),
         }
+    }
+
+    fn expect(&mut self, token: Token, len: u64) {
+        self.expect_of(token, len);
     }
 
     fn held_len(&self) -> usize {

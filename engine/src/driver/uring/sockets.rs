@@ -154,17 +154,27 @@ impl Uring {
         }
     }
 
+    pub(super) fn expect_of(&mut self, token: Token, len: u64) {
+        let turn_len = self.buffers.layout().turn_len;
+        // Without turns a request takes what there is.
+        if turn_len > 0 && len > turn_len.into() && self.socket(token).is_some() {
+            self.expecting.insert(token.slot);
+        }
+    }
+
     #[expect(unsafe_code, reason = "a request that receives")]
     fn arm_receive(&mut self, token: Token) {
-        let layout = self.buffers.layout();
-        let (turn_len, request_len) = (layout.turn_len, layout.request_len());
+        let long = !self.expecting.is_empty() && self.expecting.remove(&token.slot);
+        let lens = self.buffers.layout().request_lens(long);
         let Some(socket) = self.socket(token) else { return };
         let Some(fd) = &socket.fd else { return };
-        let entry = opcode::RecvMulti::new(types::Fd(fd.as_raw_fd()), GROUP).len(turn_len).build();
-        let entry = match request_len {
+        let fd = types::Fd(fd.as_raw_fd());
+        let entry = match lens {
             // Before Linux 6.17 a request has neither turns nor an end.
-            None => entry,
-            Some(len) => ending_after(entry, len),
+            None => opcode::RecvMulti::new(fd, GROUP).build(),
+            Some((turn_len, len)) => {
+                ending_after(opcode::RecvMulti::new(fd, GROUP).len(turn_len).build(), len)
+            }
         };
         socket.flags.insert(Flags::ARMED);
         socket.flags.remove(Flags::FED);
@@ -361,6 +371,7 @@ impl Uring {
         if held {
             self.held.take(token.slot);
         }
+        self.expecting.remove(&token.slot);
         self.finish_closing(token);
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{Layout, Uring, UringBuffer};
 use crate::base::output::Output;
-use crate::driver::{Completion, Driver as _, Op, SendBuffer, Token};
+use crate::driver::{Completion, Driver as _, LONG_FACTOR, Op, SendBuffer, Token};
 
 const PIECE_LEN: u32 = 4096;
 const A_WHILE: Duration = Duration::from_millis(50);
@@ -292,6 +292,34 @@ fn sockets_take_turns() {
         }
     }
     assert!(before <= TURN_LEN, "{before} bytes of one socket came before those of the other");
+}
+
+#[test]
+fn a_long_message_comes_in_long_pieces() {
+    const TURN_LEN: usize = 16 << 10;
+    const LEN: usize = 512 << 10;
+    let Some(layout) = layout_with_turns(TURN_LEN) else { return };
+    for (expected, longest) in
+        [(0, TURN_LEN), (TURN_LEN, TURN_LEN), (usize::MAX, LONG_FACTOR * TURN_LEN)]
+    {
+        let mut driver = Uring::new(Vec::new(), layout).unwrap();
+        let (token, mut far) = open(&mut driver, 0);
+        socket2::SockRef::from(&far).set_send_buffer_size(4 * LEN).unwrap();
+        far.write_all(&[7; LEN]).unwrap();
+        driver.expect(token, expected as u64);
+        driver.submit(Op::Receive { token });
+        let mut lens = Vec::new();
+        while lens.iter().sum::<usize>() < LEN {
+            for (_, bytes) in turn(&mut driver) {
+                assert!(bytes.iter().all(|byte| *byte == 7));
+                lens.push(bytes.len());
+                driver.expect(token, expected as u64);
+            }
+        }
+        assert_eq!(lens.iter().max(), Some(&longest), "{expected} of {lens:?}");
+        driver.submit(Op::Close { token });
+        assert!(driver.expecting.is_empty(), "a token that is used again expects nothing");
+    }
 }
 
 /// A peer that is faster than the cancellation of a request meets the request's end.
