@@ -234,13 +234,15 @@ pub struct Config {
     /// caps it. Holds for TCP.
     pub tcp_receive_buffer_len: Sizing,
 
-    /// Bytes that one receive takes at most. Default: 64 KiB. On epoll one such buffer for each worker, and what
-    /// one connection may have read in a turn; on io_uring each worker has 2 MiB (before Linux 6.12: 8 MiB, of
-    /// which one receive takes 16 KiB at most).
+    /// Bytes that one receive takes at most, four times as many of a message that is known to be so long. Default: 64
+    /// KiB. On epoll one such buffer for each worker, a second one of the fourfold length once there are long
+    /// messages, and what one connection may have read in a turn; on io_uring each worker has 512 KiB, 2 MiB at most
+    /// (before Linux 6.17: 2 MiB, before 6.12: 8 MiB, of which one receive takes 16 KiB at most).
     pub receive_buffer_len: usize,
     /// Messages of one connection that are handled in a turn before the others get theirs. Default: 1024.
     pub messages_per_turn: usize,
-    /// Free buffers that a worker keeps for reuse, in bytes. Default: 4 MiB.
+    /// Free buffers that a worker keeps for reuse, in bytes. Default: 4 MiB. Where messages are longer than this, each
+    /// allocates its memory anew.
     pub pool_len: usize,
     /// Letters that a worker's mailbox holds before [`Handle`](crate::Handle) says busy. Default: 4096.
     pub mailbox_len: usize,
