@@ -218,4 +218,13 @@ mod guide {
 
     #[doc = include_str!("../../docs/guide/testing-a-handler.md")]
     mod testing_a_handler {}
+
+    #[doc = include_str!("../../docs/guide/behind-other-servers.md")]
+    mod behind_other_servers {}
+
+    #[doc = include_str!("../../README.md")]
+    mod readme {}
+
+    #[doc = include_str!("../README.md")]
+    mod readme_of_the_crate {}
 }
