@@ -145,8 +145,8 @@ mod tests {
         src.iter().zip(key.iter().cycle().skip(offset % 4)).map(|(byte, key)| byte ^ key).collect()
     }
 
-    /// Runs `path` in place and from buffer to buffer at each alignment, with each length from `min_len` to a few rounds
-    /// of the longest loop, and compares with the definition.
+    /// Runs `path` in place and from buffer to buffer at each alignment, with each length from `min_len` to a few
+    /// rounds of the longest loop, and compares with the definition.
     fn equals_scalar(name: &str, min_len: usize, path: unsafe fn(*const u8, *mut u8, usize, Key)) {
         const MAX_LEN: usize = if cfg!(miri) { 150 } else { 640 };
         let source: Vec<u8> = (0..=u8::MAX).cycle().take(MAX_LEN + 64).collect();

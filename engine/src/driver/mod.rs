@@ -144,8 +144,8 @@ pub(crate) trait Driver: Sized {
     /// Gives a received buffer back.
     fn release(&mut self, buffer: Self::Buffer);
 
-    /// So many bytes of a message are known to come: the next receive of this socket may take up to [`LONG_FACTOR`] times
-    /// as much as another.
+    /// So many bytes of a message are known to come: the next receive of this socket may take up to [`LONG_FACTOR`]
+    /// times as much as another.
     fn expect(&mut self, token: Token, len: u64);
 
     /// What came in for sockets whose receive was stopped, and waits here, in bytes of memory. What waits in sockets is

@@ -1,4 +1,5 @@
-//! What sockets are read into: one buffer of the length that is set, and a longer one as soon as there are long messages.
+//! What sockets are read into: one buffer of the length that is set, and a longer one as soon as there are long
+//! messages.
 
 use std::ops::{Deref, DerefMut};
 

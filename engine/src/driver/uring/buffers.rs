@@ -52,8 +52,8 @@ impl Layout {
         self.turn_len > 0
     }
 
-    /// What a request to receive brings at most, where the kernel has sockets take turns: in one completion, and until it
-    /// ends by itself.
+    /// What a request to receive brings at most, where the kernel has sockets take turns: in one completion, and until
+    /// it ends by itself.
     #[inline]
     pub(super) fn request_lens(self, long: bool) -> Option<(u32, u32)> {
         let factor = if long { LONG_FACTOR } else { 1 };
