@@ -97,7 +97,7 @@ impl OwnedRequest {
         query::parse(self.query().unwrap_or_default())
     }
 
-    /// What a parameter of the [`Router`](crate::Router)'s path stands for, percent-encoded as it was sent.
+    /// What a parameter of the [`Router`](crate::Router)'s path stands for, percent-decoded: see [`Request::param`].
     pub fn param(&self, name: &str) -> Option<&str> {
         self.params.iter().find(|(each, _)| **each == *name).map(|(_, value)| &**value)
     }
