@@ -279,36 +279,44 @@ fn resume_late(play: &mut Play, late: Duration) {
     play.scene.handle.resume(id).expect("the worker lives");
 }
 
-/// Whatever the silence was before: the answer to a ping waits unread, or all that the peer has to say.
-fn silence_counts_from_a_resume_on() {
+/// Its peer's answer to a ping waits unread.
+fn a_pong_counts_that_waited_for_a_resume() {
     for late in (0..40).map(secs) {
-        let mut asked = play(&Config::default(), [plan(Ending::Stay, &["hello"])]);
-        // The pong comes once nobody listens.
-        asked.clients[0].reads_at = secs(50);
-        asked.scene.world.alarm(secs(50));
-        asked.run_until(secs(32));
-        let id = asked.scene.log.borrow().clients[0].id.expect("it is open");
-        asked.scene.handle.pause(id).expect("the worker lives");
-        asked.run_until(secs(90));
-        resume_late(&mut asked, late);
-        asked.run_until(secs(200));
-        assert_eq!(asked.clients[0].stage, Stage::Open, "asked, {late:?} late");
-
-        let config = Config::default().with_ping_interval(None).with_messages_per_turn(10);
-        let mut idle = play(&config, [plan(Ending::Stay, &["hello"])]);
-        idle.run_until(secs(1));
-        let id = idle.scene.log.borrow().clients[0].id.expect("it is open");
-        idle.scene.handle.pause(id).expect("the worker lives");
-        idle.run_until(secs(2));
-        idle.clients[0].plan.speeches = plan(Ending::Stay, &["message"; 300]).speeches;
-        idle.run_until(secs(300));
-        assert_eq!(idle.scene.log.borrow().clients[0].came.len(), 1);
-        resume_late(&mut idle, late);
-        let resumed = idle.clock();
-        idle.run_until(resumed + secs(119));
-        assert_eq!(idle.scene.log.borrow().clients[0].came.len(), 301);
-        assert_eq!(idle.clients[0].stage, Stage::Open, "idle, {late:?} late");
+        let mut play = play(&Config::default(), [plan(Ending::Stay, &["hello"])]);
+        // The ping goes out; its pong comes once nobody listens.
+        play.clients[0].reads_at = secs(50);
+        play.scene.world.alarm(secs(50));
+        play.run_until(secs(32));
+        pause(&play);
+        play.run_until(secs(90));
+        resume_late(&mut play, late);
+        play.run_until(secs(200));
+        assert_eq!(play.clients[0].stage, Stage::Open, "{late:?} late");
     }
+}
+
+/// All that its peer has to say waits unread, for longer than one may be silent.
+fn silence_counts_from_a_resume_on() {
+    let config = Config::default().with_ping_interval(None).with_messages_per_turn(10);
+    for late in (0..40).map(secs) {
+        let mut play = play(&config, [plan(Ending::Stay, &["hello"])]);
+        play.run_until(secs(1));
+        pause(&play);
+        play.run_until(secs(2));
+        play.clients[0].plan.speeches = plan(Ending::Stay, &["message"; 300]).speeches;
+        play.run_until(secs(300));
+        assert_eq!(play.scene.log.borrow().clients[0].came.len(), 1);
+        resume_late(&mut play, late);
+        let resumed = play.clock();
+        play.run_until(resumed + secs(119));
+        assert_eq!(play.scene.log.borrow().clients[0].came.len(), 301, "{late:?} late");
+        assert_eq!(play.clients[0].stage, Stage::Open, "{late:?} late");
+    }
+}
+
+fn pause(play: &Play) {
+    let id = play.scene.log.borrow().clients[0].id.expect("it is open");
+    play.scene.handle.pause(id).expect("the worker lives");
 }
 
 fn a_shutdown_takes_no_longer_than_its_limit() {
@@ -360,6 +368,7 @@ scenes![
     a_peer_that_never_reads_is_sent_away_at_the_limit,
     requests_that_trickle_are_closed_on_time,
     a_paused_connection_is_held_up_and_nothing_is_lost,
+    a_pong_counts_that_waited_for_a_resume,
     silence_counts_from_a_resume_on,
     a_shutdown_takes_no_longer_than_its_limit,
     out_of_descriptors_accepting_rests_and_goes_on,
