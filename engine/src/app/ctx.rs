@@ -144,7 +144,7 @@ impl<'a, S> Ctx<'a, S> {
 
     /// Goes on reading. What came in before the pause is handed over first.
     pub fn resume(&mut self) {
-        self.wire.flags.remove(Flags::PAUSED);
+        self.wire.release(Flags::PAUSED, self.shared.now);
     }
 
     /// Says that the peer is who it should be: from now on its messages may be as long as anyone's, instead of
