@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use ringwire_examples::units::parse_duration;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::demand::Demand;
@@ -71,7 +72,8 @@ pub(crate) fn command(mut args: HandshakeArgs) -> anyhow::Result<bool> {
 }
 
 /// The result. JSON has these names.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "HandshakeReport")]
 pub(crate) struct Report {
     target: String,
     concurrency: u32,
@@ -112,7 +114,7 @@ impl Report {
         let generator = Generator::of(&[sessions.generator_cpu], seconds, handshakes);
         let server = sessions.server_cpu.map(|cpu| {
             let measured = MeasuredServer { cpu, capacity, memory: None };
-            Server::of(&measured, seconds, handshakes, handshakes)
+            Server::of(&measured, seconds, handshakes)
         });
         Self {
             target,

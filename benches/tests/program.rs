@@ -369,11 +369,16 @@ fn arena_is_the_best_of_its_runs() {
         assert_eq!((&runs[0]["payload_bytes"], &runs[0]["text"]), (&5.into(), &true.into()));
         assert_eq!(runs[0]["server_processes"], 1, "{row}");
     }
-    let args = "arena --connections 10 --duration 100ms --runs 1 --fail-if rate<1";
+    let args = "arena --profile echo-ws-pipeline,echo-ws-limited --connections 10 --duration 100ms --runs 1 \
+                --rest 0 --fail-if rate<1";
     let output = program().args(args.split_whitespace()).output().expect("it runs");
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("| connections | messages/s | of all runs |"), "{text}");
+    assert_eq!(text.matches("| connections | messages/s | of all runs |").count(), 2, "{text}");
+    assert!(
+        text.contains("\necho-ws-pipeline\n") && text.contains("\necho-ws-limited\n"),
+        "{text}"
+    );
 }
 
 #[test]

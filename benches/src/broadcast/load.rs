@@ -122,7 +122,7 @@ impl<'a> Load<'a> {
             plan,
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_PER_PASS),
-            dialler: Dialler::new(target.address(), &[]),
+            dialler: Dialler::to(target, &[]),
             clock,
             opener: Opener::new(target, CompressionFlag::Off, clock),
             buffers: Buffers::new(),

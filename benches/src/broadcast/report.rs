@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use comfy_table::{Cell, CellAlignment, Table, presets};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Plan;
@@ -12,7 +13,8 @@ use crate::echo::{Bottleneck, Generator, MeasuredServer, Server, Summary, TlsTot
 use crate::units::{ratio, show_bytes, show_count};
 
 /// The result of one run. JSON has these names.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "BroadcastReport")]
 pub(crate) struct Report {
     pub(crate) target: String,
     pub(crate) subscribers: u32,
@@ -58,7 +60,7 @@ impl Report {
         let generator = Generator::of(&[outcome.generator_cpu], seconds, deliveries);
         let server = outcome.server_cpu.map(|cpu| {
             let measured = MeasuredServer { cpu, capacity, memory: None };
-            Server::of(&measured, seconds, deliveries, outcome.opened)
+            Server::of(&measured, seconds, deliveries)
         });
         Self {
             target: plan.target.to_string(),

@@ -38,6 +38,8 @@ impl Running {
         let address = free_address().context("no free port")?;
         let mut command = Command::new(&server.program);
         command.args(server.arguments(&Placement { address, cpus, certificate }));
+        // What it starts itself ends with it.
+        command.process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let cpus = cpus.to_vec();
         // SAFETY: the closure makes two system calls and allocates only when the first one fails.
@@ -80,7 +82,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail only if it is gone already.
+        // All three fail only if it is gone already.
+        let _ = i32::try_from(self.child.id()).map(machine::kill_group);
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -102,6 +105,7 @@ mod tests {
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             raw: true,
             secure: false,
+            path: "/".to_owned(),
         }
     }
 

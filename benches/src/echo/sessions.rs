@@ -155,7 +155,7 @@ impl<'a> SessionLoad<'a> {
             endpoint,
             plan,
             poll: Poll::new()?,
-            dialler: Dialler::new(endpoint.target.address(), &[]),
+            dialler: Dialler::to(&endpoint.target, &[]),
             tools,
             buffers: Buffers::new(),
             free: (0..slots.len()).rev().collect(),
