@@ -139,7 +139,7 @@ fn play_bad(bad: Bad, flags: &str) -> Report {
     let timeout = if bad == Bad::Hangs { "2s" } else { "30s" };
     let pid = std::process::id();
     play(&format!(
-        "ws://{} --server-pid {pid} --peers 2 --time-limit 1s --bystander-timeout {timeout} --only {flags}",
+        "ws://{} --server-pid {pid} --peers 2 --time-limit 4s --bystander-timeout {timeout} --only {flags}",
         bad_server(bad)
     ))
 }
@@ -259,7 +259,7 @@ fn a_server_that_does_not_echo_is_asked_with_pings() {
             });
         }
     });
-    let report = play(&format!("ws://{address} --peers 1 --time-limit 1s --only bad-utf8,bomb"));
+    let report = play(&format!("ws://{address} --peers 1 --time-limit 4s --only bad-utf8,bomb"));
     assert_eq!(report.question, Question::Ping);
     let text = report.text();
     assert!(text.contains("1 × no compression agreed"), "{text}");
