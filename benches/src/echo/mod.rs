@@ -48,12 +48,13 @@ use self::stage::{Gauge, Stage, StageCell, sum};
 use crate::demand::Demand;
 use crate::disturbance::MachineTicks;
 use crate::endpoint::{Endpoint, ServerArgs};
+use crate::machine;
+use crate::output::JsonArgs;
 use crate::procstat::{self, Account, CpuTime, CpuTimes, Footprint};
 use crate::report::Sample;
 use crate::target::{Resource, Target};
 use crate::tls;
 use crate::units::CpuList;
-use crate::{machine, output};
 
 pub(crate) use self::control::Control;
 #[cfg(test)]
@@ -90,9 +91,8 @@ pub(crate) struct EchoArgs {
     /// After the report, goes on serving until SIGTERM or SIGINT.
     #[arg(long, conflicts_with = "url")]
     stay: bool,
-    /// Writes the result as JSON to a file, or to the standard output for `-`.
-    #[arg(long, value_name = "FILE")]
-    json: Option<String>,
+    #[command(flatten)]
+    json: JsonArgs,
     /// Writes a page with plots over time, which needs nothing but a browser.
     #[arg(long, value_name = "FILE")]
     html: Option<String>,
@@ -211,12 +211,7 @@ pub(crate) fn command(mut args: EchoArgs) -> anyhow::Result<bool> {
         machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;
     }
     let report = run(&plan)?;
-    if args.json.as_deref() != Some("-") {
-        println!("{}", report.table());
-    }
-    if let Some(file) = &args.json {
-        output::write_json(file, &report)?;
-    }
+    args.json.tell(report.table(), &report)?;
     if let Some(file) = &args.html {
         report.page().write(file)?;
     }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -12,6 +11,7 @@ use super::latency::Summary;
 use super::payload::Payload;
 use super::tls_totals::TlsTotals;
 use crate::disturbance::{Disturbance, MachineTicks};
+use crate::output::{Row, last_rows, show_rows};
 use crate::procstat::{CpuTime, Footprint};
 use crate::report::{self, Page, Part, Section, Tile, Timeline};
 use crate::units::{ratio, show_bytes, show_count};
@@ -208,12 +208,7 @@ impl Report {
 
     /// The table for people.
     pub(crate) fn table(&self) -> String {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        for (name, value) in self.rows() {
-            table.add_row([Cell::new(name).set_alignment(CellAlignment::Right), Cell::new(value)]);
-        }
-        table.to_string()
+        show_rows(&self.rows())
     }
 
     /// The page for people.
@@ -242,11 +237,11 @@ impl Report {
         let memory = server.and_then(|server| server.memory?.bytes_per_idle_connection);
         tiles.extend(memory.map(|bytes| ("memory of a connection", show_bytes(bytes.round()))));
         tiles.push(("errors", show_count(self.errors.values().sum::<u64>() as f64)));
-        tiles.into_iter().map(|(name, value)| Tile { name, value }).collect()
+        tiles.into_iter().map(|(name, value)| Tile { name: name.to_owned(), value }).collect()
     }
 
     /// Names and values, as people read them.
-    fn rows(&self) -> Vec<(&'static str, String)> {
+    fn rows(&self) -> Vec<Row> {
         let mut rows = vec![
             ("target", self.target.clone()),
             ("load", self.load()),
@@ -284,13 +279,7 @@ impl Report {
         }
         let Generator { cpu_us_per_message, utilisation, waiting } = self.generator;
         rows.push(("generator CPU", cpu(cpu_us_per_message, utilisation, waiting)));
-        rows.push(("bottleneck", self.bottleneck.text().to_owned()));
-        let disturbance = self.disturbance.filter(|found| found.is_worth_telling());
-        rows.extend(disturbance.map(|found| ("meanwhile", found.to_string())));
-        rows.extend(self.notes.iter().map(|note| ("note", note.clone())));
-        for (kind, count) in &self.errors {
-            rows.push(("ERROR", format!("{count} × {kind}")));
-        }
+        rows.extend(last_rows(self.bottleneck, self.disturbance, &self.notes, &self.errors));
         rows
     }
 

@@ -35,8 +35,9 @@ use self::row::{Budget, End, Seen, Setup};
 use crate::demand::Demand;
 use crate::echo::{Payload, Progress};
 use crate::endpoint::ServerArgs;
+use crate::machine;
+use crate::output::JsonArgs;
 use crate::scenario::Servers;
-use crate::{machine, output};
 
 /// What a server that is started may hold for its connections: little, so that floods go beyond it.
 const MAX_MEMORY: u64 = 16 << 20;
@@ -77,20 +78,14 @@ pub(crate) struct HostileArgs {
     /// Time for an answer to the well-behaved connection.
     #[arg(long, default_value = "5s", value_parser = parse_duration)]
     bystander_timeout: Duration,
-    /// Writes the result as JSON to a file, or to the standard output for `-`.
-    #[arg(long, value_name = "FILE")]
-    json: Option<String>,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 /// Runs the subcommand. Whether every bystander was answered, by a server that lives.
 pub(crate) fn command(args: &HostileArgs) -> anyhow::Result<bool> {
     let report = run(args)?;
-    if args.json.as_deref() != Some("-") {
-        print!("{}", report.text());
-    }
-    if let Some(file) = &args.json {
-        output::write_json(file, &report)?;
-    }
+    args.json.tell(report.text().trim_end(), &report)?;
     Ok(report.is_fine())
 }
 

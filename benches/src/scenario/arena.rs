@@ -98,7 +98,7 @@ pub(crate) fn command(mut args: ArenaArgs) -> anyhow::Result<bool> {
         }
         rows.push(Row::new(profile, connections, runs));
     }
-    if args.common.json.as_deref() != Some("-") {
+    if !args.common.json.is_to_stdout() {
         println!("{}", text(&rows));
     }
     let runs = || rows.iter().flat_map(|row| &row.runs);

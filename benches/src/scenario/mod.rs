@@ -66,9 +66,10 @@ pub(crate) use self::stress::{
 };
 use crate::demand::Demand;
 use crate::endpoint::ServerArgs;
+use crate::machine;
+use crate::output::JsonArgs;
 use crate::report::Page;
 use crate::units::CpuList;
-use crate::{machine, output};
 
 /// How often totals are told where there is no terminal.
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -131,9 +132,8 @@ pub(crate) struct Common {
     /// Without this, errors are the condition.
     #[arg(long, value_delimiter = ',', value_name = "CONDITIONS")]
     fail_if: Vec<Condition>,
-    /// Writes the result as JSON to a file, or to the standard output for `-`.
-    #[arg(long, value_name = "FILE")]
-    json: Option<String>,
+    #[command(flatten)]
+    json: JsonArgs,
     /// Writes a page with plots over time to a file, or to the standard output for `-`.
     #[arg(long, value_name = "FILE")]
     html: Option<String>,
@@ -330,7 +330,7 @@ impl Common {
     /// # Errors
     /// When a file cannot be written.
     fn conclude(&self, reports: &[Report], rows: fn(&Report) -> Vec<Row>) -> anyhow::Result<bool> {
-        if self.json.as_deref() != Some("-") {
+        if !self.json.is_to_stdout() {
             for report in reports {
                 println!("{}\n{}\n", report.machine, show_rows(&rows(report)));
             }
@@ -348,9 +348,7 @@ impl Common {
     /// # Errors
     /// When a file cannot be written.
     fn write(&self, result: &impl Serialize, page: impl FnOnce() -> Page) -> anyhow::Result<()> {
-        if let Some(file) = &self.json {
-            output::write_json(file, result)?;
-        }
+        self.json.write(result)?;
         if let Some(file) = &self.html {
             page().write(file)?;
         }

@@ -7,7 +7,6 @@ mod work;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -21,6 +20,8 @@ use super::plan::{Plan, Work, second_of};
 use super::tally::Tally;
 use crate::disturbance::Disturbance;
 use crate::echo::{Bottleneck, Generator, MeasuredServer, Server, Summary};
+use crate::output::last_rows;
+pub(crate) use crate::output::{Row, show_rows};
 use crate::report::{
     self, Chart, Heat, Line, Page, Part, Plot, Section, Tile, Timeline, Unit, Verdict,
 };
@@ -239,7 +240,7 @@ impl Report {
             Part::Chart(Chart { title: title.to_owned(), unit: Unit::Micros, plot })
         }));
         parts.push(Part::Chart(Chart {
-            title: "Latency over time, the darker the more messages".to_owned(),
+            title: "Latency over time, the stronger the more messages".to_owned(),
             unit: Unit::Micros,
             plot: Plot::Heat(self.heat.clone()),
         }));
@@ -278,7 +279,7 @@ impl Report {
         tiles.extend(memory.map(|bytes| ("memory of a connection", show_bytes(bytes.round()))));
         let errors: u64 = self.errors.values().sum();
         tiles.push(("errors", show_count(errors as f64)));
-        tiles.into_iter().map(|(name, value)| Tile { name, value }).collect()
+        tiles.into_iter().map(|(name, value)| Tile { name: name.to_owned(), value }).collect()
     }
 
     /// Who was asked, and how connecting went.
@@ -335,18 +336,10 @@ impl Report {
                 waiting * 100.0
             ),
         ));
-        rows.push(("bottleneck", self.bottleneck.text().to_owned()));
-        let disturbance = self.disturbance.filter(|found| found.is_worth_telling());
-        rows.extend(disturbance.map(|found| ("meanwhile", found.to_string())));
-        rows.extend(self.notes.iter().map(|note| ("note", note.clone())));
-        let errors = self.errors.iter();
-        rows.extend(errors.map(|(kind, count)| ("ERROR", format!("{count} × {kind}"))));
+        rows.extend(last_rows(self.bottleneck, self.disturbance, &self.notes, &self.errors));
         rows
     }
 }
-
-/// A row of a table: a name and a value.
-pub(crate) type Row = (&'static str, String);
 
 /// The page of reports whose rows are those that `rows` makes.
 pub(crate) fn page<'r>(
@@ -360,16 +353,6 @@ pub(crate) fn page<'r>(
         lead: Vec::new(),
         sections: reports.flat_map(|report| report.sections(rows(report))).collect(),
     }
-}
-
-/// A table of rows.
-pub(crate) fn show_rows(rows: &[Row]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    for (name, value) in rows {
-        table.add_row([Cell::new(name).set_alignment(CellAlignment::Right), Cell::new(value)]);
-    }
-    table.to_string()
 }
 
 /// A time in microseconds as people read it.
