@@ -361,6 +361,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_process_started_is_part_of_it() {
+        use std::os::unix::process::CommandExt as _;
+
+        let mut shell = std::process::Command::new("sh");
+        let mut shell = shell.args(["-c", "sleep 60 & wait"]).process_group(0).spawn().unwrap();
+        let pid = shell.id();
+        while family(pid).len() < 2 {
+            thread::yield_now();
+        }
+        let account = Account::Process(pid);
+        assert!(account.cpu().unwrap().0.len() >= 2);
+        let alone = Resident::of_one(pid).unwrap();
+        assert!(Resident::of(pid).unwrap().all > alone.all);
+        crate::machine::kill_group(i32::try_from(pid).unwrap());
+        shell.wait().unwrap();
+        assert!(account.cpu().is_err());
+    }
+
+    #[test]
     fn threads_that_come_and_go() {
         let time = |run, wait| CpuTime {
             run: Duration::from_millis(run),

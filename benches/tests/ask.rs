@@ -199,7 +199,7 @@ fn lean_loads_are_let_in() {
 #[test]
 fn hostile_peers_are_let_in() {
     let gate = Gate::open();
-    let line = "hostile URL --peers 2 --time-limit 3s --bystander-timeout 30s --only unmasked,bad-utf8 \
+    let line = "hostile URL --peers 2 --time-limit 20s --bystander-timeout 30s --only unmasked,bad-utf8 \
                 --payload-file PAYLOAD --json -";
     let output = gate.run(line, "");
     assert!(output.status.success(), "{output:?}");
@@ -397,7 +397,7 @@ fn unix_sockets_take_the_lean_loads() {
         "{output:?}"
     );
     let line =
-        "--peers 2 --time-limit 3s --bystander-timeout 30s --only unmasked,half-heads --json -";
+        "--peers 2 --time-limit 20s --bystander-timeout 30s --only unmasked,half-heads --json -";
     let output = bench(&[&["hostile", &*url][..], &line.split(' ').collect::<Vec<_>>()].concat());
     assert!(output.status.success(), "{output:?}");
     let rows = json(&output)["rows"].to_string();

@@ -146,7 +146,7 @@ mod tests {
         let parts = vec![
             Part::Text(evil()),
             Part::Verdict(Verdict { tone: Tone::Bad, text: evil() }),
-            Part::Tiles(vec![Tile { name: "a", value: evil() }]),
+            Part::Tiles(vec![Tile { name: evil(), value: evil() }]),
             Part::Table(rows.clone()),
             Part::Chart(Chart { title: evil(), unit: Unit::Count, plot }),
         ];
@@ -158,7 +158,7 @@ mod tests {
         };
         let html = page(&shown, &[rows]);
         assert!(!html.contains("<script"), "{html}");
-        assert_eq!(html.matches("&lt;script&gt;").count(), 29, "{html}");
+        assert_eq!(html.matches("&lt;script&gt;").count(), 31, "{html}");
         assert_eq!(html.matches("<svg").count(), 2);
     }
 

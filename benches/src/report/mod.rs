@@ -69,7 +69,7 @@ pub(crate) enum Tone {
 /// A figure that is seen at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tile {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) value: String,
 }
 
@@ -105,7 +105,7 @@ pub(crate) enum Plot {
     Bars { categories: Vec<String>, bars: Vec<Bars> },
 }
 
-/// The values of some time: the darker, the more often.
+/// The values of some time: the stronger its colour, the more often.
 #[derive(Clone, Debug)]
 pub(crate) struct Heat {
     /// When it began and ended, in seconds.

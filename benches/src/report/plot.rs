@@ -246,9 +246,9 @@ fn short_count(value: f64) -> String {
     if value < 10.0 { short(value) } else { show_count(value) }
 }
 
-/// At most two digits after the point.
+/// At most two digits after the point, or four where there are but zeros before.
 fn short(value: f64) -> String {
-    let text = format!("{value:.2}");
+    let text = if value.abs() < 0.1 { format!("{value:.4}") } else { format!("{value:.2}") };
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
@@ -334,7 +334,7 @@ mod tests {
         assert_eq!(Unit::Micros.show(2_500_000.0), "2.5 s");
         assert_eq!(Unit::PerSecond.show(12_000.0), "12 000/s");
         assert_eq!(Unit::Bytes.show(2048.0), "2 KiB");
-        assert_eq!(Unit::Ratio.show(0.5), "0.5");
+        assert_eq!((Unit::Ratio.show(0.5), Unit::Cpus.show(0.005)), ("0.5".into(), "0.005".into()));
         assert_eq!(Unit::Count.show(0.0), "0");
     }
 }

@@ -74,9 +74,12 @@ impl Timeline {
             self.rate("server", |sample| sample.server_cpu),
             self.rate("load generator", |sample| sample.generator_cpu),
         ];
+        // Without messages there is no rate of them to be drawn.
+        let has_messages = self.samples.last().is_some_and(|sample| sample.messages > 0);
+        let rate = has_messages.then(|| self.rate("messages", messages));
         vec![
             chart("Connections", Unit::Count, vec![self.line("connections", connections)]),
-            chart("Messages", Unit::PerSecond, vec![self.rate("messages", messages)]),
+            chart("Messages", Unit::PerSecond, rate.into_iter().collect()),
             chart("Latency", Unit::Micros, self.lines(&latency)),
             chart("CPUs in use", Unit::Cpus, cpu),
             chart(
