@@ -32,8 +32,8 @@ pub(crate) struct AskArgs {
     /// A cookie of each upgrade request; may be given again.
     #[arg(long = "cookie", value_name = "NAME=VALUE")]
     cookies: Vec<String>,
-    /// Tokens, one a line: each connection has its own, and they begin again where there are fewer. Where {token} stands
-    /// nowhere, it is sent as `Authorization: Bearer`.
+    /// Tokens, one a line: each connection has its own, and they begin again where there are fewer. Where {token}
+    /// stands nowhere, it is sent as `Authorization: Bearer`.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Subprotocols to offer, the most wanted first, such as chat or bearer,{token}.

@@ -61,7 +61,8 @@ enum Command {
     Soak(soak::SoakArgs),
     /// Plays hostile peers, and says what a server does with each kind.
     Hostile(hostile::HostileArgs),
-    /// Takes the flags of two published stress tools, `--test-type all` or `-clients=1000 -mps=100`, and has their figures.
+    /// Takes the flags of two published stress tools, `--test-type all` or `-clients=1000 -mps=100`, and has their
+    /// figures.
     Stress(scenario::StressArgs),
     /// Opens connections as fast as they go, so many at a time.
     Storm(scenario::StormArgs),

@@ -1,5 +1,5 @@
-//! Every load against a server that lets nobody in who does not ask for it as it wants: with a header, a cookie, a token
-//! of its own, a subprotocol, and a greeting as the first message.
+//! Every load against a server that lets nobody in who does not ask for it as it wants: with a header, a cookie, a
+//! token of its own, a subprotocol, and a greeting as the first message.
 #![expect(clippy::disallowed_types, reason = "the server and the test share what was seen")]
 
 use std::collections::BTreeMap;
@@ -91,7 +91,7 @@ impl Gate {
         Self { running: Some(running), url, seen, dir }
     }
 
-    /// Runs a subcommand with what the server wants, and with the words of `line` but for those that begin with `without`.
+    /// Runs a subcommand with the words of `line` and with what the server wants, but for the flag `without`.
     fn run(&self, line: &str, without: &str) -> Output {
         let file = |name: &str| self.dir.path().join(name).display().to_string();
         let flags = [

@@ -1,5 +1,5 @@
-//! The echo server as HttpArena starts it, and the checks of its validator: an upgrade, text, binary, several messages at
-//! once, a close, a GET that asks for no upgrade, and that it lives on afterwards.
+//! The echo server as HttpArena starts it, and the checks of its validator: an upgrade, text, binary, several messages
+//! at once, a close, a GET that asks for no upgrade, and that it lives on afterwards.
 #![expect(clippy::disallowed_types, reason = "the checks are made on plain sockets, as there")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -90,7 +90,7 @@ impl Piece {
         (self.from + self.to) / 2.0 * self.seconds
     }
 
-    /// Seconds after its begin: of `from·t + growth·t²/2 = count`, in the form that has no difference of two like numbers.
+    /// Seconds after its begin: of `from·t + growth·t²/2 = count`, in the form that subtracts no like numbers.
     fn time_of(&self, count: f64) -> f64 {
         if count <= 0.0 {
             return 0.0;

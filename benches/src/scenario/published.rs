@@ -1,7 +1,7 @@
 //! `ringwire-bench stress`: the flags, defaults and figures of two stress tools, as their documents write them.
 //!
-//! One has kinds of tests (`--test-type`), the other so many clients at a rate (`-clients=1000 -mps=100`, one dash). The
-//! flags that are given say which one is meant.
+//! One has kinds of tests (`--test-type`), the other so many clients at a rate (`-clients=1000 -mps=100`, one dash).
+//! The flags that are given say which one is meant.
 
 use std::ffi::OsString;
 use std::time::Duration;

@@ -45,7 +45,13 @@ pub(crate) struct RateArgs {
     duration: Duration,
     /// Stages in place of --duration: within each the rate of each client goes evenly from that before it, at first
     /// --mps, to its own.
-    #[arg(long, value_delimiter = ',', value_name = "DURATION:MPS", value_parser = parse_stage, conflicts_with = "duration")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "DURATION:MPS",
+        value_parser = parse_stage,
+        conflicts_with = "duration"
+    )]
     stages: Vec<Stage>,
     /// Time over which the connects are spread.
     #[arg(long, default_value = "10s", value_parser = parse_duration)]

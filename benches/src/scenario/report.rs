@@ -129,14 +129,7 @@ impl Report {
         // A message's CPU time would have that of connects and closes in it.
         let messages = if churn.is_none() { total.answered } else { 0 };
         let generator = Generator::of(&found.generator_cpu, span, messages);
-        let server = (!found.server_cpu.is_empty()).then(|| {
-            let measured = MeasuredServer {
-                cpu: found.server_cpu.clone(),
-                capacity: found.server_capacity,
-                memory: None,
-            };
-            Server::of(&measured, span, messages)
-        });
+        let server = server_of(&found, span, messages);
         let run: Duration = found.generator_cpu.iter().map(|cpu| cpu.run).sum();
         let generator_cpus = ratio(run.as_secs_f64(), span);
         let (sampled, resident) = working_spans(&found.samples);
@@ -147,6 +140,7 @@ impl Report {
         });
         let mut withheld = Withheld::default();
         let cpu = cpu.and_then(|cpu| possible_cpu(cpu, &mut withheld));
+        let server = server.filter(|_| cpu.is_some());
         let has_messages = !matches!(plan.work, Work::Idle | Work::Churn { messages: 0, .. });
         let work = has_messages.then(|| WorkDone::new(plan, &found, cpu));
         // Connections that come and go say nothing of memory.
@@ -362,6 +356,13 @@ pub(crate) fn show_micros(micros: f64) -> String {
         micros if micros < 1e6 => format!("{:.2} ms", micros / 1e3),
         micros => format!("{:.2} s", micros / 1e6),
     }
+}
+
+/// The server, if its process is known.
+fn server_of(found: &Found, seconds: f64, messages: u64) -> Option<Server> {
+    let (cpu, capacity) = (found.server_cpu.clone(), found.server_capacity);
+    let is_known = !cpu.is_empty();
+    is_known.then(|| Server::of(&MeasuredServer { cpu, capacity, memory: None }, seconds, messages))
 }
 
 /// Whose lack of CPU limited the run; and why, in a note, where that is not plain from a thread that was busy.
