@@ -1,6 +1,7 @@
 //! Load generator for WebSocket servers, the raw TCP floor, and their comparison.
 
 mod ask;
+mod bottleneck;
 mod broadcast;
 mod cert;
 mod cgroup;

@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
+use crate::bottleneck::Bottleneck;
 use crate::disturbance::Disturbance;
-use crate::echo::Bottleneck;
 
 /// The flag of where a result goes beside the terminal.
 #[derive(Clone, Debug, Default, clap::Args)]

@@ -68,11 +68,12 @@ pub(crate) use self::payload::Payload;
 pub(crate) use self::progress::Progress;
 #[cfg(test)]
 pub(crate) use self::report::test_report;
-pub(crate) use self::report::{Bottleneck, Generator, MeasuredServer, Report, Server};
+pub(crate) use self::report::{Generator, MeasuredServer, Report, Server};
 pub(crate) use self::sessions::{End, Sessions, SessionsPlan, run as run_sessions};
 pub(crate) use self::socket::{Opener, Received, Socket};
 pub(crate) use self::tls_totals::TlsTotals;
 pub(crate) use self::wire::{Shape, header, masked_frame, text_frame};
+pub(crate) use crate::bottleneck::Bottleneck;
 
 /// How often the coordinator looks at the totals while connections are made.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(5);

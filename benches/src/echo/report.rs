@@ -10,6 +10,7 @@ use super::deflate_totals::DeflateTotals;
 use super::latency::Summary;
 use super::payload::Payload;
 use super::tls_totals::TlsTotals;
+use crate::bottleneck::{Bottleneck, DISTURBED};
 use crate::disturbance::{Disturbance, MachineTicks};
 use crate::output::{Row, last_rows, show_rows};
 use crate::procstat::{CpuTime, Footprint};
@@ -21,8 +22,6 @@ use crate::withheld::Withheld;
 const GENERATOR_BUSY: f64 = 0.95;
 /// A server this busy is what limits the run.
 const SERVER_BUSY: f64 = 0.90;
-/// A side that waited for a CPU this share of the time was disturbed.
-const DISTURBED: f64 = 0.05;
 
 /// What was measured, before any arithmetic.
 #[derive(Clone, Debug, Default)]
@@ -138,25 +137,6 @@ pub(crate) struct Generator {
     pub(crate) utilisation: f64,
     /// Share of the time that a load thread waited for a CPU, for the one that did most.
     pub(crate) waiting: f64,
-}
-
-/// Whose lack of CPU limited the run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Bottleneck {
-    /// The server: what the run is meant to find.
-    Server,
-    /// The load generator: messages per second say nothing of the server, CPU per message still does.
-    Generator,
-    /// Both were busy all the time.
-    Both,
-    /// Something else: another program had the CPU of one of them for a while, so the figures do not
-    /// count.
-    Disturbed,
-    /// Neither: too few messages were in flight to keep one busy.
-    Neither,
-    /// The server's process is not known.
-    Unknown,
 }
 
 impl Report {
@@ -345,14 +325,6 @@ impl Memory {
 }
 
 impl Bottleneck {
-    /// Time that was stolen from the machine counts as a disturbance too.
-    pub(crate) fn disturbed_by(self, disturbance: Option<Disturbance>) -> Self {
-        match disturbance {
-            Some(found) if found.is_severe(DISTURBED) => Self::Disturbed,
-            _ => self,
-        }
-    }
-
     /// Judges by how busy both were.
     pub(crate) fn of(generator: Generator, server: Option<Server>) -> Self {
         let server_waiting = server.map_or(0.0, |server| server.waiting);
@@ -365,18 +337,6 @@ impl Bottleneck {
             (true, false) => Self::Generator,
             (false, true) => Self::Server,
             (false, false) => Self::Neither,
-        }
-    }
-
-    /// In a table for people.
-    pub(crate) fn text(self) -> &'static str {
-        match self {
-            Self::Server => "the server",
-            Self::Generator => "THE GENERATOR: messages/s say nothing of the server",
-            Self::Both => "server and generator alike",
-            Self::Disturbed => "OTHER PROGRAMS that took the CPU: the figures do not count",
-            Self::Neither => "neither: more connections or messages in flight would fill it",
-            Self::Unknown => "unknown (--server-pid tells)",
         }
     }
 }

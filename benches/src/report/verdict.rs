@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{Tone, Verdict};
+use crate::bottleneck::Bottleneck;
 use crate::disturbance::Disturbance;
-use crate::echo::Bottleneck;
 use crate::units::show_count;
 
 /// Errors first, then what disturbed, then whose limit the figures are.

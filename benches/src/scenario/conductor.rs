@@ -13,13 +13,12 @@ use ringwire_examples::DriverFlag;
 use super::client::RunClock;
 use super::fleet::{Fleet, share_out};
 use super::plan::{News, Order, Plan, Pulse, Work, second_of};
-use super::published::success;
 use super::servers::Servers;
 use super::tally::Tally;
 use crate::disturbance::{Disturbance, MachineTicks};
 use crate::echo::Progress;
 use crate::procstat::{self, Account, CpuTime, CpuTimes, KernelMemory, Resident};
-use crate::units::show_count;
+use crate::units::{show_count, show_success};
 
 /// Time for the server to come to rest before its memory is read.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
@@ -385,7 +384,7 @@ impl Conductor<'_> {
 /// The totals of a run, in words; so many messages were answered in the last `span`.
 fn totals(elapsed: Duration, sum: Pulse, span: Duration, answered: u64) -> String {
     let Pulse { opened, closed, failed, sent, answered: succeeded } = sum;
-    let share = success(succeeded, failed);
+    let share = show_success(succeeded, failed);
     let rate = answered as f64 / span.as_secs_f64();
     let counts = [opened, opened.saturating_sub(closed), sent, succeeded, failed];
     let [opened, active, sent, succeeded, failed] = counts.map(|count| show_count(count as f64));

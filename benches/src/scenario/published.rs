@@ -15,14 +15,15 @@ use super::rate::{self, interval};
 use super::report::{Report, Row};
 use super::stress::{self, parse_interval};
 use super::{Common, Scenario, Watch};
-use crate::units::show_count;
+use crate::units::{show_count, show_success};
 
 /// Between two lines of totals.
 const PROGRESS: Duration = Duration::from_secs(5);
 /// A message to which an application server answers, and which an echo server returns.
-const PING: &[u8] = br#"{"id":"{number}-0000-4000-8000-000000000000","message_type":"ping","data":{},"timestamp":"2026-01-01T00:00:00Z"}"#;
+const PING: &[u8] = b"{\"id\":\"{number}-0000-4000-8000-000000000000\",\"message_type\":\"ping\",\
+    \"data\":{},\"timestamp\":\"2026-01-01T00:00:00Z\"}";
 /// What answers have in them.
-const ANSWERS: [&str; 2] = [r#""pong""#, r#""ping""#];
+const ANSWERS: [&str; 2] = ["\"pong\"", "\"ping\""];
 
 /// Flags of `ringwire-bench stress`.
 #[derive(Debug, clap::Args)]
@@ -231,7 +232,7 @@ fn rows(report: &Report) -> Vec<Row> {
         ("failed", count(failed)),
         ("elapsed", format!("{:.1} s", report.seconds.len() as f64)),
         ("message rate", format!("{} msg/s", count_rate(report))),
-        ("success rate", success(fine, failed)),
+        ("success rate", show_success(fine, failed)),
     ];
     rows.extend(report.rows());
     rows
@@ -239,14 +240,6 @@ fn rows(report: &Report) -> Vec<Row> {
 
 fn count_rate(report: &Report) -> String {
     show_count(report.work.as_ref().map_or(0.0, |work| work.messages_per_second))
-}
-
-/// A share of all, in percent.
-pub(super) fn success(succeeded: u64, failed: u64) -> String {
-    match succeeded + failed {
-        0 => "–".to_owned(),
-        all => format!("{:.2} %", succeeded as f64 * 100.0 / all as f64),
-    }
 }
 
 #[cfg(test)]
