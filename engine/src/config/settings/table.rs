@@ -110,7 +110,7 @@ static SETTINGS: &[Setting] = settings! {
     "compression.threshold", Len, compression.threshold, "The shortest message that is compressed";
     "compression.offload_threshold", Len, compression.offload_threshold, "The shortest that a compute worker compresses";
     "compression.level", Word, compression.level, "How much work is done for a smaller output";
-    "compression.max_window", Word, compression.max_window, "The window of compressors";
+    "compression.max_window", Word, compression.max_window, "The window of compressors; auto: 15, or 12 for a connection's own";
     "compression.decompress_only", Switch, compression.decompress_only, "Only clients compress";
     "compression.compressor_timeout", Time, compression.compressor_timeout, "How long an unused compressor is kept; off: for ever";
     "compression.max_dedicated_len", Len, compression.max_dedicated_len, "Memory of all dedicated (de)compressors";
