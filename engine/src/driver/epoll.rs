@@ -13,7 +13,7 @@
 )]
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::{Shutdown, TcpStream};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -23,7 +23,8 @@ use std::time::Duration;
 use bitflags::bitflags;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
-use rustix::net::{SocketFlags, acceptfrom_with};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{RecvFlags, SendFlags, SocketFlags, acceptfrom_with, recv, send};
 
 use super::{
     Completion, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, Token, Traffic, Wake,
@@ -281,13 +282,11 @@ impl Epoll {
         if !socket.flags.contains(Flags::RECEIVING) {
             return None;
         }
-        let stream = socket.stream.as_mut()?;
-        let result = loop {
-            match stream.read(data) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                result => break result,
-            }
-        };
+        let stream = socket.stream.as_ref()?;
+        // rustix makes the system call itself. The C library's recv and send are points of cancellation (pthreads(7)),
+        // which costs time with each call once the process has threads.
+        let result = retry_on_intr(|| recv(stream, &mut *data, RecvFlags::empty()));
+        let result = result.map(|(_, len)| len).map_err(io::Error::from);
         match &result {
             Ok(0) | Err(_) => {
                 socket.flags.remove(Flags::READABLE);
@@ -332,7 +331,7 @@ impl Epoll {
     }
 
     fn send_stuck(&mut self, token: Token) {
-        let Some(socket) = self.sockets.get_mut(token.slot) else { return };
+        let Some(socket) = self.sockets.get(token.slot) else { return };
         if socket.generation != token.generation {
             return;
         }
@@ -564,18 +563,15 @@ impl Wake for EpollWaker {
 
 /// Sends what the socket takes. `None`: it takes nothing now.
 #[inline]
-fn try_send(socket: &mut Socket, buffer: &mut SendBuffer) -> Option<io::Result<usize>> {
-    let stream = socket.stream.as_mut()?;
-    loop {
-        match stream.write(buffer.remaining()) {
-            Ok(sent) => {
-                buffer.advance(sent);
-                return Some(Ok(sent));
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Some(Err(error)),
+fn try_send(socket: &Socket, buffer: &mut SendBuffer) -> Option<io::Result<usize>> {
+    let stream = socket.stream.as_ref()?;
+    match retry_on_intr(|| send(stream, buffer.remaining(), SendFlags::NOSIGNAL)) {
+        Ok(sent) => {
+            buffer.advance(sent);
+            Some(Ok(sent))
         }
+        Err(Errno::WOULDBLOCK) => None,
+        Err(error) => Some(Err(error.into())),
     }
 }
 
