@@ -151,6 +151,9 @@ fn wrong_settings_are_named() {
         ("io_workers", config().with_io_workers(100_000)),
         ("pinning", config().with_pinning(Pinning::Cores(Vec::new()))),
         ("pinning", config().with_pinning(Pinning::Cores(vec![9999]))),
+        ("busy_poll", config().with_busy_poll(Duration::ZERO)),
+        ("napi_busy_poll", config().with_napi_busy_poll(Duration::ZERO)),
+        ("napi_prefer_busy_poll", config().with_napi_prefer_busy_poll(true)),
     ];
     for (name, config) in wrong {
         match refusal(config, "127.0.0.1:0") {

@@ -48,11 +48,20 @@ impl Config {
             return Err(Error::Setting { setting: "subprotocols", problem });
         }
         self.check_keepalive()?;
+        self.check_cores()
+    }
+
+    fn check_cores(&self) -> Result<(), Error> {
+        let wrong =
+            |setting, problem: &str| Err(Error::Setting { setting, problem: problem.into() });
         if matches!(&self.pinning, Pinning::Cores(cores) if cores.is_empty()) {
-            return Err(Error::Setting {
-                setting: "pinning",
-                problem: "the list of cores is empty".into(),
-            });
+            return wrong("pinning", "the list of cores is empty");
+        }
+        if self.napi_prefer_busy_poll && self.napi_busy_poll.is_none() {
+            return wrong(
+                "napi_prefer_busy_poll",
+                "it says how napi_busy_poll is done, which is off",
+            );
         }
         Ok(())
     }
@@ -62,6 +71,8 @@ impl Config {
         let (rates, compression) = (&self.rate_limit, &self.compression);
         for (setting, zero) in [
             ("io_workers", self.io_workers.zero()),
+            ("busy_poll", self.busy_poll.zero()),
+            ("napi_busy_poll", self.napi_busy_poll.zero()),
             ("max_unauthenticated_len", self.max_unauthenticated_len.zero()),
             ("compression.offload_threshold", compression.offload_threshold.zero()),
             ("compression.compressor_timeout", compression.compressor_timeout.zero()),

@@ -26,6 +26,7 @@ use mio::{Events, Interest, Poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, acceptfrom_with, recv, send};
 
+use super::busy::BusyPoll;
 use super::{
     Completion, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, Token, Traffic, Wake,
     concerns_one_connection, heap,
@@ -64,6 +65,7 @@ pub(crate) struct Epoll {
     /// Receive buffers at home: one, unless the worker kept more than one at a time.
     buffers: Vec<AlignedBuffer>,
     receive_buffer_len: usize,
+    busy: BusyPoll,
 }
 
 #[derive(Debug)]
@@ -136,7 +138,15 @@ impl Epoll {
             stuck: HashMap::new(),
             buffers: Vec::with_capacity(1),
             receive_buffer_len,
+            busy: BusyPoll::default(),
         })
+    }
+
+    /// Waits in this way.
+    pub(crate) fn with_busy_poll(mut self, busy: BusyPoll) -> io::Result<Self> {
+        busy.poll_for_epoll(self.poll.as_raw_fd())?;
+        self.busy = busy;
+        Ok(self)
     }
 
     fn socket(&mut self, token: Token) -> Option<&mut Socket> {
@@ -442,11 +452,16 @@ impl Driver for Epoll {
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let pending = !self.done.is_empty() || !self.ready.is_empty();
         let timeout = if pending { Some(Duration::ZERO) } else { timeout };
-        match self.poll.poll(&mut self.events, timeout) {
-            Ok(()) => self.note_events(),
-            Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
-            Err(error) => return Err(error),
-        }
+        let Self { busy, poll, events, .. } = self;
+        busy.wait(timeout, |timeout| match poll.poll(events, timeout) {
+            Ok(()) => Ok(!events.is_empty()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                events.clear();
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        })?;
+        self.note_events();
         self.quota = self.ready.len();
         Ok(())
     }

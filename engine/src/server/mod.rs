@@ -184,11 +184,12 @@ impl Server {
         self.config.check()?;
         match choose_driver(&self.config)? {
             Chosen::Epoll => self.start_on(DriverKind::Epoll, factory, |sockets, config| {
-                Epoll::new(sockets, config.receive_buffer_len)
+                Epoll::new(sockets, config.receive_buffer_len)?.with_busy_poll(config.into())
             }),
             Chosen::Uring(layout) => {
-                self.start_on(DriverKind::Uring, factory, move |sockets, _| {
-                    Uring::new(sockets, layout).map_err(uring::explain)
+                self.start_on(DriverKind::Uring, factory, move |sockets, config| {
+                    let driver = Uring::new(sockets, layout).map_err(uring::explain)?;
+                    driver.with_busy_poll(config.into())
                 })
             }
         }

@@ -98,6 +98,9 @@ static SETTINGS: &[Setting] = settings! {
     "compute_queue_len", Count, compute_queue_len, "Jobs that may wait for them";
     "max_jobs_per_connection", Count, max_jobs_per_connection, "Jobs of one connection";
     "pinning", Word, pinning, "On which cores the IO workers run";
+    "busy_poll", Time, busy_poll, "How long a worker looks for what comes before it sleeps, such as 50us";
+    "napi_busy_poll", Time, napi_busy_poll, "How long the kernel polls the network card before a worker sleeps";
+    "napi_prefer_busy_poll", Switch, napi_prefer_busy_poll, "Keep the card's interrupts off meanwhile";
     "protocol.max_message_len", Len, protocol.max_message_len, "The longest message taken whole";
     "protocol.max_streamed_len", Len, protocol.max_streamed_len, "The longest message taken in parts";
     "protocol.max_fragment_count", Count, protocol.max_fragment_count, "Frames of one message";
