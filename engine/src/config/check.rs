@@ -1,7 +1,7 @@
 //! Which settings can't be.
 
 use crate::base::amount::{Limit, Sizing};
-use crate::config::{Config, Pinning};
+use crate::config::{Assignment, Config, Pinning};
 use crate::conn::options::Backpressure;
 use crate::error::Error;
 
@@ -61,6 +61,13 @@ impl Config {
             return wrong(
                 "napi_prefer_busy_poll",
                 "it says how napi_busy_poll is done, which is off",
+            );
+        }
+        if self.assignment == Assignment::Cpu && !self.exclusive {
+            // The kernel is told which socket at the port it is, by number.
+            return wrong(
+                "assignment",
+                "cpu needs ports that no other process has: exclusive = true",
             );
         }
         Ok(())

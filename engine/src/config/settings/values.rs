@@ -211,8 +211,8 @@ macro_rules! words {
 words! { DriverKind, "auto, epoll or uring",
     "auto" => Auto, "epoll" => Epoll, "uring" => Uring, "io-uring" => Uring,
 }
-words! { Assignment, "reuseport or least-loaded",
-    "reuseport" => ReusePort, "least-loaded" => LeastLoaded,
+words! { Assignment, "reuseport, least-loaded or cpu",
+    "reuseport" => ReusePort, "least-loaded" => LeastLoaded, "cpu" => Cpu,
 }
 words! { Excess, "pause or close",
     "pause" => Pause, "close" => Close,
