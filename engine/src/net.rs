@@ -438,7 +438,9 @@ mod tests {
         let connect = |core| {
             std::thread::spawn(move || {
                 assert!(core_affinity::set_for_current(core));
-                std::net::TcpStream::connect(address).unwrap()
+                let peer = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                peer.connect(&address.into()).unwrap();
+                peer
             })
             .join()
             .unwrap()
