@@ -15,7 +15,7 @@
 mod buffers;
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -24,9 +24,11 @@ use std::time::Duration;
 use bitflags::bitflags;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
-use rustix::net::{SocketFlags, acceptfrom_with};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{RecvFlags, SendFlags, SocketFlags, acceptfrom_with, recv, send};
 
 use self::buffers::{EpollBuffer, Home};
+use super::busy::BusyPoll;
 use super::{
     Completion, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, Token, Traffic, Wake,
     concerns_one_connection, heap,
@@ -62,6 +64,7 @@ pub(crate) struct Epoll {
     /// Sends that the socket did not take at once, by slot.
     stuck: HashMap<u32, SendBuffer>,
     buffers: Home,
+    busy: BusyPoll,
 }
 
 #[derive(Debug)]
@@ -135,7 +138,15 @@ impl Epoll {
             done: VecDeque::with_capacity(16),
             stuck: HashMap::new(),
             buffers: Home::new(receive_buffer_len),
+            busy: BusyPoll::default(),
         })
+    }
+
+    /// Waits in this way.
+    pub(crate) fn with_busy_poll(mut self, busy: BusyPoll) -> io::Result<Self> {
+        busy.poll_for_epoll(self.poll.as_raw_fd())?;
+        self.busy = busy;
+        Ok(self)
     }
 
     fn socket(&mut self, token: Token) -> Option<&mut Socket> {
@@ -289,13 +300,11 @@ impl Epoll {
         if !socket.flags.contains(Flags::RECEIVING) {
             return None;
         }
-        let stream = socket.stream.as_mut()?;
-        let result = loop {
-            match stream.read(data) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                result => break result,
-            }
-        };
+        let stream = socket.stream.as_ref()?;
+        // rustix makes the system call itself. The C library's recv and send are points of cancellation (pthreads(7)),
+        // which costs time with each call once the process has threads.
+        let result = retry_on_intr(|| recv(stream, &mut *data, RecvFlags::empty()));
+        let result = result.map(|(_, len)| len).map_err(io::Error::from);
         match &result {
             Ok(0) | Err(_) => {
                 socket.flags.remove(Flags::READABLE);
@@ -341,7 +350,7 @@ impl Epoll {
     }
 
     fn send_stuck(&mut self, token: Token) {
-        let Some(socket) = self.sockets.get_mut(token.slot) else { return };
+        let Some(socket) = self.sockets.get(token.slot) else { return };
         if socket.generation != token.generation {
             return;
         }
@@ -452,11 +461,16 @@ impl Driver for Epoll {
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let pending = !self.done.is_empty() || !self.ready.is_empty();
         let timeout = if pending { Some(Duration::ZERO) } else { timeout };
-        match self.poll.poll(&mut self.events, timeout) {
-            Ok(()) => self.note_events(),
-            Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
-            Err(error) => return Err(error),
-        }
+        let Self { busy, poll, events, .. } = self;
+        busy.wait(timeout, |timeout| match poll.poll(events, timeout) {
+            Ok(()) => Ok(!events.is_empty()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                events.clear();
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        })?;
+        self.note_events();
         self.quota = self.ready.len();
         Ok(())
     }
@@ -555,18 +569,15 @@ impl Wake for EpollWaker {
 
 /// Sends what the socket takes. `None`: it takes nothing now.
 #[inline]
-fn try_send(socket: &mut Socket, buffer: &mut SendBuffer) -> Option<io::Result<usize>> {
-    let stream = socket.stream.as_mut()?;
-    loop {
-        match stream.write(buffer.remaining()) {
-            Ok(sent) => {
-                buffer.advance(sent);
-                return Some(Ok(sent));
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Some(Err(error)),
+fn try_send(socket: &Socket, buffer: &mut SendBuffer) -> Option<io::Result<usize>> {
+    let stream = socket.stream.as_ref()?;
+    match retry_on_intr(|| send(stream, buffer.remaining(), SendFlags::NOSIGNAL)) {
+        Ok(sent) => {
+            buffer.advance(sent);
+            Some(Ok(sent))
         }
+        Err(Errno::WOULDBLOCK) => None,
+        Err(error) => Some(Err(error.into())),
     }
 }
 

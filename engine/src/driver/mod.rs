@@ -90,6 +90,7 @@
 //! - It shuts a socket down when no send is in flight. One that was stuck fails: `a_shutdown_fails_a_stuck_send`.
 //! - It sends nothing after that. The buffer comes back as failed: `nothing_is_sent_after_a_shutdown`.
 
+pub(crate) mod busy;
 pub(crate) mod epoll;
 pub(crate) mod heap;
 #[cfg(any(test, feature = "testing"))]

@@ -13,9 +13,12 @@ mod bench;
 mod cases;
 mod harness;
 
+use std::time::Duration;
+
 use bench::Bench;
 use harness::{Harness, OnSim, OnSockets};
 
+use super::busy::BusyPoll;
 use super::epoll::Epoll;
 use super::sim::Faults;
 use super::uring::{Layout, Uring};
@@ -35,6 +38,12 @@ macro_rules! contract {
         }
         mod uring_with_whole_buffers {
             $(#[test] fn $case() { super::check(super::uring(false), super::cases::$case); })*
+        }
+        mod epoll_that_looks {
+            $(#[test] fn $case() { super::check(super::looking_epoll(), super::cases::$case); })*
+        }
+        mod uring_that_looks {
+            $(#[test] fn $case() { super::check(super::looking_uring(), super::cases::$case); })*
         }
         mod sim {
             $(#[test] fn $case() { super::check(super::benign(), super::cases::$case); })*
@@ -103,6 +112,22 @@ fn uring(incremental: bool) -> OnSockets<Uring> {
     let ring_count = if incremental { 2 } else { 4 };
     let layout = Layout { piece_len: 4096, piece_count: 4, ring_count, incremental, turn_len: 0 };
     OnSockets::new(|listeners| Uring::new(listeners, layout))
+}
+
+/// Looks for what comes, and sleeps after a while that is shorter than some waits and longer than others.
+const LOOKING: BusyPoll = BusyPoll {
+    worker: Some(Duration::from_millis(2)),
+    napi: Some(Duration::from_micros(50)),
+    prefers_napi: false,
+};
+
+fn looking_epoll() -> OnSockets<Epoll> {
+    OnSockets::new(|listeners| Epoll::new(listeners, 4096)?.with_busy_poll(LOOKING))
+}
+
+fn looking_uring() -> OnSockets<Uring> {
+    let layout = Layout { piece_len: 4096, piece_count: 4, incremental: true, turn_len: 0 };
+    OnSockets::new(|listeners| Uring::new(listeners, layout)?.with_busy_poll(LOOKING))
 }
 
 fn benign() -> OnSim {

@@ -48,6 +48,7 @@ use self::ring::{Ring, Wait};
 use self::sends::Sends;
 use self::sockets::{Holdings, Socket, Starved};
 pub(crate) use self::waker::UringWaker;
+use super::busy::BusyPoll;
 use super::{Completion, Driver, Op, Token, Traffic, heap};
 use crate::base::chunked::Chunked;
 use crate::net;
@@ -86,6 +87,7 @@ pub(crate) struct Uring {
     done: VecDeque<Outcome>,
     /// Requests whose last completion was not seen yet.
     in_flight: usize,
+    busy: BusyPoll,
 }
 
 impl Uring {
@@ -111,7 +113,15 @@ impl Uring {
             fresh: VecDeque::new(),
             done: VecDeque::new(),
             in_flight: 0,
+            busy: BusyPoll::default(),
         })
+    }
+
+    /// Waits in this way.
+    pub(crate) fn with_busy_poll(mut self, busy: BusyPoll) -> io::Result<Self> {
+        busy.poll_for_ring(self.ring.io_uring())?;
+        self.busy = busy;
+        Ok(self)
     }
 
     /// Queues a request that ends with a completion of this name.
@@ -229,15 +239,18 @@ impl Driver for Uring {
             || !self.done.is_empty()
             || !self.fresh.is_empty()
             || self.listeners.iter().any(Listener::is_ready);
-        let wait = match timeout {
-            _ if pending => Wait::Poll,
-            Some(Duration::ZERO) => Wait::Poll,
-            timeout => Wait::Block(timeout),
-        };
+        let timeout = if pending { Some(Duration::ZERO) } else { timeout };
         self.entered_sends = self.sends.in_flight().saturating_sub(self.ending_sends);
-        self.ring.submit_and_wait(wait)?;
-        self.ring.take_completions(&mut self.fresh);
-        Ok(())
+        let Self { busy, ring, fresh, .. } = self;
+        busy.wait(timeout, |timeout| {
+            let wait = match timeout {
+                Some(Duration::ZERO) => Wait::Poll,
+                timeout => Wait::Block(timeout),
+            };
+            ring.submit_and_wait(wait)?;
+            ring.take_completions(fresh);
+            Ok(!fresh.is_empty())
+        })
     }
 
     #[inline]
