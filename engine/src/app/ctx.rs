@@ -394,7 +394,7 @@ impl<'a, S> Ctx<'a, S> {
         let topics = &mut self.shared.topics;
         let publication = topics.exchange.encode(topic, message.into(), options)?;
         self.shared.counters.publications.add(1);
-        topics.publish(publication)
+        topics.publish(publication, options)
     }
 
     // Names
