@@ -135,6 +135,12 @@ pub trait Bus: fmt::Debug + Send + 'static {
     fn start(self: Box<Self>, node: Node) -> Result<(), BusError>;
 }
 
+impl Bus for Box<dyn Bus> {
+    fn start(self: Box<Self>, node: Node) -> Result<(), BusError> {
+        (*self).start(node)
+    }
+}
+
 /// Why a [`Bus`] can't begin.
 pub type BusError = Box<dyn Error + Send + Sync>;
 

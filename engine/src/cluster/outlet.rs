@@ -117,6 +117,19 @@ impl Outlet {
         }
     }
 
+    /// Waits until the server has ended, whatever is left to be taken: for a bus that takes nothing while it has no
+    /// connection.
+    pub async fn ended(&mut self) {
+        poll_fn(|cx| {
+            self.parts.departures.watch(cx.waker());
+            match self.relay().is_none_or(Relay::is_over) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
     /// Says whether there is a connection to the other nodes: not, to begin with. What is to be sent waits meanwhile, if
     /// the bus does not take it.
     pub fn set_connected(&self, is_connected: bool) {

@@ -151,7 +151,7 @@ impl Handle {
     /// Sends a message to all who subscribe to `topic`, as [`Ctx::publish`](crate::Ctx::publish).
     ///
     /// # Errors
-    /// The topic is invalid, or some workers are too far behind to get it.
+    /// The topic is invalid, some workers are too far behind to get it, or too much waits for the other nodes.
     pub fn publish<'m>(
         &self,
         topic: &str,

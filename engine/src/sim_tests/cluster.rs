@@ -38,7 +38,7 @@ use crate::topic::PublishError;
 use crate::worker::clock::TurnClock;
 use crate::worker::{Worker, WorkerSetup};
 
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 60;
 const SITES: usize = 3;
 /// On each site; the first of them has all topics all the time.
 const CLIENTS: usize = 3;
