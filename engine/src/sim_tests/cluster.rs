@@ -49,7 +49,9 @@ const PATTERNS: [&str; 6] = ["room.*", "room.>", "*", ">", "*.a", "room.a"];
 const PACE: Duration = Duration::from_millis(10);
 /// What arrives at all arrives within this; copies may come ten times as late.
 const LATEST: Duration = Duration::from_millis(100);
-/// In which all that is under way arrives, and what is missing is given up.
+/// How long what is under way between a client and its node may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// In which all that the broker has arrives, and what is missing is given up.
 const SETTLES: Duration = Duration::from_millis(1500);
 
 /// What a client has published: how many to each topic, and which of them other nodes were to miss.
@@ -377,11 +379,18 @@ impl Play {
         }
     }
 
+    /// All that was said is heard.
+    fn settle(&mut self) {
+        self.sites.iter_mut().for_each(|site| site.pass(PATIENCE));
+        self.pass(SETTLES);
+        self.sites.iter_mut().for_each(|site| site.pass(PATIENCE));
+    }
+
     /// Each site publishes one to each topic, whereupon all that was lost before is known.
     fn call_the_roll(&mut self) {
         for topic in TOPICS {
             self.sites.iter_mut().for_each(|site| site.clients[0].say(topic));
-            self.pass(SETTLES);
+            self.settle();
         }
     }
 
@@ -432,7 +441,7 @@ fn run(seed: u64) -> ClusterStats {
     for site in &mut play.sites {
         TOPICS.iter().for_each(|topic| site.clients[0].say(&format!("+{topic}")));
     }
-    play.pass(SETTLES);
+    play.settle();
     play.call_the_roll();
     for _ in 0..ROUNDS {
         if !is_sound && random.chance(0.1) {
@@ -445,7 +454,7 @@ fn run(seed: u64) -> ClusterStats {
         play.check_readiness();
     }
     play.sites.iter_mut().for_each(|site| site.cut = None);
-    play.pass(SETTLES);
+    play.settle();
     play.call_the_roll();
     check(&play, is_tight, is_sound)
 }
