@@ -220,4 +220,22 @@ mod guide {
 
     #[doc = include_str!("../../docs/guide/testing-a-handler.md")]
     mod testing_a_handler {}
+
+    #[doc = include_str!("../../docs/guide/behind-other-servers.md")]
+    mod behind_other_servers {}
+
+    #[doc = include_str!("../../docs/guide/topics-and-names.md")]
+    mod topics_and_names {}
+
+    #[doc = include_str!("../../docs/guide/slow-readers.md")]
+    mod slow_readers {}
+
+    #[doc = include_str!("../../docs/guide/moving.md")]
+    mod moving {}
+
+    #[doc = include_str!("../../README.md")]
+    mod readme {}
+
+    #[doc = include_str!("../README.md")]
+    mod readme_of_the_crate {}
 }

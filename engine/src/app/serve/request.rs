@@ -73,7 +73,7 @@ impl OwnedRequest {
         self.target.split_once('?').map(|(_, query)| query)
     }
 
-    /// What a parameter of the [`Router`](crate::Router)'s path stands for, percent-encoded as it was sent.
+    /// What a parameter of the [`Router`](crate::Router)'s path stands for, percent-decoded: see [`Request::param`].
     pub fn param(&self, name: &str) -> Option<&str> {
         self.params.iter().find(|(each, _)| each == name).map(|(_, value)| value.as_str())
     }
