@@ -129,8 +129,9 @@ impl Link {
             outlet.set_connected(is_up);
             if is_up {
                 tokio::select! {
-                    // The sender lives as long as the client.
-                    _ = self.line.changed() => {}
+                    changed = self.line.changed() => if changed.is_err() {
+                        return Self::stay_apart(outlet).await;
+                    },
                     next = outlet.next() => match next {
                         Some(next) => self.do_next(next, outlet).await,
                         None => return,
@@ -138,11 +139,20 @@ impl Link {
                 }
             } else {
                 tokio::select! {
-                    _ = self.line.changed() => {}
+                    changed = self.line.changed() => if changed.is_err() {
+                        return Self::stay_apart(outlet).await;
+                    },
                     () = outlet.ended() => return,
                 }
             }
         }
+    }
+
+    /// The client of NATS has ended, which it does not while it is in order.
+    async fn stay_apart(outlet: &mut Outlet) {
+        tracing::error!("the client of NATS has ended; this node stays apart");
+        outlet.set_connected(false);
+        outlet.ended().await;
     }
 
     async fn do_next(&mut self, next: Outgoing, outlet: &mut Outlet) {
@@ -206,7 +216,9 @@ async fn unless_it_ends<T>(
         outlet.set_connected(is_up);
         tokio::select! {
             done = &mut work => return Some(done),
-            _ = line.changed() => {}
+            changed = line.changed() => if changed.is_err() {
+                return None;
+            },
             () = outlet.ended(), if !is_up => return None,
         }
     }

@@ -124,7 +124,6 @@ impl Node {
             ("io-workers", "2".to_owned()),
             ("pin", "none".to_owned()),
             ("idle-timeout", "off".to_owned()),
-            ("ping-interval", "off".to_owned()),
         ];
         let arguments: Vec<_> =
             arguments.into_iter().flat_map(|(flag, value)| [format!("--{flag}"), value]).collect();
