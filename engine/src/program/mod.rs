@@ -198,7 +198,14 @@ impl Program {
     }
 
     /// Makes it a node of a [cluster](crate::cluster) where the settings say so. An error ends the program before
-    /// anything is listened on.
+    /// anything is listened on. With the crate `ringwire-nats`:
+    ///
+    /// ```ignore
+    /// Program::new("chat").with_own_setting("nats").with_bus(|settings| {
+    ///     let servers = settings.own("nats");
+    ///     Ok(servers.map(NatsBus::new).transpose()?.map(|bus| Box::new(bus) as Box<dyn Bus>))
+    /// })
+    /// ```
     #[must_use]
     pub fn with_bus(
         mut self,
