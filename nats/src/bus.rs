@@ -54,9 +54,12 @@ impl NatsBus {
     /// One of them is no address.
     pub fn new(servers: &str) -> Result<Self, NatsError> {
         let address = |text: &str| {
-            text.trim()
-                .parse()
-                .map_err(|source| NatsError::Address { address: text.to_owned(), source })
+            let wrong = |source| NatsError::Address { address: text.to_owned(), source };
+            let server: ServerAddr = text.trim().parse().map_err(wrong)?;
+            match server.host() {
+                "" => Err(wrong(io::Error::other("it has no host"))),
+                _ => Ok(server),
+            }
         };
         Ok(Self {
             servers: servers.split(',').map(address).collect::<Result<_, _>>()?,

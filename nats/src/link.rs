@@ -17,6 +17,9 @@ use crate::subject::Subjects;
 /// How long NATS has to take what is left at the end. The server waits a little longer.
 const LAST_WORDS: Duration = Duration::from_secs(4);
 
+/// How long what has waited for a connection waits for the other nodes, who try as often, to have theirs.
+const RETURN: Duration = Duration::from_millis(500);
+
 /// How long a subscription lives on at most, which is not wanted any more, for what is on its way.
 const LINGERING: Duration = Duration::from_secs(2);
 
@@ -124,10 +127,16 @@ struct Link {
 impl Link {
     /// Does what the node wants, while there is a connection. Without one that waits in the engine, where it is bounded.
     async fn carry(&mut self, outlet: &mut Outlet) {
+        let mut speaks_at = None;
         loop {
             let is_up = *self.line.borrow_and_update() == Line::Up;
             outlet.set_connected(is_up);
             if is_up {
+                if let Some(at) = speaks_at.take()
+                    && !self.stays_up_until(at, outlet).await
+                {
+                    continue;
+                }
                 tokio::select! {
                     changed = self.line.changed() => if changed.is_err() {
                         return Self::stay_apart(outlet).await;
@@ -144,7 +153,17 @@ impl Link {
                     },
                     () = outlet.ended() => return,
                 }
+                speaks_at = Some(Instant::now() + RETURN);
             }
+        }
+    }
+
+    /// Whether the connection stays until then, or the server ends, which has something to say yet.
+    async fn stays_up_until(&mut self, at: Instant, outlet: &mut Outlet) -> bool {
+        tokio::select! {
+            _ = self.line.changed() => false,
+            () = sleep_until(at.into()) => true,
+            () = outlet.ended() => true,
         }
     }
 

@@ -1,5 +1,5 @@
-//! Three nodes, each a process, and a real NATS: what tests/cluster/run runs. `RINGWIRE_NATS_SERVER` is the NATS, and
-//! `RINGWIRE_NODE` the example of this crate.
+//! Three nodes, each a process, and a real NATS: what tests/cluster/run runs. `CLUSTER_NATS_SERVER` is the NATS, and
+//! `CLUSTER_NODE` the example of this crate.
 
 #![expect(
     clippy::disallowed_types,
@@ -77,7 +77,7 @@ impl Nats {
         let monitoring = ["-m", &monitor.port().to_string()].map(str::to_owned);
         let all =
             [&flags[..], &monitoring[..], &["-l".to_owned(), "/dev/null".to_owned()]].concat();
-        Self { process: Process::start("RINGWIRE_NATS_SERVER", &all, addr), monitor }
+        Self { process: Process::start("CLUSTER_NATS_SERVER", &all, addr), monitor }
     }
 
     fn come_back(&mut self) {
@@ -129,7 +129,7 @@ impl Node {
         ];
         let arguments: Vec<_> =
             arguments.into_iter().flat_map(|(flag, value)| [format!("--{flag}"), value]).collect();
-        let node = Self(Process::start("RINGWIRE_NODE", &arguments, addr));
+        let node = Self(Process::start("CLUSTER_NODE", &arguments, addr));
         node.is_ready();
         node
     }
@@ -373,15 +373,13 @@ fn a_node_wants_what_has_subscribers_and_loses_nothing_when_that_changes() {
 #[test]
 fn what_is_too_long_for_nats_is_counted_and_holds_nothing_up() {
     let (nats, nodes) = cluster(&["one", "two"]);
-    let mut speaker = nodes[0].client(&["sub a"]);
+    let mut speaker = nodes[0].client(&[]);
     let mut listener = nodes[1].client(&["sub a"]);
     wants(&nats, "two", &["ringwire.a"]);
     // With what stands before it, it is longer than the 1 MiB that NATS takes.
     let long = "x".repeat((1 << 20) - 10);
     speaker.send(Message::Text(&format!("pub a {long}")));
     speaker.send(Message::Text("pub a short"));
-    assert_eq!(speaker.text(), long);
-    assert_eq!(speaker.text(), "short");
     assert_eq!(listener.text(), "short");
     assert_eq!(nodes[0].metric("undeliverable_total"), 1);
 }
