@@ -26,6 +26,7 @@ impl Config {
         at_least("max_queued_len (not below high_water)", self.max_queued_len, self.high_water)?;
         self.compression.check()?;
         self.topics.check()?;
+        at_least("cluster.max_streams", self.cluster.max_streams, 1)?;
         if let Backpressure::Close(code) = self.backpressure
             && !code.is_sendable()
         {

@@ -12,6 +12,7 @@ use ringwire_codec::handshake::HeadLimits;
 
 use crate::base::amount::{Limit, Sizing};
 use crate::base::runtime::Runtime;
+use crate::cluster::ClusterConfig;
 use crate::config::origin::OriginPolicy;
 use crate::conn::options::Backpressure;
 use crate::driver::busy::BusyPoll;
@@ -164,6 +165,9 @@ pub struct Config {
 
     /// Topics: limits of subscriptions and of publications that wait.
     pub topics: TopicConfig,
+
+    /// Bounds of a server that is a node of a [cluster](crate::cluster).
+    pub cluster: ClusterConfig,
 
     /// Memory that the engine may hold for all connections together, in bytes: the table of connections, input that is
     /// not whole or waits, output that waits, TLS sessions (an estimate), dedicated compression, publications. Default:
@@ -363,6 +367,7 @@ impl Default for Config {
             backpressure: Backpressure::Close(CloseCode::TRY_AGAIN_LATER),
             rate_limit: RateLimit::default(),
             topics: TopicConfig::default(),
+            cluster: ClusterConfig::default(),
             max_memory: Sizing::Auto,
             memory_return_delay: Some(Duration::from_secs(5)),
             assignment: Assignment::ReusePort,
@@ -437,6 +442,7 @@ setters! {
     with_backpressure, backpressure: Backpressure;
     with_rate_limit, rate_limit: RateLimit;
     with_topics, topics: TopicConfig;
+    with_cluster, cluster: ClusterConfig;
     with_max_memory, max_memory: impl Into<Sizing>;
     with_memory_return_delay, memory_return_delay: impl Into<Option<Duration>>;
     with_assignment, assignment: Assignment;

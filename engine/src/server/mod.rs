@@ -20,6 +20,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use core_affinity::CoreId;
 use ringwire_codec::Masks;
@@ -31,6 +32,7 @@ use crate::base::budget::Budget;
 use crate::base::event::Within;
 #[cfg(feature = "tokio")]
 use crate::base::runtime::Runtime;
+use crate::cluster::{self, Bus, BusEnd, NodeId};
 use crate::compute::{Compute, Pool};
 use crate::config::{Assignment, Config, DriverKind};
 use crate::driver::Driver;
@@ -52,6 +54,9 @@ use crate::state::Shared;
 use crate::worker::clock::TurnClock;
 use crate::worker::{Worker, WorkerSetup, share_of};
 
+/// How long [`Running::join`] waits for a bus.
+const BUS_PATIENCE: Duration = Duration::from_secs(5);
+
 /// A server that has not started yet.
 ///
 /// ```no_run
@@ -69,6 +74,7 @@ pub struct Server {
     config: Config,
     listeners: Vec<Listener>,
     inherited: Vec<OwnedFd>,
+    bus: Option<Box<dyn Bus>>,
 }
 
 /// What a handler is made with: which worker it is for, and the way to all of them.
@@ -102,12 +108,13 @@ pub struct Running {
     local_addrs: Vec<SocketAddr>,
     urls: Vec<String>,
     workers: Vec<JoinHandle<Result<(), Error>>>,
+    bus: Option<BusEnd>,
 }
 
 impl Server {
     /// A server with these settings, which listens nowhere yet.
     pub fn new(config: Config) -> Self {
-        Self { config, listeners: Vec::new(), inherited: Vec::new() }
+        Self { config, listeners: Vec::new(), inherited: Vec::new(), bus: None }
     }
 
     /// Listens on `address`, such as `127.0.0.1:9001`, `[::]:80` or `localhost:0` (a free port), also several
@@ -170,6 +177,14 @@ impl Server {
         self
     }
 
+    /// Makes the server a node of a [cluster](crate::cluster): what is published here is heard on the other nodes of the
+    /// bus, and the other way round.
+    #[must_use]
+    pub fn with_bus(mut self, bus: impl Bus) -> Self {
+        self.bus = Some(Box::new(bus));
+        self
+    }
+
     /// Starts the workers. `factory` makes the handler of each, on its thread.
     ///
     /// The process's soft limit of open descriptors is raised to the hard one.
@@ -229,7 +244,7 @@ impl Server {
         H: Handler,
         F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
     {
-        let Self { mut config, listeners, inherited } = self;
+        let Self { mut config, listeners, inherited, bus } = self;
         memory::fit_address_space();
         let max_memory = memory::budget_of(config.max_memory);
         config.max_memory = max_memory.map_or(Sizing::Auto, Sizing::Fixed);
@@ -268,6 +283,7 @@ impl Server {
         let handle = Handle::new(hub.clone(), net::TcpOptions::from(&config), configs)
             .with_compute(pool.as_ref().map(Pool::meter))
             .with_states_of::<H>();
+        let bus = bus.map(|bus| start_bus(bus, &hub, &config)).transpose()?;
         let factory = Arc::new(factory);
         let mut workers = Vec::with_capacity(parts.len());
         for (index, (part, core)) in (0_u16..).zip(parts.into_iter().zip(cores)) {
@@ -284,7 +300,7 @@ impl Server {
             };
             workers.push(spawn(start, part, Arc::clone(&factory)).inspect_err(|_| {
                 // The workers that have started already have nobody to serve.
-                handle.shutdown(std::time::Duration::ZERO);
+                handle.shutdown(Duration::ZERO);
             })?);
         }
         let urls: Vec<_> = names.iter().map(|(name, secure)| name.url(*secure)).collect();
@@ -302,7 +318,7 @@ impl Server {
             Name::Path(_) => None,
         };
         let local_addrs = names.iter().filter_map(address).collect();
-        Ok(Running { handle, driver: kind, local_addrs, urls, workers })
+        Ok(Running { handle, driver: kind, local_addrs, urls, workers, bus })
     }
 }
 
@@ -328,7 +344,8 @@ impl Running {
         self.urls.iter().cloned()
     }
 
-    /// Waits until all workers have ended, after [`Handle::shutdown`].
+    /// Waits until all workers have ended, after [`Handle::shutdown`], and up to 5 s longer for a
+    /// [bus](crate::cluster::Bus) to send what it was given.
     ///
     /// # Errors
     /// What a worker that failed died of. The others were shut down then.
@@ -340,8 +357,20 @@ impl Running {
                 .unwrap_or_else(|_| Err(Error::Thread { worker, problem: "panicked".into() }));
             outcome = outcome.and(result);
         }
+        if self.bus.is_some_and(|bus| !bus.wait(BUS_PATIENCE)) {
+            crate::base::event::warn!("the bus of the cluster does not end, and is not waited for");
+        }
         outcome
     }
+}
+
+/// Has the bus take what leaves the server, before any worker runs.
+fn start_bus(bus: Box<dyn Bus>, hub: &Hub, config: &Config) -> Result<BusEnd, Error> {
+    let id = NodeId::random().map_err(|error| Error::Bus(error.into()))?;
+    let (node, end) = cluster::node(hub.exchange(), &config.cluster, id);
+    crate::base::event::info!(node = %id, ?bus, "a node of a cluster");
+    bus.start(node).map_err(Error::Bus)?;
+    Ok(end)
 }
 
 /// The driver of all workers.
@@ -466,9 +495,12 @@ struct AllTogether {
 
 impl Drop for AllTogether {
     fn drop(&mut self) {
+        if let Some(relay) = self.handle.hub.exchange().relay() {
+            relay.leave();
+        }
         if !self.done {
             self.handle.handover().hang_up();
-            self.handle.shutdown(std::time::Duration::ZERO);
+            self.handle.shutdown(Duration::ZERO);
         }
     }
 }

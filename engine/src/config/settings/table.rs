@@ -148,6 +148,11 @@ static SETTINGS: &[Setting] = settings! {
     "topics.max_retained_len", Len, topics.max_retained_len, "Memory of publications that wait for subscribers";
     "topics.max_in_transit_len", Len, topics.max_in_transit_len, "Publications on their way to one worker";
     "topics.policies", Word, topics.policies, "Back-pressure by topic";
+    "cluster.max_outgoing_len", Len, cluster.max_outgoing_len, "Publications that wait for the bus";
+    "cluster.reorder_window", Time, cluster.reorder_window, "How long one from another node waits for those before it; off: not at all";
+    "cluster.max_held_len", Len, cluster.max_held_len, "Publications that wait so";
+    "cluster.max_streams", Count, cluster.max_streams, "Topics of nodes whose order is known, by age";
+    "cluster.unready_apart", Switch, cluster.unready_apart, "Not ready while the bus has no connection";
     "max_memory", Len, max_memory, "Memory for connections; auto: half of what the process may have beyond 32 MiB";
     "memory_return_delay", Time, memory_return_delay, "How long memory that is not needed any more is kept; off: for good";
     "assignment", Word, assignment, "Which worker gets a connection";
