@@ -383,7 +383,7 @@ impl<'a, S> Ctx<'a, S> {
     }
 
     /// Publishes, with options: [`with_except(ctx.id())`](PublishOptions::with_except) leaves this connection
-    /// out.
+    /// out, [`with_except_name`](PublishOptions::with_except_name) all of a user.
     ///
     /// # Errors
     /// As for [`publish`](Self::publish).
@@ -391,7 +391,7 @@ impl<'a, S> Ctx<'a, S> {
         &mut self,
         topic: &str,
         message: impl Into<Message<'m>>,
-        options: PublishOptions,
+        options: PublishOptions<'_>,
     ) -> Result<(), PublishError> {
         let topics = &mut self.shared.topics;
         let publication = topics.exchange.encode(topic, message.into(), options)?;
