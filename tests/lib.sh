@@ -7,6 +7,8 @@ driver=${RINGWIRE_DRIVER:-epoll}
 
 # The project's own server, as the tests run it. RINGWIRE_ECHO=async-echo: the one whose handler is an async function.
 echo_program=${RINGWIRE_ECHO:-echo}
+# The server takes its environment for settings, and refuses one that it does not know.
+unset RINGWIRE_ECHO
 echo_server=(
     "$release/$echo_program"
     --io-workers 1

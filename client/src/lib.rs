@@ -117,3 +117,8 @@ where
 {
     Client::builder().connect(url)
 }
+
+/// The code of the README runs as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -105,3 +105,8 @@ pub use message::{
     ControlPayload, Event, InflatedPart, Message, MessagePart, OwnedMessage, ReceivedMessage,
 };
 pub use role::Role;
+
+/// The code of the README runs as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -30,6 +30,9 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The bus to the other nodes could not be started.
+    #[error("cannot start the bus of the cluster: {0}")]
+    Bus(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A worker's driver failed while it ran.
     #[error("worker {worker} ended: {source}")]
     Worker {

@@ -33,6 +33,7 @@
 //! | serve WebSockets | [`Handler`], [`Ctx`], [`on_message`] |
 //! | answer HTTP, with routes, guards and shared state | [`Router`], [`Request`], [`Responder`], [`router`] |
 //! | reach connections from elsewhere, tell many | [`Handle`], [`Ctx::subscribe`], [`topics`] |
+//! | be one of several servers | [`cluster`], [`Server::with_bus`] |
 //! | do what takes long | [`Ctx::offload`], [`Responder::offload`], [`jobs`] |
 //! | put one handler around another | [`Event`], [`Handler::handle`] |
 //! | listen, dial, adopt, behind proxies, over TLS | [`Server`], [`transport`], [`admission`], [`tls`] |
@@ -61,6 +62,7 @@
 
 mod app;
 mod base;
+pub mod cluster;
 mod compute;
 mod config;
 mod conn;
@@ -145,8 +147,8 @@ pub mod topics {
     pub use crate::base::inquiry::Inquiry;
     pub use crate::hub::names::NameError;
     pub use crate::topic::{
-        PublishError, PublishOptions, SubscribeOptions, Subscription, TopicConfig, TopicError,
-        topic_token,
+        PublishError, PublishOptions, Reach, SubscribeOptions, Subscription, TopicConfig,
+        TopicError, topic_token,
     };
 }
 
@@ -191,7 +193,7 @@ pub mod handshake {
 pub mod stats {
     pub use crate::compute::{ComputeStats, Times};
     pub use crate::conn::cause::Closes;
-    pub use crate::metrics::{MemoryStats, Stats, TlsStats, TopicStats, WorkerStats};
+    pub use crate::metrics::{ClusterStats, MemoryStats, Stats, TlsStats, TopicStats, WorkerStats};
 }
 
 /// How the workers are set up, and how the protocol's own limits are.
@@ -218,4 +220,22 @@ mod guide {
 
     #[doc = include_str!("../../docs/guide/testing-a-handler.md")]
     mod testing_a_handler {}
+
+    #[doc = include_str!("../../docs/guide/behind-other-servers.md")]
+    mod behind_other_servers {}
+
+    #[doc = include_str!("../../docs/guide/topics-and-names.md")]
+    mod topics_and_names {}
+
+    #[doc = include_str!("../../docs/guide/slow-readers.md")]
+    mod slow_readers {}
+
+    #[doc = include_str!("../../docs/guide/moving.md")]
+    mod moving {}
+
+    #[doc = include_str!("../../README.md")]
+    mod readme {}
+
+    #[doc = include_str!("../README.md")]
+    mod readme_of_the_crate {}
 }

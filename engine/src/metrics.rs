@@ -3,7 +3,7 @@
 //! A worker is the only writer of its counters, so that adding is a plain load and store. Readers
 //! see each counter as it was a moment ago, not all of them at one moment.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::compute::ComputeStats;
@@ -227,6 +227,8 @@ pub struct Stats {
     pub topics: TopicStats,
     /// What is held for connections.
     pub memory: MemoryStats,
+    /// The cluster; `None` where the server is on no [bus](crate::cluster::Bus).
+    pub cluster: Option<ClusterStats>,
 }
 
 /// What [`Handle::stats`](crate::Handle::stats) says of memory; by kind it is counted by the workers.
@@ -246,6 +248,76 @@ pub struct TopicStats {
     /// Gauge: bytes of memory in publications that are under way or wait for subscribers, of
     /// [`max_retained_len`](crate::topics::TopicConfig::max_retained_len).
     pub retained_len: usize,
+}
+
+/// What [`Handle::stats`](crate::Handle::stats) says of the [cluster](crate::cluster), as this node sees it. All but the
+/// gauges count publications.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClusterStats {
+    /// Gauge: whether the bus has its connection to the others.
+    pub is_connected: bool,
+    /// Gauge: topics and patterns that the bus was last asked to bring.
+    pub subscriptions: u64,
+    /// Gauge: bytes of publications that wait for the bus to take them, of
+    /// [`max_outgoing_len`](crate::cluster::ClusterConfig::max_outgoing_len).
+    pub outgoing_len: usize,
+    /// Gauge: bytes of publications from other nodes that wait for one before them, of
+    /// [`max_held_len`](crate::cluster::ClusterConfig::max_held_len).
+    pub held_len: u64,
+    /// Given to the bus.
+    pub sent: u64,
+    /// Not given to the bus, since too much waited for it, or the server ended.
+    pub outgoing_dropped: u64,
+    /// Given to the bus, which could not send them.
+    pub undeliverable: u64,
+    /// From other nodes, passed on to subscribers.
+    pub received: u64,
+    /// From other nodes, and missed by subscribers of at least one worker, which was too far behind.
+    pub incoming_dropped: u64,
+    /// Lost on the way from other nodes: later ones came to the same topic.
+    pub missed: u64,
+    /// From other nodes, passed over: they had come before, or came after they were given up.
+    pub passed_over: u64,
+    /// Not what a node of this version sends.
+    pub malformed: u64,
+}
+
+/// The same, as it is counted.
+#[derive(Debug, Default)]
+pub(crate) struct ClusterCounters {
+    pub(crate) is_connected: AtomicBool,
+    pub(crate) subscriptions: AtomicU64,
+    pub(crate) held_len: AtomicU64,
+    pub(crate) sent: AtomicU64,
+    pub(crate) outgoing_dropped: AtomicU64,
+    pub(crate) undeliverable: AtomicU64,
+    pub(crate) received: AtomicU64,
+    pub(crate) incoming_dropped: AtomicU64,
+    pub(crate) missed: AtomicU64,
+    pub(crate) passed_over: AtomicU64,
+    pub(crate) malformed: AtomicU64,
+}
+
+impl ClusterCounters {
+    /// The present values.
+    pub(crate) fn read(&self, outgoing_len: usize) -> ClusterStats {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ClusterStats {
+            is_connected: self.is_connected.load(Ordering::Relaxed),
+            subscriptions: of(&self.subscriptions),
+            outgoing_len,
+            held_len: of(&self.held_len),
+            sent: of(&self.sent),
+            outgoing_dropped: of(&self.outgoing_dropped),
+            undeliverable: of(&self.undeliverable),
+            received: of(&self.received),
+            incoming_dropped: of(&self.incoming_dropped),
+            missed: of(&self.missed),
+            passed_over: of(&self.passed_over),
+            malformed: of(&self.malformed),
+        }
+    }
 }
 
 /// What [`Handle::stats`](crate::Handle::stats) says of certificates.

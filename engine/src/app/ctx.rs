@@ -144,7 +144,7 @@ impl<'a, S> Ctx<'a, S> {
 
     /// Goes on reading. What came in before the pause is handed over first.
     pub fn resume(&mut self) {
-        self.wire.flags.remove(Flags::PAUSED);
+        self.wire.release(Flags::PAUSED, self.shared.now);
     }
 
     /// Says that the peer is who it should be: from now on its messages may be as long as anyone's, instead of
@@ -370,8 +370,10 @@ impl<'a, S> Ctx<'a, S> {
     /// end of the turn, behind what is sent in it. Each subscriber gets the publications of one connection, and those
     /// of one thread through [`Handle`](crate::Handle), in their order.
     ///
+    /// Where the server is a node of a [cluster](crate::cluster), subscribers of the other nodes get it too.
+    ///
     /// # Errors
-    /// The topic is invalid, or some workers are too far behind to get it.
+    /// The topic is invalid, some workers are too far behind to get it, or too much waits for the other nodes.
     pub fn publish<'m>(
         &mut self,
         topic: &str,
@@ -394,7 +396,7 @@ impl<'a, S> Ctx<'a, S> {
         let topics = &mut self.shared.topics;
         let publication = topics.exchange.encode(topic, message.into(), options)?;
         self.shared.counters.publications.add(1);
-        topics.publish(publication)
+        topics.publish(publication, options)
     }
 
     // Names

@@ -130,18 +130,21 @@ impl<'a> Request<'a> {
         self.head.target()
     }
 
-    /// What a parameter of the [`Router`](crate::Router)'s path stands for, percent-encoded as it was sent. Where the
-    /// router is [nested](crate::Router::nest), those of the prefix are there too.
-    pub fn param(&self, name: &str) -> Option<&'a str> {
+    /// What a parameter of the [`Router`](crate::Router)'s path stands for, percent-decoded (RFC 3986 §2.1): `a%20b` is
+    /// "a b", and a `+` is a plus. What is no UTF-8 becomes U+FFFD. Where the router is [nested](crate::Router::nest),
+    /// those of the prefix are there too.
+    pub fn param(&self, name: &str) -> Option<Cow<'a, str>> {
         let places = std::iter::successors(self.place, |place| place.outer);
-        places.into_iter().find_map(|place| place.params.get(name))
+        let value = places.into_iter().find_map(|place| place.params.get(name))?;
+        Some(query::decode(value, false))
     }
 
-    /// All parameters of the path, with what they stand for.
+    /// All parameters of the path, with what they stand for, decoded as by [`param`](Self::param).
     #[cfg(feature = "async")]
-    pub(crate) fn params(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn params(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
         let places = std::iter::successors(self.place, |place| place.outer);
-        places.flat_map(|place| place.params.iter())
+        let params = places.flat_map(|place| place.params.iter());
+        params.map(|(name, value)| (name, query::decode(value, false)))
     }
 
     /// The path, percent-encoded as it was sent.

@@ -80,6 +80,8 @@ struct Common {
     handover: Handover,
     /// Output that may wait on a connection.
     max_queued_len: usize,
+    /// Who has no connection to the other nodes is not ready.
+    unready_apart: bool,
 }
 
 impl Hub {
@@ -95,6 +97,7 @@ impl Hub {
             draining: AtomicBool::new(false),
             handover,
             max_queued_len: config.max_queued_len,
+            unready_apart: config.cluster.unready_apart,
         };
         Self {
             links: links.into(),
@@ -110,6 +113,12 @@ impl Hub {
     /// Where publications pass.
     pub(crate) fn exchange(&self) -> &Exchange {
         &self.common.exchange
+    }
+
+    /// Whether this is a node that should have a connection to the others, and has none.
+    pub(crate) fn is_apart(&self) -> bool {
+        let relay = self.exchange().relay().filter(|_| self.common.unready_apart);
+        relay.is_some_and(|relay| !relay.counters().is_connected.load(Ordering::Relaxed))
     }
 
     pub(crate) fn addresses(&self) -> &Addresses {

@@ -60,6 +60,9 @@ pub enum Readiness {
     /// Most of the memory for connections is used up ([`max_memory`](crate::Config::max_memory)): requests are refused
     /// until some of it is free.
     ShortOfMemory,
+    /// It is a node of a [cluster](crate::cluster) and has no connection to the others, where that counts
+    /// ([`unready_apart`](crate::cluster::ClusterConfig::unready_apart)). Those that it has are served.
+    Apart,
 }
 
 /// A drain under way. Dropping this changes nothing.

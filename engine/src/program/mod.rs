@@ -46,6 +46,7 @@ pub use self::flags::OwnSetting;
 pub use self::output::{announce, init_log, note, with_log};
 pub use self::signals::handle_signals;
 use crate::app::handler::Handler;
+use crate::cluster::Bus;
 use crate::config::Config;
 use crate::config::settings::Settings;
 use crate::entry::listener::Listener;
@@ -111,7 +112,11 @@ pub struct Program {
     address: String,
     own: Vec<OwnSetting>,
     make_tls: MakeTls,
+    make_bus: MakeBus,
 }
+
+/// Gives the bus of a program, if it has one.
+type MakeBus = fn(&Settings) -> Result<Option<Box<dyn Bus>>, SetupError>;
 
 impl Program {
     /// A program of that name, which is for `--help` and errors.
@@ -124,6 +129,7 @@ impl Program {
             address: DEFAULT_ADDRESS.to_owned(),
             own: Vec::new(),
             make_tls: listeners::plain_tls,
+            make_bus: |_| Ok(None),
         }
     }
 
@@ -191,6 +197,24 @@ impl Program {
         self
     }
 
+    /// Makes it a node of a [cluster](crate::cluster) where the settings say so. An error ends the program before
+    /// anything is listened on. With the crate `ringwire-nats`:
+    ///
+    /// ```ignore
+    /// Program::new("chat").with_own_setting("nats").with_bus(|settings| {
+    ///     let servers = settings.own("nats");
+    ///     Ok(servers.map(NatsBus::new).transpose()?.map(|bus| Box::new(bus) as Box<dyn Bus>))
+    /// })
+    /// ```
+    #[must_use]
+    pub fn with_bus(
+        mut self,
+        make: fn(&Settings) -> Result<Option<Box<dyn Bus>>, SetupError>,
+    ) -> Self {
+        self.make_bus = make;
+        self
+    }
+
     /// Runs it until it is told to end. See [`run`].
     pub fn run<H, F>(self, factory: F) -> ExitCode
     where
@@ -225,7 +249,8 @@ impl Program {
             };
             let factory = setup(&settings)?;
             let listeners = listeners::all(&settings, &self.address, self.make_tls)?;
-            serve(&settings, listeners, factory).map(|()| ExitCode::SUCCESS)
+            let bus = (self.make_bus)(&settings)?;
+            serve(&settings, listeners, bus, factory).map(|()| ExitCode::SUCCESS)
         })
     }
 }
@@ -235,7 +260,12 @@ fn during<E: Display>(what: &str) -> impl FnOnce(E) -> SetupError {
     move |error| format!("{what}: {error}").into()
 }
 
-fn serve<H, F>(settings: &Settings, listeners: Vec<Listener>, factory: F) -> Result<(), SetupError>
+fn serve<H, F>(
+    settings: &Settings,
+    listeners: Vec<Listener>,
+    bus: Option<Box<dyn Bus>>,
+    factory: F,
+) -> Result<(), SetupError>
 where
     H: Handler,
     F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
@@ -248,6 +278,9 @@ where
         settings.own("takeover").map(Takeover::at).transpose().map_err(during("--takeover"))?;
     if let Some(takeover) = &mut takeover {
         server = server.inherit(takeover.sockets());
+    }
+    if let Some(bus) = bus {
+        server = server.with_bus(bus);
     }
     let server = server.start(factory)?;
     handle_signals(server.handle(), grace).map_err(during("cannot handle signals"))?;

@@ -40,6 +40,7 @@ use crate::limits::{Drain, Draining, Readiness};
 use crate::metrics::{Stats, TlsStats, TopicStats};
 use crate::net::{self, TcpOptions};
 use crate::topic::exchange::PublishError;
+use crate::topic::relay::Relay;
 use crate::topic::{PublishOptions, TopicQuery};
 
 /// How long a shutdown waits for room in a mailbox that is full.
@@ -99,6 +100,7 @@ impl Handle {
             workers: self.links().iter().map(|link| link.counters.read()).collect(),
             topics: TopicStats { retained_len: self.hub.exchange().retained_len() },
             memory: self.hub.memory(),
+            cluster: self.hub.exchange().relay().map(Relay::stats),
             compute: self.compute.as_ref().map(|meter| meter.read()).unwrap_or_default(),
             tls: TlsStats {
                 reloads: reloads.load(Ordering::Relaxed),
@@ -149,7 +151,7 @@ impl Handle {
     /// Sends a message to all who subscribe to `topic`, as [`Ctx::publish`](crate::Ctx::publish).
     ///
     /// # Errors
-    /// The topic is invalid, or some workers are too far behind to get it.
+    /// The topic is invalid, some workers are too far behind to get it, or too much waits for the other nodes.
     pub fn publish<'m>(
         &self,
         topic: &str,
@@ -169,7 +171,7 @@ impl Handle {
         options: PublishOptions<'_>,
     ) -> Result<(), PublishError> {
         let exchange = self.hub.exchange();
-        exchange.post(&exchange.encode(topic, message.into(), options)?, None)
+        exchange.publish(&exchange.encode(topic, message.into(), options)?, options, None)
     }
 
     /// All topics and patterns that are subscribed to, and how many connections are subscribed to each, by name.
@@ -503,6 +505,8 @@ impl Handle {
             Readiness::Draining
         } else if self.hub.memory_level(self.hub.memory().used_len) != Level::Low {
             Readiness::ShortOfMemory
+        } else if self.hub.is_apart() {
+            Readiness::Apart
         } else {
             Readiness::Ready
         }

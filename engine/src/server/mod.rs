@@ -20,6 +20,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use core_affinity::CoreId;
 use ringwire_codec::Masks;
@@ -31,8 +32,9 @@ use crate::base::budget::Budget;
 use crate::base::event::Within;
 #[cfg(feature = "tokio")]
 use crate::base::runtime::Runtime;
+use crate::cluster::{self, Bus, BusEnd, NodeId};
 use crate::compute::{Compute, Pool};
-use crate::config::{Config, DriverKind};
+use crate::config::{Assignment, Config, DriverKind};
 use crate::driver::Driver;
 use crate::driver::epoll::Epoll;
 use crate::driver::uring::{self, Layout, Uring};
@@ -47,10 +49,13 @@ use crate::limits::memory;
 use crate::metrics::Counters;
 use crate::net;
 use crate::server::handle::Handle;
-use crate::server::placement::{Placement, place};
+use crate::server::placement::{Placement, own_cores, place};
 use crate::state::Shared;
 use crate::worker::clock::TurnClock;
 use crate::worker::{Worker, WorkerSetup, share_of};
+
+/// How long [`Running::join`] waits for a bus.
+const BUS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A server that has not started yet.
 ///
@@ -69,6 +74,7 @@ pub struct Server {
     config: Config,
     listeners: Vec<Listener>,
     inherited: Vec<OwnedFd>,
+    bus: Option<Box<dyn Bus>>,
 }
 
 /// What a handler is made with: which worker it is for, and the way to all of them.
@@ -102,12 +108,13 @@ pub struct Running {
     local_addrs: Vec<SocketAddr>,
     urls: Vec<String>,
     workers: Vec<JoinHandle<Result<(), Error>>>,
+    bus: Option<BusEnd>,
 }
 
 impl Server {
     /// A server with these settings, which listens nowhere yet.
     pub fn new(config: Config) -> Self {
-        Self { config, listeners: Vec::new(), inherited: Vec::new() }
+        Self { config, listeners: Vec::new(), inherited: Vec::new(), bus: None }
     }
 
     /// Listens on `address`, such as `127.0.0.1:9001`, `[::]:80` or `localhost:0` (a free port), also several
@@ -170,6 +177,14 @@ impl Server {
         self
     }
 
+    /// Makes the server a node of a [cluster](crate::cluster): what is published here is heard on the other nodes of the
+    /// bus, and the other way round.
+    #[must_use]
+    pub fn with_bus(mut self, bus: impl Bus) -> Self {
+        self.bus = Some(Box::new(bus));
+        self
+    }
+
     /// Starts the workers. `factory` makes the handler of each, on its thread.
     ///
     /// The process's soft limit of open descriptors is raised to the hard one.
@@ -184,11 +199,12 @@ impl Server {
         self.config.check()?;
         match choose_driver(&self.config)? {
             Chosen::Epoll => self.start_on(DriverKind::Epoll, factory, |sockets, config| {
-                Epoll::new(sockets, config.receive_buffer_len)
+                Epoll::new(sockets, config.receive_buffer_len)?.with_busy_poll(config.into())
             }),
             Chosen::Uring(layout) => {
-                self.start_on(DriverKind::Uring, factory, move |sockets, _| {
-                    Uring::new(sockets, layout).map_err(uring::explain)
+                self.start_on(DriverKind::Uring, factory, move |sockets, config| {
+                    let driver = Uring::new(sockets, layout).map_err(uring::explain)?;
+                    driver.with_busy_poll(config.into())
                 })
             }
         }
@@ -228,7 +244,7 @@ impl Server {
         H: Handler,
         F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
     {
-        let Self { mut config, listeners, inherited } = self;
+        let Self { mut config, listeners, inherited, bus } = self;
         memory::fit_address_space();
         let max_memory = memory::budget_of(config.max_memory);
         config.max_memory = max_memory.map_or(Sizing::Auto, Sizing::Fixed);
@@ -243,8 +259,11 @@ impl Server {
         let share = share_of(&config, descriptors, cores.len());
         let configs: Vec<_> = listeners.iter().filter_map(Listener::tls).cloned().collect();
         configs.iter().for_each(|config| warn_of(&config.certificates()));
-        let Listening { sockets, terms, names, files, all, borrowed } =
-            listen_all(listeners, inherited, cores.len(), &config)?;
+        let listening = listen_all(listeners, inherited, cores.len(), &config)?;
+        if config.assignment == Assignment::Cpu {
+            listening.choose_by_cpu(&own_cores(&cores)?)?;
+        }
+        let Listening { sockets, terms, names, files, all, borrowed } = listening;
         let files = Arc::new(files);
 
         let mut parts = Vec::with_capacity(cores.len());
@@ -264,6 +283,7 @@ impl Server {
         let handle = Handle::new(hub.clone(), net::TcpOptions::from(&config), configs)
             .with_compute(pool.as_ref().map(Pool::meter))
             .with_states_of::<H>();
+        let bus = bus.map(|bus| start_bus(bus, &hub, &config)).transpose()?;
         let factory = Arc::new(factory);
         let mut workers = Vec::with_capacity(parts.len());
         for (index, (part, core)) in (0_u16..).zip(parts.into_iter().zip(cores)) {
@@ -280,7 +300,7 @@ impl Server {
             };
             workers.push(spawn(start, part, Arc::clone(&factory)).inspect_err(|_| {
                 // The workers that have started already have nobody to serve.
-                handle.shutdown(std::time::Duration::ZERO);
+                handle.shutdown(Duration::ZERO);
             })?);
         }
         let urls: Vec<_> = names.iter().map(|(name, secure)| name.url(*secure)).collect();
@@ -298,7 +318,7 @@ impl Server {
             Name::Path(_) => None,
         };
         let local_addrs = names.iter().filter_map(address).collect();
-        Ok(Running { handle, driver: kind, local_addrs, urls, workers })
+        Ok(Running { handle, driver: kind, local_addrs, urls, workers, bus })
     }
 }
 
@@ -324,7 +344,8 @@ impl Running {
         self.urls.iter().cloned()
     }
 
-    /// Waits until all workers have ended, after [`Handle::shutdown`].
+    /// Waits until all workers have ended, after [`Handle::shutdown`], and up to 5 s longer for a
+    /// [bus](crate::cluster::Bus) to send what it was given.
     ///
     /// # Errors
     /// What a worker that failed died of. The others were shut down then.
@@ -336,8 +357,20 @@ impl Running {
                 .unwrap_or_else(|_| Err(Error::Thread { worker, problem: "panicked".into() }));
             outcome = outcome.and(result);
         }
+        if self.bus.is_some_and(|bus| !bus.wait(BUS_PATIENCE)) {
+            crate::base::event::warn!("the bus of the cluster does not end, and is not waited for");
+        }
         outcome
     }
+}
+
+/// Has the bus take what leaves the server, before any worker runs.
+fn start_bus(bus: Box<dyn Bus>, hub: &Hub, config: &Config) -> Result<BusEnd, Error> {
+    let id = NodeId::random().map_err(|error| Error::Bus(error.into()))?;
+    let (node, end) = cluster::node(hub.exchange(), &config.cluster, id);
+    crate::base::event::info!(node = %id, ?bus, "a node of a cluster");
+    bus.start(node).map_err(Error::Bus)?;
+    Ok(end)
 }
 
 /// The driver of all workers.
@@ -462,9 +495,12 @@ struct AllTogether {
 
 impl Drop for AllTogether {
     fn drop(&mut self) {
+        if let Some(relay) = self.handle.hub.exchange().relay() {
+            relay.leave();
+        }
         if !self.done {
             self.handle.handover().hang_up();
-            self.handle.shutdown(std::time::Duration::ZERO);
+            self.handle.shutdown(Duration::ZERO);
         }
     }
 }
@@ -477,7 +513,13 @@ mod tests {
 
     #[test]
     fn io_uring_is_taken_as_it_was_measured_only() {
-        let layout = Layout { piece_len: 4096, piece_count: 8, incremental: true, turn_len: 4096 };
+        let layout = Layout {
+            piece_len: 4096,
+            piece_count: 8,
+            ring_count: 2,
+            incremental: true,
+            turn_len: 4096,
+        };
         assert!(matches!(choose_for(Ok(layout)), Chosen::Uring(_)));
         assert!(matches!(choose_for(Ok(Layout { turn_len: 0, ..layout })), Chosen::Epoll));
         let refused = Error::from(ErrorKind::PermissionDenied);

@@ -9,7 +9,7 @@ use ringwire_codec::http::Response;
 use crate::app::router::{Router, SocketRoutes};
 use crate::compute::Times;
 use crate::limits::Readiness;
-use crate::metrics::Stats;
+use crate::metrics::{ClusterStats, Stats};
 use crate::server::handle::Handle;
 
 /// Prometheus' text format 0.0.4.
@@ -27,8 +27,8 @@ impl<S: SocketRoutes> Router<S> {
     /// | `/metrics` | [`Stats::prometheus`] |
     /// | `/stats` | [`Stats::json`] |
     /// | `/healthz` | 200: the worker that answers is alive |
-    /// | `/readyz` | 200, or 503 while the server is [draining](Handle::drain) or [short of
-    /// memory](crate::Config::max_memory) |
+    /// | `/readyz` | 200, or 503 while the server is [draining](Handle::drain), [short of
+    /// memory](crate::Config::max_memory) or [apart from its cluster](Readiness::Apart) |
     ///
     /// These are answered as well where others are refused for want of memory.
     ///
@@ -52,6 +52,7 @@ impl<S: SocketRoutes> Router<S> {
                 Readiness::Ready => Response::text("ready\n"),
                 Readiness::Draining => unready("draining\n"),
                 Readiness::ShortOfMemory => unready("short of memory\n"),
+                Readiness::Apart => unready("apart from the cluster\n"),
             })
         })
         .answered_always(&["/metrics", "/stats", "/healthz", "/readyz"])
@@ -100,6 +101,9 @@ impl Stats {
         if self.compute.threads > 0 {
             self.write_compute(&mut text);
         }
+        if let Some(cluster) = &self.cluster {
+            write_cluster(&mut text, cluster);
+        }
         text.0
     }
 
@@ -107,13 +111,14 @@ impl Stats {
     pub fn json(&self) -> String {
         let workers: Vec<String> = self.workers.iter().map(json_of).collect();
         let not_after = self.tls.not_after.map_or_else(|| "null".to_owned(), |at| at.to_string());
+        let cluster = self.cluster.as_ref().map_or_else(|| "null".to_owned(), cluster_json);
         let budget = self.memory.budget_len;
         let budget = budget.map_or_else(|| "null".to_owned(), |len| len.to_string());
         format!(
             "{{\"workers\":[{}],\"total\":{},\"imbalance\":{:.3},\"retained_bytes\":{},\
              \"memory\":{{\"used\":{},\"budget\":{budget}}},\"tls\":{{\"reloads\":{},\
              \"reload_failures\":{},\"not_after\":{not_after}}},\"compute\":{{\"threads\":{},\"waiting\":{},\
-             \"running\":{},\"done\":{},\"panicked\":{},\"cancelled\":{},\"refused\":{}}}}}",
+             \"running\":{},\"done\":{},\"panicked\":{},\"cancelled\":{},\"refused\":{}}},\"cluster\":{cluster}}}",
             workers.join(","),
             json_of(&self.total()),
             self.imbalance(),
@@ -178,6 +183,62 @@ impl Stats {
         text.histogram("compute_wait_seconds", "How long jobs waited.", &compute.wait);
         text.histogram("compute_run_seconds", "How long jobs ran.", &compute.run);
     }
+}
+
+/// The numbers of a cluster: name, whether it is a gauge, what it says, value.
+fn cluster_fields(cluster: &ClusterStats) -> [(&'static str, bool, &'static str, f64); 12] {
+    let count = |value: u64| value as f64;
+    let connected = f64::from(u8::from(cluster.is_connected));
+    [
+        ("connected", true, "1 if there is a connection to the other nodes, else 0.", connected),
+        ("subscriptions", true, "Topics and patterns brought here.", count(cluster.subscriptions)),
+        ("outgoing_bytes", true, "Publications that wait to leave.", cluster.outgoing_len as f64),
+        ("held_bytes", true, "Publications that wait for others.", count(cluster.held_len)),
+        ("sent", false, "Publications given to the bus.", count(cluster.sent)),
+        (
+            "outgoing_dropped",
+            false,
+            "Publications that found no room to wait for the bus.",
+            count(cluster.outgoing_dropped),
+        ),
+        (
+            "undeliverable",
+            false,
+            "Publications that the bus could not send.",
+            count(cluster.undeliverable),
+        ),
+        ("received", false, "Publications from other nodes.", count(cluster.received)),
+        (
+            "incoming_dropped",
+            false,
+            "Publications from other nodes that a worker was too far behind for.",
+            count(cluster.incoming_dropped),
+        ),
+        ("missed", false, "Publications that were lost between nodes.", count(cluster.missed)),
+        (
+            "passed_over",
+            false,
+            "Publications that came a second time, or too late.",
+            count(cluster.passed_over),
+        ),
+        ("malformed", false, "What no node of this version sends.", count(cluster.malformed)),
+    ]
+}
+
+fn write_cluster(text: &mut Text, cluster: &ClusterStats) {
+    for (name, is_gauge, help, value) in cluster_fields(cluster) {
+        let (kind, end) = if is_gauge { ("gauge", "") } else { ("counter", "_total") };
+        let name = format!("cluster_{name}{end}");
+        text.metric(&name, kind, help);
+        text.sample(&name, &[], value);
+    }
+}
+
+fn cluster_json(cluster: &ClusterStats) -> String {
+    let fields = cluster_fields(cluster);
+    let fields: Vec<_> =
+        fields.iter().map(|(name, _, _, value)| format!("\"{name}\":{value}")).collect();
+    format!("{{{}}}", fields.join(","))
 }
 
 fn json_of(stats: &crate::metrics::WorkerStats) -> String {
@@ -262,6 +323,8 @@ mod tests {
         stats.tls.not_after = Some(1_800_000_000);
         stats.memory.used_len = 1000;
         stats.memory.budget_len = Some(4000);
+        stats.cluster =
+            Some(ClusterStats { is_connected: true, missed: 5, ..ClusterStats::default() });
         stats
     }
 
@@ -277,6 +340,9 @@ mod tests {
             "ringwire_longest_turn_seconds{worker=\"0\"} 0.00025",
             "ringwire_certificate_not_after_seconds 1800000000",
             "ringwire_memory_used_bytes 1000",
+            "ringwire_cluster_connected 1",
+            "# TYPE ringwire_cluster_missed_total counter",
+            "ringwire_cluster_missed_total 5",
             "ringwire_memory_budget_bytes 4000",
             "ringwire_compute_wait_seconds_bucket{le=\"0.000001\"} 2",
             "ringwire_compute_wait_seconds_bucket{le=\"+Inf\"} 3",
@@ -322,5 +388,7 @@ mod tests {
         assert_eq!(json["memory"]["budget"], 4000);
         assert_eq!(json["compute"]["threads"], 1);
         assert_eq!(json["tls"]["not_after"], 1_800_000_000);
+        assert_eq!(json["cluster"]["missed"], 5);
+        assert_eq!(json["cluster"]["connected"], 1);
     }
 }

@@ -8,6 +8,7 @@
 
 mod app;
 mod client;
+mod cluster;
 mod compression;
 mod dialled;
 mod drain;

@@ -14,7 +14,8 @@ use ringwire_codec::Message;
 
 use super::config::TopicConfig;
 use super::name::{self, TopicError};
-use super::publication::{Publication, PublishOptions, SharedPublication, Terms};
+use super::publication::{Publication, PublishOptions, Reach, SharedPublication, Terms};
+use super::relay::Relay;
 use crate::base::budget::Budget;
 use crate::base::hashing::Hashes;
 use crate::base::mailbox::{self, Bell, Mailbox, PostError, Postbox};
@@ -36,6 +37,11 @@ pub enum PublishError {
     /// it. It went to the others.
     #[error("{0} workers are too far behind, and miss what was published")]
     Busy(usize),
+    /// As much waits for the other nodes of the cluster as may
+    /// ([`max_outgoing_len`](crate::cluster::ClusterConfig::max_outgoing_len)): they miss it. Subscribers of this
+    /// server get it.
+    #[error("too much waits for the other nodes, which miss what was published")]
+    Cluster,
 }
 
 /// What a worker has subscribers for: how many patterns in each class of topics. It may say yes for nothing, never
@@ -139,6 +145,8 @@ struct Inner {
     members: Box<[(Feeder, Interest)]>,
     /// Which workers have subscribers for which topic or pattern, if handlers want to know.
     roll: OnceLock<Roll<u16>>,
+    /// The way to other nodes, if there is one.
+    relay: OnceLock<Relay>,
 }
 
 impl Exchange {
@@ -149,6 +157,7 @@ impl Exchange {
             hasher: Hashes::new(),
             members: feeders.map(|feeder| (feeder, Interest::new())).collect(),
             roll: OnceLock::new(),
+            relay: OnceLock::new(),
         }))
     }
 
@@ -198,6 +207,26 @@ impl Exchange {
         } else {
             count.fetch_sub(1, Ordering::Release);
         }
+        if let Some(relay) = self.relay() {
+            relay.note(worker, pattern, has);
+        }
+    }
+
+    /// From now on other nodes hear what is published. Before any worker runs.
+    pub(crate) fn connect(&self, relay: Relay) {
+        let before = self.0.relay.set(relay);
+        debug_assert!(before.is_ok(), "a server has one way to other nodes");
+    }
+
+    /// The way to other nodes.
+    #[inline]
+    pub(crate) fn relay(&self) -> Option<&Relay> {
+        self.0.relay.get()
+    }
+
+    /// How many workers there are.
+    pub(crate) fn worker_count(&self) -> usize {
+        self.0.members.len()
     }
 
     /// A worker wants to know what has subscribers.
@@ -243,6 +272,26 @@ impl Exchange {
     #[cfg(test)]
     pub(crate) fn has_no_interest(&self) -> bool {
         self.0.members.iter().all(|(_, interest)| interest.is_empty())
+    }
+
+    /// Has the other nodes hear a publication as well as the workers, `but` one.
+    ///
+    /// # Errors
+    /// As [`post`](Self::post), or too much waits for the other nodes.
+    pub(crate) fn publish(
+        &self,
+        publication: &SharedPublication,
+        options: PublishOptions<'_>,
+        but: Option<u16>,
+    ) -> Result<(), PublishError> {
+        let posted = self.post(publication, but);
+        match self.relay() {
+            Some(relay) if options.reach == Reach::Cluster => {
+                let sent = relay.send(publication, options.key);
+                posted.and(if sent { Ok(()) } else { Err(PublishError::Cluster) })
+            }
+            _ => posted,
+        }
     }
 
     /// Posts a publication to the workers that may have subscribers for it, `but` one.

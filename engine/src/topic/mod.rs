@@ -2,7 +2,7 @@
 //!
 //! A subscription belongs to a connection, and stands in the table of its worker only ([`table`]). A publication is
 //! encoded once ([`publication`]) and goes by the [`exchange`] to each worker that has
-//! subscribers for it. There it waits
+//! subscribers for it, and by the [`relay`] to other nodes. There it waits
 //! for its turn ([`delivery`]); how it gets to the connections is in `worker/topics.rs`.
 
 mod config;
@@ -10,8 +10,9 @@ mod delivery;
 pub(crate) mod exchange;
 mod name;
 mod publication;
+pub(crate) mod relay;
 mod table;
-mod trie;
+pub(crate) mod trie;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,11 +20,10 @@ pub use self::config::TopicConfig;
 pub(crate) use self::delivery::Delivery;
 pub use self::exchange::PublishError;
 pub(crate) use self::exchange::{Exchange, Feed, Feeder, feed};
-#[cfg(test)]
-pub(crate) use self::name::matches;
 pub use self::name::{Subscription, TopicError, topic_token};
-pub use self::publication::PublishOptions;
+pub(crate) use self::name::{has_wildcard, matches};
 pub(crate) use self::publication::SharedPublication;
+pub use self::publication::{PublishOptions, Reach};
 pub use self::table::SubscribeOptions;
 use self::table::{Removed, Table};
 use crate::base::inquiry::Part;
@@ -174,12 +174,16 @@ impl Topics {
 
     // Publications
 
-    /// Publishes to all workers, this one included.
+    /// Publishes to all workers, this one included, and to the other nodes.
     ///
     /// # Errors
-    /// Some worker is too far behind to get any more.
-    pub(crate) fn publish(&mut self, publication: SharedPublication) -> Result<(), PublishError> {
-        let outcome = self.exchange.post(&publication, Some(self.worker));
+    /// Some worker is too far behind to get any more, or other nodes don't get it.
+    pub(crate) fn publish(
+        &mut self,
+        publication: SharedPublication,
+        options: PublishOptions<'_>,
+    ) -> Result<(), PublishError> {
+        let outcome = self.exchange.publish(&publication, options, Some(self.worker));
         if self.exchange.is_interested(self.worker, &publication) {
             self.waiting.push_back(publication);
         }

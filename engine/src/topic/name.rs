@@ -169,7 +169,8 @@ pub(crate) fn matches(pattern: &str, topic: &str) -> bool {
     }
 }
 
-fn has_wildcard(text: &str) -> bool {
+/// Whether a valid topic or pattern is a pattern.
+pub(crate) fn has_wildcard(text: &str) -> bool {
     text.contains(['*', '>'])
 }
 

@@ -31,6 +31,19 @@ pub struct PublishOptions<'a> {
     pub key: Option<u64>,
     /// Whether it is compressed for connections on which that was agreed on. Default: by its length.
     pub compress: Compress,
+    /// Who hears it, where the server is a node of a cluster. Default: all nodes.
+    pub reach: Reach,
+}
+
+/// How far a publication goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reach {
+    /// To the subscribers of all nodes of the [cluster](crate::cluster), if there is one.
+    #[default]
+    Cluster,
+    /// To those of this server.
+    Server,
 }
 
 impl<'a> PublishOptions<'a> {
@@ -70,6 +83,13 @@ impl<'a> PublishOptions<'a> {
     #[must_use]
     pub const fn with_compress(mut self, compress: Compress) -> Self {
         self.compress = compress;
+        self
+    }
+
+    /// Sets [`reach`](Self::reach).
+    #[must_use]
+    pub const fn with_reach(mut self, reach: Reach) -> Self {
+        self.reach = reach;
         self
     }
 }
@@ -119,7 +139,7 @@ impl Publication {
         let mut frame = Vec::with_capacity(header_len(message.len()) + message.len());
         // An open connection in the server's role sends whatever it is given.
         let _ = Connection::new(Role::Server).send(message, &mut Unmasked, &mut frame);
-        let PublishOptions { except, except_name, key: _, compress } = options;
+        let PublishOptions { except, except_name, compress, .. } = options;
         Arc::new(Self {
             topic: topic.into(),
             hash: terms.hash,

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 /// The place of a pattern in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PatternId(pub(super) u32);
+pub(crate) struct PatternId(pub(crate) u32);
 
 /// A place in the tree. Its depth is at most the number of tokens of a topic, 128.
 #[derive(Debug, Default)]
-pub(super) struct Node {
+pub(crate) struct Node {
     tokens: HashMap<Box<str>, Self>,
     /// Behind `*`.
     any: Option<Box<Self>>,
@@ -20,7 +20,7 @@ pub(super) struct Node {
 
 impl Node {
     /// Adds a pattern that is not there yet.
-    pub(super) fn insert(&mut self, pattern: &str, id: PatternId) {
+    pub(crate) fn insert(&mut self, pattern: &str, id: PatternId) {
         let mut node = self;
         for token in pattern.split('.') {
             node = match token {
@@ -36,7 +36,7 @@ impl Node {
     }
 
     /// Removes a pattern, and what is empty without it.
-    pub(super) fn remove(&mut self, pattern: &str) {
+    pub(crate) fn remove(&mut self, pattern: &str) {
         let (token, rest) = split(pattern);
         let below = match token {
             ">" => {
@@ -61,7 +61,7 @@ impl Node {
     }
 
     /// Finds the patterns that take in a topic.
-    pub(super) fn find(&self, topic: &str, found: &mut Vec<PatternId>) {
+    pub(crate) fn find(&self, topic: &str, found: &mut Vec<PatternId>) {
         found.extend(self.rest);
         let (token, rest) = split(topic);
         for below in [self.tokens.get(token), self.any.as_deref()].into_iter().flatten() {
@@ -72,7 +72,7 @@ impl Node {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.tokens.is_empty() && self.any.is_none() && self.rest.is_none() && self.end.is_none()
     }
 }

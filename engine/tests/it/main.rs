@@ -16,6 +16,8 @@ mod support;
 mod async_handlers;
 #[cfg(all(feature = "client", feature = "tls"))]
 mod client;
+#[cfg(all(feature = "client", feature = "tls"))]
+mod cluster;
 mod compression;
 mod compute;
 #[cfg(feature = "config")]

@@ -92,7 +92,7 @@ fn refused(outcome: Result<(), PublishError>) {
     outcome.expect("the topic is one, and nobody is behind");
 }
 
-fn app(app: App) -> App {
+pub(crate) fn app(app: App) -> App {
     app.on_message(|ctx, message| match message {
         Message::Text(text) => obey(ctx, text),
         Message::Binary(_) => panic!("commands are texts"),

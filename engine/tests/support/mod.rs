@@ -107,7 +107,7 @@ impl Server {
         Self::listening(server, move |seen, _| build(App::new(seen)))
     }
 
-    fn listening<H: Handler>(
+    pub(crate) fn listening<H: Handler>(
         server: ringwire::Server,
         factory: impl Fn(mpsc::Sender<(ConnId, Seen)>, &WorkerContext) -> H + Send + Sync + 'static,
     ) -> Self {

@@ -55,7 +55,7 @@ fn site(handle: &Handle, forwarded_hops: usize) -> impl Handler + use<> {
         .get("/api/notes", move |_| Response::json(Value::from(all.borrow().clone()).to_string()))
         .get("/api/notes/{name}", move |request| {
             let name = request.param("name").unwrap_or_default();
-            match one.borrow().get(name) {
+            match one.borrow().get(&*name) {
                 Some(note) => Response::json(note.to_string()),
                 None => Response::new(StatusCode::NOT_FOUND),
             }
@@ -63,14 +63,14 @@ fn site(handle: &Handle, forwarded_hops: usize) -> impl Handler + use<> {
         .put("/api/notes/{name}", move |request| {
             let name = request.param("name").unwrap_or_default();
             match serde_json::from_slice(request.body()) {
-                Ok(note) => insert(&mut put.borrow_mut(), name, note),
+                Ok(note) => insert(&mut put.borrow_mut(), &name, note),
                 Err(error) => {
                     Response::text(format!("{error}\n")).with_status(StatusCode::BAD_REQUEST)
                 }
             }
         })
         .delete("/api/notes/{name}", move |request| {
-            let removed = delete.borrow_mut().remove(request.param("name").unwrap_or_default());
+            let removed = delete.borrow_mut().remove(&*request.param("name").unwrap_or_default());
             Response::new(match removed {
                 Some(_) => StatusCode::NO_CONTENT,
                 None => StatusCode::NOT_FOUND,

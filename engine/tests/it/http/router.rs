@@ -1,5 +1,7 @@
 //! The router: which route has a request, what is answered where there is none, and WebSockets on several paths.
 
+use std::borrow::Cow;
+
 use std::io::Write as _;
 use std::sync::mpsc;
 
@@ -25,7 +27,7 @@ impl Handler for Room {
     type State = String;
 
     fn on_request(&mut self, request: &Request<'_>) -> Answer<String> {
-        match request.param("room") {
+        match request.param("room").as_deref() {
             Some("closed") => Response::new(StatusCode::FORBIDDEN).into(),
             Some(room) => Answer::accept(room.to_owned()),
             None => Accept::new(String::new()).with_subprotocol("none").into(),
@@ -54,7 +56,8 @@ fn site() -> impl Handler {
         .asset("/", Asset::html(PAGE))
         .get("/rooms/{room}", |request| {
             let (room, query) = (request.param("room"), request.query());
-            Response::text(format!("{} {}", room.unwrap_or("none"), query.unwrap_or("none")))
+            let room = room.as_deref().unwrap_or("none");
+            Response::text(format!("{room} {}", query.unwrap_or("none")))
         })
         .put("/rooms/{room}", |request| {
             let body = String::from_utf8_lossy(request.body());
@@ -62,7 +65,7 @@ fn site() -> impl Handler {
         })
         .delete("/rooms/{room}", |_| StatusCode::NO_CONTENT)
         .get("/files/{*path}", |request| {
-            Response::text(request.param("path").unwrap_or("none").to_owned())
+            Response::text(request.param("path").map_or("none".to_owned(), Cow::into_owned))
         })
         .route(Method::PATCH, "/patch", |_| Response::text("patched"))
         .websocket("/", on_message(|ctx, message| ctx.send(message)))
@@ -85,7 +88,10 @@ fn with_method(http: &mut Http, method: &str, path: &str, lines: &str) {
 fn methods_and_parameters() {
     let server = server();
     let mut http = Http::connect(server.addr());
-    assert_eq!(http.get("/rooms/a%20b?x=y").text(), "a%20b x=y");
+    // RFC 3986 §2.1; a `%2F` is no separator of segments (§2.2), and a `+` is a space in queries only.
+    assert_eq!(http.get("/rooms/a%20b?x=y").text(), "a b x=y");
+    assert_eq!(http.get("/rooms/a%2fb+c%C3%A9?x").text(), "a/b+cé x");
+    assert_eq!(http.get("/rooms/%ff?x").text(), "\u{fffd} x");
     assert_eq!(http.get("/files/a/b/c").text(), "a/b/c");
     with_method(&mut http, "PUT", "/rooms/a", "Content-Length: 5\r\n");
     http.send("hello");

@@ -114,7 +114,7 @@ impl Handler for Greeter {
     type State = String;
 
     fn on_request(&mut self, request: &Request<'_>) -> Answer<String> {
-        let param = |name| request.param(name).unwrap_or("none");
+        let param = |name| request.param(name).unwrap_or("none".into());
         Answer::accept(format!("{} in {}", param("user"), param("room")))
     }
 
@@ -128,7 +128,7 @@ fn rooms() -> impl Handler {
     Router::new()
         .get("/", text)
         .get("/{room}", |request| {
-            let param = |name| request.param(name).unwrap_or("none");
+            let param = |name| request.param(name).unwrap_or("none".into());
             Response::text(format!("{} of {}", param("room"), param("user")))
         })
         .post("/{room}", |_| StatusCode::CREATED)
@@ -240,7 +240,7 @@ fn routes_share_and_answer_with_results() {
 fn a_route_may_answer_later() {
     let server = server(|| {
         Router::new().route_with(Method::GET, "/later/{name}", |request, responder: Responder| {
-            let name = request.param("name").unwrap_or_default().to_owned();
+            let name = request.param("name").unwrap_or_default().into_owned();
             std::thread::spawn(move || responder.send(Response::text(name)));
         })
     });

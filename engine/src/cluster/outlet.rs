@@ -1,0 +1,225 @@
+//! What leaves a node: what it has subscribers for, and publications.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+use crossbeam_channel::Sender;
+
+use super::envelope::{Envelope, Stamp};
+use super::interests::Wish;
+use super::recent::Recent;
+use super::{NodeId, SharedState};
+use crate::topic::relay::{Departure, Departures, Relay};
+use crate::topic::{Exchange, has_wildcard};
+
+/// Changes of interest that are looked at together.
+const CHANGES_AT_A_TIME: u32 = 1024;
+
+/// What a [`Bus`](super::Bus) has to do next.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Outgoing {
+    /// Bring what other nodes publish to this topic, or to all that this pattern takes in: `*` stands for one token,
+    /// `>` at the end for one or more, as in NATS.
+    ///
+    /// It was not asked for before, or no more. Until it is brought, nobody here hears the others.
+    Subscribe(String),
+    /// Bring it no more. If another subscription has taken its place, that was asked for before.
+    Unsubscribe(String),
+    /// Give it to the other nodes that have subscribers for its topic.
+    Publish(Letter),
+}
+
+/// A publication on its way to other nodes. It was encoded when it was published; the bytes of the message are copied
+/// by [`to_bytes`](Self::to_bytes) for the first time since.
+#[derive(Debug)]
+pub struct Letter {
+    departure: Departure,
+    stamp: Stamp,
+}
+
+impl Letter {
+    /// The topic: tokens with dots between them, without white space, control characters, `*` and `>`; at most 255
+    /// bytes of UTF-8.
+    pub fn topic(&self) -> &str {
+        &self.departure.publication.topic
+    }
+
+    /// For the [`receive`](super::Inlet::receive) of other nodes: at most 34 bytes more than the message.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let Departure { publication, key } = &self.departure;
+        let (compress, message) = (publication.compress, publication.message());
+        Envelope { stamp: self.stamp, key: *key, compress, message }.write()
+    }
+}
+
+/// The end of a node at which the [`Bus`](super::Bus) is told what to do.
+#[derive(Debug)]
+pub struct Outlet {
+    parts: Parts,
+    wishes: VecDeque<Wish>,
+    /// Of each topic that is published to, the epoch and the last number in it.
+    numbers: Recent<(u64, u64)>,
+    last_epoch: u64,
+}
+
+/// What a node gives its outlet.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) id: NodeId,
+    pub(super) exchange: Exchange,
+    pub(super) departures: Departures,
+    pub(super) state: SharedState,
+    /// Closes when the outlet is dropped.
+    pub(super) _lives: Sender<Infallible>,
+}
+
+impl Outlet {
+    pub(super) fn new(parts: Parts, max_streams: usize) -> Self {
+        Self { parts, wishes: VecDeque::new(), numbers: Recent::new(max_streams), last_epoch: 0 }
+    }
+
+    /// What to do next. `None`: the server has ended, and nothing is left.
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Outgoing> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// The same for futures that are written out.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Outgoing>> {
+        if let Some(next) = self.take() {
+            return Poll::Ready(Some(next));
+        }
+        self.parts.departures.watch(cx.waker());
+        // What came since then wakes.
+        let is_over = self.relay().is_none_or(Relay::is_over);
+        match self.take() {
+            None if !is_over => Poll::Pending,
+            next => Poll::Ready(next),
+        }
+    }
+
+    /// The same for a thread, which waits.
+    pub fn next_blocking(&mut self) -> Option<Outgoing> {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut cx = Context::from_waker(&waker);
+        loop {
+            match self.poll_next(&mut cx) {
+                Poll::Ready(next) => return next,
+                Poll::Pending => thread::park(),
+            }
+        }
+    }
+
+    /// Waits until the server has ended, whatever is left to be taken: for a bus that takes nothing while it has no
+    /// connection.
+    pub async fn ended(&mut self) {
+        poll_fn(|cx| {
+            self.parts.departures.watch(cx.waker());
+            match self.relay().is_none_or(Relay::is_over) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
+    /// Says whether there is a connection to the other nodes: not, to begin with. What is to be sent waits meanwhile, if
+    /// the bus does not take it.
+    pub fn set_connected(&self, is_connected: bool) {
+        if let Some(relay) = self.relay() {
+            relay.counters().is_connected.store(is_connected, Ordering::Relaxed);
+        }
+    }
+
+    /// Says that publications which were taken could not be sent, for
+    /// [`undeliverable`](crate::stats::ClusterStats::undeliverable).
+    pub fn note_undeliverable(&self, count: u64) {
+        if let Some(relay) = self.relay() {
+            relay.counters().undeliverable.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    fn relay(&self) -> Option<&Relay> {
+        self.parts.exchange.relay()
+    }
+
+    fn take(&mut self) -> Option<Outgoing> {
+        self.look_at_interest();
+        let subscriptions = &self.relay()?.counters().subscriptions;
+        match self.wishes.front() {
+            Some(Wish::Subscribe(_)) => subscriptions.fetch_add(1, Ordering::Relaxed),
+            Some(Wish::Unsubscribe(_)) => subscriptions.fetch_sub(1, Ordering::Relaxed),
+            None => return self.take_departure(),
+        };
+        self.wishes.pop_front().map(|wish| match wish {
+            Wish::Subscribe(text) => Outgoing::Subscribe(text.into()),
+            Wish::Unsubscribe(text) => Outgoing::Unsubscribe(text.into()),
+        })
+    }
+
+    fn take_departure(&mut self) -> Option<Outgoing> {
+        let departure = self.parts.departures.take(self.parts.exchange.relay()?)?;
+        let stamp = self.stamp(&departure.publication.topic);
+        self.relay()?.counters().sent.fetch_add(1, Ordering::Relaxed);
+        Some(Outgoing::Publish(Letter { departure, stamp }))
+    }
+
+    fn look_at_interest(&mut self) {
+        let Self { parts: Parts { exchange, state, .. }, wishes, .. } = self;
+        let Some(relay) = exchange.relay().filter(|relay| relay.has_interest()) else { return };
+        let changes = relay.take_interest(CHANGES_AT_A_TIME);
+        let mut state = state.lock();
+        let state = &mut *state;
+        for (text, change) in changes {
+            if change.has_joined {
+                state.interests.begin(&text, wishes);
+                continue;
+            }
+            state.interests.end(&text, wishes);
+            if has_wildcard(&text) {
+                let interests = &mut state.interests;
+                state.streams.forget(|topic| !interests.includes(topic));
+            } else if !state.interests.includes(&text) {
+                state.streams.forget_topic(&text);
+            }
+        }
+        relay.counters().held_len.store(state.streams.held_len() as u64, Ordering::Relaxed);
+    }
+
+    fn stamp(&mut self, topic: &str) -> Stamp {
+        let origin = self.parts.id;
+        if let Some((epoch, number)) = self.numbers.get_mut(origin.0, topic, |_| false) {
+            *number += 1;
+            return Stamp { origin, epoch: *epoch, number: *number };
+        }
+        self.last_epoch += 1;
+        self.numbers.insert(origin.0, topic, (self.last_epoch, 1), |_| false);
+        Stamp { origin, epoch: self.last_epoch, number: 1 }
+    }
+}
+
+/// The bus has ended.
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        self.set_connected(false);
+        let left = self.parts.departures.len() as u64;
+        if let Some(relay) = self.relay() {
+            relay.counters().outgoing_dropped.fetch_add(left, Ordering::Relaxed);
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}

@@ -1,0 +1,183 @@
+//! How a bus is set up, and its thread.
+
+use std::fmt;
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use async_nats::{ConnectOptions, ServerAddr};
+use ringwire::cluster::{Bus, BusError, Node};
+
+use crate::link;
+use crate::subject::Subjects;
+
+/// Commands that wait for the connection. Each may hold a message.
+const COMMANDS: usize = 128;
+
+/// The longest between two attempts to connect.
+const MAX_DELAY: Duration = Duration::from_millis(250);
+
+/// Why there is no bus.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NatsError {
+    /// An address is none.
+    #[error("`{address}` is no address of NATS such as nats://127.0.0.1:4222: {source}")]
+    Address {
+        /// The address.
+        address: String,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// A prefix is no subject.
+    #[error(
+        "`{0}` is no prefix of subjects, which is of printable ASCII without spaces, `%`, `*` and `>`"
+    )]
+    Prefix(String),
+}
+
+/// A [`Bus`] over NATS. See the [crate's documentation](crate).
+pub struct NatsBus {
+    servers: Vec<ServerAddr>,
+    options: ConnectOptions,
+    subjects: Subjects,
+    name: Option<String>,
+    ping_interval: Duration,
+    subscription_capacity: usize,
+}
+
+impl NatsBus {
+    /// A bus over these servers of one NATS: addresses with commas between them. A name and a password may stand in them,
+    /// as in a URL; for all else there are [options](Self::with_options).
+    ///
+    /// # Errors
+    /// One of them is no address.
+    pub fn new(servers: &str) -> Result<Self, NatsError> {
+        let address = |text: &str| {
+            let wrong = |source| NatsError::Address { address: text.to_owned(), source };
+            let server: ServerAddr = text.trim().parse().map_err(wrong)?;
+            match server.host() {
+                "" => Err(wrong(io::Error::other("it has no host"))),
+                _ => Ok(server),
+            }
+        };
+        Ok(Self {
+            servers: servers.split(',').map(address).collect::<Result<_, _>>()?,
+            options: ConnectOptions::new(),
+            subjects: Subjects::new("ringwire").expect("it is printable"),
+            name: None,
+            ping_interval: Duration::from_secs(2),
+            subscription_capacity: 4096,
+        })
+    }
+
+    /// Sets what all subjects of the cluster begin with. Default: `ringwire`. Servers with different prefixes do not hear
+    /// each other.
+    ///
+    /// # Errors
+    /// It is no subject, or has a wildcard.
+    pub fn with_prefix(mut self, prefix: &str) -> Result<Self, NatsError> {
+        self.subjects =
+            Subjects::new(prefix).ok_or_else(|| NatsError::Prefix(prefix.to_owned()))?;
+        Ok(self)
+    }
+
+    /// Sets what NATS calls this connection, in its log and its monitoring. Default: the node's id.
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Sets how often NATS is asked whether it is there. Default: 2 s. After three questions without an answer, 6 to 8 s
+    /// then, the connection is given up and made anew.
+    #[must_use]
+    pub fn with_ping_interval(mut self, interval: Duration) -> Self {
+        self.ping_interval = interval;
+        self
+    }
+
+    /// Sets how many messages of one subscription may wait for the bus's thread. Default: 4096.
+    #[must_use]
+    pub fn with_subscription_capacity(mut self, count: usize) -> Self {
+        self.subscription_capacity = count;
+        self
+    }
+
+    /// Sets how to connect: credentials, tokens, keys, TLS. What the bus needs itself it sets over them: the name, pings,
+    /// capacities, callbacks of events and delays, and that it hears no echo and never ceases to try.
+    #[must_use]
+    pub fn with_options(mut self, options: ConnectOptions) -> Self {
+        self.options = options;
+        self
+    }
+}
+
+impl Bus for NatsBus {
+    fn start(self: Box<Self>, node: Node) -> Result<(), BusError> {
+        let Self { servers, options, subjects, name, ping_interval, subscription_capacity } = *self;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let options = options
+            .name(name.unwrap_or_else(|| node.id.to_string()))
+            .no_echo()
+            .ping_interval(ping_interval)
+            .client_capacity(COMMANDS)
+            .subscription_capacity(subscription_capacity)
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .reconnect_delay_callback(delay);
+        let run = move || {
+            let tasks = tokio::task::LocalSet::new();
+            tasks.block_on(&runtime, link::run(servers, options, subjects, node));
+        };
+        thread::Builder::new().name("ringwire-nats".to_owned()).spawn(run)?;
+        Ok(())
+    }
+}
+
+/// How long to wait before an attempt to connect.
+fn delay(attempts: usize) -> Duration {
+    let exponent = u32::try_from(attempts.min(8)).unwrap_or(8);
+    (Duration::from_millis(5) * 2_u32.pow(exponent)).min(MAX_DELAY)
+}
+
+/// Without what may be secret.
+impl fmt::Debug for NatsBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let servers: Vec<_> = self
+            .servers
+            .iter()
+            .map(|server| format!("{}:{}", server.host(), server.port()))
+            .collect();
+        f.debug_struct("NatsBus")
+            .field("servers", &servers)
+            .field("subjects", &self.subjects)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_prefixes() {
+        let bus = NatsBus::new("nats://user:secret@127.0.0.1:4222, demo.example:4333").unwrap();
+        let shown = format!("{:?}", bus.with_prefix("chat.eu").unwrap());
+        assert!(shown.contains("127.0.0.1:4222") && shown.contains("demo.example:4333"), "{shown}");
+        assert!(shown.contains("chat.eu") && !shown.contains("secret"), "{shown}");
+        let error = NatsBus::new("http://127.0.0.1").unwrap_err();
+        assert!(matches!(error, NatsError::Address { .. }), "{error}");
+        assert!(matches!(NatsBus::new(""), Err(NatsError::Address { .. })));
+        let error = NatsBus::new("127.0.0.1").unwrap().with_prefix("a.*").unwrap_err();
+        assert!(error.to_string().contains("`a.*`"), "{error}");
+    }
+
+    #[test]
+    fn attempts_come_no_more_often_than_they_should() {
+        let all: Vec<_> = (0..100).map(delay).collect();
+        assert!(all.is_sorted());
+        assert_eq!((all[1], all[99]), (Duration::from_millis(10), MAX_DELAY));
+    }
+}

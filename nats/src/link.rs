@@ -1,0 +1,317 @@
+//! The bus at work: what leaves the node is given to NATS, and what NATS brings to the node. All of it on one thread.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use async_nats::{Client, ConnectOptions, Event, RequestErrorKind, ServerAddr, Subscriber};
+use futures_util::StreamExt as _;
+use ringwire::cluster::{Inlet, Letter, Node, Outgoing, Outlet};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::spawn_local;
+use tokio::time::{sleep_until, timeout};
+
+use crate::subject::Subjects;
+
+/// How long NATS has to take what is left at the end. The server waits a little longer.
+const LAST_WORDS: Duration = Duration::from_secs(4);
+
+/// How long what has waited for a connection waits for the other nodes, who try as often, to have theirs.
+const RETURN: Duration = Duration::from_millis(500);
+
+/// How long a subscription lives on at most, which is not wanted any more, for what is on its way.
+const LINGERING: Duration = Duration::from_secs(2);
+
+/// Subscriptions that end together.
+const ENDS_TOGETHER: usize = 1024;
+
+/// Nobody answers requests for this, which NATS says itself.
+const NOBODY: &str = "_RINGWIRE.nobody";
+
+/// What has happened to the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    Down,
+    Up,
+}
+
+/// Runs until the server has ended.
+pub(crate) async fn run(
+    servers: Vec<ServerAddr>,
+    options: ConnectOptions,
+    subjects: Subjects,
+    node: Node,
+) {
+    let Node { mut outlet, inlet, .. } = node;
+    let (line, watched) = watch::channel(Line::Down);
+    let options = options.event_callback(move |event| {
+        note(&line, &event);
+        std::future::ready(())
+    });
+    // With retries on the first attempt there is nothing to fail but the options.
+    let client = match options.connect(servers).await {
+        Ok(client) => client,
+        Err(error) => {
+            tracing::error!(%error, "no connection to NATS can be made; this node stays apart");
+            return outlet.ended().await;
+        }
+    };
+    let receiving = Rc::new(Receiving {
+        inlet: RefCell::new(inlet),
+        subjects,
+        began: Instant::now(),
+        due: Cell::new(None),
+        is_due_earlier: Notify::new(),
+    });
+    spawn_local(expire(Rc::clone(&receiving)));
+    let (ending, ends) = mpsc::unbounded_channel();
+    spawn_local(end_in_time(client.clone(), ends));
+    let mut link =
+        Link { client, line: watched, receiving, subscriptions: HashMap::new(), ending, lost: 0 };
+    link.carry(&mut outlet).await;
+    outlet.set_connected(false);
+    let is_up = *link.line.borrow() == Line::Up;
+    if is_up && !round_trip(&link.client, LAST_WORDS).await {
+        tracing::warn!("NATS did not take all that was published before the end");
+    }
+}
+
+/// Waits until NATS has taken all that it was given, and what it sent before has come: it answers a request, if only
+/// with the word that nobody else does. Whether it did.
+async fn round_trip(client: &Client, patience: Duration) -> bool {
+    let answer = timeout(patience, client.request(NOBODY, "".into())).await;
+    answer.is_ok_and(|answer| match answer {
+        Ok(_) => true,
+        Err(error) => error.kind() == RequestErrorKind::NoResponders,
+    })
+}
+
+fn note(line: &watch::Sender<Line>, event: &Event) {
+    let now = match event {
+        Event::Connected => Line::Up,
+        Event::Disconnected => Line::Down,
+        Event::SlowConsumer(_) => {
+            return tracing::warn!("NATS brings more than the bus takes in: some of it is missed");
+        }
+        // One for each attempt to connect, say.
+        Event::ClientError(error) => return tracing::debug!(%error, "NATS"),
+        event => return tracing::warn!(%event, "NATS"),
+    };
+    let changed = line.send_if_modified(|line| {
+        let changed = *line != now;
+        *line = now;
+        changed
+    });
+    match now {
+        _ if !changed => {}
+        Line::Up => tracing::info!("connected to NATS"),
+        Line::Down => {
+            tracing::warn!("the connection to NATS is lost; this node is apart meanwhile")
+        }
+    }
+}
+
+struct Link {
+    client: Client,
+    line: watch::Receiver<Line>,
+    receiving: Rc<Receiving>,
+    /// By topic or pattern, what ends it when it is dropped.
+    subscriptions: HashMap<String, oneshot::Sender<()>>,
+    /// Where those go that are not wanted any more.
+    ending: mpsc::UnboundedSender<oneshot::Sender<()>>,
+    /// Publications that could not be sent.
+    lost: u64,
+}
+
+impl Link {
+    /// Does what the node wants, while there is a connection. Without one that waits in the engine, where it is bounded.
+    async fn carry(&mut self, outlet: &mut Outlet) {
+        let mut speaks_at = None;
+        loop {
+            let is_up = *self.line.borrow_and_update() == Line::Up;
+            outlet.set_connected(is_up);
+            if is_up {
+                if let Some(at) = speaks_at.take()
+                    && !self.stays_up_until(at, outlet).await
+                {
+                    continue;
+                }
+                tokio::select! {
+                    changed = self.line.changed() => if changed.is_err() {
+                        return Self::stay_apart(outlet).await;
+                    },
+                    next = outlet.next() => match next {
+                        Some(next) => self.do_next(next, outlet).await,
+                        None => return,
+                    }
+                }
+            } else {
+                tokio::select! {
+                    changed = self.line.changed() => if changed.is_err() {
+                        return Self::stay_apart(outlet).await;
+                    },
+                    () = outlet.ended() => return,
+                }
+                speaks_at = Some(Instant::now() + RETURN);
+            }
+        }
+    }
+
+    /// Whether the connection stays until then, or the server ends, which has something to say yet.
+    async fn stays_up_until(&mut self, at: Instant, outlet: &mut Outlet) -> bool {
+        tokio::select! {
+            _ = self.line.changed() => false,
+            () = sleep_until(at.into()) => true,
+            () = outlet.ended() => true,
+        }
+    }
+
+    /// The client of NATS has ended, which it does not while it is in order.
+    async fn stay_apart(outlet: &mut Outlet) {
+        tracing::error!("the client of NATS has ended; this node stays apart");
+        outlet.set_connected(false);
+        outlet.ended().await;
+    }
+
+    async fn do_next(&mut self, next: Outgoing, outlet: &mut Outlet) {
+        match next {
+            Outgoing::Publish(letter) => self.publish(&letter, outlet).await,
+            Outgoing::Subscribe(text) => self.subscribe(text, outlet).await,
+            Outgoing::Unsubscribe(text) => {
+                if let Some(end) = self.subscriptions.remove(&text) {
+                    // The receiver lives as long as this.
+                    let _ = self.ending.send(end);
+                }
+            }
+            other => tracing::debug!(?other, "the bus does not know how to do this"),
+        }
+    }
+
+    async fn subscribe(&mut self, text: String, outlet: &mut Outlet) {
+        let subject = self.receiving.subjects.subject(&text);
+        let subscribing = self.client.subscribe(subject);
+        match unless_it_ends(&mut self.line, outlet, subscribing).await {
+            Some(Ok(subscriber)) => {
+                let (end, ends) = oneshot::channel();
+                spawn_local(receive(Rc::clone(&self.receiving), subscriber, ends));
+                self.subscriptions.insert(text, end);
+            }
+            Some(Err(error)) => tracing::error!(%error, text, "NATS does not bring a topic"),
+            None => {}
+        }
+    }
+
+    async fn publish(&mut self, letter: &Letter, outlet: &mut Outlet) {
+        let subject = self.receiving.subjects.subject(letter.topic());
+        let publishing = self.client.publish(subject, letter.to_bytes().into());
+        let published = unless_it_ends(&mut self.line, outlet, publishing).await;
+        let error = match published {
+            Some(Ok(())) => return,
+            Some(Err(error)) => Some(error),
+            None => None,
+        };
+        outlet.note_undeliverable(1);
+        self.lost += 1;
+        // Somebody may publish very many of them.
+        if self.lost.is_power_of_two() {
+            let (topic, lost) = (letter.topic(), self.lost);
+            let error = error.map(|error| error.to_string());
+            tracing::warn!(error, topic, lost, "a publication can't be sent to other nodes");
+        }
+    }
+}
+
+/// Waits until NATS's client takes something, for which there may be no room while the connection is lost, and tells the
+/// node of the connection meanwhile. `None`: the server has ended, and there is no connection.
+async fn unless_it_ends<T>(
+    line: &mut watch::Receiver<Line>,
+    outlet: &mut Outlet,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    loop {
+        let is_up = *line.borrow_and_update() == Line::Up;
+        outlet.set_connected(is_up);
+        tokio::select! {
+            done = &mut work => return Some(done),
+            changed = line.changed() => if changed.is_err() {
+                return None;
+            },
+            () = outlet.ended(), if !is_up => return None,
+        }
+    }
+}
+
+/// Gives the node what one subscription brings, until `ends` is dropped.
+async fn receive(
+    receiving: Rc<Receiving>,
+    mut subscriber: Subscriber,
+    mut ends: oneshot::Receiver<()>,
+) {
+    loop {
+        tokio::select! {
+            // What has come is taken in before the end.
+            biased;
+            message = subscriber.next() => match message {
+                Some(message) => receiving.take(&message.subject, &message.payload),
+                None => return,
+            },
+            _ = &mut ends => return,
+        }
+    }
+}
+
+/// Ends subscriptions once all that NATS has sent for them is here. Another may have taken the place of one, a pattern's
+/// say, and brings only what was published after NATS knew of it.
+async fn end_in_time(client: Client, mut ends: mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
+    let mut together = Vec::new();
+    while ends.recv_many(&mut together, ENDS_TOGETHER).await > 0 {
+        round_trip(&client, LINGERING).await;
+        together.clear();
+    }
+}
+
+/// The node's inlet, for all subscriptions.
+struct Receiving {
+    inlet: RefCell<Inlet>,
+    subjects: Subjects,
+    began: Instant,
+    /// When the inlet is to be looked at, since something in it waits.
+    due: Cell<Option<Duration>>,
+    is_due_earlier: Notify,
+}
+
+impl Receiving {
+    fn take(&self, subject: &str, payload: &[u8]) {
+        let Some(topic) = self.subjects.topic(subject) else {
+            return tracing::debug!(subject, "NATS brings what is no topic");
+        };
+        self.inlet.borrow_mut().receive(&topic, payload, self.began.elapsed());
+        self.look();
+    }
+
+    /// Passes on what has waited long enough.
+    fn look(&self) {
+        let due = self.inlet.borrow_mut().expire(self.began.elapsed());
+        let before = self.due.replace(due);
+        if due.is_some_and(|due| before.is_none_or(|before| due < before)) {
+            self.is_due_earlier.notify_one();
+        }
+    }
+}
+
+async fn expire(receiving: Rc<Receiving>) {
+    loop {
+        let earlier = receiving.is_due_earlier.notified();
+        match receiving.due.get() {
+            None => earlier.await,
+            Some(due) => {
+                tokio::select! {
+                    () = earlier => {}
+                    () = sleep_until((receiving.began + due).into()) => receiving.look(),
+                }
+            }
+        }
+    }
+}
