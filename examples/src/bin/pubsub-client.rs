@@ -1,9 +1,15 @@
 //! A client of a publish/subscribe server that speaks JSON:
 //!
 //! ```text
-//!  client  {"id":1,"type":"subscribe","topic":"news"}               server  {"ack":1}
-//!  client  {"id":2,"type":"publish","topic":"news","data":"hi"}     server  {"ack":2}
-//!  server  {"id":9,"type":"message","topic":"news","data":"hi"}     client  {"ack":9}
+//!  client  {"id":1,"type":"subscribe","topic":"news"}                  server  {"ack":1}
+//!  client  {"id":2,"type":"publish","topic":"news","message":"hi"}     server  {"ack":2}
+//!  server  {"id":9,"type":"message","topic":"news","message":"hi"}     client  {"ack":9}
+//! ```
+//!
+//! `examples/gateway` is such a server, where the subprotocol is `rooms.json`:
+//!
+//! ```text
+//! RINGWIRE_CLIENT_SUBPROTOCOLS=rooms.json pubsub-client "ws://127.0.0.1:8000/ws?token=$TOKEN" news
 //! ```
 //!
 //! It subscribes to the topics of its command line, prints what is published there, and publishes each line of
@@ -84,7 +90,7 @@ fn publish_lines(requests: &Requests<JsonIds>, flags: &Flags) -> Result<()> {
     for line in io::stdin().lines() {
         let line = line.context("cannot read the input")?;
         let (topic, data) = line.split_once(' ').context("a line is `topic text`")?;
-        let request = json!({ "type": "publish", "topic": topic, "data": data });
+        let request = json!({ "type": "publish", "topic": topic, "message": data });
         ask(requests, &request, flags.timeout).with_context(|| format!("publishing to {topic}"))?;
     }
     Ok(())
@@ -107,7 +113,7 @@ fn run() -> Result<()> {
     });
     while let Some(push) = pushes.receive()? {
         let message: Value = serde_json::from_slice(push.as_bytes()).context("no JSON")?;
-        let (topic, data) = (text_of(&message, "topic"), text_of(&message, "data"));
+        let (topic, data) = (text_of(&message, "topic"), text_of(&message, "message"));
         writeln!(io::stdout(), "{topic} {data}")?;
     }
     if no_close && !publishing.is_finished() {

@@ -34,5 +34,6 @@ mod common;
 mod dispatch;
 mod envelopes;
 mod model;
+mod pubsub;
 mod rooms;
 mod users;
