@@ -60,7 +60,7 @@ fn settings() -> Settings {
 
 #[test]
 fn presence_and_rooms_are_those_of_the_model() {
-    sim(3, &settings()).seeds(0..1000, |sim| {
+    sim(3, &settings()).seeds(0..150, |sim| {
         let mut random = sim.random();
         // A request is long, with its token: in smaller pieces and with longer delays it takes more time than a peer
         // waits.
