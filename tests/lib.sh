@@ -7,6 +7,8 @@ driver=${RINGWIRE_DRIVER:-epoll}
 
 # The project's own server, as the tests run it. RINGWIRE_ECHO=async-echo: the one whose handler is an async function.
 echo_program=${RINGWIRE_ECHO:-echo}
+# The server takes its environment for settings, and refuses one that it does not know.
+unset RINGWIRE_ECHO
 echo_server=(
     "$release/$echo_program"
     --io-workers 1
@@ -157,4 +159,42 @@ debian_program() {
         dpkg-deb --fsys-tarfile "$1"_*.deb | tar --extract "./$2"
         rm "$1"_*.deb
     )
+}
+
+# start_postgresql: a server of Debian's PostgreSQL with a database of its own, until the script ends. Sets $database_url.
+start_postgresql() {
+    if [[ ! -d /usr/lib/postgresql ]]; then
+        # Without this the package would make a cluster, and start it.
+        apt_package postgresql-common /etc/postgresql-common/createcluster.conf
+        sed -i -E 's/^#?create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
+        apt_package postgresql /usr/lib/postgresql
+    fi
+    local programs port as=()
+    programs=$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
+    postgresql_directory=$(mktemp -d)
+    trap stop_postgresql EXIT
+    # It refuses to run as root.
+    if ((EUID == 0)); then
+        as=(setpriv --reuid nobody --regid nogroup --clear-groups)
+        chown nobody:nogroup "$postgresql_directory"
+    fi
+    postgresql_control=("${as[@]}" "$programs/pg_ctl" --pgdata "$postgresql_directory/data" --silent)
+    echo a-password-of-the-tests >"$postgresql_directory/password"
+    chmod a+r "$postgresql_directory/password"
+    port=$(python3 -c 'import socket
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1])')
+    (
+        cd "$postgresql_directory"
+        "${as[@]}" "$programs/initdb" --pgdata data --username ringwire --pwfile password --auth scram-sha-256 \
+            --encoding UTF8 --no-sync >initdb.log || cat initdb.log
+        "${postgresql_control[@]}" --wait --timeout 60 --log server.log \
+            --options "-h 127.0.0.1 -p $port -k '' -c fsync=off" start || cat server.log
+    ) >&2
+    database_url=postgres://ringwire:a-password-of-the-tests@127.0.0.1:$port/postgres
+}
+
+stop_postgresql() {
+    "${postgresql_control[@]}" --wait --mode fast stop || true
+    rm -rf "$postgresql_directory"
 }

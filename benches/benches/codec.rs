@@ -33,6 +33,7 @@ fn main() {
         .sample_size(40)
         .configure_from_args();
     bench_mask(&mut criterion);
+    bench_offsets(&mut criterion);
     bench_receive(&mut criterion);
     bench_utf8(&mut criterion);
     bench_send(&mut criterion);
@@ -79,6 +80,47 @@ fn bench_mask(criterion: &mut Criterion) {
                 black_box(&mut out).extend_from_slice(black_box(&src[HEADER_LEN..]));
             });
         });
+    }
+    group.finish();
+}
+
+/// Masks and copies of payloads that begin at each of 16 offsets behind a page.
+fn bench_offsets(criterion: &mut Criterion) {
+    const PAGE: usize = 4 << 10;
+    /// Behind the header that a server's long frame has.
+    const REPLY_OFFSET: usize = 4;
+    let mut group = criterion.benchmark_group("offset");
+    // Many of them, which differ by far more than two measurements of one do.
+    group.warm_up_time(Duration::from_millis(50)).measurement_time(Duration::from_millis(250));
+    group.sample_size(10);
+    for len in [64, 512, 1 << 10, 4 << 10, 16 << 10, 128 << 10, 1 << 20] {
+        let mut buf = vec![0x55; 2 * PAGE + len];
+        let page = buf.as_ptr().align_offset(PAGE);
+        let mut out = Vec::with_capacity(2 * PAGE + len);
+        let reply_at = out.as_ptr().align_offset(PAGE) + REPLY_OFFSET;
+        out.resize(reply_at, 0_u8);
+        group.throughput(len_of(len));
+        for offset in 0..16 {
+            let payload = page + offset..page + offset + len;
+            let id = |name| BenchmarkId::new(format!("{name}/{len}"), offset);
+            group.bench_function(id("mask"), |bencher| {
+                bencher.iter(|| mask(black_box(&mut buf[payload.clone()]), black_box(KEY)));
+            });
+            // A copy as replies have it.
+            group.bench_function(id("copy"), |bencher| {
+                bencher.iter(|| {
+                    out.truncate(reply_at);
+                    let bytes = black_box(&buf[payload.clone()]);
+                    mask_extend(black_box(&mut out), bytes, black_box([0; 4]), 0);
+                });
+            });
+            group.bench_function(id("memcpy"), |bencher| {
+                bencher.iter(|| {
+                    out.truncate(reply_at);
+                    black_box(&mut out).extend_from_slice(black_box(&buf[payload.clone()]));
+                });
+            });
+        }
     }
     group.finish();
 }

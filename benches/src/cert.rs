@@ -87,7 +87,9 @@ impl SelfSigned {
         }
         params.key_usages =
             vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        // For either side.
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let today = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // Clocks of test machines differ.
         params.not_before = date_time_ymd(1970, 1, 1) + today.saturating_sub(DAY);

@@ -1,5 +1,6 @@
 //! The server of a load: one that runs already, named by its URL, or one that is started in this process.
 
+use crate::ask::AskArgs;
 use crate::demand::Demand;
 use crate::machine;
 use crate::own_server::OwnServer;
@@ -11,8 +12,8 @@ use crate::units::CpuList;
 /// Flags that name the server.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServerArgs {
-    /// ws://HOST:PORT/PATH, wss://HOST:PORT/PATH, or tcp://HOST:PORT for a server that returns raw
-    /// bytes. Without it, Ringwire's own server is started in this process.
+    /// ws://HOST:PORT/PATH, wss://HOST:PORT/PATH, ws+unix:/SOCKET:/PATH, or tcp://HOST:PORT for a server that returns
+    /// raw bytes. Without it, Ringwire's own server is started in this process.
     pub(crate) url: Option<String>,
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
@@ -28,6 +29,8 @@ pub(crate) struct ServerArgs {
     /// Where the server in this process listens; port 0 is any free one.
     #[arg(long, conflicts_with = "url", default_value = "127.0.0.1:0")]
     pub(crate) listen: String,
+    #[command(flatten)]
+    pub(crate) ask: AskArgs,
 }
 
 /// A server, as a load sees it.
@@ -53,7 +56,7 @@ impl ServerArgs {
         load_cpu: &mut Option<CpuList>,
     ) -> anyhow::Result<Endpoint> {
         let Some(url) = &self.url else { return self.start(demand, load_cpu) };
-        let target = Target::from_url(url)?;
+        let target = Target::from_url(url)?.with_ask(&self.ask, 0..u32::MAX)?;
         let tls = self.tls.client(&target)?;
         Ok(Endpoint { target, tls, account: self.server_pid.map(Account::Process), own: None })
     }
@@ -69,7 +72,7 @@ impl ServerArgs {
         machine::allow_descriptors(demand.connections, 2)?;
         let certificate = self.own_tls.then(OwnServer::make_certificate).transpose()?;
         let own = OwnServer::start(&self.listen, &server.0, demand, certificate)?;
-        let target = own.target();
+        let target = own.target().with_ask(&self.ask, 0..u32::MAX)?;
         let tls = match own.certificate() {
             Some(pem) => self.tls.client_of(&target, pem)?,
             None => None,

@@ -6,18 +6,20 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use comfy_table::{Cell, CellAlignment, Table, presets};
 use ringwire_examples::units::parse_duration;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::demand::Demand;
+use crate::disturbance::Disturbance;
 use crate::echo::{
     Bottleneck, End, Generator, MeasuredServer, Server, Sessions, SessionsPlan, Summary, TlsTotals,
     run_sessions,
 };
 use crate::endpoint::{Endpoint, ServerArgs};
+use crate::machine;
+use crate::output::{JsonArgs, last_rows, show_rows};
 use crate::units::{CpuList, ratio, show_count};
-use crate::{machine, output};
 
 /// Flags of `ringwire-bench handshakes`. With `--resume` the server's tickets are used; what of it was full and
 /// what was resumed is in the result.
@@ -40,9 +42,8 @@ pub(crate) struct HandshakeArgs {
     /// The longest that one handshake may take.
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     timeout: Duration,
-    /// Writes the result as JSON to a file, or to the standard output for `-`.
-    #[arg(long, value_name = "FILE")]
-    json: Option<String>,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 /// Runs the subcommand. Whether there were no errors.
@@ -61,17 +62,13 @@ pub(crate) fn command(mut args: HandshakeArgs) -> anyhow::Result<bool> {
     };
     let sessions = run_sessions(&endpoint, plan)?;
     let report = Report::new(&endpoint, args.concurrency, sessions)?;
-    if args.json.as_deref() != Some("-") {
-        println!("{}", report.table());
-    }
-    if let Some(file) = &args.json {
-        output::write_json(file, &report)?;
-    }
+    args.json.tell(report.table(), &report)?;
     Ok(report.errors.is_empty())
 }
 
 /// The result. JSON has these names.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "HandshakeReport")]
 pub(crate) struct Report {
     target: String,
     concurrency: u32,
@@ -88,6 +85,8 @@ pub(crate) struct Report {
     generator_cpu_us_per_handshake: Option<f64>,
     pub(crate) generator_utilisation: f64,
     pub(crate) bottleneck: Bottleneck,
+    /// What else went on; `None` where that cannot be told.
+    disturbance: Option<Disturbance>,
     pub(crate) errors: BTreeMap<String, u64>,
 }
 
@@ -110,9 +109,13 @@ impl Report {
         let seconds = sessions.window.as_secs_f64();
         let handshakes = sessions.opened;
         let generator = Generator::of(&[sessions.generator_cpu], seconds, handshakes);
+        let own = sessions.server_cpu.iter().flatten().map(|cpu| cpu.run).sum::<Duration>();
+        let own = sessions.server_cpu.is_some().then_some(own + sessions.generator_cpu.run);
+        let (first, last) = sessions.machine;
+        let disturbance = Disturbance::between(first, last, own, seconds);
         let server = sessions.server_cpu.map(|cpu| {
             let measured = MeasuredServer { cpu, capacity, memory: None };
-            Server::of(&measured, seconds, handshakes, handshakes)
+            Server::of(&measured, seconds, handshakes)
         });
         Self {
             target,
@@ -126,7 +129,8 @@ impl Report {
             server_utilisation: server.map(|server| server.utilisation),
             generator_cpu_us_per_handshake: generator.cpu_us_per_message,
             generator_utilisation: generator.utilisation,
-            bottleneck: Bottleneck::of(generator, server),
+            bottleneck: Bottleneck::of(generator, server).disturbed_by(disturbance),
+            disturbance,
             errors: sessions.failures.by_text(),
         }
     }
@@ -160,16 +164,8 @@ impl Report {
         if let Some(micros) = self.generator_cpu_us_per_handshake {
             rows.push(("generator CPU", cpu(micros, self.generator_utilisation)));
         }
-        rows.push(("bottleneck", format!("{:?}", self.bottleneck).to_lowercase()));
-        for (kind, count) in &self.errors {
-            rows.push(("ERROR", format!("{count} × {kind}")));
-        }
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        for (name, value) in rows {
-            table.add_row([Cell::new(name).set_alignment(CellAlignment::Right), Cell::new(value)]);
-        }
-        table.to_string()
+        rows.extend(last_rows(self.bottleneck, self.disturbance, &[], &self.errors));
+        show_rows(&rows)
     }
 }
 

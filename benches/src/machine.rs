@@ -65,6 +65,14 @@ pub(crate) fn die_with_parent() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Kills all processes of the group that this one leads.
+pub(crate) fn kill_group(leader: i32) {
+    // SAFETY: kill takes numbers and touches no memory of ours.
+    unsafe {
+        libc::kill(-leader, libc::SIGKILL);
+    }
+}
+
 /// CPU model, number of CPUs, kernel and TCP's congestion control, for a report's head.
 pub(crate) fn describe() -> String {
     let system = System::real();

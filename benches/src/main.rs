@@ -1,10 +1,13 @@
 //! Load generator for WebSocket servers, the raw TCP floor, and their comparison.
 
+mod ask;
+mod bottleneck;
 mod broadcast;
 mod cert;
 mod cgroup;
 mod compare;
 mod demand;
+mod disturbance;
 mod doctor;
 mod echo;
 mod endpoint;
@@ -19,12 +22,14 @@ mod presets;
 mod procstat;
 mod report;
 mod scenario;
+mod schema;
 mod soak;
 mod system;
 mod target;
 mod texts;
 mod tls;
 mod units;
+mod withheld;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -57,9 +62,12 @@ enum Command {
     Soak(soak::SoakArgs),
     /// Plays hostile peers, and says what a server does with each kind.
     Hostile(hostile::HostileArgs),
+    /// Takes the flags of two published stress tools, `--test-type all` or `-clients=1000 -mps=100`, and has their
+    /// figures.
+    Stress(scenario::StressArgs),
     /// Opens connections as fast as they go, so many at a time.
     Storm(scenario::StormArgs),
-    /// Runs the profile echo-ws of HttpArena: 512, 4 096 and 16 384 connections, the best of three runs each.
+    /// Runs the WebSocket profiles of HttpArena: 512, 4 096 and 16 384 connections, the best of three runs each.
     Arena(scenario::ArenaArgs),
     /// Has each connection exchange a number of messages, one in flight.
     Throughput(scenario::ThroughputArgs),
@@ -81,6 +89,8 @@ enum Command {
     Churn(scenario::ChurnArgs),
     /// Looks for the highest rate of messages at which latencies stay under a limit.
     Search(scenario::SearchArgs),
+    /// Prints what the JSON of loads has, as a JSON Schema.
+    Schema,
     #[command(hide = true)]
     LoadWorker(scenario::ChildArgs),
     #[command(hide = true)]
@@ -94,16 +104,18 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Command::parse() {
+    let args = scenario::with_two_dashes(std::env::args_os());
+    let result = match Command::parse_from(args) {
         Command::Echo(args) => echo::command(args),
         Command::Broadcast(args) => broadcast::command(args),
         Command::Compare(args) => compare::command(args),
         Command::Handshakes(args) => handshakes::command(args),
-        Command::CompareHandshakes(args) => compare::compare_handshakes(&args),
-        Command::CompareBroadcast(args) => compare::compare_broadcast(&args),
+        Command::CompareHandshakes(args) => compare::compare_handshakes(args),
+        Command::CompareBroadcast(args) => compare::compare_broadcast(args),
         Command::WssPresets(args) => presets::command(args),
         Command::Soak(args) => soak::command(args),
         Command::Hostile(args) => hostile::command(&args),
+        Command::Stress(args) => scenario::stress_command(args),
         Command::Storm(args) => scenario::storm(args),
         Command::Arena(args) => scenario::arena(args),
         Command::Throughput(args) => scenario::throughput(args),
@@ -118,6 +130,7 @@ fn main() -> ExitCode {
         Command::Search(args) => scenario::search(args),
         Command::LoadWorker(args) => scenario::load_worker(&args).map(|()| true),
         Command::ServerWorker(args) => scenario::server_worker(&args).map(|()| true),
+        Command::Schema => schema::command().map(|()| true),
         Command::Doctor(args) => doctor::command(&args),
         Command::Cert(args) => cert::command(&args).map(|()| true),
         Command::Floor(args) => floor::run(&args).map(|()| true),

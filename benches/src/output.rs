@@ -1,9 +1,77 @@
-//! Results on their way to a file or the standard output.
+//! Results on their way to people, to a file or to the standard output.
 
+use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs;
 
 use anyhow::Context as _;
+use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
+
+use crate::bottleneck::Bottleneck;
+use crate::disturbance::Disturbance;
+
+/// The flag of where a result goes beside the terminal.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct JsonArgs {
+    /// Writes the result as JSON to a file, or to the standard output for `-`.
+    #[arg(long, value_name = "FILE")]
+    json: Option<String>,
+}
+
+impl JsonArgs {
+    /// Whether the standard output has to be JSON alone.
+    pub(crate) fn is_to_stdout(&self) -> bool {
+        self.json.as_deref() == Some("-")
+    }
+
+    /// Prints what people read, unless JSON goes there, and writes that to where it is asked for.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub(crate) fn tell(&self, text: impl Display, result: &impl Serialize) -> anyhow::Result<()> {
+        if !self.is_to_stdout() {
+            println!("{text}");
+        }
+        self.write(result)
+    }
+
+    /// Writes JSON to where it is asked for.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub(crate) fn write(&self, result: &impl Serialize) -> anyhow::Result<()> {
+        self.json.as_ref().map_or(Ok(()), |file| write_json(file, result))
+    }
+}
+
+/// A row of a table: a name and a value.
+pub(crate) type Row = (&'static str, String);
+
+/// A table of names and values.
+pub(crate) fn show_rows(rows: &[Row]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    for (name, value) in rows {
+        table.add_row([Cell::new(name).set_alignment(CellAlignment::Right), Cell::new(value)]);
+    }
+    table.to_string()
+}
+
+/// What every table ends with: whose limit the figures are, what else went on, and what went wrong.
+pub(crate) fn last_rows(
+    bottleneck: Bottleneck,
+    disturbance: Option<Disturbance>,
+    notes: &[String],
+    errors: &BTreeMap<String, u64>,
+) -> Vec<Row> {
+    let mut rows = vec![("bottleneck", bottleneck.text().to_owned())];
+    let disturbance = disturbance.filter(|found| found.is_worth_telling());
+    rows.extend(disturbance.map(|found| ("meanwhile", found.to_string())));
+    rows.extend(notes.iter().map(|note| ("note", note.clone())));
+    rows.extend(errors.iter().map(|(kind, count)| ("ERROR", format!("{count} × {kind}"))));
+    rows
+}
 
 /// Writes JSON to a file, or to the standard output for `-`.
 pub(crate) fn write_json(file: &str, value: &impl Serialize) -> anyhow::Result<()> {

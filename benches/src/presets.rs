@@ -13,8 +13,9 @@ use serde::Serialize;
 use crate::demand::Demand;
 use crate::echo::{End, Sessions, SessionsPlan, run_sessions};
 use crate::endpoint::ServerArgs;
+use crate::machine;
+use crate::output::JsonArgs;
 use crate::units::{CpuList, ratio, show_count};
-use crate::{machine, output};
 
 /// Flags of `ringwire-bench wss-presets`.
 #[derive(Debug, clap::Args)]
@@ -30,9 +31,8 @@ pub(crate) struct PresetArgs {
     /// The longest that one client may take.
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
-    /// Writes the result as JSON to a file, or to the standard output for `-`.
-    #[arg(long, value_name = "FILE")]
-    json: Option<String>,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 /// One scenario.
@@ -92,12 +92,7 @@ pub(crate) fn command(mut args: PresetArgs) -> anyhow::Result<bool> {
         };
         rows.push(Row::new(scenario, &run_sessions(&endpoint, plan)?));
     }
-    if args.json.as_deref() != Some("-") {
-        println!("{}\n{}", endpoint.target, table(&rows));
-    }
-    if let Some(file) = &args.json {
-        output::write_json(file, &rows)?;
-    }
+    args.json.tell(format_args!("{}\n{}", endpoint.target, table(&rows)), &rows)?;
     Ok(rows.iter().all(|row| row.errors.is_empty()))
 }
 

@@ -11,7 +11,7 @@ use std::{fs, io};
 /// The threads that count as "the server" in a report.
 #[derive(Clone, Debug)]
 pub(crate) enum Account {
-    /// Every thread of a process.
+    /// Every thread of a process, and of those that it started: a server may have workers, or a shell before it.
     Process(u32),
     /// Some threads of this process: a server that runs beside its load generator.
     Threads(Vec<u32>),
@@ -66,12 +66,12 @@ impl Account {
     /// # Errors
     /// When the process is gone.
     pub(crate) fn cpu(&self) -> io::Result<CpuTimes> {
-        let (pid, tids) = match self {
-            Self::Process(pid) => (*pid, thread_ids(*pid)?),
-            Self::Threads(tids) => (std::process::id(), tids.clone()),
+        let threads: Vec<(u32, u32)> = match self {
+            Self::Process(pid) => threads_of_family(*pid)?,
+            Self::Threads(tids) => tids.iter().map(|&tid| (std::process::id(), tid)).collect(),
         };
         let mut times = BTreeMap::new();
-        for tid in tids {
+        for (pid, tid) in threads {
             match fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")) {
                 Ok(text) => drop(times.insert(tid, cpu_time(&text)?)),
                 // The thread ended after the directory was listed.
@@ -85,7 +85,7 @@ impl Account {
     /// How many CPUs it could keep busy: those it may run on, but no more than it has threads.
     pub(crate) fn capacity(&self) -> io::Result<usize> {
         match self {
-            Self::Process(pid) => Ok(thread_ids(*pid)?.len().min(allowed_cpus(*pid)?.len())),
+            Self::Process(pid) => Ok(threads_of_family(*pid)?.len().min(allowed_cpus(*pid)?.len())),
             // Each has a CPU of its own.
             Self::Threads(tids) => Ok(tids.len()),
         }
@@ -95,7 +95,7 @@ impl Account {
     pub(crate) fn footprint(&self) -> io::Result<Option<Footprint>> {
         match self {
             Self::Process(pid) => {
-                Ok(Some(Footprint { resident: resident_bytes(*pid)?, slab: slab_bytes()? }))
+                Ok(Some(Footprint { resident: Resident::of(*pid)?.all, slab: slab_bytes()? }))
             }
             Self::Threads(_) => Ok(None),
         }
@@ -121,11 +121,27 @@ pub(crate) struct Resident {
 }
 
 impl Resident {
-    /// Of a process.
+    /// Of a process and of those that it started; what they share counts for each.
     ///
     /// # Errors
     /// When the process is gone.
     pub(crate) fn of(pid: u32) -> io::Result<Self> {
+        let mut sum = Self::default();
+        for member in family(pid) {
+            match Self::of_one(member) {
+                Ok(one) => {
+                    sum.all += one.all;
+                    sum.anonymous += one.anonymous;
+                }
+                // One that it started has ended meanwhile.
+                Err(_) if member != pid => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(sum)
+    }
+
+    fn of_one(pid: u32) -> io::Result<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         Ok(Self { all: kib_field(&status, "VmRSS")?, anonymous: kib_field(&status, "RssAnon")? })
     }
@@ -198,9 +214,33 @@ pub(crate) fn thread_ids(pid: u32) -> io::Result<Vec<u32>> {
     Ok(ids)
 }
 
-/// Resident memory of a process (`VmRSS`), in bytes.
-pub(crate) fn resident_bytes(pid: u32) -> io::Result<u64> {
-    kib_field(&fs::read_to_string(format!("/proc/{pid}/status"))?, "VmRSS")
+/// A process and those that it started, as far as they live.
+fn family(pid: u32) -> Vec<u32> {
+    let mut members = vec![pid];
+    let mut at = 0;
+    while let Some(&parent) = members.get(at) {
+        for tid in thread_ids(parent).unwrap_or_default() {
+            // Missing where the thread has ended, and in kernels without CONFIG_PROC_CHILDREN.
+            let children = fs::read_to_string(format!("/proc/{parent}/task/{tid}/children"));
+            let children = children.unwrap_or_default();
+            members.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+        at += 1;
+    }
+    members
+}
+
+/// The numbers of all threads of a process and of those that it started, each behind its process's.
+fn threads_of_family(pid: u32) -> io::Result<Vec<(u32, u32)>> {
+    let mut threads = Vec::new();
+    for member in family(pid) {
+        match thread_ids(member) {
+            Ok(tids) => threads.extend(tids.into_iter().map(|tid| (member, tid))),
+            Err(_) if member != pid => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(threads)
 }
 
 /// The kernel's objects on the whole machine (`Slab`), in bytes.
@@ -318,6 +358,25 @@ mod tests {
         assert!(has_ended(&error), "{error}");
         assert!(has_ended(&fs::File::open(&path).unwrap_err()));
         assert!(Account::Threads(vec![tid]).cpu().unwrap().since(&CpuTimes::default()).is_empty());
+    }
+
+    #[test]
+    fn what_a_process_started_is_part_of_it() {
+        use std::os::unix::process::CommandExt as _;
+
+        let mut shell = std::process::Command::new("sh");
+        let mut shell = shell.args(["-c", "sleep 60 & wait"]).process_group(0).spawn().unwrap();
+        let pid = shell.id();
+        while family(pid).len() < 2 {
+            thread::yield_now();
+        }
+        let account = Account::Process(pid);
+        assert!(account.cpu().unwrap().0.len() >= 2);
+        let alone = Resident::of_one(pid).unwrap();
+        assert!(Resident::of(pid).unwrap().all > alone.all);
+        crate::machine::kill_group(i32::try_from(pid).unwrap());
+        shell.wait().unwrap();
+        assert!(account.cpu().is_err());
     }
 
     #[test]

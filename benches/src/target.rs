@@ -1,11 +1,17 @@
 //! What the load is run against.
+#![expect(clippy::disallowed_types, reason = "all connections of a load share what they ask for")]
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs as _};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 
+use crate::ask::{Ask, AskArgs};
+
 /// A server, reached over TCP.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Target {
     /// A WebSocket server.
     WebSocket(SocketAddr, Resource),
@@ -14,7 +20,7 @@ pub(crate) enum Target {
 }
 
 /// What the upgrade request asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Resource {
     /// Whether TLS is spoken.
     pub(crate) secure: bool,
@@ -22,14 +28,21 @@ pub(crate) struct Resource {
     pub(crate) authority: String,
     /// Path and query.
     pub(crate) path: String,
+    /// Its socket, where it is no one of TCP.
+    pub(crate) unix: Option<PathBuf>,
+    /// Headers and more.
+    pub(crate) ask: Arc<Ask>,
 }
 
 impl Target {
-    /// Reads `ws://host:port/path`, `wss://host:port/path` or `tcp://host:port`.
+    /// Reads `ws://host:port/path`, `wss://host:port/path`, `ws+unix:/socket:/path` or `tcp://host:port`.
     ///
     /// # Errors
     /// When the URL is of another kind, or its host is unknown.
     pub(crate) fn from_url(url: &str) -> anyhow::Result<Self> {
+        if let Some(rest) = url.strip_prefix("ws+unix:") {
+            return Self::of_unix(rest);
+        }
         let Some((scheme, rest)) = url.split_once("://") else {
             bail!("{url:?} is no URL: use ws:// or wss://HOST:PORT/PATH, or tcp://HOST:PORT");
         };
@@ -42,13 +55,54 @@ impl Target {
                 let secure = scheme == "wss";
                 let slash = if path.starts_with('/') { "" } else { "/" };
                 let path = format!("{slash}{path}");
-                let resource = Resource { secure, authority: authority.to_owned(), path };
+                let ask = Arc::default();
+                let authority = authority.to_owned();
+                let resource = Resource { secure, authority, path, unix: None, ask };
                 let default_port = if secure { 443 } else { 80 };
-                Ok(Self::WebSocket(resolve(authority, Some(default_port))?, resource))
+                let address = resolve(&resource.authority, Some(default_port))?;
+                Ok(Self::WebSocket(address, resource))
             }
             "tcp" => Ok(Self::Raw(resolve(authority, None)?)),
             _ => bail!("{scheme}:// is not supported: use ws://, wss:// or tcp://"),
         }
+    }
+
+    /// Of a Unix socket, and after a colon the path and query.
+    fn of_unix(rest: &str) -> anyhow::Result<Self> {
+        let (socket, path) = rest.rsplit_once(':').unwrap_or((rest, "/"));
+        // Some write it with an empty host.
+        let socket = socket.strip_prefix("//").unwrap_or(socket);
+        if !socket.starts_with('/') || !path.starts_with('/') {
+            bail!("ws+unix:{rest}: write ws+unix:/SOCKET:/PATH");
+        }
+        let resource = Resource {
+            secure: false,
+            authority: "localhost".to_owned(),
+            path: path.to_owned(),
+            unix: Some(socket.into()),
+            ask: Arc::default(),
+        };
+        Ok(Self::WebSocket((Ipv4Addr::UNSPECIFIED, 0).into(), resource))
+    }
+
+    /// The socket of a server that listens on no TCP port.
+    pub(crate) fn unix(&self) -> Option<&Path> {
+        self.resource()?.unix.as_deref()
+    }
+
+    /// The same for connections with these numbers, which ask for that.
+    ///
+    /// # Errors
+    /// When it cannot be asked for, or not of a server of raw bytes.
+    pub(crate) fn with_ask(mut self, ask: &AskArgs, numbers: Range<u32>) -> anyhow::Result<Self> {
+        match &mut self {
+            Self::WebSocket(_, resource) => resource.ask = ask.load(&resource.path, numbers)?,
+            Self::Raw(_) if ask.is_empty() => {}
+            Self::Raw(address) => {
+                bail!("tcp://{address}: raw bytes have no handshake to ask anything in")
+            }
+        }
+        Ok(self)
     }
 
     /// Where to connect.
@@ -76,6 +130,9 @@ impl Target {
 impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::WebSocket(_, Resource { unix: Some(socket), path, .. }) => {
+                write!(f, "ws+unix:{}:{path}", socket.display())
+            }
             Self::WebSocket(_, resource) => {
                 let scheme = if resource.secure { "wss" } else { "ws" };
                 write!(f, "{scheme}://{}{}", resource.authority, resource.path)
@@ -122,10 +179,24 @@ mod tests {
         assert_eq!(parsed("ws://127.0.0.1").address().port(), 80);
         assert_eq!(parsed("ws://127.0.0.1?a").resource().unwrap().path, "/?a");
         assert_eq!(parsed("ws://[::1]").address().to_string(), "[::1]:80");
-        assert_eq!(parsed("tcp://127.0.0.1:7"), Target::Raw(([127, 0, 0, 1], 7).into()));
+        let raw = parsed("tcp://127.0.0.1:7");
+        assert!(raw.resource().is_none() && raw.address() == ([127, 0, 0, 1], 7).into());
         for url in ["127.0.0.1:80", "https://127.0.0.1", "tcp://127.0.0.1", "ws://127.0.0.1:x/"] {
             assert!(Target::from_url(url).is_err(), "{url}");
         }
+    }
+
+    #[test]
+    fn unix_sockets_have_paths_of_both_kinds() {
+        for url in ["ws+unix:/run/a.sock:/ws?x=1", "ws+unix:///run/a.sock:/ws?x=1"] {
+            let target = Target::from_url(url).unwrap();
+            assert_eq!(target.unix(), Some(Path::new("/run/a.sock")));
+            assert_eq!(target.resource().unwrap().path, "/ws?x=1");
+            assert_eq!(target.to_string(), "ws+unix:/run/a.sock:/ws?x=1");
+        }
+        let plain = Target::from_url("ws+unix:/run/a.sock").unwrap();
+        assert_eq!(plain.resource().unwrap().path, "/");
+        assert!(Target::from_url("ws+unix:a.sock:/").is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use ringwire::transport::Dial;
 use ringwire_tls::pki_types::{ServerName, UnixTime};
-use ringwire_tls::{ClientConfig, ClientSettings, Roots, Session, Version};
+use ringwire_tls::{CertificateSource, ClientConfig, ClientSettings, Roots, Session, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::target::Target;
@@ -21,6 +21,12 @@ pub(crate) struct TlsArgs {
     /// Takes any certificate with wss://. For servers of one's own.
     #[arg(long)]
     insecure: bool,
+    /// A certificate to show to a server that asks for one, with its chain: a PEM file.
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    client_cert: Option<PathBuf>,
+    /// The key of --client-cert, a PEM file.
+    #[arg(long, value_name = "FILE", requires = "client_cert")]
+    client_key: Option<PathBuf>,
     /// The TLS version to speak with wss://; by default the newest that both sides have.
     #[arg(long, value_enum)]
     tls_version: Option<TlsVersion>,
@@ -76,6 +82,9 @@ impl TlsArgs {
                 TlsVersion::Tls13 => Version::Tls13,
             };
             settings = settings.with_min_version(version).with_max_version(version);
+        }
+        if let Some((chain, key)) = self.client_cert.as_ref().zip(self.client_key.as_ref()) {
+            settings = settings.with_certificate(CertificateSource::files(chain, key));
         }
         let settings = settings.with_resumption(self.resume);
         let config = settings.build(UnixTime::now()).context("cannot speak TLS")?;

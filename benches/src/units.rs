@@ -49,6 +49,14 @@ pub(crate) fn show_count(value: f64) -> String {
     shown
 }
 
+/// The share of what succeeded, in percent.
+pub(crate) fn show_success(succeeded: u64, failed: u64) -> String {
+    match succeeded + failed {
+        0 => "–".to_owned(),
+        all => format!("{:.2} %", succeeded as f64 * 100.0 / all as f64),
+    }
+}
+
 /// A quotient, or 0 of nothing.
 pub(crate) fn ratio(value: f64, by: f64) -> f64 {
     if by > 0.0 { value / by } else { 0.0 }
@@ -78,5 +86,6 @@ mod tests {
         assert_eq!(show_bytes(1_572_864.0), "1.5 MiB");
         assert_eq!(show_count(1_234_567.4), "1 234 567");
         assert_eq!(show_count(999.0), "999");
+        assert_eq!((show_success(3, 1), show_success(0, 0)), ("75.00 %".into(), "–".into()));
     }
 }

@@ -74,7 +74,7 @@ fn short_storms_have_plots() {
     let output = program().args(args).arg(&file).output().expect("it runs");
     assert!(output.status.success(), "{output:?}");
     let page = std::fs::read_to_string(&file).expect("it is written");
-    for title in ["Connections", "Memory", "CPUs in use"] {
+    for title in ["Connections", "Kernel objects of the whole machine (slab)", "CPUs in use"] {
         assert!(page.contains(&format!("<figcaption>{title}</figcaption>")), "{title} in {page}");
     }
 }
@@ -369,11 +369,16 @@ fn arena_is_the_best_of_its_runs() {
         assert_eq!((&runs[0]["payload_bytes"], &runs[0]["text"]), (&5.into(), &true.into()));
         assert_eq!(runs[0]["server_processes"], 1, "{row}");
     }
-    let args = "arena --connections 10 --duration 100ms --runs 1 --fail-if rate<1";
+    let args = "arena --profile echo-ws-pipeline,echo-ws-limited --connections 10 --duration 100ms --runs 1 \
+                --rest 0 --fail-if rate<1";
     let output = program().args(args.split_whitespace()).output().expect("it runs");
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("| connections | messages/s | of all runs |"), "{text}");
+    assert_eq!(text.matches("| connections | messages/s | of all runs |").count(), 2, "{text}");
+    assert!(
+        text.contains("\necho-ws-pipeline\n") && text.contains("\necho-ws-limited\n"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -405,7 +410,7 @@ fn doctor_gives_numbers() {
 #[test]
 fn hostile_peers_of_its_own_server_are_ended() {
     for driver in ["epoll", "uring"] {
-        let args = "hostile --peers 3 --time-limit 2s --bystander-timeout 60s --json - \
+        let args = "hostile --peers 3 --time-limit 6s --bystander-timeout 60s --json - \
                     --only unmasked,huge-length,bomb,half-open --driver";
         let mut hostile = program();
         let output = hostile.args(args.split_whitespace()).arg(driver).output().expect("it runs");
@@ -424,6 +429,32 @@ fn hostile_peers_of_its_own_server_are_ended() {
         assert!(endings[3].contains("close 1002"), "{report}");
         assert!(!endings[0].contains("kept open"), "{report}");
     }
+}
+
+/// A shell stays before it: what is measured is what it started, and that ends with its run.
+#[test]
+fn servers_of_the_user_are_compared() {
+    let bench = env!("CARGO_BIN_EXE_ringwire-bench");
+    let server =
+        format!("{bench} echo --listen {{listen}} --connections 1 --duration 0 --warmup 0 --stay");
+    let peer = format!("mine=sh -c '{server}; true'");
+    let args = "compare --servers floor-epoll --rounds 1 --connections 4 --sizes 100 --in-flight 2 --server-cpu 0 \
+                --load-cpu 0 --duration 500ms --warmup 100ms --peer-path /any --json";
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("runs.json");
+    let mut compare = program();
+    compare.args(args.split_whitespace()).arg(&file).args(["--peer", &peer]);
+    let output = compare.output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let page = String::from_utf8_lossy(&output.stdout);
+    assert!(page.contains("| load | floor-epoll | mine |"), "{page}");
+    let text = std::fs::read_to_string(&file).expect("the file is written");
+    let comparison: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let mine = &comparison["cells"][0]["servers"][1]["runs"][0];
+    assert!(mine["target"].as_str().is_some_and(|url| url.ends_with("/any")), "{mine}");
+    assert!(mine["messages"].as_u64() > Some(0), "{mine}");
+    // A shell that waits has next to none.
+    assert!(mine["server"]["cpus"].as_f64() > Some(0.01), "{mine}");
 }
 
 #[test]

@@ -233,18 +233,61 @@ pub(crate) fn dial(
 /// Leaves the choice of the port to connect(2), which may use one again for another destination.
 fn choose_port_late(socket: &Socket) -> io::Result<()> {
     let on: libc::c_int = 1;
-    let len = libc::socklen_t::try_from(size_of_val(&on)).unwrap_or(0);
-    #[expect(unsafe_code, reason = "socket2 has no name for this option")]
-    // SAFETY: the kernel reads the one number that it is given, which is on this stack.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            (&raw const on).cast(),
-            len,
-        )
+    set_option(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &on)
+}
+
+/// Has the kernel give connections at a port to one of the sockets that share it by the CPU on which they come in:
+/// `cores` has that of each socket, in the order in which they began to listen. On other CPUs it is as without.
+///
+/// The sockets are one group, which has one program (SO_ATTACH_REUSEPORT_CBPF, socket(7)), whichever is asked.
+pub(crate) fn choose_by_cpu(socket: &OwnedFd, cores: &[usize]) -> io::Result<()> {
+    let mut program = program_by_cpu(cores)?;
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(io::Error::other)?,
+        filter: program.as_mut_ptr(),
     };
+    set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
+}
+
+/// Takes such a program away, if there is one.
+pub(crate) fn choose_by_hash(socket: &OwnedFd) {
+    let none: libc::c_int = 0;
+    // ENOENT: there was none.
+    let _ = set_option(socket, libc::SOL_SOCKET, libc::SO_DETACH_REUSEPORT_BPF, &none);
+}
+
+/// Loads the number of the CPU, compares it with each core, and returns the index of the one that is the same. One that
+/// no socket has makes the kernel choose by hash.
+fn program_by_cpu(cores: &[usize]) -> io::Result<Vec<libc::sock_filter>> {
+    // Of linux/bpf_common.h.
+    const LOAD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const CPU: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_CPU).cast_unsigned();
+    let step = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
+    let mut program = vec![step(LOAD, CPU)];
+    for (index, core) in (0..).zip(cores) {
+        let core = u32::try_from(*core).map_err(io::Error::other)?;
+        program.push(libc::sock_filter { jf: 1, ..step(JUMP_IF_EQUAL, core) });
+        program.push(step(RETURN, index));
+    }
+    program.push(step(RETURN, u32::MAX));
+    Ok(program)
+}
+
+/// setsockopt(2), for options of which socket2 has no name.
+fn set_option<T>(
+    socket: &impl AsRawFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(size_of::<T>()).unwrap_or(0);
+    let value = std::ptr::from_ref(value).cast();
+    #[expect(unsafe_code, reason = "socket2 has no name for these options")]
+    // SAFETY: the kernel reads `len` bytes, which is the size of what it is given. A program that this points to is
+    // alive in the caller, who has said how long it is.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value, len) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -382,6 +425,40 @@ mod tests {
         let address = local_addr(&first).unwrap();
         let second = listen(address, (&config).into()).unwrap();
         assert_eq!(local_addr(&second).unwrap(), address);
+    }
+
+    #[test]
+    fn the_cpu_chooses_the_listener() {
+        let config = Config::default();
+        let first = listen_first(([127, 0, 0, 1], 0).into(), (&config).into()).unwrap();
+        let address = local_addr(&first).unwrap();
+        let listeners = [first, listen(address, (&config).into()).unwrap()];
+        let cores = core_affinity::get_core_ids().unwrap();
+        let accepted = |index: usize| SockRef::from(&listeners[index]).accept().is_ok();
+        let connect = |core| {
+            std::thread::spawn(move || {
+                assert!(core_affinity::set_for_current(core));
+                let peer = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                peer.connect(&address.into()).unwrap();
+                peer
+            })
+            .join()
+            .unwrap()
+        };
+        for core in &cores {
+            for chosen in [0, 1] {
+                // Which no CPU has.
+                let mut program = [usize::from(u16::MAX); 2];
+                program[chosen] = core.id;
+                choose_by_cpu(&listeners[1], &program).unwrap();
+                let _streams: Vec<_> = (0..16).map(|_| connect(*core)).collect();
+                assert!((0..16).all(|_| accepted(chosen)), "listener {chosen}, CPU {}", core.id);
+                assert!(!accepted(1 - chosen));
+            }
+        }
+        choose_by_hash(&listeners[0]);
+        let _streams: Vec<_> = (0..64).map(|_| connect(cores[0])).collect();
+        assert!(accepted(0) && accepted(1), "by hash");
     }
 
     #[test]

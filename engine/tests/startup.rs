@@ -9,7 +9,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use ringwire::{
-    Backpressure, CloseCode, Config, DriverKind, Error, Running, Sizing, tuning::Pinning,
+    Backpressure, CloseCode, Config, DriverKind, Error, Running, Sizing,
+    tuning::{Assignment, Pinning},
 };
 use ringwire_peers::{Client, Got, stays_so_for};
 use support::{Server, config, ms, wait_until};
@@ -151,6 +152,12 @@ fn wrong_settings_are_named() {
         ("io_workers", config().with_io_workers(100_000)),
         ("pinning", config().with_pinning(Pinning::Cores(Vec::new()))),
         ("pinning", config().with_pinning(Pinning::Cores(vec![9999]))),
+        ("busy_poll", config().with_busy_poll(Duration::ZERO)),
+        ("napi_busy_poll", config().with_napi_busy_poll(Duration::ZERO)),
+        ("napi_prefer_busy_poll", config().with_napi_prefer_busy_poll(true)),
+        // It is not pinned.
+        ("assignment", config().with_assignment(Assignment::Cpu)),
+        ("assignment", config().with_assignment(Assignment::Cpu).with_exclusive(false)),
     ];
     for (name, config) in wrong {
         match refusal(config, "127.0.0.1:0") {

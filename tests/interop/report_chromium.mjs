@@ -59,6 +59,23 @@ async function isDrawn(browser, file) {
   await page.getByText("net.core.somaxconn").waitFor();
 }
 
+/** Nothing is wider than a phone or a screen, and what came of it is seen before any plot. */
+async function fits(browser, file, width) {
+  const page = await open(browser, file, "light");
+  await page.setViewportSize({ width, height: 900 });
+  const widths = await page.evaluate(() => ({
+    page: document.documentElement.scrollWidth,
+    window: window.innerWidth,
+    verdict: document.querySelector(".verdict")?.getBoundingClientRect().top,
+    tiles: document.querySelector(".tiles")?.getBoundingClientRect().top,
+    plot: document.querySelector("svg").getBoundingClientRect().top,
+  }));
+  assert.ok(widths.page <= widths.window, JSON.stringify(widths));
+  if (widths.verdict !== undefined) {
+    assert.ok(widths.verdict < widths.tiles && widths.tiles < widths.plot, JSON.stringify(widths));
+  }
+}
+
 /** Text differs from its ground by as much as WCAG 2.1 §1.4.3 asks for, at the axes too. */
 async function isReadable(browser, file, colorScheme) {
   const page = await open(browser, file, colorScheme);
@@ -91,6 +108,10 @@ for (const argument of process.argv.slice(2)) {
   const [name, file] = argument.split("=");
   checks[`${name}: plots are drawn, and nothing is fetched`] = () =>
     withBrowser((browser) => isDrawn(browser, file));
+  for (const width of [400, 1200]) {
+    checks[`${name}: fits into ${width} pixels`] = () =>
+      withBrowser((browser) => fits(browser, file, width));
+  }
   for (const scheme of ["light", "dark"]) {
     checks[`${name}: text can be read on ${scheme} ground`] = () =>
       withBrowser((browser) => isReadable(browser, file, scheme));

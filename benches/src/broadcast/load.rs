@@ -12,6 +12,7 @@ use ringwire_examples::CompressionFlag;
 use super::Plan;
 use super::client::{Client, Deliveries};
 use super::publications::Publications;
+use crate::disturbance::MachineTicks;
 use crate::echo::{
     Buffers, Clock, Dialler, Failure, Failures, Latencies, Opener, Summary, Ticks, TlsTotals,
 };
@@ -46,6 +47,8 @@ pub(crate) struct Outcome {
     pub(crate) generator_cpu: CpuTime,
     /// CPU time of each thread of the server, if it is known.
     pub(crate) server_cpu: Option<Vec<CpuTime>>,
+    /// The whole machine's, at both ends of the measured time.
+    pub(crate) machine: (MachineTicks, MachineTicks),
     pub(crate) tls: TlsTotals,
     pub(crate) failures: Failures,
 }
@@ -110,6 +113,7 @@ struct Moment {
     deliveries: u64,
     generator_cpu: CpuTime,
     server_cpu: Option<CpuTimes>,
+    machine: MachineTicks,
 }
 
 impl<'a> Load<'a> {
@@ -122,7 +126,7 @@ impl<'a> Load<'a> {
             plan,
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_PER_PASS),
-            dialler: Dialler::new(target.address(), &[]),
+            dialler: Dialler::to(target, &[]),
             clock,
             opener: Opener::new(target, CompressionFlag::Off, clock),
             buffers: Buffers::new(),
@@ -330,6 +334,7 @@ impl<'a> Load<'a> {
             deliveries: self.deliveries.count,
             generator_cpu: procstat::thread_cpu(self.thread_id)?,
             server_cpu: server_cpu.context("the server's process is gone")?,
+            machine: MachineTicks::read()?,
         })
     }
 
@@ -353,6 +358,7 @@ impl<'a> Load<'a> {
             latency: self.latencies.summary(),
             generator_cpu: last.generator_cpu.since(first.generator_cpu),
             server_cpu: server_cpu.map(|(last, first)| last.since(first)),
+            machine: (first.machine, last.machine),
             tls: self.opener.tls,
             failures: self.failures,
         })

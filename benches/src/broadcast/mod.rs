@@ -26,11 +26,12 @@ pub(crate) use self::report::test_report;
 use self::until::Ceiling;
 use crate::demand::{Demand, Service};
 use crate::endpoint::{Endpoint, ServerArgs};
+use crate::output::JsonArgs;
 use crate::procstat::Account;
 use crate::scenario::Condition;
 use crate::target::Target;
 use crate::units::CpuList;
-use crate::{machine, output, tls};
+use crate::{machine, tls};
 
 /// Flags of `ringwire-bench broadcast`.
 #[derive(Debug, clap::Args)]
@@ -68,9 +69,8 @@ pub(crate) struct BroadcastArgs {
     /// CPUs for the load, such as 1.
     #[arg(long)]
     cpu: Option<CpuList>,
-    /// Writes the result as JSON to a file, or to the standard output for `-`.
-    #[arg(long, value_name = "FILE")]
-    json: Option<String>,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 /// One run.
@@ -119,16 +119,11 @@ pub(crate) fn command(mut args: BroadcastArgs) -> anyhow::Result<bool> {
         patience: args.patience,
     };
     if let Some((until, ceiling)) = args.until.zip(ceiling) {
-        return until::command(plan, until, args.step, &ceiling, args.json.as_deref());
+        return until::command(plan, until, args.step, &ceiling, &args.json);
     }
     let report = run(&plan)?;
     drop(own);
-    if args.json.as_deref() != Some("-") {
-        println!("{}", report.table());
-    }
-    if let Some(file) = &args.json {
-        output::write_json(file, &report)?;
-    }
+    args.json.tell(report.table(), &report)?;
     Ok(report.is_clean())
 }
 

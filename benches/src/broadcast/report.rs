@@ -1,18 +1,22 @@
 //! The result of one run: the arithmetic, the table and the JSON.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Plan;
 use super::load::Outcome;
+use crate::disturbance::Disturbance;
 use crate::echo::{Bottleneck, Generator, MeasuredServer, Server, Summary, TlsTotals};
+use crate::output::{last_rows, show_rows};
 use crate::units::{ratio, show_bytes, show_count};
 
 /// The result of one run. JSON has these names.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "BroadcastReport")]
 pub(crate) struct Report {
     pub(crate) target: String,
     pub(crate) subscribers: u32,
@@ -35,6 +39,8 @@ pub(crate) struct Report {
     pub(crate) generator_cpu_us_per_delivery: Option<f64>,
     pub(crate) generator_utilisation: f64,
     pub(crate) bottleneck: Bottleneck,
+    /// What else went on; `None` where that cannot be told.
+    disturbance: Option<Disturbance>,
     /// `None` without TLS.
     pub(crate) tls: Option<TlsTotals>,
     pub(crate) errors: BTreeMap<String, u64>,
@@ -56,9 +62,13 @@ impl Report {
         let seconds = outcome.window.as_secs_f64();
         let deliveries = outcome.deliveries;
         let generator = Generator::of(&[outcome.generator_cpu], seconds, deliveries);
+        let own = outcome.server_cpu.iter().flatten().map(|cpu| cpu.run).sum::<Duration>();
+        let own = outcome.server_cpu.is_some().then_some(own + outcome.generator_cpu.run);
+        let (first, last) = outcome.machine;
+        let disturbance = Disturbance::between(first, last, own, seconds);
         let server = outcome.server_cpu.map(|cpu| {
             let measured = MeasuredServer { cpu, capacity, memory: None };
-            Server::of(&measured, seconds, deliveries, outcome.opened)
+            Server::of(&measured, seconds, deliveries)
         });
         Self {
             target: plan.target.to_string(),
@@ -76,7 +86,8 @@ impl Report {
             server_utilisation: server.map(|server| server.utilisation),
             generator_cpu_us_per_delivery: generator.cpu_us_per_message,
             generator_utilisation: generator.utilisation,
-            bottleneck: Bottleneck::of(generator, server),
+            bottleneck: Bottleneck::of(generator, server).disturbed_by(disturbance),
+            disturbance,
             tls: outcome.tls.version.map(|_| outcome.tls),
             errors: outcome.failures.by_text(),
         }
@@ -131,16 +142,8 @@ impl Report {
         if let Some(micros) = self.generator_cpu_us_per_delivery {
             rows.push(("generator CPU", cpu(micros, self.generator_utilisation)));
         }
-        rows.push(("bottleneck", self.bottleneck.text().to_owned()));
-        for (kind, count) in &self.errors {
-            rows.push(("ERROR", format!("{count} × {kind}")));
-        }
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        for (name, value) in rows {
-            table.add_row([Cell::new(name).set_alignment(CellAlignment::Right), Cell::new(value)]);
-        }
-        table.to_string()
+        rows.extend(last_rows(self.bottleneck, self.disturbance, &[], &self.errors));
+        show_rows(&rows)
     }
 }
 

@@ -7,9 +7,10 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::{BroadcastArgs, Plan, Report, run};
+use crate::machine;
+use crate::output::JsonArgs;
 use crate::scenario::Condition;
 use crate::units::show_count;
-use crate::{machine, output};
 
 /// The most subscribers that a search may come to, and why not more.
 #[derive(Clone, Debug)]
@@ -76,15 +77,10 @@ pub(super) fn command(
     until: Condition,
     step: u32,
     ceiling: &Ceiling,
-    json: Option<&str>,
+    json: &JsonArgs,
 ) -> anyhow::Result<bool> {
     let search = search(plan, &until, step, ceiling)?;
-    if json != Some("-") {
-        println!("{}", search.text());
-    }
-    if let Some(file) = json {
-        output::write_json(file, &search)?;
-    }
+    json.tell(search.text(), &search)?;
     Ok(search.held.is_some())
 }
 

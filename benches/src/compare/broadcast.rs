@@ -95,7 +95,9 @@ impl Run for Report {
 }
 
 /// Runs the subcommand. Whether there were no errors.
-pub(crate) fn command(args: &CompareBroadcastArgs) -> anyhow::Result<bool> {
+pub(crate) fn command(mut args: CompareBroadcastArgs) -> anyhow::Result<bool> {
+    args.field.add_peers(&mut args.servers);
+    let args = &args;
     if !args.servers.contains(&args.baseline) {
         bail!("--baseline {} is none of --servers", args.baseline);
     }
@@ -230,7 +232,7 @@ mod tests {
 
     #[test]
     fn baseline_must_take_part() {
-        let error = command(&args("--baseline floor-epoll")).unwrap_err().to_string();
+        let error = command(args("--baseline floor-epoll")).unwrap_err().to_string();
         assert!(error.contains("none of --servers"), "{error}");
     }
 

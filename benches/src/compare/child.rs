@@ -21,6 +21,8 @@ use crate::machine;
 /// Time for a server to listen.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Starts of a server, each on another port.
+const TRIES: u32 = 3;
 
 /// A running server. Dropping it kills it.
 pub(crate) struct Running {
@@ -35,9 +37,28 @@ impl Running {
         cpus: &[usize],
         certificate: Option<&(PathBuf, PathBuf)>,
     ) -> anyhow::Result<Self> {
-        let address = free_address().context("no free port")?;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let address = free_address().context("no free port")?;
+            match Self::start_at(address, server, cpus, certificate) {
+                // Somebody else may have taken the port meanwhile.
+                Err(_) if tries < TRIES => {}
+                done => return done,
+            }
+        }
+    }
+
+    fn start_at(
+        address: SocketAddr,
+        server: &Server,
+        cpus: &[usize],
+        certificate: Option<&(PathBuf, PathBuf)>,
+    ) -> anyhow::Result<Self> {
         let mut command = Command::new(&server.program);
         command.args(server.arguments(&Placement { address, cpus, certificate }));
+        // What it starts itself ends with it.
+        command.process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let cpus = cpus.to_vec();
         // SAFETY: the closure makes two system calls and allocates only when the first one fails.
@@ -65,7 +86,7 @@ impl Running {
 
     fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
-        while TcpStream::connect(self.address).is_err() {
+        while !is_listened_on(self.address) {
             if let Some(status) = self.child.try_wait()? {
                 bail!("it ended at once with {status}");
             }
@@ -80,10 +101,18 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail only if it is gone already.
+        // All three fail only if it is gone already.
+        let _ = i32::try_from(self.child.id()).map(machine::kill_group);
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether somebody listens there. A port that is nobody's may be given to the connection itself, which then succeeds.
+fn is_listened_on(address: SocketAddr) -> bool {
+    TcpStream::connect(address)
+        .and_then(|stream| Ok(stream.local_addr()? != address))
+        .unwrap_or_default()
 }
 
 /// An address that nobody listens on.
@@ -102,6 +131,7 @@ mod tests {
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             raw: true,
             secure: false,
+            path: "/".to_owned(),
         }
     }
 

@@ -39,6 +39,13 @@ pub(super) struct FieldArgs {
     /// Folder of Ringwire's programs; by default the one of this program.
     #[arg(long)]
     bin_dir: Option<PathBuf>,
+    /// Another server that takes part: a command for `sh`, in which {port} stands for its port, {listen} for its
+    /// address and port, {cpus} for its CPUs and, if it speaks TLS, {cert} and {key} for files in PEM. May be given again.
+    #[arg(long = "peer", value_name = "NAME=COMMAND", value_parser = parse_peer)]
+    peers: Vec<Peer>,
+    /// The path of the URLs of these.
+    #[arg(long, value_name = "PATH", default_value = "/")]
+    peer_path: String,
     /// Folder of other projects' servers.
     #[arg(long, default_value = "benches/peers")]
     peers_dir: PathBuf,
@@ -50,7 +57,49 @@ pub(super) struct FieldArgs {
     markdown: Option<String>,
 }
 
+/// A server of the user's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Peer {
+    name: String,
+    command: String,
+}
+
+/// Reads `NAME=COMMAND`.
+fn parse_peer(text: &str) -> Result<Peer, String> {
+    let (name, command) = text
+        .split_once('=')
+        .filter(|(name, command)| !name.trim().is_empty() && !command.trim().is_empty())
+        .ok_or_else(|| "write NAME=COMMAND, such as 'mine=./server --port {port}'".to_owned())?;
+    if !["{port}", "{listen}"].iter().any(|place| command.contains(place)) {
+        return Err("the command has no {port}, nor {listen}: where would it listen?".to_owned());
+    }
+    Ok(Peer { name: name.trim().to_owned(), command: command.trim().to_owned() })
+}
+
+impl Peer {
+    fn server(&self, path: &str) -> Server {
+        Server {
+            name: self.name.clone(),
+            program: "/bin/sh".into(),
+            // In place of the shell, where it is one command: what is measured is that process.
+            args: vec!["-c".to_owned(), format!("exec {}", self.command)],
+            raw: false,
+            secure: self.command.contains("{cert}"),
+            path: path.to_owned(),
+        }
+    }
+}
+
 impl FieldArgs {
+    /// Has the user's servers take part, behind those that are named.
+    pub(super) fn add_peers(&self, names: &mut Vec<String>) {
+        for peer in &self.peers {
+            if !names.contains(&peer.name) {
+                names.push(peer.name.clone());
+            }
+        }
+    }
+
     /// Finds the servers with these names.
     pub(super) fn find(
         &self,
@@ -59,8 +108,11 @@ impl FieldArgs {
         compression: CompressionFlag,
     ) -> anyhow::Result<Field> {
         let places = Places::new(self.bin_dir.clone(), self.peers_dir.clone())?;
-        let servers = names.iter().map(|name| Server::find(name, service, compression, &places));
-        let servers: Vec<Server> = servers.collect::<anyhow::Result<_>>()?;
+        let server = |name: &String| match self.peers.iter().find(|peer| peer.name == *name) {
+            Some(peer) => Ok(peer.server(&self.peer_path)),
+            None => Server::find(name, service, compression, &places),
+        };
+        let servers: Vec<Server> = names.iter().map(server).collect::<anyhow::Result<_>>()?;
         let certificate = match servers.iter().any(|server| server.secure) {
             true => Some(TestCertificate::make()?),
             false => None,

@@ -64,7 +64,9 @@ impl From<ServerRuns<(Report, Option<Report>)>> for Runs {
 }
 
 /// Runs the subcommand. Whether there were no errors.
-pub(crate) fn command(args: &CompareHandshakesArgs) -> anyhow::Result<bool> {
+pub(crate) fn command(mut args: CompareHandshakesArgs) -> anyhow::Result<bool> {
+    args.field.add_peers(&mut args.servers);
+    let args = &args;
     let field = args.field.find(&args.servers, Service::Echo, CompressionFlag::Off)?;
     args.field.pin_load()?;
     let turns = field.take_turns(|server, round| {

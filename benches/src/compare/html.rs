@@ -4,8 +4,11 @@ use super::markdown::{
     ABSOLUTE, Head, MEMORY, RATIOS, explained, marks_explained, most_connections, rows, show_ratio,
     suites, terms,
 };
-use super::summary::{CellResult, Metric};
-use crate::report::{Bars, Chart, Page, Part, Plot, Section, Table, Unit, side_by_side};
+use super::summary::{CellResult, Metric, Spread, messages_per_second, server_cpu};
+use crate::echo::{Bottleneck, Report};
+use crate::report::{
+    Bars, Chart, Page, Part, Plot, Section, Table, Tile, Tone, Unit, Verdict, side_by_side,
+};
 use crate::units::show_bytes;
 
 /// Loads in one chart: the names of more would run into each other.
@@ -15,7 +18,8 @@ const LOADS_PER_CHART: usize = 4;
 pub(crate) fn page(head: &Head, servers: &[String], cells: &[CellResult]) -> Page {
     let baseline = &head.baseline;
     let others: Vec<String> = servers.iter().filter(|name| *name != baseline).cloned().collect();
-    let mut sections = Vec::new();
+    let summary = vec![Part::Verdict(verdict(cells)), Part::Tiles(tiles(&others, baseline, cells))];
+    let mut sections = vec![Section::new("At a glance", summary)];
     for (title, metric) in RATIOS {
         let mut parts = ratio_charts(&others, baseline, cells, metric);
         let shown = rows(&others, cells, |cell, name| {
@@ -50,6 +54,59 @@ pub(crate) fn page(head: &Head, servers: &[String], cells: &[CellResult]) -> Pag
     sections.extend(cells.iter().map(over_time));
     let title = format!("{} servers, compared with {baseline}", servers.len());
     Page { title, lead: vec![explained(head), marks_explained("messages")], sections }
+}
+
+/// Whether the figures count.
+fn verdict(cells: &[CellResult]) -> Verdict {
+    let runs = || cells.iter().flat_map(|cell| &cell.servers).flat_map(|of| &of.runs);
+    let count = |bad: fn(&&Report) -> bool| runs().filter(bad).count();
+    let failed = count(|run| !run.errors.is_empty());
+    let disturbed = count(|run| run.bottleneck == Bottleneck::Disturbed);
+    let limited = count(|run| run.bottleneck == Bottleneck::Generator);
+    let all = runs().count();
+    let (tone, text) = if failed > 0 {
+        (
+            Tone::Bad,
+            format!(
+                "{failed} of {all} runs had errors (✗): these servers did less than they were asked."
+            ),
+        )
+    } else if disturbed > 0 {
+        (
+            Tone::Careful,
+            format!(
+                "Other programs took a CPU in {disturbed} of {all} runs (‡): CPU times and ratios hold better than rates."
+            ),
+        )
+    } else if limited > 0 {
+        (
+            Tone::Careful,
+            format!(
+                "The load was the limit in {limited} of {all} runs (†): their CPU times count, their rates do not."
+            ),
+        )
+    } else {
+        (Tone::Good, format!("Nothing disturbed the {all} runs."))
+    };
+    Verdict { tone, text }
+}
+
+/// The ratio of each server over all loads.
+fn tiles(servers: &[String], baseline: &str, cells: &[CellResult]) -> Vec<Tile> {
+    let mut tiles = Vec::new();
+    for name in servers {
+        for (what, metric) in
+            [("messages/s", messages_per_second as Metric), ("CPU a message", server_cpu)]
+        {
+            let ratios = cells.iter().filter_map(|cell| cell.ratio(name, baseline, metric));
+            if let Some(spread) = Spread::of(ratios.map(|ratio| ratio.median)) {
+                let Spread { min, median, max } = spread;
+                let value = format!("{median:.2} × ({min:.2}–{max:.2})");
+                tiles.push(Tile { name: format!("{name}: {what}"), value });
+            }
+        }
+    }
+    tiles
 }
 
 /// A bar for each server at each load.
@@ -94,7 +151,13 @@ mod tests {
     fn ratios_come_first_as_bars_and_numbers() {
         let servers = ["base".to_owned(), "other".to_owned()];
         let page = page(&head(), &servers, &[result()]);
-        let [Part::Chart(chart), Part::Table(table)] = &page.sections[0].parts[..] else {
+        let [Part::Verdict(verdict), Part::Tiles(tiles)] = &page.sections[0].parts[..] else {
+            panic!("{page:?}");
+        };
+        assert_eq!(verdict.tone, Tone::Good, "{verdict:?}");
+        let tile = (tiles[0].name.as_str(), tiles[0].value.as_str());
+        assert_eq!(tile, ("other: messages/s", "1.00 × (1.00–1.00)"));
+        let [Part::Chart(chart), Part::Table(table)] = &page.sections[1].parts[..] else {
             panic!("{page:?}");
         };
         let Plot::Bars { bars, .. } = &chart.plot else { panic!("{chart:?}") };

@@ -156,6 +156,7 @@ impl CompareArgs {
         if self.servers.is_empty() {
             self.servers = servers.split(',').map(str::to_owned).collect();
         }
+        self.field.add_peers(&mut self.servers);
         self.baseline.get_or_insert_with(|| baseline.to_owned());
     }
 
@@ -317,6 +318,27 @@ mod tests {
             cells[..3],
             ["9 × 1 × 512 B json", "9 × 1 × 4 KiB json", "9 × 1 × 512 B letters"]
         );
+    }
+
+    #[test]
+    fn servers_of_the_user_take_part() {
+        let peers =
+            ["compare", "--peer", "mine=./server -p {port} -c {cert}", "--peer-path", "/ws"];
+        let mut args =
+            Flags::parse_from(peers.into_iter().chain(["--servers", "floor-epoll"])).args;
+        args.fill_in_servers();
+        assert_eq!(args.servers, ["floor-epoll", "mine"]);
+        let field = args.find_servers().unwrap();
+        let mine = &field.servers[1];
+        assert_eq!((mine.name.as_str(), mine.secure), ("mine", true));
+        assert_eq!(mine.args, ["-c", "exec ./server -p {port} -c {cert}"]);
+        assert_eq!(mine.url(([127, 0, 0, 1], 9).into()), "wss://127.0.0.1:9/ws");
+        for (wrong, told) in
+            [("mine", "NAME=COMMAND"), ("=x {port}", "NAME=COMMAND"), ("a=x", "{port}")]
+        {
+            let error = Flags::try_parse_from(["compare", "--peer", wrong]).err().unwrap();
+            assert!(error.to_string().contains(told), "{error}");
+        }
     }
 
     #[test]

@@ -42,13 +42,15 @@ pub(crate) struct Server {
     /// Its name on the command line and in reports.
     pub(crate) name: String,
     pub(crate) program: PathBuf,
-    /// `{listen}` stands for its address, `{cpus}` for the CPUs it is to be pinned to, `{cert}` and `{key}` for
+    /// `{listen}` stands for its address, `{port}` for the port of that, `{cpus}` for the CPUs it is to be pinned to, `{cert}` and `{key}` for
     /// the files of its certificate.
     pub(crate) args: Vec<String>,
     /// It returns raw bytes and knows no WebSocket.
     pub(crate) raw: bool,
     /// It speaks TLS.
     pub(crate) secure: bool,
+    /// The path of its URL.
+    pub(crate) path: String,
 }
 
 /// What fills the placeholders of a server's arguments.
@@ -156,6 +158,7 @@ impl Server {
             args: args.split_whitespace().map(str::to_owned).collect(),
             raw: name.starts_with("floor-"),
             secure,
+            path: "/".to_owned(),
         })
     }
 
@@ -165,8 +168,14 @@ impl Server {
         let (listen, cpus) = (placement.address.to_string(), cpus.join(","));
         let file = |path: &PathBuf| path.display().to_string();
         let (cert, key) = placement.certificate.map(|(cert, key)| (file(cert), file(key))).unzip();
-        let values =
-            [("{listen}", Some(listen)), ("{cpus}", Some(cpus)), ("{cert}", cert), ("{key}", key)];
+        let port = Some(placement.address.port().to_string());
+        let values = [
+            ("{listen}", Some(listen)),
+            ("{port}", port),
+            ("{cpus}", Some(cpus)),
+            ("{cert}", cert),
+            ("{key}", key),
+        ];
         let fill = |arg: &String| {
             values.iter().fold(arg.clone(), |arg, (name, value)| {
                 arg.replace(name, value.as_deref().unwrap_or_default())
@@ -179,8 +188,8 @@ impl Server {
     pub(crate) fn url(&self, address: SocketAddr) -> String {
         match (self.raw, self.secure) {
             (true, _) => format!("tcp://{address}"),
-            (false, false) => format!("ws://{address}/"),
-            (false, true) => format!("wss://{address}/"),
+            (false, false) => format!("ws://{address}{}", self.path),
+            (false, true) => format!("wss://{address}{}", self.path),
         }
     }
 }
@@ -245,15 +254,18 @@ mod tests {
         let server = Server {
             name: "x".to_owned(),
             program: "/bin/true".into(),
-            args: ["--listen", "{listen}", "--pin", "{cpus}"].map(str::to_owned).to_vec(),
+            args: ["--listen", "{listen}", "--pin", "{cpus}", "-p{port}"]
+                .map(str::to_owned)
+                .to_vec(),
             raw: false,
             secure: false,
+            path: "/ws".to_owned(),
         };
         let address = SocketAddr::from(([127, 0, 0, 1], 9));
-        let expected = ["--listen", "127.0.0.1:9", "--pin", "0,2"];
+        let expected = ["--listen", "127.0.0.1:9", "--pin", "0,2", "-p9"];
         let placement = Placement { address, cpus: &[0, 2], certificate: None };
         assert_eq!(server.arguments(&placement), expected);
-        assert_eq!(server.url(address), "ws://127.0.0.1:9/");
+        assert_eq!(server.url(address), "ws://127.0.0.1:9/ws");
     }
 
     #[test]

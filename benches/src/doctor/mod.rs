@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use self::goal::Goal;
 use crate::demand::Demand;
-use crate::output;
+use crate::output::JsonArgs;
 use crate::own_server::OwnServer;
 use crate::system::System;
 use crate::units::show_count;
@@ -34,9 +34,8 @@ pub(crate) struct DoctorArgs {
     /// Addresses that a client connects from; by default one, and with both ends those of 127.0.0.0/8.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     source_addresses: Option<u32>,
-    /// Writes the checks as JSON to a file, or to the standard output for `-`.
-    #[arg(long, value_name = "FILE")]
-    json: Option<String>,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 /// Which ends of the connections are on this machine.
@@ -103,12 +102,7 @@ struct Examination {
 pub(crate) fn command(args: &DoctorArgs) -> anyhow::Result<bool> {
     let goal = Goal::new(args.connections, args.role, args.active, args.source_addresses);
     let examination = Examination::of(goal, &System::real(), try_uring());
-    if args.json.as_deref() != Some("-") {
-        println!("{}", examination.text());
-    }
-    if let Some(file) = &args.json {
-        output::write_json(file, &examination)?;
-    }
+    args.json.tell(examination.text(), &examination)?;
     Ok(examination.ok)
 }
 

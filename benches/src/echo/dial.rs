@@ -2,14 +2,19 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use mio::net::TcpStream;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::target::Target;
 
 /// Makes the connections of one load thread.
 pub(crate) struct Dialler {
     remote: SocketAddr,
+    /// In place of that.
+    unix: Option<PathBuf>,
     /// Addresses to connect from; `None` leaves it to the kernel.
     sources: Vec<Option<IpAddr>>,
     /// The first of `sources` that may have free ports.
@@ -17,9 +22,13 @@ pub(crate) struct Dialler {
 }
 
 impl Dialler {
-    /// Connects to `remote` from `sources`. Without any: from wherever the kernel likes and then, to a
-    /// loopback address, from 127.0.0.2 and on.
-    pub(crate) fn new(remote: SocketAddr, sources: &[IpAddr]) -> Self {
+    /// Connects to `target` from `sources`. Without any: from wherever the kernel likes and then, to a
+    /// loopback address, from 127.0.0.2 and on. To a Unix socket there is but one way.
+    pub(crate) fn to(target: &Target, sources: &[IpAddr]) -> Self {
+        Self { unix: target.unix().map(PathBuf::from), ..Self::new(target.address(), sources) }
+    }
+
+    fn new(remote: SocketAddr, sources: &[IpAddr]) -> Self {
         let mut list: Vec<_> = sources.iter().copied().map(Some).collect();
         if list.is_empty() {
             list.push(None);
@@ -28,7 +37,7 @@ impl Dialler {
                 list.extend(last_byte.map(|byte| Some(Ipv4Addr::new(127, 0, 0, byte).into())));
             }
         }
-        Self { remote, sources: list, current: 0 }
+        Self { remote, unix: None, sources: list, current: 0 }
     }
 
     /// Begins one connection, which is made when the socket is writable.
@@ -36,6 +45,14 @@ impl Dialler {
     /// # Errors
     /// Those of socket and connect; EADDRNOTAVAIL when no source address has a free port.
     pub(crate) fn dial(&mut self) -> io::Result<TcpStream> {
+        if let Some(path) = &self.unix {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
+            // Where the server's queue is full this waits: there is no readiness to wait for (connect(2), EAGAIN).
+            socket.connect(&SockAddr::unix(path)?)?;
+            socket.set_nonblocking(true)?;
+            // What is done with it from here on is the same for any stream.
+            return Ok(TcpStream::from_std(socket.into()));
+        }
         while let Some(&source) = self.sources.get(self.current) {
             match self.dial_from(source) {
                 Err(error) if out_of_ports(&error) => self.current += 1,

@@ -63,6 +63,8 @@ pub(crate) enum Failure {
     Overdue,
     /// The publisher, which subscribes to nothing, was sent a message.
     ToPublisher,
+    /// The replies to the first messages did not come in time.
+    FirstUnanswered,
     /// A reply came later than it may.
     ReplyLate,
     /// A message had no reply, though later ones on its connection had.
@@ -180,6 +182,7 @@ impl fmt::Display for Failure {
             Self::Reordered => f.write_str("delivery out of order"),
             Self::Overdue => f.write_str("publication overdue"),
             Self::ToPublisher => f.write_str("message to the publisher"),
+            Self::FirstUnanswered => f.write_str("first messages unanswered (--first-replies)"),
             Self::ReplyLate => f.write_str("reply late"),
             Self::ReplyMissing => f.write_str("reply missing"),
             Self::Transport(kind) => write!(f, "transport: {kind}"),

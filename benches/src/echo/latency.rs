@@ -8,6 +8,7 @@
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::report::Percentiles;
@@ -176,7 +177,7 @@ impl Latencies {
 }
 
 /// Percentiles of latency in microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Summary {
     pub(crate) min: f64,
     pub(crate) mean: f64,

@@ -24,6 +24,13 @@ impl Buffers {
         Self { received, plaintext: Vec::new(), output: Vec::new() }
     }
 
+    /// Bytes as if they had been read; no more than one read takes.
+    pub(crate) fn give(&mut self, bytes: &[u8]) -> &mut [u8] {
+        let place = &mut self.received[..bytes.len()];
+        place.copy_from_slice(bytes);
+        place
+    }
+
     /// How much one read takes at most.
     pub(crate) fn receive_len(&self) -> usize {
         self.received.len()

@@ -127,7 +127,7 @@ impl<'a> Load<'a> {
             args,
             gauge,
             poll: Poll::new()?,
-            dialler: Dialler::new(plan.target.address(), &args.source_addresses),
+            dialler: Dialler::to(&plan.target, &args.source_addresses),
             tls: plan.tls.as_ref(),
             tools,
             buffers: Buffers::new(),

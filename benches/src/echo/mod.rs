@@ -11,6 +11,7 @@ mod deflate_totals;
 mod deflated;
 mod dial;
 mod errors;
+mod greeting;
 mod latency;
 mod link;
 mod load;
@@ -31,6 +32,7 @@ mod wire;
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -44,13 +46,15 @@ use self::recorder::Recorder;
 use self::report::{Footprints, Measured};
 use self::stage::{Gauge, Stage, StageCell, sum};
 use crate::demand::Demand;
+use crate::disturbance::MachineTicks;
 use crate::endpoint::{Endpoint, ServerArgs};
+use crate::machine;
+use crate::output::JsonArgs;
 use crate::procstat::{self, Account, CpuTime, CpuTimes, Footprint};
 use crate::report::Sample;
-use crate::target::Target;
+use crate::target::{Resource, Target};
 use crate::tls;
 use crate::units::CpuList;
-use crate::{machine, output};
 
 pub(crate) use self::control::Control;
 #[cfg(test)]
@@ -64,11 +68,12 @@ pub(crate) use self::payload::Payload;
 pub(crate) use self::progress::Progress;
 #[cfg(test)]
 pub(crate) use self::report::test_report;
-pub(crate) use self::report::{Bottleneck, Generator, MeasuredServer, Report, Server};
+pub(crate) use self::report::{Generator, MeasuredServer, Report, Server};
 pub(crate) use self::sessions::{End, Sessions, SessionsPlan, run as run_sessions};
 pub(crate) use self::socket::{Opener, Received, Socket};
 pub(crate) use self::tls_totals::TlsTotals;
-pub(crate) use self::wire::{Shape, header, masked_frame};
+pub(crate) use self::wire::{Shape, header, masked_frame, text_frame};
+pub(crate) use crate::bottleneck::Bottleneck;
 
 /// How often the coordinator looks at the totals while connections are made.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(5);
@@ -87,9 +92,8 @@ pub(crate) struct EchoArgs {
     /// After the report, goes on serving until SIGTERM or SIGINT.
     #[arg(long, conflicts_with = "url")]
     stay: bool,
-    /// Writes the result as JSON to a file, or to the standard output for `-`.
-    #[arg(long, value_name = "FILE")]
-    json: Option<String>,
+    #[command(flatten)]
+    json: JsonArgs,
     /// Writes a page with plots over time, which needs nothing but a browser.
     #[arg(long, value_name = "FILE")]
     html: Option<String>,
@@ -113,6 +117,9 @@ pub(crate) struct LoadArgs {
     /// What messages say.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) payload: Payload,
+    /// Sends what is in a file, as text if it is UTF-8, in place of --payload and --size.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["payload", "size"])]
+    pub(crate) payload_file: Option<PathBuf>,
     /// Compression (permessage-deflate) that the server has to agree to: without context takeover, or with takeover
     /// both ways. Every message is compressed, at level 1, and every reply inflated and compared.
     #[arg(long, value_enum, default_value_t)]
@@ -188,6 +195,10 @@ impl Plan {
 
 /// Runs the subcommand. Whether there were no errors.
 pub(crate) fn command(mut args: EchoArgs) -> anyhow::Result<bool> {
+    if let Some(file) = &args.load.payload_file {
+        args.load.payload = Payload::read(file)?;
+        args.load.size = args.load.payload.len().unwrap_or_default() as u64;
+    }
     let demand = Demand {
         connections: args.load.connections,
         payload_len: usize::try_from(args.load.size).unwrap_or(usize::MAX),
@@ -201,12 +212,7 @@ pub(crate) fn command(mut args: EchoArgs) -> anyhow::Result<bool> {
         machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;
     }
     let report = run(&plan)?;
-    if args.json.as_deref() != Some("-") {
-        println!("{}", report.table());
-    }
-    if let Some(file) = &args.json {
-        output::write_json(file, &report)?;
-    }
+    args.json.tell(report.table(), &report)?;
     if let Some(file) = &args.html {
         report.page().write(file)?;
     }
@@ -223,6 +229,14 @@ pub(crate) fn command(mut args: EchoArgs) -> anyhow::Result<bool> {
 /// # Errors
 /// When the run cannot be made at all. What goes wrong with connections is in the report.
 pub(crate) fn run(plan: &Plan) -> anyhow::Result<Report> {
+    let has_first = |resource: &Resource| resource.ask.has_first();
+    if plan.target.resource().is_some_and(has_first)
+        && plan.load.compression == CompressionFlag::Dedicated
+    {
+        bail!(
+            "--first-message: replies that are not inflated leave no window to --compression dedicated"
+        );
+    }
     if plan.shape().raw && plan.load.compression != CompressionFlag::Off {
         bail!("{}: raw bytes are not compressed", plan.target);
     }
@@ -282,6 +296,7 @@ struct Snapshot {
     messages: u64,
     generator_cpu: Vec<CpuTime>,
     server_cpu: CpuTimes,
+    machine: MachineTicks,
 }
 
 impl Run<'_> {
@@ -329,6 +344,7 @@ impl Run<'_> {
             window: last.at.saturating_sub(first.at),
             messages: last.messages.saturating_sub(first.messages),
             generator_cpu: cpus.map(|(last, first)| last.since(*first)).collect(),
+            machine: (first.machine, last.machine),
             server,
             ..Measured::default()
         })
@@ -432,6 +448,7 @@ impl Run<'_> {
             messages: sum(self.gauges, |gauge| &gauge.messages),
             generator_cpu: generator_cpu.context("a load thread is gone")?,
             server_cpu,
+            machine: MachineTicks::read().context("cannot read the machine's CPU time")?,
         })
     }
 

@@ -1,5 +1,8 @@
 //! What messages say.
 
+use std::path::Path;
+
+use anyhow::Context as _;
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -7,7 +10,7 @@ use crate::texts::Text;
 
 /// The value of `--payload`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[serde(into = "&'static str")]
 pub(crate) enum Payload {
     /// Random bytes; with --text, random small letters.
     #[default]
@@ -16,6 +19,9 @@ pub(crate) enum Payload {
     Json,
     /// Text: random letters and digits, which compress to three quarters at best.
     Letters,
+    /// What is in a file, and all messages are the same.
+    #[value(skip)]
+    File(&'static [u8]),
 }
 
 impl Payload {
@@ -23,6 +29,7 @@ impl Payload {
     pub(crate) fn make(self, len: usize, is_text: bool, count: usize) -> Vec<Vec<u8>> {
         let text = match self {
             Self::Noise => return noise(len, is_text, count),
+            Self::File(bytes) => return vec![bytes.to_vec(); count],
             Self::Json => Text::Json,
             Self::Letters => Text::Letters,
         };
@@ -31,17 +38,43 @@ impl Payload {
 
     /// Whether it can only be text.
     pub(crate) fn is_text(self) -> bool {
-        self != Self::Noise
+        match self {
+            Self::Noise => false,
+            Self::Json | Self::Letters => true,
+            Self::File(bytes) => std::str::from_utf8(bytes).is_ok(),
+        }
+    }
+
+    /// What is in a file, for as long as the program runs.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn read(file: &Path) -> anyhow::Result<Self> {
+        let bytes = std::fs::read(file);
+        let bytes = bytes.with_context(|| format!("cannot read {}", file.display()))?;
+        Ok(Self::File(Vec::leak(bytes)))
+    }
+
+    /// How long it is, where nobody else says.
+    pub(crate) fn len(self) -> Option<usize> {
+        if let Self::File(bytes) = self { Some(bytes.len()) } else { None }
     }
 }
 
 impl std::fmt::Display for Payload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Noise => "noise",
-            Self::Json => "json",
-            Self::Letters => "letters",
-        })
+        f.write_str((*self).into())
+    }
+}
+
+impl From<Payload> for &'static str {
+    fn from(payload: Payload) -> Self {
+        match payload {
+            Payload::Noise => "noise",
+            Payload::Json => "json",
+            Payload::Letters => "letters",
+            Payload::File(_) => "file",
+        }
     }
 }
 

@@ -3,23 +3,25 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::deflate_totals::DeflateTotals;
 use super::latency::Summary;
 use super::payload::Payload;
 use super::tls_totals::TlsTotals;
+use crate::bottleneck::{Bottleneck, DISTURBED};
+use crate::disturbance::{Disturbance, MachineTicks};
+use crate::output::{Row, last_rows, show_rows};
 use crate::procstat::{CpuTime, Footprint};
-use crate::report::{self, Page, Part, Section, Timeline};
+use crate::report::{self, Page, Part, Section, Tile, Timeline};
 use crate::units::{ratio, show_bytes, show_count};
+use crate::withheld::Withheld;
 
 /// A load thread this busy has nothing left to give.
 const GENERATOR_BUSY: f64 = 0.95;
 /// A server this busy is what limits the run.
 const SERVER_BUSY: f64 = 0.90;
-/// A side that waited for a CPU this share of the time was disturbed.
-const DISTURBED: f64 = 0.05;
 
 /// What was measured, before any arithmetic.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +44,8 @@ pub(crate) struct Measured {
     pub(crate) deflate: DeflateTotals,
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) timeline: Timeline,
+    /// The whole machine's CPU time at both ends of the window.
+    pub(crate) machine: (MachineTicks, MachineTicks),
 }
 
 /// What was measured of a server whose process is known.
@@ -64,13 +68,15 @@ pub(crate) struct Footprints {
 }
 
 /// The result of one run. JSON has these names.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "EchoReport")]
 pub(crate) struct Report {
     pub(crate) target: String,
     pub(crate) connections: u64,
     pub(crate) in_flight: usize,
     pub(crate) payload_bytes: usize,
     pub(crate) text: bool,
+    #[schemars(with = "String")]
     pub(crate) payload: Payload,
     pub(crate) opened: u64,
     pub(crate) connects_per_second: f64,
@@ -83,6 +89,10 @@ pub(crate) struct Report {
     pub(crate) server: Option<Server>,
     pub(crate) generator: Generator,
     pub(crate) bottleneck: Bottleneck,
+    /// What else went on; `None` where the window was too short to tell.
+    pub(crate) disturbance: Option<Disturbance>,
+    /// Figures that are withheld, and why.
+    pub(crate) notes: Vec<String>,
     /// `None` without TLS.
     pub(crate) tls: Option<TlsTotals>,
     /// `None` without compression.
@@ -92,7 +102,7 @@ pub(crate) struct Report {
 }
 
 /// The server's part of a report.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub(crate) struct Server {
     /// `None` without any message.
     pub(crate) cpu_us_per_message: Option<f64>,
@@ -106,13 +116,13 @@ pub(crate) struct Server {
 }
 
 /// Resident memory of the server's process, and the kernel's.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub(crate) struct Memory {
     pub(crate) bytes_before: u64,
     pub(crate) bytes_connected: u64,
     pub(crate) bytes_loaded: u64,
     /// What a connection added before it had any message, or with compression after it had one; `None` without
-    /// connections.
+    /// connections, and where memory became less meanwhile.
     pub(crate) bytes_per_idle_connection: Option<f64>,
     /// The same of the kernel's objects: sockets, files, pending requests. Of both ends, where the load
     /// generator is on the same machine, and of whatever else went on there.
@@ -120,7 +130,7 @@ pub(crate) struct Memory {
 }
 
 /// The load generator's part of a report.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub(crate) struct Generator {
     pub(crate) cpu_us_per_message: Option<f64>,
     /// Of the busiest load thread.
@@ -129,36 +139,26 @@ pub(crate) struct Generator {
     pub(crate) waiting: f64,
 }
 
-/// Whose lack of CPU limited the run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Bottleneck {
-    /// The server: what the run is meant to find.
-    Server,
-    /// The load generator: messages per second say nothing of the server, CPU per message still does.
-    Generator,
-    /// Both were busy all the time.
-    Both,
-    /// Something else: another program had the CPU of one of them for a while, so the figures do not
-    /// count.
-    Disturbed,
-    /// Neither: too few messages were in flight to keep one busy.
-    Neither,
-    /// The server's process is not known.
-    Unknown,
-}
-
 impl Report {
     /// Does the arithmetic.
     pub(crate) fn new(measured: Measured) -> Self {
         let seconds = measured.window.as_secs_f64();
         let generator = Generator::of(&measured.generator_cpu, seconds, measured.messages);
-        let server = measured.server.as_ref();
-        let server =
-            server.map(|server| Server::of(server, seconds, measured.messages, measured.opened));
+        let mut withheld = Withheld::default();
+        let own = measured.generator_cpu.iter();
+        let own =
+            measured.server.as_ref().map(|server| own.chain(&server.cpu).map(|cpu| cpu.run).sum());
+        let disturbance =
+            Disturbance::between(measured.machine.0, measured.machine.1, own, seconds);
+        let server = measured.server.as_ref().map(|server| {
+            let memory = server.memory.map(|it| Memory::of(it, measured.opened, &mut withheld));
+            Server { memory, ..Server::of(server, seconds, measured.messages) }
+        });
         let messages_per_second = ratio(measured.messages as f64, seconds);
         Self {
-            bottleneck: Bottleneck::of(generator, server),
+            bottleneck: Bottleneck::of(generator, server).disturbed_by(disturbance),
+            disturbance,
+            notes: withheld.into_notes(),
             connects_per_second: ratio(measured.opened as f64, measured.connect_time.as_secs_f64()),
             megabytes_per_second: messages_per_second * measured.payload_len as f64 / 1e6,
             target: measured.target,
@@ -188,27 +188,40 @@ impl Report {
 
     /// The table for people.
     pub(crate) fn table(&self) -> String {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        for (name, value) in self.rows() {
-            table.add_row([Cell::new(name).set_alignment(CellAlignment::Right), Cell::new(value)]);
-        }
-        table.to_string()
+        show_rows(&self.rows())
     }
 
     /// The page for people.
     pub(crate) fn page(&self) -> Page {
         let table = Part::Table(report::Table::of_pairs("", self.rows()));
-        let sections = vec![
-            Section::new("Result", vec![table]),
-            Section::new("Over time", self.timeline.charts()),
-        ];
+        let verdict = report::verdict(self.bottleneck, self.disturbance, &self.errors);
+        let mut parts = vec![Part::Verdict(verdict), Part::Tiles(self.tiles())];
+        parts.extend(self.timeline.charts());
+        let sections =
+            vec![Section::new("Over time", parts), Section::new("All figures", vec![table])];
         let lead = vec![self.load()];
         Page { title: format!("Echo of {}", self.target), lead, sections }
     }
 
+    /// The few figures that matter.
+    fn tiles(&self) -> Vec<Tile> {
+        let mut tiles = vec![("messages/s", show_count(self.messages_per_second))];
+        if let Some(latency) = self.latency_us {
+            let shown = |micros: f64| format!("{micros:.0} µs");
+            let [p50, p99, max] = [latency.p50, latency.p99, latency.max].map(shown);
+            tiles.extend([("p50", p50), ("p99", p99), ("max", max)]);
+        }
+        let server = self.server;
+        let each = server.and_then(|server| server.cpu_us_per_message);
+        tiles.extend(each.map(|each| ("server CPU a message", format!("{each:.2} µs"))));
+        let memory = server.and_then(|server| server.memory?.bytes_per_idle_connection);
+        tiles.extend(memory.map(|bytes| ("memory of a connection", show_bytes(bytes.round()))));
+        tiles.push(("errors", show_count(self.errors.values().sum::<u64>() as f64)));
+        tiles.into_iter().map(|(name, value)| Tile { name: name.to_owned(), value }).collect()
+    }
+
     /// Names and values, as people read them.
-    fn rows(&self) -> Vec<(&'static str, String)> {
+    fn rows(&self) -> Vec<Row> {
         let mut rows = vec![
             ("target", self.target.clone()),
             ("load", self.load()),
@@ -246,10 +259,7 @@ impl Report {
         }
         let Generator { cpu_us_per_message, utilisation, waiting } = self.generator;
         rows.push(("generator CPU", cpu(cpu_us_per_message, utilisation, waiting)));
-        rows.push(("bottleneck", self.bottleneck.text().to_owned()));
-        for (kind, count) in &self.errors {
-            rows.push(("ERROR", format!("{count} × {kind}")));
-        }
+        rows.extend(last_rows(self.bottleneck, self.disturbance, &self.notes, &self.errors));
         rows
     }
 
@@ -283,13 +293,8 @@ impl Generator {
 }
 
 impl Server {
-    /// Of what was measured in these seconds, with so many messages and connections.
-    pub(crate) fn of(
-        measured: &MeasuredServer,
-        seconds: f64,
-        messages: u64,
-        connections: u64,
-    ) -> Self {
+    /// Of what was measured in these seconds, with so many messages; without memory.
+    pub(crate) fn of(measured: &MeasuredServer, seconds: f64, messages: u64) -> Self {
         let run: Duration = measured.cpu.iter().map(|thread| thread.run).sum();
         let busiest = measured.cpu.iter().max_by_key(|thread| thread.run).copied();
         let busiest = busiest.unwrap_or_default();
@@ -300,24 +305,21 @@ impl Server {
             cpus,
             utilisation: ratio(cpus, measured.capacity as f64).max(alone),
             waiting: ratio(busiest.wait.as_secs_f64(), seconds),
-            memory: measured.memory.map(|memory| Memory::of(memory, connections)),
+            memory: None,
         }
     }
 }
 
 impl Memory {
-    fn of(moments: Footprints, connections: u64) -> Self {
+    fn of(moments: Footprints, connections: u64, withheld: &mut Withheld) -> Self {
         let Footprints { before, connected, loaded } = moments;
-        let each = |before: u64, connected: u64| {
-            let grown = connected as f64 - before as f64;
-            (connections > 0).then(|| grown / connections as f64)
-        };
+        let mut each = |name, before, now| withheld.each(name, before, now, connections);
         Self {
             bytes_before: before.resident,
             bytes_connected: connected.resident,
             bytes_loaded: loaded.resident,
-            bytes_per_idle_connection: each(before.resident, connected.resident),
-            kernel_bytes_per_idle_connection: each(before.slab, connected.slab),
+            bytes_per_idle_connection: each("server RSS", before.resident, connected.resident),
+            kernel_bytes_per_idle_connection: each("kernel slab", before.slab, connected.slab),
         }
     }
 }
@@ -335,18 +337,6 @@ impl Bottleneck {
             (true, false) => Self::Generator,
             (false, true) => Self::Server,
             (false, false) => Self::Neither,
-        }
-    }
-
-    /// In a table for people.
-    pub(crate) fn text(self) -> &'static str {
-        match self {
-            Self::Server => "the server",
-            Self::Generator => "THE GENERATOR: messages/s say nothing of the server",
-            Self::Both => "server and generator alike",
-            Self::Disturbed => "OTHER PROGRAMS that took the CPU: the figures do not count",
-            Self::Neither => "neither: more connections or messages in flight would fill it",
-            Self::Unknown => "unknown (--server-pid tells)",
         }
     }
 }
@@ -457,6 +447,20 @@ mod tests {
             assert_eq!(report.bottleneck, Bottleneck::Disturbed);
             assert!(report.table().contains("10 % waiting for a CPU"));
         }
+    }
+
+    #[test]
+    fn memory_that_became_less_is_withheld() {
+        let mut measured = measured();
+        let server = measured.server.as_mut().unwrap();
+        server.memory.as_mut().unwrap().connected.slab = 0;
+        let report = Report::new(measured);
+        let memory = report.server.unwrap().memory.unwrap();
+        assert_eq!(memory.kernel_bytes_per_idle_connection, None);
+        assert!(close(memory.bytes_per_idle_connection.unwrap(), 500.0));
+        let table = report.table();
+        assert!(table.contains("kernel slab a connection is withheld"), "{table}");
+        assert!(!table.contains("-12"), "{table}");
     }
 
     #[test]

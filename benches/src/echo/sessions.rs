@@ -17,6 +17,7 @@ use super::latency::{Clock, Latencies, Summary, Ticks};
 use super::link::Buffers;
 use super::tls_totals::TlsTotals;
 use super::wire::Shape;
+use crate::disturbance::MachineTicks;
 use crate::endpoint::Endpoint;
 use crate::procstat::{self, CpuTime, CpuTimes};
 use crate::{machine, tls};
@@ -69,6 +70,8 @@ pub(crate) struct Sessions {
     pub(crate) generator_cpu: CpuTime,
     /// CPU time of each thread of the server, if it is known.
     pub(crate) server_cpu: Option<Vec<CpuTime>>,
+    /// The whole machine's, at both ends of the measured time.
+    pub(crate) machine: (MachineTicks, MachineTicks),
     pub(crate) failures: Failures,
 }
 
@@ -141,6 +144,7 @@ struct Moment {
     tls: TlsTotals,
     generator_cpu: CpuTime,
     server_cpu: Option<CpuTimes>,
+    machine: MachineTicks,
 }
 
 impl<'a> SessionLoad<'a> {
@@ -155,7 +159,7 @@ impl<'a> SessionLoad<'a> {
             endpoint,
             plan,
             poll: Poll::new()?,
-            dialler: Dialler::new(endpoint.target.address(), &[]),
+            dialler: Dialler::to(&endpoint.target, &[]),
             tools,
             buffers: Buffers::new(),
             free: (0..slots.len()).rev().collect(),
@@ -286,6 +290,7 @@ impl<'a> SessionLoad<'a> {
             tls: self.tools.opener.tls,
             generator_cpu: procstat::thread_cpu(self.thread_id)?,
             server_cpu: server_cpu.context("the server's process is gone")?,
+            machine: MachineTicks::read()?,
         })
     }
 
@@ -306,6 +311,7 @@ impl<'a> SessionLoad<'a> {
                 .server_cpu
                 .zip(first.server_cpu)
                 .map(|(last, first)| last.since(&first)),
+            machine: (first.machine, last.machine),
             failures: self.failures,
         })
     }

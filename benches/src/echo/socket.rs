@@ -9,10 +9,11 @@ use ringwire_tls::Session;
 
 use super::control::Control;
 use super::errors::Failure;
+use super::greeting::Greeting;
 use super::latency::{Clock, Ticks};
 use super::link::{Buffers, Link};
 use super::tls_totals::TlsTotals;
-use super::upgrade::{Upgrade, Upgrader};
+use super::upgrade::{Upgrade, Upgraded, Upgrader};
 use crate::target::Target;
 
 /// How the sockets of a load thread become open, and what is counted of it.
@@ -34,6 +35,7 @@ enum Phase {
     Dialling,
     Securing,
     Upgrading(Box<Upgrade>),
+    Greeting(Box<Greeting>),
     Open,
 }
 
@@ -104,6 +106,17 @@ impl Socket {
         opener: &mut Opener,
         buffers: &'b mut Buffers,
     ) -> Result<Option<Received<'b>>, Failure> {
+        if let Phase::Greeting(greeting) = &mut self.phase {
+            let early = std::mem::take(&mut greeting.early);
+            let used = greeting.take(&early)?;
+            let deflate = greeting.deflate;
+            self.greet(buffers)?;
+            if let Some(used) = used {
+                self.phase = Phase::Open;
+                let (bytes, at) = (buffers.give(&early[used..]), opener.clock.now());
+                return Ok(Some(Received { bytes, at, opened: Some(deflate), is_last: false }));
+            }
+        }
         let received = match self.link.read(buffers) {
             Ok(0) => return Err(self.ended()),
             Ok(received) => received,
@@ -132,9 +145,24 @@ impl Socket {
             let upgraded = upgrade.receive(bytes)?;
             let head_end = upgraded.as_ref().map_or(bytes.len(), |upgraded| upgraded.head_end);
             bytes = bytes.split_at_mut(head_end).1;
-            if let Some(upgraded) = upgraded {
+            match upgraded {
+                Some(Upgraded { deflate, first: Some(first), .. }) => {
+                    self.phase = Phase::Greeting(Box::new(Greeting::new(first, deflate, bytes)));
+                    // The next call says what is to be said.
+                    return Ok(Some(Received { bytes: &mut [], at, opened, is_last: false }));
+                }
+                Some(Upgraded { deflate, first: None, .. }) => {
+                    self.phase = Phase::Open;
+                    opened = Some(deflate);
+                }
+                None => {}
+            }
+        } else if let Phase::Greeting(greeting) = &mut self.phase {
+            let used = greeting.take(bytes)?;
+            bytes = bytes.split_at_mut(used.unwrap_or(bytes.len())).1;
+            if used.is_some() {
+                opened = Some(greeting.deflate);
                 self.phase = Phase::Open;
-                opened = Some(upgraded.deflate);
             }
         }
         Ok(Some(Received { bytes, at, opened, is_last }))
@@ -173,6 +201,24 @@ impl Socket {
     /// Goes on sending what was given to it.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         self.link.flush().map_err(|error| self.failure(&error))
+    }
+
+    /// Says what is to be said before the load, and answers pings.
+    fn greet(&mut self, buffers: &mut Buffers) -> Result<(), Failure> {
+        let Phase::Greeting(greeting) = &mut self.phase else { return Ok(()) };
+        let said = std::mem::take(&mut greeting.unsaid);
+        if !said.is_empty() {
+            // As with the request.
+            let sent = self.link.write(&said, buffers).map_err(|error| Failure::of_open(&error))?;
+            if sent < said.len() {
+                return Err(Failure::Connect(libc::EAGAIN));
+            }
+        }
+        if let Some(control) = &mut greeting.control {
+            let sent = control.send(&mut self.link.writer(buffers));
+            sent.map_err(|error| Failure::of_open(&error))?;
+        }
+        Ok(())
     }
 
     fn upgrade(&mut self, opener: &Opener, buffers: &mut Buffers) -> Result<(), Failure> {

@@ -25,6 +25,7 @@ fn plan(target: Target) -> Plan {
         size: 300,
         text: false,
         payload: Payload::Noise,
+        payload_file: None,
         compression: CompressionFlag::Off,
         duration: Duration::from_millis(400),
         warmup: Duration::from_millis(50),

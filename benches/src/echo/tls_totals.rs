@@ -1,10 +1,11 @@
 //! What the TLS handshakes of a run agreed on.
 
 use ringwire_tls::{Facts, Handshake, Version};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// TLS handshakes by kind, and what the last one agreed on. JSON has these names.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct TlsTotals {
     /// `None` before the first one.
     pub(crate) version: Option<&'static str>,

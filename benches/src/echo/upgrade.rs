@@ -7,6 +7,7 @@ use ringwire_codec::handshake::{HandshakeError, HeadLimits, HeadScanner};
 use ringwire_examples::CompressionFlag;
 
 use super::errors::Failure;
+use super::wire::text_frame;
 use crate::target::Resource;
 
 /// Begins upgrades to one resource.
@@ -21,15 +22,24 @@ pub(crate) struct Upgrade {
     compression: CompressionFlag,
     scanner: HeadScanner,
     head: Vec<u8>,
+    first: Option<First>,
+}
+
+/// What comes before the load.
+pub(crate) struct First {
+    /// Frames.
+    pub(crate) said: Vec<u8>,
+    /// Messages that have to come.
+    pub(crate) replies: u32,
 }
 
 /// A response that is whole.
-#[derive(Debug)]
 pub(crate) struct Upgraded {
     /// Where it ends in the bytes that came last.
     pub(crate) head_end: usize,
     /// `None` where no compression was asked for.
     pub(crate) deflate: Option<Agreement>,
+    pub(crate) first: Option<First>,
 }
 
 impl Upgrader {
@@ -42,8 +52,10 @@ impl Upgrader {
     pub(crate) fn begin(&self) -> Result<(Upgrade, Vec<u8>), Failure> {
         let mut nonce = [0; 16];
         getrandom::fill(&mut nonce).map_err(|_| Failure::HandshakeInvalid)?;
-        let Resource { authority, path, .. } = &self.resource;
-        let mut request = Request::new(authority, path, nonce).map_err(failure)?;
+        let Resource { authority, path, ask, .. } = &self.resource;
+        let number = ask.next_number();
+        let request = Request::new(authority, &ask.fill(path, number), nonce).map_err(failure)?;
+        let mut request = ask.request(request, number).map_err(failure)?;
         let compression = self.compression;
         match compression {
             CompressionFlag::Off => {}
@@ -53,7 +65,11 @@ impl Upgrader {
         let mut bytes = Vec::new();
         request.encode(&mut bytes);
         let (scanner, head) = (HeadScanner::default(), Vec::new());
-        Ok((Upgrade { request, compression, scanner, head }, bytes))
+        let first = ask.has_first().then(|| {
+            let said = ask.first_messages(number).flat_map(|text| text_frame(&text)).collect();
+            First { said, replies: ask.first_replies() }
+        });
+        Ok((Upgrade { request, compression, scanner, head, first }, bytes))
     }
 }
 
@@ -69,7 +85,7 @@ impl Upgrade {
         let response = Response::parse(&self.head[..end], &limits).map_err(failure)?;
         let deflate = response.check_upgrade(&self.request).map_err(failure)?.deflate;
         self.check_agreement(deflate.as_ref())?;
-        Ok(Some(Upgraded { head_end: end - before, deflate }))
+        Ok(Some(Upgraded { head_end: end - before, deflate, first: self.first.take() }))
     }
 
     fn check_agreement(&self, agreement: Option<&Agreement>) -> Result<(), Failure> {
@@ -102,8 +118,8 @@ mod tests {
     use super::*;
 
     fn upgrader(compression: CompressionFlag) -> Upgrader {
-        let (authority, path) = ("localhost:1".to_owned(), "/".to_owned());
-        Upgrader::new(Resource { secure: false, authority, path }, compression)
+        let target = crate::target::Target::from_url("ws://127.0.0.1:1/").unwrap();
+        Upgrader::new(target.resource().unwrap().clone(), compression)
     }
 
     /// A server's answer that agrees to compression on these terms, if any.
@@ -142,7 +158,7 @@ mod tests {
     fn refusals_are_told_apart() {
         let answer = |text: &str| {
             let (mut upgrade, _) = upgrader(CompressionFlag::Off).begin().unwrap();
-            upgrade.receive(text.as_bytes()).unwrap_err()
+            upgrade.receive(text.as_bytes()).err().unwrap()
         };
         let refused = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
         assert_eq!(answer(refused), Failure::HandshakeStatus(503));
@@ -177,7 +193,8 @@ mod tests {
             (CompressionFlag::Dedicated, Some(&alone), Failure::CompressionTerms),
             (CompressionFlag::Dedicated, Some(&half), Failure::CompressionTerms),
         ] {
-            assert_eq!(agree(compression, policy).unwrap_err(), failure, "{compression:?}");
+            let found = agree(compression, policy).err().unwrap();
+            assert_eq!(found, failure, "{compression:?}");
         }
     }
 }

@@ -107,7 +107,8 @@ impl Wire {
             reply.extend_from_slice(&payload);
             reply_layout.len = reply.len();
         }
-        let slot_len = payload.len().min(SLOT_LEN);
+        // A file is sent as it is.
+        let slot_len = if shape.payload.len().is_some() { 0 } else { payload.len().min(SLOT_LEN) };
         let reply_header = reply.first_chunk().filter(|_| slot_len == SLOT_LEN).and_then(|first| {
             let mut mask = [0; 8];
             mask.get_mut(..reply_layout.payload_at)?.fill(0xff);
@@ -256,6 +257,13 @@ pub(crate) fn masked_frame(shape: Shape, rsv: u8, payload: &[u8], key: [u8; 4]) 
     frame.extend_from_slice(&key);
     frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
     frame
+}
+
+/// The frame of a text message as a client sends it.
+pub(crate) fn text_frame(text: &str) -> Vec<u8> {
+    let shape = Shape { text: true, ..Shape::of_noise(text.len()) };
+    // A key of zeros leaves the payload as it is.
+    masked_frame(shape, 0, text.as_bytes(), [0; 4])
 }
 
 /// The start of a frame (RFC 6455 §5.2), up to its masking key or payload. `mask_bit` is that of its second byte.

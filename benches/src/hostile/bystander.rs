@@ -57,10 +57,14 @@ impl Question {
         }
     }
 
-    fn bytes(self) -> Vec<u8> {
-        match self {
-            Self::Message => frame(true, OpCode::Text, WORDS),
-            Self::Ping => frame(true, OpCode::Ping, WORDS),
+    fn bytes(self, goal: &Goal) -> Vec<u8> {
+        match (self, goal.payload) {
+            (Self::Message, Some(payload)) => {
+                let opcode = if payload.is_text() { OpCode::Text } else { OpCode::Binary };
+                frame(true, opcode, &payload.make(0, true, 1).concat())
+            }
+            (Self::Message, None) => frame(true, OpCode::Text, WORDS),
+            (Self::Ping, _) => frame(true, OpCode::Ping, WORDS),
         }
     }
 
@@ -74,7 +78,7 @@ impl Question {
 
 /// A new connection that asks once.
 pub(super) fn ask_once(goal: &Goal, question: Question, timeout: Duration) -> Result<(), String> {
-    ask(&mut open(goal, timeout)?, question, timeout)
+    ask(&mut open(goal, timeout)?, goal, question, timeout)
 }
 
 /// Connects.
@@ -86,6 +90,7 @@ pub(super) fn open(goal: &Goal, timeout: Duration) -> Result<Line, String> {
 /// Asks until it is told to stop, or is not answered in time.
 pub(super) fn watch(
     mut line: Line,
+    goal: &Goal,
     question: Question,
     timeout: Duration,
     stop: &AtomicBool,
@@ -95,7 +100,7 @@ pub(super) fn watch(
     loop {
         let began = Instant::now();
         answers.asked += 1;
-        let answer = ask(&mut line, question, timeout);
+        let answer = ask(&mut line, goal, question, timeout);
         let took_us = began.elapsed().as_secs_f64() * 1e6;
         times.insert(times.partition_point(|time| *time < took_us), took_us);
         answers.median_us = times[times.len() / 2];
@@ -112,10 +117,10 @@ pub(super) fn watch(
     }
 }
 
-fn ask(line: &mut Line, question: Question, timeout: Duration) -> Result<(), String> {
+fn ask(line: &mut Line, goal: &Goal, question: Question, timeout: Duration) -> Result<(), String> {
     let until = Instant::now() + timeout;
     let before = question.answers(&line.heard);
-    line.say(&question.bytes(), until);
+    line.say(&question.bytes(goal), until);
     while question.answers(&line.heard) == before {
         line.listen(until, |heard| question.answers(heard) > before || heard.ping.is_some());
         if let Some(payload) = line.heard.ping.take() {

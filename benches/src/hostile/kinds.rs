@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use ringwire_codec::deflate::{Compressor, Level, WindowBits};
+use ringwire_codec::handshake::client::Request;
 use ringwire_codec::{FrameHeader, OpCode, Role};
 use ringwire_examples::CompressionFlag;
 
@@ -11,7 +12,8 @@ use super::crowd;
 use super::ending::{Ending, Part};
 use super::line::{Begin, Goal, Line};
 use super::log::Log;
-use crate::echo::Failure;
+use crate::echo::{Failure, text_frame};
+use crate::target::Resource;
 
 /// Between two bytes of peers that speak slowly.
 const PACE: Duration = Duration::from_millis(50);
@@ -146,7 +148,9 @@ impl Kind {
         let alone = |ending| Part { ending, sent: 0, received: 0 };
         if self.is_crowd() {
             // A head in plain text is for a plain server, and a ClientHello for one with TLS.
-            if goal.tls.is_some() != (self == Self::HelloBurst) {
+            // Its connections are of TCP.
+            let is_apart = goal.target.unix().is_some();
+            if is_apart || goal.tls.is_some() != (self == Self::HelloBurst) {
                 return alone(Ending::Inapplicable);
             }
             return crowd::play(goal.target.address(), &self.beginning(goal), crowd, until);
@@ -192,9 +196,7 @@ impl Kind {
         match self {
             Self::HalfHeads => head(HALF_HEAD_LEN),
             Self::HelloBurst => hello(),
-            Self::HalfMessages => {
-                half_message(goal.target.resource().map_or("/", |resource| &resource.path))
-            }
+            Self::HalfMessages => half_message(goal),
             _ => head(LARGEST_HEAD_LEN),
         }
     }
@@ -371,12 +373,16 @@ fn hello() -> Vec<u8> {
 }
 
 /// A request for a WebSocket (RFC 6455 §4.1), and behind it the beginning of a message of a MiB.
-fn half_message(path: &str) -> Vec<u8> {
-    let mut bytes = format!(
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-    .into_bytes();
+fn half_message(goal: &Goal) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(Resource { authority, path, ask, .. }) = goal.target.resource() {
+        let number = ask.next_number();
+        let request = Request::new(authority, &ask.fill(path, number), *b"the sample nonce");
+        if let Ok(request) = request.and_then(|request| ask.request(request, number)) {
+            request.encode(&mut bytes);
+        }
+        bytes.extend(ask.first_messages(number).flat_map(|text| text_frame(&text)));
+    }
     FrameHeader::new(OpCode::Binary, true, NO_MASK, 1 << 20).encode(&mut bytes);
     bytes.extend_from_slice(&[7; MESSAGE_LEN]);
     bytes

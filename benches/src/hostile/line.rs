@@ -12,7 +12,7 @@ use ringwire_codec::deflate::Agreement;
 use ringwire_examples::CompressionFlag;
 
 use super::heard::Heard;
-use crate::echo::{Buffers, Clock, Dialler, Failure, Opener, Socket};
+use crate::echo::{Buffers, Clock, Dialler, Failure, Opener, Payload, Socket};
 use crate::target::Target;
 use crate::tls;
 
@@ -25,6 +25,8 @@ pub(super) struct Goal {
     pub(super) target: Target,
     /// For a target that speaks TLS.
     pub(super) tls: Option<tls::Client>,
+    /// What a bystander says, unless anything does.
+    pub(super) payload: Option<Payload>,
 }
 
 /// How a line begins.
@@ -68,7 +70,7 @@ impl Line {
             Begin::Upgrade(compression) => (&goal.target, compression),
         };
         let of_io = |error: std::io::Error| Failure::of_connect(&error);
-        let stream = Dialler::new(address, &[]).dial().map_err(of_io)?;
+        let stream = Dialler::to(&goal.target, &[]).dial().map_err(of_io)?;
         let session = goal.tls.as_ref().map(tls::Client::session).transpose();
         let mut socket = Socket::new(stream, session.map_err(|_| Failure::Tls)?);
         let poll = Poll::new().map_err(of_io)?;

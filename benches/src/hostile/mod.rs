@@ -17,6 +17,7 @@ mod row;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -32,10 +33,11 @@ use self::log::Log;
 use self::report::{Report, Row};
 use self::row::{Budget, End, Seen, Setup};
 use crate::demand::Demand;
-use crate::echo::Progress;
+use crate::echo::{Payload, Progress};
 use crate::endpoint::ServerArgs;
+use crate::machine;
+use crate::output::JsonArgs;
 use crate::scenario::Servers;
-use crate::{machine, output};
 
 /// What a server that is started may hold for its connections: little, so that floods go beyond it.
 const MAX_MEMORY: u64 = 16 << 20;
@@ -70,23 +72,20 @@ pub(crate) struct HostileArgs {
     /// peer that has to be ended and is not by then is suspicious.
     #[arg(long, default_value = "15s", value_parser = parse_duration)]
     time_limit: Duration,
+    /// The well-behaved connection sends what is in a file, as text if it is UTF-8.
+    #[arg(long, value_name = "FILE")]
+    payload_file: Option<PathBuf>,
     /// Time for an answer to the well-behaved connection.
     #[arg(long, default_value = "5s", value_parser = parse_duration)]
     bystander_timeout: Duration,
-    /// Writes the result as JSON to a file, or to the standard output for `-`.
-    #[arg(long, value_name = "FILE")]
-    json: Option<String>,
+    #[command(flatten)]
+    json: JsonArgs,
 }
 
 /// Runs the subcommand. Whether every bystander was answered, by a server that lives.
 pub(crate) fn command(args: &HostileArgs) -> anyhow::Result<bool> {
     let report = run(args)?;
-    if args.json.as_deref() != Some("-") {
-        print!("{}", report.text());
-    }
-    if let Some(file) = &args.json {
-        output::write_json(file, &report)?;
-    }
+    args.json.tell(report.text().trim_end(), &report)?;
     Ok(report.is_fine())
 }
 
@@ -142,7 +141,8 @@ fn goal_of(args: &HostileArgs, servers: &Servers) -> anyhow::Result<Goal> {
         Some(pem) => args.server.tls.client_of(&target, pem)?,
         None => args.server.tls.client(&target)?,
     };
-    Ok(Goal { target, tls })
+    let payload = args.payload_file.as_ref().map(|file| Payload::read(file)).transpose()?;
+    Ok(Goal { target, tls, payload })
 }
 
 /// The server, and its budget of memory where that is known.

@@ -114,7 +114,10 @@ impl Setup<'_> {
         let stop = AtomicBool::new(false);
         let (played, answers) = thread::scope(|scope| {
             let watched = scope.spawn(|| match line {
-                Ok(line) => bystander::watch(line, self.question, self.bystander_timeout, &stop),
+                Ok(line) => {
+                    let timeout = self.bystander_timeout;
+                    bystander::watch(line, &self.goal, self.question, timeout, &stop)
+                }
                 Err(why) => Answers { failure: Some(why), ..Answers::default() },
             });
             let peers: Vec<_> =

@@ -21,14 +21,30 @@ pub(super) fn tables() -> Vec<Table> {
     ]
 }
 
-/// The command line of this process; words with white space are quoted.
+/// Flags whose values may be secrets.
+const SECRET: [&str; 4] = ["--header", "-H", "--cookie", "--first-message"];
+
+/// The command line of this process; words with white space are quoted, and secrets are left out.
 pub(crate) fn command_line() -> String {
-    let quote = |word: String| match word.contains(char::is_whitespace) {
-        true => format!("'{word}'"),
-        false => word,
-    };
-    let words = std::env::args().skip(1).map(quote);
-    std::iter::once("ringwire-bench".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+    shown(std::env::args().skip(1))
+}
+
+fn shown(words: impl Iterator<Item = String>) -> String {
+    let mut text = "ringwire-bench".to_owned();
+    let mut is_secret = false;
+    for word in words {
+        let name = word.split_once('=').map_or(word.as_str(), |(name, _)| name);
+        let names_secret = SECRET.contains(&name);
+        let shown = match (is_secret, names_secret && name.len() < word.len()) {
+            (true, _) => "…".to_owned(),
+            (false, true) => format!("{name}=…"),
+            (false, false) if word.contains(char::is_whitespace) => format!("'{word}'"),
+            (false, false) => word.clone(),
+        };
+        is_secret = !is_secret && names_secret && name.len() == word.len();
+        text = format!("{text} {shown}");
+    }
+    text
 }
 
 fn run() -> Vec<(&'static str, String)> {
@@ -85,6 +101,13 @@ fn date_of(since_epoch: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn command_lines_keep_secrets() {
+        let words = ["storm", "--header", "X: abc", "--cookie=a=b", "-H", "-H", "--html", "a b"];
+        let line = shown(words.into_iter().map(str::to_owned));
+        assert_eq!(line, "ringwire-bench storm --header … --cookie=… -H … --html 'a b'");
+    }
 
     #[test]
     fn dates() {

@@ -2,7 +2,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::{Chart, Page, Part, Section, Table, plot};
+use super::{Chart, Page, Part, Section, Table, Tile, Tone, Verdict, plot};
 
 const STYLE: &str = include_str!("style.css");
 /// Nothing may be fetched, whatever the page says.
@@ -61,9 +61,29 @@ fn parts(parts: &[Part]) -> Markup {
 fn one(part: &Part) -> Markup {
     match part {
         Part::Text(text) => html! { p { (text) } },
+        Part::Verdict(verdict) => verdict_markup(verdict),
+        Part::Tiles(tiles) => tiles_markup(tiles),
         Part::Table(rows) => table(rows),
         Part::Chart(drawing) if drawing.is_empty() => html! {},
         Part::Chart(drawing) => chart(drawing),
+    }
+}
+
+fn verdict_markup(Verdict { tone, text }: &Verdict) -> Markup {
+    // A sign too: not all people tell the colours apart.
+    let (class, sign) = match tone {
+        Tone::Good => ("good", "✓"),
+        Tone::Careful => ("careful", "!"),
+        Tone::Bad => ("bad", "✗"),
+    };
+    html! { p class={ "verdict " (class) } { b { (sign) } " " (text) } }
+}
+
+fn tiles_markup(tiles: &[Tile]) -> Markup {
+    html! {
+        dl.tiles {
+            @for Tile { name, value } in tiles { div { dt { (name) } dd { (value) } } }
+        }
     }
 }
 
@@ -125,6 +145,8 @@ mod tests {
         let rows = Table { title: evil(), columns: vec![evil()], rows: vec![vec![evil(), evil()]] };
         let parts = vec![
             Part::Text(evil()),
+            Part::Verdict(Verdict { tone: Tone::Bad, text: evil() }),
+            Part::Tiles(vec![Tile { name: evil(), value: evil() }]),
             Part::Table(rows.clone()),
             Part::Chart(Chart { title: evil(), unit: Unit::Count, plot }),
         ];
@@ -136,7 +158,7 @@ mod tests {
         };
         let html = page(&shown, &[rows]);
         assert!(!html.contains("<script"), "{html}");
-        assert_eq!(html.matches("&lt;script&gt;").count(), 25, "{html}");
+        assert_eq!(html.matches("&lt;script&gt;").count(), 31, "{html}");
         assert_eq!(html.matches("<svg").count(), 2);
     }
 

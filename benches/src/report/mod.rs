@@ -5,15 +5,18 @@
 //! run over time are collected in a [`Timeline`], which knows the charts they make. Tables and JSON of the single
 //! subcommands do not live here.
 
+mod axis;
 mod environment;
 mod html;
 mod plot;
 mod timeline;
+mod verdict;
 
 use crate::output;
 
 pub(crate) use self::environment::{command_line, today};
 pub(crate) use self::timeline::{Percentiles, Sample, Timeline, side_by_side};
+pub(crate) use self::verdict::verdict;
 
 /// A page, from top to bottom. What the machine is and allows is told at its end without being part of it.
 #[derive(Clone, Debug, Default)]
@@ -36,10 +39,38 @@ pub(crate) struct Section {
 /// What stands in a section.
 #[derive(Clone, Debug)]
 pub(crate) enum Part {
+    /// What came of it, in a sentence, before any number.
+    Verdict(Verdict),
+    /// The few figures that matter.
+    Tiles(Vec<Tile>),
     /// A paragraph.
     Text(String),
     Table(Table),
     Chart(Chart),
+}
+
+/// What a reader has to know first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) tone: Tone,
+    pub(crate) text: String,
+}
+
+/// Whether it is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tone {
+    Good,
+    /// The figures hold, but not for what one may think.
+    Careful,
+    /// The figures do not hold.
+    Bad,
+}
+
+/// A figure that is seen at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tile {
+    pub(crate) name: String,
+    pub(crate) value: String,
 }
 
 /// Rows of text. The first column names its row, the others stand to the right.
@@ -56,7 +87,7 @@ pub(crate) struct Table {
 #[derive(Clone, Debug)]
 pub(crate) struct Chart {
     pub(crate) title: String,
-    /// Of the vertical axis, which begins at zero.
+    /// Of the vertical axis, which begins at zero, but for times: these are on a logarithmic one.
     pub(crate) unit: Unit,
     pub(crate) plot: Plot,
 }
@@ -66,8 +97,22 @@ pub(crate) struct Chart {
 pub(crate) enum Plot {
     /// Values over seconds. A chart without any point is left out.
     Lines(Vec<Line>),
+    /// Values over shares of all messages, of which the last is the maximum.
+    Percentiles(Vec<Line>),
+    /// How often values were there in each second.
+    Heat(Vec<Heat>),
     /// A group of bars for each category.
     Bars { categories: Vec<String>, bars: Vec<Bars> },
+}
+
+/// The values of some time: the stronger its colour, the more often.
+#[derive(Clone, Debug)]
+pub(crate) struct Heat {
+    /// When it began and ended, in seconds.
+    pub(crate) from: f64,
+    pub(crate) to: f64,
+    /// Values, and how often each was there.
+    pub(crate) counts: Vec<(f64, u64)>,
 }
 
 /// Values over time, oldest first.
@@ -134,7 +179,10 @@ impl Chart {
     /// Whether there is anything to draw.
     fn is_empty(&self) -> bool {
         match &self.plot {
-            Plot::Lines(lines) => lines.iter().all(|line| line.points.is_empty()),
+            Plot::Lines(lines) | Plot::Percentiles(lines) => {
+                lines.iter().all(|line| line.points.is_empty())
+            }
+            Plot::Heat(heat) => heat.iter().all(|column| column.counts.is_empty()),
             Plot::Bars { bars, .. } => {
                 bars.iter().all(|bars| bars.values.iter().all(Option::is_none))
             }

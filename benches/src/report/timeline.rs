@@ -1,5 +1,6 @@
 //! The figures of a run over time, and the charts they make.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Chart, Line, Part, Plot, Unit};
@@ -9,7 +10,8 @@ use crate::units::ratio;
 const MAX_SAMPLES: usize = 2000;
 
 /// What was seen at one moment. Totals count from the beginning of the run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "Moment")]
 pub(crate) struct Sample {
     /// Seconds since the run began.
     pub(crate) seconds: f64,
@@ -30,7 +32,7 @@ pub(crate) struct Sample {
 }
 
 /// What most messages of an interval did not exceed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Percentiles {
     pub(crate) p50: f64,
     pub(crate) p90: f64,
@@ -40,7 +42,7 @@ pub(crate) struct Percentiles {
 }
 
 /// Samples of a run, oldest first.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub(crate) struct Timeline {
     samples: Vec<Sample>,
@@ -67,20 +69,29 @@ impl Timeline {
             ("p99", |sample| Some(sample.latency_us?.p99)),
             ("p99.9", |sample| Some(sample.latency_us?.p999)),
         ];
-        let memory: [(&str, Value); 2] = [
-            ("server, resident", resident),
-            ("kernel objects of the machine (slab)", |sample| Some(sample.kernel_slab? as f64)),
-        ];
+        let slab: Value = |sample| Some(sample.kernel_slab? as f64);
         let cpu = vec![
             self.rate("server", |sample| sample.server_cpu),
             self.rate("load generator", |sample| sample.generator_cpu),
         ];
+        // Without messages there is no rate of them to be drawn.
+        let has_messages = self.samples.last().is_some_and(|sample| sample.messages > 0);
+        let rate = has_messages.then(|| self.rate("messages", messages));
         vec![
             chart("Connections", Unit::Count, vec![self.line("connections", connections)]),
-            chart("Messages", Unit::PerSecond, vec![self.rate("messages", messages)]),
+            chart("Messages", Unit::PerSecond, rate.into_iter().collect()),
             chart("Latency", Unit::Micros, self.lines(&latency)),
-            chart("Memory", Unit::Bytes, self.lines(&memory)),
             chart("CPUs in use", Unit::Cpus, cpu),
+            chart(
+                "Memory of the server, resident",
+                Unit::Bytes,
+                vec![self.line("server", resident)],
+            ),
+            chart(
+                "Kernel objects of the whole machine (slab)",
+                Unit::Bytes,
+                vec![self.line("slab", slab)],
+            ),
         ]
     }
 

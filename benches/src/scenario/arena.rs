@@ -1,9 +1,10 @@
-//! `ringwire-bench arena`: the profile echo-ws of HttpArena.
+//! `ringwire-bench arena`: the WebSocket profiles of HttpArena.
 #![expect(clippy::disallowed_methods, reason = "rests between two runs")]
 
 use std::thread;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use ringwire_examples::units::parse_duration;
 use serde::Serialize;
@@ -14,8 +15,12 @@ use super::report::{self, Report, show_micros};
 use super::{Common, Scenario};
 use crate::units::show_count;
 
-/// Bytes of a message, as those of "hello".
-const SIZE: u64 = 5;
+/// What is sent.
+const MESSAGE: &[u8] = b"hello";
+/// In flight on each connection of echo-ws-pipeline.
+const IN_FLIGHT: u32 = 16;
+/// Messages of a connection of echo-ws-limited.
+const MESSAGES: u64 = 10;
 /// What a table has where there is nothing to be told.
 const NOTHING: &str = "–";
 
@@ -24,13 +29,11 @@ const NOTHING: &str = "–";
 pub(crate) struct ArenaArgs {
     #[command(flatten)]
     common: Common,
-    /// Connections, one row for each.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "512,4096,16384",
-        value_parser = clap::value_parser!(u32).range(1..)
-    )]
+    /// Profiles, one table for each.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "echo-ws")]
+    profile: Vec<Profile>,
+    /// Connections, one row for each. [default: 512,4096 and, but for echo-ws-limited, 16384]
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
     connections: Vec<u32>,
     /// Time for which messages are sent in a run.
     #[arg(long, default_value = "5s", value_parser = parse_duration)]
@@ -52,9 +55,27 @@ pub(crate) struct ArenaArgs {
     response_timeout: Duration,
 }
 
+/// The value of `--profile`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+enum Profile {
+    /// One message in flight on each connection.
+    #[value(name = "echo-ws")]
+    #[serde(rename = "echo-ws")]
+    Echo,
+    /// 16 of them.
+    #[value(name = "echo-ws-pipeline")]
+    #[serde(rename = "echo-ws-pipeline")]
+    Pipeline,
+    /// One, and 10 messages on a connection, which then makes room for another one.
+    #[value(name = "echo-ws-limited")]
+    #[serde(rename = "echo-ws-limited")]
+    Limited,
+}
+
 /// A number of connections, and the runs with it. JSON has these names.
 #[derive(Debug, Serialize)]
 struct Row {
+    profile: Profile,
     connections: u32,
     /// Which of the runs had most messages a second, from 0.
     best: usize,
@@ -64,20 +85,20 @@ struct Row {
 
 /// Runs the subcommand; whether no condition failed in any run.
 pub(crate) fn command(mut args: ArenaArgs) -> anyhow::Result<bool> {
-    args.common.text = true;
+    args.common.payload = Some(MESSAGE.to_vec());
     let mut rows = Vec::new();
     let mut is_first = true;
-    for connections in args.connections.clone() {
+    for (profile, connections) in args.cells() {
         let mut runs = Vec::new();
         for _ in 0..args.runs {
             if !std::mem::take(&mut is_first) {
                 thread::sleep(args.rest);
             }
-            runs.push(args.common.run(&args.scenario(connections))?);
+            runs.push(args.common.run(&args.scenario(profile, connections))?);
         }
-        rows.push(Row::new(connections, runs));
+        rows.push(Row::new(profile, connections, runs));
     }
-    if args.common.json.as_deref() != Some("-") {
+    if !args.common.json.is_to_stdout() {
         println!("{}", text(&rows));
     }
     let runs = || rows.iter().flat_map(|row| &row.runs);
@@ -86,7 +107,18 @@ pub(crate) fn command(mut args: ArenaArgs) -> anyhow::Result<bool> {
 }
 
 impl ArenaArgs {
-    fn scenario(&self, connections: u32) -> Scenario {
+    /// All rows.
+    fn cells(&self) -> Vec<(Profile, u32)> {
+        let of = |profile: &Profile| {
+            let profile = *profile;
+            let all =
+                if self.connections.is_empty() { profile.connections() } else { &self.connections };
+            all.iter().map(move |&connections| (profile, connections)).collect::<Vec<_>>()
+        };
+        self.profile.iter().flat_map(of).collect()
+    }
+
+    fn scenario(&self, profile: Profile, connections: u32) -> Scenario {
         Scenario {
             name: "arena",
             connections,
@@ -94,8 +126,8 @@ impl ArenaArgs {
             ramp_up: Duration::ZERO,
             connect_timeout: self.connect_timeout,
             response_timeout: self.response_timeout,
-            size: SIZE,
-            work: Work::Loop { in_flight: 1, duration: self.duration },
+            size: MESSAGE.len() as u64,
+            work: profile.work(self.duration),
             hold: Duration::ZERO,
             watch: Watch::Nothing,
             // The same for every number of connections.
@@ -104,15 +136,36 @@ impl ArenaArgs {
     }
 }
 
+impl Profile {
+    fn work(self, duration: Duration) -> Work {
+        match self {
+            Self::Echo => Work::Loop { in_flight: 1, duration },
+            Self::Pipeline => Work::Loop { in_flight: IN_FLIGHT, duration },
+            Self::Limited => Work::Churn { messages: MESSAGES, interval: Duration::ZERO, duration },
+        }
+    }
+
+    fn connections(self) -> &'static [u32] {
+        match self {
+            Self::Echo | Self::Pipeline => &[512, 4096, 16_384],
+            Self::Limited => &[512, 4096],
+        }
+    }
+
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
 impl Row {
-    fn new(connections: u32, runs: Vec<Report>) -> Self {
+    fn new(profile: Profile, connections: u32, runs: Vec<Report>) -> Self {
         let (best, best_messages_per_second) = runs
             .iter()
             .map(messages_per_second)
             .enumerate()
             .max_by(|(_, one), (_, other)| one.total_cmp(other))
             .unwrap_or_default();
-        Self { connections, best, best_messages_per_second, runs }
+        Self { profile, connections, best, best_messages_per_second, runs }
     }
 
     fn cells(&self) -> Vec<Cell> {
@@ -143,6 +196,31 @@ fn messages_per_second(run: &Report) -> f64 {
 
 /// For people: the table of the best runs, and what went wrong in any.
 fn text(rows: &[Row]) -> String {
+    let first = rows.first().and_then(|row| row.runs.first());
+    let mut text =
+        first.map_or(String::new(), |first| format!("{}\n{}\n", first.machine, first.target));
+    for rows in rows.chunk_by(|one, next| one.profile == next.profile) {
+        let name = rows.first().map(|row| row.profile.name()).unwrap_or_default();
+        text += &format!("\n{name}\n\n{}\n", table(rows));
+    }
+    for row in rows {
+        for (number, run) in row.runs.iter().enumerate() {
+            let of = format!(
+                "{}, {} connections, run {}",
+                row.profile.name(),
+                row.connections,
+                number + 1
+            );
+            run.notes.iter().for_each(|note| text += &format!("note, {of}: {note}\n"));
+            for (kind, count) in &run.errors {
+                text += &format!("ERROR, {of}: {count} × {kind}\n");
+            }
+        }
+    }
+    text
+}
+
+fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
     table.set_header([
@@ -158,20 +236,7 @@ fn text(rows: &[Row]) -> String {
     for row in rows {
         table.add_row(row.cells());
     }
-    let first = rows.first().and_then(|row| row.runs.first());
-    let head =
-        first.map_or(String::new(), |first| format!("{}\n{}\n\n", first.machine, first.target));
-    let mut text = format!("{head}{table}\n");
-    for row in rows {
-        for (number, run) in row.runs.iter().enumerate() {
-            let of = format!("{} connections, run {}", row.connections, number + 1);
-            run.notes.iter().for_each(|note| text += &format!("note, {of}: {note}\n"));
-            for (kind, count) in &run.errors {
-                text += &format!("ERROR, {of}: {count} × {kind}\n");
-            }
-        }
-    }
-    text
+    table
 }
 
 #[cfg(test)]
@@ -187,15 +252,22 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_those_of_the_profile() {
+    fn defaults_are_those_of_the_profiles() {
         let Flags { args } = Flags::parse_from([""]);
-        assert_eq!(args.connections, [512, 4096, 16_384]);
         assert_eq!((args.duration, args.runs), (Duration::from_secs(5), 3));
-        let Scenario { size, work, .. } = args.scenario(512);
-        assert_eq!(
-            (size, work),
-            (5, Work::Loop { in_flight: 1, duration: Duration::from_secs(5) })
-        );
+        let all = [512, 4096, 16_384].map(|connections| (Profile::Echo, connections));
+        assert_eq!(args.cells(), all);
+        let Scenario { size, work, .. } = args.scenario(Profile::Echo, 512);
+        let duration = Duration::from_secs(5);
+        assert_eq!((size, work), (5, Work::Loop { in_flight: 1, duration }));
+        let flags = "x --profile echo-ws-pipeline,echo-ws-limited --duration 1s";
+        let Flags { args } = Flags::parse_from(flags.split(' '));
+        let cells = args.cells();
+        assert_eq!((cells.len(), cells[4]), (5, (Profile::Limited, 4096)));
+        let duration = Duration::from_secs(1);
+        let works = [cells[0], cells[4]].map(|(profile, count)| args.scenario(profile, count).work);
+        let limited = Work::Churn { messages: 10, interval: Duration::ZERO, duration };
+        assert_eq!(works, [Work::Loop { in_flight: 16, duration }, limited]);
         assert!(Flags::try_parse_from(["x", "--runs", "0"]).is_err());
         assert!(Flags::try_parse_from(["x", "--connections", "10,0"]).is_err());
     }

@@ -13,16 +13,22 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use memchr::memmem::Finder;
 use ringwire::{
-    Answer, CloseCause, CloseReason, ConnId, Ctx, Handle, Handler, Message, Request, Response,
-    WorkerContext, transport::DialError,
+    Answer, CloseCause, CloseCode, CloseReason, ConnId, Ctx, Handle, Handler, Message, Request,
+    Response, WorkerContext, transport::DialError,
 };
 
 use super::message::Template;
 use super::plan::{Plan, Pulse, Work, second_of};
 use super::tally::Tally;
+use crate::ask::Ask;
 use crate::echo::Failure;
 
+/// The timer of the replies to first messages.
+const GREETING: u64 = 0;
+/// Instead of the replies that a connection awaits.
+const TOO_LATE: u32 = u32::MAX;
 /// The connection is gone, in place of the time when its message was sent.
 const GONE: u64 = u64::MAX;
 
@@ -68,6 +74,9 @@ pub(crate) struct Common {
     pub(crate) plan: Plan,
     pub(crate) clock: RunClock,
     pub(crate) template: Template,
+    ask: Arc<Ask>,
+    /// What a message has to have in it, one of these, to be looked at at all; none: nothing.
+    replies: Vec<Finder<'static>>,
     /// When the message in flight on each connection was sent, of several the oldest; 0: none is. Not for `Work::Rate`.
     sent_at: Box<[AtomicU64]>,
     /// Messages in flight beside the oldest ones, with `Work::Loop`.
@@ -85,7 +94,9 @@ pub(crate) struct Common {
     working: AtomicBool,
     ending: AtomicBool,
     opened: AtomicU64,
+    closed: AtomicU64,
     failed: AtomicU64,
+    sent: AtomicU64,
     answered: AtomicU64,
     /// Connections that have nothing more to do, or are gone.
     finished: AtomicU64,
@@ -95,12 +106,21 @@ pub(crate) struct Common {
 
 impl Common {
     /// Of a generator that has not begun.
-    pub(crate) fn new(plan: Plan) -> Self {
+    pub(crate) fn new(plan: Plan, ask: Arc<Ask>) -> Self {
         let count = |wanted: bool| if wanted { plan.connections } else { 0 };
         let is_rate = matches!(plan.work, Work::Rate { .. });
         Self {
             clock: RunClock::new(plan.epoch),
-            template: Template::new(plan.size, plan.text),
+            template: match &plan.payload {
+                Some(bytes) => Template::of(bytes.clone()),
+                None => Template::noise(plan.size, plan.text),
+            },
+            ask,
+            replies: plan
+                .reply_contains
+                .iter()
+                .map(|text| Finder::new(text).into_owned())
+                .collect(),
             sent_at: (0..count(!is_rate)).map(|_| AtomicU64::new(0)).collect(),
             behind: AtomicU64::new(0),
             next: (0..count(is_rate)).map(|_| AtomicU32::new(0)).collect(),
@@ -111,7 +131,9 @@ impl Common {
             working: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             opened: AtomicU64::new(0),
+            closed: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             finished: AtomicU64::new(0),
             tallies: (0..plan.threads).map(|_| Mutex::default()).collect(),
@@ -209,6 +231,11 @@ impl Common {
     /// When a message is due, in nanoseconds after work began. The connections' messages are spread evenly.
     pub(crate) fn due(&self, connection: u32, message: u32) -> u64 {
         let Work::Rate { interval, .. } = self.plan.work else { return 0 };
+        if let Some(pace) = &self.plan.pace {
+            let offset = f64::from(connection) / f64::from(self.plan.connections.max(1));
+            let due = pace.time_of(f64::from(message) + offset);
+            return due.map_or(u64::MAX, |due| u64::try_from(due.as_nanos()).unwrap_or(u64::MAX));
+        }
         let interval = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
         let offset = u128::from(interval) * u128::from(connection)
             / u128::from(self.plan.connections.max(1));
@@ -222,7 +249,9 @@ impl Common {
         let read = |gauge: &AtomicU64| gauge.load(Ordering::Relaxed);
         Pulse {
             opened: read(&self.opened),
+            closed: read(&self.closed),
             failed: read(&self.failed),
+            sent: read(&self.sent),
             answered: read(&self.answered),
         }
     }
@@ -230,6 +259,17 @@ impl Common {
     /// Connections that have nothing more to do, or are gone.
     pub(crate) fn finished(&self) -> u64 {
         self.finished.load(Ordering::Relaxed)
+    }
+
+    /// Messages that were given to connections.
+    pub(crate) fn count_sent(&self, count: u64) {
+        self.sent.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Whether a message may be a reply.
+    fn may_be_reply(&self, message: Message<'_>) -> bool {
+        let bytes = message.as_bytes();
+        self.replies.is_empty() || self.replies.iter().any(|text| text.find(bytes).is_some())
     }
 
     /// Failures that the pacing thread found.
@@ -244,6 +284,8 @@ pub(crate) struct Seat {
     pub(crate) number: u32,
     /// When it was dialled, in nanoseconds of the run.
     pub(crate) dialled: u64,
+    /// Messages that have to come before it counts as open; [`TOO_LATE`] when they did not come in time.
+    awaits: u32,
     /// Replies that it had, with `Work::Each`, `Work::Loop` and `Work::Churn`.
     answered: u64,
     /// When the messages in flight were sent, but for the oldest, with `Work::Loop`.
@@ -253,7 +295,7 @@ pub(crate) struct Seat {
 impl Seat {
     /// Of a connection that is dialled now.
     pub(crate) fn new(number: u32, dialled: u64) -> Self {
-        Self { number, dialled, answered: 0, behind: VecDeque::new() }
+        Self { number, dialled, awaits: 0, answered: 0, behind: VecDeque::new() }
     }
 }
 
@@ -297,6 +339,11 @@ impl Client {
     fn tally(&self) -> MutexGuard<'_, Tally> {
         // A worker of each thread of the plan.
         lock(&self.common.tallies[usize::from(self.worker)])
+    }
+
+    fn count_sent(&self, count: u64) {
+        self.tally().sent += count;
+        self.common.count_sent(count);
     }
 
     fn fail(&self, failure: Failure) {
@@ -345,6 +392,38 @@ impl Client {
         now
     }
 
+    /// The connection is open, and has been greeted.
+    fn opened(&mut self, ctx: &mut Ctx<'_, Seat>) {
+        let now = self.now();
+        let &mut Seat { number, dialled, .. } = ctx.state_mut();
+        let mut tally = self.tally();
+        tally.opened += 1;
+        tally.last_opened = now;
+        tally.connect.record(now.saturating_sub(dialled));
+        drop(tally);
+        // Told before it is counted: who sees the count finds the connection.
+        let _ = self.events.send(Event::Opened(number, ctx.id()));
+        self.common.opened.fetch_add(1, Ordering::Release);
+        if let Work::Churn { messages, .. } = self.common.plan.work {
+            self.churn(ctx, now, messages);
+        }
+    }
+
+    fn on_work(&mut self, ctx: &mut Ctx<'_, Seat>, message: Message<'_>) {
+        if !self.common.has_begun() || !self.common.may_be_reply(message) {
+            // A greeting, or what others say.
+            return;
+        }
+        match self.common.plan.work {
+            Work::Idle => {}
+            Work::Each { messages } => self.on_each(ctx, message, messages),
+            Work::Loop { in_flight, .. } => self.on_loop(ctx, message, in_flight),
+            Work::Churn { messages, .. } => self.on_churn(ctx, message, messages),
+            Work::Pool { .. } => self.on_pool(ctx.state().number, message),
+            Work::Rate { .. } => self.on_rate(ctx.state().number, message),
+        }
+    }
+
     fn on_each(&mut self, ctx: &mut Ctx<'_, Seat>, message: Message<'_>, messages: u64) {
         let now = self.now();
         let number = ctx.state().number;
@@ -355,7 +434,7 @@ impl Client {
             self.common.finished.fetch_add(1, Ordering::Relaxed);
         } else if self.common.working.load(Ordering::Acquire) && self.common.mark(number, now) {
             let _ = ctx.send(self.common.template.message());
-            self.tally().sent += 1;
+            self.count_sent(1);
         }
     }
 
@@ -379,7 +458,7 @@ impl Client {
                 continue;
             }
             match self.handle.send(*conn, self.common.template.message()) {
-                Ok(()) => self.tally().sent += 1,
+                Ok(()) => self.count_sent(1),
                 // The mailbox has room for all that are in flight, so the worker is ending.
                 Err(_) => self.fail(Failure::ClosedHere("mailbox full")),
             }
@@ -401,7 +480,7 @@ impl Client {
         let found = if self.common.plan.any_reply {
             Some(expected)
         } else {
-            self.common.template.number(message)
+            self.common.template.number(message, expected)
         };
         let Some(found) = found else { return self.fail(Failure::PayloadMismatch) };
         if found < expected {
@@ -435,33 +514,35 @@ impl Handler for Client {
     }
 
     fn on_open(&mut self, ctx: &mut Ctx<'_, Seat>) {
-        let now = self.now();
-        let &mut Seat { number, dialled, .. } = ctx.state_mut();
-        let mut tally = self.tally();
-        tally.opened += 1;
-        tally.last_opened = now;
-        tally.connect.record(now.saturating_sub(dialled));
-        drop(tally);
-        // Told before it is counted: who sees the count finds the connection.
-        let _ = self.events.send(Event::Opened(number, ctx.id()));
-        self.common.opened.fetch_add(1, Ordering::Release);
-        if let Work::Churn { messages, .. } = self.common.plan.work {
-            self.churn(ctx, now, messages);
+        let number = ctx.state().number;
+        let common = Arc::clone(&self.common);
+        for text in common.ask.first_messages(number) {
+            // Refused only if the connection is ending.
+            let _ = ctx.send(&*text);
         }
+        let awaits = common.ask.first_replies();
+        let timeout = common.plan.connect_timeout;
+        if awaits == 0 || ctx.set_timer(GREETING, timeout).is_err() {
+            return self.opened(ctx);
+        }
+        ctx.state_mut().awaits = awaits;
+    }
+
+    fn on_timer(&mut self, ctx: &mut Ctx<'_, Seat>, _key: u64) {
+        ctx.state_mut().awaits = TOO_LATE;
+        let _ = ctx.close(CloseCode::NORMAL, "");
     }
 
     fn on_message(&mut self, ctx: &mut Ctx<'_, Seat>, message: Message<'_>) {
-        if !self.common.has_begun() {
-            // A greeting.
-            return;
-        }
-        match self.common.plan.work {
-            Work::Idle => {}
-            Work::Each { messages } => self.on_each(ctx, message, messages),
-            Work::Loop { in_flight, .. } => self.on_loop(ctx, message, in_flight),
-            Work::Churn { messages, .. } => self.on_churn(ctx, message, messages),
-            Work::Pool { .. } => self.on_pool(ctx.state().number, message),
-            Work::Rate { .. } => self.on_rate(ctx.state().number, message),
+        match ctx.state_mut().awaits {
+            0 => self.on_work(ctx, message),
+            TOO_LATE => {}
+            1 => {
+                ctx.clear_timer(GREETING);
+                ctx.state_mut().awaits = 0;
+                self.opened(ctx);
+            }
+            _ => ctx.state_mut().awaits -= 1,
         }
     }
 
@@ -471,10 +552,18 @@ impl Handler for Client {
         }
         let now = self.now();
         let number = ctx.state().number;
+        if ctx.state().awaits > 0 {
+            // It has never counted as open.
+            let is_late = ctx.state().awaits == TOO_LATE;
+            self.fail(if is_late { Failure::FirstUnanswered } else { Failure::of_close(cause) });
+            let _ = self.events.send(Event::Gone(number));
+            return;
+        }
         let is_asked_for = matches!(self.common.plan.work, Work::Churn { .. })
             && cause.reason == CloseReason::Local
             && cause.is_clean();
         self.tally().closed += 1;
+        self.common.closed.fetch_add(1, Ordering::Relaxed);
         if is_asked_for {
             self.tally().closed_cleanly += 1;
         } else {

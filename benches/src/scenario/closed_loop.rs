@@ -83,6 +83,16 @@ fn bandwidth_rows(work: &WorkDone) -> Vec<Row> {
             ),
         ),
         ("Aggregate bandwidth", format!("{:.3}↓, {:.3}↑ Mbps", traffic.down_mbps, traffic.up_mbps)),
+        (
+            "Packet rate estimate",
+            format!(
+                "{:.1}↓, {:.1}↑ ({}↓, {}↑ TCP MSS/op)",
+                traffic.down_packets_per_second,
+                traffic.up_packets_per_second,
+                traffic.down_segments,
+                traffic.up_segments
+            ),
+        ),
         ("Test duration", format!("{:.3} s", work.seconds)),
     ]
 }
@@ -137,13 +147,17 @@ mod tests {
     #[test]
     fn bandwidth_is_written_as_published() {
         // The figures of a published table of 10 000 connections.
-        let traffic = Traffic::new((124_941_915_494, 125_404_036_361), 30.001, 10_000);
+        let traffic = Traffic::new((124_941_915_494, 125_404_036_361), 30.001, 10_000)
+            .with_packets((1_000_000, 100_000_000), 30.001);
         let rows = bandwidth_rows(&WorkDone { traffic, seconds: 30.001, ..WorkDone::default() });
         let row = |name: &str| rows.iter().find(|row| row.0 == name).unwrap().1.clone();
         assert_eq!(row("Total data sent"), "119153.9 MiB (124941915494 bytes)");
         assert_eq!(row("Total data received"), "119594.6 MiB (125404036361 bytes)");
         assert_eq!(row("Aggregate bandwidth"), "33439.962↓, 33316.734↑ Mbps");
         assert_eq!(row("Bandwidth per channel"), "6.676⇅ Mbps (834.5 kBps)");
+        // 86 segments of 124 941 bytes, and one of 1 254.
+        let packets = row("Packet rate estimate");
+        assert_eq!(packets, "3333222.2↓, 2866571.1↑ (1↓, 86↑ TCP MSS/op)");
         assert_eq!(row("Test duration"), "30.001 s");
     }
 

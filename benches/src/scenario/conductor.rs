@@ -15,8 +15,10 @@ use super::fleet::{Fleet, share_out};
 use super::plan::{News, Order, Plan, Pulse, Work, second_of};
 use super::servers::Servers;
 use super::tally::Tally;
+use crate::disturbance::{Disturbance, MachineTicks};
 use crate::echo::Progress;
 use crate::procstat::{self, Account, CpuTime, CpuTimes, KernelMemory, Resident};
+use crate::units::{show_count, show_success};
 
 /// Time for the server to come to rest before its memory is read.
 const SETTLE_TIME: Duration = Duration::from_millis(200);
@@ -37,6 +39,8 @@ pub(crate) struct Setup {
     /// Rest between the last connect and work.
     pub(crate) hold: Duration,
     pub(crate) watch: Watch,
+    /// How often totals are told.
+    pub(crate) progress: Option<Duration>,
 }
 
 /// What is looked at beside the work.
@@ -65,6 +69,8 @@ pub(crate) struct Found {
     /// The same of the server; empty if that is not known.
     pub(crate) server_cpu: Vec<CpuTime>,
     pub(crate) server_capacity: usize,
+    /// The whole machine's when they began and ended.
+    pub(crate) machine: (MachineTicks, MachineTicks),
     /// What `server_cpu` and `generator_cpu` are divided by.
     pub(crate) cpu_window: Duration,
     pub(crate) before: Memory,
@@ -124,6 +130,7 @@ pub(crate) fn run(mut setup: Setup, servers: &Servers) -> anyhow::Result<(Found,
         untold: 0..0,
         told: 0,
         ready: 0,
+        totals: (Duration::ZERO, Pulse::default()),
     };
     let found = conductor.conduct(before)?;
     Ok((found, conductor.fleet))
@@ -147,6 +154,8 @@ struct Conductor<'a> {
     untold: Range<u32>,
     told: u32,
     ready: usize,
+    /// When totals were last told, and what they were.
+    totals: (Duration, Pulse),
 }
 
 impl Conductor<'_> {
@@ -204,6 +213,7 @@ impl Conductor<'_> {
             generator_cpu: since(&end.generators, &start.generators),
             server_cpu: since(&end.servers, &start.servers),
             server_capacity,
+            machine: (start.machine, end.machine),
             cpu_window: Duration::from_nanos(end.at - start.at),
             before,
             connected,
@@ -263,6 +273,7 @@ impl Conductor<'_> {
                 self.show(what, sum, sum.answered - looked.1.answered, now - looked.0);
                 looked = (now, sum);
                 self.tell_seconds(now);
+                self.tell_totals(now, sum);
             }
             if over {
                 return Ok(());
@@ -301,7 +312,9 @@ impl Conductor<'_> {
         let mut sum = Pulse::default();
         for pulse in &self.pulses {
             sum.opened += pulse.opened;
+            sum.closed += pulse.closed;
             sum.failed += pulse.failed;
+            sum.sent += pulse.sent;
             sum.answered += pulse.answered;
         }
         sum
@@ -311,11 +324,20 @@ impl Conductor<'_> {
         let asked = self.setup.plan.connections;
         let text = if self.working {
             let rate = answered as f64 / time.as_secs_f64();
-            format!("{what}: {} replies, {}/s", sum.answered, crate::units::show_count(rate))
+            format!("{what}: {} replies, {}/s", sum.answered, show_count(rate))
         } else {
             format!("{what}: {} of {asked} connections", sum.opened)
         };
         self.progress.show(&text, sum.failed);
+    }
+
+    /// Says how far the run is, as often as it is asked for.
+    fn tell_totals(&mut self, now: Duration, sum: Pulse) {
+        let (before, told) = self.totals;
+        if self.setup.progress.is_some_and(|interval| now - before >= interval) {
+            self.progress.say(&totals(now, sum, now - before, sum.answered - told.answered));
+            self.totals = (now, sum);
+        }
     }
 
     /// Says what seconds had that are over, and of which all parts have told.
@@ -326,7 +348,7 @@ impl Conductor<'_> {
         {
             let answered = self.seconds.get(&second).map_or(0, |tally| tally.answered);
             self.told += 1;
-            let answered = crate::units::show_count(answered as f64);
+            let answered = show_count(answered as f64);
             self.progress.say(&format!("{:>5} s: {answered}/s", self.told));
         }
     }
@@ -349,7 +371,8 @@ impl Conductor<'_> {
 
     fn cpu(&self) -> anyhow::Result<Cpu> {
         let (servers, generators) = (self.servers.cpu()?, self.generator_cpu()?);
-        Ok(Cpu { at: self.clock.nanos(), servers, generators })
+        let machine = MachineTicks::read().context("cannot read the machine's CPU time")?;
+        Ok(Cpu { at: self.clock.nanos(), servers, generators, machine })
     }
 
     fn generator_cpu(&self) -> anyhow::Result<Vec<CpuTimes>> {
@@ -358,11 +381,37 @@ impl Conductor<'_> {
     }
 }
 
+/// The totals of a run, in words; so many messages were answered in the last `span`.
+fn totals(elapsed: Duration, sum: Pulse, span: Duration, answered: u64) -> String {
+    let Pulse { opened, closed, failed, sent, answered: succeeded } = sum;
+    let share = show_success(succeeded, failed);
+    let rate = answered as f64 / span.as_secs_f64();
+    let counts = [opened, opened.saturating_sub(closed), sent, succeeded, failed];
+    let [opened, active, sent, succeeded, failed] = counts.map(|count| show_count(count as f64));
+    format!(
+        "{} s: {opened} connections, {active} active; {sent} messages, {succeeded} succeeded, {failed} failed, \
+         {}/s, success {share}",
+        elapsed.as_secs(),
+        show_count(rate)
+    )
+}
+
 /// CPU time used so far, of each process.
 struct Cpu {
     at: u64,
     servers: Vec<CpuTimes>,
     generators: Vec<CpuTimes>,
+    machine: MachineTicks,
+}
+
+impl Found {
+    /// What else went on; other programs are told apart where the server `is_known`.
+    pub(crate) fn disturbance(&self, is_known: bool) -> Option<Disturbance> {
+        let own = self.generator_cpu.iter().chain(&self.server_cpu).map(|cpu| cpu.run).sum();
+        let (first, last) = self.machine;
+        let seconds = self.cpu_window.as_secs_f64();
+        Disturbance::between(first, last, is_known.then_some(own), seconds)
+    }
 }
 
 /// The whole seconds of work that is told by time, which begins with one of them.

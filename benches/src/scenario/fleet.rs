@@ -195,7 +195,8 @@ pub(crate) fn share_out(
             other => other,
         };
         let max_concurrent = small(share(whole.max_concurrent.into(), at)).max(1);
-        Plan { connections, sources: own, work, max_concurrent, ..whole.clone() }
+        let first = small(u64::from(whole.connections) * u64::from(at) / u64::from(count));
+        Plan { connections, first, sources: own, work, max_concurrent, ..whole.clone() }
     };
     (0..count).map(part).collect()
 }
@@ -231,6 +232,9 @@ mod tests {
         };
         let plans = share_out(&whole, 53, &[], true);
         assert_eq!(plans.iter().map(|plan| plan.connections).sum::<u32>(), 1_000_003);
+        for pair in plans.windows(2) {
+            assert_eq!(pair[0].first + pair[0].connections, pair[1].first);
+        }
         let pool = |plan: &Plan| match plan.work {
             Work::Pool { messages, in_flight } => (messages, in_flight),
             _ => (0, 0),

@@ -107,11 +107,13 @@ struct Generator<'a> {
 
 impl<'a> Generator<'a> {
     fn start(plan: Plan, driver: DriverFlag, tell: &'a dyn Fn(News)) -> anyhow::Result<Self> {
-        let target = Target::from_url(&plan.url)?;
-        if target.resource().is_none() {
+        let numbers = plan.first..plan.first.saturating_add(plan.connections);
+        let target = Target::from_url(&plan.url)?.with_ask(&plan.ask, numbers)?;
+        let Some(resource) = target.resource() else {
             bail!("{target}: scenarios need a WebSocket server, ws:// or wss://");
-        }
-        if matches!(plan.work, Work::Rate { .. }) && plan.size < NUMBER_LEN && !plan.any_reply {
+        };
+        let has_number = plan.payload.is_none() && !plan.any_reply;
+        if matches!(plan.work, Work::Rate { .. }) && plan.size < NUMBER_LEN && has_number {
             bail!(
                 "messages of {} bytes have no room for their number: {NUMBER_LEN} or more, or --any-reply",
                 plan.size
@@ -126,7 +128,7 @@ impl<'a> Generator<'a> {
             machine::pin_thread(&plan.cpus).context("cannot pin to --cpu")?;
         }
         let config = config(&plan, driver);
-        let common = Arc::new(Common::new(plan));
+        let common = Arc::new(Common::new(plan, Arc::clone(&resource.ask)));
         let (sender, events) = mpsc::channel();
         let shared = Arc::clone(&common);
         let before = procstat::thread_ids(std::process::id())?;
@@ -374,6 +376,7 @@ impl<'a> Generator<'a> {
     fn count_sent(&mut self, now: u64) {
         self.enter_second(now);
         self.tally.sent += 1;
+        self.common.count_sent(1);
     }
 
     fn enter_second(&mut self, now: u64) {

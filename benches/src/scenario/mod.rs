@@ -21,7 +21,9 @@ mod generator;
 mod idle;
 mod message;
 mod million;
+mod pace;
 mod plan;
+mod published;
 mod rate;
 mod report;
 mod search;
@@ -31,7 +33,9 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
+use std::io::IsTerminal as _;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -49,9 +53,12 @@ pub(crate) use self::fail_if::Condition;
 use self::fleet::Fleet;
 pub(crate) use self::idle::{IdleArgs, command as idle};
 pub(crate) use self::million::{MillionArgs, command as million};
+use self::pace::Pace;
 use self::plan::{Plan, Work};
+pub(crate) use self::published::{StressArgs, command as stress_command, with_two_dashes};
 pub(crate) use self::rate::{RateArgs, command as rate};
-use self::report::{Asked, Report, Row, show_rows};
+pub(crate) use self::report::Report;
+use self::report::{Asked, Row, show_rows};
 pub(crate) use self::search::{SearchArgs, command as search};
 pub(crate) use self::servers::Servers;
 pub(crate) use self::stress::{
@@ -59,10 +66,13 @@ pub(crate) use self::stress::{
 };
 use crate::demand::Demand;
 use crate::endpoint::ServerArgs;
+use crate::machine;
+use crate::output::JsonArgs;
 use crate::report::Page;
 use crate::units::CpuList;
-use crate::{machine, output};
 
+/// How often totals are told where there is no terminal.
+const PROGRESS: Duration = Duration::from_secs(10);
 /// Descriptors of a process that are no connections.
 const SPARE_DESCRIPTORS: u64 = 128;
 /// Percentage of its room that a server process is planned for: the kernel spreads connections by a hash.
@@ -95,9 +105,24 @@ pub(crate) struct Common {
     /// Sends text messages instead of binary ones.
     #[arg(long)]
     text: bool,
+    /// Sends what is in a file, as text if it is UTF-8, in place of random bytes. Eight hexadecimal digits of the
+    /// message's number stand where {number} does.
+    #[arg(long, value_name = "FILE")]
+    payload_file: Option<PathBuf>,
+    #[arg(skip)]
+    payload: Option<Vec<u8>>,
+    #[arg(skip)]
+    pace: Option<Pace>,
     /// Takes any message for the reply to the oldest one on its connection that has none, for servers that do not echo.
     #[arg(long)]
     any_reply: bool,
+    /// The same, but for messages that have this in them, or one of several; all others are left out of account.
+    #[arg(long, value_name = "TEXT")]
+    reply_contains: Vec<String>,
+    /// How often a line with the totals is written to the standard error: connections, messages, rate, success. 0 is
+    /// never. [default: 10s where that is no terminal]
+    #[arg(long, value_name = "INTERVAL", value_parser = parse_duration)]
+    progress: Option<Duration>,
     /// Time for all connects, and for work without a duration.
     #[arg(long, default_value = "10m", value_parser = parse_duration)]
     limit: Duration,
@@ -107,9 +132,8 @@ pub(crate) struct Common {
     /// Without this, errors are the condition.
     #[arg(long, value_delimiter = ',', value_name = "CONDITIONS")]
     fail_if: Vec<Condition>,
-    /// Writes the result as JSON to a file, or to the standard output for `-`.
-    #[arg(long, value_name = "FILE")]
-    json: Option<String>,
+    #[command(flatten)]
+    json: JsonArgs,
     /// Writes a page with plots over time to a file, or to the standard output for `-`.
     #[arg(long, value_name = "FILE")]
     html: Option<String>,
@@ -159,7 +183,10 @@ impl Common {
         let limit =
             machine::raise_descriptor_limit().context("cannot read the limit of open files")?;
         let layout = self.layout(scenario, limit)?;
-        let payload_len = usize::try_from(scenario.size).unwrap_or(usize::MAX);
+        let payload = self.payload()?;
+        let payload_len = payload.as_ref().map(Vec::len);
+        let payload_len =
+            payload_len.unwrap_or_else(|| usize::try_from(scenario.size).unwrap_or(usize::MAX));
         let servers = if layout.servers > 0 {
             let timeout = scenario.connect_timeout;
             Servers::start(&self.server, layout.servers, payload_len, timeout, self.driver)?
@@ -173,7 +200,16 @@ impl Common {
             };
             Servers::open(&self.server, demand, &mut self.cpu)?
         };
-        let plan = self.plan(scenario, layout, &servers, payload_len);
+        if servers.target.unix().is_some() {
+            bail!(
+                "{}: the loop client of the scenarios connects over TCP; echo, broadcast, handshakes and hostile take \
+                 Unix sockets",
+                servers.target
+            );
+        }
+        let mut plan = self.plan(scenario, layout, &servers, payload_len);
+        plan.text |= payload.as_ref().is_some_and(|bytes| std::str::from_utf8(bytes).is_ok());
+        plan.payload = payload;
         let setup = Setup {
             plan: plan.clone(),
             driver: self.driver,
@@ -181,6 +217,7 @@ impl Common {
             sources: self.source_addresses.clone(),
             hold: scenario.hold,
             watch: scenario.watch,
+            progress: self.progress(),
         };
         let (found, fleet) = conductor::run(setup, &servers)?;
         let driver = self.driver.to_possible_value();
@@ -218,6 +255,8 @@ impl Common {
         Plan {
             url: servers.target.to_string(),
             tls: self.server.tls.clone(),
+            ask: self.server.ask.clone(),
+            first: 0,
             own_certificate: servers.certificate.clone(),
             epoch: 0,
             connections: scenario.connections,
@@ -229,12 +268,30 @@ impl Common {
             response_timeout: scenario.response_timeout,
             size,
             text: self.text,
-            any_reply: self.any_reply,
+            payload: None,
+            pace: self.pace.clone(),
+            any_reply: self.any_reply || !self.reply_contains.is_empty(),
+            reply_contains: self.reply_contains.clone(),
             threads: self.threads.into(),
             cpus: self.cpu.as_ref().map(|cpus| cpus.0.clone()).unwrap_or_default(),
             work: scenario.work,
             is_process: layout.apart,
         }
+    }
+
+    /// What is to be sent, where that is no noise.
+    fn payload(&self) -> anyhow::Result<Option<Vec<u8>>> {
+        let read = |file: &PathBuf| {
+            std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+        };
+        let file = self.payload_file.as_ref().map(read).transpose()?;
+        Ok(file.or_else(|| self.payload.clone()))
+    }
+
+    fn progress(&self) -> Option<Duration> {
+        let default = || (!std::io::stderr().is_terminal()).then_some(PROGRESS);
+        let interval = self.progress.or_else(default);
+        interval.filter(|interval| !interval.is_zero())
     }
 
     /// How many processes the connections ask for, where one may have `limit` open files.
@@ -273,7 +330,7 @@ impl Common {
     /// # Errors
     /// When a file cannot be written.
     fn conclude(&self, reports: &[Report], rows: fn(&Report) -> Vec<Row>) -> anyhow::Result<bool> {
-        if self.json.as_deref() != Some("-") {
+        if !self.json.is_to_stdout() {
             for report in reports {
                 println!("{}\n{}\n", report.machine, show_rows(&rows(report)));
             }
@@ -291,9 +348,7 @@ impl Common {
     /// # Errors
     /// When a file cannot be written.
     fn write(&self, result: &impl Serialize, page: impl FnOnce() -> Page) -> anyhow::Result<()> {
-        if let Some(file) = &self.json {
-            output::write_json(file, result)?;
-        }
+        self.json.write(result)?;
         if let Some(file) = &self.html {
             page().write(file)?;
         }

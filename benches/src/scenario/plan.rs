@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::pace::Pace;
 use super::tally::Tally;
+use crate::ask::AskArgs;
 use crate::tls::TlsArgs;
 
 /// The part of a run that one generator has.
@@ -14,6 +16,9 @@ pub(crate) struct Plan {
     /// The server's URL.
     pub(crate) url: String,
     pub(crate) tls: TlsArgs,
+    pub(crate) ask: AskArgs,
+    /// The number of the first connection among those of all generators.
+    pub(crate) first: u32,
     /// The certificate of a server that made its own.
     pub(crate) own_certificate: Option<String>,
     /// When the run began, in nanoseconds since 1970: the zero of all its times.
@@ -35,12 +40,18 @@ pub(crate) struct Plan {
     /// Bytes of a message.
     pub(crate) size: usize,
     pub(crate) text: bool,
+    /// What is sent, with {number} in it where that has a place; `None`: random bytes.
+    pub(crate) payload: Option<Vec<u8>>,
     /// Takes any message for the reply to the oldest one without, whatever it says.
     pub(crate) any_reply: bool,
+    /// Those of them that have one of these in them; none: all.
+    pub(crate) reply_contains: Vec<String>,
     pub(crate) threads: usize,
     /// CPUs for these; none: all that there are.
     pub(crate) cpus: Vec<usize>,
     pub(crate) work: Work,
+    /// Of `Work::Rate`, where its rate changes; its interval is none then.
+    pub(crate) pace: Option<Pace>,
     /// Whether the generator has a process of its own.
     pub(crate) is_process: bool,
 }
@@ -105,7 +116,10 @@ pub(crate) enum News {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pulse {
     pub(crate) opened: u64,
+    /// Of those, the ones that are not open any more.
+    pub(crate) closed: u64,
     pub(crate) failed: u64,
+    pub(crate) sent: u64,
     pub(crate) answered: u64,
 }
 

@@ -5,12 +5,13 @@ use std::time::Duration;
 use anyhow::bail;
 use ringwire_examples::units::{parse_bytes, parse_duration};
 
+use super::pace::{Pace, Stage, parse_stage};
 use super::plan::Work;
 use super::report::Report;
 use super::{Common, Scenario, Watch};
 
 /// Connects outstanding at a time: those of the ramp that the server has not answered.
-const MAX_CONCURRENT: u32 = 512;
+pub(super) const MAX_CONCURRENT: u32 = 512;
 
 /// Flags of `ringwire-bench rate` and of others that send at a rate.
 #[derive(Debug, clap::Args)]
@@ -42,6 +43,16 @@ pub(crate) struct RateArgs {
     /// Time during which messages are due.
     #[arg(long, default_value = "1m", value_parser = parse_duration)]
     duration: Duration,
+    /// Stages in place of --duration: within each the rate of each client goes evenly from that before it, at first
+    /// --mps, to its own.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "DURATION:MPS",
+        value_parser = parse_stage,
+        conflicts_with = "duration"
+    )]
+    stages: Vec<Stage>,
     /// Time over which the connects are spread.
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     ramp_up: Duration,
@@ -49,10 +60,27 @@ pub(crate) struct RateArgs {
 
 /// Runs the subcommand; whether no condition failed.
 pub(crate) fn command(mut args: RateArgs) -> anyhow::Result<bool> {
-    let interval = interval("--mps", args.mps)?;
-    let scenario = args.clients.scenario("rate", interval, args.duration);
+    let (interval, duration) = args.pace()?;
+    let scenario = args.clients.scenario("rate", interval, duration);
     let scenario = Scenario { ramp_up: args.ramp_up, ..scenario };
     args.clients.common.run_one(&scenario, Report::rows)
+}
+
+impl RateArgs {
+    /// Between two messages of a client, unless that changes, and how long they are due.
+    fn pace(&mut self) -> anyhow::Result<(Duration, Duration)> {
+        if self.stages.is_empty() {
+            return Ok((interval("--mps", self.mps)?, self.duration));
+        }
+        if !(0.0..=1e9).contains(&self.mps) {
+            bail!("--mps {}: 0 or more to begin with", self.mps);
+        }
+        let pace = Pace { start: self.mps, stages: self.stages.clone() };
+        let duration = pace.duration();
+        self.clients.common.pace = Some(pace);
+        // Not used, but for being one.
+        Ok((duration, duration))
+    }
 }
 
 impl Clients {
@@ -89,7 +117,24 @@ pub(super) fn interval(flag: &str, rate: f64) -> anyhow::Result<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        args: RateArgs,
+    }
+
+    #[test]
+    fn stages_take_the_place_of_a_duration() {
+        let Flags { mut args } = Flags::parse_from(["x", "--mps", "0", "--stages", "10s:10,1m:10"]);
+        let (_, duration) = args.pace().unwrap();
+        assert_eq!(duration, Duration::from_secs(70));
+        assert_eq!(args.clients.common.pace.unwrap().messages(2), 1300);
+        assert!(Flags::try_parse_from(["x", "--stages", "1s:1", "--duration", "1s"]).is_err());
+    }
 
     #[test]
     fn rates_are_intervals() {

@@ -7,7 +7,7 @@ mod work;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 pub(crate) use self::churn::Churn;
@@ -18,10 +18,18 @@ pub(crate) use self::work::WorkDone;
 use super::conductor::{Found, Sample};
 use super::plan::{Plan, Work, second_of};
 use super::tally::Tally;
+use crate::disturbance::Disturbance;
 use crate::echo::{Bottleneck, Generator, MeasuredServer, Server, Summary};
-use crate::report::{self, Page, Part, Section, Timeline};
-use crate::units::{ratio, show_count};
+use crate::output::last_rows;
+pub(crate) use crate::output::{Row, show_rows};
+use crate::report::{
+    self, Chart, Heat, Line, Page, Part, Plot, Section, Tile, Timeline, Unit, Verdict,
+};
+use crate::units::{ratio, show_bytes, show_count};
+use crate::withheld::Withheld;
 
+/// Columns of a heat map, at most.
+const HEAT_COLUMNS: u32 = 120;
 /// Share of a machine's CPU time at which it has nothing left to give.
 const MACHINE_BUSY: f64 = 0.95;
 
@@ -39,7 +47,8 @@ pub(crate) struct Asked<'a> {
 }
 
 /// The result of one run. JSON has these names; times are in microseconds unless they say otherwise.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ScenarioReport")]
 pub(crate) struct Report {
     pub(crate) scenario: &'static str,
     pub(crate) target: String,
@@ -49,6 +58,8 @@ pub(crate) struct Report {
     pub(crate) server_processes: usize,
     pub(crate) connections: u64,
     pub(crate) opened: u64,
+    /// Connections that were open at the end.
+    pub(crate) active: u64,
     pub(crate) connect_seconds: f64,
     pub(crate) connects_per_second: f64,
     pub(crate) connect_us: Option<Summary>,
@@ -70,16 +81,24 @@ pub(crate) struct Report {
     pub(crate) generator: Generator,
     pub(crate) generator_cpus: f64,
     pub(crate) bottleneck: Bottleneck,
+    /// What else went on during work; `None` where it was too short to tell.
+    pub(crate) disturbance: Option<Disturbance>,
     pub(crate) notes: Vec<String>,
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) seconds: Vec<Second>,
     /// What plots begin with.
     #[serde(skip)]
     pub(crate) began: report::Sample,
+    /// Latency by share of all messages, up to the maximum.
+    #[serde(skip)]
+    pub(crate) curve: Vec<(f64, f64)>,
+    /// Latency in each second.
+    #[serde(skip)]
+    pub(crate) heat: Vec<Heat>,
 }
 
 /// Least, mean and most of something.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Span {
     pub(crate) min: f64,
     pub(crate) mean: f64,
@@ -87,7 +106,7 @@ pub(crate) struct Span {
 }
 
 /// One second of the run, and totals at its end.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema)]
 pub(crate) struct Second {
     /// Connections that became open in it.
     pub(crate) opened: u64,
@@ -110,14 +129,7 @@ impl Report {
         // A message's CPU time would have that of connects and closes in it.
         let messages = if churn.is_none() { total.answered } else { 0 };
         let generator = Generator::of(&found.generator_cpu, span, messages);
-        let server = (!found.server_cpu.is_empty()).then(|| {
-            let measured = MeasuredServer {
-                cpu: found.server_cpu.clone(),
-                capacity: found.server_capacity,
-                memory: None,
-            };
-            Server::of(&measured, span, messages, total.opened)
-        });
+        let server = server_of(&found, span, messages);
         let run: Duration = found.generator_cpu.iter().map(|cpu| cpu.run).sum();
         let generator_cpus = ratio(run.as_secs_f64(), span);
         let (sampled, resident) = working_spans(&found.samples);
@@ -126,7 +138,9 @@ impl Report {
             let mean = server.cpus * 100.0;
             sampled.map_or(Span { min: mean, mean, max: mean }, |cpu| Span { mean, ..cpu })
         });
-        notes.extend(cpu.and_then(check_cpu));
+        let mut withheld = Withheld::default();
+        let cpu = cpu.and_then(|cpu| possible_cpu(cpu, &mut withheld));
+        let server = server.filter(|_| cpu.is_some());
         let has_messages = !matches!(plan.work, Work::Idle | Work::Churn { messages: 0, .. });
         let work = has_messages.then(|| WorkDone::new(plan, &found, cpu));
         // Connections that come and go say nothing of memory.
@@ -134,10 +148,16 @@ impl Report {
             Some(_) => (found.work_began, 0),
             None => (found.connect_began, total.opened),
         };
+        let moments = [&found.before, &found.connected, &found.after];
+        let memory = MemoryReport::new(moments, kept, &mut withheld);
+        notes.extend(withheld.into_notes());
+        let disturbance = found.disturbance(server.is_some());
         let connect_nanos = total.last_opened.saturating_sub(connect_began);
         let connect_seconds = Duration::from_nanos(connect_nanos).as_secs_f64();
         Self {
-            bottleneck: bottleneck(generator, generator_cpus, server, work.as_ref(), &mut notes),
+            bottleneck: bottleneck(generator, generator_cpus, server, work.as_ref(), &mut notes)
+                .disturbed_by(disturbance),
+            disturbance,
             scenario,
             target,
             machine: crate::machine::describe(),
@@ -146,6 +166,7 @@ impl Report {
             server_processes,
             connections: plan.connections.into(),
             opened: total.opened,
+            active: total.opened.saturating_sub(total.closed),
             connect_seconds,
             connects_per_second: ratio(total.opened as f64, connect_seconds),
             connect_us: total.connect.summary(),
@@ -156,7 +177,7 @@ impl Report {
             server,
             server_cpu_percent: cpu,
             server_resident: resident,
-            memory: MemoryReport::new(&found.before, &found.connected, &found.after, kept),
+            memory,
             held: Held::new(&found),
             churn,
             generator,
@@ -165,6 +186,8 @@ impl Report {
             errors: total.failures.clone(),
             seconds: seconds(&found),
             began: moment(found.samples.first(), 0.0),
+            curve: total.latency.curve(),
+            heat: heat(&found.seconds),
         }
     }
 
@@ -202,11 +225,55 @@ impl Report {
         for second in &self.seconds {
             timeline.push(second.sample);
         }
+        let mut parts = vec![Part::Verdict(self.verdict()), Part::Tiles(self.tiles())];
+        parts.extend(self.notes.iter().cloned().map(Part::Text));
+        let curves = [("Latency by percentile, up to the maximum", self.curve.clone())];
+        parts.extend(curves.into_iter().map(|(title, points)| {
+            let line = Line { name: "latency".to_owned(), points };
+            let plot = Plot::Percentiles(vec![line]);
+            Part::Chart(Chart { title: title.to_owned(), unit: Unit::Micros, plot })
+        }));
+        parts.push(Part::Chart(Chart {
+            title: "Latency over time, the stronger the more messages".to_owned(),
+            unit: Unit::Micros,
+            plot: Plot::Heat(self.heat.clone()),
+        }));
+        parts.extend(timeline.charts());
         let table = Part::Table(report::Table::of_pairs("", rows));
         [
-            Section::new(format!("Result of {}", self.scenario), vec![table]),
-            Section::new(format!("{} over time", self.scenario), timeline.charts()),
+            Section::new(format!("{} over time", self.scenario), parts),
+            Section::new(format!("All figures of {}", self.scenario), vec![table]),
         ]
+    }
+
+    /// What a reader has to know first.
+    fn verdict(&self) -> Verdict {
+        report::verdict(self.bottleneck, self.disturbance, &self.errors)
+    }
+
+    /// The few figures that matter.
+    fn tiles(&self) -> Vec<Tile> {
+        let work = self.work.as_ref();
+        let latency = work.map_or(self.connect_us, |work| work.latency_us);
+        let rate = match work {
+            Some(work) => ("messages/s", show_count(work.messages_per_second)),
+            None => ("connects/s", show_count(self.connects_per_second)),
+        };
+        let mut tiles = vec![("connections", show_count(self.opened as f64)), rate];
+        if let Some(latency) = latency {
+            let [p50, p99, max] = [latency.p50, latency.p99, latency.max].map(show_micros);
+            tiles.extend([("p50", p50), ("p99", p99), ("max", max)]);
+        }
+        if let Some(server) = self.server {
+            tiles.push(("server CPUs", format!("{:.2}", server.cpus)));
+            let each = server.cpu_us_per_message;
+            tiles.extend(each.map(|each| ("server CPU a message", format!("{each:.2} µs"))));
+        }
+        let memory = self.memory.server_bytes_per_connection;
+        tiles.extend(memory.map(|bytes| ("memory of a connection", show_bytes(bytes.round()))));
+        let errors: u64 = self.errors.values().sum();
+        tiles.push(("errors", show_count(errors as f64)));
+        tiles.into_iter().map(|(name, value)| Tile { name: name.to_owned(), value }).collect()
     }
 
     /// Who was asked, and how connecting went.
@@ -263,16 +330,10 @@ impl Report {
                 waiting * 100.0
             ),
         ));
-        rows.push(("bottleneck", self.bottleneck.text().to_owned()));
-        rows.extend(self.notes.iter().map(|note| ("note", note.clone())));
-        let errors = self.errors.iter();
-        rows.extend(errors.map(|(kind, count)| ("ERROR", format!("{count} × {kind}"))));
+        rows.extend(last_rows(self.bottleneck, self.disturbance, &self.notes, &self.errors));
         rows
     }
 }
-
-/// A row of a table: a name and a value.
-pub(crate) type Row = (&'static str, String);
 
 /// The page of reports whose rows are those that `rows` makes.
 pub(crate) fn page<'r>(
@@ -283,19 +344,9 @@ pub(crate) fn page<'r>(
     let target = reports.clone().next().map(|report| report.target.clone()).unwrap_or_default();
     Page {
         title: format!("Load of {target}: {}", names.join(", ")),
-        lead: reports.clone().flat_map(|report| report.notes.clone()).collect(),
+        lead: Vec::new(),
         sections: reports.flat_map(|report| report.sections(rows(report))).collect(),
     }
-}
-
-/// A table of rows.
-pub(crate) fn show_rows(rows: &[Row]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    for (name, value) in rows {
-        table.add_row([Cell::new(name).set_alignment(CellAlignment::Right), Cell::new(value)]);
-    }
-    table.to_string()
 }
 
 /// A time in microseconds as people read it.
@@ -305,6 +356,13 @@ pub(crate) fn show_micros(micros: f64) -> String {
         micros if micros < 1e6 => format!("{:.2} ms", micros / 1e3),
         micros => format!("{:.2} s", micros / 1e6),
     }
+}
+
+/// The server, if its process is known.
+fn server_of(found: &Found, seconds: f64, messages: u64) -> Option<Server> {
+    let (cpu, capacity) = (found.server_cpu.clone(), found.server_capacity);
+    let is_known = !cpu.is_empty();
+    is_known.then(|| Server::of(&MeasuredServer { cpu, capacity, memory: None }, seconds, messages))
 }
 
 /// Whose lack of CPU limited the run; and why, in a note, where that is not plain from a thread that was busy.
@@ -369,12 +427,17 @@ impl Span {
     }
 }
 
-/// What is wrong with figures of CPU time, if they cannot be: one published table has −912 %.
-fn check_cpu(cpu: Span) -> Option<String> {
+/// Figures of CPU time, if they can be: one published table has −912 %.
+fn possible_cpu(cpu: Span, withheld: &mut Withheld) -> Option<Span> {
     let most = std::thread::available_parallelism().map_or(1, usize::from) as f64 * 100.0;
     // A tick of 10 ms either way in a sample.
     let is_possible = cpu.min >= 0.0 && cpu.max <= most * 1.05 && cpu.mean <= most * 1.05;
-    (!is_possible).then(|| format!("the CPU figures cannot be: more than {most} % of this machine"))
+    withheld.possible(cpu, is_possible, || {
+        format!(
+            "the server's CPU is withheld: {:.0} to {:.0} % cannot be of {most} %",
+            cpu.min, cpu.max
+        )
+    })
 }
 
 /// The run second by second.
@@ -403,6 +466,22 @@ fn seconds(found: &Found) -> Vec<Second> {
         }
     };
     (0..=last).map(second).collect()
+}
+
+/// Latency in each second, of so many at most, or of some together.
+fn heat(seconds: &BTreeMap<u32, Tally>) -> Vec<Heat> {
+    let (first, last) = seconds.keys().next().zip(seconds.keys().next_back()).unwrap_or((&0, &0));
+    let together = (last - first) / HEAT_COLUMNS + 1;
+    let mut columns = BTreeMap::<u32, Tally>::new();
+    for (second, tally) in seconds {
+        columns.entry(second / together).or_default().latency.merge(&tally.latency);
+    }
+    let column = |(number, tally): (u32, Tally)| Heat {
+        from: f64::from(number * together),
+        to: f64::from((number + 1) * together),
+        counts: tally.latency.micros(),
+    };
+    columns.into_iter().map(column).filter(|column| !column.counts.is_empty()).collect()
 }
 
 /// What was seen of the processes, so many seconds after the run began.

@@ -57,7 +57,7 @@ pub(crate) fn command(mut args: SearchArgs) -> anyhow::Result<bool> {
         gap.learn(rate, args.is_good(rate, &mut steps)?);
     }
     let found = Found::new(&args, steps);
-    if args.clients.common.json.as_deref() != Some("-") {
+    if !args.clients.common.json.is_to_stdout() {
         println!("{}\n{}\n", crate::machine::describe(), show_rows(&found.rows()));
     }
     args.clients.common.write(&found, || found.page())?;
@@ -95,9 +95,9 @@ impl SearchArgs {
 
     /// Prints a step, beside a result that goes to the standard output.
     fn tell(&self, step: &Step) {
-        match self.clients.common.json.as_deref() {
-            Some("-") => eprintln!("{}", step.line()),
-            _ => println!("{}", step.line()),
+        match self.clients.common.json.is_to_stdout() {
+            true => eprintln!("{}", step.line()),
+            false => println!("{}", step.line()),
         }
     }
 

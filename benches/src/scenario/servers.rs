@@ -124,7 +124,9 @@ impl Servers {
             processes.push(process);
         }
         Ok(Self {
-            target: target.context("no process of the server was started")?,
+            target: target
+                .context("no process of the server was started")?
+                .with_ask(&args.ask, 0..u32::MAX)?,
             certificate: certificate.map(|own| own.certificate),
             accounts: processes.iter().map(|process| Account::Process(process.pid())).collect(),
             _own: None,

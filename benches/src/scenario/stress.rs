@@ -104,9 +104,9 @@ pub(crate) fn all(args: AllArgs) -> anyhow::Result<bool> {
 }
 
 /// A name and what is done with the connections.
-type Kind = (&'static str, Work);
+pub(super) type Kind = (&'static str, Work);
 
-const STORM: Kind = ("storm", Work::Idle);
+pub(super) const STORM: Kind = ("storm", Work::Idle);
 
 impl Messages {
     fn kind(self) -> Kind {
@@ -150,7 +150,7 @@ impl Stress {
 }
 
 /// Reads `100` as milliseconds, else a duration with its unit; not zero.
-fn parse_interval(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_interval(text: &str) -> Result<Duration, String> {
     let interval = match text.trim().parse::<u64>() {
         Ok(millis) => Duration::from_millis(millis),
         Err(_) => parse_duration(text)?,

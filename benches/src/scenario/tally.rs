@@ -100,6 +100,27 @@ impl Sample {
         }
     }
 
+    /// Microseconds, and how often each was there.
+    pub(crate) fn micros(&self) -> Vec<(f64, u64)> {
+        let counts = self.0.as_ref().map(|latencies| latencies.counts()).unwrap_or_default();
+        let micros = |(ticks, count): (u64, u64)| (ticks as f64 * TICK_NANOS as f64 / 1e3, count);
+        counts.into_iter().map(micros).collect()
+    }
+
+    /// The share of values that are no higher, and the value in microseconds, for each that there was.
+    pub(crate) fn curve(&self) -> Vec<(f64, f64)> {
+        let counts = self.micros();
+        let all: u64 = counts.iter().map(|(_, count)| count).sum();
+        let mut passed = 0;
+        let point = |(micros, count): &(f64, u64)| {
+            // The share below it: the last one would stand at all of them, infinitely far.
+            let share = passed as f64 / all as f64;
+            passed += count;
+            (share, *micros)
+        };
+        counts.iter().map(point).collect()
+    }
+
     /// Percentiles, or `None` without any value.
     pub(crate) fn summary(&self) -> Option<Summary> {
         self.0.clone()?.summary()
@@ -145,5 +166,10 @@ mod tests {
         assert_eq!((merged.answered, merged.last_answered), (9000, 100));
         assert_eq!(merged.failures, [("reset".to_owned(), 3)].into());
         assert_eq!(merged.connect.summary(), None);
+        let (curve, all) = (merged.latency.curve(), merged.latency.micros());
+        assert_eq!((curve[0].0, curve.len()), (0.0, all.len()));
+        let highest = curve.last().unwrap();
+        assert!(highest.0 > 0.99 && highest.0 < 1.0 && highest.1 >= 8_000_000.0, "{highest:?}");
+        assert!(merged.connect.curve().is_empty());
     }
 }

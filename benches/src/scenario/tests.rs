@@ -21,6 +21,8 @@ pub(crate) fn plan(url: &str) -> Plan {
     Plan {
         url: url.to_owned(),
         tls: crate::tls::TlsArgs::default(),
+        ask: crate::ask::AskArgs::default(),
+        first: 0,
         own_certificate: None,
         epoch: 0,
         connections: 10,
@@ -32,7 +34,10 @@ pub(crate) fn plan(url: &str) -> Plan {
         response_timeout: Duration::from_secs(2),
         size: 100,
         text: false,
+        payload: None,
+        pace: None,
         any_reply: false,
+        reply_contains: Vec::new(),
         threads: 1,
         cpus: Vec::new(),
         work: Work::Idle,
@@ -56,8 +61,9 @@ fn scenario(connections: u32, work: Work) -> Scenario {
         connections,
         max_concurrent: 16,
         ramp_up: Duration::ZERO,
-        connect_timeout: Duration::from_secs(5),
-        response_timeout: Duration::from_secs(2),
+        connect_timeout: Duration::from_secs(20),
+        // Longer than a machine that is busy with other tests may stand still.
+        response_timeout: Duration::from_secs(10),
         size: 64,
         work,
         hold: Duration::ZERO,
@@ -159,7 +165,7 @@ fn wrong_replies_and_closes_are_told() {
         }
     });
     let each = scenario(3, Work::Each { messages: 1 });
-    let each = Scenario { response_timeout: Duration::from_millis(300), ..each };
+    let each = Scenario { response_timeout: Duration::from_secs(3), ..each };
     let report = common(&server.url()).run(&each).unwrap();
     assert_eq!(report.errors.get("reply payload mismatch"), Some(&3), "{:?}", report.errors);
     let report = common(&format!("--text {}", server.url())).run(&each).unwrap();
@@ -226,8 +232,8 @@ fn a_closed_loop_whose_replies_stop_is_told() {
             let _ = ctx.send(message);
         }
     });
-    let closed = scenario(5, Work::Loop { in_flight: 1, duration: Duration::from_millis(200) });
-    let closed = Scenario { response_timeout: Duration::from_millis(300), ..closed };
+    let closed = scenario(5, Work::Loop { in_flight: 1, duration: Duration::from_secs(3) });
+    let closed = Scenario { response_timeout: Duration::from_secs(3), ..closed };
     let report = common(&server.url()).run(&closed).unwrap();
     let work = report.work.as_ref().unwrap();
     assert_eq!((work.sent, work.answered), (105, 100), "{:?}", report.errors);

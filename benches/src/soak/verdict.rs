@@ -69,7 +69,7 @@ impl Record {
         for number in 1_u32.. {
             let due = SAMPLE_INTERVAL * number;
             thread::sleep(due.saturating_sub(self.began.elapsed()));
-            let resident_len = procstat::resident_bytes(server.pid())?;
+            let resident_len = procstat::Resident::of(server.pid())?.all;
             self.samples.push(Sample { resident_len, latency: load.take_latency() });
             let is_over = due >= duration || !load.failures().is_empty();
             if is_over || number.is_multiple_of(REPORT_INTERVAL) {

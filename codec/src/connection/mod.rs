@@ -109,6 +109,13 @@ impl Connection {
         self.progress.is_some()
     }
 
+    /// What is still to come of the frame that is under way, in bytes, as its header has declared it. 0 between frames.
+    #[must_use]
+    pub fn missing_len(&self) -> u64 {
+        let frame = self.progress.as_ref().and_then(|progress| progress.frame.as_ref());
+        frame.map_or(0, cut::Frame::missing_len)
+    }
+
     /// The bytes of memory that the connection holds beside itself.
     #[must_use]
     pub fn buffered_len(&self) -> usize {
@@ -210,5 +217,28 @@ mod tests {
     #[test]
     fn a_connection_is_small() {
         assert!(size_of::<Connection>() <= 32, "{}", size_of::<Connection>());
+    }
+
+    #[test]
+    fn what_is_missing_is_what_the_header_declared_less_what_came() {
+        use crate::{Config, Heap, Input};
+
+        let mut connection = Connection::new(Role::Client);
+        let mut receive = |bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
+            let mut input = Input::new(&mut bytes);
+            while connection
+                .receive(&Config::default(), &mut Heap, &mut input)
+                .expect("valid frames")
+                .is_some()
+            {}
+            connection.missing_len()
+        };
+        assert_eq!(receive(&[0x02, 127, 0, 0, 0]), 0, "the header is cut");
+        assert_eq!(receive(&[0, 0, 1, 0, 0]), 65_536);
+        assert_eq!(receive(&[7; 65_000]), 536);
+        assert_eq!(receive(&[7; 536]), 0, "between two frames of a message");
+        assert_eq!(receive(&[0x80, 2, 1]), 1);
+        assert_eq!(receive(&[2]), 0);
     }
 }

@@ -6,7 +6,7 @@ use std::arch::x86_64::{
     __m256i, _mm256_loadu_si256, _mm256_set1_epi32, _mm256_storeu_si256, _mm256_xor_si256,
 };
 
-use super::vector::{Key, Vector, blocks};
+use super::vector::{Key, Vector, aligned_blocks, blocks};
 
 /// Proof that the CPU has AVX2.
 #[derive(Clone, Copy)]
@@ -29,6 +29,16 @@ impl Avx2 {
         // SAFETY: `self` proves the feature; the caller promises the rest.
         unsafe { xor(src, dst, len, key) }
     }
+
+    /// The same with [aligned stores](aligned_blocks).
+    ///
+    /// # Safety
+    /// As [`xor`](Self::xor), and `len >= 2 * Lanes::LEN`.
+    #[inline]
+    pub(super) unsafe fn xor_long(self, src: *const u8, dst: *mut u8, len: usize, key: Key) {
+        // SAFETY: `self` proves the feature; the caller promises the rest.
+        unsafe { xor_long(src, dst, len, key) }
+    }
 }
 
 /// # Safety
@@ -37,6 +47,14 @@ impl Avx2 {
 unsafe fn xor(src: *const u8, dst: *mut u8, len: usize, key: Key) {
     // SAFETY: this function is compiled for AVX2; the caller promises the rest.
     unsafe { blocks::<Lanes>(src, dst, len, key) }
+}
+
+/// # Safety
+/// As [`Avx2::xor_long`].
+#[target_feature(enable = "avx2")]
+unsafe fn xor_long(src: *const u8, dst: *mut u8, len: usize, key: Key) {
+    // SAFETY: this function is compiled for AVX2; the caller promises the rest.
+    unsafe { aligned_blocks::<Lanes>(src, dst, len, key) }
 }
 
 /// An AVX2 register.

@@ -4,19 +4,21 @@
 //! the mask source's business, and where payloads begin is the frame parser's.
 //!
 //! One algorithm (`vector.rs`) runs on whatever the CPU offers (`portable.rs`, `sse2.rs`,
-//! `avx2.rs`). Most payloads are a few dozen bytes long, so those are done with the registers every
+//! `avx2.rs`, `avx512.rs`). Most payloads are a few dozen bytes long, so those are done with the registers every
 //! CPU of the target has, inline, and only longer ones ask which CPU this is.
 
 #![expect(unsafe_code, reason = "SIMD over raw pointers, in place or from one buffer to another")]
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod sse2;
 mod vector;
 
-use vector::{Key, blocks, ends};
+use vector::{Key, aligned_blocks, blocks, ends};
 
 /// The widest vector that every CPU of the target has.
 #[cfg(target_arch = "x86_64")]
@@ -27,6 +29,9 @@ type Baseline = portable::Words;
 /// From this many bytes on, a wider vector repays the call into a function compiled for it.
 #[cfg(target_arch = "x86_64")]
 const WIDE_MIN_LEN: usize = 128;
+
+/// From this many bytes on, aligned stores repay the vector at the unaligned beginning.
+const LONG_LEN: usize = 2 << 10;
 
 /// Masks or unmasks a whole payload where it lies.
 #[inline]
@@ -73,13 +78,14 @@ unsafe fn xor(src: *const u8, dst: *mut u8, len: usize, key: Key) {
             0..4 => vector::bytes(src, dst, len, key),
             4..8 => ends::<u32>(src, dst, len, key),
             8..16 => ends::<u64>(src, dst, len, key),
-            _ => xor_vectors(src, dst, len, key),
+            16..LONG_LEN => xor_vectors(src, dst, len, key),
+            _ => xor_long(src, dst, len, key),
         }
     }
 }
 
 /// # Safety
-/// As [`xor`], and `len >= Baseline::LEN`.
+/// As [`xor`], and `16 <= len < LONG_LEN`.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 unsafe fn xor_vectors(src: *const u8, dst: *mut u8, len: usize, key: Key) {
@@ -95,7 +101,24 @@ unsafe fn xor_vectors(src: *const u8, dst: *mut u8, len: usize, key: Key) {
 }
 
 /// # Safety
-/// As [`xor`], and `len >= Baseline::LEN`.
+/// As [`xor`], and `len >= LONG_LEN`.
+#[cfg(target_arch = "x86_64")]
+#[inline(never)]
+unsafe fn xor_long(src: *const u8, dst: *mut u8, len: usize, key: Key) {
+    // SAFETY: the caller's promise, and `LONG_LEN` is no less than two of any vectors.
+    unsafe {
+        if let Some(avx512) = avx512::Avx512::where_it_pays() {
+            avx512.xor(src, dst, len, key);
+        } else if let Some(avx2) = avx2::Avx2::new() {
+            avx2.xor_long(src, dst, len, key);
+        } else {
+            aligned_blocks::<Baseline>(src, dst, len, key);
+        }
+    }
+}
+
+/// # Safety
+/// As [`xor`], and `16 <= len < LONG_LEN`.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
 unsafe fn xor_vectors(src: *const u8, dst: *mut u8, len: usize, key: Key) {
@@ -103,9 +126,17 @@ unsafe fn xor_vectors(src: *const u8, dst: *mut u8, len: usize, key: Key) {
     unsafe { blocks::<Baseline>(src, dst, len, key) }
 }
 
+/// # Safety
+/// As [`xor`], and `len >= LONG_LEN`.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(never)]
+unsafe fn xor_long(src: *const u8, dst: *mut u8, len: usize, key: Key) {
+    // SAFETY: the caller's promise, and `LONG_LEN` is no less than two vectors.
+    unsafe { aligned_blocks::<Baseline>(src, dst, len, key) }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::vector::Vector;
     use super::*;
 
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
@@ -114,64 +145,99 @@ mod tests {
         src.iter().zip(key.iter().cycle().skip(offset % 4)).map(|(byte, key)| byte ^ key).collect()
     }
 
-    /// Runs `path` in place and from buffer to buffer at each length and alignment at which the
-    /// vector can be used, and compares with the definition.
-    fn equals_scalar<V: Vector>(name: &str, path: unsafe fn(*const u8, *mut u8, usize, Key)) {
-        let source: Vec<u8> = (0..=255).chain(0..=255).collect();
+    /// Runs `path` in place and from buffer to buffer at each alignment, with each length from `min_len` to a few
+    /// rounds of the longest loop, and compares with the definition.
+    fn equals_scalar(name: &str, min_len: usize, path: unsafe fn(*const u8, *mut u8, usize, Key)) {
+        const MAX_LEN: usize = if cfg!(miri) { 150 } else { 640 };
+        let source: Vec<u8> = (0..=u8::MAX).cycle().take(MAX_LEN + 64).collect();
         let masked = scalar(&source, KEY, 0);
-        for len in V::LEN..=256 {
+        for len in min_len..=MAX_LEN {
             for alignment in 0..64 {
-                let src = &source[alignment..alignment + len];
-                let expected = masked[alignment..alignment + len].to_vec();
+                let end = alignment + len;
                 let key = Key::new(KEY).at(alignment);
 
+                let mut expected = source.clone();
+                expected[alignment..end].copy_from_slice(&masked[alignment..end]);
                 let mut place = source.clone();
                 let at = place[alignment..].as_mut_ptr();
-                // SAFETY: `place` has `len` bytes at `alignment`, and `len` is at least a vector.
+                // SAFETY: `place` has `len` bytes at `alignment`, and `len` is at least `min_len`.
                 unsafe { path(at, at, len, key) };
-                assert_eq!(place[alignment..alignment + len], expected, "{name} {len} {alignment}");
-                assert_eq!(place[..alignment], source[..alignment], "{name} wrote before");
-                assert_eq!(
-                    place[alignment + len..],
-                    source[alignment + len..],
-                    "{name} wrote after"
-                );
+                assert!(place == expected, "{name} in place: {len} bytes at {alignment}");
 
-                let untouched = [0xaa; 512];
-                let mut copy = untouched;
-                let at = copy[63 - alignment..].as_mut_ptr();
+                let start = 63 - alignment;
+                let mut expected = vec![0xaa; MAX_LEN + 64];
+                let mut copy = expected.clone();
+                expected[start..start + len].copy_from_slice(&masked[alignment..end]);
+                let (from, to) = (source[alignment..].as_ptr(), copy[start..].as_mut_ptr());
                 // SAFETY: `copy` has `len` bytes there, is not `source`, and `len` is as above.
-                unsafe { path(src.as_ptr(), at, len, key) };
-                let end = 63 - alignment + len;
-                assert_eq!(copy[63 - alignment..end], expected, "{name} {len} {alignment}");
-                assert_eq!(copy[..63 - alignment], untouched[..63 - alignment], "{name} before");
-                assert_eq!(copy[end..], untouched[end..], "{name} behind");
+                unsafe { path(from, to, len, key) };
+                assert!(copy == expected, "{name} copying: {len} bytes at {alignment}");
             }
         }
     }
 
     #[test]
     fn portable_equals_scalar() {
-        equals_scalar::<portable::Words>("portable", blocks::<portable::Words>);
-        equals_scalar::<u64>("u64", blocks::<u64>);
-        equals_scalar::<u32>("u32", blocks::<u32>);
+        equals_scalar("portable", 16, blocks::<portable::Words>);
+        equals_scalar("u64", 8, blocks::<u64>);
+        equals_scalar("u32", 4, blocks::<u32>);
+        equals_scalar("aligned portable", 32, aligned_blocks::<portable::Words>);
+        equals_scalar("aligned u64", 16, aligned_blocks::<u64>);
+        equals_scalar("aligned u32", 8, aligned_blocks::<u32>);
     }
 
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn sse2_equals_scalar() {
-        equals_scalar::<sse2::Sse2>("sse2", blocks::<sse2::Sse2>);
+        equals_scalar("sse2", 16, blocks::<sse2::Sse2>);
+        equals_scalar("aligned sse2", 32, aligned_blocks::<sse2::Sse2>);
     }
 
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn avx2_equals_scalar() {
         let Some(_) = avx2::Avx2::new() else { return };
-        equals_scalar::<avx2::Lanes>("avx2", |src, dst, len, key| {
+        equals_scalar("avx2", 32, |src, dst, len, key| {
             let avx2 = avx2::Avx2::new().expect("the CPU has it, as seen above");
             // SAFETY: `equals_scalar` gives pointers and a length that fit.
             unsafe { avx2.xor(src, dst, len, key) }
         });
+        equals_scalar("aligned avx2", 64, |src, dst, len, key| {
+            let avx2 = avx2::Avx2::new().expect("the CPU has it, as seen above");
+            // SAFETY: `equals_scalar` gives pointers and a length that fit.
+            unsafe { avx2.xor_long(src, dst, len, key) }
+        });
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn avx512_equals_scalar() {
+        let Some(_) = avx512::Avx512::new() else { return };
+        equals_scalar("avx512", 128, |src, dst, len, key| {
+            let avx512 = avx512::Avx512::new().expect("the CPU has it, as seen above");
+            // SAFETY: `equals_scalar` gives pointers and a length that fit.
+            unsafe { avx512.xor(src, dst, len, key) }
+        });
+    }
+
+    /// Whatever is chosen for a length: around each length at which the choice changes.
+    #[test]
+    fn what_is_chosen_equals_scalar() {
+        let borders = [0, 4, 8, 16, 128, LONG_LEN, 8 * LONG_LEN];
+        for len in borders.into_iter().flat_map(|border| border.saturating_sub(3)..border + 67) {
+            for offset in 0..16 {
+                let source: Vec<u8> = (0..=u8::MAX).cycle().take(offset + len).collect();
+                let expected = scalar(&source[offset..], KEY, offset);
+                let mut place = source.clone();
+                mask_from(&mut place[offset..], KEY, offset);
+                assert!(place[offset..] == expected, "in place: {len} bytes at {offset}");
+                assert_eq!(place[..offset], source[..offset]);
+                let mut out = vec![0xaa; 15 - offset];
+                mask_extend(&mut out, &source[offset..], KEY, offset);
+                assert!(out[15 - offset..] == expected, "appended: {len} bytes at {offset}");
+                assert_eq!(out[..15 - offset], vec![0xaa; 15 - offset]);
+            }
+        }
     }
 
     #[test]

@@ -96,6 +96,27 @@ pub(super) unsafe fn blocks<V: Vector>(src: *const u8, dst: *mut u8, len: usize,
     }
 }
 
+/// The same with stores at multiples of the vector's length, so that none of them crosses a cache line.
+///
+/// Half of the 32-byte stores cross one where a payload begins a few bytes behind a page, as it does behind its
+/// header. The beginning, up to the first such multiple, is a vector of its own, loaded first and stored last like the
+/// end.
+///
+/// # Safety
+/// As [`blocks`], and `len >= 2 * V::LEN`.
+#[inline(always)]
+pub(super) unsafe fn aligned_blocks<V: Vector>(src: *const u8, dst: *mut u8, len: usize, key: Key) {
+    debug_assert!(len >= 2 * V::LEN, "{len} bytes are less than two vectors");
+    let first_len = dst.addr().wrapping_neg() % V::LEN;
+    // SAFETY: `first_len < V::LEN`, so that at least a vector is left behind it. The first vector lies within `len`; it
+    // is loaded before any byte of it is written, and written twice alike where it overlaps the rest.
+    unsafe {
+        let first = V::load(src).xor(V::splat(key));
+        blocks::<V>(src.add(first_len), dst.add(first_len), len - first_len, key.at(first_len));
+        first.store(dst);
+    }
+}
+
 /// Writes `len` bytes of `src`, XORed with `key`, to `dst`, as a first and a last vector that overlap.
 ///
 /// # Safety

@@ -144,7 +144,7 @@ impl<'a, S> Ctx<'a, S> {
 
     /// Goes on reading. What came in before the pause is handed over first.
     pub fn resume(&mut self) {
-        self.wire.flags.remove(Flags::PAUSED);
+        self.wire.release(Flags::PAUSED, self.shared.now);
     }
 
     /// Says that the peer is who it should be: from now on its messages may be as long as anyone's, instead of
@@ -383,7 +383,7 @@ impl<'a, S> Ctx<'a, S> {
     }
 
     /// Publishes, with options: [`with_except(ctx.id())`](PublishOptions::with_except) leaves this connection
-    /// out.
+    /// out, [`with_except_name`](PublishOptions::with_except_name) all of a user.
     ///
     /// # Errors
     /// As for [`publish`](Self::publish).
@@ -391,7 +391,7 @@ impl<'a, S> Ctx<'a, S> {
         &mut self,
         topic: &str,
         message: impl Into<Message<'m>>,
-        options: PublishOptions,
+        options: PublishOptions<'_>,
     ) -> Result<(), PublishError> {
         let topics = &mut self.shared.topics;
         let publication = topics.exchange.encode(topic, message.into(), options)?;

@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
-use ringwire_codec::handshake::Headers;
-
 /// The address that the outermost of `hops` trusted proxies saw, by `X-Forwarded-For`.
-pub(crate) fn x_forwarded_for(headers: Headers<'_>, hops: usize) -> Option<IpAddr> {
+pub(crate) fn x_forwarded_for<'a>(
+    headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+    hops: usize,
+) -> Option<IpAddr> {
     let lists = values(headers, "x-forwarded-for");
     let nodes: Vec<_> = lists.flat_map(|list| list.split(',')).collect();
     let index = nodes.len().checked_sub(hops)?;
@@ -13,7 +14,10 @@ pub(crate) fn x_forwarded_for(headers: Headers<'_>, hops: usize) -> Option<IpAdd
 }
 
 /// The same by `Forwarded` (RFC 7239).
-pub(crate) fn forwarded(headers: Headers<'_>, hops: usize) -> Option<IpAddr> {
+pub(crate) fn forwarded<'a>(
+    headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+    hops: usize,
+) -> Option<IpAddr> {
     let lists = values(headers, "forwarded");
     let elements: Vec<_> = lists.flat_map(|list| list.split(',')).collect();
     let index = elements.len().checked_sub(hops)?;
@@ -24,7 +28,10 @@ pub(crate) fn forwarded(headers: Headers<'_>, hops: usize) -> Option<IpAddr> {
 }
 
 /// The headers of a name. One that is no text counts, with nothing in it.
-fn values<'a>(headers: Headers<'a>, name: &'static str) -> impl Iterator<Item = &'a str> {
+fn values<'a>(
+    headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+    name: &'static str,
+) -> impl Iterator<Item = &'a str> {
     headers
         .filter(move |(found, _)| found.eq_ignore_ascii_case(name))
         .map(|(_, value)| std::str::from_utf8(value).unwrap_or_default())

@@ -1,11 +1,16 @@
 //! Futures that a handler waits for, on its own worker.
 
-use std::task::Waker;
+use std::future::poll_fn;
+use std::task::{Poll, Waker, ready};
 
 use crate::app::ctx::Ctx;
 use crate::app::offload::JobRefusal;
+#[cfg(feature = "async")]
+use crate::conn::Flags;
+use crate::conn::Phase;
 use crate::conn::jobs::Continuation;
-use crate::conn::{Flags, Phase};
+#[cfg(feature = "async")]
+use crate::conn::jobs::OwnWork;
 use crate::driver::Token;
 use crate::hub::wakes::Sleeper;
 
@@ -61,9 +66,9 @@ impl<S: 'static> Ctx<'_, S> {
         self.begin(future, then, false)
     }
 
-    /// As [`spawn`](Self::spawn). The future that takes the connection's last room [pauses](Self::pause) it, and
-    /// reading goes on by itself once one of its jobs is done: so a handler that begins one future for each message has
-    /// none refused.
+    /// As [`spawn`](Self::spawn). Where the future takes the connection's last room, reading waits, and goes on by
+    /// itself once one of its jobs is done: so a handler that begins one future for each message has none refused. That
+    /// has nothing to do with [`pause`](Self::pause), which holds until [`resume`](Self::resume).
     ///
     /// # Errors
     /// As [`spawn`](Self::spawn), where one message begins several futures.
@@ -76,17 +81,18 @@ impl<S: 'static> Ctx<'_, S> {
         self.begin(future, then, true)
     }
 
-    /// Notes whether the handler has something to do for this connection that it waits for, and how many bytes of
-    /// messages it holds meanwhile: until it has not, the end of the peer's stream does not end the connection.
+    /// Notes what the handler has to do for this connection that it waits for.
     #[cfg(feature = "async")]
-    pub(crate) fn set_busy(&mut self, is_busy: bool, held_len: usize) {
-        let (_, wire, _) = self.engine();
-        if is_busy || wire.job_count() > 0 {
-            wire.jobs_mut().set_busy(is_busy, held_len);
-            if wire.job_count() == 0 {
-                wire.pending_mut().jobs = None;
-            }
-        }
+    pub(crate) fn set_own_work(&mut self, own: OwnWork) {
+        let (_, wire, shared) = self.engine();
+        wire.set_own_work(own, shared.now);
+    }
+
+    /// What of [`max_queued_len`](crate::Config::max_queued_len) is used up, this turn's output included.
+    #[cfg(feature = "async")]
+    pub(crate) fn queue_cost(&mut self) -> usize {
+        let (_, wire, shared) = self.engine();
+        wire.queue_cost() + wire.awaited_len() + shared.out.len()
     }
 
     /// Has [`Handler::on_drain`](crate::Handler::on_drain) called once nothing waits for the peer.
@@ -109,16 +115,22 @@ impl<S: 'static> Ctx<'_, S> {
         if wire.job_count() >= max_jobs {
             return Err(JobRefusal::TooManyJobs);
         }
-        let work = async move {
-            let output = future.await;
-            let then: LocalThen<S> = Box::new(move |ctx| then(ctx, output));
-            Box::new(then) as Continuation
-        };
+        // In a box of its own: one that panics is dropped once the panic is over, as its destructors may panic as well.
+        let (mut future, mut then) = (Box::pin(future), Some(then));
+        let work = poll_fn(move |cx| {
+            let output = ready!(future.as_mut().poll(cx));
+            let then = then.take();
+            let then: LocalThen<S> = Box::new(move |ctx| {
+                if let Some(then) = then {
+                    then(ctx, output);
+                }
+            });
+            Poll::Ready(Box::new(then) as Continuation)
+        });
         let token = Token { slot: id.slot, generation: id.generation };
         shared.spawn(wire, token, Box::pin(work), true);
-        if pauses && wire.job_count() >= max_jobs && !wire.flags.contains(Flags::PAUSED) {
-            wire.flags.insert(Flags::PAUSED);
-            wire.jobs_mut().is_full = true;
+        if pauses && wire.job_count() >= max_jobs {
+            wire.await_job_end(shared.now);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Which settings can't be.
 
 use crate::base::amount::{Limit, Sizing};
-use crate::config::{Config, Pinning};
+use crate::config::{Assignment, Config, Pinning};
 use crate::conn::options::Backpressure;
 use crate::error::Error;
 
@@ -49,11 +49,27 @@ impl Config {
             return Err(Error::Setting { setting: "subprotocols", problem });
         }
         self.check_keepalive()?;
+        self.check_cores()
+    }
+
+    fn check_cores(&self) -> Result<(), Error> {
+        let wrong =
+            |setting, problem: &str| Err(Error::Setting { setting, problem: problem.into() });
         if matches!(&self.pinning, Pinning::Cores(cores) if cores.is_empty()) {
-            return Err(Error::Setting {
-                setting: "pinning",
-                problem: "the list of cores is empty".into(),
-            });
+            return wrong("pinning", "the list of cores is empty");
+        }
+        if self.napi_prefer_busy_poll && self.napi_busy_poll.is_none() {
+            return wrong(
+                "napi_prefer_busy_poll",
+                "it says how napi_busy_poll is done, which is off",
+            );
+        }
+        if self.assignment == Assignment::Cpu && !self.exclusive {
+            // The kernel is told which socket at the port it is, by number.
+            return wrong(
+                "assignment",
+                "cpu needs ports that no other process has: exclusive = true",
+            );
         }
         Ok(())
     }
@@ -63,6 +79,8 @@ impl Config {
         let (rates, compression) = (&self.rate_limit, &self.compression);
         for (setting, zero) in [
             ("io_workers", self.io_workers.zero()),
+            ("busy_poll", self.busy_poll.zero()),
+            ("napi_busy_poll", self.napi_busy_poll.zero()),
             ("max_unauthenticated_len", self.max_unauthenticated_len.zero()),
             ("compression.offload_threshold", compression.offload_threshold.zero()),
             ("compression.compressor_timeout", compression.compressor_timeout.zero()),

@@ -15,6 +15,7 @@ use crate::base::runtime::Runtime;
 use crate::cluster::ClusterConfig;
 use crate::config::origin::OriginPolicy;
 use crate::conn::options::Backpressure;
+use crate::driver::busy::BusyPoll;
 use crate::layers::compression::CompressionConfig;
 use crate::limits::RateLimit;
 use crate::net::{Keepalive, ListenOptions, TcpOptions};
@@ -60,6 +61,21 @@ pub struct Config {
     /// On which cores the IO workers run. Compute workers are put on the cores behind theirs, if there are as many,
     /// and else run wherever the scheduler puts them. Default: [`Pinning::Auto`].
     pub pinning: Pinning,
+    /// How long a worker looks for what comes in before it sleeps. Default: off, it sleeps at once.
+    ///
+    /// Sleeping and waking take 5 to 50 µs, which a quiet server saves so; one that always has something to do never
+    /// sleeps. A worker that looks takes all of its core: give each one of its own, and leave some to others
+    /// (docs/busy-polling.md). 50 µs or so suffice where messages follow on each other, seconds where each must be
+    /// answered at once.
+    pub busy_poll: Option<Duration>,
+    /// How long the kernel polls the queues of the network card before a worker sleeps (NAPI busy polling), which saves
+    /// the interrupt as well. Default: off. Needs Linux 6.9, and a driver of the card that can be polled; loopback and
+    /// veth have nothing to be polled. It begins when [`busy_poll`](Self::busy_poll) ends.
+    pub napi_busy_poll: Option<Duration>,
+    /// Keep the interrupts of a card off while it is polled
+    /// ([`napi_busy_poll`](Self::napi_busy_poll)), for as long as its `napi_defer_hard_irqs` and
+    /// `gro_flush_timeout` say. Default: no.
+    pub napi_prefer_busy_poll: bool,
 
     /// Limits of frames and messages. Default: messages of 1 MiB; see [`ringwire_codec::Config`].
     pub protocol: ringwire_codec::Config,
@@ -238,13 +254,15 @@ pub struct Config {
     /// caps it. Holds for TCP.
     pub tcp_receive_buffer_len: Sizing,
 
-    /// Bytes that one receive takes at most. Default: 64 KiB. On epoll one such buffer for each worker, and what
-    /// one connection may have read in a turn; on io_uring each worker has 2 MiB (before Linux 6.12: 8 MiB, of
-    /// which one receive takes 16 KiB at most).
+    /// Bytes that one receive takes at most, four times as many of a message that is known to be so long. Default: 64
+    /// KiB. On epoll one such buffer for each worker, a second one of the fourfold length once there are long
+    /// messages, and what one connection may have read in a turn; on io_uring each worker has 512 KiB, 2 MiB at most
+    /// (before Linux 6.17: 2 MiB, before 6.12: 8 MiB, of which one receive takes 16 KiB at most).
     pub receive_buffer_len: usize,
     /// Messages of one connection that are handled in a turn before the others get theirs. Default: 1024.
     pub messages_per_turn: usize,
-    /// Free buffers that a worker keeps for reuse, in bytes. Default: 4 MiB.
+    /// Free buffers that a worker keeps for reuse, in bytes. Default: 4 MiB. Where messages are longer than this, each
+    /// allocates its memory anew.
     pub pool_len: usize,
     /// Letters that a worker's mailbox holds before [`Handle`](crate::Handle) says busy. Default: 4096.
     pub mailbox_len: usize,
@@ -290,6 +308,13 @@ pub enum Assignment {
     /// a letter for each connection that goes elsewhere, nothing for a message. For few connections that carry much,
     /// and for those that stay while others come and go.
     LeastLoaded,
+    /// The one that is pinned to the CPU on which the kernel received the connection (SO_ATTACH_REUSEPORT_CBPF,
+    /// socket(7)); one that came in on a CPU without a worker goes as with [`ReusePort`](Self::ReusePort). Costs nothing,
+    /// and keeps a connection's data in one CPU's cache from the interrupt to the handler, if the card spreads flows
+    /// over the CPUs of the workers and keeps to that (docs/busy-polling.md). Needs
+    /// [`exclusive`](Config::exclusive) ports and a core for each worker. Listeners that workers share, such as Unix
+    /// sockets, are left as they are.
+    Cpu,
 }
 
 /// On which cores the workers run.
@@ -315,6 +340,9 @@ impl Default for Config {
             compute_queue_len: 1024,
             max_jobs_per_connection: 64,
             pinning: Pinning::default(),
+            busy_poll: None,
+            napi_busy_poll: None,
+            napi_prefer_busy_poll: false,
             protocol: ringwire_codec::Config::default(),
             max_unauthenticated_len: None,
             compression: CompressionConfig::default(),
@@ -388,6 +416,9 @@ setters! {
     with_compute_queue_len, compute_queue_len: usize;
     with_max_jobs_per_connection, max_jobs_per_connection: usize;
     with_pinning, pinning: Pinning;
+    with_busy_poll, busy_poll: impl Into<Option<Duration>>;
+    with_napi_busy_poll, napi_busy_poll: impl Into<Option<Duration>>;
+    with_napi_prefer_busy_poll, napi_prefer_busy_poll: bool;
     with_protocol, protocol: ringwire_codec::Config;
     with_max_unauthenticated_len, max_unauthenticated_len: impl Into<Option<usize>>;
     with_compression, compression: CompressionConfig;
@@ -459,6 +490,16 @@ impl Config {
     pub fn with_max_message_len(mut self, len: usize) -> Self {
         self.protocol = self.protocol.with_max_message_len(len);
         self
+    }
+}
+
+impl From<&Config> for BusyPoll {
+    fn from(config: &Config) -> Self {
+        Self {
+            worker: config.busy_poll,
+            napi: config.napi_busy_poll,
+            prefers_napi: config.napi_prefer_busy_poll,
+        }
     }
 }
 

@@ -9,8 +9,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
+use slab::Slab;
+
 use crate::base::panics::quietly;
-use crate::conn::Wire;
+use crate::base::timer::Tick;
+use crate::conn::{Flags, Wire};
 
 /// What follows a job, of which nobody but the handler knows the type.
 pub(crate) type Continuation = Box<dyn Any>;
@@ -30,20 +33,26 @@ pub(crate) struct Jobs {
     due: u64,
     /// Results from that one on, as far as they are there; the first is not.
     early: VecDeque<Option<Continuation>>,
-    futures: Vec<Spawned>,
-    /// The number of the next future.
-    next_future: u64,
-    /// The handler itself has something to do that it waits for, and that is no job.
-    is_busy: bool,
-    /// Bytes of messages that wait for the handler meanwhile.
-    held_len: usize,
-    /// Reading waits for a job to end.
+    futures: Slab<Spawned>,
+    /// Reading waits for one of them to end.
+    awaits_end: bool,
+    /// What the handler itself has to do, which is no job.
+    own: OwnWork,
+}
+
+/// What a handler has to do for a connection that it waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OwnWork {
+    /// Until it has not, the end of the peer's stream does not end the connection.
+    pub(crate) is_busy: bool,
+    /// Bytes of messages that wait for it meanwhile.
+    pub(crate) held_len: usize,
+    /// As much waits as may, so that reading waits as well.
     pub(crate) is_full: bool,
 }
 
 /// A future that was not ready when it was last polled.
 struct Spawned {
-    future: u64,
     /// Its place in the order, if it has one.
     number: Option<u64>,
     /// None while it is polled.
@@ -62,58 +71,54 @@ impl Drop for Spawned {
 
 impl fmt::Debug for Spawned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spawned").field("future", &self.future).finish_non_exhaustive()
+        f.debug_struct("Spawned").field("number", &self.number).finish_non_exhaustive()
     }
 }
 
 impl Jobs {
     /// How many.
     pub(crate) fn count(&self) -> usize {
-        self.count + usize::from(self.is_busy)
+        self.count
     }
 
-    /// Notes whether the handler has something to do, and what of the peer's waits for it.
-    #[cfg(feature = "async")]
-    pub(crate) fn set_busy(&mut self, is_busy: bool, held_len: usize) {
-        self.is_busy = is_busy;
-        self.held_len = held_len;
+    /// Whether nothing is under way, of the handler's own neither.
+    pub(crate) fn is_done(&self) -> bool {
+        self.count == 0 && !self.own.is_busy
     }
 
     /// Bytes of messages that wait for the handler.
     pub(crate) fn held_len(&self) -> usize {
-        self.held_len
+        self.own.held_len
     }
 
-    /// The number that the next future will have.
-    pub(crate) fn next_future(&self) -> u64 {
-        self.next_future
+    /// What wakes the next future has this for its name. That of one which is done may be given again: a waker of the
+    /// past wakes what has its name then, which polls it once too often.
+    pub(crate) fn next_future(&self) -> usize {
+        self.futures.vacant_key()
     }
 
     /// Takes in a future, which `waker` wakes.
     pub(crate) fn spawn(&mut self, work: JobFuture, waker: Waker, ordered: bool) {
         let (number, _) = self.begin(ordered);
-        let future = self.next_future;
-        self.next_future += 1;
-        self.futures.push(Spawned { future, number, work: Some(work), waker });
+        self.futures.insert(Spawned { number, work: Some(work), waker });
     }
 
     /// Takes a future out, to be polled, with its waker.
-    pub(crate) fn take_future(&mut self, future: u64) -> Option<(JobFuture, Waker)> {
-        let spawned = self.futures.iter_mut().find(|spawned| spawned.future == future)?;
+    pub(crate) fn take_future(&mut self, future: usize) -> Option<(JobFuture, Waker)> {
+        let spawned = self.futures.get_mut(future)?;
         Some((spawned.work.take()?, spawned.waker.clone()))
     }
 
     /// It is not ready.
-    pub(crate) fn put_back(&mut self, future: u64, work: JobFuture) {
-        if let Some(spawned) = self.futures.iter_mut().find(|spawned| spawned.future == future) {
+    pub(crate) fn put_back(&mut self, future: usize, work: JobFuture) {
+        if let Some(spawned) = self.futures.get_mut(future) {
             spawned.work = Some(work);
         }
     }
 
     /// It is done: gives its place in the order.
-    pub(crate) fn end_future(&mut self, future: u64) -> Option<u64> {
-        let index = self.futures.iter().position(|spawned| spawned.future == future)?;
-        self.futures.swap_remove(index).number
+    pub(crate) fn end_future(&mut self, future: usize) -> Option<u64> {
+        self.futures.try_remove(future)?.number
     }
 
     /// Another one: its number, if its result has a place in the order, and what tells whether it is still wanted.
@@ -163,10 +168,59 @@ impl Wire {
         self.pending_mut().jobs.get_or_insert_default()
     }
 
+    fn jobs(&self) -> Option<&Jobs> {
+        self.pending.as_ref()?.jobs.as_deref()
+    }
+
     /// Jobs whose results were not handed over.
     pub(crate) fn job_count(&self) -> usize {
-        let jobs = self.pending.as_ref().and_then(|pending| pending.jobs.as_ref());
-        jobs.map_or(0, |jobs| jobs.count())
+        self.jobs().map_or(0, Jobs::count)
+    }
+
+    /// Whether there are any, or the handler has something to do itself.
+    pub(crate) fn has_jobs(&self) -> bool {
+        self.jobs().is_some_and(|jobs| !jobs.is_done())
+    }
+
+    /// Notes what the handler has to do itself.
+    #[cfg(feature = "async")]
+    pub(crate) fn set_own_work(&mut self, own: OwnWork, now: Tick) {
+        if own == OwnWork::default() && self.jobs().is_none() {
+            return;
+        }
+        let jobs = self.jobs_mut();
+        jobs.own = own;
+        if jobs.is_done() {
+            self.pending_mut().jobs = None;
+        }
+        self.follow_jobs(now);
+    }
+
+    /// The connection has as many jobs as it may: reading waits for one of them to end.
+    pub(crate) fn await_job_end(&mut self, now: Tick) {
+        self.jobs_mut().awaits_end = true;
+        self.follow_jobs(now);
+    }
+
+    /// One of its jobs has ended: reading goes on, if it waited for that.
+    pub(crate) fn note_job_end(&mut self, max_jobs: usize, now: Tick) {
+        let is_short = self.job_count() < max_jobs;
+        if let Some(jobs) = self.pending.as_mut().and_then(|pending| pending.jobs.as_deref_mut())
+            && jobs.awaits_end
+            && is_short
+        {
+            jobs.awaits_end = false;
+            self.follow_jobs(now);
+        }
+    }
+
+    /// Reading waits where a job or the handler says so, whatever else it waits for.
+    fn follow_jobs(&mut self, now: Tick) {
+        if self.jobs().is_some_and(|jobs| jobs.awaits_end || jobs.own.is_full) {
+            self.flags.insert(Flags::FULL);
+        } else {
+            self.release(Flags::FULL, now);
+        }
     }
 }
 

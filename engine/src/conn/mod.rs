@@ -109,6 +109,16 @@ impl Wire {
         self.received = now;
     }
 
+    /// Takes away a reason why messages wait. After the last one silence counts from here on: it was this side that did
+    /// not read, and a timer may be due before it does.
+    pub(crate) fn release(&mut self, why: Flags, now: Tick) {
+        let was_held_up = !self.may_deliver();
+        self.flags.remove(why);
+        if was_held_up && self.may_deliver() {
+            self.note_received(now);
+        }
+    }
+
     /// Whether output waits behind the send in flight.
     #[inline]
     pub(crate) fn has_queue(&self) -> bool {
@@ -199,7 +209,7 @@ impl Wire {
         self.is_half_closed()
             && !self.has_unread()
             && self.is_flushed()
-            && self.job_count() == 0
+            && !self.has_jobs()
             && !self.has_parcels()
     }
 
@@ -309,11 +319,16 @@ bitflags! {
         const BACKLOGGED = 1 << 11;
         /// The peer has said as much as it may: reading waits until its bucket has filled, or until there is memory.
         const THROTTLED = 1 << 12;
+        /// The application was given as much as may wait for it, in jobs or in messages.
+        const FULL = 1 << 13;
 
         /// What comes in needs more than the settings that all connections share.
         const SPECIAL_INPUT = Self::DEFLATE.bits() | Self::UNAUTHENTICATED.bits();
         /// Messages may not be handed over.
-        const HELD_UP = Self::PAUSED.bits() | Self::BACKLOGGED.bits() | Self::THROTTLED.bits();
+        const HELD_UP = Self::PAUSED.bits()
+            | Self::BACKLOGGED.bits()
+            | Self::THROTTLED.bits()
+            | Self::FULL.bits();
     }
 }
 

@@ -12,10 +12,11 @@
     reason = "a driver owns sockets and shares its waker with other threads"
 )]
 
+mod buffers;
+
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::{Shutdown, TcpStream};
-use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,13 +24,15 @@ use std::time::Duration;
 use bitflags::bitflags;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
-use rustix::net::{SocketFlags, acceptfrom_with};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{RecvFlags, SendFlags, SocketFlags, acceptfrom_with, recv, send};
 
+use self::buffers::{EpollBuffer, Home};
+use super::busy::BusyPoll;
 use super::{
     Completion, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, Token, Traffic, Wake,
     concerns_one_connection, heap,
 };
-use crate::base::buffers::AlignedBuffer;
 use crate::base::chunked::Chunked;
 use crate::net;
 use crate::net::Delivery;
@@ -60,9 +63,8 @@ pub(crate) struct Epoll {
     done: VecDeque<Completion<EpollBuffer, TcpStream>>,
     /// Sends that the socket did not take at once, by slot.
     stuck: HashMap<u32, SendBuffer>,
-    /// Receive buffers at home: one, unless the worker kept more than one at a time.
-    buffers: Vec<AlignedBuffer>,
-    receive_buffer_len: usize,
+    buffers: Home,
+    busy: BusyPoll,
 }
 
 #[derive(Debug)]
@@ -97,6 +99,8 @@ bitflags! {
         const QUEUED = 1 << 3;
         /// The end of the stream, or a failure, was reported.
         const ENDED = 1 << 4;
+        /// Much of a message is to come.
+        const LONG = 1 << 5;
     }
 }
 
@@ -133,9 +137,16 @@ impl Epoll {
             accepting: None,
             done: VecDeque::with_capacity(16),
             stuck: HashMap::new(),
-            buffers: Vec::with_capacity(1),
-            receive_buffer_len,
+            buffers: Home::new(receive_buffer_len),
+            busy: BusyPoll::default(),
         })
+    }
+
+    /// Waits in this way.
+    pub(crate) fn with_busy_poll(mut self, busy: BusyPoll) -> io::Result<Self> {
+        busy.poll_for_epoll(self.poll.as_raw_fd())?;
+        self.busy = busy;
+        Ok(self)
     }
 
     fn socket(&mut self, token: Token) -> Option<&mut Socket> {
@@ -259,17 +270,25 @@ impl Epoll {
         }
     }
 
+    fn expect(&mut self, token: Token, len: u64) {
+        let is_long = self.buffers.is_long(len);
+        if let Some(socket) = self.socket(token) {
+            socket.flags.set(Flags::LONG, is_long);
+        }
+    }
+
     /// One `recv`. A completion, unless there turned out to be nothing.
     fn receive(&mut self, token: Token) -> Option<Completion<EpollBuffer, TcpStream>> {
-        let len = self.receive_buffer_len;
-        let mut data = self.buffers.pop().unwrap_or_else(|| AlignedBuffer::new(len));
-        let outcome = self.receive_into(token, data.bytes_mut());
+        let flags = self.socket(token).map_or(Flags::empty(), |socket| socket.flags);
+        let mut buffer = self.buffers.take(flags.contains(Flags::LONG));
+        let outcome = self.receive_into(token, buffer.room());
         match outcome {
             Some(Ok(len)) if len > 0 => {
                 self.queue_if_readable(token);
-                return Some(Completion::Received { token, buffer: EpollBuffer { data, len } });
+                buffer.fill(len);
+                return Some(Completion::Received { token, buffer });
             }
-            _ => self.buffers.push(data),
+            _ => self.buffers.give(buffer),
         }
         Some(Completion::ReceiveEnded { token, result: outcome?.map(|_| ()) })
     }
@@ -281,13 +300,11 @@ impl Epoll {
         if !socket.flags.contains(Flags::RECEIVING) {
             return None;
         }
-        let stream = socket.stream.as_mut()?;
-        let result = loop {
-            match stream.read(data) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                result => break result,
-            }
-        };
+        let stream = socket.stream.as_ref()?;
+        // rustix makes the system call itself. The C library's recv and send are points of cancellation (pthreads(7)),
+        // which costs time with each call once the process has threads.
+        let result = retry_on_intr(|| recv(stream, &mut *data, RecvFlags::empty()));
+        let result = result.map(|(_, len)| len).map_err(io::Error::from);
         match &result {
             Ok(0) | Err(_) => {
                 socket.flags.remove(Flags::READABLE);
@@ -300,6 +317,7 @@ impl Epoll {
             Ok(len) => {
                 let more = *len == data.len() || socket.flags.contains(Flags::READ_CLOSED);
                 socket.flags.set(Flags::READABLE, more);
+                socket.flags.remove(Flags::LONG);
             }
         }
         Some(result)
@@ -332,7 +350,7 @@ impl Epoll {
     }
 
     fn send_stuck(&mut self, token: Token) {
-        let Some(socket) = self.sockets.get_mut(token.slot) else { return };
+        let Some(socket) = self.sockets.get(token.slot) else { return };
         if socket.generation != token.generation {
             return;
         }
@@ -443,11 +461,16 @@ impl Driver for Epoll {
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let pending = !self.done.is_empty() || !self.ready.is_empty();
         let timeout = if pending { Some(Duration::ZERO) } else { timeout };
-        match self.poll.poll(&mut self.events, timeout) {
-            Ok(()) => self.note_events(),
-            Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
-            Err(error) => return Err(error),
-        }
+        let Self { busy, poll, events, .. } = self;
+        busy.wait(timeout, |timeout| match poll.poll(events, timeout) {
+            Ok(()) => Ok(!events.is_empty()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                events.clear();
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        })?;
+        self.note_events();
         self.quota = self.ready.len();
         Ok(())
     }
@@ -475,7 +498,11 @@ impl Driver for Epoll {
 
     #[inline]
     fn release(&mut self, buffer: EpollBuffer) {
-        self.buffers.push(buffer.data);
+        self.buffers.give(buffer);
+    }
+
+    fn expect(&mut self, token: Token, len: u64) {
+        self.expect(token, len);
     }
 
     /// What the worker does not want stays in the socket.
@@ -488,6 +515,7 @@ impl Driver for Epoll {
     }
 
     fn return_free_memory(&mut self) {
+        self.buffers.forget_long();
         heap::return_free_pages();
     }
 
@@ -528,29 +556,6 @@ impl Driver for Epoll {
     }
 }
 
-/// The received part of the driver's receive buffer.
-#[derive(Debug)]
-pub(crate) struct EpollBuffer {
-    data: AlignedBuffer,
-    len: usize,
-}
-
-impl Deref for EpollBuffer {
-    type Target = [u8];
-
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        &self.data.bytes()[..self.len]
-    }
-}
-
-impl DerefMut for EpollBuffer {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.data.bytes_mut()[..self.len]
-    }
-}
-
 /// An eventfd in the epoll set.
 #[derive(Debug)]
 pub(crate) struct EpollWaker(Arc<mio::Waker>);
@@ -564,18 +569,15 @@ impl Wake for EpollWaker {
 
 /// Sends what the socket takes. `None`: it takes nothing now.
 #[inline]
-fn try_send(socket: &mut Socket, buffer: &mut SendBuffer) -> Option<io::Result<usize>> {
-    let stream = socket.stream.as_mut()?;
-    loop {
-        match stream.write(buffer.remaining()) {
-            Ok(sent) => {
-                buffer.advance(sent);
-                return Some(Ok(sent));
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Some(Err(error)),
+fn try_send(socket: &Socket, buffer: &mut SendBuffer) -> Option<io::Result<usize>> {
+    let stream = socket.stream.as_ref()?;
+    match retry_on_intr(|| send(stream, buffer.remaining(), SendFlags::NOSIGNAL)) {
+        Ok(sent) => {
+            buffer.advance(sent);
+            Some(Ok(sent))
         }
+        Err(Errno::WOULDBLOCK) => None,
+        Err(error) => Some(Err(error.into())),
     }
 }
 

@@ -23,6 +23,8 @@
 //!   still connects is opened as well; its operations complete when it is connected, or fail as it does.
 //! - [`Op::Receive`]: [`Completion::Received`] each time that something comes, until [`Op::StopReceive`] or
 //!   [`Completion::ReceiveEnded`]: `echo`, `nothing_is_received_unasked`, `more_than_one_buffer`.
+//! - [`Driver::expect`]: no completion. The next that was received may be longer than others, and nothing else is
+//!   different: `what_is_expected_may_come_at_once`.
 //! - [`Op::StopReceive`]: no completion. What was read already may still be reported, or waits in the driver for the
 //!   next `Receive`, the end too. Nothing is lost: `stop_receive_loses_nothing`.
 //! - [`Op::Send`]: [`Completion::Sent`], once at least one byte went out or it failed; the buffer comes back either
@@ -88,6 +90,7 @@
 //! - It shuts a socket down when no send is in flight. One that was stuck fails: `a_shutdown_fails_a_stuck_send`.
 //! - It sends nothing after that. The buffer comes back as failed: `nothing_is_sent_after_a_shutdown`.
 
+pub(crate) mod busy;
 pub(crate) mod epoll;
 pub(crate) mod heap;
 #[cfg(any(test, feature = "testing"))]
@@ -114,6 +117,10 @@ use crate::net::{Delivery, Traffic};
 /// The slots that a driver keeps for listeners and its own descriptors lie above this.
 pub(crate) const MAX_SLOT: u32 = (1 << 28) - 1;
 
+/// How many times as much as `receive_buffer_len` one receive takes at most of a message that is known to be long
+/// (docs/decisions/long-messages.md).
+pub(crate) const LONG_FACTOR: usize = 4;
+
 /// A kernel back end, owned by one worker and used from its thread only.
 pub(crate) trait Driver: Sized {
     /// What was received, until it is given back by [`Driver::release`].
@@ -137,6 +144,10 @@ pub(crate) trait Driver: Sized {
 
     /// Gives a received buffer back.
     fn release(&mut self, buffer: Self::Buffer);
+
+    /// So many bytes of a message are known to come: the next receive of this socket may take up to [`LONG_FACTOR`]
+    /// times as much as another.
+    fn expect(&mut self, token: Token, len: u64);
 
     /// What came in for sockets whose receive was stopped, and waits here, in bytes of memory. What waits in sockets is
     /// the kernel's, and does not count.

@@ -7,7 +7,7 @@ use std::{fmt, io};
 
 use ringwire_tls::ServerConfig;
 
-use crate::config::Config;
+use crate::config::{Assignment, Config};
 use crate::entry::claim::{self, Claims, SocketFile};
 use crate::entry::proxy::ProxyProtocol;
 use crate::error::Error;
@@ -329,6 +329,24 @@ impl Inheritance {
 }
 
 impl Listening {
+    /// Has the kernel give a connection to the worker on the core that received it; `cores` has that of each worker.
+    /// Nothing changes where the workers share a socket.
+    pub(crate) fn choose_by_cpu(&self, cores: &[usize]) -> Result<(), Error> {
+        let Some((first, [_, ..])) = self.sockets.split_first() else { return Ok(()) };
+        for (socket, terms) in first.iter().zip(&self.terms).filter(|(_, terms)| !terms.is_unix) {
+            match net::choose_by_cpu(socket, cores) {
+                Err(error) if terms.is_shared => {
+                    crate::base::event::info!(%error, "a listener is not assigned by cpu: workers share its socket");
+                }
+                result => result.map_err(|error| Error::Setting {
+                    setting: "assignment",
+                    problem: format!("cpu is not to be had from this kernel: {error}"),
+                })?,
+            }
+        }
+        Ok(())
+    }
+
     /// A socket for each worker.
     fn listen_at(
         &mut self,
@@ -368,6 +386,9 @@ impl Listening {
         let workers = self.sockets.len();
         let Some(first) = found.first() else { return Ok(()) };
         let name = Name::of(first).map_err(passed_on)?;
+        if config.assignment != Assignment::Cpu {
+            net::choose_by_hash(first);
+        }
         while let Name::Address(address) = &name
             && found.len() < workers
             && net::shares_port(&found[0])

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Wake, Waker};
 
 use crate::base::mailbox::{Pending, Postbox};
+use crate::base::panics::quietly;
 use crate::conn::id::ConnId;
 use crate::conn::jobs::JobFuture;
 
@@ -22,7 +23,7 @@ pub(crate) enum Sleeper {
     /// The handler, for the sake of a connection.
     Handler,
     /// A future of the connection, by its number.
-    Future(u64),
+    Future(usize),
 }
 
 /// A waker, and what it wakes.
@@ -62,9 +63,24 @@ struct Here {
 }
 
 /// Begins a future for a connection that has no [`Ctx`](crate::Ctx) yet, in the turn that is under way on this thread.
+/// Without one, in a test that calls a handler itself, nobody would ever poll it.
 #[cfg(feature = "async")]
 pub(crate) fn spawn(conn: ConnId, work: JobFuture) {
-    HERE.with(|here| here.spawned.borrow_mut().push((conn, work)));
+    HERE.with(|here| {
+        if here.worker.get() != 0 {
+            here.spawned.borrow_mut().push((conn, work));
+        }
+    });
+}
+
+impl Here {
+    /// A turn panicked, in a simulation, which may be followed by another on the same thread: what was for that worker is
+    /// for nobody.
+    #[cold]
+    fn forget(&self) {
+        self.rung.take();
+        quietly(self.spawned.take());
+    }
 }
 
 impl Alarms {
@@ -82,7 +98,11 @@ impl Alarms {
 
     /// A turn of this worker begins on this thread.
     pub(crate) fn begin_turn(&self) {
-        HERE.with(|here| here.worker.set(self.number));
+        HERE.with(|here| {
+            if here.worker.replace(self.number) != 0 {
+                here.forget();
+            }
+        });
     }
 
     /// The turn ends: wakes come by the mailbox again.
@@ -203,6 +223,24 @@ mod tests {
         assert_eq!((mail.len(), wakes.load(Ordering::Relaxed)), (1, 1));
         let alarm = mail.take().unwrap();
         assert_eq!((alarm.conn, alarm.sleeper), (conn(), Sleeper::Future(3)));
+    }
+
+    /// A scene of a simulation that fails in a turn, and the next one on its thread.
+    #[test]
+    fn a_turn_that_panicked_leaves_nothing_to_the_next() {
+        let ((failed, _mail, _), (next, _next_mail, _)) = (alarms(), alarms());
+        failed.begin_turn();
+        failed.waker(conn(), Sleeper::Handler).wake();
+        #[cfg(feature = "async")]
+        spawn(conn(), Box::pin(async { Box::new(()) as _ }));
+        let mut rung = VecDeque::new();
+        next.begin_turn();
+        next.end_turn(&mut rung);
+        assert!(rung.is_empty() && take_spawned().is_empty());
+        // Nor does what is called without a turn.
+        #[cfg(feature = "async")]
+        spawn(conn(), Box::pin(async { Box::new(()) as _ }));
+        assert!(take_spawned().is_empty());
     }
 
     #[test]

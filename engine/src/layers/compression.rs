@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ringwire_codec::deflate::{Decompressor, Level, WindowBits};
 
+use crate::base::amount::Sizing;
 use crate::error::Error;
 
 /// Whether and how messages are compressed (permessage-deflate, RFC 7692). The default is off.
@@ -40,11 +41,14 @@ pub struct CompressionConfig {
     /// be on that way (a single message may go past it). What finds no room there or in the queue of the threads is
     /// compressed by the worker, and so are messages with a key.
     pub offload_threshold: Option<usize>,
-    /// How much work is done for a smaller output, 1 to 9. Default: 1, as each message that is sent pays for it.
+    /// How much work is done for a smaller output, 1 to 9. Default: 2, as each message that is sent pays for it;
+    /// docs/compression.md has what the levels cost.
     pub level: Level,
-    /// The window of the server's compressors, as a power of two: 9 to 15 bits. Default: 15, 32 KiB. A client may
-    /// ask for less. A compressor takes 372 KiB of memory with 15 bits, 162 KiB with 12, 136 KiB with 9.
-    pub max_window: WindowBits,
+    /// The window of the server's compressors, as a power of two: 9 to 15 bits. Default: automatic, 15 bits (32 KiB)
+    /// for those of workers and 12 bits (4 KiB) for those of connections. A client may ask for less. A compressor takes
+    /// 289 KiB of memory with 15 bits, 151 KiB with 12, 137 KiB with 9; docs/compression.md says what a larger window
+    /// is good for.
+    pub max_window: Sizing<WindowBits>,
     /// Clients may compress, the server does not. Default: no.
     pub decompress_only: bool,
     /// Dedicated: how long a connection keeps a compressor without using it. Default: 60 s; `None`: as long as it
@@ -92,7 +96,7 @@ impl Default for CompressionConfig {
             threshold: 256,
             offload_threshold: Some(256 << 10),
             level: Level::default(),
-            max_window: WindowBits::MAX,
+            max_window: Sizing::Auto,
             decompress_only: false,
             compressor_timeout: Some(Duration::from_secs(60)),
             max_dedicated_len: 64 << 20,
@@ -122,7 +126,7 @@ setters! {
     with_threshold, threshold: usize;
     with_offload_threshold, offload_threshold: impl Into<Option<usize>>;
     with_level, level: Level;
-    with_max_window, max_window: WindowBits;
+    with_max_window, max_window: impl Into<Sizing<WindowBits>>;
     with_decompress_only, decompress_only: bool;
     with_compressor_timeout, compressor_timeout: impl Into<Option<Duration>>;
     with_max_dedicated_len, max_dedicated_len: usize;

@@ -71,7 +71,7 @@ const ENGINE: [Flag; 10] = [
     flag(
         "assignment",
         "WAY",
-        "Which worker gets a connection that comes in: reuseport or least-loaded",
+        "Which worker gets a connection that comes in: reuseport, least-loaded or cpu",
     ),
     flag("max_message", "BYTES", "The longest message, such as 64MiB")
         .of("protocol.max_message_len"),

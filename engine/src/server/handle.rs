@@ -168,7 +168,7 @@ impl Handle {
         &self,
         topic: &str,
         message: impl Into<Message<'m>>,
-        options: PublishOptions,
+        options: PublishOptions<'_>,
     ) -> Result<(), PublishError> {
         let exchange = self.hub.exchange();
         exchange.publish(&exchange.encode(topic, message.into(), options)?, options, None)

@@ -34,7 +34,7 @@ use crate::base::event::Within;
 use crate::base::runtime::Runtime;
 use crate::cluster::{self, Bus, BusEnd, NodeId};
 use crate::compute::{Compute, Pool};
-use crate::config::{Config, DriverKind};
+use crate::config::{Assignment, Config, DriverKind};
 use crate::driver::Driver;
 use crate::driver::epoll::Epoll;
 use crate::driver::uring::{self, Layout, Uring};
@@ -49,7 +49,7 @@ use crate::limits::memory;
 use crate::metrics::Counters;
 use crate::net;
 use crate::server::handle::Handle;
-use crate::server::placement::{Placement, place};
+use crate::server::placement::{Placement, own_cores, place};
 use crate::state::Shared;
 use crate::worker::clock::TurnClock;
 use crate::worker::{Worker, WorkerSetup, share_of};
@@ -199,11 +199,12 @@ impl Server {
         self.config.check()?;
         match choose_driver(&self.config)? {
             Chosen::Epoll => self.start_on(DriverKind::Epoll, factory, |sockets, config| {
-                Epoll::new(sockets, config.receive_buffer_len)
+                Epoll::new(sockets, config.receive_buffer_len)?.with_busy_poll(config.into())
             }),
             Chosen::Uring(layout) => {
-                self.start_on(DriverKind::Uring, factory, move |sockets, _| {
-                    Uring::new(sockets, layout).map_err(uring::explain)
+                self.start_on(DriverKind::Uring, factory, move |sockets, config| {
+                    let driver = Uring::new(sockets, layout).map_err(uring::explain)?;
+                    driver.with_busy_poll(config.into())
                 })
             }
         }
@@ -258,8 +259,11 @@ impl Server {
         let share = share_of(&config, descriptors, cores.len());
         let configs: Vec<_> = listeners.iter().filter_map(Listener::tls).cloned().collect();
         configs.iter().for_each(|config| warn_of(&config.certificates()));
-        let Listening { sockets, terms, names, files, all, borrowed } =
-            listen_all(listeners, inherited, cores.len(), &config)?;
+        let listening = listen_all(listeners, inherited, cores.len(), &config)?;
+        if config.assignment == Assignment::Cpu {
+            listening.choose_by_cpu(&own_cores(&cores)?)?;
+        }
+        let Listening { sockets, terms, names, files, all, borrowed } = listening;
         let files = Arc::new(files);
 
         let mut parts = Vec::with_capacity(cores.len());
@@ -509,7 +513,13 @@ mod tests {
 
     #[test]
     fn io_uring_is_taken_as_it_was_measured_only() {
-        let layout = Layout { piece_len: 4096, piece_count: 8, incremental: true, turn_len: 4096 };
+        let layout = Layout {
+            piece_len: 4096,
+            piece_count: 8,
+            ring_count: 2,
+            incremental: true,
+            turn_len: 4096,
+        };
         assert!(matches!(choose_for(Ok(layout)), Chosen::Uring(_)));
         assert!(matches!(choose_for(Ok(Layout { turn_len: 0, ..layout })), Chosen::Epoll));
         let refused = Error::from(ErrorKind::PermissionDenied);

@@ -93,9 +93,42 @@ fn place_io(
     }
 }
 
+/// The number of each worker's core, where each has one of its own.
+pub(super) fn own_cores(cores: &[Option<CoreId>]) -> Result<Vec<usize>, Error> {
+    let wrong = |problem: String| Error::Setting { setting: "assignment", problem };
+    let mut own = Vec::with_capacity(cores.len());
+    for (worker, core) in cores.iter().enumerate() {
+        let core = core.ok_or_else(|| {
+            wrong(format!(
+                "cpu needs a core for each worker, and worker {worker} has none: pinning is off, or io_workers are more \
+                 than cores"
+            ))
+        })?;
+        if own.contains(&core.id) {
+            return Err(wrong(format!(
+                "cpu needs a core for each worker, and worker {worker} shares core {}",
+                core.id
+            )));
+        }
+        own.push(core.id);
+    }
+    Ok(own)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_worker_has_a_core_of_its_own_or_it_is_said_which_has_not() {
+        let cores =
+            |ids: &[usize]| ids.iter().map(|id| Some(CoreId { id: *id })).collect::<Vec<_>>();
+        assert_eq!(own_cores(&cores(&[3, 0, 7])).unwrap(), [3, 0, 7]);
+        let shared = own_cores(&cores(&[3, 0, 3])).unwrap_err().to_string();
+        assert!(shared.contains("worker 2 shares core 3"), "{shared}");
+        let unpinned = own_cores(&[Some(CoreId { id: 1 }), None]).unwrap_err().to_string();
+        assert!(unpinned.contains("worker 1 has none"), "{unpinned}");
+    }
 
     #[test]
     fn automatic_workers_have_half_of_the_cores_at_least() {

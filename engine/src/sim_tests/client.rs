@@ -51,7 +51,7 @@ pub(super) struct Client {
     pub ponged: usize,
     /// When it acts next.
     pub at: Duration,
-    reads_at: Duration,
+    pub reads_at: Duration,
     /// Reads no more than so many bytes in a tenth of a second, if it says so. 0: nothing.
     pub reads: Option<usize>,
     keys: Option<usize>,

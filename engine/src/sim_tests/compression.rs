@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ringwire_codec::deflate::{Compressor, Decompressor, Offer, WindowBits};
+use ringwire_codec::deflate::{Compressor, Decompressor, Offer};
 
 use super::plan::{Ending, Plan};
 use super::play::Play;
@@ -11,12 +11,13 @@ use super::seeds::scenes;
 use super::time::{self, plan, secs};
 use crate::config::Config;
 use crate::conn::options::Backpressure;
+use crate::layers::deflate::OWN_WINDOW;
 use crate::{
     ConnId, SendOptions,
     compression::{Compress, CompressionConfig},
 };
 
-const COMPRESSOR_LEN: u64 = Compressor::memory_len_of(WindowBits::MAX) as u64;
+const COMPRESSOR_LEN: u64 = Compressor::memory_len_of(OWN_WINDOW) as u64;
 const DECOMPRESSOR_LEN: u64 = Decompressor::MEMORY_LEN as u64;
 
 /// A client that stays, offers compression and says this.

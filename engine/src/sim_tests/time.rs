@@ -267,6 +267,58 @@ fn a_paused_connection_is_held_up_and_nothing_is_lost() {
     assert_eq!(play.clients[0].heard, 102);
 }
 
+/// Has a worker that did nothing for a while resume the connection in the very turn in which all timers of that time are
+/// due.
+fn resume_late(play: &mut Play, late: Duration) {
+    let id = play.scene.log.borrow().clients[0].id.expect("it is open");
+    let at = play.clock() + late;
+    play.scene.world.alarm(at);
+    while play.clock() < at {
+        play.scene.world.advance();
+    }
+    play.scene.handle.resume(id).expect("the worker lives");
+}
+
+/// Its peer's answer to a ping waits unread.
+fn a_pong_counts_that_waited_for_a_resume() {
+    for late in (0..40).map(secs) {
+        let mut play = play(&Config::default(), [plan(Ending::Stay, &["hello"])]);
+        // The ping goes out; its pong comes once nobody listens.
+        play.clients[0].reads_at = secs(50);
+        play.scene.world.alarm(secs(50));
+        play.run_until(secs(32));
+        pause(&play);
+        play.run_until(secs(90));
+        resume_late(&mut play, late);
+        play.run_until(secs(200));
+        assert_eq!(play.clients[0].stage, Stage::Open, "{late:?} late");
+    }
+}
+
+/// All that its peer has to say waits unread, for longer than one may be silent.
+fn silence_counts_from_a_resume_on() {
+    let config = Config::default().with_ping_interval(None).with_messages_per_turn(10);
+    for late in (0..40).map(secs) {
+        let mut play = play(&config, [plan(Ending::Stay, &["hello"])]);
+        play.run_until(secs(1));
+        pause(&play);
+        play.run_until(secs(2));
+        play.clients[0].plan.speeches = plan(Ending::Stay, &["message"; 300]).speeches;
+        play.run_until(secs(300));
+        assert_eq!(play.scene.log.borrow().clients[0].came.len(), 1);
+        resume_late(&mut play, late);
+        let resumed = play.clock();
+        play.run_until(resumed + secs(119));
+        assert_eq!(play.scene.log.borrow().clients[0].came.len(), 301, "{late:?} late");
+        assert_eq!(play.clients[0].stage, Stage::Open, "{late:?} late");
+    }
+}
+
+fn pause(play: &Play) {
+    let id = play.scene.log.borrow().clients[0].id.expect("it is open");
+    play.scene.handle.pause(id).expect("the worker lives");
+}
+
 fn a_shutdown_takes_no_longer_than_its_limit() {
     let mute = plan(Ending::Mute, &["hello"]);
     let mut play = play(&Config::default(), [mute.clone(), plan(Ending::Stay, &[]), mute]);
@@ -316,6 +368,8 @@ scenes![
     a_peer_that_never_reads_is_sent_away_at_the_limit,
     requests_that_trickle_are_closed_on_time,
     a_paused_connection_is_held_up_and_nothing_is_lost,
+    a_pong_counts_that_waited_for_a_resume,
+    silence_counts_from_a_resume_on,
     a_shutdown_takes_no_longer_than_its_limit,
     out_of_descriptors_accepting_rests_and_goes_on,
 ];

@@ -45,7 +45,7 @@ impl Shared {
         self.reserve_out(message.len() + message.len() / 8 + 64);
         let Self { deflate, masks, out, counters, pool, now, work, .. } = self;
         let before = out.len();
-        let compressor = deflate.compressor(wire, slot, alone, *now, counters);
+        let compressor = deflate.compressor((wire, slot), message.len(), alone, *now, counters);
         wire.codec.send_compressed(message, compressor, masks, out)?;
         work.note_compressed(message.len(), out.len() - before, deflate.level());
         counters.deflated_messages.add(1);

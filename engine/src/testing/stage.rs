@@ -144,7 +144,12 @@ impl Core {
                     None => has_happened |= world.advance(),
                 }
                 turns += 1;
-                assert!(turns < MAX_TURNS, "the worker spins at {:?}", world.clock());
+                assert!(
+                    turns < MAX_TURNS,
+                    "the worker spins at {:?}: something asks for another turn without end, a future \
+                     that wakes itself say",
+                    world.clock()
+                );
             }
             // A step with nothing in it is a turn or two.
             has_happened |= turns > 2;

@@ -52,6 +52,11 @@ impl Delivery {
         self.publications.first().and_then(|first| first.except)
     }
 
+    /// The name of connections that do not get it.
+    pub(crate) fn except_name(&self) -> Option<&str> {
+        self.publications.first().and_then(|first| first.except_name.as_deref())
+    }
+
     /// The key by which it replaces one that waits; only a publication by itself has one.
     pub(crate) fn key(&self) -> Option<u64> {
         self.publications.first().and_then(|first| first.key)

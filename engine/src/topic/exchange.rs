@@ -186,7 +186,7 @@ impl Exchange {
         &self,
         topic: &str,
         message: Message<'_>,
-        options: PublishOptions,
+        options: PublishOptions<'_>,
     ) -> Result<SharedPublication, TopicError> {
         name::check_topic(topic)?;
         let terms = Terms {

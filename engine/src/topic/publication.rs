@@ -21,9 +21,11 @@ const WINDOWS: usize = (WindowBits::MAX.get() - WindowBits::MIN.get()) as usize 
 /// How a message is published. The default is how [`Ctx::publish`](crate::Ctx::publish) does it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct PublishOptions {
+pub struct PublishOptions<'a> {
     /// This connection does not get it: the sender, say. Default: none.
     pub except: Option<ConnId>,
+    /// Connections with this name do not get it: all of a user. Default: none.
+    pub except_name: Option<&'a str>,
     /// Where it has to wait, it replaces a publication to the same topic with the same key that still waits. Default:
     /// none.
     pub key: Option<u64>,
@@ -44,11 +46,29 @@ pub enum Reach {
     Server,
 }
 
-impl PublishOptions {
+impl<'a> PublishOptions<'a> {
     /// Sets [`except`](Self::except).
     #[must_use]
     pub const fn with_except(mut self, conn: ConnId) -> Self {
         self.except = Some(conn);
+        self
+    }
+
+    /// Sets [`except_name`](Self::except_name), which is a name that [`Ctx::register`](crate::Ctx::register) gives. Who has
+    /// it when the publication comes to its turn there does not get it; so a connection that registers before it
+    /// subscribes hears nothing that was published with the exception of its name.
+    ///
+    /// ```
+    /// # use ringwire::{Handle, topics::{PublishError, PublishOptions}};
+    /// /// Everybody else hears that a user is online.
+    /// fn announce(handle: &Handle, name: &str) -> Result<(), PublishError> {
+    ///     let text = format!("{name} is online");
+    ///     handle.publish_with("presence", &*text, PublishOptions::default().with_except_name(name))
+    /// }
+    /// ```
+    #[must_use]
+    pub const fn with_except_name(mut self, name: &'a str) -> Self {
+        self.except_name = Some(name);
         self
     }
 
@@ -89,6 +109,7 @@ pub(crate) struct Publication {
     is_text: bool,
     deflated: [OnceLock<SharedBytes>; WINDOWS],
     pub(crate) except: Option<ConnId>,
+    pub(crate) except_name: Option<Box<str>>,
     /// Of the topic and the key.
     pub(crate) key: Option<u64>,
     pub(crate) compress: Compress,
@@ -113,12 +134,12 @@ impl Publication {
         topic: &str,
         terms: Terms<'_>,
         message: Message<'_>,
-        options: PublishOptions,
+        options: PublishOptions<'_>,
     ) -> SharedPublication {
         let mut frame = Vec::with_capacity(header_len(message.len()) + message.len());
         // An open connection in the server's role sends whatever it is given.
         let _ = Connection::new(Role::Server).send(message, &mut Unmasked, &mut frame);
-        let PublishOptions { except, compress, .. } = options;
+        let PublishOptions { except, except_name, compress, .. } = options;
         Arc::new(Self {
             topic: topic.into(),
             hash: terms.hash,
@@ -127,6 +148,7 @@ impl Publication {
             is_text: message.is_text(),
             deflated: Default::default(),
             except,
+            except_name: except_name.map(Into::into),
             key: terms.key,
             compress,
             policy: terms.policy,
@@ -163,6 +185,7 @@ impl Publication {
             && other.key.is_none()
             && self.topic == other.topic
             && self.except == other.except
+            && self.except_name == other.except_name
             && self.compress == other.compress
     }
 }

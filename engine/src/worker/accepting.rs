@@ -73,7 +73,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         peer: Option<SocketAddr>,
     ) -> Option<D::Socket> {
         let hub = &self.shared.hub;
-        if self.assignment == Assignment::ReusePort {
+        if self.assignment != Assignment::LeastLoaded {
             return Some(socket);
         }
         let Some(worker) = hub.assign(self.shared.worker) else { return Some(socket) };

@@ -28,25 +28,14 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         while let Some(then) = self.jobs(token).and_then(Jobs::next_due) {
             self.hand_over(token, then);
         }
-        self.go_on_reading(token);
-        if self.jobs(token).is_some_and(|jobs| jobs.count() == 0) {
+        let Self { conns, shared, .. } = self;
+        if let Some(conn) = conns.get_mut(token) {
+            conn.wire.note_job_end(shared.limits.max_jobs, shared.now);
+        }
+        if self.jobs(token).is_some_and(|jobs| jobs.is_done()) {
             self.forget_jobs(token);
         }
         self.after_work(token);
-    }
-
-    /// Ends the pause that jobs without room made, once there is room.
-    fn go_on_reading(&mut self, token: Token) {
-        let max_jobs = self.shared.limits.max_jobs;
-        if let Some(jobs) = self.jobs(token)
-            && jobs.is_full
-            && jobs.count() < max_jobs
-        {
-            jobs.is_full = false;
-            if let Some(conn) = self.conns.get_mut(token) {
-                conn.wire.flags.remove(Flags::PAUSED);
-            }
-        }
     }
 
     /// A message was compressed: its frame takes the place that was kept for it.
@@ -55,9 +44,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let token = Token { slot: id.slot, generation: id.generation };
         let Some(jobs) = self.jobs(token) else { return };
         jobs.end();
-        let is_last = jobs.count() == 0;
+        let is_last = jobs.is_done();
         let Self { conns, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
+        conn.wire.note_job_end(shared.limits.max_jobs, shared.now);
         let frame_len = frame.len();
         shared.counters.deflated_messages.add(1);
         shared.counters.deflate_in_bytes.add(payload_len);

@@ -115,7 +115,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Some(Due::Message) => self.judge_late_messages(token),
             Some(Due::Timer) => self.call_timers(token),
             Some(Due::Refill) => {
-                wire.flags.remove(Flags::THROTTLED);
+                wire.release(Flags::THROTTLED, shared.now);
                 shared.set_deadline(wire, token);
                 shared.list(wire, token);
             }

@@ -17,8 +17,20 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     pub(super) fn on_received(&mut self, token: Token, mut buffer: D::Buffer) {
         self.take_in(token, &mut buffer);
         self.driver.release(buffer);
+        self.expect_rest(token);
         self.after_work(token);
         self.hold_up_if_short(token);
+    }
+
+    /// Tells the driver how much is to come of a message that has begun.
+    #[inline]
+    fn expect_rest(&mut self, token: Token) {
+        if let Some(conn) = self.conns.get_mut(token)
+            && conn.wire.codec.is_receiving_message()
+            && conn.wire.phase == Phase::Open
+        {
+            self.driver.expect(token, conn.wire.codec.missing_len());
+        }
     }
 
     /// Takes bytes that came in. What they lead to is in the turn's output afterwards.

@@ -361,7 +361,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         for token in std::mem::take(&mut self.shared.watch.held_up) {
             let Some(conn) = self.conns.get_mut(token) else { continue };
             if conn.wire.flags.contains(Flags::THROTTLED) {
-                conn.wire.flags.remove(Flags::THROTTLED);
+                conn.wire.release(Flags::THROTTLED, self.shared.now);
                 self.shared.list(&mut conn.wire, token);
             }
         }

@@ -326,11 +326,11 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             }
             Mail::Pause { conn, paused } => {
                 self.with_open(conn, |conn, shared| {
-                    if !paused && conn.wire.flags.contains(Flags::PAUSED) {
-                        // Its timer may be due in this very turn: silence counts from here on.
-                        conn.wire.note_received(shared.now);
+                    if paused {
+                        conn.wire.flags.insert(Flags::PAUSED);
+                    } else {
+                        conn.wire.release(Flags::PAUSED, shared.now);
                     }
-                    conn.wire.flags.set(Flags::PAUSED, paused);
                 });
             }
             Mail::Adopt(adoption) => self.adopt(*adoption),

@@ -94,7 +94,10 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             return;
         };
         let wire = &mut conn.wire;
-        if delivery.except() == Some(shared.id(token)) {
+        let is_named = |name: &str| shared.names.of(token.slot).any(|own| own == name);
+        if delivery.except() == Some(shared.id(token))
+            || delivery.except_name().is_some_and(is_named)
+        {
             return;
         }
         if wire.flags.contains(Flags::CLIENT) {

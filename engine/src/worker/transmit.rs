@@ -89,6 +89,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     pub(super) fn work_off_list(&mut self) {
         let mut listed = std::mem::take(&mut self.shared.listed);
         for token in listed.drain(..) {
+            self.tell_drained(token);
             self.resume(token);
             self.take_parcels(token);
             self.after_work(token);
@@ -124,13 +125,21 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         {
             call(handler, conn, shared, token, Event::Missed(missed));
         }
-        if conn.wire.flags.contains(Flags::BACKLOGGED) && conn.wire.is_flushed() {
-            conn.wire.flags.remove(Flags::BACKLOGGED);
-            if conn.wire.phase == Phase::Open {
-                call(handler, conn, shared, token, Event::Drain);
-            }
+        if conn.wire.is_drained() {
+            shared.list(&mut conn.wire, token);
         }
         self.after_work(token);
+    }
+
+    /// Tells the handler that nothing waits any more. It comes by the list, once in a turn: a handler that sends more at
+    /// once, to a peer that takes it at once, would otherwise keep the turn from its end.
+    fn tell_drained(&mut self, token: Token) {
+        let Self { conns, shared, handler, .. } = self;
+        let Some(conn) = conns.get_mut(token).filter(|conn| conn.wire.is_drained()) else { return };
+        conn.wire.release(Flags::BACKLOGGED, shared.now);
+        if conn.wire.phase == Phase::Open {
+            call(handler, conn, shared, token, Event::Drain);
+        }
     }
 
     /// Takes the next segment of the queue.
@@ -205,6 +214,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             Phase::Vacant | Phase::Proxied | Phase::Handshake | Phase::Deferred | Phase::Closed => {
             }
         }
+    }
+}
+
+impl Wire {
+    /// Whether the handler is to be told that nothing waits any more.
+    fn is_drained(&self) -> bool {
+        self.flags.contains(Flags::BACKLOGGED) && self.is_flushed()
     }
 }
 

@@ -73,7 +73,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     }
 
     /// Polls a future of a connection.
-    fn poll(&mut self, token: Token, future: u64) {
+    fn poll(&mut self, token: Token, future: usize) {
         let Some((mut work, waker)) = self.jobs(token).and_then(|jobs| jobs.take_future(future))
         else {
             return;

@@ -31,6 +31,7 @@ use crate::support::process::{ran_alone, resident_len};
 use crate::support::{PATIENCE, Server, config, ms, wait_until};
 
 /// Obeys commands: `sub T`, `like P`, `each P`, `unsub T`, `unlike P`, `has T`, `pub T TEXT`, `others T TEXT`, `list`,
+/// `name N`, `strangers T N TEXT`,
 /// `key T K TEXT`, `many T COUNT`. All but the publishing ones are answered.
 fn obey(ctx: &mut Ctx<'_, u32>, command: &str) {
     let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
@@ -59,6 +60,12 @@ fn obey(ctx: &mut Ctx<'_, u32>, command: &str) {
         "pub" => return refused(ctx.publish(topic, text)),
         "others" => {
             let options = PublishOptions::default().with_except(ctx.id());
+            return refused(ctx.publish_with(topic, text, options));
+        }
+        "name" => ctx.register(topic).expect("a good name").to_string(),
+        "strangers" => {
+            let (name, text) = text.split_once(' ').expect("a name and a text");
+            let options = PublishOptions::default().with_except_name(name);
             return refused(ctx.publish_with(topic, text, options));
         }
         "key" => {
@@ -112,6 +119,25 @@ fn subscriber(addr: SocketAddr, topics: &[&str]) -> Client {
 pub(crate) fn ask(client: &mut Client, command: &str, answer: &str) {
     client.send(Message::Text(command));
     assert_eq!(client.text(), answer, "{command}");
+}
+
+#[test]
+fn connections_of_a_name_are_left_out() {
+    let server = server(2);
+    let mut clients: Vec<_> = (0..12).map(|_| Client::connect(server.addr())).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        ask(client, &format!("name {}", ["ann", "ben", "cem"][number % 3]), "true");
+        ask(client, "sub news", "true");
+    }
+    // In one turn, so that they could be joined to one piece of output.
+    for command in ["strangers news ann 1", "strangers news ben 2", "pub news 3"] {
+        clients[2].send(Message::Text(command));
+    }
+    for (number, client) in clients.iter_mut().enumerate() {
+        let expected = [&["2", "3"][..], &["1", "3"], &["1", "2", "3"]][number % 3];
+        let got: Vec<_> = expected.iter().map(|_| client.text()).collect();
+        assert_eq!(got, expected, "client {number}");
+    }
 }
 
 #[test]

@@ -31,7 +31,7 @@ impl Client {
                 behind.push_back(now);
             }
         }
-        self.tally().sent += room as u64;
+        self.count_sent(room as u64);
         self.common.set_behind(before, behind.len());
         ctx.state_mut().behind = behind;
     }
@@ -42,7 +42,7 @@ impl Client {
         let goes_on = answered < messages && self.common.working.load(Ordering::Acquire);
         if goes_on && self.common.mark(number, now) {
             let _ = ctx.send(self.common.template.message());
-            self.tally().sent += 1;
+            self.count_sent(1);
         } else {
             // Refused only if a close has begun already.
             let _ = ctx.close(CloseCode::NORMAL, "");

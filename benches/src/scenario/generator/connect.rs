@@ -100,7 +100,7 @@ impl Generator<'_> {
     fn dial(&mut self, number: u32) -> bool {
         loop {
             let seat = Seat::new(number, self.common.clock.nanos());
-            let Ok(dial) = self.dial_from(self.source_of(number)) else {
+            let Ok(dial) = self.dial_from(number) else {
                 self.fail_dial(number, Failure::HandshakeInvalid);
                 return true;
             };
@@ -125,14 +125,15 @@ impl Generator<'_> {
         self.free.push_back(number);
     }
 
-    fn dial_from(&self, source: Option<IpAddr>) -> anyhow::Result<Dial> {
+    fn dial_from(&self, number: u32) -> anyhow::Result<Dial> {
         let resource = self.target.resource().context("no WebSocket server")?;
-        let dial = Dial::new(self.target.address(), &resource.authority, &resource.path)?;
-        let mut dial = dial.without_compression();
+        let path = resource.ask.fill(&resource.path, number);
+        let dial = Dial::new(self.target.address(), &resource.authority, &path)?;
+        let mut dial = resource.ask.dial(dial.without_compression(), number)?;
         if let Some(tls) = &self.tls {
             dial = tls.dial(dial);
         }
-        Ok(match source {
+        Ok(match self.source_of(number) {
             Some(source) => dial.with_source(SocketAddr::new(source, 0)),
             None => dial,
         })

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Row;
@@ -11,7 +12,7 @@ use crate::scenario::plan::{Plan, Work};
 use crate::units::show_count;
 
 /// How connections came and went.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct Churn {
     /// Connects that were due; `None` where they went as fast as they could.
     pub(crate) asked: Option<u64>,

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Row;
 use crate::growth::{has_grown, median, quarter};
 use crate::scenario::conductor::{Found, Memory};
 use crate::units::{show_bytes, show_count};
+use crate::withheld::Withheld;
 
 /// Caches of the kernel that a connection has objects in.
 const CACHES: [&str; 8] = [
@@ -27,7 +29,8 @@ const SLACK: u64 = 256 << 10;
 
 /// Bytes a connection that was open and idle. The kernel's are of both ends, where both are on this machine, and of
 /// whatever else went on there.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
+#[schemars(rename = "MemoryOfConnections")]
 pub(crate) struct MemoryReport {
     pub(crate) server_resident_before: Option<u64>,
     pub(crate) server_resident_connected: Option<u64>,
@@ -41,26 +44,41 @@ pub(crate) struct MemoryReport {
 }
 
 impl MemoryReport {
-    pub(super) fn new(before: &Memory, connected: &Memory, after: &Memory, opened: u64) -> Self {
-        let each = |before: u64, connected: u64| {
-            (opened > 0).then(|| (connected as f64 - before as f64) / opened as f64)
-        };
+    pub(super) fn new(
+        [before, connected, after]: [&Memory; 3],
+        opened: u64,
+        withheld: &mut Withheld,
+    ) -> Self {
+        let mut each = |name: &str, before: u64, now: u64| withheld.each(name, before, now, opened);
         let resident = |memory: &Memory| memory.server.map(|server| server.all);
         let server = before.server.zip(connected.server);
-        let cache = |name: &str| {
-            let bytes = |memory: &Memory| memory.kernel.caches.get(name).copied();
-            Some((name.to_owned(), each(bytes(before)?, bytes(connected)?)?))
+        let bytes = |memory: &Memory, name: &str| memory.kernel.caches.get(name).copied();
+        // One that shrank has nothing of these connections.
+        let grown = |name: &str| bytes(connected, name)?.checked_sub(bytes(before, name)?);
+        let cache = |name: &&str| {
+            let grown = grown(name).filter(|_| opened > 0)?;
+            Some(((*name).to_owned(), grown as f64 / opened as f64))
         };
         Self {
             server_resident_before: resident(before),
             server_resident_connected: resident(connected),
             server_resident_after: resident(after),
-            server_bytes_per_connection: server.and_then(|(b, c)| each(b.all, c.all)),
-            server_anonymous_bytes_per_connection: server
-                .and_then(|(b, c)| each(b.anonymous, c.anonymous)),
-            kernel_slab_bytes_per_connection: each(before.kernel.slab, connected.kernel.slab),
-            kernel_tcp_bytes_per_connection: each(before.kernel.tcp, connected.kernel.tcp),
-            kernel_caches: CACHES.iter().filter_map(|name| cache(name)).collect(),
+            server_bytes_per_connection: server
+                .and_then(|(before, now)| each("server RSS", before.all, now.all)),
+            server_anonymous_bytes_per_connection: server.and_then(|(before, now)| {
+                each("the server's anonymous memory", before.anonymous, now.anonymous)
+            }),
+            kernel_slab_bytes_per_connection: each(
+                "kernel slab",
+                before.kernel.slab,
+                connected.kernel.slab,
+            ),
+            kernel_tcp_bytes_per_connection: each(
+                "kernel TCP data",
+                before.kernel.tcp,
+                connected.kernel.tcp,
+            ),
+            kernel_caches: CACHES.iter().filter_map(cache).collect(),
         }
     }
 
@@ -91,7 +109,7 @@ impl MemoryReport {
 }
 
 /// Memory while the connections were held after work. Bytes, where the name says nothing else.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct Held {
     pub(crate) seconds: f64,
     /// `None` where the server's process is not known.
@@ -106,19 +124,19 @@ pub(crate) struct Held {
 }
 
 /// What a value did over time.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Course {
     pub(crate) first: u64,
     pub(crate) min: u64,
     pub(crate) median: u64,
     pub(crate) max: u64,
     pub(crate) last: u64,
-    /// What the last one is above that without connections, for each that was opened.
+    /// What the last one is above that without connections, for each that was opened; `None` where it is below.
     pub(crate) bytes_per_connection: Option<f64>,
 }
 
 /// Memory at one moment.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub(crate) struct HeldSample {
     /// Since they were held.
     pub(crate) seconds: f64,
@@ -195,8 +213,7 @@ impl Course {
             min: *values.iter().min()?,
             max: *values.iter().max()?,
             last,
-            bytes_per_connection: (opened > 0)
-                .then(|| (last as f64 - before as f64) / opened as f64),
+            bytes_per_connection: Withheld::default().each("", before, last, opened),
             median: median(values)?,
         })
     }
@@ -239,6 +256,8 @@ mod tests {
         assert!(shown.starts_with("first 4.9 KiB, min 2.9 KiB,"), "{shown}");
         assert!(shown.ends_with("last 3.9 KiB: 30 B a connection"), "{shown}");
         assert_eq!(Course::new(1000, Some(vec![1]), 0).unwrap().bytes_per_connection, None);
+        let shrunk = Course::new(1000, Some(vec![1]), 9).unwrap();
+        assert_eq!((shrunk.bytes_per_connection, shrunk.last), (None, 1));
         assert_eq!(Course::new(1000, None, 100), None);
     }
 

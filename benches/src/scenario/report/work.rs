@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Row, Span, show_micros};
@@ -13,11 +14,13 @@ use crate::units::{ratio, show_count};
 
 /// Messages that the generator gave out this much after they were due, in microseconds, show that it was too slow.
 const LATE_SEND: f64 = 20_000.0;
+/// Bytes of a TCP segment on an Ethernet.
+const SEGMENT_LEN: u64 = 1460;
 /// So does a share of messages that it gave out at all below this.
 const SENT_SHARE: f64 = 0.99;
 
 /// What became of the messages.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub(crate) struct WorkDone {
     /// Messages that were to be sent; `None` where nobody says.
     pub(crate) asked: Option<u64>,
@@ -40,7 +43,7 @@ pub(crate) struct WorkDone {
 
 /// Bytes on TCP during work, with the frames' headers, what TLS adds, and handshakes where connections come and go; and
 /// what that is in a second.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema)]
 pub(crate) struct Traffic {
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
@@ -50,10 +53,16 @@ pub(crate) struct Traffic {
     pub(crate) connection_mbps: f64,
     /// The same in thousands of bytes a second.
     pub(crate) connection_kilobytes_per_second: f64,
+    /// TCP segments a second that these messages take at least, where each is sent by itself.
+    pub(crate) up_packets_per_second: f64,
+    pub(crate) down_packets_per_second: f64,
+    /// Segments of a message.
+    pub(crate) up_segments: u64,
+    pub(crate) down_segments: u64,
 }
 
 /// What there was in each whole second.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct EachSecond {
     #[serde(flatten)]
     pub(crate) span: Span,
@@ -77,8 +86,13 @@ impl WorkDone {
                 in_flight = Some(each.saturating_mul(plan.connections));
             }
             Work::Rate { interval, duration } => {
-                let each = due_count(interval, duration).unwrap_or(u64::MAX);
-                asked = Some(each.saturating_mul(plan.connections.into()));
+                asked = Some(match &plan.pace {
+                    Some(pace) => pace.messages(plan.connections),
+                    None => {
+                        let each = due_count(interval, duration).unwrap_or(u64::MAX);
+                        each.saturating_mul(plan.connections.into())
+                    }
+                });
             }
         }
         let messages_per_second = ratio(total.answered as f64, seconds);
@@ -91,7 +105,8 @@ impl WorkDone {
             seconds,
             messages_per_second,
             megabytes_per_second: messages_per_second * plan.size as f64 / 1e6,
-            traffic: Traffic::new(bytes, seconds, total.opened),
+            traffic: Traffic::new(bytes, seconds, total.opened)
+                .with_packets((total.sent, total.answered), seconds),
             each_second: EachSecond::new(plan, found, |tally| tally.answered),
             latency_us: total.latency.summary(),
             send_lag_us: total.lag.summary(),
@@ -165,6 +180,24 @@ impl Traffic {
             down_mbps: mbps(down),
             connection_mbps,
             connection_kilobytes_per_second: connection_mbps * 1e3 / 8.0,
+            ..Self::default()
+        }
+    }
+
+    /// The same with the packets of so many messages up and down, as tcpkali estimates them.
+    pub(crate) fn with_packets(self, (up, down): (u64, u64), seconds: f64) -> Self {
+        let segments = |bytes: u64, count: u64| match count {
+            0 => 0,
+            count => (bytes / count).div_ceil(SEGMENT_LEN),
+        };
+        let (up_segments, down_segments) =
+            (segments(self.bytes_sent, up), segments(self.bytes_received, down));
+        Self {
+            up_segments,
+            down_segments,
+            up_packets_per_second: ratio((up_segments * up) as f64, seconds),
+            down_packets_per_second: ratio((down_segments * down) as f64, seconds),
+            ..self
         }
     }
 }

@@ -83,10 +83,7 @@ fn no_more_and_no_fewer_are_in_flight_than_asked_for() {
             }
         }
     });
-    let round = Scenario {
-        response_timeout: Duration::from_millis(300),
-        ..scenario(1, go_round(4, Duration::from_millis(300)))
-    };
+    let round = Scenario { response_timeout: SECOND * 2, ..scenario(1, go_round(4, SECOND * 2)) };
     let report = common(&server.url()).run(&round).unwrap();
     assert_eq!(most.load(Ordering::Relaxed), 4);
     let work = report.work.unwrap();
@@ -108,10 +105,7 @@ fn replies_that_never_come_are_told() {
             10 => ctx.close(ringwire::CloseCode::new(1008), "").unwrap(),
             _ => {}
         });
-    let round = Scenario {
-        response_timeout: Duration::from_millis(200),
-        ..scenario(2, go_round(3, Duration::from_millis(200)))
-    };
+    let round = Scenario { response_timeout: SECOND * 3, ..scenario(2, go_round(3, SECOND * 3)) };
     let report = common(&server.url()).run(&round).unwrap();
     assert_eq!(report.work.unwrap().answered, 10);
     // The messages of the connection that was closed went with it.
@@ -149,21 +143,25 @@ fn connects_keep_to_their_rate() {
     assert!(report.errors.is_empty() && report.work.is_none(), "{:?}", report.errors);
 }
 
-/// Connections without messages to a server that does `serve` once it has a connection.
-fn churn_against(serve: impl Fn(TcpStream) + Copy + Send + 'static) -> Report {
-    let churn = Scenario {
-        response_timeout: Duration::from_millis(200),
-        ..scenario(3, as_fast(0, Duration::from_millis(300)))
-    };
+/// Connections without messages to a server that does `serve` once it has a connection, and answers a close in time.
+fn churn_against(
+    serve: impl Fn(TcpStream) + Copy + Send + 'static,
+    response_timeout: Duration,
+) -> Report {
+    let churn =
+        Scenario { response_timeout, ..scenario(3, as_fast(0, Duration::from_millis(300))) };
     common(&serve_with(serve)).run(&churn).unwrap()
 }
 
 #[test]
 fn close_that_is_never_answered_is_not_clean() {
-    let report = churn_against(|mut stream| {
-        // Reads the close frame, says nothing, and waits for the end.
-        let _ = stream.read_to_end(&mut Vec::new());
-    });
+    let report = churn_against(
+        |mut stream| {
+            // Reads the close frame, says nothing, and waits for the end.
+            let _ = stream.read_to_end(&mut Vec::new());
+        },
+        Duration::from_millis(200),
+    );
     let churn = report.churn.as_ref().unwrap();
     assert_eq!((churn.closed_cleanly, churn.closed_otherwise), (0, report.opened));
     let errors = [("closed here: close_timeout".to_owned(), report.opened)];
@@ -173,11 +171,14 @@ fn close_that_is_never_answered_is_not_clean() {
 
 #[test]
 fn connection_that_is_reset_is_not_clean() {
-    let report = churn_against(|mut stream| {
-        // The end of a socket without lingering, with a frame unread, is a reset.
-        let _ = stream.read(&mut [0]);
-        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
-    });
+    let report = churn_against(
+        |mut stream| {
+            // The end of a socket without lingering, with a frame unread, is a reset.
+            let _ = stream.read(&mut [0]);
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+        },
+        SECOND * 20,
+    );
     let churn = report.churn.as_ref().unwrap();
     assert_eq!((churn.closed_cleanly, churn.closed_otherwise), (0, report.opened));
     assert_eq!(report.errors, [("reset".to_owned(), report.opened)].into());
@@ -186,12 +187,15 @@ fn connection_that_is_reset_is_not_clean() {
 
 #[test]
 fn close_that_the_server_begins_is_not_the_one_asked_for() {
-    let report = churn_against(|mut stream| {
-        // A close frame with code 1001, then the end of the stream.
-        let _ = stream.write_all(&[0x88, 2, 0x03, 0xe9]);
-        let _ = stream.shutdown(std::net::Shutdown::Write);
-        let _ = stream.read_to_end(&mut Vec::new());
-    });
+    let report = churn_against(
+        |mut stream| {
+            // A close frame with code 1001, then the end of the stream.
+            let _ = stream.write_all(&[0x88, 2, 0x03, 0xe9]);
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let _ = stream.read_to_end(&mut Vec::new());
+        },
+        SECOND * 20,
+    );
     let churn = report.churn.as_ref().unwrap();
     // Where both close at once, either was first: an answer is what the client takes it for.
     let told = report.errors.get("close frame 1001").copied().unwrap_or_default();
@@ -246,7 +250,7 @@ fn connections_that_end_while_held_are_errors() {
         let _ = ctx.send(message);
         ctx.set_deadline(Duration::from_millis(100), ringwire::CloseCode::new(4000)).unwrap();
     });
-    let watch = Watch::Memory { duration: SECOND, interval: SECOND };
+    let watch = Watch::Memory { duration: SECOND * 3, interval: SECOND };
     let idle = Scenario { watch, ..scenario(4, Work::Each { messages: 1 }) };
     let report = common(&server.url()).run(&idle).unwrap();
     assert_eq!(report.errors, [("close frame 4000".to_owned(), 4)].into());

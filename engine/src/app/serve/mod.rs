@@ -6,13 +6,15 @@
 mod core;
 mod request;
 mod socket;
+mod waiters;
 
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use http::Method;
 use ringwire_codec::http::Response;
@@ -27,15 +29,19 @@ use crate::app::handler::{Answer, Handler};
 use crate::app::request::Request;
 use crate::app::responder::{IntoResponse, Responder};
 use crate::app::router::{Router, SocketRoutes, Sockets};
+use crate::base::panics::quietly;
 use crate::conn::answer::{Accept, AnyState, Verdict};
 use crate::conn::cause::CloseCause;
-use crate::conn::jobs::Continuation;
+use crate::conn::jobs::{Continuation, OwnWork};
 use crate::hub::wakes;
 
 type Serving = Pin<Box<dyn Future<Output = Result<(), String>>>>;
 
-/// What an async function may return: nothing, or a result. An error is logged, and closes the connection with 1011;
-/// that the connection was ended by the other side ([`SocketError`]) is none.
+/// How often a future is polled in a row for what it asks of the engine and gets at once. Then others have their turn.
+const ROUNDS: usize = 16;
+
+/// What an async function may return: nothing, or a result. An error is logged, and closes the connection with 1011.
+/// Where a close has begun before, it mostly is the error that says so ([`SocketError`]), and is logged at debug level.
 pub trait Served {
     /// What to log, if anything went wrong.
     fn problem(self) -> Result<(), String>;
@@ -68,10 +74,8 @@ struct Start {
 /// A future and what it has in common with its handler.
 struct Running {
     core: Rc<Core>,
-    waker: Waker,
     /// None while it is polled, and once it is done.
     serving: Option<Serving>,
-    has_paused: bool,
 }
 
 /// A handler that serves each connection by an async function.
@@ -147,20 +151,17 @@ mod calls {
     fn on_open(ctx: &mut Ctx<'_, SocketState>) {
         let Some(start) = ctx.state_mut().start.take() else { return };
         let (id, peer) = (ctx.id(), ctx.peer_addr());
-        let core = Rc::new(Core::new(id, peer, &ctx.engine().2.limits));
+        let root = ctx.waker();
+        let core = Rc::new(Core::new(id, peer, &ctx.engine().2.limits, root));
         let socket = Socket::new(Rc::clone(&core), Some(Box::new(start.request)));
         let serving = (start.serve)(socket);
-        let waker = ctx.waker();
-        let running = Running { core, waker, serving: Some(serving), has_paused: false };
-        ctx.state_mut().running = Some(Box::new(running));
+        ctx.state_mut().running = Some(Box::new(Running { core, serving: Some(serving) }));
         poll(ctx);
     }
 
     fn on_message(ctx: &mut Ctx<'_, SocketState>, message: Message<'_>) {
         let Some(running) = &ctx.state().running else { return };
-        // Once the function has returned, nobody wants it.
-        if running.serving.is_some() {
-            running.core.put(message);
+        if running.core.put(message) {
             poll(ctx);
         }
     }
@@ -171,18 +172,32 @@ mod calls {
         poll(ctx);
     }
 
-    /// Polls the future, and does what it wants to happen, until it waits for something that has not happened.
+    /// Polls the future, and does what it wants to happen, until it waits for something that has not happened, or has
+    /// had its share of the turn.
     fn poll(ctx: &mut Ctx<'_, SocketState>) {
         let Some(running) = &ctx.state().running else { return };
         let core = Rc::clone(&running.core);
         let _entered = core.runtime.enter();
-        loop {
-            let (queued_len, is_open) = (ctx.queued_len(), ctx.is_open());
+        for _ in 0..ROUNDS {
+            let (queue_cost, is_open) = (ctx.queue_cost(), ctx.is_open());
             let Some(running) = &mut ctx.state_mut().running else { return };
             let Some(mut serving) = running.serving.take() else { return };
-            core.begin(&running.waker, queued_len, is_open);
-            let polled = serving.as_mut().poll(&mut Context::from_waker(&running.waker));
-            let has_called = carry_out(ctx, &core);
+            core.begin(queue_cost, is_open);
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                let polled = serving.as_mut().poll(&mut Context::from_waker(&core.root));
+                (polled, carry_out(ctx, &core))
+            }));
+            core.done();
+            let (polled, has_called) = match outcome {
+                Ok(outcome) => outcome,
+                Err(panic) => {
+                    core.finish();
+                    ctx.set_own_work(OwnWork::default());
+                    // Its destructors may panic as well, which may not meet the first panic on its way.
+                    quietly(serving);
+                    resume_unwind(panic);
+                }
+            };
             match polled {
                 Poll::Ready(result) => return finish(ctx, &core, result),
                 Poll::Pending => {
@@ -190,11 +205,13 @@ mod calls {
                     running.serving = Some(serving);
                 }
             }
-            let has_room = core.wants_room() && ctx.queued_len() < core.high_water();
+            let has_room = core.wants_room() && ctx.queue_cost() < core.high_water();
             if !has_called && !has_room {
                 return settle(ctx, &core);
             }
         }
+        core.root.wake_by_ref();
+        settle(ctx, &core);
     }
 
     /// Does what the application wants to happen. Whether any of it gives the application an answer.
@@ -223,32 +240,30 @@ mod calls {
 
     /// The function has returned.
     fn finish(ctx: &mut Ctx<'_, SocketState>, core: &Core, result: Result<(), String>) {
-        let has_ended = core.cause(None).is_some();
-        ctx.set_busy(false, 0);
-        let (code, text) = match result {
-            Ok(()) => (CloseCode::NORMAL, ""),
-            Err(_) if has_ended => return,
+        core.finish();
+        ctx.set_own_work(OwnWork::default());
+        let code = match result {
+            Ok(()) => CloseCode::NORMAL,
+            Err(error) if !ctx.is_open() => {
+                let conn = ctx.id();
+                crate::base::event::debug!(%conn, error, "an async handler ended behind a close");
+                return;
+            }
             Err(error) => {
                 crate::base::event::error!(conn = %ctx.id(), error, "an async handler failed");
-                (CloseCode::INTERNAL_ERROR, "")
+                CloseCode::INTERNAL_ERROR
             }
         };
         // Only a close that has begun refuses another.
-        let _ = ctx.close(code, text);
+        let _ = ctx.close(code, "");
     }
 
     /// The future waits: reading follows from what waits for it, and the end of the connection from what it waits for.
     fn settle(ctx: &mut Ctx<'_, SocketState>, core: &Core) {
-        if core.wants_room() {
+        if core.wants_room() && ctx.queue_cost() >= core.high_water() {
             ctx.want_drain();
         }
-        ctx.set_busy(!core.is_idle(), core.waiting_len());
-        let is_full = core.is_full();
-        let Some(running) = &mut ctx.state_mut().running else { return };
-        if is_full != running.has_paused {
-            running.has_paused = is_full;
-            if is_full { ctx.pause() } else { ctx.resume() }
-        }
+        ctx.set_own_work(core.own_work());
     }
 }
 

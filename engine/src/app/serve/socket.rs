@@ -9,7 +9,7 @@ use std::task::{Poll, Waker};
 use ringwire_codec::{CloseCode, OwnedMessage, SendError};
 
 use super::SocketState;
-use super::core::{Core, Deed, Room};
+use super::core::{Core, Deed, Event, Room};
 use super::request::OwnedRequest;
 use crate::app::ctx::Ctx;
 use crate::conn::cause::{CloseCause, CloseReason};
@@ -41,20 +41,32 @@ use crate::conn::id::ConnId;
 /// ```
 #[derive(Debug)]
 pub struct Socket {
-    core: Rc<Core>,
+    ear: Ear,
     request: Option<Box<OwnedRequest>>,
 }
 
-/// The half of a [`Socket`] that sends. `Clone`, for several parts of one async function.
+/// The half of a [`Socket`] that sends. `Clone`, for several parts of one async function, and for the functions of other
+/// connections of the same worker.
 #[derive(Clone, Debug)]
 pub struct SocketSender {
     core: Rc<Core>,
 }
 
-/// The half of a [`Socket`] that receives.
+/// The half of a [`Socket`] that receives. Who wants no messages drops it: those that come are dropped from then on,
+/// where otherwise they would wait, and hold up what the peer says behind them.
 #[derive(Debug)]
 pub struct SocketReceiver {
-    core: Rc<Core>,
+    ear: Ear,
+}
+
+/// Who may receive.
+#[derive(Debug)]
+struct Ear(Rc<Core>);
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        self.0.stop_listening();
+    }
 }
 
 /// Why an operation on a [`Socket`] failed.
@@ -86,17 +98,17 @@ pub enum TrySocketError {
 
 impl Socket {
     pub(super) fn new(core: Rc<Core>, request: Option<Box<OwnedRequest>>) -> Self {
-        Self { core, request }
+        Self { ear: Ear(core), request }
     }
 
     /// The connection's identity, for [`Handle`](crate::Handle).
     pub fn id(&self) -> ConnId {
-        self.core.id
+        self.ear.0.id
     }
 
     /// The other side's address; the unspecified one (`[::]:0`) on a Unix socket.
     pub fn peer_addr(&self) -> SocketAddr {
-        self.core.peer
+        self.ear.0.peer
     }
 
     /// The request that opened the connection, once: it is kept until it is taken, or the function returns.
@@ -115,7 +127,7 @@ impl Socket {
     /// # Errors
     /// [`SocketError::Ended`]: the connection ended in another way.
     pub async fn receive(&mut self) -> Result<Option<OwnedMessage>, SocketError> {
-        receive(&self.core).await
+        receive(&self.ear.0).await
     }
 
     /// Sends a message, once there is room for it. It goes out with the worker's turn.
@@ -123,7 +135,7 @@ impl Socket {
     /// # Errors
     /// The connection is closing, or has ended.
     pub async fn send(&mut self, message: impl Into<OwnedMessage>) -> Result<(), SocketError> {
-        send(&self.core, message.into()).await
+        send(&self.ear.0, message.into()).await
     }
 
     /// Sends a message, if there is room for it now.
@@ -131,7 +143,7 @@ impl Socket {
     /// # Errors
     /// There is none, or the connection is closing, or has ended.
     pub fn try_send(&mut self, message: impl Into<OwnedMessage>) -> Result<(), TrySocketError> {
-        try_send(&self.core, message.into())
+        try_send(&self.ear.0, message.into())
     }
 
     /// Sends a ping with at most 125 bytes (RFC 6455 §5.5.2). The engine sends pings of its own after silence.
@@ -139,7 +151,7 @@ impl Socket {
     /// # Errors
     /// The payload is too long, or the connection is closing.
     pub fn ping(&mut self, payload: &[u8]) -> Result<(), SocketError> {
-        ping(&self.core, payload)
+        ping(&self.ear.0, payload)
     }
 
     /// Starts the close handshake (RFC 6455 §7.1.2). What was sent before goes out first. [`closed`](Self::closed)
@@ -148,17 +160,17 @@ impl Socket {
     /// # Errors
     /// The code may not be sent, the reason is longer than 123 bytes, or a close has begun already.
     pub fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), SocketError> {
-        close(&self.core, code, reason)
+        close(&self.ear.0, code, reason)
     }
 
     /// Waits until the connection has ended, and says how.
     pub async fn closed(&mut self) -> CloseCause {
-        closed(&self.core).await
+        closed(&self.ear.0).await
     }
 
     /// Whether messages can be sent: no close has begun.
     pub fn is_open(&self) -> bool {
-        self.core.is_open()
+        self.ear.0.is_open()
     }
 
     /// Calls `work` with the connection, at the end of this poll: for topics, names, deadlines, and all else that a
@@ -178,12 +190,12 @@ impl Socket {
         &mut self,
         work: impl FnOnce(&mut Ctx<'_, SocketState>) -> T + 'static,
     ) -> Result<T, SocketError> {
-        with(&self.core, work).await
+        with(&self.ear.0, work).await
     }
 
     /// A half that sends and one that receives, for parts of one async function that go on side by side.
     pub fn split(self) -> (SocketSender, SocketReceiver) {
-        (SocketSender { core: Rc::clone(&self.core) }, SocketReceiver { core: self.core })
+        (SocketSender { core: Rc::clone(&self.ear.0) }, SocketReceiver { ear: self.ear })
     }
 }
 
@@ -248,7 +260,7 @@ impl SocketReceiver {
     /// # Errors
     /// As [`Socket::receive`].
     pub async fn receive(&mut self) -> Result<Option<OwnedMessage>, SocketError> {
-        receive(&self.core).await
+        receive(&self.ear.0).await
     }
 }
 
@@ -272,8 +284,34 @@ async fn receive(core: &Core) -> Result<Option<OwnedMessage>, SocketError> {
     }
 }
 
+/// Part of a future that waits for something, and leaves its place when it gives up.
+struct Waiting<'a> {
+    core: &'a Core,
+    event: Event,
+    place: Option<u64>,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(core: &'a Core, event: Event) -> Self {
+        Self { core, event, place: None }
+    }
+
+    fn wait(&mut self, waker: &Waker) {
+        self.core.wait(self.event, &mut self.place, waker);
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.core.leave(self.event, place);
+        }
+    }
+}
+
 async fn send(core: &Core, message: OwnedMessage) -> Result<(), SocketError> {
     let mut message = Some(message);
+    let mut waiting = Waiting::new(core, Event::Room);
     poll_fn(|cx| {
         let Some(next) = message.take() else { return Poll::Ready(Ok(())) };
         match core.send(next) {
@@ -281,7 +319,7 @@ async fn send(core: &Core, message: OwnedMessage) -> Result<(), SocketError> {
             Room::Closed => Poll::Ready(Err(gone(core))),
             Room::Full(back) => {
                 message = Some(back);
-                core.await_room(cx.waker());
+                waiting.wait(cx.waker());
                 Poll::Pending
             }
         }
@@ -317,8 +355,15 @@ fn close(core: &Core, code: CloseCode, reason: &str) -> Result<(), SocketError> 
 }
 
 async fn closed(core: &Core) -> CloseCause {
-    let cause = poll_fn(|cx| core.cause(Some(cx.waker())).map_or(Poll::Pending, Poll::Ready)).await;
-    (*cause).clone()
+    let mut waiting = Waiting::new(core, Event::End);
+    let cause = poll_fn(|cx| {
+        let cause = core.cause();
+        if cause.is_none() {
+            waiting.wait(cx.waker());
+        }
+        cause.map_or(Poll::Pending, Poll::Ready)
+    });
+    (*cause.await).clone()
 }
 
 async fn with<T: 'static>(
@@ -339,22 +384,24 @@ async fn with<T: 'static>(
     if !core.push(deed) {
         return Err(gone(core));
     }
+    let mut waiting = Waiting::new(core, Event::End);
     poll_fn(|cx| {
         let mut place = result.borrow_mut();
         if let Some(output) = place.0.take() {
             return Poll::Ready(Ok(output));
         }
-        if let Some(cause) = core.cause(None) {
+        if let Some(cause) = core.cause() {
             return Poll::Ready(Err(ended(&cause)));
         }
         place.1 = Some(cx.waker().clone());
+        waiting.wait(cx.waker());
         Poll::Pending
     })
     .await
 }
 
 fn gone(core: &Core) -> SocketError {
-    core.cause(None).map_or(SocketError::Closing, |cause| ended(&cause))
+    core.cause().map_or(SocketError::Closing, |cause| ended(&cause))
 }
 
 fn ended(cause: &CloseCause) -> SocketError {

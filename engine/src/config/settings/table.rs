@@ -98,6 +98,9 @@ static SETTINGS: &[Setting] = settings! {
     "compute_queue_len", Count, compute_queue_len, "Jobs that may wait for them";
     "max_jobs_per_connection", Count, max_jobs_per_connection, "Jobs of one connection";
     "pinning", Word, pinning, "On which cores the IO workers run";
+    "busy_poll", Time, busy_poll, "How long a worker looks for what comes before it sleeps, such as 50us";
+    "napi_busy_poll", Time, napi_busy_poll, "How long the kernel polls the network card before a worker sleeps";
+    "napi_prefer_busy_poll", Switch, napi_prefer_busy_poll, "Keep the card's interrupts off meanwhile";
     "protocol.max_message_len", Len, protocol.max_message_len, "The longest message taken whole";
     "protocol.max_streamed_len", Len, protocol.max_streamed_len, "The longest message taken in parts";
     "protocol.max_fragment_count", Count, protocol.max_fragment_count, "Frames of one message";
@@ -110,7 +113,7 @@ static SETTINGS: &[Setting] = settings! {
     "compression.threshold", Len, compression.threshold, "The shortest message that is compressed";
     "compression.offload_threshold", Len, compression.offload_threshold, "The shortest that a compute worker compresses";
     "compression.level", Word, compression.level, "How much work is done for a smaller output";
-    "compression.max_window", Word, compression.max_window, "The window of compressors";
+    "compression.max_window", Word, compression.max_window, "The window of compressors; auto: 15, or 12 for a connection's own";
     "compression.decompress_only", Switch, compression.decompress_only, "Only clients compress";
     "compression.compressor_timeout", Time, compression.compressor_timeout, "How long an unused compressor is kept; off: for ever";
     "compression.max_dedicated_len", Len, compression.max_dedicated_len, "Memory of all dedicated (de)compressors";

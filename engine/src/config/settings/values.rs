@@ -211,8 +211,8 @@ macro_rules! words {
 words! { DriverKind, "auto, epoll or uring",
     "auto" => Auto, "epoll" => Epoll, "uring" => Uring, "io-uring" => Uring,
 }
-words! { Assignment, "reuseport or least-loaded",
-    "reuseport" => ReusePort, "least-loaded" => LeastLoaded,
+words! { Assignment, "reuseport, least-loaded or cpu",
+    "reuseport" => ReusePort, "least-loaded" => LeastLoaded, "cpu" => Cpu,
 }
 words! { Excess, "pause or close",
     "pause" => Pause, "close" => Close,
@@ -349,6 +349,18 @@ impl Kind<WindowBits> for Word {
     }
 }
 
+impl Kind<Sizing<WindowBits>> for Word {
+    const ACCEPTS: &'static str = "auto, or bits, from 9 to 15";
+
+    fn read(text: &str) -> Option<Sizing<WindowBits>> {
+        if word(text) == "auto" { Some(Sizing::Auto) } else { Self::read(text).map(Sizing::Fixed) }
+    }
+
+    fn write(value: &Sizing<WindowBits>) -> String {
+        value.fixed().map_or_else(|| "auto".to_owned(), |bits| Self::write(&bits))
+    }
+}
+
 /// A number without sign; an underscore may stand between digits, as in TOML.
 fn read_number(text: &str) -> Option<u64> {
     let text = text.trim();
@@ -443,6 +455,10 @@ mod tests {
     fn words_and_lists() {
         assert_eq!(Word::read("least_loaded"), Some(Assignment::LeastLoaded));
         assert_eq!(Word::read("io_uring"), Some(DriverKind::Uring));
+        assert_eq!(Word::read("15"), Some(Sizing::Fixed(WindowBits::MAX)));
+        assert_eq!(Word::read("auto"), Some(Sizing::<WindowBits>::Auto));
+        assert_eq!(Word::read("16"), None::<Sizing<WindowBits>>);
+        assert_eq!(Word::write(&Sizing::<WindowBits>::Auto), "auto");
         assert_eq!(Word::read("0, 2"), Some(Pinning::Cores(vec![0, 2])));
         let none: Option<Pinning> = Word::read("0,x");
         assert_eq!(none, None);

@@ -140,6 +140,10 @@ impl<H: Harness> Bench<H> {
         self.submit(Op::Receive { token });
     }
 
+    pub(super) fn expect(&mut self, token: Token, len: usize) {
+        self.harness.driver().expect(token, len as u64);
+    }
+
     pub(super) fn send(&mut self, token: Token, bytes: &[u8]) {
         self.send_buffer(token, SendBuffer::new(Output::Own(bytes.to_vec())));
     }

@@ -117,6 +117,32 @@ pub(super) fn more_than_one_buffer<H: Harness>(bench: &mut Bench<H>) {
     assert!(bench.seen(token).received == all);
 }
 
+pub(super) fn what_is_expected_may_come_at_once<H: Harness>(bench: &mut Bench<H>) {
+    let (token, peer) = bench.open();
+    let (other, other_peer) = bench.open();
+    let all = pattern(300_000);
+    bench.expect(token, all.len());
+    bench.peers[peer].write(&all[..1000]);
+    bench.turn_for(A_WHILE);
+    assert!(bench.seen(token).received.is_empty(), "it is expected, and was not asked for");
+
+    bench.receive(token);
+    bench.receive(other);
+    bench.peers[peer].write(&all[1000..]);
+    bench.peers[other_peer].write(b"short");
+    bench.until("all arrives", |bench| {
+        let received = bench.seen(token).received.len();
+        bench.expect(token, all.len() - received);
+        received == all.len()
+    });
+    assert!(bench.seen(token).received == all);
+    // More than will ever come.
+    bench.expect(token, usize::MAX);
+    bench.peers[peer].finish();
+    bench.until("the end is reported", |bench| bench.seen(token).ended.is_some());
+    bench.until("the other is served", |bench| bench.seen(other).received == b"short");
+}
+
 pub(super) fn a_held_buffer_hurts_nobody<H: Harness>(bench: &mut Bench<H>) {
     let (held, holder) = bench.open();
     let (other, peer) = bench.open();

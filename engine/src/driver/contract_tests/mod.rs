@@ -13,9 +13,12 @@ mod bench;
 mod cases;
 mod harness;
 
+use std::time::Duration;
+
 use bench::Bench;
 use harness::{Harness, OnSim, OnSockets};
 
+use super::busy::BusyPoll;
 use super::epoll::Epoll;
 use super::sim::Faults;
 use super::uring::{Layout, Uring};
@@ -35,6 +38,12 @@ macro_rules! contract {
         }
         mod uring_with_whole_buffers {
             $(#[test] fn $case() { super::check(super::uring(false), super::cases::$case); })*
+        }
+        mod epoll_that_looks {
+            $(#[test] fn $case() { super::check(super::looking_epoll(), super::cases::$case); })*
+        }
+        mod uring_that_looks {
+            $(#[test] fn $case() { super::check(super::looking_uring(), super::cases::$case); })*
         }
         mod sim {
             $(#[test] fn $case() { super::check(super::benign(), super::cases::$case); })*
@@ -61,6 +70,7 @@ contract!(
     reset_fails_a_stuck_send,
     sending_to_a_broken_connection_fails,
     more_than_one_buffer,
+    what_is_expected_may_come_at_once,
     a_held_buffer_hurts_nobody,
     stop_receive_loses_nothing,
     a_send_waits_for_the_peer,
@@ -97,10 +107,27 @@ fn epoll() -> OnSockets<Epoll> {
     OnSockets::new(|listeners| Epoll::new(listeners, 4096))
 }
 
-/// With so few buffers that they run out.
+/// With so few buffers that they run out, and half of them in the ring where they are shared.
 fn uring(incremental: bool) -> OnSockets<Uring> {
-    let layout = Layout { piece_len: 4096, piece_count: 4, incremental, turn_len: 0 };
+    let ring_count = if incremental { 2 } else { 4 };
+    let layout = Layout { piece_len: 4096, piece_count: 4, ring_count, incremental, turn_len: 0 };
     OnSockets::new(|listeners| Uring::new(listeners, layout))
+}
+
+/// Looks for what comes, and sleeps after a while that is shorter than some waits and longer than others.
+const LOOKING: BusyPoll = BusyPoll {
+    worker: Some(Duration::from_millis(2)),
+    napi: Some(Duration::from_micros(50)),
+    prefers_napi: false,
+};
+
+fn looking_epoll() -> OnSockets<Epoll> {
+    OnSockets::new(|listeners| Epoll::new(listeners, 4096)?.with_busy_poll(LOOKING))
+}
+
+fn looking_uring() -> OnSockets<Uring> {
+    let layout = Layout { piece_len: 4096, piece_count: 4, incremental: true, turn_len: 0 };
+    OnSockets::new(|listeners| Uring::new(listeners, layout)?.with_busy_poll(LOOKING))
 }
 
 fn benign() -> OnSim {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::network::{Event, LinkId, Network};
 use super::stream::Stream;
-use crate::driver::{MAX_SLOT, SendBuffer, Token};
+use crate::driver::{LONG_FACTOR, MAX_SLOT, SendBuffer, Token};
 
 /// More endings than this at one point of time are a loop that would spin.
 const MAX_ACCEPT_ENDINGS: u32 = 8;
@@ -41,6 +41,8 @@ struct Socket {
     /// The user asked for bytes, and neither stopped nor was told of an end.
     wanted: bool,
     armed: bool,
+    /// So much of a message is to come.
+    expected: u64,
     /// The end of receiving is on its way to the user.
     ending: bool,
     /// The user knows that receiving ended.
@@ -123,6 +125,7 @@ impl Kernel {
             link,
             wanted: false,
             armed: false,
+            expected: 0,
             ending: false,
             ended: false,
             send: None,
@@ -140,6 +143,10 @@ impl Kernel {
         assert!(!socket.ended, "{token:?} was told that nothing more will be received");
         (socket.wanted, socket.armed) = (true, true);
         self.submitted(network, token);
+    }
+
+    pub(super) fn expect(&mut self, token: Token, len: u64) {
+        self.socket(token).expected = len;
     }
 
     pub(super) fn stop_receive(&mut self, network: &mut Network, token: Token) {
@@ -331,11 +338,13 @@ impl Kernel {
     }
 
     fn try_receive(&mut self, network: &mut Network, slot: u32) {
-        let socket = &self.sockets[&slot];
+        let Some(socket) = self.sockets.get_mut(&slot) else { return };
         let (token, link) = (socket.token, socket.link);
         if !socket.armed || socket.ending {
             return;
         }
+        let usual = network.faults.receive_buffer_len;
+        let mut longest = if socket.expected > usual as u64 { usual * LONG_FACTOR } else { usual };
         let stream = Stream::Receive(token);
         while !network.links[link].arrived.is_empty() {
             if self.buffers_free == 0 {
@@ -350,12 +359,14 @@ impl Kernel {
                 return;
             }
             self.buffers_free -= 1;
-            let most = network.links[link].arrived.len().min(network.faults.receive_buffer_len);
+            let most = network.links[link].arrived.len().min(longest);
+            longest = usual;
             let count = network.piece(most);
             let end = &mut network.links[link];
             end.unread -= count;
             let bytes = end.arrived.drain(..count).collect();
             self.push(network, stream, Outcome::Received(bytes));
+            self.sockets.entry(slot).and_modify(|socket| socket.expected = 0);
         }
         let end = &network.links[link];
         if end.failure.is_some() || end.fin_arrived {

@@ -180,6 +180,10 @@ impl Driver for Sim {
         self.kernel.release(network);
     }
 
+    fn expect(&mut self, token: Token, len: u64) {
+        self.kernel.expect(token, len);
+    }
+
     fn held_len(&self) -> usize {
         self.kernel.held_len()
     }

@@ -1,9 +1,10 @@
 //! Provided buffers: memory that the kernel receives into, and the slices of it that the worker reads.
 //!
 //! A few large pieces of memory stand in a ring that the kernel takes from. It fills a piece bit by bit
-//! (IOU_PBUF_RING_INC), so that several completions, also of different sockets, share one. A piece goes back
-//! into the ring when the kernel is done with it and all slices of it were released. Where the kernel lacks
-//! that, each completion uses up a whole piece, and there are more and smaller ones.
+//! (IOU_PBUF_RING_INC), so that several completions, also of different sockets, share one. A piece is spare
+//! when the kernel is done with it and all slices of it were released, and the one used last goes back into the ring
+//! first: the kernel writes to memory that is in the cache. Where the kernel can't share pieces, each completion uses
+//! up a whole one, and there are more and smaller ones.
 
 #![expect(unsafe_code, reason = "the kernel writes into this memory")]
 
@@ -14,11 +15,18 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::IoUring;
 
+use crate::driver;
+
 /// The one group of buffers of a ring.
 pub(super) const GROUP: u16 = 0;
 /// Of linux/io_uring.h.
 const IOU_PBUF_RING_INC: u16 = 2;
 const PAGE: usize = 4096;
+/// Bytes after which a request to receive ends by itself, at least. That is what is held of a peer that is told to stop
+/// and sends on, since it is faster than a cancellation.
+pub(super) const REQUEST_LEN: u32 = 64 << 10;
+#[expect(clippy::cast_possible_truncation, reason = "it is a small number")]
+const LONG_FACTOR: u32 = driver::LONG_FACTOR as u32;
 
 /// How the memory is divided, and what a socket may take of it at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +35,9 @@ pub(crate) struct Layout {
     pub piece_len: u32,
     /// Number of pieces, a power of two.
     pub piece_count: u16,
+    /// Pieces that stand in the ring, at most. The others replace those of which slices are kept; else they are never
+    /// touched.
+    pub ring_count: u16,
     /// Whether the kernel fills a piece bit by bit.
     pub incremental: bool,
     /// Bytes of one completion at most, after which the others may have their turn; 0 leaves it to the kernel, which
@@ -39,6 +50,15 @@ impl Layout {
     /// with that, so [`DriverKind::Auto`](crate::DriverKind::Auto) does not take it without.
     pub(crate) fn has_turns(self) -> bool {
         self.turn_len > 0
+    }
+
+    /// What a request to receive brings at most, where the kernel has sockets take turns: in one completion, and until
+    /// it ends by itself.
+    #[inline]
+    pub(super) fn request_lens(self, long: bool) -> Option<(u32, u32)> {
+        let factor = if long { LONG_FACTOR } else { 1 };
+        let turn_len = self.turn_len.saturating_mul(factor).min(self.piece_len);
+        self.has_turns().then(|| (turn_len, turn_len.max(REQUEST_LEN)))
     }
 }
 
@@ -74,10 +94,12 @@ pub(super) struct Buffers {
     memory: NonNull<u8>,
     layout: Layout,
     pieces: Vec<Piece>,
-    /// Where the next piece goes in; published to the kernel by [`Buffers::publish`].
+    /// Where the next piece goes in; published to the kernel by [`Buffers::refill`].
     tail: u16,
-    /// Pieces that the kernel has.
+    /// Pieces in the ring.
     home: u16,
+    /// Pieces that nobody has, the one used last at the end.
+    spare: Vec<u16>,
     /// Slices that were not released yet.
     out: usize,
     /// The kernel knows of this memory and may write to it, so it must stay.
@@ -111,11 +133,10 @@ impl Buffers {
         }
         let memory = NonNull::new(memory.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         let pieces = vec![Piece::default(); piece_count.into()];
-        let mut buffers = Self { memory, layout, pieces, tail: 0, home: 0, out: 0, in_use: false };
-        for piece in 0..piece_count {
-            buffers.provide(piece);
-        }
-        buffers.publish();
+        let spare = (0..piece_count).rev().collect();
+        let mut buffers =
+            Self { memory, layout, pieces, tail: 0, home: 0, spare, out: 0, in_use: false };
+        buffers.refill();
         Ok(buffers)
     }
 
@@ -156,6 +177,13 @@ impl Buffers {
     /// Pieces that the kernel can take from.
     pub(super) fn home(&self) -> usize {
         self.home.into()
+    }
+
+    /// Requests for all of which there is memory in the ring, however much there is to receive.
+    pub(super) fn request_room(&self) -> usize {
+        let Layout { piece_len, .. } = self.layout;
+        let of_a_piece = self.layout.request_lens(false).map_or(1, |(_, len)| piece_len / len);
+        self.home() * of_a_piece.max(1) as usize
     }
 
     /// The slice that a completion is about: `len` bytes in `piece`, of which the kernel fills more or not.
@@ -209,7 +237,7 @@ impl Buffers {
         self.out -= 1;
         if info.out == 0 && info.done {
             *info = Piece::default();
-            self.provide(slice.piece);
+            self.spare.push(slice.piece);
         }
     }
 
@@ -230,12 +258,32 @@ impl Buffers {
         self.home += 1;
     }
 
-    /// Shows the kernel the pieces that came back.
+    /// Puts spare pieces into the ring, as many as it is short of, and shows them to the kernel.
     #[inline]
-    pub(super) fn publish(&mut self) {
+    pub(super) fn refill(&mut self) {
+        while self.home < self.layout.ring_count
+            && let Some(piece) = self.spare.pop()
+        {
+            self.provide(piece);
+        }
         // SAFETY: the mapping begins with an entry; its tail is written by this thread only.
         let tail = unsafe { &(*self.memory.cast::<Entry>().as_ptr()).tail };
         tail.store(self.tail, Ordering::Release);
+    }
+
+    /// Gives the pages of spare pieces back to the system, which has new ones when they are used again.
+    pub(super) fn return_spare(&self) {
+        for &piece in &self.spare {
+            let start = self.piece_offset(piece);
+            let end = (start + self.layout.piece_len as usize) / PAGE * PAGE;
+            let start = start.next_multiple_of(PAGE);
+            let Some(len @ 1..) = end.checked_sub(start) else { continue };
+            let address = self.memory.as_ptr().wrapping_add(start).cast();
+            // SAFETY: these are whole pages of a spare piece, which lies within the mapping: neither the kernel nor a
+            // slice has any of them, and what they hold is of no use.
+            let result = unsafe { libc::madvise(address, len, libc::MADV_DONTNEED) };
+            debug_assert_eq!(result, 0, "{}", io::Error::last_os_error());
+        }
     }
 
     fn piece_offset(&self, piece: u16) -> usize {

@@ -30,7 +30,7 @@ mod sockets;
 mod tests;
 mod waker;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -48,6 +48,7 @@ use self::ring::{Ring, Wait};
 use self::sends::Sends;
 use self::sockets::{Holdings, Socket, Starved};
 pub(crate) use self::waker::UringWaker;
+use super::busy::BusyPoll;
 use super::{Completion, Driver, Op, Token, Traffic, heap};
 use crate::base::chunked::Chunked;
 use crate::net;
@@ -78,12 +79,15 @@ pub(crate) struct Uring {
     ending_sends: usize,
     held: Holdings,
     starved: Starved,
+    /// Slots of sockets whose next request may bring more than another, since much of a message is to come.
+    expecting: HashSet<u32>,
     /// Completions of the last wait that were not looked at yet.
     fresh: VecDeque<cqueue::Entry>,
     /// Outcomes that are known already. They come before those of `fresh`.
     done: VecDeque<Outcome>,
     /// Requests whose last completion was not seen yet.
     in_flight: usize,
+    busy: BusyPoll,
 }
 
 impl Uring {
@@ -105,10 +109,19 @@ impl Uring {
             ending_sends: 0,
             held: Holdings::default(),
             starved: Starved::default(),
+            expecting: HashSet::new(),
             fresh: VecDeque::new(),
             done: VecDeque::new(),
             in_flight: 0,
+            busy: BusyPoll::default(),
         })
+    }
+
+    /// Waits in this way.
+    pub(crate) fn with_busy_poll(mut self, busy: BusyPoll) -> io::Result<Self> {
+        busy.poll_for_ring(self.ring.io_uring())?;
+        self.busy = busy;
+        Ok(self)
     }
 
     /// Queues a request that ends with a completion of this name.
@@ -220,21 +233,24 @@ impl Driver for Uring {
         if !self.listening_for_wakes {
             self.listen_for_wakes();
         }
-        self.buffers.publish();
+        self.buffers.refill();
         let more_to_feed = !self.starved.is_empty() && self.feed_starved();
         let pending = more_to_feed
             || !self.done.is_empty()
             || !self.fresh.is_empty()
             || self.listeners.iter().any(Listener::is_ready);
-        let wait = match timeout {
-            _ if pending => Wait::Poll,
-            Some(Duration::ZERO) => Wait::Poll,
-            timeout => Wait::Block(timeout),
-        };
+        let timeout = if pending { Some(Duration::ZERO) } else { timeout };
         self.entered_sends = self.sends.in_flight().saturating_sub(self.ending_sends);
-        self.ring.submit_and_wait(wait)?;
-        self.ring.take_completions(&mut self.fresh);
-        Ok(())
+        let Self { busy, ring, fresh, .. } = self;
+        busy.wait(timeout, |timeout| {
+            let wait = match timeout {
+                Some(Duration::ZERO) => Wait::Poll,
+                timeout => Wait::Block(timeout),
+            };
+            ring.submit_and_wait(wait)?;
+            ring.take_completions(fresh);
+            Ok(!fresh.is_empty())
+        })
     }
 
     #[inline]
@@ -258,6 +274,10 @@ impl Driver for Uring {
         }
     }
 
+    fn expect(&mut self, token: Token, len: u64) {
+        self.expect_of(token, len);
+    }
+
     fn held_len(&self) -> usize {
         self.held.len()
     }
@@ -267,6 +287,7 @@ impl Driver for Uring {
     }
 
     fn return_free_memory(&mut self) {
+        self.buffers.return_spare();
         heap::return_free_pages();
     }
 

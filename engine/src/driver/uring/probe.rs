@@ -11,8 +11,11 @@ use crate::driver::{Completion, Driver as _, Op, SendBuffer, Token};
 
 /// How long a probe may take.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Memory that a worker receives into.
+/// Memory that a worker receives into, at most.
 const MEMORY_LEN: usize = 2 << 20;
+/// What of it stands in the ring where sockets take turns: so little that it stays in the cache of a core. What does
+/// not fit into it waits for the next enter (docs/decisions/receive-memory.md).
+const RING_LEN: usize = 512 << 10;
 /// The same where the kernel uses up a whole piece for each completion.
 const WHOLE_MEMORY_LEN: usize = 8 << 20;
 /// Long pieces, since the end of one cuts what is received: with 64 KiB, echoing 16 KiB messages took 1.6 times the
@@ -27,8 +30,9 @@ const WHOLE_PIECE_LEN: u32 = 16 << 10;
 pub(crate) fn probe(receive_buffer_len: usize) -> io::Result<Layout> {
     let most = u32::try_from(receive_buffer_len).unwrap_or(u32::MAX);
     // Turns came with Linux 6.17, IOU_PBUF_RING_INC with 6.12.
+    let piece_len = PIECE_LEN.max(most);
     let layouts = [
-        Layout { turn_len: most, ..layout(PIECE_LEN.max(most), MEMORY_LEN, true) },
+        layout(piece_len, MEMORY_LEN, true).with_turns(most, RING_LEN),
         layout(most.min(PIECE_LEN), MEMORY_LEN, true),
         layout(most.min(WHOLE_PIECE_LEN), WHOLE_MEMORY_LEN, false),
     ];
@@ -47,7 +51,17 @@ pub(crate) fn probe(receive_buffer_len: usize) -> io::Result<Layout> {
 fn layout(piece_len: u32, memory_len: usize, incremental: bool) -> Layout {
     let fit = (memory_len / piece_len.max(1) as usize).clamp(2, 1 << 15);
     let piece_count = u16::try_from(1_usize << fit.ilog2()).unwrap_or(1 << 15);
-    Layout { piece_len, piece_count, incremental, turn_len: 0 }
+    Layout { piece_len, piece_count, ring_count: piece_count, incremental, turn_len: 0 }
+}
+
+impl Layout {
+    /// The same where sockets take turns, with so much memory in the ring.
+    fn with_turns(self, turn_len: u32, ring_len: usize) -> Self {
+        // Two at least, so that the end of one is not the end of what can be received.
+        let fit = (ring_len / self.piece_len.max(1) as usize).max(2);
+        let ring_count = u16::try_from(fit).unwrap_or(u16::MAX).min(self.piece_count);
+        Self { turn_len, ring_count, ..self }
+    }
 }
 
 /// Receives on a socket until told to stop, sends, and closes.
@@ -154,6 +168,15 @@ mod tests {
         {
             let layout = layout(piece_len, MEMORY_LEN, true);
             assert_eq!((layout.piece_len, layout.piece_count), (piece_len, count));
+            assert_eq!(layout.ring_count, layout.piece_count);
+        }
+    }
+
+    #[test]
+    fn the_ring_has_few_pieces_where_sockets_take_turns() {
+        for (piece_len, count) in [(256 << 10, 2), (1 << 20, 2), (1 << 30, 2), (64 << 10, 8)] {
+            let layout = layout(piece_len, MEMORY_LEN, true).with_turns(64 << 10, RING_LEN);
+            assert_eq!(layout.ring_count, count, "{piece_len}");
         }
     }
 

@@ -7,16 +7,11 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use bitflags::bitflags;
 use io_uring::{cqueue, opcode, squeue, types};
 
-use super::buffers::GROUP;
+use super::buffers::{GROUP, REQUEST_LEN};
 use super::names::Name;
 use super::sends::SendId;
 use super::{Outcome, Uring, UringBuffer, shut_down};
 use crate::driver::{Completion, Token};
-
-/// Bytes that a socket may go on receiving after it was told to stop, before its request is cancelled. The
-/// worker often stops for the rest of a turn only. A request also ends by itself after as many (Linux 6.17), since a
-/// peer that sends without rest is faster than a cancellation.
-const HELD_LEN: u32 = 64 << 10;
 
 /// One entry of the table. 12 bytes, for every connection.
 #[derive(Debug, Default)]
@@ -159,16 +154,27 @@ impl Uring {
         }
     }
 
+    pub(super) fn expect_of(&mut self, token: Token, len: u64) {
+        let turn_len = self.buffers.layout().turn_len;
+        // Without turns a request takes what there is.
+        if turn_len > 0 && len > turn_len.into() && self.socket(token).is_some() {
+            self.expecting.insert(token.slot);
+        }
+    }
+
     #[expect(unsafe_code, reason = "a request that receives")]
     fn arm_receive(&mut self, token: Token) {
-        let turn_len = self.buffers.layout().turn_len;
+        let long = !self.expecting.is_empty() && self.expecting.remove(&token.slot);
+        let lens = self.buffers.layout().request_lens(long);
         let Some(socket) = self.socket(token) else { return };
         let Some(fd) = &socket.fd else { return };
-        let entry = opcode::RecvMulti::new(types::Fd(fd.as_raw_fd()), GROUP).len(turn_len).build();
-        let entry = match turn_len {
+        let fd = types::Fd(fd.as_raw_fd());
+        let entry = match lens {
             // Before Linux 6.17 a request has neither turns nor an end.
-            0 => entry,
-            _ => ending_after(entry, turn_len.max(HELD_LEN)),
+            None => opcode::RecvMulti::new(fd, GROUP).build(),
+            Some((turn_len, len)) => {
+                ending_after(opcode::RecvMulti::new(fd, GROUP).len(turn_len).build(), len)
+            }
         };
         socket.flags.insert(Flags::ARMED);
         socket.flags.remove(Flags::FED);
@@ -243,7 +249,8 @@ impl Uring {
     fn hold(&mut self, token: Token, buffer: UringBuffer) {
         let Some(socket) = self.sockets.get_mut(token.slot) else { return };
         socket.flags.insert(Flags::HELD);
-        let cancel = self.held.add(token.slot, &buffer) >= HELD_LEN as usize
+        // The worker often stops for the rest of a turn only.
+        let cancel = self.held.add(token.slot, &buffer) >= REQUEST_LEN as usize
             && socket.flags.contains(Flags::ARMED)
             && !socket.flags.contains(Flags::CANCELLING);
         if cancel {
@@ -312,18 +319,18 @@ impl Uring {
         None
     }
 
-    /// Buffers may have come back: those who went without go on in their order, as many as there are buffers.
-    /// Whether there are buffers left for more.
+    /// Buffers may have come back: those who went without go on in their order, as many as there is memory for. Whether
+    /// there is memory left for more.
     pub(super) fn feed_starved(&mut self) -> bool {
-        let mut buffers = self.buffers.home();
-        while buffers > 0
+        let mut room = self.buffers.request_room();
+        while room > 0
             && let Some(token) = self.starved.pop()
         {
             let Some(socket) = self.socket(token) else { continue };
             socket.flags.remove(Flags::STARVED);
             if socket.flags.contains(Flags::WANTED) && !socket.flags.contains(Flags::CLOSING) {
                 self.arm_receive(token);
-                buffers -= 1;
+                room -= 1;
             }
         }
         !self.starved.is_empty() && self.buffers.home() > 0
@@ -364,6 +371,7 @@ impl Uring {
         if held {
             self.held.take(token.slot);
         }
+        self.expecting.remove(&token.slot);
         self.finish_closing(token);
     }
 

@@ -1,20 +1,27 @@
 //! What only this driver does: hold, starve, and end with requests under way.
 
-#![expect(unsafe_code, reason = "a sandbox is made by prctl(2)")]
+#![expect(unsafe_code, reason = "a sandbox is made by prctl(2), and mincore(2) is asked")]
 
+use std::collections::HashSet;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::{Layout, Uring, UringBuffer};
 use crate::base::output::Output;
-use crate::driver::{Completion, Driver as _, Op, SendBuffer, Token};
+use crate::driver::{Completion, Driver as _, LONG_FACTOR, Op, SendBuffer, Token};
 
 const PIECE_LEN: u32 = 4096;
 const A_WHILE: Duration = Duration::from_millis(50);
 
 fn driver(piece_count: u16) -> Uring {
-    let layout = Layout { piece_len: PIECE_LEN, piece_count, incremental: true, turn_len: 0 };
+    driver_with_ring(piece_count, piece_count)
+}
+
+/// With some of its pieces in the ring.
+fn driver_with_ring(piece_count: u16, ring_count: u16) -> Uring {
+    let layout =
+        Layout { piece_len: PIECE_LEN, piece_count, ring_count, incremental: true, turn_len: 0 };
     Uring::new(Vec::new(), layout).unwrap()
 }
 
@@ -68,6 +75,7 @@ fn what_is_held_has_a_bound_and_an_order() {
     assert_eq!(driver.held_of(0), held);
     assert!(held >= 64 << 10, "{held} of {written} bytes were taken");
     assert!(held < 80 << 10, "{held} bytes are held");
+    driver.buffers.refill();
     assert_eq!(driver.buffers.home(), 16, "what is held pins no buffer");
 
     let mut received = Vec::new();
@@ -78,6 +86,84 @@ fn what_is_held_has_a_bound_and_an_order() {
         }
     }
     assert!(received.iter().zip((0..=255).cycle()).all(|(byte, expected)| *byte == expected));
+}
+
+/// The address of what is received next, which is released only if it is not `kept`.
+fn receive_piece(
+    driver: &mut Uring,
+    far: &mut UnixStream,
+    kept: Option<&mut Vec<UringBuffer>>,
+) -> usize {
+    far.write_all(&[7; PIECE_LEN as usize]).unwrap();
+    let deadline = Instant::now() + super::LAST_WAIT;
+    while Instant::now() < deadline {
+        driver.wait(Some(A_WHILE)).unwrap();
+        if let Some(Completion::Received { buffer, .. }) = driver.next_completion() {
+            assert_eq!(buffer.len(), PIECE_LEN as usize);
+            let address = buffer.as_ptr().addr();
+            match kept {
+                Some(kept) => kept.push(buffer),
+                None => driver.release(buffer),
+            }
+            return address;
+        }
+    }
+    panic!("nothing arrives");
+}
+
+#[test]
+fn memory_that_was_used_last_is_used_first() {
+    let mut driver = driver_with_ring(8, 2);
+    let (token, mut far) = open(&mut driver, 0);
+    driver.submit(Op::Receive { token });
+    let used: HashSet<_> = (0..20).map(|_| receive_piece(&mut driver, &mut far, None)).collect();
+    assert_eq!(used.len(), 2, "as many as the ring has");
+
+    // Others take the place of those that are kept, and come back to be spare.
+    let mut kept = Vec::new();
+    for count in 1..=6 {
+        receive_piece(&mut driver, &mut far, Some(&mut kept));
+        assert_eq!(kept.len(), count);
+        driver.buffers.refill();
+        assert_eq!(driver.buffers.home(), 2);
+    }
+    kept.drain(..).for_each(|buffer| driver.release(buffer));
+    let again: HashSet<_> = (0..20).map(|_| receive_piece(&mut driver, &mut far, None)).collect();
+    assert!(again.len() <= 4, "two that stood in the ring, and those released last");
+}
+
+#[test]
+fn spare_memory_goes_back_to_the_system() {
+    let mut driver = driver_with_ring(8, 2);
+    let (token, mut far) = open(&mut driver, 0);
+    driver.submit(Op::Receive { token });
+    let mut kept = Vec::new();
+    for _ in 0..7 {
+        receive_piece(&mut driver, &mut far, Some(&mut kept));
+    }
+    let pages: Vec<_> = kept.iter().map(|buffer| buffer.as_ptr().addr()).collect();
+    kept.drain(1..).for_each(|buffer| driver.release(buffer));
+    let resident = |pages: &[usize]| pages.iter().filter(|page| is_resident(**page)).count();
+    assert_eq!(resident(&pages), 7);
+    driver.buffers.refill();
+    driver.return_free_memory();
+    // One is kept, and the ring had one and got another.
+    assert_eq!(resident(&pages), 2);
+    assert!(kept[0].iter().all(|byte| *byte == 7), "what is kept stays as it is");
+    driver.release(kept.remove(0));
+    for _ in 0..20 {
+        receive_piece(&mut driver, &mut far, None);
+    }
+}
+
+/// Whether the page at that address is in memory (mincore(2)).
+fn is_resident(page: usize) -> bool {
+    let mut states = [0_u8];
+    let address = std::ptr::without_provenance_mut(page);
+    // SAFETY: one state is written for the one page that is asked about.
+    let result = unsafe { libc::mincore(address, 4096, states.as_mut_ptr()) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    states[0] & 1 == 1
 }
 
 #[test]
@@ -206,6 +292,34 @@ fn sockets_take_turns() {
         }
     }
     assert!(before <= TURN_LEN, "{before} bytes of one socket came before those of the other");
+}
+
+#[test]
+fn a_long_message_comes_in_long_pieces() {
+    const TURN_LEN: usize = 16 << 10;
+    const LEN: usize = 512 << 10;
+    let Some(layout) = layout_with_turns(TURN_LEN) else { return };
+    for (expected, longest) in
+        [(0, TURN_LEN), (TURN_LEN, TURN_LEN), (usize::MAX, LONG_FACTOR * TURN_LEN)]
+    {
+        let mut driver = Uring::new(Vec::new(), layout).unwrap();
+        let (token, mut far) = open(&mut driver, 0);
+        socket2::SockRef::from(&far).set_send_buffer_size(4 * LEN).unwrap();
+        far.write_all(&[7; LEN]).unwrap();
+        driver.expect(token, expected as u64);
+        driver.submit(Op::Receive { token });
+        let mut lens = Vec::new();
+        while lens.iter().sum::<usize>() < LEN {
+            for (_, bytes) in turn(&mut driver) {
+                assert!(bytes.iter().all(|byte| *byte == 7));
+                lens.push(bytes.len());
+                driver.expect(token, expected as u64);
+            }
+        }
+        assert_eq!(lens.iter().max(), Some(&longest), "{expected} of {lens:?}");
+        driver.submit(Op::Close { token });
+        assert!(driver.expecting.is_empty(), "a token that is used again expects nothing");
+    }
 }
 
 /// A peer that is faster than the cancellation of a request meets the request's end.

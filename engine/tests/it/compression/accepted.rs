@@ -6,7 +6,7 @@ use ringwire::{
     Accept, CloseReason, Config, SendOptions,
     compression::{Compress, CompressionConfig, CompressionLevel, CompressionMode, WindowBits},
 };
-use ringwire_codec::deflate::{Compressor, Decompressor, Offer};
+use ringwire_codec::deflate::{Compressor, Offer};
 use ringwire_codec::{Error, Limit, Violation};
 use ringwire_peers::{Client, Got, connect, frame, plain_request};
 
@@ -15,7 +15,7 @@ use crate::support::{Server, config, wait_until};
 
 const LIMIT: usize = 1 << 20;
 
-fn with(compression: CompressionConfig) -> Config {
+pub(super) fn with(compression: CompressionConfig) -> Config {
     config().with_compression(compression)
 }
 
@@ -33,7 +33,7 @@ fn modes() -> [CompressionConfig; 2] {
     ]
 }
 
-fn offering(server: &Server) -> Client {
+pub(super) fn offering(server: &Server) -> Client {
     Client::offering(server.addr(), Offer::default())
 }
 
@@ -48,7 +48,7 @@ fn fragments(payload: &[u8], len: usize) -> Vec<u8> {
     frames.flatten().collect()
 }
 
-fn json(len: usize) -> String {
+pub(super) fn json(len: usize) -> String {
     let mut text = String::new();
     for number in 0.. {
         if text.len() >= len {
@@ -267,36 +267,6 @@ fn more_work_makes_less_to_send() {
         server.stats().deflate_out_bytes
     });
     assert!(sent[1] < sent[0] * 9 / 10, "{sent:?}");
-}
-
-#[test]
-fn a_connection_has_the_machines_that_it_uses() {
-    let window = WindowBits::new(12).expect("a window");
-    let server = Server::echo(with(
-        CompressionConfig::dedicated().with_threshold(0).with_max_window(window),
-    ));
-    let (compressor, decompressor) =
-        (Compressor::memory_len_of(window) as u64, Decompressor::MEMORY_LEN as u64);
-    let memory = || server.stats().deflate_memory;
-    let mut client = offering(&server);
-    assert_eq!(client.extensions(), Some("permessage-deflate; server_max_window_bits=12"));
-    assert_eq!(memory(), 0);
-    client.send("not compressed");
-    assert_eq!(client.text(), "not compressed");
-    assert_eq!(memory(), compressor);
-    client.send_compressed(json(1000).as_str());
-    assert_eq!(client.text(), json(1000));
-    assert_eq!(memory(), compressor + decompressor);
-    // With the window of the first, the second is a few bytes.
-    let before = server.stats();
-    client.send_compressed(json(1000).as_str());
-    assert_eq!(client.text(), json(1000));
-    let after = server.stats();
-    assert!(after.deflate_out_bytes - before.deflate_out_bytes < 100);
-    assert!(after.inflate_in_bytes - before.inflate_in_bytes < 100);
-    client.leave();
-    wait_until("the memory is given back", || memory() == 0);
-    assert_eq!(CompressionConfig::default().mode, CompressionMode::Off);
 }
 
 #[test]

@@ -231,7 +231,7 @@ fn round_trips() {
             let both = [ours, theirs]
                 .map(|each| each.mode == ringwire::compression::CompressionMode::Dedicated);
             let takes_over = both == [true, true];
-            let machines = Compressor::memory_len_of(window(15)) + Decompressor::MEMORY_LEN;
+            let machines = Compressor::memory_len_of(window(12)) + Decompressor::MEMORY_LEN;
             let expected = if takes_over { machines as u64 } else { 0 };
             assert_eq!((here.deflate_memory, there.deflate_memory), (expected, expected));
             side.close(id);

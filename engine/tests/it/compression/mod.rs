@@ -3,4 +3,5 @@
 mod accepted;
 mod dialled;
 mod inflating;
+mod machines;
 mod offloaded;

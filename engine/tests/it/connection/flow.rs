@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use ringwire::{Accept, CloseReason};
+use ringwire::{Accept, CloseCode, CloseReason, Ctx};
 use ringwire_peers::{Client, frame};
 
 use crate::support::app::Seen;
@@ -237,4 +237,32 @@ fn parts_wait_for_the_resumption_too() {
         server.handle().resume(id).unwrap();
     }
     assert!(whole == payload);
+}
+
+/// A handler that sends on at each `on_drain`, to a peer that takes all of it at once, has one call in a turn: between
+/// two of them others are served.
+#[test]
+fn a_handler_that_streams_takes_turns() {
+    const DRAINS: usize = 2000;
+
+    let drains = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&drains);
+    let server = Server::start(config().with_high_water(1024), move |app| {
+        let count = Arc::clone(&count);
+        let send = |ctx: &mut Ctx<'_, u32>| {
+            ctx.send(&[0; 2048]).unwrap();
+        };
+        app.on_open(send).on_drain(move |ctx| match count.fetch_add(1, Ordering::Relaxed) {
+            ..DRAINS => send(ctx),
+            _ => ctx.close(CloseCode::NORMAL, "").unwrap(),
+        })
+    });
+    let mut client = server.client();
+    for _ in 0..=DRAINS {
+        assert_eq!(client.binary().len(), 2048);
+    }
+    assert_eq!(client.close_frame().0, 1000);
+    assert_eq!(drains.load(Ordering::Relaxed), DRAINS + 1);
+    let turns = server.stats().turns;
+    assert!(turns >= DRAINS as u64, "{DRAINS} calls in {turns} turns");
 }

@@ -4,6 +4,7 @@
 mod adoption;
 #[cfg(all(feature = "client", feature = "tls"))]
 mod balance;
+mod by_cpu;
 #[cfg(feature = "client")]
 mod listeners;
 #[cfg(feature = "tls")]

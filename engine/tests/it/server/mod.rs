@@ -1,5 +1,6 @@
 //! A server as a whole: its handle, and its end.
 
+mod busy;
 #[cfg(all(feature = "client", feature = "tls"))]
 mod drain;
 mod handle;

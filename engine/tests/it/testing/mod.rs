@@ -7,7 +7,9 @@
     reason = "scenes count what happens side by side, and what fails fails the test"
 )]
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(feature = "async")]
+mod async_handlers;
+
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -236,73 +238,6 @@ fn faults_can_be_chosen() {
 fn what_does_not_come_is_missed_in_time() {
     let mut sim = Sim::new(Config::default(), |_| Room);
     let _ = sim.connect("/?token=ann").expect_open().text();
-}
-
-/// Order, nothing lost, and every future dropped, whatever the network does.
-#[cfg(feature = "async")]
-#[test]
-fn async_handlers_run_in_it() {
-    use ringwire::serve::Serve;
-    use ringwire::{Socket, SocketError};
-
-    struct Life(Arc<AtomicUsize>);
-
-    impl Drop for Life {
-        fn drop(&mut self) {
-            self.0.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    let alive = Arc::new(AtomicUsize::new(0));
-    let lives = Arc::clone(&alive);
-    let sim = Sim::new(Config::default().with_io_workers(2), move |_| {
-        let lives = Arc::clone(&lives);
-        Serve::new(async move |mut socket: Socket| {
-            lives.fetch_add(1, Ordering::Relaxed);
-            let _life = Life(Arc::clone(&lives));
-            while let Some(message) = socket.receive().await? {
-                let text = message.as_text().unwrap_or_default().to_owned();
-                for part in 0..3 {
-                    socket.send(format!("{text}.{part}")).await?;
-                }
-            }
-            Ok::<_, SocketError>(())
-        })
-    });
-    sim.seeds(0..100, |sim| {
-        let mut random = sim.random();
-        let mut peers: Vec<_> =
-            (0..4).map(|number| sim.connect(&*format!("/{number}")).expect_open()).collect();
-        let count = random.within(1..=40);
-        let slow = random.below(4);
-        peers[slow].stop_reading();
-        for number in 0..count {
-            for peer in &mut peers {
-                peer.send(format!("{number}:{}", "x".repeat(number * 13 % 700)));
-            }
-        }
-        sim.advance(Duration::from_millis(random.within(1..=3000) as u64));
-        peers[slow].go_on_reading();
-        let leaver = random.below(4);
-        for (index, peer) in peers.iter_mut().enumerate() {
-            match index == leaver {
-                true if random.chance(0.5) => peer.reset(),
-                true => peer.half_close(),
-                false => {}
-            }
-            if index == leaver && !peer.is_open() {
-                continue;
-            }
-            for number in 0..count {
-                for part in 0..3 {
-                    let due = format!("{number}:{}.{part}", "x".repeat(number * 13 % 700));
-                    assert_eq!(peer.text(), due);
-                }
-            }
-        }
-        sim.shutdown(Duration::from_secs(1));
-    });
-    assert_eq!(alive.load(Ordering::Relaxed), 0, "a future was not dropped");
 }
 
 #[test]

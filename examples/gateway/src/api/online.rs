@@ -1,0 +1,78 @@
+//! Who is online, and what was counted.
+
+use ringwire::{OwnedRequest, StatusCode};
+use serde::Serialize;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{Admin, Answer, Problem, json, param};
+use crate::app::App;
+use crate::envelope::timestamp;
+use crate::metrics::Process;
+
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1000;
+
+/// A page of users, by their ids.
+#[derive(Hash, Serialize)]
+pub(crate) struct Page {
+    pub(crate) users: Vec<User>,
+    /// Behind whom the next page begins, if there is one.
+    pub(crate) next: Option<Uuid>,
+}
+
+#[derive(Hash, Serialize)]
+pub(crate) struct User {
+    user_id: Uuid,
+    username: String,
+    connected_at: String,
+}
+
+/// The first users behind `after`.
+pub(crate) fn online(app: &App, after: Option<Uuid>, limit: usize) -> Page {
+    let page = app.presence.online(after, limit);
+    let next = page.users.last().map(|user| user.user_id).filter(|_| page.has_more);
+    let users = page.users.into_iter().map(|user| User {
+        user_id: user.user_id,
+        username: user.username,
+        connected_at: timestamp(user.connected_at),
+    });
+    Page { users: users.collect(), next }
+}
+
+/// `GET /ws/online?after=UUID&limit=N`
+pub(super) async fn list(app: &App, _: &Admin, request: &OwnedRequest) -> Answer {
+    let bad = |text| Problem::new(StatusCode::BAD_REQUEST, text);
+    let limit = match param(request, "limit") {
+        Some(text) => (text.parse().ok())
+            .filter(|limit| (1..=MAX_LIMIT).contains(limit))
+            .ok_or_else(|| bad(format!("`limit` is a whole number from 1 to {MAX_LIMIT}")))?,
+        None => DEFAULT_LIMIT,
+    };
+    let after = match param(request, "after") {
+        Some(text) => Some(text.parse().map_err(|_| bad("`after` is a UUID".to_owned()))?),
+        None => None,
+    };
+    let Page { users, next } = online(app, after, limit);
+    let count = app.presence.counts().users;
+    Ok(json(&json!({ "count": count, "users": users, "next": next })))
+}
+
+/// `GET /ws/stats`
+pub(super) async fn stats(app: &App, _: &Admin, _: &OwnedRequest) -> Answer {
+    let (counts, process) = (app.presence.counts(), Process::now());
+    let total = app.handle().stats().total();
+    Ok(json(&json!({
+        "total_connections": counts.connections,
+        "unique_users": counts.users,
+        "server_uptime": app.presence.started.elapsed().as_secs(),
+        "connections_opened": total.handshakes,
+        "messages_received": total.messages_received,
+        "messages_sent": total.messages_sent + total.deliveries,
+        "messages_by_type": app.counters.messages(),
+        "refused_tokens": app.counters.refusals(),
+        "memory_bytes": process.resident_len,
+        "cpu_seconds": process.cpu.as_secs_f64(),
+        "is_draining": app.handle().is_draining(),
+    })))
+}

@@ -1,0 +1,100 @@
+//! What a token says.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Deserializer, Serialize};
+use uuid::Uuid;
+
+/// The role that may administer.
+const ADMIN: &str = "admin";
+
+/// What a token says of its owner, once its signature, its times and its audience have been checked.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Claims {
+    /// The user.
+    pub sub: Uuid,
+    /// The name by which others know the user.
+    pub username: String,
+    /// The user's address.
+    pub email: String,
+    /// When the token expires, in seconds since 1970.
+    pub exp: u64,
+    /// When it was issued, in seconds since 1970.
+    pub iat: u64,
+    /// The token's own id, by which it can be revoked.
+    pub jti: String,
+    /// What the user may do: `admin` may administer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+}
+
+impl Claims {
+    /// Whether the user may administer.
+    #[must_use]
+    pub fn is_admin(&self) -> bool {
+        self.role.as_deref() == Some(ADMIN)
+    }
+
+    /// When the token expires.
+    #[must_use]
+    pub fn expiry(&self) -> SystemTime {
+        at(self.exp)
+    }
+}
+
+/// The claims as they stand in a token (RFC 7519 §4.1).
+#[derive(Deserialize)]
+pub(super) struct Unchecked {
+    sub: Uuid,
+    username: String,
+    email: String,
+    #[serde(deserialize_with = "seconds")]
+    exp: u64,
+    #[serde(deserialize_with = "seconds")]
+    iat: u64,
+    #[serde(default, deserialize_with = "some_seconds")]
+    nbf: Option<u64>,
+    jti: String,
+    role: Option<String>,
+}
+
+impl Unchecked {
+    pub(super) fn is_expired(&self, now: SystemTime, leeway: Duration) -> bool {
+        at(self.exp).checked_add(leeway).is_some_and(|end| end <= now)
+    }
+
+    pub(super) fn is_early(&self, now: SystemTime, leeway: Duration) -> bool {
+        self.nbf.is_some_and(|begin| at(begin) > now + leeway)
+    }
+
+    pub(super) fn checked(self) -> Claims {
+        let Self { sub, username, email, exp, iat, jti, role, nbf: _ } = self;
+        Claims { sub, username, email, exp, iat, jti, role }
+    }
+}
+
+/// The latest time that is told from later ones: the year 9999, far beyond all clocks.
+const MAX_SECONDS: u64 = 253_402_300_799;
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds.min(MAX_SECONDS))
+}
+
+/// A NumericDate, which may have a fraction (RFC 7519 §2).
+fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let number = serde_json::Number::deserialize(from)?;
+    let whole = number.as_u64().or_else(|| {
+        let number = number.as_f64().filter(|number| (0.0..=MAX_SECONDS as f64).contains(number));
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is in range"
+        )]
+        number.map(|number| number as u64)
+    });
+    whole.ok_or_else(|| serde::de::Error::custom("no time"))
+}
+
+fn some_seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    seconds(from).map(Some)
+}

@@ -1,0 +1,106 @@
+//! Why somebody is not let in.
+
+use ringwire::http::header::WWW_AUTHENTICATE;
+use ringwire::{CloseCode, HeaderValue, IntoResponse, Response, StatusCode};
+
+macro_rules! refusals {
+    ($($(#[$doc:meta])+ $name:ident, $reason:literal, $code:literal;)+) => {
+        /// Why a token, a login or an order was refused. None of it says what the right one would be.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+        #[non_exhaustive]
+        pub enum Refused {
+            $($(#[$doc])+ #[error($reason)] $name,)+
+        }
+
+        impl Refused {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// In a word: a label of metrics, and the body of the answer.
+            #[must_use]
+            pub const fn reason(self) -> &'static str {
+                match self { $(Self::$name => $reason,)+ }
+            }
+
+            /// What a connection is closed with that is open already. Codes from 4100 to 4199 say that another attempt
+            /// can help, others of 4000 and above that none will.
+            #[must_use]
+            pub const fn close_code(self) -> CloseCode {
+                CloseCode::new(match self { $(Self::$name => $code,)+ })
+            }
+        }
+    };
+}
+
+refusals! {
+    /// There is no token.
+    Missing, "missing", 4001;
+    /// It is no JSON Web Token (RFC 7519), or too long for one.
+    Malformed, "malformed", 4001;
+    /// No key is for the algorithm that its header names.
+    Algorithm, "algorithm", 4001;
+    /// No key has the id that its header names.
+    UnknownKey, "unknown_key", 4001;
+    /// Nobody who may has signed it.
+    Signature, "signature", 4001;
+    /// A claim is missing, or of a wrong type.
+    Claims, "claims", 4001;
+    /// It is for somebody else (RFC 7519 §4.1.3).
+    Audience, "audience", 4001;
+    /// Somebody else has issued it (RFC 7519 §4.1.1).
+    Issuer, "issuer", 4001;
+    /// Its time has not come (RFC 7519 §4.1.5).
+    NotYetValid, "not_yet_valid", 4001;
+    /// Its time is over (RFC 7519 §4.1.4).
+    Expired, "expired", 4102;
+    /// It was revoked.
+    Revoked, "revoked", 4003;
+    /// The database has no such user.
+    UnknownUser, "unknown_user", 4003;
+    /// The user is not active.
+    Inactive, "inactive", 4003;
+    /// A name or a password is wrong; it is not said which.
+    Credentials, "credentials", 4001;
+    /// The user may not administer.
+    NotAdmin, "not_admin", 4007;
+    /// The API key is wrong.
+    ApiKey, "api_key", 4007;
+    /// The database does not answer.
+    Unavailable, "unavailable", 1013;
+}
+
+impl Refused {
+    /// The status of the answer to a request.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::NotAdmin => StatusCode::FORBIDDEN,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::UNAUTHORIZED,
+        }
+    }
+}
+
+impl From<Refused> for Response {
+    /// The reason, and with 401 what would be right (RFC 9110 §15.5.2): no more than the scheme where there was no token
+    /// (RFC 6750 §3.1).
+    fn from(refused: Refused) -> Self {
+        let response = Self::text(refused.reason()).with_status(refused.status());
+        let challenge = match refused {
+            Refused::Missing | Refused::ApiKey => "Bearer",
+            _ => "Bearer error=\"invalid_token\"",
+        };
+        match refused.status() {
+            StatusCode::UNAUTHORIZED => {
+                response.with_header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
+            }
+            _ => response,
+        }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        self.into()
+    }
+}

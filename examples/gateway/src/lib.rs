@@ -1,0 +1,35 @@
+//! A gateway for messages between users.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`app`] | what all workers share, and the routes |
+//! | [`settings`], [`cli`] | what may be set, and where from |
+//! | [`auth`], [`users`] | who a request comes from |
+//! | [`session`] | `/ws`: a connection from its request to its end |
+//! | [`envelope`], [`rooms`], [`chat`] | what is said there, by subprotocol |
+//! | [`dispatch`] | handlers of JSON messages by their `type` |
+//! | [`presence`] | who is online |
+//! | [`api`], [`live`], [`metrics`] | HTTP for administrators, the dashboard, and what is counted |
+//! | [`clock`] | what happens every so often: samples, and the end of stale connections |
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "an application: workers share who is online, and tokens expire by the time of day"
+)]
+
+pub mod api;
+pub mod app;
+pub mod auth;
+pub mod chat;
+pub mod cli;
+pub mod clock;
+pub mod dispatch;
+pub mod envelope;
+pub mod live;
+pub mod metrics;
+pub mod presence;
+pub mod rooms;
+pub mod session;
+pub mod settings;
+pub mod users;

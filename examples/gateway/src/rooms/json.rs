@@ -1,0 +1,99 @@
+//! The subprotocol `rooms.json`: rooms as topics, in JSON.
+//!
+//! ```text
+//!  client  {"type":"subscribe","topic":"news","id":1}                  server  {"ack":1}
+//!  client  {"type":"publish","topic":"news","message":"hi","id":2}     server  {"ack":2}
+//!  client  {"type":"unsubscribe","topic":"news"}
+//!  client  {"type":"refresh","token":"eyJ…"}
+//!  server  {"type":"message","topic":"news","message":"hi","from":"ann"}
+//!  server  {"type":"error","error":"…","ack":3}
+//! ```
+//!
+//! An `id` asks for an acknowledgement. Who publishes need not be a member. A message without a topic was for all rooms.
+
+use std::sync::Arc;
+
+use ringwire::Ctx;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::RoomError;
+use crate::app::App;
+use crate::auth::Refused;
+use crate::dispatch::{Dispatch, id_of};
+use crate::envelope::MessageType;
+use crate::session::{self, State};
+
+/// What comes of a command; nothing yet, where the answer follows.
+type Outcome = Option<Result<(), RoomError>>;
+
+/// The commands of a connection.
+pub(crate) type Commands = Dispatch<State, Outcome>;
+
+#[derive(Deserialize)]
+struct Topic {
+    topic: String,
+}
+
+#[derive(Deserialize)]
+struct Publish {
+    topic: String,
+    message: Box<RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Refresh {
+    token: String,
+    id: Option<Box<RawValue>>,
+}
+
+#[derive(Serialize)]
+struct Reply<'a> {
+    #[serde(skip_serializing_if = "Option::is_none", rename = "type")]
+    kind: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ack: Option<&'a RawValue>,
+}
+
+/// The commands, for a worker.
+pub(crate) fn commands(app: &Arc<App>) -> Commands {
+    let apps = || app.clone();
+    let (joins, leaves, says, renews) = (apps(), apps(), apps(), apps());
+    Dispatch::new()
+        .on("subscribe", move |ctx, Topic { topic }| Some(super::join(&joins, ctx, &topic)))
+        .on("unsubscribe", move |ctx, Topic { topic }| Some(super::leave(&leaves, ctx, &topic)))
+        .on("publish", move |ctx, Publish { topic, message }| {
+            Some(super::say(&says, ctx, Some(&topic), &message))
+        })
+        .on("refresh", move |ctx, Refresh { token, id }| {
+            session::refresh(&renews, ctx, &token, move |ctx, outcome| {
+                reply(ctx, outcome.err().map(Refused::reason), id.as_deref());
+            });
+            None
+        })
+}
+
+/// Follows a message.
+pub(crate) fn receive(app: &App, commands: &Commands, ctx: &mut Ctx<'_, State>, text: &str) {
+    let error = match commands.run(ctx, text) {
+        Ok(None) => return,
+        Ok(Some(Ok(()))) => None,
+        Ok(Some(Err(error))) => Some(error.to_string()),
+        Err(error) => Some(error.to_string()),
+    };
+    if error.is_some() {
+        app.counters.message(MessageType::Error);
+    }
+    reply(ctx, error.as_deref(), id_of(text));
+}
+
+/// Acknowledges a message that asks for it, and says what was wrong.
+fn reply(ctx: &mut Ctx<'_, State>, error: Option<&str>, ack: Option<&RawValue>) {
+    if error.is_none() && ack.is_none() {
+        return;
+    }
+    let reply = Reply { kind: error.map(|_| "error"), error, ack };
+    let _ = ctx.send(&serde_json::to_string(&reply).unwrap_or_default());
+}

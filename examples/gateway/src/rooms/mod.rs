@@ -1,0 +1,293 @@
+//! Rooms: who is in which, over all workers, and what is said there.
+//!
+//! A room is there as long as somebody is in it. A member is a connection; it leaves when it ends. What is said goes by
+//! topics of the engine, one for each protocol, so that each member gets it once, and in its own words.
+
+pub mod json;
+pub mod text;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ringwire::topics::{PublishError, TopicError, topic_token};
+use ringwire::{ConnId, Ctx};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::envelope::MessageType;
+use crate::session::{Protocol, State};
+use crate::settings::RoomLimits;
+
+/// What all connections hear that speak of rooms in text.
+pub(crate) const TEXT: &str = "rooms.text";
+/// What all connections hear that speak of rooms in JSON.
+pub(crate) const JSON: &str = "rooms.json";
+
+/// The most rooms or members in one answer.
+const MAX_LISTED: usize = 1000;
+
+/// Why a command was not followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RoomError {
+    /// It is none.
+    #[error("{0}")]
+    Usage(&'static str),
+    /// The room can't have this name.
+    #[error("a room's name has 1 to {0} bytes, without spaces and control characters")]
+    Name(usize),
+    /// The user is in as many rooms as may be.
+    #[error("you are in {0} rooms already")]
+    TooManyRooms(usize),
+    /// The room has as many members as may be.
+    #[error("the room is full")]
+    Full,
+    /// The connection is not in the room.
+    #[error("not in this room")]
+    NotMember,
+    /// The engine has no room for it.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// Not everybody got it.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+}
+
+/// Who is in which room.
+#[derive(Debug)]
+pub struct Rooms {
+    limits: RoomLimits,
+    tables: Mutex<Tables>,
+}
+
+/// The same from both sides: a connection that is in a room stands in both.
+#[derive(Debug, Default)]
+struct Tables {
+    /// The members of each room, with the names of their users.
+    rooms: BTreeMap<Arc<str>, HashMap<ConnId, Arc<str>>>,
+    /// The rooms of each user, and the connections by which the user is there.
+    users: HashMap<Uuid, HashMap<Arc<str>, Vec<ConnId>>>,
+}
+
+impl Rooms {
+    pub(crate) fn new(limits: RoomLimits) -> Self {
+        Self { limits, tables: Mutex::default() }
+    }
+
+    /// The first rooms by name, and how many members each has.
+    #[must_use]
+    pub fn list(&self) -> Vec<(Arc<str>, usize)> {
+        let tables = self.lock();
+        let rooms = tables.rooms.iter().take(MAX_LISTED);
+        rooms.map(|(room, members)| (room.clone(), members.len())).collect()
+    }
+
+    /// The first users in a room, by name.
+    #[must_use]
+    pub fn members(&self, room: &str) -> Vec<Arc<str>> {
+        let tables = self.lock();
+        let names = tables.rooms.get(room).into_iter().flat_map(HashMap::values);
+        let names: BTreeSet<_> = names.collect();
+        names.into_iter().take(MAX_LISTED).cloned().collect()
+    }
+
+    /// Puts a connection into a room; nothing happens if it is there already.
+    fn join(&self, room: &str, user: Uuid, username: &str, conn: ConnId) -> Result<(), RoomError> {
+        let RoomLimits { max_name_len, max_rooms_per_user, max_members, .. } = self.limits;
+        let is_wrong = |c: char| c.is_whitespace() || c.is_control();
+        if room.is_empty() || room.len() > max_name_len || room.contains(is_wrong) {
+            return Err(RoomError::Name(max_name_len));
+        }
+        let mut tables = self.lock();
+        let Tables { rooms, users } = &mut *tables;
+        let own = users.get(&user);
+        let is_there = own.is_some_and(|own| own.contains_key(room));
+        if !is_there && own.map_or(0, HashMap::len) >= max_rooms_per_user {
+            return Err(RoomError::TooManyRooms(max_rooms_per_user));
+        }
+        let name = rooms.get_key_value(room).map_or_else(|| room.into(), |(name, _)| name.clone());
+        let count = rooms.get(room).map_or(0, HashMap::len);
+        if rooms.get(room).is_some_and(|members| members.contains_key(&conn)) {
+            return Ok(());
+        }
+        if count >= max_members {
+            return Err(RoomError::Full);
+        }
+        rooms.entry(Arc::clone(&name)).or_default().insert(conn, username.into());
+        users.entry(user).or_default().entry(name).or_default().push(conn);
+        Ok(())
+    }
+
+    /// Takes a connection out of a room; whether it was there.
+    fn leave(&self, room: &str, user: Uuid, conn: ConnId) -> bool {
+        let mut tables = self.lock();
+        let Tables { rooms, users } = &mut *tables;
+        let Some(own) = users.get_mut(&user) else { return false };
+        let Some(conns) = own.get_mut(room) else { return false };
+        let Some(index) = conns.iter().position(|it| *it == conn) else { return false };
+        conns.swap_remove(index);
+        if conns.is_empty() {
+            own.remove(room);
+        }
+        if own.is_empty() {
+            users.remove(&user);
+        }
+        take_out(rooms, room, conn);
+        true
+    }
+
+    /// Takes a connection out of all rooms.
+    pub(crate) fn leave_all(&self, user: Uuid, conn: ConnId) {
+        let mut tables = self.lock();
+        let Tables { rooms, users } = &mut *tables;
+        let Some(own) = users.get_mut(&user) else { return };
+        own.retain(|room, conns| {
+            if let Some(index) = conns.iter().position(|it| *it == conn) {
+                conns.swap_remove(index);
+                take_out(rooms, room, conn);
+            }
+            !conns.is_empty()
+        });
+        if own.is_empty() {
+            users.remove(&user);
+        }
+    }
+
+    /// The tables agree between two calls, whatever has panicked.
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn take_out(rooms: &mut BTreeMap<Arc<str>, HashMap<ConnId, Arc<str>>>, room: &str, conn: ConnId) {
+    let Some(members) = rooms.get_mut(room) else { return };
+    members.remove(&conn);
+    if members.is_empty() {
+        rooms.remove(room);
+    }
+}
+
+/// Where a connection hears what is said in a room.
+fn topic_in(protocol: Protocol, room: &str) -> String {
+    let base = if protocol == Protocol::RoomsText { TEXT } else { JSON };
+    format!("{base}.{}", topic_token(room))
+}
+
+/// Puts a connection into a room.
+fn join(app: &App, ctx: &mut Ctx<'_, State>, room: &str) -> Result<(), RoomError> {
+    let id = ctx.id();
+    let (state, mut out) = ctx.split();
+    let Some(member) = state.member() else { return Ok(()) };
+    app.rooms.join(room, member.user(), member.username(), id)?;
+    out.subscribe(&topic_in(state.protocol(), room)).inspect_err(|_| {
+        app.rooms.leave(room, member.user(), id);
+    })?;
+    Ok(())
+}
+
+/// Takes a connection out of a room.
+fn leave(app: &App, ctx: &mut Ctx<'_, State>, room: &str) -> Result<(), RoomError> {
+    let id = ctx.id();
+    let (state, mut out) = ctx.split();
+    let Some(member) = state.member() else { return Ok(()) };
+    if !app.rooms.leave(room, member.user(), id) {
+        return Err(RoomError::NotMember);
+    }
+    out.unsubscribe(&topic_in(state.protocol(), room));
+    Ok(())
+}
+
+fn check_member(ctx: &Ctx<'_, State>, room: &str) -> Result<(), RoomError> {
+    match ctx.is_subscribed(&topic_in(ctx.state().protocol(), room)) {
+        true => Ok(()),
+        false => Err(RoomError::NotMember),
+    }
+}
+
+/// Says something in a room; in all rooms, where none is named. The message is JSON.
+fn say(
+    app: &App,
+    ctx: &mut Ctx<'_, State>,
+    room: Option<&str>,
+    message: &RawValue,
+) -> Result<(), RoomError> {
+    #[derive(Serialize)]
+    struct Said<'a> {
+        #[serde(rename = "type")]
+        kind: &'static str,
+        topic: Option<&'a str>,
+        message: &'a RawValue,
+        from: &'a str,
+    }
+
+    let (state, mut out) = ctx.split();
+    let Some(member) = state.member() else { return Ok(()) };
+    let from = member.username();
+    let topic_in =
+        |protocol, base: &str| room.map_or_else(|| base.to_owned(), |it| topic_in(protocol, it));
+    let json = Said { kind: "message", topic: room, message, from };
+    let json = serde_json::to_string(&json).unwrap_or_default();
+    out.publish(&topic_in(Protocol::RoomsJson, JSON), &json)?;
+    let plain: Option<String> = serde_json::from_str(message.get()).ok();
+    let plain = plain.as_deref().unwrap_or_else(|| message.get());
+    let text = match room {
+        Some(room) => format!("[{room}] {from}: {plain}"),
+        None => format!("{from}: {plain}"),
+    };
+    out.publish(&topic_in(Protocol::RoomsText, TEXT), &text)?;
+    app.counters.message(MessageType::Text);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringwire::Request;
+
+    fn conn() -> ConnId {
+        Request::builder("/").build().with(|request| request.id())
+    }
+
+    fn rooms(max_rooms_per_user: usize, max_members: usize) -> Rooms {
+        Rooms::new(RoomLimits { max_name_len: 8, max_rooms_per_user, max_members })
+    }
+
+    #[test]
+    fn names_have_no_spaces_and_are_not_too_long() {
+        let rooms = rooms(100, 100);
+        for name in ["", "a b", "a\tb", "a\u{a0}b", "a\u{0}", "123456789", "ääääö"] {
+            let joined = rooms.join(name, Uuid::nil(), "ann", conn());
+            assert_eq!(joined, Err(RoomError::Name(8)), "{name:?}");
+        }
+        for name in ["a", "12345678", "a.b", ">", "*", "%", "ääää"] {
+            assert_eq!(rooms.join(name, Uuid::nil(), "ann", conn()), Ok(()), "{name:?}");
+        }
+        assert_eq!(rooms.list().len(), 7);
+    }
+
+    #[test]
+    fn a_user_has_so_many_rooms_and_leaves_nothing() {
+        let (rooms, ann) = (rooms(2, 100), Uuid::nil());
+        assert_eq!(rooms.join("a", ann, "ann", conn()), Ok(()));
+        assert_eq!(rooms.join("a", ann, "ann", conn()), Ok(()), "it is there already");
+        assert_eq!(rooms.join("b", ann, "ann", conn()), Ok(()));
+        assert_eq!(rooms.join("c", ann, "ann", conn()), Err(RoomError::TooManyRooms(2)));
+        assert_eq!(rooms.list(), [("a".into(), 1), ("b".into(), 1)]);
+        assert_eq!(rooms.members("a"), ["ann".into()]);
+        assert!(rooms.leave("a", ann, conn()));
+        assert!(!rooms.leave("a", ann, conn()));
+        assert_eq!(rooms.join("c", ann, "ann", conn()), Ok(()));
+        rooms.leave_all(ann, conn());
+        let tables = rooms.lock();
+        assert!(tables.rooms.is_empty() && tables.users.is_empty());
+    }
+
+    #[test]
+    fn a_room_has_so_many_members() {
+        let rooms = rooms(2, 0);
+        assert_eq!(rooms.join("a", Uuid::nil(), "ann", conn()), Err(RoomError::Full));
+        assert!(rooms.lock().rooms.is_empty());
+    }
+}

@@ -1,0 +1,380 @@
+//! `/ws`: a connection from its request to its end.
+//!
+//! Which protocol it speaks goes by the subprotocol (RFC 6455 §1.9): `rooms.text`, `rooms.json`, `chat.json`, and
+//! `envelope.json`, which is also that of clients that ask for none.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ringwire::topics::{PresenceChange, PublishOptions};
+use ringwire::{
+    Accept, Answer, CloseCause, CloseCode, Ctx, Handler, Message, Request, Response, topics,
+};
+use serde::Deserialize;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::auth::{self, BEARER, Claims, Refused};
+use crate::chat::{self, ChatMessage};
+use crate::envelope::{self, MessageType, notice};
+use crate::rooms::{self, json::Commands};
+
+/// Of a user who has as many connections as may be.
+pub const TOO_MANY: CloseCode = CloseCode::new(4010);
+/// Of a user who is no longer welcome.
+pub const REVOKED: CloseCode = Refused::Revoked.close_code();
+/// Of a connection whose token has expired: get another one, and come back.
+pub const EXPIRED: CloseCode = Refused::Expired.close_code();
+
+/// What all connections hear that speak envelopes.
+pub const EVERYBODY: &str = "everybody";
+/// What the connections of a user are called begins with this; the user's id follows.
+pub const USER: &str = "user.";
+
+/// Timers: until a first message has come that logs in, and while a token is valid.
+const LOGIN: u64 = 0;
+const EXPIRY: u64 = 1;
+
+/// The topic of what is for one user.
+#[must_use]
+pub fn topic_of(user: Uuid) -> String {
+    format!("to.{user}")
+}
+
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// [`envelope`](crate::envelope)
+    Envelope,
+    /// [`rooms::text`](crate::rooms::text)
+    RoomsText,
+    /// [`rooms::json`](crate::rooms::json)
+    RoomsJson,
+    /// [`chat`](crate::chat)
+    Chat,
+}
+
+impl Protocol {
+    fn of(name: &str) -> Option<Self> {
+        match name {
+            "envelope.json" => Some(Self::Envelope),
+            "rooms.text" => Some(Self::RoomsText),
+            "rooms.json" => Some(Self::RoomsJson),
+            "chat.json" => Some(Self::Chat),
+            _ => None,
+        }
+    }
+}
+
+/// What a connection is.
+#[derive(Debug)]
+pub struct State {
+    protocol: Protocol,
+    /// Nobody until a login.
+    member: Option<Box<Member>>,
+}
+
+/// Who a connection belongs to.
+#[derive(Debug)]
+pub struct Member(Claims);
+
+impl State {
+    fn new(protocol: Protocol, claims: Option<Claims>) -> Self {
+        Self { protocol, member: claims.map(|claims| Box::new(Member(claims))) }
+    }
+
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    pub(crate) fn claims(&self) -> Option<&Claims> {
+        self.member.as_deref().map(|Member(claims)| claims)
+    }
+
+    /// Who it belongs to; nobody until a login.
+    #[must_use]
+    pub fn member(&self) -> Option<&Member> {
+        self.member.as_deref()
+    }
+}
+
+impl Member {
+    /// The user.
+    #[must_use]
+    pub fn user(&self) -> Uuid {
+        self.0.sub
+    }
+
+    /// The name by which others know the user.
+    #[must_use]
+    pub fn username(&self) -> &str {
+        &self.0.username
+    }
+}
+
+/// What becomes of claims once the database has been asked.
+type Confirmation = Pin<Box<dyn Future<Output = Result<Claims, Refused>> + Send>>;
+
+/// The handler of `/ws`.
+#[derive(Debug)]
+pub struct Session {
+    app: Arc<App>,
+    commands: Commands,
+}
+
+impl Session {
+    /// One for a worker.
+    #[must_use]
+    pub fn new(app: Arc<App>) -> Self {
+        Self { commands: rooms::json::commands(&app), app }
+    }
+
+    /// Who a request comes from. Nobody, where a login may follow.
+    fn claims(&self, request: &Request<'_>) -> Result<Option<Claims>, Refused> {
+        match auth::token_of(request) {
+            None if self.app.can_login() => Ok(None),
+            None => Err(Refused::Missing),
+            Some(token) => self.app.verifier.load().verify(&token, SystemTime::now()).map(Some),
+        }
+    }
+
+    /// Accepts or rejects a request once the database has been asked.
+    fn ask(
+        &self,
+        request: &Request<'_>,
+        confirmation: Confirmation,
+        accept: impl FnOnce(Claims) -> Accept<State> + Send + 'static,
+    ) {
+        let (app, id) = (self.app.clone(), request.id());
+        self.app.spawn(async move {
+            let outcome = confirmation.await;
+            let answered = match outcome {
+                Ok(claims) => app.handle().accept(id, accept(claims)),
+                Err(refused) => {
+                    app.counters.refused(refused);
+                    app.handle().reject(id, refused.into())
+                }
+            };
+            if let Err(error) = answered {
+                tracing::warn!(%error, "a request is left to its timeout");
+            }
+        });
+    }
+
+    fn log_in(&self, ctx: &mut Ctx<'_, State>, text: &str) {
+        #[derive(Deserialize)]
+        struct Login {
+            username: String,
+            password: String,
+        }
+
+        let Ok(Login { username, password }) = serde_json::from_str(text) else {
+            return refuse_login(&self.app, ctx, Refused::Credentials);
+        };
+        let (app, asking) = (self.app.clone(), self.app.clone());
+        let task = self.app.spawn(async move { asking.login(&username, &password).await });
+        // The message is there in time, however long its check takes.
+        ctx.clear_timer(LOGIN);
+        ctx.pause();
+        let begun = ctx.spawn(task, move |ctx, outcome| {
+            ctx.resume();
+            match outcome.unwrap_or(Err(Refused::Unavailable)) {
+                Ok(claims) => {
+                    ctx.state_mut().member = Some(Box::new(Member(claims)));
+                    let _ = ctx.send(&json!({ "status": "ok" }).to_string());
+                    enter(&app, ctx);
+                }
+                Err(refused) => refuse_login(&app, ctx, refused),
+            }
+        });
+        if begun.is_err() {
+            refuse_login(&self.app, ctx, Refused::Unavailable);
+        }
+    }
+}
+
+fn refuse_login(app: &App, ctx: &mut Ctx<'_, State>, refused: Refused) {
+    app.counters.refused(refused);
+    let status = json!({ "status": "refused", "reason": refused.reason() });
+    let _ = ctx.send(&status.to_string());
+    let _ = ctx.close(refused.close_code(), refused.reason());
+}
+
+/// A connection's user is known: it hears, is heard, and stays until its token expires.
+fn enter(app: &App, ctx: &mut Ctx<'_, State>) {
+    let id = ctx.id();
+    let (State { protocol, member }, mut out) = ctx.split();
+    let Some(Member(claims)) = member.as_deref() else { return };
+    let takes_envelopes = *protocol == Protocol::Envelope;
+    if !app.presence.enter(claims.sub, &claims.username, id, takes_envelopes) {
+        *member = None;
+        let _ = out.close(TOO_MANY, "the user has as many connections as may be");
+        return;
+    }
+    out.set_authenticated();
+    let topics = match protocol {
+        Protocol::Envelope => vec![EVERYBODY.to_owned(), topic_of(claims.sub)],
+        Protocol::RoomsText => vec![rooms::TEXT.to_owned()],
+        Protocol::RoomsJson => vec![rooms::JSON.to_owned()],
+        Protocol::Chat => vec![chat::TOPIC.to_owned()],
+    };
+    // The name first: what is said of the user is not for who has it.
+    let is_known = out.set_timer(EXPIRY, left_of(app.verifier.load().end_of(claims))).is_ok()
+        && out.register(&format!("{USER}{}", claims.sub)).is_ok()
+        && topics.iter().all(|topic| out.subscribe(topic).is_ok());
+    if !is_known {
+        let _ = out.close(CloseCode::INTERNAL_ERROR, "the connection can't be listed");
+    }
+}
+
+fn left_of(end: SystemTime) -> Duration {
+    end.duration_since(SystemTime::now()).unwrap_or_default()
+}
+
+/// Has a connection go on with a new token of the same user, and calls `then` with its end.
+pub(crate) fn refresh(
+    app: &Arc<App>,
+    ctx: &mut Ctx<'_, State>,
+    token: &str,
+    then: impl FnOnce(&mut Ctx<'_, State>, Result<SystemTime, Refused>) + 'static,
+) {
+    let user = ctx.state().member().map(Member::user);
+    let renewing = app.clone();
+    let renew = move |ctx: &mut Ctx<'_, State>, outcome: Result<Claims, Refused>| {
+        // Another user's is as good as none.
+        let own =
+            outcome.and_then(|it| if Some(it.sub) == user { Ok(it) } else { Err(Refused::Claims) });
+        let renewed = own.map(|claims| {
+            let end = renewing.verifier.load().end_of(&claims);
+            let _ = ctx.set_timer(EXPIRY, left_of(end));
+            ctx.state_mut().member = Some(Box::new(Member(claims)));
+            end
+        });
+        then(ctx, renewed);
+        if let Err(refused) = renewed {
+            renewing.counters.refused(refused);
+            if refused.close_code() == REVOKED {
+                let _ = ctx.close(REVOKED, refused.reason());
+            }
+        }
+    };
+    if app.users().is_none() {
+        return renew(ctx, app.verifier.load().verify(token, SystemTime::now()));
+    }
+    let (asking, token) = (app.clone(), token.to_owned());
+    let task = app.spawn(async move { asking.identify(&token).await });
+    // One that is closing keeps its token.
+    let _ = ctx.spawn_or_pause(task, move |ctx, outcome| {
+        renew(ctx, outcome.unwrap_or(Err(Refused::Unavailable)));
+    });
+}
+
+/// Closes a connection whose token has been revoked, or has expired unnoticed; whether it is one.
+pub fn close_if_stale(app: &App, ctx: &mut Ctx<'_, State>) -> bool {
+    let Some(claims) = ctx.state().claims() else { return false };
+    let verifier = app.verifier.load();
+    let refused = if verifier.is_revoked(claims) {
+        Refused::Revoked
+    } else if verifier.end_of(claims) <= SystemTime::now() {
+        Refused::Expired
+    } else {
+        return false;
+    };
+    ctx.close(refused.close_code(), refused.reason()).is_ok()
+}
+
+impl Handler for Session {
+    type State = State;
+
+    fn on_request(&mut self, request: &Request<'_>) -> Answer<State> {
+        let offered = || request.subprotocols();
+        let known = offered().find_map(|name| Some((name, Protocol::of(name)?)));
+        let protocol = known.map_or(Protocol::Envelope, |(_, protocol)| protocol);
+        let agreed = known.map(|(name, _)| name).or_else(|| offered().find(|name| *name == BEARER));
+        let agreed = agreed.map(str::to_owned);
+        let accept = move |claims| {
+            let accept = Accept::new(State::new(protocol, claims));
+            agreed.into_iter().fold(accept, Accept::with_subprotocol)
+        };
+        match (self.claims(request), self.app.users()) {
+            (Ok(Some(claims)), Some(users)) => {
+                let users = users.clone();
+                let confirmation = Box::pin(async move { users.confirm(claims).await });
+                self.ask(request, confirmation, |claims| accept(Some(claims)));
+                Answer::Defer
+            }
+            (Ok(claims), _) => accept(claims).into(),
+            (Err(refused), _) => {
+                self.app.counters.refused(refused);
+                Response::from(refused).into()
+            }
+        }
+    }
+
+    fn on_open(&mut self, ctx: &mut Ctx<'_, State>) {
+        if ctx.state().member.is_some() {
+            enter(&self.app, ctx);
+        } else {
+            let _ = ctx.set_timer(LOGIN, self.app.settings.login_timeout);
+        }
+    }
+
+    fn on_message(&mut self, ctx: &mut Ctx<'_, State>, message: Message<'_>) {
+        let Message::Text(text) = message else {
+            let _ = ctx.close(CloseCode::UNSUPPORTED_DATA, "messages are text");
+            return;
+        };
+        let State { protocol, member } = ctx.state();
+        match protocol {
+            _ if member.is_none() => self.log_in(ctx, text),
+            Protocol::Envelope => envelope::receive(&self.app, ctx, text),
+            Protocol::RoomsText => rooms::text::receive(&self.app, ctx, text),
+            Protocol::RoomsJson => rooms::json::receive(&self.app, &self.commands, ctx, text),
+            Protocol::Chat => chat::receive(&self.app, ctx, text),
+        }
+    }
+
+    fn on_timer(&mut self, ctx: &mut Ctx<'_, State>, key: u64) {
+        let (code, reason) = match key {
+            EXPIRY => (EXPIRED, "expired: refresh first"),
+            _ => (Refused::Missing.close_code(), "no login came in time"),
+        };
+        // Only a close that has begun refuses another.
+        let _ = ctx.close(code, reason);
+    }
+
+    fn on_presence(&mut self, presence: &topics::Presence<'_>) {
+        let id = presence.name.strip_prefix(USER).and_then(|id| Uuid::parse_str(id).ok());
+        let Some(user) = id else { return };
+        let news = match presence.change {
+            PresenceChange::Joined => self
+                .app
+                .presence
+                .tell_joined(user)
+                .map(|name| (MessageType::UserJoined, ChatMessage::Join(name.clone()), name)),
+            PresenceChange::Left if presence.is_last => {
+                let left = self.app.presence.tell_left(user);
+                left.map(|name| (MessageType::UserLeft, ChatMessage::Leave(name.clone()), name))
+            }
+            _ => None,
+        };
+        let Some((message_type, chat, username)) = news else { return };
+        let data = json!({ "user_id": user, "username": username });
+        let envelope = notice(message_type, Some(user), &data);
+        let options = PublishOptions::default().with_except_name(presence.name);
+        for (topic, text) in [(EVERYBODY, &envelope), (chat::TOPIC, &chat.to_json())] {
+            if let Err(error) = self.app.handle().publish_with(topic, text, options) {
+                tracing::warn!(%error, "not everybody hears who comes and goes");
+            }
+        }
+    }
+
+    fn on_close(&mut self, ctx: &mut Ctx<'_, State>, _cause: &CloseCause) {
+        if let Some(member) = ctx.state().member() {
+            self.app.rooms.leave_all(member.user(), ctx.id());
+            self.app.presence.leave(member.user(), ctx.id());
+        }
+    }
+}
