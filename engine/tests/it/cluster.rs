@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Barrier, Mutex, PoisonError, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ringwire::cluster::{Bus, BusError, ClusterConfig, Node, Outgoing};
 use ringwire::shutdown::Readiness;
@@ -13,12 +13,15 @@ use ringwire::topics::{PublishError, PublishOptions, Reach, TopicConfig};
 use ringwire::{Config, Error, Handle, Message, Router, on_message};
 use ringwire_peers::{Http, stays_so_for};
 
-use crate::support::{PATIENCE, Server, ms, wait_until};
+use crate::support::{Server, ms, wait_until};
 use crate::topics::{app, ask, quiet};
 
 /// A bus that carries from node to node, all to all, as it comes.
 #[derive(Clone, Debug, Default)]
-struct Line(Arc<Mutex<Vec<mpsc::Sender<(String, Vec<u8>)>>>>);
+struct Line(Arc<Mutex<Vec<Member>>>);
+
+/// Where a node is given topics and letters.
+type Member = mpsc::Sender<(String, Vec<u8>)>;
 
 impl Bus for Line {
     fn start(self: Box<Self>, node: Node) -> Result<(), BusError> {
@@ -362,10 +365,8 @@ fn the_end_waits_for_what_the_bus_was_given() {
         assert_eq!(next(&mut node), "!a");
     }
     assert!(node.outlet.next_blocking().is_none());
-    let began = Instant::now();
     drop(node);
     joining.join().expect("no panic").expect("no error");
-    assert!(began.elapsed() < PATIENCE);
 }
 
 #[test]
