@@ -281,7 +281,7 @@ impl Exchange {
     pub(crate) fn publish(
         &self,
         publication: &SharedPublication,
-        options: PublishOptions,
+        options: PublishOptions<'_>,
         but: Option<u16>,
     ) -> Result<(), PublishError> {
         let posted = self.post(publication, but);

@@ -181,7 +181,7 @@ impl Topics {
     pub(crate) fn publish(
         &mut self,
         publication: SharedPublication,
-        options: PublishOptions,
+        options: PublishOptions<'_>,
     ) -> Result<(), PublishError> {
         let outcome = self.exchange.publish(&publication, options, Some(self.worker));
         if self.exchange.is_interested(self.worker, &publication) {
