@@ -1,5 +1,6 @@
 """JSON Web Tokens as another service makes them (RFC 7519, HS256), and connections with them."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -8,7 +9,7 @@ import os
 import time
 import uuid
 
-from websockets.sync.client import connect
+from websockets.asyncio.client import connect
 
 
 def encode(value):
@@ -37,7 +38,39 @@ def user_id(username):
     return str(uuid.uuid5(uuid.NAMESPACE_DNS, username))
 
 
+class Socket:
+    """A connection. Not one of websockets.sync, which reads and writes in two threads: OpenSSL does not allow that, and
+    CPython sees to it from 3.13 on only. Pings are answered while something is waited for."""
+
+    def __init__(self, address):
+        async def open():
+            return await connect(address, open_timeout=30, close_timeout=30, proxy=None)
+
+        self.loop = asyncio.new_event_loop()
+        self.connection = self.loop.run_until_complete(open())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.loop.run_until_complete(self.connection.close())
+        self.loop.close()
+
+    def send(self, text):
+        self.loop.run_until_complete(self.connection.send(text))
+
+    def recv(self, timeout):
+        return self.loop.run_until_complete(asyncio.wait_for(self.connection.recv(), timeout))
+
+    @property
+    def close_code(self):
+        return self.connection.close_code
+
+    @property
+    def close_reason(self):
+        return self.connection.close_reason
+
+
 def open_socket(url, username, sub=None):
     """The WebSocket of a user. The certificate is checked against SSL_CERT_FILE."""
-    address = "ws" + url.removeprefix("http") + "/ws?token=" + token(username, sub)
-    return connect(address, open_timeout=30, close_timeout=30)
+    return Socket("ws" + url.removeprefix("http") + "/ws?token=" + token(username, sub))

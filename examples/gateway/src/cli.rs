@@ -35,28 +35,11 @@ pub enum Order {
     /// To read what is set.
     Check(Box<settings::Settings>, Box<Settings>),
     /// Tokens for tests.
-    Token(Box<Settings>, TokenOrder),
+    Token(Box<Settings>, ArgMatches),
     /// Another user in the database.
-    User(Box<Settings>, UserOrder),
+    User(Box<Settings>, ArgMatches),
     /// To read something that is written already, help or an error.
     Read(clap::Error),
-}
-
-/// `gateway token`.
-#[derive(Debug)]
-pub struct TokenOrder {
-    user: User,
-    lifetime: Duration,
-    count: usize,
-    private_key: Option<PathBuf>,
-    key_id: Option<String>,
-}
-
-/// `gateway user`.
-#[derive(Debug)]
-pub struct UserOrder {
-    user: User,
-    has_password: bool,
 }
 
 /// What the arguments and variables of a program stand for.
@@ -73,58 +56,45 @@ pub fn parse(
     };
     let set = load(&matches, variables)?;
     let settings = Box::new(Settings::of(&set)?);
-    let text = |matches: &ArgMatches, name: &str| matches.get_one::<String>(name).cloned();
     Ok(match matches.subcommand() {
-        Some(("token", order)) => Order::Token(
-            settings,
-            TokenOrder {
-                user: user(order, "user"),
-                lifetime: Duration::from_secs(order.get_one("lifetime").copied().unwrap_or(3600)),
-                count: order.get_one("count").copied().unwrap_or(1),
-                private_key: order.get_one("private_key").cloned(),
-                key_id: text(order, "key_id"),
-            },
-        ),
-        Some((_, order)) => {
-            let has_password = !order.get_flag("no_password");
-            Order::User(settings, UserOrder { user: user(order, ""), has_password })
-        }
+        Some(("token", order)) => Order::Token(settings, order.clone()),
+        Some((_, order)) => Order::User(settings, order.clone()),
         None if matches.get_flag("check") => Order::Check(Box::new(set), settings),
         None => Order::Serve(Box::new(set), settings),
     })
 }
 
 fn command() -> Command {
-    let flag = |name: &'static str, about: &'static str| {
-        Arg::new(name).long(dashed(name)).help(about).action(ArgAction::Append).global(true)
-    };
-    let path = |name: &'static str, about: &'static str| {
-        Arg::new(name).long(dashed(name)).help(about).value_parser(value_parser!(PathBuf))
-    };
-    let switch = |name: &'static str, about: &'static str| {
-        Arg::new(name).long(dashed(name)).help(about).action(ArgAction::SetTrue)
-    };
-    let whose = |command: Command| {
-        let arg = |name: &'static str, about: &'static str| Arg::new(name).long(name).help(about);
-        command
-            .arg(arg("id", "The user [default: a new one]").value_parser(value_parser!(Uuid)))
-            .arg(arg("email", "The user's address [default: NAME@localhost]"))
-            .arg(arg("role", "What the user may do, such as admin"))
-    };
-    let number = |name: &'static str, about: &'static str| Arg::new(name).long(name).help(about);
+    let flag =
+        |name: &'static str, about: &'static str| Arg::new(name).long(dashed(name)).help(about);
+    let path = |name, about| flag(name, about).value_parser(value_parser!(PathBuf));
+    let switch = |name, about| flag(name, about).action(ArgAction::SetTrue);
+    let setting = |name, about| flag(name, about).action(ArgAction::Append).global(true);
+    let whose = [
+        flag("id", "The user [default: a new one]").value_parser(value_parser!(Uuid)),
+        flag("email", "The user's address [default: NAME@localhost]"),
+        flag("role", "What the user may do, such as admin"),
+    ];
     let token = Command::new("token")
         .about("Prints tokens that the gateway takes, one a line, for tests")
-        .arg(Arg::new("name").long("username").help("The user's name [default: user]"))
-        .arg(number("lifetime", "Seconds [default: 3600]").value_parser(value_parser!(u64)))
+        .arg(flag("username", "The user's name").default_value("user"))
+        .args(&whose)
         .arg(
-            number("count", "So many, each for a new user [default: 1]")
+            flag("lifetime", "How long they hold, in seconds")
+                .default_value("3600")
+                .value_parser(value_parser!(u64)),
+        )
+        .arg(
+            flag("count", "So many, each for a user of its own")
+                .default_value("1")
                 .value_parser(value_parser!(usize)),
         )
         .arg(path("private_key", "A PEM file to sign with instead of JWT_SECRET"))
-        .arg(Arg::new("key_id").long("key-id").help("Its name in the set of keys (`kid`)"));
+        .arg(flag("key_id", "Its name in the set of keys (`kid`)"));
     let user = Command::new("user")
         .about("Adds a user to the database, or changes one, with a password from standard input")
-        .arg(Arg::new("name").required(true).help("The user's name"))
+        .arg(Arg::new("username").required(true).help("The user's name"))
+        .args(whose)
         .arg(switch("inactive", "The user may not come in"))
         .arg(switch("no_password", "The user has no password, and comes with tokens alone"));
     Command::new("gateway")
@@ -132,11 +102,11 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .arg(path("config", "A TOML file with settings").global(true))
         .arg(switch("check", "Checks the settings and the keys, prints what is in effect and where it comes from, and ends"))
-        .arg(flag("set", "Any setting, as NAME=VALUE; may be given several times"))
-        .args(own().filter(|own| !own.is_secret()).map(|own| flag(own.name, own.about)))
-        .args(ENGINE.iter().map(|(name, _, about)| flag(name, about)))
-        .subcommand(whose(token))
-        .subcommand(whose(user))
+        .arg(setting("set", "Any setting, as NAME=VALUE; may be given several times"))
+        .args(own().filter(|own| !own.is_secret()).map(|own| setting(own.name, own.about)))
+        .args(ENGINE.iter().map(|(name, _, about)| setting(name, about)))
+        .subcommand(token)
+        .subcommand(user)
 }
 
 /// `rooms.max_members` as a flag has it.
@@ -169,15 +139,16 @@ fn load(
     sources.load()
 }
 
-fn user(order: &ArgMatches, default: &str) -> User {
+/// Whom a command is about.
+fn user(order: &ArgMatches) -> User {
     let text = |name| order.get_one::<String>(name).cloned();
-    let username = text("name").unwrap_or_else(|| default.to_owned());
+    let username = text("username").unwrap_or_default();
     User {
         id: order.get_one("id").copied().unwrap_or_else(Uuid::new_v4),
         email: text("email").unwrap_or_else(|| format!("{username}@localhost")),
         username,
         role: text("role"),
-        active: !matches!(order.try_get_one::<bool>("inactive"), Ok(Some(true))),
+        active: !matches!(order.try_get_one("inactive"), Ok(Some(true))),
     }
 }
 
@@ -187,22 +158,22 @@ fn user(order: &ArgMatches, default: &str) -> User {
 /// There is nothing to sign with, or nobody to write to.
 pub fn print_tokens(
     settings: &Settings,
-    order: TokenOrder,
+    order: &ArgMatches,
     now: SystemTime,
     to: impl io::Write,
 ) -> Result<(), SetupError> {
-    let TokenOrder { user, lifetime, count, private_key, key_id } = order;
-    let signer = Signer::load(&settings.tokens, private_key.as_deref(), key_id)?;
+    let private_key = order.get_one::<PathBuf>("private_key").map(PathBuf::as_path);
+    let signer = Signer::load(&settings.tokens, private_key, order.get_one("key_id").cloned())?;
+    let lifetime = order.get_one("lifetime").copied().map_or(Duration::ZERO, Duration::from_secs);
+    let count: usize = order.get_one("count").copied().unwrap_or(1);
+    let user = user(order);
     let mut to = BufWriter::new(to);
     for number in 1..=count {
-        let user = match count {
-            1 => user.clone(),
-            _ => User {
-                id: Uuid::new_v4(),
-                username: format!("{}{number}", user.username),
-                ..user.clone()
-            },
-        };
+        let mut user = user.clone();
+        if count > 1 {
+            user.id = Uuid::new_v4();
+            user.username = format!("{}{number}", user.username);
+        }
         writeln!(to, "{}", signer.sign(&user.claims(now, lifetime))?)?;
     }
     Ok(to.flush()?)
@@ -214,20 +185,18 @@ pub fn print_tokens(
 /// There is no database, it failed, or there is no password.
 pub fn add_user(
     settings: &Settings,
-    order: UserOrder,
+    order: &ArgMatches,
     runtime: &Runtime,
 ) -> Result<(), SetupError> {
     let url = settings.database_url.as_ref().ok_or("users are in a database: set DATABASE_URL")?;
-    let mut password = String::new();
-    if order.has_password {
-        io::stdin().lock().read_line(&mut password)?;
-    }
-    let password = Some(password.trim_end_matches(['\r', '\n'])).filter(|_| order.has_password);
-    if password == Some("") {
-        return Err("write a password to standard input, or say --no-password".into());
-    }
-    runtime.block_on(async {
-        let users = Users::open(url, 1).await?;
-        Ok(users.add(&order.user, password).await?)
-    })
+    let mut line = String::new();
+    let password = if order.get_flag("no_password") {
+        None
+    } else {
+        io::stdin().lock().read_line(&mut line)?;
+        let password = line.trim_end_matches(['\r', '\n']);
+        let missing = "write a password to standard input, or say --no-password";
+        Some(password).filter(|text| !text.is_empty()).ok_or(missing)?.into()
+    };
+    runtime.block_on(async { Ok(Users::open(url, 1).await?.add(&user(order), password).await?) })
 }

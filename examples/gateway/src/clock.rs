@@ -167,8 +167,8 @@ fn run(app: &Weak<App>, orders: &Receiver<oneshot::Sender<usize>>, cleanup_inter
     }
 }
 
-/// Closes connections that should not be there any more; how many they were.
-fn sweep(app: &Arc<App>, handle: &Handle) -> usize {
+/// Closes connections that should not be there any more; how many they were. Waits for workers, so it is not for one.
+pub(crate) fn sweep(app: &Arc<App>, handle: &Handle) -> usize {
     let (mut closed, mut after) = (0, None);
     loop {
         let page = app.presence.online(after, SWEEP_LEN);

@@ -57,9 +57,9 @@ fn carry_out(order: Order) -> Result<ExitCode, SetupError> {
             print!("{}", set.report());
         }
         Order::Token(settings, order) => {
-            cli::print_tokens(&settings, order, SystemTime::now(), io::stdout().lock())?;
+            cli::print_tokens(&settings, &order, SystemTime::now(), io::stdout().lock())?;
         }
-        Order::User(settings, order) => cli::add_user(&settings, order, &runtime()?)?,
+        Order::User(settings, order) => cli::add_user(&settings, &order, &runtime()?)?,
         Order::Serve(set, settings) => serve(&set, *settings, &runtime()?)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -1,7 +1,7 @@
 //! Users in a database: SQLite or PostgreSQL, whichever a URL names.
 //!
-//! Where there is one, it decides who a token's user is: a user who is missing or inactive is refused, and the name, the
-//! address and the role are those of the database. Users who have a password there can log in with it.
+//! Where there is one, it decides who a token's user is: a user who is missing or inactive is refused, and the name,
+//! the address and the role are those of the database. Users who have a password there can log in with it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

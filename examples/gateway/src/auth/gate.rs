@@ -1,17 +1,11 @@
-//! What the application asks of all of this: who somebody is, who may administer, and who has to go.
+//! What the application asks of all of this: who somebody is, and who has to go.
 
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, SystemTime};
-
-use ringwire::{Ctx, PostError};
+use std::time::SystemTime;
 
 use super::{Claims, KeyError, Refused, Verifier};
 use crate::app::App;
-use crate::session::{State, close_if_stale};
-
-/// How long a worker has that has no room for another letter.
-const PATIENCE: Duration = Duration::from_millis(20);
+use crate::clock::sweep;
 
 impl App {
     /// Whose token this is. Where users are in a database, that has the last word.
@@ -43,16 +37,7 @@ impl App {
     /// Keys or ids can't be used, and those from before stay.
     pub fn reload_keys(self: &Arc<Self>) -> Result<(), KeyError> {
         self.verifier.store(Arc::new(Verifier::load(&self.settings.tokens)?));
-        for conn in self.handle().connection_ids() {
-            loop {
-                let app = self.clone();
-                let check = move |ctx: &mut Ctx<'_, State>| _ = close_if_stale(&app, ctx);
-                if self.handle().run(conn, check) != Err(PostError::Busy) {
-                    break;
-                }
-                thread::sleep(PATIENCE);
-            }
-        }
+        sweep(self, self.handle());
         Ok(())
     }
 }

@@ -10,8 +10,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 /// A file with keys: a public key (PEM), or a set of keys (JWKS, RFC 7517 §5).
 ///
 /// Written as `FILE`, or as `ALGORITHM+…:FILE` where the keys are for these algorithms alone, such as
-/// `RS256+PS256:issuer.pem`. Otherwise a key of a set is for the algorithm that it names, and every other key for that of
-/// its kind: RS256, ES256, ES384, EdDSA or HS256.
+/// `RS256+PS256:issuer.pem`. Otherwise a key of a set is for the algorithm that it names, and every other key for that
+/// of its kind: RS256, ES256, ES384, EdDSA or HS256.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyFile {
     path: PathBuf,

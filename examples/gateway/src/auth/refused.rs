@@ -82,8 +82,8 @@ impl Refused {
 }
 
 impl From<Refused> for Response {
-    /// The reason, and with 401 what would be right (RFC 9110 §15.5.2): no more than the scheme where there was no token
-    /// (RFC 6750 §3.1).
+    /// The reason, and with 401 what would be right (RFC 9110 §15.5.2): no more than the scheme where there was no
+    /// token (RFC 6750 §3.1).
     fn from(refused: Refused) -> Self {
         let response = Self::text(refused.reason()).with_status(refused.status());
         let challenge = match refused {

@@ -38,7 +38,8 @@ macro_rules! heads {
 
 heads!(Request<'_>, OwnedRequest);
 
-/// A request's token: of `?token=`, else of `Authorization: Bearer`, else what follows [`BEARER`] among the subprotocols.
+/// A request's token: of `?token=`, else of `Authorization: Bearer`, else what follows [`BEARER`] among the
+/// subprotocols.
 pub fn token_of(request: &impl Head) -> Option<Cow<'_, str>> {
     let query = form_urlencoded::parse(request.query().unwrap_or_default().as_bytes());
     let in_query = query.into_iter().find(|(name, _)| name == "token").map(|(_, token)| token);

@@ -28,8 +28,8 @@ impl Signer {
         Ok(Self { key, header: Header::new(Algorithm::HS256), audience: None, issuer: None })
     }
 
-    /// One whose tokens keep to the rules. It signs with a private key (PEM) and the algorithm of its kind, or else with
-    /// the secret.
+    /// One whose tokens keep to the rules. It signs with a private key (PEM) and the algorithm of its kind, or else
+    /// with the secret.
     ///
     /// # Errors
     /// A file can't be read, or has no private key; or there is nothing to sign with.

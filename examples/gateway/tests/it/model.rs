@@ -86,7 +86,7 @@ const MAX_QUEUED_LEN: usize = 64 << 10;
 #[test]
 fn a_slow_reader_is_closed_and_nobody_else_loses_anything() {
     let config = config(2).with_max_queued_len(MAX_QUEUED_LEN).with_high_water(16 << 10);
-    sim_with(config, &Settings::default()).seeds(0..100, |sim| {
+    sim_with(config, &Settings::default()).seeds(0..40, |sim| {
         let mut faults = Faults::mixed(&mut sim.random());
         (faults.reset, faults.fin) = (0.0, 0.0);
         faults.max_delay = faults.max_delay.min(Duration::from_millis(3));
@@ -97,10 +97,9 @@ fn a_slow_reader_is_closed_and_nobody_else_loses_anything() {
         let content = "x".repeat(4000);
         let (mut sent, mut was_told) = (0, false);
         while !was_told {
-            assert!(sent < 1000, "the slow reader is still there");
+            assert!(sent < 400, "the slow reader is still there");
             let data = json!({ "number": sent, "content": content });
-            let message = json!({ "message_type": "text", "data": data }).to_string();
-            ann.send(message);
+            ann.send(json!({ "message_type": "text", "data": data }).to_string());
             // All of it, in order, whatever becomes of the other.
             loop {
                 let heard = hear(&mut ben);
@@ -110,6 +109,10 @@ fn a_slow_reader_is_closed_and_nobody_else_loses_anything() {
                 }
             }
             sent += 1;
+            // More than the network and the queue hold; its close has so long to get through.
+            if sent > 100 {
+                sim.advance(Duration::from_millis(200));
+            }
         }
         assert_eq!(simulated().presence.connections(id_of("slow")), []);
         slow.go_on_reading();
