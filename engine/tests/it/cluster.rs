@@ -165,12 +165,15 @@ fn binary_and_keyed_publications_are_the_same_on_the_other_side() {
     let keyed = PublishOptions::default().with_key(7);
     handle.publish_with("a", Message::Binary(b"\0\xff"), keyed).expect("there is room");
     handle.publish("a", "").expect("there is room");
-    for _ in 0..2 {
+    let others = PublishOptions::default().with_except_name("ann");
+    handle.publish_with("a", "of ann", others).expect("there is room");
+    for _ in 0..3 {
         let Some(Outgoing::Publish(letter)) = one.outlet.next_blocking() else { panic!() };
         other.inlet.receive(letter.topic(), &letter.to_bytes(), Duration::ZERO);
     }
     assert_eq!(client.binary(), b"\0\xff");
     assert_eq!(client.text(), "");
+    assert_eq!(client.text(), "of ann");
 }
 
 #[test]
