@@ -96,9 +96,9 @@ fn bench_offsets(criterion: &mut Criterion) {
     for len in [64, 512, 1 << 10, 4 << 10, 16 << 10, 128 << 10, 1 << 20] {
         let mut buf = vec![0x55; 2 * PAGE + len];
         let page = buf.as_ptr().align_offset(PAGE);
-        let mut out = Vec::with_capacity(2 * PAGE + len);
+        let mut out: Vec<u8> = Vec::with_capacity(2 * PAGE + len);
         let reply_at = out.as_ptr().align_offset(PAGE) + REPLY_OFFSET;
-        out.resize(reply_at, 0_u8);
+        out.resize(reply_at, 0);
         group.throughput(len_of(len));
         for offset in 0..16 {
             let payload = page + offset..page + offset + len;

@@ -19,7 +19,7 @@ pub struct DeflateConfig {
     /// the plain offer, which all servers understand. Without it, the server is asked to do without as well, and may
     /// decline.
     ///
-    /// Worst case in memory, either way, for windows of 15 bits: 289 KiB from the first message that is compressed, 48
+    /// Worst case in memory, either way, for windows of 15 bits: 288 KiB from the first message that is compressed, 48
     /// KiB from the first one that is inflated, until the connection is dropped.
     pub takeover: bool,
     /// The largest window of this side's compressor, as a power of two: 9 to 15 bits. The server is told so, and may

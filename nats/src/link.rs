@@ -1,5 +1,7 @@
 //! The bus at work: what leaves the node is given to NATS, and what NATS brings to the node. All of it on one thread.
 
+#![expect(clippy::disallowed_methods, reason = "no worker is here, whose turn would have a time")]
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;

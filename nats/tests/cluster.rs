@@ -1,11 +1,7 @@
 //! Three nodes, each a process, and a real NATS: what tests/cluster/run runs. `CLUSTER_NATS_SERVER` is the NATS, and
 //! `CLUSTER_NODE` the example of this crate.
 
-#![expect(
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "tests own sockets, and wait for processes"
-)]
+#![expect(clippy::disallowed_types, reason = "tests own sockets")]
 
 use std::collections::HashMap;
 use std::env;

@@ -102,7 +102,7 @@ impl Compressor {
         self.window_bits
     }
 
-    /// The bytes of memory that it holds: 289 KiB for a window of 15 bits, 151 KiB for one of 12, 137 KiB
+    /// The bytes of memory that it holds: 288 KiB for a window of 15 bits, 151 KiB for one of 12, 137 KiB
     /// for one of 9. The hash table has 128 KiB in either case.
     #[must_use]
     pub fn memory_len(&self) -> usize {

@@ -60,6 +60,16 @@ impl BufferPool {
         buffer
     }
 
+    /// A buffer for output that grows message by message. It is none of the long ones, which may have twice the room: that
+    /// would grow with it.
+    pub(crate) fn take_growing(&mut self, min_capacity: usize) -> Vec<u8> {
+        if CLASSES.iter().any(|class| *class >= min_capacity) {
+            self.take(min_capacity)
+        } else {
+            Vec::with_capacity(min_capacity)
+        }
+    }
+
     /// Takes the memory of output back, if it was this connection's own.
     #[inline]
     pub(crate) fn reclaim(&mut self, output: Output) {
@@ -245,6 +255,15 @@ mod tests {
             assert_eq!(buffer.capacity() == 1 << 20, fits, "{asked}");
         }
         assert_eq!(pool.free_len, 0);
+    }
+
+    #[test]
+    fn output_that_grows_has_no_more_than_it_asks_for() {
+        let mut pool = BufferPool::new(4 << 20);
+        pool.give(Vec::with_capacity(1 << 20));
+        assert_eq!(pool.take_growing(600_000).capacity(), 600_000);
+        assert_eq!(pool.take_growing(60_000).capacity(), 64 << 10);
+        assert_eq!(pool.free_len, 1 << 20);
     }
 
     #[test]

@@ -82,8 +82,8 @@ impl Inlet {
     }
 
     fn pass_on(&self, topic: &str, envelope: &Envelope<'_>) {
-        let Envelope { key, compress, message, .. } = *envelope;
-        let options = PublishOptions { key, compress, ..PublishOptions::default() };
+        let Envelope { key, except_name, compress, message, .. } = *envelope;
+        let options = PublishOptions { key, except_name, compress, ..PublishOptions::default() };
         match self.exchange.encode(topic, message, options) {
             Err(_) => add(&self.counters.malformed, 1),
             Ok(publication) => {

@@ -50,11 +50,18 @@ impl Letter {
         &self.departure.publication.topic
     }
 
-    /// For the [`receive`](super::Inlet::receive) of other nodes: at most 34 bytes more than the message.
+    /// For the [`receive`](super::Inlet::receive) of other nodes: at most 35 bytes more than the message, and a name that
+    /// is left out.
     pub fn to_bytes(&self) -> Vec<u8> {
         let Departure { publication, key } = &self.departure;
-        let (compress, message) = (publication.compress, publication.message());
-        Envelope { stamp: self.stamp, key: *key, compress, message }.write()
+        Envelope {
+            stamp: self.stamp,
+            key: *key,
+            except_name: publication.except_name.as_deref(),
+            compress: publication.compress,
+            message: publication.message(),
+        }
+        .write()
     }
 }
 

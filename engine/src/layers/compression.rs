@@ -46,7 +46,7 @@ pub struct CompressionConfig {
     pub level: Level,
     /// The window of the server's compressors, as a power of two: 9 to 15 bits. Default: automatic, 15 bits (32 KiB)
     /// for those of workers and 12 bits (4 KiB) for those of connections. A client may ask for less. A compressor takes
-    /// 289 KiB of memory with 15 bits, 151 KiB with 12, 137 KiB with 9; docs/compression.md says what a larger window
+    /// 288 KiB of memory with 15 bits, 151 KiB with 12, 137 KiB with 9; docs/compression.md says what a larger window
     /// is good for.
     pub max_window: Sizing<WindowBits>,
     /// Clients may compress, the server does not. Default: no.

@@ -25,7 +25,7 @@ use crate::metrics::Counters;
 const WINDOWS: usize = (WindowBits::MAX.get() - WindowBits::MIN.get()) as usize + 1;
 
 /// The window of a connection's own compressor, unless the settings say which: with its decompressor it holds less than
-/// 200 KiB then. 15 bits make short messages a twentieth to a tenth shorter and take 138 KiB more.
+/// 200 KiB then. 15 bits make short messages a twentieth to a tenth shorter and take 137 KiB more.
 pub(crate) const OWN_WINDOW: WindowBits = match WindowBits::new(12) {
     Some(bits) => bits,
     None => WindowBits::MAX,

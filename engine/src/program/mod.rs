@@ -69,6 +69,9 @@ const DEFAULT_ADDRESS: &str = "127.0.0.1:9001";
 /// What an application's own part of a program may fail with. `?` makes one of any error.
 pub type SetupError = Box<dyn Error + Send + Sync>;
 
+/// The bus of a program, if the settings say that it has one. See [`Program::with_bus`].
+pub type MadeBus = Result<Option<Box<dyn Bus>>, SetupError>;
+
 /// Runs a server until it is told to end; see the [module's documentation](self). `factory` makes each worker's
 /// handler, as for [`Server::start`].
 ///
@@ -115,8 +118,7 @@ pub struct Program {
     make_bus: MakeBus,
 }
 
-/// Gives the bus of a program, if it has one.
-type MakeBus = fn(&Settings) -> Result<Option<Box<dyn Bus>>, SetupError>;
+type MakeBus = fn(&Settings) -> MadeBus;
 
 impl Program {
     /// A program of that name, which is for `--help` and errors.
@@ -207,10 +209,7 @@ impl Program {
     /// })
     /// ```
     #[must_use]
-    pub fn with_bus(
-        mut self,
-        make: fn(&Settings) -> Result<Option<Box<dyn Bus>>, SetupError>,
-    ) -> Self {
+    pub fn with_bus(mut self, make: fn(&Settings) -> MadeBus) -> Self {
         self.make_bus = make;
         self
     }

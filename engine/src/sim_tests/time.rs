@@ -269,7 +269,7 @@ fn a_paused_connection_is_held_up_and_nothing_is_lost() {
 
 /// Has a worker that did nothing for a while resume the connection in the very turn in which all timers of that time are
 /// due.
-fn resume_late(play: &mut Play, late: Duration) {
+fn resume_late(play: &Play, late: Duration) {
     let id = play.scene.log.borrow().clients[0].id.expect("it is open");
     let at = play.clock() + late;
     play.scene.world.alarm(at);
@@ -289,7 +289,7 @@ fn a_pong_counts_that_waited_for_a_resume() {
         play.run_until(secs(32));
         pause(&play);
         play.run_until(secs(90));
-        resume_late(&mut play, late);
+        resume_late(&play, late);
         play.run_until(secs(200));
         assert_eq!(play.clients[0].stage, Stage::Open, "{late:?} late");
     }
@@ -306,7 +306,7 @@ fn silence_counts_from_a_resume_on() {
         play.clients[0].plan.speeches = plan(Ending::Stay, &["message"; 300]).speeches;
         play.run_until(secs(300));
         assert_eq!(play.scene.log.borrow().clients[0].came.len(), 1);
-        resume_late(&mut play, late);
+        resume_late(&play, late);
         let resumed = play.clock();
         play.run_until(resumed + secs(119));
         assert_eq!(play.scene.log.borrow().clients[0].came.len(), 301, "{late:?} late");

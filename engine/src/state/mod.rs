@@ -185,7 +185,12 @@ impl Shared {
     fn grow_out(&mut self, len: usize) {
         // A turn may produce far more than the pool's largest buffer, and is not to copy all of it for each message.
         let roomy = self.out.capacity() / 2 * 3;
-        let mut larger = self.pool.take(len.max(self.expected_len).max(roomy));
+        let capacity = len.max(self.expected_len).max(roomy);
+        let mut larger = if self.out.is_empty() {
+            self.pool.take(capacity)
+        } else {
+            self.pool.take_growing(capacity)
+        };
         larger.extend_from_slice(&self.out);
         self.pool.give(std::mem::replace(&mut self.out, larger));
     }

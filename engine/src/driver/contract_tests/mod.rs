@@ -126,7 +126,8 @@ fn looking_epoll() -> OnSockets<Epoll> {
 }
 
 fn looking_uring() -> OnSockets<Uring> {
-    let layout = Layout { piece_len: 4096, piece_count: 4, incremental: true, turn_len: 0 };
+    let layout =
+        Layout { piece_len: 4096, piece_count: 4, ring_count: 2, incremental: true, turn_len: 0 };
     OnSockets::new(|listeners| Uring::new(listeners, layout)?.with_busy_poll(LOOKING))
 }
 

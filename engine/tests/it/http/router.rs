@@ -65,7 +65,7 @@ fn site() -> impl Handler {
         })
         .delete("/rooms/{room}", |_| StatusCode::NO_CONTENT)
         .get("/files/{*path}", |request| {
-            Response::text(request.param("path").map_or("none".to_owned(), Cow::into_owned))
+            Response::text(request.param("path").map_or_else(|| "none".to_owned(), Cow::into_owned))
         })
         .route(Method::PATCH, "/patch", |_| Response::text("patched"))
         .websocket("/", on_message(|ctx, message| ctx.send(message)))

@@ -114,7 +114,7 @@ impl Handler for Greeter {
     type State = String;
 
     fn on_request(&mut self, request: &Request<'_>) -> Answer<String> {
-        let param = |name| request.param(name).unwrap_or("none".into());
+        let param = |name| request.param(name).unwrap_or_else(|| "none".into());
         Answer::accept(format!("{} in {}", param("user"), param("room")))
     }
 
@@ -128,7 +128,7 @@ fn rooms() -> impl Handler {
     Router::new()
         .get("/", text)
         .get("/{room}", |request| {
-            let param = |name| request.param(name).unwrap_or("none".into());
+            let param = |name| request.param(name).unwrap_or_else(|| "none".into());
             Response::text(format!("{} of {}", param("room"), param("user")))
         })
         .post("/{room}", |_| StatusCode::CREATED)
