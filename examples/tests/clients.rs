@@ -1,5 +1,6 @@
 //! The programs that are clients, against servers in the test.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -18,11 +19,13 @@ const DRIVERS: [DriverKind; 2] = [DriverKind::Epoll, DriverKind::Uring];
 /// How long anything that must happen may take, on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A program, and its lines of both outputs.
+/// A program, and its lines of both outputs, of which each has an order of its own.
 struct Program {
     child: Child,
     input: Option<ChildStdin>,
-    lines: mpsc::Receiver<String>,
+    lines: mpsc::Receiver<(usize, String)>,
+    /// What came and was not looked for yet, on standard output and on standard error.
+    unseen: [VecDeque<String>; 2],
 }
 
 impl Program {
@@ -32,24 +35,28 @@ impl Program {
         let (sender, lines) = mpsc::channel();
         let (out, err) = (child.stdout.take(), child.stderr.take());
         let input = child.stdin.take();
-        let read = |lines: Box<dyn std::io::BufRead + Send>| {
+        let read = |output, lines: Box<dyn std::io::BufRead + Send>| {
             let sender = sender.clone();
             thread::spawn(move || {
-                lines.lines().map_while(Result::ok).try_for_each(|it| sender.send(it))
+                lines.lines().map_while(Result::ok).try_for_each(|it| sender.send((output, it)))
             });
         };
-        read(Box::new(BufReader::new(out.expect("it is piped"))));
-        read(Box::new(BufReader::new(err.expect("it is piped"))));
-        Self { child, input, lines }
+        read(0, Box::new(BufReader::new(out.expect("it is piped"))));
+        read(1, Box::new(BufReader::new(err.expect("it is piped"))));
+        Self { child, input, lines, unseen: Default::default() }
     }
 
-    /// Waits for a line that has this in it, and gives it.
-    fn until(&self, part: &str) -> String {
+    /// Waits for a line that has this in it, and gives it. Lines before it on the same output are passed over.
+    fn until(&mut self, part: &str) -> String {
         loop {
-            let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no {part}"));
-            if line.contains(part) {
-                return line;
+            for lines in &mut self.unseen {
+                if let Some(place) = lines.iter().position(|line| line.contains(part)) {
+                    return lines.drain(..=place).next_back().expect("it is there");
+                }
             }
+            let (output, line) =
+                self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no {part}"));
+            self.unseen[output].push_back(line);
         }
     }
 
@@ -128,7 +135,7 @@ fn reconnect_brings_the_token_that_is_in_the_file_then() {
             command.arg(format!("ws://{address}/chat?token=none&x=1"));
             command.args(["--first-delay", "10ms", "--token-file"]).arg(&file);
             command.args(parameter.map(|name| format!("--token-parameter={name}")));
-            let program = Program::start(&mut command);
+            let mut program = Program::start(&mut command);
             program.until("401");
             assert!(program.until("connected").contains("at attempt 2"));
             program.until("line 0");
