@@ -97,7 +97,8 @@ impl Crowd {
         let protocol = [ENVELOPE, "rooms.text", "rooms.json", "chat.json"][self.below(4)];
         match self.below(10) {
             0 => {
-                let get = get_for(&format!("e{user}"), protocol, 1);
+                // It expires in a longer day, and not on its way to the server: its time is in whole seconds.
+                let get = get_for(&format!("e{user}"), protocol, 3);
                 self.doubtful.push(self.live.connect(get).expect_open());
             }
             1 => {
