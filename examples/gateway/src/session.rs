@@ -46,13 +46,13 @@ pub fn topic_of(user: Uuid) -> String {
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// [`envelope`](crate::envelope)
+    /// [`envelope`]
     Envelope,
-    /// [`rooms::text`](crate::rooms::text)
+    /// [`rooms::text`]
     RoomsText,
-    /// [`rooms::json`](crate::rooms::json)
+    /// [`rooms::json`]
     RoomsJson,
-    /// [`chat`](crate::chat)
+    /// [`chat`]
     Chat,
 }
 
