@@ -8,7 +8,6 @@ mod online;
 mod problem;
 mod send;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use ringwire::http::header;
@@ -64,12 +63,6 @@ fn guarded(
 /// Of this moment, and for whoever asked.
 pub(crate) fn fresh(response: Response) -> Response {
     response.with_header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))
-}
-
-/// A parameter of the query.
-fn param<'r>(request: &'r OwnedRequest, name: &str) -> Option<Cow<'r, str>> {
-    let mut query = form_urlencoded::parse(request.query().unwrap_or_default().as_bytes());
-    query.find(|(each, _)| each == name).map(|(_, value)| value)
 }
 
 /// The body, as JSON of this type.

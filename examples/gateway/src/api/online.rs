@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Admin, Answer, Problem, json, param};
+use super::{Admin, Answer, Problem, json};
 use crate::app::App;
 use crate::envelope::timestamp;
 use crate::metrics::Process;
@@ -43,13 +43,13 @@ pub(crate) fn online(app: &App, after: Option<Uuid>, limit: usize) -> Page {
 /// `GET /ws/online?after=UUID&limit=N`
 pub(super) async fn list(app: &App, _: &Admin, request: &OwnedRequest) -> Answer {
     let bad = |text| Problem::new(StatusCode::BAD_REQUEST, text);
-    let limit = match param(request, "limit") {
+    let limit = match request.query_param("limit") {
         Some(text) => (text.parse().ok())
             .filter(|limit| (1..=MAX_LIMIT).contains(limit))
             .ok_or_else(|| bad(format!("`limit` is a whole number from 1 to {MAX_LIMIT}")))?,
         None => DEFAULT_LIMIT,
     };
-    let after = match param(request, "after") {
+    let after = match request.query_param("after") {
         Some(text) => Some(text.parse().map_err(|_| bad("`after` is a UUID".to_owned()))?),
         None => None,
     };

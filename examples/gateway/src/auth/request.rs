@@ -10,8 +10,8 @@ pub const BEARER: &str = "bearer";
 
 /// The parts of a request that credentials may be in.
 pub trait Head {
-    /// The query, percent-encoded.
-    fn query(&self) -> Option<&str>;
+    /// The first parameter of this name in the query, decoded.
+    fn query_param(&self, name: &str) -> Option<Cow<'_, str>>;
     /// A header's value.
     fn header(&self, name: &str) -> Option<&str>;
     /// The subprotocols on offer.
@@ -21,8 +21,8 @@ pub trait Head {
 macro_rules! heads {
     ($($request:ty),+) => {$(
         impl Head for $request {
-            fn query(&self) -> Option<&str> {
-                self.query()
+            fn query_param(&self, name: &str) -> Option<Cow<'_, str>> {
+                self.query_param(name)
             }
 
             fn header(&self, name: &str) -> Option<&str> {
@@ -41,15 +41,13 @@ heads!(Request<'_>, OwnedRequest);
 /// A request's token: of `?token=`, else of `Authorization: Bearer`, else what follows [`BEARER`] among the
 /// subprotocols.
 pub fn token_of(request: &impl Head) -> Option<Cow<'_, str>> {
-    let query = form_urlencoded::parse(request.query().unwrap_or_default().as_bytes());
-    let in_query = query.into_iter().find(|(name, _)| name == "token").map(|(_, token)| token);
     let in_header = || {
         let (scheme, token) = request.header("authorization")?.split_once(' ')?;
         // In any case (RFC 9110 §11.1).
         scheme.eq_ignore_ascii_case(BEARER).then(|| token.trim())
     };
     let offered = || request.subprotocols().skip_while(|name| *name != BEARER).nth(1);
-    in_query.or_else(|| in_header().or_else(offered).map(Cow::Borrowed))
+    request.query_param("token").or_else(|| in_header().or_else(offered).map(Cow::Borrowed))
 }
 
 /// A request's API key, of `X-Api-Key`.

@@ -1,5 +1,6 @@
 //! Each reason to refuse a token, each kind of key, and where tokens stand.
 
+use std::borrow::Cow;
 use std::fs;
 use std::time::UNIX_EPOCH;
 
@@ -8,7 +9,7 @@ use aws_lc_rs::rsa::{self, KeySize};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
-use ringwire::{Response, StatusCode};
+use ringwire::{Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -430,40 +431,20 @@ fn a_secret_comes_from_a_file_and_is_not_shown() {
     assert_eq!(Secret::new(""), None);
 }
 
-/// A request's head, as a test writes it.
-#[derive(Clone, Copy, Default)]
-struct Written<'a> {
-    query: Option<&'a str>,
-    authorization: Option<&'a str>,
-    subprotocols: &'a [&'a str],
-}
-
-impl Head for Written<'_> {
-    fn query(&self) -> Option<&str> {
-        self.query
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        self.authorization.filter(|_| name == "authorization")
-    }
-
-    fn subprotocols(&self) -> impl Iterator<Item = &str> {
-        self.subprotocols.iter().copied()
-    }
-}
-
 #[test]
 fn a_token_stands_in_one_of_three_places() {
-    let query = |query| Written { query: Some(query), ..Written::default() };
-    let header = |text| Written { authorization: Some(text), ..Written::default() };
-    let offer = |subprotocols| Written { subprotocols, ..Written::default() };
-    let all = Written {
-        query: Some("token=q"),
-        authorization: Some("Bearer h"),
-        subprotocols: &["bearer", "s"],
+    let found = |target: &str, headers: &[(&str, &str)]| {
+        let request = headers
+            .iter()
+            .fold(Request::builder(target), |request, (name, value)| request.header(name, value));
+        request.build().with(|request| token_of(request).map(Cow::into_owned))
     };
-    for (head, expected) in [
-        (Written::default(), None),
+    let query = |query: &str| found(&format!("/ws?{query}"), &[]);
+    let header = |text| found("/ws", &[("authorization", text)]);
+    let offer = |names| found("/ws", &[("sec-websocket-protocol", names)]);
+    let others = [("authorization", "Bearer h"), ("sec-websocket-protocol", "bearer, s")];
+    for (token, expected) in [
+        (found("/ws", &[]), None),
         (query("token=a.b-c_d"), Some("a.b-c_d")),
         (query("x=1&token=a%2Eb&token=c"), Some("a.b")),
         (query("tokens=a&xtoken=b"), None),
@@ -472,14 +453,14 @@ fn a_token_stands_in_one_of_three_places() {
         (header("bearer  a.b.c"), Some("a.b.c")),
         (header("Basic YTpi"), None),
         (header("Bearer"), None),
-        (offer(&["bearer", "a.b.c"]), Some("a.b.c")),
-        (offer(&["rooms.v1", "bearer", "a.b.c"]), Some("a.b.c")),
-        (offer(&["a.b.c", "bearer"]), None),
-        (offer(&["rooms.v1"]), None),
-        (all, Some("q")),
-        (Written { query: None, ..all }, Some("h")),
+        (offer("bearer, a.b.c"), Some("a.b.c")),
+        (offer("rooms.v1, bearer, a.b.c"), Some("a.b.c")),
+        (offer("a.b.c, bearer"), None),
+        (offer("rooms.v1"), None),
+        (found("/ws?token=q", &others), Some("q")),
+        (found("/ws", &others), Some("h")),
     ] {
-        assert_eq!(token_of(&head).as_deref(), expected);
+        assert_eq!(token.as_deref(), expected);
     }
 }
 
