@@ -50,16 +50,10 @@ impl Problem {
     }
 }
 
-/// With 401 what would be right: no more than the scheme where there was no token (RFC 6750 §3.1).
 impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
-        let challenge = match refused {
-            Refused::Missing | Refused::ApiKey => "Bearer",
-            _ => "Bearer error=\"invalid_token\"",
-        };
-        let status = refused.status();
-        let challenge = (status == StatusCode::UNAUTHORIZED).then_some(challenge);
-        Self { challenge, ..Self::new(status, refused.reason()) }
+        let challenge = refused.challenge();
+        Self { challenge, ..Self::new(refused.status(), refused.reason()) }
     }
 }
 

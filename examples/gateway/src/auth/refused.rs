@@ -79,22 +79,25 @@ impl Refused {
             _ => StatusCode::UNAUTHORIZED,
         }
     }
+
+    /// What would be right, which an answer with 401 has to say (RFC 9110 §15.5.2): no more than the scheme where there
+    /// was no token (RFC 6750 §3.1).
+    pub(crate) fn challenge(self) -> Option<&'static str> {
+        let challenge = match self {
+            Self::Missing | Self::ApiKey => "Bearer",
+            _ => "Bearer error=\"invalid_token\"",
+        };
+        (self.status() == StatusCode::UNAUTHORIZED).then_some(challenge)
+    }
 }
 
 impl From<Refused> for Response {
-    /// The reason, and with 401 what would be right (RFC 9110 §15.5.2): no more than the scheme where there was no
-    /// token (RFC 6750 §3.1).
+    /// The reason, and what would be right.
     fn from(refused: Refused) -> Self {
         let response = Self::text(refused.reason()).with_status(refused.status());
-        let challenge = match refused {
-            Refused::Missing | Refused::ApiKey => "Bearer",
-            _ => "Bearer error=\"invalid_token\"",
-        };
-        match refused.status() {
-            StatusCode::UNAUTHORIZED => {
-                response.with_header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
-            }
-            _ => response,
+        match refused.challenge() {
+            Some(text) => response.with_header(WWW_AUTHENTICATE, HeaderValue::from_static(text)),
+            None => response,
         }
     }
 }
