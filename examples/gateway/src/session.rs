@@ -3,7 +3,6 @@
 //! Which protocol it speaks goes by the subprotocol (RFC 6455 §1.9): `rooms.text`, `rooms.json`, `chat.json`, and
 //! `envelope.json`, which is also that of clients that ask for none.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -114,9 +113,6 @@ impl Member {
     }
 }
 
-/// What becomes of claims once the database has been asked.
-type Confirmation = Pin<Box<dyn Future<Output = Result<Claims, Refused>> + Send>>;
-
 /// The handler of `/ws`.
 #[derive(Debug)]
 pub struct Session {
@@ -144,13 +140,12 @@ impl Session {
     fn ask(
         &self,
         request: &Request<'_>,
-        confirmation: Confirmation,
+        confirmation: impl Future<Output = Result<Claims, Refused>> + Send + 'static,
         accept: impl FnOnce(Claims) -> Accept<State> + Send + 'static,
     ) {
         let (app, id) = (self.app.clone(), request.id());
         self.app.spawn(async move {
-            let outcome = confirmation.await;
-            let answered = match outcome {
+            let answered = match confirmation.await {
                 Ok(claims) => app.handle().accept(id, accept(claims)),
                 Err(refused) => {
                     app.counters.refused(refused);
@@ -301,7 +296,7 @@ impl Handler for Session {
         match (self.claims(request), self.app.users()) {
             (Ok(Some(claims)), Some(users)) => {
                 let users = users.clone();
-                let confirmation = Box::pin(async move { users.confirm(claims).await });
+                let confirmation = async move { users.confirm(claims).await };
                 self.ask(request, confirmation, |claims| accept(Some(claims)));
                 Answer::Defer
             }
