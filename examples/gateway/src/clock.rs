@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{io, thread};
 
@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::auth::Refused;
 use crate::metrics::Process;
-use crate::session;
+use crate::{lock, session};
 
 /// How often a letter asks each worker how long letters wait for its turn.
 const PROBE_PERIOD: Duration = Duration::from_millis(250);
@@ -216,11 +216,6 @@ fn close_inactive(app: &App, handle: &Handle, ids: Vec<Uuid>) -> usize {
         }
     }
     closed
-}
-
-/// What is in there is in order between two calls, whatever has panicked.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

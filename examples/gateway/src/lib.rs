@@ -33,3 +33,10 @@ pub mod rooms;
 pub mod session;
 pub mod settings;
 pub mod users;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks what is in order between two calls, whatever has panicked.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::fs;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ringwire::http::header;
@@ -17,6 +17,7 @@ use crate::api::{Problem, fresh, is_api_key};
 use crate::app::App;
 use crate::auth::{Refused, api_key_of, token_of};
 use crate::envelope::MessageType;
+use crate::lock;
 use crate::users::Users;
 
 /// Threads that count do so in different cache lines, as long as there are no more of them than these.
@@ -55,7 +56,7 @@ impl Default for Counters {
 impl Counters {
     /// A token, or a user, was refused.
     pub fn refused(&self, refused: Refused) {
-        let mut counts = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(&self.refused);
         *counts.entry(refused.reason()).or_default() += 1;
     }
 
@@ -72,7 +73,7 @@ impl Counters {
     /// How many tokens were refused, by reason. What has not happened yet is not there.
     #[must_use]
     pub fn refusals(&self) -> BTreeMap<&'static str, u64> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.refused).clone()
     }
 
     /// How many messages came from clients, by type.

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use ringwire::ConnId;
 use uuid::Uuid;
+
+use crate::lock;
 
 /// Users are spread over so many maps, by the first bits of their id, so that the maps in their order are one list.
 const SHARDS: usize = 64;
@@ -199,11 +201,6 @@ impl Presence {
 
 fn shard_of(user: Uuid) -> usize {
     usize::from(user.as_bytes()[0]) * SHARDS / 256
-}
-
-/// A map is in order between two calls, whatever has panicked.
-fn lock<T>(shard: &Mutex<T>) -> MutexGuard<'_, T> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ pub mod json;
 pub mod text;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use ringwire::topics::{PublishError, TopicError, topic_token};
 use ringwire::{ConnId, Ctx};
@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::envelope::MessageType;
+use crate::lock;
 use crate::session::{Protocol, State};
 use crate::settings::RoomLimits;
 
@@ -79,7 +80,7 @@ impl Rooms {
     /// The first rooms by name, and how many members each has.
     #[must_use]
     pub fn list(&self) -> Vec<(Arc<str>, usize)> {
-        let tables = self.lock();
+        let tables = lock(&self.tables);
         let rooms = tables.rooms.iter().take(MAX_LISTED);
         rooms.map(|(room, members)| (room.clone(), members.len())).collect()
     }
@@ -87,7 +88,7 @@ impl Rooms {
     /// The first users in a room, by name.
     #[must_use]
     pub fn members(&self, room: &str) -> Vec<Arc<str>> {
-        let tables = self.lock();
+        let tables = lock(&self.tables);
         let names = tables.rooms.get(room).into_iter().flat_map(HashMap::values);
         let names: BTreeSet<_> = names.collect();
         names.into_iter().take(MAX_LISTED).cloned().collect()
@@ -100,7 +101,7 @@ impl Rooms {
         if room.is_empty() || room.len() > max_name_len || room.contains(is_wrong) {
             return Err(RoomError::Name(max_name_len));
         }
-        let mut tables = self.lock();
+        let mut tables = lock(&self.tables);
         let Tables { rooms, users } = &mut *tables;
         let own = users.get(&user);
         let is_there = own.is_some_and(|own| own.contains_key(room));
@@ -122,7 +123,7 @@ impl Rooms {
 
     /// Takes a connection out of a room; whether it was there.
     fn leave(&self, room: &str, user: Uuid, conn: ConnId) -> bool {
-        let mut tables = self.lock();
+        let mut tables = lock(&self.tables);
         let Tables { rooms, users } = &mut *tables;
         let Some(own) = users.get_mut(&user) else { return false };
         let Some(conns) = own.get_mut(room) else { return false };
@@ -140,7 +141,7 @@ impl Rooms {
 
     /// Takes a connection out of all rooms.
     pub(crate) fn leave_all(&self, user: Uuid, conn: ConnId) {
-        let mut tables = self.lock();
+        let mut tables = lock(&self.tables);
         let Tables { rooms, users } = &mut *tables;
         let Some(own) = users.get_mut(&user) else { return };
         own.retain(|room, conns| {
@@ -153,11 +154,6 @@ impl Rooms {
         if own.is_empty() {
             users.remove(&user);
         }
-    }
-
-    /// The tables agree between two calls, whatever has panicked.
-    fn lock(&self) -> MutexGuard<'_, Tables> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -280,7 +276,7 @@ mod tests {
         assert!(!rooms.leave("a", ann, conn()));
         assert_eq!(rooms.join("c", ann, "ann", conn()), Ok(()));
         rooms.leave_all(ann, conn());
-        let tables = rooms.lock();
+        let tables = lock(&rooms.tables);
         assert!(tables.rooms.is_empty() && tables.users.is_empty());
     }
 
@@ -288,6 +284,6 @@ mod tests {
     fn a_room_has_so_many_members() {
         let rooms = rooms(2, 0);
         assert_eq!(rooms.join("a", Uuid::nil(), "ann", conn()), Err(RoomError::Full));
-        assert!(rooms.lock().rooms.is_empty());
+        assert!(lock(&rooms.tables).rooms.is_empty());
     }
 }
