@@ -1,5 +1,6 @@
 //! Draining: how a server is emptied, and what came of it.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -63,6 +64,18 @@ pub enum Readiness {
     /// It is a node of a [cluster](crate::cluster) and has no connection to the others, where that counts
     /// ([`unready_apart`](crate::cluster::ClusterConfig::unready_apart)). Those that it has are served.
     Apart,
+}
+
+/// In a few words, as `/readyz` answers.
+impl fmt::Display for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::ShortOfMemory => "short of memory",
+            Self::Apart => "apart from the cluster",
+        })
+    }
 }
 
 /// A drain under way. Dropping this changes nothing.

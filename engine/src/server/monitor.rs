@@ -47,13 +47,11 @@ impl<S: SocketRoutes> Router<S> {
         .get("/stats", move |_| fresh(Response::json(stats.stats().json())))
         .get("/healthz", |_| fresh(Response::text("ok\n")))
         .get("/readyz", move |_| {
-            let unready = |why| Response::text(why).with_status(StatusCode::SERVICE_UNAVAILABLE);
-            fresh(match readiness.readiness() {
-                Readiness::Ready => Response::text("ready\n"),
-                Readiness::Draining => unready("draining\n"),
-                Readiness::ShortOfMemory => unready("short of memory\n"),
-                Readiness::Apart => unready("apart from the cluster\n"),
-            })
+            let readiness = readiness.readiness();
+            fresh(Response::text(format!("{readiness}\n")).with_status(match readiness {
+                Readiness::Ready => StatusCode::OK,
+                _ => StatusCode::SERVICE_UNAVAILABLE,
+            }))
         })
         .answered_always(&["/metrics", "/stats", "/healthz", "/readyz"])
     }

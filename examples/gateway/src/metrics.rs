@@ -170,12 +170,12 @@ pub(crate) struct Monitoring(pub(crate) Arc<App>);
 
 impl Monitoring {
     fn answer(&self, request: &Request<'_>) -> Result<Response, Problem> {
-        let unready = |why| Problem::new(StatusCode::SERVICE_UNAVAILABLE, why);
         match (request.path(), self.0.handle().readiness()) {
             ("/metrics", _) => self.metrics(request),
             ("/healthz", _) | ("/readyz", Readiness::Ready) => Ok(Response::text("ok\n")),
-            ("/readyz", Readiness::Draining) => Err(unready("draining")),
-            ("/readyz", Readiness::ShortOfMemory) => Err(unready("short of memory")),
+            ("/readyz", unready) => {
+                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, unready.to_string()))
+            }
             _ => Err(Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path")),
         }
     }
