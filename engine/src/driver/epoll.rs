@@ -150,9 +150,7 @@ impl Epoll {
     }
 
     fn socket(&mut self, token: Token) -> Option<&mut Socket> {
-        self.sockets
-            .get_mut(token.slot)
-            .filter(|socket| socket.generation == token.generation && socket.stream.is_some())
+        find(&mut self.sockets, token)
     }
 
     // Listeners
@@ -279,48 +277,24 @@ impl Epoll {
 
     /// One `recv`. A completion, unless there turned out to be nothing.
     fn receive(&mut self, token: Token) -> Option<Completion<EpollBuffer, TcpStream>> {
-        let flags = self.socket(token).map_or(Flags::empty(), |socket| socket.flags);
-        let mut buffer = self.buffers.take(flags.contains(Flags::LONG));
-        let outcome = self.receive_into(token, buffer.room());
-        match outcome {
-            Some(Ok(len)) if len > 0 => {
-                self.queue_if_readable(token);
-                buffer.fill(len);
-                return Some(Completion::Received { token, buffer });
-            }
-            _ => self.buffers.give(buffer),
-        }
-        Some(Completion::ReceiveEnded { token, result: outcome?.map(|_| ()) })
-    }
-
-    /// Reads once, and notes whether there may be more. `None`: nothing to report.
-    fn receive_into(&mut self, token: Token, data: &mut [u8]) -> Option<io::Result<usize>> {
-        let socket = self.socket(token)?;
+        let Self { sockets, buffers, .. } = self;
+        let socket = find(sockets, token)?;
         socket.flags.remove(Flags::QUEUED);
         if !socket.flags.contains(Flags::RECEIVING) {
             return None;
         }
-        let stream = socket.stream.as_ref()?;
-        // rustix makes the system call itself. The C library's recv and send are points of cancellation (pthreads(7)),
-        // which costs time with each call once the process has threads.
-        let result = retry_on_intr(|| recv(stream, &mut *data, RecvFlags::empty()));
-        let result = result.map(|(_, len)| len).map_err(io::Error::from);
-        match &result {
-            Ok(0) | Err(_) => {
-                socket.flags.remove(Flags::READABLE);
-                if matches!(&result, Err(error) if error.kind() == ErrorKind::WouldBlock) {
-                    return None;
-                }
-                socket.flags.remove(Flags::RECEIVING);
-                socket.flags.insert(Flags::ENDED);
+        let mut buffer = buffers.take(socket.flags.contains(Flags::LONG));
+        match try_receive(socket, buffer.room()) {
+            Some(Ok(len)) if len > 0 => {
+                buffer.fill(len);
+                self.queue_if_readable(token);
+                Some(Completion::Received { token, buffer })
             }
-            Ok(len) => {
-                let more = *len == data.len() || socket.flags.contains(Flags::READ_CLOSED);
-                socket.flags.set(Flags::READABLE, more);
-                socket.flags.remove(Flags::LONG);
+            outcome => {
+                buffers.give(buffer);
+                Some(Completion::ReceiveEnded { token, result: outcome?.map(|_| ()) })
             }
         }
-        Some(result)
     }
 
     // Sending
@@ -565,6 +539,40 @@ impl Wake for EpollWaker {
         // Fails only when the counter is full, and then the wake-up stands already.
         let _ = self.0.wake();
     }
+}
+
+/// The socket with this token.
+#[inline]
+fn find(sockets: &mut Chunked<Socket>, token: Token) -> Option<&mut Socket> {
+    sockets
+        .get_mut(token.slot)
+        .filter(|socket| socket.generation == token.generation && socket.stream.is_some())
+}
+
+/// Reads once, and notes whether there may be more. `None`: nothing to report.
+#[inline]
+fn try_receive(socket: &mut Socket, data: &mut [u8]) -> Option<io::Result<usize>> {
+    let stream = socket.stream.as_ref()?;
+    // rustix makes the system call itself. The C library's recv and send are points of cancellation (pthreads(7)),
+    // which costs time with each call once the process has threads.
+    let result = retry_on_intr(|| recv(stream, &mut *data, RecvFlags::empty()));
+    let result = result.map(|(_, len)| len).map_err(io::Error::from);
+    match &result {
+        Ok(0) | Err(_) => {
+            socket.flags.remove(Flags::READABLE);
+            if matches!(&result, Err(error) if error.kind() == ErrorKind::WouldBlock) {
+                return None;
+            }
+            socket.flags.remove(Flags::RECEIVING);
+            socket.flags.insert(Flags::ENDED);
+        }
+        Ok(len) => {
+            let more = *len == data.len() || socket.flags.contains(Flags::READ_CLOSED);
+            socket.flags.set(Flags::READABLE, more);
+            socket.flags.remove(Flags::LONG);
+        }
+    }
+    Some(result)
 }
 
 /// Sends what the socket takes. `None`: it takes nothing now.
