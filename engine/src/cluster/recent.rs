@@ -46,34 +46,30 @@ impl<V> Recent<V> {
         self.put(owner, topic.into(), value, keeps);
     }
 
-    /// Forgets topics for which `keeps` says so, of all owners. Returns what was known of them.
+    /// Forgets topics of which `is_over` says so, of all owners. Returns what was known of them.
     pub(super) fn forget(&mut self, mut is_over: impl FnMut(&str) -> bool) -> Vec<V> {
-        let mut gone = Vec::new();
-        let generations = [(&mut self.young, true), (&mut self.old, false)];
-        for (generation, is_young) in generations {
-            generation.retain(|_, topics| {
-                for (_, value) in topics.extract_if(|topic, _| is_over(topic)) {
-                    self.count -= usize::from(is_young);
-                    gone.push(value);
-                }
-                !topics.is_empty()
-            });
-        }
-        gone
+        self.take_out(|topics, gone| {
+            gone.extend(topics.extract_if(|topic, _| is_over(topic)).map(|(_, value)| value));
+        })
     }
 
     /// As [`forget`](Self::forget), for one topic.
     pub(super) fn forget_topic(&mut self, topic: &str) -> Vec<V> {
+        self.take_out(|topics, gone| gone.extend(topics.remove(topic)))
+    }
+
+    /// Has `take` move values out of the topics of each owner.
+    fn take_out(&mut self, mut take: impl FnMut(&mut HashMap<Box<str>, V>, &mut Vec<V>)) -> Vec<V> {
         let mut gone = Vec::new();
-        for (generation, is_young) in [(&mut self.young, true), (&mut self.old, false)] {
+        let mut take_from = |generation: &mut Generation<V>, gone: &mut Vec<V>| {
             generation.retain(|_, topics| {
-                if let Some(value) = topics.remove(topic) {
-                    self.count -= usize::from(is_young);
-                    gone.push(value);
-                }
+                take(topics, gone);
                 !topics.is_empty()
             });
-        }
+        };
+        take_from(&mut self.young, &mut gone);
+        self.count -= gone.len();
+        take_from(&mut self.old, &mut gone);
         gone
     }
 
