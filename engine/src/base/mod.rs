@@ -12,6 +12,7 @@ pub(crate) mod output;
 pub(crate) mod panics;
 pub(crate) mod roll;
 pub(crate) mod runtime;
+pub(crate) mod setters;
 pub(crate) mod sharded;
 pub(crate) mod timer;
 pub(crate) mod wake;

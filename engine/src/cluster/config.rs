@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::base::setters::setters;
+
 /// Bounds of a server that is a node of a [cluster](crate::cluster). Without a [`Bus`](crate::cluster::Bus) none of it
 /// takes memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,39 +45,10 @@ impl Default for ClusterConfig {
     }
 }
 
-impl ClusterConfig {
-    /// Sets [`max_outgoing_len`](Self::max_outgoing_len).
-    #[must_use]
-    pub fn with_max_outgoing_len(mut self, len: usize) -> Self {
-        self.max_outgoing_len = len;
-        self
-    }
-
-    /// Sets [`reorder_window`](Self::reorder_window).
-    #[must_use]
-    pub fn with_reorder_window(mut self, window: impl Into<Option<Duration>>) -> Self {
-        self.reorder_window = window.into();
-        self
-    }
-
-    /// Sets [`max_held_len`](Self::max_held_len).
-    #[must_use]
-    pub fn with_max_held_len(mut self, len: usize) -> Self {
-        self.max_held_len = len;
-        self
-    }
-
-    /// Sets [`max_streams`](Self::max_streams).
-    #[must_use]
-    pub fn with_max_streams(mut self, count: usize) -> Self {
-        self.max_streams = count;
-        self
-    }
-
-    /// Sets [`unready_apart`](Self::unready_apart).
-    #[must_use]
-    pub fn with_unready_apart(mut self, unready_apart: bool) -> Self {
-        self.unready_apart = unready_apart;
-        self
-    }
+setters! { ClusterConfig;
+    with_max_outgoing_len, max_outgoing_len: usize;
+    with_reorder_window, reorder_window: impl Into<Option<Duration>>;
+    with_max_held_len, max_held_len: usize;
+    with_max_streams, max_streams: usize;
+    with_unready_apart, unready_apart: bool;
 }

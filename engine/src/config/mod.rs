@@ -12,6 +12,7 @@ use ringwire_codec::handshake::HeadLimits;
 
 use crate::base::amount::{Limit, Sizing};
 use crate::base::runtime::Runtime;
+use crate::base::setters::setters;
 use crate::cluster::ClusterConfig;
 use crate::config::origin::OriginPolicy;
 use crate::conn::options::Backpressure;
@@ -393,23 +394,7 @@ impl Default for Config {
     }
 }
 
-/// Defines a consuming setter for each field.
-macro_rules! setters {
-    ($($with:ident, $field:ident: $type:ty;)+) => {
-        impl Config {
-            $(
-                #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
-                #[must_use]
-                pub fn $with(mut self, $field: $type) -> Self {
-                    self.$field = $field.into();
-                    self
-                }
-            )+
-        }
-    };
-}
-
-setters! {
+setters! { Config;
     with_driver, driver: DriverKind;
     with_io_workers, io_workers: impl Into<Sizing>;
     with_compute_workers, compute_workers: usize;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use ringwire_codec::deflate::{Decompressor, Level, WindowBits};
 
 use crate::base::amount::Sizing;
+use crate::base::setters::setters;
 use crate::error::Error;
 
 /// Whether and how messages are compressed (permessage-deflate, RFC 7692). The default is off.
@@ -105,23 +106,7 @@ impl Default for CompressionConfig {
     }
 }
 
-/// Defines a consuming setter for each field.
-macro_rules! setters {
-    ($($with:ident, $field:ident: $type:ty;)+) => {
-        impl CompressionConfig {
-            $(
-                #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
-                #[must_use]
-                pub fn $with(mut self, $field: $type) -> Self {
-                    self.$field = $field.into();
-                    self
-                }
-            )+
-        }
-    };
-}
-
-setters! {
+setters! { CompressionConfig;
     with_mode, mode: CompressionMode;
     with_threshold, threshold: usize;
     with_offload_threshold, offload_threshold: impl Into<Option<usize>>;
