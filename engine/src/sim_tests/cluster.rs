@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use ringwire_codec::{Connection, Event, Heap, Input, Masks, Message, Role};
 
+use super::assembly::Assembly;
 use super::plan::draw_faults;
 use super::seeds;
 use crate::app::ctx::Ctx;
@@ -22,21 +23,16 @@ use crate::app::handler::{Answer, Handler};
 use crate::app::request::Request;
 use crate::base::budget::Budget;
 use crate::cluster::{self, ClusterConfig, Inlet, Node, NodeId, Outgoing, Outlet};
-use crate::config::{Assignment, Config};
-use crate::driver::Driver as _;
+use crate::config::Config;
 use crate::driver::sim::{Faults, Peer, Random, Sim, World};
 use crate::entry::adoption::Adoption;
-use crate::hub::handover::Handover;
-use crate::hub::mail::{Mail, inbox};
-use crate::hub::{Hub, Link};
+use crate::hub::Hub;
+use crate::hub::mail::Mail;
 use crate::limits::Readiness;
-use crate::metrics::{ClusterStats, Counters};
-use crate::net::TcpOptions;
+use crate::metrics::ClusterStats;
 use crate::server::handle::Handle;
-use crate::state::Shared;
 use crate::topic::PublishError;
-use crate::worker::clock::TurnClock;
-use crate::worker::{Worker, WorkerSetup};
+use crate::worker::Worker;
 
 const SEEDS: u64 = 60;
 const SITES: usize = 3;
@@ -170,33 +166,11 @@ impl Site {
         id: NodeId,
         notes: &Notes,
     ) -> Self {
-        let (mut worlds, mut links, mut parts) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..random.within(1..=2) {
-            let (driver, world) = Sim::new(random.seed(), faults.clone(), 0);
-            let transit = config.topics.max_in_transit_len;
-            let (ways, inbox) = inbox(config.mailbox_len, transit, driver.waker());
-            let counters = Arc::new(Counters::default());
-            links.push(Link::new(ways, Arc::clone(&counters)));
-            parts.push((driver, TurnClock::simulated(&world), inbox, counters));
-            worlds.push(world);
-        }
-        let hub = Hub::new(links, config, Handover::default());
+        let count = random.within(1..=2);
+        let seeds: Vec<_> = (0..count).map(|_| random.seed()).collect();
+        let Assembly { worlds, workers, hub, handle, .. } =
+            Assembly::new(seeds, config, faults, &Budget::new(0), |_| App(Rc::clone(notes)));
         let (Node { outlet, inlet, .. }, _) = cluster::node(hub.exchange(), &config.cluster, id);
-        let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
-        let workers = (0..).zip(parts).map(|(index, (driver, clock, inbox, counters))| {
-            let masks = Masks::new([7; 32]);
-            let shared = Shared::new(index, config, counters, masks, Budget::new(0), hub.clone());
-            let setup = WorkerSetup {
-                shared,
-                inbox,
-                compute: None,
-                listeners: Vec::new(),
-                assignment: Assignment::ReusePort,
-                max_connections: usize::MAX,
-            };
-            Worker::new(driver, clock, App(Rc::clone(notes)), setup)
-        });
-        let workers = workers.collect();
         let mut site = Self {
             worlds,
             workers,

@@ -1,17 +1,15 @@
 //! A worker that opens connections, in a simulated network: each of them opens or fails once, whatever the servers and
 //! the network do, and what is said on those that open arrives in order and as it was.
 
-#![expect(clippy::disallowed_types, reason = "a handle shares the worker's counters")]
-
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ringwire_codec::deflate::{Policy, WindowBits};
 use ringwire_codec::handshake::{HeadLimits, HeadScanner, server};
-use ringwire_codec::{CloseCode, Connection, Event, Heap, Input, Masks, Message, Role};
+use ringwire_codec::{CloseCode, Connection, Event, Heap, Input, Message, Role};
 
+use super::assembly::Assembly;
 use super::client::Deflated;
 use super::plan::{draw_compression, draw_faults};
 use super::seeds;
@@ -19,21 +17,12 @@ use crate::app::ctx::Ctx;
 use crate::app::handler::{Answer, Handler};
 use crate::app::request::Request;
 use crate::base::budget::Budget;
-use crate::config::{Assignment, Config};
+use crate::config::Config;
 use crate::conn::cause::{CloseCause, CloseReason};
 use crate::conn::dialling::DialError;
-use crate::driver::Driver as _;
-use crate::driver::sim::{Faults, Peer, Random, Sim};
+use crate::driver::sim::{Peer, Random};
 use crate::entry::dial::Dial;
-use crate::hub::handover::Handover;
-use crate::hub::mail::inbox;
-use crate::hub::{Hub, Link};
-use crate::metrics::Counters;
-use crate::net::TcpOptions;
-use crate::server::handle::Handle;
-use crate::state::Shared;
-use crate::worker::clock::TurnClock;
-use crate::worker::{Turn, Worker, WorkerSetup};
+use crate::worker::Turn;
 
 const SEEDS: u64 = 500;
 const MESSAGES: usize = 5;
@@ -261,7 +250,10 @@ fn run(seed: u64) {
         .with_close_timeout(Duration::from_secs(100))
         .with_compression(draw_compression(&mut random));
     let budget = Budget::new(config.compression.max_dedicated_len);
-    let (mut worker, handle, world, fates) = worker(random.seed(), &config, faults, budget.clone());
+    let caller = Caller::default();
+    let fates = Rc::clone(&caller.fates);
+    let (mut worker, world, handle) =
+        Assembly::one(random.seed(), &config, &faults, &budget, caller);
     let dial = draw_dial(&mut random);
     let mut stations = Vec::new();
     for number in 0..random.within(1..=6) {
@@ -346,29 +338,4 @@ fn check(station: &Station, fate: &Fate, sound: bool) {
         Manner::Silence => failed("timed out"),
     };
     assert!(as_it_must, "{manner:?}, which heard {}: {fate:?}", station.heard);
-}
-
-type Scenery = (Worker<Sim, Caller>, Handle, crate::driver::sim::World, Rc<RefCell<Vec<Fate>>>);
-
-fn worker(seed: u64, config: &Config, faults: Faults, budget: Budget) -> Scenery {
-    let (driver, world) = Sim::new(seed, faults, 0);
-    let (ways, inbox) = inbox(config.mailbox_len, 0, driver.waker());
-    let counters = Arc::new(Counters::default());
-    let link = Link::new(ways, Arc::clone(&counters));
-    let hub = Hub::new(vec![link], config, Handover::default());
-    let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
-    let masks = Masks::new([9; 32]);
-    let shared = Shared::new(0, config, counters, masks, budget, hub);
-    let caller = Caller::default();
-    let fates = Rc::clone(&caller.fates);
-    let setup = WorkerSetup {
-        shared,
-        inbox,
-        compute: None,
-        listeners: Vec::new(),
-        assignment: Assignment::ReusePort,
-        max_connections: usize::MAX,
-    };
-    let clock = TurnClock::simulated(&world);
-    (Worker::new(driver, clock, caller, setup), handle, world, fates)
 }

@@ -7,6 +7,7 @@
 //! Seeds that fail are listed; `RINGWIRE_SIM_SEED=… cargo test -p ringwire --lib sim_tests` runs one again ([`seeds`]).
 
 mod app;
+mod assembly;
 mod client;
 mod cluster;
 mod compression;

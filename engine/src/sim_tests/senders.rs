@@ -3,37 +3,27 @@
 //!
 //! Room is never lost and never exceeded; what a sender took comes, in its order, or is counted as lost.
 
-#![expect(clippy::disallowed_types, reason = "a handle shares the worker's counters")]
-
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use ringwire_codec::{CloseCode, CloseState, Connection, Event, Heap, Input, Masks, Message, Role};
+use ringwire_codec::{CloseCode, CloseState, Connection, Event, Heap, Input, Message, Role};
 
+use super::assembly::Assembly;
 use super::plan::draw_faults;
 use super::seeds;
 use crate::app::ctx::Ctx;
 use crate::app::handler::{Answer, Handler};
 use crate::app::request::Request;
 use crate::base::budget::Budget;
-use crate::config::{Assignment, Config};
+use crate::config::Config;
 use crate::conn::cause::{CloseCause, CloseReason};
 use crate::conn::id::ConnId;
 use crate::conn::options::Backpressure;
-use crate::driver::Driver as _;
-use crate::driver::sim::{Faults, Peer, Random, Sim, World};
-use crate::hub::handover::Handover;
-use crate::hub::mail::inbox;
-use crate::hub::{Hub, Link};
-use crate::metrics::Counters;
-use crate::net::TcpOptions;
+use crate::driver::sim::{Peer, Random, World};
 use crate::server::handle::Handle;
 use crate::server::sender::{Sender, TrySendError};
-use crate::state::Shared;
-use crate::worker::clock::TurnClock;
-use crate::worker::{Turn, Worker, WorkerSetup};
+use crate::worker::Turn;
 
 const SEEDS: u64 = 500;
 /// No run takes longer, in virtual time.
@@ -325,7 +315,8 @@ fn run(seed: u64) {
         .with_write_stall_timeout(None)
         .with_close_timeout(Duration::from_secs(20));
     let app = App(Rc::default());
-    let (mut worker, handle, world) = worker(random.seed(), &config, faults, App(app.0.clone()));
+    let (mut worker, world, handle) =
+        Assembly::one(random.seed(), &config, &faults, &Budget::new(0), App(app.0.clone()));
     let mut clients: Vec<_> = (0..random.within(1..=3))
         .map(|number| Client::new(number, &handle, &world, &mut random))
         .collect();
@@ -382,28 +373,4 @@ fn run(seed: u64) {
     }
     assert_eq!((stats.connections, stats.queued_bytes), (0, 0));
     assert_eq!((world.outstanding_buffers(), world.open_sockets()), (0, 0));
-}
-
-fn worker(
-    seed: u64,
-    config: &Config,
-    faults: Faults,
-    app: App,
-) -> (Worker<Sim, App>, Handle, World) {
-    let (driver, world) = Sim::new(seed, faults, 0);
-    let (ways, inbox) = inbox(config.mailbox_len, 0, driver.waker());
-    let counters = Arc::new(Counters::default());
-    let link = Link::new(ways, Arc::clone(&counters));
-    let hub = Hub::new(vec![link], config, Handover::default());
-    let handle = Handle::new(hub.clone(), TcpOptions::from(config), None).with_states_of::<App>();
-    let setup = WorkerSetup {
-        shared: Shared::new(0, config, counters, Masks::new([9; 32]), Budget::new(0), hub),
-        inbox,
-        compute: None,
-        listeners: Vec::new(),
-        assignment: Assignment::ReusePort,
-        max_connections: usize::MAX,
-    };
-    let clock = TurnClock::simulated(&world);
-    (Worker::new(driver, clock, app, setup), handle, world)
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use ringwire_codec::{Connection, Event, Heap, Input, Masks, Message, Role};
 
+use super::assembly::Assembly;
 use super::plan::draw_faults;
 use super::seeds;
 use crate::app::ctx::Ctx;
@@ -20,23 +21,18 @@ use crate::app::handler::{Answer, Handler};
 use crate::app::presence::{Interest, Presence, PresenceChange};
 use crate::app::request::Request;
 use crate::base::budget::Budget;
-use crate::config::{Assignment, Config};
+use crate::config::Config;
 use crate::conn::cause::CloseCause;
 use crate::conn::id::ConnId;
 use crate::conn::options::Backpressure;
-use crate::driver::Driver as _;
 use crate::driver::sim::{Faults, Peer, Random, Sim, World};
 use crate::entry::adoption::Adoption;
-use crate::hub::handover::Handover;
-use crate::hub::mail::{Mail, inbox};
-use crate::hub::{Hub, Link};
+use crate::hub::Hub;
+use crate::hub::mail::Mail;
 use crate::metrics::Counters;
-use crate::net::TcpOptions;
 use crate::server::handle::Handle;
-use crate::state::Shared;
 use crate::topic::{PublishOptions, TopicConfig};
-use crate::worker::clock::TurnClock;
-use crate::worker::{Worker, WorkerSetup};
+use crate::worker::Worker;
 
 const SEEDS: u64 = 100;
 const WORKERS: usize = 2;
@@ -205,36 +201,10 @@ impl Hall {
         let mut random = Random::new(seed);
         let (notes, told) = (Notes::default(), Told::default());
         notes.borrow_mut().resize_with(manners.len(), Noted::default);
-        let (mut worlds, mut links, mut parts) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..WORKERS {
-            let (driver, world) = Sim::new(random.seed(), faults.clone(), 0);
-            let transit = config.topics.max_in_transit_len;
-            let (ways, inbox) = inbox(config.mailbox_len, transit, driver.waker());
-            let counters = Arc::new(Counters::default());
-            links.push(Link::new(ways, Arc::clone(&counters)));
-            parts.push((driver, TurnClock::simulated(&world), inbox, counters));
-            worlds.push(world);
-        }
-        let hub = Hub::new(links, config, Handover::default());
-        let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
-        let counters = parts.iter().map(|(.., counters)| Arc::clone(counters)).collect();
-        let workers = (0..).zip(parts).map(|(index, (driver, clock, inbox, counters))| {
-            let masks = Masks::new([7; 32]);
-            let hub = hub.clone();
-            let shared = Shared::new(index, config, counters, masks, Budget::new(0), hub);
-            let (compute, listeners) = (None, Vec::new());
-            let setup = WorkerSetup {
-                shared,
-                inbox,
-                compute,
-                listeners,
-                assignment: Assignment::ReusePort,
-                max_connections: usize::MAX,
-            };
-            let (notes, told) = (Rc::clone(&notes), Rc::clone(&told));
-            Worker::new(driver, clock, Room { worker: index, notes, told }, setup)
-        });
-        let workers = workers.collect();
+        let seeds: Vec<_> = (0..WORKERS).map(|_| random.seed()).collect();
+        let room = |worker| Room { worker, notes: Rc::clone(&notes), told: Rc::clone(&told) };
+        let Assembly { worlds, workers, counters, hub, handle } =
+            Assembly::new(seeds, config, faults, &Budget::new(0), room);
         let mut hall = Self {
             worlds,
             workers,
