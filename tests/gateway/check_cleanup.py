@@ -8,12 +8,11 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
 import traceback
 
 from websockets.exceptions import ConnectionClosed
 
-from tokens import open_socket, user_id
+from tokens import open_socket, until, user_id
 
 url, path, how = sys.argv[1:]
 
@@ -27,13 +26,6 @@ def api(method, target):
     key = f'X-Api-Key: {os.environ["GATEWAY_API_KEY"]}'
     command = ["curl", "-sS", "--fail", "--max-time", "30", "-X", method, "-H", key, url + target]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def until(condition):
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it does not come to that"
-        time.sleep(0.02)
 
 
 def check():

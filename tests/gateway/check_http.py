@@ -10,7 +10,7 @@ import traceback
 import uuid
 from contextlib import ExitStack
 
-from tokens import open_socket, token, user_id
+from tokens import open_socket, token, until, user_id
 
 URL = sys.argv[1]
 KEY = os.environ["GATEWAY_API_KEY"]
@@ -52,14 +52,6 @@ def read(socket, message_type):
         message = json.loads(socket.recv(timeout=30))
         if message["message_type"] == message_type:
             return message
-
-
-def until(condition):
-    """Presence is told by other workers: it may take a moment."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it does not come to that"
-        time.sleep(0.02)
 
 
 def online():

@@ -1,4 +1,4 @@
-"""JSON Web Tokens as another service makes them (RFC 7519, HS256), and connections with them."""
+"""JSON Web Tokens as another service makes them (RFC 7519, HS256), connections with them, and waiting."""
 
 import asyncio
 import base64
@@ -74,3 +74,11 @@ class Socket:
 def open_socket(url, username, sub=None):
     """The WebSocket of a user. The certificate is checked against SSL_CERT_FILE."""
     return Socket("ws" + url.removeprefix("http") + "/ws?token=" + token(username, sub))
+
+
+def until(condition):
+    """Presence is told by other workers: it may take a moment."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it does not come to that"
+        time.sleep(0.02)
