@@ -65,33 +65,25 @@ trait Asking: Sized {
     fn subprotocol(self, name: &str) -> Result<Self, HandshakeError>;
 }
 
-impl Asking for Request {
-    fn header(self, name: HeaderName, value: HeaderValue) -> Result<Self, HandshakeError> {
-        if name == header::ORIGIN {
-            Ok(self.with_origin(value))
-        } else {
-            self.with_header(name, value)
-        }
-    }
+macro_rules! asking {
+    ($($request:ty),+) => {$(
+        impl Asking for $request {
+            fn header(self, name: HeaderName, value: HeaderValue) -> Result<Self, HandshakeError> {
+                if name == header::ORIGIN {
+                    Ok(self.with_origin(value))
+                } else {
+                    self.with_header(name, value)
+                }
+            }
 
-    fn subprotocol(self, name: &str) -> Result<Self, HandshakeError> {
-        self.with_subprotocol(name)
-    }
+            fn subprotocol(self, name: &str) -> Result<Self, HandshakeError> {
+                self.with_subprotocol(name)
+            }
+        }
+    )+};
 }
 
-impl Asking for Dial {
-    fn header(self, name: HeaderName, value: HeaderValue) -> Result<Self, HandshakeError> {
-        if name == header::ORIGIN {
-            Ok(self.with_origin(value))
-        } else {
-            self.with_header(name, value)
-        }
-    }
-
-    fn subprotocol(self, name: &str) -> Result<Self, HandshakeError> {
-        self.with_subprotocol(name)
-    }
-}
+asking!(Request, Dial);
 
 impl AskArgs {
     /// Whether nothing is asked for.

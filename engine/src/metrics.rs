@@ -250,8 +250,8 @@ pub struct TopicStats {
     pub retained_len: usize,
 }
 
-/// What [`Handle::stats`](crate::Handle::stats) says of the [cluster](crate::cluster), as this node sees it. All but the
-/// gauges count publications.
+/// What [`Handle::stats`](crate::Handle::stats) says of the [cluster](crate::cluster), as this node sees it. All but
+/// the gauges count publications.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClusterStats {

@@ -47,8 +47,8 @@ pub struct NatsBus {
 }
 
 impl NatsBus {
-    /// A bus over these servers of one NATS: addresses with commas between them. A name and a password may stand in them,
-    /// as in a URL; for all else there are [options](Self::with_options).
+    /// A bus over these servers of one NATS: addresses with commas between them. A name and a password may stand in
+    /// them, as in a URL; for all else there are [options](Self::with_options).
     ///
     /// # Errors
     /// One of them is no address.
@@ -71,8 +71,8 @@ impl NatsBus {
         })
     }
 
-    /// Sets what all subjects of the cluster begin with. Default: `ringwire`. Servers with different prefixes do not hear
-    /// each other.
+    /// Sets what all subjects of the cluster begin with. Default: `ringwire`. Servers with different prefixes do not
+    /// hear each other.
     ///
     /// # Errors
     /// It is no subject, or has a wildcard.
@@ -89,8 +89,8 @@ impl NatsBus {
         self
     }
 
-    /// Sets how often NATS is asked whether it is there. Default: 2 s. After three questions without an answer, 6 to 8 s
-    /// then, the connection is given up and made anew.
+    /// Sets how often NATS is asked whether it is there. Default: 2 s. After three questions without an answer, 6 to 8
+    /// s then, the connection is given up and made anew.
     #[must_use]
     pub fn with_ping_interval(mut self, interval: Duration) -> Self {
         self.ping_interval = interval;
@@ -104,8 +104,8 @@ impl NatsBus {
         self
     }
 
-    /// Sets how to connect: credentials, tokens, keys, TLS. What the bus needs itself it sets over them: the name, pings,
-    /// capacities, callbacks of events and delays, and that it hears no echo and never ceases to try.
+    /// Sets how to connect: credentials, tokens, keys, TLS. What the bus needs itself it sets over them: the name,
+    /// pings, capacities, callbacks of events and delays, and that it hears no echo and never ceases to try.
     #[must_use]
     pub fn with_options(mut self, options: ConnectOptions) -> Self {
         self.options = options;

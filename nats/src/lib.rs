@@ -20,8 +20,8 @@
 //! ([`with_prefix`](NatsBus::with_prefix)) in front, so that several clusters can share a NATS; what is not printable
 //! ASCII is percent-encoded. A node subscribes for what has subscribers on it only, and does not hear its own.
 //!
-//! A subscription that is not wanted any more lives on for one round trip to NATS, so that nothing is lost where a pattern
-//! takes the place of a topic, or the other way round.
+//! A subscription that is not wanted any more lives on for one round trip to NATS, so that nothing is lost where a
+//! pattern takes the place of a topic, or the other way round.
 //!
 //! Core NATS delivers at most once. The engine numbers what is published ([`ringwire::cluster`]), so that nothing comes
 //! twice or out of order, and what is lost is counted on each node that misses it.
@@ -30,8 +30,8 @@
 //!
 //! A server starts and serves whether NATS is there or not, and tries to connect for as long as it runs, four times a
 //! second at most. Meanwhile nothing is given to NATS: publications wait in the engine, up to
-//! [`max_outgoing_len`](ringwire::cluster::ClusterConfig::max_outgoing_len). Once connected, it subscribes to all that has
-//! subscribers, then sends what has waited. A NATS that does not answer is given up after three unanswered pings
+//! [`max_outgoing_len`](ringwire::cluster::ClusterConfig::max_outgoing_len). Once connected, it subscribes to all that
+//! has subscribers, then sends what has waited. A NATS that does not answer is given up after three unanswered pings
 //! ([`with_ping_interval`](NatsBus::with_ping_interval)).
 //!
 //! # Bounds
@@ -39,8 +39,10 @@
 //! | what waits | bound | past it |
 //! |---|---|---|
 //! | commands for the connection | 128 | the bus takes nothing more from the engine |
-//! | what has come of one subscription | [`with_subscription_capacity`](NatsBus::with_subscription_capacity) messages | dropped; counted as missed when the next comes |
-//! | a message | what NATS takes (`max_payload`, 1 MiB), less 34 bytes | not sent; counted as [`undeliverable`](ringwire::stats::ClusterStats::undeliverable) |
+//! | what has come of one subscription | [`with_subscription_capacity`](NatsBus::with_subscription_capacity) messages |
+//! dropped; counted as missed when the next comes |
+//! | a message | what NATS takes (`max_payload`, 1 MiB), less 34 bytes | not sent; counted as
+//! [`undeliverable`](ringwire::stats::ClusterStats::undeliverable) |
 
 mod bus;
 mod link;

@@ -127,7 +127,8 @@ struct Link {
 }
 
 impl Link {
-    /// Does what the node wants, while there is a connection. Without one that waits in the engine, where it is bounded.
+    /// Does what the node wants, while there is a connection. Without one that waits in the engine, where it is
+    /// bounded.
     async fn carry(&mut self, outlet: &mut Outlet) {
         let mut speaks_at = None;
         loop {
@@ -224,8 +225,8 @@ impl Link {
     }
 }
 
-/// Waits until NATS's client takes something, for which there may be no room while the connection is lost, and tells the
-/// node of the connection meanwhile. `None`: the server has ended, and there is no connection.
+/// Waits until NATS's client takes something, for which there may be no room while the connection is lost, and tells
+/// the node of the connection meanwhile. `None`: the server has ended, and there is no connection.
 async fn unless_it_ends<T>(
     line: &mut watch::Receiver<Line>,
     outlet: &mut Outlet,
@@ -264,8 +265,8 @@ async fn receive(
     }
 }
 
-/// Ends subscriptions once all that NATS has sent for them is here. Another may have taken the place of one, a pattern's
-/// say, and brings only what was published after NATS knew of it.
+/// Ends subscriptions once all that NATS has sent for them is here. Another may have taken the place of one, a
+/// pattern's say, and brings only what was published after NATS knew of it.
 async fn end_in_time(client: Client, mut ends: mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
     let mut together = Vec::new();
     while ends.recv_many(&mut together, ENDS_TOGETHER).await > 0 {

@@ -1,8 +1,8 @@
 //! Topics as subjects of NATS, and back.
 //!
-//! Both are tokens with dots between them, with the same wildcards (docs.nats.io, Subject-Based Messaging). A topic has any
-//! UTF-8 but white space and control characters; a subject should have printable ASCII. So all else, and `%`, becomes
-//! `%` and two hexadecimal digits for each byte (RFC 3986 §2.1).
+//! Both are tokens with dots between them, with the same wildcards (docs.nats.io, Subject-Based Messaging). A topic has
+//! any UTF-8 but white space and control characters; a subject should have printable ASCII. So all else, and `%`,
+//! becomes `%` and two hexadecimal digits for each byte (RFC 3986 §2.1).
 
 use std::fmt::Write as _;
 

@@ -40,7 +40,8 @@ pub(super) struct FieldArgs {
     #[arg(long)]
     bin_dir: Option<PathBuf>,
     /// Another server that takes part: a command for `sh`, in which {port} stands for its port, {listen} for its
-    /// address and port, {cpus} for its CPUs and, if it speaks TLS, {cert} and {key} for files in PEM. May be given again.
+    /// address and port, {cpus} for its CPUs and, if it speaks TLS, {cert} and {key} for files in PEM. May be given
+    /// again.
     #[arg(long = "peer", value_name = "NAME=COMMAND", value_parser = parse_peer)]
     peers: Vec<Peer>,
     /// The path of the URLs of these.

@@ -42,8 +42,8 @@ pub(crate) struct Server {
     /// Its name on the command line and in reports.
     pub(crate) name: String,
     pub(crate) program: PathBuf,
-    /// `{listen}` stands for its address, `{port}` for the port of that, `{cpus}` for the CPUs it is to be pinned to, `{cert}` and `{key}` for
-    /// the files of its certificate.
+    /// `{listen}` stands for its address, `{port}` for the port of that, `{cpus}` for the CPUs it is to be pinned to,
+    /// `{cert}` and `{key}` for the files of its certificate.
     pub(crate) args: Vec<String>,
     /// It returns raw bytes and knows no WebSocket.
     pub(crate) raw: bool,

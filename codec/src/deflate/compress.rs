@@ -178,9 +178,9 @@ impl fmt::Debug for Compressor {
     }
 }
 
-/// zlib's measure for the memory beside the window, which says how many symbols a block has at most: 512 for a window of
-/// 12 bits or less, 4096 for one of 15. zlib's own default for that one, four times as many, makes documents of 16 KiB
-/// half a percent shorter and takes 84 KiB more.
+/// zlib's measure for the memory beside the window, which says how many symbols a block has at most: 512 for a window
+/// of 12 bits or less, 4096 for one of 15. zlib's own default for that one, four times as many, makes documents of 16
+/// KiB half a percent shorter and takes 84 KiB more.
 const fn mem_level(window_bits: WindowBits) -> u8 {
     if window_bits.get() > 12 { window_bits.get() - 9 } else { 3 }
 }

@@ -60,8 +60,8 @@ impl BufferPool {
         buffer
     }
 
-    /// A buffer for output that grows message by message. It is none of the long ones, which may have twice the room: that
-    /// would grow with it.
+    /// A buffer for output that grows message by message. It is none of the long ones, which may have twice the room:
+    /// that would grow with it.
     pub(crate) fn take_growing(&mut self, min_capacity: usize) -> Vec<u8> {
         if CLASSES.iter().any(|class| *class >= min_capacity) {
             self.take(min_capacity)

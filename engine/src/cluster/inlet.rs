@@ -30,9 +30,9 @@ impl Inlet {
         Self { id, exchange, state, counters }
     }
 
-    /// Takes what a node has published to `topic`, as its [`Letter::to_bytes`](super::Letter::to_bytes) were, and passes
-    /// it on to those who subscribe here. What this node has published itself is passed over. Does not block. What comes
-    /// is not trusted to be whole; who may publish is for the bus to say.
+    /// Takes what a node has published to `topic`, as its [`Letter::to_bytes`](super::Letter::to_bytes) were, and
+    /// passes it on to those who subscribe here. What this node has published itself is passed over. Does not block.
+    /// What comes is not trusted to be whole; who may publish is for the bus to say.
     pub fn receive(&mut self, topic: &str, bytes: &[u8], now: Duration) {
         let Some(envelope) = Envelope::parse(bytes) else {
             return add(&self.counters.malformed, 1);

@@ -1,8 +1,8 @@
-//! What has subscribers on this node, and what the bus is to bring for it: each topic by one subscription of the bus, as
-//! far as patterns allow, so that a publication comes once.
+//! What has subscribers on this node, and what the bus is to bring for it: each topic by one subscription of the bus,
+//! as far as patterns allow, so that a publication comes once.
 //!
-//! A topic that a pattern takes in, and a pattern that another includes, needs no subscription of its own. Patterns that
-//! only overlap (`a.*` and `*.b`) bring what they have in common twice, of which one is passed over.
+//! A topic that a pattern takes in, and a pattern that another includes, needs no subscription of its own. Patterns
+//! that only overlap (`a.*` and `*.b`) bring what they have in common twice, of which one is passed over.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;

@@ -50,8 +50,8 @@ impl Letter {
         &self.departure.publication.topic
     }
 
-    /// For the [`receive`](super::Inlet::receive) of other nodes: at most 35 bytes more than the message, and a name that
-    /// is left out.
+    /// For the [`receive`](super::Inlet::receive) of other nodes: at most 35 bytes more than the message, and a name
+    /// that is left out.
     pub fn to_bytes(&self) -> Vec<u8> {
         let Departure { publication, key } = &self.departure;
         Envelope {
@@ -137,8 +137,8 @@ impl Outlet {
         .await;
     }
 
-    /// Says whether there is a connection to the other nodes: not, to begin with. What is to be sent waits meanwhile, if
-    /// the bus does not take it.
+    /// Says whether there is a connection to the other nodes: not, to begin with. What is to be sent waits meanwhile,
+    /// if the bus does not take it.
     pub fn set_connected(&self, is_connected: bool) {
         if let Some(relay) = self.relay() {
             relay.counters().is_connected.store(is_connected, Ordering::Relaxed);

@@ -310,9 +310,9 @@ pub enum Assignment {
     /// and for those that stay while others come and go.
     LeastLoaded,
     /// The one that is pinned to the CPU on which the kernel received the connection (SO_ATTACH_REUSEPORT_CBPF,
-    /// socket(7)); one that came in on a CPU without a worker goes as with [`ReusePort`](Self::ReusePort). Costs nothing,
-    /// and keeps a connection's data in one CPU's cache from the interrupt to the handler, if the card spreads flows
-    /// over the CPUs of the workers and keeps to that (docs/busy-polling.md). Needs
+    /// socket(7)); one that came in on a CPU without a worker goes as with [`ReusePort`](Self::ReusePort). Costs
+    /// nothing, and keeps a connection's data in one CPU's cache from the interrupt to the handler, if the card spreads
+    /// flows over the CPUs of the workers and keeps to that (docs/busy-polling.md). Needs
     /// [`exclusive`](Config::exclusive) ports and a core for each worker. Listeners that workers share, such as Unix
     /// sockets, are left as they are.
     Cpu,

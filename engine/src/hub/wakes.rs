@@ -74,8 +74,8 @@ pub(crate) fn spawn(conn: ConnId, work: JobFuture) {
 }
 
 impl Here {
-    /// A turn panicked, in a simulation, which may be followed by another on the same thread: what was for that worker is
-    /// for nobody.
+    /// A turn panicked, in a simulation, which may be followed by another on the same thread: what was for that worker
+    /// is for nobody.
     #[cold]
     fn forget(&self) {
         self.rung.take();

@@ -177,8 +177,8 @@ impl Server {
         self
     }
 
-    /// Makes the server a node of a [cluster](crate::cluster): what is published here is heard on the other nodes of the
-    /// bus, and the other way round.
+    /// Makes the server a node of a [cluster](crate::cluster): what is published here is heard on the other nodes of
+    /// the bus, and the other way round.
     #[must_use]
     pub fn with_bus(mut self, bus: impl Bus) -> Self {
         self.bus = Some(Box::new(bus));

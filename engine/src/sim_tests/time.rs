@@ -267,8 +267,8 @@ fn a_paused_connection_is_held_up_and_nothing_is_lost() {
     assert_eq!(play.clients[0].heard, 102);
 }
 
-/// Has a worker that did nothing for a while resume the connection in the very turn in which all timers of that time are
-/// due.
+/// Has a worker that did nothing for a while resume the connection in the very turn in which all timers of that time
+/// are due.
 fn resume_late(play: &Play, late: Duration) {
     let id = play.scene.log.borrow().clients[0].id.expect("it is open");
     let at = play.clock() + late;

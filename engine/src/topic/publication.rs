@@ -54,8 +54,8 @@ impl<'a> PublishOptions<'a> {
         self
     }
 
-    /// Sets [`except_name`](Self::except_name), which is a name that [`Ctx::register`](crate::Ctx::register) gives. Who has
-    /// it when the publication comes to its turn there does not get it; so a connection that registers before it
+    /// Sets [`except_name`](Self::except_name), which is a name that [`Ctx::register`](crate::Ctx::register) gives. Who
+    /// has it when the publication comes to its turn there does not get it; so a connection that registers before it
     /// subscribes hears nothing that was published with the exception of its name.
     ///
     /// ```

@@ -131,8 +131,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.after_work(token);
     }
 
-    /// Tells the handler that nothing waits any more. It comes by the list, once in a turn: a handler that sends more at
-    /// once, to a peer that takes it at once, would otherwise keep the turn from its end.
+    /// Tells the handler that nothing waits any more. It comes by the list, once in a turn: a handler that sends more
+    /// at once, to a peer that takes it at once, would otherwise keep the turn from its end.
     fn tell_drained(&mut self, token: Token) {
         let Self { conns, shared, handler, .. } = self;
         let Some(conn) = conns.get_mut(token).filter(|conn| conn.wire.is_drained()) else { return };

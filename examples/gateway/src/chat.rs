@@ -6,8 +6,8 @@
 //!  server  {"Join":"ann"}    {"Leave":"ann"}    {"Error":"…"}
 //! ```
 //!
-//! It is the same conversation as that of [envelopes](crate::envelope) without `to_user_id`: who speaks the one hears who
-//! speaks the other.
+//! It is the same conversation as that of [envelopes](crate::envelope) without `to_user_id`: who speaks the one hears
+//! who speaks the other.
 
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};

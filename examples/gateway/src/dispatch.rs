@@ -77,7 +77,8 @@ impl<S, R> Dispatch<S, R> {
         Self(HashMap::new())
     }
 
-    /// Has messages of a type handled so: `M` is what they have beside it. The last one that is given for a type counts.
+    /// Has messages of a type handled so: `M` is what they have beside it. The last one that is given for a type
+    /// counts.
     #[must_use]
     pub fn on<M: DeserializeOwned>(
         mut self,

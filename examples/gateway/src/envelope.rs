@@ -4,7 +4,8 @@
 //!  client  {"id":"1","message_type":"text","data":{"content":"hi"}}                          to everybody else
 //!  client  {"id":"2","message_type":"text","data":{"content":"hi"},"to_user_id":"6f1…"}      to one user
 //!  client  {"id":"3","message_type":"ping","data":{}}                                        gets a pong with its id
-//!  client  {"id":"4","message_type":"refresh","data":{"token":"eyJ…"}}                       before the old one expires
+//!  client  {"id":"4","message_type":"refresh","data":{"token":"eyJ…"}}                       before the old one
+//!  expires
 //!  server  {"id":"2","message_type":"text","data":{…},"timestamp":"2026-01-01T00:00:00Z","from_user_id":"90c…",…}
 //! ```
 

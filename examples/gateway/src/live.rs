@@ -1,12 +1,13 @@
 //! The WebSocket of the dashboard, and the pages.
 //!
-//! The first message signs in: `{"secret": "…"}`, a token of an administrator or the API key, since a browser can set no
-//! header and an address ends up in logs. From then on, once a second:
+//! The first message signs in: `{"secret": "…"}`, a token of an administrator or the API key, since a browser can set
+//! no header and an address ends up in logs. From then on, once a second:
 //!
 //! | `kind` | what follows |
 //! |---|---|
 //! | `signed_in` | `with`: what the secret was, `token` or `api_key` |
-//! | `samples` | `samples` since the last time ([`Sample`]); `messages` by type and `refused` tokens by reason, so far |
+//! | `samples` | `samples` since the last time ([`Sample`]); `messages` by type and `refused` tokens by reason, so far
+//! |
 //! | `users` | a page of the users online, where it has changed: `users`, `next` |
 //!
 //! `{"after": "…"}` turns to the page of users behind that one, `{"after": null}` to the first.

@@ -16,9 +16,9 @@ const SHARDS: usize = 64;
 
 /// Who is online.
 ///
-/// A connection is here from its opening to its end, so that pages and counts are of now. What others are told of a user
-/// goes by the engine's [`on_presence`](ringwire::Handler::on_presence), one call after the other for each user; this is
-/// where it is noted what they have been told.
+/// A connection is here from its opening to its end, so that pages and counts are of now. What others are told of a
+/// user goes by the engine's [`on_presence`](ringwire::Handler::on_presence), one call after the other for each user;
+/// this is where it is noted what they have been told.
 #[derive(Debug)]
 pub struct Presence {
     shards: [Mutex<BTreeMap<Uuid, User>>; SHARDS],

@@ -45,8 +45,8 @@ pub struct Socket {
     request: Option<Box<OwnedRequest>>,
 }
 
-/// The half of a [`Socket`] that sends. `Clone`, for several parts of one async function, and for the functions of other
-/// connections of the same worker.
+/// The half of a [`Socket`] that sends. `Clone`, for several parts of one async function, and for the functions of
+/// other connections of the same worker.
 #[derive(Clone, Debug)]
 pub struct SocketSender {
     core: Rc<Core>,

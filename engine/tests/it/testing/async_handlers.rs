@@ -1,5 +1,5 @@
-//! Async handlers in the simulator: order, nothing lost, and every future dropped, whatever the network does and however
-//! peers, functions and the server end.
+//! Async handlers in the simulator: order, nothing lost, and every future dropped, whatever the network does and
+//! however peers, functions and the server end.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -9,7 +9,8 @@
 //!  server  {"type":"error","error":"…","ack":3}
 //! ```
 //!
-//! An `id` asks for an acknowledgement. Who publishes need not be a member. A message without a topic was for all rooms.
+//! An `id` asks for an acknowledgement. Who publishes need not be a member. A message without a topic was for all
+//! rooms.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Envelopes: who gets what, and who is told of whom.
+//! Envelopes: who receives a message, and who hears of users that come and go.
 
 use std::time::Duration;
 
