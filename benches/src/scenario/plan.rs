@@ -84,6 +84,11 @@ impl Work {
             | Self::Churn { duration, .. } => Some(duration),
         }
     }
+
+    /// Whether a connection may have several messages in flight.
+    pub(crate) fn has_window(self) -> bool {
+        matches!(self, Self::Loop { in_flight: 2.., .. } | Self::Rate { .. })
+    }
 }
 
 /// What a generator is told, one after the other.

@@ -4,6 +4,7 @@
     reason = "a server that stalls sleeps, and its workers share when"
 )]
 
+mod lies;
 mod timed;
 
 use std::sync::Arc;
