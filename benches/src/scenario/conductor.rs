@@ -12,6 +12,7 @@ use ringwire_examples::DriverFlag;
 
 use super::client::RunClock;
 use super::fleet::{Fleet, share_out};
+use super::live::Live;
 use super::plan::{News, Order, Plan, Pulse, Work, second_of};
 use super::servers::Servers;
 use super::tally::Tally;
@@ -30,7 +31,8 @@ const TELL_TIME: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A run that is to be made.
-pub(crate) struct Setup {
+pub(crate) struct Setup<'a> {
+    pub(crate) scenario: &'static str,
     /// Of all generators together.
     pub(crate) plan: Plan,
     pub(crate) driver: DriverFlag,
@@ -41,6 +43,8 @@ pub(crate) struct Setup {
     pub(crate) watch: Watch,
     /// How often totals are told.
     pub(crate) progress: Option<Duration>,
+    /// Where they are shown each second.
+    pub(crate) live: Option<&'a Live>,
 }
 
 /// What is looked at beside the work.
@@ -57,6 +61,8 @@ pub(crate) enum Watch {
 /// What a run found, before any arithmetic.
 #[derive(Debug)]
 pub(crate) struct Found {
+    /// When the run began, in nanoseconds since 1970.
+    pub(crate) epoch: u64,
     pub(crate) total: Tally,
     pub(crate) seconds: BTreeMap<u32, Tally>,
     pub(crate) samples: Vec<Sample>,
@@ -107,7 +113,7 @@ pub(crate) struct Sample {
 ///
 /// # Errors
 /// When it cannot be made at all. What goes wrong with connections is in what is found.
-pub(crate) fn run(mut setup: Setup, servers: &Servers) -> anyhow::Result<(Found, Fleet)> {
+pub(crate) fn run(mut setup: Setup<'_>, servers: &Servers) -> anyhow::Result<(Found, Fleet)> {
     let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     setup.plan.epoch = u64::try_from(epoch.as_nanos()).unwrap_or(u64::MAX);
     let before = memory(servers)?;
@@ -137,7 +143,7 @@ pub(crate) fn run(mut setup: Setup, servers: &Servers) -> anyhow::Result<(Found,
 }
 
 struct Conductor<'a> {
-    setup: &'a Setup,
+    setup: &'a Setup<'a>,
     servers: &'a Servers,
     clock: RunClock,
     fleet: Fleet,
@@ -205,6 +211,7 @@ impl Conductor<'_> {
         self.wait_done("closing", Order::End, plan.limit + PATIENCE)?;
         self.tell_seconds(Duration::MAX);
         Ok(Found {
+            epoch: plan.epoch,
             total: std::mem::take(&mut self.total),
             seconds: std::mem::take(&mut self.seconds),
             samples: std::mem::take(&mut self.samples),
@@ -356,6 +363,9 @@ impl Conductor<'_> {
     fn sample(&mut self) -> anyhow::Result<()> {
         let at = self.clock.nanos();
         self.next_sample = at / 1_000_000_000 + 1;
+        if let Some(live) = self.setup.live {
+            live.show(self.setup.scenario, self.sum(), &self.total);
+        }
         let run = |times: &[CpuTimes]| times.iter().map(CpuTimes::run).sum::<Duration>();
         let server_cpu = self.servers.is_known().then(|| self.servers.cpu()).transpose()?;
         self.samples.push(Sample {

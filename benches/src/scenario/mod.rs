@@ -18,7 +18,9 @@ mod conductor;
 mod fail_if;
 mod fleet;
 mod generator;
+mod hdr_log;
 mod idle;
+mod live;
 mod message;
 mod million;
 mod pace;
@@ -34,7 +36,7 @@ mod tally;
 mod tests;
 
 use std::io::IsTerminal as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -52,6 +54,7 @@ use self::conductor::{Setup, Watch};
 pub(crate) use self::fail_if::Condition;
 use self::fleet::Fleet;
 pub(crate) use self::idle::{IdleArgs, command as idle};
+use self::live::Live;
 pub(crate) use self::million::{MillionArgs, command as million};
 use self::pace::Pace;
 use self::plan::{Plan, Work};
@@ -134,6 +137,17 @@ pub(crate) struct Common {
     fail_if: Vec<Condition>,
     #[command(flatten)]
     json: JsonArgs,
+    /// Writes the latencies of each second to a file as an HdrHistogram log, in nanoseconds.
+    #[arg(long, value_name = "FILE")]
+    hdr_log: Option<String>,
+    /// Serves what was counted so far at this address and port, path /metrics, for Prometheus.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
+    #[arg(skip)]
+    live: Option<Live>,
+    /// Runs that were made.
+    #[arg(skip)]
+    runs: u32,
     /// Writes a page with plots over time to a file, or to the standard output for `-`.
     #[arg(long, value_name = "FILE")]
     html: Option<String>,
@@ -210,7 +224,11 @@ impl Common {
         let mut plan = self.plan(scenario, layout, &servers, payload_len);
         plan.text |= payload.as_ref().is_some_and(|bytes| std::str::from_utf8(bytes).is_ok());
         plan.payload = payload;
+        if let (Some(address), None) = (self.metrics, &self.live) {
+            self.live = Some(Live::start(address)?);
+        }
         let setup = Setup {
+            scenario: scenario.name,
             plan: plan.clone(),
             driver: self.driver,
             generators: layout.generators,
@@ -218,8 +236,13 @@ impl Common {
             hold: scenario.hold,
             watch: scenario.watch,
             progress: self.progress(),
+            live: self.live.as_ref(),
         };
         let (found, fleet) = conductor::run(setup, &servers)?;
+        if let Some(file) = &self.hdr_log {
+            hdr_log::write(file, self.runs == 0, scenario.name, &found)?;
+        }
+        self.runs += 1;
         let driver = self.driver.to_possible_value();
         let asked = Asked {
             scenario: scenario.name,
