@@ -30,6 +30,19 @@ fn scrape(address: &str) -> String {
     answer
 }
 
+/// An echo server of a process of its own, and its address.
+fn echo_server() -> (Running, String) {
+    let args = "echo --listen 127.0.0.1:0 --stay --connections 1 --duration 100ms --warmup 0ms";
+    let child = program().args(args.split_whitespace()).stdout(Stdio::piped()).spawn();
+    let mut server = Running(child.expect("a server"));
+    let mut lines = BufReader::new(server.0.stdout.take().expect("it is piped")).lines();
+    let address = lines.find_map(|line| {
+        let line = line.expect("text");
+        Some(line.strip_prefix("still serving; open http://")?.split('/').next()?.to_owned())
+    });
+    (server, address.expect("its address"))
+}
+
 #[test]
 fn prometheus_sees_a_run_while_it_goes_on() {
     let args = "rate --clients 5 --mps 50 --duration 60s --metrics 127.0.0.1:0";
@@ -106,34 +119,12 @@ fn latencies_of_each_second_become_a_log() {
 #[test]
 fn groups_run_at_once_and_each_has_a_report() {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut floor = program();
-    let mut server = Running(
-        floor
-            .args([
-                "echo",
-                "--listen",
-                "127.0.0.1:0",
-                "--stay",
-                "--connections",
-                "1",
-                "--duration",
-                "100ms",
-            ])
-            .args(["--warmup", "0ms"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a server"),
-    );
-    let mut lines = BufReader::new(server.0.stdout.take().expect("it is piped")).lines();
-    let address = lines.find_map(|line| {
-        let line = line.expect("text");
-        Some(line.strip_prefix("still serving; open http://")?.split('/').next()?.to_owned())
-    });
+    let (_server, address) = echo_server();
     let file = dir.path().join("groups.toml");
     let text = format!(
         "url = 'ws://{}/'\n[[group]]\nname = 'talkers'\nscenario = 'rate'\nclients = 3\nmps = 20\nduration = '2s'\n\
          [[group]]\nscenario = 'churn'\nafter = '100ms'\nconnections = 2\nmessages = 2\nduration = '1s'\n",
-        address.expect("its address")
+        address
     );
     std::fs::write(&file, text).expect("a file");
     let output =
@@ -144,4 +135,34 @@ fn groups_run_at_once_and_each_has_a_report() {
     assert_eq!(groups["talkers"]["work"]["answered"], 120, "{groups}");
     assert_eq!(groups["churn"]["scenario"], "churn", "{groups}");
     assert_eq!(groups["churn"]["errors"], serde_json::json!({}), "{groups}");
+}
+
+#[test]
+fn machines_of_the_load_add_up() {
+    let (_server, address) = echo_server();
+    let own = env!("CARGO_BIN_EXE_ringwire-bench");
+    // Each is this machine, as another one would be reached.
+    let machine = format!("env RUST_BACKTRACE=0 '{own}'");
+    let args = format!("rate ws://{address}/ --clients 6 --mps 20 --duration 2s --json -");
+    let mut command = program();
+    command.args(args.split_whitespace());
+    let output = command
+        .args(["--load-machine", &machine, "--load-machine", &machine])
+        .output()
+        .expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&report["opened"], &report["generators"]), (&6.into(), &2.into()), "{report}");
+    assert_eq!(report["work"]["answered"], 240, "{report}");
+    assert!(report["generator_cpus"].as_f64() > Some(0.0), "{report}");
+    assert!(
+        report["notes"][0].as_str().is_some_and(|note| note.contains("--load-machine")),
+        "{report}"
+    );
+    let gone = program()
+        .args(args.split_whitespace())
+        .args(["--load-machine", "false"])
+        .output()
+        .expect("it runs");
+    assert_eq!(gone.status.code(), Some(2), "{gone:?}");
 }

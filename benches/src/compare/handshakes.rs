@@ -142,7 +142,7 @@ fn table(page: &mut String, title: &str, all: &[Runs], pick: fn(&Runs) -> &Vec<R
         let median = |value: fn(&Report) -> Option<f64>| {
             Spread::of(reports.iter().filter_map(value)).map_or(0.0, |spread| spread.median)
         };
-        let ratio = ratio(reports, pick(baseline)).map_or("–".to_owned(), show_ratio);
+        let ratio = ratio(reports, pick(baseline)).map_or_else(|| "–".to_owned(), show_ratio);
         let errors: u64 = reports.iter().flat_map(|report| report.errors.values()).sum();
         let _ = writeln!(
             page,

@@ -31,6 +31,8 @@ use crate::echo::Failure;
 const GREETING: u64 = 0;
 /// Instead of the replies that a connection awaits.
 const TOO_LATE: u32 = u32::MAX;
+/// The same where the server did not agree to compression.
+const DECLINED: u32 = u32::MAX - 1;
 /// The connection is gone, in place of the time when its message was sent.
 const GONE: u64 = u64::MAX;
 
@@ -293,7 +295,8 @@ pub(crate) struct Seat {
     pub(crate) number: u32,
     /// When it was dialled, in nanoseconds of the run.
     pub(crate) dialled: u64,
-    /// Messages that have to come before it counts as open; [`TOO_LATE`] when they did not come in time.
+    /// Messages that have to come before it counts as open; [`TOO_LATE`] when they did not come in time, or
+    /// [`DECLINED`].
     awaits: u32,
     /// Replies that it had, with `Work::Each`, `Work::Loop` and `Work::Churn`.
     answered: u64,
@@ -466,6 +469,11 @@ impl Handler for Client {
     fn on_open(&mut self, ctx: &mut Ctx<'_, Seat>) {
         let number = ctx.state().number;
         let common = Arc::clone(&self.common);
+        if common.plan.takeover.is_some() && !ctx.is_compressed() {
+            ctx.state_mut().awaits = DECLINED;
+            let _ = ctx.close(CloseCode::NORMAL, "");
+            return;
+        }
         for text in common.ask.first_messages(number) {
             // Refused only if the connection is ending.
             let _ = ctx.send(&*text);
@@ -486,7 +494,7 @@ impl Handler for Client {
     fn on_message(&mut self, ctx: &mut Ctx<'_, Seat>, message: Message<'_>) {
         match ctx.state_mut().awaits {
             0 => self.on_work(ctx, message),
-            TOO_LATE => {}
+            TOO_LATE | DECLINED => {}
             1 => {
                 ctx.clear_timer(GREETING);
                 ctx.state_mut().awaits = 0;
@@ -504,8 +512,11 @@ impl Handler for Client {
         let number = ctx.state().number;
         if ctx.state().awaits > 0 {
             // It has never counted as open.
-            let is_late = ctx.state().awaits == TOO_LATE;
-            self.fail(if is_late { Failure::FirstUnanswered } else { Failure::of_close(cause) });
+            self.fail(match ctx.state().awaits {
+                TOO_LATE => Failure::FirstUnanswered,
+                DECLINED => Failure::CompressionDeclined,
+                _ => Failure::of_close(cause),
+            });
             let _ = self.events.send(Event::Gone(number));
             return;
         }

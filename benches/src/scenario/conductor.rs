@@ -18,7 +18,7 @@ use super::servers::Servers;
 use super::tally::Tally;
 use crate::disturbance::{Disturbance, MachineTicks};
 use crate::echo::Progress;
-use crate::procstat::{self, Account, CpuTime, CpuTimes, KernelMemory, Resident};
+use crate::procstat::{self, CpuTime, CpuTimes, KernelMemory, Resident};
 use crate::units::{show_count, show_success};
 
 /// Time for the server to come to rest before its memory is read.
@@ -27,6 +27,8 @@ const SETTLE_TIME: Duration = Duration::from_millis(200);
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Time for all workers to tell what they counted in a second.
 const TELL_TIME: Duration = Duration::from_millis(300);
+/// How far the clocks of machines may be apart, the way of the news included: by so much seconds are mixed.
+const MAX_SKEW: Duration = Duration::from_millis(500);
 /// What generators have beside their own limits before they count as stuck.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -45,6 +47,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) progress: Option<Duration>,
     /// Where they are shown each second.
     pub(crate) live: Option<&'a Live>,
+    /// Commands that run this program on the machines of the load; none: it is on this one.
+    pub(crate) machines: &'a [String],
 }
 
 /// What is looked at beside the work.
@@ -75,6 +79,8 @@ pub(crate) struct Found {
     /// The same of the server; empty if that is not known.
     pub(crate) server_cpu: Vec<CpuTime>,
     pub(crate) server_capacity: usize,
+    /// Whether the generators were on other machines.
+    pub(crate) is_elsewhere: bool,
     /// The whole machine's when they began and ended.
     pub(crate) machine: (MachineTicks, MachineTicks),
     /// What `server_cpu` and `generator_cpu` are divided by.
@@ -120,7 +126,7 @@ pub(crate) fn run(mut setup: Setup<'_>, servers: &Servers) -> anyhow::Result<(Fo
     let is_loopback =
         servers.target.address().is_ipv4() && servers.target.address().ip().is_loopback();
     let plans = share_out(&setup.plan, setup.generators, &setup.sources, is_loopback);
-    let fleet = Fleet::start(plans, setup.driver)?;
+    let fleet = Fleet::start(plans, setup.driver, setup.machines)?;
     let mut conductor = Conductor {
         clock: RunClock::new(setup.plan.epoch),
         pulses: vec![Pulse::default(); fleet.len()],
@@ -220,6 +226,7 @@ impl Conductor<'_> {
             generator_cpu: since(&end.generators, &start.generators),
             server_cpu: since(&end.servers, &start.servers),
             server_capacity,
+            is_elsewhere: plan.is_elsewhere,
             machine: (start.machine, end.machine),
             cpu_window: Duration::from_nanos(end.at - start.at),
             before,
@@ -296,7 +303,14 @@ impl Conductor<'_> {
 
     fn take_in(&mut self, member: usize, news: News) -> anyhow::Result<()> {
         match news {
-            News::Ready { threads } => {
+            News::Ready { threads, at } => {
+                let apart = Duration::from_nanos(self.clock.nanos().abs_diff(at));
+                if !self.setup.machines.is_empty() && apart > MAX_SKEW {
+                    bail!(
+                        "the clock of a machine of the load and this one's are {:.1} s apart: have NTP set them",
+                        apart.as_secs_f64()
+                    );
+                }
                 self.fleet.set_threads(member, threads);
                 self.ready += 1;
             }
@@ -305,6 +319,7 @@ impl Conductor<'_> {
                     *place = pulse;
                 }
             }
+            News::Cpu(times) => self.fleet.set_cpu(member, times),
             News::Second(second, tally) => {
                 self.total.merge(&tally);
                 self.seconds.entry(second).or_default().merge(&tally);
@@ -386,8 +401,7 @@ impl Conductor<'_> {
     }
 
     fn generator_cpu(&self) -> anyhow::Result<Vec<CpuTimes>> {
-        let times = self.fleet.accounts().iter().map(Account::cpu).collect::<Result<_, _>>();
-        times.context("a process of the load is gone")
+        self.fleet.cpu().context("a process of the load is gone")
     }
 }
 
@@ -417,7 +431,8 @@ struct Cpu {
 impl Found {
     /// What else went on; other programs are told apart where the server `is_known`.
     pub(crate) fn disturbance(&self, is_known: bool) -> Option<Disturbance> {
-        let own = self.generator_cpu.iter().chain(&self.server_cpu).map(|cpu| cpu.run).sum();
+        let here = if self.is_elsewhere { &[][..] } else { &self.generator_cpu };
+        let own = here.iter().chain(&self.server_cpu).map(|cpu| cpu.run).sum();
         let (first, last) = self.machine;
         let seconds = self.cpu_window.as_secs_f64();
         Disturbance::between(first, last, is_known.then_some(own), seconds)
