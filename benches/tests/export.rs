@@ -138,6 +138,26 @@ fn groups_run_at_once_and_each_has_a_report() {
 }
 
 #[test]
+fn servers_that_are_started_agree_to_compression() {
+    let args =
+        "traffic --connections 3 --size 4KiB --text --duration 1 --server-processes 1 --json -";
+    let run = |compression: &str| {
+        let mut command = program();
+        let output =
+            command.args(args.split_whitespace()).args(["--compression", compression]).output();
+        let output = output.expect("it runs");
+        assert!(output.status.success(), "{output:?}");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let number = |pointer: &str| {
+            report.pointer(pointer).and_then(|value| value.as_f64()).expect("a number")
+        };
+        number("/work/traffic/bytes_received") / number("/work/answered")
+    };
+    // Small letters have less than five bits each.
+    assert!(run("off") > 4096.0 && run("dedicated") < 3072.0);
+}
+
+#[test]
 fn machines_of_the_load_add_up() {
     let (_server, address) = echo_server();
     let own = env!("CARGO_BIN_EXE_ringwire-bench");

@@ -9,8 +9,7 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use super::child::Running;
-use super::markdown::Head;
-use super::results::ServerRuns;
+use super::results::{Head, ServerRuns};
 use super::servers::{Places, Server};
 use crate::cert::{KeyKind, SelfSigned};
 use crate::demand::Service;

@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize as _;
 
 use super::results::{
-    CellResult, DELIVERY_CPU, Load, MESSAGES_PER_SECOND, Metric, P99, RESIDENT_BYTES, Results,
-    SERVER_CPU, ServerRuns, Spread,
+    CellResult, DELIVERY_CPU, Head, Load, MESSAGES_PER_SECOND, Metric, P99, RESIDENT_BYTES,
+    Results, SERVER_CPU, ServerRuns, Spread,
 };
 use crate::echo::{Agreed, Bottleneck};
 use crate::report::Table;
@@ -58,21 +58,6 @@ const MEMORY: [(&str, Metric); 2] = [
         "/server/memory/kernel_bytes_per_idle_connection",
     ),
 ];
-
-/// What stands above the tables.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub(crate) struct Head {
-    pub(crate) machine: String,
-    /// Year-month-day, UTC.
-    pub(crate) date: String,
-    /// The commit of the working directory, with `-dirty` where files were changed since; `None` outside a repository.
-    #[serde(default)]
-    pub(crate) commit: Option<String>,
-    pub(crate) command: String,
-    pub(crate) baseline: String,
-    pub(crate) rounds: usize,
-    pub(crate) seconds_per_run: f64,
-}
 
 /// The page.
 pub(crate) fn page(results: &Results) -> String {
@@ -219,24 +204,12 @@ pub(super) fn show_ratio(Spread { min, median, max }: Spread) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use serde_json::json;
 
     use super::super::results::tests::{results, runs};
     use super::*;
     use crate::broadcast;
-
-    pub(in super::super) fn head() -> Head {
-        Head {
-            machine: "a machine".to_owned(),
-            date: "2025-01-31".to_owned(),
-            commit: Some("abc1234".to_owned()),
-            command: "ringwire-bench compare".to_owned(),
-            baseline: "base".to_owned(),
-            rounds: 3,
-            seconds_per_run: 1.5,
-        }
-    }
 
     #[test]
     fn ratios_come_first_and_the_baseline_has_none() {

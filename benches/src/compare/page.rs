@@ -1,6 +1,7 @@
 //! `ringwire-bench page`: the page of figures in the documents, its plots and its tables, from the JSON of comparisons.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -89,15 +90,18 @@ fn read(file: &Path) -> anyhow::Result<Results> {
 /// All that is made of the comparisons in `dir`, by file.
 fn files(dir: &Path) -> anyhow::Result<BTreeMap<PathBuf, String>> {
     let folder = dir.join(FOLDER);
-    // The newest comes first.
-    let mut all = BTreeMap::new();
-    for entry in
-        fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?
-    {
+    // The newest comes first. What was measured otherwise, or before there was this page, is but named on it.
+    let (mut all, mut names) = (BTreeMap::new(), BTreeSet::new());
+    let entries = fs::read_dir(&folder);
+    for entry in entries.with_context(|| format!("cannot read {}", folder.display()))? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
-            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            all.insert(std::cmp::Reverse(name), read(&path)?);
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let kind = path.extension().unwrap_or_default();
+        if kind == "json" {
+            all.insert(Reverse(name.clone()), read(&path)?);
+        }
+        if kind == "json" || kind == "md" {
+            names.insert(Reverse(name));
         }
     }
     let newest = |is_it: fn(&Load) -> bool| {
@@ -114,7 +118,7 @@ fn files(dir: &Path) -> anyhow::Result<BTreeMap<PathBuf, String>> {
     }
     let plots = plots(echo, broadcast);
     let mut page = page(echo, broadcast, &plots);
-    for name in all.keys() {
+    for name in &names {
         let _ = writeln!(page, "- [{0}]({FOLDER}/{0}.md)", name.0);
     }
     files.insert(dir.join(format!("{FOLDER}.md")), page);

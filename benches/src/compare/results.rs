@@ -5,7 +5,6 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::markdown::Head;
 use crate::echo::Bottleneck;
 use crate::units::show_bytes;
 
@@ -16,6 +15,21 @@ pub(crate) struct Results {
     pub(crate) head: Head,
     /// In the order in which they were run.
     pub(crate) cells: Vec<CellResult>,
+}
+
+/// What stands above the tables.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Head {
+    pub(crate) machine: String,
+    /// Year-month-day, UTC.
+    pub(crate) date: String,
+    /// The commit of the working directory, with `-dirty` where files were changed since; `None` outside a repository.
+    #[serde(default)]
+    pub(crate) commit: Option<String>,
+    pub(crate) command: String,
+    pub(crate) baseline: String,
+    pub(crate) rounds: usize,
+    pub(crate) seconds_per_run: f64,
 }
 
 /// One load, as a row of the tables.
@@ -225,6 +239,18 @@ pub(crate) mod tests {
     use super::*;
     use crate::echo::test_report;
 
+    fn head() -> Head {
+        Head {
+            machine: "a machine".to_owned(),
+            date: "2025-01-31".to_owned(),
+            commit: Some("abc1234".to_owned()),
+            command: "ringwire-bench compare".to_owned(),
+            baseline: "base".to_owned(),
+            rounds: 3,
+            seconds_per_run: 1.5,
+        }
+    }
+
     /// Runs with so many messages per second each.
     pub(crate) fn runs(server: &str, rates: &[u64]) -> ServerRuns {
         let run = |&rate: &u64| serde_json::to_value(test_report(rate)).unwrap();
@@ -238,7 +264,7 @@ pub(crate) mod tests {
 
     pub(crate) fn results() -> Results {
         let servers = vec![runs("base", &[100, 200, 400]), runs("other", &[90, 220, 400])];
-        let head = super::super::markdown::tests::head();
+        let head = head();
         Results { head, cells: vec![CellResult { load: load(1000, "noise"), servers }] }
     }
 
