@@ -175,7 +175,7 @@ impl Program {
         }
     }
 
-    fn command(&self) -> Command {
+    pub(super) fn command(&self) -> Command {
         let mut command = Command::new(self.name)
             .arg(
                 Arg::new("config")

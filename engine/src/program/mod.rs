@@ -24,11 +24,16 @@
 //! - It logs to standard error, `RUST_LOG` says what, and neither a full pipe nor a slow disk holds a worker up
 //!   ([`LogWriter`](crate::logging::LogWriter)).
 //!
+//! With the feature `manual`, `--write-manual DIRECTORY` writes the manual page, and completions for bash, fish and zsh, for
+//! whoever packs the program. `--help` does not show it.
+//!
 //! docs/configuration.md lists the flags. Programs that do all of that in another way find the pieces here as well:
 //! [`with_log`], [`init_log`], [`announce`], [`note`], [`handle_signals`].
 
 mod flags;
 mod listeners;
+#[cfg(feature = "manual")]
+mod manual;
 mod output;
 mod signals;
 
@@ -231,6 +236,12 @@ impl Program {
         F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
     {
         with_log(|| {
+            #[cfg(feature = "manual")]
+            if let Some((name, directory)) = manual::asked_for(std::env::args_os()) {
+                manual::write(self.command().name(name), &directory)
+                    .map_err(during("cannot write the manual"))?;
+                return Ok(ExitCode::SUCCESS);
+            }
             let settings = match self.load(std::env::args_os(), std::env::vars_os()) {
                 Outcome::Run(settings) => settings,
                 Outcome::Report(settings) => {
