@@ -133,10 +133,11 @@ pub struct Config {
     /// Whether handlers are told of pongs ([`Handler::on_pong`](crate::Handler::on_pong)). Default: yes. They count as
     /// a sign of life in any case.
     pub reports_pongs: bool,
-    /// How long the peer may take to finish the close handshake, from when the close frame can have reached it: what is
-    /// ahead of it may take longer, as long as the peer takes some of it within this time (one that has taken some
-    /// already: or within [`write_stall_timeout`](Self::write_stall_timeout)), and all of it at
-    /// [`min_drain_rate`](Self::min_drain_rate). Default: 5 s.
+    /// How long the peer may take to finish the close handshake. Default: 5 s.
+    ///
+    /// The time begins when the close frame can have reached the peer. Output before it may take longer, as long as the
+    /// peer takes some of it within this time (after its first progress: within
+    /// [`write_stall_timeout`](Self::write_stall_timeout)), and all of it at [`min_drain_rate`](Self::min_drain_rate).
     pub close_timeout: Option<Duration>,
     /// How long a peer may take none of the output that waits for it: nothing is acknowledged, and its window does not
     /// move. On Unix sockets it is what the peer has read, in buffers of up to 64 KiB or so. Default: 20 s; found after
@@ -172,20 +173,20 @@ pub struct Config {
     pub cluster: ClusterConfig,
 
     /// Memory that the engine may hold for all connections together, in bytes: the table of connections, input that is
-    /// not whole or waits, output that waits, TLS sessions (an estimate), dedicated compression, publications. Default:
-    /// automatic, half of what this process may have beyond 32 MiB by its cgroup, RLIMIT_AS and RLIMIT_DATA, and the
-    /// machine, since the application and the kernel's sockets need memory too; a figure beyond that is as good as
-    /// none. At least 1 MiB.
+    /// incomplete or waits, output that waits, TLS sessions (an estimate), dedicated compression, publications. At
+    /// least 1 MiB. Default: automatic, half of what the process may have beyond 32 MiB, going by its cgroup,
+    /// RLIMIT_AS, RLIMIT_DATA and the machine. The application and the kernel's sockets need the other half, so a
+    /// higher figure is as good as no limit.
     ///
-    /// From seven eighths of it on, until it is three quarters, nobody new is let in: requests, for a WebSocket or not,
-    /// get 503 with Retry-After, but for [monitoring](crate::Router::monitoring), and
-    /// [`Handle::readiness`](crate::Handle::readiness) says so. Requests that are not whole are refused then, those
-    /// that hold most first, until others can be let in; if unfinished messages keep them out for 5 s, the longest of
-    /// those end. Past it, each worker that has more than its share of eleven sixteenths ends the connections that hold
-    /// most, with the code of [`backpressure`](Self::backpressure) or 1013
-    /// ([`CloseReason::Memory`](crate::CloseReason::Memory)). It may be exceeded by a sixteenth and by what one receive
-    /// of each worker brings. With the program itself, the free buffers and what the allocator cannot use, the process
-    /// has at most a quarter and 8 MiB more.
+    /// From 7/8 of it, until use falls to 3/4, the server lets nobody in. Requests get 503 with Retry-After, except for
+    /// [monitoring](crate::Router::monitoring), and [`Handle::readiness`](crate::Handle::readiness) says so. Incomplete
+    /// requests are refused, the largest first, until others can be let in. If unfinished messages prevent that for 5
+    /// s, the longest of those end.
+    ///
+    /// Past it, each worker that uses more than its share of 11/16 ends connections, those that hold most first, with
+    /// the code of [`backpressure`](Self::backpressure) or 1013 ([`CloseReason::Memory`](crate::CloseReason::Memory)).
+    /// Use may exceed the limit by a sixteenth and by one receive of each worker. With the program itself, free buffers
+    /// and fragmentation, the process takes at most a quarter and 8 MiB more.
     pub max_memory: Sizing,
     /// How long freed memory stays with the allocator, ready for the next burst. Default: 5 s. `None`: the allocator
     /// decides. Worst case in memory: twice what is used, and 4 MiB.
