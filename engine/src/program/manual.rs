@@ -3,9 +3,12 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::Command;
 use clap_complete::Shell;
+
+use super::output::note;
 
 /// Whether the arguments ask for them: the name by which the program was called, and where to write.
 pub(super) fn asked_for(
@@ -16,8 +19,20 @@ pub(super) fn asked_for(
     Some((program.file_name()?.to_str()?.to_owned(), arguments.next()?.into()))
 }
 
-/// Writes a page for the command and one for each of its subcommands, and completions for three shells.
-pub(super) fn write(mut command: Command, directory: &Path) -> io::Result<()> {
+/// Writes them, and gives the program's exit code.
+pub(super) fn write(command: Command, directory: &Path) -> ExitCode {
+    match try_write(command, directory) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let directory = directory.display();
+            note(format_args!("error: cannot write the manual to {directory}: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A page for the command and one for each of its subcommands, and completions for three shells.
+fn try_write(mut command: Command, directory: &Path) -> io::Result<()> {
     clap_mangen::generate_to(command.clone(), directory)?;
     let name = command.get_name().to_owned();
     for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
@@ -38,7 +53,7 @@ mod tests {
         let (name, to) = asked_for(flag.into_iter()).expect("that is asked for");
         assert_eq!(to, Path::new("/manual"));
         let program = Program::new("greeter").with_about("Greets whoever says something.");
-        write(program.command().name(name), directory.path()).expect("they are written");
+        try_write(program.command().name(name), directory.path()).expect("they are written");
         let text = |name| std::fs::read_to_string(directory.path().join(name)).expect(name);
         let page = text("my-greeter.1");
         for expected in ["Greets whoever says something.", "takeover", "my\\-greeter"] {

@@ -19,13 +19,12 @@
 //!   proxies (`--proxy-protocol`), with certificates (`--cert`, `--key`) that SIGHUP has it read again.
 //! - SIGTERM and SIGINT close all connections with 1001 and end it; a second one ends it at once. SIGUSR1 logs how many
 //!   connections each worker has.
+//! - With the feature `manual`, `--write-manual DIRECTORY` writes its manual page and completions for bash, fish and zsh,
+//!   for whoever packs it. `--help` does not show that.
 //! - It tells a service manager that it is ready, alive and stopping ([`Notifier`]), and hands its sockets to the next
 //!   version of itself (`--takeover`).
 //! - It logs to standard error, `RUST_LOG` says what, and neither a full pipe nor a slow disk holds a worker up
 //!   ([`LogWriter`](crate::logging::LogWriter)).
-//!
-//! With the feature `manual`, `--write-manual DIRECTORY` writes the manual page, and completions for bash, fish and zsh, for
-//! whoever packs the program. `--help` does not show it.
 //!
 //! docs/configuration.md lists the flags. Programs that do all of that in another way find the pieces here as well:
 //! [`with_log`], [`init_log`], [`announce`], [`note`], [`handle_signals`].
@@ -235,13 +234,12 @@ impl Program {
         H: Handler,
         F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
     {
+        #[cfg(feature = "manual")]
+        if let Some((name, directory)) = manual::asked_for(std::env::args_os()) {
+            return manual::write(self.command().name(name), &directory);
+        }
+
         with_log(|| {
-            #[cfg(feature = "manual")]
-            if let Some((name, directory)) = manual::asked_for(std::env::args_os()) {
-                manual::write(self.command().name(name), &directory)
-                    .map_err(during("cannot write the manual"))?;
-                return Ok(ExitCode::SUCCESS);
-            }
             let settings = match self.load(std::env::args_os(), std::env::vars_os()) {
                 Outcome::Run(settings) => settings,
                 Outcome::Report(settings) => {
