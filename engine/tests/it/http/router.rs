@@ -16,6 +16,7 @@ use ringwire_peers::{Client, Got, Http, client_request, connect, read_answer};
 use crate::support::{PATIENCE, Server, config, wait_until};
 
 const PAGE: &str = "<!doctype html><p>Hello";
+const POLICY: HeaderValue = HeaderValue::from_static("no-referrer");
 
 /// Says who has the connection, and what parameter its path had.
 struct Room {
@@ -53,7 +54,7 @@ fn site() -> impl Handler {
     let options =
         SocketOptions::default().with_subprotocols(["v2.chat", "v1.chat"]).with_max_message_len(10);
     Router::new()
-        .asset("/", Asset::html(PAGE))
+        .asset("/", Asset::html(PAGE).with_header(header::REFERRER_POLICY, POLICY))
         .get("/rooms/{room}", |request| {
             let (room, query) = (request.param("room"), request.query());
             let room = room.as_deref().unwrap_or("none");
@@ -145,6 +146,7 @@ fn assets_are_sent_once() {
         with_method(&mut http, "GET", "/", &lines);
         let answer = http.answer();
         assert_eq!((answer.status(), answer.header("etag")), (status, Some(&*tag)), "{lines}");
+        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"), "{lines}");
         assert_eq!(answer.text(), if status == 304 { "" } else { PAGE });
     }
 }
