@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::api::{self, Admin};
+use crate::api::Admin;
 use crate::app::App;
 use crate::auth::Refused;
 use crate::clock::{Probe, Sample};
@@ -105,7 +105,7 @@ impl Live {
             // Where the peer is too slow for this one, the engine's limit decides.
             let _ = out.send(&text);
         }
-        let page = api::online(&self.0, watcher.after, PAGE_LEN);
+        let page = self.0.presence.online(watcher.after, PAGE_LEN);
         let mut hasher = DefaultHasher::new();
         page.hash(&mut hasher);
         if hasher.finish() != watcher.page_hash {
@@ -169,32 +169,29 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 
 /// Adds the pages.
 pub(crate) fn pages<S: SocketRoutes>(router: Router<S>) -> Router<S> {
+    const HTML: &str = "text/html; charset=utf-8";
     const SCRIPT: &str = "text/javascript; charset=utf-8";
     const STYLE: &str = "text/css; charset=utf-8";
-    let page = |router: Router<S>, path, asset: Asset| {
-        router.get(path, move |request: &Request<'_>| {
-            let own = [
-                (header::CONTENT_SECURITY_POLICY, POLICY),
-                (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-                (header::REFERRER_POLICY, "no-referrer"),
-                (header::CACHE_CONTROL, "no-cache"),
-            ];
-            own.into_iter().fold(asset.respond(request), |response, (name, value)| {
-                response.with_header(name, HeaderValue::from_static(value))
-            })
-        })
-    };
-    let router = page(router, "/", Asset::html(include_str!("../pages/dashboard.html")));
-    let router = page(router, "/chat", Asset::html(include_str!("../pages/chat.html")));
-    [
+    let pages = [
+        ("/", HTML, include_str!("../pages/dashboard.html")),
+        ("/chat", HTML, include_str!("../pages/chat.html")),
         ("/dashboard.js", SCRIPT, include_str!("../pages/dashboard.js")),
         ("/chart.js", SCRIPT, include_str!("../pages/chart.js")),
         ("/chat.js", SCRIPT, include_str!("../pages/chat.js")),
         ("/gateway.js", SCRIPT, include_str!("../pages/gateway.js")),
         ("/gateway.css", STYLE, include_str!("../pages/gateway.css")),
-    ]
-    .into_iter()
-    .fold(router, |router, (path, media_type, text)| {
-        page(router, path, Asset::new(media_type, text.as_bytes()))
+    ];
+    pages.into_iter().fold(router, |router, (path, media_type, text)| {
+        let own = [
+            (header::CONTENT_SECURITY_POLICY, POLICY),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::REFERRER_POLICY, "no-referrer"),
+            (header::CACHE_CONTROL, "no-cache"),
+        ];
+        let page = Asset::new(media_type, text.as_bytes());
+        let page = own.into_iter().fold(page, |page, (name, value)| {
+            page.with_header(name, HeaderValue::from_static(value))
+        });
+        router.asset(path, page)
     })
 }
