@@ -35,7 +35,7 @@ pub struct App {
     /// What is counted.
     pub counters: Counters,
     /// Where users are looked up, and the runtime that this goes by.
-    database: Option<(Users, Runtime)>,
+    pub(crate) database: Option<(Users, Runtime)>,
     /// What the gateway did in the last minutes.
     pub board: Board,
     pub(crate) handle: OnceLock<Handle>,
@@ -70,11 +70,6 @@ impl App {
     /// Whether a connection may begin without a token, with a login.
     pub(crate) fn can_login(&self) -> bool {
         self.settings.login && self.database.is_some()
-    }
-
-    /// Where users are looked up, and the runtime that this goes by.
-    pub(crate) fn database(&self) -> Option<&(Users, Runtime)> {
-        self.database.as_ref()
     }
 
     /// Whose token this is. Where users are in a database, that has the last word.

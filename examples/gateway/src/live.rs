@@ -6,13 +6,12 @@
 //! | `kind` | what follows |
 //! |---|---|
 //! | `signed_in` | `with`: what the secret was, `token` or `api_key` |
-//! | `samples` | `samples` since the last time ([`Sample`]); `messages` by type and `refused` tokens by reason, so far
+//! | `samples` | `samples` since the last time ([`Sample`](crate::clock::Sample)); `messages` by type and `refused` tokens by reason, so far
 //! |
 //! | `users` | a page of the users online, where it has changed: `users`, `next` |
 //!
 //! `{"after": "…"}` turns to the page of users behind that one, `{"after": null}` to the first.
 
-use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,14 +19,14 @@ use std::time::Duration;
 use ringwire::http::header;
 use ringwire::router::{Asset, SocketRoutes};
 use ringwire::{Answer, CloseCode, Ctx, Handler, HeaderValue, Message, Posted, Request, Router};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::api::Admin;
 use crate::app::App;
 use crate::auth::Refused;
-use crate::clock::{Probe, Sample};
+use crate::clock::Probe;
 
 /// The one timer of a connection.
 const TICK: u64 = 0;
@@ -57,14 +56,6 @@ pub(crate) struct Watcher {
 enum Order {
     SignIn { secret: String },
     Turn { after: Option<Uuid> },
-}
-
-#[derive(Serialize)]
-struct Samples {
-    kind: &'static str,
-    samples: Vec<Sample>,
-    messages: BTreeMap<&'static str, u64>,
-    refused: BTreeMap<&'static str, u64>,
 }
 
 impl Live {
@@ -100,10 +91,11 @@ impl Live {
         if let Some(newest) = samples.last() {
             watcher.seen = newest.at;
             let (messages, refused) = (self.0.counters.messages(), self.0.counters.refusals());
-            let samples = Samples { kind: "samples", samples, messages, refused };
-            let text = serde_json::to_string(&samples).expect("numbers are JSON");
+            let news = json!({
+                "kind": "samples", "samples": samples, "messages": messages, "refused": refused,
+            });
             // Where the peer is too slow for this one, the engine's limit decides.
-            let _ = out.send(&text);
+            let _ = out.send(&news.to_string());
         }
         let page = self.0.presence.online(watcher.after, PAGE_LEN);
         let mut hasher = DefaultHasher::new();

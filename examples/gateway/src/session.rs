@@ -239,7 +239,7 @@ impl Handler for Session {
             let accept = Accept::new(State { protocol, claims: claims.map(Box::new) });
             agreed.into_iter().fold(accept, Accept::with_subprotocol)
         };
-        match (self.claims(request), self.app.database()) {
+        match (self.claims(request), &self.app.database) {
             (Ok(Some(claims)), Some((users, runtime))) => {
                 let (app, users, id) = (self.app.clone(), users.clone(), request.id());
                 runtime.spawn(async move {

@@ -33,7 +33,10 @@ pub fn routes<S: SocketRoutes>(router: Router<S>, app: &Arc<App>) -> impl Handle
         .post_async("/ws/disconnect", guarded(app, send::disconnect))
         .post_async("/ws/cleanup", guarded(app, send::clean_up))
         .asset("/openapi.json", Asset::new("application/json", description))
-        .fallback(|_| Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path"));
+        .errors(|_, status| match status {
+            StatusCode::NOT_FOUND => Problem::new(status, "there is nothing at this path"),
+            status => Problem::new(status, "the path has other methods: see Allow"),
+        });
     let guarding = || {
         let app = app.clone();
         move |request: &Request<'_>| metrics::guard(&app, request)
