@@ -186,6 +186,7 @@ pub mod transport {
 /// The opening handshake (RFC 6455 §4): the types of a request's parts, and answers to upgrades that come to other
 /// servers.
 pub mod handshake {
+    pub use crate::app::bearer::BEARER;
     pub use ringwire_codec::handshake::client::Response as UpgradeResponse;
     pub use ringwire_codec::handshake::server::answer_upgrade;
     pub use ringwire_codec::handshake::{Extension, HandshakeError, HeadLimits, Headers};
