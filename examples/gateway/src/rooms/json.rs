@@ -21,7 +21,7 @@ use serde_json::value::RawValue;
 use super::RoomError;
 use crate::app::App;
 use crate::auth::Refused;
-use crate::dispatch::{Dispatch, id_of};
+use crate::dispatch::{Dispatch, id_of, plain};
 use crate::envelope::MessageType;
 use crate::session::{self, State};
 
@@ -39,6 +39,7 @@ struct Topic {
 #[derive(Deserialize)]
 struct Publish {
     topic: String,
+    #[serde(deserialize_with = "plain")]
     message: Box<RawValue>,
 }
 
