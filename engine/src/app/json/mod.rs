@@ -10,7 +10,7 @@ use ringwire_codec::http::Response;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-pub use self::dispatch::{Dispatch, DispatchError, id_of, object_of};
+pub use self::dispatch::{Dispatch, DispatchError, id_of, object_of, plain};
 pub use self::problem::Problem;
 use crate::app::request::Request;
 use crate::app::responder::IntoResponse;

@@ -23,7 +23,7 @@ use crate::app::App;
 use crate::auth::Refused;
 use crate::envelope::MessageType;
 use crate::session::{self, State};
-use ringwire::json::{Dispatch, id_of};
+use ringwire::json::{Dispatch, id_of, plain};
 
 /// What comes of a command; nothing yet, where the answer follows.
 type Outcome = Option<Result<(), RoomError>>;
@@ -39,6 +39,7 @@ struct Topic {
 #[derive(Deserialize)]
 struct Publish {
     topic: String,
+    #[serde(deserialize_with = "plain")]
     message: Box<RawValue>,
 }
 
