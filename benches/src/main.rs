@@ -17,6 +17,7 @@ mod growth;
 mod handshakes;
 mod hostile;
 mod machine;
+mod manual;
 mod output;
 mod own_server;
 mod presets;
@@ -98,6 +99,8 @@ enum Command {
     /// Prints what the JSON of loads has, as a JSON Schema.
     Schema,
     #[command(hide = true)]
+    WriteManual(manual::ManualArgs),
+    #[command(hide = true)]
     LoadWorker(scenario::ChildArgs),
     #[command(hide = true)]
     ServerWorker(scenario::ChildArgs),
@@ -137,6 +140,7 @@ fn main() -> ExitCode {
         Command::Search(args) => scenario::search(args),
         Command::LoadWorker(args) => scenario::load_worker(&args).map(|()| true),
         Command::ServerWorker(args) => scenario::server_worker(&args).map(|()| true),
+        Command::WriteManual(args) => manual::command(&args).map(|()| true),
         Command::Groups(args) => groups::command(&args),
         Command::Schema => schema::command().map(|()| true),
         Command::Doctor(args) => doctor::command(&args),
