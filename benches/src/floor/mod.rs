@@ -41,8 +41,8 @@ pub(crate) struct FloorArgs {
     /// CPUs to run on, such as 0 or 0,2-3.
     #[arg(long)]
     cpu: Option<CpuList>,
-    /// Size of epoll's one receive buffer; the default is that of a Ringwire worker.
-    #[arg(long, default_value = "64KiB", value_parser = parse_bytes)]
+    /// Size of epoll's one receive buffer; the default is the most that a Ringwire worker receives at once.
+    #[arg(long, default_value = "256KiB", value_parser = parse_bytes)]
     receive_buffer: u64,
 }
 

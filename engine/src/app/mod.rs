@@ -1,9 +1,12 @@
 //! What an application implements and is given.
 
+pub(crate) mod bearer;
 pub(crate) mod ctx;
 pub(crate) mod event;
 pub(crate) mod forwarded;
 pub(crate) mod handler;
+#[cfg(feature = "json")]
+pub mod json;
 pub(crate) mod offload;
 pub(crate) mod presence;
 pub(crate) mod query;

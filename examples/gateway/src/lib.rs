@@ -3,11 +3,10 @@
 //! | module | what |
 //! |---|---|
 //! | [`app`] | what all workers share, and the routes |
-//! | [`settings`], [`cli`] | what may be set, and where from |
+//! | [`settings`], [`cli`] | what may be set, and the commands beside the server |
 //! | [`auth`], [`users`] | who a request comes from |
 //! | [`session`] | `/ws`: a connection from its request to its end |
 //! | [`envelope`], [`rooms`], [`chat`] | what is said there, by subprotocol |
-//! | [`dispatch`] | handlers of JSON messages by their `type` |
 //! | [`presence`] | who is online |
 //! | [`api`], [`live`], [`metrics`] | HTTP for administrators, the dashboard, and what is counted |
 //! | [`clock`] | what happens every so often: samples, and the end of stale connections |
@@ -24,7 +23,6 @@ pub mod auth;
 pub mod chat;
 pub mod cli;
 pub mod clock;
-pub mod dispatch;
 pub mod envelope;
 pub mod live;
 pub mod metrics;
