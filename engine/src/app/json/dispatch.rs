@@ -1,10 +1,10 @@
 //! Handlers of JSON messages by their `type`.
 
-use std::borrow::{Borrow, Cow};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 
-use serde::de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -133,75 +133,6 @@ pub fn object_of<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
     text.trim_start().starts_with('{').then(|| serde_json::from_str(text).ok()).flatten()
 }
 
-/// A value that goes on to others as it is written, where any parser takes it: with fewer than 128 arrays and objects in
-/// each other, numbers that a double can be near to, and no half of a character (RFC 8259 §8.2, §9).
-///
-/// ```
-/// use serde::Deserialize;
-/// use serde_json::value::RawValue;
-///
-/// #[derive(Deserialize)]
-/// struct Said {
-///     #[serde(deserialize_with = "ringwire::json::plain")]
-///     text: Box<RawValue>,
-/// }
-///
-/// let said: Said = serde_json::from_str(r#"{"text": "hello"}"#).unwrap();
-/// assert_eq!(said.text.get(), r#""hello""#);
-/// assert!(serde_json::from_str::<Said>(r#"{"text": 1e999}"#).is_err());
-/// ```
-///
-/// # Errors
-///
-/// For what is no JSON, and for what some parsers refuse.
-pub fn plain<'de, D, T>(from: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + Borrow<RawValue>,
-{
-    struct Plain;
-
-    impl<'de> Deserialize<'de> for Plain {
-        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-            from.deserialize_any(Self)
-        }
-    }
-
-    macro_rules! take {
-        ($($visit:ident: $value:ty),+) => {
-            $(fn $visit<E>(self, _: $value) -> Result<Self, E> { Ok(self) })+
-        };
-    }
-
-    impl<'de> Visitor<'de> for Plain {
-        type Value = Self;
-
-        take!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("JSON")
-        }
-
-        fn visit_unit<E>(self) -> Result<Self, E> {
-            Ok(self)
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self, A::Error> {
-            while seq.next_element::<Self>()?.is_some() {}
-            Ok(self)
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
-            while map.next_entry::<Self, Self>()?.is_some() {}
-            Ok(self)
-        }
-    }
-
-    let value = T::deserialize(from)?;
-    serde_json::from_str::<Plain>(value.borrow().get()).map_err(D::Error::custom)?;
-    Ok(value)
-}
-
 /// The member `id` of a JSON object, as it is written there, also where the object is broken behind it: an error can name
 /// what it is about.
 ///
@@ -213,14 +144,14 @@ where
 pub fn id_of(text: &str) -> Option<&RawValue> {
     struct Seek<'a, 'i>(&'i mut Option<&'a RawValue>);
 
-    impl<'de> Visitor<'de> for Seek<'de, '_> {
+    impl<'de> serde::de::Visitor<'de> for Seek<'de, '_> {
         type Value = ();
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an object")
         }
 
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
             while let Some(name) = map.next_key::<Cow<'_, str>>()? {
                 match &*name {
                     "id" => *self.0 = Some(map.next_value()?),
@@ -240,22 +171,6 @@ pub fn id_of(text: &str) -> Option<&RawValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_not_every_parser_takes_does_not_go_on() {
-        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
-        let digits = |count: usize| "9".repeat(count);
-        for text in
-            [r#"{"a":[null,true,-1,2.50,1e300,"\ud83d\ude00\u0000"]}"#, &nested(127), &digits(300)]
-        {
-            let mut from = serde_json::Deserializer::from_str(text);
-            assert_eq!(plain::<_, &RawValue>(&mut from).map(RawValue::get).ok(), Some(text));
-        }
-        for text in [r#""\ud800""#, "1e999", &nested(128), &nested(100_000), &digits(400)] {
-            let mut from = serde_json::Deserializer::from_str(text);
-            assert!(plain::<_, Box<RawValue>>(&mut from).is_err(), "{:.20}", text);
-        }
-    }
 
     #[test]
     fn ids_of_what_is_whole_and_what_is_broken() {

@@ -3,6 +3,7 @@
 //! What is not here: schemas, and streams of JSON.
 
 mod dispatch;
+mod plain;
 mod problem;
 
 use http::StatusCode;
@@ -11,7 +12,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub use self::dispatch::{Dispatch, DispatchError, id_of, object_of, plain};
+pub use self::dispatch::{Dispatch, DispatchError, id_of, object_of};
+pub use self::plain::plain;
 pub use self::problem::Problem;
 use crate::app::request::Request;
 use crate::app::responder::IntoResponse;

@@ -24,8 +24,9 @@ impl Gateway {
     pub(crate) fn start(driver: &str) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_gateway"))
             .args(["--listen", "127.0.0.1:0", "--driver", driver, "--io-workers", "2"])
+            .args(["--pin", "none"])
             // Clients of a test that is busy with others answer no pings.
-            .args(["--pin", "none", "--idle-timeout", "off"])
+            .args(["--set", "ping_interval=off", "--set", "idle_timeout=off"])
             .env("JWT_SECRET", str::from_utf8(SECRET).unwrap())
             .env("GATEWAY_API_KEY", API_KEY)
             .stdout(Stdio::piped())
