@@ -18,7 +18,7 @@ use crate::topics::{app, ask, quiet};
 
 /// A bus that carries from node to node, all to all, as it comes.
 #[derive(Clone, Debug, Default)]
-struct Line(Arc<Mutex<Vec<Member>>>);
+pub(crate) struct Line(Arc<Mutex<Vec<Member>>>);
 
 /// Where a node is given topics and letters.
 type Member = mpsc::Sender<(String, Vec<u8>)>;

@@ -86,7 +86,7 @@ fn serve(
     let users = users.map(|url| runtime.block_on(Users::open(url, settings.database_connections)));
     let users = users.transpose().map_err(|error| format!("the database: {error}"))?;
     let app = App::new(settings, verifier, users.map(|users| (users, runtime.handle().clone())));
-    let mut server = Server::new(set.config().clone()).with_runtime(runtime.handle().clone());
+    let mut server = Server::new(app.settings.rooms.keep(set.config().clone())).with_runtime(runtime.handle().clone());
     server = listeners(&app.settings)?.into_iter().fold(server, Server::listen_with);
     let for_workers = app.clone();
     let server = server.start(move |worker| router(&for_workers, worker))?;

@@ -107,6 +107,8 @@ table! {
     max_name_len: usize = 64, "The longest name of a room, in bytes [default: 64]";
     max_rooms_per_user: usize = 100, "The most rooms of one user, over all connections [default: 100]";
     max_members: usize = 10_000, "The most members of a room [default: 10000]";
+    history: usize = 100, "Messages that a room keeps for clients that come back; 0: none [default: 100]";
+    history_age: Duration = Duration::from_secs(300), "How long it keeps them [default: 5m]";
 }
 
 /// All settings that the engine does not have.

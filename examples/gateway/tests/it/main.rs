@@ -35,5 +35,6 @@ mod dispatch;
 mod envelopes;
 mod model;
 mod pubsub;
+mod recovery;
 mod rooms;
 mod users;
