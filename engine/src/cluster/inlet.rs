@@ -84,6 +84,9 @@ impl Inlet {
     fn pass_on(&self, topic: &str, envelope: &Envelope<'_>) {
         let Envelope { key, except_name, compress, message, .. } = *envelope;
         let options = PublishOptions { key, except_name, compress, ..PublishOptions::default() };
+        if let Some(relay) = self.exchange.relay() {
+            relay.ears.call(topic, message);
+        }
         match self.exchange.receive(topic, message, options) {
             Err(PublishError::Topic(_)) => return add(&self.counters.malformed, 1),
             Err(_) => add(&self.counters.incoming_dropped, 1),

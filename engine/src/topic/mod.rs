@@ -7,6 +7,7 @@
 
 mod config;
 mod delivery;
+pub(crate) mod ears;
 pub(crate) mod exchange;
 mod history;
 mod name;
@@ -26,7 +27,7 @@ pub use self::exchange::PublishError;
 pub(crate) use self::exchange::{Exchange, Feed, Feeder, feed};
 pub use self::history::{Position, Recorded, Recovery};
 pub use self::name::{Subscription, TopicError, topic_token};
-pub(crate) use self::name::{has_wildcard, matches};
+pub(crate) use self::name::{check_pattern, has_wildcard, matches};
 pub(crate) use self::publication::SharedPublication;
 pub use self::publication::{PublishOptions, Reach};
 use self::recovering::Recovering;
@@ -127,7 +128,7 @@ impl Topics {
         pattern: &str,
         options: SubscribeOptions,
     ) -> Result<bool, TopicError> {
-        let is_wild = name::check_pattern(pattern)?;
+        let is_wild = check_pattern(pattern)?;
         self.add(slot, pattern, is_wild, options)
     }
 

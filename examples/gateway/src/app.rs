@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use crate::api;
 use crate::auth::Verifier;
 use crate::clock::{Board, Clock};
+use crate::cluster::Cluster;
 use crate::metrics::Counters;
 use crate::presence::Presence;
 use crate::rooms::Rooms;
@@ -30,6 +31,8 @@ pub struct App {
     pub rooms: Rooms,
     /// What is counted.
     pub counters: Counters,
+    /// The other nodes, where there are any.
+    pub cluster: Option<Cluster>,
     /// Where users are looked up, and the runtime that this goes by.
     database: Option<(Users, Runtime)>,
     /// What the gateway did in the last minutes.
@@ -50,6 +53,7 @@ impl App {
         Arc::new(Self {
             presence: Presence::new(settings.max_connections_per_user),
             rooms: Rooms::new(settings.rooms),
+            cluster: settings.node_name().map(|name| Cluster::new(&name, settings.node_lease)),
             database,
             settings,
             verifier: ArcSwap::from_pointee(verifier),

@@ -133,10 +133,15 @@ impl Clock {
 
     /// Has stale connections closed now; how many they were.
     pub(crate) async fn clean_up(&self) -> usize {
+        self.begin_cleanup().await.unwrap_or_default()
+    }
+
+    /// The same, whoever waits for it.
+    pub(crate) fn begin_cleanup(&self) -> oneshot::Receiver<usize> {
         let (sender, receiver) = oneshot::channel();
         // Where the thread has ended, so has the server.
         let _ = self.0.send(sender);
-        receiver.await.unwrap_or_default()
+        receiver
     }
 }
 

@@ -10,6 +10,7 @@
 //! | [`dispatch`] | handlers of JSON messages by their `type` |
 //! | [`presence`] | who is online |
 //! | [`api`], [`live`], [`metrics`] | HTTP for administrators, the dashboard, and what is counted |
+//! | [`cluster`] | the other nodes, where there are any |
 //! | [`clock`] | what happens every so often: samples, and the end of stale connections |
 
 #![expect(
@@ -24,6 +25,7 @@ pub mod auth;
 pub mod chat;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod dispatch;
 pub mod envelope;
 pub mod live;

@@ -23,8 +23,10 @@ use ringwire_gateway::app::{App, router};
 use ringwire_gateway::auth::Verifier;
 use ringwire_gateway::cli::{self, Order};
 use ringwire_gateway::clock::Clock;
+use ringwire_gateway::cluster::Cluster;
 use ringwire_gateway::settings::Settings;
 use ringwire_gateway::users::Users;
+use ringwire_nats::NatsBus;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::runtime::{Builder, Runtime};
@@ -86,11 +88,17 @@ fn serve(
     let users = users.map(|url| runtime.block_on(Users::open(url, settings.database_connections)));
     let users = users.transpose().map_err(|error| format!("the database: {error}"))?;
     let app = App::new(settings, verifier, users.map(|users| (users, runtime.handle().clone())));
-    let mut server = Server::new(app.settings.rooms.keep(set.config().clone())).with_runtime(runtime.handle().clone());
+    let mut server = Server::new(app.settings.rooms.keep(set.config().clone()))
+        .with_runtime(runtime.handle().clone());
     server = listeners(&app.settings)?.into_iter().fold(server, Server::listen_with);
+    if let Some(nats) = &app.settings.nats {
+        let name = app.settings.node_name().unwrap_or_default();
+        server = server.with_bus(NatsBus::new(nats)?.with_name(name));
+    }
     let for_workers = app.clone();
     let server = server.start(move |worker| router(&for_workers, worker))?;
     Clock::start(&app)?;
+    Cluster::start(&app)?;
     handle_signals(app, server.handle())?;
     announce(server.urls().map(|url| format!("listening on {url}")));
     if let Some(notifier) = Notifier::from_environment()? {

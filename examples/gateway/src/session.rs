@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use ringwire::topics::{PresenceChange, PublishOptions};
+use ringwire::topics::PresenceChange;
 use ringwire::{
     Accept, Answer, CloseCause, CloseCode, Ctx, Handler, Message, Request, Response, topics,
 };
@@ -16,8 +16,9 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::auth::{self, BEARER, Claims, Refused};
-use crate::chat::{self, ChatMessage};
-use crate::envelope::{self, MessageType, notice};
+use crate::chat;
+use crate::cluster::News;
+use crate::envelope;
 use crate::rooms::{self, json::Commands};
 
 /// Of a user who has as many connections as may be.
@@ -208,6 +209,7 @@ fn enter(app: &App, ctx: &mut Ctx<'_, State>) {
         let _ = out.close(TOO_MANY, "the user has as many connections as may be");
         return;
     }
+    app.note_change(claims.sub);
     out.set_authenticated();
     let topics = match protocol {
         Protocol::Envelope => vec![EVERYBODY.to_owned(), topic_of(claims.sub)],
@@ -343,26 +345,16 @@ impl Handler for Session {
     fn on_presence(&mut self, presence: &topics::Presence<'_>) {
         let id = presence.name.strip_prefix(USER).and_then(|id| Uuid::parse_str(id).ok());
         let Some(user) = id else { return };
+        let online = &self.app.presence;
         let news = match presence.change {
-            PresenceChange::Joined => self
-                .app
-                .presence
-                .tell_joined(user)
-                .map(|name| (MessageType::UserJoined, ChatMessage::Join(name.clone()), name)),
+            PresenceChange::Joined => online.tell_joined(user).map(|name| News::Joined(user, name)),
             PresenceChange::Left if presence.is_last => {
-                let left = self.app.presence.tell_left(user);
-                left.map(|name| (MessageType::UserLeft, ChatMessage::Leave(name.clone()), name))
+                online.tell_left(user).map(|name| News::Left(user, name))
             }
             _ => None,
         };
-        let Some((message_type, chat, username)) = news else { return };
-        let data = json!({ "user_id": user, "username": username });
-        let envelope = notice(message_type, Some(user), &data);
-        let options = PublishOptions::default().with_except_name(presence.name);
-        for (topic, text) in [(EVERYBODY, &envelope), (chat::TOPIC, &chat.to_json())] {
-            if let Err(error) = self.app.handle().publish_with(topic, text, options) {
-                tracing::warn!(%error, "not everybody hears who comes and goes");
-            }
+        if let Some(news) = news {
+            self.app.tell_own(news);
         }
     }
 
@@ -370,6 +362,7 @@ impl Handler for Session {
         if let Some(member) = ctx.state().member() {
             self.app.rooms.leave_all(member.user(), ctx.id());
             self.app.presence.leave(member.user(), ctx.id());
+            self.app.note_change(member.user());
         }
     }
 }

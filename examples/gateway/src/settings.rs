@@ -86,6 +86,9 @@ table! {
     cleanup_interval: Duration = Duration::from_secs(300), "How often stale connections are closed [default: 5m]";
     drain: Duration = Duration::from_secs(5), "Over which time connections are closed on SIGTERM and SIGINT, with 4112 [default: 5s]";
     shutdown_grace: Duration = Duration::from_secs(3), "How long they may take to close after that [default: 3s]";
+    nats: Option<String> = None, "Servers of NATS by which this gateway is one node of several: nats://HOST:PORT, several with commas [default: it is alone]";
+    node: Option<String> = None, "What the other nodes call this one [default: what the machine is called]";
+    node_lease: Duration = Duration::from_secs(5), "How long a node may be silent until its users have gone [default: 5s]";
 }
 
 table! {
@@ -109,6 +112,16 @@ table! {
     max_members: usize = 10_000, "The most members of a room [default: 10000]";
     history: usize = 100, "Messages that a room keeps for clients that come back; 0: none [default: 100]";
     history_age: Duration = Duration::from_secs(300), "How long it keeps them [default: 5m]";
+}
+
+impl Settings {
+    /// What this node is called, where it is one of several.
+    #[must_use]
+    pub fn node_name(&self) -> Option<String> {
+        let is_node = self.nats.is_some() || self.node.is_some();
+        let machine = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        is_node.then(|| self.node.clone().unwrap_or_else(machine))
+    }
 }
 
 /// All settings that the engine does not have.

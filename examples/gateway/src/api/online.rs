@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{Admin, Answer, Problem, json};
 use crate::app::App;
+use crate::cluster::Cluster;
 use crate::envelope::timestamp;
 use crate::metrics::Process;
 
@@ -30,7 +31,7 @@ pub(crate) struct User {
 
 /// The first users behind `after`.
 pub(crate) fn online(app: &App, after: Option<Uuid>, limit: usize) -> Page {
-    let page = app.presence.online(after, limit);
+    let page = app.online(after, limit);
     let next = page.users.last().map(|user| user.user_id).filter(|_| page.has_more);
     let users = page.users.into_iter().map(|user| User {
         user_id: user.user_id,
@@ -54,13 +55,13 @@ pub(super) async fn list(app: &App, _: &Admin, request: &OwnedRequest) -> Answer
         None => None,
     };
     let Page { users, next } = online(app, after, limit);
-    let count = app.presence.counts().users;
+    let count = app.counts().users;
     Ok(json(&json!({ "count": count, "users": users, "next": next })))
 }
 
 /// `GET /ws/stats`
 pub(super) async fn stats(app: &App, _: &Admin, _: &OwnedRequest) -> Answer {
-    let (counts, process) = (app.presence.counts(), Process::now());
+    let (counts, process) = (app.counts(), Process::now());
     let total = app.handle().stats().total();
     Ok(json(&json!({
         "total_connections": counts.connections,
@@ -74,5 +75,6 @@ pub(super) async fn stats(app: &App, _: &Admin, _: &OwnedRequest) -> Answer {
         "memory_bytes": process.resident_len,
         "cpu_seconds": process.cpu.as_secs_f64(),
         "is_draining": app.handle().is_draining(),
+        "nodes": app.cluster.as_ref().map(Cluster::nodes),
     })))
 }

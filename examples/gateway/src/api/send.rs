@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{Admin, Answer, Problem, accepted, body};
 use crate::app::App;
+use crate::cluster::Order;
 use crate::envelope::{Envelope, MessageType, timestamp};
 use crate::session::{EVERYBODY, REVOKED, topic_of};
 
@@ -80,7 +81,7 @@ fn offline() -> Problem {
 /// `POST /ws/send`
 pub(super) async fn send(app: &App, admin: &Admin, request: &OwnedRequest) -> Answer {
     let Send { to_user_id: to, message_type, data } = body(request)?;
-    let count = app.presence.envelope_connection_count(to);
+    let (count, _) = app.connection_counts(to);
     if count == 0 {
         return Err(offline());
     }
@@ -109,19 +110,21 @@ pub(super) async fn disconnect(app: &App, _: &Admin, request: &OwnedRequest) -> 
         let text = format!("`reason` has at most {MAX_REASON_LEN} characters");
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, text));
     }
-    let connections = app.presence.connections(user_id);
-    if connections.is_empty() {
+    let (_, count) = app.connection_counts(user_id);
+    if count == 0 {
         return Err(offline());
     }
     let reason = if reason.is_empty() { "disconnected by an administrator" } else { &reason };
-    for conn in &connections {
-        app.handle().close(*conn, REVOKED, reason).map_err(busy)?;
+    app.order(&Order::Disconnect { user: user_id, reason: reason.to_owned() });
+    for conn in app.presence.connections(user_id) {
+        app.handle().close(conn, REVOKED, reason).map_err(busy)?;
     }
-    Ok(accepted(&json!({ "connections": connections.len() })))
+    Ok(accepted(&json!({ "connections": count })))
 }
 
 /// `POST /ws/cleanup`
 pub(super) async fn clean_up(app: &App) -> Answer {
+    app.order(&Order::CleanUp);
     let count = match app.clock.get() {
         Some(clock) => clock.clean_up().await,
         None => 0,

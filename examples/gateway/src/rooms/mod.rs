@@ -9,9 +9,7 @@ pub mod text;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
-use ringwire::topics::{
-    HistoryConfig, Position, PublishError, Recovery, TopicError, topic_token,
-};
+use ringwire::topics::{HistoryConfig, Position, PublishError, Recovery, TopicError, topic_token};
 use ringwire::{Config, ConnId, Ctx, Message};
 use serde::Serialize;
 use serde_json::value::RawValue;

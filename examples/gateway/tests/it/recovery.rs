@@ -69,7 +69,10 @@ fn what_was_missed_follows_the_answer_or_is_gone() {
     // Of five the room has the last three.
     let mut late = enter(&mut sim, "ann", "rooms.json");
     assert_eq!(subscribe(&mut late, &at(1)), recovery(5, false));
-    assert_eq!(subscribe(&mut late, &json!({ "epoch": epoch + 1, "offset": 5 })), recovery(5, false));
+    assert_eq!(
+        subscribe(&mut late, &json!({ "epoch": epoch + 1, "offset": 5 })),
+        recovery(5, false)
+    );
     assert_eq!(subscribe(&mut late, &at(5)), recovery(5, true));
     late.expect_nothing();
 }
@@ -91,8 +94,8 @@ fn rooms_that_keep_nothing_say_so() {
 /// A client of rooms, on a thread of its own, and what it is told.
 fn follow(url: &str, rooms: &[&str]) -> Receiver<RoomUpdate> {
     let backoff = Backoff::default()
-        .with_initial(Duration::from_millis(1))
-        .with_max(Duration::from_millis(20));
+        .with_first_delay(Duration::from_millis(1))
+        .with_max_delay(Duration::from_millis(20));
     let builder = Client::builder().without_proxy().with_subprotocol("rooms.json");
     let client = Reconnecting::new(builder, format!("{url}?token={}", token("ann", 600)))
         .with_policy(RetryPolicy::default().with_backoff(backoff));
