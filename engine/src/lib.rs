@@ -88,6 +88,8 @@ mod worker;
 pub use app::ctx::{Ctx, NoState, Out};
 pub use app::event::{Call, Event};
 pub use app::handler::{Answer, Handler, OnMessage, Outcome, on_message};
+#[cfg(feature = "json")]
+pub use app::json;
 pub use app::request::Request;
 pub use app::responder::{IntoResponse, Responder};
 pub use app::router::Router;
@@ -194,6 +196,7 @@ pub mod stats {
     pub use crate::compute::{ComputeStats, Times};
     pub use crate::conn::cause::Closes;
     pub use crate::metrics::{ClusterStats, MemoryStats, Stats, TlsStats, TopicStats, WorkerStats};
+    pub use crate::server::exposition::{MetricsText, ProcessStats};
 }
 
 /// How the workers are set up, and how the protocol's own limits are.

@@ -4,6 +4,8 @@ pub(crate) mod ctx;
 pub(crate) mod event;
 pub(crate) mod forwarded;
 pub(crate) mod handler;
+#[cfg(feature = "json")]
+pub mod json;
 pub(crate) mod offload;
 pub(crate) mod presence;
 pub(crate) mod query;

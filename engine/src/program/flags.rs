@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::Program;
+use super::{Program, RunCommand};
 use crate::config::settings::{Origin, Settings, SettingsError, Sources, variable_of};
 use crate::entry::proxy::{Network, NetworkError};
 
@@ -45,12 +45,12 @@ const OWN: [Flag; 8] = [
     flag("key", "FILE", "Its private key, a PEM file"),
     flag("proxy_protocol", "NETWORK", "Proxies of this network, such as 10.0.0.0/8, begin each connection with a PROXY header, and nobody else connects").list(),
     flag("takeover", "PATH", "A Unix socket at which a process that is started with the same flags takes over: it gets the listening sockets, and this one closes its connections with 1012 and ends, so that a new version refuses no connection"),
-    flag("drain", "TIME", "Over which time the connections are closed then [default: 10s]"),
+    flag("drain", "TIME", "Over which time the connections are closed then, and on SIGTERM or SIGINT by programs that drain [default: 10s]"),
     flag("shutdown_grace", "TIME", "How long connections may take to close on SIGTERM or SIGINT [default: 5s]"),
 ];
 
 /// The engine's settings that have a flag; `--set` has the others.
-const ENGINE: [Flag; 10] = [
+const ENGINE: [Flag; 11] = [
     flag(
         "io_workers",
         "COUNT",
@@ -80,6 +80,7 @@ const ENGINE: [Flag; 10] = [
         "TIME",
         "How long a connection may be silent, such as 90s, or off: for ever, and no pings are sent",
     ),
+    flag("max_connections", "COUNT", "The most connections, or auto: what RLIMIT_NOFILE leaves"),
     flag(
         "compression",
         "MODE",
@@ -92,65 +93,14 @@ const ENGINE: [Flag; 10] = [
         .of("compression.level"),
 ];
 
-/// A setting of the application's own. See [`Program::with_own_setting`].
-///
-/// ```
-/// use ringwire::program::{OwnSetting, Program};
-///
-/// let program = Program::new("gateway")
-///     .with_own_setting(OwnSetting::new("jwt_secret").with_about("Signs tokens.").secret())
-///     .with_own_setting("database");
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OwnSetting {
-    name: String,
-    about: String,
-    is_secret: bool,
-    is_switch: bool,
-}
-
-impl OwnSetting {
-    /// `jwt_secret` is `--jwt-secret`, `RINGWIRE_JWT_SECRET`, and `jwt_secret` in a file. A dot stands for a TOML
-    /// table. The name has to be one that neither the engine nor the program has.
-    pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), about: String::new(), is_secret: false, is_switch: false }
-    }
-
-    /// What it is for, for `--help`.
-    #[must_use]
-    pub fn with_about(mut self, text: impl Into<String>) -> Self {
-        self.about = text.into();
-        self
-    }
-
-    /// `--check` says that it is set, not to what. Other users of the machine can read the flags of a process; its
-    /// variables they can't.
-    #[must_use]
-    pub fn secret(mut self) -> Self {
-        self.is_secret = true;
-        self
-    }
-
-    /// Its flag needs no value: alone it is `true`.
-    #[must_use]
-    pub fn switch(mut self) -> Self {
-        self.is_switch = true;
-        self
-    }
-}
-
-impl From<&str> for OwnSetting {
-    fn from(name: &str) -> Self {
-        Self::new(name)
-    }
-}
-
 /// What becomes of a start.
 pub(super) enum Outcome {
     /// The server runs with these settings.
     Run(Box<Settings>),
     /// They were asked for.
     Report(Box<Settings>),
+    /// A [command](Program::with_command) is carried out with them.
+    Command(RunCommand, Box<Settings>, ArgMatches),
     /// The help was asked for, or the flags make no sense.
     Told(clap::Error),
     /// A setting makes no sense.
@@ -168,9 +118,15 @@ impl Program {
             Ok(matches) => matches,
             Err(error) => return Outcome::Told(error),
         };
-        match self.settings(&matches, variables) {
-            Ok(settings) if matches.get_flag("check") => Outcome::Report(Box::new(settings)),
-            Ok(settings) => Outcome::Run(Box::new(settings)),
+        let settings = self.settings(&matches, variables).map(Box::new);
+        if let (Ok(settings), Some((name, words))) = (&settings, matches.subcommand())
+            && let Some((_, run)) = self.commands.iter().find(|(it, _)| it.get_name() == name)
+        {
+            return Outcome::Command(*run, settings.clone(), words.clone());
+        }
+        match settings {
+            Ok(settings) if matches.get_flag("check") => Outcome::Report(settings),
+            Ok(settings) => Outcome::Run(settings),
             Err(error) => Outcome::Wrong(Box::new(error)),
         }
     }
@@ -179,6 +135,7 @@ impl Program {
         let mut command = Command::new(self.name)
             .arg(
                 Arg::new("config")
+                    .global(true)
                     .long("config")
                     .value_name("FILE")
                     .value_parser(value_parser!(PathBuf))
@@ -192,6 +149,7 @@ impl Program {
             )
             .arg(
                 Arg::new("set")
+                    .global(true)
                     .long("set")
                     .value_name("NAME=VALUE")
                     .action(ArgAction::Append)
@@ -203,17 +161,19 @@ impl Program {
             let more = if flag.is_list { "; may be given several times" } else { "" };
             let action = if flag.is_list { ArgAction::Append } else { ArgAction::Set };
             let arg = Arg::new(flag.name).long(dashed(flag.name)).value_name(flag.value);
-            command = command.arg(arg.action(action).help(format!("{}{more}", flag.about)));
+            let help = format!("{}{more}", flag.about);
+            command = command.arg(arg.global(true).action(action).help(help));
         }
-        for own in &self.own {
+        for own in self.own.iter().filter(|own| !own.is_secret) {
             let arg = Arg::new(own.name.clone()).long(dashed(&own.name)).help(own.about.clone());
+            let arg = arg.global(true);
             command = command.arg(if own.is_switch {
                 arg.num_args(0..=1).require_equals(true).default_missing_value("true")
             } else {
                 arg.action(ArgAction::Append)
             });
         }
-        command
+        command.subcommands(self.commands.iter().map(|(command, _)| command.clone()))
     }
 
     fn settings(
@@ -226,10 +186,7 @@ impl Program {
             variables.partition(|(name, _)| name == CONFIG_VARIABLE);
         let mut sources = Sources::new(self.defaults.clone());
         sources = OWN.iter().fold(sources, |sources, flag| sources.with_own(flag.setting));
-        sources = self.own.iter().fold(sources, |sources, own| match own.is_secret {
-            true => sources.with_own_secret(&own.name),
-            false => sources.with_own(&own.name),
-        });
+        sources = self.own.iter().cloned().fold(sources, Sources::with_own);
         let file = matches.get_one::<PathBuf>("config").cloned();
         if let Some(path) = file.or_else(|| config.into_iter().next().map(|(_, path)| path.into()))
         {
@@ -245,7 +202,8 @@ impl Program {
             };
         }
         let flags = OWN.iter().chain(&ENGINE).map(|flag| (flag.name, flag.setting));
-        for (name, setting) in flags.chain(self.own.iter().map(|own| (&*own.name, &*own.name))) {
+        let own = self.own.iter().filter(|own| !own.is_secret);
+        for (name, setting) in flags.chain(own.map(|own| (&*own.name, &*own.name))) {
             if let Some(values) = matches.get_many::<String>(name) {
                 let values: Vec<_> = values.map(String::as_str).collect();
                 let flag = format!("--{}", dashed(name));
@@ -260,6 +218,7 @@ impl Program {
         settings.own_duration("drain")?;
         settings.own_duration("shutdown_grace")?;
         settings.own_as::<Networks>("proxy_protocol")?;
+        self.checks.iter().try_for_each(|check| check(&settings))?;
         // Without a limit on silence nobody needs the pings that would break it.
         let is_open = settings.config().idle_timeout.is_none();
         if is_open && settings.origin("ping_interval") == Origin::Default {
@@ -294,6 +253,7 @@ mod tests {
     use crate::base::amount::Sizing;
     use crate::config::Config;
     use crate::layers::compression::CompressionMode;
+    use crate::program::OwnSetting;
 
     fn load(program: &Program, arguments: &[&str], variables: &[(&str, &str)]) -> Outcome {
         program.command().debug_assert();
@@ -304,7 +264,9 @@ mod tests {
 
     fn settings(program: &Program, arguments: &[&str], variables: &[(&str, &str)]) -> Settings {
         match load(program, arguments, variables) {
-            Outcome::Run(settings) | Outcome::Report(settings) => *settings,
+            Outcome::Run(settings)
+            | Outcome::Report(settings)
+            | Outcome::Command(_, settings, _) => *settings,
             Outcome::Told(error) => panic!("{error}"),
             Outcome::Wrong(error) => panic!("{error}"),
         }
@@ -314,7 +276,9 @@ mod tests {
         match load(program, arguments, variables) {
             Outcome::Wrong(error) => error.to_string(),
             Outcome::Told(error) => error.to_string(),
-            Outcome::Run(_) | Outcome::Report(_) => panic!("it should be refused"),
+            Outcome::Run(_) | Outcome::Report(_) | Outcome::Command(..) => {
+                panic!("it should be refused")
+            }
         }
     }
 

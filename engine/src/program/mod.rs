@@ -14,15 +14,20 @@
 //! Such a program takes the [settings](crate::settings) of the engine and [its own](Program) from flags, `RINGWIRE_*`
 //! variables and a TOML file (`--config`), and:
 //!
-//! - `--help` says what the flags are, `--check` what is in effect and where it comes from.
+//! - `--help` says what the flags are, `--check` what is in effect and where it comes from. What the settings name, such
+//!   as certificates, is looked at, too.
 //! - It listens at addresses, Unix sockets and sockets of the service manager (`--listen`, `--tls-listen`), behind
 //!   proxies (`--proxy-protocol`), with certificates (`--cert`, `--key`) that SIGHUP has it read again.
-//! - SIGTERM and SIGINT close all connections with 1001 and end it; a second one ends it at once. SIGUSR1 logs how many
-//!   connections each worker has.
+//! - SIGTERM and SIGINT close all connections with 1001 and end it, or [drain](Program::with_drain) it; a second one
+//!   ends it at once. SIGUSR1 logs how many connections each worker has.
 //! - It tells a service manager that it is ready, alive and stopping ([`Notifier`]), and hands its sockets to the next
 //!   version of itself (`--takeover`).
 //! - It logs to standard error, `RUST_LOG` says what, and neither a full pipe nor a slow disk holds a worker up
 //!   ([`LogWriter`](crate::logging::LogWriter)).
+//!
+//! Settings of the application's own go by the same flags, variables and file
+//! ([`own_settings!`](crate::own_settings)), SIGHUP has it [read its files again](Setup::on_reload), and
+//! [commands](Program::with_command) do something else with the same settings.
 //!
 //! docs/configuration.md lists the flags. Programs that do all of that in another way find the pieces here as well:
 //! [`with_log`], [`init_log`], [`announce`], [`note`], [`handle_signals`].
@@ -30,6 +35,7 @@
 mod flags;
 mod listeners;
 mod output;
+mod setup;
 mod signals;
 
 use std::error::Error;
@@ -39,17 +45,20 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+pub use clap;
+use clap::{ArgMatches, Command};
 use ringwire_codec::CloseCode;
 use ringwire_tls::ServerConfig;
 
-pub use self::flags::OwnSetting;
 pub use self::output::{announce, init_log, note, with_log};
+pub use self::setup::Setup;
 pub use self::signals::handle_signals;
+use self::signals::{Ending, Reload, watch};
 use crate::app::handler::Handler;
 use crate::cluster::Bus;
 use crate::config::Config;
-use crate::config::settings::Settings;
-use crate::entry::listener::Listener;
+pub use crate::config::settings::OwnSetting;
+use crate::config::settings::{OwnSettings, Settings, SettingsError};
 use crate::limits::Drain;
 use crate::program::flags::Outcome;
 use crate::program::listeners::MakeTls;
@@ -57,8 +66,6 @@ use crate::server::notify::Notifier;
 use crate::server::restart::takeover::Takeover;
 use crate::server::{Server, WorkerContext};
 
-/// How long connections may take to close on SIGTERM or SIGINT.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Over which time connections are closed when another process takes over.
 const DRAIN: Duration = Duration::from_secs(10);
 /// What clients are told then: come back (RFC 6455 §7.4.2, IANA's registry).
@@ -116,7 +123,18 @@ pub struct Program {
     own: Vec<OwnSetting>,
     make_tls: MakeTls,
     make_bus: MakeBus,
+    drain: Option<Drain>,
+    /// Of tables of own settings.
+    checks: Vec<Check<SettingsError>>,
+    check: Check<SetupError>,
+    commands: Vec<(Command, RunCommand)>,
 }
+
+/// Whether settings make sense.
+type Check<E> = fn(&Settings) -> Result<(), E>;
+
+/// What a command of an application does with the settings and its own words.
+type RunCommand = fn(&Settings, &ArgMatches) -> Result<(), SetupError>;
 
 type MakeBus = fn(&Settings) -> MadeBus;
 
@@ -132,6 +150,10 @@ impl Program {
             own: Vec::new(),
             make_tls: listeners::plain_tls,
             make_bus: |_| Ok(None),
+            drain: None,
+            checks: Vec::new(),
+            check: |_| Ok(()),
+            commands: Vec::new(),
         }
     }
 
@@ -168,6 +190,82 @@ impl Program {
     #[must_use]
     pub fn with_own_setting(mut self, setting: impl Into<OwnSetting>) -> Self {
         self.own.push(setting.into());
+        self
+    }
+
+    /// Adds all settings of a table that [`own_settings!`](crate::own_settings) made. One that makes no sense ends the
+    /// program before anything runs, so that reading the table does not fail any more.
+    ///
+    /// ```no_run
+    /// use std::process::ExitCode;
+    /// use ringwire::on_message;
+    /// use ringwire::program::Program;
+    /// use ringwire::settings::OwnSettings as _;
+    ///
+    /// ringwire::own_settings! {
+    ///     /// What it says.
+    ///     #[derive(Clone, Debug)]
+    ///     pub struct Greeting in "greeting." {
+    ///         /// What it says first [default: Hello]
+    ///         text: String = "Hello".to_owned();
+    ///         /// How many times [default: 1]
+    ///         times: usize = 1, at least 1;
+    ///     }
+    /// }
+    ///
+    /// fn main() -> ExitCode {
+    ///     Program::new("greeter").with_own_settings::<Greeting>().run_with(|setup| {
+    ///         let Greeting { text, times } = Greeting::read(setup)?;
+    ///         Ok(move |_worker: &_| {
+    ///             let text = text.clone();
+    ///             on_message(move |ctx, _| (0..times).try_for_each(|_| ctx.send(&text).map(drop)))
+    ///         })
+    ///     })
+    /// }
+    /// ```
+    #[must_use]
+    pub fn with_own_settings<T: OwnSettings>(mut self) -> Self {
+        self.own.extend(T::all());
+        self.checks.push(|settings| T::read(settings).map(drop));
+        self
+    }
+
+    /// Has `--check` look at what the settings name as well: whether the files with keys can be used, say. Certificates
+    /// it looks at anyway. An error is what is wrong with the settings.
+    #[must_use]
+    pub fn with_check(mut self, check: fn(&Settings) -> Result<(), SetupError>) -> Self {
+        self.check = check;
+        self
+    }
+
+    /// Has SIGTERM and SIGINT [drain](crate::Handle::drain_with) the server, with this code. What the settings `drain`
+    /// and `shutdown_grace` say goes before the window and the grace. Default: all connections are closed at once, with
+    /// 1001.
+    #[must_use]
+    pub fn with_drain(mut self, drain: Drain) -> Self {
+        self.drain = Some(drain);
+        self
+    }
+
+    /// Adds a command: `gateway token`, say, is the program's name and that of the command. Instead of serving, `run`
+    /// is called with the settings, which come from the same flags, variables and file, and with the command's own
+    /// words. An error of it ends the program with 2 where it is a [`SettingsError`], else with 1.
+    ///
+    /// ```no_run
+    /// use std::process::ExitCode;
+    /// use ringwire::program::{Program, clap};
+    ///
+    /// fn main() -> ExitCode {
+    ///     let words = clap::Command::new("motto").about("Prints the motto");
+    ///     Program::new("greeter")
+    ///         .with_own_setting("motto")
+    ///         .with_command(words, |settings, _words| Ok(println!("{}", settings.own_required("motto")?)))
+    ///         .run(|_worker| ringwire::on_message(|ctx, message| ctx.send(message)))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn with_command(mut self, command: Command, run: RunCommand) -> Self {
+        self.commands.push((command, run));
         self
     }
 
@@ -224,87 +322,126 @@ impl Program {
     }
 
     /// The same where handlers need settings: `setup` is called once, before anything is listened on, and gives what
-    /// makes each worker's handler. An error of it ends the program.
-    pub fn run_with<H, F>(self, setup: impl FnOnce(&Settings) -> Result<F, SetupError>) -> ExitCode
+    /// makes each worker's handler. An error of it ends the program, with 2 where it is a [`SettingsError`], else
+    /// with 1.
+    pub fn run_with<H, F>(
+        self,
+        setup: impl FnOnce(&mut Setup<'_>) -> Result<F, SetupError>,
+    ) -> ExitCode
     where
         H: Handler,
         F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
     {
-        with_log(|| {
-            let settings = match self.load(std::env::args_os(), std::env::vars_os()) {
-                Outcome::Run(settings) => settings,
-                Outcome::Report(settings) => {
-                    io::stdout().write_all(settings.report().to_string().as_bytes())?;
-                    return Ok(ExitCode::SUCCESS);
+        with_log(|| match self.load(std::env::args_os(), std::env::vars_os()) {
+            Outcome::Run(settings) => ended(self.start(&settings, setup)),
+            Outcome::Command(run, settings, words) => ended(run(&settings, &words)),
+            Outcome::Report(settings) => {
+                let listeners = listeners::all(&settings, &self.address, self.make_tls);
+                if let Err(error) = listeners.and_then(|_| (self.check)(&settings)) {
+                    return Ok(wrong(&error));
                 }
-                Outcome::Told(error) => {
-                    error.print()?;
-                    return Ok(ExitCode::from(if error.use_stderr() { 2 } else { 0 }));
-                }
-                Outcome::Wrong(error) => {
-                    note(format_args!("error: {error}"));
-                    return Ok(ExitCode::from(2));
-                }
-            };
-            let factory = setup(&settings)?;
-            let listeners = listeners::all(&settings, &self.address, self.make_tls)?;
-            let bus = (self.make_bus)(&settings)?;
-            serve(&settings, listeners, bus, factory).map(|()| ExitCode::SUCCESS)
+                io::stdout().write_all(settings.report().to_string().as_bytes())?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Outcome::Told(error) => {
+                error.print()?;
+                Ok(ExitCode::from(if error.use_stderr() { 2 } else { 0 }))
+            }
+            Outcome::Wrong(error) => Ok(wrong(&error)),
         })
+    }
+
+    fn start<H, F>(
+        &self,
+        settings: &Settings,
+        setup: impl FnOnce(&mut Setup<'_>) -> Result<F, SetupError>,
+    ) -> Result<(), SetupError>
+    where
+        H: Handler,
+        F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
+    {
+        let mut start = Setup::new(settings);
+        let factory = setup(&mut start)?;
+        let listeners = listeners::all(settings, &self.address, self.make_tls)?;
+        let mut server = Server::new(start.config);
+        server = listeners.into_iter().fold(server, Server::listen_with);
+        if let Some(bus) = (self.make_bus)(settings)? {
+            server = server.with_bus(bus);
+        }
+        #[cfg(feature = "tokio")]
+        if let Some(runtime) = &start.runtime {
+            server = server.with_runtime(runtime.handle().clone());
+        }
+        self.serve(settings, server, factory, start.reload.take())
+    }
+
+    fn serve<H, F>(
+        &self,
+        settings: &Settings,
+        mut server: Server,
+        factory: F,
+        reload: Option<Reload>,
+    ) -> Result<(), SetupError>
+    where
+        H: Handler,
+        F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
+    {
+        let drain = self.drain.unwrap_or_else(|| Drain::new(DRAIN, CloseCode::GOING_AWAY));
+        let grace = settings.own_duration("shutdown_grace")?.unwrap_or(drain.grace);
+        let window = settings.own_duration("drain")?.unwrap_or(drain.window);
+        let mut takeover =
+            settings.own("takeover").map(Takeover::at).transpose().map_err(during("--takeover"))?;
+        if let Some(takeover) = &mut takeover {
+            server = server.inherit(takeover.sockets());
+        }
+        let server = server.start(factory)?;
+        let end = match self.drain {
+            Some(drain) => Ending::Drain(Drain { window, ..drain }.with_grace(grace)),
+            None => Ending::Close(grace),
+        };
+        watch(server.handle(), end, reload).map_err(during("cannot handle signals"))?;
+        announce(server.urls().map(|url| format!("listening on {url}")));
+        if let Some(notifier) = Notifier::from_environment()? {
+            notifier.ready().map_err(during("cannot tell the service manager"))?;
+            notifier.watch(server.handle())?;
+        }
+        if let Some(mut takeover) = takeover {
+            match takeover.ready() {
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                    server.handle().shutdown(grace);
+                    server.join()?;
+                    return Err(during("--takeover")(error));
+                }
+                Err(error) => {
+                    crate::base::event::warn!(
+                        %error,
+                        "the predecessor may not know that this server took over"
+                    );
+                }
+                Ok(()) => {}
+            }
+            takeover.watch(server.handle(), Drain::new(window, SERVICE_RESTART))?;
+        }
+        Ok(server.join()?)
+    }
+}
+
+/// A setting makes no sense.
+fn wrong(error: &dyn Display) -> ExitCode {
+    note(format_args!("error: {error}"));
+    ExitCode::from(2)
+}
+
+/// The code of a program whose work has ended so.
+fn ended(work: Result<(), SetupError>) -> Result<ExitCode, SetupError> {
+    match work {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if error.is::<SettingsError>() => Ok(wrong(&error)),
+        Err(error) => Err(error),
     }
 }
 
 /// Says what was being done when an error came.
 fn during<E: Display>(what: &str) -> impl FnOnce(E) -> SetupError {
     move |error| format!("{what}: {error}").into()
-}
-
-fn serve<H, F>(
-    settings: &Settings,
-    listeners: Vec<Listener>,
-    bus: Option<Box<dyn Bus>>,
-    factory: F,
-) -> Result<(), SetupError>
-where
-    H: Handler,
-    F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
-{
-    let grace = settings.own_duration("shutdown_grace")?.unwrap_or(SHUTDOWN_GRACE);
-    let drain = settings.own_duration("drain")?.unwrap_or(DRAIN);
-    let mut server = Server::new(settings.config().clone());
-    server = listeners.into_iter().fold(server, Server::listen_with);
-    let mut takeover =
-        settings.own("takeover").map(Takeover::at).transpose().map_err(during("--takeover"))?;
-    if let Some(takeover) = &mut takeover {
-        server = server.inherit(takeover.sockets());
-    }
-    if let Some(bus) = bus {
-        server = server.with_bus(bus);
-    }
-    let server = server.start(factory)?;
-    handle_signals(server.handle(), grace).map_err(during("cannot handle signals"))?;
-    announce(server.urls().map(|url| format!("listening on {url}")));
-    if let Some(notifier) = Notifier::from_environment()? {
-        notifier.ready().map_err(during("cannot tell the service manager"))?;
-        notifier.watch(server.handle())?;
-    }
-    if let Some(mut takeover) = takeover {
-        match takeover.ready() {
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-                server.handle().shutdown(grace);
-                server.join()?;
-                return Err(during("--takeover")(error));
-            }
-            Err(error) => {
-                crate::base::event::warn!(
-                    %error,
-                    "the predecessor may not know that this server took over"
-                );
-            }
-            Ok(()) => {}
-        }
-        takeover.watch(server.handle(), Drain::new(drain, SERVICE_RESTART))?;
-    }
-    server.join()?;
-    Ok(())
 }

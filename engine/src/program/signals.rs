@@ -6,6 +6,8 @@ use std::{io, thread};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
+use super::SetupError;
+use crate::limits::Drain;
 use crate::server::handle::Handle;
 use crate::server::notify::Notifier;
 
@@ -16,6 +18,23 @@ use crate::server::notify::Notifier;
 /// # Errors
 /// The signals can't be handled.
 pub fn handle_signals(handle: Handle, limit: Duration) -> io::Result<()> {
+    watch(handle, Ending::Close(limit), None)
+}
+
+/// What SIGTERM and SIGINT do.
+#[derive(Clone, Copy)]
+pub(super) enum Ending {
+    /// All connections are closed with 1001, and have this long for it.
+    Close(Duration),
+    /// Connections are closed over a time.
+    Drain(Drain),
+}
+
+/// What SIGHUP does beside certificates.
+pub(super) type Reload = Box<dyn FnMut() -> Result<(), SetupError> + Send>;
+
+/// [`handle_signals`], with another end and more to read again.
+pub(super) fn watch(handle: Handle, end: Ending, mut reload: Option<Reload>) -> io::Result<()> {
     let notifier = Notifier::from_environment()?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
@@ -24,6 +43,9 @@ pub fn handle_signals(handle: Handle, limit: Duration) -> io::Result<()> {
             if signal == SIGHUP {
                 // What is wrong is in the log, and the old ones stay.
                 let _ = handle.reload_tls();
+                if let Some(Err(error)) = reload.as_mut().map(|reload| reload()) {
+                    crate::base::event::error!(%error, "not read again: what was in effect stays");
+                }
             } else if signal == SIGUSR1 {
                 let stats = handle.stats();
                 let counts: Vec<_> =
@@ -36,7 +58,10 @@ pub fn handle_signals(handle: Handle, limit: Duration) -> io::Result<()> {
                 if let Some(Err(error)) = notifier.as_ref().map(Notifier::stopping) {
                     crate::base::event::warn!(%error, "the service manager does not listen");
                 }
-                handle.shutdown(limit);
+                match end {
+                    Ending::Close(limit) => handle.shutdown(limit),
+                    Ending::Drain(drain) => drop(handle.drain_with(&drain)),
+                }
             }
         }
     })?;

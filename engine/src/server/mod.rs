@@ -5,6 +5,7 @@
     reason = "starting shares a factory and counters between threads"
 )]
 
+pub(crate) mod exposition;
 pub(crate) mod handle;
 pub mod logging;
 pub(crate) mod monitor;

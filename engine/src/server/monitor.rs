@@ -10,6 +10,7 @@ use crate::app::router::{Router, SocketRoutes};
 use crate::compute::Times;
 use crate::limits::Readiness;
 use crate::metrics::{ClusterStats, Stats};
+use crate::server::exposition::{MetricsText, ProcessStats};
 use crate::server::handle::Handle;
 
 /// Prometheus' text format 0.0.4.
@@ -24,7 +25,7 @@ impl<S: SocketRoutes> Router<S> {
     ///
     /// | path | answer |
     /// |---|---|
-    /// | `/metrics` | [`Stats::prometheus`] |
+    /// | `/metrics` | [`Stats::prometheus`], and [`ProcessStats`] |
     /// | `/stats` | [`Stats::json`] |
     /// | `/healthz` | 200: the worker that answers is alive |
     /// | `/readyz` | 200, or 503 while the server is [draining](Handle::drain), [short of
@@ -33,15 +34,44 @@ impl<S: SocketRoutes> Router<S> {
     /// These are answered as well where others are refused for want of memory.
     ///
     /// They say how the server is used, so they are for a port that the internet does not reach, or behind a proxy
-    /// that keeps them back.
+    /// that keeps them back, or behind a [guard](Self::guard).
     ///
     /// # Panics
     /// A path is in conflict with another one.
     #[must_use]
     pub fn monitoring(self, handle: &Handle) -> Self {
+        self.monitoring_with(handle, |_| {})
+    }
+
+    /// The same, with metrics of the application's own: `more` writes them behind those of the engine and the process.
+    ///
+    /// ```
+    /// use ringwire::{Handle, Router, StatusCode};
+    ///
+    /// fn routes(handle: &Handle) -> impl ringwire::Handler + use<> {
+    ///     Router::new()
+    ///         .monitoring_with(handle, |text| text.gauge("chat_rooms", "Rooms with members.", 3.0))
+    ///         .guard("/metrics", |request| match request.peer_addr().ip().is_loopback() {
+    ///             true => Ok(()),
+    ///             false => Err(StatusCode::FORBIDDEN),
+    ///         })
+    /// }
+    /// ```
+    ///
+    /// # Panics
+    /// A path is in conflict with another one.
+    #[must_use]
+    pub fn monitoring_with(
+        self,
+        handle: &Handle,
+        more: impl Fn(&mut MetricsText) + 'static,
+    ) -> Self {
         let (metrics, stats, readiness) = (handle.clone(), handle.clone(), handle.clone());
         self.get("/metrics", move |_| {
-            let body = metrics.stats().prometheus().into_bytes();
+            let mut text = metrics.stats().metrics();
+            ProcessStats::now().write(&mut text);
+            more(&mut text);
+            let body = text.into_string().into_bytes();
             fresh(Response::new(StatusCode::OK).with_body(PROMETHEUS, body))
         })
         .get("/stats", move |_| fresh(Response::json(stats.stats().json())))
@@ -66,7 +96,11 @@ impl Stats {
     /// The metrics in Prometheus' text format (0.0.4): what workers count has the label `worker`, and `reason` for
     /// connections that ended; times are in seconds, lengths in bytes.
     pub fn prometheus(&self) -> String {
-        let mut text = Text(String::with_capacity(16 << 10));
+        self.metrics().into_string()
+    }
+
+    fn metrics(&self) -> MetricsText {
+        let mut text = Text(MetricsText::with_capacity(16 << 10));
         self.write_workers(&mut text);
         let topics = self.topics.retained_len as f64;
         text.metric(
@@ -262,22 +296,16 @@ fn help(doc: &str) -> String {
     plain.strip_prefix("Gauge: ").unwrap_or(plain).replace('`', "")
 }
 
-/// The text under way.
-struct Text(String);
+/// The engine's own metrics, whose names begin with that of the engine.
+struct Text(MetricsText);
 
 impl Text {
     fn metric(&mut self, name: &str, kind: &str, help: &str) {
-        let help = help.replace('\\', "\\\\");
-        self.line(format_args!("# HELP ringwire_{name} {help}\n# TYPE ringwire_{name} {kind}"));
+        self.0.family(&format!("ringwire_{name}"), kind, help);
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &dyn fmt::Display)], value: f64) {
-        let labels: Vec<_> =
-            labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
-        match labels.as_slice() {
-            [] => self.line(format_args!("ringwire_{name} {value}")),
-            labels => self.line(format_args!("ringwire_{name}{{{}}} {value}", labels.join(","))),
-        }
+        self.0.sample(&format!("ringwire_{name}"), labels, value);
     }
 
     fn counter(&mut self, name: &str, help: &str, value: u64) {
@@ -300,11 +328,6 @@ impl Text {
         self.sample(&bucket, &[("le", &"+Inf")], (sum + last) as f64);
         self.sample(&format!("{name}_sum"), &[], times.sum.as_secs_f64());
         self.sample(&format!("{name}_count"), &[], (sum + last) as f64);
-    }
-
-    fn line(&mut self, line: fmt::Arguments<'_>) {
-        // A string takes whatever is written to it.
-        let _ = writeln!(self.0, "{line}");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use ringwire::program::{Setup, SetupError};
 use ringwire::{Handle, Handler, Router, WorkerContext};
 use tokio::runtime::Handle as Runtime;
 use tokio::task::JoinHandle;
@@ -17,6 +18,9 @@ use crate::rooms::Rooms;
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::users::Users;
+
+/// A secret should be as long as what HS256 makes of it (RFC 7518 §3.2).
+const MIN_SECRET_LEN: usize = 32;
 
 /// What all workers share.
 #[derive(Debug)]
@@ -97,9 +101,40 @@ impl App {
     }
 }
 
+/// Gets everything ready that the settings of a program name.
+///
+/// # Errors
+/// Keys can't be used, or the database can't.
+pub fn start(setup: &mut Setup<'_>) -> Result<Arc<App>, SetupError> {
+    let settings = Settings::of(setup)?;
+    let verifier = Verifier::load(&settings.tokens)?;
+    if settings.tokens.secret.as_ref().is_some_and(|it| it.reveal().len() < MIN_SECRET_LEN) {
+        tracing::warn!(
+            "JWT_SECRET is short: with fewer than {MIN_SECRET_LEN} bytes it can be guessed"
+        );
+    }
+    let open = |url| {
+        // Its threads talk to the database and check passwords. The workers poll, and serve the clients.
+        let runtime = setup.runtime()?;
+        match runtime.block_on(Users::open(url, settings.database_connections)) {
+            Ok(users) => Ok::<_, SetupError>((users, runtime)),
+            Err(error) => Err(format!("the database: {error}").into()),
+        }
+    };
+    let database = settings.database_url.as_ref().map(open).transpose()?;
+    *setup.config_mut() = settings.rooms.keep(setup.config().clone());
+    let app = App::new(settings, verifier, database);
+    Clock::start(&app)?;
+    let renewing = app.clone();
+    setup.on_reload(move || Ok(renewing.reload_keys()?));
+    Ok(app)
+}
+
 /// The handler of a worker.
 pub fn router(app: &Arc<App>, worker: &WorkerContext) -> impl Handler + use<> {
-    app.handle.get_or_init(|| worker.handle().clone());
+    if app.handle.set(worker.handle().clone()).is_ok() {
+        Cluster::start(app);
+    }
     let router = Router::new().websocket("/ws", Session::new(app.clone()));
     api::routes(router, app)
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{io, thread};
 
+use ringwire::stats::ProcessStats;
 use ringwire::{Ctx, Handle};
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -13,7 +14,6 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::auth::Refused;
-use crate::metrics::Process;
 use crate::{lock, session};
 
 /// How often a letter asks each worker how long letters wait for its turn.
@@ -56,7 +56,7 @@ pub struct Sample {
 
 impl Sample {
     fn now(app: &App, handle: &Handle) -> Self {
-        let (stats, counts, process) = (handle.stats(), app.presence.counts(), Process::now());
+        let (stats, counts, process) = (handle.stats(), app.presence.counts(), ProcessStats::now());
         let total = stats.total();
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {

@@ -28,8 +28,8 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::auth::Refused;
 use crate::chat;
-use crate::dispatch::{id_of, object_of};
 use crate::session::{self, EVERYBODY, State, topic_of};
+use ringwire::json::{id_of, object_of};
 
 /// A message, as the server sends it.
 #[derive(Clone, Copy, Debug, Serialize)]

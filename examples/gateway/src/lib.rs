@@ -3,11 +3,10 @@
 //! | module | what |
 //! |---|---|
 //! | [`app`] | what all workers share, and the routes |
-//! | [`settings`], [`cli`] | what may be set, and where from |
+//! | [`settings`], [`cli`] | what may be set, and the commands beside the server |
 //! | [`auth`], [`users`] | who a request comes from |
 //! | [`session`] | `/ws`: a connection from its request to its end |
 //! | [`envelope`], [`rooms`], [`chat`] | what is said there, by subprotocol |
-//! | [`dispatch`] | handlers of JSON messages by their `type` |
 //! | [`presence`] | who is online |
 //! | [`api`], [`live`], [`metrics`] | HTTP for administrators, the dashboard, and what is counted |
 //! | [`cluster`] | the other nodes, where there are any |
@@ -26,7 +25,6 @@ pub mod chat;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
-pub mod dispatch;
 pub mod envelope;
 pub mod live;
 pub mod metrics;

@@ -1,19 +1,14 @@
 //! What the gateway counts beside the engine, and all of it for Prometheus.
 
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write as _};
-use std::fs;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use ringwire::http::header;
-use ringwire::shutdown::Readiness;
-use ringwire::{
-    Answer, Handler, HeaderValue, IntoResponse, Request, Responder, Response, StatusCode,
-};
+use ringwire::Request;
+use ringwire::json::Problem;
+use ringwire::stats::MetricsText;
 
-use crate::api::{Problem, fresh, is_api_key};
+use crate::api::is_api_key;
 use crate::app::App;
 use crate::auth::{Refused, api_key_of, token_of};
 use crate::envelope::MessageType;
@@ -86,137 +81,36 @@ impl Counters {
     }
 }
 
-/// What the process has used of the machine.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Process {
-    /// CPU time, of all threads.
-    pub cpu: Duration,
-    /// Resident memory, in bytes (proc_pid_statm(5)).
-    pub resident_len: u64,
-}
-
-impl Process {
-    /// As it is now. Memory is 0 where `/proc` is not mounted.
-    #[must_use]
-    pub fn now() -> Self {
-        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        let pages = fs::read_to_string("/proc/self/statm").unwrap_or_default();
-        let pages: u64 = pages.split(' ').nth(1).and_then(|it| it.parse().ok()).unwrap_or_default();
-        let page_len = rustix::param::page_size() as u64;
-        Self { cpu: cpu.try_into().unwrap_or_default(), resident_len: pages * page_len }
-    }
-}
-
-/// The metrics of the engine and of the gateway, in Prometheus' text format (0.0.4).
-#[must_use]
-pub fn prometheus(app: &App) -> String {
-    let mut text = app.handle().stats().prometheus();
-    let (counts, process) = (app.presence.counts(), Process::now());
-    let uptime = app.presence.started.elapsed().as_secs_f64();
-    let gauges: [(&str, &str, f64); 4] = [
-        ("gateway_connections", "Connections of users.", counts.connections as f64),
-        ("gateway_unique_users", "Users who are online.", counts.users as f64),
-        ("gateway_uptime_seconds", "Since when the gateway runs.", uptime),
-        ("process_resident_memory_bytes", "Resident memory.", process.resident_len as f64),
-    ];
-    for (name, help, value) in gauges {
-        metric(&mut text, name, "gauge", help, [("", value)]);
-    }
-    let cpu = [("", process.cpu.as_secs_f64())];
-    metric(&mut text, "process_cpu_seconds_total", "counter", "CPU time, user and system.", cpu);
+/// What the gateway counts, for Prometheus.
+pub(crate) fn write(app: &App, text: &mut MetricsText) {
+    let (counts, uptime) = (app.presence.counts(), app.presence.started.elapsed());
+    text.gauge("gateway_connections", "Connections of users.", counts.connections as f64);
+    text.gauge("gateway_unique_users", "Users who are online.", counts.users as f64);
+    text.gauge("gateway_uptime_seconds", "Since when the gateway runs.", uptime.as_secs_f64());
     if let Some((all, idle)) = app.users().map(Users::connections) {
         let busy = (all as usize).saturating_sub(idle);
-        let states = [("{state=\"idle\"}", idle as f64), ("{state=\"busy\"}", busy as f64)];
+        let states = [("idle", idle as f64), ("busy", busy as f64)];
         let help = "Connections to the database.";
-        metric(&mut text, "gateway_database_connections", "gauge", help, states);
+        text.gauges("gateway_database_connections", help, "state", states);
     }
+    let floats =
+        |counts: BTreeMap<_, u64>| counts.into_iter().map(|(of, count)| (of, count as f64));
     let help = "Messages that came from clients, by type.";
-    let types = app.counters.messages();
-    metric(&mut text, "gateway_messages_total", "counter", help, labelled("type", &types));
+    text.counters("gateway_messages_total", help, "type", floats(app.counters.messages()));
     let help = "Tokens and users that were refused, by reason.";
-    let reasons = app.counters.refusals();
-    metric(&mut text, "gateway_refused_total", "counter", help, labelled("reason", &reasons));
-    text
+    text.counters("gateway_refused_total", help, "reason", floats(app.counters.refusals()));
 }
 
-fn labelled<'a>(
-    label: &'a str,
-    counts: &'a BTreeMap<&'static str, u64>,
-) -> impl Iterator<Item = (String, f64)> + 'a {
-    counts.iter().map(move |(value, count)| (format!("{{{label}=\"{value}\"}}"), *count as f64))
-}
-
-fn metric<L: Display>(
-    text: &mut String,
-    name: &str,
-    kind: &str,
-    help: &str,
-    samples: impl IntoIterator<Item = (L, f64)>,
-) {
-    // A string takes whatever is written to it.
-    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-    for (labels, value) in samples {
-        let _ = writeln!(text, "{name}{labels} {value}");
-    }
-}
-
-/// `/metrics`, `/healthz` or `/readyz`, by the path at which it is nested. They are answered as well where other
-/// requests are refused for want of memory.
-///
 /// Metrics say how the gateway is used. They are for whoever asks from the machine itself, with no proxy between, and
 /// for whoever has the API key, as `X-Api-Key` or as a bearer token.
-#[derive(Clone, Debug)]
-pub(crate) struct Monitoring(pub(crate) Arc<App>);
-
-impl Monitoring {
-    fn answer(&self, request: &Request<'_>) -> Result<Response, Problem> {
-        match (request.path(), self.0.handle().readiness()) {
-            ("/metrics", _) => self.metrics(request),
-            ("/healthz", _) | ("/readyz", Readiness::Ready) => Ok(Response::text("ok\n")),
-            ("/readyz", unready) => {
-                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, unready.to_string()))
-            }
-            _ => Err(Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path")),
-        }
+pub(crate) fn guard(app: &App, request: &Request<'_>) -> Result<(), Problem> {
+    let is_proxied = ["x-forwarded-for", "forwarded"].iter().any(|it| request.header(it).is_some());
+    if !is_proxied && request.peer_addr().ip().is_loopback() {
+        return Ok(());
     }
-
-    fn metrics(&self, request: &Request<'_>) -> Result<Response, Problem> {
-        let is_proxied =
-            ["x-forwarded-for", "forwarded"].iter().any(|it| request.header(it).is_some());
-        if is_proxied || !request.peer_addr().ip().is_loopback() {
-            let token = token_of(request);
-            let key = api_key_of(request).or(token.as_deref()).ok_or(Refused::Missing)?;
-            if !is_api_key(&self.0, key) {
-                return Err(Refused::ApiKey.into());
-            }
-        }
-        let media_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-        let body = prometheus(&self.0).into_bytes();
-        Ok(Response::new(StatusCode::OK).with_body(media_type, body))
-    }
-}
-
-impl Handler for Monitoring {
-    type State = ();
-
-    fn on_request(&mut self, _request: &Request<'_>) -> Answer<()> {
-        Problem::new(StatusCode::NOT_FOUND, "there is no WebSocket at this path")
-            .into_response()
-            .into()
-    }
-
-    fn on_http(&mut self, request: &Request<'_>, responder: Responder) {
-        let response = match request.method() {
-            "GET" | "HEAD" => self.answer(request).into_response(),
-            _ => Response::new(StatusCode::METHOD_NOT_ALLOWED)
-                .with_header(header::ALLOW, HeaderValue::from_static("GET, HEAD")),
-        };
-        responder.send(fresh(response));
-    }
-
-    fn is_monitoring(&mut self, _request: &Request<'_>) -> bool {
-        true
-    }
+    let token = token_of(request);
+    let key = api_key_of(request).or(token.as_deref()).ok_or(Refused::Missing)?;
+    if is_api_key(app, key) { Ok(()) } else { Err(Refused::ApiKey.into()) }
 }
 
 #[cfg(test)]
@@ -257,19 +151,5 @@ mod tests {
         counters.refused(Refused::Missing);
         let (expired, missing) = (Refused::Expired.reason(), Refused::Missing.reason());
         assert_eq!(counters.refusals(), BTreeMap::from([(expired, 2), (missing, 1)]));
-    }
-
-    #[test]
-    fn the_process_uses_what_it_uses() {
-        let before = Process::now();
-        let block = vec![1_u8; 32 << 20];
-        let sum = || block.iter().map(|it| u64::from(*it)).sum::<u64>();
-        while Process::now().cpu < before.cpu + Duration::from_millis(20) {
-            assert_eq!(sum(), 32 << 20);
-        }
-        let now = Process::now();
-        assert_eq!(sum(), 32 << 20);
-        assert!(now.resident_len >= 32 << 20, "{now:?}");
-        assert!(now.cpu < Duration::from_secs(3600), "{now:?}");
     }
 }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use argon2::{Argon2, PasswordHasher as _, PasswordVerifier as _};
+use ringwire::settings::Secret;
 use sqlx::any::{AnyPoolOptions, AnyRow};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AnyPool, Row as _, SqlSafeStr as _};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::auth::{Claims, Refused, Secret};
+use crate::auth::{Claims, Refused};
 
 /// How long a query may wait for a connection to the database.
 const MAX_WAIT: Duration = Duration::from_secs(5);

@@ -19,6 +19,7 @@
 
 mod error;
 mod file;
+mod own;
 mod table;
 mod values;
 
@@ -29,24 +30,17 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub use self::error::SettingsError;
+pub use self::own::{OwnSetting, OwnSettings, OwnValue, Secret};
 pub(crate) use self::table::variable_of;
 pub use self::table::{Setting, all, find};
-use self::values::{Kind, Time};
 use crate::config::Config;
 
 /// Where settings are looked for.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     base: Config,
-    own: Vec<Own>,
+    own: Vec<OwnSetting>,
     entries: Vec<Entry>,
-}
-
-/// Something of the application's own.
-#[derive(Clone, Debug)]
-struct Own {
-    name: String,
-    is_secret: bool,
 }
 
 /// Where a value comes from. Later ones win.
@@ -106,16 +100,8 @@ impl Sources {
     /// Names something that the application configures itself, from the same sources; its text is in [`Settings::own`].
     /// Other names that are unknown are errors.
     #[must_use]
-    pub fn with_own(mut self, name: impl Into<String>) -> Self {
-        self.own.push(Own { name: name.into(), is_secret: false });
-        self
-    }
-
-    /// The same for what nobody is to read over somebody's shoulder: the [report](Settings::report) says that it is
-    /// set, not to what.
-    #[must_use]
-    pub fn with_own_secret(mut self, name: impl Into<String>) -> Self {
-        self.own.push(Own { name: name.into(), is_secret: true });
+    pub fn with_own(mut self, setting: impl Into<OwnSetting>) -> Self {
+        self.own.push(setting.into());
         self
     }
 
@@ -143,19 +129,19 @@ impl Sources {
         Ok(self)
     }
 
-    /// Takes the variables of this process that begin with `RINGWIRE_`.
+    /// Takes the variables of this process that begin with `RINGWIRE_`, and those of [own settings](OwnSetting).
     #[must_use]
     pub fn with_environment(self) -> Self {
         let text = |text: OsString| text.to_string_lossy().into_owned();
         self.with_variables(std::env::vars_os().map(|(name, value)| (text(name), text(value))))
     }
 
-    /// Takes those of these variables that begin with `RINGWIRE_`.
+    /// Takes those of these variables that begin with `RINGWIRE_`, and those of [own settings](OwnSetting).
     #[must_use]
     pub fn with_variables(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         for (variable, text) in variables {
-            if variable.starts_with(table::PREFIX) {
-                let name = self.name_of_variable(&variable);
+            let name = self.name_of_variable(&variable);
+            if variable.starts_with(table::PREFIX) || name != variable {
                 self.entries.push(Entry { name, text, origin: Origin::Variable(variable) });
             }
         }
@@ -196,6 +182,7 @@ impl Sources {
             config: self.base.clone(),
             origins: vec![Origin::Default; all().len()],
             own: Vec::new(),
+            declared: self.own.clone(),
         };
         for entry in &self.entries {
             let index = all().iter().position(|setting| setting.name() == entry.name);
@@ -214,9 +201,10 @@ impl Sources {
 
     /// The name that a variable stands for; one that is unknown keeps its own.
     fn name_of_variable(&self, variable: &str) -> String {
-        self.names()
-            .find(|name| variable_of(name) == variable)
-            .map_or_else(|| variable.to_owned(), str::to_owned)
+        let mut engine = all().iter().map(Setting::name);
+        let own = || self.own.iter().find(|own| own.has_variable(variable)).map(|own| &*own.name);
+        let found = engine.find(|name| variable_of(name) == variable).or_else(own);
+        found.unwrap_or(variable).to_owned()
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
@@ -247,6 +235,8 @@ pub struct Settings {
     origins: Vec<Origin>,
     /// Each with whether it is secret.
     own: Vec<(Entry, bool)>,
+    /// What there may be.
+    declared: Vec<OwnSetting>,
 }
 
 impl Settings {
@@ -278,9 +268,10 @@ impl Settings {
     /// # Errors
     /// It was not set.
     pub fn own_required(&self, name: &str) -> Result<&str, SettingsError> {
-        self.own(name).ok_or_else(|| SettingsError::Missing {
-            name: name.to_owned(),
-            variable: variable_of(name),
+        self.own(name).ok_or_else(|| {
+            let declared = self.declared.iter().find(|own| own.name == name);
+            let variable = declared.map_or_else(|| variable_of(name), OwnSetting::variable);
+            SettingsError::Missing { name: name.to_owned(), variable }
         })
     }
 
@@ -300,10 +291,15 @@ impl Settings {
     /// # Errors
     /// It is none. The error names where it was set.
     pub fn own_duration(&self, name: &str) -> Result<Option<Duration>, SettingsError> {
-        self.own_by(name, |text| {
-            let expected = || format!("expected {}", <Time as Kind<Duration>>::ACCEPTS);
-            Time::read(text).ok_or_else(expected)
-        })
+        self.own_value(name)
+    }
+
+    /// The same as whatever else an [own setting](OwnSetting) can be.
+    ///
+    /// # Errors
+    /// It is none. The error names where it was set.
+    pub fn own_value<T: OwnValue>(&self, name: &str) -> Result<Option<T>, SettingsError> {
+        self.own_by(name, T::read)
     }
 
     fn own_by<T>(
@@ -311,13 +307,25 @@ impl Settings {
         name: &str,
         read: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<Option<T>, SettingsError> {
-        let Some(entry) = self.own_entry(name) else { return Ok(None) };
-        read(&entry.text).map(Some).map_err(|problem| SettingsError::Own {
-            origin: entry.origin.clone(),
+        let read = self.own(name).map(read).transpose();
+        read.map_err(|problem| self.wrong(name, problem))
+    }
+
+    /// Why something of the application's own can't be as it was set: an error that names where that was, for what the
+    /// application checks itself. Of secrets it has not the text.
+    pub fn wrong(&self, name: &str, problem: impl Into<String>) -> SettingsError {
+        let set = self.own.iter().find(|(entry, _)| entry.name == name);
+        let value = match set {
+            Some((_, true)) => "…",
+            Some((entry, false)) => &entry.text,
+            None => "",
+        };
+        SettingsError::Own {
+            origin: self.origin(name),
             name: name.to_owned(),
-            value: entry.text.clone(),
-            problem,
-        })
+            value: value.to_owned(),
+            problem: problem.into(),
+        }
     }
 
     fn own_entry(&self, name: &str) -> Option<&Entry> {

@@ -1,8 +1,8 @@
 //! Who may administer.
 
+use ringwire::json::Problem;
 use uuid::Uuid;
 
-use super::Problem;
 use crate::app::App;
 use crate::auth::{Claims, Head, Refused, api_key_of, token_of};
 

@@ -1,15 +1,16 @@
 //! Who is online, and what was counted.
 
+use ringwire::json::{Json, Problem};
+use ringwire::stats::ProcessStats;
 use ringwire::{OwnedRequest, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Admin, Answer, Problem, json};
+use super::{Admin, Answer};
 use crate::app::App;
 use crate::cluster::Cluster;
 use crate::envelope::timestamp;
-use crate::metrics::Process;
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
@@ -56,14 +57,14 @@ pub(super) async fn list(app: &App, _: &Admin, request: &OwnedRequest) -> Answer
     };
     let Page { users, next } = online(app, after, limit);
     let count = app.counts().users;
-    Ok(json(&json!({ "count": count, "users": users, "next": next })))
+    Ok((StatusCode::OK, Json(json!({ "count": count, "users": users, "next": next }))))
 }
 
 /// `GET /ws/stats`
 pub(super) async fn stats(app: &App, _: &Admin, _: &OwnedRequest) -> Answer {
-    let (counts, process) = (app.counts(), Process::now());
+    let (counts, process) = (app.counts(), ProcessStats::now());
     let total = app.handle().stats().total();
-    Ok(json(&json!({
+    let stats = json!({
         "total_connections": counts.connections,
         "unique_users": counts.users,
         "server_uptime": app.presence.started.elapsed().as_secs(),
@@ -76,5 +77,6 @@ pub(super) async fn stats(app: &App, _: &Admin, _: &OwnedRequest) -> Answer {
         "cpu_seconds": process.cpu.as_secs_f64(),
         "is_draining": app.handle().is_draining(),
         "nodes": app.cluster.as_ref().map(Cluster::nodes),
-    })))
+    });
+    Ok((StatusCode::OK, Json(stats)))
 }

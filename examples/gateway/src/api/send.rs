@@ -2,13 +2,14 @@
 
 use std::time::SystemTime;
 
+use ringwire::json::{Json, Problem};
 use ringwire::{OwnedRequest, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::{Admin, Answer, Problem, accepted, body};
+use super::{Admin, Answer};
 use crate::app::App;
 use crate::cluster::Order;
 use crate::envelope::{Envelope, MessageType, timestamp};
@@ -80,19 +81,19 @@ fn offline() -> Problem {
 
 /// `POST /ws/send`
 pub(super) async fn send(app: &App, admin: &Admin, request: &OwnedRequest) -> Answer {
-    let Send { to_user_id: to, message_type, data } = body(request)?;
+    let Send { to_user_id: to, message_type, data } = request.json()?;
     let (count, _) = app.connection_counts(to);
     if count == 0 {
         return Err(offline());
     }
     let (id, text) = envelope(admin, Some(to), message_type, data);
     app.handle().publish(&topic_of(to), &text).map_err(busy)?;
-    Ok(accepted(&json!({ "id": id, "connections": count })))
+    Ok((StatusCode::ACCEPTED, Json(json!({ "id": id, "connections": count }))))
 }
 
 /// `POST /ws/broadcast`
 pub(super) async fn broadcast(app: &App, admin: &Admin, request: &OwnedRequest) -> Answer {
-    let Broadcast { message_type, data } = body(request)?;
+    let Broadcast { message_type, data } = request.json()?;
     let (id, text) = envelope(admin, None, message_type, data);
     let (sender, count) = oneshot::channel();
     app.handle().subscriber_count(EVERYBODY).then(move |count| {
@@ -100,12 +101,12 @@ pub(super) async fn broadcast(app: &App, admin: &Admin, request: &OwnedRequest) 
     });
     let count = count.await.map_err(busy)?.map_err(busy)?;
     app.handle().publish(EVERYBODY, &text).map_err(busy)?;
-    Ok(accepted(&json!({ "id": id, "connections": count })))
+    Ok((StatusCode::ACCEPTED, Json(json!({ "id": id, "connections": count }))))
 }
 
 /// `POST /ws/disconnect`
 pub(super) async fn disconnect(app: &App, _: &Admin, request: &OwnedRequest) -> Answer {
-    let Disconnect { user_id, reason } = body(request)?;
+    let Disconnect { user_id, reason } = request.json()?;
     if reason.chars().count() > MAX_REASON_LEN {
         let text = format!("`reason` has at most {MAX_REASON_LEN} characters");
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, text));
@@ -119,7 +120,7 @@ pub(super) async fn disconnect(app: &App, _: &Admin, request: &OwnedRequest) -> 
     for conn in app.presence.connections(user_id) {
         app.handle().close(conn, REVOKED, reason).map_err(busy)?;
     }
-    Ok(accepted(&json!({ "connections": count })))
+    Ok((StatusCode::ACCEPTED, Json(json!({ "connections": count }))))
 }
 
 /// `POST /ws/cleanup`
@@ -129,7 +130,7 @@ pub(super) async fn clean_up(app: &App) -> Answer {
         Some(clock) => clock.clean_up().await,
         None => 0,
     };
-    Ok(accepted(&json!({ "connections": count })))
+    Ok((StatusCode::ACCEPTED, Json(json!({ "connections": count }))))
 }
 
 /// A worker does not take it.

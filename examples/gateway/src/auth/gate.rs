@@ -36,7 +36,9 @@ impl App {
     /// # Errors
     /// Keys or ids can't be used, and those from before stay.
     pub fn reload_keys(self: &Arc<Self>) -> Result<(), KeyError> {
-        self.verifier.store(Arc::new(Verifier::load(&self.settings.tokens)?));
+        self.verifier
+            .store(Arc::new(Verifier::load(&self.settings.tokens).map_err(KeyError::kept)?));
+        tracing::info!("the keys of tokens were read again");
         sweep(self, self.handle());
         Ok(())
     }

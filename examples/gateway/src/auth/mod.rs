@@ -16,7 +16,6 @@ use std::time::{Duration, SystemTime};
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{decode, decode_header};
-use subtle::ConstantTimeEq as _;
 
 pub use self::claims::Claims;
 use self::claims::Unchecked;
@@ -29,36 +28,6 @@ use crate::settings::TokenRules;
 
 /// The longest token: more than a request can have, so that a message can't cost more.
 const MAX_TOKEN_LEN: usize = 8 << 10;
-
-/// Something that nobody is to read.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// `None` if it is empty, which would be no secret.
-    #[must_use]
-    pub fn new(text: &str) -> Option<Self> {
-        (!text.is_empty()).then(|| Self(text.to_owned()))
-    }
-
-    /// The text, for whoever has to show it to somebody else.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether the text is the same. How long that takes says nothing of where they differ.
-    #[must_use]
-    pub fn is(&self, text: &str) -> bool {
-        self.0.as_bytes().ct_eq(text.as_bytes()).into()
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
-    }
-}
 
 impl TokenRules {
     /// The secret of HS256, if there is one.

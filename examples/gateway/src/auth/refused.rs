@@ -1,7 +1,8 @@
 //! Why somebody is not let in.
 
 use ringwire::http::header::WWW_AUTHENTICATE;
-use ringwire::{CloseCode, HeaderValue, IntoResponse, Response, StatusCode};
+use ringwire::json::Problem;
+use ringwire::{CloseCode, HeaderValue, Response, StatusCode};
 
 macro_rules! refusals {
     ($($(#[$doc:meta])+ $name:ident, $reason:literal, $code:literal;)+) => {
@@ -82,7 +83,7 @@ impl Refused {
 
     /// What would be right, which an answer with 401 has to say (RFC 9110 §15.5.2): no more than the scheme where there
     /// was no token (RFC 6750 §3.1).
-    pub(crate) fn challenge(self) -> Option<&'static str> {
+    fn challenge(self) -> Option<&'static str> {
         let challenge = match self {
             Self::Missing | Self::ApiKey => "Bearer",
             _ => "Bearer error=\"invalid_token\"",
@@ -91,19 +92,19 @@ impl Refused {
     }
 }
 
-impl From<Refused> for Response {
-    /// The reason, and what would be right.
+impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
-        let response = Self::text(refused.reason()).with_status(refused.status());
-        match refused.challenge() {
-            Some(text) => response.with_header(WWW_AUTHENTICATE, HeaderValue::from_static(text)),
-            None => response,
-        }
+        let problem = Self::new(refused.status(), refused.reason());
+        let challenge = refused.challenge().map(HeaderValue::from_static);
+        challenge.into_iter().fold(problem, |it, text| it.with_header(WWW_AUTHENTICATE, text))
     }
 }
 
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        self.into()
+impl From<Refused> for Response {
+    /// The reason as plain text, and what would be right.
+    fn from(refused: Refused) -> Self {
+        let response = Self::text(refused.reason()).with_status(refused.status());
+        let challenge = refused.challenge().map(HeaderValue::from_static);
+        challenge.into_iter().fold(response, |it, text| it.with_header(WWW_AUTHENTICATE, text))
     }
 }

@@ -9,6 +9,7 @@ use aws_lc_rs::rsa::{self, KeySize};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
+use ringwire::settings::Secret;
 use ringwire::{Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -58,7 +59,10 @@ fn signed(claims: &Value) -> String {
 }
 
 fn rules() -> TokenRules {
-    TokenRules { secret: Secret::new(str::from_utf8(SECRET).unwrap()), ..TokenRules::default() }
+    TokenRules {
+        secret: Some(Secret::new(str::from_utf8(SECRET).unwrap())),
+        ..TokenRules::default()
+    }
 }
 
 fn verify(rules: &TokenRules, token: &str) -> Result<Claims, Refused> {
@@ -412,7 +416,7 @@ fn a_secret_comes_from_a_file_and_is_not_shown() {
     let path = folder.path().join("secret");
     fs::write(&path, [SECRET, b"\n"].concat()).unwrap();
     let in_file = TokenRules {
-        secret: Secret::new("another one"),
+        secret: Some(Secret::new("another one")),
         secret_file: Some(path.clone()),
         ..TokenRules::default()
     };
@@ -423,12 +427,6 @@ fn a_secret_comes_from_a_file_and_is_not_shown() {
     for text in [format!("{in_file:?}"), format!("{:?}", Verifier::hs256(b"another one"))] {
         assert!(!text.contains("another"), "{text}");
     }
-    let secret = Secret::new("another one").unwrap();
-    assert!(secret.is("another one"));
-    for other in ["", "another", "another one ", "another onf"] {
-        assert!(!secret.is(other), "{other}");
-    }
-    assert_eq!(Secret::new(""), None);
 }
 
 #[test]

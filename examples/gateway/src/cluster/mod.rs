@@ -11,7 +11,6 @@
 mod roster;
 
 use std::collections::BTreeSet;
-use std::io;
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -83,14 +82,14 @@ impl Cluster {
         Self { key, name, beat: lease / BEATS, began: Instant::now(), state }
     }
 
-    /// Has the node of an application hear the others, and speak to them, once its server runs. Without a node nothing
+    /// Has the node of an application hear the others, and speak to them, once it has a server. Without a node nothing
     /// happens.
     ///
-    /// # Errors
+    /// # Panics
     /// The system has no thread left.
-    pub fn start(app: &Arc<App>) -> io::Result<()> {
+    pub(crate) fn start(app: &Arc<App>) {
         if app.cluster.is_none() {
-            return Ok(());
+            return;
         }
         let (hearing, obeying) = (Arc::downgrade(app), Arc::downgrade(app));
         let heard = app.handle().hear_others(PRESENCE, move |_, message| {
@@ -105,10 +104,10 @@ impl Cluster {
                 app.obey(&order);
             }
         });
-        heard.and(obeyed).map_err(io::Error::other)?;
+        heard.and(obeyed).expect("they are topics");
         let app = Arc::downgrade(app);
-        thread::Builder::new().name("cluster".into()).spawn(move || run(&app))?;
-        Ok(())
+        let thread = thread::Builder::new().name("cluster".into()).spawn(move || run(&app));
+        thread.expect("a thread for the cluster");
     }
 
     /// A connection of a user has come or gone.
@@ -254,7 +253,8 @@ impl App {
     }
 
     /// How many connections of a user take envelopes, and how many there are, on all nodes.
-    pub(crate) fn connection_counts(&self, user: Uuid) -> (usize, usize) {
+    #[must_use]
+    pub fn connection_counts(&self, user: Uuid) -> (usize, usize) {
         let own = self.presence.of(user);
         let elsewhere = self.elsewhere(user);
         let all = [own.as_ref().map(seen), elsewhere];

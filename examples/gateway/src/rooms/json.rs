@@ -29,9 +29,9 @@ use serde_json::value::RawValue;
 use super::RoomError;
 use crate::app::App;
 use crate::auth::Refused;
-use crate::dispatch::{Dispatch, id_of};
 use crate::envelope::MessageType;
 use crate::session::{self, State};
+use ringwire::json::{Dispatch, id_of};
 
 /// What comes of a command; nothing yet, where the answer follows.
 type Outcome = Option<Result<(), RoomError>>;

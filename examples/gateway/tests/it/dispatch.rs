@@ -1,8 +1,8 @@
 //! The router of messages by their type, with an application of its own.
 
+use ringwire::json::{Dispatch, DispatchError};
 use ringwire::testing::{Sim, Stage};
 use ringwire::{Answer, Config, Ctx, Handler, Message, Request};
-use ringwire_gateway::dispatch::{Dispatch, DispatchError};
 use serde::Deserialize;
 
 #[derive(Deserialize)]

@@ -34,6 +34,7 @@ mod common;
 mod dispatch;
 mod envelopes;
 mod model;
+mod nodes;
 mod pubsub;
 mod recovery;
 mod rooms;

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use ringwire::client::{Backoff, Client, Reconnecting, RetryPolicy, RoomUpdate, Rooms};
-use ringwire::testing::{Live, Peer, Sim, Stage};
+use ringwire::testing::{Live, Peer, Sim};
 use ringwire::tuning::Pinning;
 use ringwire::{CloseCode, DriverKind};
 use ringwire_gateway::app::router;

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use ringwire_gateway::auth::{Refused, Secret};
+use ringwire::settings::Secret;
+use ringwire_gateway::auth::Refused;
 use ringwire_gateway::users::{User, Users};
 use sqlx::{Connection as _, Executor as _, SqliteConnection};
 use tempfile::TempDir;
@@ -20,7 +21,7 @@ fn url_in(folder: &TempDir) -> String {
 }
 
 async fn open(url: &str) -> Users {
-    Users::open(&Secret::new(url).expect("a URL"), 2).await.expect("the database opens")
+    Users::open(&Secret::new(url), 2).await.expect("the database opens")
 }
 
 /// One whom no run before has left in the database.
@@ -114,7 +115,7 @@ fn a_view_does_as_well_as_a_table() {
 #[test]
 fn a_database_that_is_none_is_an_error_without_its_password() {
     for url in ["mysql://root:s3cret@localhost/x", "s3cret", "postgres://u:s3cret@127.0.0.1:1/x"] {
-        let secret = Secret::new(url).expect("a URL");
+        let secret = Secret::new(url);
         let error = runtime().block_on(Users::open(&secret, 1)).expect_err("there is none");
         assert!(!format!("{error} {error:?}").contains("s3cret"), "{error}");
     }

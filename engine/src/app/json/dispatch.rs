@@ -1,52 +1,54 @@
-//! Handlers of JSON messages by their `type`, for any [`Handler`](ringwire::Handler).
-//!
-//! ```
-//! use ringwire::{Answer, Ctx, Handler, Message, Request};
-//! use ringwire_gateway::dispatch::Dispatch;
-//! use serde::Deserialize;
-//!
-//! #[derive(Deserialize)]
-//! struct Add { a: i64, b: i64 }
-//!
-//! struct Sums(Dispatch<()>);
-//!
-//! impl Sums {
-//!     fn new() -> Self {
-//!         Self(Dispatch::new().on("add", |ctx, Add { a, b }| {
-//!             let _ = ctx.send(&format!(r#"{{"type":"sum","sum":{}}}"#, a + b));
-//!         }))
-//!     }
-//! }
-//!
-//! impl Handler for Sums {
-//!     type State = ();
-//!
-//!     fn on_request(&mut self, _: &Request<'_>) -> Answer<()> {
-//!         Answer::accept(())
-//!     }
-//!
-//!     fn on_message(&mut self, ctx: &mut Ctx<'_, ()>, message: Message<'_>) {
-//!         if let Err(error) = self.0.run(ctx, message.as_text().unwrap_or_default()) {
-//!             let _ = ctx.send(&format!(r#"{{"type":"error","error":"{error}"}}"#));
-//!         }
-//!     }
-//! }
-//! # Sums::new();
-//! ```
+//! Handlers of JSON messages by their `type`.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 
-use ringwire::Ctx;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use crate::app::ctx::Ctx;
+
 /// What is done with the text of a message.
 type Run<S, R> = Box<dyn Fn(&mut Ctx<'_, S>, &str) -> Result<R, serde_json::Error>>;
 
-/// Handlers of messages for connections with the state `S`, by the message's `type`.
+/// Handlers of JSON messages for connections with the state `S`, by the message's member `type`, for use in any
+/// [`Handler`](crate::Handler).
+///
+/// ```
+/// use ringwire::json::Dispatch;
+/// use ringwire::{Answer, Ctx, Handler, Message, Request};
+/// use serde::Deserialize;
+///
+/// #[derive(Deserialize)]
+/// struct Add { a: i64, b: i64 }
+///
+/// struct Sums(Dispatch<()>);
+///
+/// impl Sums {
+///     fn new() -> Self {
+///         Self(Dispatch::new().on("add", |ctx, Add { a, b }| {
+///             let _ = ctx.send(&format!(r#"{{"type":"sum","sum":{}}}"#, a + b));
+///         }))
+///     }
+/// }
+///
+/// impl Handler for Sums {
+///     type State = ();
+///
+///     fn on_request(&mut self, _: &Request<'_>) -> Answer<()> {
+///         Answer::accept(())
+///     }
+///
+///     fn on_message(&mut self, ctx: &mut Ctx<'_, ()>, message: Message<'_>) {
+///         if let Err(error) = self.0.run(ctx, message.as_text().unwrap_or_default()) {
+///             let _ = ctx.send(&format!(r#"{{"type":"error","error":"{error}"}}"#));
+///         }
+///     }
+/// }
+/// # Sums::new();
+/// ```
 pub struct Dispatch<S, R = ()>(HashMap<&'static str, Run<S, R>>);
 
 /// Why no handler took a message.
@@ -114,12 +116,30 @@ impl<S, R> fmt::Debug for Dispatch<S, R> {
     }
 }
 
-/// A message that is a JSON object: `serde` would take an array of the members' values as well.
-pub(crate) fn object_of<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
+/// Reads a JSON object. `serde` alone would take an array of the members' values for a struct as well. `None`: it is none,
+/// or lacks something.
+///
+/// ```
+/// use ringwire::json::object_of;
+///
+/// #[derive(serde::Deserialize)]
+/// struct Move { x: i32 }
+///
+/// assert_eq!(object_of(r#"{"x":1}"#).map(|Move { x }| x), Some(1));
+/// assert!(object_of::<Move>("[1]").is_none());
+/// ```
+#[must_use]
+pub fn object_of<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
     text.trim_start().starts_with('{').then(|| serde_json::from_str(text).ok()).flatten()
 }
 
-/// The member `id` of a JSON object, as it is written there, also where the object is broken behind it.
+/// The member `id` of a JSON object, as it is written there, also where the object is broken behind it: an error can name
+/// what it is about.
+///
+/// ```
+/// let id = ringwire::json::id_of(r#"{"id":7,"text":"cut o"#);
+/// assert_eq!(id.map(|id| id.get()), Some("7"));
+/// ```
 #[must_use]
 pub fn id_of(text: &str) -> Option<&RawValue> {
     struct Seek<'a, 'i>(&'i mut Option<&'a RawValue>);
