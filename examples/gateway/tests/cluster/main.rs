@@ -125,7 +125,7 @@ fn gateway(nats: &Nats, name: &str, addr: SocketAddr) -> Process {
         ("--idle-timeout", "off".to_owned()),
     ];
     let gateway = Process::start("CLUSTER_GATEWAY", &arguments, addr);
-    wait_until("it is ready", || get(addr, "/readyz") == "ok\n");
+    wait_until("it is ready", || Http::connect(addr).get("/readyz").status() == 200);
     gateway
 }
 

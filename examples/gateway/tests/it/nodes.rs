@@ -219,7 +219,7 @@ fn a_user_is_reached_wherever_he_is() {
             .with_header("authorization", &bearer())
             .with_header("content-type", "application/json");
         let answer = sites[0].live.request(post);
-        assert_eq!((answer.status, &*answer.text()), (202, r#"{"connections":1}"#));
+        assert_eq!((answer.status.as_u16(), &*answer.text()), (202, r#"{"connections":1}"#));
         let end = ben.closed();
         assert_eq!((end.code, &*end.reason), (ringwire_gateway::session::REVOKED.get(), "enough"));
         assert_eq!(news(&mut ann), told("user_left", "ben"));
