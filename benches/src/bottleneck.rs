@@ -1,7 +1,7 @@
 //! Whose lack of CPU limited a run.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::disturbance::Disturbance;
 
@@ -9,7 +9,7 @@ use crate::disturbance::Disturbance;
 pub(crate) const DISTURBED: f64 = 0.05;
 
 /// Whose lack of CPU limited the run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Bottleneck {
     /// The server: what the run is meant to find.

@@ -12,10 +12,12 @@ mod doctor;
 mod echo;
 mod endpoint;
 mod floor;
+mod groups;
 mod growth;
 mod handshakes;
 mod hostile;
 mod machine;
+mod manual;
 mod output;
 mod own_server;
 mod presets;
@@ -55,6 +57,8 @@ enum Command {
     CompareHandshakes(compare::CompareHandshakesArgs),
     /// Runs the same broadcasts through several servers in turn and prints ratios.
     CompareBroadcast(compare::CompareBroadcastArgs),
+    /// Writes docs/benchmarks.md, its plots and its tables from what `compare` and `compare-broadcast` found.
+    Page(compare::PageArgs),
     /// Runs four scenarios of which figures are published: 100 sequential connects over TLS, then 50, 100
     /// and 200 clients with 10, 20 and 50 messages each.
     WssPresets(presets::PresetArgs),
@@ -89,8 +93,13 @@ enum Command {
     Churn(scenario::ChurnArgs),
     /// Looks for the highest rate of messages at which latencies stay under a limit.
     Search(scenario::SearchArgs),
+    /// Runs several groups of clients at once, each with a scenario and flags of its own, from a file.
+    #[command(long_flag = "scenario")]
+    Groups(groups::GroupArgs),
     /// Prints what the JSON of loads has, as a JSON Schema.
     Schema,
+    #[command(hide = true)]
+    WriteManual(manual::ManualArgs),
     #[command(hide = true)]
     LoadWorker(scenario::ChildArgs),
     #[command(hide = true)]
@@ -112,6 +121,7 @@ fn main() -> ExitCode {
         Command::Handshakes(args) => handshakes::command(args),
         Command::CompareHandshakes(args) => compare::compare_handshakes(args),
         Command::CompareBroadcast(args) => compare::compare_broadcast(args),
+        Command::Page(args) => compare::page(&args).map(|()| true),
         Command::WssPresets(args) => presets::command(args),
         Command::Soak(args) => soak::command(args),
         Command::Hostile(args) => hostile::command(&args),
@@ -130,6 +140,8 @@ fn main() -> ExitCode {
         Command::Search(args) => scenario::search(args),
         Command::LoadWorker(args) => scenario::load_worker(&args).map(|()| true),
         Command::ServerWorker(args) => scenario::server_worker(&args).map(|()| true),
+        Command::WriteManual(args) => manual::command(&args).map(|()| true),
+        Command::Groups(args) => groups::command(&args),
         Command::Schema => schema::command().map(|()| true),
         Command::Doctor(args) => doctor::command(&args),
         Command::Cert(args) => cert::command(&args).map(|()| true),

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use std::{fs, io};
 
+use serde::{Deserialize, Serialize};
+
 /// The threads that count as "the server" in a report.
 #[derive(Clone, Debug)]
 pub(crate) enum Account {
@@ -18,7 +20,7 @@ pub(crate) enum Account {
 }
 
 /// What a thread had of the CPUs since it began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CpuTime {
     /// Time on a CPU.
     pub(crate) run: Duration,
@@ -37,7 +39,7 @@ impl CpuTime {
 }
 
 /// The time of each of some threads.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CpuTimes(BTreeMap<u32, CpuTime>);
 
 impl CpuTimes {

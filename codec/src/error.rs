@@ -89,18 +89,18 @@ pub enum Limit {
     /// A message is longer than [`max_message_len`](crate::Config::max_message_len), or
     /// [`max_streamed_len`](crate::Config::max_streamed_len) when it is handed over in parts; a
     /// compressed one, inflated.
-    #[error("the message is too long")]
+    #[error("the message is too long (limits: max_message_len, max_streamed_len)")]
     MessageLen,
     /// A message has more frames than [`max_fragment_count`](crate::Config::max_fragment_count).
-    #[error("the message has too many fragments")]
+    #[error("the message has too many fragments (limit: max_fragment_count)")]
     FragmentCount,
     /// More control frames and empty fragments in a window than
     /// [`max_control_count`](crate::Config::max_control_count).
-    #[error("too many control frames or empty fragments")]
+    #[error("too many control frames or empty fragments (limit: max_control_count)")]
     ControlCount,
     /// A compressed message inflates to more than
     /// [`max_inflate_ratio`](crate::Config::max_inflate_ratio) allows.
-    #[error("the message inflates to too much")]
+    #[error("the message inflates to too much (limit: max_inflate_ratio)")]
     InflateRatio,
     /// There was no memory for a message that the settings allow.
     #[error("no memory for the message")]

@@ -186,6 +186,7 @@ pub mod transport {
 /// The opening handshake (RFC 6455 §4): the types of a request's parts, and answers to upgrades that come to other
 /// servers.
 pub mod handshake {
+    pub use crate::app::bearer::BEARER;
     pub use ringwire_codec::handshake::client::Response as UpgradeResponse;
     pub use ringwire_codec::handshake::server::answer_upgrade;
     pub use ringwire_codec::handshake::{Extension, HandshakeError, HeadLimits, Headers};
@@ -215,30 +216,30 @@ pub mod serve {
     };
 }
 
-/// The code of the guide runs as tests.
-#[cfg(all(doctest, feature = "async", feature = "testing"))]
-mod guide {
-    #[doc = include_str!("../../docs/guide/await-in-a-handler.md")]
-    mod await_in_a_handler {}
+/// The code of the book runs as tests.
+#[cfg(all(doctest, feature = "async", feature = "program", feature = "testing"))]
+mod book {
+    macro_rules! pages {
+        ($($name:ident: $path:literal)+) => { $(#[doc = include_str!($path)] mod $name {})+ };
+    }
 
-    #[doc = include_str!("../../docs/guide/testing-a-handler.md")]
-    mod testing_a_handler {}
-
-    #[doc = include_str!("../../docs/guide/behind-other-servers.md")]
-    mod behind_other_servers {}
-
-    #[doc = include_str!("../../docs/guide/topics-and-names.md")]
-    mod topics_and_names {}
-
-    #[doc = include_str!("../../docs/guide/slow-readers.md")]
-    mod slow_readers {}
-
-    #[doc = include_str!("../../docs/guide/moving.md")]
-    mod moving {}
-
-    #[doc = include_str!("../../README.md")]
-    mod readme {}
-
-    #[doc = include_str!("../README.md")]
-    mod readme_of_the_crate {}
+    pages! {
+        await_in_a_handler: "../../docs/guide/await-in-a-handler.md"
+        behind_other_servers: "../../docs/guide/behind-other-servers.md"
+        clients: "../../docs/guide/clients.md"
+        configuration: "../../docs/configuration.md"
+        handlers: "../../docs/guide/handlers.md"
+        hostile_peers: "../../docs/guide/hostile-peers.md"
+        jobs: "../../docs/guide/jobs.md"
+        monitoring: "../../docs/guide/monitoring.md"
+        moving: "../../docs/guide/moving.md"
+        readme: "../../README.md"
+        readme_of_the_crate: "../README.md"
+        requests_and_http: "../../docs/guide/requests-and-http.md"
+        slow_readers: "../../docs/guide/slow-readers.md"
+        start: "../../docs/README.md"
+        testing_a_handler: "../../docs/guide/testing-a-handler.md"
+        tls: "../../docs/guide/tls.md"
+        topics_and_names: "../../docs/guide/topics-and-names.md"
+    }
 }

@@ -50,3 +50,8 @@ mod subject;
 
 pub use async_nats;
 pub use bus::{NatsBus, NatsError};
+
+/// The code of the README runs as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

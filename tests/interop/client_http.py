@@ -122,7 +122,7 @@ def check_curl(site: Site, checks: Checks) -> None:
     def reused() -> None:
         output, log = site.curl(f"{site.url}/healthz", f"{site.url}/healthz", f"{site.url}/healthz")
         equal(output, "ok\n" * 3)
-        expect("Re-using existing connection" in log, log)
+        expect("Reusing existing connection" in log, log)
 
     def old() -> None:
         output, log = site.curl("--http1.0", "--no-alpn", f"{site.url}/healthz")

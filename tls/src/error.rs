@@ -28,7 +28,7 @@ pub enum Error {
     #[error("the connection ended without close_notify")]
     Truncated,
     /// The client speaks HTTP without TLS. There is no output: an answer in plain text is for the caller.
-    #[error("plain HTTP on a TLS port")]
+    #[error("plain HTTP came to a TLS port: the URL must begin with https:// or wss://")]
     PlainHttp,
     /// The peer speaks something else than TLS.
     #[error(

@@ -9,9 +9,8 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use super::child::Running;
-use super::markdown::Head;
+use super::results::{Head, ServerRuns};
 use super::servers::{Places, Server};
-use super::summary::ServerRuns;
 use crate::cert::{KeyKind, SelfSigned};
 use crate::demand::Service;
 use crate::endpoint::Endpoint;
@@ -131,6 +130,7 @@ impl FieldArgs {
         Head {
             machine: machine::describe(),
             date: report::today(),
+            commit: report::commit(),
             command: report::command_line(),
             baseline: baseline.to_owned(),
             rounds: self.rounds,

@@ -9,8 +9,9 @@ use ringwire_examples::units::parse_duration;
 use serde::Serialize;
 
 use super::field::{Field, FieldArgs};
+use super::markdown::show_ratio;
+use super::results::{ServerRuns, Spread};
 use super::servers::Server;
-use super::summary::{ServerRuns, Spread};
 use crate::demand::Service;
 use crate::echo::{End, SessionsPlan, run_sessions};
 use crate::handshakes::Report;
@@ -141,10 +142,7 @@ fn table(page: &mut String, title: &str, all: &[Runs], pick: fn(&Runs) -> &Vec<R
         let median = |value: fn(&Report) -> Option<f64>| {
             Spread::of(reports.iter().filter_map(value)).map_or(0.0, |spread| spread.median)
         };
-        let ratio = match ratio(reports, pick(baseline)) {
-            Some(Spread { min, median, max }) => format!("{median:.2} ({min:.2}–{max:.2})"),
-            None => "–".to_owned(),
-        };
+        let ratio = ratio(reports, pick(baseline)).map_or_else(|| "–".to_owned(), show_ratio);
         let errors: u64 = reports.iter().flat_map(|report| report.errors.values()).sum();
         let _ = writeln!(
             page,

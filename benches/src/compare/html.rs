@@ -1,69 +1,50 @@
 //! The comparison as a page with plots: ratios first, then what they are ratios of, then each run over time.
 
-use super::markdown::{
-    ABSOLUTE, Head, MEMORY, RATIOS, explained, marks_explained, most_connections, rows, show_ratio,
-    suites, terms,
+use serde::Deserialize as _;
+
+use super::markdown::{absolute_tables, lead, memory_tables, ratio_tables, spoken};
+use super::results::{
+    CellResult, MESSAGES_PER_SECOND, Metric, Results, SERVER_CPU, Spread, ended, errors,
 };
-use super::summary::{CellResult, Metric, Spread, messages_per_second, server_cpu};
-use crate::echo::{Bottleneck, Report};
+use crate::echo::Bottleneck;
 use crate::report::{
-    Bars, Chart, Page, Part, Plot, Section, Table, Tile, Tone, Unit, Verdict, side_by_side,
+    Bars, Chart, Page, Part, Plot, Section, Tile, Timeline, Tone, Unit, Verdict, side_by_side,
 };
-use crate::units::show_bytes;
 
 /// Loads in one chart: the names of more would run into each other.
 const LOADS_PER_CHART: usize = 4;
 
 /// The page.
-pub(crate) fn page(head: &Head, servers: &[String], cells: &[CellResult]) -> Page {
-    let baseline = &head.baseline;
-    let others: Vec<String> = servers.iter().filter(|name| *name != baseline).cloned().collect();
-    let summary = vec![Part::Verdict(verdict(cells)), Part::Tiles(tiles(&others, baseline, cells))];
+pub(crate) fn page(results: &Results) -> Page {
+    let baseline = &results.head.baseline;
+    let summary = vec![Part::Verdict(verdict(results)), Part::Tiles(tiles(results))];
     let mut sections = vec![Section::new("At a glance", summary)];
-    for (title, metric) in RATIOS {
-        let mut parts = ratio_charts(&others, baseline, cells, metric);
-        let shown = rows(&others, cells, |cell, name| {
-            cell.ratio(name, baseline, metric).map(|ratio| show_ratio(&ratio))
-        });
-        parts.push(table("", &others, shown));
-        sections.push(Section::new(format!("{title} {baseline}"), parts));
+    for (metric, mut table) in ratio_tables(results) {
+        let title = std::mem::take(&mut table.title);
+        let mut parts = ratio_charts(results, metric);
+        parts.push(Part::Table(table));
+        sections.push(Section::new(title, parts));
     }
-    let absolute = ABSOLUTE.into_iter().map(|(title, metric, show)| {
-        let shown = rows(servers, cells, |cell, name| {
-            cell.of(name)?.spread(metric).map(|spread| show(spread.median))
-        });
-        table(title, servers, shown)
-    });
+    let absolute = absolute_tables(results).into_iter().map(Part::Table);
     sections.push(Section::new("What these are ratios of", absolute.collect()));
-    let idle = most_connections(cells);
-    let memory = MEMORY.into_iter().map(|(title, metric)| {
-        let shown = rows(servers, &idle, |cell, name| {
-            cell.of(name)?.spread(metric).map(|spread| show_bytes(spread.median.round()))
-        });
-        table(title, servers, shown)
-    });
-    sections.push(Section::new("Memory", memory.collect()));
-    let spoken = [
-        ("Compression that was agreed on", terms(servers, cells)),
-        ("TLS that was spoken", suites(servers, cells)),
-    ];
-    for (title, lines) in spoken.into_iter().filter(|(_, lines)| !lines.is_empty()) {
-        let lines = lines.lines().map(|line| Part::Text(line.trim_start_matches("- ").to_owned()));
-        sections.push(Section::new(title, lines.collect()));
+    let memory: Vec<_> = memory_tables(results).into_iter().map(Part::Table).collect();
+    if !memory.is_empty() {
+        sections.push(Section::new("Memory", memory));
     }
-    sections.extend(cells.iter().map(over_time));
-    let title = format!("{} servers, compared with {baseline}", servers.len());
-    Page { title, lead: vec![explained(head), marks_explained("messages")], sections }
+    for (title, lines) in spoken(results) {
+        sections.push(Section::new(title, lines.into_iter().map(Part::Text).collect()));
+    }
+    sections.extend(results.cells.iter().filter_map(over_time));
+    let title = format!("{} servers, compared with {baseline}", results.servers().len());
+    Page { title, lead: lead(results), sections }
 }
 
 /// Whether the figures count.
-fn verdict(cells: &[CellResult]) -> Verdict {
-    let runs = || cells.iter().flat_map(|cell| &cell.servers).flat_map(|of| &of.runs);
-    let count = |bad: fn(&&Report) -> bool| runs().filter(bad).count();
-    let failed = count(|run| !run.errors.is_empty());
-    let disturbed = count(|run| run.bottleneck == Bottleneck::Disturbed);
-    let limited = count(|run| run.bottleneck == Bottleneck::Generator);
-    let all = runs().count();
+pub(super) fn verdict(results: &Results) -> Verdict {
+    let is = |bottleneck| results.runs().filter(|run| ended(run, bottleneck)).count();
+    let failed = results.runs().filter(|run| errors(run) > 0).count();
+    let (disturbed, limited) = (is(Bottleneck::Disturbed), is(Bottleneck::Generator));
+    let all = results.runs().count();
     let (tone, text) = if failed > 0 {
         (
             Tone::Bad,
@@ -92,15 +73,11 @@ fn verdict(cells: &[CellResult]) -> Verdict {
 }
 
 /// The ratio of each server over all loads.
-fn tiles(servers: &[String], baseline: &str, cells: &[CellResult]) -> Vec<Tile> {
+fn tiles(results: &Results) -> Vec<Tile> {
     let mut tiles = Vec::new();
-    for name in servers {
-        for (what, metric) in
-            [("messages/s", messages_per_second as Metric), ("CPU a message", server_cpu)]
-        {
-            let ratios = cells.iter().filter_map(|cell| cell.ratio(name, baseline, metric));
-            if let Some(spread) = Spread::of(ratios.map(|ratio| ratio.median)) {
-                let Spread { min, median, max } = spread;
+    for name in results.others() {
+        for (what, metric) in [("messages/s", MESSAGES_PER_SECOND), ("CPU a message", SERVER_CPU)] {
+            if let Some(Spread { min, median, max }) = over_loads(results, &name, metric) {
                 let value = format!("{median:.2} × ({min:.2}–{max:.2})");
                 tiles.push(Tile { name: format!("{name}: {what}"), value });
             }
@@ -109,48 +86,47 @@ fn tiles(servers: &[String], baseline: &str, cells: &[CellResult]) -> Vec<Tile> 
     tiles
 }
 
+/// The ratio of a server to the baseline over all loads, each with its median.
+pub(super) fn over_loads(results: &Results, server: &str, metric: Metric) -> Option<Spread> {
+    let baseline = &results.head.baseline;
+    let ratios = results.cells.iter().filter_map(|cell| cell.ratio(server, baseline, metric));
+    Spread::of(ratios.map(|ratio| ratio.median))
+}
+
 /// A bar for each server at each load.
-fn ratio_charts(
-    servers: &[String],
-    baseline: &str,
-    cells: &[CellResult],
-    metric: Metric,
-) -> Vec<Part> {
+fn ratio_charts(results: &Results, metric: Metric) -> Vec<Part> {
+    let baseline = &results.head.baseline;
     let chart = |cells: &[CellResult]| {
-        let of = |name: &String| {
-            let value = |cell: &CellResult| Some(cell.ratio(name, baseline, metric)?.median);
-            Bars { name: name.clone(), values: cells.iter().map(value).collect() }
+        let of = |name: String| {
+            let value = |cell: &CellResult| Some(cell.ratio(&name, baseline, metric)?.median);
+            Bars { values: cells.iter().map(value).collect(), name }
         };
-        let categories = cells.iter().map(|cell| cell.cell.to_string()).collect();
-        let bars = servers.iter().map(of).collect();
+        let categories = cells.iter().map(|cell| cell.load.to_string()).collect();
+        let bars = results.others().into_iter().map(of).collect();
         let title = format!("{baseline} is 1");
         Part::Chart(Chart { title, unit: Unit::Ratio, plot: Plot::Bars { categories, bars } })
     };
-    cells.chunks(LOADS_PER_CHART).map(chart).collect()
+    results.cells.chunks(LOADS_PER_CHART).map(chart).collect()
 }
 
-/// The last round of a load.
-fn over_time(cell: &CellResult) -> Section {
-    let last = cell.servers.iter().filter_map(|of| Some((of.server.as_str(), of.runs.last()?)));
-    let runs: Vec<_> = last.map(|(name, run)| (name, &run.timeline)).collect();
-    Section::new(format!("Over time: {}, the last round", cell.cell), side_by_side(&runs)).folded()
-}
-
-fn table(title: &str, servers: &[String], rows: Vec<Vec<String>>) -> Part {
-    let columns = std::iter::once("load".to_owned()).chain(servers.iter().cloned()).collect();
-    Part::Table(Table { title: title.to_owned(), columns, rows })
+/// The last round of a load, where runs tell of each moment.
+fn over_time(cell: &CellResult) -> Option<Section> {
+    let timeline = |run: &serde_json::Value| Timeline::deserialize(run.get("timeline")?).ok();
+    let last = cell.servers.iter().filter_map(|of| Some((&of.server, timeline(of.runs.last()?)?)));
+    let runs: Vec<_> = last.collect();
+    let runs: Vec<_> = runs.iter().map(|(name, timeline)| (name.as_str(), timeline)).collect();
+    let title = format!("Over time: {}, the last round", cell.load);
+    (!runs.is_empty()).then(|| Section::new(title, side_by_side(&runs)).folded())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::markdown::tests::head;
-    use super::super::summary::tests::result;
+    use super::super::results::tests::results;
     use super::*;
 
     #[test]
     fn ratios_come_first_as_bars_and_numbers() {
-        let servers = ["base".to_owned(), "other".to_owned()];
-        let page = page(&head(), &servers, &[result()]);
+        let page = page(&results());
         let [Part::Verdict(verdict), Part::Tiles(tiles)] = &page.sections[0].parts[..] else {
             panic!("{page:?}");
         };

@@ -10,23 +10,23 @@ mod field;
 mod handshakes;
 mod html;
 mod markdown;
+mod page;
+mod results;
 mod servers;
-mod summary;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use ringwire_examples::CompressionFlag;
 use ringwire_examples::units::{parse_bytes, parse_duration};
-use serde::Serialize;
 
 pub(crate) use self::broadcast::{CompareBroadcastArgs, command as compare_broadcast};
 pub(crate) use self::handshakes::{CompareHandshakesArgs, command as compare_handshakes};
+pub(crate) use self::page::{PageArgs, command as page};
 
 use self::field::{Field, FieldArgs};
-use self::markdown::Head;
+use self::results::{CellResult, Load, Results};
 use self::servers::Server;
-use self::summary::{Cell, CellResult};
 use crate::demand::Service;
 use crate::echo::{self, LoadArgs, Payload, Plan, Report};
 use crate::endpoint::Endpoint;
@@ -102,12 +102,28 @@ const TLS_BASELINE: &str = "ringwire-epoll";
 /// The same with `--compression`.
 const COMPRESSING_SERVERS: &str = "ringwire-epoll,ringwire-uring,sockudo-ws,yawc,ws,bun";
 const COMPRESSING_BASELINE: &str = "ringwire-epoll";
-/// All of a comparison, for JSON.
-#[derive(Debug, Serialize)]
-struct Comparison {
-    #[serde(flatten)]
-    head: Head,
-    cells: Vec<CellResult>,
+
+/// What one load is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cell {
+    connections: u32,
+    in_flight: usize,
+    payload_bytes: u64,
+    payload: Payload,
+}
+
+impl Cell {
+    /// Bytes that may be on the way at a time, in one direction.
+    fn outstanding_bytes(&self) -> u64 {
+        u64::from(self.connections)
+            .saturating_mul(self.in_flight as u64)
+            .saturating_mul(self.payload_bytes)
+    }
+
+    fn load(self) -> Load {
+        let Self { connections, in_flight, payload_bytes, payload } = self;
+        Load::Echo { connections, in_flight, payload_bytes, payload: payload.to_string() }
+    }
 }
 
 /// Runs the subcommand. Whether there were no errors.
@@ -127,22 +143,21 @@ pub(crate) fn command(mut args: CompareArgs) -> anyhow::Result<bool> {
     let mut ticker = Ticker { started: Instant::now(), done: 0, runs };
     let mut results = Vec::new();
     for cell in cells {
+        let load = cell.load();
         let servers = field.take_turns(|server, round| {
             let report = args.run(cell, server, &field)?;
-            ticker.show(cell, round, &server.name, &report);
-            Ok(report)
-        });
-        results.push(CellResult { cell, servers: servers? });
+            ticker.show(&load, round, &server.name, &report);
+            Ok(serde_json::to_value(&report)?)
+        })?;
+        results.push(CellResult { load, servers });
     }
     let head = args.field.head(args.baseline(), args.duration);
-    let comparison = Comparison { head, cells: results };
-    let page = markdown::page(&comparison.head, &args.servers, &comparison.cells);
-    args.field.write(&page, &comparison)?;
+    let results = Results { head, cells: results };
+    args.field.write(&markdown::page(&results), &results)?;
     if let Some(file) = &args.html {
-        html::page(&comparison.head, &args.servers, &comparison.cells).write(file)?;
+        html::page(&results).write(file)?;
     }
-    let mut all = comparison.cells.iter().flat_map(|cell| &cell.servers);
-    Ok(all.all(|server| server.errors() == 0))
+    Ok(results.is_clean())
 }
 
 impl CompareArgs {
@@ -190,8 +205,8 @@ impl CompareArgs {
             let outstanding = cell.outstanding_bytes();
             let fits = outstanding <= self.max_outstanding;
             if !fits {
-                let outstanding = show_bytes(outstanding as f64);
-                eprintln!("left out: {cell} has {outstanding} on the way (--max-outstanding)");
+                let (outstanding, load) = (show_bytes(outstanding as f64), cell.load());
+                eprintln!("left out: {load} has {outstanding} on the way (--max-outstanding)");
             }
             fits
         });
@@ -229,7 +244,7 @@ impl CompareArgs {
         };
         let Endpoint { target, tls, account, .. } = endpoint;
         let plan = Plan { target, load, tls, server: account, show_progress: false };
-        echo::run(&plan).with_context(|| format!("{}, {cell}", server.name))
+        echo::run(&plan).with_context(|| format!("{}, {}", server.name, cell.load()))
     }
 }
 
@@ -241,7 +256,7 @@ struct Ticker {
 }
 
 impl Ticker {
-    fn show(&mut self, cell: Cell, round: usize, server: &str, report: &Report) {
+    fn show(&mut self, load: &Load, round: usize, server: &str, report: &Report) {
         self.done += 1;
         let each = self.started.elapsed().as_secs_f64() / self.done as f64;
         let minutes_left = each * (self.runs - self.done) as f64 / 60.0;
@@ -250,7 +265,7 @@ impl Ticker {
         let errors: u64 = report.errors.values().sum();
         let errors = if errors > 0 { format!(", {errors} ERRORS") } else { String::new() };
         eprintln!(
-            "[{}/{}, {minutes_left:.1} min left] {cell}, round {round}, {server}: {rate}/s, \
+            "[{}/{}, {minutes_left:.1} min left] {load}, round {round}, {server}: {rate}/s, \
              {cpu:.2} µs CPU, {:?}{errors}",
             self.done, self.runs, report.bottleneck
         );
@@ -312,7 +327,7 @@ mod tests {
         let flags = "--compression shared --payload json,letters --sizes 512,4KiB --connections 9";
         let args = args(flags);
         assert_eq!((args.baseline(), args.servers.len()), ("ringwire-epoll", 6));
-        let cells: Vec<_> = args.cells().iter().map(ToString::to_string).collect();
+        let cells: Vec<_> = args.cells().iter().map(|cell| cell.load().to_string()).collect();
         assert_eq!(cells.len(), 8);
         assert_eq!(
             cells[..3],
@@ -339,6 +354,15 @@ mod tests {
             let error = Flags::try_parse_from(["compare", "--peer", wrong]).err().unwrap();
             assert!(error.to_string().contains(told), "{error}");
         }
+    }
+
+    #[test]
+    fn outstanding_bytes_do_not_overflow() {
+        let payload = Payload::Noise;
+        let cell = Cell { connections: 1000, in_flight: 16, payload_bytes: 1024, payload };
+        assert_eq!(cell.outstanding_bytes(), 1000 * 16 * 1024);
+        let most = Cell { connections: u32::MAX, in_flight: 7 << 40, payload_bytes: 9, payload };
+        assert_eq!(most.outstanding_bytes(), u64::MAX);
     }
 
     #[test]

@@ -213,7 +213,7 @@ fn tcp_buffers(goal: &Goal, system: &System) -> Check {
 
 fn memory(goal: &Goal, system: &System) -> Check {
     let why = "320 bytes of the process and 4.5 KiB of the kernel for each end of an idle plain connection, and a \
-               page for each message on its way; an idle TLS connection takes 4.8 KiB more (docs/benchmarks.md)";
+               page for each message on its way; an idle TLS connection takes 4.8 KiB more (docs/benchmarks/2026-11-22.md)";
     let (name, needed) = ("memory", goal.memory());
     let Some(available) = system.memory("MemAvailable") else { return unknown(name, needed, why) };
     let missing = needed.saturating_sub(available);

@@ -12,10 +12,10 @@ const SPARE_FILES: u64 = 1024;
 /// Addresses of the loopback that `ringwire-bench` connects from by itself.
 const LOOPBACK_ADDRESSES: u64 = 254;
 /// Resident memory of a process for an idle plain connection, in bytes: the higher one of both drivers
-/// (docs/benchmarks.md, Memory).
+/// (docs/benchmarks/2026-11-22.md, Memory).
 const PROCESS_BYTES: u64 = 320;
 /// The kernel's objects of one end of an idle connection, in bytes: half of the higher one that was measured for both
-/// (docs/benchmarks.md, Memory).
+/// (docs/benchmarks/2026-11-22.md, Memory).
 const KERNEL_BYTES: u64 = 4560;
 /// A message on its way takes a page of the sender and one of the receiver, at least.
 const PAGE: u64 = 4096;

@@ -3,7 +3,7 @@
 use ringwire_codec::Role;
 use ringwire_codec::deflate::Agreement;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What was agreed on, and what went over the wire from the first message on. JSON has these names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
@@ -19,7 +19,7 @@ pub(crate) struct DeflateTotals {
 }
 
 /// The terms of permessage-deflate (RFC 7692 §7.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub(crate) struct Agreed {
     pub(crate) client_takeover: bool,
     pub(crate) server_takeover: bool,

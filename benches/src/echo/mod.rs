@@ -57,9 +57,7 @@ use crate::tls;
 use crate::units::CpuList;
 
 pub(crate) use self::control::Control;
-#[cfg(test)]
-pub(crate) use self::deflate_totals::Agreed;
-pub(crate) use self::deflate_totals::DeflateTotals;
+pub(crate) use self::deflate_totals::{Agreed, DeflateTotals};
 pub(crate) use self::dial::Dialler;
 pub(crate) use self::errors::{Failure, Failures};
 pub(crate) use self::latency::{Clock, Latencies, Summary, Ticks};

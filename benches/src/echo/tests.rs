@@ -1,7 +1,7 @@
 //! The load against servers in this process: the floor, and tungstenite as an independent one.
 #![expect(clippy::disallowed_types, reason = "a blocking server is the simplest other side")]
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -161,6 +161,21 @@ fn errors_are_told_by_kind() {
         socket.read()?;
         Ok(())
     });
+    let doubled = serve_with(|socket| {
+        let message = socket.read()?;
+        socket.send(message.clone())?;
+        socket.send(message)
+    });
+    let reordered = serve_with(|socket| {
+        let (first, second) = (socket.read()?, socket.read()?);
+        socket.send(second)?;
+        socket.send(first)
+    });
+    let vanishing = serve_with(|socket| {
+        socket.read()?;
+        socket.get_ref().shutdown(Shutdown::Write)?;
+        Err(tungstenite::Error::ConnectionClosed)
+    });
     let nobody = {
         let listener = TcpListener::bind(LOCALHOST).unwrap();
         listener.local_addr().unwrap()
@@ -171,6 +186,8 @@ fn errors_are_told_by_kind() {
         (closing, "close frame 1008"),
         (nobody, "connect refused"),
         (silent, "unanswered"),
+        (doubled, "reply payload mismatch"),
+        (reordered, "reply payload mismatch"),
     ];
     for (address, kind) in cases {
         let mut plan = plan(websocket(address));
@@ -179,6 +196,10 @@ fn errors_are_told_by_kind() {
         assert_eq!(report.errors, [(kind.to_owned(), 20)].into());
         assert!(!report.is_clean());
     }
+    // What was unread when it closed may reset the connection.
+    let report = run(&plan(websocket(vanishing))).unwrap();
+    let ends = ["unexpected end", "reset"].map(|kind| report.errors.get(kind).unwrap_or(&0));
+    assert_eq!(ends.into_iter().sum::<u64>(), 20, "{report:?}");
 }
 
 #[test]

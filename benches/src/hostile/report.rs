@@ -165,7 +165,7 @@ impl Verdict {
     }
 }
 
-/// The rule of docs/benchmarks.md.
+/// The rule of docs/load-generator.md.
 fn judge(seen: &Seen) -> (Verdict, Vec<String>) {
     let mut found: Vec<(Verdict, String)> = Vec::new();
     if seen.is_dead {

@@ -13,8 +13,8 @@ const MARKS: f64 = 6.0;
 pub(super) enum Axis {
     /// From zero, with a mark at each step.
     Linear { top: f64, step: f64 },
-    /// From one value above zero to another, each decade as long as the others.
-    Log { low: f64, high: f64 },
+    /// From one value above zero to another, each power of a base as long as the others.
+    Log { low: f64, high: f64, base: f64 },
     /// Shares: each step to the right leaves a tenth of what was left.
     Nines { high: f64 },
     /// So many categories, of which each has its middle at a whole number.
@@ -37,18 +37,18 @@ impl Axis {
         Self::Linear { top: (top / step).ceil() * step, step }
     }
 
-    /// From the decade of the lowest value above zero to that of the highest.
-    pub(super) fn log(values: impl Iterator<Item = f64>) -> Self {
+    /// From the power of `base` below the lowest value above zero to that above the highest.
+    pub(super) fn log(values: impl Iterator<Item = f64>, base: f64) -> Self {
         let (low, high) = values
             .filter(|value| value.is_finite() && *value > 0.0)
             .fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)));
         if high == 0.0 {
-            return Self::Log { low: 1.0, high: 10.0 };
+            return Self::Log { low: 1.0, high: base, base };
         }
-        // What lies on a decade, but for rounding, is not the begin of another.
-        let low = 10_f64.powf((low.log10() + 1e-9).floor());
-        let high = 10_f64.powf((high.log10() - 1e-9).ceil());
-        Self::Log { low, high: high.max(low * 10.0) }
+        // What lies on a power, but for rounding, is not the begin of another.
+        let low = base.powf((low.log(base) + 1e-9).floor());
+        let high = base.powf((high.log(base) - 1e-9).ceil());
+        Self::Log { low, high: high.max(low * base), base }
     }
 
     /// Where a share, of 1, stands on [`Nines`](Self::Nines).
@@ -72,7 +72,7 @@ impl Ranged for Axis {
     fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
         let share = match self {
             Self::Linear { top, .. } => value / top,
-            Self::Log { low, high } => {
+            Self::Log { low, high, .. } => {
                 (value.clamp(*low, *high) / low).log10() / (high / low).log10()
             }
             Self::Nines { high } => value / high,
@@ -87,12 +87,13 @@ impl Ranged for Axis {
         let up_to = |count: f64| (0_u32..).map(f64::from).take_while(move |at| *at <= count + 1e-9);
         match self {
             Self::Linear { top, step } => up_to(top / step).map(|at| at * step).collect(),
-            Self::Log { low, high } => {
-                let decades = (high / low).log10();
+            Self::Log { low, high, base } => {
+                let powers = (high / low).log(*base);
                 // With few decades there is room for more.
-                let within: &[f64] = if decades < 3.5 { &[1.0, 2.0, 5.0] } else { &[1.0] };
-                let marks = up_to(decades)
-                    .flat_map(|at| within.iter().map(move |factor| low * 10_f64.powf(at) * factor));
+                let is_roomy = *base == 10.0 && powers < 3.5;
+                let within: &[f64] = if is_roomy { &[1.0, 2.0, 5.0] } else { &[1.0] };
+                let marks = up_to(powers)
+                    .flat_map(|at| within.iter().map(move |factor| low * base.powf(at) * factor));
                 marks.filter(|mark| *mark <= high * 1.000_001).collect()
             }
             Self::Nines { high } => up_to(*high).collect(),
@@ -103,7 +104,7 @@ impl Ranged for Axis {
     fn range(&self) -> Range<f64> {
         match self {
             Self::Linear { top, .. } => 0.0..*top,
-            Self::Log { low, high } => *low..*high,
+            Self::Log { low, high, .. } => *low..*high,
             Self::Nines { high } => 0.0..*high,
             Self::Places(count) => -0.5..*count as f64 - 0.5,
         }
@@ -139,15 +140,27 @@ mod tests {
 
     #[test]
     fn decades_are_equally_long() {
-        let axis = Axis::log([0.0, 3.0, 700.0, f64::NAN].into_iter());
-        assert_eq!(axis, Axis::Log { low: 1.0, high: 1000.0 });
+        let axis = Axis::log([0.0, 3.0, 700.0, f64::NAN].into_iter(), 10.0);
+        assert_eq!(axis, Axis::Log { low: 1.0, high: 1000.0, base: 10.0 });
         let at = |value: f64| axis.map(&value, (0, 300));
         assert_eq!([at(1.0), at(10.0), at(100.0), at(1000.0)], [0, 100, 200, 300]);
         assert_eq!((at(0.0), axis.ground()), (0, 1.0));
         assert_eq!(marks(&axis).len(), 10);
-        assert_eq!(marks(&Axis::log([1.0, 1e6].into_iter())).len(), 7);
-        assert_eq!(Axis::log([100.0].into_iter()), Axis::Log { low: 100.0, high: 1000.0 });
-        assert_eq!(Axis::log(std::iter::empty()), Axis::Log { low: 1.0, high: 10.0 });
+        assert_eq!(marks(&Axis::log([1.0, 1e6].into_iter(), 10.0)).len(), 7);
+        assert_eq!(
+            Axis::log([100.0].into_iter(), 10.0),
+            Axis::Log { low: 100.0, high: 1000.0, base: 10.0 }
+        );
+        assert_eq!(
+            Axis::log(std::iter::empty(), 10.0),
+            Axis::Log { low: 1.0, high: 10.0, base: 10.0 }
+        );
+    }
+
+    #[test]
+    fn powers_of_sixteen_suit_bytes() {
+        let axis = Axis::log([120.0, 100_000.0].into_iter(), 16.0);
+        assert_eq!(marks(&axis), [16.0, 256.0, 4096.0, 65_536.0, 1_048_576.0]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a run depended on and a reader of its report wants to know: command line, machine, limits, sysctls, versions.
 #![expect(clippy::disallowed_methods, reason = "a report carries a date")]
 
+use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Table;
@@ -27,6 +28,14 @@ const SECRET: [&str; 4] = ["--header", "-H", "--cookie", "--first-message"];
 /// The command line of this process; words with white space are quoted, and secrets are left out.
 pub(crate) fn command_line() -> String {
     shown(std::env::args().skip(1))
+}
+
+/// The commit of the working directory, with `-dirty` where files were changed since; `None` outside a repository.
+pub(crate) fn commit() -> Option<String> {
+    let described =
+        Command::new("git").args(["describe", "--always", "--dirty", "--exclude", "*"]).output();
+    let output = described.ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
 }
 
 fn shown(words: impl Iterator<Item = String>) -> String {

@@ -9,12 +9,14 @@ mod axis;
 mod environment;
 mod html;
 mod plot;
+mod ranges;
 mod timeline;
 mod verdict;
 
 use crate::output;
 
-pub(crate) use self::environment::{command_line, today};
+pub(crate) use self::environment::{command_line, commit, today};
+pub(crate) use self::ranges::{Range, Ranges};
 pub(crate) use self::timeline::{Percentiles, Sample, Timeline, side_by_side};
 pub(crate) use self::verdict::verdict;
 

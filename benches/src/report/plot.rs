@@ -64,7 +64,8 @@ pub(super) fn svg(chart: &Chart) -> String {
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
+pub(super) type Drawn<'a> =
+    Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
 
 fn draw_lines<'a>(area: &Area<'a>, unit: Unit, lines: &[Line]) -> Drawn<'a> {
     let points = || lines.iter().flat_map(|line| &line.points);
@@ -184,7 +185,7 @@ fn on<'a, 'b>(area: &'b Area<'a>) -> ChartBuilder<'b, 'b, SVGBackend<'a>> {
     chart
 }
 
-fn colour_of(index: usize) -> RGBColor {
+pub(super) fn colour_of(index: usize) -> RGBColor {
     COLOURS[index % COLOURS.len()]
 }
 
@@ -220,16 +221,16 @@ fn percent(place: f64) -> String {
 
 impl Unit {
     /// The axis for such values.
-    fn axis(self, values: impl Iterator<Item = f64>) -> Axis {
+    pub(super) fn axis(self, values: impl Iterator<Item = f64>) -> Axis {
         match self {
-            Self::Micros => Axis::log(values),
+            Self::Micros => Axis::log(values, 10.0),
             Self::Bytes => Axis::binary(highest(values)),
             _ => Axis::decimal(highest(values)),
         }
     }
 
     /// A value with its unit.
-    fn show(self, value: f64) -> String {
+    pub(super) fn show(self, value: f64) -> String {
         match self {
             Self::Count => short_count(value),
             Self::PerSecond => format!("{}/s", short_count(value)),

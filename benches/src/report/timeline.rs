@@ -1,7 +1,7 @@
 //! The figures of a run over time, and the charts they make.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Chart, Line, Part, Plot, Unit};
 use crate::units::ratio;
@@ -10,7 +10,7 @@ use crate::units::ratio;
 const MAX_SAMPLES: usize = 2000;
 
 /// What was seen at one moment. Totals count from the beginning of the run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[schemars(rename = "Moment")]
 pub(crate) struct Sample {
     /// Seconds since the run began.
@@ -32,7 +32,7 @@ pub(crate) struct Sample {
 }
 
 /// What most messages of an interval did not exceed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 pub(crate) struct Percentiles {
     pub(crate) p50: f64,
     pub(crate) p90: f64,
@@ -42,7 +42,7 @@ pub(crate) struct Percentiles {
 }
 
 /// Samples of a run, oldest first.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub(crate) struct Timeline {
     samples: Vec<Sample>,

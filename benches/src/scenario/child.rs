@@ -14,16 +14,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum as _;
-use ringwire_examples::{CompressionFlag, DriverFlag};
+use ringwire_examples::DriverFlag;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::generator;
-use super::plan::{News, Order, Plan};
+use super::plan::{News, Order, Plan, compression_of};
 use crate::cert::SelfSigned;
 use crate::demand::Demand;
 use crate::machine;
 use crate::own_server::OwnServer;
+use crate::procstat::Account;
 
 /// Flags of the hidden subcommands.
 #[derive(Debug, clap::Args)]
@@ -40,8 +41,10 @@ pub(crate) struct ServerPlan {
     pub(crate) payload_len: usize,
     pub(crate) handshake_timeout: Duration,
     pub(crate) certificate: Option<SelfSigned>,
-    /// For a server among hostile peers: those that fall silent are given up after this, and compression is agreed to.
+    /// For a server among hostile peers: those that fall silent are given up after this.
     pub(crate) silence_limit: Option<Duration>,
+    /// Compression that it agrees to, as in a plan.
+    pub(crate) takeover: Option<bool>,
     /// Its budget of memory, unless the default.
     pub(crate) max_memory: Option<usize>,
     /// It is one of several on one port.
@@ -57,15 +60,24 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Runs a hidden subcommand of this program.
+    /// Runs a hidden subcommand of this program, or of the one that a shell's `command` runs.
     pub(crate) fn start(
         subcommand: &str,
         driver: DriverFlag,
+        command: Option<&str>,
         log: Option<Stdio>,
     ) -> anyhow::Result<(Self, BufReader<ChildStdout>)> {
-        let mut command = Command::new("/proc/self/exe");
         let driver = driver.to_possible_value().context("a driver without a name")?;
-        command.args([subcommand, "--driver", driver.get_name()]);
+        let words = [subcommand, "--driver", driver.get_name()];
+        let mut command = if let Some(text) = command {
+            let mut shell = Command::new("sh");
+            shell.arg("-c").arg(format!("exec {text} {}", words.join(" ")));
+            shell
+        } else {
+            let mut own = Command::new("/proc/self/exe");
+            own.args(words);
+            own
+        };
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         if let Some(log) = log {
             command.stderr(log).env("RUST_LOG", "trace");
@@ -147,7 +159,12 @@ pub(crate) fn load_worker(args: &ChildArgs) -> anyhow::Result<()> {
             }
         }
     });
+    let own = plan.is_elsewhere.then(|| Account::Process(std::process::id()));
     let tell = |news: News| {
+        let is_told = matches!(news, News::Second(..) | News::Done(_));
+        if let Some(Ok(times)) = own.as_ref().filter(|_| is_told).map(Account::cpu) {
+            let _ = write_line(&News::Cpu(times));
+        }
         // Fails only if the parent is gone, and this process with it.
         let _ = write_line(&news);
     };
@@ -171,7 +188,7 @@ pub(crate) fn server_worker(args: &ChildArgs) -> anyhow::Result<()> {
         silence_limit: plan.silence_limit,
         max_memory: plan.max_memory,
         shares_port: plan.shares_port,
-        compression: plan.silence_limit.map_or(CompressionFlag::Off, |_| CompressionFlag::Shared),
+        compression: compression_of(plan.takeover),
         ..Demand::default()
     };
     let started = OwnServer::start(&plan.listen, &[], demand, plan.certificate);

@@ -5,6 +5,7 @@
     reason = "workers and the pacing thread share gauges, and a load generator measures time"
 )]
 
+mod replies;
 mod rounds;
 
 use std::collections::VecDeque;
@@ -19,6 +20,7 @@ use ringwire::{
     Response, WorkerContext, transport::DialError,
 };
 
+use self::replies::Reply;
 use super::message::Template;
 use super::plan::{Plan, Pulse, Work, second_of};
 use super::tally::Tally;
@@ -29,6 +31,8 @@ use crate::echo::Failure;
 const GREETING: u64 = 0;
 /// Instead of the replies that a connection awaits.
 const TOO_LATE: u32 = u32::MAX;
+/// The same where the server did not agree to compression.
+const DECLINED: u32 = u32::MAX - 1;
 /// The connection is gone, in place of the time when its message was sent.
 const GONE: u64 = u64::MAX;
 
@@ -81,7 +85,7 @@ pub(crate) struct Common {
     sent_at: Box<[AtomicU64]>,
     /// Messages in flight beside the oldest ones, with `Work::Loop`.
     behind: AtomicU64,
-    /// How far the replies on each connection have come, for `Work::Rate`.
+    /// How far the replies on each connection have come.
     next: Box<[AtomicU32]>,
     /// The connections by number, once all are made.
     conns: OnceLock<Vec<Option<ConnId>>>,
@@ -123,7 +127,7 @@ impl Common {
                 .collect(),
             sent_at: (0..count(!is_rate)).map(|_| AtomicU64::new(0)).collect(),
             behind: AtomicU64::new(0),
-            next: (0..count(is_rate)).map(|_| AtomicU32::new(0)).collect(),
+            next: (0..count(plan.work != Work::Idle)).map(|_| AtomicU32::new(0)).collect(),
             conns: OnceLock::new(),
             queues: Mutex::default(),
             left: AtomicU64::new(0),
@@ -221,9 +225,16 @@ impl Common {
         if let Some(mark) = self.sent_at.get(number as usize) {
             mark.store(0, Ordering::Relaxed);
         }
+        self.set_next_reply(number, 0);
     }
 
-    /// With `Work::Rate`, the number that the next reply of a connection has if none is missing.
+    fn set_next_reply(&self, number: u32, next: u32) {
+        if let Some(place) = self.next.get(number as usize) {
+            place.store(next, Ordering::Relaxed);
+        }
+    }
+
+    /// The number that the next reply of a connection has if none is missing.
     pub(crate) fn next_reply(&self, number: u32) -> u32 {
         self.next.get(number as usize).map_or(0, |next| next.load(Ordering::Relaxed))
     }
@@ -284,7 +295,8 @@ pub(crate) struct Seat {
     pub(crate) number: u32,
     /// When it was dialled, in nanoseconds of the run.
     pub(crate) dialled: u64,
-    /// Messages that have to come before it counts as open; [`TOO_LATE`] when they did not come in time.
+    /// Messages that have to come before it counts as open; [`TOO_LATE`] when they did not come in time, or
+    /// [`DECLINED`].
     awaits: u32,
     /// Replies that it had, with `Work::Each`, `Work::Loop` and `Work::Churn`.
     answered: u64,
@@ -302,6 +314,8 @@ impl Seat {
 /// One worker's handler.
 pub(crate) struct Client {
     common: Arc<Common>,
+    /// The message, with the number of the one that is sent.
+    template: Template,
     handle: Handle,
     worker: u16,
     events: Sender<Event>,
@@ -314,7 +328,8 @@ impl Client {
     /// Of a worker.
     pub(crate) fn new(common: Arc<Common>, context: &WorkerContext, events: Sender<Event>) -> Self {
         let (handle, worker) = (context.handle().clone(), context.index());
-        Self { common, handle, worker, events, second: 0, queue: None }
+        let template = common.template.clone();
+        Self { common, template, handle, worker, events, second: 0, queue: None }
     }
 
     /// Reads the clock, and tells what was counted in a second that is over.
@@ -351,47 +366,6 @@ impl Client {
         self.common.failed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A right reply came, to a message that was sent or due at `from`.
-    fn answered(&self, now: u64, from: u64) {
-        let took = now.saturating_sub(from);
-        let mut tally = self.tally();
-        tally.latency.record(took);
-        tally.answered += 1;
-        tally.last_answered = now;
-        drop(tally);
-        self.common.answered.fetch_add(1, Ordering::Relaxed);
-        if u128::from(took) > self.common.plan.response_timeout.as_nanos() {
-            self.fail(Failure::ReplyLate);
-        }
-    }
-
-    /// The reply to the one message in flight: when that was sent.
-    fn take_reply(&self, number: u32, message: Message<'_>) -> Option<u64> {
-        let mark = self.common.sent_at.get(number as usize)?;
-        let sent_at = mark.swap(0, Ordering::Relaxed);
-        if sent_at == 0 {
-            // Nothing was asked.
-            if !self.common.plan.any_reply {
-                self.fail(Failure::Doubled);
-            }
-            return None;
-        }
-        if !self.common.plan.any_reply && !self.common.template.is_echo(message) {
-            self.fail(Failure::PayloadMismatch);
-            return None;
-        }
-        Some(sent_at)
-    }
-
-    /// Counts a message as the reply to the oldest in flight if it is that; when it came.
-    fn count_reply(&mut self, number: u32, message: Message<'_>) -> u64 {
-        let now = self.now();
-        if let Some(sent_at) = self.take_reply(number, message) {
-            self.answered(now, sent_at);
-        }
-        now
-    }
-
     /// The connection is open, and has been greeted.
     fn opened(&mut self, ctx: &mut Ctx<'_, Seat>) {
         let now = self.now();
@@ -425,21 +399,23 @@ impl Client {
     }
 
     fn on_each(&mut self, ctx: &mut Ctx<'_, Seat>, message: Message<'_>, messages: u64) {
-        let now = self.now();
         let number = ctx.state().number;
-        let Some(sent_at) = self.take_reply(number, message) else { return };
-        self.answered(now, sent_at);
+        let (now, reply) = self.count_reply(number, message);
+        let Reply::Right { .. } = reply else { return };
         ctx.state_mut().answered += 1;
         if ctx.state().answered >= messages {
             self.common.finished.fetch_add(1, Ordering::Relaxed);
         } else if self.common.working.load(Ordering::Acquire) && self.common.mark(number, now) {
-            let _ = ctx.send(self.common.template.message());
+            let _ = ctx.send(self.next_message(number, 0));
             self.count_sent(1);
         }
     }
 
     fn on_pool(&mut self, number: u32, message: Message<'_>) {
-        let now = self.count_reply(number, message);
+        let (now, reply) = self.count_reply(number, message);
+        if reply == Reply::Stale {
+            return;
+        }
         self.queue().push_back(number);
         self.send_next(now);
     }
@@ -450,14 +426,13 @@ impl Client {
             return;
         }
         while let Some(next) = self.queue().pop_front() {
-            let Some(Some(conn)) = self.common.conns.get().and_then(|all| all.get(next as usize))
-            else {
-                continue;
-            };
+            let conn = self.common.conns.get().and_then(|all| *all.get(next as usize)?);
+            let Some(conn) = conn else { continue };
             if !self.common.mark(next, now) {
                 continue;
             }
-            match self.handle.send(*conn, self.common.template.message()) {
+            self.template.set_number(self.common.next_reply(next));
+            match self.handle.send(conn, self.template.message()) {
                 Ok(()) => self.count_sent(1),
                 // The mailbox has room for all that are in flight, so the worker is ending.
                 Err(_) => self.fail(Failure::ClosedHere("mailbox full")),
@@ -472,28 +447,6 @@ impl Client {
             let mut queues = lock(&common.queues);
             queues.get_mut(usize::from(*worker)).map(std::mem::take).unwrap_or_default()
         })
-    }
-
-    fn on_rate(&mut self, number: u32, message: Message<'_>) {
-        let now = self.now();
-        let expected = self.common.next_reply(number);
-        let found = if self.common.plan.any_reply {
-            Some(expected)
-        } else {
-            self.common.template.number(message, expected)
-        };
-        let Some(found) = found else { return self.fail(Failure::PayloadMismatch) };
-        if found < expected {
-            return self.fail(Failure::Reordered);
-        }
-        let missing = u64::from(found - expected);
-        self.tally().fail(Failure::ReplyMissing, missing);
-        self.common.failed.fetch_add(missing, Ordering::Relaxed);
-        if let Some(next) = self.common.next.get(number as usize) {
-            next.store(found.saturating_add(1), Ordering::Relaxed);
-        }
-        let began = self.common.began.load(Ordering::Relaxed);
-        self.answered(now, began.saturating_add(self.common.due(number, found)));
     }
 }
 
@@ -516,6 +469,11 @@ impl Handler for Client {
     fn on_open(&mut self, ctx: &mut Ctx<'_, Seat>) {
         let number = ctx.state().number;
         let common = Arc::clone(&self.common);
+        if common.plan.takeover.is_some() && !ctx.is_compressed() {
+            ctx.state_mut().awaits = DECLINED;
+            let _ = ctx.close(CloseCode::NORMAL, "");
+            return;
+        }
         for text in common.ask.first_messages(number) {
             // Refused only if the connection is ending.
             let _ = ctx.send(&*text);
@@ -536,7 +494,7 @@ impl Handler for Client {
     fn on_message(&mut self, ctx: &mut Ctx<'_, Seat>, message: Message<'_>) {
         match ctx.state_mut().awaits {
             0 => self.on_work(ctx, message),
-            TOO_LATE => {}
+            TOO_LATE | DECLINED => {}
             1 => {
                 ctx.clear_timer(GREETING);
                 ctx.state_mut().awaits = 0;
@@ -554,8 +512,11 @@ impl Handler for Client {
         let number = ctx.state().number;
         if ctx.state().awaits > 0 {
             // It has never counted as open.
-            let is_late = ctx.state().awaits == TOO_LATE;
-            self.fail(if is_late { Failure::FirstUnanswered } else { Failure::of_close(cause) });
+            self.fail(match ctx.state().awaits {
+                TOO_LATE => Failure::FirstUnanswered,
+                DECLINED => Failure::CompressionDeclined,
+                _ => Failure::of_close(cause),
+            });
             let _ = self.events.send(Event::Gone(number));
             return;
         }

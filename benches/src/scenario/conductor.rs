@@ -12,12 +12,13 @@ use ringwire_examples::DriverFlag;
 
 use super::client::RunClock;
 use super::fleet::{Fleet, share_out};
+use super::live::Live;
 use super::plan::{News, Order, Plan, Pulse, Work, second_of};
 use super::servers::Servers;
 use super::tally::Tally;
 use crate::disturbance::{Disturbance, MachineTicks};
 use crate::echo::Progress;
-use crate::procstat::{self, Account, CpuTime, CpuTimes, KernelMemory, Resident};
+use crate::procstat::{self, CpuTime, CpuTimes, KernelMemory, Resident};
 use crate::units::{show_count, show_success};
 
 /// Time for the server to come to rest before its memory is read.
@@ -26,11 +27,14 @@ const SETTLE_TIME: Duration = Duration::from_millis(200);
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Time for all workers to tell what they counted in a second.
 const TELL_TIME: Duration = Duration::from_millis(300);
+/// How far the clocks of machines may be apart, the way of the news included: by so much seconds are mixed.
+const MAX_SKEW: Duration = Duration::from_millis(500);
 /// What generators have beside their own limits before they count as stuck.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A run that is to be made.
-pub(crate) struct Setup {
+pub(crate) struct Setup<'a> {
+    pub(crate) scenario: &'static str,
     /// Of all generators together.
     pub(crate) plan: Plan,
     pub(crate) driver: DriverFlag,
@@ -41,6 +45,10 @@ pub(crate) struct Setup {
     pub(crate) watch: Watch,
     /// How often totals are told.
     pub(crate) progress: Option<Duration>,
+    /// Where they are shown each second.
+    pub(crate) live: Option<&'a Live>,
+    /// Commands that run this program on the machines of the load; none: it is on this one.
+    pub(crate) machines: &'a [String],
 }
 
 /// What is looked at beside the work.
@@ -57,6 +65,8 @@ pub(crate) enum Watch {
 /// What a run found, before any arithmetic.
 #[derive(Debug)]
 pub(crate) struct Found {
+    /// When the run began, in nanoseconds since 1970.
+    pub(crate) epoch: u64,
     pub(crate) total: Tally,
     pub(crate) seconds: BTreeMap<u32, Tally>,
     pub(crate) samples: Vec<Sample>,
@@ -69,6 +79,8 @@ pub(crate) struct Found {
     /// The same of the server; empty if that is not known.
     pub(crate) server_cpu: Vec<CpuTime>,
     pub(crate) server_capacity: usize,
+    /// Whether the generators were on other machines.
+    pub(crate) is_elsewhere: bool,
     /// The whole machine's when they began and ended.
     pub(crate) machine: (MachineTicks, MachineTicks),
     /// What `server_cpu` and `generator_cpu` are divided by.
@@ -107,14 +119,14 @@ pub(crate) struct Sample {
 ///
 /// # Errors
 /// When it cannot be made at all. What goes wrong with connections is in what is found.
-pub(crate) fn run(mut setup: Setup, servers: &Servers) -> anyhow::Result<(Found, Fleet)> {
+pub(crate) fn run(mut setup: Setup<'_>, servers: &Servers) -> anyhow::Result<(Found, Fleet)> {
     let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     setup.plan.epoch = u64::try_from(epoch.as_nanos()).unwrap_or(u64::MAX);
     let before = memory(servers)?;
     let is_loopback =
         servers.target.address().is_ipv4() && servers.target.address().ip().is_loopback();
     let plans = share_out(&setup.plan, setup.generators, &setup.sources, is_loopback);
-    let fleet = Fleet::start(plans, setup.driver)?;
+    let fleet = Fleet::start(plans, setup.driver, setup.machines)?;
     let mut conductor = Conductor {
         clock: RunClock::new(setup.plan.epoch),
         pulses: vec![Pulse::default(); fleet.len()],
@@ -137,7 +149,7 @@ pub(crate) fn run(mut setup: Setup, servers: &Servers) -> anyhow::Result<(Found,
 }
 
 struct Conductor<'a> {
-    setup: &'a Setup,
+    setup: &'a Setup<'a>,
     servers: &'a Servers,
     clock: RunClock,
     fleet: Fleet,
@@ -205,6 +217,7 @@ impl Conductor<'_> {
         self.wait_done("closing", Order::End, plan.limit + PATIENCE)?;
         self.tell_seconds(Duration::MAX);
         Ok(Found {
+            epoch: plan.epoch,
             total: std::mem::take(&mut self.total),
             seconds: std::mem::take(&mut self.seconds),
             samples: std::mem::take(&mut self.samples),
@@ -213,6 +226,7 @@ impl Conductor<'_> {
             generator_cpu: since(&end.generators, &start.generators),
             server_cpu: since(&end.servers, &start.servers),
             server_capacity,
+            is_elsewhere: plan.is_elsewhere,
             machine: (start.machine, end.machine),
             cpu_window: Duration::from_nanos(end.at - start.at),
             before,
@@ -289,7 +303,14 @@ impl Conductor<'_> {
 
     fn take_in(&mut self, member: usize, news: News) -> anyhow::Result<()> {
         match news {
-            News::Ready { threads } => {
+            News::Ready { threads, at } => {
+                let apart = Duration::from_nanos(self.clock.nanos().abs_diff(at));
+                if !self.setup.machines.is_empty() && apart > MAX_SKEW {
+                    bail!(
+                        "the clock of a machine of the load and this one's are {:.1} s apart: have NTP set them",
+                        apart.as_secs_f64()
+                    );
+                }
                 self.fleet.set_threads(member, threads);
                 self.ready += 1;
             }
@@ -298,6 +319,7 @@ impl Conductor<'_> {
                     *place = pulse;
                 }
             }
+            News::Cpu(times) => self.fleet.set_cpu(member, times),
             News::Second(second, tally) => {
                 self.total.merge(&tally);
                 self.seconds.entry(second).or_default().merge(&tally);
@@ -356,6 +378,9 @@ impl Conductor<'_> {
     fn sample(&mut self) -> anyhow::Result<()> {
         let at = self.clock.nanos();
         self.next_sample = at / 1_000_000_000 + 1;
+        if let Some(live) = self.setup.live {
+            live.show(self.setup.scenario, self.sum(), &self.total);
+        }
         let run = |times: &[CpuTimes]| times.iter().map(CpuTimes::run).sum::<Duration>();
         let server_cpu = self.servers.is_known().then(|| self.servers.cpu()).transpose()?;
         self.samples.push(Sample {
@@ -376,8 +401,7 @@ impl Conductor<'_> {
     }
 
     fn generator_cpu(&self) -> anyhow::Result<Vec<CpuTimes>> {
-        let times = self.fleet.accounts().iter().map(Account::cpu).collect::<Result<_, _>>();
-        times.context("a process of the load is gone")
+        self.fleet.cpu().context("a process of the load is gone")
     }
 }
 
@@ -407,7 +431,8 @@ struct Cpu {
 impl Found {
     /// What else went on; other programs are told apart where the server `is_known`.
     pub(crate) fn disturbance(&self, is_known: bool) -> Option<Disturbance> {
-        let own = self.generator_cpu.iter().chain(&self.server_cpu).map(|cpu| cpu.run).sum();
+        let here = if self.is_elsewhere { &[][..] } else { &self.generator_cpu };
+        let own = here.iter().chain(&self.server_cpu).map(|cpu| cpu.run).sum();
         let (first, last) = self.machine;
         let seconds = self.cpu_window.as_secs_f64();
         Disturbance::between(first, last, is_known.then_some(own), seconds)

@@ -1,5 +1,6 @@
 //! All generators of a run: one in this process, or several in processes of their own.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
@@ -10,7 +11,7 @@ use ringwire_examples::DriverFlag;
 use super::child::{self, Process};
 use super::generator;
 use super::plan::{News, Order, Plan, Work};
-use crate::procstat::Account;
+use crate::procstat::{Account, CpuTimes};
 
 /// Connections from one source address, at most: less than a port range has, since a search for one of the last free
 /// ports takes long.
@@ -23,22 +24,38 @@ pub(crate) struct Fleet {
 }
 
 enum Member {
-    Thread { orders: Option<Sender<Order>>, thread: Option<JoinHandle<()>>, threads: Vec<u32> },
-    Process { process: Process },
+    Thread {
+        orders: Option<Sender<Order>>,
+        thread: Option<JoinHandle<()>>,
+        threads: Vec<u32>,
+    },
+    Process {
+        process: Process,
+    },
+    /// A process on another machine, and the CPU time that it told of.
+    Elsewhere {
+        process: Process,
+        cpu: CpuTimes,
+    },
 }
 
 impl Fleet {
-    /// Starts a generator for each plan, in a thread or a process as that says.
+    /// Starts a generator for each plan, in a thread or a process as that says, or by one of `commands` on another machine.
     ///
     /// # Errors
     /// When a process cannot be started.
-    pub(crate) fn start(plans: Vec<Plan>, driver: DriverFlag) -> anyhow::Result<Self> {
+    pub(crate) fn start(
+        plans: Vec<Plan>,
+        driver: DriverFlag,
+        commands: &[String],
+    ) -> anyhow::Result<Self> {
         let (sender, news) = mpsc::channel();
         let mut members = Vec::with_capacity(plans.len());
         for (index, plan) in plans.into_iter().enumerate() {
             let sender = sender.clone();
+            let mut turns = commands.iter().cycle().skip(index);
             members.push(if plan.is_process {
-                Member::process(index, &plan, driver, sender)?
+                Member::process(index, &plan, driver, turns.next(), sender)?
             } else {
                 Member::thread(index, plan, driver, sender)
             });
@@ -64,7 +81,9 @@ impl Fleet {
                         let _ = orders.send(order);
                     }
                 }
-                Member::Process { process } => process.write(&order)?,
+                Member::Process { process } | Member::Elsewhere { process, .. } => {
+                    process.write(&order)?;
+                }
             }
         }
         Ok(())
@@ -85,7 +104,7 @@ impl Fleet {
     /// Ends those that are processes, without waiting until they have ended.
     pub(crate) fn kill(&mut self) {
         for member in &mut self.members {
-            if let Member::Process { process } = member {
+            if let Member::Process { process } | Member::Elsewhere { process, .. } = member {
                 process.kill();
             }
         }
@@ -98,13 +117,24 @@ impl Fleet {
         }
     }
 
-    /// Whose CPU time is the generators'.
-    pub(crate) fn accounts(&self) -> Vec<Account> {
-        let account = |member: &Member| match member {
-            Member::Thread { threads, .. } => Account::Threads(threads.clone()),
-            Member::Process { process } => Account::Process(process.pid()),
+    /// One of them, on another machine, has had so much CPU time.
+    pub(crate) fn set_cpu(&mut self, member: usize, times: CpuTimes) {
+        if let Some(Member::Elsewhere { cpu, .. }) = self.members.get_mut(member) {
+            *cpu = times;
+        }
+    }
+
+    /// CPU time of each so far; of those elsewhere as they last told.
+    ///
+    /// # Errors
+    /// When one is gone.
+    pub(crate) fn cpu(&self) -> io::Result<Vec<CpuTimes>> {
+        let cpu = |member: &Member| match member {
+            Member::Thread { threads, .. } => Account::Threads(threads.clone()).cpu(),
+            Member::Process { process } => Account::Process(process.pid()).cpu(),
+            Member::Elsewhere { cpu, .. } => Ok(cpu.clone()),
         };
-        self.members.iter().map(account).collect()
+        self.members.iter().map(cpu).collect()
     }
 }
 
@@ -127,9 +157,11 @@ impl Member {
         index: usize,
         plan: &Plan,
         driver: DriverFlag,
+        command: Option<&String>,
         sender: Sender<(usize, News)>,
     ) -> anyhow::Result<Self> {
-        let (mut process, mut output) = Process::start("load-worker", driver, None)?;
+        let command = command.map(String::as_str);
+        let (mut process, mut output) = Process::start("load-worker", driver, command, None)?;
         process.write(plan)?;
         thread::spawn(move || {
             let mut has_ended = false;
@@ -143,7 +175,10 @@ impl Member {
                 let _ = sender.send((index, News::Failed("a process of the load died".into())));
             }
         });
-        Ok(Self::Process { process })
+        Ok(match command {
+            Some(_) => Self::Elsewhere { process, cpu: CpuTimes::default() },
+            None => Self::Process { process },
+        })
     }
 }
 

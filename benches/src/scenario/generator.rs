@@ -18,12 +18,15 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use ringwire::{Backpressure, CloseCode, Config, ConnId, Handle, Running, Server, tuning::Pinning};
+use ringwire::{
+    Backpressure, CloseCode, Config, ConnId, Handle, Running, Server,
+    compression::CompressionConfig, tuning::Pinning,
+};
 use ringwire_examples::DriverFlag;
 
 use super::client::{Client, Common, Event};
 use super::message::NUMBER_LEN;
-use super::plan::{News, Order, Plan, Work, second_of};
+use super::plan::{News, Order, Plan, Work, compression_of, second_of};
 use super::tally::Tally;
 use crate::echo::Failure;
 use crate::target::Target;
@@ -138,7 +141,7 @@ impl<'a> Generator<'a> {
         let mut threads = procstat::thread_ids(std::process::id())?;
         threads.retain(|id| !before.contains(id));
         threads.push(procstat::own_thread_id()?);
-        tell(News::Ready { threads });
+        tell(News::Ready { threads, at: common.clock.nanos() });
         Ok(Self {
             conns: vec![None; common.plan.connections as usize],
             open: 0,
@@ -457,6 +460,11 @@ fn config(plan: &Plan, driver: DriverFlag) -> Config {
         .with_high_water(queued_len)
         .with_backpressure(Backpressure::Close(CloseCode::TRY_AGAIN_LATER))
         .with_mailbox_len(letters + SPARE_LETTERS)
+        .with_compression(
+            CompressionConfig::default()
+                .with_mode(compression_of(plan.takeover).into())
+                .with_threshold(0),
+        )
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -11,7 +11,7 @@ pub(crate) const NUMBER_LEN: usize = 8;
 const NUMBER: &[u8; NUMBER_LEN] = b"{number}";
 
 /// A message, which all connections send.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Template {
     bytes: Vec<u8>,
     text: bool,
@@ -30,14 +30,16 @@ impl Template {
             raw: false,
         };
         let bytes = shape.payloads(1).pop().unwrap_or_default();
-        Self { number_at: (len >= NUMBER_LEN).then_some(0), bytes, text }
+        let mut template = Self { number_at: (len >= NUMBER_LEN).then_some(0), bytes, text };
+        template.set_number(0);
+        template
     }
 
     /// The user's: text if it is UTF-8, with the number where `{number}` stands.
     pub(crate) fn of(bytes: Vec<u8>) -> Self {
         let (text, number_at) = (std::str::from_utf8(&bytes).is_ok(), memmem::find(&bytes, NUMBER));
         let mut template = Self { bytes, text, number_at };
-        template.write_number(0);
+        template.set_number(0);
         template
     }
 
@@ -73,7 +75,8 @@ impl Template {
         u32::from_str_radix(digits, 16).ok()
     }
 
-    fn write_number(&mut self, number: u32) {
+    /// Has the message carry a number, where it has a place for one.
+    pub(crate) fn set_number(&mut self, number: u32) {
         if let Some(at) = self.number_at {
             write_number(&mut self.bytes[at..at + NUMBER_LEN], number);
         }

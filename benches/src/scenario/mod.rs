@@ -18,7 +18,9 @@ mod conductor;
 mod fail_if;
 mod fleet;
 mod generator;
+mod hdr_log;
 mod idle;
+mod live;
 mod message;
 mod million;
 mod pace;
@@ -34,14 +36,14 @@ mod tally;
 mod tests;
 
 use std::io::IsTerminal as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum as _;
-use ringwire_examples::DriverFlag;
 use ringwire_examples::units::parse_duration;
+use ringwire_examples::{CompressionFlag, DriverFlag};
 use serde::Serialize;
 
 pub(crate) use self::arena::{ArenaArgs, command as arena};
@@ -52,6 +54,7 @@ use self::conductor::{Setup, Watch};
 pub(crate) use self::fail_if::Condition;
 use self::fleet::Fleet;
 pub(crate) use self::idle::{IdleArgs, command as idle};
+use self::live::Live;
 pub(crate) use self::million::{MillionArgs, command as million};
 use self::pace::Pace;
 use self::plan::{Plan, Work};
@@ -95,6 +98,10 @@ pub(crate) struct Common {
     /// Processes of the load; 0: as many as the limit of open files asks for.
     #[arg(long, default_value = "0", value_parser = clap::value_parser!(u32).range(..=4096))]
     processes: u32,
+    /// A command that runs ringwire-bench on a machine of the load, such as 'ssh load1 ringwire-bench'; several times
+    /// for several machines, each of which has an equal share. Files that flags name are read there.
+    #[arg(long, value_name = "COMMAND", requires = "url")]
+    load_machine: Vec<String>,
     /// Processes of the server that is started, all on one port; 0: as many as the limit of open files asks for.
     #[arg(long, default_value = "0", conflicts_with = "url", value_parser = clap::value_parser!(u32).range(..=4096))]
     server_processes: u32,
@@ -113,6 +120,10 @@ pub(crate) struct Common {
     payload: Option<Vec<u8>>,
     #[arg(skip)]
     pace: Option<Pace>,
+    /// Compression (permessage-deflate) that the server has to agree to: without context takeover, or with takeover
+    /// both ways. Every message is compressed, at level 1, and every reply inflated.
+    #[arg(long, value_enum, default_value_t)]
+    compression: CompressionFlag,
     /// Takes any message for the reply to the oldest one on its connection that has none, for servers that do not echo.
     #[arg(long)]
     any_reply: bool,
@@ -134,6 +145,17 @@ pub(crate) struct Common {
     fail_if: Vec<Condition>,
     #[command(flatten)]
     json: JsonArgs,
+    /// Writes the latencies of each second to a file as an HdrHistogram log, in nanoseconds.
+    #[arg(long, value_name = "FILE")]
+    hdr_log: Option<String>,
+    /// Serves what was counted so far at this address and port, path /metrics, for Prometheus.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
+    #[arg(skip)]
+    live: Option<Live>,
+    /// Runs that were made.
+    #[arg(skip)]
+    runs: u32,
     /// Writes a page with plots over time to a file, or to the standard output for `-`.
     #[arg(long, value_name = "FILE")]
     html: Option<String>,
@@ -189,11 +211,13 @@ impl Common {
             payload_len.unwrap_or_else(|| usize::try_from(scenario.size).unwrap_or(usize::MAX));
         let servers = if layout.servers > 0 {
             let timeout = scenario.connect_timeout;
-            Servers::start(&self.server, layout.servers, payload_len, timeout, self.driver)?
+            let (takeover, driver) = (self.takeover(), self.driver);
+            Servers::start(&self.server, layout.servers, payload_len, timeout, takeover, driver)?
         } else {
             let demand = Demand {
                 connections: if self.server.url.is_none() { scenario.connections } else { 0 },
                 payload_len,
+                compression: self.compression,
                 driver: self.driver,
                 handshake_timeout: Some(scenario.connect_timeout),
                 ..Demand::default()
@@ -210,7 +234,11 @@ impl Common {
         let mut plan = self.plan(scenario, layout, &servers, payload_len);
         plan.text |= payload.as_ref().is_some_and(|bytes| std::str::from_utf8(bytes).is_ok());
         plan.payload = payload;
+        if let (Some(address), None) = (self.metrics, &self.live) {
+            self.live = Some(Live::start(address)?);
+        }
         let setup = Setup {
+            scenario: scenario.name,
             plan: plan.clone(),
             driver: self.driver,
             generators: layout.generators,
@@ -218,8 +246,14 @@ impl Common {
             hold: scenario.hold,
             watch: scenario.watch,
             progress: self.progress(),
+            live: self.live.as_ref(),
+            machines: &self.load_machine,
         };
         let (found, fleet) = conductor::run(setup, &servers)?;
+        if let Some(file) = &self.hdr_log {
+            hdr_log::write(file, self.runs == 0, scenario.name, &found)?;
+        }
+        self.runs += 1;
         let driver = self.driver.to_possible_value();
         let asked = Asked {
             scenario: scenario.name,
@@ -233,7 +267,7 @@ impl Common {
             generators: layout.generators,
             server_processes: if layout.servers > 0 { servers.processes() } else { 0 },
             hold: scenario.hold,
-            notes: layout.notes(limit),
+            notes: self.notes(layout, limit),
         };
         Ok((Report::new(asked, found), Remains { fleet, servers }))
     }
@@ -272,10 +306,12 @@ impl Common {
             pace: self.pace.clone(),
             any_reply: self.any_reply || !self.reply_contains.is_empty(),
             reply_contains: self.reply_contains.clone(),
+            takeover: self.takeover(),
             threads: self.threads.into(),
             cpus: self.cpu.as_ref().map(|cpus| cpus.0.clone()).unwrap_or_default(),
             work: scenario.work,
             is_process: layout.apart,
+            is_elsewhere: !self.load_machine.is_empty(),
         }
     }
 
@@ -288,6 +324,24 @@ impl Common {
         Ok(file.or_else(|| self.payload.clone()))
     }
 
+    fn notes(&self, layout: Layout, limit: u64) -> Vec<String> {
+        let terms = match self.compression {
+            CompressionFlag::Off => None,
+            CompressionFlag::Shared => Some("without context takeover"),
+            CompressionFlag::Dedicated => Some("with context takeover"),
+        };
+        let terms = terms.map(|terms| format!("every message was compressed, {terms}"));
+        layout.notes(limit, self.load_machine.len()).into_iter().chain(terms).collect()
+    }
+
+    fn takeover(&self) -> Option<bool> {
+        match self.compression {
+            CompressionFlag::Off => None,
+            CompressionFlag::Shared => Some(false),
+            CompressionFlag::Dedicated => Some(true),
+        }
+    }
+
     fn progress(&self) -> Option<Duration> {
         let default = || (!std::io::stderr().is_terminal()).then_some(PROGRESS);
         let interval = self.progress.or_else(default);
@@ -297,6 +351,11 @@ impl Common {
     /// How many processes the connections ask for, where one may have `limit` open files.
     fn layout(&self, scenario: &Scenario, limit: u64) -> anyhow::Result<Layout> {
         let connections = u64::from(scenario.connections);
+        if !self.load_machine.is_empty() {
+            // What these may open, they know themselves.
+            let generators = self.processes.max(u32::try_from(self.load_machine.len())?);
+            return Ok(Layout { generators, apart: true, servers: 0 });
+        }
         let room = limit.saturating_sub(SPARE_DESCRIPTORS).max(1);
         let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         let needed = small(connections.div_ceil(room));
@@ -388,9 +447,14 @@ impl Drop for Remains {
 
 impl Layout {
     /// What a reader of the report has to know of it.
-    fn notes(self, limit: u64) -> Vec<String> {
+    fn notes(self, limit: u64, machines: usize) -> Vec<String> {
         let mut notes = Vec::new();
-        if self.apart {
+        if machines > 0 {
+            notes.push(format!(
+                "the load ran in {} processes, by --load-machine {machines} times; what else went on there is not known",
+                self.generators
+            ));
+        } else if self.apart {
             notes.push(format!(
                 "the load ran in {} processes (ulimit -Hn is {limit})",
                 self.generators

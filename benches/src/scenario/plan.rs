@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ringwire_examples::CompressionFlag;
 use serde::{Deserialize, Serialize};
 
 use super::pace::Pace;
 use super::tally::Tally;
 use crate::ask::AskArgs;
+use crate::procstat::CpuTimes;
 use crate::tls::TlsArgs;
 
 /// The part of a run that one generator has.
@@ -46,6 +48,8 @@ pub(crate) struct Plan {
     pub(crate) any_reply: bool,
     /// Those of them that have one of these in them; none: all.
     pub(crate) reply_contains: Vec<String>,
+    /// Compression that the server has to agree to, and whether messages refer to earlier ones; `None`: off.
+    pub(crate) takeover: Option<bool>,
     pub(crate) threads: usize,
     /// CPUs for these; none: all that there are.
     pub(crate) cpus: Vec<usize>,
@@ -54,6 +58,8 @@ pub(crate) struct Plan {
     pub(crate) pace: Option<Pace>,
     /// Whether the generator has a process of its own.
     pub(crate) is_process: bool,
+    /// Whether that is on another machine.
+    pub(crate) is_elsewhere: bool,
 }
 
 /// What is done with the connections.
@@ -84,6 +90,20 @@ impl Work {
             | Self::Churn { duration, .. } => Some(duration),
         }
     }
+
+    /// Whether a connection may have several messages in flight.
+    pub(crate) fn has_window(self) -> bool {
+        matches!(self, Self::Loop { in_flight: 2.., .. } | Self::Rate { .. })
+    }
+}
+
+/// The compression of a plan's `takeover`.
+pub(crate) fn compression_of(takeover: Option<bool>) -> CompressionFlag {
+    match takeover {
+        None => CompressionFlag::Off,
+        Some(false) => CompressionFlag::Shared,
+        Some(true) => CompressionFlag::Dedicated,
+    }
 }
 
 /// What a generator is told, one after the other.
@@ -100,8 +120,10 @@ pub(crate) enum Order {
 /// What a generator says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum News {
-    /// It waits for orders, and these are its threads.
-    Ready { threads: Vec<u32> },
+    /// It waits for orders, these are its threads, and this is its time, in nanoseconds of the run.
+    Ready { threads: Vec<u32>, at: u64 },
+    /// CPU time that it has had: where it is on another machine.
+    Cpu(CpuTimes),
     /// Its totals so far, for a line on the terminal.
     Pulse(Pulse),
     /// What it counted in a second of the run.

@@ -132,6 +132,7 @@ impl Report {
         let server = server_of(&found, span, messages);
         let run: Duration = found.generator_cpu.iter().map(|cpu| cpu.run).sum();
         let generator_cpus = ratio(run.as_secs_f64(), span);
+        let here = if found.is_elsewhere { 0.0 } else { generator_cpus };
         let (sampled, resident) = working_spans(&found.samples);
         let cpu = server.as_ref().map(|server| {
             // Over all of work, which no sample cuts short, and which may be too short for a sample.
@@ -155,7 +156,7 @@ impl Report {
         let connect_nanos = total.last_opened.saturating_sub(connect_began);
         let connect_seconds = Duration::from_nanos(connect_nanos).as_secs_f64();
         Self {
-            bottleneck: bottleneck(generator, generator_cpus, server, work.as_ref(), &mut notes)
+            bottleneck: bottleneck(generator, here, server, work.as_ref(), &mut notes)
                 .disturbed_by(disturbance),
             disturbance,
             scenario,
@@ -368,6 +369,7 @@ fn server_of(found: &Found, seconds: f64, messages: u64) -> Option<Server> {
 /// Whose lack of CPU limited the run; and why, in a note, where that is not plain from a thread that was busy.
 fn bottleneck(
     generator: Generator,
+    // Of this machine that the generators used.
     generator_cpus: f64,
     server: Option<Server>,
     work: Option<&WorkDone>,

@@ -68,9 +68,10 @@ impl Servers {
         count: u32,
         payload_len: usize,
         handshake_timeout: Duration,
+        takeover: Option<bool>,
         driver: DriverFlag,
     ) -> anyhow::Result<Self> {
-        let plan = ServerPlan { payload_len, handshake_timeout, ..ServerPlan::default() };
+        let plan = ServerPlan { payload_len, handshake_timeout, takeover, ..ServerPlan::default() };
         Self::start_with(args, count, plan, driver, Surroundings::default())
     }
 
@@ -89,6 +90,7 @@ impl Servers {
         let plan = ServerPlan {
             handshake_timeout: limit / 2,
             silence_limit: Some(limit / 2),
+            takeover: Some(false),
             max_memory,
             logs: log.is_some(),
             ..ServerPlan::default()
@@ -110,7 +112,8 @@ impl Servers {
         let mut plan = ServerPlan { listen, certificate: own, shares_port: count > 1, ..plan };
         let (mut target, mut processes) = (None, Vec::new());
         for _ in 0..count.max(1) {
-            let (mut process, mut output) = Process::start("server-worker", driver, log.take())?;
+            let (mut process, mut output) =
+                Process::start("server-worker", driver, None, log.take())?;
             if let Some(cgroup) = &cgroup {
                 // Before it looks at what it may have.
                 cgroup.take(process.pid())?;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::echo::{Failure, Latencies, Summary};
@@ -105,6 +106,16 @@ impl Sample {
         let counts = self.0.as_ref().map(|latencies| latencies.counts()).unwrap_or_default();
         let micros = |(ticks, count): (u64, u64)| (ticks as f64 * TICK_NANOS as f64 / 1e3, count);
         counts.into_iter().map(micros).collect()
+    }
+
+    /// A histogram of nanoseconds with three significant digits; `None` without any value.
+    pub(crate) fn nanos(&self) -> Option<Histogram<u64>> {
+        let counts = self.0.as_ref()?.counts();
+        let mut nanos = Histogram::new(3).ok()?;
+        for (ticks, count) in counts {
+            nanos.record_n(ticks * TICK_NANOS, count).ok()?;
+        }
+        Some(nanos)
     }
 
     /// The share of values that are no higher, and the value in microseconds, for each that there was.

@@ -4,6 +4,7 @@
     reason = "a server that stalls sleeps, and its workers share when"
 )]
 
+mod lies;
 mod timed;
 
 use std::sync::Arc;
@@ -38,10 +39,12 @@ pub(crate) fn plan(url: &str) -> Plan {
         pace: None,
         any_reply: false,
         reply_contains: Vec::new(),
+        takeover: None,
         threads: 1,
         cpus: Vec::new(),
         work: Work::Idle,
         is_process: false,
+        is_elsewhere: false,
     }
 }
 
@@ -238,6 +241,27 @@ fn a_closed_loop_whose_replies_stop_is_told() {
     let work = report.work.as_ref().unwrap();
     assert_eq!((work.sent, work.answered), (105, 100), "{:?}", report.errors);
     assert_eq!(report.errors, [("unanswered".to_owned(), 5)].into());
+}
+
+#[test]
+fn compression_is_agreed_on_or_told() {
+    let work = Work::Loop { in_flight: 2, duration: Duration::from_secs(1) };
+    let letters = Scenario { size: 4096, ..scenario(3, work) };
+    for flags in ["--compression shared", "--compression dedicated"] {
+        let report = common(&format!("--text {flags}")).run(&letters).unwrap();
+        assert!(report.is_clean(), "{flags}: {:?}", report.errors);
+        let work = report.work.unwrap();
+        // Small letters have less than five bits each.
+        let sent = work.traffic.bytes_sent as f64 / work.sent as f64;
+        assert!(work.answered > 10 && sent < 4096.0 * 0.75, "{flags}: {sent}");
+        assert!(report.notes.iter().any(|note| note.contains("compressed")), "{:?}", report.notes);
+    }
+    let server = TestServer::start(|ctx, message| {
+        let _ = ctx.send(message);
+    });
+    let report = common(&format!("{} --compression shared", server.url())).run(&letters).unwrap();
+    assert_eq!(report.errors.get("compression declined"), Some(&3), "{:?}", report.errors);
+    assert_eq!(report.opened, 0);
 }
 
 #[test]

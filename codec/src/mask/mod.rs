@@ -3,32 +3,25 @@
 //! The same operation masks and unmasks. What lives here is the XOR alone; where keys come from is
 //! the mask source's business, and where payloads begin is the frame parser's.
 //!
-//! One algorithm (`vector.rs`) runs on whatever the CPU offers (`portable.rs`, `sse2.rs`,
-//! `avx2.rs`, `avx512.rs`). Most payloads are a few dozen bytes long, so those are done with the registers every
-//! CPU of the target has, inline, and only longer ones ask which CPU this is.
+//! One algorithm (`vector.rs`) runs on whatever the CPU offers: the vectors of `x86_64`, or on every
+//! other target, and where `--cfg ringwire_portable_masks` asks for them, pairs of words (`portable.rs`). Most payloads are
+//! a few dozen bytes long, so those are done with the registers every CPU of the target has, inline, and only longer ones
+//! ask which CPU this is.
 
 #![expect(unsafe_code, reason = "SIMD over raw pointers, in place or from one buffer to another")]
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
+#[cfg(any(test, ringwire_portable_masks, not(target_arch = "x86_64")))]
 mod portable;
-#[cfg(target_arch = "x86_64")]
-mod sse2;
 mod vector;
+mod words;
+#[cfg(all(target_arch = "x86_64", not(ringwire_portable_masks)))]
+mod x86_64;
 
-use vector::{Key, aligned_blocks, blocks, ends};
-
-/// The widest vector that every CPU of the target has.
-#[cfg(target_arch = "x86_64")]
-type Baseline = sse2::Sse2;
-#[cfg(not(target_arch = "x86_64"))]
-type Baseline = portable::Words;
-
-/// From this many bytes on, a wider vector repays the call into a function compiled for it.
-#[cfg(target_arch = "x86_64")]
-const WIDE_MIN_LEN: usize = 128;
+#[cfg(any(ringwire_portable_masks, not(target_arch = "x86_64")))]
+use portable as target;
+use vector::{Key, ends};
+#[cfg(all(target_arch = "x86_64", not(ringwire_portable_masks)))]
+use x86_64 as target;
 
 /// From this many bytes on, aligned stores repay the vector at the unaligned beginning.
 const LONG_LEN: usize = 2 << 10;
@@ -78,65 +71,15 @@ unsafe fn xor(src: *const u8, dst: *mut u8, len: usize, key: Key) {
             0..4 => vector::bytes(src, dst, len, key),
             4..8 => ends::<u32>(src, dst, len, key),
             8..16 => ends::<u64>(src, dst, len, key),
-            16..LONG_LEN => xor_vectors(src, dst, len, key),
-            _ => xor_long(src, dst, len, key),
+            16..LONG_LEN => target::xor_vectors(src, dst, len, key),
+            _ => target::xor_long(src, dst, len, key),
         }
     }
-}
-
-/// # Safety
-/// As [`xor`], and `16 <= len < LONG_LEN`.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-unsafe fn xor_vectors(src: *const u8, dst: *mut u8, len: usize, key: Key) {
-    if len >= WIDE_MIN_LEN
-        && let Some(avx2) = avx2::Avx2::new()
-    {
-        // SAFETY: the caller's promise, and `WIDE_MIN_LEN` is no less than a vector.
-        unsafe { avx2.xor(src, dst, len, key) }
-    } else {
-        // SAFETY: the caller's promise.
-        unsafe { blocks::<Baseline>(src, dst, len, key) }
-    }
-}
-
-/// # Safety
-/// As [`xor`], and `len >= LONG_LEN`.
-#[cfg(target_arch = "x86_64")]
-#[inline(never)]
-unsafe fn xor_long(src: *const u8, dst: *mut u8, len: usize, key: Key) {
-    // SAFETY: the caller's promise, and `LONG_LEN` is no less than two of any vectors.
-    unsafe {
-        if let Some(avx512) = avx512::Avx512::where_it_pays() {
-            avx512.xor(src, dst, len, key);
-        } else if let Some(avx2) = avx2::Avx2::new() {
-            avx2.xor_long(src, dst, len, key);
-        } else {
-            aligned_blocks::<Baseline>(src, dst, len, key);
-        }
-    }
-}
-
-/// # Safety
-/// As [`xor`], and `16 <= len < LONG_LEN`.
-#[cfg(not(target_arch = "x86_64"))]
-#[inline]
-unsafe fn xor_vectors(src: *const u8, dst: *mut u8, len: usize, key: Key) {
-    // SAFETY: the caller's promise.
-    unsafe { blocks::<Baseline>(src, dst, len, key) }
-}
-
-/// # Safety
-/// As [`xor`], and `len >= LONG_LEN`.
-#[cfg(not(target_arch = "x86_64"))]
-#[inline(never)]
-unsafe fn xor_long(src: *const u8, dst: *mut u8, len: usize, key: Key) {
-    // SAFETY: the caller's promise, and `LONG_LEN` is no less than two vectors.
-    unsafe { aligned_blocks::<Baseline>(src, dst, len, key) }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::vector::{aligned_blocks, blocks};
     use super::*;
 
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
@@ -147,7 +90,11 @@ mod tests {
 
     /// Runs `path` in place and from buffer to buffer at each alignment, with each length from `min_len` to a few
     /// rounds of the longest loop, and compares with the definition.
-    fn equals_scalar(name: &str, min_len: usize, path: unsafe fn(*const u8, *mut u8, usize, Key)) {
+    pub(super) fn equals_scalar(
+        name: &str,
+        min_len: usize,
+        path: unsafe fn(*const u8, *mut u8, usize, Key),
+    ) {
         const MAX_LEN: usize = if cfg!(miri) { 150 } else { 640 };
         let source: Vec<u8> = (0..=u8::MAX).cycle().take(MAX_LEN + 64).collect();
         let masked = scalar(&source, KEY, 0);
@@ -178,46 +125,12 @@ mod tests {
 
     #[test]
     fn portable_equals_scalar() {
-        equals_scalar("portable", 16, blocks::<portable::Words>);
+        equals_scalar("portable", 16, portable::xor_vectors);
         equals_scalar("u64", 8, blocks::<u64>);
         equals_scalar("u32", 4, blocks::<u32>);
-        equals_scalar("aligned portable", 32, aligned_blocks::<portable::Words>);
+        equals_scalar("aligned portable", 32, portable::xor_long);
         equals_scalar("aligned u64", 16, aligned_blocks::<u64>);
         equals_scalar("aligned u32", 8, aligned_blocks::<u32>);
-    }
-
-    #[test]
-    #[cfg(target_arch = "x86_64")]
-    fn sse2_equals_scalar() {
-        equals_scalar("sse2", 16, blocks::<sse2::Sse2>);
-        equals_scalar("aligned sse2", 32, aligned_blocks::<sse2::Sse2>);
-    }
-
-    #[test]
-    #[cfg(target_arch = "x86_64")]
-    fn avx2_equals_scalar() {
-        let Some(_) = avx2::Avx2::new() else { return };
-        equals_scalar("avx2", 32, |src, dst, len, key| {
-            let avx2 = avx2::Avx2::new().expect("the CPU has it, as seen above");
-            // SAFETY: `equals_scalar` gives pointers and a length that fit.
-            unsafe { avx2.xor(src, dst, len, key) }
-        });
-        equals_scalar("aligned avx2", 64, |src, dst, len, key| {
-            let avx2 = avx2::Avx2::new().expect("the CPU has it, as seen above");
-            // SAFETY: `equals_scalar` gives pointers and a length that fit.
-            unsafe { avx2.xor_long(src, dst, len, key) }
-        });
-    }
-
-    #[test]
-    #[cfg(target_arch = "x86_64")]
-    fn avx512_equals_scalar() {
-        let Some(_) = avx512::Avx512::new() else { return };
-        equals_scalar("avx512", 128, |src, dst, len, key| {
-            let avx512 = avx512::Avx512::new().expect("the CPU has it, as seen above");
-            // SAFETY: `equals_scalar` gives pointers and a length that fit.
-            unsafe { avx512.xor(src, dst, len, key) }
-        });
     }
 
     /// Whatever is chosen for a length: around each length at which the choice changes.

@@ -1,71 +1,28 @@
-//! Words: what every CPU has. The compiler makes vectors of them where the target has any.
+//! Pairs of words: what every CPU has. The compiler makes vectors of them where the target has any.
 
 #![expect(unsafe_code, reason = "implements the loads and stores of Vector")]
 
-use super::vector::{Key, Vector};
+use super::vector::{Key, Vector, aligned_blocks, blocks};
 
-// SAFETY: a `u32` is 4 bytes.
-unsafe impl Vector for u32 {
-    const LEN: usize = 4;
-
-    #[inline(always)]
-    unsafe fn splat(key: Key) -> Self {
-        key.word()
-    }
-
-    #[inline(always)]
-    unsafe fn load(src: *const u8) -> Self {
-        // SAFETY: the caller's promise; the read asks for no alignment.
-        unsafe { src.cast::<Self>().read_unaligned() }
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, dst: *mut u8) {
-        // SAFETY: the caller's promise; the write asks for no alignment.
-        unsafe { dst.cast::<Self>().write_unaligned(self) }
-    }
-
-    #[inline(always)]
-    unsafe fn xor(self, other: Self) -> Self {
-        self ^ other
-    }
+/// # Safety
+/// `src` is readable and `dst` writable for `len` bytes; they are equal or do not overlap. `16 <= len`.
+#[inline]
+pub(super) unsafe fn xor_vectors(src: *const u8, dst: *mut u8, len: usize, key: Key) {
+    // SAFETY: the caller's promise.
+    unsafe { blocks::<Words>(src, dst, len, key) }
 }
 
-// SAFETY: a `u64` is 8 bytes.
-unsafe impl Vector for u64 {
-    const LEN: usize = 8;
-
-    #[inline(always)]
-    unsafe fn splat(key: Key) -> Self {
-        let word = Self::from(key.word());
-        word << 32 | word
-    }
-
-    #[inline(always)]
-    unsafe fn load(src: *const u8) -> Self {
-        // SAFETY: the caller's promise; the read asks for no alignment.
-        unsafe { src.cast::<Self>().read_unaligned() }
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, dst: *mut u8) {
-        // SAFETY: the caller's promise; the write asks for no alignment.
-        unsafe { dst.cast::<Self>().write_unaligned(self) }
-    }
-
-    #[inline(always)]
-    unsafe fn xor(self, other: Self) -> Self {
-        self ^ other
-    }
+/// # Safety
+/// As [`xor_vectors`], and `32 <= len`.
+#[inline(never)]
+pub(super) unsafe fn xor_long(src: *const u8, dst: *mut u8, len: usize, key: Key) {
+    // SAFETY: the caller's promise.
+    unsafe { aligned_blocks::<Words>(src, dst, len, key) }
 }
 
-/// Two words: the portable stand-in for a 16-byte register.
+/// Two words: the stand-in for a 16-byte register.
 #[derive(Clone, Copy)]
-#[cfg_attr(
-    all(target_arch = "x86_64", not(test)),
-    expect(dead_code, reason = "x86-64 always has SSE2")
-)]
-pub(super) struct Words([u64; 2]);
+struct Words([u64; 2]);
 
 // SAFETY: two `u64` are 16 bytes.
 unsafe impl Vector for Words {

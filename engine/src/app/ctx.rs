@@ -289,7 +289,7 @@ impl<'a, S> Ctx<'a, S> {
     /// ```
     ///
     /// # Errors
-    /// The topic is invalid, the connection has as many subscriptions as may be, or is closing.
+    /// The topic is invalid, or the connection has too many subscriptions or is closing.
     pub fn subscribe(&mut self, topic: &str) -> Result<bool, TopicError> {
         self.subscribe_with(topic, SubscribeOptions::default())
     }
@@ -316,7 +316,7 @@ impl<'a, S> Ctx<'a, S> {
     /// Not for what a peer chose: `>` hears everything.
     ///
     /// # Errors
-    /// The pattern is invalid, the connection has as many subscriptions as may be, or is closing.
+    /// The pattern is invalid, or the connection has too many subscriptions or is closing.
     pub fn subscribe_pattern(&mut self, pattern: &str) -> Result<bool, TopicError> {
         self.subscribe_pattern_with(pattern, SubscribeOptions::default())
     }

@@ -1,5 +1,6 @@
 //! What an application implements and is given.
 
+pub(crate) mod bearer;
 pub(crate) mod ctx;
 pub(crate) mod event;
 pub(crate) mod forwarded;

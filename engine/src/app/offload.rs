@@ -37,13 +37,13 @@ pub struct RefusedJob<J, F> {
 #[non_exhaustive]
 pub enum JobRefusal {
     /// There are no threads for it: [`compute_workers`](crate::Config::compute_workers) is 0.
-    #[error("the server has no compute workers")]
+    #[error("the server has no compute workers (setting: compute_workers)")]
     NoComputeWorkers,
     /// As many jobs wait as [`compute_queue_len`](crate::Config::compute_queue_len) allows.
-    #[error("the queue of the compute workers is full")]
+    #[error("the queue of the compute workers is full (setting: compute_queue_len)")]
     QueueFull,
     /// The connection has as many jobs as [`max_jobs_per_connection`](crate::Config::max_jobs_per_connection) allows.
-    #[error("the connection has too many jobs")]
+    #[error("the connection has too many jobs (setting: max_jobs_per_connection)")]
     TooManyJobs,
     /// The connection is closing, so that nobody could be told the result.
     #[error("the connection is closing")]

@@ -19,7 +19,7 @@ use crate::base::wake::Wake;
 #[non_exhaustive]
 pub enum PostError {
     /// The worker's mailbox is full; try again later.
-    #[error("the worker's mailbox is full")]
+    #[error("the worker's mailbox is full (setting: mailbox_len)")]
     Busy,
     /// The worker has ended.
     #[error("the worker has ended")]

@@ -42,31 +42,32 @@ use crate::topic::TopicConfig;
 pub struct Config {
     /// The kernel back end. Default: [`DriverKind::Auto`].
     pub driver: DriverKind,
-    /// Threads that do IO, each with its own event loop and its own share of the connections. Default: automatic, one
-    /// for each core that the process may run on and that [`compute_workers`](Self::compute_workers) leave, but for
-    /// half of the cores, rounded up, in any case. The log line at the start says how many they are.
+    /// Threads that do IO, each with an event loop and a share of the connections of its own. Default: automatic, one
+    /// for each core that the process may use, less those that [`compute_workers`](Self::compute_workers) take, and at
+    /// least half of the cores, rounded up. The start-up line of the log says how many they are.
     pub io_workers: Sizing,
-    /// Threads beside the workers that take over what would hold one up: what handlers [offload](crate::Ctx::offload),
-    /// compressing [long messages](CompressionConfig::offload_threshold), and the first flight of TLS handshakes, in
-    /// which the server signs (about 0.2 ms with an ECDSA key, 1 ms with RSA-2048). Default: 0, none. Each takes a core
-    /// off the automatic [`io_workers`](Self::io_workers), until these have half: with 8 cores, 2 leave 6 for IO, and 6
-    /// or more leave 4, and then share cores.
+    /// Threads beside the workers for work that would block one: [jobs of handlers](crate::Ctx::offload), compression
+    /// of [long messages](CompressionConfig::offload_threshold), and the signature of a TLS handshake (about 0.2 ms
+    /// with an ECDSA key, 1 ms with RSA-2048). Default: 0, none.
+    ///
+    /// Each takes a core from the automatic [`io_workers`](Self::io_workers), which keep half of the cores: of 8 cores,
+    /// 2 compute workers leave 6 for IO, and 6 or more leave 4 and share cores.
     pub compute_workers: usize,
-    /// Jobs of handlers that may wait for them, before more are refused. Default: 1024. As many of the engine's own
-    /// wait beside them, and go first; of these, what finds no room is done by the worker.
+    /// Jobs of handlers that may wait for a compute worker. Further ones are refused. Default: 1024. The engine's own
+    /// jobs have a second queue of this length, which goes first; when it is full, the worker does the work itself.
     pub compute_queue_len: usize,
-    /// Jobs of one connection, messages that are compressed included, that may wait, run, or have a result that waits
-    /// for those before it; more are refused. Default: 64, so that no peer can fill the queue alone. Worst case in
-    /// memory: what the application puts into that many jobs and results.
+    /// Unfinished jobs of one connection: those that wait or run, those whose results wait for earlier ones, and
+    /// messages being compressed. Further ones are refused. Default: 64, so that no peer can fill the queue alone.
+    /// Worst case in memory: what the application puts into that many jobs and results.
     pub max_jobs_per_connection: usize,
     /// On which cores the IO workers run. Compute workers are put on the cores behind theirs, if there are as many,
     /// and else run wherever the scheduler puts them. Default: [`Pinning::Auto`].
     pub pinning: Pinning,
-    /// How long a worker looks for what comes in before it sleeps. Default: off, it sleeps at once.
+    /// How long a worker polls for completions before it sleeps. Default: off, it sleeps at once.
     ///
-    /// Sleeping and waking take 5 to 50 µs, which a quiet server saves so; one that always has something to do never
-    /// sleeps. A worker that looks takes all of its core: give each one of its own, and leave some to others
-    /// (docs/busy-polling.md). 50 µs or so suffice where messages follow on each other, seconds where each must be
+    /// Polling saves the 5 to 50 µs that sleeping and waking take. A busy server never sleeps, so it gains nothing. A
+    /// polling worker uses its core fully: give each worker a core, and leave some to other programs
+    /// (docs/busy-polling.md). About 50 µs suffice where messages follow each other; use seconds where each must be
     /// answered at once.
     pub busy_poll: Option<Duration>,
     /// How long the kernel polls the queues of the network card before a worker sleeps (NAPI busy polling), which saves
@@ -80,14 +81,13 @@ pub struct Config {
 
     /// Limits of frames and messages. Default: messages of 1 MiB; see [`ringwire_codec::Config`].
     pub protocol: ringwire_codec::Config,
-    /// The longest message, in bytes, whole or streamed, of a peer of whom the application has not said
-    /// [that it is authenticated](crate::Ctx::set_authenticated). Default: `None`, as for anyone else. A limit beyond
-    /// those of [`protocol`](Self::protocol) changes nothing.
+    /// The longest message, in bytes, whole or streamed, from a peer that is not
+    /// [authenticated](crate::Ctx::set_authenticated) yet. Default: `None`, as for any other peer. Values above the
+    /// limits of [`protocol`](Self::protocol) have no effect.
     ///
-    /// For applications that authenticate by a message: until then a stranger can make the server hold no more than
-    /// this much for it, compressed or not. Rates and queues need no limits of their own for strangers: what waits for
-    /// one is what the application has sent it, and for how long it may stay one says
-    /// [`Ctx::set_deadline`](crate::Ctx::set_deadline).
+    /// This is for applications that authenticate by a message. It bounds what a stranger can make the server hold,
+    /// compressed or not. Rates and queues need no such limit. [`Ctx::set_deadline`](crate::Ctx::set_deadline) bounds
+    /// how long a peer may stay unauthenticated.
     pub max_unauthenticated_len: Option<usize>,
     /// Compression of messages (permessage-deflate, RFC 7692). Default: off.
     pub compression: CompressionConfig,
@@ -110,51 +110,53 @@ pub struct Config {
     /// Whether a request without an Origin header is refused by a policy other than [`OriginPolicy::Any`]. Default: no.
     /// Browsers always send one, and clients that are no browsers can send what they like.
     pub requires_origin: bool,
-    /// The subprotocols of the server, the preferred one first. The first that a client offers is agreed on, unless the
-    /// handler or its [route](crate::router::SocketOptions::subprotocols) chooses one; where none is offered the
+    /// The server's subprotocols, in order of preference. The server chooses the first that the client offers, unless
+    /// the handler or the [route](crate::router::SocketOptions::subprotocols) chooses another. Without a match the
     /// connection has none. Default: none.
     pub subprotocols: Vec<String>,
 
-    /// From accept to the end of the handshake, however the bytes trickle in. Every further HTTP request has as long
-    /// from its first byte to the end of its body, and the application for an answer that it
-    /// [puts off](crate::Responder). Default: 10 s.
+    /// From accept to the end of the handshake, however slowly the bytes come. The same limit holds for each further
+    /// HTTP request, from its first byte to the end of its body, and again for a [deferred](crate::Responder) answer.
+    /// Default: 10 s.
     pub handshake_timeout: Option<Duration>,
     /// How long a connection may receive nothing at all, not even a pong. Default: 120 s. With pings on, a
     /// dead peer is found sooner.
     pub idle_timeout: Option<Duration>,
-    /// A ping is sent after this long without anything received. Default: 30 s. `None`: none is.
+    /// How long nothing may be received before the server sends a ping. Default: 30 s. `None`: it sends none.
     pub ping_interval: Option<Duration>,
-    /// How long a ping may stay without an answer (anything received is one), from when it can have reached the peer:
-    /// not before the output ahead of it is acknowledged, as long as the peer takes some of that within this time or
-    /// [`write_stall_timeout`](Self::write_stall_timeout), whichever is longer. Default: 10 s.
+    /// How long a ping may stay unanswered. Anything received counts as an answer. Default: 10 s.
+    ///
+    /// The time begins when the ping can have reached the peer: once the output before it is acknowledged. That wait is
+    /// unlimited as long as the peer takes some output within this time or
+    /// [`write_stall_timeout`](Self::write_stall_timeout), whichever is longer.
     pub pong_timeout: Option<Duration>,
     /// Whether handlers are told of pongs ([`Handler::on_pong`](crate::Handler::on_pong)). Default: yes. They count as
     /// a sign of life in any case.
     pub reports_pongs: bool,
-    /// How long the peer may take to finish the close handshake, from when the close frame can have reached it: what is
-    /// ahead of it may take longer, as long as the peer takes some of it within this time (one that has taken some
-    /// already: or within [`write_stall_timeout`](Self::write_stall_timeout)), and all of it at
-    /// [`min_drain_rate`](Self::min_drain_rate). Default: 5 s.
+    /// How long the peer may take to finish the close handshake. Default: 5 s.
+    ///
+    /// The time begins when the close frame can have reached the peer. Output before it may take longer, as long as the
+    /// peer takes some of it within this time (after its first progress: within
+    /// [`write_stall_timeout`](Self::write_stall_timeout)), and all of it at [`min_drain_rate`](Self::min_drain_rate).
     pub close_timeout: Option<Duration>,
     /// How long a peer may take none of the output that waits for it: nothing is acknowledged, and its window does not
     /// move. On Unix sockets it is what the peer has read, in buffers of up to 64 KiB or so. Default: 20 s; found after
     /// at most twice that.
     pub write_stall_timeout: Option<Duration>,
-    /// How fast a peer has to take what is left for it once nothing more will be said to it, in bytes a second on
-    /// average: what is ahead of a close frame, and answers to HTTP requests. So a connection that is being closed
-    /// lasts for two [`close_timeout`](Self::close_timeout)s and what is left divided by this, at most. Default: 1 KiB.
-    /// `None`: any progress is enough.
+    /// The least average rate, in bytes a second, at which a peer must take its last output: answers to HTTP requests,
+    /// and what is queued before a close frame. Default: 1 KiB. `None`: any progress is enough. A closing connection
+    /// therefore lasts at most two [`close_timeout`](Self::close_timeout)s and the queued length divided by this rate.
     pub min_drain_rate: Option<usize>,
     /// How long a connection may be open. Default: off.
     pub max_lifetime: Option<Duration>,
 
-    /// Output of one connection that waits, in bytes, from which [`Ctx::send`](crate::Ctx::send) answers
-    /// `Queued`, and reading from the peer pauses until all of it is gone. Default: 128 KiB, twice as
-    /// much as one receive takes, so that echoing it all is no backlog.
+    /// Queued output of one connection, in bytes, from which [`Ctx::send`](crate::Ctx::send) answers
+    /// [`Sent::Waits`](crate::Sent::Waits). Reading from the peer pauses until the queue is empty. Default: 128 KiB,
+    /// twice what one receive takes, so that echoing all of it is no backlog.
     pub high_water: usize,
-    /// Output of one connection that waits, in bytes, at which no further message is taken. A single
-    /// message may go past it. Default: 256 KiB. Worst case in memory: this and one message for each
-    /// connection whose peer does not read.
+    /// Queued output of one connection, in bytes, from which further messages are subject to
+    /// [`backpressure`](Self::backpressure). A single message may exceed it. Default: 256 KiB. Worst case in memory:
+    /// this and one message for each connection whose peer does not read.
     pub max_queued_len: usize,
     /// What happens to a message that finds the queue at its limit. Default: close with 1013.
     pub backpressure: Backpressure,
@@ -171,30 +173,28 @@ pub struct Config {
     pub cluster: ClusterConfig,
 
     /// Memory that the engine may hold for all connections together, in bytes: the table of connections, input that is
-    /// not whole or waits, output that waits, TLS sessions (an estimate), dedicated compression, publications. Default:
-    /// automatic, half of what this process may have beyond 32 MiB by its cgroup, RLIMIT_AS and RLIMIT_DATA, and the
-    /// machine, since the application and the kernel's sockets need memory too; a figure beyond that is as good as
-    /// none. At least 1 MiB.
+    /// incomplete or waits, output that waits, TLS sessions (an estimate), dedicated compression, publications. At
+    /// least 1 MiB. Default: automatic, half of what the process may have beyond 32 MiB, going by its cgroup,
+    /// RLIMIT_AS, RLIMIT_DATA and the machine. The application and the kernel's sockets need the other half, so a
+    /// higher figure is as good as no limit.
     ///
-    /// From seven eighths of it on, until it is three quarters, nobody new is let in: requests, for a WebSocket or not,
-    /// get 503 with Retry-After, but for [monitoring](crate::Router::monitoring), and
-    /// [`Handle::readiness`](crate::Handle::readiness) says so. Requests that are not whole are refused then, those
-    /// that hold most first, until others can be let in; if unfinished messages keep them out for 5 s, the longest of
-    /// those end. Past it, each worker that has more than its share of eleven sixteenths ends the connections that hold
-    /// most, with the code of [`backpressure`](Self::backpressure) or 1013
-    /// ([`CloseReason::Memory`](crate::CloseReason::Memory)). It may be exceeded by a sixteenth and by what one receive
-    /// of each worker brings. With the program itself, the free buffers and what the allocator cannot use, the process
-    /// has at most a quarter and 8 MiB more.
+    /// From 7/8 of it, until use falls to 3/4, the server lets nobody in. Requests get 503 with Retry-After, except for
+    /// [monitoring](crate::Router::monitoring), and [`Handle::readiness`](crate::Handle::readiness) says so. Incomplete
+    /// requests are refused, the largest first, until others can be let in. If unfinished messages prevent that for 5
+    /// s, the longest of those end.
+    ///
+    /// Past it, each worker that uses more than its share of 11/16 ends connections, those that hold most first, with
+    /// the code of [`backpressure`](Self::backpressure) or 1013 ([`CloseReason::Memory`](crate::CloseReason::Memory)).
+    /// Use may exceed the limit by a sixteenth and by one receive of each worker. With the program itself, free buffers
+    /// and fragmentation, the process takes at most a quarter and 8 MiB more.
     pub max_memory: Sizing,
-    /// How long memory that was used for connections and is not any more stays with the allocator, which keeps it for
-    /// the next burst. Default: 5 s. `None`: for good, or as the allocator sees fit. Worst case in memory: as much
-    /// again as is used, and 4 MiB.
+    /// How long freed memory stays with the allocator, ready for the next burst. Default: 5 s. `None`: the allocator
+    /// decides. Worst case in memory: twice what is used, and 4 MiB.
     ///
-    /// It goes back once half of what was used is free, and stays so for this long: the workers' free buffers
+    /// Memory is returned once half of what was used has been free for this long: the workers' free buffers
     /// ([`pool_len`](Self::pool_len)), and with glibc's allocator all free pages of the process (malloc_trim(3)), on a
-    /// thread of its own. A worker that allocates waits for that, up to 5 ms for each 10 MiB that are free; where a
-    /// burst of gigabytes would make that too long, turn it off, or give the program an allocator that gives back by
-    /// itself.
+    /// thread of its own. A worker that allocates meanwhile waits up to 5 ms for each 10 MiB that are free. Where
+    /// bursts reach gigabytes, turn this off, or use an allocator that returns memory by itself.
     pub memory_return_delay: Option<Duration>,
 
     /// Which worker gets a connection that comes in. Default: [`Assignment::ReusePort`].
@@ -208,21 +208,19 @@ pub struct Config {
     /// share an address, and behind a proxy all clients do. Adopted connections count, but none is refused. Worst case
     /// in memory: 24 bytes or so for each address that is connected.
     pub max_connections_per_address: Limit<u32>,
-    /// The most connections that are accepted in a second, and as many at once after a rest. Each worker has an equal
-    /// share, rounded up; what is more waits in the kernel's backlog. Default: unlimited. For servers whose
-    /// handshakes are costly, when all clients come back at once.
+    /// The most connections accepted in a second, and the most at once after a pause. Each worker has an equal share,
+    /// rounded up. Others wait in the kernel's backlog. Default: unlimited. Use it where handshakes are costly and all
+    /// clients may reconnect at once.
     pub max_accepts_per_second: Limit<u32>,
     /// Length of the queue of connections that wait to be accepted; `net.core.somaxconn` caps it. Default: 4096.
     pub listen_backlog: u32,
-    /// Whether starting fails where another process listens at one of the addresses, or at one that overlaps with it
-    /// (`0.0.0.0` has all of IPv4, `[::]` has everything). Default: yes, since two servers that know nothing of each
-    /// other would each get some of the connections, at random. No: processes of one user share a port, if all of them
-    /// say so (SO_REUSEPORT, socket(7)). Sockets that are [inherited](crate::Server::inherit) are another matter, and
-    /// need no sharing.
+    /// Whether the start fails if another process listens on one of the addresses, or on one that overlaps (`0.0.0.0`
+    /// covers all of IPv4, `[::]` covers everything). Default: yes, since two unrelated servers would each get a random
+    /// part of the connections. If off, processes of one user share a port, provided that all of them turn it off
+    /// (SO_REUSEPORT, socket(7)). [Inherited](crate::Server::inherit) sockets need no sharing.
     pub exclusive: bool,
-    /// How long starting tries again where another process listens, or listened a moment ago: the kernel takes some
-    /// milliseconds to close what a process had that was killed, more where it used io_uring. Default: 2 s.
-    /// [`Duration::ZERO`]: it does not try again.
+    /// How long the start retries while another process still listens. After a process was killed, the kernel takes
+    /// milliseconds to close its sockets, and longer if it used io_uring. Default: 2 s. [`Duration::ZERO`]: no retry.
     pub listen_timeout: Duration,
     /// Send small messages at once (TCP_NODELAY). Default: on.
     pub tcp_nodelay: bool,
@@ -239,11 +237,11 @@ pub struct Config {
     /// With a [`tcp_user_timeout`](Self::tcp_user_timeout), that decides instead: the connection ends at the first
     /// question due after so long a silence.
     pub tcp_keepalive_probes: u32,
-    /// Output of one connection that the kernel takes beyond what it has sent (TCP_NOTSENT_LOWAT, tcp(7)), in bytes.
-    /// What is more waits here, where back-pressure, dropping and conflation act on it, and where it counts as memory;
-    /// without a limit a socket takes up to `net.ipv4.tcp_wmem`, 4 MiB, before any of that begins. It costs no
-    /// throughput, since what is on the network does not count. Default: 128 KiB. Automatic: what
-    /// `net.ipv4.tcp_notsent_lowat` says, no limit by default.
+    /// The unsent output of one connection that the kernel accepts (TCP_NOTSENT_LOWAT, tcp(7)), in bytes. The rest
+    /// waits in the engine, where back-pressure, dropping and conflation apply, and where it counts as memory. Without
+    /// a limit, a socket accepts up to `net.ipv4.tcp_wmem` (4 MiB) first. Sent, unacknowledged data does not count, so
+    /// the limit costs no throughput. Default: 128 KiB. Automatic: `net.ipv4.tcp_notsent_lowat`, which is unlimited by
+    /// default.
     pub tcp_notsent_lowat: Sizing<u32>,
     /// The most that the kernel keeps of one connection's output until it is acknowledged (SO_SNDBUF, socket(7)), in
     /// bytes, of which it takes twice as much for its own overhead. Default: automatic, the kernel adapts it to the
@@ -255,10 +253,11 @@ pub struct Config {
     /// caps it. Holds for TCP.
     pub tcp_receive_buffer_len: Sizing,
 
-    /// Bytes that one receive takes at most, four times as many of a message that is known to be so long. Default: 64
-    /// KiB. On epoll one such buffer for each worker, a second one of the fourfold length once there are long
-    /// messages, and what one connection may have read in a turn; on io_uring each worker has 512 KiB, 2 MiB at most
-    /// (before Linux 6.17: 2 MiB, before 6.12: 8 MiB, of which one receive takes 16 KiB at most).
+    /// The most bytes that one receive takes; four times that for the rest of a long message. Default: 64 KiB.
+    ///
+    /// Memory of each worker on epoll: one such buffer, and a second of four times the length once there are long
+    /// messages. On io_uring: 512 KiB to 2 MiB (before Linux 6.17: 2 MiB; before 6.12: 8 MiB, and one receive takes at
+    /// most 16 KiB).
     pub receive_buffer_len: usize,
     /// Messages of one connection that are handled in a turn before the others get theirs. Default: 1024.
     pub messages_per_turn: usize,

@@ -34,7 +34,7 @@ pub struct CompressionConfig {
     pub threshold: usize,
     /// The shortest message, in bytes, that is compressed by a compute thread instead of the worker, if there are
     /// [any](crate::Config::compute_workers). Default: 256 KiB, which takes 0.6 to 2.5 ms at level 1
-    /// (docs/benchmarks.md), much longer than the way there and back. `None`: the worker compresses all.
+    /// (docs/benchmarks/2026-11-22.md), much longer than the way there and back. `None`: the worker compresses all.
     ///
     /// The message is copied, compressed by itself, and keeps its place among the connection's output, which waits
     /// behind it. Until it is compressed it counts with its whole length for [`high_water`](crate::Config::high_water),

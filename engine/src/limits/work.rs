@@ -7,7 +7,7 @@
 //! little work passes by those whose messages are much, whatever their number.
 //!
 //! Work is counted by length instead of measured, so that a simulation is the same each time. The unit is what
-//! inflating one byte takes: a nanosecond, about (docs/benchmarks.md, Compression).
+//! inflating one byte takes: a nanosecond, about (docs/benchmarks/2026-11-22.md, Compression).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -131,7 +131,7 @@ impl Program {
         }
     }
 
-    fn command(&self) -> Command {
+    pub(super) fn command(&self) -> Command {
         let mut command = Command::new(self.name)
             .arg(
                 Arg::new("config")

@@ -20,6 +20,8 @@
 //!   proxies (`--proxy-protocol`), with certificates (`--cert`, `--key`) that SIGHUP has it read again.
 //! - SIGTERM and SIGINT close all connections with 1001 and end it, or [drain](Program::with_drain) it; a second one
 //!   ends it at once. SIGUSR1 logs how many connections each worker has.
+//! - With the feature `manual`, `--write-manual DIRECTORY` writes its manual page and completions for bash, fish and zsh,
+//!   for whoever packs it. `--help` does not show that.
 //! - It tells a service manager that it is ready, alive and stopping ([`Notifier`]), and hands its sockets to the next
 //!   version of itself (`--takeover`).
 //! - It logs to standard error, `RUST_LOG` says what, and neither a full pipe nor a slow disk holds a worker up
@@ -34,6 +36,8 @@
 
 mod flags;
 mod listeners;
+#[cfg(feature = "manual")]
+mod manual;
 mod output;
 mod setup;
 mod signals;
@@ -332,6 +336,11 @@ impl Program {
         H: Handler,
         F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
     {
+        #[cfg(feature = "manual")]
+        if let Some((name, directory)) = manual::asked_for(std::env::args_os()) {
+            return manual::write(self.command().name(name), &directory);
+        }
+
         with_log(|| match self.load(std::env::args_os(), std::env::vars_os()) {
             Outcome::Run(settings) => ended(self.start(&settings, setup)),
             Outcome::Command(run, settings, words) => ended(run(&settings, &words)),

@@ -380,6 +380,34 @@ mod tests {
         assert!(text.contains(closes), "{closes}");
     }
 
+    /// The dashboard and the alarms in deploy/ ask for metrics, and for ends by reasons, that there are.
+    #[test]
+    fn what_operators_are_given_names_metrics_that_exist() {
+        let metrics = stats().prometheus();
+        let exists = |name: &str| {
+            metrics.lines().any(|line| {
+                line.starts_with(&format!("{name}{{")) || line.starts_with(&format!("{name} "))
+            })
+        };
+        let is_part = |char: char| char.is_ascii_alphanumeric() || char == '_';
+        for file in ["grafana.json", "alerts.yml"] {
+            let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/").to_owned() + file;
+            let text = std::fs::read_to_string(&path).expect("it is in the repository");
+            let mut names =
+                text.split(|char| !is_part(char)).filter(|word| word.starts_with("ringwire_"));
+            let unknown: Vec<_> = names.by_ref().filter(|name| !exists(name)).collect();
+            assert!(unknown.is_empty(), "{file}: {unknown:?}");
+            assert!(text.matches("ringwire_").count() > 5, "{file} asks for something");
+            let reasons =
+                text.split("reason=~\"").skip(1).filter_map(|rest| rest.split('"').next());
+            for reason in reasons.flat_map(|reasons| reasons.split('|')) {
+                assert!(metrics.contains(&format!("reason=\"{reason}\"")), "{file}: {reason}");
+            }
+        }
+        let text = include_str!("../../../deploy/grafana.json");
+        serde_json::from_str::<serde_json::Value>(text).expect("it is JSON");
+    }
+
     /// Every sample follows the type of its metric, names are of the right characters, and none comes twice.
     #[test]
     fn the_text_is_well_formed() {

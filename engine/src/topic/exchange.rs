@@ -37,12 +37,16 @@ pub enum PublishError {
     /// So many workers are too far behind to get any more
     /// ([`max_in_transit_len`](crate::topics::TopicConfig::max_in_transit_len)), or have ended; their subscribers miss
     /// it. It went to the others.
-    #[error("{0} workers are too far behind, and miss what was published")]
+    #[error(
+        "{0} workers are too far behind and missed the publication (setting: topics.max_in_transit_len)"
+    )]
     Busy(usize),
     /// As much waits for the other nodes of the cluster as may
     /// ([`max_outgoing_len`](crate::cluster::ClusterConfig::max_outgoing_len)): they miss it. Subscribers of this
     /// server get it.
-    #[error("too much waits for the other nodes, which miss what was published")]
+    #[error(
+        "the queue to the other nodes is full, and they missed the publication (setting: cluster.max_outgoing_len)"
+    )]
     Cluster,
 }
 

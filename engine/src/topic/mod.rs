@@ -107,7 +107,7 @@ impl Topics {
     /// Subscribes a connection to one topic; whether it was not subscribed to it before.
     ///
     /// # Errors
-    /// The topic is invalid, or the connection has as many subscriptions as may be.
+    /// The topic is invalid, or the connection has too many subscriptions.
     pub(crate) fn subscribe(
         &mut self,
         slot: u32,
@@ -121,7 +121,7 @@ impl Topics {
     /// Subscribes a connection to all that a pattern takes in; whether it was not subscribed to this before.
     ///
     /// # Errors
-    /// The pattern is invalid, or the connection has as many subscriptions as may be.
+    /// The pattern is invalid, or the connection has too many subscriptions.
     pub(crate) fn subscribe_pattern(
         &mut self,
         slot: u32,

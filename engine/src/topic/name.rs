@@ -31,7 +31,7 @@ pub enum TopicError {
     MisplacedWildcard,
     /// The connection has as many subscriptions as may be
     /// ([`max_subscriptions`](crate::topics::TopicConfig::max_subscriptions)).
-    #[error("the connection has as many subscriptions as may be")]
+    #[error("the connection has too many subscriptions (setting: topics.max_subscriptions)")]
     TooMany,
     /// The connection is closing.
     #[error("the connection is closing")]

@@ -210,7 +210,11 @@ fn bad_topics_and_too_many_subscriptions_are_errors() {
     ask(&mut client, "sub one", "true");
     ask(&mut client, "sub one", "false");
     ask(&mut client, "sub two", "true");
-    ask(&mut client, "sub three", "the connection has as many subscriptions as may be");
+    ask(
+        &mut client,
+        "sub three",
+        "the connection has too many subscriptions (setting: topics.max_subscriptions)",
+    );
     ask(&mut client, "unsub one", "true");
     ask(&mut client, "unsub one", "false");
     ask(&mut client, "sub three", "true");

@@ -1,16 +1,17 @@
 //! What all workers share, and the routes.
 
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use ringwire::program::{Setup, SetupError};
 use ringwire::{Handle, Handler, Router, WorkerContext};
 use tokio::runtime::Handle as Runtime;
-use tokio::task::JoinHandle;
+use tokio::sync::Notify;
 
 use crate::api;
-use crate::auth::Verifier;
-use crate::clock::{Board, Clock};
+use crate::auth::{Claims, KeyError, Refused, Verifier};
+use crate::clock::{self, Board};
 use crate::cluster::Cluster;
 use crate::metrics::Counters;
 use crate::presence::Presence;
@@ -38,11 +39,11 @@ pub struct App {
     /// The other nodes, where there are any.
     pub cluster: Option<Cluster>,
     /// Where users are looked up, and the runtime that this goes by.
-    database: Option<(Users, Runtime)>,
+    pub(crate) database: Option<(Users, Runtime)>,
     /// What the gateway did in the last minutes.
     pub board: Board,
-    /// What happens by the clock, where that was started.
-    pub clock: OnceLock<Clock>,
+    /// Told when stale connections are to be closed at once.
+    pub(crate) sweep_now: Notify,
     pub(crate) handle: OnceLock<Handle>,
 }
 
@@ -63,7 +64,7 @@ impl App {
             verifier: ArcSwap::from_pointee(verifier),
             counters: Counters::default(),
             board: Board::default(),
-            clock: OnceLock::new(),
+            sweep_now: Notify::new(),
             handle: OnceLock::new(),
         })
     }
@@ -79,16 +80,36 @@ impl App {
         self.settings.login && self.database.is_some()
     }
 
-    /// Asks the database.
+    /// Whose token this is. Where users are in a database, that has the last word.
     ///
-    /// # Panics
-    /// There is none.
-    pub(crate) fn spawn<T: Send + 'static>(
-        &self,
-        query: impl Future<Output = T> + Send + 'static,
-    ) -> JoinHandle<T> {
-        let (_, runtime) = self.database.as_ref().expect("who asks has seen the users");
-        runtime.spawn(query)
+    /// # Errors
+    /// The token does not hold, or its user is missing or inactive.
+    pub async fn identify(&self, token: &str) -> Result<Claims, Refused> {
+        let claims = self.verifier.load().verify(token, SystemTime::now())?;
+        match self.users() {
+            Some(users) => users.confirm(claims).await,
+            None => Ok(claims),
+        }
+    }
+
+    /// Who a name and a password stand for.
+    ///
+    /// # Errors
+    /// They are wrong, nobody may log in, or the user is inactive.
+    pub async fn login(&self, username: &str, password: &str) -> Result<Claims, Refused> {
+        let users = self.users().filter(|_| self.settings.login);
+        let user = users.ok_or(Refused::Credentials)?.login(username, password).await?;
+        Ok(user.claims(SystemTime::now(), self.settings.login_lifetime))
+    }
+
+    /// Reads the keys and the revoked ids again.
+    ///
+    /// # Errors
+    /// Keys or ids can't be used, and those from before stay.
+    pub fn reload_keys(&self) -> Result<(), KeyError> {
+        self.verifier.store(Arc::new(Verifier::load(&self.settings.tokens)?));
+        tracing::info!("the keys of tokens were read again");
+        Ok(())
     }
 
     /// The server that it runs in.
@@ -113,20 +134,21 @@ pub fn start(setup: &mut Setup<'_>) -> Result<Arc<App>, SetupError> {
             "JWT_SECRET is short: with fewer than {MIN_SECRET_LEN} bytes it can be guessed"
         );
     }
-    let open = |url| {
-        // Its threads talk to the database and check passwords. The workers poll, and serve the clients.
-        let runtime = setup.runtime()?;
-        match runtime.block_on(Users::open(url, settings.database_connections)) {
-            Ok(users) => Ok::<_, SetupError>((users, runtime)),
-            Err(error) => Err(format!("the database: {error}").into()),
-        }
-    };
-    let database = settings.database_url.as_ref().map(open).transpose()?;
+    // Its threads talk to the database and check passwords. The workers poll, and serve the clients.
+    let runtime = setup.runtime()?;
+    let url = settings.database_url.as_ref();
+    let users = url.map(|url| runtime.block_on(Users::open(url, settings.database_connections)));
+    let users = users.transpose().map_err(|error| format!("the database: {error}"))?;
     *setup.config_mut() = settings.rooms.keep(setup.config().clone());
-    let app = App::new(settings, verifier, database);
-    Clock::start(&app)?;
+    let app = App::new(settings, verifier, users.map(|users| (users, runtime.clone())));
+    clock::start(&app, &runtime);
     let renewing = app.clone();
-    setup.on_reload(move || Ok(renewing.reload_keys()?));
+    setup.on_reload(move || {
+        let kept = |error| format!("the keys of tokens stay as they were: {error}");
+        renewing.reload_keys().map_err(kept)?;
+        runtime.block_on(clock::sweep(&renewing));
+        Ok(())
+    });
     Ok(app)
 }
 

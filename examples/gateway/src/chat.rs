@@ -79,15 +79,15 @@ pub(crate) fn text_of(data: &RawValue) -> Option<Cow<'_, str>> {
 
 /// Follows a message.
 pub(crate) fn receive(app: &App, ctx: &mut Ctx<'_, State>, text: &str) {
-    let (member, mut out) = ctx.split();
-    let Some(member) = member.member() else { return };
+    let (state, mut out) = ctx.split();
+    let Some(claims) = state.claims() else { return };
     let problem = match serde_json::from_str(text) {
         Ok(ChatMessage::Chat(Chat { message, .. })) => {
             app.counters.message(MessageType::Text);
-            let envelope =
-                notice(MessageType::Text, Some(member.user()), &json!({ "content": message }));
+            let data = json!({ "content": message });
+            let envelope = notice(MessageType::Text, Some(claims.sub), &data);
             let options = PublishOptions::default().with_except(out.id());
-            let told = out.publish_with(TOPIC, &said(member.username(), &message), options);
+            let told = out.publish_with(TOPIC, &said(&claims.username, &message), options);
             let bridged = out.publish(EVERYBODY, &envelope);
             match told.and(bridged) {
                 Ok(()) => return,

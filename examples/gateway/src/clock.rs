@@ -1,16 +1,14 @@
-//! What happens by the clock, on a thread of its own: samples for the dashboard, and the end of stale connections.
+//! What happens by the clock, beside the workers: samples for the dashboard, and the end of stale connections.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use std::{io, thread};
 
+use ringwire::Ctx;
 use ringwire::stats::ProcessStats;
-use ringwire::{Ctx, Handle};
 use serde::Serialize;
-use tokio::sync::oneshot;
-use uuid::Uuid;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
 use crate::app::App;
 use crate::auth::Refused;
@@ -19,14 +17,11 @@ use crate::{lock, session};
 /// How often a letter asks each worker how long letters wait for its turn.
 const PROBE_PERIOD: Duration = Duration::from_millis(250);
 /// Samples are one second apart.
-const SAMPLE_PERIOD: Duration = Duration::from_secs(1);
+const PROBES_PER_SAMPLE: u64 = 4;
 /// Five minutes of samples are kept, about 50 KiB.
 const MAX_SAMPLES: usize = 300;
 /// Users whose connections are looked at in one go. No more letters are under way than fit into a mailbox.
 const SWEEP_LEN: usize = 128;
-/// How long one go of a sweep waits for a worker.
-const SWEEP_PATIENCE: Duration = Duration::from_secs(10);
-
 /// What the gateway is like at a moment. Counts are of all that there has been: two samples make a rate.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Sample {
@@ -55,8 +50,9 @@ pub struct Sample {
 }
 
 impl Sample {
-    fn now(app: &App, handle: &Handle) -> Self {
-        let (stats, counts, process) = (handle.stats(), app.presence.counts(), ProcessStats::now());
+    fn now(app: &App) -> Self {
+        let (stats, counts, process) =
+            (app.handle().stats(), app.presence.counts(), ProcessStats::now());
         let total = stats.total();
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
@@ -111,116 +107,64 @@ impl Board {
     }
 }
 
-/// The way to the thread. It ends with the last of [`App`].
-#[derive(Debug)]
-pub struct Clock(mpsc::Sender<oneshot::Sender<usize>>);
-
-impl Clock {
-    /// Starts the thread, once for an application.
-    ///
-    /// # Errors
-    /// The system has no thread left.
-    pub fn start(app: &Arc<App>) -> io::Result<()> {
-        let (orders, receiver) = mpsc::channel();
-        if app.clock.set(Self(orders)).is_ok() {
-            let (interval, app) = (app.settings.cleanup_interval, Arc::downgrade(app));
-            thread::Builder::new()
-                .name("clock".into())
-                .spawn(move || run(&app, &receiver, interval))?;
+/// Takes samples and closes stale connections from now on, once for an application, until the runtime ends.
+pub fn start(app: &Arc<App>, runtime: &Handle) {
+    let (sampling, sweeping) = (app.clone(), app.clone());
+    runtime.spawn(async move {
+        for number in 0_u64.. {
+            tokio::time::sleep(PROBE_PERIOD).await;
+            let Some(handle) = sampling.handle.get() else { continue };
+            if number.is_multiple_of(PROBES_PER_SAMPLE) {
+                sampling.board.add(Sample::now(&sampling));
+            }
+            // A worker that is too busy for letters answers none; those before wait long enough.
+            let _ = handle.post_event_to_all(&Probe(Instant::now()));
         }
-        Ok(())
-    }
-
-    /// Has stale connections closed now; how many they were.
-    pub(crate) async fn clean_up(&self) -> usize {
-        self.begin_cleanup().await.unwrap_or_default()
-    }
-
-    /// The same, whoever waits for it.
-    pub(crate) fn begin_cleanup(&self) -> oneshot::Receiver<usize> {
-        let (sender, receiver) = oneshot::channel();
-        // Where the thread has ended, so has the server.
-        let _ = self.0.send(sender);
-        receiver
-    }
-}
-
-fn run(app: &Weak<App>, orders: &Receiver<oneshot::Sender<usize>>, cleanup_interval: Duration) {
-    let (mut sample_due, mut sweep_due) = (Instant::now(), Instant::now() + cleanup_interval);
-    loop {
-        let order = orders.recv_timeout(PROBE_PERIOD);
-        let Some(app) = app.upgrade() else { return };
-        let Some(handle) = app.handle.get() else { continue };
-        match order {
-            Ok(count) => drop(count.send(sweep(&app, handle))),
-            Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-        if Instant::now() >= sweep_due {
-            sweep_due = Instant::now() + cleanup_interval;
-            match sweep(&app, handle) {
+    });
+    runtime.spawn(async move {
+        loop {
+            // Whichever comes first.
+            let ordered = sweeping.sweep_now.notified();
+            let _ = tokio::time::timeout(sweeping.settings.cleanup_interval, ordered).await;
+            match sweep(&sweeping).await {
                 0 => {}
                 count => tracing::info!(count, "stale connections were closed"),
             }
         }
-        if Instant::now() >= sample_due {
-            sample_due = Instant::now() + SAMPLE_PERIOD;
-            app.board.add(Sample::now(&app, handle));
-        }
-        // A worker that is too busy for letters answers none; those before wait long enough.
-        let _ = handle.post_event_to_all(&Probe(Instant::now()));
-    }
+    });
 }
 
-/// Closes connections that should not be there any more; how many they were. Waits for workers, so it is not for one.
-pub(crate) fn sweep(app: &Arc<App>, handle: &Handle) -> usize {
+/// Closes connections that should not be there any more, and those of users who are not active any more, where a
+/// database knows; how many they were.
+pub(crate) async fn sweep(app: &Arc<App>) -> usize {
     let (mut closed, mut after) = (0, None);
     loop {
         let page = app.presence.online(after, SWEEP_LEN);
-        let users: Vec<_> = page.users.iter().map(|user| user.user_id).collect();
-        let (report, reports) = mpsc::channel();
-        for conn in users.iter().flat_map(|user| app.presence.connections(*user)) {
-            let (app, report) = (app.clone(), report.clone());
-            // One that is not reached now is looked at the next time.
-            let _ = handle.run(conn, move |ctx: &mut Ctx<'_, session::State>| {
-                let _ = report.send(session::close_if_stale(&app, ctx));
-            });
+        let (report, mut reports) = mpsc::unbounded_channel();
+        for user in page.users.iter().map(|user| user.user_id) {
+            let refused = match app.users() {
+                Some(users) => users.active(user).await.err(),
+                None => None,
+            };
+            // A database that does not answer sends nobody away.
+            let refused = refused.filter(|refused| *refused != Refused::Unavailable);
+            for conn in app.presence.connections(user) {
+                let (app, report) = (app.clone(), report.clone());
+                // One that is not reached now is looked at the next time.
+                let _ = app.clone().handle().run(conn, move |ctx: &mut Ctx<'_, session::State>| {
+                    let _ = report.send(session::close_if_stale(&app, ctx, refused));
+                });
+            }
         }
         drop(report);
-        while let Ok(was_stale) = reports.recv_timeout(SWEEP_PATIENCE) {
+        while let Some(was_stale) = reports.recv().await {
             closed += usize::from(was_stale);
         }
-        after = users.last().copied();
-        closed += close_inactive(app, handle, users);
-        if !page.has_more {
+        after = page.next;
+        if after.is_none() {
             return closed;
         }
     }
-}
-
-/// Closes the connections of those of these users who are not active any more, where a database knows; how many they
-/// were.
-fn close_inactive(app: &App, handle: &Handle, ids: Vec<Uuid>) -> usize {
-    let Some(users) = app.users().cloned() else { return 0 };
-    let (report, reports) = mpsc::channel();
-    app.spawn(async move {
-        for id in ids {
-            // A database that does not answer sends nobody away.
-            if let Err(refused @ (Refused::Inactive | Refused::UnknownUser)) =
-                users.active(id).await
-            {
-                let _ = report.send((id, refused));
-            }
-        }
-    });
-    let mut closed = 0;
-    while let Ok((id, refused)) = reports.recv_timeout(SWEEP_PATIENCE) {
-        for conn in app.presence.connections(id) {
-            closed +=
-                usize::from(handle.close(conn, refused.close_code(), refused.reason()).is_ok());
-        }
-    }
-    closed
 }
 
 #[cfg(test)]

@@ -26,13 +26,12 @@ use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimeP
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::auth::Refused;
 use crate::chat;
 use crate::session::{self, EVERYBODY, State, topic_of};
 use ringwire::json::{id_of, object_of};
 
 /// A message, as the server sends it.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Envelope<'a, D: ?Sized> {
     /// The message's own id: that of the client's message, or one of the server's.
     pub id: &'a str,
@@ -41,7 +40,7 @@ pub struct Envelope<'a, D: ?Sized> {
     /// What it says.
     pub data: &'a D,
     /// When the server sent it (RFC 3339).
-    pub timestamp: &'a str,
+    pub timestamp: String,
     /// Who it comes from; nobody, where the server speaks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from_user_id: Option<Uuid>,
@@ -85,7 +84,14 @@ pub fn timestamp(time: SystemTime) -> String {
     OffsetDateTime::from(time).format(&Iso8601::<FORMAT>).unwrap_or_default()
 }
 
-impl<D: Serialize + ?Sized> Envelope<'_, D> {
+impl<'a, D: Serialize + ?Sized> Envelope<'a, D> {
+    /// One that the server sends now, and to everybody.
+    #[must_use]
+    pub fn new(id: &'a str, message_type: MessageType, data: &'a D) -> Self {
+        let timestamp = timestamp(SystemTime::now());
+        Self { id, message_type, data, timestamp, from_user_id: None, to_user_id: None }
+    }
+
     /// Its JSON.
     ///
     /// # Panics
@@ -102,9 +108,8 @@ pub(crate) fn notice(
     from: Option<Uuid>,
     data: &serde_json::Value,
 ) -> String {
-    let (id, now) = (Uuid::new_v4().to_string(), timestamp(SystemTime::now()));
-    let (from_user_id, to_user_id) = (from, None);
-    Envelope { id: &id, message_type, data, timestamp: &now, from_user_id, to_user_id }.to_json()
+    let id = Uuid::new_v4().to_string();
+    Envelope { from_user_id: from, ..Envelope::new(&id, message_type, data) }.to_json()
 }
 
 /// What a client sends. Who sends it, and when, it may claim, and is not asked.
@@ -147,7 +152,8 @@ fn follow(app: &Arc<App>, ctx: &mut Ctx<'_, State>, incoming: &Incoming<'_>) -> 
     match kind {
         MessageType::Text => say(app, ctx, incoming)?,
         MessageType::Ping => {
-            let (id, data) = (own_id(incoming), incoming.data.unwrap_or(RawValue::NULL));
+            let (id, data) =
+                (id_or_new(incoming.id.as_deref()), incoming.data.unwrap_or(RawValue::NULL));
             reply(ctx, &id, MessageType::Pong, data);
         }
         MessageType::Pong => {}
@@ -158,31 +164,21 @@ fn follow(app: &Arc<App>, ctx: &mut Ctx<'_, State>, incoming: &Incoming<'_>) -> 
     Ok(())
 }
 
-fn own_id<'a>(incoming: &'a Incoming<'_>) -> Cow<'a, str> {
-    match &incoming.id {
-        Some(id) => Cow::Borrowed(id),
-        None => Cow::Owned(Uuid::new_v4().to_string()),
-    }
+/// A message's own id, or a new one.
+fn id_or_new(id: Option<&str>) -> Cow<'_, str> {
+    id.map_or_else(|| Uuid::new_v4().to_string().into(), Cow::Borrowed)
 }
 
 /// To everybody else; or to all connections of one user, and the sender's others.
 fn say(app: &App, ctx: &mut Ctx<'_, State>, incoming: &Incoming<'_>) -> Result<(), Fault> {
-    let Some(member) = ctx.state().member() else { return Ok(()) };
-    let (from, to) = (member.user(), incoming.to_user_id);
-    let (id, data) = (own_id(incoming), incoming.data.unwrap_or(RawValue::NULL));
-    let now = timestamp(SystemTime::now());
-    let envelope = Envelope {
-        id: &id,
-        message_type: MessageType::Text,
-        data,
-        timestamp: &now,
-        from_user_id: Some(from),
-        to_user_id: to,
-    };
-    let text = envelope.to_json();
+    let Some(claims) = ctx.state().claims() else { return Ok(()) };
+    let (from_user_id, to_user_id) = (Some(claims.sub), incoming.to_user_id);
+    let (id, data) = (id_or_new(incoming.id.as_deref()), incoming.data.unwrap_or(RawValue::NULL));
+    let envelope = Envelope::new(&id, MessageType::Text, data);
+    let text = Envelope { from_user_id, to_user_id, ..envelope }.to_json();
     let options = PublishOptions::default().with_except(ctx.id());
-    let Some(to) = to else {
-        let chat = chat::text_of(data).map(|content| chat::said(member.username(), &content));
+    let Some(to) = to_user_id else {
+        let chat = chat::text_of(data).map(|content| chat::said(&claims.username, &content));
         let told = chat.map(|chat| ctx.publish(chat::TOPIC, &chat)).transpose();
         return ctx.publish_with(EVERYBODY, &text, options).and(told).map(drop).map_err(|_| BUSY);
     };
@@ -190,9 +186,9 @@ fn say(app: &App, ctx: &mut Ctx<'_, State>, incoming: &Incoming<'_>) -> Result<(
         return Err(OFFLINE);
     }
     let told = ctx.publish_with(&topic_of(to), &text, options);
-    let copied =
-        if to == from { Ok(()) } else { ctx.publish_with(&topic_of(from), &text, options) };
-    told.and(copied).map_err(|_| BUSY)
+    let others = from_user_id.filter(|from| *from != to);
+    let copied = others.map(|from| ctx.publish_with(&topic_of(from), &text, options)).transpose();
+    told.and(copied).map(drop).map_err(|_| BUSY)
 }
 
 fn refresh(app: &Arc<App>, ctx: &mut Ctx<'_, State>, incoming: &Incoming<'_>) -> Result<(), Fault> {
@@ -204,22 +200,20 @@ fn refresh(app: &Arc<App>, ctx: &mut Ctx<'_, State>, incoming: &Incoming<'_>) ->
 
     let data = incoming.data.unwrap_or(RawValue::NULL);
     let renewal: Renewal<'_> = serde_json::from_str(data.get()).map_err(|_| MALFORMED)?;
-    let id = own_id(incoming).into_owned();
+    let id = id_or_new(incoming.id.as_deref()).into_owned();
     session::refresh(app, ctx, &renewal.token, move |ctx, outcome| match outcome {
         Ok(until) => reply(ctx, &id, MessageType::Refresh, &json!({ "until": timestamp(until) })),
-        Err(refused) => complain(ctx, Some(&id), fault_of(refused)),
+        Err(refused) => {
+            let fault = (refused.reason(), "the token was refused, and the old one stays");
+            complain(ctx, Some(&id), fault);
+        }
     });
     Ok(())
 }
 
-fn fault_of(refused: Refused) -> Fault {
-    (refused.reason(), "the token was refused, and the old one stays")
-}
-
 fn complain(ctx: &mut Ctx<'_, State>, id: Option<&str>, (error, content): Fault) {
-    let own = id.is_none().then(|| Uuid::new_v4().to_string());
-    let id = id.or(own.as_deref()).unwrap_or_default();
-    reply(ctx, id, MessageType::Error, &json!({ "error": error, "content": content }));
+    let data = json!({ "error": error, "content": content });
+    reply(ctx, &id_or_new(id), MessageType::Error, &data);
 }
 
 fn reply<D: Serialize + ?Sized>(
@@ -228,11 +222,8 @@ fn reply<D: Serialize + ?Sized>(
     message_type: MessageType,
     data: &D,
 ) {
-    let now = timestamp(SystemTime::now());
-    let (from_user_id, to_user_id) = (None, None);
-    let reply = Envelope { id, message_type, data, timestamp: &now, from_user_id, to_user_id };
     // What is refused goes to a connection that closes.
-    let _ = ctx.send(&reply.to_json());
+    let _ = ctx.send(&Envelope::new(id, message_type, data).to_json());
 }
 
 #[cfg(test)]

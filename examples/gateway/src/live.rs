@@ -6,13 +6,12 @@
 //! | `kind` | what follows |
 //! |---|---|
 //! | `signed_in` | `with`: what the secret was, `token` or `api_key` |
-//! | `samples` | `samples` since the last time ([`Sample`]); `messages` by type and `refused` tokens by reason, so far
+//! | `samples` | `samples` since the last time ([`Sample`](crate::clock::Sample)); `messages` by type and `refused` tokens by reason, so far
 //! |
 //! | `users` | a page of the users online, where it has changed: `users`, `next` |
 //!
 //! `{"after": "…"}` turns to the page of users behind that one, `{"after": null}` to the first.
 
-use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,14 +19,14 @@ use std::time::Duration;
 use ringwire::http::header;
 use ringwire::router::{Asset, SocketRoutes};
 use ringwire::{Answer, CloseCode, Ctx, Handler, HeaderValue, Message, Posted, Request, Router};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::api::{self, Admin};
+use crate::api::Admin;
 use crate::app::App;
 use crate::auth::Refused;
-use crate::clock::{Probe, Sample};
+use crate::clock::Probe;
 
 /// The one timer of a connection.
 const TICK: u64 = 0;
@@ -57,14 +56,6 @@ pub(crate) struct Watcher {
 enum Order {
     SignIn { secret: String },
     Turn { after: Option<Uuid> },
-}
-
-#[derive(Serialize)]
-struct Samples {
-    kind: &'static str,
-    samples: Vec<Sample>,
-    messages: BTreeMap<&'static str, u64>,
-    refused: BTreeMap<&'static str, u64>,
 }
 
 impl Live {
@@ -100,12 +91,13 @@ impl Live {
         if let Some(newest) = samples.last() {
             watcher.seen = newest.at;
             let (messages, refused) = (self.0.counters.messages(), self.0.counters.refusals());
-            let samples = Samples { kind: "samples", samples, messages, refused };
-            let text = serde_json::to_string(&samples).expect("numbers are JSON");
+            let news = json!({
+                "kind": "samples", "samples": samples, "messages": messages, "refused": refused,
+            });
             // Where the peer is too slow for this one, the engine's limit decides.
-            let _ = out.send(&text);
+            let _ = out.send(&news.to_string());
         }
-        let page = api::online(&self.0, watcher.after, PAGE_LEN);
+        let page = self.0.online(watcher.after, PAGE_LEN);
         let mut hasher = DefaultHasher::new();
         page.hash(&mut hasher);
         if hasher.finish() != watcher.page_hash {
@@ -169,32 +161,29 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 
 /// Adds the pages.
 pub(crate) fn pages<S: SocketRoutes>(router: Router<S>) -> Router<S> {
+    const HTML: &str = "text/html; charset=utf-8";
     const SCRIPT: &str = "text/javascript; charset=utf-8";
     const STYLE: &str = "text/css; charset=utf-8";
-    let page = |router: Router<S>, path, asset: Asset| {
-        router.get(path, move |request: &Request<'_>| {
-            let own = [
-                (header::CONTENT_SECURITY_POLICY, POLICY),
-                (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-                (header::REFERRER_POLICY, "no-referrer"),
-                (header::CACHE_CONTROL, "no-cache"),
-            ];
-            own.into_iter().fold(asset.respond(request), |response, (name, value)| {
-                response.with_header(name, HeaderValue::from_static(value))
-            })
-        })
-    };
-    let router = page(router, "/", Asset::html(include_str!("../pages/dashboard.html")));
-    let router = page(router, "/chat", Asset::html(include_str!("../pages/chat.html")));
-    [
+    let pages = [
+        ("/", HTML, include_str!("../pages/dashboard.html")),
+        ("/chat", HTML, include_str!("../pages/chat.html")),
         ("/dashboard.js", SCRIPT, include_str!("../pages/dashboard.js")),
         ("/chart.js", SCRIPT, include_str!("../pages/chart.js")),
         ("/chat.js", SCRIPT, include_str!("../pages/chat.js")),
         ("/gateway.js", SCRIPT, include_str!("../pages/gateway.js")),
         ("/gateway.css", STYLE, include_str!("../pages/gateway.css")),
-    ]
-    .into_iter()
-    .fold(router, |router, (path, media_type, text)| {
-        page(router, path, Asset::new(media_type, text.as_bytes()))
+    ];
+    pages.into_iter().fold(router, |router, (path, media_type, text)| {
+        let own = [
+            (header::CONTENT_SECURITY_POLICY, POLICY),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::REFERRER_POLICY, "no-referrer"),
+            (header::CACHE_CONTROL, "no-cache"),
+        ];
+        let page = Asset::new(media_type, text.as_bytes());
+        let page = own.into_iter().fold(page, |page, (name, value)| {
+            page.with_header(name, HeaderValue::from_static(value))
+        });
+        router.asset(path, page)
     })
 }

@@ -10,7 +10,7 @@ use ringwire::stats::MetricsText;
 
 use crate::api::is_api_key;
 use crate::app::App;
-use crate::auth::{Refused, api_key_of, token_of};
+use crate::auth::Refused;
 use crate::envelope::MessageType;
 use crate::lock;
 use crate::users::Users;
@@ -108,8 +108,8 @@ pub(crate) fn guard(app: &App, request: &Request<'_>) -> Result<(), Problem> {
     if !is_proxied && request.peer_addr().ip().is_loopback() {
         return Ok(());
     }
-    let token = token_of(request);
-    let key = api_key_of(request).or(token.as_deref()).ok_or(Refused::Missing)?;
+    let key = request.header_str("x-api-key").or_else(|| request.bearer_token());
+    let key = key.ok_or(Refused::Missing)?;
     if is_api_key(app, key) { Ok(()) } else { Err(Refused::ApiKey.into()) }
 }
 

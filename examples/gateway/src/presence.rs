@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
 use ringwire::ConnId;
+use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
+use crate::envelope::timestamp;
 use crate::lock;
 
 /// Users are spread over so many maps, by the first bits of their id, so that the maps in their order are one list.
@@ -53,27 +55,34 @@ impl User {
 }
 
 /// A user who is online.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Online {
     /// The user.
     pub user_id: Uuid,
     /// The name in the token of the first connection.
     pub username: String,
     /// Since when the user has been online.
+    #[serde(serialize_with = "as_timestamp")]
     pub connected_at: SystemTime,
     /// How many connections the user has.
+    #[serde(skip)]
     pub connection_count: usize,
     /// How many of them take envelopes.
+    #[serde(skip)]
     pub envelope_count: usize,
 }
 
 /// Some users who are online, by their id.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Page {
     /// The users.
     pub users: Vec<Online>,
-    /// Whether more follow.
-    pub has_more: bool,
+    /// Behind whom the next page begins, if there is one.
+    pub next: Option<Uuid>,
+}
+
+fn as_timestamp<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&timestamp(*time))
 }
 
 /// How much is online.
@@ -111,10 +120,11 @@ impl Presence {
             users.extend(here.take(limit + 1 - users.len()).map(|(id, user)| user.online(*id)));
             if users.len() > limit {
                 users.truncate(limit);
-                return Page { users, has_more: true };
+                let next = users.last().map(|user: &Online| user.user_id);
+                return Page { users, next };
             }
         }
-        Page { users, has_more: false }
+        Page { users, next: None }
     }
 
     /// How much is online.
@@ -239,14 +249,14 @@ mod tests {
                 let page = presence.online(after, limit);
                 assert!(page.users.len() <= limit);
                 found.extend(page.users.iter().map(|it| it.user_id));
-                after = found.last().copied();
-                if !page.has_more {
+                assert!(page.next.is_none_or(|next| Some(&next) == found.last()));
+                after = page.next;
+                if after.is_none() {
                     break;
                 }
             }
             assert_eq!(found, numbers.map(user), "{limit} a page");
         }
-        assert_eq!(presence.online(None, 0), Page { users: Vec::new(), has_more: true });
         assert_eq!(presence.counts(), Counts { connections: 10, users: 10 });
     }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ringwire::handshake::BEARER;
 use ringwire::topics::PresenceChange;
 use ringwire::{
     Accept, Answer, CloseCause, CloseCode, Ctx, Handler, Message, Request, Response, topics,
@@ -15,7 +16,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::auth::{self, BEARER, Claims, Refused};
+use crate::auth::{Claims, Refused};
 use crate::chat;
 use crate::cluster::News;
 use crate::envelope;
@@ -72,45 +73,19 @@ impl Protocol {
 #[derive(Debug)]
 pub struct State {
     protocol: Protocol,
-    /// Nobody until a login.
-    member: Option<Box<Member>>,
+    /// Who it belongs to: nobody until a login.
+    claims: Option<Box<Claims>>,
 }
 
-/// Who a connection belongs to.
-#[derive(Debug)]
-pub struct Member(Claims);
-
 impl State {
-    fn new(protocol: Protocol, claims: Option<Claims>) -> Self {
-        Self { protocol, member: claims.map(|claims| Box::new(Member(claims))) }
-    }
-
     pub(crate) fn protocol(&self) -> Protocol {
         self.protocol
     }
 
-    pub(crate) fn claims(&self) -> Option<&Claims> {
-        self.member.as_deref().map(|Member(claims)| claims)
-    }
-
     /// Who it belongs to; nobody until a login.
     #[must_use]
-    pub fn member(&self) -> Option<&Member> {
-        self.member.as_deref()
-    }
-}
-
-impl Member {
-    /// The user.
-    #[must_use]
-    pub fn user(&self) -> Uuid {
-        self.0.sub
-    }
-
-    /// The name by which others know the user.
-    #[must_use]
-    pub fn username(&self) -> &str {
-        &self.0.username
+    pub fn claims(&self) -> Option<&Claims> {
+        self.claims.as_deref()
     }
 }
 
@@ -130,33 +105,11 @@ impl Session {
 
     /// Who a request comes from. Nobody, where a login may follow.
     fn claims(&self, request: &Request<'_>) -> Result<Option<Claims>, Refused> {
-        match auth::token_of(request) {
+        match request.token("token") {
             None if self.app.can_login() => Ok(None),
             None => Err(Refused::Missing),
             Some(token) => self.app.verifier.load().verify(&token, SystemTime::now()).map(Some),
         }
-    }
-
-    /// Accepts or rejects a request once the database has been asked.
-    fn ask(
-        &self,
-        request: &Request<'_>,
-        confirmation: impl Future<Output = Result<Claims, Refused>> + Send + 'static,
-        accept: impl FnOnce(Claims) -> Accept<State> + Send + 'static,
-    ) {
-        let (app, id) = (self.app.clone(), request.id());
-        self.app.spawn(async move {
-            let answered = match confirmation.await {
-                Ok(claims) => app.handle().accept(id, accept(claims)),
-                Err(refused) => {
-                    app.counters.refused(refused);
-                    app.handle().reject(id, refused.into())
-                }
-            };
-            if let Err(error) = answered {
-                tracing::warn!(%error, "a request is left to its timeout");
-            }
-        });
     }
 
     fn log_in(&self, ctx: &mut Ctx<'_, State>, text: &str) {
@@ -170,15 +123,15 @@ impl Session {
             return refuse_login(&self.app, ctx, Refused::Credentials);
         };
         let (app, asking) = (self.app.clone(), self.app.clone());
-        let task = self.app.spawn(async move { asking.login(&username, &password).await });
+        let login = async move { asking.login(&username, &password).await };
         // The message is there in time, however long its check takes.
         ctx.clear_timer(LOGIN);
         ctx.pause();
-        let begun = ctx.spawn(task, move |ctx, outcome| {
+        let begun = ctx.spawn(login, move |ctx, outcome| {
             ctx.resume();
-            match outcome.unwrap_or(Err(Refused::Unavailable)) {
+            match outcome {
                 Ok(claims) => {
-                    ctx.state_mut().member = Some(Box::new(Member(claims)));
+                    ctx.state_mut().claims = Some(Box::new(claims));
                     let _ = ctx.send(&json!({ "status": "ok" }).to_string());
                     enter(&app, ctx);
                 }
@@ -201,11 +154,11 @@ fn refuse_login(app: &App, ctx: &mut Ctx<'_, State>, refused: Refused) {
 /// A connection's user is known: it hears, is heard, and stays until its token expires.
 fn enter(app: &App, ctx: &mut Ctx<'_, State>) {
     let id = ctx.id();
-    let (State { protocol, member }, mut out) = ctx.split();
-    let Some(Member(claims)) = member.as_deref() else { return };
-    let takes_envelopes = *protocol == Protocol::Envelope;
+    let (state, mut out) = ctx.split();
+    let (protocol, Some(claims)) = (state.protocol, state.claims()) else { return };
+    let takes_envelopes = protocol == Protocol::Envelope;
     if !app.presence.enter(claims.sub, &claims.username, id, takes_envelopes) {
-        *member = None;
+        state.claims = None;
         let _ = out.close(TOO_MANY, "the user has as many connections as may be");
         return;
     }
@@ -237,16 +190,19 @@ pub(crate) fn refresh(
     token: &str,
     then: impl FnOnce(&mut Ctx<'_, State>, Result<SystemTime, Refused>) + 'static,
 ) {
-    let user = ctx.state().member().map(Member::user);
-    let renewing = app.clone();
-    let renew = move |ctx: &mut Ctx<'_, State>, outcome: Result<Claims, Refused>| {
+    let (renewing, asking, token) = (app.clone(), app.clone(), token.to_owned());
+    let identity = async move { asking.identify(&token).await };
+    // One that is closing keeps its token.
+    let _ = ctx.spawn_or_pause(identity, move |ctx, outcome| {
         // Another user's is as good as none.
-        let own =
-            outcome.and_then(|it| if Some(it.sub) == user { Ok(it) } else { Err(Refused::Claims) });
+        let own = outcome.and_then(|it| match ctx.state().claims() {
+            Some(claims) if claims.sub == it.sub => Ok(it),
+            _ => Err(Refused::Claims),
+        });
         let renewed = own.map(|claims| {
             let end = renewing.verifier.load().end_of(&claims);
             let _ = ctx.set_timer(EXPIRY, left_of(end));
-            ctx.state_mut().member = Some(Box::new(Member(claims)));
+            ctx.state_mut().claims = Some(Box::new(claims));
             end
         });
         then(ctx, renewed);
@@ -256,30 +212,20 @@ pub(crate) fn refresh(
                 let _ = ctx.close(REVOKED, refused.reason());
             }
         }
-    };
-    if app.users().is_none() {
-        return renew(ctx, app.verifier.load().verify(token, SystemTime::now()));
-    }
-    let (asking, token) = (app.clone(), token.to_owned());
-    let task = app.spawn(async move { asking.identify(&token).await });
-    // One that is closing keeps its token.
-    let _ = ctx.spawn_or_pause(task, move |ctx, outcome| {
-        renew(ctx, outcome.unwrap_or(Err(Refused::Unavailable)));
     });
 }
 
-/// Closes a connection whose token has been revoked, or has expired unnoticed; whether it is one.
-pub fn close_if_stale(app: &App, ctx: &mut Ctx<'_, State>) -> bool {
+/// Closes a connection whose user is refused by now, whose token has been revoked, or has expired unnoticed; whether it
+/// is one.
+pub fn close_if_stale(app: &App, ctx: &mut Ctx<'_, State>, refused: Option<Refused>) -> bool {
     let Some(claims) = ctx.state().claims() else { return false };
     let verifier = app.verifier.load();
-    let refused = if verifier.is_revoked(claims) {
-        Refused::Revoked
-    } else if verifier.end_of(claims) <= SystemTime::now() {
-        Refused::Expired
-    } else {
-        return false;
+    let refused = match refused {
+        None if verifier.is_revoked(claims) => Some(Refused::Revoked),
+        None if verifier.end_of(claims) <= SystemTime::now() => Some(Refused::Expired),
+        refused => refused,
     };
-    ctx.close(refused.close_code(), refused.reason()).is_ok()
+    refused.is_some_and(|refused| ctx.close(refused.close_code(), refused.reason()).is_ok())
 }
 
 impl Handler for Session {
@@ -291,15 +237,25 @@ impl Handler for Session {
         let protocol = known.map_or(Protocol::Envelope, |(_, protocol)| protocol);
         let agreed = known.map(|(name, _)| name).or_else(|| offered().find(|name| *name == BEARER));
         let agreed = agreed.map(str::to_owned);
-        let accept = move |claims| {
-            let accept = Accept::new(State::new(protocol, claims));
+        let accept = move |claims: Option<Claims>| {
+            let accept = Accept::new(State { protocol, claims: claims.map(Box::new) });
             agreed.into_iter().fold(accept, Accept::with_subprotocol)
         };
-        match (self.claims(request), self.app.users()) {
-            (Ok(Some(claims)), Some(users)) => {
-                let users = users.clone();
-                let confirmation = async move { users.confirm(claims).await };
-                self.ask(request, confirmation, |claims| accept(Some(claims)));
+        match (self.claims(request), &self.app.database) {
+            (Ok(Some(claims)), Some((users, runtime))) => {
+                let (app, users, id) = (self.app.clone(), users.clone(), request.id());
+                runtime.spawn(async move {
+                    let answered = match users.confirm(claims).await {
+                        Ok(claims) => app.handle().accept(id, accept(Some(claims))),
+                        Err(refused) => {
+                            app.counters.refused(refused);
+                            app.handle().reject(id, refused.into())
+                        }
+                    };
+                    if let Err(error) = answered {
+                        tracing::warn!(%error, "a request is left to its timeout");
+                    }
+                });
                 Answer::Defer
             }
             (Ok(claims), _) => accept(claims).into(),
@@ -311,7 +267,7 @@ impl Handler for Session {
     }
 
     fn on_open(&mut self, ctx: &mut Ctx<'_, State>) {
-        if ctx.state().member.is_some() {
+        if ctx.state().claims.is_some() {
             enter(&self.app, ctx);
         } else {
             let _ = ctx.set_timer(LOGIN, self.app.settings.login_timeout);
@@ -323,9 +279,9 @@ impl Handler for Session {
             let _ = ctx.close(CloseCode::UNSUPPORTED_DATA, "messages are text");
             return;
         };
-        let State { protocol, member } = ctx.state();
+        let State { protocol, claims } = ctx.state();
         match protocol {
-            _ if member.is_none() => self.log_in(ctx, text),
+            _ if claims.is_none() => self.log_in(ctx, text),
             Protocol::Envelope => envelope::receive(&self.app, ctx, text),
             Protocol::RoomsText => rooms::text::receive(&self.app, ctx, text),
             Protocol::RoomsJson => rooms::json::receive(&self.app, &self.commands, ctx, text),
@@ -359,10 +315,10 @@ impl Handler for Session {
     }
 
     fn on_close(&mut self, ctx: &mut Ctx<'_, State>, _cause: &CloseCause) {
-        if let Some(member) = ctx.state().member() {
-            self.app.rooms.leave_all(member.user(), ctx.id());
-            self.app.presence.leave(member.user(), ctx.id());
-            self.app.note_change(member.user());
+        if let Some(claims) = ctx.state().claims() {
+            self.app.rooms.leave_all(claims.sub, ctx.id());
+            self.app.presence.leave(claims.sub, ctx.id());
+            self.app.note_change(claims.sub);
         }
     }
 }

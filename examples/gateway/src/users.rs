@@ -87,8 +87,7 @@ impl Users {
         migrator.dangerous_set_table_name("gateway_migrations");
         migrator.run(&pool).await?;
         let cores = std::thread::available_parallelism().map_or(1, Into::into);
-        let nobody =
-            hash(Uuid::new_v4().to_string()).await.map_err(|_| sqlx::Error::WorkerCrashed)?;
+        let nobody = hash(Uuid::new_v4().to_string()).await?;
         Ok(Self { pool, hashing: Arc::new(Semaphore::new(cores)), nobody: nobody.into() })
     }
 
@@ -141,9 +140,7 @@ impl Users {
     /// The database failed, or has the id for another name.
     pub async fn add(&self, user: &User, password: Option<&str>) -> Result<(), sqlx::Error> {
         let hash = match password {
-            Some(password) => {
-                Some(hash(password.to_owned()).await.map_err(|_| sqlx::Error::WorkerCrashed)?)
-            }
+            Some(password) => Some(hash(password.to_owned()).await?),
             None => None,
         };
         let query = sqlx::query(ADD).bind(user.id.to_string()).bind(&user.username);
@@ -181,6 +178,7 @@ impl User {
             email: self.email,
             exp: iat.saturating_add(lifetime.as_secs()),
             iat,
+            nbf: None,
             jti: Uuid::new_v4().to_string(),
             role: self.role,
         }
@@ -200,8 +198,9 @@ fn user(row: &AnyRow) -> Result<(User, Option<String>), sqlx::Error> {
 }
 
 /// Hashes a password, away from the workers.
-async fn hash(password: String) -> Result<String, Refused> {
+async fn hash(password: String) -> Result<String, sqlx::Error> {
     let work =
         move || Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string());
-    tokio::task::spawn_blocking(work).await.ok().and_then(Result::ok).ok_or(Refused::Unavailable)
+    let hash = tokio::task::spawn_blocking(work).await.ok().and_then(Result::ok);
+    hash.ok_or(sqlx::Error::WorkerCrashed)
 }

@@ -129,7 +129,9 @@ impl Generator<'_> {
         let resource = self.target.resource().context("no WebSocket server")?;
         let path = resource.ask.fill(&resource.path, number);
         let dial = Dial::new(self.target.address(), &resource.authority, &path)?;
-        let mut dial = resource.ask.dial(dial.without_compression(), number)?;
+        let is_plain = self.common.plan.takeover.is_none();
+        let dial = if is_plain { dial.without_compression() } else { dial };
+        let mut dial = resource.ask.dial(dial, number)?;
         if let Some(tls) = &self.tls {
             dial = tls.dial(dial);
         }

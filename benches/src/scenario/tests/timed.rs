@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
@@ -17,7 +18,7 @@ fn as_fast(messages: u64, duration: Duration) -> Work {
 }
 
 /// A server whose connections are each served by `serve` once they are open, in a thread that ends with it.
-fn serve_with(serve: impl Fn(TcpStream) + Copy + Send + 'static) -> String {
+pub(super) fn serve_with(serve: impl Fn(TcpStream) + Copy + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}/", listener.local_addr().unwrap());
     thread::spawn(move || {
@@ -67,19 +68,20 @@ fn each_second_is_told() {
 #[test]
 fn no_more_and_no_fewer_are_in_flight_than_asked_for() {
     // The first message is answered; from then on four have to be there before one is.
-    let (seen, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let (waiting, peak) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&most));
+    let (held, most) = (Arc::new(Mutex::new(None)), Arc::new(AtomicUsize::new(0)));
+    let peak = Arc::clone(&most);
     let server = TestServer::start(move |ctx, message| {
-        if seen.fetch_add(1, Ordering::Relaxed) == 0 {
+        let mut held = held.lock().unwrap();
+        let Some(waiting) = &mut *held else {
+            *held = Some(Vec::new());
             let _ = ctx.send(message);
             return;
-        }
-        let there = waiting.fetch_add(1, Ordering::Relaxed) + 1;
-        peak.fetch_max(there, Ordering::Relaxed);
-        if there == 4 {
-            waiting.store(0, Ordering::Relaxed);
-            for _ in 0..4 {
-                let _ = ctx.send(message);
+        };
+        waiting.push(message.as_bytes().to_vec());
+        peak.fetch_max(waiting.len(), Ordering::Relaxed);
+        if waiting.len() == 4 {
+            for bytes in waiting.drain(..) {
+                let _ = ctx.send(&bytes[..]);
             }
         }
     });

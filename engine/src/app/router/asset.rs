@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use ringwire_codec::http::{EntityTag, Response};
 
 use crate::app::request::Request;
@@ -14,7 +14,7 @@ pub struct Asset {
     content: Cow<'static, [u8]>,
     media_type: HeaderValue,
     tag: EntityTag,
-    cache_control: Option<HeaderValue>,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Asset {
@@ -36,13 +36,19 @@ impl Asset {
     pub fn new(media_type: &'static str, content: impl Into<Cow<'static, [u8]>>) -> Self {
         let content = content.into();
         let tag = EntityTag::of(&content);
-        Self { content, media_type: HeaderValue::from_static(media_type), tag, cache_control: None }
+        Self { content, media_type: HeaderValue::from_static(media_type), tag, headers: Vec::new() }
     }
 
     /// Sets Cache-Control. Default: none, and clients ask each time or guess.
     #[must_use]
-    pub fn with_cache_control(mut self, value: HeaderValue) -> Self {
-        self.cache_control = Some(value);
+    pub fn with_cache_control(self, value: HeaderValue) -> Self {
+        self.with_header(header::CACHE_CONTROL, value)
+    }
+
+    /// Adds a header, to 304 as well: Content-Security-Policy, say.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
         self
     }
 
@@ -57,9 +63,9 @@ impl Asset {
             Response::new(StatusCode::OK).with_body(self.media_type.clone(), self.content.clone())
         };
         let response = response.with_header(header::ETAG, self.tag.into());
-        match &self.cache_control {
-            Some(value) => response.with_header(header::CACHE_CONTROL, value.clone()),
-            None => response,
-        }
+        self.headers
+            .iter()
+            .cloned()
+            .fold(response, |response, (name, value)| response.with_header(name, value))
     }
 }

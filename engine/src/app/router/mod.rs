@@ -15,7 +15,7 @@ use std::fmt;
 pub use asset::Asset;
 use http::{Method, StatusCode};
 use ringwire_codec::http::Response;
-use route::{Guard, HttpHandler, Route};
+use route::{ErrorAnswer, Guard, HttpHandler, Route};
 pub use shared::Shared;
 pub use sockets::{NoSockets, RouteState, SocketOptions, SocketRoutes, Sockets};
 
@@ -42,7 +42,7 @@ const BELOW: &str = "below";
 /// | request | answer |
 /// |---|---|
 /// | one that a [guard](Self::guard) refuses | the guard's |
-/// | a path that no route has | the [fallback](Self::fallback), 404 if there is none |
+/// | a path that no route has | the [fallback](Self::fallback), [404](Self::errors) if there is none |
 /// | a method that the path does not have | 405 with Allow |
 /// | HEAD | what GET would be, without the body (RFC 9110 §9.3.2) |
 /// | OPTIONS | 204 with Allow |
@@ -96,7 +96,8 @@ pub struct Router<S = NoSockets> {
     /// In the order in which they were added.
     guards: Vec<Guard>,
     sockets: S,
-    fallback: HttpHandler,
+    fallback: Option<HttpHandler>,
+    errors: ErrorAnswer,
 }
 
 impl Router {
@@ -108,7 +109,8 @@ impl Router {
             routes: Vec::new(),
             guards: Vec::new(),
             sockets: NoSockets,
-            fallback: route::answering(|_| StatusCode::NOT_FOUND),
+            fallback: None,
+            errors: Box::new(|_, status| Response::new(status)),
         }
     }
 }
@@ -272,10 +274,29 @@ impl<S: SocketRoutes> Router<S> {
         self
     }
 
+    /// Says what the router's own refusals are like: 404 where no route has the path, or no WebSocket is there for an
+    /// upgrade, and 405, to which it adds Allow. What is answered 426 stays. Default: the status alone.
+    ///
+    /// ```
+    /// use ringwire::Router;
+    /// use ringwire::json::Problem;
+    ///
+    /// let router = Router::new().errors(|_request, status| Problem::new(status, "see the documentation"));
+    /// # let _ = router;
+    /// ```
+    #[must_use]
+    pub fn errors<A: IntoResponse>(
+        mut self,
+        mut f: impl FnMut(&Request<'_>, StatusCode) -> A + 'static,
+    ) -> Self {
+        self.errors = Box::new(move |request, status| f(request, status).into_response());
+        self
+    }
+
     /// Answers requests for a path that no route has.
     #[must_use]
     pub fn fallback<A: IntoResponse>(mut self, f: impl FnMut(&Request<'_>) -> A + 'static) -> Self {
-        self.fallback = route::answering(f);
+        self.fallback = Some(route::answering(f));
         self
     }
 
@@ -288,9 +309,9 @@ impl<S: SocketRoutes> Router<S> {
     }
 
     fn with_socket<H: Handler>(self, handler: H, options: SocketOptions) -> Router<Sockets<S, H>> {
-        let Self { paths, routes, guards, sockets, fallback } = self;
+        let Self { paths, routes, guards, sockets, fallback, errors } = self;
         let sockets = Sockets::new(sockets, handler, options);
-        Router { paths, routes, guards, sockets, fallback }
+        Router { paths, routes, guards, sockets, fallback, errors }
     }
 
     /// Makes a path that of the next route.
@@ -323,12 +344,12 @@ impl<S: SocketRoutes> Router<S> {
     fn at_route<T>(
         &mut self,
         request: &Request<'_>,
-        with: impl FnOnce(&mut S, &mut Route, &Request<'_>) -> T,
+        with: impl FnOnce(&mut S, &mut Route, &Request<'_>, &mut ErrorAnswer) -> T,
     ) -> Option<T> {
         let found = self.paths.at(request.path_below()).ok()?;
         let route = self.routes.get_mut(*found.value)?;
         let place = request.place(found.params, route.is_nested.then_some(BELOW));
-        Some(with(&mut self.sockets, route, &request.at(&place)))
+        Some(with(&mut self.sockets, route, &request.at(&place), &mut self.errors))
     }
 }
 
@@ -339,10 +360,11 @@ impl<S: SocketRoutes> Handler for Router<S> {
         if let Some(refusal) = self.refusal(request) {
             return refusal.into();
         }
-        let answer = self.at_route(request, |sockets, route, request| {
+        let answer = self.at_route(request, |sockets, route, request, _| {
             Some(sockets.on_request(route.socket?, request))
         });
-        answer.flatten().unwrap_or_else(|| Response::new(StatusCode::NOT_FOUND).into())
+        let answer = answer.flatten();
+        answer.unwrap_or_else(|| (self.errors)(request, StatusCode::NOT_FOUND).into())
     }
 
     fn on_http(&mut self, request: &Request<'_>, responder: Responder) {
@@ -350,20 +372,24 @@ impl<S: SocketRoutes> Handler for Router<S> {
             return responder.send(refusal);
         }
         let mut responder = Some(responder);
-        self.at_route(request, |sockets, route, request| {
+        self.at_route(request, |sockets, route, request, errors| {
             let Some(responder) = responder.take() else { return };
             match route.socket.filter(|_| route.is_nested) {
                 Some(socket) => sockets.on_http(socket, request, responder),
-                None => route.on_http(request, responder),
+                None => route.on_http(request, responder, errors),
             }
         });
-        if let Some(responder) = responder {
-            (self.fallback)(request, responder);
+        match (responder, &mut self.fallback) {
+            (Some(responder), Some(fallback)) => fallback(request, responder),
+            (Some(responder), None) => {
+                responder.send((self.errors)(request, StatusCode::NOT_FOUND));
+            }
+            (None, _) => {}
         }
     }
 
     fn is_monitoring(&mut self, request: &Request<'_>) -> bool {
-        let asked = self.at_route(request, |sockets, route, request| {
+        let asked = self.at_route(request, |sockets, route, request, _| {
             match route.socket.filter(|_| route.is_nested) {
                 Some(socket) => sockets.is_monitoring(socket, request),
                 None => route.is_monitoring,
@@ -374,7 +400,7 @@ impl<S: SocketRoutes> Handler for Router<S> {
 
     fn state_from(&mut self, given: AnyState, request: &Request<'_>) -> Result<S::State, AnyState> {
         let mut given = Some(given);
-        let state = self.at_route(request, |sockets, route, request| {
+        let state = self.at_route(request, |sockets, route, request, _| {
             Some(sockets.state_from(route.socket?, given.take()?, request))
         });
         state.flatten().unwrap_or_else(|| Err(given.unwrap_or_else(|| Box::new(()))))

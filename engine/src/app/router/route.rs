@@ -9,6 +9,9 @@ use crate::app::responder::{IntoResponse, Responder};
 
 pub(super) type HttpHandler = Box<dyn FnMut(&Request<'_>, Responder)>;
 
+/// What the router's own refusals are like.
+pub(super) type ErrorAnswer = Box<dyn FnMut(&Request<'_>, StatusCode) -> Response>;
+
 /// A handler that answers at once.
 pub(super) fn answering<A: IntoResponse>(
     mut f: impl FnMut(&Request<'_>) -> A + 'static,
@@ -46,7 +49,12 @@ impl Route {
         methods.push((method, handler));
     }
 
-    pub(super) fn on_http(&mut self, request: &Request<'_>, responder: Responder) {
+    pub(super) fn on_http(
+        &mut self,
+        request: &Request<'_>,
+        responder: Responder,
+        errors: &mut ErrorAnswer,
+    ) {
         let method = request.method();
         let find = |name: &str| self.methods.iter().position(|(each, _)| each.as_str() == name);
         let found = find(method).or_else(|| find("GET").filter(|_| method == "HEAD"));
@@ -58,7 +66,7 @@ impl Route {
         } else if self.methods.is_empty() {
             return responder.send(Response::from(HandshakeError::Upgrade));
         } else {
-            Response::new(StatusCode::METHOD_NOT_ALLOWED)
+            errors(request, StatusCode::METHOD_NOT_ALLOWED)
         };
         responder.send(response.with_header(header::ALLOW, self.allow()));
     }

@@ -89,7 +89,7 @@ pub enum SocketError {
 #[non_exhaustive]
 pub enum TrySocketError {
     /// As much waits for the peer as may. The message comes back.
-    #[error("too much waits for the peer")]
+    #[error("the peer reads too slowly: its queue is full (setting: max_queued_len)")]
     Full(OwnedMessage),
     /// The connection is closing, or has ended.
     #[error("the connection is closing")]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringwire::{CloseCode, Message, Router, on_message, shutdown::Drain};
+use ringwire::{CloseCode, Message, Router, StatusCode, on_message, shutdown::Drain};
 use ringwire_peers::{Client, http, read_answer};
 
 use crate::support::{Server, config, wait_until};
@@ -48,6 +48,32 @@ fn metrics_health_and_stats() {
         assert!(answer.to_ascii_lowercase().contains("cache-control: no-store"), "{answer}");
     }
     assert!(get(&server, "/other").starts_with("HTTP/1.1 404 "));
+}
+
+/// RFC 9110 §15.5.2: what a guard refuses it refuses whatever stands behind it.
+#[test]
+fn an_application_adds_its_metrics_and_keeps_them_back() {
+    let server = Server::with_handler(config(), &["127.0.0.1:0"], |_, context| {
+        Router::new()
+            .monitoring_with(context.handle(), |text| text.gauge("app_rooms", "Rooms.", 3.0))
+            .guard("/metrics", |request| match request.bearer_token() {
+                Some("sesame") => Ok(()),
+                _ => Err(StatusCode::UNAUTHORIZED),
+            })
+    });
+    assert!(get(&server, "/metrics").starts_with("HTTP/1.1 401 "));
+    let head = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
+    let metrics = http(server.addr(), format!("{head}Authorization: Bearer sesame\r\n\r\n"));
+    let of = |name: &str| -> f64 {
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.expect(name).parse().expect("a number")
+    };
+    assert!((of("app_rooms") - 3.0).abs() < 0.1);
+    assert!(of("process_resident_memory_bytes") > 1e6, "{metrics}");
+    assert!(of("process_cpu_seconds_total") > 0.0, "{metrics}");
+    assert!(metrics.contains("# TYPE process_cpu_seconds_total counter"), "{metrics}");
+    assert!(metrics.contains("# TYPE app_rooms gauge"), "{metrics}");
+    assert!(get(&server, "/readyz").starts_with("HTTP/1.1 200 "));
 }
 
 #[test]

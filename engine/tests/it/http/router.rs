@@ -16,6 +16,7 @@ use ringwire_peers::{Client, Got, Http, client_request, connect, read_answer};
 use crate::support::{PATIENCE, Server, config, wait_until};
 
 const PAGE: &str = "<!doctype html><p>Hello";
+const POLICY: HeaderValue = HeaderValue::from_static("no-referrer");
 
 /// Says who has the connection, and what parameter its path had.
 struct Room {
@@ -53,7 +54,7 @@ fn site() -> impl Handler {
     let options =
         SocketOptions::default().with_subprotocols(["v2.chat", "v1.chat"]).with_max_message_len(10);
     Router::new()
-        .asset("/", Asset::html(PAGE))
+        .asset("/", Asset::html(PAGE).with_header(header::REFERRER_POLICY, POLICY))
         .get("/rooms/{room}", |request| {
             let (room, query) = (request.param("room"), request.query());
             let room = room.as_deref().unwrap_or("none");
@@ -126,6 +127,26 @@ fn what_no_route_has() {
     assert_eq!((answer.status(), answer.header("upgrade")), (426, Some("websocket")));
 }
 
+/// RFC 9110 §15.5.6: an answer with 405 says what is allowed.
+#[test]
+fn refusals_have_the_applications_form() {
+    let server = Server::with_handler(config(), &["127.0.0.1:0"], |_, _| {
+        Router::new().get("/a", |_| StatusCode::NO_CONTENT).errors(|request, status| {
+            Response::text(format!("{} {status}", request.path())).with_status(status)
+        })
+    });
+    let mut http = Http::connect(server.addr());
+    let answer = http.get("/b");
+    assert_eq!((answer.status(), answer.text()), (404, "/b 404 Not Found"));
+    with_method(&mut http, "DELETE", "/a", "");
+    let answer = http.answer();
+    assert_eq!((answer.status(), answer.text()), (405, "/a 405 Method Not Allowed"));
+    assert_eq!(answer.header("allow"), Some("GET, HEAD, OPTIONS"));
+    let mut upgrade = connect(server.addr());
+    upgrade.write_all(ringwire_peers::request().as_bytes()).expect("it goes");
+    assert!(read_answer(&mut upgrade).starts_with("HTTP/1.1 404 "));
+}
+
 #[test]
 fn assets_are_sent_once() {
     let server = server();
@@ -145,6 +166,7 @@ fn assets_are_sent_once() {
         with_method(&mut http, "GET", "/", &lines);
         let answer = http.answer();
         assert_eq!((answer.status(), answer.header("etag")), (status, Some(&*tag)), "{lines}");
+        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"), "{lines}");
         assert_eq!(answer.text(), if status == 304 { "" } else { PAGE });
     }
 }

@@ -9,6 +9,8 @@
 
 #[cfg(feature = "async")]
 mod async_handlers;
+#[cfg(feature = "json")]
+mod dispatch;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

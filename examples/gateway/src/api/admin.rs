@@ -1,10 +1,11 @@
 //! Who may administer.
 
+use ringwire::OwnedRequest;
 use ringwire::json::Problem;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::auth::{Claims, Head, Refused, api_key_of, token_of};
+use crate::auth::{Claims, Refused};
 
 /// An administrator.
 #[derive(Clone, Debug)]
@@ -25,11 +26,11 @@ impl Admin {
     }
 
     /// Whoever has sent a request. One with an API key is judged by that alone.
-    pub(super) async fn of_request(app: &App, request: &impl Head) -> Result<Self, Problem> {
-        let admin = match api_key_of(request) {
+    pub(super) async fn of_request(app: &App, request: &OwnedRequest) -> Result<Self, Problem> {
+        let admin = match request.header_str("x-api-key") {
             Some(key) if is_api_key(app, key) => Ok(Self::Key),
             Some(_) => Err(Refused::ApiKey),
-            None => Self::of_token(app, &token_of(request).unwrap_or_default()).await,
+            None => Self::of_token(app, &request.token("token").unwrap_or_default()).await,
         };
         admin.map_err(|refused| {
             app.counters.refused(refused);

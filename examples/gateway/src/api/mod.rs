@@ -18,7 +18,6 @@ use ringwire::{
 use serde_json::Value;
 
 pub(crate) use self::admin::{Admin, is_api_key};
-pub(crate) use self::online::online;
 use crate::app::App;
 use crate::live::{self, Live};
 use crate::metrics;
@@ -32,9 +31,12 @@ pub fn routes<S: SocketRoutes>(router: Router<S>, app: &Arc<App>) -> impl Handle
         .post_async("/ws/send", guarded(app, send::send))
         .post_async("/ws/broadcast", guarded(app, send::broadcast))
         .post_async("/ws/disconnect", guarded(app, send::disconnect))
-        .post_async("/ws/cleanup", guarded(app, async |app, _, _| send::clean_up(app).await))
+        .post_async("/ws/cleanup", guarded(app, send::clean_up))
         .asset("/openapi.json", Asset::new("application/json", description))
-        .fallback(|_| Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path"));
+        .errors(|_, status| match status {
+            StatusCode::NOT_FOUND => Problem::new(status, "there is nothing at this path"),
+            status => Problem::new(status, "the path has other methods: see Allow"),
+        });
     let guarding = || {
         let app = app.clone();
         move |request: &Request<'_>| metrics::guard(&app, request)
@@ -53,7 +55,7 @@ type Answer = Result<(StatusCode, Json<Value>), Problem>;
 /// What answers administrators, and nobody else. It is of this moment, and for whoever asked.
 fn guarded(
     app: &Arc<App>,
-    answer: impl AsyncFn(&App, &Admin, &OwnedRequest) -> Answer + 'static,
+    answer: impl AsyncFn(&Arc<App>, &Admin, &OwnedRequest) -> Answer + 'static,
 ) -> impl AsyncFn(OwnedRequest) -> Result<Response, Problem> + 'static {
     let app = app.clone();
     async move |request: OwnedRequest| {

@@ -1,49 +1,22 @@
 //! Who is online, and what was counted.
 
+use std::sync::Arc;
+
 use ringwire::json::{Json, Problem};
 use ringwire::stats::ProcessStats;
 use ringwire::{OwnedRequest, StatusCode};
-use serde::Serialize;
 use serde_json::json;
-use uuid::Uuid;
 
 use super::{Admin, Answer};
 use crate::app::App;
 use crate::cluster::Cluster;
-use crate::envelope::timestamp;
+use crate::presence::Page;
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
 
-/// A page of users, by their ids.
-#[derive(Hash, Serialize)]
-pub(crate) struct Page {
-    pub(crate) users: Vec<User>,
-    /// Behind whom the next page begins, if there is one.
-    pub(crate) next: Option<Uuid>,
-}
-
-#[derive(Hash, Serialize)]
-pub(crate) struct User {
-    user_id: Uuid,
-    username: String,
-    connected_at: String,
-}
-
-/// The first users behind `after`.
-pub(crate) fn online(app: &App, after: Option<Uuid>, limit: usize) -> Page {
-    let page = app.online(after, limit);
-    let next = page.users.last().map(|user| user.user_id).filter(|_| page.has_more);
-    let users = page.users.into_iter().map(|user| User {
-        user_id: user.user_id,
-        username: user.username,
-        connected_at: timestamp(user.connected_at),
-    });
-    Page { users: users.collect(), next }
-}
-
 /// `GET /ws/online?after=UUID&limit=N`
-pub(super) async fn list(app: &App, _: &Admin, request: &OwnedRequest) -> Answer {
+pub(super) async fn list(app: &Arc<App>, _: &Admin, request: &OwnedRequest) -> Answer {
     let bad = |text| Problem::new(StatusCode::BAD_REQUEST, text);
     let limit = match request.query_param("limit") {
         Some(text) => (text.parse().ok())
@@ -55,13 +28,13 @@ pub(super) async fn list(app: &App, _: &Admin, request: &OwnedRequest) -> Answer
         Some(text) => Some(text.parse().map_err(|_| bad("`after` is a UUID".to_owned()))?),
         None => None,
     };
-    let Page { users, next } = online(app, after, limit);
+    let Page { users, next } = app.online(after, limit);
     let count = app.counts().users;
     Ok((StatusCode::OK, Json(json!({ "count": count, "users": users, "next": next }))))
 }
 
 /// `GET /ws/stats`
-pub(super) async fn stats(app: &App, _: &Admin, _: &OwnedRequest) -> Answer {
+pub(super) async fn stats(app: &Arc<App>, _: &Admin, _: &OwnedRequest) -> Answer {
     let (counts, process) = (app.counts(), ProcessStats::now());
     let total = app.handle().stats().total();
     let stats = json!({

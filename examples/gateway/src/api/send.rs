@@ -1,6 +1,6 @@
 //! Messages of administrators, and the end of a user's connections.
 
-use std::time::SystemTime;
+use std::sync::Arc;
 
 use ringwire::json::{Json, Problem};
 use ringwire::{OwnedRequest, StatusCode};
@@ -11,35 +11,27 @@ use uuid::Uuid;
 
 use super::{Admin, Answer};
 use crate::app::App;
+use crate::clock::sweep;
 use crate::cluster::Order;
-use crate::envelope::{Envelope, MessageType, timestamp};
+use crate::envelope::{Envelope, MessageType};
 use crate::session::{EVERYBODY, REVOKED, topic_of};
 
 /// The longest reason of a disconnect, in characters. The engine cuts it to what fits into a close frame (RFC 6455
 /// §5.5.1).
 const MAX_REASON_LEN: usize = 120;
 
-/// What administrators may say. Other types are what the gateway itself says.
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Spoken {
-    Text,
-    Notification,
-    SystemMessage,
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Send {
     to_user_id: Uuid,
-    message_type: Spoken,
+    message_type: MessageType,
     data: Map<String, Value>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Broadcast {
-    message_type: Spoken,
+    message_type: MessageType,
     data: Map<String, Value>,
 }
 
@@ -54,25 +46,20 @@ struct Disconnect {
 /// The message, with its new id.
 fn envelope(
     admin: &Admin,
-    to: Option<Uuid>,
-    spoken: Spoken,
-    data: Map<String, Value>,
-) -> (Uuid, String) {
-    let id = Uuid::new_v4();
-    let message_type = match spoken {
-        Spoken::Text => MessageType::Text,
-        Spoken::Notification => MessageType::Notification,
-        Spoken::SystemMessage => MessageType::SystemMessage,
-    };
-    let envelope = Envelope {
-        id: &id.to_string(),
-        message_type,
-        data: &data,
-        timestamp: &timestamp(SystemTime::now()),
-        from_user_id: admin.user(),
-        to_user_id: to,
-    };
-    (id, envelope.to_json())
+    to_user_id: Option<Uuid>,
+    message_type: MessageType,
+    data: &Map<String, Value>,
+) -> Result<(Uuid, String), Problem> {
+    use MessageType::{Notification, SystemMessage, Text};
+    if !matches!(message_type, Text | Notification | SystemMessage) {
+        let text =
+            "`message_type` is text, notification or system_message: others are the gateway's";
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, text));
+    }
+    let (id, from_user_id) = (Uuid::new_v4(), admin.user());
+    let text = id.to_string();
+    let envelope = Envelope::new(&text, message_type, data);
+    Ok((id, Envelope { from_user_id, to_user_id, ..envelope }.to_json()))
 }
 
 fn offline() -> Problem {
@@ -80,21 +67,21 @@ fn offline() -> Problem {
 }
 
 /// `POST /ws/send`
-pub(super) async fn send(app: &App, admin: &Admin, request: &OwnedRequest) -> Answer {
+pub(super) async fn send(app: &Arc<App>, admin: &Admin, request: &OwnedRequest) -> Answer {
     let Send { to_user_id: to, message_type, data } = request.json()?;
+    let (id, text) = envelope(admin, Some(to), message_type, &data)?;
     let (count, _) = app.connection_counts(to);
     if count == 0 {
         return Err(offline());
     }
-    let (id, text) = envelope(admin, Some(to), message_type, data);
     app.handle().publish(&topic_of(to), &text).map_err(busy)?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "id": id, "connections": count }))))
 }
 
 /// `POST /ws/broadcast`
-pub(super) async fn broadcast(app: &App, admin: &Admin, request: &OwnedRequest) -> Answer {
+pub(super) async fn broadcast(app: &Arc<App>, admin: &Admin, request: &OwnedRequest) -> Answer {
     let Broadcast { message_type, data } = request.json()?;
-    let (id, text) = envelope(admin, None, message_type, data);
+    let (id, text) = envelope(admin, None, message_type, &data)?;
     let (sender, count) = oneshot::channel();
     app.handle().subscriber_count(EVERYBODY).then(move |count| {
         let _ = sender.send(count);
@@ -105,7 +92,7 @@ pub(super) async fn broadcast(app: &App, admin: &Admin, request: &OwnedRequest) 
 }
 
 /// `POST /ws/disconnect`
-pub(super) async fn disconnect(app: &App, _: &Admin, request: &OwnedRequest) -> Answer {
+pub(super) async fn disconnect(app: &Arc<App>, _: &Admin, request: &OwnedRequest) -> Answer {
     let Disconnect { user_id, reason } = request.json()?;
     if reason.chars().count() > MAX_REASON_LEN {
         let text = format!("`reason` has at most {MAX_REASON_LEN} characters");
@@ -124,13 +111,9 @@ pub(super) async fn disconnect(app: &App, _: &Admin, request: &OwnedRequest) -> 
 }
 
 /// `POST /ws/cleanup`
-pub(super) async fn clean_up(app: &App) -> Answer {
+pub(super) async fn clean_up(app: &Arc<App>, _: &Admin, _: &OwnedRequest) -> Answer {
     app.order(&Order::CleanUp);
-    let count = match app.clock.get() {
-        Some(clock) => clock.clean_up().await,
-        None => 0,
-    };
-    Ok((StatusCode::ACCEPTED, Json(json!({ "connections": count }))))
+    Ok((StatusCode::ACCEPTED, Json(json!({ "connections": sweep(app).await }))))
 }
 
 /// A worker does not take it.

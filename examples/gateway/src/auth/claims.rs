@@ -8,7 +8,7 @@ use uuid::Uuid;
 /// The role that may administer.
 const ADMIN: &str = "admin";
 
-/// What a token says of its owner, once its signature, its times and its audience have been checked.
+/// What a token says of its owner (RFC 7519 §4.1), once its signature, its times and its audience have been checked.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Claims {
     /// The user.
@@ -18,9 +18,14 @@ pub struct Claims {
     /// The user's address.
     pub email: String,
     /// When the token expires, in seconds since 1970.
+    #[serde(deserialize_with = "seconds")]
     pub exp: u64,
     /// When it was issued, in seconds since 1970.
+    #[serde(deserialize_with = "seconds")]
     pub iat: u64,
+    /// Before when it does not hold, in seconds since 1970.
+    #[serde(default, deserialize_with = "some_seconds", skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<u64>,
     /// The token's own id, by which it can be revoked.
     pub jti: String,
     /// What the user may do: `admin` may administer.
@@ -40,36 +45,13 @@ impl Claims {
     pub fn expiry(&self) -> SystemTime {
         at(self.exp)
     }
-}
 
-/// The claims as they stand in a token (RFC 7519 §4.1).
-#[derive(Deserialize)]
-pub(super) struct Unchecked {
-    sub: Uuid,
-    username: String,
-    email: String,
-    #[serde(deserialize_with = "seconds")]
-    exp: u64,
-    #[serde(deserialize_with = "seconds")]
-    iat: u64,
-    #[serde(default, deserialize_with = "some_seconds")]
-    nbf: Option<u64>,
-    jti: String,
-    role: Option<String>,
-}
-
-impl Unchecked {
     pub(super) fn is_expired(&self, now: SystemTime, leeway: Duration) -> bool {
-        at(self.exp).checked_add(leeway).is_some_and(|end| end <= now)
+        self.expiry().checked_add(leeway).is_some_and(|end| end <= now)
     }
 
     pub(super) fn is_early(&self, now: SystemTime, leeway: Duration) -> bool {
         self.nbf.is_some_and(|begin| at(begin) > now + leeway)
-    }
-
-    pub(super) fn checked(self) -> Claims {
-        let Self { sub, username, email, exp, iat, jti, role, nbf: _ } = self;
-        Claims { sub, username, email, exp, iat, jti, role }
     }
 }
 

@@ -45,11 +45,6 @@ impl KeyError {
         Self(format!("{}: {problem}", path.display()))
     }
 
-    /// The same once others are in use.
-    pub(super) fn kept(self) -> Self {
-        Self(format!("the keys of tokens stay as they were: {self}"))
-    }
-
     pub(super) fn none() -> Self {
         Self("tokens need a key: set JWT_SECRET, or jwt_keys to files with public keys".to_owned())
     }

@@ -1,13 +1,11 @@
-//! Who is let in: what a token must be, where a request has it, who may administer, and why somebody is refused.
+//! Who is let in: what a token must be, and why somebody is refused.
 //!
 //! Nothing here is written into a log, and no error has a token, a key or a password in it. Users and passwords are in
 //! [`users`](crate::users).
 
 mod claims;
-mod gate;
 mod keys;
 mod refused;
-mod request;
 mod sign;
 
 use std::collections::HashSet;
@@ -18,11 +16,9 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{decode, decode_header};
 
 pub use self::claims::Claims;
-use self::claims::Unchecked;
 use self::keys::{Demands, Key};
 pub use self::keys::{KeyError, KeyFile};
 pub use self::refused::Refused;
-pub use self::request::{BEARER, Head, api_key_of, token_of};
 pub use self::sign::Signer;
 use crate::settings::TokenRules;
 
@@ -99,7 +95,6 @@ impl Verifier {
         if claims.is_early(now, self.leeway) {
             return Err(Refused::NotYetValid);
         }
-        let claims = claims.checked();
         if self.is_revoked(&claims) { Err(Refused::Revoked) } else { Ok(claims) }
     }
 
@@ -116,7 +111,7 @@ impl Verifier {
     }
 
     /// The claims of a token that one of the keys has signed.
-    fn signed(&self, token: &str) -> Result<Unchecked, Refused> {
+    fn signed(&self, token: &str) -> Result<Claims, Refused> {
         let header = decode_header(token).map_err(|_| Refused::Malformed)?;
         let mut refused = Refused::Algorithm;
         for key in self.keys.iter().filter(|key| key.is_for(header.alg)) {
@@ -124,7 +119,7 @@ impl Verifier {
                 refused = if refused == Refused::Algorithm { Refused::UnknownKey } else { refused };
                 continue;
             }
-            match decode::<Unchecked>(token, &key.key, &key.validation) {
+            match decode::<Claims>(token, &key.key, &key.validation) {
                 Ok(token) => return Ok(token.claims),
                 Err(error) => match why(error.kind()) {
                     // Another key may have signed it.

@@ -150,7 +150,7 @@ impl App {
             Letter::Ask { of, by, after } if of == cluster.key => {
                 let page = self.presence.online(after, PAGE_LEN);
                 let users = page.users.iter().map(|user| (user.user_id, seen(user))).collect();
-                let (version, has_more) = (state.version, page.has_more);
+                let (version, has_more) = (state.version, page.next.is_some());
                 self.send(&Letter::Page { node: of, to: by, version, after, users, has_more });
             }
             letter => {
@@ -237,10 +237,7 @@ impl App {
                 }
             }
             Order::CleanUp => {
-                if let Some(clock) = self.clock.get() {
-                    // Nobody here asks how many they are.
-                    drop(clock.begin_cleanup());
-                }
+                self.sweep_now.notify_one();
             }
         }
     }
@@ -289,7 +286,7 @@ impl App {
             };
             all.insert(user.user_id, merged);
         }
-        let has_more = own.has_more || all.len() > limit;
+        let has_more = own.next.is_some() || all.len() > limit;
         let users = all.into_iter().take(limit).map(|(user_id, seen)| Online {
             user_id,
             username: seen.username,
@@ -297,7 +294,9 @@ impl App {
             connection_count: seen.connections,
             envelope_count: seen.envelopes,
         });
-        Page { users: users.collect(), has_more }
+        let users: Vec<_> = users.collect();
+        let next = users.last().map(|user| user.user_id).filter(|_| has_more);
+        Page { users, next }
     }
 }
 

@@ -103,19 +103,18 @@ impl Rooms {
         }
         let mut tables = lock(&self.tables);
         let Tables { rooms, users } = &mut *tables;
-        let own = users.get(&user);
-        let is_there = own.is_some_and(|own| own.contains_key(room));
-        if !is_there && own.map_or(0, HashMap::len) >= max_rooms_per_user {
+        let is_full = |own: &HashMap<Arc<str>, _>| own.len() >= max_rooms_per_user;
+        if users.get(&user).is_some_and(|own| is_full(own) && !own.contains_key(room)) {
             return Err(RoomError::TooManyRooms(max_rooms_per_user));
         }
-        let name = rooms.get_key_value(room).map_or_else(|| room.into(), |(name, _)| name.clone());
-        let count = rooms.get(room).map_or(0, HashMap::len);
-        if rooms.get(room).is_some_and(|members| members.contains_key(&conn)) {
+        let found = rooms.get_key_value(room);
+        if found.is_some_and(|(_, members)| members.contains_key(&conn)) {
             return Ok(());
         }
-        if count >= max_members {
+        if found.map_or(0, |(_, members)| members.len()) >= max_members {
             return Err(RoomError::Full);
         }
+        let name = found.map_or_else(|| room.into(), |(name, _)| name.clone());
         rooms.entry(Arc::clone(&name)).or_default().insert(conn, username.into());
         users.entry(user).or_default().entry(name).or_default().push(conn);
         Ok(())
@@ -123,9 +122,22 @@ impl Rooms {
 
     /// Takes a connection out of a room; whether it was there.
     fn leave(&self, room: &str, user: Uuid, conn: ConnId) -> bool {
+        lock(&self.tables).take_out(room, user, conn)
+    }
+
+    /// Takes a connection out of all rooms.
+    pub(crate) fn leave_all(&self, user: Uuid, conn: ConnId) {
         let mut tables = lock(&self.tables);
-        let Tables { rooms, users } = &mut *tables;
-        let Some(own) = users.get_mut(&user) else { return false };
+        let own = tables.users.get(&user).into_iter().flat_map(HashMap::keys);
+        for room in own.cloned().collect::<Vec<_>>() {
+            tables.take_out(&room, user, conn);
+        }
+    }
+}
+
+impl Tables {
+    fn take_out(&mut self, room: &str, user: Uuid, conn: ConnId) -> bool {
+        let Some(own) = self.users.get_mut(&user) else { return false };
         let Some(conns) = own.get_mut(room) else { return false };
         let Some(index) = conns.iter().position(|it| *it == conn) else { return false };
         conns.swap_remove(index);
@@ -133,35 +145,16 @@ impl Rooms {
             own.remove(room);
         }
         if own.is_empty() {
-            users.remove(&user);
+            self.users.remove(&user);
         }
-        take_out(rooms, room, conn);
-        true
-    }
-
-    /// Takes a connection out of all rooms.
-    pub(crate) fn leave_all(&self, user: Uuid, conn: ConnId) {
-        let mut tables = lock(&self.tables);
-        let Tables { rooms, users } = &mut *tables;
-        let Some(own) = users.get_mut(&user) else { return };
-        own.retain(|room, conns| {
-            if let Some(index) = conns.iter().position(|it| *it == conn) {
-                conns.swap_remove(index);
-                take_out(rooms, room, conn);
-            }
-            !conns.is_empty()
+        let members = self.rooms.get_mut(room).map_or(0, |members| {
+            members.remove(&conn);
+            members.len()
         });
-        if own.is_empty() {
-            users.remove(&user);
+        if members == 0 {
+            self.rooms.remove(room);
         }
-    }
-}
-
-fn take_out(rooms: &mut BTreeMap<Arc<str>, HashMap<ConnId, Arc<str>>>, room: &str, conn: ConnId) {
-    let Some(members) = rooms.get_mut(room) else { return };
-    members.remove(&conn);
-    if members.is_empty() {
-        rooms.remove(room);
+        true
     }
 }
 
@@ -175,10 +168,10 @@ fn topic_in(protocol: Protocol, room: &str) -> String {
 fn join(app: &App, ctx: &mut Ctx<'_, State>, room: &str) -> Result<(), RoomError> {
     let id = ctx.id();
     let (state, mut out) = ctx.split();
-    let Some(member) = state.member() else { return Ok(()) };
-    app.rooms.join(room, member.user(), member.username(), id)?;
+    let Some(claims) = state.claims() else { return Ok(()) };
+    app.rooms.join(room, claims.sub, &claims.username, id)?;
     out.subscribe(&topic_in(state.protocol(), room)).inspect_err(|_| {
-        app.rooms.leave(room, member.user(), id);
+        app.rooms.leave(room, claims.sub, id);
     })?;
     Ok(())
 }
@@ -192,13 +185,13 @@ fn come_back(
 ) -> Result<Option<Recovery>, RoomError> {
     let id = ctx.id();
     let (state, mut out) = ctx.split();
-    let Some(member) = state.member() else { return Ok(None) };
+    let Some(claims) = state.claims() else { return Ok(None) };
     let topic = topic_in(state.protocol(), room);
     let was_there = out.is_subscribed(&topic);
-    app.rooms.join(room, member.user(), member.username(), id)?;
+    app.rooms.join(room, claims.sub, &claims.username, id)?;
     let recovery = out.subscribe_since(&topic, since).inspect_err(|_| {
         if !was_there {
-            app.rooms.leave(room, member.user(), id);
+            app.rooms.leave(room, claims.sub, id);
         }
     })?;
     Ok(Some(recovery))
@@ -232,8 +225,8 @@ fn stamp(message: Message<'_>, Position { epoch, offset }: Position) -> Vec<u8> 
 fn leave(app: &App, ctx: &mut Ctx<'_, State>, room: &str) -> Result<(), RoomError> {
     let id = ctx.id();
     let (state, mut out) = ctx.split();
-    let Some(member) = state.member() else { return Ok(()) };
-    if !app.rooms.leave(room, member.user(), id) {
+    let Some(claims) = state.claims() else { return Ok(()) };
+    if !app.rooms.leave(room, claims.sub, id) {
         return Err(RoomError::NotMember);
     }
     out.unsubscribe(&topic_in(state.protocol(), room));
@@ -264,8 +257,8 @@ fn say(
     }
 
     let (state, mut out) = ctx.split();
-    let Some(member) = state.member() else { return Ok(()) };
-    let from = member.username();
+    let Some(claims) = state.claims() else { return Ok(()) };
+    let from = &*claims.username;
     let topic_in =
         |protocol, base: &str| room.map_or_else(|| base.to_owned(), |it| topic_in(protocol, it));
     let json = Said { kind: "message", topic: room, message, from };

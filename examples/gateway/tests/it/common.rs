@@ -88,6 +88,7 @@ fn signed(user: &str, seconds: i64, role: Option<String>) -> String {
         email: format!("{user}@example.com"),
         exp: now.saturating_add_signed(seconds),
         iat: now,
+        nbf: None,
         jti: format!("token of {user}"),
         role,
     };

@@ -31,7 +31,6 @@ macro_rules! scenes {
 
 mod api;
 mod common;
-mod dispatch;
 mod envelopes;
 mod model;
 mod nodes;

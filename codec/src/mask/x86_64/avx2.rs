@@ -6,7 +6,7 @@ use std::arch::x86_64::{
     __m256i, _mm256_loadu_si256, _mm256_set1_epi32, _mm256_storeu_si256, _mm256_xor_si256,
 };
 
-use super::vector::{Key, Vector, aligned_blocks, blocks};
+use crate::mask::vector::{Key, Vector, aligned_blocks, blocks};
 
 /// Proof that the CPU has AVX2.
 #[derive(Clone, Copy)]

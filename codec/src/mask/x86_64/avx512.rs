@@ -6,7 +6,7 @@ use std::arch::x86_64::{
     __m512i, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_storeu_si512, _mm512_xor_si512,
 };
 
-use super::vector::{Key, Vector, aligned_blocks};
+use crate::mask::vector::{Key, Vector, aligned_blocks};
 
 /// Proof that the CPU has AVX-512 and is fit for it.
 #[derive(Clone, Copy)]

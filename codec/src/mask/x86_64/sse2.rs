@@ -6,7 +6,7 @@ use std::arch::x86_64::{
     __m128i, _mm_loadu_si128, _mm_set1_epi32, _mm_storeu_si128, _mm_xor_si128,
 };
 
-use super::vector::{Key, Vector};
+use crate::mask::vector::{Key, Vector};
 
 /// An SSE2 register.
 #[derive(Clone, Copy)]
