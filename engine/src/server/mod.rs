@@ -10,6 +10,7 @@ pub(crate) mod handle;
 pub mod logging;
 pub(crate) mod monitor;
 pub(crate) mod notify;
+mod others;
 mod placement;
 pub(crate) mod restart;
 pub(crate) mod sender;
