@@ -73,6 +73,8 @@ mod queue;
 mod random;
 mod reconnect;
 mod request;
+#[cfg(feature = "json")]
+mod rooms;
 #[cfg(feature = "config")]
 pub mod settings;
 mod url;
@@ -105,6 +107,8 @@ pub use ringwire_codec::{
     CloseCode, Config as ProtocolConfig, Error as ProtocolError, Message, SendError,
 };
 pub use ringwire_tls as tls;
+#[cfg(feature = "json")]
+pub use rooms::{RoomUpdate, Rooms, Said};
 pub use url::Url;
 
 /// Connects to a URL with the default settings: see [`Builder::connect`].

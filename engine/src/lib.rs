@@ -149,8 +149,8 @@ pub mod topics {
     pub use crate::base::inquiry::Inquiry;
     pub use crate::hub::names::NameError;
     pub use crate::topic::{
-        PublishError, PublishOptions, Reach, SubscribeOptions, Subscription, TopicConfig,
-        TopicError, topic_token,
+        HistoryConfig, Position, PublishError, PublishOptions, Reach, Recorded, Recovery, Stamp,
+        SubscribeOptions, Subscription, TopicConfig, TopicError, topic_token,
     };
 }
 

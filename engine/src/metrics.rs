@@ -235,7 +235,7 @@ pub struct Stats {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryStats {
-    /// Gauge: bytes that all workers hold for connections, and publications that wait.
+    /// Gauge: bytes that all workers hold for connections, for publications that wait, and for those that are kept.
     pub used_len: usize,
     /// How many it may be ([`max_memory`](crate::Config::max_memory)). `None`: nobody knows what the machine has.
     pub budget_len: Option<usize>,
@@ -248,6 +248,9 @@ pub struct TopicStats {
     /// Gauge: bytes of memory in publications that are under way or wait for subscribers, of
     /// [`max_retained_len`](crate::topics::TopicConfig::max_retained_len).
     pub retained_len: usize,
+    /// Gauge: bytes of memory in what topics keep for connections that come back, of
+    /// [`max_history_len`](crate::topics::TopicConfig::max_history_len).
+    pub history_len: usize,
 }
 
 /// What [`Handle::stats`](crate::Handle::stats) says of the [cluster](crate::cluster), as this node sees it. All but

@@ -42,9 +42,9 @@ class Socket:
     """A connection. Not one of websockets.sync, which reads and writes in two threads: OpenSSL does not allow that, and
     CPython sees to it from 3.13 on only. Pings are answered while something is waited for."""
 
-    def __init__(self, address):
+    def __init__(self, address, subprotocols=None):
         async def open():
-            return await connect(address, open_timeout=30, close_timeout=30, proxy=None)
+            return await connect(address, subprotocols=subprotocols, open_timeout=30, close_timeout=30, proxy=None)
 
         self.loop = asyncio.new_event_loop()
         self.connection = self.loop.run_until_complete(open())
@@ -71,9 +71,10 @@ class Socket:
         return self.connection.close_reason
 
 
-def open_socket(url, username, sub=None):
+def open_socket(url, username, sub=None, subprotocol=None, **claims):
     """The WebSocket of a user. The certificate is checked against SSL_CERT_FILE."""
-    return Socket("ws" + url.removeprefix("http") + "/ws?token=" + token(username, sub))
+    address = "ws" + url.removeprefix("http") + "/ws?token=" + token(username, sub, **claims)
+    return Socket(address, subprotocol and [subprotocol])
 
 
 def until(condition):

@@ -109,31 +109,34 @@ impl Client {
         publications: &mut Publications,
         deliveries: &mut Deliveries,
     ) -> Result<(), Failure> {
-        let frame_len = publications.frame_len();
         while let Some(first) = bytes.first() {
             let in_control = self.control.as_ref().is_some_and(|control| control.is_receiving());
             if in_control || (self.partial.is_empty() && CONTROL.contains(first)) {
                 self.control.get_or_insert_default().receive(&mut bytes)?;
                 continue;
             }
-            if !self.subscribes {
+            if !self.subscribes && !publications.may_be_others() {
                 return Err(Failure::ToPublisher);
             }
             if self.partial.is_empty()
-                && let Some(frame) = bytes.split_off(..frame_len)
+                && let Some(len) = publications.frame_len(bytes)
+                && let Some(frame) = bytes.split_off(..len)
             {
-                self.deliver(publications.check(frame)?, publications, deliveries);
+                self.deliver(publications.check(frame)?, publications, deliveries)?;
                 continue;
             }
-            let len = bytes.len().min(frame_len - self.partial.len());
+            // A header comes byte by byte.
+            let missing = publications.frame_len(&self.partial);
+            let missing = missing.map_or(1, |len| len - self.partial.len());
+            let len = bytes.len().min(missing);
             self.partial.extend_from_slice(bytes.split_off(..len).unwrap_or_default());
             if !publications.begins(&self.partial) {
                 return Err(Failure::HeaderMismatch);
             }
-            if self.partial.len() == frame_len {
+            if publications.frame_len(&self.partial) == Some(self.partial.len()) {
                 let number = publications.check(&self.partial)?;
                 self.partial.clear();
-                self.deliver(number, publications, deliveries);
+                self.deliver(number, publications, deliveries)?;
             }
         }
         Ok(())
@@ -141,13 +144,18 @@ impl Client {
 
     fn deliver(
         &mut self,
-        number: u64,
+        number: Option<u64>,
         publications: &mut Publications,
         deliveries: &mut Deliveries,
-    ) {
+    ) -> Result<(), Failure> {
+        let Some(number) = number else { return Ok(()) };
+        if !self.subscribes {
+            return Err(Failure::ToPublisher);
+        }
         let next = self.order.next();
         self.order.deliver(number, &mut deliveries.disorder);
         deliveries.count += 1;
         publications.pass(next..self.order.next());
+        Ok(())
     }
 }

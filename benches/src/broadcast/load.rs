@@ -120,6 +120,10 @@ impl<'a> Load<'a> {
     fn new(plan: &'a Plan) -> anyhow::Result<Self> {
         let mut key = [0; 4];
         getrandom::fill(&mut key)?;
+        let publications = match &plan.text {
+            Some(text) => Publications::told(text, key)?,
+            None => Publications::new(plan.payload_len, key),
+        };
         let target = &plan.target;
         let clock = Clock::start();
         Ok(Self {
@@ -136,7 +140,7 @@ impl<'a> Load<'a> {
             connecting: 0,
             opened: 0,
             listening: 0,
-            publications: Publications::new(plan.payload_len, key),
+            publications,
             complete: 0,
             deliveries: Deliveries::default(),
             out: Vec::new(),

@@ -3,7 +3,8 @@
 //! The load is a closed loop: the next message is sent when the last one is with all subscribers, or when there is room
 //! among those that may be on their way. The server sends what a connection says to all others, with no word on it.
 //! Each message has a number and the time of its sending, and each delivery is compared with what was sent: a
-//! subscriber that misses one, gets it twice or too late is an error.
+//! subscriber that misses one, gets it twice or too late is an error. An application tells them in words of its own:
+//! `told.rs` knows those.
 
 mod client;
 mod load;
@@ -12,8 +13,10 @@ mod publications;
 mod report;
 #[cfg(test)]
 mod tests;
+mod told;
 mod until;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -54,6 +57,11 @@ pub(crate) struct BroadcastArgs {
     /// Payload of a message, such as 64 or 16KiB; at least 12.
     #[arg(long, default_value = "64", value_parser = parse_bytes)]
     size: u64,
+    /// Sends the text in a file instead. Eight hexadecimal digits of the message's number stand where {number} does,
+    /// behind a word in the same quotation marks: a text that has both in it is a delivery, and others are left out of
+    /// account.
+    #[arg(long, value_name = "FILE", conflicts_with = "size")]
+    payload_file: Option<PathBuf>,
     /// Messages that may be on their way at a time: the next is sent when one of so many is with all subscribers.
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
     window: u32,
@@ -84,6 +92,8 @@ pub(crate) struct Plan {
     pub(crate) subscribers: u32,
     /// Bytes.
     pub(crate) payload_len: usize,
+    /// A message of the user's, of that length, which an application tells in words of its own.
+    pub(crate) text: Option<String>,
     /// Messages on their way at a time.
     pub(crate) window: usize,
     pub(crate) duration: Duration,
@@ -94,7 +104,14 @@ pub(crate) struct Plan {
 
 /// Runs the subcommand. Whether everyone got everything.
 pub(crate) fn command(mut args: BroadcastArgs) -> anyhow::Result<bool> {
-    let payload_len = usize::try_from(args.size).unwrap_or(usize::MAX);
+    let read = |file: &PathBuf| {
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+    };
+    let text = args.payload_file.as_ref().map(read).transpose()?;
+    let payload_len = match &text {
+        Some(text) => text.len(),
+        None => usize::try_from(args.size).unwrap_or(usize::MAX),
+    };
     let ceiling = args.until.as_ref().map(|_| Ceiling::of(&args)).transpose()?;
     let most = ceiling.as_ref().map_or(args.subscribers, |ceiling| ceiling.subscribers);
     let demand = Demand {
@@ -113,6 +130,7 @@ pub(crate) fn command(mut args: BroadcastArgs) -> anyhow::Result<bool> {
         server: account,
         subscribers: args.subscribers,
         payload_len,
+        text,
         window: args.window as usize,
         duration: args.duration,
         warmup: args.warmup,

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use super::told::Told;
 use crate::echo::{Failure, Shape, Ticks, header, masked_frame};
 
 /// Bytes at the start of a payload that differ from message to message: its number and the time of its sending.
@@ -19,6 +20,8 @@ pub(crate) struct Publications {
     payload: Vec<u8>,
     /// What a delivery begins with.
     header: Vec<u8>,
+    /// In place of all of that: a message that an application tells in words of its own.
+    told: Option<Told>,
     /// How many have been sent.
     count: u64,
     /// The last ones, oldest first.
@@ -38,7 +41,20 @@ impl Publications {
         let shape = Shape::of_noise(payload_len.max(STAMP_LEN));
         let payload = shape.payloads(1).pop().unwrap_or_default();
         let header = header(BINARY, 0, payload.len());
-        Self { shape, key, payload, header, count: 0, outstanding: VecDeque::new() }
+        Self { shape, key, payload, header, told: None, count: 0, outstanding: VecDeque::new() }
+    }
+
+    /// Messages that are this text, which an application tells in words of its own.
+    ///
+    /// # Errors
+    /// When a delivery would not be known by such words.
+    pub(crate) fn told(text: &str, key: [u8; 4]) -> anyhow::Result<Self> {
+        Ok(Self { told: Some(Told::new(text, key)?), ..Self::new(0, key) })
+    }
+
+    /// Whether something else than deliveries may come.
+    pub(crate) fn may_be_others(&self) -> bool {
+        self.told.is_some()
     }
 
     /// How many have been sent.
@@ -58,30 +74,49 @@ impl Publications {
 
     /// Appends the next message to `out`, as a client sends it. It is for so many `subscribers`.
     pub(crate) fn publish(&mut self, now: Ticks, subscribers: usize, out: &mut Vec<u8>) {
-        let (number, time) = self.payload.split_at_mut(size_of::<u64>());
-        number.copy_from_slice(&self.count.to_le_bytes());
-        time[..size_of::<u32>()].copy_from_slice(&now.to_le_bytes());
-        out.extend(masked_frame(self.shape, 0, &self.payload, self.key));
+        self.encode(now, out);
         self.outstanding.push_back(Outstanding { sent: now, left: subscribers });
         self.count += 1;
     }
 
-    /// Length of a delivery.
-    pub(crate) fn frame_len(&self) -> usize {
-        self.header.len() + self.payload.len()
+    fn encode(&mut self, now: Ticks, out: &mut Vec<u8>) {
+        if let Some(told) = &self.told {
+            return told.publish(self.count, out);
+        }
+        let (number, time) = self.payload.split_at_mut(size_of::<u64>());
+        number.copy_from_slice(&self.count.to_le_bytes());
+        time[..size_of::<u32>()].copy_from_slice(&now.to_le_bytes());
+        out.extend(masked_frame(self.shape, 0, &self.payload, self.key));
+    }
+
+    /// Length of the frame that begins so, once it is known.
+    pub(crate) fn frame_len(&self, bytes: &[u8]) -> Option<usize> {
+        match &self.told {
+            Some(_) => Told::frame_len(bytes),
+            None => Some(self.header.len() + self.payload.len()),
+        }
     }
 
     /// Whether `bytes` may be the start of a delivery.
     pub(crate) fn begins(&self, bytes: &[u8]) -> bool {
+        if self.told.is_some() {
+            return Told::begins(bytes);
+        }
         let len = bytes.len().min(self.header.len());
         bytes[..len] == self.header[..len]
     }
 
-    /// The number of the message whose delivery `frame` is, of [`frame_len`](Self::frame_len) bytes.
+    /// The number of the message whose delivery `frame` is, of [`frame_len`](Self::frame_len) bytes. `None`: it is
+    /// none, and may come.
     ///
     /// # Errors
     /// It is none of those that were sent.
-    pub(crate) fn check(&self, frame: &[u8]) -> Result<u64, Failure> {
+    pub(crate) fn check(&self, frame: &[u8]) -> Result<Option<u64>, Failure> {
+        if let Some(told) = &self.told {
+            let number = told.check(frame)?;
+            let is_known = number.is_none_or(|number| number < self.count);
+            return if is_known { Ok(number) } else { Err(Failure::PayloadMismatch) };
+        }
         let payload = frame.strip_prefix(self.header.as_slice()).ok_or(Failure::HeaderMismatch)?;
         let (number, rest) = payload.split_first_chunk().ok_or(Failure::PayloadMismatch)?;
         let number = u64::from_le_bytes(*number);
@@ -90,7 +125,7 @@ impl Publications {
         let is_known = number < self.count
             && sent.is_none_or(|outstanding| outstanding.sent.to_le_bytes() == *time)
             && *rest == self.payload[STAMP_LEN..];
-        if is_known { Ok(number) } else { Err(Failure::PayloadMismatch) }
+        if is_known { Ok(Some(number)) } else { Err(Failure::PayloadMismatch) }
     }
 
     /// A subscriber has got the messages of these numbers, or will never get them.
@@ -146,8 +181,8 @@ mod tests {
             frames.push(delivery(&frame));
         }
         for (number, frame) in frames.iter().enumerate() {
-            assert_eq!(frame.len(), publications.frame_len());
-            assert_eq!(publications.check(frame), Ok(number as u64));
+            assert_eq!(publications.frame_len(frame), Some(frame.len()));
+            assert_eq!(publications.check(frame), Ok(Some(number as u64)));
             assert!((0..frame.len()).all(|len| publications.begins(&frame[..len])));
         }
         for at in 0..frames[1].len() {
@@ -162,7 +197,7 @@ mod tests {
         // Of one that is with everyone the number and what all have in common is left to check.
         publications.pass(0..1);
         assert!(publications.take_complete().is_some());
-        assert_eq!(publications.check(&frames[0]), Ok(0));
+        assert_eq!(publications.check(&frames[0]), Ok(Some(0)));
     }
 
     #[test]

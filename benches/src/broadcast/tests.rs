@@ -24,6 +24,7 @@ impl Plan {
             server: None,
             subscribers: 20,
             payload_len: 64,
+            text: None,
             window: 1,
             duration: Duration::from_millis(400),
             warmup: Duration::from_millis(50),
@@ -65,7 +66,7 @@ fn serve_with(
             let mut publisher = tungstenite::accept(publisher).unwrap();
             let mut number = 0;
             while let Ok(message) = publisher.read() {
-                if message.is_binary() {
+                if message.is_binary() || message.is_text() {
                     tell(number, message, &mut heard.lock().unwrap());
                     number += 1;
                 }
@@ -125,6 +126,33 @@ fn everyone_hears_everything() {
         (plan.subscribers, plan.payload_len, plan.window) = (subscribers, payload_len, window);
         check(&run(&plan).unwrap());
     }
+}
+
+#[test]
+fn deliveries_are_found_in_the_words_of_an_application() {
+    let run_with = |told: fn(u64, &str) -> String| {
+        let address = serve_with(move |number, message, all| {
+            to_all(&Message::text(r#"{"joined":"somebody","note":"tick tock"}"#), all);
+            to_all(&Message::text(told(number, message.to_text().unwrap())), all);
+        });
+        let mut plan = Plan::for_tests(&format!("ws://{address}/"));
+        plan.text = Some(r#"{"to":"all","content":"a tick, number {number}, of many"}"#.to_owned());
+        run_with_three(plan)
+    };
+    // Of a length that changes, and that some frames have in two bytes.
+    let report = run_with(|number, message| {
+        let space = " ".repeat(usize::try_from(number % 50).unwrap());
+        format!(r#"{{"at":"{number}",{space}"data":{message},"from":"me"}}"#)
+    });
+    assert_eq!(report.errors, [].into(), "{report:?}");
+    assert!(report.is_clean() && report.deliveries > 0);
+    let lost = run_with(|number, message| match number % 10 {
+        3 => "{}".to_owned(),
+        _ => message.to_owned(),
+    });
+    assert!(lost.errors["delivery lost"] > 0, "{:?}", lost.errors);
+    let cut = run_with(|_, message| message.replace(" of many", ""));
+    assert_eq!(cut.errors["reply payload mismatch"], 3, "{:?}", cut.errors);
 }
 
 #[test]

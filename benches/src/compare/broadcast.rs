@@ -116,6 +116,7 @@ impl CompareBroadcastArgs {
             server: account,
             subscribers: cell.subscribers,
             payload_len: usize::try_from(cell.payload_bytes).unwrap_or(usize::MAX),
+            text: None,
             window: cell.window as usize,
             duration: self.duration,
             warmup: self.warmup,

@@ -33,6 +33,8 @@ const KEPT: [&str; 10] = [
     "tls",
     "compression",
 ];
+/// Flags of where a comparison is written to.
+const OUTPUT: [&str; 3] = ["--json", "--markdown", "--html"];
 /// Plots on the page: the first ones for which there are figures.
 const PLOTS: usize = 4;
 const NOTE: &str = "\
@@ -41,9 +43,12 @@ const NOTE: &str = "\
 /// Flags of `ringwire-bench page`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PageArgs {
-    /// JSON of `compare` and `compare-broadcast`, which becomes part of the documents by its date and the name of its
-    /// file. Without any the page is written anew from what is there.
+    /// JSON of `compare` and `compare-broadcast`, which becomes part of the documents by its date. Several of the same
+    /// servers are parts of one comparison. Without any the page is written anew from what is there.
     results: Vec<PathBuf>,
+    /// The server that the others are compared with. [default: that of the comparison]
+    #[arg(long)]
+    baseline: Option<String>,
     /// The folder of the page.
     #[arg(long, default_value = "docs")]
     dir: PathBuf,
@@ -53,8 +58,20 @@ pub(crate) struct PageArgs {
 pub(crate) fn command(args: &PageArgs) -> anyhow::Result<()> {
     let folder = args.dir.join(FOLDER);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut kept = BTreeMap::<String, Results>::new();
     for file in &args.results {
-        keep(file, &folder)?;
+        let results = slim(file, args.baseline.as_deref())?;
+        let name = format!("{}-{}", results.head.date, kind(&results));
+        let shown = file.display();
+        match kept.get_mut(&name) {
+            Some(known) => add(known, results).with_context(|| format!("{shown} does not fit"))?,
+            None => drop(kept.insert(name, results)),
+        }
+    }
+    for (name, results) in kept {
+        let file = folder.join(format!("{name}.json"));
+        let json = format!("{}\n", serde_json::to_string(&results)?);
+        fs::write(&file, json).with_context(|| format!("cannot write {}", file.display()))?;
     }
     for (file, text) in files(&args.dir)? {
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
@@ -63,18 +80,56 @@ pub(crate) fn command(args: &PageArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Copies what tables show of a comparison to the folder, under its date.
-fn keep(file: &Path, folder: &Path) -> anyhow::Result<()> {
+/// What tables show of a comparison.
+fn slim(file: &Path, baseline: Option<&str>) -> anyhow::Result<Results> {
     let mut results = read(file)?;
     let runs = results.cells.iter_mut().flat_map(|cell| &mut cell.servers);
     for run in runs.flat_map(|server| &mut server.runs).filter_map(Value::as_object_mut) {
         run.retain(|name, _| KEPT.contains(&name.as_str()));
     }
-    let Some(stem) = file.file_stem() else { bail!("{} names no file", file.display()) };
-    let name = format!("{}-{}.json", results.head.date, stem.to_string_lossy());
-    let mut json = serde_json::to_string(&results)?;
-    json.push('\n');
-    fs::write(folder.join(&name), json).with_context(|| format!("cannot write {name}"))
+    // Where it was written to is no part of what was measured.
+    let mut words = results.head.command.split(' ').peekable();
+    let mut command = Vec::new();
+    while let Some(word) = words.next() {
+        match OUTPUT.contains(&word) {
+            true => drop(words.next()),
+            false => command.push(word),
+        }
+    }
+    results.head.command = command.join(" ");
+    if let Some(baseline) = baseline {
+        if !results.servers().iter().any(|name| name == baseline) {
+            bail!("{}: --baseline {baseline} did not take part", file.display());
+        }
+        baseline.clone_into(&mut results.head.baseline);
+    }
+    Ok(results)
+}
+
+/// What was compared, as a name.
+fn kind(results: &Results) -> &'static str {
+    let speaks = |what: &str| results.runs().any(|run| !run[what].is_null());
+    match results.cells[0].load {
+        Load::Broadcast { .. } => "fan-out",
+        Load::Echo { .. } if speaks("tls") => "echo-tls",
+        Load::Echo { .. } if speaks("compression") => "echo-compressed",
+        Load::Echo { .. } => "echo",
+    }
+}
+
+/// Makes two comparisons of the same servers one.
+fn add(known: &mut Results, more: Results) -> anyhow::Result<()> {
+    let of = |results: &Results| {
+        (results.servers(), results.head.baseline.clone(), results.head.machine.clone())
+    };
+    if of(known) != of(&more) {
+        bail!("other servers, another baseline or another machine than in the file before it");
+    }
+    known.head.command = format!("{}\n{}", known.head.command, more.head.command);
+    known.head.rounds = known.head.rounds.min(more.head.rounds);
+    known.head.seconds_per_run = known.head.seconds_per_run.min(more.head.seconds_per_run);
+    known.cells.extend(more.cells);
+    Ok(())
 }
 
 fn read(file: &Path) -> anyhow::Result<Results> {
@@ -104,13 +159,11 @@ fn files(dir: &Path) -> anyhow::Result<BTreeMap<PathBuf, String>> {
             names.insert(Reverse(name));
         }
     }
-    let newest = |is_it: fn(&Load) -> bool| {
-        all.values().find(|results| is_it(&results.cells[0].load) && is_plain(results))
-    };
-    let Some(echo) = newest(|load| matches!(load, Load::Echo { .. })) else {
+    let newest = |name: &str| all.values().find(|results| kind(results) == name);
+    let Some(echo) = newest("echo") else {
         bail!("there is no comparison of echoes in {}: name its JSON", folder.display());
     };
-    let broadcast = newest(|load| matches!(load, Load::Broadcast { .. }));
+    let broadcast = newest("fan-out");
     let mut files = BTreeMap::new();
     for (name, results) in &all {
         let table = format!("{NOTE}# {}\n\n{}", name.0, markdown::page(results));
@@ -126,12 +179,6 @@ fn files(dir: &Path) -> anyhow::Result<BTreeMap<PathBuf, String>> {
         files.insert(folder.join(format!("{name}.svg")), plot.svg());
     }
     Ok(files)
-}
-
-/// Whether messages are neither compressed nor encrypted: a comparison of these has tables of its own and no plot.
-fn is_plain(results: &Results) -> bool {
-    let speaks = |run: &Value| !run["tls"].is_null() || !run["compression"].is_null();
-    !results.runs().any(speaks)
 }
 
 fn is_own(name: &str) -> bool {
@@ -342,7 +389,7 @@ mod tests {
     fn figures_become_a_page_plots_and_tables() {
         let dir = tempfile::tempdir().unwrap();
         let results = vec![compared(dir.path())];
-        let args = PageArgs { results, dir: dir.path().to_owned() };
+        let args = PageArgs { results, baseline: None, dir: dir.path().to_owned() };
         command(&args).unwrap();
         let text = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
         let page = text("benchmarks.md");
@@ -369,10 +416,33 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_a_comparison_become_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = compared(dir.path());
+        let baseline = Some("bun".to_owned());
+        let results = vec![file.clone(), file.clone()];
+        command(&PageArgs { results, baseline, dir: dir.path().to_owned() }).unwrap();
+        let kept = read(&dir.path().join("benchmarks/2025-01-31-echo.json")).unwrap();
+        assert_eq!((kept.cells.len(), kept.head.baseline.as_str()), (2, "bun"));
+        assert_eq!(kept.head.command, "ringwire-bench compare\nringwire-bench compare");
+        let other = dir.path().join("other.json");
+        let mut results = read(&file).unwrap();
+        results.head.command.push_str(" --json there --rounds 3");
+        assert_eq!(results.cells.len(), 1);
+        results.cells[0].servers.pop();
+        fs::write(&other, serde_json::to_string(&results).unwrap()).unwrap();
+        assert_eq!(slim(&other, None).unwrap().head.command, "ringwire-bench compare --rounds 3");
+        let error = add(&mut slim(&file, None).unwrap(), slim(&other, None).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("other servers"), "{error}");
+        let error = slim(&other, Some("nobody")).unwrap_err().to_string();
+        assert!(error.contains("did not take part"), "{error}");
+    }
+
+    #[test]
     fn what_is_no_comparison_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let refused = |results: Vec<PathBuf>| {
-            let args = PageArgs { results, dir: dir.path().to_owned() };
+            let args = PageArgs { results, baseline: None, dir: dir.path().to_owned() };
             format!("{:#}", command(&args).unwrap_err())
         };
         assert!(refused(Vec::new()).contains("name its JSON"));

@@ -90,10 +90,12 @@ impl Ranges {
         let placed = || self.rows.iter().enumerate().map(move |(at, row)| (last - at, row));
         let name = |place: &f64| {
             let row = placed().find(|(at, _)| (*at as f64 - place).abs() < 0.01);
-            row.map(|(_, row)| row.name.clone()).unwrap_or_default()
+            // Spaces that stay keep it from the axis.
+            row.map(|(_, row)| format!("{}\u{a0}\u{a0}", row.name)).unwrap_or_default()
         };
         let value = |value: &f64| self.unit.show(*value);
         let mut mesh = chart.configure_mesh();
+        mesh.set_tick_mark_size(LabelAreaPosition::Left, 0);
         mesh.disable_y_mesh().y_labels(self.places()).y_label_formatter(&name);
         mesh.x_label_formatter(&value).label_style(FONT);
         mesh.axis_style(GREY.mix(0.6)).bold_line_style(GREY.mix(0.3)).light_line_style(TRANSPARENT);

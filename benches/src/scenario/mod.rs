@@ -55,6 +55,7 @@ pub(crate) use self::fail_if::Condition;
 use self::fleet::Fleet;
 pub(crate) use self::idle::{IdleArgs, command as idle};
 use self::live::Live;
+pub(crate) use self::message::{NUMBER_LEN, Template};
 pub(crate) use self::million::{MillionArgs, command as million};
 use self::pace::Pace;
 use self::plan::{Plan, Work};

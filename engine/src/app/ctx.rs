@@ -17,7 +17,9 @@ use crate::limits::Deadline;
 use crate::state::timers::TimerError;
 use crate::state::{Shared, send};
 use crate::topic::exchange::PublishError;
-use crate::topic::{PublishOptions, SubscribeOptions, Subscription, TopicError};
+use crate::topic::{
+    Position, PublishOptions, Recovery, SubscribeOptions, Subscription, TopicError,
+};
 
 /// A connection, during a call of the handler.
 ///
@@ -348,6 +350,40 @@ impl<'a, S> Ctx<'a, S> {
         Ok(is_new)
     }
 
+    /// Subscribes to a topic with a [history](crate::topics::HistoryConfig), and gives what the connection has missed
+    /// since `since`. What is published from then on comes once, in order, behind what this call's handler sends: so
+    /// that is where to send what was missed. On a topic that the connection is subscribed to already it is the same.
+    ///
+    /// `None` as the position: the connection has yet to hear the topic, and nothing is missed.
+    ///
+    /// ```
+    /// # use ringwire::{Ctx, topics::{Position, TopicError}};
+    /// fn join(ctx: &mut Ctx<'_, ()>, room: &str, heard: Option<Position>) -> Result<(), TopicError> {
+    ///     let recovery = ctx.subscribe_since(room, heard)?;
+    ///     let Some(missed) = recovery.missed else {
+    ///         let _ = ctx.send("too late: load the room anew");
+    ///         return Ok(());
+    ///     };
+    ///     for recorded in missed {
+    ///         let _ = ctx.send(recorded.message());
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`subscribe`](Self::subscribe), or nothing is kept of this topic.
+    pub fn subscribe_since(
+        &mut self,
+        topic: &str,
+        since: Option<Position>,
+    ) -> Result<Recovery, TopicError> {
+        self.check_open()?;
+        let (recovery, is_new) = self.shared.topics.subscribe_since(self.id.slot, topic, since)?;
+        self.shared.counters.subscriptions.add(usize::from(is_new));
+        Ok(recovery)
+    }
+
     fn check_open(&self) -> Result<(), TopicError> {
         if self.is_open() { Ok(()) } else { Err(TopicError::Closing) }
     }
@@ -407,10 +443,10 @@ impl<'a, S> Ctx<'a, S> {
         message: impl Into<Message<'m>>,
         options: PublishOptions<'_>,
     ) -> Result<(), PublishError> {
-        let topics = &mut self.shared.topics;
-        let publication = topics.exchange.encode(topic, message.into(), options)?;
-        self.shared.counters.publications.add(1);
-        topics.publish(publication, options)
+        let outcome = self.shared.topics.publish(topic, message.into(), options);
+        let is_one = !matches!(outcome, Err(PublishError::Topic(_)));
+        self.shared.counters.publications.add(usize::from(is_one));
+        outcome
     }
 
     // Names

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::envelope::Envelope;
 use super::{NodeId, SharedState};
 use crate::metrics::ClusterCounters;
-use crate::topic::{Exchange, PublishOptions};
+use crate::topic::{Exchange, PublishError, PublishOptions};
 
 /// The end of a node at which the [`Bus`](super::Bus) gives what other nodes have published.
 ///
@@ -84,15 +84,15 @@ impl Inlet {
     fn pass_on(&self, topic: &str, envelope: &Envelope<'_>) {
         let Envelope { key, except_name, compress, message, .. } = *envelope;
         let options = PublishOptions { key, except_name, compress, ..PublishOptions::default() };
-        match self.exchange.encode(topic, message, options) {
-            Err(_) => add(&self.counters.malformed, 1),
-            Ok(publication) => {
-                add(&self.counters.received, 1);
-                if self.exchange.post(&publication, None).is_err() {
-                    add(&self.counters.incoming_dropped, 1);
-                }
-            }
+        if let Some(relay) = self.exchange.relay() {
+            relay.ears.call(topic, message);
         }
+        match self.exchange.receive(topic, message, options) {
+            Err(PublishError::Topic(_)) => return add(&self.counters.malformed, 1),
+            Err(_) => add(&self.counters.incoming_dropped, 1),
+            Ok(()) => {}
+        }
+        add(&self.counters.received, 1);
     }
 }
 

@@ -223,7 +223,7 @@ impl Hub {
     /// Memory that all workers hold for connections, publications included.
     pub(crate) fn memory(&self) -> MemoryStats {
         let workers = self.links.iter().map(|link| link.counters.memory_len());
-        let used_len = workers.fold(self.common.exchange.retained_len(), usize::saturating_add);
+        let used_len = workers.fold(self.common.exchange.held_len(), usize::saturating_add);
         MemoryStats { used_len, budget_len: self.common.allowance.len() }
     }
 
@@ -246,7 +246,7 @@ impl Hub {
         let connections = self.links.iter().map(|link| link.counters.memory_len()).sum();
         let total = Total {
             connections,
-            publications: self.common.exchange.retained_len(),
+            publications: self.common.exchange.held_len(),
             workers: self.links.len(),
         };
         self.common.allowance.excess(total, own, fixed, self.memory_step())

@@ -372,7 +372,7 @@ impl Program {
         let mut start = Setup::new(settings);
         let factory = setup(&mut start)?;
         let listeners = listeners::all(settings, &self.address, self.make_tls)?;
-        let mut server = Server::new(settings.config().clone());
+        let mut server = Server::new(start.config);
         server = listeners.into_iter().fold(server, Server::listen_with);
         if let Some(bus) = (self.make_bus)(settings)? {
             server = server.with_bus(bus);

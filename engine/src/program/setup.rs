@@ -4,6 +4,7 @@ use std::ops::Deref;
 
 use super::SetupError;
 use super::signals::Reload;
+use crate::config::Config;
 use crate::config::settings::Settings;
 
 /// A start of a [program](super::Program::run_with): the settings, and what the application adds to the run.
@@ -32,6 +33,7 @@ use crate::config::settings::Settings;
 /// ```
 pub struct Setup<'a> {
     settings: &'a Settings,
+    pub(super) config: Config,
     pub(super) reload: Option<Reload>,
     #[cfg(feature = "tokio")]
     pub(super) runtime: Option<tokio::runtime::Runtime>,
@@ -41,6 +43,7 @@ impl<'a> Setup<'a> {
     pub(super) fn new(settings: &'a Settings) -> Self {
         Self {
             settings,
+            config: settings.config().clone(),
             reload: None,
             #[cfg(feature = "tokio")]
             runtime: None,
@@ -50,6 +53,12 @@ impl<'a> Setup<'a> {
     /// The settings.
     pub fn settings(&self) -> &'a Settings {
         self.settings
+    }
+
+    /// What the server will start with: what was set, to begin with, to which the application may add what follows from
+    /// its own settings.
+    pub fn config_mut(&mut self) -> &mut Config {
+        &mut self.config
     }
 
     /// Has the application read again what it has from files, on SIGHUP, once the certificates have been. It runs on

@@ -98,7 +98,10 @@ impl Handle {
         let Tls { configs, reloads, reload_failures } = &*self.tls;
         Stats {
             workers: self.links().iter().map(|link| link.counters.read()).collect(),
-            topics: TopicStats { retained_len: self.hub.exchange().retained_len() },
+            topics: TopicStats {
+                retained_len: self.hub.exchange().retained_len(),
+                history_len: self.hub.exchange().history_len(),
+            },
             memory: self.hub.memory(),
             cluster: self.hub.exchange().relay().map(Relay::stats),
             compute: self.compute.as_ref().map(|meter| meter.read()).unwrap_or_default(),
@@ -170,8 +173,7 @@ impl Handle {
         message: impl Into<Message<'m>>,
         options: PublishOptions<'_>,
     ) -> Result<(), PublishError> {
-        let exchange = self.hub.exchange();
-        exchange.publish(&exchange.encode(topic, message.into(), options)?, options, None)
+        self.hub.exchange().publish(topic, message.into(), options, None).1
     }
 
     /// All topics and patterns that are subscribed to, and how many connections are subscribed to each, by name.

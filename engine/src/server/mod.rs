@@ -10,6 +10,7 @@ pub(crate) mod handle;
 pub mod logging;
 pub(crate) mod monitor;
 pub(crate) mod notify;
+mod others;
 mod placement;
 pub(crate) mod restart;
 pub(crate) mod sender;
@@ -452,8 +453,10 @@ where
                 crate::base::event::warn!(worker, core = core.id, "the thread could not be pinned");
             }
             let mut seed = [0; 32];
-            getrandom::fill(&mut seed)
-                .map_err(|error| Error::Worker { worker, source: std::io::Error::other(error) })?;
+            getrandom::fill(&mut seed).map_err(|error| {
+                let what = format!("no random bytes by getrandom(2) or /dev/urandom: {error}");
+                Error::Worker { worker, source: std::io::Error::other(what) }
+            })?;
             let shared = Shared::new(
                 worker,
                 &start.config,

@@ -109,10 +109,13 @@ impl Stats {
             "Memory in publications that are under way or wait.",
         );
         text.sample("retained_bytes", &[], topics);
+        let help = "Memory in what topics keep for connections that come back.";
+        text.metric("history_bytes", "gauge", help);
+        text.sample("history_bytes", &[], self.topics.history_len as f64);
         text.metric(
             "memory_used_bytes",
             "gauge",
-            "Memory that is held for connections, publications that wait included.",
+            "Memory that is held for connections, publications that wait or are kept included.",
         );
         text.sample("memory_used_bytes", &[], self.memory.used_len as f64);
         if let Some(budget) = self.memory.budget_len {
@@ -148,6 +151,7 @@ impl Stats {
         let budget = budget.map_or_else(|| "null".to_owned(), |len| len.to_string());
         format!(
             "{{\"workers\":[{}],\"total\":{},\"imbalance\":{:.3},\"retained_bytes\":{},\
+             \"history_bytes\":{},\
              \"memory\":{{\"used\":{},\"budget\":{budget}}},\"tls\":{{\"reloads\":{},\
              \"reload_failures\":{},\"not_after\":{not_after}}},\"compute\":{{\"threads\":{},\"waiting\":{},\
              \"running\":{},\"done\":{},\"panicked\":{},\"cancelled\":{},\"refused\":{}}},\"cluster\":{cluster}}}",
@@ -155,6 +159,7 @@ impl Stats {
             json_of(&self.total()),
             self.imbalance(),
             self.topics.retained_len,
+            self.topics.history_len,
             self.memory.used_len,
             self.tls.reloads,
             self.tls.reload_failures,

@@ -73,6 +73,17 @@ impl Live {
         Self::run(Server::new(config).with_runtime(runtime), make)
     }
 
+    /// Starts this server, which listens at a free port beside what it was given: one with a bus, say.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start_on<H: Handler>(
+        server: Server,
+        make: impl Fn(&WorkerContext) -> H + Send + Sync + 'static,
+    ) -> Self {
+        Self::run(server, make)
+    }
+
     fn run<H: Handler>(
         server: Server,
         make: impl Fn(&WorkerContext) -> H + Send + Sync + 'static,

@@ -107,8 +107,8 @@ impl Delivery {
         })
     }
 
+    /// What was before has ended.
     pub(super) fn begin(&mut self, first: SharedPublication) {
-        self.end();
         self.add(first);
     }
 

@@ -7,12 +7,14 @@
 
 use std::fmt;
 use std::hash::{BuildHasher as _, Hash};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use ringwire_codec::Message;
 
-use super::config::TopicConfig;
+use super::config::{HistoryConfig, TopicConfig};
+use super::history::{History, Position, Recovery};
 use super::name::{self, TopicError};
 use super::publication::{Publication, PublishOptions, Reach, SharedPublication, Terms};
 use super::relay::Relay;
@@ -87,6 +89,8 @@ impl fmt::Debug for Interest {
 pub(crate) struct Feeder {
     postbox: Postbox<SharedPublication>,
     in_transit: Budget,
+    /// How many publications with a position were posted. Of those before one that is in the mailbox none is left out.
+    numbered: Arc<AtomicU64>,
 }
 
 /// The worker's side.
@@ -100,7 +104,8 @@ pub(crate) struct Feed {
 pub(crate) fn feed(max_len: usize, bell: &Bell) -> (Feeder, Feed) {
     let (postbox, mailbox) = mailbox::mailbox(None, bell);
     let in_transit = Budget::new(max_len);
-    (Feeder { postbox, in_transit: in_transit.clone() }, Feed { mailbox, in_transit })
+    let feeder = Feeder { postbox, in_transit: in_transit.clone(), numbered: Arc::default() };
+    (feeder, Feed { mailbox, in_transit })
 }
 
 impl Feeder {
@@ -113,8 +118,13 @@ impl Feeder {
         if !self.in_transit.take(len) {
             return Err(PostError::Busy);
         }
+        let numbered = u64::from(publication.position.is_some());
+        if numbered > 0 {
+            self.numbered.fetch_add(numbered, Ordering::Relaxed);
+        }
         self.postbox.post(publication).map_err(|refused| {
             self.in_transit.give(len);
+            self.numbered.fetch_sub(numbered, Ordering::Relaxed);
             refused.error
         })
     }
@@ -151,14 +161,17 @@ struct Inner {
     roll: OnceLock<Roll<u16>>,
     /// The way to other nodes, if there is one.
     relay: OnceLock<Relay>,
+    history: History,
 }
 
 impl Exchange {
     pub(crate) fn new(settings: TopicConfig, feeders: impl Iterator<Item = Feeder>) -> Self {
+        let hasher = Hashes::new();
         Self(Arc::new(Inner {
             budget: Budget::new(settings.max_retained_len),
+            history: History::new(settings.max_history_len, hasher.hash_one("epochs")),
             settings,
-            hasher: Hashes::new(),
+            hasher,
             members: feeders.map(|feeder| (feeder, Interest::new())).collect(),
             roll: OnceLock::new(),
             relay: OnceLock::new(),
@@ -178,28 +191,36 @@ impl Exchange {
         self.0.settings.max_retained_len.saturating_sub(self.0.budget.left())
     }
 
-    fn hash(&self, value: impl Hash) -> u64 {
+    /// Memory for what is kept, in bytes.
+    pub(crate) fn history_len(&self) -> usize {
+        self.0.history.len()
+    }
+
+    /// Memory for both.
+    pub(crate) fn held_len(&self) -> usize {
+        self.retained_len().saturating_add(self.history_len())
+    }
+
+    pub(super) fn hash(&self, value: impl Hash) -> u64 {
         self.0.hasher.hash_one(value)
     }
 
-    /// Encodes a message to a topic.
-    ///
-    /// # Errors
-    /// The topic is invalid.
-    pub(crate) fn encode(
+    /// Encodes a message to a topic that is valid.
+    fn encode(
         &self,
         topic: &str,
         message: Message<'_>,
         options: PublishOptions<'_>,
-    ) -> Result<SharedPublication, TopicError> {
-        name::check_topic(topic)?;
+        position: Option<Position>,
+    ) -> SharedPublication {
         let terms = Terms {
             hash: self.hash(topic),
             key: options.key.map(|key| self.hash((topic, key))),
             policy: self.settings().policy(topic),
             budget: self.budget(),
+            position,
         };
-        Ok(Publication::new(topic, terms, message, options))
+        Publication::new(topic, terms, message, options)
     }
 
     /// Notes that a worker has its first subscriber for a pattern, or lost its last.
@@ -267,7 +288,7 @@ impl Exchange {
     }
 
     /// Whether a worker may have subscribers for a publication.
-    pub(crate) fn is_interested(&self, worker: u16, publication: &SharedPublication) -> bool {
+    fn is_interested(&self, worker: u16, publication: &SharedPublication) -> bool {
         let member = self.0.members.get(usize::from(worker));
         member.is_some_and(|(_, interest)| interest.takes(publication.hash))
     }
@@ -278,17 +299,105 @@ impl Exchange {
         self.0.members.iter().all(|(_, interest)| interest.is_empty())
     }
 
-    /// Has the other nodes hear a publication as well as the workers, `but` one.
+    /// Publishes a message to the other nodes and to all workers, `but` one, which gets it from here if it has to.
     ///
     /// # Errors
-    /// As [`post`](Self::post), or too much waits for the other nodes.
+    /// The topic is invalid, some workers are too far behind, or too much waits for the other nodes. What is to be
+    /// taken is beside it.
     pub(crate) fn publish(
+        &self,
+        topic: &str,
+        message: Message<'_>,
+        options: PublishOptions<'_>,
+        but: Option<u16>,
+    ) -> (Option<SharedPublication>, Result<(), PublishError>) {
+        if let Err(error) = name::check_topic(topic) {
+            return (None, Err(error.into()));
+        }
+        if let Some(history) = self.settings().history(topic) {
+            return (None, self.record(history, topic, message, options));
+        }
+        let publication = self.encode(topic, message, options, None);
+        let posted = self.post(&publication, but);
+        let outcome = self.relay_on(&publication, options, posted);
+        let own = but.is_some_and(|worker| self.is_interested(worker, &publication));
+        (own.then_some(publication), outcome)
+    }
+
+    /// The same for a topic with a history. All workers get it by their feeds, so that they get it in one order.
+    fn record(
+        &self,
+        history: &HistoryConfig,
+        topic: &str,
+        message: Message<'_>,
+        options: PublishOptions<'_>,
+    ) -> Result<(), PublishError> {
+        let PublishOptions { compress, reach, .. } = options;
+        let options = PublishOptions { compress, reach, ..PublishOptions::default() };
+        let (bounds, now) = (history.bounds(), now(history));
+        self.0.history.with(self.hash(topic), |shard, epochs| {
+            let position = shard.next(topic, bounds, epochs);
+            let stamped = stamped(history, message, position);
+            let kept = if message.is_text() {
+                // Stamped or not, it is UTF-8.
+                Message::Text(std::str::from_utf8(&stamped).unwrap_or_default())
+            } else {
+                Message::Binary(&stamped)
+            };
+            let publication = self.encode(topic, kept, options, Some(position));
+            let posted = self.post(&publication, None);
+            shard.keep(topic, (stamped, message.is_text()), bounds, now);
+            match self.relay() {
+                // The others number it themselves.
+                Some(_) if history.stamp.is_some() && options.reach == Reach::Cluster => {
+                    self.relay_on(&self.encode(topic, message, options, None), options, posted)
+                }
+                _ => self.relay_on(&publication, options, posted),
+            }
+        })
+    }
+
+    /// Has the workers hear what another node has published.
+    ///
+    /// # Errors
+    /// As for [`publish`](Self::publish).
+    pub(crate) fn receive(
+        &self,
+        topic: &str,
+        message: Message<'_>,
+        options: PublishOptions<'_>,
+    ) -> Result<(), PublishError> {
+        self.publish(topic, message, options.with_reach(Reach::Server), None).1
+    }
+
+    /// What was published to a topic since a position, and how many publications with positions were posted to a worker
+    /// before this one.
+    ///
+    /// # Errors
+    /// Nothing is kept of this topic.
+    pub(super) fn since(
+        &self,
+        topic: &str,
+        since: Option<Position>,
+        worker: u16,
+    ) -> Result<(Recovery, u64), TopicError> {
+        let history = self.settings().history(topic).ok_or(TopicError::NoHistory)?;
+        let now = now(history);
+        let feeder = self.0.members.get(usize::from(worker)).map(|(feeder, _)| feeder);
+        Ok(self.0.history.with(self.hash(topic), |shard, epochs| {
+            let recovery = shard.since(topic, since, history.bounds(), (epochs, now));
+            let posted = feeder.map_or(0, |feeder| feeder.numbered.load(Ordering::Relaxed));
+            (recovery, posted)
+        }))
+    }
+
+    /// Has the other nodes hear it, if that is wanted.
+    fn relay_on(
         &self,
         publication: &SharedPublication,
         options: PublishOptions<'_>,
-        but: Option<u16>,
+        posted: Result<(), PublishError>,
     ) -> Result<(), PublishError> {
-        let posted = self.post(publication, but);
         match self.relay() {
             Some(relay) if options.reach == Reach::Cluster => {
                 let sent = relay.send(publication, options.key);
@@ -302,11 +411,7 @@ impl Exchange {
     ///
     /// # Errors
     /// Some of them are too far behind, or have ended.
-    pub(crate) fn post(
-        &self,
-        publication: &SharedPublication,
-        but: Option<u16>,
-    ) -> Result<(), PublishError> {
+    fn post(&self, publication: &SharedPublication, but: Option<u16>) -> Result<(), PublishError> {
         let mut missing = 0;
         for (worker, (feeder, interest)) in (0_u16..).zip(&self.0.members) {
             if Some(worker) == but || !interest.takes(publication.hash) {
@@ -318,4 +423,20 @@ impl Exchange {
         }
         if missing == 0 { Ok(()) } else { Err(PublishError::Busy(missing)) }
     }
+}
+
+/// A message with its position in it.
+fn stamped(history: &HistoryConfig, message: Message<'_>, position: Position) -> Vec<u8> {
+    let stamped = history.stamp.map(|stamp| stamp.apply(message, position));
+    let is_sound = |bytes: &Vec<u8>| !message.is_text() || std::str::from_utf8(bytes).is_ok();
+    stamped.filter(is_sound).unwrap_or_else(|| message.as_bytes().to_vec())
+}
+
+/// What ages in a history are told by.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "whoever publishes need not be a worker, which has a clock"
+)]
+fn now(history: &HistoryConfig) -> Option<Instant> {
+    history.max_age.map(|_| Instant::now())
 }

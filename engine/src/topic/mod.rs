@@ -7,23 +7,30 @@
 
 mod config;
 mod delivery;
+pub(crate) mod ears;
 pub(crate) mod exchange;
+mod history;
 mod name;
 mod publication;
+mod recovering;
 pub(crate) mod relay;
 mod table;
 pub(crate) mod trie;
 
 use std::collections::{BTreeMap, VecDeque};
 
-pub use self::config::TopicConfig;
+use ringwire_codec::Message;
+
+pub use self::config::{HistoryConfig, Stamp, TopicConfig};
 pub(crate) use self::delivery::Delivery;
 pub use self::exchange::PublishError;
 pub(crate) use self::exchange::{Exchange, Feed, Feeder, feed};
+pub use self::history::{Position, Recorded, Recovery};
 pub use self::name::{Subscription, TopicError, topic_token};
-pub(crate) use self::name::{has_wildcard, matches};
+pub(crate) use self::name::{check_pattern, has_wildcard, matches};
 pub(crate) use self::publication::SharedPublication;
 pub use self::publication::{PublishOptions, Reach};
+use self::recovering::Recovering;
 pub use self::table::SubscribeOptions;
 use self::table::{Removed, Table};
 use crate::base::inquiry::Part;
@@ -39,6 +46,8 @@ pub(crate) struct Topics {
     pub(crate) exchange: Exchange,
     /// Publications that wait to be delivered here, in their order.
     waiting: VecDeque<SharedPublication>,
+    /// Who has had what is on its way to here.
+    recovering: Recovering,
     /// Handlers want to know what has subscribers.
     calls_out: bool,
 }
@@ -72,6 +81,7 @@ impl Topics {
             table: Table::default(),
             exchange,
             waiting: VecDeque::new(),
+            recovering: Recovering::default(),
             calls_out: false,
         }
     }
@@ -118,8 +128,42 @@ impl Topics {
         pattern: &str,
         options: SubscribeOptions,
     ) -> Result<bool, TopicError> {
-        let is_wild = name::check_pattern(pattern)?;
+        let is_wild = check_pattern(pattern)?;
         self.add(slot, pattern, is_wild, options)
+    }
+
+    /// Subscribes a connection to a topic with a history, and gives what was published since a position; whether it was not
+    /// subscribed before.
+    ///
+    /// # Errors
+    /// As for [`subscribe`](Self::subscribe), or nothing is kept of this topic.
+    pub(crate) fn subscribe_since(
+        &mut self,
+        slot: u32,
+        topic: &str,
+        since: Option<Position>,
+    ) -> Result<(Recovery, bool), TopicError> {
+        name::check_topic(topic)?;
+        if self.exchange.settings().history(topic).is_none() {
+            return Err(TopicError::NoHistory);
+        }
+        // What is published from here on is posted to this worker, so that nothing is left out between the two.
+        let is_new = self.add(slot, topic, false, SubscribeOptions::default())?;
+        let (recovery, posted) = self.exchange.since(topic, since, self.worker)?;
+        let key = (slot, self.exchange.hash(topic));
+        self.recovering.begin(key, recovery.position, posted);
+        Ok((recovery, is_new))
+    }
+
+    /// Whether a connection has had a publication already, which is on its way to it for the second time.
+    #[inline]
+    pub(crate) fn has_had(&self, slot: u32, delivery: &Delivery) -> bool {
+        !self.recovering.is_empty()
+            && delivery
+                .publications
+                .last()
+                .and_then(|last| Some((last.hash, last.position?)))
+                .is_some_and(|(hash, position)| self.recovering.has_had((slot, hash), position))
     }
 
     fn add(
@@ -177,16 +221,15 @@ impl Topics {
     /// Publishes to all workers, this one included, and to the other nodes.
     ///
     /// # Errors
-    /// Some worker is too far behind to get any more, or other nodes don't get it.
+    /// The topic is invalid, some worker is too far behind to get any more, or other nodes don't get it.
     pub(crate) fn publish(
         &mut self,
-        publication: SharedPublication,
+        topic: &str,
+        message: Message<'_>,
         options: PublishOptions<'_>,
     ) -> Result<(), PublishError> {
-        let outcome = self.exchange.publish(&publication, options, Some(self.worker));
-        if self.exchange.is_interested(self.worker, &publication) {
-            self.waiting.push_back(publication);
-        }
+        let (own, outcome) = self.exchange.publish(topic, message, options, Some(self.worker));
+        self.waiting.extend(own);
         outcome
     }
 
@@ -207,9 +250,16 @@ impl Topics {
         delivery: &mut Delivery,
         token_of: impl Fn(u32) -> Option<Token>,
     ) -> bool {
-        while let Some(first) = self.waiting.pop_front() {
+        loop {
+            // What was under way is delivered.
+            let numbered = delivery.publications.iter().filter(|it| it.position.is_some());
+            self.recovering.note_delivered(numbered.count() as u64);
+            delivery.end();
+            let Some(first) = self.waiting.pop_front() else { return false };
+            // Some connections have had one and not the other.
+            let joins = self.recovering.is_empty() || first.position.is_none();
             delivery.begin(first);
-            while let Some(next) = self.waiting.pop_front_if(|next| delivery.takes(next)) {
+            while joins && let Some(next) = self.waiting.pop_front_if(|next| delivery.takes(next)) {
                 delivery.add(next);
             }
             let Delivery { publications, targets, .. } = delivery;
@@ -221,8 +271,6 @@ impl Topics {
                 return true;
             }
         }
-        delivery.end();
-        false
     }
 
     fn note_removed(&self, removed: Removed) {

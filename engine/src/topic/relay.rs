@@ -12,12 +12,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
+use ringwire_codec::Message;
+
+use super::ears::Ears;
 use super::publication::SharedPublication;
 use crate::base::budget::Budget;
 use crate::base::mailbox::{self, Bell, Mailbox, Postbox};
 use crate::base::roll::{Change, Roll};
 use crate::base::wake::Wake;
 use crate::metrics::{ClusterCounters, ClusterStats};
+
+/// Stands among the workers for who hears beside connections. Servers have fewer workers.
+const NO_WORKER: u16 = u16::MAX;
 
 /// See the [module's documentation](self).
 pub(crate) struct Relay {
@@ -27,6 +33,8 @@ pub(crate) struct Relay {
     max_len: usize,
     /// Which workers have subscribers for which topic or pattern. There is one teller.
     interest: Roll<u16>,
+    /// Who hears the others beside connections.
+    pub(crate) ears: Ears,
     /// Workers that have not ended.
     workers: AtomicUsize,
     counters: Arc<ClusterCounters>,
@@ -76,6 +84,7 @@ impl Relay {
             room: Budget::new(max_len),
             max_len,
             interest: Roll::new(1),
+            ears: Ears::default(),
             workers: AtomicUsize::new(workers),
             counters,
         };
@@ -116,6 +125,17 @@ impl Relay {
             self.interest.remove(pattern, worker);
         }
         self.letters.nudge();
+    }
+
+    /// Has `hear` called for what other nodes publish to a pattern that is valid.
+    pub(crate) fn listen(
+        &self,
+        pattern: &str,
+        hear: impl Fn(&str, Message<'_>) + Send + Sync + 'static,
+    ) {
+        if self.ears.add(pattern, hear) {
+            self.note(NO_WORKER, pattern, true);
+        }
     }
 
     /// What has subscribers now and had none, or the other way round, over all workers.

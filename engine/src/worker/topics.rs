@@ -97,6 +97,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let is_named = |name: &str| shared.names.of(token.slot).any(|own| own == name);
         if delivery.except() == Some(shared.id(token))
             || delivery.except_name().is_some_and(is_named)
+            || shared.topics.has_had(token.slot, delivery)
         {
             return;
         }

@@ -18,7 +18,7 @@ use crate::topics::{app, ask, quiet};
 
 /// A bus that carries from node to node, all to all, as it comes.
 #[derive(Clone, Debug, Default)]
-struct Line(Arc<Mutex<Vec<Member>>>);
+pub(crate) struct Line(Arc<Mutex<Vec<Member>>>);
 
 /// Where a node is given topics and letters.
 type Member = mpsc::Sender<(String, Vec<u8>)>;
@@ -378,4 +378,31 @@ fn a_bus_that_cannot_begin_keeps_the_server_from_starting() {
     let error = server.start(|_| on_message(|ctx, message| ctx.send(message))).unwrap_err();
     assert!(matches!(error, Error::Bus(_)), "{error}");
     assert!(error.to_string().contains("no bus today"), "{error}");
+}
+
+#[test]
+fn code_hears_what_other_nodes_publish() {
+    let bus = Line::default();
+    let nodes: Vec<_> = (0..2).map(|_| node(quiet().with_io_workers(2), bus.clone())).collect();
+    let (sender, heard) = mpsc::channel();
+    let handle = nodes[0].handle();
+    handle
+        .hear_others("orders.*", move |topic, message| {
+            let text = message.as_text().expect("orders are texts");
+            sender.send(format!("{topic} {text}")).expect("the test waits");
+        })
+        .expect("the pattern is one");
+    handle.hear_others("a..b", |_, _| {}).expect_err("the pattern is none");
+    wait_until("the bus was asked", || cluster(&handle).subscriptions == 1);
+    publish(&nodes[0], "orders.own", "not heard");
+    for number in 0..100 {
+        publish(&nodes[1], "news", "not asked for");
+        publish(&nodes[1], "orders.x", &number.to_string());
+    }
+    for number in 0..100 {
+        assert_eq!(heard.recv().expect("it comes"), format!("orders.x {number}"));
+    }
+    assert!(heard.try_recv().is_err(), "nothing else comes");
+    let alone = Server::start(quiet(), app);
+    alone.handle().hear_others(">", |_, _| {}).expect("nobody is there to be heard");
 }

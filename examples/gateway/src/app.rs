@@ -7,10 +7,12 @@ use arc_swap::ArcSwap;
 use ringwire::program::{Setup, SetupError};
 use ringwire::{Handle, Handler, Router, WorkerContext};
 use tokio::runtime::Handle as Runtime;
+use tokio::sync::Notify;
 
 use crate::api;
 use crate::auth::{Claims, KeyError, Refused, Verifier};
 use crate::clock::{self, Board};
+use crate::cluster::Cluster;
 use crate::metrics::Counters;
 use crate::presence::Presence;
 use crate::rooms::Rooms;
@@ -34,10 +36,14 @@ pub struct App {
     pub rooms: Rooms,
     /// What is counted.
     pub counters: Counters,
+    /// The other nodes, where there are any.
+    pub cluster: Option<Cluster>,
     /// Where users are looked up, and the runtime that this goes by.
     pub(crate) database: Option<(Users, Runtime)>,
     /// What the gateway did in the last minutes.
     pub board: Board,
+    /// Told when stale connections are to be closed at once.
+    pub(crate) sweep_now: Notify,
     pub(crate) handle: OnceLock<Handle>,
 }
 
@@ -52,11 +58,13 @@ impl App {
         Arc::new(Self {
             presence: Presence::new(settings.max_connections_per_user),
             rooms: Rooms::new(settings.rooms),
+            cluster: settings.node_name().map(|name| Cluster::new(&name, settings.node_lease)),
             database,
             settings,
             verifier: ArcSwap::from_pointee(verifier),
             counters: Counters::default(),
             board: Board::default(),
+            sweep_now: Notify::new(),
             handle: OnceLock::new(),
         })
     }
@@ -131,6 +139,7 @@ pub fn start(setup: &mut Setup<'_>) -> Result<Arc<App>, SetupError> {
     let url = settings.database_url.as_ref();
     let users = url.map(|url| runtime.block_on(Users::open(url, settings.database_connections)));
     let users = users.transpose().map_err(|error| format!("the database: {error}"))?;
+    *setup.config_mut() = settings.rooms.keep(setup.config().clone());
     let app = App::new(settings, verifier, users.map(|users| (users, runtime.clone())));
     clock::start(&app, &runtime);
     let renewing = app.clone();
@@ -145,7 +154,9 @@ pub fn start(setup: &mut Setup<'_>) -> Result<Arc<App>, SetupError> {
 
 /// The handler of a worker.
 pub fn router(app: &Arc<App>, worker: &WorkerContext) -> impl Handler + use<> {
-    app.handle.get_or_init(|| worker.handle().clone());
+    if app.handle.set(worker.handle().clone()).is_ok() {
+        Cluster::start(app);
+    }
     let router = Router::new().websocket("/ws", Session::new(app.clone()));
     api::routes(router, app)
 }

@@ -123,7 +123,9 @@ pub fn start(app: &Arc<App>, runtime: &Handle) {
     });
     runtime.spawn(async move {
         loop {
-            tokio::time::sleep(sweeping.settings.cleanup_interval).await;
+            // Whichever comes first.
+            let ordered = sweeping.sweep_now.notified();
+            let _ = tokio::time::timeout(sweeping.settings.cleanup_interval, ordered).await;
             match sweep(&sweeping).await {
                 0 => {}
                 count => tracing::info!(count, "stale connections were closed"),

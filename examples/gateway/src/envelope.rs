@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use ringwire::Ctx;
 use ringwire::topics::PublishOptions;
 use serde::de::value::StrDeserializer;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
@@ -28,7 +28,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::chat;
 use crate::session::{self, EVERYBODY, State, topic_of};
-use ringwire::json::{id_of, object_of};
+use ringwire::json::{id_of, object_of, plain};
 
 /// A message, as the server sends it.
 #[derive(Clone, Debug, Serialize)]
@@ -119,9 +119,13 @@ struct Incoming<'a> {
     id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     message_type: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "some_plain")]
     data: Option<&'a RawValue>,
     to_user_id: Option<Uuid>,
+}
+
+fn some_plain<'de, D: Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
+    plain(from).map(Some)
 }
 
 /// Why a message was not followed: a word for programs, and a sentence.
@@ -182,7 +186,7 @@ fn say(app: &App, ctx: &mut Ctx<'_, State>, incoming: &Incoming<'_>) -> Result<(
         let told = chat.map(|chat| ctx.publish(chat::TOPIC, &chat)).transpose();
         return ctx.publish_with(EVERYBODY, &text, options).and(told).map(drop).map_err(|_| BUSY);
     };
-    if app.presence.envelope_connection_count(to) == 0 {
+    if app.connection_counts(to).0 == 0 {
         return Err(OFFLINE);
     }
     let told = ctx.publish_with(&topic_of(to), &text, options);

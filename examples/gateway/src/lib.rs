@@ -9,6 +9,7 @@
 //! | [`envelope`], [`rooms`], [`chat`] | what is said there, by subprotocol |
 //! | [`presence`] | who is online |
 //! | [`api`], [`live`], [`metrics`] | HTTP for administrators, the dashboard, and what is counted |
+//! | [`cluster`] | the other nodes, where there are any |
 //! | [`clock`] | what happens every so often: samples, and the end of stale connections |
 
 #![expect(
@@ -23,6 +24,7 @@ pub mod auth;
 pub mod chat;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod envelope;
 pub mod live;
 pub mod metrics;

@@ -97,7 +97,7 @@ impl Live {
             // Where the peer is too slow for this one, the engine's limit decides.
             let _ = out.send(&news.to_string());
         }
-        let page = self.0.presence.online(watcher.after, PAGE_LEN);
+        let page = self.0.online(watcher.after, PAGE_LEN);
         let mut hasher = DefaultHasher::new();
         page.hash(&mut hasher);
         if hasher.finish() != watcher.page_hash {

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use ringwire::cluster::Bus;
 use ringwire::program::Program;
 use ringwire::shutdown::Drain;
 use ringwire::{Backpressure, CloseCode, Config, WorkerContext};
@@ -10,6 +11,7 @@ use ringwire_gateway::app::{router, start};
 use ringwire_gateway::auth::Verifier;
 use ringwire_gateway::cli;
 use ringwire_gateway::settings::Settings;
+use ringwire_nats::{NatsBus, NatsError};
 
 /// What clients are told when the server ends: come back.
 const DRAINING: CloseCode = CloseCode::new(4112);
@@ -28,8 +30,15 @@ fn main() -> ExitCode {
         .with_check(|set| Ok(Verifier::load(&Settings::of(set)?.tokens).map(drop)?))
         .with_command(cli::token(), cli::print_tokens)
         .with_command(cli::user(), cli::add_user)
+        .with_bus(|set| Ok(bus(&Settings::of(set)?)?.map(|bus| Box::new(bus) as Box<dyn Bus>)))
         .run_with(|setup| {
             let app = start(setup)?;
             Ok(move |worker: &WorkerContext| router(&app, worker))
         })
+}
+
+/// The way to the other nodes, if there are any.
+fn bus(settings: &Settings) -> Result<Option<NatsBus>, NatsError> {
+    let bus = settings.nats.as_deref().map(NatsBus::new).transpose()?;
+    Ok(bus.map(|bus| bus.with_name(settings.node_name().unwrap_or_default())))
 }

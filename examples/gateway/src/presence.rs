@@ -42,6 +42,18 @@ struct User {
     is_known: bool,
 }
 
+impl User {
+    fn online(&self, user_id: Uuid) -> Online {
+        Online {
+            user_id,
+            username: self.username.clone(),
+            connected_at: self.connected_at,
+            connection_count: self.connections.len(),
+            envelope_count: self.connections.iter().filter(|(_, takes)| *takes).count(),
+        }
+    }
+}
+
 /// A user who is online.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Online {
@@ -55,6 +67,9 @@ pub struct Online {
     /// How many connections the user has.
     #[serde(skip)]
     pub connection_count: usize,
+    /// How many of them take envelopes.
+    #[serde(skip)]
+    pub envelope_count: usize,
 }
 
 /// Some users who are online, by their id.
@@ -102,12 +117,7 @@ impl Presence {
             let here = shard.range((from, Bound::Unbounded));
             let here = here.filter(|(_, user)| !user.connections.is_empty());
             // One more says that there is more.
-            users.extend(here.take(limit + 1 - users.len()).map(|(id, user)| Online {
-                user_id: *id,
-                username: user.username.clone(),
-                connected_at: user.connected_at,
-                connection_count: user.connections.len(),
-            }));
+            users.extend(here.take(limit + 1 - users.len()).map(|(id, user)| user.online(*id)));
             if users.len() > limit {
                 users.truncate(limit);
                 let next = users.last().map(|user: &Online| user.user_id);
@@ -132,10 +142,10 @@ impl Presence {
         self.with(user, |user| user.connections.iter().map(|(conn, _)| *conn).collect())
     }
 
-    /// How many connections of a user take envelopes.
+    /// A user who is online here.
     #[must_use]
-    pub fn envelope_connection_count(&self, user: Uuid) -> usize {
-        self.with(user, |user| user.connections.iter().filter(|(_, takes)| *takes).count())
+    pub fn of(&self, user: Uuid) -> Option<Online> {
+        self.with(user, |it| (!it.connections.is_empty()).then(|| it.online(user)))
     }
 
     fn with<T: Default>(&self, user: Uuid, look: impl FnOnce(&User) -> T) -> T {
@@ -257,7 +267,8 @@ mod tests {
         assert!(presence.enter(ann, "ann", conn(), true));
         assert!(presence.enter(ann, "anna", conn(), false));
         assert!(!presence.enter(ann, "ann", conn(), true), "two are enough");
-        assert_eq!(presence.envelope_connection_count(ann), 1);
+        let online = presence.of(ann).unwrap();
+        assert_eq!((online.connection_count, online.envelope_count), (2, 1));
         assert_eq!(presence.tell_joined(ann).as_deref(), Some("ann"));
         assert_eq!(presence.tell_joined(ann), None);
         presence.leave(ann, conn());

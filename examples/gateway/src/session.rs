@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ringwire::handshake::BEARER;
-use ringwire::topics::{PresenceChange, PublishOptions};
+use ringwire::topics::PresenceChange;
 use ringwire::{
     Accept, Answer, CloseCause, CloseCode, Ctx, Handler, Message, Request, Response, topics,
 };
@@ -17,8 +17,9 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::auth::{Claims, Refused};
-use crate::chat::{self, ChatMessage};
-use crate::envelope::{self, MessageType, notice};
+use crate::chat;
+use crate::cluster::News;
+use crate::envelope;
 use crate::rooms::{self, json::Commands};
 
 /// Of a user who has as many connections as may be.
@@ -161,6 +162,7 @@ fn enter(app: &App, ctx: &mut Ctx<'_, State>) {
         let _ = out.close(TOO_MANY, "the user has as many connections as may be");
         return;
     }
+    app.note_change(claims.sub);
     out.set_authenticated();
     let topics = match protocol {
         Protocol::Envelope => vec![EVERYBODY.to_owned(), topic_of(claims.sub)],
@@ -300,24 +302,15 @@ impl Handler for Session {
         let id = presence.name.strip_prefix(USER).and_then(|id| Uuid::parse_str(id).ok());
         let Some(user) = id else { return };
         let online = &self.app.presence;
-        let (message_type, name, of_chat): (_, _, fn(String) -> ChatMessage) = match presence.change
-        {
-            PresenceChange::Joined => {
-                (MessageType::UserJoined, online.tell_joined(user), ChatMessage::Join)
-            }
+        let news = match presence.change {
+            PresenceChange::Joined => online.tell_joined(user).map(|name| News::Joined(user, name)),
             PresenceChange::Left if presence.is_last => {
-                (MessageType::UserLeft, online.tell_left(user), ChatMessage::Leave)
+                online.tell_left(user).map(|name| News::Left(user, name))
             }
-            _ => return,
+            _ => None,
         };
-        let Some(username) = name else { return };
-        let data = json!({ "user_id": user, "username": username });
-        let (envelope, chat) = (notice(message_type, Some(user), &data), of_chat(username));
-        let options = PublishOptions::default().with_except_name(presence.name);
-        for (topic, text) in [(EVERYBODY, &envelope), (chat::TOPIC, &chat.to_json())] {
-            if let Err(error) = self.app.handle().publish_with(topic, text, options) {
-                tracing::warn!(%error, "not everybody hears who comes and goes");
-            }
+        if let Some(news) = news {
+            self.app.tell_own(news);
         }
     }
 
@@ -325,6 +318,7 @@ impl Handler for Session {
         if let Some(claims) = ctx.state().claims() {
             self.app.rooms.leave_all(claims.sub, ctx.id());
             self.app.presence.leave(claims.sub, ctx.id());
+            self.app.note_change(claims.sub);
         }
     }
 }

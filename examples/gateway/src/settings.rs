@@ -28,6 +28,12 @@ ringwire::own_settings! {
         max_connections_per_user: usize = 16, at least 1;
         /// How often stale connections are closed [default: 5m]
         cleanup_interval: Duration = Duration::from_secs(300);
+        /// Servers of NATS by which this gateway is one node of several: nats://HOST:PORT, several with commas [default: it is alone]
+        nats: Option<String> = None;
+        /// What the other nodes call this one [default: what the machine is called]
+        node: Option<String> = None;
+        /// How long a node may be silent until its users have gone [default: 5s]
+        node_lease: Duration = Duration::from_secs(5);
         ..tokens: TokenRules;
         ..rooms: RoomLimits;
     }
@@ -62,10 +68,22 @@ ringwire::own_settings! {
         max_rooms_per_user: usize = 100, at least 1;
         /// The most members of a room [default: 10000]
         max_members: usize = 10_000, at least 1;
+        /// Messages that a room keeps for clients that come back; 0: none [default: 100]
+        history: usize = 100;
+        /// How long it keeps them [default: 5m]
+        history_age: Duration = Duration::from_secs(300);
     }
 }
 
 impl Settings {
+    /// What this node is called, where it is one of several.
+    #[must_use]
+    pub fn node_name(&self) -> Option<String> {
+        let is_node = self.nats.is_some() || self.node.is_some();
+        let machine = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        is_node.then(|| self.node.clone().unwrap_or_else(machine))
+    }
+
     /// What was set, with the defaults for the rest.
     ///
     /// # Errors

@@ -3,14 +3,17 @@
 //! What is not here: schemas, and streams of JSON.
 
 mod dispatch;
+mod plain;
 mod problem;
 
 use http::StatusCode;
 use ringwire_codec::http::Response;
 use serde::Serialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 pub use self::dispatch::{Dispatch, DispatchError, id_of, object_of};
+pub use self::plain::plain;
 pub use self::problem::Problem;
 use crate::app::request::Request;
 use crate::app::responder::IntoResponse;
@@ -103,12 +106,12 @@ fn read<T: DeserializeOwned>(content_type: Option<&str>, body: &[u8]) -> Result<
     };
     if !body.trim_ascii_start().starts_with(b"{") {
         // A struct would be made of an array as well.
-        serde_json::from_slice::<IgnoredAny>(body).map_err(wrong)?;
+        serde_json::from_slice::<Value>(body).map_err(wrong)?;
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the body is an object"));
     }
     serde_json::from_slice(body).map_err(|error| {
-        // What is wrong in it counts only where it is JSON at all.
-        serde_json::from_slice::<IgnoredAny>(body).map_or_else(wrong, |_| wrong(error))
+        // What is wrong in it counts only where it is JSON at all, and not too deep.
+        serde_json::from_slice::<Value>(body).map_or_else(wrong, |_| wrong(error))
     })
 }
 
@@ -141,6 +144,8 @@ mod tests {
             (json, "7", Err(422)),
             (json, "{}", Err(422)),
             (json, r#"{"item":1}"#, Err(422)),
+            (json, &("{\"a\":".repeat(200) + "1" + &"}".repeat(200)), Err(400)),
+            (json, &("{\"item\":".repeat(200) + "1" + &"}".repeat(200)), Err(400)),
         ] {
             let found = read(content_type, body.as_bytes());
             let found = found.map(|Order { item }| item).map_err(|it| it.status().as_u16());

@@ -147,6 +147,7 @@ static SETTINGS: &[Setting] = settings! {
     "topics.max_subscriptions", Count, topics.max_subscriptions, "Subscriptions of one connection";
     "topics.max_retained_len", Len, topics.max_retained_len, "Memory of publications that wait for subscribers";
     "topics.max_in_transit_len", Len, topics.max_in_transit_len, "Publications on their way to one worker";
+    "topics.max_history_len", Len, topics.max_history_len, "Memory of what topics with a history keep";
     "topics.policies", Word, topics.policies, "Back-pressure by topic";
     "cluster.max_outgoing_len", Len, cluster.max_outgoing_len, "Publications that wait for the bus";
     "cluster.reorder_window", Time, cluster.reorder_window, "How long one from another node waits for those before it; off: not at all";

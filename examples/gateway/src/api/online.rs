@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{Admin, Answer};
 use crate::app::App;
+use crate::cluster::Cluster;
 use crate::presence::Page;
 
 const DEFAULT_LIMIT: usize = 100;
@@ -27,14 +28,14 @@ pub(super) async fn list(app: &Arc<App>, _: &Admin, request: &OwnedRequest) -> A
         Some(text) => Some(text.parse().map_err(|_| bad("`after` is a UUID".to_owned()))?),
         None => None,
     };
-    let Page { users, next } = app.presence.online(after, limit);
-    let count = app.presence.counts().users;
+    let Page { users, next } = app.online(after, limit);
+    let count = app.counts().users;
     Ok((StatusCode::OK, Json(json!({ "count": count, "users": users, "next": next }))))
 }
 
 /// `GET /ws/stats`
 pub(super) async fn stats(app: &Arc<App>, _: &Admin, _: &OwnedRequest) -> Answer {
-    let (counts, process) = (app.presence.counts(), ProcessStats::now());
+    let (counts, process) = (app.counts(), ProcessStats::now());
     let total = app.handle().stats().total();
     let stats = json!({
         "total_connections": counts.connections,
@@ -48,6 +49,7 @@ pub(super) async fn stats(app: &Arc<App>, _: &Admin, _: &OwnedRequest) -> Answer
         "memory_bytes": process.resident_len,
         "cpu_seconds": process.cpu.as_secs_f64(),
         "is_draining": app.handle().is_draining(),
+        "nodes": app.cluster.as_ref().map(Cluster::nodes),
     });
     Ok((StatusCode::OK, Json(stats)))
 }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::{Admin, Answer};
 use crate::app::App;
 use crate::clock::sweep;
+use crate::cluster::Order;
 use crate::envelope::{Envelope, MessageType};
 use crate::session::{EVERYBODY, REVOKED, topic_of};
 
@@ -69,7 +70,7 @@ fn offline() -> Problem {
 pub(super) async fn send(app: &Arc<App>, admin: &Admin, request: &OwnedRequest) -> Answer {
     let Send { to_user_id: to, message_type, data } = request.json()?;
     let (id, text) = envelope(admin, Some(to), message_type, &data)?;
-    let count = app.presence.envelope_connection_count(to);
+    let (count, _) = app.connection_counts(to);
     if count == 0 {
         return Err(offline());
     }
@@ -97,19 +98,21 @@ pub(super) async fn disconnect(app: &Arc<App>, _: &Admin, request: &OwnedRequest
         let text = format!("`reason` has at most {MAX_REASON_LEN} characters");
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, text));
     }
-    let connections = app.presence.connections(user_id);
-    if connections.is_empty() {
+    let (_, count) = app.connection_counts(user_id);
+    if count == 0 {
         return Err(offline());
     }
     let reason = if reason.is_empty() { "disconnected by an administrator" } else { &reason };
-    for conn in &connections {
-        app.handle().close(*conn, REVOKED, reason).map_err(busy)?;
+    app.order(&Order::Disconnect { user: user_id, reason: reason.to_owned() });
+    for conn in app.presence.connections(user_id) {
+        app.handle().close(conn, REVOKED, reason).map_err(busy)?;
     }
-    Ok((StatusCode::ACCEPTED, Json(json!({ "connections": connections.len() }))))
+    Ok((StatusCode::ACCEPTED, Json(json!({ "connections": count }))))
 }
 
 /// `POST /ws/cleanup`
 pub(super) async fn clean_up(app: &Arc<App>, _: &Admin, _: &OwnedRequest) -> Answer {
+    app.order(&Order::CleanUp);
     Ok((StatusCode::ACCEPTED, Json(json!({ "connections": sweep(app).await }))))
 }
 

@@ -4,10 +4,17 @@
 //!  client  {"type":"subscribe","topic":"news","id":1}                  server  {"ack":1}
 //!  client  {"type":"publish","topic":"news","message":"hi","id":2}     server  {"ack":2}
 //!  client  {"type":"unsubscribe","topic":"news"}
+//!  client  {"type":"subscribe","topic":"news","recover":{"epoch":9112,"offset":7},"id":3}
+//!  server  {"type":"recovery","topic":"news","epoch":9112,"offset":9,"complete":true,"ack":3}
 //!  client  {"type":"refresh","token":"eyJ…"}
-//!  server  {"type":"message","topic":"news","message":"hi","from":"ann"}
+//!  server  {"type":"message","topic":"news","message":"hi","from":"ann","epoch":9112,"offset":8}
 //!  server  {"type":"error","error":"…","ack":3}
 //! ```
+//!
+//! `recover` asks for what was said since the position of the last message that was heard; `{}` for the position alone.
+//! What was said follows `recovery`, and then what is said by itself; unless `complete` is `false`, since the room keeps
+//! no more of that. Rooms keep so many messages, for so long (`rooms.history`, `rooms.history_age`), whoever is in them:
+//! who joins with an older position hears what was said before.
 //!
 //! An `id` asks for an acknowledgement. Who publishes need not be a member. A message without a topic was for all
 //! rooms.
@@ -15,6 +22,7 @@
 use std::sync::Arc;
 
 use ringwire::Ctx;
+use ringwire::topics::Position;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -23,7 +31,7 @@ use crate::app::App;
 use crate::auth::Refused;
 use crate::envelope::MessageType;
 use crate::session::{self, State};
-use ringwire::json::{Dispatch, id_of};
+use ringwire::json::{Dispatch, id_of, plain};
 
 /// What comes of a command; nothing yet, where the answer follows.
 type Outcome = Option<Result<(), RoomError>>;
@@ -37,8 +45,35 @@ struct Topic {
 }
 
 #[derive(Deserialize)]
+struct Subscribe {
+    topic: String,
+    recover: Option<Recover>,
+    id: Option<Box<RawValue>>,
+}
+
+/// A position, or the wish for one.
+#[derive(Clone, Copy, Deserialize)]
+struct Recover {
+    epoch: Option<u64>,
+    offset: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Recovered<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    topic: &'a str,
+    epoch: u64,
+    offset: u64,
+    complete: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ack: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
 struct Publish {
     topic: String,
+    #[serde(deserialize_with = "plain")]
     message: Box<RawValue>,
 }
 
@@ -63,7 +98,7 @@ pub(crate) fn commands(app: &Arc<App>) -> Commands {
     let apps = || app.clone();
     let (joins, leaves, says, renews) = (apps(), apps(), apps(), apps());
     Dispatch::new()
-        .on("subscribe", move |ctx, Topic { topic }| Some(super::join(&joins, ctx, &topic)))
+        .on("subscribe", move |ctx, message| subscribe(&joins, ctx, &message))
         .on("unsubscribe", move |ctx, Topic { topic }| Some(super::leave(&leaves, ctx, &topic)))
         .on("publish", move |ctx, Publish { topic, message }| {
             Some(super::say(&says, ctx, Some(&topic), &message))
@@ -74,6 +109,27 @@ pub(crate) fn commands(app: &Arc<App>) -> Commands {
             });
             None
         })
+}
+
+fn subscribe(app: &App, ctx: &mut Ctx<'_, State>, message: &Subscribe) -> Outcome {
+    let Subscribe { topic, recover: Some(recover), id } = message else {
+        return Some(super::join(app, ctx, &message.topic));
+    };
+    let since = recover.epoch.zip(recover.offset);
+    let since = since.map(|(epoch, offset)| Position { epoch, offset });
+    let recovery = match super::come_back(app, ctx, topic, since) {
+        Ok(recovery) => recovery?,
+        Err(error) => return Some(Err(error)),
+    };
+    let Position { epoch, offset } = recovery.position;
+    let (kind, complete, ack) = ("recovery", recovery.missed.is_some(), id.as_deref());
+    let answer = Recovered { kind, topic, epoch, offset, complete, ack };
+    let _ = ctx.send(&serde_json::to_string(&answer).unwrap_or_default());
+    for recorded in recovery.missed.unwrap_or_default() {
+        // Where there is no room, the connection is closed, and comes back for the rest.
+        let _ = ctx.send(recorded.message());
+    }
+    None
 }
 
 /// Follows a message.

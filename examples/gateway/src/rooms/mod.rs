@@ -9,8 +9,8 @@ pub mod text;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
-use ringwire::topics::{PublishError, TopicError, topic_token};
-use ringwire::{ConnId, Ctx};
+use ringwire::topics::{HistoryConfig, Position, PublishError, Recovery, TopicError, topic_token};
+use ringwire::{Config, ConnId, Ctx, Message};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -176,6 +176,51 @@ fn join(app: &App, ctx: &mut Ctx<'_, State>, room: &str) -> Result<(), RoomError
     Ok(())
 }
 
+/// Puts a connection into a room that keeps what was said. `None`: the connection has no user any more.
+fn come_back(
+    app: &App,
+    ctx: &mut Ctx<'_, State>,
+    room: &str,
+    since: Option<Position>,
+) -> Result<Option<Recovery>, RoomError> {
+    let id = ctx.id();
+    let (state, mut out) = ctx.split();
+    let Some(claims) = state.claims() else { return Ok(None) };
+    let topic = topic_in(state.protocol(), room);
+    let was_there = out.is_subscribed(&topic);
+    app.rooms.join(room, claims.sub, &claims.username, id)?;
+    let recovery = out.subscribe_since(&topic, since).inspect_err(|_| {
+        if !was_there {
+            app.rooms.leave(room, claims.sub, id);
+        }
+    })?;
+    Ok(Some(recovery))
+}
+
+impl RoomLimits {
+    /// The settings of an engine whose rooms keep what is said in them.
+    #[must_use]
+    pub fn keep(&self, config: Config) -> Config {
+        if self.history == 0 {
+            return config;
+        }
+        let history = HistoryConfig::default()
+            .with_max_count(self.history)
+            .with_max_age(self.history_age)
+            .with_stamp(stamp);
+        let topics = config.topics.clone().with_history(format!("{JSON}.*"), history);
+        config.with_topics(topics)
+    }
+}
+
+/// Adds the position to a message, which is a JSON object with members.
+fn stamp(message: Message<'_>, Position { epoch, offset }: Position) -> Vec<u8> {
+    let bytes = message.as_bytes();
+    let members = bytes.strip_suffix(b"}").unwrap_or(bytes);
+    let position = format!(r#","epoch":{epoch},"offset":{offset}}}"#);
+    [members, position.as_bytes()].concat()
+}
+
 /// Takes a connection out of a room.
 fn leave(app: &App, ctx: &mut Ctx<'_, State>, room: &str) -> Result<(), RoomError> {
     let id = ctx.id();
@@ -240,7 +285,12 @@ mod tests {
     }
 
     fn rooms(max_rooms_per_user: usize, max_members: usize) -> Rooms {
-        Rooms::new(RoomLimits { max_name_len: 8, max_rooms_per_user, max_members })
+        Rooms::new(RoomLimits {
+            max_name_len: 8,
+            max_rooms_per_user,
+            max_members,
+            ..RoomLimits::default()
+        })
     }
 
     #[test]

@@ -13,7 +13,7 @@ use ringwire_gateway::settings::Settings;
 use serde_json::Value;
 use uuid::Uuid;
 
-const SECRET: &[u8] = b"a secret of the tests, and long enough";
+pub(crate) const SECRET: &[u8] = b"a secret of the tests, and long enough";
 
 /// Of connections that are too slow.
 pub(crate) const TOO_SLOW: CloseCode = CloseCode::new(4108);

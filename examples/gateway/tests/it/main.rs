@@ -33,6 +33,8 @@ mod api;
 mod common;
 mod envelopes;
 mod model;
+mod nodes;
 mod pubsub;
+mod recovery;
 mod rooms;
 mod users;

@@ -1,0 +1,250 @@
+//! Gateways that are nodes of a cluster, in one process.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringwire::cluster::{Bus, BusError, Node, Outgoing};
+use ringwire::testing::{Get, Live, Peer, Stage};
+use ringwire::tuning::Pinning;
+use ringwire::{DriverKind, Server};
+use ringwire_gateway::app::{App, router};
+use ringwire_gateway::settings::Settings;
+use serde_json::{Value, json};
+
+use crate::common::{admin_token, app, await_that, config, enter, hear, id_of};
+
+const ENVELOPE: &str = "envelope.json";
+
+/// A bus from all to all, which can be cut at a node.
+#[derive(Clone, Debug, Default)]
+struct Line(Arc<Mutex<Vec<Member>>>);
+
+#[derive(Clone, Debug)]
+struct Member {
+    is_cut: Arc<AtomicBool>,
+    letters: mpsc::Sender<(String, Vec<u8>)>,
+}
+
+/// A node's end of it.
+#[derive(Debug)]
+struct End(Line, Arc<AtomicBool>);
+
+impl Bus for End {
+    fn start(self: Box<Self>, node: Node) -> Result<(), BusError> {
+        let Self(line, is_cut) = *self;
+        let Node { mut outlet, mut inlet, .. } = node;
+        let (letters, incoming) = mpsc::channel();
+        let member = Member { is_cut: is_cut.clone(), letters };
+        line.0.lock().unwrap_or_else(PoisonError::into_inner).push(member);
+        outlet.set_connected(true);
+        thread::spawn(move || {
+            while let Some(next) = outlet.next_blocking() {
+                let Outgoing::Publish(letter) = next else { continue };
+                if is_cut.load(Ordering::Relaxed) {
+                    continue;
+                }
+                for member in &*line.0.lock().unwrap_or_else(PoisonError::into_inner) {
+                    if !member.is_cut.load(Ordering::Relaxed) {
+                        let _ = member.letters.send((letter.topic().to_owned(), letter.to_bytes()));
+                    }
+                }
+            }
+        });
+        thread::spawn(move || {
+            let began = Instant::now();
+            let mut wait = Duration::MAX;
+            loop {
+                match incoming.recv_timeout(wait) {
+                    Ok::<(String, Vec<u8>), _>((topic, bytes)) => {
+                        inlet.receive(&topic, &bytes, began.elapsed());
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+                let now = began.elapsed();
+                wait = inlet.expire(now).map_or(Duration::MAX, |at| at.saturating_sub(now));
+            }
+        });
+        Ok(())
+    }
+}
+
+/// A gateway that is a node.
+struct Site {
+    live: Live,
+    app: Arc<App>,
+    is_cut: Arc<AtomicBool>,
+}
+
+fn sites(driver: DriverKind, lease: Duration, names: &[&str]) -> Vec<Site> {
+    let line = Line::default();
+    let site = |name: &&str| {
+        let mut settings = Settings::default();
+        settings.node = Some((*name).to_owned());
+        settings.node_lease = lease;
+        let (app, is_cut) = (app(&settings), Arc::<AtomicBool>::default());
+        let shared = app.clone();
+        let config = config(2).with_driver(driver).with_pinning(Pinning::Off);
+        let server = Server::new(config).with_bus(End(line.clone(), is_cut.clone()));
+        let live = Live::start_on(server, move |worker| router(&shared, worker));
+        Site { live, app, is_cut }
+    };
+    let mut sites: Vec<_> = names.iter().map(site).collect();
+    for site in &mut sites {
+        await_nodes(site, names.len() - 1);
+    }
+    sites
+}
+
+fn await_nodes(site: &mut Site, count: usize) {
+    let app = site.app.clone();
+    let nodes = || app.cluster.as_ref().map_or(0, |cluster| cluster.nodes().len());
+    await_that(&mut site.live, "it knows the other nodes", || nodes() == count);
+}
+
+/// What `/ws/online` says in pages of two: everybody's name.
+fn online(site: &mut Site) -> Vec<String> {
+    let (mut names, mut after) = (Vec::new(), String::new());
+    loop {
+        let get = Get::new(&format!("/ws/online?limit=2{after}"));
+        let page = site.live.request(get.with_header("authorization", &bearer()));
+        assert_eq!(page.status, 200);
+        let page: Value = serde_json::from_str(&page.text()).unwrap();
+        let users = page["users"].as_array().unwrap().iter();
+        names.extend(users.map(|user| user["username"].as_str().unwrap().to_owned()));
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => return names,
+        }
+    }
+}
+
+fn bearer() -> String {
+    format!("Bearer {}", admin_token("root"))
+}
+
+fn await_online(site: &mut Site, names: &[&str]) {
+    for _ in 0..1000 {
+        if online(site) == names {
+            return;
+        }
+        site.live.advance(Duration::from_millis(20));
+    }
+    panic!("{:?} are to be online, not {:?}", names, online(site));
+}
+
+/// Who comes or goes next.
+fn news(peer: &mut Peer) -> (String, String) {
+    let heard = hear(peer);
+    let word = |value: &Value| value.as_str().unwrap().to_owned();
+    (word(&heard["message_type"]), word(&heard["data"]["username"]))
+}
+
+fn told(kind: &str, name: &str) -> (String, String) {
+    (kind.to_owned(), name.to_owned())
+}
+
+fn on_all_drivers(play: impl Fn(DriverKind)) {
+    [DriverKind::Epoll, DriverKind::Uring].into_iter().for_each(play);
+}
+
+#[test]
+fn users_join_and_leave_once_over_all_nodes() {
+    on_all_drivers(|driver| {
+        let mut sites = sites(driver, Duration::from_secs(60), &["a", "b", "c"]);
+        let mut watchers: Vec<_> =
+            sites.iter_mut().map(|site| enter(&mut site.live, "zoe", ENVELOPE)).collect();
+        for site in &mut sites {
+            await_online(site, &["zoe"]);
+        }
+        let first = enter(&mut sites[0].live, "ann", ENVELOPE);
+        for (watcher, site) in watchers.iter_mut().zip(&mut sites) {
+            assert_eq!(news(watcher), told("user_joined", "ann"));
+            await_online(site, &["ann", "zoe"]);
+        }
+        let second = enter(&mut sites[1].live, "ann", ENVELOPE);
+        let ben = enter(&mut sites[2].live, "ben", "rooms.text");
+        for (watcher, site) in watchers.iter_mut().zip(&mut sites) {
+            assert_eq!(news(watcher), told("user_joined", "ben"), "ann was there already");
+            await_online(site, &["ann", "ben", "zoe"]);
+            let (all, ann) = (site.app.clone(), id_of("ann"));
+            await_that(&mut site.live, "both count", || all.connection_counts(ann) == (2, 2));
+        }
+        drop(first);
+        for site in &mut sites {
+            let (all, ann) = (site.app.clone(), id_of("ann"));
+            await_that(&mut site.live, "one counts", || all.connection_counts(ann) == (1, 1));
+        }
+        drop(ben);
+        for watcher in &mut watchers {
+            assert_eq!(news(watcher), told("user_left", "ben"), "ann is still there");
+        }
+        drop(second);
+        for (watcher, site) in watchers.iter_mut().zip(&mut sites) {
+            assert_eq!(news(watcher), told("user_left", "ann"));
+            await_online(site, &["zoe"]);
+        }
+    });
+}
+
+#[test]
+fn a_user_is_reached_wherever_he_is() {
+    on_all_drivers(|driver| {
+        let mut sites = sites(driver, Duration::from_secs(60), &["a", "b"]);
+        let mut ann = enter(&mut sites[0].live, "ann", ENVELOPE);
+        let mut ben = enter(&mut sites[1].live, "ben", ENVELOPE);
+        assert_eq!(news(&mut ann), told("user_joined", "ben"));
+        let text = |to: &str| {
+            json!({
+                "id": "1", "message_type": "text", "data": { "content": "hi" },
+                "to_user_id": id_of(to),
+            })
+        };
+        ann.send(text("ben").to_string());
+        let heard = loop {
+            let heard = hear(&mut ben);
+            if heard["message_type"] == "text" {
+                break heard;
+            }
+        };
+        assert_eq!(heard["from_user_id"], json!(id_of("ann")));
+        ann.send(text("cem").to_string());
+        assert_eq!(hear(&mut ann)["data"]["error"], "offline");
+        // An administrator at one node ends the connection at the other.
+        let order = json!({ "user_id": id_of("ben"), "reason": "enough" }).to_string();
+        let post = Get::post("/ws/disconnect", order)
+            .with_header("authorization", &bearer())
+            .with_header("content-type", "application/json");
+        let answer = sites[0].live.request(post);
+        assert_eq!((answer.status.as_u16(), &*answer.text()), (202, r#"{"connections":1}"#));
+        let end = ben.closed();
+        assert_eq!((end.code, &*end.reason), (ringwire_gateway::session::REVOKED.get(), "enough"));
+        assert_eq!(news(&mut ann), told("user_left", "ben"));
+    });
+}
+
+#[test]
+fn users_of_a_node_that_is_cut_off_leave_and_come_back() {
+    on_all_drivers(|driver| {
+        let mut sites = sites(driver, Duration::from_secs(2), &["a", "b"]);
+        let mut zoe = enter(&mut sites[0].live, "zoe", ENVELOPE);
+        let _ann = enter(&mut sites[1].live, "ann", ENVELOPE);
+        assert_eq!(news(&mut zoe), told("user_joined", "ann"));
+        sites[1].is_cut.store(true, Ordering::Relaxed);
+        assert_eq!(news(&mut zoe), told("user_left", "ann"));
+        await_online(&mut sites[0], &["zoe"]);
+        await_online(&mut sites[1], &["ann"]);
+        // Meanwhile somebody comes there.
+        let _ben = enter(&mut sites[1].live, "ben", ENVELOPE);
+        sites[1].is_cut.store(false, Ordering::Relaxed);
+        let mut back = [news(&mut zoe), news(&mut zoe)];
+        back.sort();
+        assert_eq!(back, [told("user_joined", "ann"), told("user_joined", "ben")]);
+        for site in &mut sites {
+            await_online(site, &["ann", "ben", "zoe"]);
+        }
+    });
+}
