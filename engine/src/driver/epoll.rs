@@ -13,6 +13,7 @@
 )]
 
 mod buffers;
+mod waker;
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
@@ -28,9 +29,10 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, acceptfrom_with, recv, send};
 
 use self::buffers::{EpollBuffer, Home};
+use self::waker::EpollWaker;
 use super::busy::BusyPoll;
 use super::{
-    Completion, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, SendNow, Token, Traffic, Wake,
+    Completion, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, SendNow, Token, Traffic,
     concerns_one_connection, heap,
 };
 use crate::base::chunked::Chunked;
@@ -534,17 +536,6 @@ impl SendNow for Epoll {
     fn send_now(&self, token: Token, pieces: [&[u8]; 2]) -> usize {
         debug_assert!(!self.has_stuck(token), "a send of {token:?} is in flight");
         self.stream(token).map_or(0, |stream| net::send_now(stream, pieces))
-    }
-}
-
-/// An eventfd in the epoll set.
-#[derive(Debug)]
-pub(crate) struct EpollWaker(Arc<mio::Waker>);
-
-impl Wake for EpollWaker {
-    fn wake(&self) {
-        // Fails only when the counter is full, and then the wake-up stands already.
-        let _ = self.0.wake();
     }
 }
 

@@ -65,12 +65,12 @@ fn texts_until(client: &mut Client, last: &str) -> Vec<String> {
 
 #[test]
 fn sent_then_queued_then_drained() {
-    let (server, statuses) = reporting(quiet(), |ctx, report| {
+    let (server, statuses) = reporting(roomy(Backpressure::DropNewest), |ctx, report| {
         assert_eq!(ctx.queued_len(), 0);
         report(ctx.send("small"));
-        report(ctx.send(vec![7; 200_000].as_slice()));
+        report(ctx.send(vec![7; FILLER_LEN].as_slice()));
         report(ctx.send("behind"));
-        assert!(ctx.queued_len() > 200_000);
+        assert!(ctx.queued_len() > 0);
     });
     let mut client = server.client();
     client.send("go");
@@ -80,10 +80,11 @@ fn sent_then_queued_then_drained() {
         other => panic!("{other:?} beyond the high-water mark"),
     };
     let first = queued(next(&statuses));
-    assert!((200_000..200_100).contains(&first), "{first}");
+    // What the socket took at once does not wait.
+    assert!(first <= FILLER_LEN + 10, "{first}");
     assert_eq!(queued(next(&statuses)), first + 8);
     assert_eq!(client.text(), "small");
-    assert_eq!(client.binary().len(), 200_000);
+    assert_eq!(client.binary().len(), FILLER_LEN);
     assert_eq!(client.text(), "behind");
     server.find("on_drain", |_, seen| (seen == Seen::Drain).then_some(()));
     assert_eq!(server.next_within(ms(50)), None, "one on_drain is enough");
@@ -98,7 +99,7 @@ fn what_is_in_flight_counts() {
     let mut client = server.client();
     let id = server.opened();
     client.send("go");
-    assert!(matches!(next(&statuses), Ok(Sent::Waits { len }) if len > FILLER_LEN));
+    assert!(matches!(next(&statuses), Ok(Sent::Waits { len }) if len <= FILLER_LEN + 10));
     wait_until("the socket is full", || {
         let stats = server.stats();
         stats.bytes_sent > 0 && stats.queued_bytes > 0
@@ -199,9 +200,10 @@ fn small_messages_are_charged_what_they_cost() {
     let _ = next(&statuses);
     let stats = server.stats();
     assert_eq!(stats.messages_sent, COUNT + 1);
-    // Each takes a segment of its own, so that it can be dropped: far more than its three bytes.
+    // Each takes a segment of its own, so that it can be dropped: far more than its three bytes. There is room for them
+    // where the socket has taken something.
     let kept = stats.messages_sent - stats.messages_dropped;
-    assert!(kept * 64 <= 2 << 20, "{kept} segments wait");
+    assert!(kept * 64 <= (2 << 20) + stats.bytes_sent, "{kept} segments wait");
 }
 
 /// A server that does what messages say, and reads on whatever waits: `fill` sends more than the sockets take,

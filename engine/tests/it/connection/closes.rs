@@ -466,10 +466,15 @@ fn a_handler_panics() {
         |client| client.send("go"),
     );
     let in_drain = panics(
-        |app| app.on_drain(|_| panic!("provoked in on_drain")),
+        |app| {
+            app.on_message(|ctx, _| {
+                let _ = ctx.send(vec![7; 12 << 20].as_slice());
+            })
+            .on_drain(|_| panic!("provoked in on_drain"))
+        },
         |client| {
-            client.send(vec![7; 200_000].as_slice());
-            assert_eq!(client.binary().len(), 200_000);
+            client.send("more than the sockets take");
+            assert_eq!(client.binary().len(), 12 << 20);
         },
     );
     for cause in [in_open, in_message, in_drain] {
