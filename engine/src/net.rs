@@ -1,13 +1,15 @@
 //! Socket and process calls outside the drivers: listening, limits of the process.
 
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::io::retry_on_intr;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
@@ -411,6 +413,15 @@ pub(crate) fn hint(error: &io::Error) -> &'static str {
         Some(libc::ENFILE) => " (the machine has fs.file-max files open)",
         _ => "",
     }
+}
+
+/// Sends what a socket takes at once, the first piece before the second (sendmsg(2)): so many bytes. 0 where it takes
+/// nothing or is broken.
+pub(crate) fn send_now(socket: impl AsFd, pieces: [&[u8]; 2]) -> usize {
+    let pieces = pieces.map(IoSlice::new);
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let mut control = SendAncillaryBuffer::default();
+    retry_on_intr(|| sendmsg(&socket, &pieces, &mut control, flags)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -30,6 +30,29 @@ impl Connection {
         Ok(())
     }
 
+    /// Appends the header of a message to `out` (RFC 6455 §5.2). The payload has to follow on the wire as it is, from
+    /// wherever it lies: for long messages that are not to be copied.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Panics
+    ///
+    /// In a client, whose payloads are masked (RFC 6455 §5.3).
+    pub fn send_header(
+        &mut self,
+        message: Message<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SendError> {
+        assert_eq!(self.role, Role::Server, "a client masks its payloads");
+        self.check_open()?;
+        self.check_at_rest()?;
+        let payload_len = message.as_bytes().len() as u64;
+        FrameHeader::new(opcode_of(message), true, None, payload_len).encode(out);
+        Ok(())
+    }
+
     /// Appends one fragment of a message to `out` (RFC 6455 §5.4). The first one begins the message,
     /// one with `fin` ends it; control frames may be sent in between.
     ///

@@ -11,6 +11,7 @@ use crate::conn::cause::CloseReason;
 use crate::conn::id::ConnId;
 use crate::conn::options::{SendOptions, Sent};
 use crate::conn::{Flags, Phase, Wire};
+use crate::driver::{SendNow, Token};
 use crate::hub::names::NameError;
 use crate::limits::Deadline;
 use crate::state::timers::TimerError;
@@ -48,6 +49,8 @@ pub struct Ctx<'a, S> {
     wire: &'a mut Wire,
     state: &'a mut S,
     shared: &'a mut Shared,
+    /// Where long messages go out at once, if they may.
+    direct: Option<&'a dyn SendNow>,
 }
 
 /// A connection without its state, from [`Ctx::split`].
@@ -64,14 +67,15 @@ impl<'a, S> Ctx<'a, S> {
         wire: &'a mut Wire,
         state: &'a mut S,
         shared: &'a mut Shared,
+        direct: Option<&'a dyn SendNow>,
     ) -> Self {
-        Self { id, wire, state, shared }
+        Self { id, wire, state, shared, direct }
     }
 
     /// The same connection with a part of its state: for the handler inside of another.
     pub fn project<T>(&mut self, pick: impl FnOnce(&mut S) -> &mut T) -> Ctx<'_, T> {
-        let Self { id, wire, state, shared } = self;
-        Ctx { id: *id, wire, state: pick(state), shared }
+        let Self { id, wire, state, shared, direct } = self;
+        Ctx { id: *id, wire, state: pick(state), shared, direct: *direct }
     }
 
     /// The same connection with a part of its state, if it has that.
@@ -79,8 +83,8 @@ impl<'a, S> Ctx<'a, S> {
         &'s mut self,
         pick: impl FnOnce(&'s mut S) -> Option<&'s mut T>,
     ) -> Option<Ctx<'s, T>> {
-        let Self { id, wire, state, shared } = self;
-        Some(Ctx { id: *id, wire, state: pick(state)?, shared })
+        let Self { id, wire, state, shared, direct } = self;
+        Some(Ctx { id: *id, wire, state: pick(state)?, shared, direct: *direct })
     }
 
     /// What the engine keeps of the connection and of the worker.
@@ -100,9 +104,10 @@ impl<'a, S> Ctx<'a, S> {
 
     /// The state, and the connection without it: to send what stands in the state.
     pub fn split(&mut self) -> (&mut S, Out<'_>) {
-        let Self { id, wire, state, shared } = self;
+        let Self { id, wire, state, shared, direct } = self;
         // Has no size, so that nothing is allocated.
-        (state, Ctx { id: *id, wire, state: Box::leak(Box::new(NoState)), shared })
+        let none = Box::leak(Box::new(NoState));
+        (state, Ctx { id: *id, wire, state: none, shared, direct: *direct })
     }
 
     /// The connection's identity, for [`Handle`](crate::Handle).
@@ -267,7 +272,16 @@ impl<'a, S> Ctx<'a, S> {
         message: impl Into<Message<'m>>,
         options: SendOptions,
     ) -> Result<Sent, SendError> {
-        send::send(self.wire, self.shared, self.id.slot, message.into(), options)
+        let Self { id, wire, shared, direct, .. } = self;
+        let message = message.into();
+        if let Some(direct) = direct
+            && message.len() > shared.limits.receive_buffer_len
+            && send::may_go_at_once(wire, shared, options)
+        {
+            let token = Token { slot: id.slot, generation: id.generation };
+            return send::send_at_once(wire, shared, token, message, *direct);
+        }
+        send::send(wire, shared, id.slot, message, options)
     }
 
     // Topics

@@ -30,7 +30,7 @@ use rustix::net::{RecvFlags, SendFlags, SocketFlags, acceptfrom_with, recv, send
 use self::buffers::{EpollBuffer, Home};
 use super::busy::BusyPoll;
 use super::{
-    Completion, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, Token, Traffic, Wake,
+    Completion, Driver, ListenerId, MAX_SLOT, Op, SendBuffer, SendNow, Token, Traffic, Wake,
     concerns_one_connection, heap,
 };
 use crate::base::chunked::Chunked;
@@ -527,6 +527,13 @@ impl Driver for Epoll {
 
     fn detach(&mut self, socket: TcpStream) -> OwnedFd {
         socket.into()
+    }
+}
+
+impl SendNow for Epoll {
+    fn send_now(&self, token: Token, pieces: [&[u8]; 2]) -> usize {
+        debug_assert!(!self.has_stuck(token), "a send of {token:?} is in flight");
+        self.stream(token).map_or(0, |stream| net::send_now(stream, pieces))
     }
 }
 

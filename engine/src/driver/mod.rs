@@ -30,6 +30,9 @@
 //! - [`Op::Send`]: [`Completion::Sent`], once at least one byte went out or it failed; the buffer comes back either
 //!   way, moved on by what was sent: `a_send_waits_for_the_peer`, `large_send`,
 //!   `sending_to_a_broken_connection_fails`.
+//! - [`SendNow::send_now`]: no completion. What the socket took is on its way, before what is sent later:
+//!   `what_is_sent_at_once_comes_first`, `nothing_is_sent_at_once_to_a_full_socket`,
+//!   `a_broken_connection_takes_nothing_at_once`.
 //! - [`Op::Shutdown`]: no completion. FIN goes out after what was sent, and receiving goes on:
 //!   `shutdown_leaves_receiving`. A failure is seen by the receive.
 //! - [`Op::Close`]: [`Completion::Closed`], whatever is under way. What was sent still arrives:
@@ -104,6 +107,7 @@ pub(crate) mod uring;
 #[cfg(test)]
 mod contract_tests;
 
+use std::fmt::Debug;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::DerefMut;
@@ -121,8 +125,16 @@ pub(crate) const MAX_SLOT: u32 = (1 << 28) - 1;
 /// (docs/decisions/long-messages.md).
 pub(crate) const LONG_FACTOR: usize = 4;
 
+/// What a driver can do while a handler runs.
+pub(crate) trait SendNow: Debug {
+    /// Sends what the socket takes at once of these bytes, the first piece before the second, and keeps none of them:
+    /// so many bytes. 0 where it takes nothing or is broken, which the next [`Op::Send`] finds out. No send of the
+    /// token is in flight.
+    fn send_now(&self, token: Token, pieces: [&[u8]; 2]) -> usize;
+}
+
 /// A kernel back end, owned by one worker and used from its thread only.
-pub(crate) trait Driver: Sized {
+pub(crate) trait Driver: Sized + SendNow {
     /// What was received, until it is given back by [`Driver::release`].
     type Buffer: DerefMut<Target = [u8]>;
     /// An accepted or adopted socket on its way to [`Op::Open`]. Dropping it closes it.

@@ -245,6 +245,8 @@ pub(super) fn draw_config(random: &mut Random) -> Config {
         .with_compute_workers(random.below(2))
         .with_compute_queue_len(random.within(0..=4))
         .with_max_unauthenticated_len([None, Some(LARGEST_MESSAGE + 100)][random.below(2)])
+        // Longer messages go out while the handler runs.
+        .with_receive_buffer_len([512, 4096, 64 << 10][random.below(3)])
 }
 
 pub(super) fn draw_faults(random: &mut Random) -> Faults {

@@ -39,6 +39,8 @@ pub(crate) struct Limits {
     pub(crate) lifetime: Option<Tick>,
     /// How long memory that is not needed any more is kept.
     pub(crate) memory_return: Option<Tick>,
+    /// What one receive brings: longer messages go out without a copy where the socket takes them.
+    pub(crate) receive_buffer_len: usize,
     pub(crate) high_water: usize,
     pub(crate) max_queued_len: usize,
     pub(crate) backpressure: Backpressure,
@@ -96,6 +98,7 @@ impl From<&Config> for Limits {
             min_drain_rate: config.min_drain_rate.unwrap_or(0),
             lifetime: config.max_lifetime.map(ticks_of),
             memory_return: config.memory_return_delay.map(ticks_of),
+            receive_buffer_len: config.receive_buffer_len,
             high_water: config.high_water,
             max_queued_len: config.max_queued_len,
             backpressure: config.backpressure,

@@ -1,5 +1,6 @@
 //! Sending on a connection: at once, or behind what waits.
 
+use ringwire_codec::mask::mask_extend;
 use ringwire_codec::{CloseCode, Message, SendError, cut_reason};
 
 use crate::base::output::Output;
@@ -8,6 +9,7 @@ use crate::conn::cause::CloseReason;
 use crate::conn::options::{Backpressure, Compress, SendOptions, Sent};
 use crate::conn::queue::SegmentKind;
 use crate::conn::{Flags, Phase, Wire};
+use crate::driver::{SendNow, Token};
 use crate::state::Shared;
 
 /// See [`Ctx::send`](crate::Ctx::send).
@@ -30,6 +32,51 @@ pub(crate) fn send(
     }
     let may_leave = options.key.is_none();
     produce(wire, shared, slot, message, options.compress, false, may_leave)?;
+    Ok(taken(wire, shared))
+}
+
+/// Whether a message goes out as it is, and nothing is before it but what was sent in this turn.
+pub(crate) fn may_go_at_once(wire: &Wire, shared: &Shared, options: SendOptions) -> bool {
+    let is_other = Flags::SENDING | Flags::LAYERED | Flags::CLIENT | Flags::DEFLATE;
+    wire.phase == Phase::Open
+        && !wire.flags.intersects(is_other)
+        && !wire.has_queue()
+        && options.deadline.is_none()
+        // What the socket did not take of the last one would be moved again and again.
+        && shared.out.len() < shared.limits.receive_buffer_len.min(shared.limits.max_queued_len)
+}
+
+/// Sends a long message behind the turn's output while the payload is borrowed. Only what the socket does not take is
+/// copied (docs/decisions/replies-are-copied.md).
+#[inline(never)]
+pub(crate) fn send_at_once(
+    wire: &mut Wire,
+    shared: &mut Shared,
+    token: Token,
+    message: Message<'_>,
+    direct: &dyn SendNow,
+) -> Result<Sent, SendError> {
+    wire.codec.send_header(message, &mut shared.out)?;
+    let payload = message.as_bytes();
+    let sent = direct.send_now(token, [&shared.out, payload]);
+    shared.counters.bytes_sent.add(sent);
+    if sent > 0 {
+        wire.sent = shared.now;
+    }
+    let rest = match sent.checked_sub(shared.out.len()) {
+        Some(of_payload) => {
+            shared.out.clear();
+            payload.get(of_payload..).unwrap_or_default()
+        }
+        None => {
+            shared.out.drain(..sent);
+            payload
+        }
+    };
+    if !rest.is_empty() {
+        shared.reserve_out(rest.len());
+        mask_extend(&mut shared.out, rest, [0; 4], 0);
+    }
     Ok(taken(wire, shared))
 }
 

@@ -49,12 +49,12 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// Looks at what the peer said.
     #[inline]
     pub(super) fn look_at(&mut self, token: Token, bytes: &mut [u8]) {
-        let Self { conns, handler, shared, .. } = self;
+        let Self { conns, handler, shared, driver, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
         shared.expected_len = bytes.len() + conn.wire.codec.buffered_len();
         match conn.wire.phase {
             Phase::Open | Phase::Closing => {
-                deliver_or_keep(handler, conn, shared, token, bytes);
+                deliver_or_keep(handler, conn, shared, token, bytes, Some(driver));
             }
             Phase::Proxied => self.take_in_proxied(token, bytes),
             Phase::Handshake | Phase::Idle => {
@@ -68,7 +68,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     /// Hands over what was left unread, as far as that is possible now.
     pub(super) fn resume(&mut self, token: Token) {
-        let Self { conns, handler, shared, .. } = self;
+        let Self { conns, handler, shared, driver, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
         conn.wire.flags.remove(Flags::LISTED);
         if conn.wire.phase == Phase::Idle {
@@ -80,7 +80,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Some(pending) = &mut conn.wire.pending else { return };
         let mut unread = std::mem::take(&mut pending.unread);
         let start = std::mem::take(&mut pending.unread_start);
-        let unused = deliver(handler, conn, shared, token, &mut unread[start..]);
+        let unused = deliver(handler, conn, shared, token, &mut unread[start..], Some(driver));
         if unused > 0 && conn.wire.keeps_input() {
             let pending = conn.wire.pending_mut();
             pending.unread_start = unread.len() - unused;

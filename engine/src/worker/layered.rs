@@ -70,7 +70,7 @@ pub(super) fn deliver_layered<H: Handler>(
     let Some(Unwrapped { mut frames, failure }) = unwrap(&conn.wire, shared, token, rest) else {
         return false;
     };
-    deliver_or_keep(handler, conn, shared, token, &mut frames);
+    deliver_or_keep(handler, conn, shared, token, &mut frames, None);
     shared.layers.give_back(frames);
     if let Some(failure) = failure {
         fail(&mut conn.wire, shared, &failure);

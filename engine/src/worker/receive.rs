@@ -10,7 +10,7 @@ use crate::app::handler::Handler;
 use crate::conn::cause::{CloseCause, CloseReason};
 use crate::conn::id::ConnId;
 use crate::conn::{Conn, Flags, Phase, Wire};
-use crate::driver::Token;
+use crate::driver::{SendNow, Token};
 use crate::limits::Excess;
 use crate::limits::rate::{Rates, Verdict};
 use crate::state::Shared;
@@ -38,9 +38,10 @@ pub(super) fn deliver_or_keep<H: Handler>(
     shared: &mut Shared,
     token: Token,
     bytes: &mut [u8],
+    direct: Option<&dyn SendNow>,
 ) {
     let unused = if conn.wire.may_deliver() && !conn.wire.has_unread() {
-        deliver(handler, conn, shared, token, bytes)
+        deliver(handler, conn, shared, token, bytes, direct)
     } else {
         bytes.len()
     };
@@ -57,14 +58,15 @@ pub(super) fn deliver<H: Handler>(
     shared: &mut Shared,
     token: Token,
     bytes: &mut [u8],
+    direct: Option<&dyn SendNow>,
 ) -> usize {
     if conn.wire.flags.contains(Flags::DEFLATE) {
         return deliver_in_turn(handler, conn, shared, token, bytes);
     }
+    let mut budget = Budget { messages: shared.limits.messages_per_turn, work: u64::MAX, direct };
     if shared.limits.rates.is_some() {
-        return deliver_metered(handler, conn, shared, token, bytes, u64::MAX);
+        return deliver_metered(budget, handler, conn, shared, token, bytes);
     }
-    let mut budget = Budget { messages: shared.limits.messages_per_turn, work: u64::MAX };
     deliver_within(&mut budget, handler, conn, shared, token, bytes)
 }
 
@@ -79,10 +81,11 @@ fn deliver_in_turn<H: Handler>(
 ) -> usize {
     let Some(work) = shared.work.allowed() else { return bytes.len() };
     let before = shared.work.before();
+    let messages = shared.limits.messages_per_turn;
+    let mut budget = Budget { messages, work, direct: None };
     let unused = if shared.limits.rates.is_some() {
-        deliver_metered(handler, conn, shared, token, bytes, work)
+        deliver_metered(budget, handler, conn, shared, token, bytes)
     } else {
-        let mut budget = Budget { messages: shared.limits.messages_per_turn, work };
         deliver_within(&mut budget, handler, conn, shared, token, bytes)
     };
     shared.work.charge(token.slot, before);
@@ -92,16 +95,15 @@ fn deliver_in_turn<H: Handler>(
 /// The same where a peer may say only so much, whose budget may be less.
 #[inline(never)]
 fn deliver_metered<H: Handler>(
+    mut budget: Budget<'_>,
     handler: &mut H,
     conn: &mut Conn<H::State>,
     shared: &mut Shared,
     token: Token,
     bytes: &mut [u8],
-    work: u64,
 ) -> usize {
     let len = bytes.len();
-    let per_turn = shared.limits.messages_per_turn;
-    let mut budget = Budget { messages: per_turn, work };
+    let per_turn = budget.messages;
     let Some(rates) = shared.limits.rates.filter(|_| conn.wire.phase == Phase::Open) else {
         return deliver_within(&mut budget, handler, conn, shared, token, bytes);
     };
@@ -114,7 +116,7 @@ fn deliver_metered<H: Handler>(
     };
     budget.messages = granted;
     // What inflates to more than is left ends it as well.
-    budget.work = work.min(shared.work.done().saturating_add(allowed.len.max(1) as u64));
+    budget.work = budget.work.min(shared.work.done().saturating_add(allowed.len.max(1) as u64));
     let before = shared.work.before();
     let (bytes, later) = bytes.split_at_mut(looked_at);
     let unused = deliver_within(&mut budget, handler, conn, shared, token, bytes) + later.len();
@@ -155,16 +157,18 @@ fn on_excess(
 }
 
 /// What a connection may still take of a turn.
-struct Budget {
+struct Budget<'d> {
     messages: usize,
     /// Up to which sum of all [`Work`](crate::limits::work::Work) that is done.
     work: u64,
+    /// Where long replies go out at once, if they may.
+    direct: Option<&'d dyn SendNow>,
 }
 
 /// The same within a budget. Nothing else changes what is held of a message that is not whole.
 #[inline]
 fn deliver_within<H: Handler>(
-    budget: &mut Budget,
+    budget: &mut Budget<'_>,
     handler: &mut H,
     conn: &mut Conn<H::State>,
     shared: &mut Shared,
@@ -184,7 +188,7 @@ fn deliver_within<H: Handler>(
             conn.wire.codec.receive(&shared.limits.protocol, &mut shared.pool, &mut input)
         };
         match event {
-            Ok(Some(event)) => on_event(handler, conn, shared, token, event),
+            Ok(Some(event)) => on_event(handler, conn, shared, token, event, budget.direct),
             Ok(None) => break 0,
             Err(error) => {
                 fail(&mut conn.wire, shared, error);
@@ -205,11 +209,12 @@ fn on_event<H: Handler>(
     shared: &mut Shared,
     token: Token,
     event: Received<'_>,
+    direct: Option<&dyn SendNow>,
 ) {
     match event {
         Received::Message(message) => {
             shared.counters.messages_received.add(1);
-            call(handler, conn, shared, token, Event::Message(message.as_message()));
+            call_with(handler, conn, shared, token, Event::Message(message.as_message()), direct);
             if let Some(buffer) = message.into_buffer() {
                 shared.pool.give(buffer);
             }
@@ -293,10 +298,23 @@ pub(super) fn call<H: Handler>(
     token: Token,
     event: Event<'_>,
 ) {
+    call_with(handler, conn, shared, token, event, None);
+}
+
+/// The same where what it sends may go out at once.
+#[inline]
+fn call_with<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    event: Event<'_>,
+    direct: Option<&dyn SendNow>,
+) {
     let Conn { wire, state: Some(state) } = conn else { return };
     let id = shared.id(token);
     let result = catch_unwind(AssertUnwindSafe(|| {
-        handler.handle(&mut Ctx::new(id, wire, state, shared), event);
+        handler.handle(&mut Ctx::new(id, wire, state, shared, direct), event);
     }));
     if result.is_err() {
         on_panic(wire, shared, id);

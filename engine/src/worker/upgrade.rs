@@ -54,7 +54,7 @@ pub(super) fn deliver_rest<H: Handler>(
 ) {
     call(handler, conn, shared, token, Event::Open);
     if !deliver_layered(handler, conn, shared, token, rest) {
-        deliver_or_keep(handler, conn, shared, token, rest);
+        deliver_or_keep(handler, conn, shared, token, rest, None);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The cases. Each says by its name what a driver must do.
 
+mod at_once;
 mod breaches;
 mod endings;
 mod listeners;
@@ -7,6 +8,7 @@ mod listeners;
 use std::io::ErrorKind;
 use std::time::Duration;
 
+pub(super) use self::at_once::*;
 pub(super) use self::breaches::*;
 pub(super) use self::endings::*;
 pub(super) use self::listeners::*;

@@ -170,6 +170,34 @@ impl Kernel {
         self.submitted(network, token);
     }
 
+    /// Sends as much as there is room for, if that. A broken connection takes nothing.
+    pub(super) fn send_now(
+        &self,
+        network: &mut Network,
+        token: Token,
+        pieces: [&[u8]; 2],
+    ) -> usize {
+        let socket = match self.sockets.get(&token.slot) {
+            Some(socket) if socket.token == token && !socket.closing => socket,
+            _ => panic!("{token:?} is not open"),
+        };
+        assert!(!socket.sending, "{token:?} has a send in flight");
+        assert!(!socket.shut, "{token:?} was shut down");
+        let link = &network.links[socket.link];
+        let bytes = pieces.concat();
+        let room = if link.failure.is_some() { 0 } else { link.room().min(bytes.len()) };
+        if room == 0 || network.random.chance(network.faults.stall_send) {
+            return 0;
+        }
+        let count = if network.random.chance(network.faults.short_send) {
+            network.random.part_of(room)
+        } else {
+            room
+        };
+        network.send(socket.link, &bytes[..count]);
+        count
+    }
+
     pub(super) fn shutdown(&mut self, network: &mut Network, token: Token) {
         let socket = self.socket(token);
         assert!(!socket.sending, "{token:?} has a send in flight");

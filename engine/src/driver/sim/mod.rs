@@ -33,7 +33,7 @@ pub(crate) use peer::{Peer, World};
 pub(crate) use ringwire_seeds::Random;
 use stream::Stream;
 
-use super::{Completion, Driver, ListenerId, Op, Token, Wake};
+use super::{Completion, Driver, ListenerId, Op, SendNow, Token, Wake};
 use crate::net::Traffic;
 
 /// A driver of the simulated network.
@@ -239,6 +239,12 @@ impl Driver for Sim {
         let network = &mut *self.network.borrow_mut();
         network.sockets_open -= 1;
         network.detached(socket.link.take().expect("it was not opened"))
+    }
+}
+
+impl SendNow for Sim {
+    fn send_now(&self, token: Token, pieces: [&[u8]; 2]) -> usize {
+        self.kernel.send_now(&mut self.network.borrow_mut(), token, pieces)
     }
 }
 
