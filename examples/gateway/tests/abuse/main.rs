@@ -61,7 +61,7 @@ fn a_day_of_abuse() {
     // Some more are doubtful, or half gone, and the programs have files of their own.
     expect_descriptors(users + users / 4 + 100);
     let drivers = std::env::var("RINGWIRE_DRIVER")
-        .map_or(vec!["epoll".to_owned(), "uring".to_owned()], |it| vec![it]);
+        .map_or_else(|_| vec!["epoll".to_owned(), "uring".to_owned()], |it| vec![it]);
     for driver in drivers {
         abuse(&driver, users, rounds);
     }
@@ -318,7 +318,7 @@ impl Town {
             let others = self.all.iter().filter(|user| **user != stayer.user);
             others.clone().all(|user| {
                 let told = stayer.told.get(user).copied();
-                told.unwrap_or(self.before.contains(user)) == present.contains(user)
+                told.unwrap_or_else(|| self.before.contains(user)) == present.contains(user)
             })
         })
     }
