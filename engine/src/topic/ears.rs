@@ -20,10 +20,12 @@ pub(crate) struct Ears {
     are_any: AtomicBool,
 }
 
+type Hear = dyn Fn(&str, Message<'_>) + Send + Sync;
+
 #[derive(Clone)]
 struct Ear {
     pattern: Arc<str>,
-    hear: Arc<dyn Fn(&str, Message<'_>) + Send + Sync>,
+    hear: Arc<Hear>,
 }
 
 impl Ears {

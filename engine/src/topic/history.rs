@@ -310,6 +310,7 @@ fn record_len(topic: &str) -> usize {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test has no turn")]
 mod tests {
     use proptest::prelude::*;
 
@@ -388,7 +389,7 @@ mod tests {
                             count += 1;
                         }
                         let missed = since(Some(Position { offset: heard, ..position })).missed;
-                        let expected = (back <= count).then(|| model[model.len() - back as usize..].to_vec());
+                        let expected = (back <= count).then(|| model[model.len() - usize::try_from(back).unwrap()..].to_vec());
                         let got = missed.map(|all| {
                             all.iter().map(|it| it.message().as_bytes().to_vec()).collect::<Vec<_>>()
                         });

@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(header(&name), value);
         assert_eq!(header(&http::header::CONTENT_TYPE), "application/problem+json");
         assert_eq!(header(&http::header::CACHE_CONTROL), "no-store");
-        let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+        let body: Value = serde_json::from_slice(response.body()).unwrap();
         let expected = serde_json::json!({
             "type": "about:blank", "title": "Unauthorized", "status": 401,
             "detail": "a \"token\", please",

@@ -471,7 +471,7 @@ mod tests {
             now += STEP;
             let is_wild = round < 800;
             if is_wild {
-                let index = dice.below(3) as usize;
+                let index = usize::try_from(dice.below(3)).unwrap();
                 let user = user(dice.below(USERS));
                 match dice.below(200) {
                     0 => {
