@@ -189,7 +189,10 @@ fn small_messages_are_charged_what_they_cost() {
         .with_backpressure(Backpressure::DropOldest)
         .with_max_queued_len(FILLER_LEN + (1 << 20));
     let (server, statuses) = reporting(config, |ctx, report| {
-        let _ = ctx.send(vec![7; FILLER_LEN + (1 << 20)].as_slice());
+        // Each is shorter than what would go out at once.
+        while ctx.queued_len() < FILLER_LEN + (1 << 20) {
+            let _ = ctx.send(vec![7; 60_000].as_slice());
+        }
         for _ in 0..COUNT {
             let _ = ctx.send("x");
         }
@@ -199,11 +202,10 @@ fn small_messages_are_charged_what_they_cost() {
     client.send("go");
     let _ = next(&statuses);
     let stats = server.stats();
-    assert_eq!(stats.messages_sent, COUNT + 1);
-    // Each takes a segment of its own, so that it can be dropped: far more than its three bytes. There is room for them
-    // where the socket has taken something.
+    assert!(stats.messages_sent > COUNT);
+    // Each takes a segment of its own, so that it can be dropped: far more than its three bytes.
     let kept = stats.messages_sent - stats.messages_dropped;
-    assert!(kept * 64 <= (2 << 20) + stats.bytes_sent, "{kept} segments wait");
+    assert!(kept * 64 <= 2 << 20, "{kept} segments wait");
 }
 
 /// A server that does what messages say, and reads on whatever waits: `fill` sends more than the sockets take,

@@ -467,13 +467,17 @@ fn a_handler_panics() {
     );
     let in_drain = panics(
         |app| {
-            app.on_message(|ctx, _| {
-                let _ = ctx.send(vec![7; 12 << 20].as_slice());
+            app.on_message(|ctx, message| {
+                let _ = match message.as_bytes() {
+                    b"fill" => ctx.send(vec![7; 12 << 20].as_slice()),
+                    _ => ctx.send(message),
+                };
             })
             .on_drain(|_| panic!("provoked in on_drain"))
         },
         |client| {
-            client.send("more than the sockets take");
+            // More than the sockets take.
+            client.send("fill");
             assert_eq!(client.binary().len(), 12 << 20);
         },
     );
