@@ -317,12 +317,12 @@ fn what_the_kernel_holds_is_held_to_the_budget() {
         // The kernel's own count is more than the payload: what stands beside it, and pages that are not full.
         kernel >= len && used(&server) < 16 * MIB && stats.open_connections == stats.connections
     });
+    // The table is read in pieces, and may have a socket twice that moves in it meanwhile.
+    wait_until("only open ones hold something, and not the healthy one", || {
+        let (_, count) = undelivered(&server);
+        u64::try_from(count).is_ok_and(|count| count < server.stats().connections)
+    });
     let stats = server.stats();
-    let (_, count) = undelivered(&server);
-    assert!(
-        u64::try_from(count).is_ok_and(|count| count < stats.connections),
-        "{count} sockets hold something: {stats:?}"
-    );
     let ended = stats.closes[CloseReason::Memory];
     assert!((50..290).contains(&ended), "{ended} of 300: {stats:?}");
     healthy.send("served");
