@@ -28,6 +28,7 @@ mod dial;
 mod entry;
 #[cfg(all(feature = "client", feature = "tls"))]
 mod extensions;
+#[cfg(all(feature = "client", feature = "tls"))]
 mod history;
 mod http;
 mod limits;
