@@ -146,7 +146,10 @@ def rooms_in_json():
         # The sender is the server's to say.
         assert ask(ann, order("publish", message={"n": 1}, **{"from": "ben"})) == {"ack": 1}
         for peer in (ann, ben):
-            assert hear(peer) == {"type": "message", "topic": "news", "message": {"n": 1}, "from": "ann"}
+            heard = hear(peer)
+            position = {name: heard.pop(name) for name in ("epoch", "offset")}
+            assert heard == {"type": "message", "topic": "news", "message": {"n": 1}, "from": "ann"}, heard
+            assert position["epoch"] > 0 and position["offset"] > 0, position
         assert ask(ben, order("unsubscribe")) == {"ack": 1}
         assert ask(ann, order("publish", message=2)) == {"ack": 1}
         assert hear(ann)["message"] == 2

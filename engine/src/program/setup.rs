@@ -11,14 +11,14 @@ use crate::config::settings::Settings;
 ///
 /// ```no_run
 /// use std::process::ExitCode;
-/// use std::sync::{Arc, OnceLock};
+/// use std::sync::{Arc, RwLock};
 /// use ringwire::on_message;
 /// use ringwire::program::{Program, SetupError};
 ///
 /// fn main() -> ExitCode {
 ///     Program::new("motto").with_own_setting("motto_file").run_with(|setup| {
 ///         let path = setup.own_required("motto_file")?.to_owned();
-///         let motto = Arc::new(std::sync::RwLock::new(std::fs::read_to_string(&path)?));
+///         let motto = Arc::new(RwLock::new(std::fs::read_to_string(&path)?));
 ///         let renewed = motto.clone();
 ///         setup.on_reload(move || {
 ///             *renewed.write().map_err(|_| "a handler has panicked")? = std::fs::read_to_string(&path)?;
@@ -26,7 +26,10 @@ use crate::config::settings::Settings;
 ///         });
 ///         Ok(move |_worker: &_| {
 ///             let motto = motto.clone();
-///             on_message(move |ctx, _| ctx.send(motto.read().map_or("", |it| it.as_str())))
+///             on_message(move |ctx, _| {
+///                 let motto = motto.read().map(|it| it.clone()).unwrap_or_default();
+///                 ctx.send(&motto)
+///             })
 ///         })
 ///     })
 /// }

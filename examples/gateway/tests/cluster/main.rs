@@ -137,6 +137,7 @@ fn token(user: usize) -> String {
         email: format!("user{user}@example.com"),
         exp: now + 3600,
         iat: now,
+        nbf: None,
         jti: format!("token {user}"),
         role: None,
     };
