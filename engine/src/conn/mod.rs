@@ -30,6 +30,9 @@ use crate::conn::jobs::Jobs;
 use crate::conn::peer_addr::PeerAddr;
 use crate::conn::queue::SendQueue;
 
+/// Bytes that wait behind a send in flight from which on pings get one pong for all.
+const PONGS_LEN: usize = 4 << 10;
+
 /// A slot of the connection table. An idle connection is this and nothing else.
 #[derive(Debug)]
 pub(crate) struct Conn<S> {
@@ -123,6 +126,13 @@ impl Wire {
     #[inline]
     pub(crate) fn has_queue(&self) -> bool {
         self.pending.as_ref().is_some_and(|pending| !pending.queue.is_empty())
+    }
+
+    /// Whether pongs join the output. Where more waits than this, a peer that sends pings and reads nothing could have it
+    /// grow without end, so only the newest pong waits, in the codec (RFC 6455 §5.5.3).
+    #[inline]
+    pub(crate) fn takes_pongs(&self) -> bool {
+        self.pending.as_ref().is_none_or(|pending| pending.queue.len() < PONGS_LEN)
     }
 
     /// Bytes of output that the kernel has not taken: the send in flight and what waits behind it, made or not.

@@ -229,8 +229,8 @@ fn on_event<H: Handler>(
             shared.pool.give(part.into_buffer());
         }
         Received::Ping(payload) => {
-            // In its place among the answers; where output waits, the newest pong waits in the codec.
-            if !conn.wire.has_queue() {
+            // In its place among the answers.
+            if conn.wire.takes_pongs() {
                 conn.wire.codec.poll_transmit(&mut shared.masks, &mut shared.out);
             }
             call(handler, conn, shared, token, Event::Ping(&payload));
