@@ -5,56 +5,20 @@
 
 use std::collections::HashMap;
 use std::env;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
 
 use ringwire::Message;
-use ringwire_peers::{Client, Http, wait_until};
+use ringwire_peers::{Client, Http, Process, free_addr, program_in, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// A process, which does not outlive the test.
-struct Process {
-    child: Child,
-    addr: SocketAddr,
+/// Starts the program that an environment variable names.
+fn start(variable: &str, arguments: &[String], addr: SocketAddr) -> Process {
+    Process::start(program_in(variable, "tests/cluster/run").args(arguments), addr)
 }
 
-impl Process {
-    /// Starts a program, and waits until something listens at `addr`.
-    fn start(variable: &str, arguments: &[String], addr: SocketAddr) -> Self {
-        let program = env::var_os(variable)
-            .unwrap_or_else(|| panic!("{variable} is not set: run tests/cluster/run"));
-        let child = Command::new(&program).args(arguments).stdout(Stdio::null()).spawn();
-        let child = child.unwrap_or_else(|error| panic!("{program:?} does not start: {error}"));
-        let mut process = Self { child, addr };
-        wait_until("it listens", || {
-            let ended = process.child.try_wait().expect("it is a child");
-            assert_eq!(ended, None, "{program:?} {arguments:?}");
-            TcpStream::connect(addr).is_ok()
-        });
-        process
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().expect("it is a child");
-        self.child.wait().expect("it is a child");
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there are ports");
-    listener.local_addr().expect("it listens")
+fn signal(process: &Process, signal: Signal) {
+    kill_process(Pid::from_child(process.child()), signal).expect("it runs");
 }
 
 /// A NATS that can be killed and come back.
@@ -65,7 +29,7 @@ struct Nats {
 
 impl Nats {
     fn start() -> Self {
-        Self::start_at(free_port(), free_port())
+        Self::start_at(free_addr(), free_addr())
     }
 
     fn start_at(addr: SocketAddr, monitor: SocketAddr) -> Self {
@@ -73,11 +37,11 @@ impl Nats {
         let monitoring = ["-m", &monitor.port().to_string()].map(str::to_owned);
         let all =
             [&flags[..], &monitoring[..], &["-l".to_owned(), "/dev/null".to_owned()]].concat();
-        Self { process: Process::start("CLUSTER_NATS_SERVER", &all, addr), monitor }
+        Self { process: start("CLUSTER_NATS_SERVER", &all, addr), monitor }
     }
 
     fn come_back(&mut self) {
-        *self = Self::start_at(self.process.addr, self.monitor);
+        *self = Self::start_at(self.process.addr(), self.monitor);
     }
 
     fn ask(&self, path: &str) -> Value {
@@ -111,11 +75,11 @@ struct Node(Process);
 
 impl Node {
     fn start(nats: &Nats, name: &str) -> Self {
-        let addr = free_port();
+        let addr = free_addr();
         let driver = env::var("RINGWIRE_DRIVER").unwrap_or_else(|_| "epoll".to_owned());
         let arguments = [
             ("listen", addr.to_string()),
-            ("nats", format!("nats://{}", nats.process.addr)),
+            ("nats", format!("nats://{}", nats.process.addr())),
             ("node", name.to_owned()),
             ("nats-ping", "200ms".to_owned()),
             ("driver", driver),
@@ -125,13 +89,13 @@ impl Node {
         ];
         let arguments: Vec<_> =
             arguments.into_iter().flat_map(|(flag, value)| [format!("--{flag}"), value]).collect();
-        let node = Self(Process::start("CLUSTER_NODE", &arguments, addr));
+        let node = Self(start("CLUSTER_NODE", &arguments, addr));
         node.is_ready();
         node
     }
 
     fn http(&self) -> Http {
-        Http::connect(self.0.addr)
+        Http::connect(self.0.addr())
     }
 
     fn readiness(&self) -> (u16, String) {
@@ -157,7 +121,7 @@ impl Node {
     }
 
     fn client(&self, commands: &[&str]) -> Client {
-        let mut client = Client::connect(self.0.addr);
+        let mut client = Client::connect(self.0.addr());
         for command in commands {
             client.send(Message::Text(command));
             assert_eq!(client.text(), "ok", "{command}");
@@ -292,11 +256,11 @@ fn a_nats_that_does_not_answer_is_one_that_is_not_there() {
     wants(&nats, "one", &["ringwire.room.7"]);
     wants(&nats, "two", &["ringwire.room.7"]);
     room.talk(5);
-    nats.process.signal(Signal::STOP);
+    signal(&nats.process, Signal::STOP);
     nodes.iter().for_each(Node::is_apart);
     room.speak();
     (0..2).for_each(|listener| room.hear(listener));
-    nats.process.signal(Signal::CONT);
+    signal(&nats.process, Signal::CONT);
     nodes.iter().for_each(Node::is_ready);
     wants(&nats, "one", &["ringwire.room.7"]);
     wants(&nats, "two", &["ringwire.room.7"]);
@@ -392,7 +356,7 @@ fn the_last_words_of_a_node_arrive_and_one_that_was_killed_comes_back() {
     for number in 0..200 {
         assert_eq!(speaker.text(), number.to_string());
     }
-    nodes[1].0.signal(Signal::TERM);
+    signal(&nodes[1].0, Signal::TERM);
     let ended = nodes[1].0.child.wait().expect("it is a child");
     assert!(ended.success(), "{ended}");
     for number in 0..200 {

@@ -3,6 +3,7 @@
 //! - [`Line`]: bytes over TCP, a Unix socket or TLS, whose stream ends as a test wants it to.
 //! - [`Client`]: WebSocket over a line, with the extensions that were agreed on. [`Http`]: requests over a line.
 //! - [`server`]: servers that are scripts. [`Identity`]: a certificate, and who trusts it.
+//! - [`Process`]: a program that listens, and ends with the test.
 //! - [`frame`] and [`masked`]: a client's frames, right and wrong ones. [`server::frame`]: a server's.
 //!
 //! Nothing here waits without a limit: what does not come within [`PATIENCE`] fails the test. Nothing here knows the
@@ -19,6 +20,7 @@ mod frames;
 mod http;
 mod identity;
 mod line;
+mod process;
 pub mod server;
 
 use std::thread;
@@ -29,6 +31,7 @@ pub use frames::{frame, mask, masked};
 pub use http::{Answer, Http, get, http, post, read_answer, read_head};
 pub use identity::{Identity, trusting};
 pub use line::{ENDS, End, Line, Way, connect, narrow};
+pub use process::{Process, free_addr, program_in};
 
 /// How long anything that must happen may take, on a machine that is busy with other tests.
 pub const PATIENCE: Duration = Duration::from_secs(20);

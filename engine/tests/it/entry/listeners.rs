@@ -18,7 +18,7 @@ use ringwire::{
     CloseCode, Config, Error, Handle, Notifier, Running, on_message, transport::Listener,
     tuning::Assignment,
 };
-use ringwire_peers::stays_so_for;
+use ringwire_peers::{free_addr, stays_so_for};
 
 use crate::support::{Gate, PATIENCE, config, in_time, join_in_time, ms, wait_until};
 
@@ -244,11 +244,6 @@ fn the_only_one(url: &str, server: impl Fn() -> ringwire::Server + Sync) {
     assert!(echo(&mut open(url), "hi").ends_with(" hi"), "{url}");
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a port");
-    listener.local_addr().expect("it has an address").port()
-}
-
 /// bind(2) and listen(2) say EADDRINUSE, also where one address has the other in it (ip(7), INADDR_ANY; ipv6(7)).
 #[test]
 fn a_port_that_another_server_has_is_refused() {
@@ -274,7 +269,7 @@ fn a_port_that_another_server_has_is_refused() {
 #[test]
 fn one_of_the_servers_that_start_at_once_has_the_port() {
     for round in 0..10 {
-        let address = format!("127.0.0.1:{}", free_port());
+        let address = format!("127.0.0.1:{}", free_addr().port());
         let workers = 1 + round % 3;
         the_only_one(&format!("ws://{address}"), || {
             at(&address, config().with_io_workers(workers).with_listen_timeout(ms(50)))
@@ -316,7 +311,7 @@ fn the_workers_of_an_exclusive_server_share_its_port() {
 /// In whatever order.
 #[test]
 fn a_server_listens_at_addresses_that_overlap() {
-    let port = free_port();
+    let port = free_addr().port();
     let mut places = ["127.0.0.1", "0.0.0.0", "[::]", "[::1]"].map(|ip| format!("{ip}:{port}"));
     for _ in 0..places.len() {
         let server = places

@@ -8,13 +8,12 @@
 )]
 
 use std::env;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ringwire::client::Client;
 use ringwire_gateway::auth::{Claims, Signer};
-use ringwire_peers::{Http, wait_until};
+use ringwire_peers::{Http, Process, free_addr, program_in, wait_until};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -26,51 +25,13 @@ const MEMBERS: usize = 9;
 const ROUNDS: usize = 10;
 const LEASE: Duration = Duration::from_secs(5);
 
-/// A process, which does not outlive the test.
-struct Process {
-    child: Child,
-    addr: SocketAddr,
-}
-
-impl Process {
-    fn start(variable: &str, arguments: &[(&str, String)], addr: SocketAddr) -> Self {
-        let program = env::var_os(variable)
-            .unwrap_or_else(|| panic!("{variable} is not set: run tests/cluster/run"));
-        let arguments: Vec<_> = arguments
-            .iter()
-            .flat_map(|(flag, value)| [(*flag).to_owned(), value.clone()])
-            .collect();
-        let child = Command::new(&program)
-            .args(&arguments)
-            .env("JWT_SECRET", SECRET)
-            .env("GATEWAY_API_KEY", KEY)
-            .stdout(Stdio::null())
-            .spawn();
-        let child = child.unwrap_or_else(|error| panic!("{program:?} does not start: {error}"));
-        let mut process = Self { child, addr };
-        wait_until("it listens", || {
-            let ended = process.child.try_wait().expect("it is a child");
-            assert_eq!(ended, None, "{program:?} {arguments:?}");
-            TcpStream::connect(addr).is_ok()
-        });
-        process
+/// Starts the program that an environment variable names.
+fn start(variable: &str, arguments: &[(&str, String)], addr: SocketAddr) -> Process {
+    let mut program = program_in(variable, "tests/cluster/run");
+    for (flag, value) in arguments {
+        program.args([*flag, value]);
     }
-
-    fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there are ports");
-    listener.local_addr().expect("it listens")
+    Process::start(program.env("JWT_SECRET", SECRET).env("GATEWAY_API_KEY", KEY), addr)
 }
 
 fn get(addr: SocketAddr, path: &str) -> String {
@@ -98,14 +59,14 @@ struct Nats {
 
 impl Nats {
     fn start() -> Self {
-        let (addr, monitor) = (free_port(), free_port());
+        let (addr, monitor) = (free_addr(), free_addr());
         let arguments = [
             ("-a", "127.0.0.1".to_owned()),
             ("-p", addr.port().to_string()),
             ("-m", monitor.port().to_string()),
             ("-l", "/dev/null".to_owned()),
         ];
-        Self { process: Process::start("CLUSTER_NATS_SERVER", &arguments, addr), monitor }
+        Self { process: start("CLUSTER_NATS_SERVER", &arguments, addr), monitor }
     }
 
     fn number(&self, name: &str) -> u64 {
@@ -117,14 +78,14 @@ fn gateway(nats: &Nats, name: &str, addr: SocketAddr) -> Process {
     let driver = env::var("RINGWIRE_DRIVER").unwrap_or_else(|_| "epoll".to_owned());
     let arguments = [
         ("--listen", addr.to_string()),
-        ("--nats", format!("nats://{}", nats.process.addr)),
+        ("--nats", format!("nats://{}", nats.process.addr())),
         ("--node", name.to_owned()),
         ("--driver", driver),
         ("--io-workers", "2".to_owned()),
         ("--pin", "none".to_owned()),
         ("--idle-timeout", "off".to_owned()),
     ];
-    let gateway = Process::start("CLUSTER_GATEWAY", &arguments, addr);
+    let gateway = start("CLUSTER_GATEWAY", &arguments, addr);
     wait_until("it is ready", || Http::connect(addr).get("/readyz").status() == 200);
     gateway
 }
@@ -207,7 +168,7 @@ struct Cluster {
 impl Cluster {
     fn start(count: usize) -> Self {
         let nats = Nats::start();
-        let gateways = NODES.iter().map(|name| gateway(&nats, name, free_port())).collect();
+        let gateways = NODES.iter().map(|name| gateway(&nats, name, free_addr())).collect();
         let mut cluster = Self { nats, gateways, members: Vec::new(), said: 0 };
         for number in 0..count {
             let (member, _) = Member::come(cluster.addr(number % NODES.len()), number, None);
@@ -218,7 +179,7 @@ impl Cluster {
     }
 
     fn addr(&self, node: usize) -> SocketAddr {
-        self.gateways[node].addr
+        self.gateways[node].addr()
     }
 
     /// Waits until all nodes know of all users, and NATS of what they want.
@@ -226,9 +187,9 @@ impl Cluster {
         let here = self.members.iter().flatten().count();
         let rooms = self.members.len() / MEMBERS;
         for gateway in &self.gateways {
-            wait_until("it knows everybody", || self.online(gateway.addr) == here);
+            wait_until("it knows everybody", || self.online(gateway.addr()) == here);
             wait_until("it wants all rooms", || {
-                metric(gateway.addr, "ringwire_cluster_subscriptions") >= rooms as f64
+                metric(gateway.addr(), "ringwire_cluster_subscriptions") >= rooms as f64
             });
         }
         let wanted = (rooms * NODES.len()) as u64;
@@ -284,12 +245,12 @@ impl Cluster {
     }
 
     fn sum(&self, name: &str) -> f64 {
-        self.gateways.iter().map(|gateway| metric(gateway.addr, name)).sum()
+        self.gateways.iter().map(|gateway| metric(gateway.addr(), name)).sum()
     }
 }
 
-/// Members of rooms over three nodes hear each message once and in order, while a node is killed and comes back. Its
-/// users leave within the lease, and are back with it; what they missed is told as gone.
+/// Members of rooms over three nodes hear each message once and in order, while a node is killed and comes back. The
+/// users of that node leave within the lease, and return when it does. They are told that what they missed is gone.
 #[test]
 fn rooms_and_presence_over_gateways_one_of_which_is_killed() {
     let count = env::var("CLUSTER_CLIENTS").map_or(270, |text| text.parse().expect("a number"));
@@ -363,7 +324,7 @@ fn rooms_and_presence_over_gateways_one_of_which_is_killed() {
     (0..ROUNDS).for_each(|_| cluster.round());
     for gateway in &cluster.gateways {
         for name in ["incoming_dropped_total", "outgoing_dropped_total", "passed_over_total"] {
-            assert_eq!(metric(gateway.addr, &format!("ringwire_cluster_{name}")), 0.0, "{name}");
+            assert_eq!(metric(gateway.addr(), &format!("ringwire_cluster_{name}")), 0.0, "{name}");
         }
     }
     println!("all of it took {:?}", began.elapsed());
