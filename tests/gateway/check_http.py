@@ -6,11 +6,10 @@ import re
 import subprocess
 import sys
 import time
-import traceback
 import uuid
 from contextlib import ExitStack
 
-from tokens import open_socket, token, until, user_id
+from tokens import open_socket, run_checks, token, until, user_id
 
 URL = sys.argv[1]
 KEY = os.environ["GATEWAY_API_KEY"]
@@ -255,16 +254,5 @@ checks = [
     cleaning_up_leaves_healthy_connections,
     metrics_tell_of_users,
 ]
-failed = False
-for check in checks:
-    name = check.__name__.replace("_", " ")
-    try:
-        # Those of the check before are gone.
-        until(lambda: not online())
-        check()
-        print(f"ok http: {name}", flush=True)
-    except Exception:
-        failed = True
-        print(f"FAILED http: {name}", flush=True)
-        traceback.print_exc()
-sys.exit(failed)
+# Before each, those of the check before are gone.
+run_checks("http", checks, before=lambda: until(lambda: not online()))

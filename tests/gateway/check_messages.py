@@ -9,13 +9,12 @@ import socket
 import ssl
 import sys
 import time
-import traceback
 import urllib.parse
 from contextlib import ExitStack
 
 from websockets.exceptions import ConnectionClosed
 
-from tokens import encode, open_socket, token, user_id
+from tokens import encode, open_socket, run_checks, token, user_id
 
 URL = sys.argv[1]
 PATIENCE = 30
@@ -352,14 +351,4 @@ checks = [
     tokens_that_are_attacks,
     requests_that_are_attacks,
 ]
-failed = False
-for check in checks:
-    name = check.__name__.replace("_", " ")
-    try:
-        check()
-        print(f"ok messages: {name}", flush=True)
-    except Exception:
-        failed = True
-        print(f"FAILED messages: {name}", flush=True)
-        traceback.print_exc()
-sys.exit(failed)
+run_checks("messages", checks)

@@ -1,4 +1,4 @@
-"""JSON Web Tokens as another service makes them (RFC 7519, HS256), connections with them, and waiting."""
+"""JSON Web Tokens as another service makes them (RFC 7519, HS256), connections with them, waiting, and runs of checks."""
 
 import asyncio
 import base64
@@ -6,7 +6,9 @@ import hashlib
 import hmac
 import json
 import os
+import sys
 import time
+import traceback
 import uuid
 
 from websockets.asyncio.client import connect
@@ -83,3 +85,19 @@ def until(condition):
     while not condition():
         assert time.monotonic() < deadline, "it does not come to that"
         time.sleep(0.02)
+
+
+def run_checks(of, checks, before=lambda: None):
+    """Runs each, with a line for it that begins with ok or FAILED, and exits with whether one failed."""
+    failed = False
+    for check in checks:
+        name = check.__name__.replace("_", " ")
+        try:
+            before()
+            check()
+            print(f"ok {of}: {name}", flush=True)
+        except Exception:
+            failed = True
+            print(f"FAILED {of}: {name}", flush=True)
+            traceback.print_exc()
+    sys.exit(failed)
