@@ -4,57 +4,40 @@
 
 use super::vector::{Key, Vector};
 
-// SAFETY: a `u32` is 4 bytes.
-unsafe impl Vector for u32 {
-    const LEN: usize = 4;
+/// A type of words is a vector of its size. `$splat` makes one of a key.
+macro_rules! vector {
+    ($word:ty, $splat:expr) => {
+        // SAFETY: it has as many bytes as its size says.
+        unsafe impl Vector for $word {
+            const LEN: usize = size_of::<$word>();
 
-    #[inline(always)]
-    unsafe fn splat(key: Key) -> Self {
-        key.word()
-    }
+            #[inline(always)]
+            unsafe fn splat(key: Key) -> Self {
+                $splat(key)
+            }
 
-    #[inline(always)]
-    unsafe fn load(src: *const u8) -> Self {
-        // SAFETY: the caller's promise; the read asks for no alignment.
-        unsafe { src.cast::<Self>().read_unaligned() }
-    }
+            #[inline(always)]
+            unsafe fn load(src: *const u8) -> Self {
+                // SAFETY: the caller's promise; the read asks for no alignment.
+                unsafe { src.cast::<Self>().read_unaligned() }
+            }
 
-    #[inline(always)]
-    unsafe fn store(self, dst: *mut u8) {
-        // SAFETY: the caller's promise; the write asks for no alignment.
-        unsafe { dst.cast::<Self>().write_unaligned(self) }
-    }
+            #[inline(always)]
+            unsafe fn store(self, dst: *mut u8) {
+                // SAFETY: the caller's promise; the write asks for no alignment.
+                unsafe { dst.cast::<Self>().write_unaligned(self) }
+            }
 
-    #[inline(always)]
-    unsafe fn xor(self, other: Self) -> Self {
-        self ^ other
-    }
+            #[inline(always)]
+            unsafe fn xor(self, other: Self) -> Self {
+                self ^ other
+            }
+        }
+    };
 }
 
-// SAFETY: a `u64` is 8 bytes.
-unsafe impl Vector for u64 {
-    const LEN: usize = 8;
-
-    #[inline(always)]
-    unsafe fn splat(key: Key) -> Self {
-        let word = Self::from(key.word());
-        word << 32 | word
-    }
-
-    #[inline(always)]
-    unsafe fn load(src: *const u8) -> Self {
-        // SAFETY: the caller's promise; the read asks for no alignment.
-        unsafe { src.cast::<Self>().read_unaligned() }
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, dst: *mut u8) {
-        // SAFETY: the caller's promise; the write asks for no alignment.
-        unsafe { dst.cast::<Self>().write_unaligned(self) }
-    }
-
-    #[inline(always)]
-    unsafe fn xor(self, other: Self) -> Self {
-        self ^ other
-    }
-}
+vector!(u32, Key::word);
+vector!(u64, |key: Key| {
+    let word = u64::from(key.word());
+    word << 32 | word
+});

@@ -58,8 +58,7 @@ impl MetricsText {
         label: &str,
         samples: impl IntoIterator<Item = (V, f64)>,
     ) {
-        self.family(name, "gauge", help);
-        samples.into_iter().for_each(|(of, value)| self.sample(name, &[(label, &of)], value));
+        self.labelled((name, "gauge", help), label, samples);
     }
 
     /// A counter for each value of a label.
@@ -70,7 +69,16 @@ impl MetricsText {
         label: &str,
         samples: impl IntoIterator<Item = (V, f64)>,
     ) {
-        self.family(name, "counter", help);
+        self.labelled((name, "counter", help), label, samples);
+    }
+
+    fn labelled<V: Display>(
+        &mut self,
+        (name, kind, help): (&str, &str, &str),
+        label: &str,
+        samples: impl IntoIterator<Item = (V, f64)>,
+    ) {
+        self.family(name, kind, help);
         samples.into_iter().for_each(|(of, value)| self.sample(name, &[(label, &of)], value));
     }
 

@@ -63,11 +63,8 @@ pub(super) fn deliver<H: Handler>(
     if conn.wire.flags.contains(Flags::DEFLATE) {
         return deliver_in_turn(handler, conn, shared, token, bytes);
     }
-    let mut budget = Budget { messages: shared.limits.messages_per_turn, work: u64::MAX, direct };
-    if shared.limits.rates.is_some() {
-        return deliver_metered(budget, handler, conn, shared, token, bytes);
-    }
-    deliver_within(&mut budget, handler, conn, shared, token, bytes)
+    let budget = Budget { messages: shared.limits.messages_per_turn, work: u64::MAX, direct };
+    deliver_budgeted(budget, handler, conn, shared, token, bytes)
 }
 
 /// The same where a message may be much work, with what the turn has left for that.
@@ -82,14 +79,26 @@ fn deliver_in_turn<H: Handler>(
     let Some(work) = shared.work.allowed() else { return bytes.len() };
     let before = shared.work.before();
     let messages = shared.limits.messages_per_turn;
-    let mut budget = Budget { messages, work, direct: None };
-    let unused = if shared.limits.rates.is_some() {
-        deliver_metered(budget, handler, conn, shared, token, bytes)
-    } else {
-        deliver_within(&mut budget, handler, conn, shared, token, bytes)
-    };
+    let budget = Budget { messages, work, direct: None };
+    let unused = deliver_budgeted(budget, handler, conn, shared, token, bytes);
     shared.work.charge(token.slot, before);
     unused
+}
+
+/// The same within a budget, whether or not a peer may say only so much.
+#[inline]
+fn deliver_budgeted<H: Handler>(
+    mut budget: Budget<'_>,
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    bytes: &mut [u8],
+) -> usize {
+    if shared.limits.rates.is_some() {
+        return deliver_metered(budget, handler, conn, shared, token, bytes);
+    }
+    deliver_within(&mut budget, handler, conn, shared, token, bytes)
 }
 
 /// The same where a peer may say only so much, whose budget may be less.
