@@ -57,8 +57,8 @@ const REFUSED: [&str; 4] = ["json", "html", "hdr-log", "metrics"];
 /// Flags of `ringwire-bench --scenario`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct GroupArgs {
-    /// The file, in TOML: `[[group]]` tables with `scenario`, `name`, `url`, `after`, and the flags of the scenario without
-    /// their dashes. What stands above the groups holds for all that do not say otherwise.
+    /// The file, in TOML: `[[group]]` tables with `scenario`, `name`, `url`, `after`, and the flags of the scenario
+    /// without their dashes. What stands above the groups holds for all that do not say otherwise.
     file: PathBuf,
     #[command(flatten)]
     json: JsonArgs,

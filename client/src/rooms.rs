@@ -15,8 +15,8 @@ use crate::reconnect::{Reconnecting, ReconnectingSender, Update};
 /// A client of rooms that misses nothing when its connection is lost, as far as the server has kept it.
 ///
 /// It remembers up to where it has heard each room. With each new connection, and where the server had to leave out
-/// something for it, it asks for what it missed, and gives that as if nothing had happened: each message once, in order.
-/// What the server has no more it tells as [`RoomUpdate::Gone`].
+/// something for it, it asks for what it missed, and gives that as if nothing had happened: each message once, in
+/// order. What the server has no more it tells as [`RoomUpdate::Gone`].
 ///
 /// ```text
 ///  client  {"type":"subscribe","topic":"news","recover":{"epoch":9112,"offset":7},"id":["room","news"]}

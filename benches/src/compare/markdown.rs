@@ -29,7 +29,7 @@ const BYTES: Show = |value| show_bytes(value.round());
 const DELIVERIES_PER_SECOND: Metric = "/deliveries_per_second";
 const REPLY_BYTES: Metric = "/compression/reply_bytes";
 
-/// What is told as a ratio to the baseline, where runs have it.
+/// Metrics whose ratios to the baseline make tables. Runs need not have all of them.
 const RATIOS: [(&str, Metric); 4] = [
     ("Messages per second", MESSAGES_PER_SECOND),
     ("Server CPU time per message", SERVER_CPU),

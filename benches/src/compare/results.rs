@@ -1,4 +1,5 @@
-//! What a comparison found, as its JSON has it, and what the rounds come to: medians, ratios to a baseline, their spread.
+//! What a comparison found, as its JSON has it, and what the rounds come to: medians, ratios to a baseline, their
+//! spread.
 
 use std::fmt;
 

@@ -40,7 +40,8 @@ enum Member {
 }
 
 impl Fleet {
-    /// Starts a generator for each plan, in a thread or a process as that says, or by one of `commands` on another machine.
+    /// Starts a generator for each plan, in a thread or a process as that says, or by one of `commands` on another
+    /// machine.
     ///
     /// # Errors
     /// When a process cannot be started.

@@ -172,8 +172,8 @@ fn fall_silent(load: &Load) -> anyhow::Result<()> {
             break;
         }
         for (number, mut stream) in streams.into_iter().enumerate() {
-            // While the kernel of a subscriber takes what is published, the ping behind it may not have been read yet, so
-            // that the server gives it longer. It would go on for as long as it is read, too.
+            // While the kernel of a subscriber takes what is published, the ping behind it may not have been read yet,
+            // so that the server gives it longer. It would go on for as long as it is read, too.
             if !number.is_multiple_of(2) && !has_ended(&stream)? {
                 continue;
             }

@@ -4,9 +4,9 @@
 //! the mask source's business, and where payloads begin is the frame parser's.
 //!
 //! One algorithm (`vector.rs`) runs on whatever the CPU offers: the vectors of `x86_64`, or on every
-//! other target, and where `--cfg ringwire_portable_masks` asks for them, pairs of words (`portable.rs`). Most payloads are
-//! a few dozen bytes long, so those are done with the registers every CPU of the target has, inline, and only longer ones
-//! ask which CPU this is.
+//! other target, and where `--cfg ringwire_portable_masks` asks for them, pairs of words (`portable.rs`). Most payloads
+//! are a few dozen bytes long, so those are done with the registers every CPU of the target has, inline, and only
+//! longer ones ask which CPU this is.
 
 #![expect(unsafe_code, reason = "SIMD over raw pointers, in place or from one buffer to another")]
 

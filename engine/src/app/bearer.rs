@@ -11,9 +11,9 @@ use crate::app::serve::OwnedRequest;
 pub const BEARER: &str = "bearer";
 
 impl Request<'_> {
-    /// The token that the client sends with the request: of `Authorization: Bearer` (RFC 6750 §2.1), else, since a script
-    /// in a browser can set no headers, what follows [`BEARER`] among the subprotocols. It is as it was sent: nobody has
-    /// looked at it.
+    /// The token that the client sends with the request: of `Authorization: Bearer` (RFC 6750 §2.1), else, since a
+    /// script in a browser can set no headers, what follows [`BEARER`] among the subprotocols. It is as it was sent:
+    /// nobody has looked at it.
     ///
     /// ```
     /// use ringwire::Request;

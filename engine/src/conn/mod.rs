@@ -128,8 +128,8 @@ impl Wire {
         self.pending.as_ref().is_some_and(|pending| !pending.queue.is_empty())
     }
 
-    /// Whether pongs join the output. Where more waits than this, a peer that sends pings and reads nothing could have it
-    /// grow without end, so only the newest pong waits, in the codec (RFC 6455 §5.5.3).
+    /// Whether pongs join the output. Where more waits than this, a peer that sends pings and reads nothing could have
+    /// it grow without end, so only the newest pong waits, in the codec (RFC 6455 §5.5.3).
     #[inline]
     pub(crate) fn takes_pongs(&self) -> bool {
         self.pending.as_ref().is_none_or(|pending| pending.queue.len() < PONGS_LEN)

@@ -14,14 +14,14 @@
 //! Such a program takes the [settings](crate::settings) of the engine and [its own](Program) from flags, `RINGWIRE_*`
 //! variables and a TOML file (`--config`), and:
 //!
-//! - `--help` says what the flags are, `--check` what is in effect and where it comes from. What the settings name, such
-//!   as certificates, is looked at, too.
+//! - `--help` says what the flags are, `--check` what is in effect and where it comes from. What the settings name,
+//!   such as certificates, is looked at, too.
 //! - It listens at addresses, Unix sockets and sockets of the service manager (`--listen`, `--tls-listen`), behind
 //!   proxies (`--proxy-protocol`), with certificates (`--cert`, `--key`) that SIGHUP has it read again.
 //! - SIGTERM and SIGINT close all connections with 1001 and end it, or [drain](Program::with_drain) it; a second one
 //!   ends it at once. SIGUSR1 logs how many connections each worker has.
-//! - With the feature `manual`, `--write-manual DIRECTORY` writes its manual page and completions for bash, fish and zsh,
-//!   for whoever packs it. `--help` does not show that.
+//! - With the feature `manual`, `--write-manual DIRECTORY` writes its manual page and completions for bash, fish and
+//!   zsh, for whoever packs it. `--help` does not show that.
 //! - It tells a service manager that it is ready, alive and stopping ([`Notifier`]), and hands its sockets to the next
 //!   version of itself (`--takeover`).
 //! - It logs to standard error, `RUST_LOG` says what, and neither a full pipe nor a slow disk holds a worker up

@@ -67,8 +67,8 @@ pub struct TopicConfig {
 pub struct HistoryConfig {
     /// The most messages. Default: 100.
     pub max_count: usize,
-    /// The most bytes of them, with about 100 beside each. Default: 128 KiB, so that a connection that missed all of it has
-    /// them in its queue ([`max_queued_len`](crate::Config::max_queued_len)).
+    /// The most bytes of them, with about 100 beside each. Default: 128 KiB, so that a connection that missed all of it
+    /// has them in its queue ([`max_queued_len`](crate::Config::max_queued_len)).
     pub max_len: usize,
     /// How long. `None`: as long as there is room. Default: 5 minutes.
     pub max_age: Option<Duration>,

@@ -389,7 +389,8 @@ mod tests {
                             count += 1;
                         }
                         let missed = since(Some(Position { offset: heard, ..position })).missed;
-                        let expected = (back <= count).then(|| model[model.len() - usize::try_from(back).unwrap()..].to_vec());
+                        let start = |back| model.len() - usize::try_from(back).unwrap();
+                        let expected = (back <= count).then(|| model[start(back)..].to_vec());
                         let got = missed.map(|all| {
                             all.iter().map(|it| it.message().as_bytes().to_vec()).collect::<Vec<_>>()
                         });

@@ -132,8 +132,8 @@ impl Topics {
         self.add(slot, pattern, is_wild, options)
     }
 
-    /// Subscribes a connection to a topic with a history, and gives what was published since a position; whether it was not
-    /// subscribed before.
+    /// Subscribes a connection to a topic with a history, and gives what was published since a position; whether it was
+    /// not subscribed before.
     ///
     /// # Errors
     /// As for [`subscribe`](Self::subscribe), or nothing is kept of this topic.

@@ -36,8 +36,8 @@ pub enum TopicError {
     /// The connection is closing.
     #[error("the connection is closing")]
     Closing,
-    /// Nothing is kept of this topic ([`histories`](crate::topics::TopicConfig::histories)), so that there is no position
-    /// to come back to.
+    /// Nothing is kept of this topic ([`histories`](crate::topics::TopicConfig::histories)), so that there is no
+    /// position to come back to.
     #[error("nothing is kept of this topic, so that there is nothing to recover")]
     NoHistory,
 }

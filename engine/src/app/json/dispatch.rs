@@ -116,8 +116,8 @@ impl<S, R> fmt::Debug for Dispatch<S, R> {
     }
 }
 
-/// Reads a JSON object. `serde` alone would take an array of the members' values for a struct as well. `None`: it is none,
-/// or lacks something.
+/// Reads a JSON object. `serde` alone would take an array of the members' values for a struct as well. `None`: it is
+/// none, or lacks something.
 ///
 /// ```
 /// use ringwire::json::object_of;
@@ -133,8 +133,8 @@ pub fn object_of<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
     text.trim_start().starts_with('{').then(|| serde_json::from_str(text).ok()).flatten()
 }
 
-/// The member `id` of a JSON object, as it is written there, also where the object is broken behind it: an error can name
-/// what it is about.
+/// The member `id` of a JSON object, as it is written there, also where the object is broken behind it: an error can
+/// name what it is about.
 ///
 /// ```
 /// let id = ringwire::json::id_of(r#"{"id":7,"text":"cut o"#);

@@ -20,8 +20,8 @@ use crate::app::responder::IntoResponse;
 #[cfg(feature = "async")]
 use crate::app::serve::OwnedRequest;
 
-/// An answer in JSON: with 200, or with a status before it. What can't be written as JSON, a map whose keys are no texts,
-/// say, is a 500 and a line in the log.
+/// An answer in JSON: with 200, or with a status before it. What can't be written as JSON, a map whose keys are no
+/// texts, say, is a 500 and a line in the log.
 ///
 /// ```
 /// use ringwire::json::{Json, Problem};
@@ -72,8 +72,8 @@ impl Request<'_> {
     /// The body, a JSON object, as this type. See [`Json`].
     ///
     /// # Errors
-    /// 415 where the Content-Type is another one than `application/json`, 400 where the body is no JSON, 422 where it is
-    /// no object of this type.
+    /// 415 where the Content-Type is another one than `application/json`, 400 where the body is no JSON, 422 where it
+    /// is no object of this type.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         read(self.header_str("content-type"), self.body())
     }
@@ -84,8 +84,8 @@ impl OwnedRequest {
     /// The body, a JSON object, as this type. See [`Json`].
     ///
     /// # Errors
-    /// 415 where the Content-Type is another one than `application/json`, 400 where the body is no JSON, 422 where it is
-    /// no object of this type.
+    /// 415 where the Content-Type is another one than `application/json`, 400 where the body is no JSON, 422 where it
+    /// is no object of this type.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         read(self.header_str("content-type"), self.body())
     }

@@ -60,9 +60,9 @@ pub struct Cluster {
 #[derive(Debug)]
 struct State {
     roster: Roster,
-    /// Users of this node of whom the others have something to hear.
+    /// Users of this node whose changes the other nodes have not heard yet.
     dirty: BTreeSet<Uuid>,
-    /// How many letters told them.
+    /// How many letters with changes this node has sent.
     version: u64,
     beat_due: Duration,
 }
@@ -186,7 +186,8 @@ impl App {
         news.into_iter().for_each(|news| self.tell(news));
     }
 
-    /// A user is online on this node, or no more; the users of this node hear of it unless another node has the user too.
+    /// A user is online on this node, or no more; the users of this node hear of it unless another node has the user
+    /// too.
     pub(crate) fn tell_own(&self, news: News) {
         let Some(cluster) = &self.cluster else { return self.tell(news) };
         let mut state = lock(&cluster.state);

@@ -1,9 +1,9 @@
 //! Who is online on which node, as one node knows it. No socket, thread or clock: letters in, news and letters out.
 //!
-//! Each node says what changes among its users, in letters with numbers, and once in a while that it lives. Who misses a
-//! number asks for the whole list, page by page; since the letters of a node come in their order, a page stands between
-//! the changes before and after it, and both are applied as they come. Who is silent for longer than the lease is taken
-//! for dead, and his users have gone.
+//! Each node says what changes among its users, in letters with numbers, and once in a while that it lives. Who misses
+//! a number asks for the whole list, page by page; since the letters of a node come in their order, a page stands
+//! between the changes before and after it, and both are applied as they come. Who is silent for longer than the lease
+//! is taken for dead, and his users have gone.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -455,8 +455,8 @@ mod tests {
         }
     }
 
-    /// Users come and go on three nodes; letters are late and lost; nodes are stopped, and are killed and come back with
-    /// another key. When that is over, all agree on who is where, and what each told its users is the same.
+    /// Users come and go on three nodes; letters are late and lost; nodes are stopped, and are killed and come back
+    /// with another key. When that is over, all agree on who is where, and what each told its users is the same.
     #[test]
     fn nodes_agree_whatever_was_lost_and_who_died() {
         for seed in 0..500 {

@@ -12,9 +12,9 @@
 //! ```
 //!
 //! `recover` asks for what was said since the position of the last message that was heard; `{}` for the position alone.
-//! What was said follows `recovery`, and then what is said by itself; unless `complete` is `false`, since the room keeps
-//! no more of that. Rooms keep so many messages, for so long (`rooms.history`, `rooms.history_age`), whoever is in them:
-//! who joins with an older position hears what was said before.
+//! What was said follows `recovery`, and then what is said by itself; unless `complete` is `false`, since the room
+//! keeps no more of that. Rooms keep so many messages, for so long (`rooms.history`, `rooms.history_age`), whoever is
+//! in them: who joins with an older position hears what was said before.
 //!
 //! An `id` asks for an acknowledgement. Who publishes need not be a member. A message without a topic was for all
 //! rooms.
