@@ -1,8 +1,6 @@
 //! Three nodes, each a process, and a real NATS: what tests/cluster/run runs. `CLUSTER_NATS_SERVER` is the NATS, and
 //! `CLUSTER_NODE` the example of this crate.
 
-#![expect(clippy::disallowed_types, reason = "tests own sockets")]
-
 use std::collections::HashMap;
 use std::env;
 use std::net::SocketAddr;
@@ -357,7 +355,7 @@ fn the_last_words_of_a_node_arrive_and_one_that_was_killed_comes_back() {
         assert_eq!(speaker.text(), number.to_string());
     }
     signal(&nodes[1].0, Signal::TERM);
-    let ended = nodes[1].0.child.wait().expect("it is a child");
+    let ended = nodes[1].0.wait();
     assert!(ended.success(), "{ended}");
     for number in 0..200 {
         assert_eq!(listener.text(), number.to_string());

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use crate::wait_until;
 
@@ -43,6 +43,15 @@ impl Process {
         &self.child
     }
 
+    /// Waits until it has ended.
+    ///
+    /// # Panics
+    ///
+    /// If the system says that it is no child of this one.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("it is a child")
+    }
+
     /// Kills it, and returns when it has ended.
     ///
     /// # Panics
@@ -50,7 +59,7 @@ impl Process {
     /// If the system says that it is no child of this one.
     pub fn kill(&mut self) {
         self.child.kill().expect("it is a child");
-        self.child.wait().expect("it is a child");
+        self.wait();
     }
 }
 

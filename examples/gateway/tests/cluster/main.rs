@@ -1,11 +1,7 @@
 //! Three gateways, each a process, and a real NATS: what tests/cluster/run runs. `CLUSTER_NATS_SERVER` is the NATS,
 //! `CLUSTER_GATEWAY` the gateway, `CLUSTER_CLIENTS` how many clients there are.
 
-#![expect(
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "tests own sockets, and take the time"
-)]
+#![expect(clippy::disallowed_methods, reason = "tests take the time")]
 
 use std::env;
 use std::net::SocketAddr;
