@@ -5,6 +5,7 @@
 //! when no reply came for the response timeout.
 
 mod connect;
+pub(super) mod sessions;
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -121,9 +122,19 @@ impl<'a> Generator<'a> {
         if !plan.cpus.is_empty() {
             machine::pin_thread(&plan.cpus).context("cannot pin to --cpu")?;
         }
-        let dialler = Dialler::to(&target, &plan.sources);
+        Self::on(plan, &target, tls, tell)
+    }
+
+    /// One whose connections go to `target`.
+    fn on(
+        plan: Plan,
+        target: &Target,
+        tls: Option<tls::Client>,
+        tell: &'a dyn Fn(News),
+    ) -> anyhow::Result<Self> {
+        let dialler = Dialler::to(target, &plan.sources);
         let connections = (0..plan.connections).map(|_| None).collect();
-        let desk = Desk::new(plan, &target)?;
+        let desk = Desk::new(plan, target)?;
         tell(News::Ready { threads: vec![procstat::own_thread_id()?], at: desk.clock.nanos() });
         Ok(Self {
             poll: Poll::new()?,
@@ -150,7 +161,8 @@ impl<'a> Generator<'a> {
     fn work(&mut self) -> anyhow::Result<()> {
         let before = self.load.buffers.traffic();
         match self.load.desk.plan.work {
-            Work::Idle => {}
+            // Those have no orders.
+            Work::Idle | Work::Sessions { .. } => {}
             Work::Each { messages } => self.each(messages)?,
             Work::Loop { duration, .. } => self.go_round(duration)?,
             Work::Pool { messages, in_flight } => self.pool(messages, in_flight)?,
@@ -348,8 +360,11 @@ impl Load {
         if self.desk.released > released {
             self.queue.push_back(connection.number());
         }
-        if let Err(failure) = result {
-            self.gone(number, failure);
+        let is_over = connection.is_over(&self.desk);
+        match result {
+            Err(failure) => self.gone(number, failure),
+            Ok(()) if is_over => self.gone(number, Failure::Reset),
+            Ok(()) => {}
         }
         self.send_released();
     }

@@ -53,6 +53,7 @@ pub(crate) use self::closed_loop::{TpsArgs, TrafficArgs, tps, traffic};
 use self::conductor::{Setup, Watch};
 pub(crate) use self::fail_if::Condition;
 use self::fleet::Fleet;
+pub(crate) use self::generator::sessions::{End, Sessions, SessionsPlan, run as run_sessions};
 pub(crate) use self::idle::{IdleArgs, command as idle};
 use self::live::Live;
 pub(crate) use self::message::{NUMBER_LEN, Template};
