@@ -223,6 +223,7 @@ fn on_event<H: Handler>(
     match event {
         Received::Message(message) => {
             shared.counters.messages_received.add(1);
+            shared.heard_len = shared.heard_len.max(message.as_message().len());
             call_with(handler, conn, shared, token, Event::Message(message.as_message()), direct);
             if let Some(buffer) = message.into_buffer() {
                 shared.pool.give(buffer);
