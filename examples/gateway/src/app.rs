@@ -140,7 +140,9 @@ pub fn start(setup: &mut Setup<'_>) -> Result<Arc<App>, SetupError> {
     // Its threads talk to the database and check passwords. The workers poll, and serve the clients.
     let runtime = setup.runtime()?;
     let url = settings.database_url.as_ref();
-    let users = url.map(|url| runtime.block_on(Users::open(url, settings.database_connections)));
+    let users = url.map(|url| {
+        runtime.block_on(Users::open(url, settings.database_connections, settings.max_logins))
+    });
     let users = users.transpose().map_err(|error| format!("the database: {error}"))?;
     *setup.config_mut() = settings.rooms.keep(setup.config().clone());
     let app = App::new(settings, verifier, users.map(|users| (users, runtime.clone())));
