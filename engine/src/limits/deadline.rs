@@ -1,5 +1,6 @@
 //! Deadlines that the application sets: when an authorisation runs out, say.
 
+use std::num::NonZero;
 use std::time::{Duration, SystemTime};
 
 use ringwire_codec::CloseCode;
@@ -47,8 +48,8 @@ pub(crate) struct Deadlines {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Expiry {
     pub(crate) code: CloseCode,
-    /// Which of the reasons.
-    reason: u16,
+    /// Which of the reasons, from 1 on, so that a slot without a deadline takes no more.
+    reason: NonZero<u16>,
 }
 
 impl Deadlines {
@@ -58,19 +59,18 @@ impl Deadlines {
     }
 
     pub(crate) fn reason(&self, expiry: Expiry) -> &'static str {
-        self.reasons.get(usize::from(expiry.reason)).copied().unwrap_or_default()
+        self.reasons.get(usize::from(expiry.reason.get()) - 1).copied().unwrap_or_default()
     }
 
     pub(crate) fn set(&mut self, slot: u32, tick: Tick, code: CloseCode, reason: &'static str) {
         let known = self.reasons.iter().position(|known| *known == reason);
-        let index = known.unwrap_or(self.reasons.len());
+        let number = known.unwrap_or(self.reasons.len()) + 1;
         // Past so many reasons a close says none.
-        let index = u16::try_from(index).unwrap_or(u16::MAX);
-        if known.is_none() && index < u16::MAX {
+        let number = u16::try_from(number).ok().and_then(NonZero::new).unwrap_or(NonZero::MAX);
+        if known.is_none() && number < NonZero::MAX {
             self.reasons.push(reason);
         }
-        let reason = index;
-        *self.by_slot.entry(slot) = Some((tick, Expiry { code, reason }));
+        *self.by_slot.entry(slot) = Some((tick, Expiry { code, reason: number }));
     }
 
     /// Whether there was one.
