@@ -20,8 +20,10 @@ ringwire::own_settings! {
         database_connections: u32 = 10, at least 1;
         /// Whether users may log in by a first message with name and password: true or false [default: false]
         login: bool = false;
-        /// How long that message may take [default: 10s]
+        /// How long that message may take, and then its check [default: 10s]
         login_timeout: Duration = Duration::from_secs(10);
+        /// The most logins that are checked or wait for it; others are refused as `busy` [default: 128]
+        max_logins: usize = 128, at least 1;
         /// How long a login holds [default: 1h]
         login_lifetime: Duration = Duration::from_secs(3600);
         /// The most connections of one user [default: 16]
