@@ -19,7 +19,7 @@ use crate::topics::quiet;
 
 const KEPT: u64 = 24;
 
-fn stamp(message: Message<'_>, Position { epoch, offset }: Position) -> Vec<u8> {
+fn stamp(message: Message<'_'>, Position { epoch, offset }: Position, _: Option<u64>) -> Vec<u8> {
     let mut stamped = format!("{epoch} {offset} ").into_bytes();
     stamped.extend_from_slice(message.as_bytes());
     stamped
