@@ -49,12 +49,14 @@
 //! [`undeliverable`](ringwire::stats::ClusterStats::undeliverable) |
 
 mod bus;
+mod history;
 mod link;
 pub mod online;
 mod subject;
 
 pub use async_nats;
 pub use bus::{NatsBus, NatsError};
+pub use history::NatsHistory;
 
 /// The code of the README runs as a test.
 #[cfg(doctest)]

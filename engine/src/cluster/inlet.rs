@@ -139,7 +139,13 @@ impl Inlet {
 
     /// Where this node is with a topic that the bus numbers and brings: it has heard all up to there.
     pub fn heard(&self, topic: &str) -> Option<Position> {
-        self.exchange.heard(topic)
+        self.exchange.heard(topic).map(|(heard, _)| heard)
+    }
+
+    /// Whether what the bus has kept of such a topic was [loaded](Self::load) as a whole: what it has beside that came
+    /// later.
+    pub fn has_all(&self, topic: &str) -> bool {
+        self.exchange.heard(topic).is_some_and(|(_, is_whole)| is_whole)
     }
 
     /// The same of all topics that the bus numbers and brings.

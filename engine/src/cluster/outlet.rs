@@ -191,6 +191,7 @@ impl Outlet {
             Some(next)
         };
         exchange.number_apart(returned, next, |departure| waiting.push_back(departure));
+        relay.loads.end_all();
     }
 
     fn relay(&self) -> Option<&Relay> {

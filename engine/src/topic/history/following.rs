@@ -25,8 +25,13 @@ pub(in crate::topic) type Old = (Position, (Vec<u8>, bool), Option<Instant>);
 impl Followed {
     /// Whether the bus may know more of what came since a position.
     pub(in crate::topic) fn lacks(&self, since: Option<Position>) -> bool {
-        let is_older = |since: Position| since.epoch == self.top.epoch && since.offset < self.floor;
-        !self.follows || (!self.is_whole && since.is_some_and(is_older))
+        !self.follows
+            || since.is_some_and(|since| {
+                let is_older = since.offset < self.floor && !self.is_whole;
+                // It may have heard on another node what has yet to come here.
+                let is_ahead = since.offset > self.top.offset;
+                since.epoch == self.top.epoch && (is_older || is_ahead)
+            })
     }
 }
 

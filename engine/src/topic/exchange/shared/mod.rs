@@ -58,10 +58,11 @@ impl Exchange {
         self.relay().map(|relay| relay.ask(topic))
     }
 
-    /// Up to where this node has heard a topic that it follows.
-    pub(crate) fn heard(&self, topic: &str) -> Option<Position> {
+    /// Up to where this node has heard a topic that it follows, and whether the bus has nothing more of before.
+    pub(crate) fn heard(&self, topic: &str) -> Option<(Position, bool)> {
         let followed = self.0.history.with(self.hash(topic), |shard, _| shard.followed(topic));
-        followed.filter(|followed| followed.follows).map(|followed| followed.top)
+        let followed = followed.filter(|followed| followed.follows)?;
+        Some((followed.top, followed.is_whole))
     }
 
     /// The same of all that it follows.
@@ -218,3 +219,6 @@ impl Exchange {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;
