@@ -1,10 +1,9 @@
 //! What may be set, beside the engine's settings and those of every program: names in a file, flags and variables.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
-use ringwire::settings::{self, OwnSettings as _, Secret, SettingsError};
+use ringwire::settings::{self, OwnSettings as _, OwnValue, Secret, SettingsError};
 
 use ringwire_nats::NatsHistory;
 use ringwire_nats::async_nats::jetstream::stream::StorageType;
@@ -101,15 +100,13 @@ pub enum SharedHistory {
     File,
 }
 
-impl FromStr for SharedHistory {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
+impl OwnValue for SharedHistory {
+    fn read(text: &str) -> Result<Self, String> {
         match text {
             "off" => Ok(Self::Off),
             "memory" => Ok(Self::Memory),
             "file" => Ok(Self::File),
-            _ => Err("it is off, memory or file"),
+            _ => Err("expected off, memory or file".to_owned()),
         }
     }
 }

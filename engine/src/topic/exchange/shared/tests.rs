@@ -316,7 +316,7 @@ impl Site {
                     self.catch_up();
                 }
             }
-            Step::Deliver(count) => (0..count).for_each(|_| drop(self.deliver())),
+            Step::Deliver(count) => (0..count).for_each(|_| _ = self.deliver()),
             Step::Come(slot) => {
                 let Client { phase, asks, .. } = self.clients[slot as usize];
                 if phase == Phase::Away || (phase == Phase::There && asks) {
