@@ -65,7 +65,10 @@ fn follow(ctx: &mut Ctx<'_, ()>, command: &str) {
     let outcome = ctx.recover(topic, since, |ctx, recovery| {
         let recovery = match recovery {
             Ok(recovery) => recovery,
-            Err(error) => return drop(ctx.send(error.to_string().as_str())),
+            Err(error) => {
+                let _ = ctx.send(error.to_string().as_str());
+                return;
+            }
         };
         let Position { epoch, offset } = recovery.position;
         let word = if recovery.missed.is_some() { "whole" } else { "gone" };

@@ -59,6 +59,9 @@ pub(crate) async fn run(
         Ok(client) => client,
         Err(error) => {
             tracing::error!(%error, "no connection to NATS can be made; this node stays apart");
+            if history.is_some() {
+                outlet.number_here(Vec::new());
+            }
             return outlet.ended().await;
         }
     };
@@ -88,6 +91,12 @@ pub(crate) async fn run(
     };
     link.carry(&mut outlet).await;
     outlet.set_connected(false);
+    if let Some(histories) = &link.histories {
+        let stored = timeout(LAST_WORDS, histories.histories().all_stored()).await;
+        if stored.is_err() {
+            tracing::warn!("JetStream did not store all that was published before the end");
+        }
+    }
     let is_up = *link.line.borrow() == Line::Up;
     if is_up && !round_trip(&link.client, LAST_WORDS).await {
         tracing::warn!("NATS did not take all that was published before the end");
@@ -159,7 +168,7 @@ impl Link {
                 }
                 tokio::select! {
                     changed = self.line.changed() => if changed.is_err() {
-                        return Self::stay_apart(outlet).await;
+                        return self.stay_apart(outlet).await;
                     },
                     next = outlet.next() => match next {
                         Some(next) => self.do_next(next, outlet).await,
@@ -170,7 +179,7 @@ impl Link {
             } else {
                 tokio::select! {
                     changed = self.line.changed() => if changed.is_err() {
-                        return Self::stay_apart(outlet).await;
+                        return self.stay_apart(outlet).await;
                     },
                     () = due(self.histories.as_mut()) => continue,
                     () = outlet.ended() => return,
@@ -190,8 +199,11 @@ impl Link {
     }
 
     /// The client of NATS has ended, which it does not while it is in order.
-    async fn stay_apart(outlet: &mut Outlet) {
+    async fn stay_apart(&self, outlet: &mut Outlet) {
         tracing::error!("the client of NATS has ended; this node stays apart");
+        if let Some(histories) = &self.histories {
+            outlet.number_here(histories.histories().give_up());
+        }
         outlet.set_connected(false);
         outlet.ended().await;
     }

@@ -14,7 +14,7 @@ use super::envelope::{Envelope, Stamp};
 use super::interests::Wish;
 use super::recent::Recent;
 use super::{NodeId, SharedState};
-use crate::topic::relay::{Departure, Departures, Relay};
+use crate::topic::relay::{Departure, Departures, Numbering, Relay};
 use crate::topic::{Exchange, has_wildcard};
 
 /// Changes of interest that are looked at together.
@@ -272,6 +272,9 @@ impl Outlet {
 impl Drop for Outlet {
     fn drop(&mut self) {
         self.set_connected(false);
+        if self.relay().is_some_and(|relay| relay.numbering() == Numbering::Shared) {
+            self.number_here(Vec::new());
+        }
         let left = (self.parts.departures.len() + self.waiting.len()) as u64;
         self.parts.exchange.relay().into_iter().for_each(|relay| relay.loads.end_all());
         if let Some(relay) = self.relay() {

@@ -147,7 +147,7 @@ impl Relay {
     }
 
     /// Who numbers. While a topic is worked on it does not change from [`Shared`](Numbering::Shared).
-    pub(super) fn numbering(&self) -> Numbering {
+    pub(crate) fn numbering(&self) -> Numbering {
         match self.numbering.load(Ordering::Acquire) {
             it if it == Numbering::Shared as u8 => Numbering::Shared,
             it if it == Numbering::Apart as u8 => Numbering::Apart,

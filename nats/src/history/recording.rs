@@ -34,8 +34,15 @@ impl Histories {
         }
     }
 
+    /// Waits until nothing waits any more.
+    pub(crate) async fn all_stored(&self) {
+        while self.waiting.get() > 0 {
+            self.has_room.notified().await;
+        }
+    }
+
     /// All that waits to be stored, in the order of each topic. What was under way is stored or not.
-    pub(super) fn give_up(&self) -> Vec<Letter> {
+    pub(crate) fn give_up(&self) -> Vec<Letter> {
         let queues = std::mem::take(&mut *self.queues.borrow_mut());
         let mut given_up = self.given_up.borrow_mut();
         // What was given up before has come by now, or never will.
