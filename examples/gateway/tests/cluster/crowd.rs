@@ -170,7 +170,10 @@ impl Phase {
     /// Whether a listener on one node waits for what is said on the other.
     fn waits(&self, listener: usize, speaker: usize) -> bool {
         let is_up = |node: usize| self.nodes[node] == Node::Up;
-        is_up(listener) && is_up(speaker) && (listener == speaker || self.has_nats)
+        match listener == speaker {
+            true => is_up(speaker) || self.nodes[speaker] == Node::Draining,
+            false => is_up(listener) && is_up(speaker) && self.has_nats,
+        }
     }
 
     /// Whether something may be missing there.
@@ -264,18 +267,24 @@ impl Room {
 
     /// Hears what the members of a node that has ended were still sent.
     fn see_off(&mut self, node: usize, is_drained: bool) {
-        self.confirmed[node] = 0;
         for place in Self::places(node) {
             let Some(mut member) = self.members[place].take() else { continue };
             while let Ok(Some(taken)) = member.hear() {
                 self.note(node, &taken);
             }
             if is_drained {
-                assert!(member.client.close_frame().is_some(), "it was told that the node ends");
-                let heard = member.heard[node].unwrap_or(0);
-                self.confirmed[node] = self.confirmed[node].max(heard);
+                self.members[place] = Some(member);
+                self.goes(place);
             }
         }
+    }
+
+    /// A member of a node that drains has been closed.
+    fn goes(&mut self, place: usize) {
+        let Some(member) = self.members[place].take() else { return };
+        assert!(member.client.close_frame().is_some(), "it was told that the node ends");
+        let confirmed = &mut self.confirmed[member.node];
+        *confirmed = member.heard[member.node].unwrap_or(0).max(*confirmed);
     }
 
     fn speak(&mut self) {
@@ -286,10 +295,7 @@ impl Room {
             let Some(member) = &mut self.members[node] else { continue };
             let spoken = member.say(self.number, self.said[node] + 1);
             match spoken {
-                Ok(()) => {
-                    self.said[node] += 1;
-                    self.report.said += 1;
-                }
+                Ok(()) => self.said[node] += 1,
                 Err(error) => assert_ne!(self.phase.nodes[node], Node::Up, "{error}"),
             }
         }
@@ -303,6 +309,10 @@ impl Room {
                 let member = self.members[place].as_mut().expect("it is there");
                 let taken = match member.hear() {
                     Ok(Some(taken)) => taken,
+                    Ok(None) | Err(_) if self.phase.nodes[listener] == Node::Draining => {
+                        self.goes(place);
+                        break;
+                    }
                     Ok(None) => panic!("closed: {:?}", member.client.close_frame()),
                     Err(error) => panic!(
                         "member {place} of room {} waits for {} of {speaker}, heard {:?}: {error}",
@@ -431,8 +441,8 @@ impl Crowd {
         drop(shared);
         let rooms = self.threads.into_iter().flat_map(|it| it.join().expect("all is well"));
         rooms.fold(Report::default(), |mut all, room| {
-            let Report { said, heard, gaps, refused } = room.report;
-            (all.said, all.heard) = (all.said + said, all.heard + heard);
+            let Report { heard, gaps, refused, .. } = room.report;
+            (all.said, all.heard) = (all.said + room.said.iter().sum::<u64>(), all.heard + heard);
             all.refused += refused;
             let cells = all.gaps.iter_mut().flatten().zip(gaps.into_iter().flatten());
             cells.for_each(|(sum, one)| *sum += one);

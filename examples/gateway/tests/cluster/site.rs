@@ -68,7 +68,8 @@ pub(crate) struct Nats {
 
 impl Nats {
     fn start() -> Self {
-        Self::start_at(addr_on("CLUSTER_NEAR_ADDR"), free_addr())
+        let own = || addr_on("CLUSTER_NEAR_ADDR");
+        Self::start_at(own(), own())
     }
 
     fn start_at(addr: SocketAddr, monitor: SocketAddr) -> Self {
