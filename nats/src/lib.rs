@@ -26,6 +26,10 @@
 //! Core NATS delivers at most once. The engine numbers what is published ([`ringwire::cluster`]), so that nothing comes
 //! twice or out of order, and what is lost is counted on each node that misses it.
 //!
+//! # Who is online
+//!
+//! [`online`] lists the users of all nodes and says who comes and goes, over this bus or any other.
+//!
 //! # Without NATS
 //!
 //! A server starts and serves whether NATS is there or not, and tries to connect for as long as it runs, four times a
@@ -46,6 +50,7 @@
 
 mod bus;
 mod link;
+pub mod online;
 mod subject;
 
 pub use async_nats;

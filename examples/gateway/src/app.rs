@@ -1,7 +1,7 @@
 //! What all workers share, and the routes.
 
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use ringwire::program::{Setup, SetupError};
@@ -12,9 +12,8 @@ use tokio::sync::Notify;
 use crate::api;
 use crate::auth::{Claims, KeyError, Refused, Verifier};
 use crate::clock::{self, Board};
-use crate::cluster::Cluster;
 use crate::metrics::Counters;
-use crate::presence::Presence;
+use crate::presence::{self, Presence};
 use crate::rooms::Rooms;
 use crate::session::Session;
 use crate::settings::Settings;
@@ -36,8 +35,8 @@ pub struct App {
     pub rooms: Rooms,
     /// What is counted.
     pub counters: Counters,
-    /// The other nodes, where there are any.
-    pub cluster: Option<Cluster>,
+    /// Since when it counts.
+    pub(crate) started: Instant,
     /// Where users are looked up, and the runtime that this goes by.
     pub(crate) database: Option<(Users, Runtime)>,
     /// What the gateway did in the last minutes.
@@ -55,10 +54,14 @@ impl App {
         verifier: Verifier,
         database: Option<(Users, Runtime)>,
     ) -> Arc<Self> {
+        let presence = Presence::new(settings.max_connections_per_user);
         Arc::new(Self {
-            presence: Presence::new(settings.max_connections_per_user),
+            presence: match settings.node_name() {
+                Some(name) => presence.with_node(&name, settings.node_lease),
+                None => presence,
+            },
             rooms: Rooms::new(settings.rooms),
-            cluster: settings.node_name().map(|name| Cluster::new(&name, settings.node_lease)),
+            started: Instant::now(),
             database,
             settings,
             verifier: ArcSwap::from_pointee(verifier),
@@ -155,7 +158,7 @@ pub fn start(setup: &mut Setup<'_>) -> Result<Arc<App>, SetupError> {
 /// The handler of a worker.
 pub fn router(app: &Arc<App>, worker: &WorkerContext) -> impl Handler + use<> {
     if app.handle.set(worker.handle().clone()).is_ok() {
-        Cluster::start(app);
+        presence::start(app, worker.handle());
     }
     let router = Router::new().websocket("/ws", Session::new(app.clone()));
     api::routes(router, app)

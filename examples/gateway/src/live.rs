@@ -27,6 +27,7 @@ use crate::api::Admin;
 use crate::app::App;
 use crate::auth::Refused;
 use crate::clock::Probe;
+use crate::presence::listed;
 
 /// The one timer of a connection.
 const TICK: u64 = 0;
@@ -97,14 +98,14 @@ impl Live {
             // Where the peer is too slow for this one, the engine's limit decides.
             let _ = out.send(&news.to_string());
         }
-        let page = self.0.online(watcher.after, PAGE_LEN);
+        let page = self.0.presence.page(watcher.after.as_ref(), PAGE_LEN);
         let mut hasher = DefaultHasher::new();
         page.hash(&mut hasher);
         if hasher.finish() != watcher.page_hash {
             watcher.page_hash = hasher.finish();
-            let _ = out.send(
-                &json!({ "kind": "users", "users": page.users, "next": page.next }).to_string(),
-            );
+            let mut users = listed(&page);
+            users["kind"] = "users".into();
+            let _ = out.send(&users.to_string());
         }
         let _ = out.set_timer(TICK, TICK_PERIOD);
     }

@@ -83,9 +83,9 @@ impl Counters {
 
 /// What the gateway counts, for Prometheus.
 pub(crate) fn write(app: &App, text: &mut MetricsText) {
-    let (counts, uptime) = (app.presence.counts(), app.presence.started.elapsed());
+    let (counts, uptime) = (app.presence.counts(), app.started.elapsed());
     text.gauge("gateway_connections", "Connections of users.", counts.connections as f64);
-    text.gauge("gateway_unique_users", "Users who are online.", counts.users as f64);
+    text.gauge("gateway_unique_users", "Users who are online.", counts.users_here as f64);
     text.gauge("gateway_uptime_seconds", "Since when the gateway runs.", uptime.as_secs_f64());
     if let Some((all, idle)) = app.users().map(Users::connections) {
         let busy = (all as usize).saturating_sub(idle);

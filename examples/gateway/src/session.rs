@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ringwire::handshake::BEARER;
-use ringwire::topics::PresenceChange;
 use ringwire::{
     Accept, Answer, CloseCause, CloseCode, Ctx, Handler, Message, Request, Response, topics,
 };
@@ -18,8 +17,8 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::auth::{Claims, Refused};
 use crate::chat;
-use crate::cluster::News;
 use crate::envelope;
+use crate::presence::Known;
 use crate::rooms::{self, json::Commands};
 
 /// Of a user who has as many connections as may be.
@@ -156,13 +155,13 @@ fn enter(app: &App, ctx: &mut Ctx<'_, State>) {
     let id = ctx.id();
     let (state, mut out) = ctx.split();
     let (protocol, Some(claims)) = (state.protocol, state.claims()) else { return };
-    let takes_envelopes = protocol == Protocol::Envelope;
-    if !app.presence.enter(claims.sub, &claims.username, id, takes_envelopes) {
+    let envelopes = usize::from(protocol == Protocol::Envelope);
+    let known = Known { username: claims.username.clone(), envelopes };
+    if !app.presence.enter(&claims.sub, known, id) {
         state.claims = None;
         let _ = out.close(TOO_MANY, "the user has as many connections as may be");
         return;
     }
-    app.note_change(claims.sub);
     out.set_authenticated();
     let topics = match protocol {
         Protocol::Envelope => vec![EVERYBODY.to_owned(), topic_of(claims.sub)],
@@ -300,25 +299,15 @@ impl Handler for Session {
 
     fn on_presence(&mut self, presence: &topics::Presence<'_>) {
         let id = presence.name.strip_prefix(USER).and_then(|id| Uuid::parse_str(id).ok());
-        let Some(user) = id else { return };
-        let online = &self.app.presence;
-        let news = match presence.change {
-            PresenceChange::Joined => online.tell_joined(user).map(|name| News::Joined(user, name)),
-            PresenceChange::Left if presence.is_last => {
-                online.tell_left(user).map(|name| News::Left(user, name))
-            }
-            _ => None,
-        };
-        if let Some(news) = news {
-            self.app.tell_own(news);
+        if let Some(user) = id {
+            self.app.presence.follow(&user, presence);
         }
     }
 
     fn on_close(&mut self, ctx: &mut Ctx<'_, State>, _cause: &CloseCause) {
         if let Some(claims) = ctx.state().claims() {
             self.app.rooms.leave_all(claims.sub, ctx.id());
-            self.app.presence.leave(claims.sub, ctx.id());
-            self.app.note_change(claims.sub);
+            self.app.presence.leave(&claims.sub, ctx.id());
         }
     }
 }

@@ -13,6 +13,7 @@ use ringwire::{DriverKind, Server};
 use ringwire_gateway::app::{App, router};
 use ringwire_gateway::settings::Settings;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::common::{admin_token, app, await_that, config, enter, hear, id_of};
 
@@ -101,7 +102,7 @@ fn sites(driver: DriverKind, lease: Duration, names: &[&str]) -> Vec<Site> {
 
 fn await_nodes(site: &mut Site, count: usize) {
     let app = site.app.clone();
-    let nodes = || app.cluster.as_ref().map_or(0, |cluster| cluster.nodes().len());
+    let nodes = || app.presence.nodes().unwrap_or_default().len();
     await_that(&mut site.live, "it knows the other nodes", || nodes() == count);
 }
 
@@ -120,6 +121,12 @@ fn online(site: &mut Site) -> Vec<String> {
             None => return names,
         }
     }
+}
+
+/// How many connections a user has, and how many of them take envelopes.
+fn counts(app: &App, user: Uuid) -> (usize, usize) {
+    let user = app.presence.of(&user);
+    user.map_or((0, 0), |user| (user.connection_count, user.profile.envelopes))
 }
 
 fn bearer() -> String {
@@ -171,12 +178,12 @@ fn users_join_and_leave_once_over_all_nodes() {
             assert_eq!(news(watcher), told("user_joined", "ben"), "ann was there already");
             await_online(site, &["ann", "ben", "zoe"]);
             let (all, ann) = (site.app.clone(), id_of("ann"));
-            await_that(&mut site.live, "both count", || all.connection_counts(ann) == (2, 2));
+            await_that(&mut site.live, "both count", || counts(&all, ann) == (2, 2));
         }
         drop(first);
         for site in &mut sites {
             let (all, ann) = (site.app.clone(), id_of("ann"));
-            await_that(&mut site.live, "one counts", || all.connection_counts(ann) == (1, 1));
+            await_that(&mut site.live, "one counts", || counts(&all, ann) == (1, 1));
         }
         drop(ben);
         for watcher in &mut watchers {
