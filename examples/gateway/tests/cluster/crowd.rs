@@ -17,10 +17,12 @@ use crate::site::{NODES, PATIENCE, SECRET, wait_until};
 /// Members of a room, as many on each node.
 pub(crate) const MEMBERS: usize = 9;
 const THREADS: usize = 8;
+/// The shortest time of a round, unless another is told.
+pub(crate) const PACE: Duration = Duration::from_millis(50);
 /// Messages of a speaker that may be on their way when the next is said.
 const WINDOW: u64 = 3;
 
-fn token(user: usize) -> String {
+pub(crate) fn token(user: usize) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later").as_secs();
     let claims = Claims {
         sub: Uuid::from_u128(user as u128 + 1),
@@ -151,6 +153,8 @@ pub(crate) enum Node {
     Draining,
     /// It does not run. Nobody speaks there.
     Stopped,
+    /// It has no way to the others. Its own speakers and listeners go on.
+    Apart,
     /// It runs again; its clients come back and speak, and nobody waits for that.
     Back,
 }
@@ -159,8 +163,6 @@ pub(crate) enum Node {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Phase {
     pub(crate) nodes: [Node; 3],
-    /// Whether NATS is there.
-    pub(crate) has_nats: bool,
     /// The shortest time of a round.
     pub(crate) pace: Duration,
     ends: bool,
@@ -169,21 +171,19 @@ pub(crate) struct Phase {
 impl Phase {
     /// Whether a listener on one node waits for what is said on the other.
     fn waits(&self, listener: usize, speaker: usize) -> bool {
-        let is_up = |node: usize| self.nodes[node] == Node::Up;
+        let [hears, speaks] = [self.nodes[listener], self.nodes[speaker]];
         match listener == speaker {
-            true => is_up(speaker) || self.nodes[speaker] == Node::Draining,
-            false => is_up(listener) && is_up(speaker) && self.has_nats,
+            true => matches!(speaks, Node::Up | Node::Apart | Node::Draining),
+            false => (hears, speaks) == (Node::Up, Node::Up),
         }
     }
 
     /// Whether something may be missing there.
     fn tolerates(&self, listener: usize, speaker: usize) -> bool {
-        let ends =
-            |node: usize| matches!(self.nodes[node], Node::Dying | Node::Draining | Node::Back);
-        let is_far = listener != speaker;
-        is_far && (!self.has_nats || self.nodes[listener] == Node::Stopped)
-            || ends(listener)
-            || ends(speaker)
+        let [hears, speaks] = [self.nodes[listener], self.nodes[speaker]];
+        let ends = |node| matches!(node, Node::Dying | Node::Draining | Node::Back);
+        let is_cut = hears == Node::Stopped || hears == Node::Apart || speaks == Node::Apart;
+        listener != speaker && is_cut || ends(hears) || ends(speaks)
     }
 }
 
@@ -296,7 +296,10 @@ impl Room {
             let spoken = member.say(self.number, self.said[node] + 1);
             match spoken {
                 Ok(()) => self.said[node] += 1,
-                Err(error) => assert_ne!(self.phase.nodes[node], Node::Up, "{error}"),
+                Err(error) => {
+                    let state = self.phase.nodes[node];
+                    assert!(matches!(state, Node::Dying | Node::Draining), "{state:?}: {error}");
+                }
             }
         }
     }
@@ -380,8 +383,7 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 impl Crowd {
     /// Has all clients come to their nodes.
     pub(crate) fn come(addrs: [SocketAddr; 3], count: usize) -> Self {
-        let pace = Duration::from_millis(50);
-        let phase = Phase { nodes: [Node::Up; 3], has_nats: true, pace, ends: false };
+        let phase = Phase { nodes: [Node::Up; 3], pace: PACE, ends: false };
         let rooms = count / MEMBERS;
         let share = move |thread: usize| {
             let numbers = (thread..rooms).step_by(THREADS);

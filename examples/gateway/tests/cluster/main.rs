@@ -16,13 +16,18 @@ use std::env;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::crowd::{Crowd, MEMBERS, Member, Node, Report};
-use crate::site::{LEASE, NODES, Site, signal, wait_until};
+use ringwire::client::Client;
 use rustix::process::Signal;
+
+use crate::crowd::{Crowd, MEMBERS, Member, Node, PACE, Report, token};
+use crate::site::{LEASE, NODES, PATIENCE, Site, signal, wait_until};
 
 /// Those that end or stop: one whose links are in order.
 const VICTIM: usize = 1;
 const OTHERS: [usize; 2] = [0, 2];
+
+/// What is said without NATS waits, in a bounded queue.
+const SLOW: Duration = Duration::from_millis(500);
 
 fn number_in(variable: &str, default: usize) -> usize {
     env::var(variable).map_or(default, |text| text.parse().expect("a number"))
@@ -157,7 +162,7 @@ fn nats_is_stopped_and_killed() {
     let outage = Duration::from_secs(number_in("CLUSTER_OUTAGE", 10) as u64);
     let (mut site, crowd) = talking();
     for is_killed in [false, true] {
-        crowd.tell(|phase| (phase.has_nats, phase.pace) = (false, Duration::from_millis(500)));
+        crowd.tell(|phase| (phase.nodes, phase.pace) = ([Node::Apart; 3], SLOW));
         let began = Instant::now();
         match is_killed {
             true => site.nats.kill(),
@@ -176,12 +181,35 @@ fn nats_is_stopped_and_killed() {
         let returned = Instant::now();
         site.settle(crowd.users, crowd.room_count());
         println!("all is well {:?} after NATS is back", returned.elapsed());
-        crowd.tell(|phase| (phase.has_nats, phase.pace) = (true, Duration::from_millis(50)));
+        crowd.tell(|phase| (phase.nodes, phase.pace) = ([Node::Up; 3], PACE));
         crowd.rounds(5);
     }
     let report = crowd.end();
     nothing_is_dropped(&site, &report);
     misses_are_counted(&site, &report);
+}
+
+/// A node whose link to NATS is cut goes on with its own clients, and the others with theirs, who miss nothing. When the
+/// link is back, all is.
+#[test]
+fn one_node_is_cut_off() {
+    const FAR: usize = 2;
+    let (site, crowd) = talking();
+    crowd.tell(|phase| (phase.nodes[FAR], phase.pace) = (Node::Apart, SLOW));
+    let cut = site.cut();
+    wait_until("it is apart", || !site.is_ready(FAR));
+    let share = crowd.users / NODES.len();
+    site.await_online(&[0, 1], 2 * share);
+    site.await_online(&[FAR], share);
+    crowd.rounds(5);
+    drop(cut);
+    site.settle(crowd.users, crowd.room_count());
+    crowd.tell(|phase| (phase.nodes[FAR], phase.pace) = (Node::Up, PACE));
+    crowd.rounds(5);
+    let report = crowd.end();
+    nothing_is_dropped(&site, &report);
+    misses_are_counted(&site, &report);
+    assert_eq!((report.gaps[0][1], report.gaps[1][0]), (0, 0));
 }
 
 /// What a delivery costs, how long it takes within a node and across nodes, and that a client which loses its connection
@@ -217,6 +245,7 @@ fn what_it_costs() {
     crowd.end();
     latencies(&site);
     recovers(&site);
+    all_are_listed(&site);
 }
 
 /// Members of a room of their own, one for each place.
@@ -274,5 +303,26 @@ fn recovers(site: &Site) {
         assert!(is_complete);
         members.insert(lost, member);
         members[lost].expect(0, number);
+    }
+}
+
+/// Who is in a room is asked of all nodes.
+fn all_are_listed(site: &Site) {
+    let mut clients: Vec<_> = (0..NODES.len())
+        .map(|node| {
+            let url = format!("ws://{}/ws?token={}", site.addr(node), token(2_000_000 + node));
+            let builder = Client::builder().without_proxy().with_subprotocol("rooms.text");
+            builder.with_read_timeout(PATIENCE).connect(url).expect("it is let in")
+        })
+        .collect();
+    let mut ask = |node: usize, command: &str| {
+        clients[node].send_text(command).expect("it is open");
+        let answer = clients[node].receive().expect("it is open").expect("it is not closed");
+        answer.as_text().expect("a text").to_owned()
+    };
+    (0..NODES.len()).for_each(|node| assert_eq!(ask(node, "JOIN tea"), "Joined room: tea"));
+    for node in 0..NODES.len() {
+        assert_eq!(ask(node, "WHO tea"), "In tea: user2000000, user2000001, user2000002");
+        assert_eq!(ask(node, "ROOMS"), "Rooms: tea (3)");
     }
 }

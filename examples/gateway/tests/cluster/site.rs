@@ -2,6 +2,7 @@
 //! and to its clients.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
@@ -33,14 +34,39 @@ fn addr_on(variable: &str) -> SocketAddr {
     SocketAddr::new(set(variable).parse().expect("an address"), free_addr().port())
 }
 
-/// Starts the program that an environment variable names.
-fn start(variable: &str, arguments: &[(&str, String)], addr: SocketAddr, is_far: bool) -> Process {
-    let mut program = program_in(variable, "tests/cluster/run");
-    if is_far {
-        let near = program;
-        program = Command::new("nsenter");
-        program.arg(format!("--net={}", set("CLUSTER_FAR"))).arg(near.get_program());
+/// One of the two network namespaces.
+#[derive(Clone, Copy)]
+enum End {
+    Near,
+    Far,
+}
+
+impl End {
+    fn of(node: usize) -> Self {
+        if node == NODES.len() - 1 { Self::Far } else { Self::Near }
     }
+
+    /// A program that runs there.
+    fn command(self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        match self {
+            Self::Near => command = Command::new(program),
+            Self::Far => {
+                command.arg(format!("--net={}", set("CLUSTER_FAR"))).arg(program);
+            }
+        }
+        command
+    }
+
+    fn filter(self, rules: &str) {
+        let done = self.command("nft").arg(rules).status().expect("nft runs");
+        assert!(done.success(), "{rules}");
+    }
+}
+
+/// Starts the program that an environment variable names.
+fn start(variable: &str, arguments: &[(&str, String)], addr: SocketAddr, end: End) -> Process {
+    let mut program = end.command(program_in(variable, "tests/cluster/run").get_program());
     for (flag, value) in arguments {
         program.args([*flag, value]);
     }
@@ -79,7 +105,7 @@ impl Nats {
             ("-m", monitor.port().to_string()),
             ("-l", "/dev/null".to_owned()),
         ];
-        Self { process: start("CLUSTER_NATS_SERVER", &arguments, addr, false), monitor }
+        Self { process: start("CLUSTER_NATS_SERVER", &arguments, addr, End::Near), monitor }
     }
 
     pub(crate) fn kill(&mut self) {
@@ -110,6 +136,30 @@ impl Nats {
     }
 }
 
+/// A filter at both ends of the link, by which NATS and the far gateway do not reach each other.
+pub(crate) struct Cut(u16);
+
+impl Cut {
+    fn new(port: u16) -> Self {
+        for (end, link, side) in [(End::Near, "near", "dport"), (End::Far, "far", "sport")] {
+            end.filter(&format!(
+                "table netdev cut{port} {{ chain in {{ type filter hook ingress device {link} priority -1; \
+                 tcp {side} {port} drop; }}; }}"
+            ));
+        }
+        Self(port)
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        let Self(port) = self;
+        [End::Near, End::Far]
+            .iter()
+            .for_each(|end| end.filter(&format!("delete table netdev cut{port}")));
+    }
+}
+
 pub(crate) struct Site {
     pub(crate) nats: Nats,
     pub(crate) gateways: Vec<Process>,
@@ -120,8 +170,10 @@ impl Site {
         let nats = Nats::start();
         let mut site = Self { nats, gateways: Vec::new() };
         for (node, _) in NODES.iter().enumerate() {
-            let is_far = node == NODES.len() - 1;
-            let addr = if is_far { addr_on("CLUSTER_FAR_ADDR") } else { free_addr() };
+            let addr = match End::of(node) {
+                End::Near => free_addr(),
+                End::Far => addr_on("CLUSTER_FAR_ADDR"),
+            };
             site.gateways.push(site.gateway(node, addr));
         }
         site
@@ -139,10 +191,14 @@ impl Site {
             ("--idle-timeout", "off".to_owned()),
             ("--rooms-history", "30".to_owned()),
         ];
-        let is_far = node == NODES.len() - 1;
-        let gateway = start("CLUSTER_GATEWAY", &arguments, addr, is_far);
+        let gateway = start("CLUSTER_GATEWAY", &arguments, addr, End::of(node));
         wait_until("it is ready", || Http::connect(addr).get("/readyz").status() == 200);
         gateway
+    }
+
+    /// Cuts the far gateway off from NATS, until that is dropped.
+    pub(crate) fn cut(&self) -> Cut {
+        Cut::new(self.nats.process.addr().port())
     }
 
     /// Starts a node again that has ended.
