@@ -28,6 +28,7 @@ pub(super) fn plan(ending: Ending, says: &[&str]) -> Plan {
         pace: Duration::ZERO,
         slow: false,
         window: 64 * 1024,
+        receive_len: 0,
         lossy: false,
         offer: None,
     }

@@ -129,6 +129,13 @@ impl Peer {
         network.touch(self.link);
     }
 
+    /// How much its kernel acknowledges before [`read`](Self::read) takes it.
+    pub(crate) fn set_receive_len(&self, bytes: usize) {
+        let mut network = self.network.borrow_mut();
+        network.links[self.link].receive_len = bytes;
+        network.touch(self.link);
+    }
+
     /// The driver's FIN came, after everything that it had sent, and all of that was read.
     pub(crate) fn is_eof(&self) -> bool {
         let link = &self.network.borrow().links[self.link];
