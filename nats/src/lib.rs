@@ -28,7 +28,8 @@
 //!
 //! # Who is online
 //!
-//! [`online`] lists the users of all nodes and says who comes and goes, over this bus or any other.
+//! [`online`] lists the users of all nodes and says who comes and goes, over this bus or any other. [`survey`] asks
+//! all nodes a question, such as who is in a room.
 //!
 //! # Histories
 //!
@@ -63,6 +64,7 @@ mod history;
 mod link;
 pub mod online;
 mod subject;
+pub mod survey;
 
 pub use async_nats;
 pub use bus::{NatsBus, NatsError};

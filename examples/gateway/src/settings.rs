@@ -82,7 +82,7 @@ ringwire::own_settings! {
         max_name_len: usize = 64, at least 1;
         /// The most rooms of one user, over all connections [default: 100]
         max_rooms_per_user: usize = 100, at least 1;
-        /// The most members of a room [default: 10000]
+        /// The most members of a room, on each node [default: 10000]
         max_members: usize = 10_000, at least 1;
         /// Messages that a room keeps for clients that come back; 0: none [default: 100]
         history: usize = 100;
