@@ -1,5 +1,4 @@
-//! A cluster of [Ringwire](ringwire) servers over [NATS](https://nats.io): what is published on one of them is heard on
-//! all that have subscribers for it.
+//! [`NatsBus`] joins [Ringwire](ringwire) servers to a cluster over [NATS](https://nats.io).
 //!
 //! ```no_run
 //! use ringwire::{Config, Server, on_message};
