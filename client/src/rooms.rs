@@ -216,7 +216,9 @@ impl Rooms {
         let name = parsed.get("topic")?.as_str()?;
         let at = heard_of(parsed)?;
         let room = self.rooms.get_mut(name)?;
-        let is_next = |heard: Heard| heard.epoch == at.epoch && heard.offset + 1 == at.offset;
+        let is_next = |heard: Heard| {
+            heard.epoch == at.epoch && heard.offset.checked_add(1) == Some(at.offset)
+        };
         let is_old = |heard: Heard| heard.epoch == at.epoch && heard.offset >= at.offset;
         match room.heard {
             Some(heard) if is_next(heard) => {
@@ -328,6 +330,14 @@ mod tests {
         for offset in 7..=10 {
             assert_eq!(hear(&mut rooms, &said(1, offset)), [format!("a ann {offset}")]);
         }
+    }
+
+    #[test]
+    fn a_position_at_the_end_of_its_numbers_is_one_like_any_other() {
+        let mut rooms = rooms(&["a"]);
+        assert_eq!(hear(&mut rooms, &recovery(1, u64::MAX, true)), ["joined a"]);
+        assert!(hear(&mut rooms, &said(1, 0)).is_empty(), "it came before");
+        assert!(hear(&mut rooms, &said(1, u64::MAX)).is_empty(), "it came before");
     }
 
     #[test]
