@@ -115,8 +115,13 @@ fn subscribe(app: &App, ctx: &mut Ctx<'_, State>, message: &Subscribe) -> Outcom
     let Subscribe { topic, recover: Some(recover), id } = message else {
         return Some(super::join(app, ctx, &message.topic));
     };
-    let since = recover.epoch.zip(recover.offset);
-    let since = since.map(|(epoch, offset)| Position { epoch, offset });
+    let since = match (recover.epoch, recover.offset) {
+        (Some(epoch), Some(offset)) => Some(Position { epoch, offset }),
+        (None, None) => None,
+        _ => {
+            return Some(Err(RoomError::Usage("`recover` has an epoch and an offset, or neither")));
+        }
+    };
     let recovery = match super::come_back(app, ctx, topic, since) {
         Ok(recovery) => recovery?,
         Err(error) => return Some(Err(error)),
