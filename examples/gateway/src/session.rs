@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ringwire::handshake::BEARER;
+use ringwire::json::object_of;
 use ringwire::{
     Accept, Answer, CloseCause, CloseCode, Ctx, Handler, Message, Request, Response, topics,
 };
@@ -117,7 +118,7 @@ impl Session {
             password: String,
         }
 
-        let Ok(Login { username, password }) = serde_json::from_str(text) else {
+        let Some(Login { username, password }) = object_of(text) else {
             return refuse_login(&self.app, ctx, Refused::Credentials);
         };
         let (app, asking) = (self.app.clone(), self.app.clone());

@@ -20,7 +20,7 @@ ringwire::own_settings! {
     pub struct Settings in "" {
         /// What administrators may send as X-Api-Key instead of a token
         api_key: Option<Secret> = None, variable "GATEWAY_API_KEY";
-        /// The users' database: sqlite:FILE or postgres://… [default: tokens are believed]
+        /// The users' database: sqlite:FILE, with ?mode=rwc behind it to make the file, or postgres://… [default: tokens are believed]
         database_url: Option<Secret> = None, variable "DATABASE_URL";
         /// The most connections to it [default: 10]
         database_connections: u32 = 10, at least 1;
