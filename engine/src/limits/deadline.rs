@@ -66,8 +66,9 @@ impl Deadlines {
         let known = self.reasons.iter().position(|known| *known == reason);
         let number = known.unwrap_or(self.reasons.len()) + 1;
         // Past so many reasons a close says none.
-        let number = u16::try_from(number).ok().and_then(NonZero::new).unwrap_or(NonZero::MAX);
-        if known.is_none() && number < NonZero::MAX {
+        let number =
+            u16::try_from(number).ok().and_then(NonZero::<u16>::new).unwrap_or(NonZero::<u16>::MAX);
+        if known.is_none() && number < NonZero::<u16>::MAX {
             self.reasons.push(reason);
         }
         *self.by_slot.entry(slot) = Some((tick, Expiry { code, reason: number }));
