@@ -15,7 +15,8 @@ use crate::disturbance::Disturbance;
 use crate::echo::{Bottleneck, Generator, MeasuredServer, Server, Summary, TlsTotals};
 use crate::endpoint::{Endpoint, ServerArgs};
 use crate::machine;
-use crate::output::{JsonArgs, last_rows, show_rows};
+use crate::output::JsonArgs;
+use crate::report::{last_rows, show_rows};
 use crate::scenario::{End, Sessions, SessionsPlan, run_sessions};
 use crate::units::{CpuList, ratio, show_count};
 

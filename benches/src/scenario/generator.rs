@@ -302,10 +302,12 @@ impl<'a> Generator<'a> {
 
     /// Waits for what comes, for that long, and handles it.
     fn turn(&mut self, time: Duration) -> anyhow::Result<()> {
-        self.look()?;
-        if self.events.is_empty() && !time.is_zero() {
+        // Of whole milliseconds epoll knows itself.
+        let is_fine = !time.as_nanos().is_multiple_of(1_000_000);
+        self.look(if is_fine { Duration::ZERO } else { time })?;
+        if is_fine && self.events.is_empty() {
             self.wait(time)?;
-            self.look()?;
+            self.look(Duration::ZERO)?;
         }
         for event in &self.events {
             self.load.on_event(event);
@@ -322,8 +324,8 @@ impl<'a> Generator<'a> {
         Ok(())
     }
 
-    fn look(&mut self) -> std::io::Result<()> {
-        match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
+    fn look(&mut self, time: Duration) -> std::io::Result<()> {
+        match self.poll.poll(&mut self.events, Some(time)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
             other => other,
         }

@@ -117,16 +117,8 @@ pub(crate) fn run(endpoint: &Endpoint, plan: SessionsPlan) -> anyhow::Result<Ses
             is_hopeless || ended >= most || now >= (first.at - zero).saturating_add(measured)
         }) {
             Some(over) => break over,
-            // Each place once: a connect that fails at once must not keep this pass busy.
             None => {
-                for _ in 0..generator.load.free.len() {
-                    let Some(number) = generator.load.free.pop_front() else { break };
-                    if begun >= most {
-                        break;
-                    }
-                    begun += 1;
-                    generator.dial(number);
-                }
+                begun += generator.dial_free(most - begun);
                 generator.turn(PACE_INTERVAL)?;
             }
         }
@@ -154,6 +146,17 @@ pub(crate) fn run(endpoint: &Endpoint, plan: SessionsPlan) -> anyhow::Result<Ses
 }
 
 impl Generator<'_> {
+    /// Dials on each place that is free, but no more than so many; how many.
+    fn dial_free(&mut self, most: u64) -> u64 {
+        // Each place once: a connect that fails at once must not keep this pass busy.
+        let count = (self.load.free.len() as u64).min(most);
+        for _ in 0..count {
+            let Some(number) = self.load.free.pop_front() else { break };
+            self.dial(number);
+        }
+        count
+    }
+
     fn moment(&self, endpoint: &Endpoint) -> anyhow::Result<Moment> {
         let server_cpu = endpoint.account.as_ref().map(Account::cpu).transpose();
         Ok(Moment {
