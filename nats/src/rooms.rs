@@ -92,8 +92,8 @@ impl<K: Eq + Hash + Send + 'static> Rooms<K> {
         Self { limits, tables: Arc::new(Mutex::new(tables)), survey }
     }
 
-    /// Has the other nodes know who is in which room of this one, when they ask. To be called once there is a server, and
-    /// is a node of a cluster.
+    /// Has the other nodes know who is in which room of this one, when they ask. To be called once there is a server
+    /// that is a node of a cluster.
     ///
     /// # Panics
     /// The system has no thread left.
@@ -113,9 +113,9 @@ impl<K: Eq + Hash + Send + 'static> Rooms<K> {
         lock(&self.tables).tally(room)
     }
 
-    /// Has `done` called with the [tally](Self::tally) of all nodes that answer within a second, and how many of so many
-    /// others do not; at once, where there is no other node. How many there are, [`Online::nodes`](crate::online::Online)
-    /// knows.
+    /// Has `done` called with the [tally](Self::tally) of all nodes that answer within a second, and how many of so
+    /// many others do not; at once, where there is no other node. How many there are,
+    /// [`Online::nodes`](crate::online::Online::nodes) knows.
     pub fn tally_all(
         &self,
         nodes: usize,
