@@ -62,6 +62,7 @@ mod bus;
 mod history;
 mod link;
 pub mod online;
+mod receiving;
 mod subject;
 
 pub use async_nats;
