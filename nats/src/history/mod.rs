@@ -262,6 +262,8 @@ impl Histories {
                     if self.phase.send_replace(Phase::Ready { epoch }) == Phase::Away {
                         tracing::info!(epoch, "JetStream numbers histories");
                         complaint.clear();
+                        // What came meanwhile was passed over.
+                        self.has_missed.set(true);
                     }
                     if self.has_missed.take() {
                         spawn_local(Rc::clone(&self).catch_up_all(epoch));
