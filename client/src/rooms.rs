@@ -356,6 +356,14 @@ mod tests {
     }
 
     #[test]
+    fn a_position_at_the_end_of_its_numbers_is_one_like_any_other() {
+        let mut rooms = rooms(&["a"]);
+        assert_eq!(hear(&mut rooms, &recovery(1, u64::MAX, true)), ["joined a"]);
+        assert!(hear(&mut rooms, &said(1, 0)).is_empty(), "it came before");
+        assert!(hear(&mut rooms, &said(1, u64::MAX)).is_empty(), "it came before");
+    }
+
+    #[test]
     fn what_is_gone_is_told() {
         let mut rooms = rooms(&["a"]);
         hear(&mut rooms, &recovery(1, 5, true));

@@ -1,5 +1,4 @@
-//! A cluster of [Ringwire](ringwire) servers over [NATS](https://nats.io): what is published on one of them is heard on
-//! all that have subscribers for it.
+//! [`NatsBus`] joins [Ringwire](ringwire) servers to a cluster over [NATS](https://nats.io).
 //!
 //! ```no_run
 //! use ringwire::{Config, Server, on_message};
@@ -28,7 +27,8 @@
 //!
 //! # Who is online
 //!
-//! [`online`] lists the users of all nodes and says who comes and goes, over this bus or any other.
+//! [`online`] lists the users of all nodes and says who comes and goes, over this bus or any other. [`survey`] asks
+//! all nodes a question, such as who is in a room.
 //!
 //! # Histories
 //!
@@ -64,6 +64,7 @@ mod link;
 pub mod online;
 mod receiving;
 mod subject;
+pub mod survey;
 
 pub use async_nats;
 pub use bus::{NatsBus, NatsError};

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringwire_codec::{CloseCode, Message, SendError};
+use ringwire_codec::{CloseCode, Message, SendError, cut_reason};
 use ringwire_tls::Facts;
 
 use crate::base::timer::ticks_of;
@@ -189,6 +189,21 @@ impl<'a, S> Ctx<'a, S> {
         at: impl Into<Deadline>,
         code: CloseCode,
     ) -> Result<(), SendError> {
+        self.set_deadline_with(at, code, "the time is up")
+    }
+
+    /// As [`set_deadline`](Self::set_deadline), with what the close frame says beside the code, at most 123 bytes (RFC
+    /// 6455 §5.5.1): why the time was limited, and what the client can do. Each text is kept once for a worker, for as
+    /// long as it runs.
+    ///
+    /// # Errors
+    /// As [`set_deadline`](Self::set_deadline).
+    pub fn set_deadline_with(
+        &mut self,
+        at: impl Into<Deadline>,
+        code: CloseCode,
+        reason: &'static str,
+    ) -> Result<(), SendError> {
         if !code.is_sendable() {
             return Err(SendError::BadCloseCode);
         }
@@ -196,7 +211,7 @@ impl<'a, S> Ctx<'a, S> {
             return Err(SendError::Closing);
         }
         let tick = at.into().tick(self.shared.now);
-        self.shared.deadlines.set(self.id.slot, tick, code);
+        self.shared.deadlines.set(self.id.slot, tick, code, cut_reason(reason));
         self.shared.wheel.set_earlier(self.id.slot, tick);
         Ok(())
     }

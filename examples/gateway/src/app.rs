@@ -1,11 +1,12 @@
 //! What all workers share, and the routes.
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use ringwire::program::{Setup, SetupError};
 use ringwire::{Handle, Handler, Router, WorkerContext};
+use ringwire_nats::survey::Survey;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::Notify;
 
@@ -14,13 +15,13 @@ use crate::auth::{Claims, KeyError, Refused, Verifier};
 use crate::clock::{self, Board};
 use crate::metrics::Counters;
 use crate::presence::{self, Presence};
-use crate::rooms::Rooms;
+use crate::rooms::{self, Rooms};
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::users::Users;
 
-/// A secret should be as long as what HS256 makes of it (RFC 7518 §3.2).
-const MIN_SECRET_LEN: usize = 32;
+/// How long other nodes have to say who is in which room.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 /// What all workers share.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct App {
     pub presence: Presence,
     /// Who is in which room.
     pub rooms: Rooms,
+    /// What asks the other nodes who is there.
+    pub(crate) survey: Survey,
     /// What is counted.
     pub counters: Counters,
     /// Since when it counts.
@@ -61,6 +64,7 @@ impl App {
                 None => presence,
             },
             rooms: Rooms::new(settings.rooms),
+            survey: Survey::new(ANSWERS_WITHIN),
             started: Instant::now(),
             database,
             settings,
@@ -132,15 +136,12 @@ impl App {
 pub fn start(setup: &mut Setup<'_>) -> Result<Arc<App>, SetupError> {
     let settings = Settings::of(setup)?;
     let verifier = Verifier::load(&settings.tokens)?;
-    if settings.tokens.secret.as_ref().is_some_and(|it| it.reveal().len() < MIN_SECRET_LEN) {
-        tracing::warn!(
-            "JWT_SECRET is short: with fewer than {MIN_SECRET_LEN} bytes it can be guessed"
-        );
-    }
     // Its threads talk to the database and check passwords. The workers poll, and serve the clients.
     let runtime = setup.runtime()?;
     let url = settings.database_url.as_ref();
-    let users = url.map(|url| runtime.block_on(Users::open(url, settings.database_connections)));
+    let users = url.map(|url| {
+        runtime.block_on(Users::open(url, settings.database_connections, settings.max_logins))
+    });
     let users = users.transpose().map_err(|error| format!("the database: {error}"))?;
     *setup.config_mut() = settings.rooms.keep(setup.config().clone());
     let app = App::new(settings, verifier, users.map(|users| (users, runtime.clone())));
@@ -159,6 +160,9 @@ pub fn start(setup: &mut Setup<'_>) -> Result<Arc<App>, SetupError> {
 pub fn router(app: &Arc<App>, worker: &WorkerContext) -> impl Handler + use<> {
     if app.handle.set(worker.handle().clone()).is_ok() {
         presence::start(app, worker.handle());
+        if app.presence.nodes().is_some() {
+            rooms::start(app, worker.handle());
+        }
     }
     let router = Router::new().websocket("/ws", Session::new(app.clone()));
     api::routes(router, app)

@@ -20,14 +20,16 @@ ringwire::own_settings! {
     pub struct Settings in "" {
         /// What administrators may send as X-Api-Key instead of a token
         api_key: Option<Secret> = None, variable "GATEWAY_API_KEY";
-        /// The users' database: sqlite:FILE or postgres://… [default: tokens are believed]
+        /// The users' database: sqlite:FILE, with ?mode=rwc behind it to make the file, or postgres://… [default: tokens are believed]
         database_url: Option<Secret> = None, variable "DATABASE_URL";
         /// The most connections to it [default: 10]
         database_connections: u32 = 10, at least 1;
         /// Whether users may log in by a first message with name and password: true or false [default: false]
         login: bool = false;
-        /// How long that message may take [default: 10s]
+        /// How long that message may take, and then its check [default: 10s]
         login_timeout: Duration = Duration::from_secs(10);
+        /// The most logins that are checked or wait for it; others are refused as `busy` [default: 128]
+        max_logins: usize = 128, at least 1;
         /// How long a login holds [default: 1h]
         login_lifetime: Duration = Duration::from_secs(3600);
         /// The most connections of one user [default: 16]
@@ -80,7 +82,7 @@ ringwire::own_settings! {
         max_name_len: usize = 64, at least 1;
         /// The most rooms of one user, over all connections [default: 100]
         max_rooms_per_user: usize = 100, at least 1;
-        /// The most members of a room [default: 10000]
+        /// The most members of a room, on each node [default: 10000]
         max_members: usize = 10_000, at least 1;
         /// Messages that a room keeps for clients that come back; 0: none [default: 100]
         history: usize = 100;

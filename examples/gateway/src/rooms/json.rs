@@ -116,8 +116,13 @@ fn subscribe(app: &App, ctx: &mut Ctx<'_, State>, message: &Subscribe) -> Outcom
     let Subscribe { topic, recover: Some(recover), id } = message else {
         return Some(super::join(app, ctx, &message.topic));
     };
-    let since = recover.epoch.zip(recover.offset);
-    let since = since.map(|(epoch, offset)| Position { epoch, offset });
+    let since = match (recover.epoch, recover.offset) {
+        (Some(epoch), Some(offset)) => Some(Position { epoch, offset }),
+        (None, None) => None,
+        _ => {
+            return Some(Err(RoomError::Usage("`recover` has an epoch and an offset, or neither")));
+        }
+    };
     let (room, ack) = (topic.clone(), id.clone());
     let recovered = super::come_back(app, ctx, topic, since, move |ctx, recovery| match recovery {
         Ok(recovery) => tell_missed(ctx, &room, recovery, ack.as_deref()),

@@ -6,11 +6,11 @@
 pub mod json;
 pub mod text;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use ringwire::topics::{HistoryConfig, Position, PublishError, Recovery, TopicError, topic_token};
-use ringwire::{Config, ConnId, Ctx, Message};
+use ringwire::{Config, ConnId, Ctx, Handle, Message};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -56,6 +56,9 @@ pub enum RoomError {
     Publish(#[from] PublishError),
 }
 
+/// Names, and how often each counts.
+pub type Tally = BTreeMap<String, usize>;
+
 /// Who is in which room.
 #[derive(Debug)]
 pub struct Rooms {
@@ -77,21 +80,20 @@ impl Rooms {
         Self { limits, tables: Mutex::default() }
     }
 
-    /// The first rooms by name, and how many members each has.
+    /// The first rooms of this node by name, and how many members each has; of one room, the first users in it, and how
+    /// many connections each has there.
     #[must_use]
-    pub fn list(&self) -> Vec<(Arc<str>, usize)> {
+    pub fn tally(&self, room: Option<&str>) -> Tally {
         let tables = lock(&self.tables);
-        let rooms = tables.rooms.iter().take(MAX_LISTED);
-        rooms.map(|(room, members)| (room.clone(), members.len())).collect()
-    }
-
-    /// The first users in a room, by name.
-    #[must_use]
-    pub fn members(&self, room: &str) -> Vec<Arc<str>> {
-        let tables = lock(&self.tables);
-        let names = tables.rooms.get(room).into_iter().flat_map(HashMap::values);
-        let names: BTreeSet<_> = names.collect();
-        names.into_iter().take(MAX_LISTED).cloned().collect()
+        let Some(room) = room else {
+            let rooms = tables.rooms.iter().take(MAX_LISTED);
+            return rooms.map(|(room, members)| (room.to_string(), members.len())).collect();
+        };
+        let mut tally = Tally::new();
+        for name in tables.rooms.get(room).into_iter().flat_map(HashMap::values) {
+            *tally.entry(name.to_string()).or_default() += 1;
+        }
+        tally.into_iter().take(MAX_LISTED).collect()
     }
 
     /// Puts a connection into a room; nothing happens if it is there already.
@@ -156,6 +158,38 @@ impl Tables {
         }
         true
     }
+}
+
+/// Has the other nodes know who is in which room of this one, when they ask.
+pub(crate) fn start(app: &Arc<App>, handle: &Handle) {
+    let answering = Arc::downgrade(app);
+    app.survey.start(handle, move |room| {
+        let room: Option<String> = serde_json::from_str(room).unwrap_or_default();
+        let tally = answering.upgrade().map(|app| app.rooms.tally(room.as_deref()));
+        serde_json::to_string(&tally.unwrap_or_default()).unwrap_or_default()
+    });
+}
+
+/// Has `done` called with the [tally](Rooms::tally) of all nodes that answer in time, and how many do not; at once, where
+/// there is no other node.
+fn tally_all(
+    app: &Arc<App>,
+    room: Option<&str>,
+    done: impl FnOnce(&App, &Tally, usize) + Send + 'static,
+) {
+    let nodes = app.presence.nodes().map_or(0, |nodes| nodes.len());
+    let question = serde_json::to_string(&room).unwrap_or_default();
+    let (app, room) = (app.clone(), room.map(str::to_owned));
+    app.clone().survey.ask(nodes, &question, move |outcome| {
+        let mut all = app.rooms.tally(room.as_deref());
+        for answer in outcome.answers {
+            for (name, count) in serde_json::from_str::<Tally>(&answer).unwrap_or_default() {
+                *all.entry(name).or_default() += count;
+            }
+        }
+        let first = all.into_iter().take(MAX_LISTED).collect();
+        done(&app, &first, outcome.silent);
+    });
 }
 
 /// Where a connection hears what is said in a room.
@@ -309,7 +343,7 @@ mod tests {
         for name in ["a", "12345678", "a.b", ">", "*", "%", "ääää"] {
             assert_eq!(rooms.join(name, Uuid::nil(), "ann", conn()), Ok(()), "{name:?}");
         }
-        assert_eq!(rooms.list().len(), 7);
+        assert_eq!(rooms.tally(None).len(), 7);
     }
 
     #[test]
@@ -319,8 +353,8 @@ mod tests {
         assert_eq!(rooms.join("a", ann, "ann", conn()), Ok(()), "it is there already");
         assert_eq!(rooms.join("b", ann, "ann", conn()), Ok(()));
         assert_eq!(rooms.join("c", ann, "ann", conn()), Err(RoomError::TooManyRooms(2)));
-        assert_eq!(rooms.list(), [("a".into(), 1), ("b".into(), 1)]);
-        assert_eq!(rooms.members("a"), ["ann".into()]);
+        assert_eq!(rooms.tally(None), Tally::from([("a".into(), 1), ("b".into(), 1)]));
+        assert_eq!(rooms.tally(Some("a")), Tally::from([("ann".into(), 1)]));
         assert!(rooms.leave("a", ann, conn()));
         assert!(!rooms.leave("a", ann, conn()));
         assert_eq!(rooms.join("c", ann, "ann", conn()), Ok(()));

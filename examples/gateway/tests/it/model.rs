@@ -375,12 +375,12 @@ impl World<'_> {
             online.into_iter().map(|(id, user)| (id, user.connection_count)).collect();
         assert_eq!(online, users);
         assert_eq!(app.presence.counts().users, users.len());
-        let list = app.rooms.list();
+        let list = app.rooms.tally(None);
         let listed: BTreeMap<_, _> = list
             .iter()
             .map(|(room, count)| {
-                let names = app.rooms.members(room);
-                (&**room, (*count, names.iter().map(|name| name.to_string()).collect()))
+                let names = app.rooms.tally(Some(room));
+                (&**room, (*count, names.into_keys().collect()))
             })
             .collect();
         let rooms: BTreeMap<_, (usize, BTreeSet<String>)> = rooms

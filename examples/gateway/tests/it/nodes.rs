@@ -197,6 +197,45 @@ fn users_join_and_leave_once_over_all_nodes() {
     });
 }
 
+/// What a client of `rooms.text` is answered.
+fn answer(peer: &mut Peer, command: &str) -> String {
+    peer.send(command);
+    peer.text()
+}
+
+#[test]
+fn rooms_are_those_of_all_nodes_that_answer() {
+    on_all_drivers(|driver| {
+        let mut sites = sites(driver, Duration::from_secs(60), &["a", "b", "c"]);
+        let mut peers: Vec<_> = ["ann", "ben", "cem"]
+            .iter()
+            .zip(&mut sites)
+            .map(|(name, site)| enter(&mut site.live, name, "rooms.text"))
+            .collect();
+        for peer in &mut peers {
+            assert_eq!(answer(peer, "JOIN tea"), "Joined room: tea");
+        }
+        assert_eq!(answer(&mut peers[1], "JOIN coffee"), "Joined room: coffee");
+        for peer in &mut peers {
+            assert_eq!(answer(peer, "WHO tea"), "In tea: ann, ben, cem");
+            assert_eq!(answer(peer, "ROOMS"), "Rooms: coffee (1), tea (3)");
+        }
+        // Somebody in it on two nodes is one user, and two members.
+        let mut second = enter(&mut sites[0].live, "ben", "rooms.text");
+        assert_eq!(answer(&mut second, "JOIN tea"), "Joined room: tea");
+        assert_eq!(answer(&mut second, "WHO tea"), "In tea: ann, ben, cem");
+        assert_eq!(answer(&mut second, "ROOMS"), "Rooms: coffee (1), tea (4)");
+        drop(second);
+        sites[2].is_cut.store(true, Ordering::Relaxed);
+        let silent = "(nodes that do not answer: 1)";
+        assert_eq!(answer(&mut peers[1], "WHO coffee"), format!("In coffee: ben {silent}"));
+        let alone = "In tea: cem (nodes that do not answer: 2)";
+        assert_eq!(answer(&mut peers[2], "WHO tea"), alone);
+        sites[2].is_cut.store(false, Ordering::Relaxed);
+        assert_eq!(answer(&mut peers[2], "WHO tea"), "In tea: ann, ben, cem");
+    });
+}
+
 #[test]
 fn a_user_is_reached_wherever_he_is() {
     on_all_drivers(|driver| {
