@@ -62,6 +62,7 @@ mod bus;
 mod history;
 mod link;
 pub mod online;
+mod receiving;
 pub mod rooms;
 mod subject;
 pub mod survey;
