@@ -186,7 +186,7 @@ fn say(app: &App, ctx: &mut Ctx<'_, State>, incoming: &Incoming<'_>) -> Result<(
         let told = chat.map(|chat| ctx.publish(chat::TOPIC, &chat)).transpose();
         return ctx.publish_with(EVERYBODY, &text, options).and(told).map(drop).map_err(|_| BUSY);
     };
-    if app.connection_counts(to).0 == 0 {
+    if app.presence.of(&to).is_none_or(|user| user.profile.envelopes == 0) {
         return Err(OFFLINE);
     }
     let told = ctx.publish_with(&topic_of(to), &text, options);
@@ -203,7 +203,7 @@ fn refresh(app: &Arc<App>, ctx: &mut Ctx<'_, State>, incoming: &Incoming<'_>) ->
     }
 
     let data = incoming.data.unwrap_or(RawValue::NULL);
-    let renewal: Renewal<'_> = serde_json::from_str(data.get()).map_err(|_| MALFORMED)?;
+    let renewal: Renewal<'_> = object_of(data.get()).ok_or(MALFORMED)?;
     let id = id_or_new(incoming.id.as_deref()).into_owned();
     session::refresh(app, ctx, &renewal.token, move |ctx, outcome| match outcome {
         Ok(until) => reply(ctx, &id, MessageType::Refresh, &json!({ "until": timestamp(until) })),
