@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use comfy_table::{Cell, CellAlignment, Table, presets};
 use ringwire_examples::units::{parse_bytes, parse_duration};
 use serde::Serialize;
 
@@ -15,6 +14,7 @@ use crate::echo::{End, Sessions, SessionsPlan, run_sessions};
 use crate::endpoint::ServerArgs;
 use crate::machine;
 use crate::output::JsonArgs;
+use crate::report::Table;
 use crate::units::{CpuList, ratio, show_count};
 
 /// Flags of `ringwire-bench wss-presets`.
@@ -123,32 +123,22 @@ impl Row {
 }
 
 fn table(rows: &[Row]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN);
-    table.set_header([
-        "scenario",
-        "connections",
-        "success",
-        "total time",
-        "connects/s",
-        "messages/s",
-        "errors",
-    ]);
-    for row in rows {
+    let columns =
+        ["scenario", "connections", "success", "total time", "connects/s", "messages/s", "errors"];
+    let cells = |row: &Row| {
         let errors: Vec<_> =
             row.errors.iter().map(|(kind, count)| format!("{count} × {kind}")).collect();
-        let numbers = [
+        vec![
+            row.scenario.clone(),
             row.connections.to_string(),
             format!("{:.1} %", row.success_rate * 100.0),
             format!("{:.1} ms", row.seconds * 1000.0),
             show_count(row.connects_per_second),
             row.messages_per_second.map_or_else(|| "–".to_owned(), show_count),
-        ];
-        let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
-        let cells = std::iter::once(Cell::new(&row.scenario)).chain(numbers.map(right));
-        table.add_row(cells.chain([Cell::new(errors.join(", "))]));
-    }
-    table
+            errors.join(", "),
+        ]
+    };
+    Table::new(&columns, rows.iter().map(cells))
 }
 
 #[cfg(test)]

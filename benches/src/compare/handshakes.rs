@@ -99,14 +99,14 @@ impl CompareHandshakesArgs {
         };
         let sessions = run_sessions(&endpoint, plan).with_context(|| server.name.clone())?;
         let report = Report::new(&endpoint, self.concurrency, sessions)?;
-        eprintln!(
+        crate::output::note(format_args!(
             "round {round}, {}, {}: {}/s, {:.1} µs CPU, {:?}",
             server.name,
             if resume { "resumed" } else { "full" },
             show_count(report.handshakes_per_second),
             report.server_cpu_us_per_handshake.unwrap_or_default(),
             report.bottleneck
-        );
+        ));
         Ok(report)
     }
 

@@ -49,7 +49,7 @@ use crate::demand::Demand;
 use crate::disturbance::MachineTicks;
 use crate::endpoint::{Endpoint, ServerArgs};
 use crate::machine;
-use crate::output::JsonArgs;
+use crate::output::{self, JsonArgs};
 use crate::procstat::{self, Account, CpuTime, CpuTimes, Footprint};
 use crate::report::Sample;
 use crate::target::{Resource, Target};
@@ -216,7 +216,10 @@ pub(crate) fn command(mut args: EchoArgs) -> anyhow::Result<bool> {
     }
     let is_clean = report.is_clean();
     if let Some(own) = own.filter(|_| args.stay) {
-        println!("still serving; open {} in a browser, end with Ctrl-C", own.page());
+        output::say(format_args!(
+            "still serving; open {} in a browser, end with Ctrl-C",
+            own.page()
+        ))?;
         own.stay()?;
     }
     Ok(is_clean)

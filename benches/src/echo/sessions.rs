@@ -204,12 +204,12 @@ impl<'a> SessionLoad<'a> {
     }
 
     fn begin(&mut self, index: usize) {
-        self.totals.begun += 1;
         #[expect(clippy::cast_possible_truncation, reason = "identities may come again")]
         let identity = self.totals.begun as u32;
+        self.totals.begun += 1;
         let both = Interest::READABLE | Interest::WRITABLE;
         let begun_at = self.tools.clock.now();
-        let dialled = self.dialler.dial().and_then(|stream| {
+        let dialled = self.dialler.dial(0).and_then(|stream| {
             let session = self.endpoint.tls.as_ref().map(tls::Client::session).transpose();
             let session = session.map_err(io::Error::other)?;
             let mut connection = Connection::new(stream, session, identity, index);

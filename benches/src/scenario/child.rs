@@ -8,7 +8,6 @@
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,13 +17,16 @@ use ringwire_examples::DriverFlag;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::generator;
+use super::fleet::Fleet;
 use super::plan::{News, Order, Plan, compression_of};
 use crate::cert::SelfSigned;
 use crate::demand::Demand;
 use crate::machine;
 use crate::own_server::OwnServer;
 use crate::procstat::Account;
+
+/// How long a child waits for news before it waits again.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Flags of the hidden subcommands.
 #[derive(Debug, clap::Args)]
@@ -151,25 +153,32 @@ pub(crate) fn read<T: DeserializeOwned>(input: &mut impl io::BufRead) -> anyhow:
 pub(crate) fn load_worker(args: &ChildArgs) -> anyhow::Result<()> {
     let mut input = BufReader::new(io::stdin());
     let plan: Plan = read(&mut input)?;
-    let (sender, orders) = mpsc::channel();
+    let own = plan.is_elsewhere.then(|| Account::Process(std::process::id()));
+    let fleet = Fleet::start(vec![Plan { is_process: false, ..plan }], args.driver, &[])?;
+    let generators = fleet.order_senders();
     thread::spawn(move || {
-        while let Ok(order) = read::<Order>(&mut input) {
-            if sender.send(order).is_err() {
+        loop {
+            // Who gives orders is gone when there are none.
+            let order = read(&mut input).unwrap_or(Order::End);
+            for generator in &generators {
+                // Fails only if it has ended.
+                let _ = generator.send(order);
+            }
+            if order == Order::End {
                 return;
             }
         }
     });
-    let own = plan.is_elsewhere.then(|| Account::Process(std::process::id()));
-    let tell = |news: News| {
+    let mut ended = 0;
+    while ended < fleet.len() {
+        let Some((part, news)) = fleet.next(PATIENCE)? else { continue };
         let is_told = matches!(news, News::Second(..) | News::Done(_));
         if let Some(Ok(times)) = own.as_ref().filter(|_| is_told).map(Account::cpu) {
-            let _ = write_line(&News::Cpu(times));
+            let _ = write_line(&(part, News::Cpu(times)));
         }
+        ended += usize::from(matches!(news, News::Done(Order::End) | News::Failed(_)));
         // Fails only if the parent is gone, and this process with it.
-        let _ = write_line(&news);
-    };
-    if let Err(error) = generator::run(plan, args.driver, &orders, &tell) {
-        tell(News::Failed(format!("{error:#}")));
+        let _ = write_line(&(part, news));
     }
     Ok(())
 }

@@ -50,6 +50,7 @@ pub(crate) struct Plan {
     pub(crate) reply_contains: Vec<String>,
     /// Compression that the server has to agree to, and whether messages refer to earlier ones; `None`: off.
     pub(crate) takeover: Option<bool>,
+    /// Load threads of a process.
     pub(crate) threads: usize,
     /// CPUs for these; none: all that there are.
     pub(crate) cpus: Vec<usize>,
@@ -78,6 +79,13 @@ pub(crate) enum Work {
     /// Connections are opened, exchange so many messages one after the other, are closed, and are opened again: one at
     /// each interval over all connections, or as fast as they go without one.
     Churn { messages: u64, interval: Duration, duration: Duration },
+}
+
+impl Plan {
+    /// How many generators share it in its process, each a thread.
+    pub(crate) fn parts(&self) -> usize {
+        self.threads.min(self.connections as usize).max(1)
+    }
 }
 
 impl Work {

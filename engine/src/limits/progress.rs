@@ -35,6 +35,9 @@ pub(crate) struct Watched {
     looked: Tick,
     /// When it was last seen to have taken something since the look before.
     moved: Tick,
+    /// When its window was last seen to have moved on, which its program does by reading and its kernel does not by
+    /// acknowledging.
+    opened: Tick,
     ping: Option<Ahead>,
     /// Since when all that was owed has been so, where nothing is added to it, and until when it has to be taken.
     owed: Option<(Tick, Tick)>,
@@ -43,9 +46,10 @@ pub(crate) struct Watched {
 /// What is ahead of a ping.
 #[derive(Clone, Copy, Debug)]
 enum Ahead {
-    /// Output up to this number of acknowledged bytes, where they are counted.
-    Output(Option<u64>),
-    /// What the peer has not read. It moves on up to here.
+    /// Output up to this number of acknowledged bytes, where they are counted. It is known to wait where it was seen to,
+    /// and where the peer was slow before.
+    Output { end: Option<u64>, waits: bool },
+    /// What the peer has not read. Its window moves on up to here.
     Unread(u64),
 }
 
@@ -94,6 +98,7 @@ impl Progress {
             first: now,
             looked: now,
             moved: sent,
+            opened: sent,
             ping: None,
             owed: None,
         });
@@ -102,6 +107,9 @@ impl Progress {
         let made_room = delivery.acked.is_none() && sent > watched.looked;
         if !is_first && (made_room || delivery.has_moved_since(&watched.seen)) {
             watched.moved = now;
+        }
+        if !is_first && delivery.window_end > watched.seen.window_end {
+            watched.opened = now;
         }
         watched.looked = now;
         watched.seen = delivery;
@@ -113,6 +121,11 @@ impl Watched {
     /// Whether something was taken since the look before this one.
     pub(crate) fn has_moved(&self) -> bool {
         self.moved == self.looked && self.looked > self.first
+    }
+
+    /// Whether its program read since the look before this one. What is sent meanwhile and acknowledged says nothing.
+    fn has_read(&self) -> bool {
+        self.opened == self.looked && self.looked > self.first
     }
 
     /// Whether it was ever seen to take something of what it had not taken at once.
@@ -133,7 +146,8 @@ impl Watched {
     /// A ping goes out behind so many bytes of output that the kernel does not have yet.
     pub(crate) fn ping_behind(&mut self, queued_len: usize) {
         let ahead = (self.seen.waiting + queued_len) as u64;
-        self.ping = Some(Ahead::Output(self.seen.acked.map(|acked| acked + ahead)));
+        let end = self.seen.acked.map(|acked| acked + ahead);
+        self.ping = Some(Ahead::Output { end, waits: self.is_slow() });
     }
 
     pub(crate) fn has_ping(&self) -> bool {
@@ -142,7 +156,7 @@ impl Watched {
 
     /// Whether a ping is known not to have reached its peer.
     pub(crate) fn holds_ping_back(&self) -> bool {
-        matches!(self.ping, Some(Ahead::Output(_)))
+        matches!(self.ping, Some(Ahead::Output { .. }))
     }
 
     pub(crate) fn forget_ping(&mut self) {
@@ -153,10 +167,10 @@ impl Watched {
     pub(crate) fn look_at_ping(&mut self, is_flushed: bool) -> PingLook {
         let Delivery { acked, window_end, waiting } = self.seen;
         match self.ping {
-            Some(Ahead::Output(target)) => {
+            Some(Ahead::Output { end, waits }) => {
                 let is_out = is_flushed && waiting == 0
-                    || acked.zip(target).is_some_and(|(acked, target)| acked >= target);
-                if is_out && self.moved <= self.first {
+                    || acked.zip(end).is_some_and(|(acked, end)| acked >= end);
+                if is_out && !waits {
                     // It may have been out as good as at once.
                     self.ping = None;
                     return PingLook::Same;
@@ -165,10 +179,11 @@ impl Watched {
                     self.ping = Some(Ahead::Unread(window_end.saturating_add(MAX_UNREAD_LEN)));
                     return PingLook::Now;
                 }
+                self.ping = Some(Ahead::Output { end, waits: true });
                 if self.has_moved() { PingLook::Now } else { PingLook::Same }
             }
-            Some(Ahead::Unread(end)) if self.has_moved() && window_end <= end => PingLook::Now,
-            _ => PingLook::Same,
+            Some(Ahead::Unread(end)) if self.has_read() && window_end <= end => PingLook::Now,
+            Some(Ahead::Unread(_)) | None => PingLook::Same,
         }
     }
 

@@ -181,6 +181,7 @@ impl Client {
         if let Some(listener) = listener {
             self.peer = Some(world.connect(listener));
             self.peer().set_window(self.plan.window);
+            self.peer().set_receive_len(self.plan.receive_len);
             if self.plan.entrance == Entrance::Secure {
                 self.begin_tls();
             }
@@ -188,6 +189,7 @@ impl Client {
         }
         let (peer, fd) = world.adoptable();
         peer.set_window(self.plan.window);
+        peer.set_receive_len(self.plan.receive_len);
         self.peer = Some(peer);
         let rest = hello.split_off(self.random.below(hello.len() + 1));
         let stream = TcpStream::from(fd);

@@ -94,6 +94,8 @@ pub(super) struct Plan {
     /// Reads only now and then.
     pub slow: bool,
     pub window: usize,
+    /// What its kernel acknowledges before it reads.
+    pub receive_len: usize,
     /// The server may drop messages when it reads slowly.
     pub lossy: bool,
     /// The compression that it offers.
@@ -134,6 +136,7 @@ impl Plan {
             pace: Duration::from_millis([0, 2, 50, 1000, 45_000][random.below(5)]),
             slow,
             window: if slow { [512, 4096, 40_000][random.below(3)] } else { 64 * 1024 },
+            receive_len: [0, 0, 1000, 20_000][random.below(4)],
             lossy: matches!(
                 config.backpressure,
                 Backpressure::DropNewest | Backpressure::DropOldest

@@ -103,6 +103,55 @@ fn who_reads_and_answers_no_ping_is_given_up() {
     assert!((secs(70)..secs(76)).contains(&play.clock()), "{:?}", play.clock());
 }
 
+/// It read a flood slowly and then nothing more, while its kernel goes on to acknowledge what is published to it.
+#[test]
+fn who_stops_reading_is_given_up_though_its_kernel_acknowledges() {
+    for entrance in entrances() {
+        let slow = plan(Ending::Stay, &["!flood 46 65536"]);
+        let slow = Plan { window: SOCKET_LEN, receive_len: 1 << 20, entrance, ..slow };
+        let mut play = play(&config(), [slow]);
+        play.clients[0].reads = Some(5_000);
+        play.run_until(secs(2));
+        let id = play.scene.log.borrow().clients[0].id.expect("it is open");
+        let stops = secs(45);
+        for second in 3.. {
+            play.run_until(secs(second));
+            if play.scene.log.borrow().clients[0].closed.is_some() {
+                break;
+            }
+            assert!(secs(second) < secs(200), "it is kept");
+            if secs(second) >= stops {
+                play.clients[0].reads = Some(0);
+                play.scene.handle.send(id, &[0; 1000]).expect("the worker lives");
+            }
+        }
+        let cause = play.run_to_the_end_of(0);
+        assert_eq!(cause.reason, CloseReason::PongTimeout, "{entrance:?}");
+        // A quarter of the limit may lie between the last that it read and the look that finds it.
+        assert!((secs(55)..secs(59)).contains(&play.clock()), "{entrance:?}: {:?}", play.clock());
+    }
+}
+
+/// What is published to it is always on its way, also when the ping goes out, and its kernel takes it at once.
+#[test]
+fn who_never_reads_is_given_up_while_its_kernel_takes_what_comes() {
+    for entrance in entrances() {
+        let silent = Plan { receive_len: 64 << 10, entrance, ..plan(Ending::Stay, &[]) };
+        let mut play = play(&config(), [silent]);
+        play.run_until(secs(1));
+        play.clients[0].reads = Some(0);
+        let id = play.scene.log.borrow().clients[0].id.expect("it is open");
+        while play.scene.log.borrow().clients[0].closed.is_none() {
+            play.scene.handle.send(id, &[0; 100]).expect("the worker lives");
+            play.run_until(play.clock() + Duration::from_millis(150));
+            assert!(play.clock() < secs(60), "it is kept");
+        }
+        let cause = play.run_to_the_end_of(0);
+        assert_eq!(cause.reason, CloseReason::PongTimeout, "{entrance:?}");
+        assert!((secs(40)..secs(42)).contains(&play.clock()), "{entrance:?}: {:?}", play.clock());
+    }
+}
+
 #[test]
 fn a_close_frame_may_come_slowly() {
     for entrance in entrances() {

@@ -1,24 +1,27 @@
 //! What all workers share, and the routes.
 
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use ringwire::program::{Setup, SetupError};
 use ringwire::{Handle, Handler, Router, WorkerContext};
+use ringwire_nats::survey::Survey;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::Notify;
 
 use crate::api;
 use crate::auth::{Claims, KeyError, Refused, Verifier};
 use crate::clock::{self, Board};
-use crate::cluster::Cluster;
 use crate::metrics::Counters;
-use crate::presence::Presence;
-use crate::rooms::Rooms;
+use crate::presence::{self, Presence};
+use crate::rooms::{self, Rooms};
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::users::Users;
+
+/// How long other nodes have to say who is in which room.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 /// What all workers share.
 #[derive(Debug)]
@@ -31,10 +34,12 @@ pub struct App {
     pub presence: Presence,
     /// Who is in which room.
     pub rooms: Rooms,
+    /// What asks the other nodes who is there.
+    pub(crate) survey: Survey,
     /// What is counted.
     pub counters: Counters,
-    /// The other nodes, where there are any.
-    pub cluster: Option<Cluster>,
+    /// Since when it counts.
+    pub(crate) started: Instant,
     /// Where users are looked up, and the runtime that this goes by.
     pub(crate) database: Option<(Users, Runtime)>,
     /// What the gateway did in the last minutes.
@@ -52,10 +57,15 @@ impl App {
         verifier: Verifier,
         database: Option<(Users, Runtime)>,
     ) -> Arc<Self> {
+        let presence = Presence::new(settings.max_connections_per_user);
         Arc::new(Self {
-            presence: Presence::new(settings.max_connections_per_user),
+            presence: match settings.node_name() {
+                Some(name) => presence.with_node(&name, settings.node_lease),
+                None => presence,
+            },
             rooms: Rooms::new(settings.rooms),
-            cluster: settings.node_name().map(|name| Cluster::new(&name, settings.node_lease)),
+            survey: Survey::new(ANSWERS_WITHIN),
+            started: Instant::now(),
             database,
             settings,
             verifier: ArcSwap::from_pointee(verifier),
@@ -129,7 +139,9 @@ pub fn start(setup: &mut Setup<'_>) -> Result<Arc<App>, SetupError> {
     // Its threads talk to the database and check passwords. The workers poll, and serve the clients.
     let runtime = setup.runtime()?;
     let url = settings.database_url.as_ref();
-    let users = url.map(|url| runtime.block_on(Users::open(url, settings.database_connections)));
+    let users = url.map(|url| {
+        runtime.block_on(Users::open(url, settings.database_connections, settings.max_logins))
+    });
     let users = users.transpose().map_err(|error| format!("the database: {error}"))?;
     *setup.config_mut() = settings.rooms.keep(setup.config().clone());
     let app = App::new(settings, verifier, users.map(|users| (users, runtime.clone())));
@@ -147,7 +159,10 @@ pub fn start(setup: &mut Setup<'_>) -> Result<Arc<App>, SetupError> {
 /// The handler of a worker.
 pub fn router(app: &Arc<App>, worker: &WorkerContext) -> impl Handler + use<> {
     if app.handle.set(worker.handle().clone()).is_ok() {
-        Cluster::start(app);
+        presence::start(app, worker.handle());
+        if app.presence.nodes().is_some() {
+            rooms::start(app, worker.handle());
+        }
     }
     let router = Router::new().websocket("/ws", Session::new(app.clone()));
     api::routes(router, app)

@@ -57,9 +57,9 @@ impl Sample {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             at: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
-            uptime: app.presence.started.elapsed().as_secs_f64(),
+            uptime: app.started.elapsed().as_secs_f64(),
             connections: counts.connections,
-            users: counts.users,
+            users: counts.users_here,
             received: total.messages_received,
             sent: total.messages_sent + total.deliveries,
             cpu: process.cpu.as_secs_f64(),
@@ -139,16 +139,16 @@ pub fn start(app: &Arc<App>, runtime: &Handle) {
 pub(crate) async fn sweep(app: &Arc<App>) -> usize {
     let (mut closed, mut after) = (0, None);
     loop {
-        let page = app.presence.online(after, SWEEP_LEN);
+        let page = app.presence.page_here(after.as_ref(), SWEEP_LEN);
         let (report, mut reports) = mpsc::unbounded_channel();
-        for user in page.users.iter().map(|user| user.user_id) {
+        for (user, _) in page.users {
             let refused = match app.users() {
                 Some(users) => users.active(user).await.err(),
                 None => None,
             };
             // A database that does not answer sends nobody away.
             let refused = refused.filter(|refused| *refused != Refused::Unavailable);
-            for conn in app.presence.connections(user) {
+            for conn in app.presence.connections(&user) {
                 let (app, report) = (app.clone(), report.clone());
                 // One that is not reached now is looked at the next time.
                 let _ = app.clone().handle().run(conn, move |ctx: &mut Ctx<'_, session::State>| {

@@ -186,7 +186,7 @@ fn say(app: &App, ctx: &mut Ctx<'_, State>, incoming: &Incoming<'_>) -> Result<(
         let told = chat.map(|chat| ctx.publish(chat::TOPIC, &chat)).transpose();
         return ctx.publish_with(EVERYBODY, &text, options).and(told).map(drop).map_err(|_| BUSY);
     };
-    if app.connection_counts(to).0 == 0 {
+    if app.presence.of(&to).is_none_or(|user| user.profile.envelopes == 0) {
         return Err(OFFLINE);
     }
     let told = ctx.publish_with(&topic_of(to), &text, options);

@@ -7,9 +7,8 @@
 //! | [`auth`], [`users`] | who a request comes from |
 //! | [`session`] | `/ws`: a connection from its request to its end |
 //! | [`envelope`], [`rooms`], [`chat`] | what is said there, by subprotocol |
-//! | [`presence`] | who is online |
+//! | [`presence`] | who is online, on this node and the others |
 //! | [`api`], [`live`], [`metrics`] | HTTP for administrators, the dashboard, and what is counted |
-//! | [`cluster`] | the other nodes, where there are any |
 //! | [`clock`] | what happens every so often: samples, and the end of stale connections |
 
 #![expect(
@@ -24,7 +23,6 @@ pub mod auth;
 pub mod chat;
 pub mod cli;
 pub mod clock;
-pub mod cluster;
 pub mod envelope;
 pub mod live;
 pub mod metrics;

@@ -27,6 +27,7 @@ use crate::api::Admin;
 use crate::app::App;
 use crate::auth::Refused;
 use crate::clock::Probe;
+use crate::presence::listed;
 
 /// The one timer of a connection.
 const TICK: u64 = 0;
@@ -68,7 +69,8 @@ impl Live {
             }
             Ok(Admin::User(claims)) => {
                 let end = self.0.verifier.load().end_of(claims);
-                let _ = ctx.set_deadline(end, Refused::Expired.close_code());
+                let (code, reason) = (Refused::Expired.close_code(), "expired: sign in again");
+                let _ = ctx.set_deadline_with(end, code, reason);
                 "token"
             }
             Err(refused) => return send_away(ctx, *refused),
@@ -97,14 +99,14 @@ impl Live {
             // Where the peer is too slow for this one, the engine's limit decides.
             let _ = out.send(&news.to_string());
         }
-        let page = self.0.online(watcher.after, PAGE_LEN);
+        let page = self.0.presence.page(watcher.after.as_ref(), PAGE_LEN);
         let mut hasher = DefaultHasher::new();
         page.hash(&mut hasher);
         if hasher.finish() != watcher.page_hash {
             watcher.page_hash = hasher.finish();
-            let _ = out.send(
-                &json!({ "kind": "users", "users": page.users, "next": page.next }).to_string(),
-            );
+            let mut users = listed(&page);
+            users["kind"] = "users".into();
+            let _ = out.send(&users.to_string());
         }
         let _ = out.set_timer(TICK, TICK_PERIOD);
     }
@@ -123,7 +125,8 @@ impl Handler for Live {
     }
 
     fn on_open(&mut self, ctx: &mut Ctx<'_, Watcher>) {
-        let _ = ctx.set_deadline(self.0.settings.login_timeout, Refused::Missing.close_code());
+        let (time, code) = (self.0.settings.login_timeout, Refused::Missing.close_code());
+        let _ = ctx.set_deadline_with(time, code, "nobody has signed in in time");
     }
 
     fn on_message(&mut self, ctx: &mut Ctx<'_, Watcher>, message: Message<'_>) {

@@ -4,11 +4,10 @@
 //! `envelope.json`, which is also that of clients that ask for none.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use ringwire::handshake::BEARER;
 use ringwire::json::object_of;
-use ringwire::topics::PresenceChange;
 use ringwire::{
     Accept, Answer, CloseCause, CloseCode, Ctx, Handler, Message, Request, Response, topics,
 };
@@ -19,8 +18,8 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::auth::{Claims, Refused};
 use crate::chat;
-use crate::cluster::News;
 use crate::envelope;
+use crate::presence::Known;
 use crate::rooms::{self, json::Commands};
 
 /// Of a user who has as many connections as may be.
@@ -35,9 +34,8 @@ pub const EVERYBODY: &str = "everybody";
 /// What the connections of a user are called begins with this; the user's id follows.
 pub const USER: &str = "user.";
 
-/// Timers: until a first message has come that logs in, and while a token is valid.
-const LOGIN: u64 = 0;
-const EXPIRY: u64 = 1;
+/// What a connection is told whose token has expired.
+const EXPIRED_TEXT: &str = "expired: refresh first";
 
 /// The topic of what is for one user.
 #[must_use]
@@ -125,12 +123,15 @@ impl Session {
         };
         let (app, asking) = (self.app.clone(), self.app.clone());
         let login = async move { asking.login(&username, &password).await };
-        // The message is there in time, however long its check takes.
-        ctx.clear_timer(LOGIN);
+        // The message was in time, and so must its check be.
+        let (time, code) = (self.app.settings.login_timeout, Refused::Unavailable.close_code());
+        let _ = ctx.set_deadline_with(time, code, "the login could not be checked in time");
         ctx.pause();
         let begun = ctx.spawn(login, move |ctx, outcome| {
             ctx.resume();
             match outcome {
+                // It has been closed meanwhile.
+                _ if !ctx.is_open() => {}
                 Ok(claims) => {
                     ctx.state_mut().claims = Some(Box::new(claims));
                     let _ = ctx.send(&json!({ "status": "ok" }).to_string());
@@ -157,13 +158,13 @@ fn enter(app: &App, ctx: &mut Ctx<'_, State>) {
     let id = ctx.id();
     let (state, mut out) = ctx.split();
     let (protocol, Some(claims)) = (state.protocol, state.claims()) else { return };
-    let takes_envelopes = protocol == Protocol::Envelope;
-    if !app.presence.enter(claims.sub, &claims.username, id, takes_envelopes) {
+    let envelopes = usize::from(protocol == Protocol::Envelope);
+    let known = Known { username: claims.username.clone(), envelopes };
+    if !app.presence.enter(&claims.sub, known, id) {
         state.claims = None;
         let _ = out.close(TOO_MANY, "the user has as many connections as may be");
         return;
     }
-    app.note_change(claims.sub);
     out.set_authenticated();
     let topics = match protocol {
         Protocol::Envelope => vec![EVERYBODY.to_owned(), topic_of(claims.sub)],
@@ -172,16 +173,13 @@ fn enter(app: &App, ctx: &mut Ctx<'_, State>) {
         Protocol::Chat => vec![chat::TOPIC.to_owned()],
     };
     // The name first: what is said of the user is not for who has it.
-    let is_known = out.set_timer(EXPIRY, left_of(app.verifier.load().end_of(claims))).is_ok()
+    let end = app.verifier.load().end_of(claims);
+    let is_known = out.set_deadline_with(end, EXPIRED, EXPIRED_TEXT).is_ok()
         && out.register(&format!("{USER}{}", claims.sub)).is_ok()
         && topics.iter().all(|topic| out.subscribe(topic).is_ok());
     if !is_known {
         let _ = out.close(CloseCode::INTERNAL_ERROR, "the connection can't be listed");
     }
-}
-
-fn left_of(end: SystemTime) -> Duration {
-    end.duration_since(SystemTime::now()).unwrap_or_default()
 }
 
 /// Has a connection go on with a new token of the same user, and calls `then` with its end.
@@ -202,7 +200,7 @@ pub(crate) fn refresh(
         });
         let renewed = own.map(|claims| {
             let end = renewing.verifier.load().end_of(&claims);
-            let _ = ctx.set_timer(EXPIRY, left_of(end));
+            let _ = ctx.set_deadline_with(end, EXPIRED, EXPIRED_TEXT);
             ctx.state_mut().claims = Some(Box::new(claims));
             end
         });
@@ -271,7 +269,8 @@ impl Handler for Session {
         if ctx.state().claims.is_some() {
             enter(&self.app, ctx);
         } else {
-            let _ = ctx.set_timer(LOGIN, self.app.settings.login_timeout);
+            let (time, code) = (self.app.settings.login_timeout, Refused::Missing.close_code());
+            let _ = ctx.set_deadline_with(time, code, "no login came in time");
         }
     }
 
@@ -290,36 +289,17 @@ impl Handler for Session {
         }
     }
 
-    fn on_timer(&mut self, ctx: &mut Ctx<'_, State>, key: u64) {
-        let (code, reason) = match key {
-            EXPIRY => (EXPIRED, "expired: refresh first"),
-            _ => (Refused::Missing.close_code(), "no login came in time"),
-        };
-        // Only a close that has begun refuses another.
-        let _ = ctx.close(code, reason);
-    }
-
     fn on_presence(&mut self, presence: &topics::Presence<'_>) {
         let id = presence.name.strip_prefix(USER).and_then(|id| Uuid::parse_str(id).ok());
-        let Some(user) = id else { return };
-        let online = &self.app.presence;
-        let news = match presence.change {
-            PresenceChange::Joined => online.tell_joined(user).map(|name| News::Joined(user, name)),
-            PresenceChange::Left if presence.is_last => {
-                online.tell_left(user).map(|name| News::Left(user, name))
-            }
-            _ => None,
-        };
-        if let Some(news) = news {
-            self.app.tell_own(news);
+        if let Some(user) = id {
+            self.app.presence.follow(&user, presence);
         }
     }
 
     fn on_close(&mut self, ctx: &mut Ctx<'_, State>, _cause: &CloseCause) {
         if let Some(claims) = ctx.state().claims() {
             self.app.rooms.leave_all(claims.sub, ctx.id());
-            self.app.presence.leave(claims.sub, ctx.id());
-            self.app.note_change(claims.sub);
+            self.app.presence.leave(&claims.sub, ctx.id());
         }
     }
 }

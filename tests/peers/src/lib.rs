@@ -47,8 +47,17 @@ pub const fn ms(count: u64) -> Duration {
 /// # Panics
 ///
 /// If it does not hold within [`PATIENCE`].
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait_until(what: &str, holds: impl FnMut() -> bool) {
+    wait_within(PATIENCE, what, holds);
+}
+
+/// Waits this long for a condition that may take its time.
+///
+/// # Panics
+///
+/// If it does not hold within that.
+pub fn wait_within(patience: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
     while !holds() {
         assert!(Instant::now() < deadline, "not in time: {what}");
         thread::sleep(ms(2));

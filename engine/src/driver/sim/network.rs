@@ -72,6 +72,8 @@ pub(super) struct Link {
     /// Bytes on their way to the peer.
     pub(super) in_flight: usize,
     pub(super) window: usize,
+    /// What the peer's kernel acknowledges before its program reads it.
+    pub(super) receive_len: usize,
     pub(super) peer_eof: bool,
     pub(super) peer_reset: bool,
     /// The peer writes no more.
@@ -90,16 +92,32 @@ pub(super) struct Link {
 impl Link {
     /// How much the driver may send now.
     pub(super) fn room(&self) -> usize {
-        self.window.saturating_sub(self.waiting())
+        self.window.saturating_sub(self.unacknowledged())
     }
 
     fn waiting(&self) -> usize {
         self.inbox.len() + self.in_flight
     }
 
-    /// The window is the driver's socket here, and the peer has no buffer of its own.
+    /// What the peer's kernel has and its program has not read.
+    fn held(&self) -> usize {
+        self.inbox.len().min(self.receive_len)
+    }
+
+    /// What the driver's socket has.
+    fn unacknowledged(&self) -> usize {
+        self.waiting() - self.held()
+    }
+
+    /// A peer's kernel has a window of half its buffer, as Linux begins with: it moves on while that fills, too.
     pub(super) fn delivery(&self) -> Delivery {
-        Delivery { acked: Some(self.taken), window_end: self.taken, waiting: self.waiting() }
+        let acked = self.taken + self.held() as u64;
+        let room = (self.receive_len - self.held()).min(self.receive_len / 2);
+        Delivery {
+            acked: Some(acked),
+            window_end: acked + room as u64,
+            waiting: self.unacknowledged(),
+        }
     }
 }
 
@@ -116,6 +134,8 @@ pub(crate) struct Network {
     /// Something happened that the test may want to react to.
     pub(super) noticed: bool,
     pub(super) buffers_out: usize,
+    /// The most that one receive brought.
+    pub(super) longest_receive: usize,
     /// When free memory was given back.
     pub(super) memory_returns: Vec<Duration>,
     pub(super) sockets_open: usize,
@@ -136,6 +156,7 @@ impl Network {
             dirty: VecDeque::new(),
             noticed: false,
             buffers_out: 0,
+            longest_receive: 0,
             memory_returns: Vec::new(),
             sockets_open: 0,
             events: BTreeMap::new(),
@@ -156,6 +177,7 @@ impl Network {
             taken: 0,
             in_flight: 0,
             window: DEFAULT_WINDOW,
+            receive_len: 0,
             peer_eof: false,
             discards: false,
             peer_reset: false,

@@ -63,6 +63,11 @@ impl World {
         self.0.borrow().buffers_out
     }
 
+    /// The most that one receive brought.
+    pub(crate) fn longest_receive(&self) -> usize {
+        self.0.borrow().longest_receive
+    }
+
     /// When the worker had free memory given back.
     pub(crate) fn memory_returns(&self) -> Vec<Duration> {
         self.0.borrow().memory_returns.clone()
@@ -126,6 +131,13 @@ impl Peer {
     pub(crate) fn set_window(&self, bytes: usize) {
         let mut network = self.network.borrow_mut();
         network.links[self.link].window = bytes;
+        network.touch(self.link);
+    }
+
+    /// How much its kernel acknowledges before [`read`](Self::read) takes it.
+    pub(crate) fn set_receive_len(&self, bytes: usize) {
+        let mut network = self.network.borrow_mut();
+        network.links[self.link].receive_len = bytes;
         network.touch(self.link);
     }
 

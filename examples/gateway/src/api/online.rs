@@ -9,8 +9,7 @@ use serde_json::json;
 
 use super::{Admin, Answer};
 use crate::app::App;
-use crate::cluster::Cluster;
-use crate::presence::Page;
+use crate::presence::listed;
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
@@ -28,19 +27,19 @@ pub(super) async fn list(app: &Arc<App>, _: &Admin, request: &OwnedRequest) -> A
         Some(text) => Some(text.parse().map_err(|_| bad("`after` is a UUID".to_owned()))?),
         None => None,
     };
-    let Page { users, next } = app.online(after, limit);
-    let count = app.counts().users;
-    Ok((StatusCode::OK, Json(json!({ "count": count, "users": users, "next": next }))))
+    let mut page = listed(&app.presence.page(after.as_ref(), limit));
+    page["count"] = app.presence.counts().users.into();
+    Ok((StatusCode::OK, Json(page)))
 }
 
 /// `GET /ws/stats`
 pub(super) async fn stats(app: &Arc<App>, _: &Admin, _: &OwnedRequest) -> Answer {
-    let (counts, process) = (app.counts(), ProcessStats::now());
+    let (counts, process) = (app.presence.counts(), ProcessStats::now());
     let total = app.handle().stats().total();
     let stats = json!({
         "total_connections": counts.connections,
         "unique_users": counts.users,
-        "server_uptime": app.presence.started.elapsed().as_secs(),
+        "server_uptime": app.started.elapsed().as_secs(),
         "connections_opened": total.handshakes,
         "messages_received": total.messages_received,
         "messages_sent": total.messages_sent + total.deliveries,
@@ -49,7 +48,7 @@ pub(super) async fn stats(app: &Arc<App>, _: &Admin, _: &OwnedRequest) -> Answer
         "memory_bytes": process.resident_len,
         "cpu_seconds": process.cpu.as_secs_f64(),
         "is_draining": app.handle().is_draining(),
-        "nodes": app.cluster.as_ref().map(Cluster::nodes),
+        "nodes": app.presence.nodes(),
     });
     Ok((StatusCode::OK, Json(stats)))
 }

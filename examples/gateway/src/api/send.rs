@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::{Admin, Answer};
 use crate::app::App;
 use crate::clock::sweep;
-use crate::cluster::Order;
 use crate::envelope::{Envelope, MessageType};
+use crate::presence::order_sweep;
 use crate::session::{EVERYBODY, REVOKED, topic_of};
 
 /// The longest reason of a disconnect, in characters. The engine cuts it to what fits into a close frame (RFC 6455
@@ -70,7 +70,7 @@ fn offline() -> Problem {
 pub(super) async fn send(app: &Arc<App>, admin: &Admin, request: &OwnedRequest) -> Answer {
     let Send { to_user_id: to, message_type, data } = request.json()?;
     let (id, text) = envelope(admin, Some(to), message_type, &data)?;
-    let (count, _) = app.connection_counts(to);
+    let count = app.presence.of(&to).map_or(0, |user| user.profile.envelopes);
     if count == 0 {
         return Err(offline());
     }
@@ -98,21 +98,15 @@ pub(super) async fn disconnect(app: &Arc<App>, _: &Admin, request: &OwnedRequest
         let text = format!("`reason` has at most {MAX_REASON_LEN} characters");
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, text));
     }
-    let (_, count) = app.connection_counts(user_id);
-    if count == 0 {
-        return Err(offline());
-    }
+    let count = app.presence.of(&user_id).ok_or_else(offline)?.connection_count;
     let reason = if reason.is_empty() { "disconnected by an administrator" } else { &reason };
-    app.order(&Order::Disconnect { user: user_id, reason: reason.to_owned() });
-    for conn in app.presence.connections(user_id) {
-        app.handle().close(conn, REVOKED, reason).map_err(busy)?;
-    }
+    app.presence.close(&user_id, REVOKED, reason).map_err(busy)?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "connections": count }))))
 }
 
 /// `POST /ws/cleanup`
 pub(super) async fn clean_up(app: &Arc<App>, _: &Admin, _: &OwnedRequest) -> Answer {
-    app.order(&Order::CleanUp);
+    order_sweep(app);
     Ok((StatusCode::ACCEPTED, Json(json!({ "connections": sweep(app).await }))))
 }
 

@@ -6,11 +6,11 @@
 pub mod json;
 pub mod text;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use ringwire::topics::{HistoryConfig, Position, PublishError, Recovery, TopicError, topic_token};
-use ringwire::{Config, ConnId, Ctx, Message};
+use ringwire::{Config, ConnId, Ctx, Handle, Message};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -56,6 +56,9 @@ pub enum RoomError {
     Publish(#[from] PublishError),
 }
 
+/// Names, and how often each counts.
+pub type Tally = BTreeMap<String, usize>;
+
 /// Who is in which room.
 #[derive(Debug)]
 pub struct Rooms {
@@ -77,21 +80,20 @@ impl Rooms {
         Self { limits, tables: Mutex::default() }
     }
 
-    /// The first rooms by name, and how many members each has.
+    /// The first rooms of this node by name, and how many members each has; of one room, the first users in it, and how
+    /// many connections each has there.
     #[must_use]
-    pub fn list(&self) -> Vec<(Arc<str>, usize)> {
+    pub fn tally(&self, room: Option<&str>) -> Tally {
         let tables = lock(&self.tables);
-        let rooms = tables.rooms.iter().take(MAX_LISTED);
-        rooms.map(|(room, members)| (room.clone(), members.len())).collect()
-    }
-
-    /// The first users in a room, by name.
-    #[must_use]
-    pub fn members(&self, room: &str) -> Vec<Arc<str>> {
-        let tables = lock(&self.tables);
-        let names = tables.rooms.get(room).into_iter().flat_map(HashMap::values);
-        let names: BTreeSet<_> = names.collect();
-        names.into_iter().take(MAX_LISTED).cloned().collect()
+        let Some(room) = room else {
+            let rooms = tables.rooms.iter().take(MAX_LISTED);
+            return rooms.map(|(room, members)| (room.to_string(), members.len())).collect();
+        };
+        let mut tally = Tally::new();
+        for name in tables.rooms.get(room).into_iter().flat_map(HashMap::values) {
+            *tally.entry(name.to_string()).or_default() += 1;
+        }
+        tally.into_iter().take(MAX_LISTED).collect()
     }
 
     /// Puts a connection into a room; nothing happens if it is there already.
@@ -158,6 +160,38 @@ impl Tables {
     }
 }
 
+/// Has the other nodes know who is in which room of this one, when they ask.
+pub(crate) fn start(app: &Arc<App>, handle: &Handle) {
+    let answering = Arc::downgrade(app);
+    app.survey.start(handle, move |room| {
+        let room: Option<String> = serde_json::from_str(room).unwrap_or_default();
+        let tally = answering.upgrade().map(|app| app.rooms.tally(room.as_deref()));
+        serde_json::to_string(&tally.unwrap_or_default()).unwrap_or_default()
+    });
+}
+
+/// Has `done` called with the [tally](Rooms::tally) of all nodes that answer in time, and how many do not; at once, where
+/// there is no other node.
+fn tally_all(
+    app: &Arc<App>,
+    room: Option<&str>,
+    done: impl FnOnce(&App, &Tally, usize) + Send + 'static,
+) {
+    let nodes = app.presence.nodes().map_or(0, |nodes| nodes.len());
+    let question = serde_json::to_string(&room).unwrap_or_default();
+    let (app, room) = (app.clone(), room.map(str::to_owned));
+    app.clone().survey.ask(nodes, &question, move |outcome| {
+        let mut all = app.rooms.tally(room.as_deref());
+        for answer in outcome.answers {
+            for (name, count) in serde_json::from_str::<Tally>(&answer).unwrap_or_default() {
+                *all.entry(name).or_default() += count;
+            }
+        }
+        let first = all.into_iter().take(MAX_LISTED).collect();
+        done(&app, &first, outcome.silent);
+    });
+}
+
 /// Where a connection hears what is said in a room.
 fn topic_in(protocol: Protocol, room: &str) -> String {
     let base = if protocol == Protocol::RoomsText { TEXT } else { JSON };
@@ -176,25 +210,25 @@ fn join(app: &App, ctx: &mut Ctx<'_, State>, room: &str) -> Result<(), RoomError
     Ok(())
 }
 
-/// Puts a connection into a room that keeps what was said. `None`: the connection has no user any more.
+/// Puts a connection into a room that keeps what was said, and calls `then` with what it missed.
 fn come_back(
     app: &App,
     ctx: &mut Ctx<'_, State>,
     room: &str,
     since: Option<Position>,
-) -> Result<Option<Recovery>, RoomError> {
+    then: impl FnOnce(&mut Ctx<'_, State>, Result<Recovery, TopicError>) + 'static,
+) -> Result<(), RoomError> {
     let id = ctx.id();
-    let (state, mut out) = ctx.split();
-    let Some(claims) = state.claims() else { return Ok(None) };
-    let topic = topic_in(state.protocol(), room);
-    let was_there = out.is_subscribed(&topic);
-    app.rooms.join(room, claims.sub, &claims.username, id)?;
-    let recovery = out.subscribe_since(&topic, since).inspect_err(|_| {
+    let Some(claims) = ctx.state().claims() else { return Ok(()) };
+    let (user, topic) = (claims.sub, topic_in(ctx.state().protocol(), room));
+    app.rooms.join(room, user, &claims.username, id)?;
+    let was_there = ctx.is_subscribed(&topic);
+    ctx.recover(&topic, since, then).inspect_err(|_| {
         if !was_there {
-            app.rooms.leave(room, claims.sub, id);
+            app.rooms.leave(room, user, id);
         }
     })?;
-    Ok(Some(recovery))
+    Ok(())
 }
 
 impl RoomLimits {
@@ -213,11 +247,17 @@ impl RoomLimits {
     }
 }
 
-/// Adds the position to a message, which is a JSON object with members.
-fn stamp(message: Message<'_>, Position { epoch, offset }: Position) -> Vec<u8> {
+/// Adds the position to a message, which is a JSON object with members; and the offset before it, unless that is one less.
+fn stamp(message: Message<'_>, position: Position, previous: Option<u64>) -> Vec<u8> {
+    let Position { epoch, offset } = position;
     let bytes = message.as_bytes();
     let members = bytes.strip_suffix(b"}").unwrap_or(bytes);
-    let position = format!(r#","epoch":{epoch},"offset":{offset}}}"#);
+    let previous = match previous {
+        Some(previous) if previous + 1 == offset => String::new(),
+        Some(previous) => format!(r#","previous":{previous}"#),
+        None => r#","previous":null"#.to_owned(),
+    };
+    let position = format!(r#","epoch":{epoch},"offset":{offset}{previous}}}"#);
     [members, position.as_bytes()].concat()
 }
 
@@ -303,7 +343,7 @@ mod tests {
         for name in ["a", "12345678", "a.b", ">", "*", "%", "ääää"] {
             assert_eq!(rooms.join(name, Uuid::nil(), "ann", conn()), Ok(()), "{name:?}");
         }
-        assert_eq!(rooms.list().len(), 7);
+        assert_eq!(rooms.tally(None).len(), 7);
     }
 
     #[test]
@@ -313,8 +353,8 @@ mod tests {
         assert_eq!(rooms.join("a", ann, "ann", conn()), Ok(()), "it is there already");
         assert_eq!(rooms.join("b", ann, "ann", conn()), Ok(()));
         assert_eq!(rooms.join("c", ann, "ann", conn()), Err(RoomError::TooManyRooms(2)));
-        assert_eq!(rooms.list(), [("a".into(), 1), ("b".into(), 1)]);
-        assert_eq!(rooms.members("a"), ["ann".into()]);
+        assert_eq!(rooms.tally(None), Tally::from([("a".into(), 1), ("b".into(), 1)]));
+        assert_eq!(rooms.tally(Some("a")), Tally::from([("ann".into(), 1)]));
         assert!(rooms.leave("a", ann, conn()));
         assert!(!rooms.leave("a", ann, conn()));
         assert_eq!(rooms.join("c", ann, "ann", conn()), Ok(()));

@@ -6,7 +6,7 @@
 //!  SEND room text     [room] ann: text        to all members, the sender too
 //!  BROADCAST text     ann: text               to all who speak of rooms, the sender too
 //!  ROOMS              Rooms: room (2), tea (1)
-//!  WHO room           In room: ann, ben
+//!  WHO room           In room: ann, ben       on all nodes; the answer may come behind others
 //!  REFRESH token      Refreshed
 //!                     ERROR …                 where a command was not followed
 //! ```
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use ringwire::Ctx;
 use serde_json::value::RawValue;
 
-use super::RoomError;
+use super::{RoomError, Tally};
 use crate::app::App;
 use crate::envelope::MessageType;
 use crate::session::{self, State};
@@ -65,18 +65,19 @@ fn follow(
             return Ok(None);
         }
         "ROOMS" => {
-            let mut reply = "Rooms:".to_owned();
-            for (number, (room, count)) in app.rooms.list().into_iter().enumerate() {
-                let comma = if number > 0 { "," } else { "" };
-                // A string takes everything.
-                let _ = write!(reply, "{comma} {room} ({count})");
-            }
-            reply
+            return Ok(tell(app, ctx, None, |tally| {
+                let rooms = tally.iter().map(|(room, count)| format!(" {room} ({count})"));
+                format!("Rooms:{}", rooms.collect::<Vec<_>>().join(","))
+            }));
         }
         "WHO" => {
             let room = named(rest, "WHO needs a room")?;
             super::check_member(ctx, room)?;
-            format!("In {room}: {}", app.rooms.members(room).join(", "))
+            let named = room.to_owned();
+            return Ok(tell(app, ctx, Some(room), move |tally| {
+                let names: Vec<_> = tally.keys().map(String::as_str).collect();
+                format!("In {named}: {}", names.join(", "))
+            }));
         }
         "REFRESH" => {
             let token = named(rest, "REFRESH needs a token")?;
@@ -91,6 +92,29 @@ fn follow(
         _ => return Err(RoomError::Usage("unknown command")),
     };
     Ok(Some(reply))
+}
+
+/// Tells a client who is there, on all nodes. It is told in the same call where there is no other node.
+fn tell(
+    app: &Arc<App>,
+    ctx: &Ctx<'_, State>,
+    room: Option<&str>,
+    say: impl FnOnce(&Tally) -> String + Send + 'static,
+) -> Option<String> {
+    if app.presence.nodes().is_none_or(|nodes| nodes.is_empty()) {
+        return Some(say(&app.rooms.tally(room)));
+    }
+    let conn = ctx.id();
+    super::tally_all(app, room, move |app, tally, silent| {
+        let mut reply = say(tally);
+        if silent > 0 {
+            // A string takes everything.
+            let _ = write!(reply, " (nodes that do not answer: {silent})");
+        }
+        // One that has gone needs no answer.
+        let _ = app.handle().send(conn, &reply);
+    });
+    None
 }
 
 fn named<'t>(rest: &'t str, problem: &'static str) -> Result<&'t str, RoomError> {

@@ -1,327 +1,328 @@
 //! Three gateways, each a process, and a real NATS: what tests/cluster/run runs. `CLUSTER_NATS_SERVER` is the NATS,
-//! `CLUSTER_GATEWAY` the gateway, `CLUSTER_CLIENTS` how many clients there are.
+//! `CLUSTER_GATEWAY` the gateway, `CLUSTER_CLIENTS` how many clients there are, and `CLUSTER_OUTAGE` for how many seconds
+//! NATS is away. One gateway runs in the network namespace `CLUSTER_FAR`, at the far end of a link that loses packets;
+//! the ends have `CLUSTER_NEAR_ADDR` and `CLUSTER_FAR_ADDR`.
 
-#![expect(clippy::disallowed_methods, reason = "tests take the time")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests take the time, and share with threads"
+)]
+
+mod crowd;
+mod site;
 
 use std::env;
-use std::net::SocketAddr;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ringwire::client::Client;
-use ringwire_gateway::auth::{Claims, Signer};
-use ringwire_peers::{Http, Process, free_addr, program_in, wait_until};
-use serde_json::{Value, json};
-use uuid::Uuid;
+use rustix::process::Signal;
 
-const SECRET: &str = "a secret of the tests, and long enough";
-const KEY: &str = "the key of the tests";
-const NODES: [&str; 3] = ["a", "b", "c"];
-/// Members of a room, as many on each node.
-const MEMBERS: usize = 9;
-const ROUNDS: usize = 10;
-const LEASE: Duration = Duration::from_secs(5);
+use crate::crowd::{Crowd, MEMBERS, Member, Node, PACE, Report, token};
+use crate::site::{LEASE, NODES, PATIENCE, Site, signal, wait_until};
 
-/// Starts the program that an environment variable names.
-fn start(variable: &str, arguments: &[(&str, String)], addr: SocketAddr) -> Process {
-    let mut program = program_in(variable, "tests/cluster/run");
-    for (flag, value) in arguments {
-        program.args([*flag, value]);
-    }
-    Process::start(program.env("JWT_SECRET", SECRET).env("GATEWAY_API_KEY", KEY), addr)
+/// Those that end or stop: one whose links are in order.
+const VICTIM: usize = 1;
+const OTHERS: [usize; 2] = [0, 2];
+
+/// What is said without NATS waits, in a bounded queue.
+const SLOW: Duration = Duration::from_millis(500);
+
+fn number_in(variable: &str, default: usize) -> usize {
+    env::var(variable).map_or(default, |text| text.parse().expect("a number"))
 }
 
-fn get(addr: SocketAddr, path: &str) -> String {
-    let mut http = Http::connect(addr);
-    http.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\nX-Api-Key: {KEY}\r\n\r\n"));
-    http.answer().text().to_owned()
-}
-
-fn get_json(addr: SocketAddr, path: &str) -> Value {
-    serde_json::from_str(&get(addr, path)).expect("it is JSON")
-}
-
-fn metric(addr: SocketAddr, name: &str) -> f64 {
-    let metrics = get(addr, "/metrics");
-    let values = metrics
-        .lines()
-        .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
-    values.map(|line| line.rsplit(' ').next().expect("a value").parse::<f64>().expect(line)).sum()
-}
-
-struct Nats {
-    process: Process,
-    monitor: SocketAddr,
-}
-
-impl Nats {
-    fn start() -> Self {
-        let (addr, monitor) = (free_addr(), free_addr());
-        let arguments = [
-            ("-a", "127.0.0.1".to_owned()),
-            ("-p", addr.port().to_string()),
-            ("-m", monitor.port().to_string()),
-            ("-l", "/dev/null".to_owned()),
-        ];
-        Self { process: start("CLUSTER_NATS_SERVER", &arguments, addr), monitor }
-    }
-
-    fn number(&self, name: &str) -> u64 {
-        get_json(self.monitor, "/varz")[name].as_u64().expect("a number")
-    }
-}
-
-fn gateway(nats: &Nats, name: &str, addr: SocketAddr) -> Process {
-    let driver = env::var("RINGWIRE_DRIVER").unwrap_or_else(|_| "epoll".to_owned());
-    let arguments = [
-        ("--listen", addr.to_string()),
-        ("--nats", format!("nats://{}", nats.process.addr())),
-        ("--node", name.to_owned()),
-        ("--driver", driver),
-        ("--io-workers", "2".to_owned()),
-        ("--pin", "none".to_owned()),
-        ("--idle-timeout", "off".to_owned()),
-    ];
-    let gateway = start("CLUSTER_GATEWAY", &arguments, addr);
-    wait_until("it is ready", || Http::connect(addr).get("/readyz").status() == 200);
-    gateway
-}
-
-fn token(user: usize) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later").as_secs();
-    let claims = Claims {
-        sub: Uuid::from_u128(user as u128 + 1),
-        username: format!("user{user}"),
-        email: format!("user{user}@example.com"),
-        exp: now + 3600,
-        iat: now,
-        nbf: None,
-        jti: format!("token {user}"),
-        role: None,
-    };
-    Signer::hs256(SECRET.as_bytes()).expect("it is one").sign(&claims).expect("it is signed")
-}
-
-/// A client of a room, and where it has heard that to.
-struct Member {
-    client: Client,
-    position: (u64, u64),
-}
-
-impl Member {
-    /// Comes to a room, from where it was heard to; whether all that was missed follows.
-    fn come(addr: SocketAddr, number: usize, heard: Option<(u64, u64)>) -> (Self, bool) {
-        let url = format!("ws://{addr}/ws?token={}", token(number));
-        let builder = Client::builder().without_proxy().with_subprotocol("rooms.json");
-        let mut client = builder.connect(&url).expect("it is let in");
-        let recover = heard.map_or_else(
-            || json!({}),
-            |(epoch, offset)| json!({ "epoch": epoch, "offset": offset }),
-        );
-        let room = format!("room{}", number / MEMBERS);
-        let subscribe = json!({ "type": "subscribe", "topic": room, "recover": recover, "id": 1 });
-        client.send_text(&subscribe.to_string()).expect("it is open");
-        let mut member = Self { client, position: (0, 0) };
-        let answer = member.hear();
-        assert_eq!(answer["type"], "recovery", "{answer}");
-        let number = |name: &str| answer[name].as_u64().expect("a number");
-        member.position = (number("epoch"), number("offset"));
-        let is_complete = answer["complete"] == true;
-        if is_complete {
-            member.position = heard.unwrap_or(member.position);
-        }
-        (member, is_complete)
-    }
-
-    fn hear(&mut self) -> Value {
-        let message = self.client.receive().expect("it is open").expect("it is not closed");
-        serde_json::from_str(message.as_text().expect("a text")).expect("it is JSON")
-    }
-
-    fn say(&mut self, room: usize, message: &Value) {
-        let publish =
-            json!({ "type": "publish", "topic": format!("room{room}"), "message": message });
-        self.client.send_text(&publish.to_string()).expect("it is open");
-    }
-
-    /// The next message, which is this one and has the next number.
-    fn expect(&mut self, message: &Value) {
-        let heard = self.hear();
-        let (epoch, offset) = self.position;
-        self.position = (epoch, offset + 1);
-        let expected = (message, &json!(epoch), &json!(offset + 1));
-        assert_eq!((&heard["message"], &heard["epoch"], &heard["offset"]), expected);
-    }
-}
-
-struct Cluster {
-    nats: Nats,
-    gateways: Vec<Process>,
-    /// Of rooms one after the other; each is on the node that its number says.
-    members: Vec<Option<Member>>,
-    said: usize,
-}
-
-impl Cluster {
-    fn start(count: usize) -> Self {
-        let nats = Nats::start();
-        let gateways = NODES.iter().map(|name| gateway(&nats, name, free_addr())).collect();
-        let mut cluster = Self { nats, gateways, members: Vec::new(), said: 0 };
-        for number in 0..count {
-            let (member, _) = Member::come(cluster.addr(number % NODES.len()), number, None);
-            cluster.members.push(Some(member));
-        }
-        cluster.settle();
-        cluster
-    }
-
-    fn addr(&self, node: usize) -> SocketAddr {
-        self.gateways[node].addr()
-    }
-
-    /// Waits until all nodes know of all users, and NATS of what they want.
-    fn settle(&self) {
-        let here = self.members.iter().flatten().count();
-        let rooms = self.members.len() / MEMBERS;
-        for gateway in &self.gateways {
-            wait_until("it knows everybody", || self.online(gateway.addr()) == here);
-            wait_until("it wants all rooms", || {
-                metric(gateway.addr(), "ringwire_cluster_subscriptions") >= rooms as f64
-            });
-        }
-        let wanted = (rooms * NODES.len()) as u64;
-        wait_until("NATS knows", || self.nats.number("subscriptions") >= wanted);
-    }
-
-    fn online(&self, addr: SocketAddr) -> usize {
-        let count = get_json(addr, "/ws/online?limit=1")["count"].as_u64().expect("a number");
-        usize::try_from(count).expect("it is small")
-    }
-
-    /// In each room a member that is there says something, and all that are there hear it next.
-    fn round(&mut self) {
-        self.said += 1;
-        let message = json!(self.said);
-        let rooms = self.members.len() / MEMBERS;
-        for room in 0..rooms {
-            let members = &mut self.members[room * MEMBERS..(room + 1) * MEMBERS];
-            let count = members.iter().flatten().count();
-            let speaker = members.iter_mut().flatten().nth(self.said % count).expect("some are");
-            speaker.say(room, &message);
-        }
-        for member in self.members.iter_mut().flatten() {
-            member.expect(&message);
-        }
-    }
-
-    /// How long a message takes to a member on its speaker's node, and to one on another.
-    fn latencies(&mut self, count: usize) -> [Vec<Duration>; 2] {
-        let mut all = [Vec::new(), Vec::new()];
-        for _ in 0..count {
-            self.said += 1;
-            let message = json!(self.said);
-            // Three are on the first node: 0, 3 and 6. The one that is asked first is measured.
-            for (listener, times) in [3, 1].into_iter().zip(&mut all) {
-                let began = Instant::now();
-                self.member(0).say(0, &message);
-                self.member(listener).expect(&message);
-                times.push(began.elapsed());
-                (0..MEMBERS)
-                    .filter(|it| *it != listener)
-                    .for_each(|it| self.member(it).expect(&message));
-            }
-        }
-        all.each_mut().map(|times| {
-            times.sort_unstable();
-            std::mem::take(times)
-        })
-    }
-
-    fn member(&mut self, number: usize) -> &mut Member {
-        self.members[number].as_mut().expect("it is there")
-    }
-
-    fn sum(&self, name: &str) -> f64 {
-        self.gateways.iter().map(|gateway| metric(gateway.addr(), name)).sum()
-    }
-}
-
-/// Members of rooms over three nodes hear each message once and in order, while a node is killed and comes back. The
-/// users of that node leave within the lease, and return when it does. They are told that what they missed is gone.
-#[test]
-fn rooms_and_presence_over_gateways_one_of_which_is_killed() {
-    let count = env::var("CLUSTER_CLIENTS").map_or(270, |text| text.parse().expect("a number"));
-    let count = count / MEMBERS * MEMBERS;
+/// Three gateways, and clients on each, who talk.
+fn talking() -> (Site, Crowd) {
     let began = Instant::now();
-    let mut cluster = Cluster::start(count);
-    println!("{count} clients are there and known to all nodes after {:?}", began.elapsed());
-    let deliveries = |cluster: &Cluster| cluster.sum("ringwire_deliveries_total");
-    let cpu = |cluster: &Cluster| cluster.sum("process_cpu_seconds_total");
-    let (cpu_before, delivered_before) = (cpu(&cluster), deliveries(&cluster));
-    let out_before = ["out_msgs", "out_bytes"].map(|name| cluster.nats.number(name));
-    (0..ROUNDS).for_each(|_| cluster.round());
-    let delivered = deliveries(&cluster) - delivered_before;
-    let cpu = (cpu(&cluster) - cpu_before) / delivered * 1e6;
-    let out = ["out_msgs", "out_bytes"].map(|name| cluster.nats.number(name));
-    let published = (ROUNDS * count / MEMBERS) as f64;
+    let site = Site::start();
+    let mut crowd = Crowd::come(site.addrs(), number_in("CLUSTER_CLIENTS", 270));
+    site.settle(crowd.users, crowd.room_count());
+    println!("{} clients are known to all nodes after {:?}", crowd.users, began.elapsed());
+    crowd.talk();
+    crowd.rounds(5);
+    (site, crowd)
+}
+
+/// Has the clients of a node that runs again come back, and all talk.
+fn comes_back(site: &Site, crowd: &Crowd, node: usize) {
+    crowd.node(node, Node::Back);
+    site.settle(crowd.users, crowd.room_count());
+    crowd.node(node, Node::Up);
+    crowd.rounds(5);
+}
+
+/// Nodes have dropped nothing.
+fn nothing_is_dropped(site: &Site, report: &Report) {
+    println!("{report:?}");
+    for name in ["incoming_dropped_total", "outgoing_dropped_total"] {
+        assert_eq!(site.sum(&format!("ringwire_cluster_{name}")), 0.0, "{name}");
+    }
+    assert_eq!(report.refused, 0);
+}
+
+/// Some nodes have missed nothing from others, and nothing came twice.
+fn nothing_is_missed(site: &Site, nodes: &[usize]) {
+    for node in nodes {
+        for name in ["missed_total", "passed_over_total"] {
+            let count = site.metric(*node, &format!("ringwire_cluster_{name}"));
+            assert_eq!(count, 0.0, "{name} of {}", NODES[*node]);
+        }
+    }
+}
+
+/// Each delivery has its number, from the speaker and from the node. On connections of nodes that live nothing is lost,
+/// doubled or out of order, while another node is killed and comes back and the link of one of them loses packets. The
+/// users of the node that was killed leave within the lease.
+#[test]
+fn one_node_is_killed_and_one_link_loses_packets() {
+    let (mut site, crowd) = talking();
+    crowd.node(VICTIM, Node::Dying);
+    site.gateways[VICTIM].kill();
+    let killed = Instant::now();
+    site.await_online(&OTHERS, crowd.users / NODES.len() * OTHERS.len());
+    println!("the users of a node that was killed have left after {:?}", killed.elapsed());
+    assert!(killed.elapsed() > LEASE / 2, "within the lease it may come back");
+    crowd.rounds(5);
+    site.restart(VICTIM);
+    comes_back(&site, &crowd, VICTIM);
+    nothing_is_dropped(&site, &crowd.end());
+    nothing_is_missed(&site, &[0, 1, 2]);
+}
+
+/// Whom a node's stop hurts: nobody, if it is short. If it is longer than the lease, its users leave, and are back when
+/// it goes on. Its own clients hear what was said meanwhile, as far as NATS has kept it, and what it missed it counts.
+#[test]
+fn a_node_is_stopped_for_less_than_the_lease_and_for_more() {
+    let (site, crowd) = talking();
+    for time in [LEASE / 2, LEASE * 2] {
+        crowd.node(VICTIM, Node::Stopped);
+        signal(&site.gateways[VICTIM], Signal::STOP);
+        let stopped = Instant::now();
+        let others = crowd.users / NODES.len() * OTHERS.len();
+        if time < LEASE {
+            while stopped.elapsed() < time {
+                OTHERS.iter().for_each(|node| assert_eq!(site.online(*node), crowd.users));
+                thread::sleep(Duration::from_millis(20));
+            }
+        } else {
+            site.await_online(&OTHERS, others);
+            println!("the users of a node that is stopped have left after {:?}", stopped.elapsed());
+            thread::sleep(time.saturating_sub(stopped.elapsed()));
+        }
+        crowd.rounds(5);
+        signal(&site.gateways[VICTIM], Signal::CONT);
+        let continued = Instant::now();
+        site.settle(crowd.users, crowd.room_count());
+        println!("all are back after {:?}", continued.elapsed());
+        crowd.node(VICTIM, Node::Up);
+        crowd.rounds(5);
+    }
+    let report = crowd.end();
+    nothing_is_dropped(&site, &report);
+    nothing_is_missed(&site, &OTHERS);
+    misses_are_counted(&site, &report);
+}
+
+/// A node takes a publication in once for all its members of a room.
+fn misses_are_counted(site: &Site, report: &Report) {
+    for (node, gaps) in report.gaps.iter().enumerate() {
+        assert_eq!(gaps[node], 0, "a node hears itself");
+        let missed = site.metric(node, "ringwire_cluster_missed_total");
+        let by_members: u64 = gaps.iter().sum();
+        let by_members = by_members as f64 / (MEMBERS / NODES.len()) as f64;
+        println!("{} has missed {missed} publications, its rooms {by_members}", NODES[node]);
+        assert!(missed >= by_members, "what is lost is counted");
+    }
+}
+
+/// A node that is to end tells its clients, and what it has let them hear is heard by all.
+#[test]
+fn a_node_is_drained_and_restarted() {
+    let (mut site, crowd) = talking();
+    for _ in 0..2 {
+        crowd.node(VICTIM, Node::Draining);
+        signal(&site.gateways[VICTIM], Signal::TERM);
+        let ended = site.gateways[VICTIM].wait();
+        assert!(ended.success(), "{ended}");
+        site.await_online(&OTHERS, crowd.users / NODES.len() * OTHERS.len());
+        crowd.rounds(5);
+        site.restart(VICTIM);
+        comes_back(&site, &crowd, VICTIM);
+    }
+    nothing_is_dropped(&site, &crowd.end());
+    nothing_is_missed(&site, &[0, 1, 2]);
+}
+
+/// Without NATS each node goes on with its own clients and is not ready, and its users are all that are online. When
+/// NATS is back, all is, without a restart. What is lost is counted.
+#[test]
+fn nats_is_stopped_and_killed() {
+    let outage = Duration::from_secs(number_in("CLUSTER_OUTAGE", 10) as u64);
+    let (mut site, crowd) = talking();
+    for is_killed in [false, true] {
+        crowd.tell(|phase| (phase.nodes, phase.pace) = ([Node::Apart; 3], SLOW));
+        let began = Instant::now();
+        match is_killed {
+            true => site.nats.kill(),
+            false => site.nats.signal(Signal::STOP),
+        }
+        for node in 0..NODES.len() {
+            wait_until("it is apart", || !site.is_ready(node));
+        }
+        site.await_online(&[0, 1, 2], crowd.users / NODES.len());
+        crowd.rounds(5);
+        thread::sleep(outage.saturating_sub(began.elapsed()));
+        match is_killed {
+            true => site.nats.come_back(),
+            false => site.nats.signal(Signal::CONT),
+        }
+        let returned = Instant::now();
+        site.settle(crowd.users, crowd.room_count());
+        println!("all is well {:?} after NATS is back", returned.elapsed());
+        crowd.tell(|phase| (phase.nodes, phase.pace) = ([Node::Up; 3], PACE));
+        crowd.rounds(5);
+    }
+    let report = crowd.end();
+    nothing_is_dropped(&site, &report);
+    misses_are_counted(&site, &report);
+}
+
+/// A node whose link to NATS is cut goes on with its own clients, and the others with theirs, who miss nothing. When the
+/// link is back, all is.
+#[test]
+fn one_node_is_cut_off() {
+    const FAR: usize = 2;
+    let (site, crowd) = talking();
+    crowd.tell(|phase| (phase.nodes[FAR], phase.pace) = (Node::Apart, SLOW));
+    let cut = site.cut();
+    wait_until("it is apart", || !site.is_ready(FAR));
+    let share = crowd.users / NODES.len();
+    site.await_online(&[0, 1], 2 * share);
+    site.await_online(&[FAR], share);
+    crowd.rounds(5);
+    drop(cut);
+    site.settle(crowd.users, crowd.room_count());
+    crowd.tell(|phase| (phase.nodes[FAR], phase.pace) = (Node::Up, PACE));
+    crowd.rounds(5);
+    let report = crowd.end();
+    nothing_is_dropped(&site, &report);
+    misses_are_counted(&site, &report);
+    assert_eq!((report.gaps[0][1], report.gaps[1][0]), (0, 0));
+}
+
+/// What a delivery costs, how long it takes within a node and across nodes, and that a client which loses its connection
+/// comes back to its node for what it missed.
+#[test]
+fn what_it_costs() {
+    let (site, crowd) = talking();
+    let names = ["ringwire_deliveries_total", "process_cpu_seconds_total"];
+    let numbers = ["in_msgs", "out_msgs", "out_bytes"];
+    let look = || {
+        (names.map(|name| site.sum(name)), numbers.map(|it| site.nats.number(it)), site.nats.cpu())
+    };
+    let (before, nats_before, nats_cpu_before) = look();
+    let began = Instant::now();
+    thread::sleep(Duration::from_secs(number_in("CLUSTER_MEASURE", 5) as u64));
+    let (after, nats, nats_cpu) = look();
+    let time = began.elapsed().as_secs_f64();
+    let [delivered, cpu] = [0, 1].map(|it| after[it] - before[it]);
+    let [into, out, bytes] = [0, 1, 2].map(|it| nats[it] - nats_before[it]);
+    let nats_cpu = nats_cpu - nats_cpu_before;
     println!(
-        "{delivered} deliveries, {cpu:.1} µs of CPU each; NATS sent {:.2} messages and {:.0} bytes a publication",
-        (out[0] - out_before[0]) as f64 / published,
-        (out[1] - out_before[1]) as f64 / published,
+        "{:.0} deliveries a second, {:.1} µs of CPU of gateways each",
+        delivered / time,
+        cpu / delivered * 1e6
     );
-    let [within, across] = cluster.latencies(500);
-    for (name, times) in [("within a node", within), ("across nodes", across)] {
+    println!(
+        "NATS: {:.0} messages a second in, {:.0} out, {:.0} bytes each, {:.1} µs of its CPU a message in or out",
+        into / time,
+        out / time,
+        bytes / out,
+        nats_cpu / (into + out) * 1e6
+    );
+    crowd.end();
+    latencies(&site);
+    recovers(&site);
+    all_are_listed(&site);
+}
+
+/// Members of a room of their own, one for each place.
+fn room_of(site: &Site, room: usize) -> Vec<Member> {
+    let come = |place| {
+        let addr = site.addr(place % NODES.len());
+        Member::come(addr, room * MEMBERS + place, None).expect("it is let in").0
+    };
+    (0..MEMBERS).map(come).collect()
+}
+
+/// How long a message takes to a member on its speaker's node, and to one on another.
+fn latencies(site: &Site) {
+    let room = 1_000_000;
+    let mut members = room_of(site, room);
+    site.settle(MEMBERS, 1);
+    let mut number = 0;
+    let mut all = [Vec::new(), Vec::new()];
+    for _ in 0..500 {
+        // Three are on the first node: 0, 3 and 6. The one that hears first is measured.
+        for (listener, times) in [3, 1].into_iter().zip(&mut all) {
+            number += 1;
+            let began = Instant::now();
+            members[0].say(room, number).expect("it is open");
+            members[listener].expect(0, number);
+            times.push(began.elapsed());
+            members.iter_mut().for_each(|member| member.expect(0, number));
+        }
+    }
+    for (name, mut times) in ["within a node", "across nodes"].into_iter().zip(all) {
+        times.sort_unstable();
         let (p50, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);
         println!("{name}: p50 {p50:?}, p99 {p99:?}");
     }
+}
 
-    let killed = Instant::now();
-    cluster.gateways[2].kill();
-    let gone: Vec<_> = (0..count).filter(|number| number % NODES.len() == 2).collect();
-    let heard: Vec<_> = gone
-        .iter()
-        .map(|number| cluster.members[*number].take().expect("it was there").position)
-        .collect();
-    // The others do not wait for that.
-    (0..ROUNDS).for_each(|_| cluster.round());
-    for node in 0..2 {
-        let addr = cluster.addr(node);
-        wait_until("its users have left", || cluster.online(addr) == count - gone.len());
-    }
-    println!("the users of a node that was killed have left after {:?}", killed.elapsed());
-    assert!(killed.elapsed() > LEASE / 2, "within the lease it may come back");
-
-    let addr = cluster.addr(2);
-    cluster.gateways[2] = gateway(&cluster.nats, NODES[2], addr);
-    for (number, heard) in gone.iter().zip(heard) {
-        let (member, is_complete) = Member::come(addr, *number, Some(heard));
-        assert!(!is_complete, "a node that was killed has no history");
-        cluster.members[*number] = Some(member);
-    }
-    cluster.settle();
-    (0..ROUNDS).for_each(|_| cluster.round());
-
-    // A client that loses its connection comes back to its node for what it missed.
-    let mut lost: Vec<_> =
-        (0..count / MEMBERS).map(|room| room * MEMBERS + room % MEMBERS).collect();
-    lost.retain(|number| number % NODES.len() != 2);
-    let heard: Vec<_> = lost
-        .iter()
-        .map(|number| cluster.members[*number].take().expect("it was there").position)
-        .collect();
-    let missed = cluster.said + 1;
-    (0..ROUNDS).for_each(|_| cluster.round());
-    for (number, heard) in lost.iter().zip(heard) {
-        let addr = cluster.addr(number % NODES.len());
-        let (mut member, is_complete) = Member::come(addr, *number, Some(heard));
-        assert!(is_complete);
-        (missed..=cluster.said).for_each(|message| member.expect(&json!(message)));
-        cluster.members[*number] = Some(member);
-    }
-    (0..ROUNDS).for_each(|_| cluster.round());
-    for gateway in &cluster.gateways {
-        for name in ["incoming_dropped_total", "outgoing_dropped_total", "passed_over_total"] {
-            assert_eq!(metric(gateway.addr(), &format!("ringwire_cluster_{name}")), 0.0, "{name}");
+/// A client that loses its connection comes back to its node for what it missed.
+fn recovers(site: &Site) {
+    let room = 1_000_001;
+    let mut members = room_of(site, room);
+    site.settle(MEMBERS, 1);
+    let mut number = 0;
+    for lost in 1..MEMBERS {
+        number += 1;
+        members[0].say(room, number).expect("it is open");
+        members.iter_mut().for_each(|member| member.expect(0, number));
+        let before = members.remove(lost);
+        for _ in 0..10 {
+            number += 1;
+            members[0].say(room, number).expect("it is open");
         }
+        members.iter_mut().for_each(|member| member.expect(0, number));
+        let (user, addr) = (room * MEMBERS + lost, site.addr(lost % NODES.len()));
+        let (member, is_complete) = Member::come(addr, user, Some(&before)).expect("it is let in");
+        assert!(is_complete);
+        members.insert(lost, member);
+        members[lost].expect(0, number);
     }
-    println!("all of it took {:?}", began.elapsed());
+}
+
+/// Who is in a room is asked of all nodes.
+fn all_are_listed(site: &Site) {
+    let mut clients: Vec<_> = (0..NODES.len())
+        .map(|node| {
+            let url = format!("ws://{}/ws?token={}", site.addr(node), token(2_000_000 + node));
+            let builder = Client::builder().without_proxy().with_subprotocol("rooms.text");
+            builder.with_read_timeout(PATIENCE).connect(url).expect("it is let in")
+        })
+        .collect();
+    let mut ask = |node: usize, command: &str| {
+        clients[node].send_text(command).expect("it is open");
+        let answer = clients[node].receive().expect("it is open").expect("it is not closed");
+        answer.as_text().expect("a text").to_owned()
+    };
+    (0..NODES.len()).for_each(|node| assert_eq!(ask(node, "JOIN tea"), "Joined room: tea"));
+    for node in 0..NODES.len() {
+        assert_eq!(ask(node, "WHO tea"), "In tea: user2000000, user2000001, user2000002");
+        assert_eq!(ask(node, "ROOMS"), "Rooms: tea (3)");
+    }
 }

@@ -114,7 +114,7 @@ fn a_slow_reader_is_closed_and_nobody_else_loses_anything() {
                 sim.advance(Duration::from_millis(200));
             }
         }
-        assert_eq!(simulated().presence.connections(id_of("slow")), []);
+        assert_eq!(simulated().presence.connections(&id_of("slow")), []);
         slow.go_on_reading();
         let mut next = 0;
         while let Some(OwnedMessage::Text(text)) = slow.try_message().or_else(|| {
@@ -370,17 +370,17 @@ impl World<'_> {
         await_that(self.sim, "the connections of the model", || {
             app.presence.counts().connections == self.conns.len()
         });
-        let online = app.presence.online(None, 100).users;
+        let online = app.presence.page(None, 100).users;
         let online: BTreeMap<_, _> =
-            online.into_iter().map(|user| (user.user_id, user.connection_count)).collect();
+            online.into_iter().map(|(id, user)| (id, user.connection_count)).collect();
         assert_eq!(online, users);
         assert_eq!(app.presence.counts().users, users.len());
-        let list = app.rooms.list();
+        let list = app.rooms.tally(None);
         let listed: BTreeMap<_, _> = list
             .iter()
             .map(|(room, count)| {
-                let names = app.rooms.members(room);
-                (&**room, (*count, names.iter().map(|name| name.to_string()).collect()))
+                let names = app.rooms.tally(Some(room));
+                (&**room, (*count, names.into_keys().collect()))
             })
             .collect();
         let rooms: BTreeMap<_, (usize, BTreeSet<String>)> = rooms

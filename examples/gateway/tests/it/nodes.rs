@@ -13,6 +13,7 @@ use ringwire::{DriverKind, Server};
 use ringwire_gateway::app::{App, router};
 use ringwire_gateway::settings::Settings;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::common::{admin_token, app, await_that, config, enter, hear, id_of};
 
@@ -101,7 +102,7 @@ fn sites(driver: DriverKind, lease: Duration, names: &[&str]) -> Vec<Site> {
 
 fn await_nodes(site: &mut Site, count: usize) {
     let app = site.app.clone();
-    let nodes = || app.cluster.as_ref().map_or(0, |cluster| cluster.nodes().len());
+    let nodes = || app.presence.nodes().unwrap_or_default().len();
     await_that(&mut site.live, "it knows the other nodes", || nodes() == count);
 }
 
@@ -120,6 +121,12 @@ fn online(site: &mut Site) -> Vec<String> {
             None => return names,
         }
     }
+}
+
+/// How many connections a user has, and how many of them take envelopes.
+fn counts(app: &App, user: Uuid) -> (usize, usize) {
+    let user = app.presence.of(&user);
+    user.map_or((0, 0), |user| (user.connection_count, user.profile.envelopes))
 }
 
 fn bearer() -> String {
@@ -171,12 +178,12 @@ fn users_join_and_leave_once_over_all_nodes() {
             assert_eq!(news(watcher), told("user_joined", "ben"), "ann was there already");
             await_online(site, &["ann", "ben", "zoe"]);
             let (all, ann) = (site.app.clone(), id_of("ann"));
-            await_that(&mut site.live, "both count", || all.connection_counts(ann) == (2, 2));
+            await_that(&mut site.live, "both count", || counts(&all, ann) == (2, 2));
         }
         drop(first);
         for site in &mut sites {
             let (all, ann) = (site.app.clone(), id_of("ann"));
-            await_that(&mut site.live, "one counts", || all.connection_counts(ann) == (1, 1));
+            await_that(&mut site.live, "one counts", || counts(&all, ann) == (1, 1));
         }
         drop(ben);
         for watcher in &mut watchers {
@@ -187,6 +194,45 @@ fn users_join_and_leave_once_over_all_nodes() {
             assert_eq!(news(watcher), told("user_left", "ann"));
             await_online(site, &["zoe"]);
         }
+    });
+}
+
+/// What a client of `rooms.text` is answered.
+fn answer(peer: &mut Peer, command: &str) -> String {
+    peer.send(command);
+    peer.text()
+}
+
+#[test]
+fn rooms_are_those_of_all_nodes_that_answer() {
+    on_all_drivers(|driver| {
+        let mut sites = sites(driver, Duration::from_secs(60), &["a", "b", "c"]);
+        let mut peers: Vec<_> = ["ann", "ben", "cem"]
+            .iter()
+            .zip(&mut sites)
+            .map(|(name, site)| enter(&mut site.live, name, "rooms.text"))
+            .collect();
+        for peer in &mut peers {
+            assert_eq!(answer(peer, "JOIN tea"), "Joined room: tea");
+        }
+        assert_eq!(answer(&mut peers[1], "JOIN coffee"), "Joined room: coffee");
+        for peer in &mut peers {
+            assert_eq!(answer(peer, "WHO tea"), "In tea: ann, ben, cem");
+            assert_eq!(answer(peer, "ROOMS"), "Rooms: coffee (1), tea (3)");
+        }
+        // Somebody in it on two nodes is one user, and two members.
+        let mut second = enter(&mut sites[0].live, "ben", "rooms.text");
+        assert_eq!(answer(&mut second, "JOIN tea"), "Joined room: tea");
+        assert_eq!(answer(&mut second, "WHO tea"), "In tea: ann, ben, cem");
+        assert_eq!(answer(&mut second, "ROOMS"), "Rooms: coffee (1), tea (4)");
+        drop(second);
+        sites[2].is_cut.store(true, Ordering::Relaxed);
+        let silent = "(nodes that do not answer: 1)";
+        assert_eq!(answer(&mut peers[1], "WHO coffee"), format!("In coffee: ben {silent}"));
+        let alone = "In tea: cem (nodes that do not answer: 2)";
+        assert_eq!(answer(&mut peers[2], "WHO tea"), alone);
+        sites[2].is_cut.store(false, Ordering::Relaxed);
+        assert_eq!(answer(&mut peers[2], "WHO tea"), "In tea: ann, ben, cem");
     });
 }
 

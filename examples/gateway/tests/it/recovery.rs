@@ -146,7 +146,7 @@ fn a_client_that_is_cut_off_again_and_again_misses_nothing() {
         for batch in 0..BATCHES {
             for number in 0..BATCH {
                 if number == batch % BATCH {
-                    for conn in app.presence.connections(id_of("ann")) {
+                    for conn in app.presence.connections(&id_of("ann")) {
                         // One that has ended is none.
                         let _ = app.handle().close(conn, CloseCode::SERVICE_RESTART, "again");
                     }
