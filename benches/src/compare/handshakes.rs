@@ -13,8 +13,8 @@ use super::markdown::show_ratio;
 use super::results::{ServerRuns, Spread};
 use super::servers::Server;
 use crate::demand::Service;
-use crate::echo::{End, SessionsPlan, run_sessions};
 use crate::handshakes::Report;
+use crate::scenario::{End, SessionsPlan, run_sessions};
 use crate::tls::TlsArgs;
 use crate::units::show_count;
 use crate::{machine, report};
@@ -91,7 +91,7 @@ impl CompareHandshakesArgs {
     ) -> anyhow::Result<Report> {
         let (_running, endpoint) = field.start(server, &TlsArgs::resuming(resume))?;
         let plan = SessionsPlan {
-            concurrency: self.concurrency as usize,
+            concurrency: self.concurrency,
             messages: 0,
             payload_len: 0,
             end: End::Time { warmup: self.warmup, measured: self.duration },

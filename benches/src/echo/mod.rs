@@ -20,7 +20,6 @@ mod payload;
 mod progress;
 mod recorder;
 mod report;
-mod sessions;
 mod socket;
 mod stage;
 #[cfg(test)]
@@ -67,7 +66,6 @@ pub(crate) use self::progress::Progress;
 #[cfg(test)]
 pub(crate) use self::report::test_report;
 pub(crate) use self::report::{Generator, MeasuredServer, Report, Server};
-pub(crate) use self::sessions::{End, Sessions, SessionsPlan, run as run_sessions};
 pub(crate) use self::socket::{Opener, Received, Socket};
 pub(crate) use self::tls_totals::TlsTotals;
 pub(crate) use self::wire::{Shape, header, masked_frame, text_frame};

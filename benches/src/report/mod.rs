@@ -10,6 +10,7 @@ mod environment;
 mod html;
 mod plot;
 mod ranges;
+mod rows;
 mod timeline;
 mod verdict;
 
@@ -21,6 +22,7 @@ use crate::output;
 
 pub(crate) use self::environment::{command_line, commit, today};
 pub(crate) use self::ranges::{Range, Ranges};
+pub(crate) use self::rows::{Row, last_rows, show_rows};
 pub(crate) use self::timeline::{Percentiles, Sample, Timeline, side_by_side};
 pub(crate) use self::verdict::verdict;
 
@@ -192,7 +194,9 @@ impl Table {
 /// For a terminal, and for Markdown where there are headings: numbers stand to the right.
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_number = |text: &str| text.starts_with(|first: char| first.is_ascii_digit());
+        // A dash stands for a number that there is not.
+        let is_number =
+            |text: &str| text.starts_with(|first: char| first.is_ascii_digit() || first == '–');
         let has_heads = !self.columns.is_empty();
         let cell = |(at, text): (usize, &String)| {
             let is_right = if has_heads { at > 0 && is_number(text) } else { at == 0 };

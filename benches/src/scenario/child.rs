@@ -17,23 +17,18 @@ use ringwire_examples::DriverFlag;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::fleet::Fleet;
-use super::plan::{News, Order, Plan, compression_of};
+use super::plan::compression_of;
 use crate::cert::SelfSigned;
 use crate::demand::Demand;
 use crate::machine;
 use crate::own_server::OwnServer;
-use crate::procstat::Account;
-
-/// How long a child waits for news before it waits again.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Flags of the hidden subcommands.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ChildArgs {
     /// The kernel back end.
     #[arg(long, value_enum, default_value_t)]
-    driver: DriverFlag,
+    pub(crate) driver: DriverFlag,
 }
 
 /// What a server of its own process is to do.
@@ -149,40 +144,6 @@ pub(crate) fn read<T: DeserializeOwned>(input: &mut impl io::BufRead) -> anyhow:
     Ok(serde_json::from_str(&line)?)
 }
 
-/// Runs the hidden subcommand `load-worker`: a generator.
-pub(crate) fn load_worker(args: &ChildArgs) -> anyhow::Result<()> {
-    let mut input = BufReader::new(io::stdin());
-    let plan: Plan = read(&mut input)?;
-    let own = plan.is_elsewhere.then(|| Account::Process(std::process::id()));
-    let fleet = Fleet::start(vec![Plan { is_process: false, ..plan }], args.driver, &[])?;
-    let generators = fleet.order_senders();
-    thread::spawn(move || {
-        loop {
-            // Who gives orders is gone when there are none.
-            let order = read(&mut input).unwrap_or(Order::End);
-            for generator in &generators {
-                // Fails only if it has ended.
-                let _ = generator.send(order);
-            }
-            if order == Order::End {
-                return;
-            }
-        }
-    });
-    let mut ended = 0;
-    while ended < fleet.len() {
-        let Some((part, news)) = fleet.next(PATIENCE)? else { continue };
-        let is_told = matches!(news, News::Second(..) | News::Done(_));
-        if let Some(Ok(times)) = own.as_ref().filter(|_| is_told).map(Account::cpu) {
-            let _ = write_line(&(part, News::Cpu(times)));
-        }
-        ended += usize::from(matches!(news, News::Done(Order::End) | News::Failed(_)));
-        // Fails only if the parent is gone, and this process with it.
-        let _ = write_line(&(part, news));
-    }
-    Ok(())
-}
-
 /// Runs the hidden subcommand `server-worker`: an echo server, until its input ends.
 pub(crate) fn server_worker(args: &ChildArgs) -> anyhow::Result<()> {
     let mut input = BufReader::new(io::stdin());
@@ -213,7 +174,11 @@ pub(crate) fn server_worker(args: &ChildArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn write_line(value: &impl Serialize) -> anyhow::Result<()> {
+/// Writes a line to who started this process.
+///
+/// # Errors
+/// When that is gone.
+pub(crate) fn write_line(value: &impl Serialize) -> anyhow::Result<()> {
     let mut line = serde_json::to_string(value)?;
     line.push('\n');
     let mut output = io::stdout().lock();

@@ -47,7 +47,7 @@ pub(super) enum Stage {
     Open,
     /// This side has closed it.
     Closing,
-    /// And the server has answered.
+    /// And the server has answered, or need not.
     Closed,
 }
 
@@ -102,6 +102,11 @@ impl Connection {
         !matches!(self.stage, Stage::Opening | Stage::Greeting(_))
     }
 
+    /// Whether it is to be ended by a reset.
+    pub(super) fn is_over(&self, desk: &Desk) -> bool {
+        self.stage == Stage::Closed && matches!(desk.plan.work, Work::Sessions { .. })
+    }
+
     /// How far it is.
     pub(super) fn stage(&self) -> Stage {
         self.stage
@@ -122,7 +127,11 @@ impl Connection {
         desk: &mut Desk,
         buffers: &mut Buffers,
     ) -> Result<(), Failure> {
-        self.socket.connect(&desk.opener, buffers)?;
+        if self.socket.connect(&desk.opener, buffers)? {
+            // Without a handshake.
+            desk.read_clock();
+            self.greet(None, desk);
+        }
         let ends = event.is_read_closed();
         let mut reads = event.is_readable() || ends;
         while reads {
@@ -148,7 +157,7 @@ impl Connection {
                 Box::new(Takeover { compressor, decompressor: None })
             });
         }
-        let Some(ask) = desk.opener.ask() else { return };
+        let Some(ask) = desk.opener.ask() else { return self.open(desk) };
         for text in ask.first_messages(self.number) {
             // A connection that is new takes it.
             let _ = self.codec.send((&*text).into(), &mut desk.masks, &mut desk.out);
@@ -162,7 +171,7 @@ impl Connection {
     fn open(&mut self, desk: &mut Desk) {
         self.stage = Stage::Open;
         desk.opened(self.dialled);
-        if let Work::Churn { messages, .. } = desk.plan.work {
+        if let Work::Churn { messages, .. } | Work::Sessions { messages } = desk.plan.work {
             self.go_on_or_close(desk, messages);
         }
     }
@@ -266,7 +275,9 @@ impl Connection {
                     self.say(desk);
                 }
             }
-            Work::Churn { messages, .. } => self.go_on_or_close(desk, messages),
+            Work::Churn { messages, .. } | Work::Sessions { messages } => {
+                self.go_on_or_close(desk, messages)
+            }
             Work::Pool { .. } => desk.released += 1,
             _ => {}
         }
@@ -277,7 +288,9 @@ impl Connection {
         if self.answered < messages && desk.working {
             return self.say(desk);
         }
-        if self.codec.close_state() == CloseState::Open {
+        if matches!(desk.plan.work, Work::Sessions { .. }) {
+            self.stage = Stage::Closed;
+        } else if self.codec.close_state() == CloseState::Open {
             self.stage = Stage::Closing;
             let _ = self.codec.close(CloseCode::NORMAL, "", &mut desk.masks, &mut desk.out);
             desk.closing.push_back((self.number, self.dialled, desk.now));

@@ -1,6 +1,6 @@
 //! All generators of a run: one in this process, or several in processes of their own.
 
-use std::io;
+use std::io::{self, BufReader};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ringwire_examples::DriverFlag;
 
-use super::child::{self, Process};
+use super::child::{self, ChildArgs, Process};
 use super::generator;
 use super::plan::{News, Order, Plan, Work};
 use crate::procstat::{Account, CpuTimes};
@@ -16,6 +16,9 @@ use crate::procstat::{Account, CpuTimes};
 /// Connections from one source address, at most: less than a port range has, since a search for one of the last free
 /// ports takes long.
 const CONNECTIONS_PER_SOURCE: u32 = 16_000;
+
+/// How long a process waits for news before it waits again.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The generators. Dropping them ends them.
 pub(crate) struct Fleet {
@@ -213,6 +216,40 @@ impl Drop for Member {
             let _ = thread.take().map(JoinHandle::join);
         }
     }
+}
+
+/// Runs the hidden subcommand `load-worker`: a generator.
+pub(crate) fn load_worker(args: &ChildArgs) -> anyhow::Result<()> {
+    let mut input = BufReader::new(io::stdin());
+    let plan: Plan = child::read(&mut input)?;
+    let own = plan.is_elsewhere.then(|| Account::Process(std::process::id()));
+    let fleet = Fleet::start(vec![Plan { is_process: false, ..plan }], args.driver, &[])?;
+    let generators = fleet.order_senders();
+    thread::spawn(move || {
+        loop {
+            // Who gives orders is gone when there are none.
+            let order = child::read(&mut input).unwrap_or(Order::End);
+            for generator in &generators {
+                // Fails only if it has ended.
+                let _ = generator.send(order);
+            }
+            if order == Order::End {
+                return;
+            }
+        }
+    });
+    let mut ended = 0;
+    while ended < fleet.len() {
+        let Some((part, news)) = fleet.next(PATIENCE)? else { continue };
+        let is_told = matches!(news, News::Second(..) | News::Done(_));
+        if let Some(Ok(times)) = own.as_ref().filter(|_| is_told).map(Account::cpu) {
+            let _ = child::write_line(&(part, News::Cpu(times)));
+        }
+        ended += usize::from(matches!(news, News::Done(Order::End) | News::Failed(_)));
+        // Fails only if the parent is gone, and this process with it.
+        let _ = child::write_line(&(part, news));
+    }
+    Ok(())
 }
 
 /// Cuts a plan into `count` equal ones, each with sources of its own: the given ones, or loopback addresses where these

@@ -5,6 +5,7 @@
 //! when no reply came for the response timeout.
 
 mod connect;
+pub(super) mod sessions;
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -121,9 +122,19 @@ impl<'a> Generator<'a> {
         if !plan.cpus.is_empty() {
             machine::pin_thread(&plan.cpus).context("cannot pin to --cpu")?;
         }
-        let dialler = Dialler::to(&target, &plan.sources);
+        Self::on(plan, &target, tls, tell)
+    }
+
+    /// One whose connections go to `target`.
+    fn on(
+        plan: Plan,
+        target: &Target,
+        tls: Option<tls::Client>,
+        tell: &'a dyn Fn(News),
+    ) -> anyhow::Result<Self> {
+        let dialler = Dialler::to(target, &plan.sources);
         let connections = (0..plan.connections).map(|_| None).collect();
-        let desk = Desk::new(plan, &target)?;
+        let desk = Desk::new(plan, target)?;
         tell(News::Ready { threads: vec![procstat::own_thread_id()?], at: desk.clock.nanos() });
         Ok(Self {
             poll: Poll::new()?,
@@ -150,7 +161,8 @@ impl<'a> Generator<'a> {
     fn work(&mut self) -> anyhow::Result<()> {
         let before = self.load.buffers.traffic();
         match self.load.desk.plan.work {
-            Work::Idle => {}
+            // Those have no orders.
+            Work::Idle | Work::Sessions { .. } => {}
             Work::Each { messages } => self.each(messages)?,
             Work::Loop { duration, .. } => self.go_round(duration)?,
             Work::Pool { messages, in_flight } => self.pool(messages, in_flight)?,
@@ -290,10 +302,12 @@ impl<'a> Generator<'a> {
 
     /// Waits for what comes, for that long, and handles it.
     fn turn(&mut self, time: Duration) -> anyhow::Result<()> {
-        self.look()?;
-        if self.events.is_empty() && !time.is_zero() {
+        // Of whole milliseconds epoll knows itself.
+        let is_fine = !time.as_nanos().is_multiple_of(1_000_000);
+        self.look(if is_fine { Duration::ZERO } else { time })?;
+        if is_fine && self.events.is_empty() {
             self.wait(time)?;
-            self.look()?;
+            self.look(Duration::ZERO)?;
         }
         for event in &self.events {
             self.load.on_event(event);
@@ -310,8 +324,8 @@ impl<'a> Generator<'a> {
         Ok(())
     }
 
-    fn look(&mut self) -> std::io::Result<()> {
-        match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
+    fn look(&mut self, time: Duration) -> std::io::Result<()> {
+        match self.poll.poll(&mut self.events, Some(time)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
             other => other,
         }
@@ -348,8 +362,11 @@ impl Load {
         if self.desk.released > released {
             self.queue.push_back(connection.number());
         }
-        if let Err(failure) = result {
-            self.gone(number, failure);
+        let is_over = connection.is_over(&self.desk);
+        match result {
+            Err(failure) => self.gone(number, failure),
+            Ok(()) if is_over => self.gone(number, Failure::Reset),
+            Ok(()) => {}
         }
         self.send_released();
     }

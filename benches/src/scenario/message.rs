@@ -1,8 +1,8 @@
 //! The message that a generator sends, and whether a message that comes is its reply.
 //!
 //! A message of the user's has places that are filled anew for each: `{number}`, `{connection}`, `{digits:8}`,
-//! `{hex:8}`, `{uuid}`, `{timestamp}`. All of a place's values are equally long, and random ones follow from the numbers
-//! of the connection and the message, so that a reply is compared to its last byte and nothing has to be remembered.
+//! `{hex:8}`, `{uuid}`, `{timestamp}`. All of a place's values are equally long, and what is random is a function of two
+//! numbers, those of the connection and the message: a check makes it again.
 #![expect(clippy::disallowed_methods, reason = "a message may have the time in it")]
 
 use std::ops::Range;

@@ -47,12 +47,14 @@ use ringwire_examples::{CompressionFlag, DriverFlag};
 use serde::Serialize;
 
 pub(crate) use self::arena::{ArenaArgs, command as arena};
-pub(crate) use self::child::{ChildArgs, load_worker, server_worker};
+pub(crate) use self::child::{ChildArgs, server_worker};
 pub(crate) use self::churn::{ChurnArgs, command as churn};
 pub(crate) use self::closed_loop::{TpsArgs, TrafficArgs, tps, traffic};
 use self::conductor::{Setup, Watch};
 pub(crate) use self::fail_if::Condition;
 use self::fleet::Fleet;
+pub(crate) use self::fleet::load_worker;
+pub(crate) use self::generator::sessions::{End, Sessions, SessionsPlan, run as run_sessions};
 pub(crate) use self::idle::{IdleArgs, command as idle};
 use self::live::Live;
 pub(crate) use self::message::{NUMBER_LEN, Template};

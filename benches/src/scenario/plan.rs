@@ -13,7 +13,7 @@ use crate::procstat::CpuTimes;
 use crate::tls::TlsArgs;
 
 /// The part of a run that one generator has.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Plan {
     /// The server's URL.
     pub(crate) url: String,
@@ -64,9 +64,10 @@ pub(crate) struct Plan {
 }
 
 /// What is done with the connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Work {
     /// Nothing.
+    #[default]
     Idle,
     /// Each connection has one message in flight until it has had so many replies.
     Each { messages: u64 },
@@ -79,6 +80,8 @@ pub(crate) enum Work {
     /// Connections are opened, exchange so many messages one after the other, are closed, and are opened again: one at
     /// each interval over all connections, or as fast as they go without one.
     Churn { messages: u64, interval: Duration, duration: Duration },
+    /// The same without a close, and as told from outside: those of `handshakes`.
+    Sessions { messages: u64 },
 }
 
 impl Plan {
@@ -92,7 +95,7 @@ impl Work {
     /// How long it goes on, where it is told by time.
     pub(crate) fn duration(self) -> Option<Duration> {
         match self {
-            Self::Idle | Self::Each { .. } | Self::Pool { .. } => None,
+            Self::Idle | Self::Sessions { .. } | Self::Each { .. } | Self::Pool { .. } => None,
             Self::Loop { duration, .. }
             | Self::Rate { duration, .. }
             | Self::Churn { duration, .. } => Some(duration),

@@ -9,7 +9,7 @@ use super::{Connection, Generator, PACE_INTERVAL};
 use crate::echo::Failure;
 use crate::scenario::clock::nanos;
 use crate::scenario::connection::Stage;
-use crate::scenario::plan::Pulse;
+use crate::scenario::plan::{Pulse, Work};
 use crate::tls;
 
 impl Generator<'_> {
@@ -86,7 +86,7 @@ impl Generator<'_> {
     }
 
     /// Begins a connection.
-    fn dial(&mut self, number: u32) {
+    pub(super) fn dial(&mut self, number: u32) {
         let now = self.load.desk.read_clock();
         let both = Interest::READABLE | Interest::WRITABLE;
         // From given addresses in turn.
@@ -117,13 +117,18 @@ impl Generator<'_> {
         let limit = nanos(self.load.desk.plan.connect_timeout);
         while let Some(&(number, dialled)) = self.dialled.front() {
             let stage = self.load.stage_of(number, dialled);
-            if matches!(stage, Some(Stage::Opening | Stage::Greeting(_))) {
+            let is_session = matches!(self.load.desk.plan.work, Work::Sessions { .. });
+            if matches!(stage, Some(Stage::Opening | Stage::Greeting(_)))
+                || (is_session && stage.is_some())
+            {
                 if now.saturating_sub(dialled) < limit {
                     break;
                 }
-                let is_opening = stage == Some(Stage::Opening);
-                let late =
-                    if is_opening { Failure::ConnectTimeout } else { Failure::FirstUnanswered };
+                let late = match stage {
+                    Some(Stage::Opening) => Failure::ConnectTimeout,
+                    Some(Stage::Greeting(_)) => Failure::FirstUnanswered,
+                    _ => Failure::Unanswered,
+                };
                 self.load.gone(number as usize, late);
             }
             self.dialled.pop_front();
