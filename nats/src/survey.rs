@@ -16,7 +16,7 @@
 //!     });
 //!     // How many other nodes there are, `Online::nodes` knows.
 //!     survey.ask(2, "rooms", |outcome| {
-//!         let elsewhere: usize = outcome.answers.iter().flat_map(|it| it.parse()).sum();
+//!         let elsewhere: usize = outcome.answers.iter().flat_map(|it| it.parse::<usize>()).sum();
 //!         println!("{} rooms, without those of {} nodes", 3 + elsewhere, outcome.silent);
 //!     });
 //! }
