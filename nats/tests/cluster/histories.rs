@@ -1,5 +1,7 @@
 //! Histories that JetStream numbers and keeps, for clients that leave one node and come back to another.
 
+#![expect(clippy::disallowed_types, reason = "threads of a test share what they have heard")]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;

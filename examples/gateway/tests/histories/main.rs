@@ -1,6 +1,8 @@
 //! Three gateways, each a process, and a NATS with JetStream: what tests/cluster/run runs. Members of rooms leave one
 //! gateway and come back to another while others speak.
 
+#![expect(clippy::disallowed_methods, reason = "a token says when it was made")]
+
 use std::env;
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -189,7 +189,7 @@ impl Site {
         self.exchange.load(TOPICS[topic], &loaded).unwrap();
     }
 
-    fn catch_up(&mut self) {
+    fn catch_up(&self) {
         for (topic, heard) in self.exchange.all_heard() {
             let topic = TOPICS.iter().position(|it| *it == topic).unwrap();
             self.load(topic, Some(heard.offset));
