@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, bail};
 use http::{HeaderName, HeaderValue, header};
-use ringwire::transport::Dial;
 use ringwire_codec::handshake::{HandshakeError, client::Request};
 use serde::{Deserialize, Serialize};
 
@@ -58,32 +57,6 @@ pub(crate) struct Ask {
     /// The number of the next connection, where nobody else gives them numbers.
     next: AtomicU32,
 }
-
-/// A request that is being made.
-trait Asking: Sized {
-    fn header(self, name: HeaderName, value: HeaderValue) -> Result<Self, HandshakeError>;
-    fn subprotocol(self, name: &str) -> Result<Self, HandshakeError>;
-}
-
-macro_rules! asking {
-    ($($request:ty),+) => {$(
-        impl Asking for $request {
-            fn header(self, name: HeaderName, value: HeaderValue) -> Result<Self, HandshakeError> {
-                if name == header::ORIGIN {
-                    Ok(self.with_origin(value))
-                } else {
-                    self.with_header(name, value)
-                }
-            }
-
-            fn subprotocol(self, name: &str) -> Result<Self, HandshakeError> {
-                self.with_subprotocol(name)
-            }
-        }
-    )+};
-}
-
-asking!(Request, Dial);
 
 impl AskArgs {
     /// Whether nothing is asked for.
@@ -134,7 +107,7 @@ impl AskArgs {
         };
         // What the handshake takes of one connection it takes of all.
         let request = Request::new("localhost", &ask.fill(path, 0), [0; 16]);
-        request.and_then(|request| ask.apply(request, 0)).context(
+        request.and_then(|request| ask.request(request, 0)).context(
             "a header, cookie, subprotocol or token that no upgrade request can have (RFC 6455 §4.1)",
         )?;
         Ok(Arc::new(ask))
@@ -156,16 +129,6 @@ impl Ask {
         }
     }
 
-    /// The dial of a connection, with what it asks for.
-    pub(crate) fn dial(&self, dial: Dial, number: u32) -> Result<Dial, HandshakeError> {
-        self.apply(dial, number)
-    }
-
-    /// The request of a connection, with what it asks for.
-    pub(crate) fn request(&self, request: Request, number: u32) -> Result<Request, HandshakeError> {
-        self.apply(request, number)
-    }
-
     /// What a connection says first.
     pub(crate) fn first_messages(&self, number: u32) -> impl Iterator<Item = Cow<'_, str>> {
         self.first_messages.iter().map(move |text| self.fill(text, number))
@@ -181,16 +144,24 @@ impl Ask {
         self.first_replies > 0 || !self.first_messages.is_empty()
     }
 
-    fn apply<A: Asking>(&self, mut asking: A, number: u32) -> Result<A, HandshakeError> {
+    /// The request of a connection, with what it asks for.
+    pub(crate) fn request(
+        &self,
+        mut request: Request,
+        number: u32,
+    ) -> Result<Request, HandshakeError> {
         for (name, value) in &self.headers {
             let value = HeaderValue::from_str(&self.fill(value, number))
                 .map_err(|_| HandshakeError::HeaderValue)?;
-            asking = asking.header(name.clone(), value)?;
+            request = match *name {
+                header::ORIGIN => request.with_origin(value),
+                _ => request.with_header(name.clone(), value)?,
+            };
         }
         for name in &self.subprotocols {
-            asking = asking.subprotocol(&self.fill(name, number))?;
+            request = request.with_subprotocol(&self.fill(name, number))?;
         }
-        Ok(asking)
+        Ok(request)
     }
 }
 

@@ -14,6 +14,8 @@ use rcgen::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::output;
+
 /// The names of a certificate for which none are given.
 const DEFAULT_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 const CERTIFICATE_FILE: &str = "cert.pem";
@@ -46,7 +48,7 @@ pub(crate) fn command(args: &CertArgs) -> anyhow::Result<()> {
     let kind = if args.rsa { KeyKind::Rsa2048 } else { KeyKind::EcdsaP256 };
     let made = SelfSigned::generate(kind, &args.names, args.days)?;
     let (certificate, key) = made.write(&args.out, args.force)?;
-    println!("{}\n{}", certificate.display(), key.display());
+    output::say(format_args!("{}\n{}", certificate.display(), key.display()))?;
     Ok(())
 }
 

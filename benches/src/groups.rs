@@ -88,20 +88,18 @@ pub(crate) fn command(args: &GroupArgs) -> anyhow::Result<bool> {
             .collect();
         all.into_iter().map(|group| group.join().expect("it does not panic")).collect::<Vec<_>>()
     });
-    let (mut reports, mut is_fine) = (BTreeMap::new(), true);
+    let (mut reports, mut is_fine, mut said) = (BTreeMap::new(), true, String::new());
     for (index, (group, output)) in groups.iter().zip(outputs).enumerate() {
         let (code, text) = output?;
         if code == Some(2) || code.is_none() {
             bail!("{}: could not be run", group.name);
         }
         is_fine &= code == Some(0);
-        if !args.json.is_to_stdout() {
-            println!("=== {}\n{text}", group.name);
-        }
+        said += &format!("=== {}\n{text}\n", group.name);
         let report = std::fs::read(report_of(index)).context("a group left no report")?;
         reports.insert(&group.name, serde_json::from_slice::<Value>(&report)?);
     }
-    args.json.write(&json!({ "groups": reports }))?;
+    args.json.tell(said.trim_end(), &json!({ "groups": reports }))?;
     Ok(is_fine)
 }
 

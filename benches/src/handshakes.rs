@@ -12,13 +12,12 @@ use serde::Serialize;
 
 use crate::demand::Demand;
 use crate::disturbance::Disturbance;
-use crate::echo::{
-    Bottleneck, End, Generator, MeasuredServer, Server, Sessions, SessionsPlan, Summary, TlsTotals,
-    run_sessions,
-};
+use crate::echo::{Bottleneck, Generator, MeasuredServer, Server, Summary, TlsTotals};
 use crate::endpoint::{Endpoint, ServerArgs};
 use crate::machine;
-use crate::output::{JsonArgs, last_rows, show_rows};
+use crate::output::JsonArgs;
+use crate::report::{last_rows, show_rows};
+use crate::scenario::{End, Sessions, SessionsPlan, run_sessions};
 use crate::units::{CpuList, ratio, show_count};
 
 /// Flags of `ringwire-bench handshakes`. With `--resume` the server's tickets are used; what of it was full and
@@ -54,7 +53,7 @@ pub(crate) fn command(mut args: HandshakeArgs) -> anyhow::Result<bool> {
         machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;
     }
     let plan = SessionsPlan {
-        concurrency: args.concurrency as usize,
+        concurrency: args.concurrency,
         messages: 0,
         payload_len: 0,
         end: End::Time { warmup: args.warmup, measured: args.duration },
@@ -131,7 +130,7 @@ impl Report {
             generator_utilisation: generator.utilisation,
             bottleneck: Bottleneck::of(generator, server).disturbed_by(disturbance),
             disturbance,
-            errors: sessions.failures.by_text(),
+            errors: sessions.errors,
         }
     }
 

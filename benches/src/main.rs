@@ -41,6 +41,9 @@ use clap::Parser;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The exit code where nobody reads the standard output any more: 128 and the number of SIGPIPE, as shells say it.
+const UNREAD: u8 = 128 + 13;
+
 /// Measures WebSocket servers.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -150,6 +153,8 @@ fn main() -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
+        // As if SIGPIPE had ended it, which Rust has ignored.
+        Err(error) if output::is_unread(&error) => ExitCode::from(UNREAD),
         Err(error) => {
             // Nobody may read it.
             let _ = writeln!(io::stderr(), "error: {error:#}");

@@ -6,15 +6,16 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use comfy_table::{Cell, CellAlignment, Table, presets};
 use ringwire_examples::units::{parse_bytes, parse_duration};
 use serde::Serialize;
 
 use crate::demand::Demand;
-use crate::echo::{End, Sessions, SessionsPlan, run_sessions};
+
 use crate::endpoint::ServerArgs;
 use crate::machine;
 use crate::output::JsonArgs;
+use crate::report::Table;
+use crate::scenario::{End, Sessions, SessionsPlan, run_sessions};
 use crate::units::{CpuList, ratio, show_count};
 
 /// Flags of `ringwire-bench wss-presets`.
@@ -40,9 +41,9 @@ pub(crate) struct PresetArgs {
 struct Scenario {
     clients: u64,
     /// Clients at a time.
-    at_once: usize,
+    at_once: u32,
     /// Messages of each, one in flight.
-    messages: u32,
+    messages: u64,
 }
 
 const SCENARIOS: [Scenario; 4] = [
@@ -74,8 +75,7 @@ struct Row {
 pub(crate) fn command(mut args: PresetArgs) -> anyhow::Result<bool> {
     args.server.own_tls = true;
     let payload_len = usize::try_from(args.size).unwrap_or(usize::MAX);
-    let most = SCENARIOS.iter().map(|scenario| scenario.at_once).max().unwrap_or_default();
-    let connections = u32::try_from(most).unwrap_or(u32::MAX);
+    let connections = SCENARIOS.iter().map(|scenario| scenario.at_once).max().unwrap_or_default();
     let demand = Demand { connections, payload_len, ..Demand::default() };
     let endpoint = args.server.open(demand, &mut args.cpu)?;
     if let Some(cpus) = &args.cpu {
@@ -117,38 +117,28 @@ impl Row {
             messages_per_second: (scenario.messages > 0)
                 .then(|| ratio(sessions.messages as f64, seconds)),
             full_handshakes: sessions.tls.full,
-            errors: sessions.failures.by_text(),
+            errors: sessions.errors.clone(),
         }
     }
 }
 
 fn table(rows: &[Row]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN);
-    table.set_header([
-        "scenario",
-        "connections",
-        "success",
-        "total time",
-        "connects/s",
-        "messages/s",
-        "errors",
-    ]);
-    for row in rows {
+    let columns =
+        ["scenario", "connections", "success", "total time", "connects/s", "messages/s", "errors"];
+    let cells = |row: &Row| {
         let errors: Vec<_> =
             row.errors.iter().map(|(kind, count)| format!("{count} × {kind}")).collect();
-        let numbers = [
+        vec![
+            row.scenario.clone(),
             row.connections.to_string(),
             format!("{:.1} %", row.success_rate * 100.0),
             format!("{:.1} ms", row.seconds * 1000.0),
             show_count(row.connects_per_second),
             row.messages_per_second.map_or_else(|| "–".to_owned(), show_count),
-        ];
-        let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
-        let cells = std::iter::once(Cell::new(&row.scenario)).chain(numbers.map(right));
-        table.add_row(cells.chain([Cell::new(errors.join(", "))]));
-    }
-    table
+            errors.join(", "),
+        ]
+    };
+    Table::new(&columns, rows.iter().map(cells))
 }
 
 #[cfg(test)]

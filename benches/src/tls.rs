@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use ringwire::transport::Dial;
 use ringwire_tls::pki_types::{ServerName, UnixTime};
 use ringwire_tls::{CertificateSource, ClientConfig, ClientSettings, Roots, Session, Version};
 use serde::{Deserialize, Serialize};
@@ -103,11 +102,6 @@ impl Client {
     /// A new session, which takes a ticket where there is one.
     pub(crate) fn session(&self) -> Result<Session, ringwire_tls::Error> {
         Session::client(&self.config, self.name.clone())
-    }
-
-    /// Has the loop client speak TLS.
-    pub(crate) fn dial(&self, dial: Dial) -> Dial {
-        dial.with_tls(self.config.clone(), self.name.clone())
     }
 }
 

@@ -215,8 +215,13 @@ impl Rooms {
     fn take_said(&mut self, parsed: &Value) -> Option<()> {
         let name = parsed.get("topic")?.as_str()?;
         let at = heard_of(parsed)?;
+        // `null`: the server does not know which it follows.
+        let previous = match parsed.get("previous") {
+            None => at.offset.checked_sub(1),
+            Some(previous) => previous.as_u64(),
+        };
         let room = self.rooms.get_mut(name)?;
-        let is_next = |heard: Heard| heard.epoch == at.epoch && heard.offset + 1 == at.offset;
+        let is_next = |heard: Heard| heard.epoch == at.epoch && previous == Some(heard.offset);
         let is_old = |heard: Heard| heard.epoch == at.epoch && heard.offset >= at.offset;
         match room.heard {
             Some(heard) if is_next(heard) => {
@@ -328,6 +333,34 @@ mod tests {
         for offset in 7..=10 {
             assert_eq!(hear(&mut rooms, &said(1, offset)), [format!("a ann {offset}")]);
         }
+    }
+
+    #[test]
+    fn numbers_that_skip_some_say_which_they_follow() {
+        let behind = |offset: u64, previous: Option<u64>| {
+            let mut said = said(1, offset);
+            said["previous"] = json!(previous);
+            said
+        };
+        let mut rooms = rooms(&["a"]);
+        assert_eq!(hear(&mut rooms, &recovery(1, 5, true)), ["joined a"]);
+        assert_eq!(hear(&mut rooms, &behind(9, Some(5))), ["a ann 9"]);
+        assert!(hear(&mut rooms, &behind(9, Some(5))).is_empty(), "it came before");
+        assert!(hear(&mut rooms, &behind(20, Some(12))).is_empty(), "12 is missing");
+        assert!(rooms.rooms["a"].is_asked);
+        assert!(hear(&mut rooms, &recovery(1, 20, true)).is_empty());
+        assert_eq!(hear(&mut rooms, &behind(12, Some(9))), ["a ann 12"]);
+        assert_eq!(hear(&mut rooms, &behind(20, Some(12))), ["a ann 20"]);
+        assert!(hear(&mut rooms, &behind(21, None)).is_empty(), "nobody knows what was before");
+        assert!(rooms.rooms["a"].is_asked);
+    }
+
+    #[test]
+    fn a_position_at_the_end_of_its_numbers_is_one_like_any_other() {
+        let mut rooms = rooms(&["a"]);
+        assert_eq!(hear(&mut rooms, &recovery(1, u64::MAX, true)), ["joined a"]);
+        assert!(hear(&mut rooms, &said(1, 0)).is_empty(), "it came before");
+        assert!(hear(&mut rooms, &said(1, u64::MAX)).is_empty(), "it came before");
     }
 
     #[test]

@@ -194,6 +194,7 @@ pub mod handshake {
 
 /// What is counted: [`Handle::stats`](crate::Handle::stats).
 pub mod stats {
+    pub use crate::base::tally::Tally;
     pub use crate::compute::{ComputeStats, Times};
     pub use crate::conn::cause::Closes;
     pub use crate::metrics::{ClusterStats, MemoryStats, Stats, TlsStats, TopicStats, WorkerStats};

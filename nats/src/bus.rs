@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_nats::{ConnectOptions, ServerAddr};
 use ringwire::cluster::{Bus, BusError, Node};
 
+use crate::history::NatsHistory;
 use crate::link;
 use crate::subject::Subjects;
 
@@ -44,6 +45,7 @@ pub struct NatsBus {
     name: Option<String>,
     ping_interval: Duration,
     subscription_capacity: usize,
+    history: Option<NatsHistory>,
 }
 
 impl NatsBus {
@@ -68,6 +70,7 @@ impl NatsBus {
             name: None,
             ping_interval: Duration::from_secs(2),
             subscription_capacity: 4096,
+            history: None,
         })
     }
 
@@ -104,6 +107,17 @@ impl NatsBus {
         self
     }
 
+    /// Has a stream of JetStream number and keep what is published to topics with a
+    /// [history](ringwire::topics::HistoryConfig), for all nodes: so a client that comes back to any of them, with a position
+    /// that any has given it, gets what it missed. Default: none; each node numbers and keeps by itself.
+    ///
+    /// A message is heard once JetStream has stored it, on the node that publishes it as well.
+    #[must_use]
+    pub fn with_history(mut self, history: NatsHistory) -> Self {
+        self.history = Some(history);
+        self
+    }
+
     /// Sets how to connect: credentials, tokens, keys, TLS. What the bus needs itself it sets over them: the name,
     /// pings, capacities, callbacks of events and delays, and that it hears no echo and never ceases to try.
     #[must_use]
@@ -115,7 +129,8 @@ impl NatsBus {
 
 impl Bus for NatsBus {
     fn start(self: Box<Self>, node: Node) -> Result<(), BusError> {
-        let Self { servers, options, subjects, name, ping_interval, subscription_capacity } = *self;
+        let Self { servers, options, subjects, name, ping_interval, .. } = *self;
+        let Self { subscription_capacity, history, .. } = *self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let options = options
             .name(name.unwrap_or_else(|| node.id.to_string()))
@@ -126,9 +141,12 @@ impl Bus for NatsBus {
             .retry_on_initial_connect()
             .max_reconnects(None)
             .reconnect_delay_callback(delay);
+        if history.is_some() {
+            node.outlet.number_by_bus();
+        }
         let run = move || {
             let tasks = tokio::task::LocalSet::new();
-            tasks.block_on(&runtime, link::run(servers, options, subjects, node));
+            tasks.block_on(&runtime, link::run(servers, options, (subjects, history), node));
         };
         thread::Builder::new().name("ringwire-nats".to_owned()).spawn(run)?;
         Ok(())

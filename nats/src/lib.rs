@@ -1,5 +1,4 @@
-//! A cluster of [Ringwire](ringwire) servers over [NATS](https://nats.io): what is published on one of them is heard on
-//! all that have subscribers for it.
+//! [`NatsBus`] joins [Ringwire](ringwire) servers to a cluster over [NATS](https://nats.io).
 //!
 //! ```no_run
 //! use ringwire::{Config, Server, on_message};
@@ -31,6 +30,13 @@
 //! [`online`] lists the users of all nodes and says who comes and goes, over this bus or any other. [`survey`] asks
 //! all nodes a question, such as who is in a room.
 //!
+//! # Histories
+//!
+//! By itself each node keeps what its own clients could have heard. [`with_history`](NatsBus::with_history) has a stream of
+//! JetStream number and keep what is published to topics with a [history](ringwire::topics::HistoryConfig), so that a
+//! client may come back to any node ([`Ctx::recover`](ringwire::Ctx::recover)). It needs NATS 2.9 or newer, started with
+//! `-js`.
+//!
 //! # Without NATS
 //!
 //! A server starts and serves whether NATS is there or not, and tries to connect for as long as it runs, four times a
@@ -46,10 +52,14 @@
 //! | commands for the connection | 128 | the bus takes nothing more from the engine |
 //! | what has come of one subscription | [`with_subscription_capacity`](NatsBus::with_subscription_capacity) messages |
 //! dropped; counted as missed when the next comes |
+//! | publications that JetStream has yet to store | 1024 | the bus takes nothing more from the engine |
+//! | how long they wait | [`patience`](NatsHistory::patience), 3 s | the node numbers them by itself; the others miss them,
+//! which counts as [`outgoing_dropped`](ringwire::stats::ClusterStats::outgoing_dropped) |
 //! | a message | what NATS takes (`max_payload`, 1 MiB), less 34 bytes | not sent; counted as
 //! [`undeliverable`](ringwire::stats::ClusterStats::undeliverable) |
 
 mod bus;
+mod history;
 mod link;
 pub mod online;
 mod subject;
@@ -57,6 +67,7 @@ pub mod survey;
 
 pub use async_nats;
 pub use bus::{NatsBus, NatsError};
+pub use history::NatsHistory;
 
 /// The code of the README runs as a test.
 #[cfg(doctest)]

@@ -7,13 +7,16 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use async_nats::{Client, ConnectOptions, Event, RequestErrorKind, ServerAddr, Subscriber};
+use async_nats::{
+    Client, ConnectOptions, Event, Message, RequestErrorKind, ServerAddr, Subscriber,
+};
 use futures_util::StreamExt as _;
 use ringwire::cluster::{Inlet, Letter, Node, Outgoing, Outlet};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::spawn_local;
 use tokio::time::{sleep_until, timeout};
 
+use crate::history::{Attendant, Histories, NatsHistory, place_of};
 use crate::subject::Subjects;
 
 /// How long NATS has to take what is left at the end. The server waits a little longer.
@@ -33,7 +36,7 @@ const NOBODY: &str = "_RINGWIRE.nobody";
 
 /// What has happened to the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line {
+pub(crate) enum Line {
     Down,
     Up,
 }
@@ -42,7 +45,7 @@ enum Line {
 pub(crate) async fn run(
     servers: Vec<ServerAddr>,
     options: ConnectOptions,
-    subjects: Subjects,
+    (subjects, history): (Subjects, Option<NatsHistory>),
     node: Node,
 ) {
     let Node { mut outlet, inlet, .. } = node;
@@ -56,12 +59,15 @@ pub(crate) async fn run(
         Ok(client) => client,
         Err(error) => {
             tracing::error!(%error, "no connection to NATS can be made; this node stays apart");
+            if history.is_some() {
+                outlet.number_here(Vec::new());
+            }
             return outlet.ended().await;
         }
     };
     let receiving = Rc::new(Receiving {
         inlet: RefCell::new(inlet),
-        subjects,
+        subjects: subjects.clone(),
         began: Instant::now(),
         due: Cell::new(None),
         is_due_earlier: Notify::new(),
@@ -69,10 +75,28 @@ pub(crate) async fn run(
     spawn_local(expire(Rc::clone(&receiving)));
     let (ending, ends) = mpsc::unbounded_channel();
     spawn_local(end_in_time(client.clone(), ends));
-    let mut link =
-        Link { client, line: watched, receiving, subscriptions: HashMap::new(), ending, lost: 0 };
+    let histories = history.map(|history| {
+        let histories = Histories::new(history, subjects, client.clone(), Rc::clone(&receiving));
+        spawn_local(Rc::clone(&histories).watch(watched.clone()));
+        Attendant::new(histories)
+    });
+    let mut link = Link {
+        client,
+        line: watched,
+        receiving,
+        histories,
+        subscriptions: HashMap::new(),
+        ending,
+        lost: 0,
+    };
     link.carry(&mut outlet).await;
     outlet.set_connected(false);
+    if let Some(histories) = &link.histories {
+        let stored = timeout(LAST_WORDS, histories.histories().all_stored()).await;
+        if stored.is_err() {
+            tracing::warn!("JetStream did not store all that was published before the end");
+        }
+    }
     let is_up = *link.line.borrow() == Line::Up;
     if is_up && !round_trip(&link.client, LAST_WORDS).await {
         tracing::warn!("NATS did not take all that was published before the end");
@@ -118,6 +142,7 @@ struct Link {
     client: Client,
     line: watch::Receiver<Line>,
     receiving: Rc<Receiving>,
+    histories: Option<Attendant>,
     /// By topic or pattern, what ends it when it is dropped.
     subscriptions: HashMap<String, oneshot::Sender<()>>,
     /// Where those go that are not wanted any more.
@@ -133,7 +158,8 @@ impl Link {
         let mut speaks_at = None;
         loop {
             let is_up = *self.line.borrow_and_update() == Line::Up;
-            outlet.set_connected(is_up);
+            self.settle(outlet).await;
+            set_connected(outlet, is_up, self.histories.as_ref());
             if is_up {
                 if let Some(at) = speaks_at.take()
                     && !self.stays_up_until(at, outlet).await
@@ -142,18 +168,20 @@ impl Link {
                 }
                 tokio::select! {
                     changed = self.line.changed() => if changed.is_err() {
-                        return Self::stay_apart(outlet).await;
+                        return self.stay_apart(outlet).await;
                     },
                     next = outlet.next() => match next {
                         Some(next) => self.do_next(next, outlet).await,
                         None => return,
-                    }
+                    },
+                    () = due(self.histories.as_mut()) => {}
                 }
             } else {
                 tokio::select! {
                     changed = self.line.changed() => if changed.is_err() {
-                        return Self::stay_apart(outlet).await;
+                        return self.stay_apart(outlet).await;
                     },
+                    () = due(self.histories.as_mut()) => continue,
                     () = outlet.ended() => return,
                 }
                 speaks_at = Some(Instant::now() + RETURN);
@@ -171,10 +199,27 @@ impl Link {
     }
 
     /// The client of NATS has ended, which it does not while it is in order.
-    async fn stay_apart(outlet: &mut Outlet) {
+    async fn stay_apart(&self, outlet: &mut Outlet) {
         tracing::error!("the client of NATS has ended; this node stays apart");
+        if let Some(histories) = &self.histories {
+            outlet.number_here(histories.histories().give_up());
+        }
         outlet.set_connected(false);
         outlet.ended().await;
+    }
+
+    /// Has the node number histories where JetStream can't, and not where it can. If the stream is another one than before,
+    /// all subscriptions are anew: what they bring from now on is its.
+    async fn settle(&mut self, outlet: &mut Outlet) {
+        let Some(histories) = &mut self.histories else { return };
+        let Some(epoch) = histories.settle(outlet) else { return };
+        let all: Vec<_> = self.subscriptions.keys().cloned().collect();
+        for text in all {
+            self.subscribe(text, outlet).await;
+        }
+        if let Some(histories) = &self.histories {
+            spawn_local(Rc::clone(histories.histories()).catch_up_all(epoch));
+        }
     }
 
     async fn do_next(&mut self, next: Outgoing, outlet: &mut Outlet) {
@@ -187,6 +232,18 @@ impl Link {
                     let _ = self.ending.send(end);
                 }
             }
+            Outgoing::Record(letter) => {
+                let Some(histories) = &mut self.histories else { return };
+                let recording = Rc::clone(histories.histories());
+                recording.record(letter);
+                let room = recording.has_room();
+                unless_it_ends(&mut self.line, outlet, self.histories.as_mut(), room).await;
+            }
+            Outgoing::Load(topic) => {
+                if let Some(histories) = &self.histories {
+                    spawn_local(Rc::clone(histories.histories()).load(topic));
+                }
+            }
             other => tracing::debug!(?other, "the bus does not know how to do this"),
         }
     }
@@ -194,10 +251,17 @@ impl Link {
     async fn subscribe(&mut self, text: String, outlet: &mut Outlet) {
         let subject = self.receiving.subjects.subject(&text);
         let subscribing = self.client.subscribe(subject);
-        match unless_it_ends(&mut self.line, outlet, subscribing).await {
+        let histories = self.histories.as_mut();
+        match unless_it_ends(&mut self.line, outlet, histories, subscribing).await {
             Some(Ok(subscriber)) => {
                 let (end, ends) = oneshot::channel();
-                spawn_local(receive(Rc::clone(&self.receiving), subscriber, ends));
+                let histories = self.histories.as_ref().and_then(Attendant::of_life);
+                if let Some((histories, epoch)) = histories.clone() {
+                    let topic = text.clone();
+                    // Somebody may have been told where it is before the last subscription had ended.
+                    spawn_local(async move { histories.catch_up(&topic, epoch).await });
+                }
+                spawn_local(receive(Rc::clone(&self.receiving), histories, subscriber, ends));
                 self.subscriptions.insert(text, end);
             }
             Some(Err(error)) => tracing::error!(%error, text, "NATS does not bring a topic"),
@@ -208,7 +272,8 @@ impl Link {
     async fn publish(&mut self, letter: &Letter, outlet: &mut Outlet) {
         let subject = self.receiving.subjects.subject(letter.topic());
         let publishing = self.client.publish(subject, letter.to_bytes().into());
-        let published = unless_it_ends(&mut self.line, outlet, publishing).await;
+        let histories = self.histories.as_mut();
+        let published = unless_it_ends(&mut self.line, outlet, histories, publishing).await;
         let error = match published {
             Some(Ok(())) => return,
             Some(Err(error)) => Some(error),
@@ -230,14 +295,19 @@ impl Link {
 async fn unless_it_ends<T>(
     line: &mut watch::Receiver<Line>,
     outlet: &mut Outlet,
+    mut histories: Option<&mut Attendant>,
     work: impl Future<Output = T>,
 ) -> Option<T> {
     let mut work = std::pin::pin!(work);
     loop {
         let is_up = *line.borrow_and_update() == Line::Up;
-        outlet.set_connected(is_up);
+        if let Some(histories) = &mut histories {
+            histories.give_up_in_time(outlet);
+        }
+        set_connected(outlet, is_up, histories.as_deref());
         tokio::select! {
             done = &mut work => return Some(done),
+            () = due(histories.as_deref_mut()) => {}
             changed = line.changed() => if changed.is_err() {
                 return None;
             },
@@ -246,9 +316,23 @@ async fn unless_it_ends<T>(
     }
 }
 
-/// Gives the node what one subscription brings, until `ends` is dropped.
+/// Waits until there is something to do for the histories.
+async fn due(histories: Option<&mut Attendant>) {
+    match histories {
+        Some(histories) => histories.due().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Histories have to be those of all nodes, where they are to be.
+fn set_connected(outlet: &Outlet, is_up: bool, histories: Option<&Attendant>) {
+    outlet.set_connected(is_up && histories.is_none_or(Attendant::is_ready));
+}
+
+/// Gives the node what one subscription brings, until `ends` is dropped. Numbers are those of this life of the stream.
 async fn receive(
     receiving: Rc<Receiving>,
+    histories: Option<(Rc<Histories>, u64)>,
     mut subscriber: Subscriber,
     mut ends: oneshot::Receiver<()>,
 ) {
@@ -257,7 +341,7 @@ async fn receive(
             // What has come is taken in before the end.
             biased;
             message = subscriber.next() => match message {
-                Some(message) => receiving.take(&message.subject, &message.payload),
+                Some(message) => receiving.take(&message, histories.as_ref()).await,
                 None => return,
             },
             _ = &mut ends => return,
@@ -276,8 +360,8 @@ async fn end_in_time(client: Client, mut ends: mpsc::UnboundedReceiver<oneshot::
 }
 
 /// The node's inlet, for all subscriptions.
-struct Receiving {
-    inlet: RefCell<Inlet>,
+pub(crate) struct Receiving {
+    pub(crate) inlet: RefCell<Inlet>,
     subjects: Subjects,
     began: Instant,
     /// When the inlet is to be looked at, since something in it waits.
@@ -286,11 +370,19 @@ struct Receiving {
 }
 
 impl Receiving {
-    fn take(&self, subject: &str, payload: &[u8]) {
+    async fn take(&self, message: &Message, histories: Option<&(Rc<Histories>, u64)>) {
+        let subject = &message.subject;
         let Some(topic) = self.subjects.topic(subject) else {
-            return tracing::debug!(subject, "NATS brings what is no topic");
+            return tracing::debug!(%subject, "NATS brings what is no topic");
         };
-        self.inlet.borrow_mut().receive(&topic, payload, self.began.elapsed());
+        if let Some(place) = place_of(message) {
+            // Before the stream is known, it is of none, and is read from it once it is.
+            if let Some((histories, epoch)) = histories {
+                histories.take(&topic, message, place, *epoch).await;
+            }
+            return;
+        }
+        self.inlet.borrow_mut().receive(&topic, &message.payload, self.began.elapsed());
         self.look();
     }
 

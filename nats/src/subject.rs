@@ -23,6 +23,19 @@ impl Subjects {
         prefix.split('.').all(is_token).then(|| Self { prefix: format!("{prefix}.") })
     }
 
+    /// Those under which histories are stored.
+    pub(crate) fn of_history(&self) -> Self {
+        let prefix = self.prefix.strip_suffix('.').unwrap_or(&self.prefix);
+        Self { prefix: format!("{prefix}_history.") }
+    }
+
+    /// A name for all of them, as streams have it: without dots.
+    pub(crate) fn name(&self) -> String {
+        let prefix = self.prefix.strip_suffix('.').unwrap_or(&self.prefix);
+        // A stream's name has none of these either.
+        prefix.replace(['.', '/', '\\'], "_")
+    }
+
     /// The subject of a topic or pattern.
     pub(crate) fn subject(&self, topic: &str) -> String {
         let mut subject = String::with_capacity(self.prefix.len() + topic.len());

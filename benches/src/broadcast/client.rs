@@ -34,8 +34,13 @@ pub(crate) struct Deliveries {
 
 impl Client {
     /// One that is being dialled, and has TLS with a session.
-    pub(crate) fn new(stream: TcpStream, session: Option<Session>, subscribes: bool) -> Self {
-        let socket = Socket::new(stream, session);
+    pub(crate) fn new(
+        stream: TcpStream,
+        session: Option<Session>,
+        index: usize,
+        subscribes: bool,
+    ) -> Self {
+        let socket = Socket::new(stream, session, u32::try_from(index).unwrap_or(u32::MAX));
         Self { socket, subscribes, order: Order::default(), partial: Vec::new(), control: None }
     }
 
@@ -78,7 +83,7 @@ impl Client {
             self.socket.send_control(&mut self.control, buffers)?;
         }
         if self.socket.has_unsent() {
-            self.socket.flush()?;
+            self.socket.flush(buffers)?;
         }
         Ok(is_new)
     }

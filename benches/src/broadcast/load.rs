@@ -184,10 +184,10 @@ impl<'a> Load<'a> {
     fn dial(&mut self, now: Ticks) {
         let index = self.clients.len();
         let both = Interest::READABLE | Interest::WRITABLE;
-        let dialled = self.dialler.dial().and_then(|stream| {
+        let dialled = self.dialler.dial(0).and_then(|stream| {
             let session = self.plan.tls.as_ref().map(tls::Client::session).transpose();
             let session = session.map_err(io::Error::other)?;
-            let mut client = Client::new(stream, session, index != PUBLISHER);
+            let mut client = Client::new(stream, session, index, index != PUBLISHER);
             self.poll.registry().register(client.stream_mut(), Token(index), both)?;
             Ok(client)
         });

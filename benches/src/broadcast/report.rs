@@ -11,7 +11,7 @@ use super::Plan;
 use super::load::Outcome;
 use crate::disturbance::Disturbance;
 use crate::echo::{Bottleneck, Generator, MeasuredServer, Server, Summary, TlsTotals};
-use crate::output::{last_rows, show_rows};
+use crate::report::{last_rows, show_rows};
 use crate::units::{ratio, show_bytes, show_count};
 
 /// The result of one run. JSON has these names.

@@ -36,14 +36,14 @@ impl Told {
             );
         };
         let (before, after) = (before.to_vec(), after.to_vec());
-        Ok(Self { template: Template::of(text.as_bytes().to_vec()), before, after, key })
+        Ok(Self { template: Template::of(text.as_bytes()), before, after, key })
     }
 
     /// Appends a message to `out`, as a client sends it.
     pub(crate) fn publish(&self, number: u64, out: &mut Vec<u8>) {
         let mut buffer = Vec::new();
         let number = u32::try_from(number).unwrap_or(u32::MAX);
-        let message = self.template.numbered(number, &mut buffer);
+        let message = self.template.write(0, number, &mut buffer);
         let payload = message.as_bytes();
         let shape = Shape { text: true, ..Shape::of_noise(payload.len()) };
         out.extend(masked_frame(shape, 0, payload, self.key));

@@ -3,12 +3,12 @@
 //! Each step is a run of its own, with new connections. The first step at which the condition holds, or anything
 //! goes wrong, is the last one.
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::{BroadcastArgs, Plan, Report, run};
 use crate::machine;
 use crate::output::JsonArgs;
+use crate::report::Table;
 use crate::scenario::Condition;
 use crate::units::show_count;
 
@@ -124,9 +124,7 @@ pub(super) fn search(
 impl Search {
     /// For people: a table of the steps, and what they come to.
     pub(super) fn text(&self) -> String {
-        let mut table = Table::new();
-        table.load_style(presets::ASCII_MARKDOWN);
-        table.set_header([
+        let columns = [
             "subscribers",
             "publications/s",
             "deliveries/s",
@@ -136,10 +134,8 @@ impl Search {
             "max",
             "bottleneck",
             "errors",
-        ]);
-        for step in &self.steps {
-            table.add_row(cells(step));
-        }
+        ];
+        let table = Table::new(&columns, self.steps.iter().map(cells));
         let mut text = format!("{}\n{}\n\n{table}\n", machine::describe(), self.target);
         for step in &self.steps {
             for (kind, count) in &step.errors {
@@ -154,9 +150,9 @@ impl Search {
     }
 }
 
-fn cells(step: &Report) -> Vec<Cell> {
+fn cells(step: &Report) -> Vec<String> {
     let at = |name: &str| step.metric(name).map_or_else(|| "–".to_owned(), show_millis);
-    let texts = [
+    vec![
         show_count(f64::from(step.subscribers)),
         show_count(step.publications_per_second),
         show_count(step.deliveries_per_second),
@@ -166,8 +162,7 @@ fn cells(step: &Report) -> Vec<Cell> {
         at("max"),
         step.bottleneck.text().to_owned(),
         show_count(step.errors.values().sum::<u64>() as f64),
-    ];
-    texts.into_iter().map(|text| Cell::new(text).set_alignment(CellAlignment::Right)).collect()
+    ]
 }
 
 fn show_millis(micros: f64) -> String {

@@ -128,12 +128,12 @@ impl CompareBroadcastArgs {
 fn show(load: &Load, round: usize, server: &str, report: &Report) {
     let errors: u64 = report.errors.values().sum();
     let errors = if errors > 0 { format!(", {errors} ERRORS") } else { String::new() };
-    eprintln!(
+    crate::output::note(format_args!(
         "{load}, round {round}, {server}: {}/s, {:.2} µs CPU, {:?}{errors}",
         show_count(report.deliveries_per_second),
         report.server_cpu_us_per_delivery.unwrap_or_default(),
         report.bottleneck
-    );
+    ));
 }
 
 #[cfg(test)]

@@ -140,14 +140,13 @@ impl FieldArgs {
 
     /// Prints the page, and writes the files that were asked for.
     pub(super) fn write(&self, page: &str, runs: &impl Serialize) -> anyhow::Result<()> {
-        println!("{page}");
         if let Some(file) = &self.markdown {
             output::write_text(file, page)?;
         }
         if let Some(file) = &self.json {
             output::write_json(file, runs)?;
         }
-        Ok(())
+        output::say(page)
     }
 }
 

@@ -13,8 +13,8 @@ use super::markdown::show_ratio;
 use super::results::{ServerRuns, Spread};
 use super::servers::Server;
 use crate::demand::Service;
-use crate::echo::{End, SessionsPlan, run_sessions};
 use crate::handshakes::Report;
+use crate::scenario::{End, SessionsPlan, run_sessions};
 use crate::tls::TlsArgs;
 use crate::units::show_count;
 use crate::{machine, report};
@@ -91,7 +91,7 @@ impl CompareHandshakesArgs {
     ) -> anyhow::Result<Report> {
         let (_running, endpoint) = field.start(server, &TlsArgs::resuming(resume))?;
         let plan = SessionsPlan {
-            concurrency: self.concurrency as usize,
+            concurrency: self.concurrency,
             messages: 0,
             payload_len: 0,
             end: End::Time { warmup: self.warmup, measured: self.duration },
@@ -99,14 +99,14 @@ impl CompareHandshakesArgs {
         };
         let sessions = run_sessions(&endpoint, plan).with_context(|| server.name.clone())?;
         let report = Report::new(&endpoint, self.concurrency, sessions)?;
-        eprintln!(
+        crate::output::note(format_args!(
             "round {round}, {}, {}: {}/s, {:.1} µs CPU, {:?}",
             server.name,
             if resume { "resumed" } else { "full" },
             show_count(report.handshakes_per_second),
             report.server_cpu_us_per_handshake.unwrap_or_default(),
             report.bottleneck
-        );
+        ));
         Ok(report)
     }
 

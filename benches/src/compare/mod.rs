@@ -135,11 +135,11 @@ pub(crate) fn command(mut args: CompareArgs) -> anyhow::Result<bool> {
     args.field.pin_load()?;
     let (rounds, servers) = (args.field.rounds, field.servers.len());
     let runs = cells.len() * rounds * servers;
-    eprintln!(
+    crate::output::note(format_args!(
         "{} loads × {rounds} rounds × {servers} servers = {runs} runs, about {:.1} min",
         cells.len(),
         args.estimate(&cells).as_secs_f64() / 60.0
-    );
+    ));
     let mut ticker = Ticker { started: Instant::now(), done: 0, runs };
     let mut results = Vec::new();
     for cell in cells {
@@ -206,7 +206,9 @@ impl CompareArgs {
             let fits = outstanding <= self.max_outstanding;
             if !fits {
                 let (outstanding, load) = (show_bytes(outstanding as f64), cell.load());
-                eprintln!("left out: {load} has {outstanding} on the way (--max-outstanding)");
+                crate::output::note(format_args!(
+                    "left out: {load} has {outstanding} on the way (--max-outstanding)"
+                ));
             }
             fits
         });
@@ -264,11 +266,11 @@ impl Ticker {
         let cpu = report.server.and_then(|server| server.cpu_us_per_message).unwrap_or_default();
         let errors: u64 = report.errors.values().sum();
         let errors = if errors > 0 { format!(", {errors} ERRORS") } else { String::new() };
-        eprintln!(
+        crate::output::note(format_args!(
             "[{}/{}, {minutes_left:.1} min left] {load}, round {round}, {server}: {rate}/s, \
              {cpu:.2} µs CPU, {:?}{errors}",
             self.done, self.runs, report.bottleneck
-        );
+        ));
     }
 }
 

@@ -15,6 +15,7 @@ use super::results::{
     DELIVERY_CPU, Load, MESSAGES_PER_SECOND, Metric, P99, RESIDENT_BYTES, Results, SERVER_CPU,
     Spread,
 };
+use crate::output;
 use crate::report::{Range, Ranges, Unit};
 use crate::units::{show_bytes, show_count};
 
@@ -75,7 +76,7 @@ pub(crate) fn command(args: &PageArgs) -> anyhow::Result<()> {
     }
     for (file, text) in files(&args.dir)? {
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
-        println!("{}", file.display());
+        output::say(file.display())?;
     }
     Ok(())
 }

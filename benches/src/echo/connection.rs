@@ -94,7 +94,7 @@ impl Connection {
         index: usize,
     ) -> Self {
         Self {
-            socket: Socket::new(stream, session),
+            socket: Socket::new(stream, session, identity),
             identity,
             index,
             cursor: Cursor::default(),
@@ -243,7 +243,7 @@ impl Connection {
 
     /// Sends what is owed as far as the socket takes it.
     fn send(&mut self, tools: &mut Tools, buffers: &mut Buffers) -> Result<(), Failure> {
-        self.socket.flush()?;
+        self.socket.flush(buffers)?;
         // A pong goes between two messages.
         if self.next_offset == 0 && !self.socket.send_control(&mut self.control, buffers)? {
             return Ok(());

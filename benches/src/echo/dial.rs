@@ -17,7 +17,7 @@ pub(crate) struct Dialler {
     unix: Option<PathBuf>,
     /// Addresses to connect from; `None` leaves it to the kernel.
     sources: Vec<Option<IpAddr>>,
-    /// The first of `sources` that may have free ports.
+    /// The first of `sources`, from each turn's on, that may have free ports.
     current: usize,
 }
 
@@ -40,11 +40,12 @@ impl Dialler {
         Self { remote, unix: None, sources: list, current: 0 }
     }
 
-    /// Begins one connection, which is made when the socket is writable.
+    /// Begins one connection, which is made when the socket is writable, from the address whose `turn` it is, or from
+    /// one behind it.
     ///
     /// # Errors
     /// Those of socket and connect; EADDRNOTAVAIL when no source address has a free port.
-    pub(crate) fn dial(&mut self) -> io::Result<TcpStream> {
+    pub(crate) fn dial(&mut self, turn: usize) -> io::Result<TcpStream> {
         if let Some(path) = &self.unix {
             let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
             // Where the server's queue is full this waits: there is no readiness to wait for (connect(2), EAGAIN).
@@ -53,7 +54,8 @@ impl Dialler {
             // What is done with it from here on is the same for any stream.
             return Ok(TcpStream::from_std(socket.into()));
         }
-        while let Some(&source) = self.sources.get(self.current) {
+        while self.current < self.sources.len() {
+            let source = self.sources[(turn + self.current) % self.sources.len()];
             match self.dial_from(source) {
                 Err(error) if out_of_ports(&error) => self.current += 1,
                 other => return other,
@@ -98,10 +100,10 @@ mod tests {
         let foreign = IpAddr::from([192, 0, 2, 1]);
         let local = IpAddr::from([127, 0, 0, 9]);
         let mut dialler = Dialler::new(remote, &[foreign, local]);
-        let stream = dialler.dial().unwrap();
+        let stream = dialler.dial(0).unwrap();
         assert_eq!(stream.local_addr().unwrap().ip(), local);
 
-        let error = Dialler::new(remote, &[foreign]).dial().unwrap_err();
+        let error = Dialler::new(remote, &[foreign]).dial(0).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL));
     }
 

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
-use ringwire::handshake::HandshakeError;
-use ringwire::{CloseCause, CloseReason, transport::DialError};
 use ringwire_tls::AlertDescription;
 
 /// One kind of error. Its text is the key in reports.
@@ -69,8 +67,6 @@ pub(crate) enum Failure {
     ReplyLate,
     /// A message had no reply, though later ones on its connection had.
     ReplyMissing,
-    /// The connection failed in another way.
-    Transport(io::ErrorKind),
     /// This side closed the connection, for this reason of the engine.
     ClosedHere(&'static str),
     /// The time for all connects was up before this one was tried.
@@ -90,44 +86,6 @@ impl Failure {
             Some(libc::EADDRNOTAVAIL) => Self::NoFreePort,
             Some(libc::EMFILE | libc::ENFILE) => Self::NoDescriptor,
             other => Self::Connect(other.unwrap_or_default()),
-        }
-    }
-
-    /// Why the loop client did not open a connection.
-    pub(crate) fn of_dial(error: &DialError) -> Self {
-        match error {
-            DialError::Socket(error) => Self::of_connect(error),
-            DialError::Connect(kind) => match kind {
-                io::ErrorKind::ConnectionRefused => Self::ConnectRefused,
-                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::ConnectReset,
-                io::ErrorKind::TimedOut => Self::ConnectTimeout,
-                io::ErrorKind::AddrNotAvailable => Self::NoFreePort,
-                other => Self::Transport(*other),
-            },
-            DialError::Handshake(HandshakeError::NoAnswer | HandshakeError::Incomplete) => {
-                Self::UnexpectedEnd
-            }
-            DialError::TimedOut => Self::ConnectTimeout,
-            DialError::Tls(text) if text.contains("certificate") => Self::Certificate,
-            DialError::Tls(_) => Self::Tls,
-            DialError::Refused(status) => Self::HandshakeStatus(status.as_u16()),
-            DialError::Handshake(_) => Self::HandshakeInvalid,
-            _ => Self::ClosedHere("shutdown"),
-        }
-    }
-
-    /// How an open connection of the loop client ended.
-    pub(crate) fn of_close(cause: &CloseCause) -> Self {
-        match cause.reason {
-            CloseReason::Peer => Self::CloseFrame(cause.code.map_or(1005, |code| code.get())),
-            CloseReason::EndOfStream => Self::UnexpectedEnd,
-            CloseReason::Transport(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
-                Self::Reset
-            }
-            CloseReason::Transport(kind) => Self::Transport(kind),
-            CloseReason::Protocol(_) => Self::ReplyMalformed,
-            CloseReason::Tls => Self::Tls,
-            reason => Self::ClosedHere(reason.name()),
         }
     }
 
@@ -185,7 +143,6 @@ impl fmt::Display for Failure {
             Self::FirstUnanswered => f.write_str("first messages unanswered (--first-replies)"),
             Self::ReplyLate => f.write_str("reply late"),
             Self::ReplyMissing => f.write_str("reply missing"),
-            Self::Transport(kind) => write!(f, "transport: {kind}"),
             Self::ClosedHere(reason) => write!(f, "closed here: {reason}"),
             Self::NotTried => f.write_str("not tried in time"),
         }

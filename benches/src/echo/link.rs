@@ -15,13 +15,21 @@ pub(crate) struct Buffers {
     received: Box<[u8]>,
     plaintext: Vec<u8>,
     output: Vec<u8>,
+    /// Bytes that sockets took and gave.
+    sent: u64,
+    taken: u64,
 }
 
 impl Buffers {
     /// Empty ones.
     pub(crate) fn new() -> Self {
         let received = vec![0; RECEIVE_BUFFER_LEN].into_boxed_slice();
-        Self { received, plaintext: Vec::new(), output: Vec::new() }
+        Self { received, plaintext: Vec::new(), output: Vec::new(), sent: 0, taken: 0 }
+    }
+
+    /// Bytes that went out to sockets, and came from them.
+    pub(crate) fn traffic(&self) -> (u64, u64) {
+        (self.sent, self.taken)
     }
 
     /// Bytes as if they had been read; no more than one read takes.
@@ -78,12 +86,15 @@ impl Link {
         let Some(secure) = &mut self.secure else { return Ok(()) };
         buffers.output.clear();
         secure.session.poll_transmit(&mut buffers.output).map_err(io::Error::other)?;
-        secure.transmit(&mut self.stream, &buffers.output)
+        buffers.sent += secure.transmit(&mut self.stream, &buffers.output)?;
+        Ok(())
     }
 
     /// Reads once into the buffers; how much.
     pub(crate) fn read(&mut self, buffers: &mut Buffers) -> io::Result<usize> {
-        self.stream.read(&mut buffers.received)
+        let read = self.stream.read(&mut buffers.received)?;
+        buffers.taken += read as u64;
+        Ok(read)
     }
 
     /// The plaintext of what was read. What TLS itself has to say to it is sent.
@@ -92,28 +103,32 @@ impl Link {
         read: usize,
         buffers: &'b mut Buffers,
     ) -> io::Result<&'b mut [u8]> {
-        let Buffers { received, plaintext, output } = buffers;
+        let Buffers { received, plaintext, output, sent, .. } = buffers;
         let Some(secure) = &mut self.secure else { return Ok(&mut received[..read]) };
         plaintext.clear();
         output.clear();
         let result = secure.session.receive(&mut received[..read], plaintext, output);
         // An alert goes out too, if it can.
-        let sent = secure.transmit(&mut self.stream, output);
+        let told = secure.transmit(&mut self.stream, output);
         result.map_err(io::Error::other)?;
-        sent?;
+        *sent += told?;
         Ok(plaintext)
     }
 
     /// Takes bytes to be sent, as [`Write::write`] does. With TLS all or none are taken.
     #[inline]
     pub(crate) fn write(&mut self, bytes: &[u8], buffers: &mut Buffers) -> io::Result<usize> {
-        let Some(secure) = &mut self.secure else { return self.stream.write(bytes) };
+        let Some(secure) = &mut self.secure else {
+            let sent = self.stream.write(bytes)?;
+            buffers.sent += sent as u64;
+            return Ok(sent);
+        };
         if secure.has_unsent() {
             return Err(ErrorKind::WouldBlock.into());
         }
         buffers.output.clear();
         secure.session.send(bytes, &mut buffers.output).map_err(io::Error::other)?;
-        secure.transmit(&mut self.stream, &buffers.output)?;
+        buffers.sent += secure.transmit(&mut self.stream, &buffers.output)?;
         Ok(bytes.len())
     }
 
@@ -128,11 +143,11 @@ impl Link {
     }
 
     /// Goes on sending what was written.
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
-        match &mut self.secure {
-            Some(secure) if secure.has_unsent() => secure.flush(&mut self.stream),
-            _ => Ok(()),
+    pub(crate) fn flush(&mut self, buffers: &mut Buffers) -> io::Result<()> {
+        if let Some(secure) = self.secure.as_mut().filter(|secure| secure.has_unsent()) {
+            buffers.sent += secure.flush(&mut self.stream)?;
         }
+        Ok(())
     }
 }
 
@@ -141,23 +156,24 @@ impl Secure {
         self.unsent_at < self.unsent.len()
     }
 
-    /// Sends records, after those that wait.
-    fn transmit(&mut self, stream: &mut impl Write, records: &[u8]) -> io::Result<()> {
+    /// Sends records, after those that wait; how many bytes of them.
+    fn transmit(&mut self, stream: &mut impl Write, records: &[u8]) -> io::Result<u64> {
         let mut sent = 0;
         if !self.has_unsent() {
             sent = write_some(stream, records)?;
         }
         self.unsent.extend_from_slice(&records[sent..]);
-        Ok(())
+        Ok(sent as u64)
     }
 
-    fn flush(&mut self, stream: &mut impl Write) -> io::Result<()> {
-        self.unsent_at += write_some(stream, &self.unsent[self.unsent_at..])?;
+    fn flush(&mut self, stream: &mut impl Write) -> io::Result<u64> {
+        let sent = write_some(stream, &self.unsent[self.unsent_at..])?;
+        self.unsent_at += sent;
         if !self.has_unsent() {
             self.unsent = Vec::new();
             self.unsent_at = 0;
         }
-        Ok(())
+        Ok(sent as u64)
     }
 }
 
@@ -186,7 +202,7 @@ impl Write for Writer<'_> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.link.flush()
+        self.link.flush(self.buffers)
     }
 }
 

@@ -168,7 +168,7 @@ impl<'a> Load<'a> {
         let index = self.connections.len();
         let identity = self.share.clone().nth(index).unwrap_or_default();
         let both = Interest::READABLE | Interest::WRITABLE;
-        let dialled = self.dialler.dial().and_then(|stream| {
+        let dialled = self.dialler.dial(0).and_then(|stream| {
             let session = self.tls.map(tls::Client::session).transpose();
             let session = session.map_err(io::Error::other)?;
             let mut connection = Connection::new(stream, session, identity, index);

@@ -20,7 +20,6 @@ mod payload;
 mod progress;
 mod recorder;
 mod report;
-mod sessions;
 mod socket;
 mod stage;
 #[cfg(test)]
@@ -49,7 +48,7 @@ use crate::demand::Demand;
 use crate::disturbance::MachineTicks;
 use crate::endpoint::{Endpoint, ServerArgs};
 use crate::machine;
-use crate::output::JsonArgs;
+use crate::output::{self, JsonArgs};
 use crate::procstat::{self, Account, CpuTime, CpuTimes, Footprint};
 use crate::report::Sample;
 use crate::target::{Resource, Target};
@@ -67,7 +66,6 @@ pub(crate) use self::progress::Progress;
 #[cfg(test)]
 pub(crate) use self::report::test_report;
 pub(crate) use self::report::{Generator, MeasuredServer, Report, Server};
-pub(crate) use self::sessions::{End, Sessions, SessionsPlan, run as run_sessions};
 pub(crate) use self::socket::{Opener, Received, Socket};
 pub(crate) use self::tls_totals::TlsTotals;
 pub(crate) use self::wire::{Shape, header, masked_frame, text_frame};
@@ -216,7 +214,10 @@ pub(crate) fn command(mut args: EchoArgs) -> anyhow::Result<bool> {
     }
     let is_clean = report.is_clean();
     if let Some(own) = own.filter(|_| args.stay) {
-        println!("still serving; open {} in a browser, end with Ctrl-C", own.page());
+        output::say(format_args!(
+            "still serving; open {} in a browser, end with Ctrl-C",
+            own.page()
+        ))?;
         own.stay()?;
     }
     Ok(is_clean)

@@ -40,7 +40,7 @@ impl Progress {
 
     /// A line that stays, above the live one, or by itself where there is none.
     pub(crate) fn say(&self, text: &str) {
-        self.0.suspend(|| eprintln!("{text}"));
+        self.0.suspend(|| crate::output::note(text));
     }
 }
 

@@ -12,9 +12,8 @@ use super::payload::Payload;
 use super::tls_totals::TlsTotals;
 use crate::bottleneck::{Bottleneck, DISTURBED};
 use crate::disturbance::{Disturbance, MachineTicks};
-use crate::output::{Row, last_rows, show_rows};
 use crate::procstat::{CpuTime, Footprint};
-use crate::report::{self, Page, Part, Section, Tile, Timeline};
+use crate::report::{self, Page, Part, Row, Section, Tile, Timeline, last_rows, show_rows};
 use crate::units::{ratio, show_bytes, show_count};
 use crate::withheld::Withheld;
 

@@ -14,6 +14,7 @@ use super::latency::{Clock, Ticks};
 use super::link::{Buffers, Link};
 use super::tls_totals::TlsTotals;
 use super::upgrade::{Upgrade, Upgraded, Upgrader};
+use crate::ask::Ask;
 use crate::target::Target;
 
 /// How the sockets of a load thread become open, and what is counted of it.
@@ -32,8 +33,9 @@ pub(crate) struct Socket {
 }
 
 enum Phase {
-    Dialling,
-    Securing,
+    /// The connection has that number, by which it asks for what is its own.
+    Dialling(u32),
+    Securing(u32),
     Upgrading(Box<Upgrade>),
     Greeting(Box<Greeting>),
     Open,
@@ -58,12 +60,25 @@ impl Opener {
         let upgrader = resource.map(|resource| Upgrader::new(resource, compression));
         Self { upgrader, clock, tls: TlsTotals::default() }
     }
+
+    /// Leaves what connections say and hear first to those that use them.
+    pub(crate) fn without_greeting(mut self) -> Self {
+        if let Some(upgrader) = &mut self.upgrader {
+            upgrader.greets = false;
+        }
+        self
+    }
+
+    /// What connections ask for, and say first.
+    pub(crate) fn ask(&self) -> Option<&Ask> {
+        Some(&self.upgrader.as_ref()?.resource.ask)
+    }
 }
 
 impl Socket {
-    /// One that is being dialled, and has TLS with a session.
-    pub(crate) fn new(stream: TcpStream, session: Option<Session>) -> Self {
-        Self { link: Link::new(stream, session), phase: Phase::Dialling }
+    /// One that is being dialled, and has TLS with a session; of the connection with a number.
+    pub(crate) fn new(stream: TcpStream, session: Option<Session>, number: u32) -> Self {
+        Self { link: Link::new(stream, session), phase: Phase::Dialling(number) }
     }
 
     /// The socket, to be registered.
@@ -83,18 +98,16 @@ impl Socket {
         opener: &Opener,
         buffers: &mut Buffers,
     ) -> Result<bool, Failure> {
-        if !matches!(self.phase, Phase::Dialling) {
-            return Ok(false);
-        }
+        let Phase::Dialling(number) = self.phase else { return Ok(false) };
         if let Some(error) = self.stream_mut().take_error().unwrap_or_else(Some) {
             return Err(Failure::of_connect(&error));
         }
         if self.link.is_handshaking() {
-            self.phase = Phase::Securing;
+            self.phase = Phase::Securing(number);
             self.link.begin(buffers).map_err(|error| self.failure(&error))?;
             return Ok(false);
         }
-        self.upgrade(opener, buffers)?;
+        self.upgrade(number, opener, buffers)?;
         Ok(self.is_open())
     }
 
@@ -126,7 +139,7 @@ impl Socket {
         let at = opener.clock.now();
         // A short read emptied the socket: what comes next is a new edge.
         let is_last = received < buffers.receive_len() && !ends;
-        if matches!(self.phase, Phase::Securing) {
+        if let Phase::Securing(number) = self.phase {
             let opened = self.link.open(received, buffers);
             if !opened.map_err(|error| self.failure(&error))?.is_empty() {
                 // Nobody has asked it anything yet.
@@ -134,7 +147,7 @@ impl Socket {
             }
             if !self.link.is_handshaking() {
                 opener.tls.add(self.link.facts());
-                self.upgrade(opener, buffers)?;
+                self.upgrade(number, opener, buffers)?;
             }
             return Ok(Some(Received { bytes: &mut [], at, opened: None, is_last }));
         }
@@ -199,8 +212,8 @@ impl Socket {
     }
 
     /// Goes on sending what was given to it.
-    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
-        self.link.flush().map_err(|error| self.failure(&error))
+    pub(crate) fn flush(&mut self, buffers: &mut Buffers) -> Result<(), Failure> {
+        self.link.flush(buffers).map_err(|error| self.failure(&error))
     }
 
     /// Says what is to be said before the load, and answers pings.
@@ -221,12 +234,17 @@ impl Socket {
         Ok(())
     }
 
-    fn upgrade(&mut self, opener: &Opener, buffers: &mut Buffers) -> Result<(), Failure> {
+    fn upgrade(
+        &mut self,
+        number: u32,
+        opener: &Opener,
+        buffers: &mut Buffers,
+    ) -> Result<(), Failure> {
         let Some(upgrader) = &opener.upgrader else {
             self.phase = Phase::Open;
             return Ok(());
         };
-        let (upgrade, request) = upgrader.begin()?;
+        let (upgrade, request) = upgrader.begin(number)?;
         // The send buffer of a new socket holds more than a request.
         let sent =
             self.link.write(&request, buffers).map_err(|error| Failure::of_connect(&error))?;

@@ -12,8 +12,10 @@ use crate::target::Resource;
 
 /// Begins upgrades to one resource.
 pub(crate) struct Upgrader {
-    resource: Resource,
+    pub(crate) resource: Resource,
     compression: CompressionFlag,
+    /// Whether what is said and heard first comes with the upgrade.
+    pub(crate) greets: bool,
 }
 
 /// An upgrade that waits for its response.
@@ -45,15 +47,14 @@ pub(crate) struct Upgraded {
 impl Upgrader {
     /// For a resource. Compression has to be agreed on as it is asked for here.
     pub(crate) fn new(resource: Resource, compression: CompressionFlag) -> Self {
-        Self { resource, compression }
+        Self { resource, compression, greets: true }
     }
 
-    /// The bytes of a request to be sent, with a key of its own.
-    pub(crate) fn begin(&self) -> Result<(Upgrade, Vec<u8>), Failure> {
+    /// The bytes of a request of the connection with a number, with a key of its own.
+    pub(crate) fn begin(&self, number: u32) -> Result<(Upgrade, Vec<u8>), Failure> {
         let mut nonce = [0; 16];
         getrandom::fill(&mut nonce).map_err(|_| Failure::HandshakeInvalid)?;
         let Resource { authority, path, ask, .. } = &self.resource;
-        let number = ask.next_number();
         let request = Request::new(authority, &ask.fill(path, number), nonce).map_err(failure)?;
         let mut request = ask.request(request, number).map_err(failure)?;
         let compression = self.compression;
@@ -65,7 +66,7 @@ impl Upgrader {
         let mut bytes = Vec::new();
         request.encode(&mut bytes);
         let (scanner, head) = (HeadScanner::default(), Vec::new());
-        let first = ask.has_first().then(|| {
+        let first = (self.greets && ask.has_first()).then(|| {
             let said = ask.first_messages(number).flat_map(|text| text_frame(&text)).collect();
             First { said, replies: ask.first_replies() }
         });
@@ -136,7 +137,7 @@ mod tests {
     #[test]
     fn response_in_any_cut_ends_where_frames_begin() {
         for step in [1, 2, 50, 1000] {
-            let (mut upgrade, request) = upgrader(CompressionFlag::Off).begin().unwrap();
+            let (mut upgrade, request) = upgrader(CompressionFlag::Off).begin(0).unwrap();
             let mut response = answer(&request, None);
             let head_len = response.len();
             response.extend_from_slice(b"frame");
@@ -157,7 +158,7 @@ mod tests {
     #[test]
     fn refusals_are_told_apart() {
         let answer = |text: &str| {
-            let (mut upgrade, _) = upgrader(CompressionFlag::Off).begin().unwrap();
+            let (mut upgrade, _) = upgrader(CompressionFlag::Off).begin(0).unwrap();
             upgrade.receive(text.as_bytes()).err().unwrap()
         };
         let refused = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
@@ -171,7 +172,7 @@ mod tests {
     #[test]
     fn compression_is_agreed_on_as_asked_for_or_refused() {
         let agree = |compression, policy| {
-            let (mut upgrade, request) = upgrader(compression).begin().unwrap();
+            let (mut upgrade, request) = upgrader(compression).begin(0).unwrap();
             upgrade.receive(&answer(&request, policy))
         };
         let (alone, takeover) = (

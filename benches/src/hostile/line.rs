@@ -70,9 +70,11 @@ impl Line {
             Begin::Upgrade(compression) => (&goal.target, compression),
         };
         let of_io = |error: std::io::Error| Failure::of_connect(&error);
-        let stream = Dialler::to(&goal.target, &[]).dial().map_err(of_io)?;
+        let stream = Dialler::to(&goal.target, &[]).dial(0).map_err(of_io)?;
         let session = goal.tls.as_ref().map(tls::Client::session).transpose();
-        let mut socket = Socket::new(stream, session.map_err(|_| Failure::Tls)?);
+        let number = goal.target.resource().map(|resource| resource.ask.next_number());
+        let session = session.map_err(|_| Failure::Tls)?;
+        let mut socket = Socket::new(stream, session, number.unwrap_or_default());
         let poll = Poll::new().map_err(of_io)?;
         let both = Interest::READABLE | Interest::WRITABLE;
         poll.registry().register(socket.stream_mut(), Token(0), both).map_err(of_io)?;
@@ -192,7 +194,7 @@ impl Line {
         let was_open = self.socket.is_open();
         self.socket.connect(&self.opener, &mut self.buffers)?;
         if self.socket.has_unsent() {
-            self.socket.flush()?;
+            self.socket.flush(&mut self.buffers)?;
         }
         if self.listens || !was_open { self.hear() } else { Ok(()) }
     }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::bystander::{Answers, Question};
 use super::ending::Ending;
 use super::row::{Budget, Seen};
+use crate::report::Table;
 use crate::units::show_bytes;
 
 /// How much a server's memory may grow: a share for all, and one for each peer, twice the usual longest message.
@@ -77,9 +77,7 @@ impl Report {
 
     /// For people: a table, and below it what is not fine.
     pub(super) fn text(&self) -> String {
-        let mut table = Table::new();
-        table.load_style(presets::ASCII_MARKDOWN);
-        table.set_header([
+        let columns = [
             "peer",
             "the server",
             "after",
@@ -89,10 +87,8 @@ impl Report {
             "median answer",
             "worst answer",
             "verdict",
-        ]);
-        for row in &self.rows {
-            table.add_row(row.cells());
-        }
+        ];
+        let table = Table::new(&columns, self.rows.iter().map(Row::cells));
         let mut text = format!(
             "{}\n{}, {} peers of a kind at a time, {} s each at most\n\n{table}\n",
             self.machine, self.target, self.peers, self.time_limit_seconds
@@ -135,10 +131,12 @@ impl Row {
         }
     }
 
-    fn cells(&self) -> Vec<Cell> {
+    fn cells(&self) -> Vec<String> {
         let bytes = |bytes: u64| show_bytes(bytes as f64);
         let resident = self.server_resident_before.zip(self.server_resident_peak);
-        let numbers = [
+        vec![
+            self.kind.clone(),
+            self.text.clone(),
             show_seconds(self.shortest_seconds, self.longest_seconds),
             bytes(self.sent_bytes),
             bytes(self.received_bytes),
@@ -148,10 +146,8 @@ impl Row {
             ),
             format!("{:.1} ms", self.bystander.median_us / 1e3),
             format!("{:.1} ms", self.bystander.worst_us / 1e3),
-        ];
-        let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
-        let left = [Cell::new(&self.kind), Cell::new(&self.text)];
-        left.into_iter().chain(numbers.map(right)).chain([Cell::new(self.verdict.text())]).collect()
+            self.verdict.text().to_owned(),
+        ]
     }
 }
 

@@ -1,22 +1,28 @@
 //! A report as one page of HTML, which stands alone: its style and its plots are within it, it runs no script and
-//! asks the network for nothing.
+//! asks the network for nothing; and the tables that people read on a terminal.
 //!
 //! What a page shows is plain data ([`Page`]); any subcommand fills one in and hands it to [`write`]. The figures of a
-//! run over time are collected in a [`Timeline`], which knows the charts they make. Tables and JSON of the single
-//! subcommands do not live here.
+//! run over time are collected in a [`Timeline`], which knows the charts they make. The JSON of the single
+//! subcommands does not live here.
 
 mod axis;
 mod environment;
 mod html;
 mod plot;
 mod ranges;
+mod rows;
 mod timeline;
 mod verdict;
+
+use std::fmt;
+
+use comfy_table::{Cell, CellAlignment, presets};
 
 use crate::output;
 
 pub(crate) use self::environment::{command_line, commit, today};
 pub(crate) use self::ranges::{Range, Ranges};
+pub(crate) use self::rows::{Row, last_rows, show_rows};
 pub(crate) use self::timeline::{Percentiles, Sample, Timeline, side_by_side};
 pub(crate) use self::verdict::verdict;
 
@@ -174,6 +180,36 @@ impl Table {
     ) -> Self {
         let rows = pairs.into_iter().map(|(name, value)| vec![name.into(), value]).collect();
         Self { title: title.to_owned(), columns: Vec::new(), rows }
+    }
+}
+
+impl Table {
+    /// With headings.
+    pub(crate) fn new(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Self {
+        let columns = columns.iter().map(|&name| name.to_owned()).collect();
+        Self { title: String::new(), columns, rows: rows.into_iter().collect() }
+    }
+}
+
+/// For a terminal, and for Markdown where there are headings: numbers stand to the right.
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A dash stands for a number that there is not.
+        let is_number =
+            |text: &str| text.starts_with(|first: char| first.is_ascii_digit() || first == '–');
+        let has_heads = !self.columns.is_empty();
+        let cell = |(at, text): (usize, &String)| {
+            let is_right = if has_heads { at > 0 && is_number(text) } else { at == 0 };
+            let side = if is_right { CellAlignment::Right } else { CellAlignment::Left };
+            Cell::new(text).set_alignment(side)
+        };
+        let mut table = comfy_table::Table::new();
+        table.load_style(if has_heads { presets::ASCII_MARKDOWN } else { presets::NOTHING });
+        if has_heads {
+            table.set_header(&self.columns);
+        }
+        table.add_rows(self.rows.iter().map(|row| row.iter().enumerate().map(cell)));
+        table.fmt(f)
     }
 }
 

@@ -5,7 +5,6 @@ use std::thread;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use comfy_table::{Cell, CellAlignment, Table, presets};
 use ringwire_examples::units::parse_duration;
 use serde::Serialize;
 
@@ -13,6 +12,8 @@ use super::conductor::Watch;
 use super::plan::Work;
 use super::report::{self, Report, show_micros};
 use super::{Common, Scenario};
+use crate::output;
+use crate::report::Table;
 use crate::units::show_count;
 
 /// What is sent.
@@ -98,11 +99,11 @@ pub(crate) fn command(mut args: ArenaArgs) -> anyhow::Result<bool> {
         }
         rows.push(Row::new(profile, connections, runs));
     }
-    if !args.common.json.is_to_stdout() {
-        println!("{}", text(&rows));
-    }
     let runs = || rows.iter().flat_map(|row| &row.runs);
     args.common.write(&rows, || report::page(runs(), Report::rows))?;
+    if !args.common.json.is_to_stdout() {
+        output::say(text(&rows))?;
+    }
     Ok(args.common.judge(runs()))
 }
 
@@ -168,7 +169,7 @@ impl Row {
         Self { profile, connections, best, best_messages_per_second, runs }
     }
 
-    fn cells(&self) -> Vec<Cell> {
+    fn cells(&self) -> Vec<String> {
         let best = self.runs.get(self.best);
         let latency = best.and_then(|best| best.work.as_ref()?.latency_us);
         let server = best.and_then(|best| best.server);
@@ -176,7 +177,7 @@ impl Row {
             self.runs.iter().map(|run| show_count(messages_per_second(run))).collect();
         let errors: u64 = self.runs.iter().flat_map(|run| run.errors.values()).sum();
         let or_nothing = |text: Option<String>| text.unwrap_or_else(|| NOTHING.to_owned());
-        let texts = [
+        vec![
             show_count(f64::from(self.connections)),
             show_count(self.best_messages_per_second),
             all.join(", "),
@@ -185,8 +186,7 @@ impl Row {
             or_nothing(server.map(|server| format!("{:.0} %", server.cpus * 100.0))),
             or_nothing(best.map(|best| best.bottleneck.text().to_owned())),
             show_count(errors as f64),
-        ];
-        texts.into_iter().map(|text| Cell::new(text).set_alignment(CellAlignment::Right)).collect()
+        ]
     }
 }
 
@@ -221,9 +221,7 @@ fn text(rows: &[Row]) -> String {
 }
 
 fn table(rows: &[Row]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN);
-    table.set_header([
+    let columns = [
         "connections",
         "messages/s",
         "of all runs",
@@ -232,11 +230,8 @@ fn table(rows: &[Row]) -> Table {
         "server CPU",
         "bottleneck",
         "errors",
-    ]);
-    for row in rows {
-        table.add_row(row.cells());
-    }
-    table
+    ];
+    Table::new(&columns, rows.iter().map(Row::cells))
 }
 
 #[cfg(test)]

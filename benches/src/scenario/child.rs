@@ -8,7 +8,6 @@
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,20 +17,18 @@ use ringwire_examples::DriverFlag;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::generator;
-use super::plan::{News, Order, Plan, compression_of};
+use super::plan::compression_of;
 use crate::cert::SelfSigned;
 use crate::demand::Demand;
 use crate::machine;
 use crate::own_server::OwnServer;
-use crate::procstat::Account;
 
 /// Flags of the hidden subcommands.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ChildArgs {
     /// The kernel back end.
     #[arg(long, value_enum, default_value_t)]
-    driver: DriverFlag,
+    pub(crate) driver: DriverFlag,
 }
 
 /// What a server of its own process is to do.
@@ -147,33 +144,6 @@ pub(crate) fn read<T: DeserializeOwned>(input: &mut impl io::BufRead) -> anyhow:
     Ok(serde_json::from_str(&line)?)
 }
 
-/// Runs the hidden subcommand `load-worker`: a generator.
-pub(crate) fn load_worker(args: &ChildArgs) -> anyhow::Result<()> {
-    let mut input = BufReader::new(io::stdin());
-    let plan: Plan = read(&mut input)?;
-    let (sender, orders) = mpsc::channel();
-    thread::spawn(move || {
-        while let Ok(order) = read::<Order>(&mut input) {
-            if sender.send(order).is_err() {
-                return;
-            }
-        }
-    });
-    let own = plan.is_elsewhere.then(|| Account::Process(std::process::id()));
-    let tell = |news: News| {
-        let is_told = matches!(news, News::Second(..) | News::Done(_));
-        if let Some(Ok(times)) = own.as_ref().filter(|_| is_told).map(Account::cpu) {
-            let _ = write_line(&News::Cpu(times));
-        }
-        // Fails only if the parent is gone, and this process with it.
-        let _ = write_line(&news);
-    };
-    if let Err(error) = generator::run(plan, args.driver, &orders, &tell) {
-        tell(News::Failed(format!("{error:#}")));
-    }
-    Ok(())
-}
-
 /// Runs the hidden subcommand `server-worker`: an echo server, until its input ends.
 pub(crate) fn server_worker(args: &ChildArgs) -> anyhow::Result<()> {
     let mut input = BufReader::new(io::stdin());
@@ -204,7 +174,11 @@ pub(crate) fn server_worker(args: &ChildArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn write_line(value: &impl Serialize) -> anyhow::Result<()> {
+/// Writes a line to who started this process.
+///
+/// # Errors
+/// When that is gone.
+pub(crate) fn write_line(value: &impl Serialize) -> anyhow::Result<()> {
     let mut line = serde_json::to_string(value)?;
     line.push('\n');
     let mut output = io::stdout().lock();

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, bail};
 use ringwire_examples::DriverFlag;
 
-use super::client::RunClock;
+use super::clock::RunClock;
 use super::fleet::{Fleet, share_out};
 use super::live::Live;
 use super::plan::{News, Order, Plan, Pulse, Work, second_of};

@@ -1,6 +1,6 @@
 //! All generators of a run: one in this process, or several in processes of their own.
 
-use std::io;
+use std::io::{self, BufReader};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ringwire_examples::DriverFlag;
 
-use super::child::{self, Process};
+use super::child::{self, ChildArgs, Process};
 use super::generator;
 use super::plan::{News, Order, Plan, Work};
 use crate::procstat::{Account, CpuTimes};
@@ -17,9 +17,14 @@ use crate::procstat::{Account, CpuTimes};
 /// ports takes long.
 const CONNECTIONS_PER_SOURCE: u32 = 16_000;
 
+/// How long a process waits for news before it waits again.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The generators. Dropping them ends them.
 pub(crate) struct Fleet {
     members: Vec<Member>,
+    /// Load threads of each member that is a process.
+    threads: usize,
     news: Receiver<(usize, News)>,
 }
 
@@ -27,7 +32,7 @@ enum Member {
     Thread {
         orders: Option<Sender<Order>>,
         thread: Option<JoinHandle<()>>,
-        threads: Vec<u32>,
+        ids: Vec<u32>,
     },
     Process {
         process: Process,
@@ -40,8 +45,8 @@ enum Member {
 }
 
 impl Fleet {
-    /// Starts a generator for each plan, in a thread or a process as that says, or by one of `commands` on another
-    /// machine.
+    /// Starts the generators of each plan, which are threads: of this process, of one of its own where the plan says
+    /// so, or of one that one of `commands` starts on another machine.
     ///
     /// # Errors
     /// When a process cannot be started.
@@ -51,22 +56,35 @@ impl Fleet {
         commands: &[String],
     ) -> anyhow::Result<Self> {
         let (sender, news) = mpsc::channel();
+        let threads = plans.iter().map(Plan::parts).max().unwrap_or(1);
         let mut members = Vec::with_capacity(plans.len());
         for (index, plan) in plans.into_iter().enumerate() {
-            let sender = sender.clone();
-            let mut turns = commands.iter().cycle().skip(index);
-            members.push(if plan.is_process {
-                Member::process(index, &plan, driver, turns.next(), sender)?
+            if plan.is_process {
+                let command = commands.iter().cycle().nth(index);
+                let first = index * threads;
+                members.push(Member::process(first, &plan, driver, command, sender.clone())?);
             } else {
-                Member::thread(index, plan, driver, sender)
-            });
+                let parts = share_out(&plan, u32::try_from(plan.parts())?, &plan.sources, false);
+                for plan in parts {
+                    members.push(Member::thread(members.len(), plan, sender.clone()));
+                }
+            }
         }
-        Ok(Self { members, news })
+        Ok(Self { members, threads, news })
     }
 
-    /// How many there are.
+    /// How many generators there are.
     pub(crate) fn len(&self) -> usize {
-        self.members.len()
+        self.members.iter().map(|member| member.parts(self.threads)).sum()
+    }
+
+    /// Where orders to generators in this process go.
+    pub(crate) fn order_senders(&self) -> Vec<Sender<Order>> {
+        let orders = |member: &Member| match member {
+            Member::Thread { orders, .. } => orders.clone(),
+            Member::Process { .. } | Member::Elsewhere { .. } => None,
+        };
+        self.members.iter().filter_map(orders).collect()
     }
 
     /// Tells all of them.
@@ -111,27 +129,28 @@ impl Fleet {
         }
     }
 
-    /// One of them is ready and has these threads.
-    pub(crate) fn set_threads(&mut self, member: usize, ids: Vec<u32>) {
-        if let Some(Member::Thread { threads, .. }) = self.members.get_mut(member) {
-            *threads = ids;
+    /// A generator is ready and has these threads.
+    pub(crate) fn set_threads(&mut self, generator: usize, threads: Vec<u32>) {
+        if let Some(Member::Thread { ids, .. }) = self.members.get_mut(generator) {
+            *ids = threads;
         }
     }
 
-    /// One of them, on another machine, has had so much CPU time.
-    pub(crate) fn set_cpu(&mut self, member: usize, times: CpuTimes) {
-        if let Some(Member::Elsewhere { cpu, .. }) = self.members.get_mut(member) {
+    /// A process on another machine, which has that generator, has had so much CPU time.
+    pub(crate) fn set_cpu(&mut self, generator: usize, times: CpuTimes) {
+        if let Some(Member::Elsewhere { cpu, .. }) = self.members.get_mut(generator / self.threads)
+        {
             *cpu = times;
         }
     }
 
-    /// CPU time of each so far; of those elsewhere as they last told.
+    /// CPU time of each thread or process so far; of those elsewhere as they last told.
     ///
     /// # Errors
     /// When one is gone.
     pub(crate) fn cpu(&self) -> io::Result<Vec<CpuTimes>> {
         let cpu = |member: &Member| match member {
-            Member::Thread { threads, .. } => Account::Threads(threads.clone()).cpu(),
+            Member::Thread { ids, .. } => Account::Threads(ids.clone()).cpu(),
             Member::Process { process } => Account::Process(process.pid()).cpu(),
             Member::Elsewhere { cpu, .. } => Ok(cpu.clone()),
         };
@@ -140,22 +159,28 @@ impl Fleet {
 }
 
 impl Member {
-    fn thread(index: usize, plan: Plan, driver: DriverFlag, sender: Sender<(usize, News)>) -> Self {
+    /// Generators in it, where a process has so many.
+    fn parts(&self, threads: usize) -> usize {
+        if let Self::Thread { .. } = self { 1 } else { threads }
+    }
+
+    fn thread(index: usize, plan: Plan, sender: Sender<(usize, News)>) -> Self {
         let (orders, receiver) = mpsc::channel();
         let thread = thread::spawn(move || {
             let tell = |news: News| {
                 // Fails only if the run is over.
                 let _ = sender.send((index, news));
             };
-            if let Err(error) = generator::run(plan, driver, &receiver, &tell) {
+            if let Err(error) = generator::run(plan, &receiver, &tell) {
                 tell(News::Failed(format!("{error:#}")));
             }
         });
-        Self::Thread { orders: Some(orders), thread: Some(thread), threads: Vec::new() }
+        Self::Thread { orders: Some(orders), thread: Some(thread), ids: Vec::new() }
     }
 
+    /// One whose generators are counted from `first` on.
     fn process(
-        index: usize,
+        first: usize,
         plan: &Plan,
         driver: DriverFlag,
         command: Option<&String>,
@@ -166,14 +191,14 @@ impl Member {
         process.write(plan)?;
         thread::spawn(move || {
             let mut has_ended = false;
-            while let Ok(news) = child::read::<News>(&mut output) {
-                has_ended = matches!(news, News::Done(Order::End) | News::Failed(_));
-                if sender.send((index, news)).is_err() {
+            while let Ok((part, news)) = child::read::<(usize, News)>(&mut output) {
+                has_ended |= matches!(news, News::Done(Order::End) | News::Failed(_));
+                if sender.send((first + part, news)).is_err() {
                     return;
                 }
             }
             if !has_ended {
-                let _ = sender.send((index, News::Failed("a process of the load died".into())));
+                let _ = sender.send((first, News::Failed("a process of the load died".into())));
             }
         });
         Ok(match command {
@@ -191,6 +216,40 @@ impl Drop for Member {
             let _ = thread.take().map(JoinHandle::join);
         }
     }
+}
+
+/// Runs the hidden subcommand `load-worker`: a generator.
+pub(crate) fn load_worker(args: &ChildArgs) -> anyhow::Result<()> {
+    let mut input = BufReader::new(io::stdin());
+    let plan: Plan = child::read(&mut input)?;
+    let own = plan.is_elsewhere.then(|| Account::Process(std::process::id()));
+    let fleet = Fleet::start(vec![Plan { is_process: false, ..plan }], args.driver, &[])?;
+    let generators = fleet.order_senders();
+    thread::spawn(move || {
+        loop {
+            // Who gives orders is gone when there are none.
+            let order = child::read(&mut input).unwrap_or(Order::End);
+            for generator in &generators {
+                // Fails only if it has ended.
+                let _ = generator.send(order);
+            }
+            if order == Order::End {
+                return;
+            }
+        }
+    });
+    let mut ended = 0;
+    while ended < fleet.len() {
+        let Some((part, news)) = fleet.next(PATIENCE)? else { continue };
+        let is_told = matches!(news, News::Second(..) | News::Done(_));
+        if let Some(Ok(times)) = own.as_ref().filter(|_| is_told).map(Account::cpu) {
+            let _ = child::write_line(&(part, News::Cpu(times)));
+        }
+        ended += usize::from(matches!(news, News::Done(Order::End) | News::Failed(_)));
+        // Fails only if the parent is gone, and this process with it.
+        let _ = child::write_line(&(part, news));
+    }
+    Ok(())
 }
 
 /// Cuts a plan into `count` equal ones, each with sources of its own: the given ones, or loopback addresses where these
@@ -231,7 +290,8 @@ pub(crate) fn share_out(
             other => other,
         };
         let max_concurrent = small(share(whole.max_concurrent.into(), at)).max(1);
-        let first = small(u64::from(whole.connections) * u64::from(at) / u64::from(count));
+        let before = small(u64::from(whole.connections) * u64::from(at) / u64::from(count));
+        let first = whole.first.saturating_add(before);
         Plan { connections, first, sources: own, work, max_concurrent, ..whole.clone() }
     };
     (0..count).map(part).collect()

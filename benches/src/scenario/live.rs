@@ -44,7 +44,7 @@ impl Live {
         });
         let running = running.context("cannot listen at --metrics")?;
         for address in running.local_addrs() {
-            eprintln!("metrics at http://{address}/metrics");
+            crate::output::note(format_args!("metrics at http://{address}/metrics"));
         }
         Ok(Self { running: Some(running), text })
     }

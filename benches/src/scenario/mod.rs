@@ -1,20 +1,20 @@
-//! Load scenarios on the engine's own loop client: `storm`, `throughput`, `sustained`, `all`, `rate`, `million`,
-//! `traffic`, `tps`, `idle`, `churn` and `search`.
+//! Load scenarios: `storm`, `throughput`, `sustained`, `all`, `rate`, `million`, `traffic`, `tps`, `idle`, `churn` and
+//! `search`.
 //!
-//! A run has a conductor, one or more generators, and a server. A generator ([`generator`]) is a loop client with its
-//! handler ([`client`]) and a thread that paces it; it does what its [`plan`] says and tells what it counted, second by
-//! second ([`tally`]). It lives in a thread of this process, or in a process of its own ([`child`]) where the
-//! connections are more than one process may have; what it tells is the same data either way, histograms included, so
-//! that the
-//! [`conductor`] adds up and never averages. What is measured with another client is elsewhere: `echo`, `broadcast` and
-//! `handshakes` have a lean one, which leaves more of a small machine to the server.
+//! A run has a conductor, one or more generators, and a server. A generator ([`generator`]) is a thread with some of the
+//! connections ([`connection`]); it does what its [`plan`] says and tells what it counted, second by second ([`tally`]).
+//! It lives in this process, or in a process of its own ([`child`]) where the connections are more than one process may
+//! have; what it tells is the same data either way, histograms included, so that the [`conductor`] adds up and never
+//! averages. The sockets are those of `echo`, whose closed loop has its frames made before it starts.
 
 mod arena;
 mod child;
 mod churn;
-mod client;
+mod clock;
 mod closed_loop;
 mod conductor;
+mod connection;
+mod desk;
 mod fail_if;
 mod fleet;
 mod generator;
@@ -47,12 +47,14 @@ use ringwire_examples::{CompressionFlag, DriverFlag};
 use serde::Serialize;
 
 pub(crate) use self::arena::{ArenaArgs, command as arena};
-pub(crate) use self::child::{ChildArgs, load_worker, server_worker};
+pub(crate) use self::child::{ChildArgs, server_worker};
 pub(crate) use self::churn::{ChurnArgs, command as churn};
 pub(crate) use self::closed_loop::{TpsArgs, TrafficArgs, tps, traffic};
 use self::conductor::{Setup, Watch};
 pub(crate) use self::fail_if::Condition;
 use self::fleet::Fleet;
+pub(crate) use self::fleet::load_worker;
+pub(crate) use self::generator::sessions::{End, Sessions, SessionsPlan, run as run_sessions};
 pub(crate) use self::idle::{IdleArgs, command as idle};
 use self::live::Live;
 pub(crate) use self::message::{NUMBER_LEN, Template};
@@ -71,7 +73,7 @@ pub(crate) use self::stress::{
 use crate::demand::Demand;
 use crate::endpoint::ServerArgs;
 use crate::machine;
-use crate::output::JsonArgs;
+use crate::output::{self, JsonArgs};
 use crate::report::Page;
 use crate::units::CpuList;
 
@@ -87,7 +89,7 @@ const SERVER_FILL: u64 = 96;
 pub(crate) struct Common {
     #[command(flatten)]
     server: ServerArgs,
-    /// The kernel back end of the load, and of a server that is started for it.
+    /// The kernel back end of a server that is started. The load has epoll.
     #[arg(long, value_enum, default_value_t, env = "RINGWIRE_DRIVER")]
     driver: DriverFlag,
     /// Threads of each process of the load.
@@ -113,8 +115,9 @@ pub(crate) struct Common {
     /// Sends text messages instead of binary ones.
     #[arg(long)]
     text: bool,
-    /// Sends what is in a file, as text if it is UTF-8, in place of random bytes. Eight hexadecimal digits of the
-    /// message's number stand where {number} does.
+    /// Sends what is in a file, as text if it is UTF-8, in place of random bytes. Filled anew for each message: {number}
+    /// with its number, {connection} with that of its connection, {digits:8} and {hex:8} with so many random ones,
+    /// {uuid}, and {timestamp} with the milliseconds since 1970.
     #[arg(long, value_name = "FILE")]
     payload_file: Option<PathBuf>,
     #[arg(skip)]
@@ -207,7 +210,7 @@ impl Common {
             machine::raise_descriptor_limit().context("cannot read the limit of open files")?;
         let layout = self.layout(scenario, limit)?;
         let payload = self.payload()?;
-        let payload_len = payload.as_ref().map(Vec::len);
+        let payload_len = payload.as_ref().map(|bytes| Template::of(bytes).len());
         let payload_len =
             payload_len.unwrap_or_else(|| usize::try_from(scenario.size).unwrap_or(usize::MAX));
         let servers = if layout.servers > 0 {
@@ -225,13 +228,6 @@ impl Common {
             };
             Servers::open(&self.server, demand, &mut self.cpu)?
         };
-        if servers.target.unix().is_some() {
-            bail!(
-                "{}: the loop client of the scenarios connects over TCP; echo, broadcast, handshakes and hostile take \
-                 Unix sockets",
-                servers.target
-            );
-        }
         let mut plan = self.plan(scenario, layout, &servers, payload_len);
         plan.text |= payload.as_ref().is_some_and(|bytes| std::str::from_utf8(bytes).is_ok());
         plan.payload = payload;
@@ -390,15 +386,15 @@ impl Common {
     /// # Errors
     /// When a file cannot be written.
     fn conclude(&self, reports: &[Report], rows: fn(&Report) -> Vec<Row>) -> anyhow::Result<bool> {
-        if !self.json.is_to_stdout() {
-            for report in reports {
-                println!("{}\n{}\n", report.machine, show_rows(&rows(report)));
-            }
-        }
         let page = || report::page(reports.iter(), rows);
         match reports {
             [report] => self.write(report, page)?,
             several => self.write(&several, page)?,
+        }
+        if !self.json.is_to_stdout() {
+            for report in reports {
+                output::say(format_args!("{}\n{}\n", report.machine, show_rows(&rows(report))))?;
+            }
         }
         Ok(self.judge(reports))
     }
@@ -425,7 +421,7 @@ impl Common {
         for report in reports {
             let holds = |condition: &&Condition| condition.holds(|name| report.metric(name));
             for condition in self.fail_if.iter().filter(holds) {
-                eprintln!("{}: failed, since {condition}", report.scenario);
+                output::note(format_args!("{}: failed, since {condition}", report.scenario));
                 is_fine = false;
             }
         }

@@ -13,7 +13,7 @@ use crate::procstat::CpuTimes;
 use crate::tls::TlsArgs;
 
 /// The part of a run that one generator has.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Plan {
     /// The server's URL.
     pub(crate) url: String,
@@ -50,6 +50,7 @@ pub(crate) struct Plan {
     pub(crate) reply_contains: Vec<String>,
     /// Compression that the server has to agree to, and whether messages refer to earlier ones; `None`: off.
     pub(crate) takeover: Option<bool>,
+    /// Load threads of a process.
     pub(crate) threads: usize,
     /// CPUs for these; none: all that there are.
     pub(crate) cpus: Vec<usize>,
@@ -63,9 +64,10 @@ pub(crate) struct Plan {
 }
 
 /// What is done with the connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Work {
     /// Nothing.
+    #[default]
     Idle,
     /// Each connection has one message in flight until it has had so many replies.
     Each { messages: u64 },
@@ -78,13 +80,22 @@ pub(crate) enum Work {
     /// Connections are opened, exchange so many messages one after the other, are closed, and are opened again: one at
     /// each interval over all connections, or as fast as they go without one.
     Churn { messages: u64, interval: Duration, duration: Duration },
+    /// The same without a close, and as told from outside: those of `handshakes`.
+    Sessions { messages: u64 },
+}
+
+impl Plan {
+    /// How many generators share it in its process, each a thread.
+    pub(crate) fn parts(&self) -> usize {
+        self.threads.min(self.connections as usize).max(1)
+    }
 }
 
 impl Work {
     /// How long it goes on, where it is told by time.
     pub(crate) fn duration(self) -> Option<Duration> {
         match self {
-            Self::Idle | Self::Each { .. } | Self::Pool { .. } => None,
+            Self::Idle | Self::Sessions { .. } | Self::Each { .. } | Self::Pool { .. } => None,
             Self::Loop { duration, .. }
             | Self::Rate { duration, .. }
             | Self::Churn { duration, .. } => Some(duration),

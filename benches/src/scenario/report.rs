@@ -20,11 +20,10 @@ use super::plan::{Plan, Work, second_of};
 use super::tally::Tally;
 use crate::disturbance::Disturbance;
 use crate::echo::{Bottleneck, Generator, MeasuredServer, Server, Summary};
-use crate::output::last_rows;
-pub(crate) use crate::output::{Row, show_rows};
 use crate::report::{
-    self, Chart, Heat, Line, Page, Part, Plot, Section, Tile, Timeline, Unit, Verdict,
+    self, Chart, Heat, Line, Page, Part, Plot, Section, Tile, Timeline, Unit, Verdict, last_rows,
 };
+pub(crate) use crate::report::{Row, show_rows};
 use crate::units::{ratio, show_bytes, show_count};
 use crate::withheld::Withheld;
 

@@ -13,6 +13,7 @@ use super::fail_if::Condition;
 use super::rate::{Clients, interval};
 use super::report::{self, Report, Row, WorkDone, show_micros, show_rows};
 use crate::echo::Bottleneck;
+use crate::output;
 use crate::report::{Page, Part, Section, Table};
 use crate::units::show_count;
 
@@ -57,10 +58,11 @@ pub(crate) fn command(mut args: SearchArgs) -> anyhow::Result<bool> {
         gap.learn(rate, args.is_good(rate, &mut steps)?);
     }
     let found = Found::new(&args, steps);
-    if !args.clients.common.json.is_to_stdout() {
-        println!("{}\n{}\n", crate::machine::describe(), show_rows(&found.rows()));
-    }
     args.clients.common.write(&found, || found.page())?;
+    if !args.clients.common.json.is_to_stdout() {
+        let machine = crate::machine::describe();
+        output::say(format_args!("{machine}\n{}\n", show_rows(&found.rows())))?;
+    }
     let Some(best) = found.best() else { return Ok(false) };
     // Errors were asked for, or there are none.
     let common = &args.clients.common;
@@ -83,7 +85,7 @@ impl SearchArgs {
     fn is_good(&mut self, rate: f64, steps: &mut Vec<Step>) -> anyhow::Result<bool> {
         for _ in 0..TRIES {
             let step = self.step(rate)?;
-            self.tell(&step);
+            self.tell(&step)?;
             let outcome = step.outcome;
             steps.push(step);
             if outcome.is_certain() {
@@ -94,11 +96,12 @@ impl SearchArgs {
     }
 
     /// Prints a step, beside a result that goes to the standard output.
-    fn tell(&self, step: &Step) {
+    fn tell(&self, step: &Step) -> anyhow::Result<()> {
         match self.clients.common.json.is_to_stdout() {
-            true => eprintln!("{}", step.line()),
-            false => println!("{}", step.line()),
+            true => output::note(step.line()),
+            false => output::say(step.line())?,
         }
+        Ok(())
     }
 
     fn step(&mut self, rate: f64) -> anyhow::Result<Step> {

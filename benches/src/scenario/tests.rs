@@ -21,30 +21,14 @@ use crate::echo::Bottleneck;
 pub(crate) fn plan(url: &str) -> Plan {
     Plan {
         url: url.to_owned(),
-        tls: crate::tls::TlsArgs::default(),
-        ask: crate::ask::AskArgs::default(),
-        first: 0,
-        own_certificate: None,
-        epoch: 0,
         connections: 10,
-        sources: Vec::new(),
         max_concurrent: 10,
-        ramp_up: Duration::ZERO,
         connect_timeout: Duration::from_secs(5),
         limit: Duration::from_secs(20),
         response_timeout: Duration::from_secs(2),
         size: 100,
-        text: false,
-        payload: None,
-        pace: None,
-        any_reply: false,
-        reply_contains: Vec::new(),
-        takeover: None,
         threads: 1,
-        cpus: Vec::new(),
-        work: Work::Idle,
-        is_process: false,
-        is_elsewhere: false,
+        ..Plan::default()
     }
 }
 

@@ -16,7 +16,7 @@ use ringwire_examples::DriverFlag;
 use ringwire_examples::units::parse_duration;
 
 use self::verdict::Record;
-use crate::machine;
+use crate::{machine, output};
 
 /// Flags of `ringwire-bench soak`.
 #[derive(Debug, clap::Args)]
@@ -50,14 +50,14 @@ pub(crate) fn command(mut args: SoakArgs) -> anyhow::Result<bool> {
         let driver = args.driver.first().copied().unwrap_or_default();
         return server::serve(driver, usize::from(args.io_workers)).map(|()| true);
     }
-    println!("{}", machine::describe());
+    output::say(machine::describe())?;
     let mut all_well = true;
     for driver in &args.driver {
         let record = run(&args, *driver)?;
         let problems = record.problems();
-        println!("{}", record.summary());
+        output::say(record.summary())?;
         for problem in &problems {
-            println!("FAILED: {problem}");
+            output::say(format_args!("FAILED: {problem}"))?;
         }
         all_well &= problems.is_empty();
     }
@@ -67,7 +67,7 @@ pub(crate) fn command(mut args: SoakArgs) -> anyhow::Result<bool> {
 /// One server's life.
 fn run(args: &SoakArgs, driver: DriverFlag) -> anyhow::Result<Record> {
     let server = server::Process::start(driver, args.io_workers)?;
-    println!("{} at {}, {:?}", server.driver(), server.address(), args.duration);
+    output::say(format_args!("{} at {}, {:?}", server.driver(), server.address(), args.duration))?;
     let mut record = Record::begin(&server)?;
     let load = healthy::Load::new(server.address());
     let mut threads = healthy::start(&load, usize::from(args.connections))?;

@@ -12,8 +12,8 @@ use hdrhistogram::Histogram;
 use super::healthy::{Load, new_histogram};
 use super::server::{Account, Process};
 use crate::growth::{self, has_grown, median};
-use crate::procstat;
 use crate::units::{show_bytes, show_count};
+use crate::{output, procstat};
 
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two lines.
@@ -73,7 +73,7 @@ impl Record {
             self.samples.push(Sample { resident_len, latency: load.take_latency() });
             let is_over = due >= duration || !load.failures().is_empty();
             if is_over || number.is_multiple_of(REPORT_INTERVAL) {
-                println!("{}", self.line(&server.account()?, load));
+                output::say(self.line(&server.account()?, load))?;
             }
             if is_over {
                 return Ok(());

@@ -89,22 +89,22 @@ const fn accepts<K: Kind<T>, T>(_: fn(&Builder) -> &T) -> &'static str {
 }
 
 static SETTINGS: &[Setting] = settings! {
-    "client.subprotocols", Names, handshake.subprotocols, "What is offered, the preferred one first";
+    "client.subprotocols", Names, handshake.subprotocols, "Subprotocols to offer, preferred first";
     "client.origin", Word, handshake.origin, "The Origin header";
-    "client.connect_timeout", Time, connect_timeout, "For finding the host and connecting, and for the proxy's part";
-    "client.handshake_timeout", Time, handshake_timeout, "For TLS, the request and the answer together";
-    "client.read_timeout", Time, read_timeout, "How long receiving waits for a message";
-    "client.write_timeout", Time, write_timeout, "How long the socket may take for one message";
-    "client.close_timeout", Time, close_timeout, "For the peer's part of the close handshake";
+    "client.connect_timeout", Time, connect_timeout, "Time to resolve the host and connect, through the proxy if there is one";
+    "client.handshake_timeout", Time, handshake_timeout, "Time for the TLS handshake, the request and its response together";
+    "client.read_timeout", Time, read_timeout, "How long a receive waits for a message";
+    "client.write_timeout", Time, write_timeout, "How long the socket may take to accept one message";
+    "client.close_timeout", Time, close_timeout, "Time for the peer to answer a close";
     "client.ping_interval", Time, ping_interval, "Silence after which a ping is sent";
-    "client.peer_timeout", Time, peer_timeout, "Silence after which the peer is taken for dead";
-    "client.heartbeat_thread", Switch, heartbeat_thread, "A thread that does both while nobody receives";
-    "client.max_message_len", Len, protocol.max_message_len, "The longest message that is received";
-    "client.compression", Word, handshake.compression, "Whether compression is offered";
-    "client.tcp_nodelay", Switch, nodelay, "Send small messages at once";
-    "client.max_redirects", Count, handshake.max_redirects, "Redirects that are followed";
-    "client.max_refusal_len", Len, handshake.max_refusal_len, "The longest body of a refusal that is kept";
-    "client.proxy", Word, proxy, "Through which proxy to connect";
+    "client.peer_timeout", Time, peer_timeout, "Silence after which the peer is considered dead";
+    "client.heartbeat_thread", Switch, heartbeat_thread, "Run a thread that pings and times out while nobody receives";
+    "client.max_message_len", Len, protocol.max_message_len, "Longest message to receive";
+    "client.compression", Word, handshake.compression, "Offer compression (permessage-deflate)";
+    "client.tcp_nodelay", Switch, nodelay, "Send small messages at once (TCP_NODELAY)";
+    "client.max_redirects", Count, handshake.max_redirects, "Most redirects to follow";
+    "client.max_refusal_len", Len, handshake.max_refusal_len, "Longest body of a refusal to keep";
+    "client.proxy", Word, proxy, "Proxy to connect through";
 };
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! What a handler can do with a connection.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
-use ringwire_codec::{CloseCode, Message, SendError};
+use ringwire_codec::{CloseCode, Message, SendError, cut_reason};
 use ringwire_tls::Facts;
 
 use crate::base::timer::ticks_of;
@@ -187,6 +189,21 @@ impl<'a, S> Ctx<'a, S> {
         at: impl Into<Deadline>,
         code: CloseCode,
     ) -> Result<(), SendError> {
+        self.set_deadline_with(at, code, "the time is up")
+    }
+
+    /// As [`set_deadline`](Self::set_deadline), with what the close frame says beside the code, at most 123 bytes (RFC
+    /// 6455 §5.5.1): why the time was limited, and what the client can do. Each text is kept once for a worker, for as
+    /// long as it runs.
+    ///
+    /// # Errors
+    /// As [`set_deadline`](Self::set_deadline).
+    pub fn set_deadline_with(
+        &mut self,
+        at: impl Into<Deadline>,
+        code: CloseCode,
+        reason: &'static str,
+    ) -> Result<(), SendError> {
         if !code.is_sendable() {
             return Err(SendError::BadCloseCode);
         }
@@ -194,7 +211,7 @@ impl<'a, S> Ctx<'a, S> {
             return Err(SendError::Closing);
         }
         let tick = at.into().tick(self.shared.now);
-        self.shared.deadlines.set(self.id.slot, tick, code);
+        self.shared.deadlines.set(self.id.slot, tick, code, cut_reason(reason));
         self.shared.wheel.set_earlier(self.id.slot, tick);
         Ok(())
     }
@@ -382,6 +399,53 @@ impl<'a, S> Ctx<'a, S> {
         let (recovery, is_new) = self.shared.topics.subscribe_since(self.id.slot, topic, since)?;
         self.shared.counters.subscriptions.add(usize::from(is_new));
         Ok(recovery)
+    }
+
+    /// As [`subscribe_since`](Self::subscribe_since), and waits for the [bus](crate::cluster) where that numbers the topic
+    /// for all nodes and may know more of what was missed than this one: then `then` is called, at once where there is
+    /// nothing to wait for. Meanwhile the connection gets nothing of the topic. As a job of the connection
+    /// ([`spawn`](Self::spawn)) it comes in the order of the calls. Where the bus does not answer, what this node knows
+    /// is the answer.
+    ///
+    /// # Errors
+    /// As for [`subscribe_since`](Self::subscribe_since). `then` gets [`TopicError::Left`] if the subscription has ended
+    /// meanwhile. Where the connection has as many jobs as it may, what this node knows is the answer.
+    pub fn recover(
+        &mut self,
+        topic: &str,
+        since: Option<Position>,
+        then: impl FnOnce(&mut Ctx<'_, S>, Result<Recovery, TopicError>) + 'static,
+    ) -> Result<(), TopicError>
+    where
+        S: 'static,
+    {
+        self.check_open()?;
+        let loading = self.shared.topics.load_since(self.id.slot, topic, since)?;
+        let Some((loading, is_new)) = loading else {
+            let recovery = self.subscribe_since(topic, since)?;
+            then(self, Ok(recovery));
+            return Ok(());
+        };
+        self.shared.counters.subscriptions.add(usize::from(is_new));
+        let own = topic.to_owned();
+        // Whichever comes first takes it.
+        let then = Rc::new(Cell::new(Some(then)));
+        let last = Rc::clone(&then);
+        let waiting = self.spawn_or_pause(loading, move |ctx, ()| {
+            let is_there = ctx.is_subscribed(&own);
+            let recovery =
+                if is_there { ctx.subscribe_since(&own, since) } else { Err(TopicError::Left) };
+            if let Some(then) = then.take() {
+                then(ctx, recovery);
+            }
+        });
+        if waiting.is_err()
+            && let Some(then) = last.take()
+        {
+            let recovery = self.subscribe_since(topic, since)?;
+            then(self, Ok(recovery));
+        }
+        Ok(())
     }
 
     fn check_open(&self) -> Result<(), TopicError> {

@@ -14,5 +14,6 @@ pub(crate) mod roll;
 pub(crate) mod runtime;
 pub(crate) mod setters;
 pub(crate) mod sharded;
+pub(crate) mod tally;
 pub(crate) mod timer;
 pub(crate) mod wake;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::envelope::Envelope;
 use super::{NodeId, SharedState};
 use crate::metrics::ClusterCounters;
-use crate::topic::{Exchange, PublishError, PublishOptions};
+use crate::topic::{Entry, Exchange, Loaded, Position, PublishError, PublishOptions};
 
 /// The end of a node at which the [`Bus`](super::Bus) gives what other nodes have published.
 ///
@@ -18,6 +18,51 @@ pub struct Inlet {
     exchange: Exchange,
     state: SharedState,
     counters: Arc<ClusterCounters>,
+}
+
+/// A publication with the number that the bus gave it, for all nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct Numbered<'a> {
+    /// Which life of the bus's numbers, below 2^53.
+    pub epoch: u64,
+    /// Its number, from 1 on, and below 2^53: higher than all before it of its topic.
+    pub offset: u64,
+    /// The number before it, of the same topic. `None`: the bus does not know it.
+    pub previous: Option<u64>,
+    /// What [`Letter::to_bytes`](super::Letter::to_bytes) gave. Nothing: the number is taken, by no message.
+    pub bytes: &'a [u8],
+}
+
+/// What a bus has kept of a topic, up to what it numbered last.
+#[derive(Clone, Debug, Default)]
+pub struct KeptHistory {
+    /// As in [`Numbered`].
+    pub epoch: u64,
+    /// All that was numbered behind this offset is there.
+    pub floor: u64,
+    /// What is before it is gone.
+    pub is_whole: bool,
+    /// In order.
+    pub entries: Vec<Kept>,
+}
+
+/// One publication of a [`KeptHistory`].
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// As in [`Numbered`].
+    pub offset: u64,
+    /// How long ago it was numbered.
+    pub age: Duration,
+    /// As in [`Numbered`].
+    pub bytes: Vec<u8>,
+}
+
+impl Kept {
+    fn entry(&self) -> Entry<'_> {
+        let envelope = Envelope::parse(&self.bytes);
+        let message = envelope.map(|envelope| (envelope.message, envelope.compress));
+        Entry { offset: self.offset, age: self.age, message }
+    }
 }
 
 impl Inlet {
@@ -55,6 +100,76 @@ impl Inlet {
             self.pass_on(topic, &envelope);
         }
         self.pass_on_all(topic, &taken.after);
+    }
+
+    /// Takes what the bus has numbered, and passes it on to those who subscribe here, whichever node has published it. One
+    /// whose number is not higher than those before it is passed over. Where others are missing before it, that is told
+    /// by its stamp, and nothing is left of what was kept here: a bus looks at [`heard`](Self::heard) first, and
+    /// [loads](Self::load) what is missing.
+    pub fn receive_numbered(&mut self, topic: &str, numbered: Numbered<'_>) {
+        let Numbered { epoch, offset, previous, bytes } = numbered;
+        let envelope = match bytes {
+            [] => None,
+            bytes => match Envelope::parse(bytes) {
+                None => return add(&self.counters.malformed, 1),
+                envelope => envelope,
+            },
+        };
+        // Not dropped before the end: the topic may end meanwhile.
+        let mut state = self.state.lock();
+        if !state.interests.includes(topic) {
+            return;
+        }
+        let message = envelope.map(|it| (it.message, it.compress));
+        let passed = self.exchange.follow(topic, (Position { epoch, offset }, previous), message);
+        drop(state);
+        let is_other = envelope.is_some_and(|envelope| envelope.stamp.origin != self.id);
+        match passed {
+            Ok(false) => add(&self.counters.passed_over, 1),
+            Err(PublishError::Topic(_)) => add(&self.counters.malformed, 1),
+            outcome => {
+                add(&self.counters.incoming_dropped, u64::from(outcome.is_err()));
+                add(&self.counters.received, u64::from(is_other));
+                if let Some(relay) = self.exchange.relay().filter(|_| is_other) {
+                    message.into_iter().for_each(|(message, _)| relay.ears.call(topic, message));
+                }
+            }
+        }
+    }
+
+    /// Where this node is with a topic that the bus numbers and brings: it has heard all up to there.
+    pub fn heard(&self, topic: &str) -> Option<Position> {
+        self.exchange.heard(topic).map(|(heard, _)| heard)
+    }
+
+    /// Whether what the bus has kept of such a topic was [loaded](Self::load) as a whole: what it has beside that came
+    /// later.
+    pub fn has_all(&self, topic: &str) -> bool {
+        self.exchange.heard(topic).is_some_and(|(_, is_whole)| is_whole)
+    }
+
+    /// The same of all topics that the bus numbers and brings.
+    pub fn all_heard(&self) -> Vec<(String, Position)> {
+        self.exchange.all_heard()
+    }
+
+    /// Takes in what the bus has kept of a topic that it brings. What is later than what was
+    /// [`heard`](Self::heard) goes to those who subscribe here.
+    pub fn load(&mut self, topic: &str, history: &KeptHistory) {
+        let KeptHistory { epoch, floor, is_whole, ref entries } = *history;
+        let entries = entries.iter().map(Kept::entry).collect();
+        let mut state = self.state.lock();
+        if state.interests.includes(topic) {
+            let loaded = Loaded { epoch, floor, is_whole, entries };
+            let outcome = self.exchange.load(topic, &loaded);
+            add(&self.counters.incoming_dropped, u64::from(outcome.is_err()));
+        }
+    }
+
+    /// Ends what [`Outgoing::Load`](super::Outgoing::Load) has begun, whether anything was
+    /// [loaded](Self::load) or not.
+    pub fn end_load(&self, topic: &str) {
+        self.exchange.relay().into_iter().for_each(|relay| relay.loads.end(topic));
     }
 
     /// Passes on what has waited long enough for others. Returns when to call this again, if nothing comes before;

@@ -113,7 +113,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 pub use self::config::ClusterConfig;
-pub use self::inlet::Inlet;
+pub use self::inlet::{Inlet, Kept, KeptHistory, Numbered};
 use self::interests::Interests;
 use self::outlet::Parts;
 pub use self::outlet::{Letter, Outgoing, Outlet};

@@ -14,7 +14,7 @@ use super::envelope::{Envelope, Stamp};
 use super::interests::Wish;
 use super::recent::Recent;
 use super::{NodeId, SharedState};
-use crate::topic::relay::{Departure, Departures, Relay};
+use crate::topic::relay::{Departure, Departures, Numbering, Relay};
 use crate::topic::{Exchange, has_wildcard};
 
 /// Changes of interest that are looked at together.
@@ -33,6 +33,14 @@ pub enum Outgoing {
     Unsubscribe(String),
     /// Give it to the other nodes that have subscribers for its topic.
     Publish(Letter),
+    /// Give it a number, keep it, and bring it to all nodes that have subscribers for its topic, this one included, in the
+    /// order of the numbers ([`Inlet::receive_numbered`](super::Inlet::receive_numbered)). Only where the bus
+    /// [numbers](Outlet::number_by_bus).
+    Record(Letter),
+    /// Bring what you have kept of this topic ([`Inlet::load`](super::Inlet::load)), or say that you can't, soon
+    /// ([`Inlet::end_load`](super::Inlet::end_load)): connections wait. Only where the bus numbers. It was asked for the
+    /// topic, or a pattern that takes it in, before.
+    Load(String),
 }
 
 /// A publication on its way to other nodes. It was encoded when it was published; the bytes of the message are copied
@@ -50,10 +58,16 @@ impl Letter {
         &self.departure.publication.topic
     }
 
+    /// A name that no other letter of any node has.
+    pub fn id(&self) -> String {
+        let Stamp { origin, epoch, number } = self.stamp;
+        format!("{origin}.{epoch:x}.{number:x}")
+    }
+
     /// For the [`receive`](super::Inlet::receive) of other nodes: at most 35 bytes more than the message, and a name
     /// that is left out.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let Departure { publication, key } = &self.departure;
+        let Departure { publication, key, .. } = &self.departure;
         Envelope {
             stamp: self.stamp,
             key: *key,
@@ -70,6 +84,10 @@ impl Letter {
 pub struct Outlet {
     parts: Parts,
     wishes: VecDeque<Wish>,
+    /// What is to be loaded once what has subscribers is told.
+    load: Option<String>,
+    /// Taken from the departures before their time.
+    waiting: VecDeque<Departure>,
     /// Of each topic that is published to, the epoch and the last number in it.
     numbers: Recent<(u64, u64)>,
     last_epoch: u64,
@@ -88,7 +106,9 @@ pub(super) struct Parts {
 
 impl Outlet {
     pub(super) fn new(parts: Parts, max_streams: usize) -> Self {
-        Self { parts, wishes: VecDeque::new(), numbers: Recent::new(max_streams), last_epoch: 0 }
+        let (wishes, waiting, numbers) =
+            (VecDeque::new(), VecDeque::new(), Recent::new(max_streams));
+        Self { parts, wishes, load: None, waiting, numbers, last_epoch: 0 }
     }
 
     /// What to do next. `None`: the server has ended, and nothing is left.
@@ -153,17 +173,42 @@ impl Outlet {
         }
     }
 
+    /// The bus numbers what is published to topics with a [history](crate::topics::HistoryConfig) from now on, for all
+    /// nodes: such publications come as [`Outgoing::Record`]. To begin with, each node numbers by itself.
+    pub fn number_by_bus(&self) {
+        self.parts.exchange.share_numbers();
+    }
+
+    /// The bus can't number: this node does, what is published on it, and the others miss that. What the bus was to
+    /// number and could not (`returned`, in its order), and what waits to be, is numbered first.
+    pub fn number_here(&mut self, returned: Vec<Letter>) {
+        let Self { parts: Parts { exchange, departures, .. }, waiting, .. } = self;
+        let Some(relay) = exchange.relay() else { return };
+        let returned = returned.into_iter().map(|letter| letter.departure.publication).collect();
+        let next = || {
+            let next = departures.take_unpaid()?;
+            next.to_number.then(|| relay.settle(&next));
+            Some(next)
+        };
+        exchange.number_apart(returned, next, |departure| waiting.push_back(departure));
+        relay.loads.end_all();
+    }
+
     fn relay(&self) -> Option<&Relay> {
         self.parts.exchange.relay()
     }
 
     fn take(&mut self) -> Option<Outgoing> {
+        if self.load.is_none() {
+            self.load = self.relay()?.loads.take().map(|topic| topic.as_ref().to_owned());
+        }
+        // What was asked for before it is told before it.
         self.look_at_interest();
         let subscriptions = &self.relay()?.counters().subscriptions;
         match self.wishes.front() {
             Some(Wish::Subscribe(_)) => subscriptions.fetch_add(1, Ordering::Relaxed),
             Some(Wish::Unsubscribe(_)) => subscriptions.fetch_sub(1, Ordering::Relaxed),
-            None => return self.take_departure(),
+            None => return self.load.take().map(Outgoing::Load).or_else(|| self.take_departure()),
         };
         self.wishes.pop_front().map(|wish| match wish {
             Wish::Subscribe(text) => Outgoing::Subscribe(text.into()),
@@ -172,10 +217,19 @@ impl Outlet {
     }
 
     fn take_departure(&mut self) -> Option<Outgoing> {
-        let departure = self.parts.departures.take(self.parts.exchange.relay()?)?;
+        let relay = self.parts.exchange.relay()?;
+        let departure = match self.waiting.pop_front() {
+            Some(waiting) => {
+                relay.settle(&waiting);
+                waiting
+            }
+            None => self.parts.departures.take(relay)?,
+        };
         let stamp = self.stamp(&departure.publication.topic);
         self.relay()?.counters().sent.fetch_add(1, Ordering::Relaxed);
-        Some(Outgoing::Publish(Letter { departure, stamp }))
+        let to_number = departure.to_number;
+        let letter = Letter { departure, stamp };
+        Some(if to_number { Outgoing::Record(letter) } else { Outgoing::Publish(letter) })
     }
 
     fn look_at_interest(&mut self) {
@@ -193,8 +247,10 @@ impl Outlet {
             if has_wildcard(&text) {
                 let interests = &mut state.interests;
                 state.streams.forget(|topic| !interests.includes(topic));
+                exchange.unfollow_all(|topic| !interests.includes(topic));
             } else if !state.interests.includes(&text) {
                 state.streams.forget_topic(&text);
+                exchange.unfollow(&text);
             }
         }
         relay.counters().held_len.store(state.streams.held_len() as u64, Ordering::Relaxed);
@@ -216,7 +272,11 @@ impl Outlet {
 impl Drop for Outlet {
     fn drop(&mut self) {
         self.set_connected(false);
-        let left = self.parts.departures.len() as u64;
+        if self.relay().is_some_and(|relay| relay.numbering() == Numbering::Shared) {
+            self.number_here(Vec::new());
+        }
+        let left = (self.parts.departures.len() + self.waiting.len()) as u64;
+        self.parts.exchange.relay().into_iter().for_each(|relay| relay.loads.end_all());
         if let Some(relay) = self.relay() {
             relay.counters().outgoing_dropped.fetch_add(left, Ordering::Relaxed);
         }

@@ -4,6 +4,7 @@ use crate::base::amount::{Limit, Sizing};
 use crate::config::{Assignment, Config, Pinning};
 use crate::conn::options::Backpressure;
 use crate::error::Error;
+use crate::limits::Excess;
 
 impl Config {
     /// Says which setting can't be.
@@ -27,13 +28,19 @@ impl Config {
         self.compression.check()?;
         self.topics.check()?;
         at_least("cluster.max_streams", self.cluster.max_streams, 1)?;
-        if let Backpressure::Close(code) = self.backpressure
-            && !code.is_sendable()
-        {
-            return Err(Error::Setting {
-                setting: "backpressure",
-                problem: format!("close code {} can't be sent (RFC 6455 §7.4)", code.get()),
-            });
+        let full = match self.backpressure {
+            Backpressure::Close(code) => Some(("backpressure", code)),
+            _ => None,
+        };
+        let fast = match self.rate_limit.excess {
+            Excess::Close(code) => Some(("rate_limit.excess", code)),
+            Excess::Pause => None,
+        };
+        for (setting, code) in full.into_iter().chain(fast) {
+            if !code.is_sendable() {
+                let problem = format!("close code {} can't be sent (RFC 6455 §7.4)", code.get());
+                return Err(Error::Setting { setting, problem });
+            }
         }
         let io_workers = self.io_workers.fixed().unwrap_or(0);
         for (setting, count) in

@@ -1,5 +1,6 @@
 //! Deadlines that the application sets: when an authorisation runs out, say.
 
+use std::num::NonZero;
 use std::time::{Duration, SystemTime};
 
 use ringwire_codec::CloseCode;
@@ -37,20 +38,68 @@ impl Deadline {
 
 /// The deadlines of a worker's connections, by slot. Holds no memory until one is set.
 #[derive(Debug, Default)]
-pub(crate) struct Deadlines(Chunked<Option<(Tick, CloseCode)>>);
+pub(crate) struct Deadlines {
+    by_slot: Chunked<Option<(Tick, Expiry)>>,
+    /// All reasons that were ever given, each once: an application has a handful.
+    reasons: Vec<&'static str>,
+}
+
+/// How a connection is closed when its deadline has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Expiry {
+    pub(crate) code: CloseCode,
+    /// Which of the reasons, from 1 on, so that a slot without a deadline takes no more.
+    reason: NonZero<u16>,
+}
 
 impl Deadlines {
     #[inline]
-    pub(crate) fn get(&self, slot: u32) -> Option<(Tick, CloseCode)> {
-        *self.0.get(slot)?
+    pub(crate) fn get(&self, slot: u32) -> Option<(Tick, Expiry)> {
+        *self.by_slot.get(slot)?
     }
 
-    pub(crate) fn set(&mut self, slot: u32, tick: Tick, code: CloseCode) {
-        *self.0.entry(slot) = Some((tick, code));
+    pub(crate) fn reason(&self, expiry: Expiry) -> &'static str {
+        self.reasons.get(usize::from(expiry.reason.get()) - 1).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn set(&mut self, slot: u32, tick: Tick, code: CloseCode, reason: &'static str) {
+        let known = self.reasons.iter().position(|known| *known == reason);
+        let number = known.unwrap_or(self.reasons.len()) + 1;
+        // Past so many reasons a close says none.
+        let number =
+            u16::try_from(number).ok().and_then(NonZero::<u16>::new).unwrap_or(NonZero::<u16>::MAX);
+        if known.is_none() && number < NonZero::<u16>::MAX {
+            self.reasons.push(reason);
+        }
+        *self.by_slot.entry(slot) = Some((tick, Expiry { code, reason: number }));
     }
 
     /// Whether there was one.
     pub(crate) fn clear(&mut self, slot: u32) -> bool {
-        self.0.get_mut(slot).is_some_and(|deadline| deadline.take().is_some())
+        self.by_slot.get_mut(slot).is_some_and(|deadline| deadline.take().is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_kept_once_and_a_deadline_takes_eight_bytes() {
+        let mut deadlines = Deadlines::default();
+        let said = |deadlines: &Deadlines, slot| {
+            deadlines.get(slot).map(|(_, expiry)| deadlines.reason(expiry))
+        };
+        for round in 0..3 {
+            for (slot, reason) in ["expired", "no login", "expired"].into_iter().enumerate() {
+                deadlines.set(u32::try_from(slot).unwrap(), round, CloseCode::new(4000), reason);
+            }
+        }
+        assert_eq!(deadlines.reasons, ["expired", "no login"]);
+        assert_eq!(said(&deadlines, 1), Some("no login"));
+        assert_eq!(said(&deadlines, 2), Some("expired"));
+        assert!(deadlines.clear(2) && !deadlines.clear(2));
+        assert_eq!(said(&deadlines, 2), None);
+        assert_eq!(size_of::<Option<(Tick, Expiry)>>(), 8);
     }
 }

@@ -1,5 +1,7 @@
 //! How much one peer may say: token buckets, in ticks of the worker's clock.
 
+use ringwire_codec::CloseCode;
+
 use crate::base::amount::{Limit, Sizing};
 use crate::base::chunked::Chunked;
 use crate::base::timer::{TICKS_PER_SECOND, Tick};
@@ -36,8 +38,8 @@ pub enum Excess {
     /// What it has sent meanwhile, its close frame and pongs included, waits.
     #[default]
     Pause,
-    /// The connection is closed with 1008, policy violation.
-    Close,
+    /// The connection is closed with this code: [`CloseCode::POLICY_VIOLATION`], 1008, or one of the application's.
+    Close(CloseCode),
 }
 
 impl RateLimit {

@@ -40,12 +40,12 @@ impl Flag {
 /// What a program has beside the engine's settings.
 const OWN: [Flag; 8] = [
     flag("listen", "ADDRESS", "Where to listen: ADDRESS:PORT (port 0 takes a free one), `unix:PATH` or `unix:PATH?mode=660`, or `inherited` or `inherited:NAME` for what the service manager made").list(),
-    flag("tls_listen", "ADDRESS", "Where to listen for TLS as well").list(),
+    flag("tls_listen", "ADDRESS", "Where to listen for TLS, in the same forms").list(),
     flag("cert", "FILE", "The certificate chain for TLS, a PEM file, leaf first; read again on SIGHUP"),
-    flag("key", "FILE", "Its private key, a PEM file"),
-    flag("proxy_protocol", "NETWORK", "Proxies of this network, such as 10.0.0.0/8, begin each connection with a PROXY header, and nobody else connects").list(),
+    flag("key", "FILE", "The certificate's private key, a PEM file"),
+    flag("proxy_protocol", "NETWORK", "A network of proxies, such as 10.0.0.0/8: they begin each connection with a PROXY header, and other peers are refused").list(),
     flag("takeover", "PATH", "A Unix socket at which a process that is started with the same flags takes over: it gets the listening sockets, and this one closes its connections with 1012 and ends, so that a new version refuses no connection"),
-    flag("drain", "TIME", "Over which time the connections are closed then, and on SIGTERM or SIGINT by programs that drain [default: 10s]"),
+    flag("drain", "TIME", "How long to spread the closes over after a takeover, and on SIGTERM or SIGINT in programs that drain [default: 10s]"),
     flag("shutdown_grace", "TIME", "How long connections may take to close on SIGTERM or SIGINT [default: 5s]"),
 ];
 
@@ -54,42 +54,42 @@ const ENGINE: [Flag; 11] = [
     flag(
         "io_workers",
         "COUNT",
-        "Threads that do IO, or auto: one for each core that the compute workers leave, half of them at least",
+        "Event-loop threads, or auto: one per core, less the compute workers, and at least half of the cores",
     ),
     flag(
         "compute_workers",
         "COUNT",
-        "Threads beside them for jobs of handlers, long messages to compress, and the costly part of TLS handshakes",
+        "Threads for work that would block an event loop: jobs of handlers, long compressions, TLS handshakes",
     ),
-    flag("driver", "DRIVER", "The kernel back end: auto, epoll or uring"),
+    flag("driver", "DRIVER", "Kernel interface: epoll, uring, or auto: io_uring from Linux 6.17 on where it is allowed, epoll otherwise"),
     flag(
         "pin",
         "CORES",
-        "The cores of the IO workers: a list such as 0,1, `none`, or `auto`, one core for each",
+        "Cores that the IO workers are pinned to: a list such as 0,1, `none`, or `auto`: one core each",
     )
     .of("pinning"),
     flag(
         "assignment",
         "WAY",
-        "Which worker gets a connection that comes in: reuseport, least-loaded or cpu",
+        "How a new connection is assigned to a worker: reuseport, least-loaded or cpu",
     ),
-    flag("max_message", "BYTES", "The longest message, such as 64MiB")
+    flag("max_message", "BYTES", "Longest message, such as 64MiB")
         .of("protocol.max_message_len"),
     flag(
         "idle_timeout",
         "TIME",
-        "How long a connection may be silent, such as 90s, or off: for ever, and no pings are sent",
+        "Silence after which a connection is closed, such as 90s, or off: never, and no pings are sent",
     ),
-    flag("max_connections", "COUNT", "The most connections, or auto: what RLIMIT_NOFILE leaves"),
+    flag("max_connections", "COUNT", "Most connections, or auto: what RLIMIT_NOFILE allows"),
     flag(
         "compression",
         "MODE",
         "Compression of messages (permessage-deflate): off, shared or dedicated",
     )
     .of("compression.mode"),
-    flag("compression_threshold", "BYTES", "The shortest message that is compressed, such as 1KiB")
+    flag("compression_threshold", "BYTES", "Shortest message that is compressed, such as 1KiB")
         .of("compression.threshold"),
-    flag("compression_level", "LEVEL", "How much work is done for a smaller output: 1 to 9")
+    flag("compression_level", "LEVEL", "Compression level: 1 is fastest, 9 is smallest")
         .of("compression.level"),
 ];
 

@@ -86,7 +86,7 @@ pub type MadeBus = Result<Option<Box<dyn Bus>>, SetupError>;
 /// Runs a server until it is told to end; see the [module's documentation](self). `factory` makes each worker's
 /// handler, as for [`Server::start`].
 ///
-/// The code is 0 after an end in good order, 2 where a setting is wrong, 1 where something else was.
+/// Exit codes: 0 after an orderly end, 2 for a wrong setting, 1 for any other error.
 pub fn run<H, F>(name: &'static str, factory: F) -> ExitCode
 where
     H: Handler,

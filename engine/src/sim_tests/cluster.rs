@@ -293,6 +293,7 @@ impl Play {
                 Poll::Ready(Some(Outgoing::Subscribe(text))) => self.order(index, true, text),
                 Poll::Ready(Some(Outgoing::Unsubscribe(text))) => self.order(index, false, text),
                 Poll::Ready(None) => unreachable!("the workers run"),
+                Poll::Ready(Some(other)) => unreachable!("each numbers by itself: {other:?}"),
                 Poll::Pending => return,
             }
         }

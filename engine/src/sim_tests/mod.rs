@@ -19,6 +19,7 @@ mod offload;
 mod plan;
 mod play;
 mod progress;
+mod receives;
 mod scene;
 mod secure;
 mod senders;

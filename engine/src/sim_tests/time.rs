@@ -132,7 +132,9 @@ fn bytes_are_limited_as_messages_are() {
 }
 
 fn a_peer_that_says_too_much_is_sent_away_where_that_is_asked_for() {
-    let limit = RateLimit::default().with_messages_per_second(10).with_excess(Excess::Close);
+    let limit = RateLimit::default()
+        .with_messages_per_second(10)
+        .with_excess(Excess::Close(CloseCode::POLICY_VIOLATION));
     let config = Config::default().with_rate_limit(limit);
     let mut play = play(&config, [talkative(200), talkative(5)]);
     let cause = play.run_to_the_end_of(0);

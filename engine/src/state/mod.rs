@@ -79,6 +79,8 @@ pub(crate) struct Shared {
     pub(crate) way_back: Option<Arc<WayBack>>,
     /// How much output to expect: as much as was received, as for an echo.
     pub(crate) expected_len: usize,
+    /// The longest message that this receive has brought the end of.
+    pub(crate) heard_len: usize,
     pub(crate) masks: Masks,
     pub(crate) counters: Arc<Counters>,
     pub(crate) limits: Limits,
@@ -135,6 +137,7 @@ impl Shared {
             compute: None,
             way_back: None,
             expected_len: 0,
+            heard_len: 0,
             masks,
             counters,
             limits: Limits::from(config),
@@ -298,6 +301,7 @@ impl Shared {
             compute: _,
             way_back: _,
             expected_len: _,
+            heard_len: _,
             masks: _,
             counters,
             limits: _,

@@ -55,7 +55,7 @@ pub struct TopicConfig {
 /// let history = HistoryConfig::default()
 ///     .with_max_count(50)
 ///     .with_max_age(Duration::from_secs(60))
-///     .with_stamp(|message, position| {
+///     .with_stamp(|message, position, _previous| {
 ///         let mut stamped = format!("{} {} ", position.epoch, position.offset).into_bytes();
 ///         stamped.extend_from_slice(message.as_bytes());
 ///         stamped
@@ -78,11 +78,16 @@ pub struct HistoryConfig {
 
 /// How a position is written into a message: see [`HistoryConfig::with_stamp`].
 #[derive(Clone, Copy)]
-pub struct Stamp(fn(Message<'_>, Position) -> Vec<u8>);
+pub struct Stamp(fn(Message<'_>, Position, Option<u64>) -> Vec<u8>);
 
 impl Stamp {
-    pub(crate) fn apply(self, message: Message<'_>, position: Position) -> Vec<u8> {
-        self.0(message, position)
+    pub(crate) fn apply(
+        self,
+        message: Message<'_>,
+        position: Position,
+        previous: Option<u64>,
+    ) -> Vec<u8> {
+        self.0(message, position, previous)
     }
 }
 
@@ -124,8 +129,11 @@ impl HistoryConfig {
     /// kind as the message. It is called once for each publication, on each node of a
     /// [cluster](crate::cluster), while no other can be published to that topic: it should be quick, and must not
     /// publish itself. A text of which it makes anything but UTF-8 goes out as it was.
+    ///
+    /// The number is the offset of the publication before it, by which a client sees that it has missed none: one less,
+    /// unless the bus of a cluster numbers the topic; `None` where this node does not know it.
     #[must_use]
-    pub fn with_stamp(mut self, stamp: fn(Message<'_>, Position) -> Vec<u8>) -> Self {
+    pub fn with_stamp(mut self, stamp: fn(Message<'_>, Position, Option<u64>) -> Vec<u8>) -> Self {
         self.stamp = Some(Stamp(stamp));
         self
     }

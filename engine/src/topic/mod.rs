@@ -10,6 +10,7 @@ mod delivery;
 pub(crate) mod ears;
 pub(crate) mod exchange;
 mod history;
+pub(crate) mod loads;
 mod name;
 mod publication;
 mod recovering;
@@ -24,8 +25,9 @@ use ringwire_codec::Message;
 pub use self::config::{HistoryConfig, Stamp, TopicConfig};
 pub(crate) use self::delivery::Delivery;
 pub use self::exchange::PublishError;
-pub(crate) use self::exchange::{Exchange, Feed, Feeder, feed};
+pub(crate) use self::exchange::{Entry, Exchange, Feed, Feeder, Loaded, feed};
 pub use self::history::{Position, Recorded, Recovery};
+use self::loads::Loading;
 pub use self::name::{Subscription, TopicError, topic_token};
 pub(crate) use self::name::{check_pattern, has_wildcard, matches};
 pub(crate) use self::publication::SharedPublication;
@@ -149,10 +151,30 @@ impl Topics {
         }
         // What is published from here on is posted to this worker, so that nothing is left out between the two.
         let is_new = self.add(slot, topic, false, SubscribeOptions::default())?;
-        let (recovery, posted) = self.exchange.since(topic, since, self.worker)?;
-        let key = (slot, self.exchange.hash(topic));
-        self.recovering.begin(key, recovery.position, posted);
-        Ok((recovery, is_new))
+        let since = self.exchange.since(topic, since, self.worker)?;
+        self.recovering.begin((slot, self.exchange.hash(topic)), since.turn, since.posted);
+        Ok((since.recovery, is_new))
+    }
+
+    /// Where the bus may know more of what a connection has missed than this node: subscribes it, so that it gets
+    /// nothing until [`subscribe_since`](Self::subscribe_since), and asks the bus. Whether it was not subscribed before.
+    ///
+    /// # Errors
+    /// As for [`subscribe_since`](Self::subscribe_since).
+    pub(crate) fn load_since(
+        &mut self,
+        slot: u32,
+        topic: &str,
+        since: Option<Position>,
+    ) -> Result<Option<(Loading, bool)>, TopicError> {
+        name::check_topic(topic)?;
+        if !self.exchange.lacks(topic, since)? {
+            return Ok(None);
+        }
+        let is_new = self.add(slot, topic, false, SubscribeOptions::default())?;
+        self.recovering.hold((slot, self.exchange.hash(topic)));
+        // The bus hears of the subscription first, so that nothing is left out between the two.
+        Ok(self.exchange.ask(topic).map(|loading| (loading, is_new)))
     }
 
     /// Whether a connection has had a publication already, which is on its way to it for the second time.
@@ -162,8 +184,8 @@ impl Topics {
             && delivery
                 .publications
                 .last()
-                .and_then(|last| Some((last.hash, last.position?)))
-                .is_some_and(|(hash, position)| self.recovering.has_had((slot, hash), position))
+                .and_then(|last| Some((last.hash, last.turn?)))
+                .is_some_and(|(hash, turn)| self.recovering.has_had((slot, hash), turn))
     }
 
     fn add(
@@ -190,12 +212,16 @@ impl Topics {
             return false;
         }
         let removed = self.table.unsubscribe(slot, subscription.as_str());
+        if !self.recovering.is_empty() {
+            self.recovering.release((slot, self.exchange.hash(subscription.as_str())));
+        }
         removed.map(|removed| self.note_removed(removed)).is_some()
     }
 
     /// Ends all subscriptions of a connection that has ended. Returns how many there were.
     pub(crate) fn forget(&mut self, slot: u32) -> usize {
         let mut count = 0;
+        self.recovering.forget(slot);
         while let Some(removed) = self.table.unsubscribe_any(slot) {
             self.note_removed(removed);
             count += 1;
@@ -252,12 +278,12 @@ impl Topics {
     ) -> bool {
         loop {
             // What was under way is delivered.
-            let numbered = delivery.publications.iter().filter(|it| it.position.is_some());
+            let numbered = delivery.publications.iter().filter(|it| it.turn.is_some());
             self.recovering.note_delivered(numbered.count() as u64);
             delivery.end();
             let Some(first) = self.waiting.pop_front() else { return false };
             // Some connections have had one and not the other.
-            let joins = self.recovering.is_empty() || first.position.is_none();
+            let joins = self.recovering.is_empty() || first.turn.is_none();
             delivery.begin(first);
             while joins && let Some(next) = self.waiting.pop_front_if(|next| delivery.takes(next)) {
                 delivery.add(next);

@@ -40,6 +40,9 @@ pub enum TopicError {
     /// position to come back to.
     #[error("nothing is kept of this topic, so that there is nothing to recover")]
     NoHistory,
+    /// The connection has left the topic before what it missed had come.
+    #[error("the subscription was ended before what was missed had come")]
+    Left,
 }
 
 /// What a connection is subscribed to.

@@ -10,7 +10,6 @@ use std::sync::{Arc, OnceLock};
 use ringwire_codec::deflate::WindowBits;
 use ringwire_codec::{Connection, Message, Role, Unmasked};
 
-use super::history::Position;
 use crate::base::budget::Budget;
 use crate::base::output::SharedBytes;
 use crate::conn::id::ConnId;
@@ -116,8 +115,8 @@ pub(crate) struct Publication {
     pub(crate) compress: Compress,
     /// For subscribers who do not keep up, if the topic has one of its own.
     pub(crate) policy: Option<Backpressure>,
-    /// Its number, where the topic has a history.
-    pub(crate) position: Option<Position>,
+    /// Its number among those of its class of topics, where the topic has a history.
+    pub(crate) turn: Option<u64>,
 }
 
 /// What is known of a topic.
@@ -127,7 +126,7 @@ pub(super) struct Terms<'a> {
     /// The hash of the topic and the publication's key.
     pub(super) key: Option<u64>,
     pub(super) policy: Option<Backpressure>,
-    pub(super) position: Option<Position>,
+    pub(super) turn: Option<u64>,
     /// Memory for what waits.
     pub(super) budget: &'a Budget,
 }
@@ -156,7 +155,7 @@ impl Publication {
             key: terms.key,
             compress,
             policy: terms.policy,
-            position: terms.position,
+            turn: terms.turn,
         })
     }
 

@@ -8,13 +8,14 @@
 )]
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
 use ringwire_codec::Message;
 
 use super::ears::Ears;
+use super::loads::Loads;
 use super::publication::SharedPublication;
 use crate::base::budget::Budget;
 use crate::base::mailbox::{self, Bell, Mailbox, Postbox};
@@ -35,9 +36,24 @@ pub(crate) struct Relay {
     interest: Roll<u16>,
     /// Who hears the others beside connections.
     pub(crate) ears: Ears,
+    numbering: AtomicU8,
+    /// What the bus is asked for.
+    pub(crate) loads: Loads,
     /// Workers that have not ended.
     workers: AtomicUsize,
     counters: Arc<ClusterCounters>,
+}
+
+/// Who numbers what is published to topics with a history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Numbering {
+    /// Each node, whatever it hears.
+    Own,
+    /// The bus.
+    Shared,
+    /// This node, what is published on it; the others miss it, since the bus can't number it.
+    Apart,
 }
 
 /// A publication that leaves.
@@ -46,6 +62,8 @@ pub(crate) struct Departure {
     pub(crate) publication: SharedPublication,
     /// As the application gave it; the publication has its hash.
     pub(crate) key: Option<u64>,
+    /// The bus is to give it a number.
+    pub(crate) to_number: bool,
 }
 
 /// Where they are taken out.
@@ -85,6 +103,8 @@ impl Relay {
             max_len,
             interest: Roll::new(1),
             ears: Ears::default(),
+            numbering: AtomicU8::new(Numbering::Own as u8),
+            loads: Loads::default(),
             workers: AtomicUsize::new(workers),
             counters,
         };
@@ -105,16 +125,45 @@ impl Relay {
         self.max_len.saturating_sub(self.room.left())
     }
 
+    /// A publication does not wait any more.
+    pub(crate) fn settle(&self, departure: &Departure) {
+        self.room.give(departure.publication.frame.len());
+    }
+
     /// Has a publication leave; whether there was room for it, or somebody to take it.
-    pub(super) fn send(&self, publication: &SharedPublication, key: Option<u64>) -> bool {
-        let len = publication.frame.len();
-        let departure = || Departure { publication: SharedPublication::clone(publication), key };
+    pub(super) fn send(&self, departure: Departure) -> bool {
+        let len = departure.publication.frame.len();
         let is_taken = self.room.take(len)
-            && self.letters.post(departure()).inspect_err(|_| self.room.give(len)).is_ok();
+            && self.letters.post(departure).inspect_err(|_| self.room.give(len)).is_ok();
         if !is_taken {
-            self.counters.outgoing_dropped.fetch_add(1, Ordering::Relaxed);
+            self.note_dropped();
         }
         is_taken
+    }
+
+    /// The others miss a publication.
+    pub(super) fn note_dropped(&self) {
+        self.counters.outgoing_dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Who numbers. While a topic is worked on it does not change from [`Shared`](Numbering::Shared).
+    pub(crate) fn numbering(&self) -> Numbering {
+        match self.numbering.load(Ordering::Acquire) {
+            it if it == Numbering::Shared as u8 => Numbering::Shared,
+            it if it == Numbering::Apart as u8 => Numbering::Apart,
+            _ => Numbering::Own,
+        }
+    }
+
+    pub(super) fn set_numbering(&self, numbering: Numbering) {
+        self.numbering.store(numbering as u8, Ordering::Release);
+    }
+
+    /// The bus is to bring the history of a topic.
+    pub(super) fn ask(&self, topic: &str) -> super::loads::Loading {
+        let loading = self.loads.ask(topic);
+        self.letters.nudge();
+        loading
     }
 
     /// A worker has its first subscriber for a pattern, or lost its last.
@@ -143,6 +192,11 @@ impl Relay {
         let mut changes = self.interest.take(0, max);
         changes.retain(|(_, change)| change.is_edge);
         changes
+    }
+
+    /// Whether a topic or pattern has subscribers now, whatever was taken of that.
+    pub(super) fn is_wanted(&self, pattern: &str) -> bool {
+        !self.interest.find(pattern).is_empty()
     }
 
     /// Whether there may be changes to take.
@@ -176,9 +230,12 @@ impl Departures {
 
     /// The next publication.
     pub(crate) fn take(&self, relay: &Relay) -> Option<Departure> {
-        let departure = self.mailbox.take()?;
-        relay.room.give(departure.publication.frame.len());
-        Some(departure)
+        self.take_unpaid().inspect(|departure| relay.settle(departure))
+    }
+
+    /// The same, which still counts among those that wait until [`settle`](Relay::settle).
+    pub(crate) fn take_unpaid(&self) -> Option<Departure> {
+        self.mailbox.take()
     }
 
     /// How many publications wait.

@@ -14,6 +14,7 @@ use crate::conn::cause::CloseReason;
 use crate::conn::queue::Overdue;
 use crate::conn::{Flags, Phase, Wire};
 use crate::driver::{Driver, Token};
+use crate::limits::deadline::Expiry;
 use crate::limits::progress::{PingLook, Watched, step};
 use crate::net::Delivery;
 use crate::state::Shared;
@@ -47,8 +48,8 @@ enum Due {
     Idle,
     /// It was open for as long as may be.
     Lifetime,
-    /// The application's own deadline has come: the connection is closed with this code.
-    Set(CloseCode),
+    /// The application's own deadline has come: the connection is closed as it has said.
+    Set(Expiry),
     /// There is something in the peer's bucket again.
     Refill,
     /// A message has waited for as long as it may.
@@ -108,8 +109,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 let text = "open for long enough";
                 self.close_for(token, CloseReason::Lifetime, GOING_AWAY, text);
             }
-            Some(Due::Set(code)) => {
-                self.close_for(token, CloseReason::Deadline, code, "the time is up");
+            Some(Due::Set(expiry)) => {
+                let text = shared.deadlines.reason(expiry);
+                self.close_for(token, CloseReason::Deadline, expiry.code, text);
             }
             Some(Due::Ping) => self.ping(token),
             Some(Due::Message) => self.judge_late_messages(token),
@@ -219,7 +221,7 @@ impl Shared {
         if wire.phase != Phase::Open {
             return due;
         }
-        let set = self.deadlines.get(slot).map(|(tick, code)| (tick, Due::Set(code)));
+        let set = self.deadlines.get(slot).map(|(tick, expiry)| (tick, Due::Set(expiry)));
         let refill = self.limits.rates.filter(|_| wire.flags.contains(Flags::THROTTLED));
         let refill = refill.map(|rates| (self.meters.ready_at(slot, rates), Due::Refill));
         let queue = wire.pending.as_ref().map(|pending| &pending.queue);

@@ -11,25 +11,33 @@ use crate::app::event::Event;
 use crate::app::handler::Handler;
 use crate::conn::{Flags, Phase};
 use crate::driver::{Driver, Token};
+use crate::state::{MAX_HEADER_LEN, Shared};
 
 impl<D: Driver, H: Handler> Worker<D, H> {
     #[inline]
     pub(super) fn on_received(&mut self, token: Token, mut buffer: D::Buffer) {
+        let len = buffer.len();
+        self.shared.heard_len = 0;
         self.take_in(token, &mut buffer);
         self.driver.release(buffer);
-        self.expect_rest(token);
+        self.expect_more(token, len);
         self.after_work(token);
         self.hold_up_if_short(token);
     }
 
-    /// Tells the driver how much is to come of a message that has begun.
+    /// Tells the driver how much is to come after a receive of `len` bytes: what a message lacks that has begun, and as
+    /// much again from a peer whose messages are so long that a receive has no two of them.
     #[inline]
-    fn expect_rest(&mut self, token: Token) {
-        if let Some(conn) = self.conns.get_mut(token)
-            && conn.wire.codec.is_receiving_message()
-            && conn.wire.phase == Phase::Open
-        {
-            self.driver.expect(token, conn.wire.codec.missing_len());
+    fn expect_more(&mut self, token: Token, len: usize) {
+        let Some(conn) = self.conns.get_mut(token) else { return };
+        let missing =
+            if conn.wire.codec.is_receiving_message() { conn.wire.codec.missing_len() } else { 0 };
+        let Shared { heard_len: heard, ref limits, .. } = self.shared;
+        let is_long = heard > limits.receive_buffer_len / 2;
+        let again = if is_long { len.max(heard) + MAX_HEADER_LEN } else { 0 };
+        let expected = missing.max(again as u64);
+        if expected > 0 && conn.wire.phase == Phase::Open {
+            self.driver.expect(token, expected);
         }
     }
 

@@ -121,7 +121,7 @@ fn deliver_metered<H: Handler>(
         // A receive, or what waited unread, may hold seconds' worth of bytes.
         Excess::Pause => (allowed.messages.min(per_turn), allowed.len.min(len)),
         // The first message too much is known only once it is there.
-        Excess::Close => (allowed.messages.saturating_add(1).min(per_turn), len),
+        Excess::Close(_) => (allowed.messages.saturating_add(1).min(per_turn), len),
     };
     budget.messages = granted;
     // What inflates to more than is left ends it as well.
@@ -155,11 +155,11 @@ fn on_excess(
             let ready = shared.meters.ready_at(token.slot, rates);
             shared.wheel.set_earlier(token.slot, ready);
         }
-        Excess::Close if is_overdrawn => {
+        Excess::Close(code) if is_overdrawn => {
             let why = CloseReason::RateLimit;
             let text = "too much at once";
             // The phase is Open, so no close has begun.
-            let _ = send::close(wire, shared, why, CloseCode::POLICY_VIOLATION, text);
+            let _ = send::close(wire, shared, why, code, text);
         }
         _ => {}
     }
@@ -223,6 +223,7 @@ fn on_event<H: Handler>(
     match event {
         Received::Message(message) => {
             shared.counters.messages_received.add(1);
+            shared.heard_len = shared.heard_len.max(message.as_message().len());
             call_with(handler, conn, shared, token, Event::Message(message.as_message()), direct);
             if let Some(buffer) = message.into_buffer() {
                 shared.pool.give(buffer);

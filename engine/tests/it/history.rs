@@ -19,7 +19,7 @@ use crate::topics::quiet;
 
 const KEPT: u64 = 24;
 
-fn stamp(message: Message<'_>, Position { epoch, offset }: Position) -> Vec<u8> {
+fn stamp(message: Message<'_>, Position { epoch, offset }: Position, _: Option<u64>) -> Vec<u8> {
     let mut stamped = format!("{epoch} {offset} ").into_bytes();
     stamped.extend_from_slice(message.as_bytes());
     stamped
@@ -217,7 +217,10 @@ fn nobody_is_left_out_of_what_is_numbered() {
     for (offset, text) in [(1, "one"), (2, "two")] {
         assert_eq!(client.text(), format!("{} {offset} {text}", start.epoch));
     }
-    assert_eq!(client.binary(), stamp(Message::Binary(&[1, 2]), Position { offset: 3, ..start }));
+    assert_eq!(
+        client.binary(),
+        stamp(Message::Binary(&[1, 2]), Position { offset: 3, ..start }, Some(2))
+    );
 }
 
 #[test]

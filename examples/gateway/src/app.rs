@@ -20,9 +20,6 @@ use crate::session::Session;
 use crate::settings::Settings;
 use crate::users::Users;
 
-/// A secret should be as long as what HS256 makes of it (RFC 7518 §3.2).
-const MIN_SECRET_LEN: usize = 32;
-
 /// How long other nodes have to say who is in which room.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
@@ -139,15 +136,12 @@ impl App {
 pub fn start(setup: &mut Setup<'_>) -> Result<Arc<App>, SetupError> {
     let settings = Settings::of(setup)?;
     let verifier = Verifier::load(&settings.tokens)?;
-    if settings.tokens.secret.as_ref().is_some_and(|it| it.reveal().len() < MIN_SECRET_LEN) {
-        tracing::warn!(
-            "JWT_SECRET is short: with fewer than {MIN_SECRET_LEN} bytes it can be guessed"
-        );
-    }
     // Its threads talk to the database and check passwords. The workers poll, and serve the clients.
     let runtime = setup.runtime()?;
     let url = settings.database_url.as_ref();
-    let users = url.map(|url| runtime.block_on(Users::open(url, settings.database_connections)));
+    let users = url.map(|url| {
+        runtime.block_on(Users::open(url, settings.database_connections, settings.max_logins))
+    });
     let users = users.transpose().map_err(|error| format!("the database: {error}"))?;
     *setup.config_mut() = settings.rooms.keep(setup.config().clone());
     let app = App::new(settings, verifier, users.map(|users| (users, runtime.clone())));

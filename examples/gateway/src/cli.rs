@@ -109,5 +109,5 @@ pub fn add_user(set: &settings::Settings, words: &ArgMatches) -> Result<(), Setu
     }
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let user = user_of(words);
-    runtime.block_on(async { Ok(Users::open(&url, 1).await?.add(&user, password).await?) })
+    runtime.block_on(async { Ok(Users::open(&url, 1, 1).await?.add(&user, password).await?) })
 }

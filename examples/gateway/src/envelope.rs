@@ -203,7 +203,7 @@ fn refresh(app: &Arc<App>, ctx: &mut Ctx<'_, State>, incoming: &Incoming<'_>) ->
     }
 
     let data = incoming.data.unwrap_or(RawValue::NULL);
-    let renewal: Renewal<'_> = serde_json::from_str(data.get()).map_err(|_| MALFORMED)?;
+    let renewal: Renewal<'_> = object_of(data.get()).ok_or(MALFORMED)?;
     let id = id_or_new(incoming.id.as_deref()).into_owned();
     session::refresh(app, ctx, &renewal.token, move |ctx, outcome| match outcome {
         Ok(until) => reply(ctx, &id, MessageType::Refresh, &json!({ "until": timestamp(until) })),

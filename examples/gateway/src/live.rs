@@ -69,7 +69,8 @@ impl Live {
             }
             Ok(Admin::User(claims)) => {
                 let end = self.0.verifier.load().end_of(claims);
-                let _ = ctx.set_deadline(end, Refused::Expired.close_code());
+                let (code, reason) = (Refused::Expired.close_code(), "expired: sign in again");
+                let _ = ctx.set_deadline_with(end, code, reason);
                 "token"
             }
             Err(refused) => return send_away(ctx, *refused),
@@ -124,7 +125,8 @@ impl Handler for Live {
     }
 
     fn on_open(&mut self, ctx: &mut Ctx<'_, Watcher>) {
-        let _ = ctx.set_deadline(self.0.settings.login_timeout, Refused::Missing.close_code());
+        let (time, code) = (self.0.settings.login_timeout, Refused::Missing.close_code());
+        let _ = ctx.set_deadline_with(time, code, "nobody has signed in in time");
     }
 
     fn on_message(&mut self, ctx: &mut Ctx<'_, Watcher>, message: Message<'_>) {

@@ -39,6 +39,10 @@ fn main() -> ExitCode {
 
 /// The way to the other nodes, if there are any.
 fn bus(settings: &Settings) -> Result<Option<NatsBus>, NatsError> {
-    let bus = settings.nats.as_deref().map(NatsBus::new).transpose()?;
-    Ok(bus.map(|bus| bus.with_name(settings.node_name().unwrap_or_default())))
+    let Some(servers) = settings.nats.as_deref() else { return Ok(None) };
+    let bus = NatsBus::new(servers)?.with_name(settings.node_name().unwrap_or_default());
+    Ok(Some(match settings.history() {
+        Some(history) => bus.with_history(history),
+        None => bus,
+    }))
 }

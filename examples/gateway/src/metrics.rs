@@ -1,22 +1,16 @@
 //! What the gateway counts beside the engine, and all of it for Prometheus.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use ringwire::Request;
 use ringwire::json::Problem;
-use ringwire::stats::MetricsText;
+use ringwire::stats::{MetricsText, Tally};
 
 use crate::api::is_api_key;
 use crate::app::App;
 use crate::auth::Refused;
 use crate::envelope::MessageType;
-use crate::lock;
 use crate::users::Users;
-
-/// Threads that count do so in different cache lines, as long as there are no more of them than these.
-const SHARDS: usize = 64;
 
 /// The types of messages, in the order of their declaration, and their names.
 const TYPES: [(MessageType, &str); 9] = [
@@ -32,52 +26,34 @@ const TYPES: [(MessageType, &str); 9] = [
 ];
 
 /// What the gateway counts beside the engine's own counters.
-#[derive(Debug)]
-pub struct Counters {
-    messages: [Shard; SHARDS],
-    refused: Mutex<BTreeMap<&'static str, u64>>,
-}
-
 #[derive(Debug, Default)]
-#[repr(align(128))]
-struct Shard([AtomicU64; TYPES.len()]);
-
-impl Default for Counters {
-    fn default() -> Self {
-        Self { messages: std::array::from_fn(|_| Shard::default()), refused: Mutex::default() }
-    }
+pub struct Counters {
+    messages: Tally<{ TYPES.len() }>,
+    refused: Tally<{ Refused::ALL.len() }>,
 }
 
 impl Counters {
     /// A token, or a user, was refused.
     pub fn refused(&self, refused: Refused) {
-        let mut counts = lock(&self.refused);
-        *counts.entry(refused.reason()).or_default() += 1;
+        self.refused.add(refused as usize);
     }
 
     /// A message of this type came from a client.
     pub fn message(&self, message_type: MessageType) {
-        static THREADS: AtomicUsize = AtomicUsize::new(0);
-        thread_local! {
-            static SHARD: usize = THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS;
-        }
-        let Shard(counts) = &self.messages[SHARD.with(|shard| *shard)];
-        counts[message_type as usize].fetch_add(1, Ordering::Relaxed);
+        self.messages.add(message_type as usize);
     }
 
     /// How many tokens were refused, by reason. What has not happened yet is not there.
     #[must_use]
     pub fn refusals(&self) -> BTreeMap<&'static str, u64> {
-        lock(&self.refused).clone()
+        let counts = Refused::ALL.iter().map(|refused| refused.reason()).zip(self.refused.sums());
+        counts.filter(|(_, count)| *count > 0).collect()
     }
 
     /// How many messages came from clients, by type.
     #[must_use]
     pub fn messages(&self) -> BTreeMap<&'static str, u64> {
-        let sum = |index: usize| {
-            self.messages.iter().map(|Shard(counts)| counts[index].load(Ordering::Relaxed)).sum()
-        };
-        TYPES.iter().map(|(each, name)| (*name, sum(*each as usize))).collect()
+        TYPES.iter().map(|(_, name)| *name).zip(self.messages.sums()).collect()
     }
 }
 
@@ -129,17 +105,6 @@ mod tests {
         let counts = counters.messages();
         assert_eq!(counts.len(), TYPES.len());
         assert_eq!((counts["text"], counts["system_message"], counts["refresh"]), (1, 3, 9));
-    }
-
-    #[test]
-    fn threads_count_into_one_sum() {
-        let counters = Counters::default();
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| (0..1000).for_each(|_| counters.message(MessageType::Ping)));
-            }
-        });
-        assert_eq!(counters.messages()["ping"], 4000);
     }
 
     #[test]

@@ -59,19 +59,16 @@ pub(crate) fn order_sweep(app: &App) {
 
 /// Each node tells its own users.
 fn tell(handle: &Handle, news: News<Uuid, Known>) {
-    let (message_type, user, username) = match news {
-        News::Joined(user, known) => (MessageType::UserJoined, user, known.username),
-        News::Left(user, known) => (MessageType::UserLeft, user, known.username),
+    let (message_type, in_chat, user, known): (_, fn(_) -> _, _, _) = match news {
+        News::Joined(user, known) => (MessageType::UserJoined, ChatMessage::Join, user, known),
+        News::Left(user, known) => (MessageType::UserLeft, ChatMessage::Leave, user, known),
     };
-    let data = json!({ "user_id": user, "username": username });
+    let data = json!({ "user_id": user, "username": known.username });
     let envelope = notice(message_type, Some(user), &data);
-    let chat = match message_type {
-        MessageType::UserJoined => ChatMessage::Join(username),
-        _ => ChatMessage::Leave(username),
-    };
+    let chat = in_chat(known.username).to_json();
     let own = format!("{USER}{user}");
     let options = PublishOptions::default().with_except_name(&own).with_reach(Reach::Server);
-    for (topic, text) in [(EVERYBODY, &envelope), (chat::TOPIC, &chat.to_json())] {
+    for (topic, text) in [(EVERYBODY, &envelope), (chat::TOPIC, &chat)] {
         if let Err(error) = handle.publish_with(topic, text, options) {
             tracing::warn!(%error, "not everybody hears who comes and goes");
         }

@@ -4,9 +4,10 @@
 //! `envelope.json`, which is also that of clients that ask for none.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use ringwire::handshake::BEARER;
+use ringwire::json::object_of;
 use ringwire::{
     Accept, Answer, CloseCause, CloseCode, Ctx, Handler, Message, Request, Response, topics,
 };
@@ -33,9 +34,8 @@ pub const EVERYBODY: &str = "everybody";
 /// What the connections of a user are called begins with this; the user's id follows.
 pub const USER: &str = "user.";
 
-/// Timers: until a first message has come that logs in, and while a token is valid.
-const LOGIN: u64 = 0;
-const EXPIRY: u64 = 1;
+/// What a connection is told whose token has expired.
+const EXPIRED_TEXT: &str = "expired: refresh first";
 
 /// The topic of what is for one user.
 #[must_use]
@@ -118,17 +118,20 @@ impl Session {
             password: String,
         }
 
-        let Ok(Login { username, password }) = serde_json::from_str(text) else {
+        let Some(Login { username, password }) = object_of(text) else {
             return refuse_login(&self.app, ctx, Refused::Credentials);
         };
         let (app, asking) = (self.app.clone(), self.app.clone());
         let login = async move { asking.login(&username, &password).await };
-        // The message is there in time, however long its check takes.
-        ctx.clear_timer(LOGIN);
+        // The message was in time, and so must its check be.
+        let (time, code) = (self.app.settings.login_timeout, Refused::Unavailable.close_code());
+        let _ = ctx.set_deadline_with(time, code, "the login could not be checked in time");
         ctx.pause();
         let begun = ctx.spawn(login, move |ctx, outcome| {
             ctx.resume();
             match outcome {
+                // It has been closed meanwhile.
+                _ if !ctx.is_open() => {}
                 Ok(claims) => {
                     ctx.state_mut().claims = Some(Box::new(claims));
                     let _ = ctx.send(&json!({ "status": "ok" }).to_string());
@@ -170,16 +173,13 @@ fn enter(app: &App, ctx: &mut Ctx<'_, State>) {
         Protocol::Chat => vec![chat::TOPIC.to_owned()],
     };
     // The name first: what is said of the user is not for who has it.
-    let is_known = out.set_timer(EXPIRY, left_of(app.verifier.load().end_of(claims))).is_ok()
+    let end = app.verifier.load().end_of(claims);
+    let is_known = out.set_deadline_with(end, EXPIRED, EXPIRED_TEXT).is_ok()
         && out.register(&format!("{USER}{}", claims.sub)).is_ok()
         && topics.iter().all(|topic| out.subscribe(topic).is_ok());
     if !is_known {
         let _ = out.close(CloseCode::INTERNAL_ERROR, "the connection can't be listed");
     }
-}
-
-fn left_of(end: SystemTime) -> Duration {
-    end.duration_since(SystemTime::now()).unwrap_or_default()
 }
 
 /// Has a connection go on with a new token of the same user, and calls `then` with its end.
@@ -200,7 +200,7 @@ pub(crate) fn refresh(
         });
         let renewed = own.map(|claims| {
             let end = renewing.verifier.load().end_of(&claims);
-            let _ = ctx.set_timer(EXPIRY, left_of(end));
+            let _ = ctx.set_deadline_with(end, EXPIRED, EXPIRED_TEXT);
             ctx.state_mut().claims = Some(Box::new(claims));
             end
         });
@@ -269,7 +269,8 @@ impl Handler for Session {
         if ctx.state().claims.is_some() {
             enter(&self.app, ctx);
         } else {
-            let _ = ctx.set_timer(LOGIN, self.app.settings.login_timeout);
+            let (time, code) = (self.app.settings.login_timeout, Refused::Missing.close_code());
+            let _ = ctx.set_deadline_with(time, code, "no login came in time");
         }
     }
 
@@ -286,15 +287,6 @@ impl Handler for Session {
             Protocol::RoomsJson => rooms::json::receive(&self.app, &self.commands, ctx, text),
             Protocol::Chat => chat::receive(&self.app, ctx, text),
         }
-    }
-
-    fn on_timer(&mut self, ctx: &mut Ctx<'_, State>, key: u64) {
-        let (code, reason) = match key {
-            EXPIRY => (EXPIRED, "expired: refresh first"),
-            _ => (Refused::Missing.close_code(), "no login came in time"),
-        };
-        // Only a close that has begun refuses another.
-        let _ = ctx.close(code, reason);
     }
 
     fn on_presence(&mut self, presence: &topics::Presence<'_>) {

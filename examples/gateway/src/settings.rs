@@ -3,9 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ringwire::settings::{self, OwnSettings as _, Secret, SettingsError};
+use ringwire::settings::{self, OwnSettings as _, OwnValue, Secret, SettingsError};
+
+use ringwire_nats::NatsHistory;
+use ringwire_nats::async_nats::jetstream::stream::StorageType;
 
 use crate::auth::KeyFile;
+
+/// How long the last words of a room are known at least, by which it is seen that nothing is missing.
+const SILENT_ROOMS: Duration = Duration::from_secs(24 * 3600);
 
 ringwire::own_settings! {
     /// The gateway's settings.
@@ -14,14 +20,16 @@ ringwire::own_settings! {
     pub struct Settings in "" {
         /// What administrators may send as X-Api-Key instead of a token
         api_key: Option<Secret> = None, variable "GATEWAY_API_KEY";
-        /// The users' database: sqlite:FILE or postgres://… [default: tokens are believed]
+        /// The users' database: sqlite:FILE, with ?mode=rwc behind it to make the file, or postgres://… [default: tokens are believed]
         database_url: Option<Secret> = None, variable "DATABASE_URL";
         /// The most connections to it [default: 10]
         database_connections: u32 = 10, at least 1;
         /// Whether users may log in by a first message with name and password: true or false [default: false]
         login: bool = false;
-        /// How long that message may take [default: 10s]
+        /// How long that message may take, and then its check [default: 10s]
         login_timeout: Duration = Duration::from_secs(10);
+        /// The most logins that are checked or wait for it; others are refused as `busy` [default: 128]
+        max_logins: usize = 128, at least 1;
         /// How long a login holds [default: 1h]
         login_lifetime: Duration = Duration::from_secs(3600);
         /// The most connections of one user [default: 16]
@@ -32,6 +40,14 @@ ringwire::own_settings! {
         nats: Option<String> = None;
         /// What the other nodes call this one [default: what the machine is called]
         node: Option<String> = None;
+        /// Whether JetStream numbers and keeps what is said in rooms, for all nodes: off, memory or file, where it keeps it [default: off]
+        nats_history: SharedHistory = SharedHistory::Off;
+        /// On how many servers of NATS [default: 1]
+        nats_history_replicas: usize = 1, at least 1;
+        /// The most bytes of all rooms together [default: 268435456]
+        nats_history_max_len: usize = 256 << 20, at least 1;
+        /// How long what is said waits for JetStream until each node numbers by itself [default: 3s]
+        nats_history_patience: Duration = Duration::from_secs(3);
         /// How long a node may be silent until its users have gone [default: 5s]
         node_lease: Duration = Duration::from_secs(5);
         ..tokens: TokenRules;
@@ -75,7 +91,46 @@ ringwire::own_settings! {
     }
 }
 
+/// Where what is said in rooms is kept for all nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedHistory {
+    /// Each node keeps what it hears.
+    Off,
+    /// In the memory of NATS.
+    Memory,
+    /// In its files.
+    File,
+}
+
+impl OwnValue for SharedHistory {
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            "memory" => Ok(Self::Memory),
+            "file" => Ok(Self::File),
+            _ => Err("expected off, memory or file".to_owned()),
+        }
+    }
+}
+
 impl Settings {
+    /// How JetStream keeps what is said in rooms, if it does.
+    #[must_use]
+    pub fn history(&self) -> Option<NatsHistory> {
+        let storage = match self.nats_history {
+            SharedHistory::Off => return None,
+            SharedHistory::Memory => StorageType::Memory,
+            SharedHistory::File => StorageType::File,
+        };
+        let history = NatsHistory::default()
+            .with_storage(storage)
+            .with_replicas(self.nats_history_replicas)
+            .with_max_count(self.rooms.history)
+            .with_max_len(self.nats_history_max_len)
+            .with_patience(self.nats_history_patience);
+        Some(history.with_max_age(self.rooms.history_age.max(SILENT_ROOMS)))
+    }
+
     /// What this node is called, where it is one of several.
     #[must_use]
     pub fn node_name(&self) -> Option<String> {
@@ -92,6 +147,14 @@ impl Settings {
         let settings = Self::read(set)?;
         if settings.login && settings.database_url.is_none() {
             return Err(set.wrong("login", "it needs users with passwords: set DATABASE_URL"));
+        }
+        if settings.nats_history != SharedHistory::Off {
+            if settings.nats.is_none() {
+                return Err(set.wrong("nats_history", "it is for nodes of a cluster: set nats"));
+            }
+            if settings.rooms.history == 0 {
+                return Err(set.wrong("nats_history", "rooms keep nothing: set rooms.history"));
+            }
         }
         Ok(settings)
     }

@@ -61,16 +61,23 @@ pub struct Users {
     pool: AnyPool,
     /// One for each password that is checked at the same time: each takes some 20 MiB, and a core.
     hashing: Arc<Semaphore>,
+    /// One for each login that is under way, those included that wait for their turn.
+    logins: Arc<Semaphore>,
     /// What a password is checked against where there is no user, so that it takes as long.
     nobody: Arc<str>,
 }
 
 impl Users {
-    /// Opens the database with so many connections at most, and makes the tables that it does not have yet.
+    /// Opens the database with so many connections at most, and makes the tables that it does not have yet. So many
+    /// may log in at the same time.
     ///
     /// # Errors
     /// The URL is malformed, the database can't be reached, or its tables can't be made.
-    pub async fn open(url: &Secret, max_connections: u32) -> Result<Self, sqlx::Error> {
+    pub async fn open(
+        url: &Secret,
+        max_connections: u32,
+        max_logins: usize,
+    ) -> Result<Self, sqlx::Error> {
         sqlx::any::install_default_drivers();
         let url = url.reveal();
         if !["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme)) {
@@ -88,7 +95,8 @@ impl Users {
         migrator.run(&pool).await?;
         let cores = std::thread::available_parallelism().map_or(1, Into::into);
         let nobody = hash(Uuid::new_v4().to_string()).await?;
-        Ok(Self { pool, hashing: Arc::new(Semaphore::new(cores)), nobody: nobody.into() })
+        let logins = Semaphore::new(max_logins.min(Semaphore::MAX_PERMITS)).into();
+        Ok(Self { pool, hashing: Arc::new(Semaphore::new(cores)), logins, nobody: nobody.into() })
     }
 
     /// A token's claims with what the database says of the user.
@@ -113,11 +121,13 @@ impl Users {
     /// The user of this name, if the password is right. Takes as long for a name that is wrong.
     ///
     /// # Errors
-    /// Name or password is wrong, the user is inactive, or the database does not answer.
+    /// Name or password is wrong, the user is inactive, the database does not answer, or too many log in.
     pub async fn login(&self, username: &str, password: &str) -> Result<User, Refused> {
         if password.len() > MAX_PASSWORD_LEN {
             return Err(Refused::Credentials);
         }
+        // Given back when the login is given up, too.
+        let _place = self.logins.try_acquire().map_err(|_| Refused::Busy)?;
         let found = self.find(BY_NAME, username).await?;
         let (user, expected) = found.unzip();
         let is_known = user.is_some();

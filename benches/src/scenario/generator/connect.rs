@@ -1,37 +1,35 @@
 //! Connects: all of them at the begin of a run, or again and again with `Work::Churn`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use ringwire::{
-    PostError,
-    transport::{Dial, DialError},
-};
+use mio::{Interest, Token};
 
-use super::{Generator, PACE_INTERVAL};
+use super::{Connection, Generator, PACE_INTERVAL};
 use crate::echo::Failure;
-use crate::scenario::client::{Common, Seat};
-use crate::scenario::plan::Pulse;
+use crate::scenario::clock::nanos;
+use crate::scenario::connection::Stage;
+use crate::scenario::plan::{Pulse, Work};
+use crate::tls;
 
 impl Generator<'_> {
     /// Opens all connections.
-    pub(super) fn connect(&mut self) {
-        let plan = &self.common.plan;
+    pub(super) fn connect(&mut self) -> anyhow::Result<()> {
+        let plan = &self.load.desk.plan;
         let (asked, most, ramp_up) = (plan.connections, plan.max_concurrent, plan.ramp_up);
-        let began = self.common.clock.elapsed();
+        let began = self.load.desk.clock.elapsed();
         let end = began + plan.limit;
         let mut dialled = 0;
         loop {
-            let Pulse { opened, failed, .. } = self.common.pulse();
-            let now = self.common.clock.elapsed();
+            let Pulse { opened, failed, .. } = self.load.desk.totals;
+            let now = self.load.desk.clock.elapsed();
             // A failure of an open connection counts here too: then a few more are outstanding.
             let outstanding = u64::from(dialled).saturating_sub(opened + failed);
-            if dialled == asked && (outstanding == 0 || now >= end + plan_patience(&self.common)) {
-                break;
+            if dialled == asked && (outstanding == 0 || now >= end + self.patience()) {
+                return Ok(());
             }
             if now >= end && dialled < asked {
-                self.fail(Failure::NotTried, u64::from(asked - dialled));
+                self.load.desk.fail(Failure::NotTried, u64::from(asked - dialled));
                 dialled = asked;
                 continue;
             }
@@ -39,24 +37,23 @@ impl Generator<'_> {
             let room = u64::from(most).saturating_sub(outstanding);
             let room = u32::try_from(room).unwrap_or(u32::MAX);
             let end_of_pass = due.min(dialled.saturating_add(room));
-            while dialled < end_of_pass && self.dial(dialled) {
+            while dialled < end_of_pass {
+                self.dial(dialled);
                 dialled += 1;
             }
-            self.listen(PACE_INTERVAL);
+            self.turn(PACE_INTERVAL)?;
         }
-        // All that is open was told before it was counted.
-        self.listen(Duration::ZERO);
     }
 
     /// Opens a connection at each interval, or as fast as they go without one, for so long, where the client closes
     /// them; then waits until all are gone.
-    pub(super) fn churn(&mut self, interval: Duration, duration: Duration) {
-        let began = Duration::from_nanos(self.common.begin(&[]));
-        let all = self.conns.len();
-        self.free = (0..self.common.plan.connections).collect();
+    pub(super) fn churn(&mut self, interval: Duration, duration: Duration) -> anyhow::Result<()> {
+        let began = Duration::from_nanos(self.load.desk.begin());
+        let all = self.load.connections.len();
+        self.load.free = (0..self.load.desk.plan.connections).collect();
         let mut dialled = 0;
         loop {
-            let time = self.common.clock.elapsed().saturating_sub(began);
+            let time = self.load.desk.clock.elapsed().saturating_sub(began);
             if time >= duration {
                 break;
             }
@@ -65,92 +62,93 @@ impl Generator<'_> {
                 interval => time.as_nanos() / interval + 1,
             };
             // One that fails at once is free again, but for the next pass.
-            let connecting = all - self.free.len() - self.open;
-            let room = (self.common.plan.max_concurrent as usize).saturating_sub(connecting);
-            for _ in 0..room.min(self.free.len()) {
-                if dialled >= due || !self.dial_again() {
+            let connecting = all - self.load.free.len() - self.load.open;
+            let most = self.load.desk.plan.max_concurrent as usize;
+            for _ in 0..most.saturating_sub(connecting).min(self.load.free.len()) {
+                if dialled >= due {
                     break;
                 }
+                let Some(number) = self.load.free.pop_front() else { break };
+                self.dial(number);
                 dialled += 1;
             }
-            self.listen(PACE_INTERVAL);
+            self.turn(PACE_INTERVAL)?;
         }
-        self.common.pause();
+        self.load.desk.working = false;
         // A connect that was begun has its time, and so have its reply and its close.
-        let patience = plan_patience(&self.common) + self.common.plan.response_timeout * 2;
-        let end = self.common.clock.elapsed() + patience;
-        while self.free.len() < all && self.common.clock.elapsed() < end {
-            self.listen(PACE_INTERVAL);
+        let patience = self.patience() + self.load.desk.plan.response_timeout * 2;
+        let end = self.load.desk.clock.elapsed() + patience;
+        while self.load.free.len() < all && self.load.desk.clock.elapsed() < end {
+            self.turn(PACE_INTERVAL)?;
         }
-        self.fail(Failure::Unanswered, self.common.in_flight());
+        self.load.fail_unanswered();
+        Ok(())
     }
 
-    /// Begins a connection with the number that has been free for the longest; `false`: later.
-    fn dial_again(&mut self) -> bool {
-        let Some(number) = self.free.pop_front() else { return false };
-        self.common.renew(number);
-        let has_begun = self.dial(number);
-        if !has_begun {
-            self.free.push_front(number);
-        }
-        has_begun
-    }
-
-    /// Begins a connection; `false`: later.
-    fn dial(&mut self, number: u32) -> bool {
-        loop {
-            let seat = Seat::new(number, self.common.clock.nanos());
-            let Ok(dial) = self.dial_from(number) else {
-                self.fail_dial(number, Failure::HandshakeInvalid);
-                return true;
-            };
-            match self.handle.connect(&dial, seat) {
-                Ok(()) => return true,
-                Err(DialError::Post(PostError::Busy)) => return false,
-                Err(DialError::Socket(error))
-                    if out_of_ports(&error) && self.source + 1 < self.common.plan.sources.len() =>
-                {
-                    self.source += 1;
-                }
-                Err(error) => {
-                    self.fail_dial(number, Failure::of_dial(&error));
-                    return true;
-                }
+    /// Begins a connection.
+    pub(super) fn dial(&mut self, number: u32) {
+        let now = self.load.desk.read_clock();
+        let both = Interest::READABLE | Interest::WRITABLE;
+        // From given addresses in turn.
+        let turn = if self.load.desk.plan.sources.is_empty() { 0 } else { number as usize };
+        let dialled = self.dialler.dial(turn).and_then(|stream| {
+            let session = self.tls.as_ref().map(tls::Client::session).transpose();
+            let session = session.map_err(io::Error::other)?;
+            let mut connection = Connection::new(stream, session, number, now);
+            let token = Token(number as usize);
+            self.poll.registry().register(connection.stream_mut(), token, both)?;
+            Ok(connection)
+        });
+        match dialled {
+            Ok(connection) => {
+                self.load.connections[number as usize] = Some(connection);
+                self.dialled.push_back((number, now));
+            }
+            Err(error) => {
+                self.load.desk.fail(Failure::of_connect(&error), 1);
+                self.load.free.push_back(number);
             }
         }
     }
 
-    fn fail_dial(&mut self, number: u32, failure: Failure) {
-        self.fail(failure, 1);
-        self.free.push_back(number);
-    }
-
-    fn dial_from(&self, number: u32) -> anyhow::Result<Dial> {
-        let resource = self.target.resource().context("no WebSocket server")?;
-        let path = resource.ask.fill(&resource.path, number);
-        let dial = Dial::new(self.target.address(), &resource.authority, &path)?;
-        let is_plain = self.common.plan.takeover.is_none();
-        let dial = if is_plain { dial.without_compression() } else { dial };
-        let mut dial = resource.ask.dial(dial, number)?;
-        if let Some(tls) = &self.tls {
-            dial = tls.dial(dial);
+    /// Gives up connections that take too long to become open, or to be closed.
+    pub(super) fn expire(&mut self) {
+        let now = nanos(self.load.desk.clock.elapsed());
+        let limit = nanos(self.load.desk.plan.connect_timeout);
+        while let Some(&(number, dialled)) = self.dialled.front() {
+            let stage = self.load.stage_of(number, dialled);
+            let is_session = matches!(self.load.desk.plan.work, Work::Sessions { .. });
+            if matches!(stage, Some(Stage::Opening | Stage::Greeting(_)))
+                || (is_session && stage.is_some())
+            {
+                if now.saturating_sub(dialled) < limit {
+                    break;
+                }
+                let late = match stage {
+                    Some(Stage::Opening) => Failure::ConnectTimeout,
+                    Some(Stage::Greeting(_)) => Failure::FirstUnanswered,
+                    _ => Failure::Unanswered,
+                };
+                self.load.gone(number as usize, late);
+            }
+            self.dialled.pop_front();
         }
-        Ok(match self.source_of(number) {
-            Some(source) => dial.with_source(SocketAddr::new(source, 0)),
-            None => dial,
-        })
+        let limit = nanos(self.load.desk.plan.response_timeout);
+        while let Some(&(number, dialled, closed)) = self.load.desk.closing.front() {
+            if self.load.stage_of(number, dialled).is_some() {
+                if now.saturating_sub(closed) < limit {
+                    break;
+                }
+                self.load.gone(number as usize, Failure::ClosedHere("close_timeout"));
+            }
+            self.load.desk.closing.pop_front();
+        }
     }
 
-    fn source_of(&self, number: u32) -> Option<IpAddr> {
-        let sources = &self.common.plan.sources;
-        let at = (number as usize + self.source).checked_rem(sources.len())?;
-        sources.get(at).copied()
+    /// After the limit of all connects, those that were begun have theirs.
+    fn patience(&self) -> Duration {
+        self.load.desk.plan.connect_timeout + Duration::from_secs(1)
     }
-}
-
-/// After the limit of all connects, those that were begun have theirs.
-fn plan_patience(common: &Common) -> Duration {
-    common.plan.connect_timeout + Duration::from_secs(1)
 }
 
 /// How many of the connects are due.
@@ -161,10 +159,6 @@ fn due_connects(asked: u32, elapsed: Duration, ramp_up: Duration) -> u32 {
     let share = (u128::from(asked) * elapsed.as_nanos()).div_ceil(ramp_up.as_nanos());
     // From the first moment on one.
     u32::try_from(share).unwrap_or(asked).clamp(1, asked.max(1))
-}
-
-fn out_of_ports(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE))
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ impl WorkDone {
         let seconds = Duration::from_nanos(nanos).max(duration).as_secs_f64();
         let (mut asked, mut in_flight) = (None, None);
         match plan.work {
-            Work::Idle | Work::Churn { .. } => {}
+            Work::Idle | Work::Churn { .. } | Work::Sessions { .. } => {}
             Work::Each { messages } => asked = messages.checked_mul(plan.connections.into()),
             Work::Pool { messages, in_flight: most } => {
                 (asked, in_flight) = (Some(messages), Some(most.min(plan.connections)));

@@ -72,10 +72,10 @@ impl Request<'_> {
     /// The body, a JSON object, as this type. See [`Json`].
     ///
     /// # Errors
-    /// 415 where the Content-Type is another one than `application/json`, 400 where the body is no JSON, 422 where it
-    /// is no object of this type.
+    /// 415 where the Content-Type is another one than `application/json`, or the body is compressed
+    /// (`Content-Encoding`), 400 where it is no JSON, 422 where it is no object of this type.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
-        read(self.header_str("content-type"), self.body())
+        read(|name| self.header_str(name), self.body())
     }
 }
 
@@ -84,18 +84,26 @@ impl OwnedRequest {
     /// The body, a JSON object, as this type. See [`Json`].
     ///
     /// # Errors
-    /// 415 where the Content-Type is another one than `application/json`, 400 where the body is no JSON, 422 where it
-    /// is no object of this type.
+    /// 415 where the Content-Type is another one than `application/json`, or the body is compressed
+    /// (`Content-Encoding`), 400 where it is no JSON, 422 where it is no object of this type.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
-        read(self.header_str("content-type"), self.body())
+        read(|name| self.header_str(name), self.body())
     }
 }
 
-fn read<T: DeserializeOwned>(content_type: Option<&str>, body: &[u8]) -> Result<T, Problem> {
-    let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+fn read<'a, T: DeserializeOwned>(
+    header: impl Fn(&str) -> Option<&'a str>,
+    body: &[u8],
+) -> Result<T, Problem> {
+    let unsupported = |text| Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
+    let content_type = header("content-type").unwrap_or_default();
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/json") {
-        let text = "the body is JSON, with `Content-Type: application/json`";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
+        return unsupported("the body is JSON, with `Content-Type: application/json`");
+    }
+    // RFC 9110 §8.4, §15.5.16
+    if !header("content-encoding").unwrap_or("identity").eq_ignore_ascii_case("identity") {
+        return unsupported("the body is sent as it is, without `Content-Encoding`");
     }
     let wrong = |error: serde_json::Error| {
         let status = match error.is_data() {
@@ -147,9 +155,28 @@ mod tests {
             (json, &("{\"a\":".repeat(200) + "1" + &"}".repeat(200)), Err(400)),
             (json, &("{\"item\":".repeat(200) + "1" + &"}".repeat(200)), Err(400)),
         ] {
-            let found = read(content_type, body.as_bytes());
+            let header = |name: &str| content_type.filter(|_| name == "content-type");
+            let found = read(header, body.as_bytes());
             let found = found.map(|Order { item }| item).map_err(|it| it.status().as_u16());
             assert_eq!(found.as_deref().map_err(|status| *status), expected, "{body}");
+        }
+    }
+
+    /// RFC 9110 §15.5.16
+    #[test]
+    fn compressed_bodies_are_not_understood() {
+        for (encoding, expected) in [
+            (None, None),
+            (Some("Identity"), None),
+            (Some("gzip"), Some(415)),
+            (Some("br, gzip"), Some(415)),
+        ] {
+            let header = |name: &str| match name {
+                "content-encoding" => encoding,
+                _ => Some("application/json"),
+            };
+            let found = read::<Order>(header, br#"{"item":"tea"}"#);
+            assert_eq!(found.err().map(|it| it.status().as_u16()), expected, "{encoding:?}");
         }
     }
 

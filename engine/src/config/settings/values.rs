@@ -214,9 +214,6 @@ words! { DriverKind, "auto, epoll or uring",
 words! { Assignment, "reuseport, least-loaded or cpu",
     "reuseport" => ReusePort, "least-loaded" => LeastLoaded, "cpu" => Cpu,
 }
-words! { Excess, "pause or close",
-    "pause" => Pause, "close" => Close,
-}
 words! { CompressionMode, "off, shared or dedicated",
     "off" => Off, "shared" => Shared, "dedicated" => Dedicated,
 }
@@ -268,6 +265,30 @@ impl Kind<Pinning> for Word {
     }
 }
 
+impl Kind<Excess> for Word {
+    const ACCEPTS: &'static str = "pause, close or close:CODE";
+
+    fn read(text: &str) -> Option<Excess> {
+        Some(match word(text).as_str() {
+            "pause" => Excess::Pause,
+            "close" => Excess::Close(CloseCode::POLICY_VIOLATION),
+            other => Excess::Close(close_code(other)?),
+        })
+    }
+
+    fn write(value: &Excess) -> String {
+        match value {
+            Excess::Pause => "pause".into(),
+            Excess::Close(code) => format!("close:{}", code.get()),
+        }
+    }
+}
+
+/// The code of `close:CODE`.
+fn close_code(word: &str) -> Option<CloseCode> {
+    word.strip_prefix("close:")?.trim().parse().ok().map(CloseCode::new)
+}
+
 impl Kind<Backpressure> for Word {
     const ACCEPTS: &'static str = "close, close:CODE, drop-newest or drop-oldest";
 
@@ -276,9 +297,7 @@ impl Kind<Backpressure> for Word {
             "close" => Backpressure::Close(CloseCode::TRY_AGAIN_LATER),
             "drop-newest" => Backpressure::DropNewest,
             "drop-oldest" => Backpressure::DropOldest,
-            other => Backpressure::Close(CloseCode::new(
-                other.strip_prefix("close:")?.trim().parse().ok()?,
-            )),
+            other => Backpressure::Close(close_code(other)?),
         })
     }
 
@@ -466,6 +485,10 @@ mod tests {
             Word::read("https://example.org, https://*.example.org:8443");
         let written = origins.map(|origins| Word::write(&origins));
         assert_eq!(written.as_deref(), Some("https://example.org,https://*.example.org:8443"));
+        let excess = |text| <Word as Kind<Excess>>::read(text);
+        assert_eq!(excess("close"), Some(Excess::Close(CloseCode::POLICY_VIOLATION)));
+        assert_eq!(excess("close:4109"), Some(Excess::Close(CloseCode::new(4109))));
+        assert_eq!([excess("close:"), excess("close:x"), excess("closed")], [None; 3]);
         let policies: Option<Vec<_>> = Word::read("prices.>=drop-oldest, orders.*=close:1008");
         assert_eq!(
             policies,

@@ -390,6 +390,7 @@ impl Kernel {
             let most = network.links[link].arrived.len().min(longest);
             longest = usual;
             let count = network.piece(most);
+            network.longest_receive = network.longest_receive.max(count);
             let end = &mut network.links[link];
             end.unread -= count;
             let bytes = end.arrived.drain(..count).collect();

@@ -134,6 +134,8 @@ pub(crate) struct Network {
     /// Something happened that the test may want to react to.
     pub(super) noticed: bool,
     pub(super) buffers_out: usize,
+    /// The most that one receive brought.
+    pub(super) longest_receive: usize,
     /// When free memory was given back.
     pub(super) memory_returns: Vec<Duration>,
     pub(super) sockets_open: usize,
@@ -154,6 +156,7 @@ impl Network {
             dirty: VecDeque::new(),
             noticed: false,
             buffers_out: 0,
+            longest_receive: 0,
             memory_returns: Vec::new(),
             sockets_open: 0,
             events: BTreeMap::new(),

@@ -63,6 +63,11 @@ impl World {
         self.0.borrow().buffers_out
     }
 
+    /// The most that one receive brought.
+    pub(crate) fn longest_receive(&self) -> usize {
+        self.0.borrow().longest_receive
+    }
+
     /// When the worker had free memory given back.
     pub(crate) fn memory_returns(&self) -> Vec<Duration> {
         self.0.borrow().memory_returns.clone()

@@ -3,7 +3,7 @@
 //! turns in the simulation.
 
 use ringwire::{
-    CloseReason, Config,
+    CloseCode, CloseReason, Config,
     admission::{Excess, RateLimit},
     compression::{CompressionConfig, CompressionLevel, WindowBits},
 };
@@ -127,14 +127,18 @@ fn what_inflates_counts_for_the_rate_with_its_inflated_length() {
         wait_until("it is held up", || server.stats().throttles > 0);
         assert_eq!(server.stats().inflated_messages, 3, "and what came of their frames");
 
-        let server = silent(with(compression).with_rate_limit(rate.with_excess(Excess::Close)));
+        let server = silent(
+            with(compression)
+                .with_rate_limit(rate.with_excess(Excess::Close(CloseCode::POLICY_VIOLATION))),
+        );
         let mut client = offering(&server);
         client.raw(&frame(0xc2, &zeros(FLOOR)).repeat(20));
         assert_eq!(client.close_frame(), (1008, "too much at once".to_owned()));
         assert_eq!(server.stats().inflated_messages, 3);
         // The same in parts, and plain.
         let server = Server::start(
-            with(compression).with_rate_limit(rate.with_excess(Excess::Close)),
+            with(compression)
+                .with_rate_limit(rate.with_excess(Excess::Close(CloseCode::POLICY_VIOLATION))),
             |app| app.on_request(|_| ringwire::Accept::new(0).with_streaming().into()),
         );
         let mut client = offering(&server);

@@ -19,6 +19,7 @@ use crate::support::app::Seen;
 use crate::support::{PATIENCE, Server, config, ms, wait_until};
 
 const EXPIRED: CloseCode = CloseCode::new(4401);
+const TOO_FAST: CloseCode = CloseCode::new(4109);
 
 #[test]
 fn a_connection_is_closed_when_its_deadline_comes() {
@@ -32,6 +33,7 @@ fn a_connection_is_closed_when_its_deadline_comes() {
             match message.as_bytes() {
                 b"valid until" => ctx.set_deadline(SystemTime::now() + ms(900), EXPIRED),
                 b"expired" => ctx.set_deadline(SystemTime::UNIX_EPOCH, EXPIRED),
+                b"in words" => ctx.set_deadline_with(ms(0), EXPIRED, "expired: refresh first"),
                 _ => {
                     assert!(ctx.clear_deadline(), "there was one");
                     Ok(())
@@ -46,21 +48,26 @@ fn a_connection_is_closed_when_its_deadline_comes() {
     let mut renews = server.client();
     let mut late = server.client();
     let mut stays = server.client();
-    for (client, word) in
-        [(&mut renews, "valid until"), (&mut late, "expired"), (&mut stays, "for ever")]
-    {
+    let mut told = server.client();
+    for (client, word) in [
+        (&mut renews, "valid until"),
+        (&mut late, "expired"),
+        (&mut stays, "for ever"),
+        (&mut told, "in words"),
+    ] {
         client.send(word);
         assert_eq!(client.text(), word);
     }
     assert_eq!(late.close_frame(), (4401, "the time is up".to_owned()));
+    assert_eq!(told.close_frame(), (4401, "expired: refresh first".to_owned()));
     assert_eq!(forgets.close_frame().0, 4401);
     assert!(began.elapsed() >= ms(300));
     assert_eq!(renews.close_frame().0, 4401);
     assert!(began.elapsed() >= ms(900));
-    for client in [&mut late, &mut forgets, &mut renews] {
+    for client in [&mut late, &mut told, &mut forgets, &mut renews] {
         assert_eq!(client.end(), Got::Eof);
     }
-    for _ in 0..3 {
+    for _ in 0..4 {
         let cause = server.find("on_close", |_, seen| match seen {
             Seen::Close(cause) => Some(cause),
             _ => None,
@@ -68,7 +75,7 @@ fn a_connection_is_closed_when_its_deadline_comes() {
         assert_eq!((cause.reason, cause.code), (CloseReason::Deadline, Some(EXPIRED)));
     }
     assert_eq!(stays.next_within(Duration::from_millis(200)), None);
-    assert_eq!(server.stats().closes[CloseReason::Deadline], 3);
+    assert_eq!(server.stats().closes[CloseReason::Deadline], 4);
 }
 
 #[test]
@@ -122,19 +129,16 @@ fn a_peer_that_says_too_much_is_sent_away_where_that_is_asked_for() {
     let limit = RateLimit::default()
         .with_messages_per_second(1)
         .with_message_burst(20)
-        .with_excess(Excess::Close);
+        .with_excess(Excess::Close(TOO_FAST));
     let server = Server::echo(config().with_rate_limit(limit));
     let mut client = server.client();
     for _ in 0..40 {
         client.send("too much");
     }
-    assert_eq!(client.close_frame(), (1008, "too much at once".to_owned()));
+    assert_eq!(client.close_frame(), (TOO_FAST.get(), "too much at once".to_owned()));
     assert_eq!(client.end(), Got::Eof);
     let cause = server.closed();
-    assert_eq!(
-        (cause.reason, cause.code),
-        (CloseReason::RateLimit, Some(CloseCode::POLICY_VIOLATION))
-    );
+    assert_eq!((cause.reason, cause.code), (CloseReason::RateLimit, Some(TOO_FAST)));
     assert_eq!(server.stats().closes[CloseReason::RateLimit], 1);
     assert_eq!(server.stats().throttles, 0);
 }

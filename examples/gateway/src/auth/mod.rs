@@ -24,6 +24,8 @@ use crate::settings::TokenRules;
 
 /// The longest token: more than a request can have, so that a message can't cost more.
 const MAX_TOKEN_LEN: usize = 8 << 10;
+/// A secret should be as long as what HS256 makes of it (RFC 7518 §3.2).
+const MIN_SECRET_LEN: usize = 32;
 
 impl TokenRules {
     /// The secret of HS256, if there is one.
@@ -59,7 +61,13 @@ impl Verifier {
         for file in &rules.keys {
             keys.extend(file.load(&demands)?);
         }
-        keys.extend(rules.secret()?.and_then(|secret| Key::of_secret(&secret, &demands)));
+        let secret = rules.secret()?;
+        if secret.as_ref().is_some_and(|it| it.len() < MIN_SECRET_LEN) {
+            tracing::warn!(
+                "the secret of tokens is short: with fewer than {MIN_SECRET_LEN} bytes it can be guessed"
+            );
+        }
+        keys.extend(secret.and_then(|secret| Key::of_secret(&secret, &demands)));
         if keys.is_empty() {
             return Err(KeyError::none());
         }

@@ -68,6 +68,8 @@ refusals! {
     ApiKey, "api_key", 4007;
     /// The database does not answer.
     Unavailable, "unavailable", 1013;
+    /// As many log in as may: try again after a pause.
+    Busy, "busy", 1013;
 }
 
 impl Refused {
@@ -76,7 +78,7 @@ impl Refused {
     pub const fn status(self) -> StatusCode {
         match self {
             Self::NotAdmin => StatusCode::FORBIDDEN,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::UNAUTHORIZED,
         }
     }

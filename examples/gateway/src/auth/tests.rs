@@ -445,7 +445,7 @@ fn a_refusal_says_in_a_word_why() {
         let (status, expected) = match refused {
             Refused::Missing | Refused::ApiKey => (StatusCode::UNAUTHORIZED, Some("Bearer")),
             Refused::NotAdmin => (StatusCode::FORBIDDEN, None),
-            Refused::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, None),
+            Refused::Unavailable | Refused::Busy => (StatusCode::SERVICE_UNAVAILABLE, None),
             _ => (StatusCode::UNAUTHORIZED, Some("Bearer error=\"invalid_token\"")),
         };
         assert_eq!((response.status(), challenge), (status, expected), "{refused}");

@@ -14,7 +14,8 @@
 //! `recover` asks for what was said since the position of the last message that was heard; `{}` for the position alone.
 //! What was said follows `recovery`, and then what is said by itself; unless `complete` is `false`, since the room
 //! keeps no more of that. Rooms keep so many messages, for so long (`rooms.history`, `rooms.history_age`), whoever is
-//! in them: who joins with an older position hears what was said before.
+//! in them: who joins with an older position hears what was said before. A message that has `previous` follows that offset
+//! of its room, one without it the offset before its own: if a client has not heard that one, it asks again.
 //!
 //! An `id` asks for an acknowledgement. Who publishes need not be a member. A message without a topic was for all
 //! rooms.
@@ -22,7 +23,7 @@
 use std::sync::Arc;
 
 use ringwire::Ctx;
-use ringwire::topics::Position;
+use ringwire::topics::{Position, Recovery};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -115,21 +116,31 @@ fn subscribe(app: &App, ctx: &mut Ctx<'_, State>, message: &Subscribe) -> Outcom
     let Subscribe { topic, recover: Some(recover), id } = message else {
         return Some(super::join(app, ctx, &message.topic));
     };
-    let since = recover.epoch.zip(recover.offset);
-    let since = since.map(|(epoch, offset)| Position { epoch, offset });
-    let recovery = match super::come_back(app, ctx, topic, since) {
-        Ok(recovery) => recovery?,
-        Err(error) => return Some(Err(error)),
+    let since = match (recover.epoch, recover.offset) {
+        (Some(epoch), Some(offset)) => Some(Position { epoch, offset }),
+        (None, None) => None,
+        _ => {
+            return Some(Err(RoomError::Usage("`recover` has an epoch and an offset, or neither")));
+        }
     };
+    let (room, ack) = (topic.clone(), id.clone());
+    let recovered = super::come_back(app, ctx, topic, since, move |ctx, recovery| match recovery {
+        Ok(recovery) => tell_missed(ctx, &room, recovery, ack.as_deref()),
+        Err(error) => reply(ctx, Some(&error.to_string()), ack.as_deref()),
+    });
+    recovered.err().map(Err)
+}
+
+/// Tells where a room is, and what was missed of it.
+fn tell_missed(ctx: &mut Ctx<'_, State>, topic: &str, recovery: Recovery, ack: Option<&RawValue>) {
     let Position { epoch, offset } = recovery.position;
-    let (kind, complete, ack) = ("recovery", recovery.missed.is_some(), id.as_deref());
+    let (kind, complete) = ("recovery", recovery.missed.is_some());
     let answer = Recovered { kind, topic, epoch, offset, complete, ack };
     let _ = ctx.send(&serde_json::to_string(&answer).unwrap_or_default());
     for recorded in recovery.missed.unwrap_or_default() {
         // Where there is no room, the connection is closed, and comes back for the rest.
         let _ = ctx.send(recorded.message());
     }
-    None
 }
 
 /// Follows a message.

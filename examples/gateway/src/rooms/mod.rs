@@ -210,25 +210,25 @@ fn join(app: &App, ctx: &mut Ctx<'_, State>, room: &str) -> Result<(), RoomError
     Ok(())
 }
 
-/// Puts a connection into a room that keeps what was said. `None`: the connection has no user any more.
+/// Puts a connection into a room that keeps what was said, and calls `then` with what it missed.
 fn come_back(
     app: &App,
     ctx: &mut Ctx<'_, State>,
     room: &str,
     since: Option<Position>,
-) -> Result<Option<Recovery>, RoomError> {
+    then: impl FnOnce(&mut Ctx<'_, State>, Result<Recovery, TopicError>) + 'static,
+) -> Result<(), RoomError> {
     let id = ctx.id();
-    let (state, mut out) = ctx.split();
-    let Some(claims) = state.claims() else { return Ok(None) };
-    let topic = topic_in(state.protocol(), room);
-    let was_there = out.is_subscribed(&topic);
-    app.rooms.join(room, claims.sub, &claims.username, id)?;
-    let recovery = out.subscribe_since(&topic, since).inspect_err(|_| {
+    let Some(claims) = ctx.state().claims() else { return Ok(()) };
+    let (user, topic) = (claims.sub, topic_in(ctx.state().protocol(), room));
+    app.rooms.join(room, user, &claims.username, id)?;
+    let was_there = ctx.is_subscribed(&topic);
+    ctx.recover(&topic, since, then).inspect_err(|_| {
         if !was_there {
-            app.rooms.leave(room, claims.sub, id);
+            app.rooms.leave(room, user, id);
         }
     })?;
-    Ok(Some(recovery))
+    Ok(())
 }
 
 impl RoomLimits {
@@ -247,11 +247,17 @@ impl RoomLimits {
     }
 }
 
-/// Adds the position to a message, which is a JSON object with members.
-fn stamp(message: Message<'_>, Position { epoch, offset }: Position) -> Vec<u8> {
+/// Adds the position to a message, which is a JSON object with members; and the offset before it, unless that is one less.
+fn stamp(message: Message<'_>, position: Position, previous: Option<u64>) -> Vec<u8> {
+    let Position { epoch, offset } = position;
     let bytes = message.as_bytes();
     let members = bytes.strip_suffix(b"}").unwrap_or(bytes);
-    let position = format!(r#","epoch":{epoch},"offset":{offset}}}"#);
+    let previous = match previous {
+        Some(previous) if previous + 1 == offset => String::new(),
+        Some(previous) => format!(r#","previous":{previous}"#),
+        None => r#","previous":null"#.to_owned(),
+    };
+    let position = format!(r#","epoch":{epoch},"offset":{offset}{previous}}}"#);
     [members, position.as_bytes()].concat()
 }
 

@@ -22,7 +22,9 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// One with two workers on this driver, `epoll` or `uring`.
     pub(crate) fn start(driver: &str) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_gateway"))
+        let program = std::env::var("GATEWAY_PROGRAM");
+        let program = program.as_deref().unwrap_or(env!("CARGO_BIN_EXE_gateway"));
+        let mut child = Command::new(program)
             .args(["--listen", "127.0.0.1:0", "--driver", driver, "--io-workers", "2"])
             .args(["--pin", "none"])
             // Clients of a test that is busy with others answer no pings.

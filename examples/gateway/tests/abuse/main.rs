@@ -5,7 +5,7 @@
 //! ABUSE_USERS=10000 ABUSE_ROUNDS=20 cargo test --release -p ringwire-gateway --test abuse -- --nocapture
 //! ```
 //!
-//! `RINGWIRE_DRIVER` has it run on one driver alone.
+//! `RINGWIRE_DRIVER` has it run on one driver alone, and `GATEWAY_PROGRAM` names a gateway that is there already.
 
 #![expect(
     clippy::disallowed_methods,

@@ -157,6 +157,8 @@ fn tokens_expire_and_are_refreshed(stage: &mut impl Stage) {
         |token: &str| json!({ "id": "r", "message_type": "refresh", "data": { "token": token } });
     let answer = ask(&mut renewed, &refresh(&token("ben", 3600)));
     assert_eq!((&answer["id"], &answer["data"]["error"]), (&json!("r"), &json!("claims")));
+    let array = json!({ "id": "r", "message_type": "refresh", "data": [token("ann", 3600)] });
+    assert_eq!(ask(&mut renewed, &array)["data"]["error"], "malformed");
     let answer = ask(&mut renewed, &refresh(&token("ann", -1)));
     assert_eq!(answer["data"]["error"], "expired");
     let answer = ask(&mut renewed, &refresh(&token("ann", 3600)));

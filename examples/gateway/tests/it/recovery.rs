@@ -78,6 +78,17 @@ fn what_was_missed_follows_the_answer_or_is_gone() {
 }
 
 #[test]
+fn half_a_position_is_an_error() {
+    let mut sim = keeping(3);
+    let mut ann = enter(&mut sim, "ann", "rooms.json");
+    let error = "`recover` has an epoch and an offset, or neither";
+    for half in [json!({ "epoch": 1 }), json!({ "offset": 1 })] {
+        let answer = subscribe(&mut ann, &half);
+        assert_eq!(answer, json!({ "type": "error", "error": error, "ack": 1 }), "{half}");
+    }
+}
+
+#[test]
 fn rooms_that_keep_nothing_say_so() {
     let mut sim = keeping(0);
     let mut ann = enter(&mut sim, "ann", "rooms.json");

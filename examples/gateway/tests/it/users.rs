@@ -1,14 +1,23 @@
 //! Users in SQLite, and in PostgreSQL where `DATABASE_URL` names one.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::cell::RefCell;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use ringwire::settings::Secret;
-use ringwire_gateway::auth::Refused;
+use ringwire::testing::{Get, Live, Peer, Stage};
+use ringwire::tuning::Pinning;
+use ringwire::{DriverKind, Server};
+use ringwire_gateway::app::{App, router};
+use ringwire_gateway::auth::{Refused, Verifier};
+use ringwire_gateway::settings::Settings;
 use ringwire_gateway::users::{User, Users};
+use serde_json::json;
 use sqlx::{Connection as _, Executor as _, SqliteConnection};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
+
+use crate::common::{SECRET, config};
 
 const PASSWORD: &str = "correct horse battery staple";
 
@@ -21,7 +30,7 @@ fn url_in(folder: &TempDir) -> String {
 }
 
 async fn open(url: &str) -> Users {
-    Users::open(&Secret::new(url), 2).await.expect("the database opens")
+    Users::open(&Secret::new(url), 2, 16).await.expect("the database opens")
 }
 
 /// One whom no run before has left in the database.
@@ -116,7 +125,78 @@ fn a_view_does_as_well_as_a_table() {
 fn a_database_that_is_none_is_an_error_without_its_password() {
     for url in ["mysql://root:s3cret@localhost/x", "s3cret", "postgres://u:s3cret@127.0.0.1:1/x"] {
         let secret = Secret::new(url);
-        let error = runtime().block_on(Users::open(&secret, 1)).expect_err("there is none");
+        let error = runtime().block_on(Users::open(&secret, 1, 1)).expect_err("there is none");
         assert!(!format!("{error} {error:?}").contains("s3cret"), "{error}");
     }
+}
+
+/// Runs a play on each driver: with a gateway where one user may log in at a time, within a second, and with a database
+/// that somebody else has locked.
+fn while_the_database_is_locked(play: impl Fn(&mut Live, &App, &User, &dyn Fn())) {
+    let runtime = runtime();
+    for driver in [DriverKind::Epoll, DriverKind::Uring] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = url_in(&folder);
+        let users = runtime.block_on(Users::open(&Secret::new(&*url), 2, 1)).expect("a database");
+        let ann = user("ann");
+        runtime.block_on(users.add(&ann, Some(PASSWORD))).expect("a user");
+        let mut settings = Settings::default();
+        settings.login = true;
+        settings.login_timeout = Duration::from_secs(1);
+        let database = Some((users, runtime.handle().clone()));
+        let app = App::new(settings, Verifier::hs256(SECRET), database);
+        let shared = app.clone();
+        let config = config(1).with_driver(driver).with_pinning(Pinning::Off);
+        let server = Server::new(config).with_runtime(runtime.handle().clone());
+        let mut live = Live::start_on(server, move |worker| router(&shared, worker));
+
+        let other = runtime.block_on(SqliteConnection::connect(&url)).expect("the database");
+        let other = RefCell::new(other);
+        let run = |text| runtime.block_on(other.borrow_mut().execute(text)).map(drop);
+        run("BEGIN EXCLUSIVE").expect("nobody has it locked");
+        play(&mut live, &app, &ann, &|| run("ROLLBACK").expect("it is locked"));
+    }
+}
+
+fn log_in(live: &mut Live, user: &User) -> Peer {
+    let mut peer = live.connect(Get::new("/ws")).expect_open();
+    peer.send(json!({ "username": user.username, "password": PASSWORD }).to_string());
+    peer
+}
+
+/// What a connection is closed with whose login could not be checked in time.
+fn too_late() -> (u16, String) {
+    let text = "the login could not be checked in time";
+    (Refused::Unavailable.close_code().get(), text.to_owned())
+}
+
+#[test]
+fn a_login_whose_check_takes_too_long_is_closed_in_time() {
+    while_the_database_is_locked(|live, app, ann, unlock| {
+        let began = Instant::now();
+        let end = log_in(live, ann).closed();
+        assert_eq!((end.code, end.reason), too_late());
+        assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+        assert_eq!(app.presence.counts().connections, 0);
+        unlock();
+        // What was given up gives back its place, once its connection is gone.
+        let is_let_in = || log_in(live, ann).text() == r#"{"status":"ok"}"#;
+        assert!(std::iter::repeat_with(is_let_in).take(100).any(|is_let_in| is_let_in));
+    });
+}
+
+#[test]
+fn more_logins_than_may_be_are_refused_and_say_so() {
+    while_the_database_is_locked(|live, app, ann, _| {
+        // Whichever comes first has the one place.
+        let peers = [log_in(live, ann), log_in(live, ann)];
+        let mut ends = peers.map(|mut peer| {
+            let end = peer.closed();
+            (end.code, end.reason)
+        });
+        ends.sort();
+        let busy = (Refused::Busy.close_code().get(), "busy".to_owned());
+        assert_eq!(ends, [busy, too_late()]);
+        assert_eq!(app.counters.refusals()["busy"], 1);
+    });
 }

@@ -5,6 +5,8 @@
     reason = "all workers and handles share who is interested in what"
 )]
 
+mod shared;
+
 use std::fmt;
 use std::hash::{BuildHasher as _, Hash};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -14,15 +16,17 @@ use std::time::Instant;
 use ringwire_codec::Message;
 
 use super::config::{HistoryConfig, TopicConfig};
-use super::history::{History, Position, Recovery};
+use super::history::{History, Position, Recovery, Shard};
 use super::name::{self, TopicError};
 use super::publication::{Publication, PublishOptions, Reach, SharedPublication, Terms};
-use super::relay::Relay;
+use super::relay::{Departure, Numbering, Relay};
 use crate::base::budget::Budget;
 use crate::base::hashing::Hashes;
 use crate::base::mailbox::{self, Bell, Mailbox, PostError, Postbox};
 use crate::base::roll::{Change, Roll};
 use crate::base::sharded::remainder;
+
+pub(crate) use self::shared::{Entry, Loaded};
 
 /// Classes of topics by which a worker says what it has subscribers for.
 const INTERESTS: usize = 256;
@@ -48,6 +52,10 @@ pub enum PublishError {
         "the queue to the other nodes is full, and they missed the publication (setting: cluster.max_outgoing_len)"
     )]
     Cluster,
+    /// Nothing numbers the topic for all nodes of the cluster at present, and this node does for its own subscribers: the
+    /// others miss it.
+    #[error("the bus of the cluster is away, and the other nodes missed the publication")]
+    Apart,
 }
 
 /// What a worker has subscribers for: how many patterns in each class of topics. It may say yes for nothing, never
@@ -118,7 +126,7 @@ impl Feeder {
         if !self.in_transit.take(len) {
             return Err(PostError::Busy);
         }
-        let numbered = u64::from(publication.position.is_some());
+        let numbered = u64::from(publication.turn.is_some());
         if numbered > 0 {
             self.numbered.fetch_add(numbered, Ordering::Relaxed);
         }
@@ -142,6 +150,16 @@ impl Feed {
     pub(crate) fn is_empty(&self) -> bool {
         self.mailbox.is_empty()
     }
+}
+
+/// What a subscriber has missed, and what of that is still on its way.
+#[derive(Debug)]
+pub(super) struct Since {
+    pub(super) recovery: Recovery,
+    /// All publications up to this turn are in it.
+    pub(super) turn: u64,
+    /// How many publications with numbers were posted to the subscriber's worker before it.
+    pub(super) posted: u64,
 }
 
 /// See the [module's documentation](self).
@@ -211,14 +229,14 @@ impl Exchange {
         topic: &str,
         message: Message<'_>,
         options: PublishOptions<'_>,
-        position: Option<Position>,
+        turn: Option<u64>,
     ) -> SharedPublication {
         let terms = Terms {
             hash: self.hash(topic),
             key: options.key.map(|key| self.hash((topic, key))),
             policy: self.settings().policy(topic),
             budget: self.budget(),
-            position,
+            turn,
         };
         Publication::new(topic, terms, message, options)
     }
@@ -334,27 +352,70 @@ impl Exchange {
     ) -> Result<(), PublishError> {
         let PublishOptions { compress, reach, .. } = options;
         let options = PublishOptions { compress, reach, ..PublishOptions::default() };
-        let (bounds, now) = (history.bounds(), now(history));
         self.0.history.with(self.hash(topic), |shard, epochs| {
-            let position = shard.next(topic, bounds, epochs);
-            let stamped = stamped(history, message, position);
-            let kept = if message.is_text() {
-                // Stamped or not, it is UTF-8.
-                Message::Text(std::str::from_utf8(&stamped).unwrap_or_default())
-            } else {
-                Message::Binary(&stamped)
+            let Some(relay) = self.relay() else {
+                return self.number(shard, epochs, history, topic, message, options);
             };
-            let publication = self.encode(topic, kept, options, Some(position));
-            let posted = self.post(&publication, None);
-            shard.keep(topic, (stamped, message.is_text()), bounds, now);
-            match self.relay() {
-                // The others number it themselves.
-                Some(_) if history.stamp.is_some() && options.reach == Reach::Cluster => {
+            match (relay.numbering(), reach) {
+                (Numbering::Own, _) => {
+                    let posted = self.number(shard, epochs, history, topic, message, options);
+                    // The others number it themselves.
                     self.relay_on(&self.encode(topic, message, options, None), options, posted)
                 }
-                _ => self.relay_on(&publication, options, posted),
+                // It comes back with its number, for the subscribers of this node as well.
+                (Numbering::Shared, Reach::Cluster) => {
+                    let publication = self.encode(topic, message, options, None);
+                    let departure = Departure { publication, key: None, to_number: true };
+                    if relay.send(departure) { Ok(()) } else { Err(PublishError::Cluster) }
+                }
+                (Numbering::Apart, Reach::Cluster) => {
+                    relay.note_dropped();
+                    self.number(shard, epochs, history, topic, message, options)
+                        .and(Err(PublishError::Apart))
+                }
+                // What others don't hear has no number of theirs.
+                (_, Reach::Server) => self.post(&self.encode(topic, message, options, None), None),
             }
         })
+    }
+
+    /// Numbers a publication here, posts it to the workers, and keeps it.
+    fn number(
+        &self,
+        shard: &mut Shard,
+        epochs: &AtomicU64,
+        history: &HistoryConfig,
+        topic: &str,
+        message: Message<'_>,
+        options: PublishOptions<'_>,
+    ) -> Result<(), PublishError> {
+        let position = shard.next(topic, history.bounds(), epochs);
+        let place = (position, Some(position.offset - 1));
+        self.post_numbered(shard, history, topic, message, place, options)
+    }
+
+    /// Posts a publication to the workers with its number, and keeps it.
+    fn post_numbered(
+        &self,
+        shard: &mut Shard,
+        history: &HistoryConfig,
+        topic: &str,
+        message: Message<'_>,
+        (position, previous): (Position, Option<u64>),
+        options: PublishOptions<'_>,
+    ) -> Result<(), PublishError> {
+        let stamped = stamped(history, message, position, previous);
+        let kept = if message.is_text() {
+            // Stamped or not, it is UTF-8.
+            Message::Text(std::str::from_utf8(&stamped).unwrap_or_default())
+        } else {
+            Message::Binary(&stamped)
+        };
+        let publication = self.encode(topic, kept, options, Some(shard.turn()));
+        let posted = self.post(&publication, None);
+        let kept = (stamped, message.is_text());
+        shard.keep(topic, position, kept, history.bounds(), now(history));
+        posted
     }
 
     /// Has the workers hear what another node has published.
@@ -370,8 +431,7 @@ impl Exchange {
         self.publish(topic, message, options.with_reach(Reach::Server), None).1
     }
 
-    /// What was published to a topic since a position, and how many publications with positions were posted to a worker
-    /// before this one.
+    /// What was published to a topic since a position.
     ///
     /// # Errors
     /// Nothing is kept of this topic.
@@ -380,14 +440,14 @@ impl Exchange {
         topic: &str,
         since: Option<Position>,
         worker: u16,
-    ) -> Result<(Recovery, u64), TopicError> {
+    ) -> Result<Since, TopicError> {
         let history = self.settings().history(topic).ok_or(TopicError::NoHistory)?;
         let now = now(history);
         let feeder = self.0.members.get(usize::from(worker)).map(|(feeder, _)| feeder);
         Ok(self.0.history.with(self.hash(topic), |shard, epochs| {
-            let recovery = shard.since(topic, since, history.bounds(), (epochs, now));
+            let (recovery, turn) = shard.since(topic, since, history.bounds(), (epochs, now));
             let posted = feeder.map_or(0, |feeder| feeder.numbered.load(Ordering::Relaxed));
-            (recovery, posted)
+            Since { recovery, turn, posted }
         }))
     }
 
@@ -400,7 +460,9 @@ impl Exchange {
     ) -> Result<(), PublishError> {
         match self.relay() {
             Some(relay) if options.reach == Reach::Cluster => {
-                let sent = relay.send(publication, options.key);
+                let publication = SharedPublication::clone(publication);
+                let sent =
+                    relay.send(Departure { publication, key: options.key, to_number: false });
                 posted.and(if sent { Ok(()) } else { Err(PublishError::Cluster) })
             }
             _ => posted,
@@ -426,8 +488,13 @@ impl Exchange {
 }
 
 /// A message with its position in it.
-fn stamped(history: &HistoryConfig, message: Message<'_>, position: Position) -> Vec<u8> {
-    let stamped = history.stamp.map(|stamp| stamp.apply(message, position));
+fn stamped(
+    history: &HistoryConfig,
+    message: Message<'_>,
+    position: Position,
+    previous: Option<u64>,
+) -> Vec<u8> {
+    let stamped = history.stamp.map(|stamp| stamp.apply(message, position, previous));
     let is_sound = |bytes: &Vec<u8>| !message.is_text() || std::str::from_utf8(bytes).is_ok();
     stamped.filter(is_sound).unwrap_or_else(|| message.as_bytes().to_vec())
 }

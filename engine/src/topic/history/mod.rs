@@ -11,13 +11,17 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ringwire_codec::Message;
 use slab::Slab;
 
 use crate::base::sharded::remainder;
+
+mod following;
+
+pub(super) use self::following::Old;
 
 /// Classes of topics.
 const SHARDS: usize = 16;
@@ -28,13 +32,15 @@ const KEPT_LEN: usize = size_of::<Kept>() + 32;
 
 /// Up to where a topic was heard.
 ///
-/// Both numbers are below 2^53, so that JSON has them as numbers. Positions of one topic are in order as long as the
-/// server runs; those of a server before it are of other epochs.
+/// Both numbers are below 2^53, so that JSON has them as numbers. Positions of one epoch are in order. Where each server
+/// numbers by itself, those of a topic are in order as long as it runs, and those of a server before it are of other
+/// epochs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// Which life of the topic's numbers.
     pub epoch: u64,
-    /// How many publications there were in it.
+    /// How many publications there were in it; or, where the [bus](crate::cluster) numbers for all nodes, the number of
+    /// the last, which is higher than those of all before it.
     pub offset: u64,
 }
 
@@ -77,6 +83,15 @@ pub(super) struct History {
     len: AtomicUsize,
 }
 
+/// Who gives a topic its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Numbers {
+    /// This server.
+    Own,
+    /// The bus, for all nodes. `follows`: what it numbers comes here. `is_whole`: what is not here it has no more.
+    Shared { follows: bool, is_whole: bool },
+}
+
 /// A class of topics.
 #[derive(Debug, Default)]
 pub(super) struct Shard {
@@ -100,6 +115,9 @@ struct Record {
     turn: Turn,
     /// Of the last message.
     top: Position,
+    /// All that came behind this offset is kept.
+    floor: u64,
+    numbers: Numbers,
     /// The last ones, without gaps.
     kept: VecDeque<Recorded>,
     /// Their memory.
@@ -160,27 +178,56 @@ impl History {
 
     /// Has `work` done on the topics with this hash, while nobody else works on them.
     pub(super) fn with<T>(&self, hash: u64, work: impl FnOnce(&mut Shard, &AtomicU64) -> T) -> T {
-        let shard = &self.shards[remainder(hash, SHARDS)];
+        let shard = &self.shards[class_of(hash)];
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         let before = shard.len;
         let done = work(&mut shard, &self.epochs);
         self.len.fetch_add(shard.len.wrapping_sub(before), Ordering::Relaxed);
         done
     }
+
+    /// The same on each class of topics, one after the other.
+    pub(super) fn with_each(&self, mut work: impl FnMut(&mut Shard)) {
+        for class in 0..SHARDS as u64 {
+            // Classes are remainders.
+            self.with(class, |shard, _| work(shard));
+        }
+    }
+
+    /// Has `work` done while nobody works on any topic. It finds the class of a hash by its index, which
+    /// [`class_of`] gives.
+    pub(super) fn with_all(&self, work: impl FnOnce(&mut [MutexGuard<'_, Shard>], &AtomicU64)) {
+        let lock = |shard| Mutex::lock(shard).unwrap_or_else(PoisonError::into_inner);
+        let mut shards: Vec<_> = self.shards.iter().map(lock).collect();
+        let sum = |shards: &[MutexGuard<'_, Shard>]| shards.iter().map(|it| it.len).sum::<usize>();
+        let before = sum(&shards);
+        work(&mut shards, &self.epochs);
+        self.len.fetch_add(sum(&shards).wrapping_sub(before), Ordering::Relaxed);
+    }
+}
+
+/// Which class of topics has a hash.
+pub(super) fn class_of(hash: u64) -> usize {
+    remainder(hash, SHARDS)
 }
 
 impl Shard {
-    /// Where the next publication will stand.
+    /// Where the next publication will stand that this server numbers.
     pub(super) fn next(&mut self, topic: &str, bounds: Bounds, epochs: &AtomicU64) -> Position {
         let id = self.record(topic, bounds, epochs);
+        if self.records[id].numbers != Numbers::Own {
+            let epoch = epochs.fetch_add(1, Ordering::Relaxed);
+            self.restart(id, Position { epoch, offset: 0 }, Numbers::Own);
+        }
         let Position { epoch, offset } = self.records[id].top;
         Position { epoch, offset: offset + 1 }
     }
 
-    /// Keeps the publication that stands at what [`next`](Self::next) gave.
+    /// Keeps the publication that stands at `position`, where the next one was to stand.
     pub(super) fn keep(
         &mut self,
         topic: &str,
+        position: Position,
         (payload, is_text): (Vec<u8>, bool),
         bounds: Bounds,
         now: Option<Instant>,
@@ -188,9 +235,8 @@ impl Shard {
         let Some(id) = self.by_topic.get(topic).copied() else { return };
         self.touch(id);
         let record = &mut self.records[id];
-        record.top.offset += 1;
+        record.top = position;
         record.max_age = bounds.max_age;
-        let position = record.top;
         let recorded = Recorded(Arc::new(Kept { position, at: now, payload, is_text }));
         let len = recorded.len();
         record.kept.push_back(recorded);
@@ -206,40 +252,45 @@ impl Shard {
         self.look_at_another(now);
     }
 
-    /// What was published to a topic since a position.
+    /// What was published to a topic since a position, and how many publications there were to any topic of this class.
     pub(super) fn since(
         &mut self,
         topic: &str,
         since: Option<Position>,
         bounds: Bounds,
         (epochs, now): (&AtomicU64, Option<Instant>),
-    ) -> Recovery {
+    ) -> (Recovery, u64) {
         let id = self.record(topic, bounds, epochs);
         self.drop_aged(id, now);
-        let Record { top, kept, .. } = &self.records[id];
-        let missed = match since {
-            None => Some(0),
-            Some(since) if since.epoch != top.epoch => None,
-            Some(since) => top.offset.checked_sub(since.offset),
+        let Record { top, floor, kept, .. } = &self.records[id];
+        let from = match since {
+            None => Some(top.offset),
+            Some(since) => {
+                let is_kept = (*floor..=top.offset).contains(&since.offset);
+                (since.epoch == top.epoch && is_kept).then_some(since.offset)
+            }
         };
-        let start = missed.and_then(|missed| kept.len().checked_sub(usize::try_from(missed).ok()?));
-        let missed = start.map(|start| kept.range(start..).cloned().collect());
-        Recovery { position: *top, missed }
+        let missed = from.map(|from| {
+            let start = kept.partition_point(|recorded| recorded.position().offset <= from);
+            kept.range(start..).cloned().collect()
+        });
+        (Recovery { position: *top, missed }, self.turns)
     }
 
     fn record(&mut self, topic: &str, bounds: Bounds, epochs: &AtomicU64) -> usize {
         if let Some(id) = self.by_topic.get(topic) {
             return *id;
         }
-        self.turns += 1;
         let topic = Arc::<str>::from(topic);
-        let turn = (false, self.turns);
+        let turn = (false, self.turn());
         let top = Position { epoch: epochs.fetch_add(1, Ordering::Relaxed), offset: 0 };
         self.len += record_len(&topic);
         let id = self.records.insert(Record {
             topic: Arc::clone(&topic),
             turn,
             top,
+            floor: 0,
+            numbers: Numbers::Own,
             kept: VecDeque::new(),
             len: 0,
             max_age: bounds.max_age,
@@ -250,12 +301,26 @@ impl Shard {
         id
     }
 
+    /// Begins a topic anew, of which nothing is known but where it is.
+    fn restart(&mut self, id: usize, top: Position, numbers: Numbers) {
+        while !self.records[id].kept.is_empty() {
+            self.drop_oldest(id);
+        }
+        let record = &mut self.records[id];
+        (record.top, record.floor, record.numbers) = (top, top.offset, numbers);
+    }
+
     fn touch(&mut self, id: usize) {
-        self.turns += 1;
-        let turn = (true, self.turns);
+        let turn = (true, self.turn());
         let before = std::mem::replace(&mut self.records[id].turn, turn);
         self.order.remove(&before);
         self.order.insert(turn, id);
+    }
+
+    /// The number of what is done next, among all topics of this class.
+    pub(super) fn turn(&mut self) -> u64 {
+        self.turns += 1;
+        self.turns
     }
 
     /// Gives up what there is no memory for, but not the topic `id`.
@@ -277,6 +342,7 @@ impl Shard {
         if record.kept.is_empty() {
             record.kept = VecDeque::new();
         }
+        record.floor = oldest.position().offset;
         record.len -= oldest.len();
         self.len -= oldest.len();
     }
@@ -363,13 +429,13 @@ mod tests {
                         history.with(0, |shard, epochs| {
                             let next = shard.next(TOPICS[topic], bounds, epochs);
                             assert_eq!(next.offset, models[topic].len() as u64);
-                            shard.keep(TOPICS[topic], (payload, false), bounds, now);
+                            shard.keep(TOPICS[topic], next, (payload, false), bounds, now);
                         });
                     }
                     Step::Recover(topic, back) => {
                         let model = &models[topic];
                         let since = |since| history.with(0, |shard, epochs| {
-                            shard.since(TOPICS[topic], since, bounds, (epochs, now))
+                            shard.since(TOPICS[topic], since, bounds, (epochs, now)).0
                         });
                         let Recovery { position, missed } = since(None);
                         prop_assert_eq!(position.offset, model.len() as u64);
@@ -418,10 +484,10 @@ mod tests {
                 history.with(5, |shard, epochs| {
                     if publishes {
                         let position = shard.next(&name, bounds, epochs);
-                        shard.keep(&name, (vec![0; len], false), bounds, None);
+                        shard.keep(&name, position, (vec![0; len], false), bounds, None);
                         tops.insert(topic, position);
                     } else {
-                        let Recovery { position, missed } =
+                        let (Recovery { position, missed }, _) =
                             shard.since(&name, before, bounds, (epochs, None));
                         let is_same = before.is_some_and(|before| before == position);
                         assert!(!is_same || missed == Some(vec![]), "it has heard all");
@@ -449,12 +515,12 @@ mod tests {
         let bounds = bounds(10, 1 << 20, None);
         history.with(0, |shard, epochs| {
             let first = shard.next("room", bounds, epochs);
-            shard.keep("room", (b"hi".to_vec(), true), bounds, None);
+            shard.keep("room", first, (b"hi".to_vec(), true), bounds, None);
             for number in 0..1000 {
                 shard.since(&format!("cold.{number}"), None, bounds, (epochs, None));
             }
             let origin = Position { offset: 0, ..first };
-            let missed = shard.since("room", Some(origin), bounds, (epochs, None)).missed;
+            let missed = shard.since("room", Some(origin), bounds, (epochs, None)).0.missed;
             assert_eq!(missed.unwrap()[0].message(), Message::Text("hi"));
         });
     }
@@ -467,12 +533,12 @@ mod tests {
         history.with(0, |shard, epochs| {
             for number in 0..20 {
                 let topic = format!("topic.{number}");
-                shard.next(&topic, bounds, epochs);
-                shard.keep(&topic, (vec![0; 100], false), bounds, Some(began));
+                let next = shard.next(&topic, bounds, epochs);
+                shard.keep(&topic, next, (vec![0; 100], false), bounds, Some(began));
             }
-            shard.next("loud", bounds, epochs);
             for _ in 0..100 {
-                shard.keep("loud", (vec![0; 100], false), bounds, Some(later));
+                let next = shard.next("loud", bounds, epochs);
+                shard.keep("loud", next, (vec![0; 100], false), bounds, Some(later));
             }
             let silent = shard.records.iter().filter(|(_, record)| &*record.topic != "loud");
             assert!(silent.into_iter().all(|(_, record)| record.kept.is_empty()));

@@ -1,6 +1,8 @@
 //! Three nodes, each a process, and a real NATS: what tests/cluster/run runs. `CLUSTER_NATS_SERVER` is the NATS, and
 //! `CLUSTER_NODE` the example of this crate.
 
+mod histories;
+
 use std::collections::HashMap;
 use std::env;
 use std::net::SocketAddr;
@@ -31,10 +33,14 @@ impl Nats {
     }
 
     fn start_at(addr: SocketAddr, monitor: SocketAddr) -> Self {
+        Self::start_with(addr, monitor, &[])
+    }
+
+    fn start_with(addr: SocketAddr, monitor: SocketAddr, more: &[String]) -> Self {
         let flags = ["-a", "127.0.0.1", "-p", &addr.port().to_string()].map(str::to_owned);
         let monitoring = ["-m", &monitor.port().to_string()].map(str::to_owned);
-        let all =
-            [&flags[..], &monitoring[..], &["-l".to_owned(), "/dev/null".to_owned()]].concat();
+        let all = [&flags[..], &monitoring[..], &["-l".to_owned(), "/dev/null".to_owned()], more]
+            .concat();
         Self { process: start("CLUSTER_NATS_SERVER", &all, addr), monitor }
     }
 
@@ -73,6 +79,12 @@ struct Node(Process);
 
 impl Node {
     fn start(nats: &Nats, name: &str) -> Self {
+        let node = Self::start_with(nats, name, &[]);
+        node.is_ready();
+        node
+    }
+
+    fn start_with(nats: &Nats, name: &str, more: &[(&str, &str)]) -> Self {
         let addr = free_addr();
         let driver = env::var("RINGWIRE_DRIVER").unwrap_or_else(|_| "epoll".to_owned());
         let arguments = [
@@ -85,11 +97,13 @@ impl Node {
             ("pin", "none".to_owned()),
             ("idle-timeout", "off".to_owned()),
         ];
-        let arguments: Vec<_> =
-            arguments.into_iter().flat_map(|(flag, value)| [format!("--{flag}"), value]).collect();
-        let node = Self(start("CLUSTER_NODE", &arguments, addr));
-        node.is_ready();
-        node
+        let more = more.iter().map(|(flag, value)| (*flag, (*value).to_owned()));
+        let arguments: Vec<_> = arguments
+            .into_iter()
+            .chain(more)
+            .flat_map(|(flag, value)| [format!("--{flag}"), value])
+            .collect();
+        Self(start("CLUSTER_NODE", &arguments, addr))
     }
 
     fn http(&self) -> Http {
