@@ -24,6 +24,8 @@ use crate::reconnect::{Reconnecting, ReconnectingSender, Update};
 ///  server  {"type":"message","topic":"news","message":"hi","from":"ann","epoch":9112,"offset":8}
 /// ```
 ///
+/// A message follows the offset before its own, unless it names another one as `previous`; with `null` nobody knows.
+///
 /// ```no_run
 /// use ringwire_client::{Client, Reconnecting, RoomUpdate, Rooms};
 ///

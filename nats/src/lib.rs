@@ -62,6 +62,8 @@ mod bus;
 mod history;
 mod link;
 pub mod online;
+mod receiving;
+pub mod rooms;
 mod subject;
 pub mod survey;
 

@@ -2,7 +2,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "no worker is here, whose turn would have a time")]
 
-use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -11,12 +10,13 @@ use async_nats::{
     Client, ConnectOptions, Event, Message, RequestErrorKind, ServerAddr, Subscriber,
 };
 use futures_util::StreamExt as _;
-use ringwire::cluster::{Inlet, Letter, Node, Outgoing, Outlet};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use ringwire::cluster::{Letter, Node, Outgoing, Outlet};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_local;
 use tokio::time::{sleep_until, timeout};
 
 use crate::history::{Attendant, Histories, NatsHistory, place_of};
+use crate::receiving::{Line, Receiving, expire};
 use crate::subject::Subjects;
 
 /// How long NATS has to take what is left at the end. The server waits a little longer.
@@ -33,13 +33,6 @@ const ENDS_TOGETHER: usize = 1024;
 
 /// Nobody answers requests for this, which NATS says itself.
 const NOBODY: &str = "_RINGWIRE.nobody";
-
-/// What has happened to the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Line {
-    Down,
-    Up,
-}
 
 /// Runs until the server has ended.
 pub(crate) async fn run(
@@ -65,13 +58,7 @@ pub(crate) async fn run(
             return outlet.ended().await;
         }
     };
-    let receiving = Rc::new(Receiving {
-        inlet: RefCell::new(inlet),
-        subjects: subjects.clone(),
-        began: Instant::now(),
-        due: Cell::new(None),
-        is_due_earlier: Notify::new(),
-    });
+    let receiving = Receiving::new(inlet, subjects.clone());
     spawn_local(expire(Rc::clone(&receiving)));
     let (ending, ends) = mpsc::unbounded_channel();
     spawn_local(end_in_time(client.clone(), ends));
@@ -341,7 +328,7 @@ async fn receive(
             // What has come is taken in before the end.
             biased;
             message = subscriber.next() => match message {
-                Some(message) => receiving.take(&message, histories.as_ref()).await,
+                Some(message) => take(&receiving, &message, histories.as_ref()).await,
                 None => return,
             },
             _ = &mut ends => return,
@@ -359,53 +346,18 @@ async fn end_in_time(client: Client, mut ends: mpsc::UnboundedReceiver<oneshot::
     }
 }
 
-/// The node's inlet, for all subscriptions.
-pub(crate) struct Receiving {
-    pub(crate) inlet: RefCell<Inlet>,
-    subjects: Subjects,
-    began: Instant,
-    /// When the inlet is to be looked at, since something in it waits.
-    due: Cell<Option<Duration>>,
-    is_due_earlier: Notify,
-}
-
-impl Receiving {
-    async fn take(&self, message: &Message, histories: Option<&(Rc<Histories>, u64)>) {
-        let subject = &message.subject;
-        let Some(topic) = self.subjects.topic(subject) else {
-            return tracing::debug!(%subject, "NATS brings what is no topic");
-        };
-        if let Some(place) = place_of(message) {
-            // Before the stream is known, it is of none, and is read from it once it is.
+/// Gives the node what has come.
+async fn take(receiving: &Receiving, message: &Message, histories: Option<&(Rc<Histories>, u64)>) {
+    let subject = &message.subject;
+    let Some(topic) = receiving.subjects.topic(subject) else {
+        return tracing::debug!(%subject, "NATS brings what is no topic");
+    };
+    match place_of(message) {
+        None => receiving.take(&topic, &message.payload),
+        // Before the stream is known, it is of none, and is read from it once it is.
+        Some(place) => {
             if let Some((histories, epoch)) = histories {
                 histories.take(&topic, message, place, *epoch).await;
-            }
-            return;
-        }
-        self.inlet.borrow_mut().receive(&topic, &message.payload, self.began.elapsed());
-        self.look();
-    }
-
-    /// Passes on what has waited long enough.
-    fn look(&self) {
-        let due = self.inlet.borrow_mut().expire(self.began.elapsed());
-        let before = self.due.replace(due);
-        if due.is_some_and(|due| before.is_none_or(|before| due < before)) {
-            self.is_due_earlier.notify_one();
-        }
-    }
-}
-
-async fn expire(receiving: Rc<Receiving>) {
-    loop {
-        let earlier = receiving.is_due_earlier.notified();
-        match receiving.due.get() {
-            None => earlier.await,
-            Some(due) => {
-                tokio::select! {
-                    () = earlier => {}
-                    () = sleep_until((receiving.began + due).into()) => receiving.look(),
-                }
             }
         }
     }

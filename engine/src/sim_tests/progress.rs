@@ -8,6 +8,7 @@ use ringwire_codec::CloseCode;
 use super::client::Stage;
 use super::plan::{Ending, Entrance, Plan};
 use super::play::Play;
+use super::seeds;
 use super::time::{plan, play, secs};
 use crate::config::Config;
 use crate::conn::cause::CloseReason;
@@ -132,18 +133,21 @@ fn who_stops_reading_is_given_up_though_its_kernel_acknowledges() {
     }
 }
 
-/// What is published to it is always on its way, also when the ping goes out, and its kernel takes it at once.
+/// Something is on its way when the ping goes out, and its kernel takes that, the ping and what comes after.
 #[test]
 fn who_never_reads_is_given_up_while_its_kernel_takes_what_comes() {
+    let delayed = Faults { delay: 1.0, max_delay: Duration::from_millis(50), ..Faults::none() };
     for entrance in entrances() {
         let silent = Plan { receive_len: 64 << 10, entrance, ..plan(Ending::Stay, &[]) };
-        let mut play = play(&config(), [silent]);
+        let mut play = Play::new(seeds::of_scene(), &config(), delayed.clone(), vec![silent]);
         play.run_until(secs(1));
         play.clients[0].reads = Some(0);
         let id = play.scene.log.borrow().clients[0].id.expect("it is open");
+        // Its buffer fills within six seconds.
+        play.run_until(secs(29));
         while play.scene.log.borrow().clients[0].closed.is_none() {
             play.scene.handle.send(id, &[0; 100]).expect("the worker lives");
-            play.run_until(play.clock() + Duration::from_millis(150));
+            play.run_until(play.clock() + Duration::from_millis(10));
             assert!(play.clock() < secs(60), "it is kept");
         }
         let cause = play.run_to_the_end_of(0);

@@ -32,9 +32,10 @@ impl Attempt {
     pub fn expect_open(self) -> Peer {
         let Self(mut peer) = self;
         peer.await_that("an answer", |talk| talk.reply.is_some());
-        let status = peer.look(|talk| talk.reply.as_ref().map(|reply| reply.status));
-        let is_open = status == Some(StatusCode::SWITCHING_PROTOCOLS);
-        assert!(is_open, "the server answers {status:?}, where it should have opened");
+        let answer = peer.look(|talk| talk.reply.as_ref().map(|it| (it.status, it.text())));
+        let (status, text) = answer.unwrap_or_default();
+        let is_open = status == StatusCode::SWITCHING_PROTOCOLS;
+        assert!(is_open, "the server answers {status}, where it should have opened: {text}");
         peer
     }
 

@@ -1,12 +1,11 @@
 //! What all workers share, and the routes.
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use ringwire::program::{Setup, SetupError};
 use ringwire::{Handle, Handler, Router, WorkerContext};
-use ringwire_nats::survey::Survey;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::Notify;
 
@@ -15,13 +14,10 @@ use crate::auth::{Claims, KeyError, Refused, Verifier};
 use crate::clock::{self, Board};
 use crate::metrics::Counters;
 use crate::presence::{self, Presence};
-use crate::rooms::{self, Rooms};
+use crate::rooms::Rooms;
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::users::Users;
-
-/// How long other nodes have to say who is in which room.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 /// What all workers share.
 #[derive(Debug)]
@@ -34,8 +30,6 @@ pub struct App {
     pub presence: Presence,
     /// Who is in which room.
     pub rooms: Rooms,
-    /// What asks the other nodes who is there.
-    pub(crate) survey: Survey,
     /// What is counted.
     pub counters: Counters,
     /// Since when it counts.
@@ -63,8 +57,7 @@ impl App {
                 Some(name) => presence.with_node(&name, settings.node_lease),
                 None => presence,
             },
-            rooms: Rooms::new(settings.rooms),
-            survey: Survey::new(ANSWERS_WITHIN),
+            rooms: Rooms::new(settings.rooms.limits()),
             started: Instant::now(),
             database,
             settings,
@@ -161,7 +154,7 @@ pub fn router(app: &Arc<App>, worker: &WorkerContext) -> impl Handler + use<> {
     if app.handle.set(worker.handle().clone()).is_ok() {
         presence::start(app, worker.handle());
         if app.presence.nodes().is_some() {
-            rooms::start(app, worker.handle());
+            app.rooms.start(worker.handle());
         }
     }
     let router = Router::new().websocket("/ws", Session::new(app.clone()));

@@ -298,7 +298,7 @@ impl Handler for Session {
 
     fn on_close(&mut self, ctx: &mut Ctx<'_, State>, _cause: &CloseCause) {
         if let Some(claims) = ctx.state().claims() {
-            self.app.rooms.leave_all(claims.sub, ctx.id());
+            self.app.rooms.leave_all(&claims.sub, ctx.id());
             self.app.presence.leave(&claims.sub, ctx.id());
         }
     }

@@ -1,5 +1,7 @@
 //! What the stream has kept, and what it brings.
 
+#![expect(clippy::disallowed_methods, reason = "no worker is here, whose turn would have a time")]
+
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 

@@ -5,6 +5,8 @@
 //! that have subscribers for the topic. So all hear the same numbers in the same order. What a node misses it sees by
 //! these two numbers, and reads it from the stream.
 
+#![expect(clippy::disallowed_methods, reason = "no worker is here, whose turn would have a time")]
+
 mod kept;
 mod recording;
 
@@ -24,7 +26,7 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, sleep_until, timeout};
 
 pub(crate) use self::kept::place_of;
-use crate::link::{Line, Receiving};
+use crate::receiving::{Line, Receiving};
 use crate::subject::Subjects;
 
 /// How long one question to JetStream may take.
@@ -260,6 +262,8 @@ impl Histories {
                     if self.phase.send_replace(Phase::Ready { epoch }) == Phase::Away {
                         tracing::info!(epoch, "JetStream numbers histories");
                         complaint.clear();
+                        // What came meanwhile was passed over.
+                        self.has_missed.set(true);
                     }
                     if self.has_missed.take() {
                         spawn_local(Rc::clone(&self).catch_up_all(epoch));

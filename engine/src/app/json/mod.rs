@@ -181,6 +181,15 @@ mod tests {
     }
 
     #[test]
+    fn problems_refuse_websockets() {
+        let problem = Problem::new(StatusCode::UNAUTHORIZED, "who are you?");
+        let crate::Answer::<()>::Reject(response) = problem.clone().into() else {
+            panic!("it is no refusal")
+        };
+        assert_eq!(response.body(), problem.into_response().body());
+    }
+
+    #[test]
     fn answers_are_json_with_a_status() {
         let response = (StatusCode::ACCEPTED, Json([1, 2])).into_response();
         assert_eq!((response.status(), response.body()), (StatusCode::ACCEPTED, &b"[1,2]"[..]));

@@ -4,6 +4,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use ringwire_codec::http::Response;
 use serde::Serialize;
 
+use crate::app::handler::Answer;
 use crate::app::responder::IntoResponse;
 
 /// Why a request was not done: a status, and a sentence for whoever sent it.
@@ -30,6 +31,9 @@ use crate::app::responder::IntoResponse;
 /// assert_eq!(body["title"], "Not Found");
 /// assert_eq!(body["detail"], "the user is not online");
 /// ```
+///
+/// It refuses a WebSocket as well: by `into` it is an [`Answer`], and by `?` the refusal of
+/// `Router::websocket_async`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     status: StatusCode,
@@ -84,5 +88,17 @@ impl IntoResponse for Problem {
             .iter()
             .cloned()
             .fold(response, |response, (name, value)| response.with_header(name, value))
+    }
+}
+
+impl From<Problem> for Response {
+    fn from(problem: Problem) -> Self {
+        problem.into_response()
+    }
+}
+
+impl<S> From<Problem> for Answer<S> {
+    fn from(problem: Problem) -> Self {
+        Self::Reject(problem.into())
     }
 }

@@ -243,6 +243,23 @@ fn what_does_not_come_is_missed_in_time() {
 }
 
 #[test]
+#[should_panic(expected = "answers 403 Forbidden, where it should have opened: members only")]
+fn who_is_refused_hears_why() {
+    struct Club;
+
+    impl Handler for Club {
+        type State = ();
+
+        fn on_request(&mut self, _: &Request<'_>) -> Answer<()> {
+            Response::text("members only").with_status(http::StatusCode::FORBIDDEN).into()
+        }
+    }
+
+    let mut sim = Sim::new(Config::default(), |_| Club);
+    let _ = sim.connect("/").expect_open();
+}
+
+#[test]
 fn one_function_needs_no_server() {
     let post = Request::builder("/a/b?c=d%20e").method("POST").body("x").header("x-y", "z").build();
     post.with(|request| {

@@ -104,15 +104,16 @@ fn tell(
     if app.presence.nodes().is_none_or(|nodes| nodes.is_empty()) {
         return Some(say(&app.rooms.tally(room)));
     }
-    let conn = ctx.id();
-    super::tally_all(app, room, move |app, tally, silent| {
+    let (nodes, conn) = (app.presence.nodes().map_or(0, |nodes| nodes.len()), ctx.id());
+    let answering = app.clone();
+    app.rooms.tally_all(nodes, room, move |tally, silent| {
         let mut reply = say(tally);
         if silent > 0 {
             // A string takes everything.
             let _ = write!(reply, " (nodes that do not answer: {silent})");
         }
         // One that has gone needs no answer.
-        let _ = app.handle().send(conn, &reply);
+        let _ = answering.handle().send(conn, &reply);
     });
     None
 }

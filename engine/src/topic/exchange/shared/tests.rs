@@ -161,7 +161,7 @@ impl Site {
                 CLIENTS as usize
             ],
             is_unsure: false,
-            departures: departures,
+            departures,
         }
     }
 
@@ -177,7 +177,7 @@ impl Site {
         (behind, floor.is_none(), kept.iter().copied().filter(|it| *it > behind).collect())
     }
 
-    fn load(&mut self, topic: usize, from: Option<u64>) {
+    fn load(&self, topic: usize, from: Option<u64>) {
         let (floor, is_whole, numbers) = self.read(topic, from);
         let texts: Vec<_> = numbers.iter().map(u64::to_string).collect();
         let entries = numbers.iter().zip(&texts).map(|(offset, text)| Entry {
