@@ -1,6 +1,11 @@
 //! Clients in rooms over all nodes, who speak all the time. What each node's speaker says in a room is numbered, and
 //! each listener checks what comes: nothing twice, nothing out of order, and nothing missing, where it may not be.
 
+#![expect(
+    unsafe_code,
+    reason = "threads have files of their own, where a process may have too few"
+)]
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -8,6 +13,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ringwire::client::{Client, Error};
 use ringwire_gateway::auth::{Claims, Signer};
+use ringwire_peers::wait_within;
+use rustix::process::{Resource, getrlimit};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
@@ -232,6 +240,10 @@ impl Room {
         room
     }
 
+    fn end(self) -> Report {
+        Report { said: self.said.iter().sum(), ..self.report }
+    }
+
     fn places(node: usize) -> impl Iterator<Item = usize> {
         (0..MEMBERS).filter(move |place| place % NODES.len() == node)
     }
@@ -359,8 +371,23 @@ impl Room {
     }
 }
 
+impl Report {
+    fn add(mut self, other: Self) -> Self {
+        self.said += other.said;
+        self.heard += other.heard;
+        self.refused += other.refused;
+        let cells = self.gaps.iter_mut().flatten().zip(other.gaps.into_iter().flatten());
+        cells.for_each(|(sum, one)| *sum += one);
+        self
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
+    /// How many threads have all their clients in their rooms.
+    come: usize,
+    /// Whether they speak yet.
+    talks: bool,
     /// How many phases there have been.
     life: u64,
     phase: Phase,
@@ -371,8 +398,7 @@ struct Shared {
 /// All clients, in the rooms of a few threads.
 pub(crate) struct Crowd {
     shared: Arc<Mutex<Shared>>,
-    rooms: Vec<Vec<Room>>,
-    threads: Vec<JoinHandle<Vec<Room>>>,
+    threads: Vec<JoinHandle<Report>>,
     pub(crate) users: usize,
 }
 
@@ -384,20 +410,28 @@ impl Crowd {
     /// Has all clients come to their nodes.
     pub(crate) fn come(addrs: [SocketAddr; 3], count: usize) -> Self {
         let phase = Phase { nodes: [Node::Up; 3], pace: PACE, ends: false };
+        let rounds = vec![(0, 0); THREADS];
+        let shared = Shared { come: 0, talks: false, life: 0, phase, rounds };
+        let shared = Arc::new(Mutex::new(shared));
         let rooms = count / MEMBERS;
-        let share = move |thread: usize| {
-            let numbers = (thread..rooms).step_by(THREADS);
-            numbers.map(|number| Room::new(number, addrs, phase)).collect::<Vec<_>>()
+        let spawn = |thread| {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                if has_too_few_files(count) {
+                    have_files_of_its_own();
+                }
+                let numbers = (thread..rooms).step_by(THREADS);
+                let rooms = numbers.map(|number| Room::new(number, addrs, phase)).collect();
+                talk(thread, rooms, &shared)
+            })
         };
-        let all: Vec<_> = (0..THREADS).map(|thread| thread::spawn(move || share(thread))).collect();
-        let all = all.into_iter().map(|thread| thread.join().expect("they are let in"));
-        let shared = Shared { life: 0, phase, rounds: vec![(0, 0); THREADS] };
-        Self {
-            shared: Arc::new(Mutex::new(shared)),
-            rooms: all.collect(),
-            threads: Vec::new(),
-            users: rooms * MEMBERS,
-        }
+        let threads = (0..THREADS).map(spawn).collect();
+        let crowd = Self { shared, threads, users: rooms * MEMBERS };
+        wait_within(PATIENCE * 5, "all have come", || {
+            crowd.is_well();
+            lock(&crowd.shared).come == THREADS
+        });
+        crowd
     }
 
     pub(crate) fn room_count(&self) -> usize {
@@ -405,12 +439,8 @@ impl Crowd {
     }
 
     /// Has all speak, round after round.
-    pub(crate) fn talk(&mut self) {
-        let spawn = |(thread, rooms): (usize, Vec<Room>)| {
-            let shared = Arc::clone(&self.shared);
-            thread::spawn(move || talk(thread, rooms, &shared))
-        };
-        self.threads = self.rooms.drain(..).enumerate().map(spawn).collect();
+    pub(crate) fn talk(&self) {
+        lock(&self.shared).talks = true;
     }
 
     /// Tells all what is the matter from now on, and returns when they know.
@@ -429,10 +459,14 @@ impl Crowd {
     /// Waits for so many rounds since all were told something last.
     pub(crate) fn rounds(&self, count: u64) {
         wait_until(&format!("{count} rounds"), || {
-            assert!(!self.threads.iter().any(JoinHandle::is_finished), "a thread has failed");
+            self.is_well();
             let shared = lock(&self.shared);
             shared.rounds.iter().all(|(life, rounds)| *life == shared.life && *rounds >= count)
         });
+    }
+
+    fn is_well(&self) {
+        assert!(!self.threads.iter().any(JoinHandle::is_finished), "a thread has failed");
     }
 
     /// Has all hear the last of it, and ends.
@@ -441,19 +475,16 @@ impl Crowd {
         shared.phase.ends = true;
         shared.life += 1;
         drop(shared);
-        let rooms = self.threads.into_iter().flat_map(|it| it.join().expect("all is well"));
-        rooms.fold(Report::default(), |mut all, room| {
-            let Report { heard, gaps, refused, .. } = room.report;
-            (all.said, all.heard) = (all.said + room.said.iter().sum::<u64>(), all.heard + heard);
-            all.refused += refused;
-            let cells = all.gaps.iter_mut().flatten().zip(gaps.into_iter().flatten());
-            cells.for_each(|(sum, one)| *sum += one);
-            all
-        })
+        let reports = self.threads.into_iter().map(|it| it.join().expect("all is well"));
+        reports.fold(Report::default(), Report::add)
     }
 }
 
-fn talk(thread: usize, mut rooms: Vec<Room>, shared: &Mutex<Shared>) -> Vec<Room> {
+fn talk(thread: usize, mut rooms: Vec<Room>, shared: &Mutex<Shared>) -> Report {
+    lock(shared).come += 1;
+    while !lock(shared).talks {
+        thread::sleep(PACE);
+    }
     let mut own = (0, 0);
     loop {
         let began = Instant::now();
@@ -470,10 +501,23 @@ fn talk(thread: usize, mut rooms: Vec<Room>, shared: &Mutex<Shared>) -> Vec<Room
         rooms.iter_mut().for_each(Room::speak);
         if phase.ends {
             rooms.iter_mut().for_each(|room| room.hear(0));
-            return rooms;
+            return rooms.into_iter().map(Room::end).fold(Report::default(), Report::add);
         }
         rooms.iter_mut().for_each(|room| room.hear(WINDOW));
         own.1 += 1;
         thread::sleep(phase.pace.saturating_sub(began.elapsed()));
     }
+}
+
+/// Whether one process may not have a file for each client.
+fn has_too_few_files(clients: usize) -> bool {
+    let most = getrlimit(Resource::Nofile).current;
+    most.is_some_and(|most| most < clients as u64 + 1000)
+}
+
+/// Gives this thread a table of files of its own, with room for as many as a process may have.
+fn have_files_of_its_own() {
+    // SAFETY: what this thread opens from now on stays with it, and it uses nothing that others open later.
+    let done = unsafe { unshare_unsafe(UnshareFlags::FILES) };
+    done.expect("a thread may have its own files");
 }

@@ -37,7 +37,7 @@ fn number_in(variable: &str, default: usize) -> usize {
 fn talking() -> (Site, Crowd) {
     let began = Instant::now();
     let site = Site::start();
-    let mut crowd = Crowd::come(site.addrs(), number_in("CLUSTER_CLIENTS", 270));
+    let crowd = Crowd::come(site.addrs(), number_in("CLUSTER_CLIENTS", 270));
     site.settle(crowd.users, crowd.room_count());
     println!("{} clients are known to all nodes after {:?}", crowd.users, began.elapsed());
     crowd.talk();
