@@ -11,6 +11,7 @@ use std::time::Duration;
 use ringwire::topics::{HistoryConfig, Position, PublishOptions, TopicConfig, TopicError};
 use ringwire::{Config, Ctx, Message};
 use ringwire_peers::Client;
+use ringwire_seeds::Random;
 
 use crate::cluster::Line;
 use crate::support::app::App;
@@ -77,17 +78,6 @@ fn come_back(client: &mut Client, topic: &str, since: Option<Position>) -> (Posi
     (position, word == "whole")
 }
 
-/// A generator of numbers that is good enough for a plan.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
-
 /// What was published, as all who hear it agree.
 #[derive(Default)]
 struct Truth(Mutex<HashMap<(usize, u64), String>>);
@@ -118,7 +108,7 @@ fn gaps_are_filled_exactly_or_told_as_gone() {
             let (handle, published, truth) = (&handle, &published, &truth);
             let (whole, gone, live) = (&whole, &gone, &live);
             scope.spawn(move || {
-                let mut dice = Dice(number as u64 + 1);
+                let mut random = Random::new(number as u64 + 1);
                 let mut said = 0;
                 let mut publish = |topic: usize, count| {
                     for _ in 0..count {
@@ -130,7 +120,7 @@ fn gaps_are_filled_exactly_or_told_as_gone() {
                 };
                 let mut heard = [None::<Position>; TOPICS.len()];
                 for _ in 0..VISITS {
-                    let topic = usize::try_from(dice.below(3)).expect("it is small");
+                    let topic = random.below(3);
                     let since = heard[topic];
                     let mut client = Client::connect(addr);
                     let (position, is_whole) = come_back(&mut client, TOPICS[topic], since);
@@ -139,19 +129,20 @@ fn gaps_are_filled_exactly_or_told_as_gone() {
                     assert_eq!(is_whole, missed <= KEPT, "{since:?} {position:?}");
                     if is_whole { whole } else { gone }.fetch_add(1, Ordering::Relaxed);
                     let first = since.filter(|_| is_whole).unwrap_or(position).offset + 1;
-                    let more = dice.below(4);
+                    let more = random.below(4);
                     publish(topic, more);
+                    live.fetch_add(more, Ordering::Relaxed);
+                    let more = more as u64;
                     for expected in first..=position.offset + more {
                         let text = client.text();
                         let (position, text) = parse(&text);
                         assert_eq!(position.offset, expected, "{since:?} {is_whole}");
                         truth.check(topic, position, text);
                     }
-                    live.fetch_add(usize::try_from(more).expect("it is small"), Ordering::Relaxed);
                     heard[topic] = Some(Position { offset: position.offset + more, ..position });
                     drop(client);
-                    let gap = dice.below(3);
-                    publish(usize::try_from(dice.below(3)).expect("it is small"), gap);
+                    let gap = random.below(3);
+                    publish(random.below(3), gap);
                 }
             });
         }

@@ -3,21 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
+use ringwire_seeds::Random;
+
 use super::roster::{Letter, NodeKey, Outcome, Roster};
 use super::*;
 
 const LEASE: Duration = Duration::from_secs(5);
 const STEP: Duration = Duration::from_millis(50);
-const USERS: u64 = 12;
-
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (self.0 >> 33) % bound
-    }
-}
+const USERS: usize = 12;
 
 type Said = Letter<u64, Person>;
 type Queue = VecDeque<(Duration, Said)>;
@@ -139,21 +132,21 @@ fn nodes_agree_whatever_was_lost_and_who_died() {
 }
 
 fn play(seed: u64) {
-    let (mut dice, mut now, mut keys) = (Dice(seed), Duration::ZERO, 3);
+    let (mut random, mut now, mut keys) = (Random::new(seed), Duration::ZERO, 3);
     let mut nodes: Vec<_> = (0..3).map(Node::new).collect();
     for round in 0..1200_u64 {
         now += STEP;
         let is_wild = round < 800;
         if is_wild {
-            let index = usize::try_from(dice.below(3)).unwrap();
-            let user = user(dice.below(USERS));
-            match dice.below(200) {
+            let index = random.below(3);
+            let user = user(random.below(USERS) as u64);
+            match random.below(200) {
                 0 => {
                     nodes[index] = Node::new(keys);
                     keys += 1;
                 }
                 1 => {
-                    nodes[index].stopped_until = now + Duration::from_millis(dice.below(12_000));
+                    nodes[index].stopped_until = now + random.up_to(Duration::from_secs(12));
                 }
                 2..100 => nodes[index].enter(user),
                 _ => nodes[index].leave(user),
@@ -175,8 +168,8 @@ fn play(seed: u64) {
             let from = node.key;
             for letter in letters {
                 for other in nodes.iter_mut().filter(|other| other.key != from) {
-                    if !is_wild || dice.below(10) > 0 {
-                        let due = now + Duration::from_millis(dice.below(100));
+                    if !is_wild || random.below(10) > 0 {
+                        let due = now + random.up_to(Duration::from_millis(100));
                         let queue = other.inbox.entry(from).or_default();
                         queue.push_back((due, letter.clone()));
                     }

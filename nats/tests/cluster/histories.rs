@@ -10,9 +10,12 @@ use std::{env, fs, process, thread};
 
 use super::{Message, Nats, Node, wait_until};
 use ringwire_peers::{Client, free_addr};
+use ringwire_seeds::Random;
 
 /// How many messages a topic of the example keeps.
 const KEPT: u64 = 30;
+/// A client misses fewer than these, which may be more than is kept.
+const GAPS: usize = 40;
 const TOPICS: [&str; 3] = ["kept.a", "kept.b", "kept.ü"];
 const NAMES: [&str; 3] = ["one", "two", "three"];
 
@@ -105,17 +108,6 @@ impl Follower {
     }
 }
 
-/// A generator of numbers that is good enough for a plan.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
-
 /// One that came back: to which topic, from where; what it heard, or where the topic was if what it missed was gone.
 struct Visit {
     topic: usize,
@@ -135,7 +127,7 @@ fn publish(
     is_over: &AtomicBool,
 ) {
     let name = TOPICS[topic];
-    let mut dice = Dice(topic as u64);
+    let mut random = Random::new(topic as u64);
     let mut followers: Vec<_> = nodes.iter().map(|node| Follower::come(node, name, None)).collect();
     let mut at = followers[0].came_at;
     for number in 0.. {
@@ -143,7 +135,7 @@ fn publish(
             return;
         }
         let text = format!("{number}");
-        followers[usize::try_from(dice.below(3)).expect("it is small")].say(name, &text);
+        followers[random.below(3)].say(name, &text);
         let all: Vec<_> = followers.iter_mut().map(|follower| follower.hear_next(at)).collect();
         assert!(all.iter().all(|heard| *heard == all[0] && heard.text == text), "{all:?}");
         at = all[0].position;
@@ -154,12 +146,12 @@ fn publish(
 
 /// Comes to a node, goes, and comes back to another, over and over.
 fn visit(nodes: &[Node], seed: u64, visits: usize, published: &[AtomicU64; 3]) -> Vec<Visit> {
-    let mut dice = Dice(seed);
+    let mut random = Random::new(seed);
     let mut done = Vec::new();
-    let topic = usize::try_from(dice.below(3)).expect("it is small");
+    let topic = random.below(3);
     let mut since = None;
     while done.len() < visits {
-        let node = &nodes[usize::try_from(dice.below(3)).expect("it is small")];
+        let node = &nodes[random.below(3)];
         let mut follower = Follower::come(node, TOPICS[topic], since);
         let mut at = match since {
             Some(since) if follower.is_whole => since,
@@ -168,8 +160,8 @@ fn visit(nodes: &[Node], seed: u64, visits: usize, published: &[AtomicU64; 3]) -
         // Some of what it missed, and of what comes by itself then.
         let missed = follower.is_whole.then_some(0);
         let mut heard = Vec::new();
-        let live = dice.below(5);
-        while at.1 < follower.came_at.1 || (heard.len() as u64) < live {
+        let live = random.below(5);
+        while at.1 < follower.came_at.1 || heard.len() < live {
             let next = follower.hear_next(at);
             at = next.position;
             heard.push(next);
@@ -180,7 +172,7 @@ fn visit(nodes: &[Node], seed: u64, visits: usize, published: &[AtomicU64; 3]) -
         }
         follower.client.leave();
         since = Some(at);
-        let gap = dice.below(KEPT * 4 / 3);
+        let gap = random.below(GAPS) as u64;
         let until = published[topic].load(Ordering::Relaxed) + gap;
         wait_until("others publish", || published[topic].load(Ordering::Relaxed) >= until);
     }

@@ -15,21 +15,10 @@ use std::thread;
 
 use ringwire::{Backpressure, CloseCode, ConnId};
 use ringwire_peers::{Client, connect, frame, masked, request};
+use ringwire_seeds::Random;
 
 use crate::support::app::Seen;
 use crate::support::{Server, config, ms, wait_until};
-
-/// Numbers that look random and are the same in each run (xorshift64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
 
 /// One client's life. The server may end it at any time, so that nothing said here is sure to be taken.
 fn live(addr: SocketAddr, random: &mut Random) {
@@ -38,7 +27,7 @@ fn live(addr: SocketAddr, random: &mut Random) {
     match random.below(10) {
         0 => return,
         1 => {
-            let cut = usize::try_from(random.below(head.len() as u64)).expect("a short head");
+            let cut = random.below(head.len());
             let _ = stream.write_all(&head.as_bytes()[..cut]);
             return;
         }
@@ -71,7 +60,7 @@ fn live(addr: SocketAddr, random: &mut Random) {
         };
         let _ = stream.write_all(&bytes);
         if random.below(2) == 0 {
-            let _ = stream.set_read_timeout(Some(ms(1 + random.below(5))));
+            let _ = stream.set_read_timeout(Some(ms(1 + random.below(5) as u64)));
             let _ = stream.read(&mut buffer);
         }
     }
@@ -114,7 +103,7 @@ fn nothing_is_left_of_anybody() {
         let clients: Vec<_> = (1..=THREADS)
             .map(|seed| {
                 scope.spawn(move || {
-                    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                    let mut random = Random::new(seed);
                     (0..LIVES).for_each(|_| live(addr, &mut random));
                 })
             })
@@ -122,13 +111,12 @@ fn nothing_is_left_of_anybody() {
         // Meanwhile, the application does as it likes with whoever is or was there.
         let (handle, open, stop) = (server.handle(), &open, &stop);
         scope.spawn(move || {
-            let mut random = Random(42);
+            let mut random = Random::new(42);
             while !stop.load(Ordering::Relaxed) {
                 let id = {
                     let open = open.lock().expect("nobody panics with it");
                     let recent = open.iter().rev().take(20).collect::<Vec<_>>();
-                    let pick = random.below(recent.len().max(1) as u64);
-                    recent.get(usize::try_from(pick).expect("below 20")).map(|id| **id)
+                    recent.get(random.below(recent.len().max(1))).map(|id| **id)
                 };
                 let Some(id) = id else { continue };
                 // A full mailbox is no matter.
