@@ -9,18 +9,17 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use ringwire::client::{Client, Error};
-use ringwire_gateway::auth::{Claims, Signer};
 use ringwire_peers::wait_within;
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use serde::Deserialize;
 use serde_json::json;
-use uuid::Uuid;
 
-use crate::site::{NODES, PATIENCE, SECRET, wait_until};
+use crate::site::{NODES, PATIENCE, wait_until};
+use crate::token::token;
 
 /// Members of a room, as many on each node.
 pub(crate) const MEMBERS: usize = 9;
@@ -29,21 +28,6 @@ const THREADS: usize = 8;
 pub(crate) const PACE: Duration = Duration::from_millis(50);
 /// Messages of a speaker that may be on their way when the next is said.
 const WINDOW: u64 = 3;
-
-pub(crate) fn token(user: usize) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later").as_secs();
-    let claims = Claims {
-        sub: Uuid::from_u128(user as u128 + 1),
-        username: format!("user{user}"),
-        email: format!("user{user}@example.com"),
-        exp: now + 3600,
-        iat: now,
-        nbf: None,
-        jti: format!("token {user}"),
-        role: None,
-    };
-    Signer::hs256(SECRET.as_bytes()).expect("it is one").sign(&claims).expect("it is signed")
-}
 
 /// What a member hears.
 #[derive(Deserialize)]

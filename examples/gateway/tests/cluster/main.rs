@@ -1,7 +1,7 @@
 //! Three gateways, each a process, and a real NATS: what tests/cluster/run runs. `CLUSTER_NATS_SERVER` is the NATS,
-//! `CLUSTER_GATEWAY` the gateway, `CLUSTER_CLIENTS` how many clients there are, and `CLUSTER_OUTAGE` for how many seconds
-//! NATS is away. One gateway runs in the network namespace `CLUSTER_FAR`, at the far end of a link that loses packets;
-//! the ends have `CLUSTER_NEAR_ADDR` and `CLUSTER_FAR_ADDR`.
+//! `CLUSTER_GATEWAY` the gateway, `CLUSTER_CLIENTS` how many clients there are, and `CLUSTER_OUTAGE` for how many
+//! seconds NATS is away. One gateway runs in the network namespace `CLUSTER_FAR`, at the far end of a link that loses
+//! packets; the ends have `CLUSTER_NEAR_ADDR` and `CLUSTER_FAR_ADDR`.
 
 #![expect(
     clippy::disallowed_methods,
@@ -11,6 +11,7 @@
 
 mod crowd;
 mod site;
+mod token;
 
 use std::env;
 use std::thread;
@@ -19,8 +20,9 @@ use std::time::{Duration, Instant};
 use ringwire::client::Client;
 use rustix::process::Signal;
 
-use crate::crowd::{Crowd, MEMBERS, Member, Node, PACE, Report, token};
+use crate::crowd::{Crowd, MEMBERS, Member, Node, PACE, Report};
 use crate::site::{LEASE, NODES, PATIENCE, Site, signal, wait_until};
+use crate::token::token;
 
 /// Those that end or stop: one whose links are in order.
 const VICTIM: usize = 1;
@@ -45,12 +47,24 @@ fn talking() -> (Site, Crowd) {
     (site, crowd)
 }
 
-/// Has the clients of a node that runs again come back, and all talk.
-fn comes_back(site: &Site, crowd: &Crowd, node: usize) {
+/// Waits until the others know that the users of the node have left which ended or stopped.
+fn users_leave(site: &Site, crowd: &Crowd) {
+    site.await_online(&OTHERS, crowd.users / NODES.len() * OTHERS.len());
+}
+
+/// Has a node that has ended run again and its clients come back, and all talk.
+fn comes_back(site: &mut Site, crowd: &Crowd, node: usize) {
+    site.restart(node);
     crowd.node(node, Node::Back);
     site.settle(crowd.users, crowd.room_count());
     crowd.node(node, Node::Up);
     crowd.rounds(5);
+}
+
+/// Ends all, and nodes have dropped and missed nothing.
+fn nothing_is_lost(site: &Site, crowd: Crowd) {
+    nothing_is_dropped(site, &crowd.end());
+    nothing_is_missed(site, &[0, 1, 2]);
 }
 
 /// Nodes have dropped nothing.
@@ -81,14 +95,12 @@ fn one_node_is_killed_and_one_link_loses_packets() {
     crowd.node(VICTIM, Node::Dying);
     site.gateways[VICTIM].kill();
     let killed = Instant::now();
-    site.await_online(&OTHERS, crowd.users / NODES.len() * OTHERS.len());
+    users_leave(&site, &crowd);
     println!("the users of a node that was killed have left after {:?}", killed.elapsed());
     assert!(killed.elapsed() > LEASE / 2, "within the lease it may come back");
     crowd.rounds(5);
-    site.restart(VICTIM);
-    comes_back(&site, &crowd, VICTIM);
-    nothing_is_dropped(&site, &crowd.end());
-    nothing_is_missed(&site, &[0, 1, 2]);
+    comes_back(&mut site, &crowd, VICTIM);
+    nothing_is_lost(&site, crowd);
 }
 
 /// Whom a node's stop hurts: nobody, if it is short. If it is longer than the lease, its users leave, and are back when
@@ -100,14 +112,13 @@ fn a_node_is_stopped_for_less_than_the_lease_and_for_more() {
         crowd.node(VICTIM, Node::Stopped);
         signal(&site.gateways[VICTIM], Signal::STOP);
         let stopped = Instant::now();
-        let others = crowd.users / NODES.len() * OTHERS.len();
         if time < LEASE {
             while stopped.elapsed() < time {
                 OTHERS.iter().for_each(|node| assert_eq!(site.online(*node), crowd.users));
                 thread::sleep(Duration::from_millis(20));
             }
         } else {
-            site.await_online(&OTHERS, others);
+            users_leave(&site, &crowd);
             println!("the users of a node that is stopped have left after {:?}", stopped.elapsed());
             thread::sleep(time.saturating_sub(stopped.elapsed()));
         }
@@ -146,13 +157,11 @@ fn a_node_is_drained_and_restarted() {
         signal(&site.gateways[VICTIM], Signal::TERM);
         let ended = site.gateways[VICTIM].wait();
         assert!(ended.success(), "{ended}");
-        site.await_online(&OTHERS, crowd.users / NODES.len() * OTHERS.len());
+        users_leave(&site, &crowd);
         crowd.rounds(5);
-        site.restart(VICTIM);
-        comes_back(&site, &crowd, VICTIM);
+        comes_back(&mut site, &crowd, VICTIM);
     }
-    nothing_is_dropped(&site, &crowd.end());
-    nothing_is_missed(&site, &[0, 1, 2]);
+    nothing_is_lost(&site, crowd);
 }
 
 /// Without NATS each node goes on with its own clients and is not ready, and its users are all that are online. When
@@ -189,8 +198,8 @@ fn nats_is_stopped_and_killed() {
     misses_are_counted(&site, &report);
 }
 
-/// A node whose link to NATS is cut goes on with its own clients, and the others with theirs, who miss nothing. When the
-/// link is back, all is.
+/// A node whose link to NATS is cut goes on with its own clients, and the others with theirs, who miss nothing. When
+/// the link is back, all is.
 #[test]
 fn one_node_is_cut_off() {
     const FAR: usize = 2;
@@ -212,8 +221,8 @@ fn one_node_is_cut_off() {
     assert_eq!((report.gaps[0][1], report.gaps[1][0]), (0, 0));
 }
 
-/// What a delivery costs, how long it takes within a node and across nodes, and that a client which loses its connection
-/// comes back to its node for what it missed.
+/// What a delivery costs, how long it takes within a node and across nodes, and that a client which loses its
+/// connection comes back to its node for what it missed.
 #[test]
 fn what_it_costs() {
     let (site, crowd) = talking();

@@ -12,7 +12,8 @@ use ringwire_peers::{Http, Process, free_addr, program_in, wait_within};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-pub(crate) const SECRET: &str = "a secret of the tests, and long enough";
+use crate::token::SECRET;
+
 const KEY: &str = "the key of the tests";
 pub(crate) const NODES: [&str; 3] = ["a", "b", "c"];
 pub(crate) const LEASE: Duration = Duration::from_secs(5);

@@ -1,19 +1,18 @@
 //! Three gateways, each a process, and a NATS with JetStream: what tests/cluster/run runs. Members of rooms leave one
 //! gateway and come back to another while others speak.
 
-#![expect(clippy::disallowed_methods, reason = "a token says when it was made")]
+#[path = "../cluster/token.rs"]
+mod token;
 
 use std::env;
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use ringwire::client::Client;
-use ringwire_gateway::auth::{Claims, Signer};
 use ringwire_peers::{Http, Process, free_addr, program_in, wait_until};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
-const SECRET: &str = "a secret of the tests, and long enough";
+use crate::token::{SECRET, token};
+
 /// How many messages a room keeps.
 const KEPT: usize = 20;
 
@@ -49,21 +48,6 @@ fn gateway(nats: &Process, name: &str) -> Process {
     let gateway = start("CLUSTER_GATEWAY", &arguments.concat(), addr);
     wait_until("it is ready", || Http::connect(addr).get("/readyz").status() == 200);
     gateway
-}
-
-fn token(user: usize) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later").as_secs();
-    let claims = Claims {
-        sub: Uuid::from_u128(user as u128 + 1),
-        username: format!("user{user}"),
-        email: format!("user{user}@example.com"),
-        exp: now + 3600,
-        iat: now,
-        nbf: None,
-        jti: format!("token {user}"),
-        role: None,
-    };
-    Signer::hs256(SECRET.as_bytes()).expect("it is one").sign(&claims).expect("it is signed")
 }
 
 type Position = (u64, u64);
