@@ -195,14 +195,14 @@ impl Link {
         outlet.ended().await;
     }
 
-    /// Has the node number histories where JetStream can't, and not where it can. If the stream is another one than before,
-    /// all subscriptions are anew: what they bring from now on is its.
+    /// Has the node number histories where JetStream can't, and not where it can. If the stream is another one than
+    /// before, all subscriptions are anew: what they bring from now on is its.
     async fn settle(&mut self, outlet: &mut Outlet) {
         let Some(histories) = &mut self.histories else { return };
         let Some(epoch) = histories.settle(outlet) else { return };
         let all: Vec<_> = self.subscriptions.keys().cloned().collect();
         for text in all {
-            self.subscribe(text, outlet).await;
+            self.listen(text, outlet).await;
         }
         if let Some(histories) = &self.histories {
             spawn_local(Rc::clone(histories.histories()).catch_up_all(epoch));
@@ -212,7 +212,14 @@ impl Link {
     async fn do_next(&mut self, next: Outgoing, outlet: &mut Outlet) {
         match next {
             Outgoing::Publish(letter) => self.publish(&letter, outlet).await,
-            Outgoing::Subscribe(text) => self.subscribe(text, outlet).await,
+            Outgoing::Subscribe(text) => {
+                if self.listen(text.clone(), outlet).await
+                    && let Some((histories, epoch)) = self.of_life()
+                {
+                    // Somebody may have been told where it is before the last subscription had ended.
+                    spawn_local(async move { histories.catch_up(&text, epoch).await });
+                }
+            }
             Outgoing::Unsubscribe(text) => {
                 if let Some(end) = self.subscriptions.remove(&text) {
                     // The receiver lives as long as this.
@@ -235,25 +242,28 @@ impl Link {
         }
     }
 
-    async fn subscribe(&mut self, text: String, outlet: &mut Outlet) {
+    /// The histories, and the life of the stream whose numbers a subscription brings that begins now.
+    fn of_life(&self) -> Option<(Rc<Histories>, u64)> {
+        self.histories.as_ref()?.of_life()
+    }
+
+    /// Has NATS bring a topic or pattern; whether it does.
+    async fn listen(&mut self, text: String, outlet: &mut Outlet) -> bool {
         let subject = self.receiving.subjects.subject(&text);
         let subscribing = self.client.subscribe(subject);
         let histories = self.histories.as_mut();
         match unless_it_ends(&mut self.line, outlet, histories, subscribing).await {
             Some(Ok(subscriber)) => {
                 let (end, ends) = oneshot::channel();
-                let histories = self.histories.as_ref().and_then(Attendant::of_life);
-                if let Some((histories, epoch)) = histories.clone() {
-                    let topic = text.clone();
-                    // Somebody may have been told where it is before the last subscription had ended.
-                    spawn_local(async move { histories.catch_up(&topic, epoch).await });
-                }
-                spawn_local(receive(Rc::clone(&self.receiving), histories, subscriber, ends));
+                let receiving = Rc::clone(&self.receiving);
+                spawn_local(receive(receiving, self.of_life(), subscriber, ends));
                 self.subscriptions.insert(text, end);
+                return true;
             }
             Some(Err(error)) => tracing::error!(%error, text, "NATS does not bring a topic"),
             None => {}
         }
+        false
     }
 
     async fn publish(&mut self, letter: &Letter, outlet: &mut Outlet) {
