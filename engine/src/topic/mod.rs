@@ -157,7 +157,8 @@ impl Topics {
     }
 
     /// Where the bus may know more of what a connection has missed than this node: subscribes it, so that it gets
-    /// nothing until [`subscribe_since`](Self::subscribe_since), and asks the bus. Whether it was not subscribed before.
+    /// nothing until [`subscribe_since`](Self::subscribe_since), and asks the bus. Whether it was not subscribed
+    /// before.
     ///
     /// # Errors
     /// As for [`subscribe_since`](Self::subscribe_since).

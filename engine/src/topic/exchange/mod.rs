@@ -16,7 +16,7 @@ use std::time::Instant;
 use ringwire_codec::Message;
 
 use super::config::{HistoryConfig, TopicConfig};
-use super::history::{History, Position, Recovery, Shard};
+use super::history::{History, Place, Position, Recovery, Shard};
 use super::name::{self, TopicError};
 use super::publication::{Publication, PublishOptions, Reach, SharedPublication, Terms};
 use super::relay::{Departure, Numbering, Relay};
@@ -52,8 +52,8 @@ pub enum PublishError {
         "the queue to the other nodes is full, and they missed the publication (setting: cluster.max_outgoing_len)"
     )]
     Cluster,
-    /// Nothing numbers the topic for all nodes of the cluster at present, and this node does for its own subscribers: the
-    /// others miss it.
+    /// Nothing numbers the topic for all nodes of the cluster at present, and this node does for its own subscribers:
+    /// the others miss it.
     #[error("the bus of the cluster is away, and the other nodes missed the publication")]
     Apart,
 }
@@ -389,8 +389,7 @@ impl Exchange {
         message: Message<'_>,
         options: PublishOptions<'_>,
     ) -> Result<(), PublishError> {
-        let position = shard.next(topic, history.bounds(), epochs);
-        let place = (position, Some(position.offset - 1));
+        let place = shard.next(topic, history.bounds(), epochs);
         self.post_numbered(shard, history, topic, message, place, options)
     }
 
@@ -401,10 +400,10 @@ impl Exchange {
         history: &HistoryConfig,
         topic: &str,
         message: Message<'_>,
-        (position, previous): (Position, Option<u64>),
+        place: Place,
         options: PublishOptions<'_>,
     ) -> Result<(), PublishError> {
-        let stamped = stamped(history, message, position, previous);
+        let stamped = stamped(history, message, place.position, place.previous);
         let kept = if message.is_text() {
             // Stamped or not, it is UTF-8.
             Message::Text(std::str::from_utf8(&stamped).unwrap_or_default())
@@ -414,7 +413,7 @@ impl Exchange {
         let publication = self.encode(topic, kept, options, Some(shard.turn()));
         let posted = self.post(&publication, None);
         let kept = (stamped, message.is_text());
-        shard.keep(topic, position, kept, history.bounds(), now(history));
+        shard.keep(place, kept, history.bounds(), now(history));
         posted
     }
 

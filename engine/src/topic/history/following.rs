@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-use super::{Bounds, Kept, Numbers, Position, Record, Recorded, Shard};
+use super::{Bounds, Kept, Numbers, Place, Position, Record, Recorded, Shard};
 
 /// How much this node has of a topic that the bus numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,14 @@ impl Record {
             }
         }
     }
+
+    /// Notes whether what the bus numbers comes here, and whether what is here is all.
+    fn set_followed(&mut self, comes: bool, all: bool) {
+        if let Numbers::Shared { follows, is_whole } = &mut self.numbers {
+            *follows = comes;
+            *is_whole = comes && (*is_whole || all);
+        }
+    }
 }
 
 impl Shard {
@@ -59,27 +67,29 @@ impl Shard {
             .filter_map(|(topic, followed)| followed.follows.then_some((topic, followed.top)))
     }
 
-    /// Moves a topic on to a publication that the bus has numbered; whether it is one that has yet to come. Where
-    /// others are missing between, nothing is left that was kept.
+    /// Moves a topic on to a publication that the bus has numbered and that has come here; where it stands, if it is
+    /// one that had yet to come. Where others are missing between, nothing is left that was kept.
     pub(in crate::topic) fn admit(
         &mut self,
         topic: &str,
         (position, previous): (Position, Option<u64>),
         bounds: Bounds,
         epochs: &AtomicU64,
-    ) -> bool {
-        let known = self.followed(topic).filter(|known| known.top.epoch == position.epoch);
-        if known.is_some_and(|known| position.offset <= known.top.offset) {
-            return false;
+    ) -> Option<Place> {
+        let known = self.by_topic.get(topic).copied();
+        let top = known.and_then(|id| Some(self.records[id].followed()?.top));
+        let top = top.filter(|top| top.epoch == position.epoch);
+        if top.is_some_and(|top| position.offset <= top.offset) {
+            return None;
         }
-        if known.is_none_or(|known| previous != Some(known.top.offset)) {
+        let goes_on = top.is_some_and(|top| previous == Some(top.offset));
+        let id = known.filter(|_| goes_on).unwrap_or_else(|| {
             let floor = previous.unwrap_or(position.offset);
-            self.begin_at(topic, Position { offset: floor, ..position }, bounds, epochs);
-        }
-        if let Some(id) = self.by_topic.get(topic).copied() {
-            self.records[id].top = position;
-        }
-        true
+            self.begin_at(topic, Position { offset: floor, ..position }, bounds, epochs)
+        });
+        self.records[id].top = position;
+        self.records[id].set_followed(true, false);
+        Some(Place { id, position, previous })
     }
 
     /// Begins a topic of which nothing is known but up to where nothing is asked for.
@@ -89,27 +99,24 @@ impl Shard {
         top: Position,
         bounds: Bounds,
         epochs: &AtomicU64,
-    ) {
+    ) -> usize {
         let id = self.record(topic, bounds, epochs);
         self.restart(id, top, Numbers::Shared { follows: true, is_whole: false });
+        id
     }
 
-    /// Notes whether what the bus numbers comes here, and whether what is here is all.
+    /// The same for a topic.
     pub(in crate::topic) fn set_followed(&mut self, topic: &str, comes: bool, all: bool) {
-        let Some(id) = self.by_topic.get(topic).copied() else { return };
-        if let Numbers::Shared { follows, is_whole } = &mut self.records[id].numbers {
-            *follows = comes;
-            *is_whole = comes && (*is_whole || all);
+        if let Some(id) = self.by_topic.get(topic) {
+            self.records[*id].set_followed(comes, all);
         }
     }
 
     /// Nothing comes any more of the topics that `ends` says.
     pub(in crate::topic) fn unfollow(&mut self, mut ends: impl FnMut(&str) -> bool) {
         for (_, record) in &mut self.records {
-            if let Numbers::Shared { follows, is_whole } = &mut record.numbers
-                && ends(&record.topic)
-            {
-                (*follows, *is_whole) = (false, false);
+            if record.numbers != Numbers::Own && ends(&record.topic) {
+                record.set_followed(false, false);
             }
         }
     }

@@ -32,9 +32,9 @@ const KEPT_LEN: usize = size_of::<Kept>() + 32;
 
 /// Up to where a topic was heard.
 ///
-/// Both numbers are below 2^53, so that JSON has them as numbers. Positions of one epoch are in order. Where each server
-/// numbers by itself, those of a topic are in order as long as it runs, and those of a server before it are of other
-/// epochs.
+/// Both numbers are below 2^53, so that JSON has them as numbers. Positions of one epoch are in order. Where each
+/// server numbers by itself, those of a topic are in order as long as it runs, and those of a server before it are of
+/// other epochs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// Which life of the topic's numbers.
@@ -211,28 +211,36 @@ pub(super) fn class_of(hash: u64) -> usize {
     remainder(hash, SHARDS)
 }
 
+/// Where a publication stands that is numbered and has yet to be kept. It holds until something else is done with its
+/// class.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    id: usize,
+    pub(super) position: Position,
+    /// The offset before it, of the same topic, if it is known.
+    pub(super) previous: Option<u64>,
+}
+
 impl Shard {
     /// Where the next publication will stand that this server numbers.
-    pub(super) fn next(&mut self, topic: &str, bounds: Bounds, epochs: &AtomicU64) -> Position {
+    pub(super) fn next(&mut self, topic: &str, bounds: Bounds, epochs: &AtomicU64) -> Place {
         let id = self.record(topic, bounds, epochs);
         if self.records[id].numbers != Numbers::Own {
             let epoch = epochs.fetch_add(1, Ordering::Relaxed);
             self.restart(id, Position { epoch, offset: 0 }, Numbers::Own);
         }
         let Position { epoch, offset } = self.records[id].top;
-        Position { epoch, offset: offset + 1 }
+        Place { id, position: Position { epoch, offset: offset + 1 }, previous: Some(offset) }
     }
 
-    /// Keeps the publication that stands at `position`, where the next one was to stand.
+    /// Keeps the publication that stands there.
     pub(super) fn keep(
         &mut self,
-        topic: &str,
-        position: Position,
+        Place { id, position, .. }: Place,
         (payload, is_text): (Vec<u8>, bool),
         bounds: Bounds,
         now: Option<Instant>,
     ) {
-        let Some(id) = self.by_topic.get(topic).copied() else { return };
         self.touch(id);
         let record = &mut self.records[id];
         record.top = position;
@@ -428,8 +436,8 @@ mod tests {
                         models[topic].push((seconds, payload.clone()));
                         history.with(0, |shard, epochs| {
                             let next = shard.next(TOPICS[topic], bounds, epochs);
-                            assert_eq!(next.offset, models[topic].len() as u64);
-                            shard.keep(TOPICS[topic], next, (payload, false), bounds, now);
+                            assert_eq!(next.position.offset, models[topic].len() as u64);
+                            shard.keep(next, (payload, false), bounds, now);
                         });
                     }
                     Step::Recover(topic, back) => {
@@ -483,9 +491,9 @@ mod tests {
                 let before = tops.get(&topic).copied();
                 history.with(5, |shard, epochs| {
                     if publishes {
-                        let position = shard.next(&name, bounds, epochs);
-                        shard.keep(&name, position, (vec![0; len], false), bounds, None);
-                        tops.insert(topic, position);
+                        let place = shard.next(&name, bounds, epochs);
+                        shard.keep(place, (vec![0; len], false), bounds, None);
+                        tops.insert(topic, place.position);
                     } else {
                         let (Recovery { position, missed }, _) =
                             shard.since(&name, before, bounds, (epochs, None));
@@ -515,11 +523,11 @@ mod tests {
         let bounds = bounds(10, 1 << 20, None);
         history.with(0, |shard, epochs| {
             let first = shard.next("room", bounds, epochs);
-            shard.keep("room", first, (b"hi".to_vec(), true), bounds, None);
+            shard.keep(first, (b"hi".to_vec(), true), bounds, None);
             for number in 0..1000 {
                 shard.since(&format!("cold.{number}"), None, bounds, (epochs, None));
             }
-            let origin = Position { offset: 0, ..first };
+            let origin = Position { offset: 0, ..first.position };
             let missed = shard.since("room", Some(origin), bounds, (epochs, None)).0.missed;
             assert_eq!(missed.unwrap()[0].message(), Message::Text("hi"));
         });
@@ -534,11 +542,11 @@ mod tests {
             for number in 0..20 {
                 let topic = format!("topic.{number}");
                 let next = shard.next(&topic, bounds, epochs);
-                shard.keep(&topic, next, (vec![0; 100], false), bounds, Some(began));
+                shard.keep(next, (vec![0; 100], false), bounds, Some(began));
             }
             for _ in 0..100 {
                 let next = shard.next("loud", bounds, epochs);
-                shard.keep("loud", next, (vec![0; 100], false), bounds, Some(later));
+                shard.keep(next, (vec![0; 100], false), bounds, Some(later));
             }
             let silent = shard.records.iter().filter(|(_, record)| &*record.topic != "loud");
             assert!(silent.into_iter().all(|(_, record)| record.kept.is_empty()));

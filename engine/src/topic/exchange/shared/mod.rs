@@ -7,7 +7,7 @@ use ringwire_codec::Message;
 use super::{Exchange, Numbering, PublishError, now, stamped};
 use crate::conn::options::Compress;
 use crate::topic::config::HistoryConfig;
-use crate::topic::history::{Old, Position, Shard, class_of};
+use crate::topic::history::{Old, Place, Position, Shard, class_of};
 use crate::topic::loads::Loading;
 use crate::topic::name::TopicError;
 use crate::topic::publication::{PublishOptions, SharedPublication};
@@ -106,10 +106,9 @@ impl Exchange {
             return self.receive(topic, message, options).map(|()| true);
         };
         self.0.history.with(self.hash(topic), |shard, epochs| {
-            if !shard.admit(topic, place, history.bounds(), epochs) {
+            let Some(place) = shard.admit(topic, place, history.bounds(), epochs) else {
                 return Ok(false);
-            }
-            shard.set_followed(topic, true, false);
+            };
             self.pass_on(shard, history, topic, place, message).map(|()| true)
         })
     }
@@ -119,7 +118,7 @@ impl Exchange {
         shard: &mut Shard,
         history: &HistoryConfig,
         topic: &str,
-        place: (Position, Option<u64>),
+        place: Place,
         message: Option<(Message<'_>, Compress)>,
     ) -> Result<(), PublishError> {
         let Some((message, compress)) = message else { return Ok(()) };
@@ -158,7 +157,7 @@ impl Exchange {
                 }
                 for (entry, previous) in entries.iter().zip(before) {
                     let place = (position(entry.offset), Some(previous));
-                    if shard.admit(topic, place, bounds, epochs) {
+                    if let Some(place) = shard.admit(topic, place, bounds, epochs) {
                         let passed = self.pass_on(shard, history, topic, place, entry.message);
                         outcome = outcome.and(passed);
                     }
@@ -171,9 +170,10 @@ impl Exchange {
                 shard.begin_at(topic, position(floor), bounds, epochs);
                 for (entry, previous) in entries.iter().zip(before) {
                     let place = (position(entry.offset), Some(previous));
-                    shard.admit(topic, place, bounds, epochs);
-                    if let Some((position, kept, at)) = old((entry, previous)) {
-                        shard.keep(topic, position, kept, bounds, at);
+                    if let Some(place) = shard.admit(topic, place, bounds, epochs)
+                        && let Some((_, kept, at)) = old((entry, previous))
+                    {
+                        shard.keep(place, kept, bounds, at);
                     }
                 }
             }
