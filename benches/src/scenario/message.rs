@@ -1,8 +1,8 @@
 //! The message that a generator sends, and whether a message that comes is its reply.
 //!
 //! A message of the user's has places that are filled anew for each: `{number}`, `{connection}`, `{digits:8}`,
-//! `{hex:8}`, `{uuid}`, `{timestamp}`. All of a place's values are equally long, and what is random is a function of two
-//! numbers, those of the connection and the message: a check makes it again.
+//! `{hex:8}`, `{uuid}`, `{timestamp}`. All of a place's values are equally long, and what is random is a function of
+//! two numbers, those of the connection and the message: a check makes it again.
 #![expect(clippy::disallowed_methods, reason = "a message may have the time in it")]
 
 use std::ops::Range;
@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use memchr::memchr;
 use ringwire::Message;
 
-use crate::echo::{Payload, Shape};
+use crate::echo::Shape;
 
 /// Bytes of a message that are its number, in hexadecimal digits, where it has one.
 pub(crate) const NUMBER_LEN: usize = 8;
@@ -50,13 +50,7 @@ enum Kind {
 impl Template {
     /// Of so many bytes, random ones, or random small letters as text, with the number at the begin.
     pub(crate) fn noise(len: usize, text: bool) -> Self {
-        let shape = Shape {
-            payload_len: len,
-            text,
-            payload: Payload::Noise,
-            compression: ringwire_examples::CompressionFlag::Off,
-            raw: false,
-        };
+        let shape = Shape { text, ..Shape::of_noise(len) };
         let bytes = shape.payloads(1).pop().unwrap_or_default();
         let number = Place { range: 0..NUMBER_LEN, kind: Kind::Number };
         Self { places: (len >= NUMBER_LEN).then_some(number).into_iter().collect(), bytes, text }

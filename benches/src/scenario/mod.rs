@@ -1,11 +1,11 @@
 //! Load scenarios: `storm`, `throughput`, `sustained`, `all`, `rate`, `million`, `traffic`, `tps`, `idle`, `churn` and
 //! `search`.
 //!
-//! A run has a conductor, one or more generators, and a server. A generator ([`generator`]) is a thread with some of the
-//! connections ([`connection`]); it does what its [`plan`] says and tells what it counted, second by second ([`tally`]).
-//! It lives in this process, or in a process of its own ([`child`]) where the connections are more than one process may
-//! have; what it tells is the same data either way, histograms included, so that the [`conductor`] adds up and never
-//! averages. The sockets are those of `echo`, whose closed loop has its frames made before it starts.
+//! A run has a conductor, one or more generators, and a server. A generator ([`generator`]) is a thread with some of
+//! the connections ([`connection`]); it does what its [`plan`] says and tells what it counted, second by second
+//! ([`tally`]). It lives in this process, or in a process of its own ([`child`]) where the connections are more than
+//! one process may have; what it tells is the same data either way, histograms included, so that the [`conductor`] adds
+//! up and never averages. The sockets are those of `echo`, whose closed loop has its frames made before it starts.
 
 mod arena;
 mod child;
@@ -115,9 +115,9 @@ pub(crate) struct Common {
     /// Sends text messages instead of binary ones.
     #[arg(long)]
     text: bool,
-    /// Sends what is in a file, as text if it is UTF-8, in place of random bytes. Filled anew for each message: {number}
-    /// with its number, {connection} with that of its connection, {digits:8} and {hex:8} with so many random ones,
-    /// {uuid}, and {timestamp} with the milliseconds since 1970.
+    /// Sends what is in a file, as text if it is UTF-8, in place of random bytes. Filled anew for each message:
+    /// {number} with its number, {connection} with that of its connection, {digits:8} and {hex:8} with so many random
+    /// ones, {uuid}, and {timestamp} with the milliseconds since 1970.
     #[arg(long, value_name = "FILE")]
     payload_file: Option<PathBuf>,
     #[arg(skip)]

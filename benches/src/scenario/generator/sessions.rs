@@ -126,17 +126,17 @@ pub(crate) fn run(endpoint: &Endpoint, plan: SessionsPlan) -> anyhow::Result<Ses
     let last = generator.moment(endpoint)?;
     generator.tell_all();
     drop(generator);
-    let tally = tally.into_inner();
+    // Of the warm-up, what went wrong counts.
     let mut all = Tally { failures: errors, ..Tally::default() };
-    all.merge(&Tally { failures: tally.failures, ..Tally::default() });
+    all.merge(&tally.into_inner());
     let server_cpu = last.server_cpu.zip(first.server_cpu);
     Ok(Sessions {
-        opened: tally.opened,
-        completed: tally.closed_cleanly,
-        messages: tally.answered,
+        opened: all.opened,
+        completed: all.closed_cleanly,
+        messages: all.answered,
         window: last.at - first.at,
-        open_time: Duration::from_nanos(tally.last_opened).saturating_sub(first.at),
-        opening: tally.connect.summary(),
+        open_time: Duration::from_nanos(all.last_opened).saturating_sub(first.at),
+        opening: all.connect.summary(),
         tls: last.tls.since(&first.tls),
         generator_cpu: last.generator_cpu.since(first.generator_cpu),
         server_cpu: server_cpu.map(|(last, first)| last.since(&first)),
