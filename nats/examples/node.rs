@@ -8,8 +8,8 @@
 //! `pub TOPIC TEXT`. Errors are answered with their text. Without `--nats` it is a server by itself.
 //!
 //! Topics `kept.…` have a history: `from TOPIC`, or `from TOPIC EPOCH OFFSET` after that was heard, is answered with
-//! `EPOCH OFFSET whole`, or `gone`, and what was missed. Their messages are `EPOCH OFFSET PREVIOUS TEXT`. With `--history
-//! memory` or `file` a stream of JetStream numbers them for all nodes.
+//! `EPOCH OFFSET whole`, or `gone`, and what was missed. Their messages are `EPOCH OFFSET PREVIOUS TEXT`. With
+//! `--history memory` or `file` a stream of JetStream numbers them for all nodes.
 
 use std::process::ExitCode;
 

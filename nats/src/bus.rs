@@ -108,8 +108,8 @@ impl NatsBus {
     }
 
     /// Has a stream of JetStream number and keep what is published to topics with a
-    /// [history](ringwire::topics::HistoryConfig), for all nodes: so a client that comes back to any of them, with a position
-    /// that any has given it, gets what it missed. Default: none; each node numbers and keeps by itself.
+    /// [history](ringwire::topics::HistoryConfig), for all nodes: so a client that comes back to any of them, with a
+    /// position that any has given it, gets what it missed. Default: none; each node numbers and keeps by itself.
     ///
     /// A message is heard once JetStream has stored it, on the node that publishes it as well.
     #[must_use]

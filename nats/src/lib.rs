@@ -32,10 +32,10 @@
 //!
 //! # Histories
 //!
-//! By itself each node keeps what its own clients could have heard. [`with_history`](NatsBus::with_history) has a stream of
-//! JetStream number and keep what is published to topics with a [history](ringwire::topics::HistoryConfig), so that a
-//! client may come back to any node ([`Ctx::recover`](ringwire::Ctx::recover)). It needs NATS 2.9 or newer, started with
-//! `-js`.
+//! By itself each node keeps what its own clients could have heard. [`with_history`](NatsBus::with_history) has a
+//! stream of JetStream number and keep what is published to topics with a [history](ringwire::topics::HistoryConfig),
+//! so that a client may come back to any node ([`Ctx::recover`](ringwire::Ctx::recover)). It needs NATS 2.9 or newer,
+//! started with `-js`.
 //!
 //! # Without NATS
 //!
@@ -47,16 +47,17 @@
 //!
 //! # Bounds
 //!
-//! | what waits | bound | past it |
-//! |---|---|---|
-//! | commands for the connection | 128 | the bus takes nothing more from the engine |
-//! | what has come of one subscription | [`with_subscription_capacity`](NatsBus::with_subscription_capacity) messages |
-//! dropped; counted as missed when the next comes |
-//! | publications that JetStream has yet to store | 1024 | the bus takes nothing more from the engine |
-//! | how long they wait | [`patience`](NatsHistory::patience), 3 s | the node numbers them by itself; the others miss them,
-//! which counts as [`outgoing_dropped`](ringwire::stats::ClusterStats::outgoing_dropped) |
-//! | a message | what NATS takes (`max_payload`, 1 MiB), less 34 bytes | not sent; counted as
-//! [`undeliverable`](ringwire::stats::ClusterStats::undeliverable) |
+//! - Commands for the connection: 128. Past that the bus takes nothing more from the engine.
+//! - What has come of one subscription: so many messages
+//!   ([`with_subscription_capacity`](NatsBus::with_subscription_capacity)). Past that it is dropped, which counts as
+//!   missed when the next comes.
+//! - Publications that JetStream has yet to store: 1024. Past that the bus takes nothing more from the engine. They
+//!   wait
+//!   for [`patience`](NatsHistory::patience), 3 s; then the node numbers them by itself, and the others miss them,
+//!   which
+//!   counts as [`outgoing_dropped`](ringwire::stats::ClusterStats::outgoing_dropped).
+//! - A message: what NATS takes (`max_payload`, 1 MiB), less 34 bytes. A longer one is not sent, which counts as
+//!   [`undeliverable`](ringwire::stats::ClusterStats::undeliverable).
 
 mod bus;
 mod history;

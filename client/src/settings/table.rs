@@ -91,8 +91,10 @@ const fn accepts<K: Kind<T>, T>(_: fn(&Builder) -> &T) -> &'static str {
 static SETTINGS: &[Setting] = settings! {
     "client.subprotocols", Names, handshake.subprotocols, "Subprotocols to offer, preferred first";
     "client.origin", Word, handshake.origin, "The Origin header";
-    "client.connect_timeout", Time, connect_timeout, "Time to resolve the host and connect, through the proxy if there is one";
-    "client.handshake_timeout", Time, handshake_timeout, "Time for the TLS handshake, the request and its response together";
+    "client.connect_timeout", Time, connect_timeout,
+        "Time to resolve the host and connect, through the proxy if there is one";
+    "client.handshake_timeout", Time, handshake_timeout,
+        "Time for the TLS handshake, the request and its response together";
     "client.read_timeout", Time, read_timeout, "How long a receive waits for a message";
     "client.write_timeout", Time, write_timeout, "How long the socket may take to accept one message";
     "client.close_timeout", Time, close_timeout, "Time for the peer to answer a close";

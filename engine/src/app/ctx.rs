@@ -401,15 +401,15 @@ impl<'a, S> Ctx<'a, S> {
         Ok(recovery)
     }
 
-    /// As [`subscribe_since`](Self::subscribe_since), and waits for the [bus](crate::cluster) where that numbers the topic
-    /// for all nodes and may know more of what was missed than this one: then `then` is called, at once where there is
-    /// nothing to wait for. Meanwhile the connection gets nothing of the topic. As a job of the connection
+    /// As [`subscribe_since`](Self::subscribe_since), and waits for the [bus](crate::cluster) where that numbers the
+    /// topic for all nodes and may know more of what was missed than this one: then `then` is called, at once where
+    /// there is nothing to wait for. Meanwhile the connection gets nothing of the topic. As a job of the connection
     /// ([`spawn`](Self::spawn)) it comes in the order of the calls. Where the bus does not answer, what this node knows
     /// is the answer.
     ///
     /// # Errors
-    /// As for [`subscribe_since`](Self::subscribe_since). `then` gets [`TopicError::Left`] if the subscription has ended
-    /// meanwhile. Where the connection has as many jobs as it may, what this node knows is the answer.
+    /// As for [`subscribe_since`](Self::subscribe_since). `then` gets [`TopicError::Left`] if the subscription has
+    /// ended meanwhile. Where the connection has as many jobs as it may, what this node knows is the answer.
     pub fn recover(
         &mut self,
         topic: &str,

@@ -3,8 +3,7 @@
 //! | bytes | |
 //! |---|---|
 //! | 0 | version, 1 |
-//! | 1 | bit 0: a text; bit 1: a key follows; bits 2 and 3: compressed by length (0), always (1), never (2); bit 4: a
-//! name follows |
+//! | 1 | bits: 0 a text; 1 a key follows; 2 and 3 compressed by length (0), always (1) or never (2); 4 a name follows |
 //! | 2..10 | the node that published it |
 //! | 10..18 | the epoch of its topic there |
 //! | 18..26 | its number in this epoch, from 1 |

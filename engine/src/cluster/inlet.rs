@@ -102,9 +102,9 @@ impl Inlet {
         self.pass_on_all(topic, &taken.after);
     }
 
-    /// Takes what the bus has numbered, and passes it on to those who subscribe here, whichever node has published it. One
-    /// whose number is not higher than those before it is passed over. Where others are missing before it, that is told
-    /// by its stamp, and nothing is left of what was kept here: a bus looks at [`heard`](Self::heard) first, and
+    /// Takes what the bus has numbered, and passes it on to those who subscribe here, whichever node has published it.
+    /// One whose number is not higher than those before it is passed over. Where others are missing before it, that is
+    /// told by its stamp, and nothing is left of what was kept here: a bus looks at [`heard`](Self::heard) first, and
     /// [loads](Self::load) what is missing.
     pub fn receive_numbered(&mut self, topic: &str, numbered: Numbered<'_>) {
         let Numbered { epoch, offset, previous, bytes } = numbered;

@@ -33,13 +33,13 @@ pub enum Outgoing {
     Unsubscribe(String),
     /// Give it to the other nodes that have subscribers for its topic.
     Publish(Letter),
-    /// Give it a number, keep it, and bring it to all nodes that have subscribers for its topic, this one included, in the
-    /// order of the numbers ([`Inlet::receive_numbered`](super::Inlet::receive_numbered)). Only where the bus
+    /// Give it a number, keep it, and bring it to all nodes that have subscribers for its topic, this one included, in
+    /// the order of the numbers ([`Inlet::receive_numbered`](super::Inlet::receive_numbered)). Only where the bus
     /// [numbers](Outlet::number_by_bus).
     Record(Letter),
     /// Bring what you have kept of this topic ([`Inlet::load`](super::Inlet::load)), or say that you can't, soon
-    /// ([`Inlet::end_load`](super::Inlet::end_load)): connections wait. Only where the bus numbers. It was asked for the
-    /// topic, or a pattern that takes it in, before.
+    /// ([`Inlet::end_load`](super::Inlet::end_load)): connections wait. Only where the bus numbers. It was asked for
+    /// the topic, or a pattern that takes it in, before.
     Load(String),
 }
 

@@ -157,8 +157,8 @@ pub(crate) trait Driver: Sized + SendNow {
     /// Gives a received buffer back.
     fn release(&mut self, buffer: Self::Buffer);
 
-    /// So many bytes are known or likely to come: the next receive of this socket may take up to [`LONG_FACTOR`] times as
-    /// much as another.
+    /// So many bytes are known or likely to come: the next receive of this socket may take up to [`LONG_FACTOR`] times
+    /// as much as another.
     fn expect(&mut self, token: Token, len: u64);
 
     /// What came in for sockets whose receive was stopped, and waits here, in bytes of memory. What waits in sockets is

@@ -46,8 +46,8 @@ pub(crate) struct Watched {
 /// What is ahead of a ping.
 #[derive(Clone, Copy, Debug)]
 enum Ahead {
-    /// Output up to this number of acknowledged bytes, where they are counted. It is known to wait where it was seen to,
-    /// and where the peer was slow before.
+    /// Output up to this number of acknowledged bytes, where they are counted. It is known to wait where it was seen
+    /// to, and where the peer was slow before.
     Output { end: Option<u64>, waits: bool },
     /// What the peer has not read. Its window moves on up to here.
     Unread(u64),

@@ -39,13 +39,33 @@ impl Flag {
 
 /// What a program has beside the engine's settings.
 const OWN: [Flag; 8] = [
-    flag("listen", "ADDRESS", "Where to listen: ADDRESS:PORT (port 0 takes a free one), `unix:PATH` or `unix:PATH?mode=660`, or `inherited` or `inherited:NAME` for what the service manager made").list(),
+    flag(
+        "listen",
+        "ADDRESS",
+        "Where to listen: ADDRESS:PORT (port 0 takes a free one), `unix:PATH` or `unix:PATH?mode=660`, or `inherited` \
+         or `inherited:NAME` for what the service manager made",
+    ).list(),
     flag("tls_listen", "ADDRESS", "Where to listen for TLS, in the same forms").list(),
     flag("cert", "FILE", "The certificate chain for TLS, a PEM file, leaf first; read again on SIGHUP"),
     flag("key", "FILE", "The certificate's private key, a PEM file"),
-    flag("proxy_protocol", "NETWORK", "A network of proxies, such as 10.0.0.0/8: they begin each connection with a PROXY header, and other peers are refused").list(),
-    flag("takeover", "PATH", "A Unix socket at which a process that is started with the same flags takes over: it gets the listening sockets, and this one closes its connections with 1012 and ends, so that a new version refuses no connection"),
-    flag("drain", "TIME", "How long to spread the closes over after a takeover, and on SIGTERM or SIGINT in programs that drain [default: 10s]"),
+    flag(
+        "proxy_protocol",
+        "NETWORK",
+        "A network of proxies, such as 10.0.0.0/8: they begin each connection with a PROXY header, and other peers are \
+         refused",
+    ).list(),
+    flag(
+        "takeover",
+        "PATH",
+        "A Unix socket at which a process that is started with the same flags takes over: it gets the listening \
+         sockets, and this one closes its connections with 1012 and ends, so that a new version refuses no connection",
+    ),
+    flag(
+        "drain",
+        "TIME",
+        "How long to spread the closes over after a takeover, and on SIGTERM or SIGINT in programs that drain \
+         [default: 10s]",
+    ),
     flag("shutdown_grace", "TIME", "How long connections may take to close on SIGTERM or SIGINT [default: 5s]"),
 ];
 
@@ -61,7 +81,11 @@ const ENGINE: [Flag; 11] = [
         "COUNT",
         "Threads for work that would block an event loop: jobs of handlers, long compressions, TLS handshakes",
     ),
-    flag("driver", "DRIVER", "Kernel interface: epoll, uring, or auto: io_uring from Linux 6.17 on where it is allowed, epoll otherwise"),
+    flag(
+        "driver",
+        "DRIVER",
+        "Kernel interface: epoll, uring, or auto: io_uring from Linux 6.17 on where it is allowed, epoll otherwise",
+    ),
     flag(
         "pin",
         "CORES",

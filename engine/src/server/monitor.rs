@@ -28,8 +28,7 @@ impl<S: SocketRoutes> Router<S> {
     /// | `/metrics` | [`Stats::prometheus`], and [`ProcessStats`] |
     /// | `/stats` | [`Stats::json`] |
     /// | `/healthz` | 200: the worker that answers is alive |
-    /// | `/readyz` | 200, or 503 while the server is [draining](Handle::drain), [short of
-    /// memory](crate::Config::max_memory) or [apart from its cluster](Readiness::Apart) |
+    /// | `/readyz` | 200, or 503 while the server is draining, short of memory, or apart: [`Readiness`] |
     ///
     /// These are answered as well where others are refused for want of memory.
     ///

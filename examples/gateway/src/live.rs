@@ -6,9 +6,10 @@
 //! | `kind` | what follows |
 //! |---|---|
 //! | `signed_in` | `with`: what the secret was, `token` or `api_key` |
-//! | `samples` | `samples` since the last time ([`Sample`](crate::clock::Sample)); `messages` by type and `refused` tokens by reason, so far
-//! |
+//! | `samples` | `samples` since the last time; `messages` by type and `refused` tokens by reason, so far |
 //! | `users` | a page of the users online, where it has changed: `users`, `next` |
+//!
+//! Samples are [`Sample`](crate::clock::Sample)s.
 //!
 //! `{"after": "…"}` turns to the page of users behind that one, `{"after": null}` to the first.
 

@@ -20,7 +20,7 @@ ringwire::own_settings! {
     pub struct Settings in "" {
         /// What administrators may send as X-Api-Key instead of a token
         api_key: Option<Secret> = None, variable "GATEWAY_API_KEY";
-        /// The users' database: sqlite:FILE, with ?mode=rwc behind it to make the file, or postgres://… [default: tokens are believed]
+        /// The users' database: sqlite:FILE (?mode=rwc makes it) or postgres://… [default: tokens are believed]
         database_url: Option<Secret> = None, variable "DATABASE_URL";
         /// The most connections to it [default: 10]
         database_connections: u32 = 10, at least 1;
@@ -40,7 +40,7 @@ ringwire::own_settings! {
         nats: Option<String> = None;
         /// What the other nodes call this one [default: what the machine is called]
         node: Option<String> = None;
-        /// Whether JetStream numbers and keeps what is said in rooms, for all nodes: off, memory or file, where it keeps it [default: off]
+        /// Where JetStream keeps what is said in rooms, for all nodes: memory, file, or off [default: off]
         nats_history: SharedHistory = SharedHistory::Off;
         /// On how many servers of NATS [default: 1]
         nats_history_replicas: usize = 1, at least 1;

@@ -1,9 +1,9 @@
 //! Histories that a stream of JetStream numbers and keeps, for all nodes.
 //!
-//! What is published to a topic with a history goes to the stream, under a subject of its own; the stream stores it, and
-//! republishes it with its number, and that of the message before it of the same topic, to where all nodes subscribe
-//! that have subscribers for the topic. So all hear the same numbers in the same order. What a node misses it sees by
-//! these two numbers, and reads it from the stream.
+//! What is published to a topic with a history goes to the stream, under a subject of its own; the stream stores it,
+//! and republishes it with its number, and that of the message before it of the same topic, to where all nodes
+//! subscribe that have subscribers for the topic. So all hear the same numbers in the same order. What a node misses it
+//! sees by these two numbers, and reads it from the stream.
 
 #![expect(clippy::disallowed_methods, reason = "no worker is here, whose turn would have a time")]
 
@@ -44,8 +44,8 @@ const TOGETHER: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NatsHistory {
-    /// Whether the stream is in files or in the memory of NATS. Default: in memory, with which all positions are gone when
-    /// NATS restarts.
+    /// Whether the stream is in files or in the memory of NATS. Default: in memory, with which all positions are gone
+    /// when NATS restarts.
     pub storage: StorageType,
     /// On how many servers of NATS it is. Default: 1. An odd number; more than 1 need a cluster of them.
     pub replicas: usize,
@@ -53,13 +53,13 @@ pub struct NatsHistory {
     pub max_count: usize,
     /// The most bytes of all topics together. Default: 256 MiB. Past it the oldest messages go, of whatever topic.
     pub max_len: usize,
-    /// How long a message is there. Default: a day. It should be longer than clients are away: of a topic that was silent
-    /// for so long nobody knows whether anything is missing. What is older than its
+    /// How long a message is there. Default: a day. It should be longer than clients are away: of a topic that was
+    /// silent for so long nobody knows whether anything is missing. What is older than its
     /// [`HistoryConfig`](ringwire::topics::HistoryConfig) says nobody gets.
     pub max_age: Duration,
-    /// How long what is published waits for JetStream. Default: 3 s. Then this node numbers by itself until it is there,
-    /// so that subscribers here go on; the others miss that, and who comes back with a position of before is told that
-    /// it is gone.
+    /// How long what is published waits for JetStream. Default: 3 s. Then this node numbers by itself until it is
+    /// there, so that subscribers here go on; the others miss that, and who comes back with a position of before is
+    /// told that it is gone.
     pub patience: Duration,
 }
 

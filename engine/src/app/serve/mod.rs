@@ -1,6 +1,7 @@
 //! Handlers that are async functions: one future for each connection, in the connection's box, polled by its worker.
 //!
-//! A message, room for output, the end of the connection and a wake from anywhere have the future polled. A wake from the worker's own thread takes neither a lock nor a system call.
+//! A message, room for output, the end of the connection and a wake from anywhere have the future polled. A wake from
+//! the worker's own thread takes neither a lock nor a system call.
 
 mod core;
 mod request;

@@ -93,8 +93,10 @@ const fn accepts<K: Kind<T>, T>(_: fn(&Config) -> &T) -> &'static str {
 
 static SETTINGS: &[Setting] = settings! {
     "driver", Word, driver, "Kernel interface; auto: io_uring from Linux 6.17 on where it is allowed, epoll otherwise";
-    "io_workers", Count, io_workers, "Event-loop threads; auto: one per core, less compute_workers, and at least half of the cores";
-    "compute_workers", Count, compute_workers, "Threads for work that would block an event loop: jobs, long compressions, TLS handshakes";
+    "io_workers", Count, io_workers,
+        "Event-loop threads; auto: one per core, less compute_workers, and at least half of the cores";
+    "compute_workers", Count, compute_workers,
+        "Threads for work that would block an event loop: jobs, long compressions, TLS handshakes";
     "compute_queue_len", Count, compute_queue_len, "Jobs that may wait for a compute worker";
     "max_jobs_per_connection", Count, max_jobs_per_connection, "Most jobs in flight per connection";
     "pinning", Word, pinning, "Cores that the IO workers are pinned to";
@@ -104,26 +106,37 @@ static SETTINGS: &[Setting] = settings! {
     "protocol.max_message_len", Len, protocol.max_message_len, "Longest message delivered whole";
     "protocol.max_streamed_len", Len, protocol.max_streamed_len, "Longest message delivered in parts (streamed)";
     "protocol.max_fragment_count", Count, protocol.max_fragment_count, "Most frames per message";
-    "protocol.max_control_count", Count, protocol.max_control_count, "Most control frames and empty fragments per second and connection";
+    "protocol.max_control_count", Count, protocol.max_control_count,
+        "Most control frames and empty fragments per second and connection";
     "protocol.max_inflate_ratio", Count, protocol.max_inflate_ratio, "Most bytes of a message per compressed byte";
-    "protocol.inflate_ratio_floor", Len, protocol.inflate_ratio_floor, "Inflated length from which max_inflate_ratio applies";
-    "protocol.answers_pings", Switch, protocol.answers_pings, "Answer pings automatically (RFC 6455 section 5.5.3); false: handlers must";
-    "max_unauthenticated_len", Len, max_unauthenticated_len, "Longest message from a peer that is not authenticated yet; off: protocol.max_message_len";
+    "protocol.inflate_ratio_floor", Len, protocol.inflate_ratio_floor,
+        "Inflated length from which max_inflate_ratio applies";
+    "protocol.answers_pings", Switch, protocol.answers_pings,
+        "Answer pings automatically (RFC 6455 section 5.5.3); false: handlers must";
+    "max_unauthenticated_len", Len, max_unauthenticated_len,
+        "Longest message from a peer that is not authenticated yet; off: protocol.max_message_len";
     "compression.mode", Word, compression.mode, "Compression of messages";
     "compression.threshold", Len, compression.threshold, "Shortest message that is compressed";
-    "compression.offload_threshold", Len, compression.offload_threshold, "Shortest message that is compressed on a compute worker; off: none";
+    "compression.offload_threshold", Len, compression.offload_threshold,
+        "Shortest message that is compressed on a compute worker; off: none";
     "compression.level", Word, compression.level, "Compression level: 1 is fastest, 9 is smallest";
-    "compression.max_window", Word, compression.max_window, "LZ77 window of compressors; auto: 15 if shared, 12 if dedicated";
-    "compression.decompress_only", Switch, compression.decompress_only, "Inflate what clients compress, send nothing compressed";
-    "compression.compressor_timeout", Time, compression.compressor_timeout, "How long an idle dedicated compressor is kept; off: as long as its connection";
-    "compression.max_dedicated_len", Len, compression.max_dedicated_len, "Memory for all dedicated compressors and decompressors";
-    "compression.work_per_turn", Len, compression.work_per_turn, "Bytes that a worker inflates per turn before it serves other connections";
+    "compression.max_window", Word, compression.max_window,
+        "LZ77 window of compressors; auto: 15 if shared, 12 if dedicated";
+    "compression.decompress_only", Switch, compression.decompress_only,
+        "Inflate what clients compress, send nothing compressed";
+    "compression.compressor_timeout", Time, compression.compressor_timeout,
+        "How long an idle dedicated compressor is kept; off: as long as its connection";
+    "compression.max_dedicated_len", Len, compression.max_dedicated_len,
+        "Memory for all dedicated compressors and decompressors";
+    "compression.work_per_turn", Len, compression.work_per_turn,
+        "Bytes that a worker inflates per turn before it serves other connections";
     "head.max_head_len", Len, head.max_head_len, "Longest request head";
     "head.max_line_len", Len, head.max_line_len, "Longest line of a request head";
     "head.max_header_count", Count, head.max_header_count, "Most headers per request";
     "max_body_len", Len, max_body_len, "Longest body of an HTTP request";
     "max_http_requests", Count, max_http_requests, "Most HTTP requests per connection";
-    "http_keep_alive_timeout", Time, http_keep_alive_timeout, "How long an HTTP connection may be idle between requests";
+    "http_keep_alive_timeout", Time, http_keep_alive_timeout,
+        "How long an HTTP connection may be idle between requests";
     "origin_policy", Word, origin_policy, "Origins (of web pages) that may connect";
     "requires_origin", Switch, requires_origin, "Refuse requests without an Origin header";
     "subprotocols", Word, subprotocols, "Subprotocols to accept where neither the handler nor the route chooses one";
@@ -134,15 +147,19 @@ static SETTINGS: &[Setting] = settings! {
     "reports_pongs", Switch, reports_pongs, "Call handlers for pongs";
     "close_timeout", Time, close_timeout, "How long the close handshake may take";
     "write_stall_timeout", Time, write_stall_timeout, "How long a peer may read nothing while output waits";
-    "min_drain_rate", Len, min_drain_rate, "Bytes per second at which a peer must read an HTTP response, or the output left at a close; off: any rate";
+    "min_drain_rate", Len, min_drain_rate,
+        "Bytes per second at which a peer must read an HTTP response, or the output left at a close; off: any rate";
     "max_lifetime", Time, max_lifetime, "Longest life of a connection";
     "high_water", Len, high_water, "Queued output per connection above which reading from it pauses";
     "max_queued_len", Len, max_queued_len, "Most queued output per connection";
     "backpressure", Word, backpressure, "What happens to a message that would exceed max_queued_len";
-    "rate_limit.messages_per_second", Count, rate_limit.messages_per_second, "Sustained rate of messages per connection";
-    "rate_limit.message_burst", Count, rate_limit.message_burst, "Largest burst of messages after silence; auto: one second's worth";
+    "rate_limit.messages_per_second", Count, rate_limit.messages_per_second,
+        "Sustained rate of messages per connection";
+    "rate_limit.message_burst", Count, rate_limit.message_burst,
+        "Largest burst of messages after silence; auto: one second's worth";
     "rate_limit.bytes_per_second", Count, rate_limit.bytes_per_second, "Sustained rate of bytes per connection";
-    "rate_limit.byte_burst", Count, rate_limit.byte_burst, "Largest burst of bytes after silence; auto: one second's worth";
+    "rate_limit.byte_burst", Count, rate_limit.byte_burst,
+        "Largest burst of bytes after silence; auto: one second's worth";
     "rate_limit.excess", Word, rate_limit.excess, "What happens to a peer that exceeds a rate";
     "topics.max_subscriptions", Count, topics.max_subscriptions, "Most subscriptions per connection";
     "topics.max_retained_len", Len, topics.max_retained_len, "Memory for publications queued to subscribers";
@@ -150,12 +167,15 @@ static SETTINGS: &[Setting] = settings! {
     "topics.policies", Word, topics.policies, "Back-pressure policy by topic pattern";
     "topics.max_history_len", Len, topics.max_history_len, "Memory for the histories of topics";
     "cluster.max_outgoing_len", Len, cluster.max_outgoing_len, "Memory for publications queued to the bus";
-    "cluster.reorder_window", Time, cluster.reorder_window, "How long a publication from another node waits for a missing predecessor; off: not at all";
+    "cluster.reorder_window", Time, cluster.reorder_window,
+        "How long a publication from another node waits for a missing predecessor; off: not at all";
     "cluster.max_held_len", Len, cluster.max_held_len, "Memory for publications that wait for a predecessor";
-    "cluster.max_streams", Count, cluster.max_streams, "Most streams (node and topic) whose order is tracked; the oldest go first";
+    "cluster.max_streams", Count, cluster.max_streams,
+        "Most streams (node and topic) whose order is tracked; the oldest go first";
     "cluster.unready_apart", Switch, cluster.unready_apart, "Report not ready while the bus is disconnected";
     "max_memory", Len, max_memory, "Memory for connections; auto: half of what the process may use beyond 32 MiB";
-    "memory_return_delay", Time, memory_return_delay, "How long unused memory is kept before the kernel gets it back; off: for good";
+    "memory_return_delay", Time, memory_return_delay,
+        "How long unused memory is kept before the kernel gets it back; off: for good";
     "assignment", Word, assignment, "How a new connection is assigned to a worker";
     "max_connections", Count, max_connections, "Most connections; auto: what RLIMIT_NOFILE allows";
     "max_connections_per_address", Count, max_connections_per_address, "Most connections per IP address";
@@ -168,9 +188,11 @@ static SETTINGS: &[Setting] = settings! {
     "tcp_keepalive_time", Time, tcp_keepalive_time, "Silence after which the kernel sends keepalive probes";
     "tcp_keepalive_interval", Time, tcp_keepalive_interval, "Time between two keepalive probes";
     "tcp_keepalive_probes", Count, tcp_keepalive_probes, "Unanswered keepalive probes that end a connection";
-    "tcp_notsent_lowat", Len, tcp_notsent_lowat, "Unsent output that the kernel accepts per socket (TCP_NOTSENT_LOWAT); auto: the kernel's setting";
+    "tcp_notsent_lowat", Len, tcp_notsent_lowat,
+        "Unsent output that the kernel accepts per socket (TCP_NOTSENT_LOWAT); auto: the kernel's setting";
     "tcp_send_buffer_len", Len, tcp_send_buffer_len, "Kernel send buffer (SO_SNDBUF); auto: the kernel adapts it";
-    "tcp_receive_buffer_len", Len, tcp_receive_buffer_len, "Kernel receive buffer (SO_RCVBUF); auto: the kernel adapts it";
+    "tcp_receive_buffer_len", Len, tcp_receive_buffer_len,
+        "Kernel receive buffer (SO_RCVBUF); auto: the kernel adapts it";
     "receive_buffer_len", Len, receive_buffer_len, "Most bytes per receive";
     "messages_per_turn", Count, messages_per_turn, "Most messages per connection and turn of the event loop";
     "pool_len", Len, pool_len, "Memory of free buffers that a worker keeps";

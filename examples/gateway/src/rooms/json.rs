@@ -14,8 +14,8 @@
 //! `recover` asks for what was said since the position of the last message that was heard; `{}` for the position alone.
 //! What was said follows `recovery`, and then what is said by itself; unless `complete` is `false`, since the room
 //! keeps no more of that. Rooms keep so many messages, for so long (`rooms.history`, `rooms.history_age`), whoever is
-//! in them: who joins with an older position hears what was said before. A message that has `previous` follows that offset
-//! of its room, one without it the offset before its own: if a client has not heard that one, it asks again.
+//! in them: who joins with an older position hears what was said before. A message that has `previous` follows that
+//! offset of its room, one without it the offset before its own: if a client has not heard that one, it asks again.
 //!
 //! An `id` asks for an acknowledgement. Who publishes need not be a member. A message without a topic was for all
 //! rooms.

@@ -109,7 +109,8 @@ impl RoomLimits {
     }
 }
 
-/// Adds the position to a message, which is a JSON object with members; and the offset before it, unless that is one less.
+/// Adds the position to a message, which is a JSON object with members; and the offset before it, unless that is one
+/// less.
 fn stamp(message: Message<'_>, position: Position, previous: Option<u64>) -> Vec<u8> {
     let Position { epoch, offset } = position;
     let bytes = message.as_bytes();
