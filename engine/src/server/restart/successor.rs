@@ -13,10 +13,12 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use crate::server::handle::Handle;
 use crate::server::notify::SOCKET_VARIABLE;
@@ -96,23 +98,14 @@ fn start_with(command: &mut Command, sockets: Vec<OwnedFd>) -> io::Result<Child>
         .iter()
         .map(|socket| Ok(rustix::io::fcntl_dupfd_cloexec(socket, FIRST + count)?))
         .collect::<io::Result<Vec<_>>>()?;
-    // The standard library learns of a failed exec through a pipe that it opens now. Once all these places are taken it
-    // gets another.
-    let mut fillers = Vec::new();
-    for socket in sockets.iter().cycle() {
-        let filler = rustix::io::fcntl_dupfd_cloexec(socket, FIRST)?;
-        if filler.as_raw_fd() >= FIRST + count {
-            break;
-        }
-        fillers.push(filler);
-    }
-    let before: Vec<_> = (FIRST..FIRST + count).map(occupant).collect();
+    let places: Arc<[AtomicU64]> = (0..count).map(|_| AtomicU64::new(0)).collect();
+    let before = Arc::clone(&places);
     let put_in_place = move || {
-        // Unless another thread has closed what was in one of them just before the pipe was opened, so that this is the
-        // pipe.
-        for (number, before) in (FIRST..).zip(&before) {
+        // The channel of the standard library is in one of the places, if another thread closed what was there just
+        // before the channel was opened.
+        for (number, before) in (FIRST..).zip(&*before) {
             let now = occupant(number);
-            if now.is_some() && now != *before {
+            if now != 0 && now != before.load(Ordering::Relaxed) {
                 return Err(MOVED.into());
             }
         }
@@ -126,28 +119,60 @@ fn start_with(command: &mut Command, sockets: Vec<OwnedFd>) -> io::Result<Child>
         }
         Ok(())
     };
-    // SAFETY: between fork and exec the closure makes system calls (fstat, dup2), which are async-signal-safe, and
-    // nothing else; it allocates nothing and takes no lock.
+    // SAFETY: between fork and exec the closure makes system calls (fstat, getsockopt, dup2), which are
+    // async-signal-safe, and nothing else; it allocates nothing and waits for no lock.
     unsafe { command.pre_exec(put_in_place) };
-    command.spawn().map_err(|error| match error.raw_os_error() {
-        Some(errno) if errno == MOVED.raw_os_error() => io::Error::new(
-            io::ErrorKind::ResourceBusy,
-            "another thread opened or closed descriptors at the same moment: try again",
-        ),
-        _ => error,
-    })
+    for _ in 0..ATTEMPTS {
+        let fillers = fill(count)?;
+        for (number, place) in (FIRST..).zip(&*places) {
+            place.store(occupant(number), Ordering::Relaxed);
+        }
+        let started = command.spawn();
+        drop(fillers);
+        match started {
+            Err(error) if error.raw_os_error() == Some(MOVED.raw_os_error()) => {}
+            started => return started,
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::ResourceBusy,
+        "other threads open and close descriptors all the time: try again when the server has less to do",
+    ))
 }
 
-/// Says that the pipe may be in one of the places.
+/// Takes what is free of the places of `count` sockets. The standard library learns of a failed exec through a channel
+/// that it opens when it starts a command: as long as these are taken, the channel gets another number.
+fn fill(count: RawFd) -> io::Result<Vec<OwnedFd>> {
+    let null = std::fs::File::open("/dev/null")?;
+    let mut fillers = Vec::new();
+    loop {
+        let filler = rustix::io::fcntl_dupfd_cloexec(&null, FIRST)?;
+        if filler.as_raw_fd() >= FIRST + count {
+            return Ok(fillers);
+        }
+        fillers.push(filler);
+    }
+}
+
+/// How often a successor is started anew whose places another thread has touched.
+const ATTEMPTS: usize = 100;
+
+/// Says that the channel may be in one of the places.
 const MOVED: rustix::io::Errno = rustix::io::Errno::BUSY;
 
-/// Which pipe a descriptor refers to, if it is one: device and inode, which a pipe that is made later has not.
-fn occupant(number: RawFd) -> Option<(u64, u64)> {
+/// The inode of a descriptor that may be the channel, or 0: the kernel numbers pipes and sockets in one row, from 1. The
+/// standard library's channel is a Unix socket, and was a pipe.
+fn occupant(number: RawFd) -> u64 {
     // SAFETY: the borrow ends with this function, which only asks what the descriptor is, and is told if it is none.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-    let stat = rustix::fs::fstat(borrowed).ok()?;
-    let is_pipe = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
-    is_pipe.then_some((stat.st_dev, stat.st_ino))
+    let Ok(stat) = rustix::fs::fstat(borrowed) else { return 0 };
+    let may_be = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Fifo => true,
+        FileType::Socket => rustix::net::sockopt::socket_domain(borrowed)
+            .is_ok_and(|domain| domain == AddressFamily::UNIX),
+        _ => false,
+    };
+    if may_be { stat.st_ino } else { 0 }
 }
 
 /// Where a successor says that it is ready, in the words of sd_notify(3).
@@ -245,6 +270,31 @@ mod tests {
             let error = start_with(&mut Command::new("/nonexistent"), sockets(count)).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::NotFound, "{count} sockets: {error}");
         }
+    }
+
+    /// Other threads close what is in the places while the channel of `Command` is opened, which takes a place then.
+    #[test]
+    fn descriptors_that_come_and_go_do_not_hide_that_a_program_is_not_there() {
+        let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let busy: Vec<_> = (0..4)
+            .map(|_| {
+                let done = Arc::clone(&done);
+                std::thread::spawn(move || {
+                    while !done.load(Ordering::Relaxed) {
+                        drop(UnixDatagram::pair().unwrap());
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..200 {
+            let error = start_with(&mut Command::new("/nonexistent"), sockets(8)).unwrap_err();
+            assert!(
+                matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ResourceBusy),
+                "{error}"
+            );
+        }
+        done.store(true, Ordering::Relaxed);
+        busy.into_iter().for_each(|thread| thread.join().unwrap());
     }
 
     #[test]
