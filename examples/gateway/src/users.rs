@@ -13,11 +13,12 @@ use sqlx::any::{AnyPoolOptions, AnyRow};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AnyPool, Row as _, SqlSafeStr as _};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::auth::{Claims, Refused};
 
-/// How long a query may wait for a connection to the database.
+/// How long a query may take, and wait for a connection to the database before that.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 /// The longest password: to hash it takes time.
 const MAX_PASSWORD_LEN: usize = 1024;
@@ -185,7 +186,8 @@ impl Users {
         query: &'static str,
         by: &str,
     ) -> Result<Option<(User, Option<String>)>, Refused> {
-        let row = sqlx::query(query).bind(by).fetch_optional(&self.pool).await;
+        let row = sqlx::query(query).bind(by).fetch_optional(&self.pool);
+        let row = timeout(MAX_WAIT, row).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         self.answers.store(row.is_ok(), Ordering::Relaxed);
         row.and_then(|row| row.map(|row| user(&row)).transpose()).map_err(|error| {
             tracing::error!(%error, "a query failed");
