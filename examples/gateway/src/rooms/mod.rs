@@ -167,14 +167,15 @@ fn say(
         |protocol, base: &str| room.map_or_else(|| base.to_owned(), |it| topic_in(protocol, it));
     let json = Said { kind: "message", topic: room, message, from };
     let json = serde_json::to_string(&json).unwrap_or_default();
-    out.publish(&topic_in(Protocol::RoomsJson, JSON), &json)?;
+    let told = out.publish(&topic_in(Protocol::RoomsJson, JSON), &json);
     let plain: Option<String> = serde_json::from_str(message.get()).ok();
     let plain = plain.as_deref().unwrap_or_else(|| message.get());
     let text = match room {
         Some(room) => format!("[{room}] {from}: {plain}"),
         None => format!("{from}: {plain}"),
     };
-    out.publish(&topic_in(Protocol::RoomsText, TEXT), &text::one_line(&text))?;
+    // Those who can be told are, whatever keeps others from it.
+    told.and(out.publish(&topic_in(Protocol::RoomsText, TEXT), &text::one_line(&text)))?;
     app.counters.message(MessageType::Text);
     Ok(())
 }

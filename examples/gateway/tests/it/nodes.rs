@@ -73,6 +73,20 @@ impl Bus for End {
     }
 }
 
+/// One that numbers what is said in rooms for all nodes, and is away.
+#[derive(Debug)]
+struct Away;
+
+impl Bus for Away {
+    fn start(self: Box<Self>, node: Node) -> Result<(), BusError> {
+        let Node { mut outlet, .. } = node;
+        outlet.number_by_bus();
+        outlet.number_here(Vec::new());
+        thread::spawn(move || while outlet.next_blocking().is_some() {});
+        Ok(())
+    }
+}
+
 /// A gateway that is a node.
 struct Site {
     live: Live,
@@ -202,6 +216,31 @@ fn users_join_and_leave_once_over_all_nodes() {
             assert_eq!(news(watcher), told("user_left", "ann"));
             await_online(site, &["zoe"]);
         }
+    });
+}
+
+/// The protocols of a room have a topic each, and what one can't say to other nodes does not keep back the other.
+#[test]
+fn who_is_here_hears_what_is_said_while_the_bus_is_away() {
+    on_all_drivers(|driver| {
+        let mut settings = Settings::default();
+        settings.node = Some("a".to_owned());
+        let app = app(&settings);
+        let shared = app.clone();
+        let config = settings.rooms.keep(config(2)).with_driver(driver).with_pinning(Pinning::Off);
+        let server = Server::new(config).with_bus(Away);
+        let mut live = Live::start_on(server, move |worker| router(&shared, worker));
+        let mut ann = enter(&mut live, "ann", "rooms.text");
+        let mut ben = enter(&mut live, "ben", "rooms.text");
+        for peer in [&mut ann, &mut ben] {
+            assert_eq!(answer(peer, "JOIN tea"), "Joined room: tea");
+        }
+        ann.send("SEND tea hi");
+        assert_eq!(ben.text(), "[tea] ann: hi");
+        let mut heard = [ann.text(), ann.text()];
+        heard.sort();
+        assert!(heard[0].starts_with("ERROR the bus of the cluster is away"), "{heard:?}");
+        assert_eq!(heard[1], "[tea] ann: hi");
     });
 }
 
