@@ -229,7 +229,7 @@ impl<K: UserId, P: Profile> Online<K, P> {
     pub fn enter(&self, user: &K, profile: P, conn: ConnId) -> bool {
         let has_entered = self.shared.local.enter(user, profile, conn);
         if has_entered {
-            self.note(user);
+            self.shared.note(user);
         }
         has_entered
     }
@@ -237,13 +237,7 @@ impl<K: UserId, P: Profile> Online<K, P> {
     /// A connection has ended. One that has not [entered](Self::enter) changes nothing.
     pub fn leave(&self, user: &K, conn: ConnId) {
         if self.shared.local.leave(user, conn) {
-            self.note(user);
-        }
-    }
-
-    fn note(&self, user: &K) {
-        if let Some(node) = &self.shared.node {
-            node.note(user);
+            self.shared.note(user);
         }
     }
 

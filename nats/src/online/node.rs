@@ -51,11 +51,6 @@ impl<K: UserId, P: Profile> Node<K, P> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection of a user of this node has come or gone.
-    pub(super) fn note(&self, user: &K) {
-        self.lock().dirty.insert(user.clone());
-    }
-
     pub(super) fn elsewhere(&self, user: &K) -> Option<User<P>> {
         self.lock().roster.elsewhere(user)
     }
@@ -142,6 +137,17 @@ impl<K: UserId, P: Profile> Shared<K, P> {
                 }
                 self.act(outcome);
             }
+        }
+    }
+
+    /// A connection of a user of this node has come or gone.
+    pub(super) fn note(&self, user: &K) {
+        let Some(node) = &self.node else { return };
+        let mut state = node.lock();
+        state.dirty.insert(user.clone());
+        // The last ones go when nobody is left to tell of them later.
+        if self.outside().handle.is_draining() {
+            self.send_changes(&mut state, node.key);
         }
     }
 

@@ -244,6 +244,25 @@ fn who_is_here_hears_what_is_said_while_the_bus_is_away() {
     });
 }
 
+/// What the others hear of them does not wait for the lease.
+#[test]
+fn users_of_a_node_that_ends_leave_with_it() {
+    on_all_drivers(|driver| {
+        let mut sites = sites(driver, Duration::from_secs(60), &["a", "b"]);
+        let mut watcher = enter(&mut sites[1].live, "zoe", ENVELOPE);
+        let mut peers = ["ann", "ben"].map(|name| {
+            let peer = enter(&mut sites[0].live, name, ENVELOPE);
+            assert_eq!(news(&mut watcher), told("user_joined", name));
+            peer
+        });
+        sites[0].app.handle().shutdown(Duration::from_secs(5));
+        peers.iter_mut().for_each(|peer| assert_eq!(peer.closed().code, 1001));
+        let mut left = [news(&mut watcher), news(&mut watcher)];
+        left.sort();
+        assert_eq!(left, [told("user_left", "ann"), told("user_left", "ben")]);
+    });
+}
+
 /// What a client of `rooms.text` is answered.
 fn answer(peer: &mut Peer, command: &str) -> String {
     peer.send(command);
