@@ -255,8 +255,11 @@ fn users_of_a_node_that_ends_leave_with_it() {
             assert_eq!(news(&mut watcher), told("user_joined", name));
             peer
         });
-        sites[0].app.handle().shutdown(Duration::from_secs(5));
+        let Site { live, app, .. } = sites.remove(0);
+        app.handle().shutdown(Duration::from_secs(5));
         peers.iter_mut().for_each(|peer| assert_eq!(peer.closed().code, 1001));
+        // It waits until the bus has ended.
+        drop(live);
         let mut left = [news(&mut watcher), news(&mut watcher)];
         left.sort();
         assert_eq!(left, [told("user_left", "ann"), told("user_left", "ben")]);
