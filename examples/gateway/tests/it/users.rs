@@ -12,7 +12,7 @@ use ringwire_gateway::auth::{Refused, Verifier};
 use ringwire_gateway::settings::Settings;
 use ringwire_gateway::users::{User, Users};
 use serde_json::json;
-use sqlx::{Connection as _, Executor as _, SqliteConnection};
+use sqlx::{AnyConnection, Connection as _, Executor as _, SqliteConnection};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
@@ -255,4 +255,27 @@ fn cleaning_up_asks_a_database_that_does_not_answer_once() {
         assert_eq!(peers[0].closed().reason, "inactive");
         peers[2].expect_nothing();
     });
+}
+
+/// A table that somebody has locked holds a query up for as long as that takes, once it has its connection.
+#[test]
+fn a_query_that_hangs_is_given_up() {
+    let postgres = std::env::var("DATABASE_URL").ok().filter(|url| url.starts_with("postgres"));
+    for url in postgres {
+        runtime().block_on(async {
+            let users = open(&url).await;
+            let ann = user("ann");
+            users.add(&ann, None).await.expect("a user");
+            let mut other = AnyConnection::connect(&url).await.expect("the database");
+            let lock = "BEGIN; LOCK TABLE gateway_users IN ACCESS EXCLUSIVE MODE";
+            other.execute(sqlx::raw_sql(lock)).await.expect("nobody has it locked");
+            let began = Instant::now();
+            assert_eq!(users.active(ann.id).await, Err(Refused::Unavailable));
+            assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+            assert!(!users.answers());
+            other.execute("ROLLBACK").await.expect("it is locked");
+            assert_eq!(users.active(ann.id).await, Ok(ann));
+            assert!(users.answers());
+        });
+    }
 }
