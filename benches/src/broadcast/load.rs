@@ -134,7 +134,7 @@ impl<'a> Load<'a> {
             clock,
             opener: Opener::new(target, CompressionFlag::Off, clock),
             buffers: Buffers::new(),
-            thread_id: procstat::own_thread_id()?,
+            thread_id: procstat::own_thread_id(),
             clients: Vec::new(),
             dialled: VecDeque::new(),
             connecting: 0,

@@ -52,7 +52,7 @@ pub(crate) fn run(
     if let Some(cpus) = &plan.load.cpu {
         machine::pin_thread(&cpus.0).context("cannot pin a load thread to --cpu")?;
     }
-    gauge.thread_id.store(procstat::own_thread_id()?, Ordering::Relaxed);
+    gauge.thread_id.store(procstat::own_thread_id(), Ordering::Relaxed);
     let mut load = Load::new(plan, share, clock, gauge, recent)?;
     let mut events = Events::with_capacity(EVENTS_PER_PASS);
     loop {

@@ -135,7 +135,7 @@ impl<'a> Generator<'a> {
         let dialler = Dialler::to(target, &plan.sources);
         let connections = (0..plan.connections).map(|_| None).collect();
         let desk = Desk::new(plan, target)?;
-        tell(News::Ready { threads: vec![procstat::own_thread_id()?], at: desk.clock.nanos() });
+        tell(News::Ready { threads: vec![procstat::own_thread_id()], at: desk.clock.nanos() });
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_PER_PASS),

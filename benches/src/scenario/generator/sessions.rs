@@ -162,7 +162,7 @@ impl Generator<'_> {
         Ok(Moment {
             at: self.load.desk.clock.elapsed(),
             tls: self.load.desk.opener.tls,
-            generator_cpu: procstat::thread_cpu(procstat::own_thread_id()?)?,
+            generator_cpu: procstat::thread_cpu(procstat::own_thread_id())?,
             server_cpu: server_cpu.context("the server's process is gone")?,
             machine: MachineTicks::read()?,
         })
