@@ -11,6 +11,7 @@ mod disturbance;
 mod doctor;
 mod echo;
 mod endpoint;
+mod flags;
 mod floor;
 mod groups;
 mod growth;

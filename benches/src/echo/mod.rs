@@ -147,12 +147,7 @@ pub(crate) struct LoadArgs {
 impl Default for LoadArgs {
     /// What the command line has for flags that are not given.
     fn default() -> Self {
-        #[derive(clap::Parser)]
-        struct Flags {
-            #[command(flatten)]
-            load: LoadArgs,
-        }
-        <Flags as clap::Parser>::parse_from([""]).load
+        crate::flags::parse("").expect("no flag has to be given")
     }
 }
 

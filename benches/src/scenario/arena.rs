@@ -236,34 +236,27 @@ fn table(rows: &[Row]) -> Table {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-
-    #[derive(clap::Parser)]
-    struct Flags {
-        #[command(flatten)]
-        args: ArenaArgs,
-    }
+    use crate::flags::parse;
 
     #[test]
     fn defaults_are_those_of_the_profiles() {
-        let Flags { args } = Flags::parse_from([""]);
+        let args: ArenaArgs = parse("").unwrap();
         assert_eq!((args.duration, args.runs), (Duration::from_secs(5), 3));
         let all = [512, 4096, 16_384].map(|connections| (Profile::Echo, connections));
         assert_eq!(args.cells(), all);
         let Scenario { size, work, .. } = args.scenario(Profile::Echo, 512);
         let duration = Duration::from_secs(5);
         assert_eq!((size, work), (5, Work::Loop { in_flight: 1, duration }));
-        let flags = "x --profile echo-ws-pipeline,echo-ws-limited --duration 1s";
-        let Flags { args } = Flags::parse_from(flags.split(' '));
+        let flags = "--profile echo-ws-pipeline,echo-ws-limited --duration 1s";
+        let args: ArenaArgs = parse(flags).unwrap();
         let cells = args.cells();
         assert_eq!((cells.len(), cells[4]), (5, (Profile::Limited, 4096)));
         let duration = Duration::from_secs(1);
         let works = [cells[0], cells[4]].map(|(profile, count)| args.scenario(profile, count).work);
         let limited = Work::Churn { messages: 10, interval: Duration::ZERO, duration };
         assert_eq!(works, [Work::Loop { in_flight: 16, duration }, limited]);
-        assert!(Flags::try_parse_from(["x", "--runs", "0"]).is_err());
-        assert!(Flags::try_parse_from(["x", "--connections", "10,0"]).is_err());
+        assert!(parse::<ArenaArgs>("--runs 0").is_err());
+        assert!(parse::<ArenaArgs>("--connections 10,0").is_err());
     }
 }

@@ -119,29 +119,22 @@ fn series(counts: &[u64]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
+    use crate::flags::parse;
     use crate::scenario::report::Traffic;
-
-    #[derive(clap::Parser)]
-    struct Flags {
-        #[command(flatten)]
-        args: TrafficArgs,
-    }
 
     #[test]
     fn flags_are_those_of_the_other_scenarios() {
-        let Flags { args } = Flags::parse_from(["x"]);
+        let args: TrafficArgs = parse("").unwrap();
         let window = Work::Loop { in_flight: 1, duration: Duration::from_secs(30) };
         assert_eq!(args.window.work(), window);
-        let text = "x --connections 10000 --size 4KiB --in-flight 16 --duration 2m";
-        let Flags { args } = Flags::parse_from(text.split(' '));
+        let text = "--connections 10000 --size 4KiB --in-flight 16 --duration 2m";
+        let args: TrafficArgs = parse(text).unwrap();
         let scenario = args.stress.scenario("traffic", args.window.work());
         assert_eq!((scenario.connections, scenario.size), (10_000, 4096));
         let window = Work::Loop { in_flight: 16, duration: Duration::from_secs(120) };
         assert_eq!(scenario.work, window);
-        assert!(Flags::try_parse_from(["x", "--in-flight", "0"]).is_err());
+        assert!(parse::<TrafficArgs>("--in-flight 0").is_err());
     }
 
     #[test]

@@ -244,20 +244,13 @@ fn count_rate(report: &Report) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-
-    #[derive(Debug, clap::Parser)]
-    struct Flags {
-        #[command(flatten)]
-        args: StressArgs,
-    }
+    use crate::flags::{parse, parse_words};
 
     fn scenarios(line: &str) -> Vec<Scenario> {
         let words = ["ringwire-bench", "stress"].into_iter().chain(line.split_whitespace());
         let words = with_two_dashes(words.map(OsString::from));
-        Flags::try_parse_from(&words[1..]).unwrap().args.scenarios().unwrap()
+        parse_words::<StressArgs>(&words[2..]).unwrap().scenarios().unwrap()
     }
 
     /// Every command line of the documents, as it is written there.
@@ -300,7 +293,7 @@ mod tests {
     #[test]
     fn servers_have_the_defaults_of_the_documents() {
         let url = |line: &str| {
-            let mut args = Flags::parse_from(["x"].into_iter().chain(line.split_whitespace())).args;
+            let mut args: StressArgs = parse(line).unwrap();
             args.fill_in();
             args.common.server.url.unwrap()
         };
@@ -312,7 +305,7 @@ mod tests {
 
     #[test]
     fn flags_of_both_are_too_many() {
-        let args = Flags::parse_from(["x", "--clients", "3", "--messages", "4"]).args;
+        let args: StressArgs = parse("--clients 3 --messages 4").unwrap();
         assert!(args.scenarios().unwrap_err().to_string().contains("use either"));
         // Only this subcommand has one dash, and only its names.
         let kept = ["ringwire-bench", "echo", "-clients=1"].map(OsString::from);

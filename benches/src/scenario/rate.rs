@@ -117,23 +117,16 @@ pub(super) fn interval(flag: &str, rate: f64) -> anyhow::Result<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-
-    #[derive(clap::Parser)]
-    struct Flags {
-        #[command(flatten)]
-        args: RateArgs,
-    }
+    use crate::flags::parse;
 
     #[test]
     fn stages_take_the_place_of_a_duration() {
-        let Flags { mut args } = Flags::parse_from(["x", "--mps", "0", "--stages", "10s:10,1m:10"]);
+        let mut args: RateArgs = parse("--mps 0 --stages 10s:10,1m:10").unwrap();
         let (_, duration) = args.pace().unwrap();
         assert_eq!(duration, Duration::from_secs(70));
         assert_eq!(args.clients.common.pace.unwrap().messages(2), 1300);
-        assert!(Flags::try_parse_from(["x", "--stages", "1s:1", "--duration", "1s"]).is_err());
+        assert!(parse::<RateArgs>("--stages 1s:1 --duration 1s").is_err());
     }
 
     #[test]

@@ -160,32 +160,25 @@ pub(super) fn parse_interval(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-
-    #[derive(clap::Parser)]
-    struct Flags {
-        #[command(flatten)]
-        all: AllArgs,
-    }
+    use crate::flags::parse;
 
     #[test]
     fn flags_are_those_of_published_tools() {
-        let Flags { all } = Flags::parse_from([""]);
+        let all: AllArgs = parse("").unwrap();
         let Stress { connections, max_concurrent, .. } = all.stress;
         assert_eq!((connections, max_concurrent, all.messages.messages), (100, 50, 10));
         assert_eq!(all.pace.duration, Duration::from_secs(60));
         assert_eq!(all.pace.message_interval, Duration::from_millis(100));
-        let text = "x --connections 30 --messages 20 --duration 120 --message-interval 5 \
+        let text = "--connections 30 --messages 20 --duration 120 --message-interval 5 \
                     --fail-if p99>5ms,errors>0";
-        let Flags { all } = Flags::parse_from(text.split_whitespace());
+        let all: AllArgs = parse(text).unwrap();
         assert_eq!((all.stress.connections, all.messages.messages), (30, 20));
         assert_eq!(all.pace.duration, Duration::from_secs(120));
         assert_eq!(all.pace.message_interval, Duration::from_millis(5));
         assert_eq!(all.stress.common.fail_if.len(), 2);
-        let wrong = Flags::try_parse_from(["x", "--fail-if", "p98>5ms"]).err().unwrap().to_string();
+        let wrong = parse::<AllArgs>("--fail-if p98>5ms").unwrap_err().to_string();
         assert!(wrong.contains("\"p98\" is not measured"), "{wrong}");
-        assert!(Flags::try_parse_from(["x", "--message-interval", "0"]).is_err());
+        assert!(parse::<AllArgs>("--message-interval 0").is_err());
     }
 }

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use clap::Parser as _;
 use ringwire::{Config, Ctx, Message, Running, Server, on_message, tuning::Pinning};
 
 use super::*;
@@ -32,14 +31,8 @@ pub(crate) fn plan(url: &str) -> Plan {
     }
 }
 
-#[derive(clap::Parser)]
-struct Flags {
-    #[command(flatten)]
-    common: Common,
-}
-
 fn common(flags: &str) -> Common {
-    Flags::parse_from(["x"].into_iter().chain(flags.split_whitespace())).common
+    crate::flags::parse(flags).unwrap()
 }
 
 fn scenario(connections: u32, work: Work) -> Scenario {
