@@ -197,20 +197,20 @@ impl From<Summary> for Percentiles {
 }
 
 impl Summary {
-    /// A value by the name that it has on command lines; `None` for any other name.
+    /// The names of its values on command lines and in tables.
+    pub(crate) const NAMES: [&str; 9] =
+        ["min", "mean", "p50", "p75", "p90", "p95", "p99", "p99.9", "max"];
+
+    /// Its values, in the order of their names.
+    pub(crate) fn values(&self) -> [f64; 9] {
+        let Self { min, mean, p50, p75, p90, p95, p99, p999, max } = *self;
+        [min, mean, p50, p75, p90, p95, p99, p999, max]
+    }
+
+    /// A value by its name; `None` for any other name.
     pub(crate) fn named(&self, name: &str) -> Option<f64> {
-        match name {
-            "min" => Some(self.min),
-            "mean" => Some(self.mean),
-            "p50" => Some(self.p50),
-            "p75" => Some(self.p75),
-            "p90" => Some(self.p90),
-            "p95" => Some(self.p95),
-            "p99" => Some(self.p99),
-            "p99.9" => Some(self.p999),
-            "max" => Some(self.max),
-            _ => None,
-        }
+        let place = Self::NAMES.iter().position(|known| *known == name)?;
+        Some(self.values()[place])
     }
 }
 

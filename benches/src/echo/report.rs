@@ -235,11 +235,10 @@ impl Report {
             rows.push(("compression", text));
         }
         if let Some(latency) = self.latency_us {
-            let Summary { p50, p90, p99, p999, max, .. } = latency;
-            for (name, value) in [("p50", p50), ("p90", p90), ("p99", p99), ("p99.9", p999)] {
-                rows.push((name, format!("{value:.1} µs")));
-            }
-            rows.push(("max", format!("{max:.1} µs")));
+            let named = Summary::NAMES.into_iter().zip(latency.values());
+            let told =
+                named.filter(|(name, _)| ["p50", "p90", "p99", "p99.9", "max"].contains(name));
+            rows.extend(told.map(|(name, value)| (name, format!("{value:.1} µs"))));
         }
         if let Some(server) = self.server {
             rows.push((

@@ -8,7 +8,6 @@ use clap::ValueEnum;
 use ringwire_examples::units::parse_duration;
 use serde::Serialize;
 
-use super::conductor::Watch;
 use super::plan::Work;
 use super::report::{self, Report, show_micros};
 use super::{Common, Scenario};
@@ -121,18 +120,13 @@ impl ArenaArgs {
 
     fn scenario(&self, profile: Profile, connections: u32) -> Scenario {
         Scenario {
-            name: "arena",
-            connections,
             max_concurrent: self.max_concurrent,
-            ramp_up: Duration::ZERO,
             connect_timeout: self.connect_timeout,
             response_timeout: self.response_timeout,
             size: MESSAGE.len() as u64,
-            work: profile.work(self.duration),
-            hold: Duration::ZERO,
-            watch: Watch::Nothing,
             // The same for every number of connections.
             server_apart: true,
+            ..Scenario::new("arena", connections, profile.work(self.duration))
         }
     }
 }

@@ -182,6 +182,26 @@ struct Scenario {
     server_apart: bool,
 }
 
+impl Scenario {
+    /// One that connects at once, and watches nothing.
+    fn new(name: &'static str, connections: u32, work: Work) -> Self {
+        let ten_seconds = Duration::from_secs(10);
+        Self {
+            name,
+            connections,
+            max_concurrent: rate::MAX_CONCURRENT,
+            ramp_up: Duration::ZERO,
+            connect_timeout: ten_seconds,
+            response_timeout: ten_seconds,
+            size: 100,
+            work,
+            hold: Duration::ZERO,
+            watch: Watch::Nothing,
+            server_apart: false,
+        }
+    }
+}
+
 /// Processes of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Layout {

@@ -11,10 +11,10 @@ use clap::ValueEnum;
 use ringwire_examples::units::{parse_bytes, parse_duration};
 
 use super::plan::Work;
-use super::rate::{self, interval};
+use super::rate::interval;
 use super::report::{Report, Row};
 use super::stress::{self, parse_interval};
-use super::{Common, Scenario, Watch};
+use super::{Common, Scenario};
 use crate::units::{show_count, show_success};
 
 /// Between two lines of totals.
@@ -170,17 +170,8 @@ impl StressArgs {
             return Ok(vec![self.of_clients()?]);
         }
         let scenario = |(name, work): stress::Kind| Scenario {
-            name,
-            connections: connections.unwrap_or(100),
             max_concurrent: max_concurrent.unwrap_or(50),
-            ramp_up: Duration::ZERO,
-            connect_timeout: Duration::from_secs(10),
-            response_timeout: Duration::from_secs(10),
-            size: 100,
-            work,
-            hold: Duration::ZERO,
-            watch: Watch::Nothing,
-            server_apart: false,
+            ..Scenario::new(name, connections.unwrap_or(100), work)
         };
         let throughput = ("throughput", Work::Each { messages: messages.unwrap_or(10) });
         let interval = message_interval.unwrap_or(Duration::from_millis(100));
@@ -197,21 +188,14 @@ impl StressArgs {
     fn of_clients(&self) -> anyhow::Result<Scenario> {
         let Clients { clients, mps, conn_timeout, resp_timeout, ramp_up, msg_size } = self.clients;
         let ten_seconds = Duration::from_secs(10);
+        let interval = interval("--mps", mps.unwrap_or(1.0))?;
+        let work = Work::Rate { interval, duration: self.duration };
         Ok(Scenario {
-            name: "rate",
-            connections: clients.unwrap_or(10),
-            max_concurrent: rate::MAX_CONCURRENT,
             ramp_up: ramp_up.unwrap_or(ten_seconds),
             connect_timeout: conn_timeout.unwrap_or(ten_seconds),
             response_timeout: resp_timeout.unwrap_or(Duration::from_secs(1)),
             size: msg_size.unwrap_or(100),
-            work: Work::Rate {
-                interval: interval("--mps", mps.unwrap_or(1.0))?,
-                duration: self.duration,
-            },
-            hold: Duration::ZERO,
-            watch: Watch::Nothing,
-            server_apart: false,
+            ..Scenario::new("rate", clients.unwrap_or(10), work)
         })
     }
 }

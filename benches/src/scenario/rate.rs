@@ -8,7 +8,7 @@ use ringwire_examples::units::{parse_bytes, parse_duration};
 use super::pace::{Pace, Stage, parse_stage};
 use super::plan::Work;
 use super::report::Report;
-use super::{Common, Scenario, Watch};
+use super::{Common, Scenario};
 
 /// Connects outstanding at a time: those of the ramp that the server has not answered.
 pub(super) const MAX_CONCURRENT: u32 = 512;
@@ -92,17 +92,10 @@ impl Clients {
         duration: Duration,
     ) -> Scenario {
         Scenario {
-            name,
-            connections: self.clients,
-            max_concurrent: MAX_CONCURRENT,
-            ramp_up: Duration::ZERO,
             connect_timeout: self.connect_timeout,
             response_timeout: self.response_timeout,
             size: self.size,
-            work: Work::Rate { interval, duration },
-            hold: Duration::ZERO,
-            watch: Watch::Nothing,
-            server_apart: false,
+            ..Scenario::new(name, self.clients, Work::Rate { interval, duration })
         }
     }
 }

@@ -6,7 +6,7 @@ use ringwire_examples::units::{parse_bytes, parse_duration};
 
 use super::plan::Work;
 use super::report::Report;
-use super::{Common, Scenario, Watch};
+use super::{Common, Scenario};
 
 /// Flags of all four, and of others like them.
 #[derive(Debug, clap::Args)]
@@ -125,17 +125,11 @@ impl Stress {
     /// What these flags say of a scenario.
     pub(super) fn scenario(&self, name: &'static str, work: Work) -> Scenario {
         Scenario {
-            name,
-            connections: self.connections,
             max_concurrent: self.max_concurrent,
-            ramp_up: Duration::ZERO,
             connect_timeout: self.connect_timeout,
             response_timeout: self.response_timeout,
             size: self.size,
-            work,
-            hold: Duration::ZERO,
-            watch: Watch::Nothing,
-            server_apart: false,
+            ..Scenario::new(name, self.connections, work)
         }
     }
 

@@ -37,18 +37,12 @@ fn common(flags: &str) -> Common {
 
 fn scenario(connections: u32, work: Work) -> Scenario {
     Scenario {
-        name: "test",
-        connections,
         max_concurrent: 16,
-        ramp_up: Duration::ZERO,
         connect_timeout: Duration::from_secs(20),
         // Longer than a machine that is busy with other tests may stand still.
         response_timeout: Duration::from_secs(10),
         size: 64,
-        work,
-        hold: Duration::ZERO,
-        watch: Watch::Nothing,
-        server_apart: false,
+        ..Scenario::new("test", connections, work)
     }
 }
 
