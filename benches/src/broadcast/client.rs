@@ -3,8 +3,6 @@
 use std::ops::RangeInclusive;
 
 use mio::event::Event;
-use mio::net::TcpStream;
-use ringwire_tls::Session;
 
 use super::order::{Disorder, Order};
 use super::publications::Publications;
@@ -33,20 +31,9 @@ pub(crate) struct Deliveries {
 }
 
 impl Client {
-    /// One that is being dialled, and has TLS with a session.
-    pub(crate) fn new(
-        stream: TcpStream,
-        session: Option<Session>,
-        index: usize,
-        subscribes: bool,
-    ) -> Self {
-        let socket = Socket::new(stream, session, u32::try_from(index).unwrap_or(u32::MAX));
+    /// One that is being dialled.
+    pub(crate) fn new(socket: Socket, subscribes: bool) -> Self {
         Self { socket, subscribes, order: Order::default(), partial: Vec::new(), control: None }
-    }
-
-    /// The socket, to be registered.
-    pub(crate) fn stream_mut(&mut self) -> &mut TcpStream {
-        self.socket.stream_mut()
     }
 
     /// Whether it is connected and upgraded.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use mio::event::Event;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 use ringwire_examples::CompressionFlag;
 
 use super::Plan;
@@ -16,8 +16,8 @@ use crate::disturbance::MachineTicks;
 use crate::echo::{
     Buffers, Clock, Dialler, Failure, Failures, Latencies, Opener, Summary, Ticks, TlsTotals,
 };
+use crate::machine;
 use crate::procstat::{self, Account, CpuTime, CpuTimes};
-use crate::{machine, tls};
 
 const EVENTS_PER_PASS: usize = 1024;
 /// How often the time is looked at when nothing happens.
@@ -130,7 +130,7 @@ impl<'a> Load<'a> {
             plan,
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_PER_PASS),
-            dialler: Dialler::to(target, &[]),
+            dialler: Dialler::to(target, &[], plan.tls.clone()),
             clock,
             opener: Opener::new(target, CompressionFlag::Off, clock),
             buffers: Buffers::new(),
@@ -183,23 +183,16 @@ impl<'a> Load<'a> {
 
     fn dial(&mut self, now: Ticks) {
         let index = self.clients.len();
-        let both = Interest::READABLE | Interest::WRITABLE;
-        let dialled = self.dialler.dial(0).and_then(|stream| {
-            let session = self.plan.tls.as_ref().map(tls::Client::session).transpose();
-            let session = session.map_err(io::Error::other)?;
-            let mut client = Client::new(stream, session, index, index != PUBLISHER);
-            self.poll.registry().register(client.stream_mut(), Token(index), both)?;
-            Ok(client)
-        });
-        match dialled {
-            Ok(client) => {
-                self.clients.push(Some(client));
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
+        match self.dialler.open(0, number, index, &self.poll) {
+            Ok(socket) => {
+                self.clients.push(Some(Client::new(socket, index != PUBLISHER)));
                 self.connecting += 1;
                 self.dialled.push_back((index, now));
             }
-            Err(error) => {
+            Err(failure) => {
                 self.clients.push(None);
-                self.failures.add(Failure::of_connect(&error));
+                self.failures.add(failure);
             }
         }
     }

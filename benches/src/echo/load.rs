@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use mio::event::Event;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 
 use super::connection::{Connection, Tools};
 use super::deflate_totals::DeflateTotals;
@@ -22,7 +22,7 @@ use super::recorder::OfInterval;
 use super::stage::{Gauge, Stage, StageCell};
 use super::tls_totals::TlsTotals;
 use super::{LoadArgs, Plan};
-use crate::{machine, procstat, tls};
+use crate::{machine, procstat};
 
 const EVENTS_PER_PASS: usize = 1024;
 /// Connections that send their first messages in one pass.
@@ -91,7 +91,6 @@ struct Load<'a> {
     gauge: &'a Gauge,
     poll: Poll,
     dialler: Dialler,
-    tls: Option<&'a tls::Client>,
     tools: Tools,
     buffers: Buffers,
     /// Numbers of the connections, of which those up to `connections.len()` have been dialled.
@@ -127,8 +126,7 @@ impl<'a> Load<'a> {
             args,
             gauge,
             poll: Poll::new()?,
-            dialler: Dialler::to(&plan.target, &args.source_addresses),
-            tls: plan.tls.as_ref(),
+            dialler: Dialler::to(&plan.target, &args.source_addresses, plan.tls.clone()),
             tools,
             buffers: Buffers::new(),
             connections: Vec::with_capacity(share.len()),
@@ -167,23 +165,15 @@ impl<'a> Load<'a> {
     fn dial(&mut self, now: Ticks) {
         let index = self.connections.len();
         let identity = self.share.clone().nth(index).unwrap_or_default();
-        let both = Interest::READABLE | Interest::WRITABLE;
-        let dialled = self.dialler.dial(0).and_then(|stream| {
-            let session = self.tls.map(tls::Client::session).transpose();
-            let session = session.map_err(io::Error::other)?;
-            let mut connection = Connection::new(stream, session, identity, index);
-            self.poll.registry().register(connection.stream_mut(), Token(index), both)?;
-            Ok(connection)
-        });
-        match dialled {
-            Ok(connection) => {
-                self.connections.push(Some(connection));
+        match self.dialler.open(0, identity, index, &self.poll) {
+            Ok(socket) => {
+                self.connections.push(Some(Connection::new(socket, identity, index)));
                 self.outstanding += 1;
                 self.dialled.push_back((index, now));
             }
-            Err(error) => {
+            Err(failure) => {
                 self.connections.push(None);
-                self.count_failure(Failure::of_connect(&error));
+                self.count_failure(failure);
             }
         }
     }

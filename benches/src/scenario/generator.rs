@@ -79,7 +79,6 @@ struct Generator<'a> {
     load: Load,
     tell: &'a dyn Fn(News),
     dialler: Dialler,
-    tls: Option<tls::Client>,
     /// Connections that were dialled and when, oldest first, until they are found open or late.
     dialled: VecDeque<(u32, u64)>,
     told: Duration,
@@ -132,7 +131,7 @@ impl<'a> Generator<'a> {
         tls: Option<tls::Client>,
         tell: &'a dyn Fn(News),
     ) -> anyhow::Result<Self> {
-        let dialler = Dialler::to(target, &plan.sources);
+        let dialler = Dialler::to(target, &plan.sources, tls);
         let connections = (0..plan.connections).map(|_| None).collect();
         let desk = Desk::new(plan, target)?;
         tell(News::Ready { threads: vec![procstat::own_thread_id()], at: desk.clock.nanos() });
@@ -150,7 +149,6 @@ impl<'a> Generator<'a> {
             },
             tell,
             dialler,
-            tls,
             dialled: VecDeque::new(),
             told: Duration::ZERO,
         })
