@@ -27,6 +27,7 @@ mod report;
 mod scenario;
 mod schema;
 mod soak;
+mod spent;
 mod system;
 mod target;
 mod texts;

@@ -107,7 +107,7 @@ impl std::fmt::Display for Scenario {
 
 impl Row {
     fn new(scenario: Scenario, sessions: &Sessions) -> Self {
-        let seconds = sessions.window.as_secs_f64();
+        let seconds = sessions.spent.time.as_secs_f64();
         Self {
             scenario: scenario.to_string(),
             connections: sessions.opened,
@@ -144,6 +144,7 @@ fn table(rows: &[Row]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spent::Spent;
 
     #[test]
     fn rates_are_of_the_right_times() {
@@ -151,7 +152,7 @@ mod tests {
             opened: 45,
             completed: 40,
             messages: 440,
-            window: Duration::from_secs(2),
+            spent: Spent::for_tests(2, &[], &[]),
             open_time: Duration::from_millis(500),
             ..Sessions::default()
         };

@@ -159,5 +159,5 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Report> {
             plan.payload_len
         );
     }
-    Report::new(plan, load::run(plan)?)
+    Ok(Report::new(plan, load::run(plan)?))
 }

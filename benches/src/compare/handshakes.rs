@@ -98,7 +98,7 @@ impl CompareHandshakesArgs {
             timeout: TIMEOUT,
         };
         let sessions = run_sessions(&endpoint, plan).with_context(|| server.name.clone())?;
-        let report = Report::new(&endpoint, self.concurrency, sessions)?;
+        let report = Report::new(&endpoint, self.concurrency, sessions);
         crate::output::note(format_args!(
             "round {round}, {}, {}: {}/s, {:.1} µs CPU, {:?}",
             server.name,

@@ -45,12 +45,12 @@ use self::recorder::Recorder;
 use self::report::{Footprints, Measured};
 use self::stage::{Gauge, Stage, StageCell, sum};
 use crate::demand::Demand;
-use crate::disturbance::MachineTicks;
 use crate::endpoint::{Endpoint, ServerArgs};
 use crate::machine;
 use crate::output::{self, JsonArgs};
-use crate::procstat::{self, Account, CpuTime, CpuTimes, Footprint};
+use crate::procstat::{self, Account, CpuTimes, Footprint};
 use crate::report::Sample;
+use crate::spent::Moment;
 use crate::target::{Resource, Target};
 use crate::tls;
 use crate::units::CpuList;
@@ -286,11 +286,8 @@ struct Run<'a> {
 
 /// Totals at one moment.
 struct Snapshot {
-    at: Duration,
+    moment: Moment,
     messages: u64,
-    generator_cpu: Vec<CpuTime>,
-    server_cpu: CpuTimes,
-    machine: MachineTicks,
 }
 
 impl Run<'_> {
@@ -311,21 +308,17 @@ impl Run<'_> {
         self.wait("measuring", load.duration, &progress);
         let last = self.snapshot()?;
         self.record();
-        let server = match &self.plan.server {
-            Some(account) => Some(MeasuredServer {
-                cpu: last.server_cpu.since(&first.server_cpu),
-                capacity: account.capacity()?,
-                memory: match (before, connected, self.footprint()?) {
-                    (Some(before), Some(connected), Some(loaded)) => {
-                        Some(Footprints { before, connected, loaded })
-                    }
-                    _ => None,
-                },
-            }),
-            None => None,
-        };
+        let account = self.plan.server.as_ref();
+        let mut spent = first.moment.until(&last.moment, account)?;
+        if let Some(server) = &mut spent.server {
+            let moments = before.zip(connected).zip(self.footprint()?);
+            server.memory = moments.map(|((before, connected), loaded)| Footprints {
+                before,
+                connected,
+                loaded,
+            });
+        }
         let last_opened = self.gauges.iter().map(|g| g.last_opened.load(Ordering::Relaxed)).max();
-        let cpus = last.generator_cpu.iter().zip(&first.generator_cpu);
         Ok(Measured {
             target: self.plan.target.to_string(),
             connections: load.connections.into(),
@@ -335,11 +328,8 @@ impl Run<'_> {
             payload_len: self.plan.shape().payload_len,
             text: self.plan.shape().text,
             payload: load.payload,
-            window: last.at.saturating_sub(first.at),
+            spent,
             messages: last.messages.saturating_sub(first.messages),
-            generator_cpu: cpus.map(|(last, first)| last.since(*first)).collect(),
-            machine: (first.machine, last.machine),
-            server,
             ..Measured::default()
         })
     }
@@ -430,20 +420,10 @@ impl Run<'_> {
     }
 
     fn snapshot(&self) -> anyhow::Result<Snapshot> {
-        let thread_cpu =
-            |gauge: &Gauge| procstat::thread_cpu(gauge.thread_id.load(Ordering::Relaxed));
-        let generator_cpu = self.gauges.iter().map(thread_cpu).collect::<Result<_, _>>();
-        let server_cpu = match &self.plan.server {
-            Some(account) => account.cpu().context("the server's process is gone")?,
-            None => CpuTimes::default(),
-        };
-        Ok(Snapshot {
-            at: self.clock.elapsed(),
-            messages: sum(self.gauges, |gauge| &gauge.messages),
-            generator_cpu: generator_cpu.context("a load thread is gone")?,
-            server_cpu,
-            machine: MachineTicks::read().context("cannot read the machine's CPU time")?,
-        })
+        let thread_id = |gauge: &Gauge| gauge.thread_id.load(Ordering::Relaxed);
+        let threads = self.gauges.iter().map(thread_id).collect();
+        let moment = Moment::now(self.clock.elapsed(), threads, self.plan.server.as_ref())?;
+        Ok(Snapshot { moment, messages: sum(self.gauges, |gauge| &gauge.messages) })
     }
 
     fn footprint(&self) -> anyhow::Result<Option<Footprint>> {

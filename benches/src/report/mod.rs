@@ -22,7 +22,7 @@ use crate::output;
 
 pub(crate) use self::environment::{command_line, commit, today};
 pub(crate) use self::ranges::{Range, Ranges};
-pub(crate) use self::rows::{Row, last_rows, show_rows};
+pub(crate) use self::rows::{Row, cpu_rows, last_rows, show_rows};
 pub(crate) use self::timeline::{Percentiles, Sample, Timeline, side_by_side};
 pub(crate) use self::verdict::verdict;
 
