@@ -2,7 +2,12 @@
 
 use std::ffi::OsString;
 
-use clap::{Args, Command};
+use clap::{Args, Command, ValueEnum};
+
+/// The name of a value on the command line.
+pub(crate) fn name_of(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
 
 /// Reads words, of which the first is a flag already.
 ///

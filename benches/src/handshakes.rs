@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use ringwire_examples::units::parse_duration;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -52,9 +51,7 @@ pub(crate) struct HandshakeArgs {
 pub(crate) fn command(mut args: HandshakeArgs) -> anyhow::Result<bool> {
     let demand = Demand { connections: args.concurrency, ..Demand::default() };
     let endpoint = args.server.open(demand, &mut args.cpu)?;
-    if let Some(cpus) = &args.cpu {
-        machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;
-    }
+    machine::pin_load(args.cpu.as_ref())?;
     let plan = SessionsPlan {
         concurrency: args.concurrency,
         messages: 0,

@@ -8,6 +8,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::system::System;
+use crate::units::CpuList;
 
 /// Descriptors a run needs beside its connections: epoll, the standard streams, `/proc` files.
 const SPARE_DESCRIPTORS: u64 = 64;
@@ -51,6 +52,11 @@ pub(crate) fn pin_thread(cpus: &[usize]) -> io::Result<()> {
         set.set(cpu);
     }
     Ok(sched_setaffinity(None, &set)?)
+}
+
+/// The same for a load and the CPUs of its `--cpu`.
+pub(crate) fn pin_load(cpus: Option<&CpuList>) -> anyhow::Result<()> {
+    cpus.map_or(Ok(()), |cpus| pin_thread(&cpus.0)).context("cannot pin to --cpu")
 }
 
 /// Has the kernel kill the calling process when the thread that started it is gone.

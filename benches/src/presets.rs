@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use ringwire_examples::units::{parse_bytes, parse_duration};
 use serde::Serialize;
 
@@ -78,9 +77,7 @@ pub(crate) fn command(mut args: PresetArgs) -> anyhow::Result<bool> {
     let connections = SCENARIOS.iter().map(|scenario| scenario.at_once).max().unwrap_or_default();
     let demand = Demand { connections, payload_len, ..Demand::default() };
     let endpoint = args.server.open(demand, &mut args.cpu)?;
-    if let Some(cpus) = &args.cpu {
-        machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;
-    }
+    machine::pin_load(args.cpu.as_ref())?;
     let mut rows = Vec::new();
     for scenario in SCENARIOS {
         let plan = SessionsPlan {

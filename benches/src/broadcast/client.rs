@@ -1,15 +1,10 @@
 //! One connection of the load: the publisher, or a subscriber.
 
-use std::ops::RangeInclusive;
-
 use mio::event::Event;
 
 use super::order::{Disorder, Order};
 use super::publications::Publications;
-use crate::echo::{Buffers, Control, Failure, Opener, Received, Socket, Ticks};
-
-/// First bytes of close, ping and pong.
-const CONTROL: RangeInclusive<u8> = 0x88..=0x8a;
+use crate::echo::{Buffers, CONTROL, Control, Failure, Opener, Received, Socket, Ticks};
 
 /// A socket and what it has got so far.
 pub(crate) struct Client {

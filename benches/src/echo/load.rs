@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use mio::event::Event;
 use mio::{Events, Poll, Token};
 
@@ -49,9 +48,7 @@ pub(crate) fn run(
     gauge: &Gauge,
     recent: Sender<OfInterval>,
 ) -> anyhow::Result<Outcome> {
-    if let Some(cpus) = &plan.load.cpu {
-        machine::pin_thread(&cpus.0).context("cannot pin a load thread to --cpu")?;
-    }
+    machine::pin_load(plan.load.cpu.as_ref())?;
     gauge.thread_id.store(procstat::own_thread_id(), Ordering::Relaxed);
     let mut load = Load::new(plan, share, clock, gauge, recent)?;
     let mut events = Events::with_capacity(EVENTS_PER_PASS);

@@ -68,7 +68,7 @@ pub(crate) use self::report::test_report;
 pub(crate) use self::report::{Generator, MeasuredServer, Report, Server};
 pub(crate) use self::socket::{Opener, Received, Socket};
 pub(crate) use self::tls_totals::TlsTotals;
-pub(crate) use self::wire::{Shape, header, masked_frame, text_frame};
+pub(crate) use self::wire::{CONTROL, Shape, header, masked_frame, text_frame};
 pub(crate) use crate::bottleneck::Bottleneck;
 
 /// How often the coordinator looks at the totals while connections are made.
@@ -199,9 +199,7 @@ pub(crate) fn command(mut args: EchoArgs) -> anyhow::Result<bool> {
     let endpoint = args.server.open(demand, &mut args.load.cpu)?;
     let Endpoint { target, tls, account, own } = endpoint;
     let plan = Plan { target, load: args.load, tls, server: account, show_progress: true };
-    if let Some(cpus) = &plan.load.cpu {
-        machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;
-    }
+    machine::pin_load(plan.load.cpu.as_ref())?;
     let report = run(&plan)?;
     args.json.tell(report.table(), &report)?;
     if let Some(file) = &args.html {

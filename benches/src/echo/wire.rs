@@ -22,7 +22,7 @@ const BINARY: u8 = 0x82;
 const TEXT: u8 = 0x81;
 const MASKED: u8 = 0x80;
 /// First bytes of close, ping and pong.
-const CONTROL: std::ops::RangeInclusive<u8> = 0x88..=0x8a;
+pub(crate) const CONTROL: std::ops::RangeInclusive<u8> = 0x88..=0x8a;
 
 /// How a message looks on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::plan::Work;
 use super::report::{self, Report, show_micros};
 use super::{Common, Scenario};
+use crate::flags::name_of;
 use crate::output;
 use crate::report::Table;
 use crate::units::show_count;
@@ -146,10 +147,6 @@ impl Profile {
             Self::Limited => &[512, 4096],
         }
     }
-
-    fn name(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
-    }
 }
 
 impl Row {
@@ -194,14 +191,14 @@ fn text(rows: &[Row]) -> String {
     let mut text =
         first.map_or(String::new(), |first| format!("{}\n{}\n", first.machine, first.target));
     for rows in rows.chunk_by(|one, next| one.profile == next.profile) {
-        let name = rows.first().map(|row| row.profile.name()).unwrap_or_default();
+        let name = rows.first().map(|row| name_of(&row.profile)).unwrap_or_default();
         text += &format!("\n{name}\n\n{}\n", table(rows));
     }
     for row in rows {
         for (number, run) in row.runs.iter().enumerate() {
             let of = format!(
                 "{}, {} connections, run {}",
-                row.profile.name(),
+                name_of(&row.profile),
                 row.connections,
                 number + 1
             );
