@@ -44,7 +44,7 @@ impl Told {
         let message = self.template.write(0, number, &mut buffer);
         let payload = message.as_bytes();
         let shape = Shape { text: true, ..Shape::of_noise(payload.len()) };
-        out.extend(masked_frame(shape, 0, payload, self.key));
+        out.extend(masked_frame(shape, false, payload, self.key));
     }
 
     /// The length of the frame that begins so, once that is there.
@@ -82,13 +82,15 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
+    use ringwire_codec::OpCode;
+
     use super::*;
     use crate::echo::header;
 
     const KEY: [u8; 4] = [1, 2, 3, 4];
 
     fn frame(text: &str) -> Vec<u8> {
-        [&header(TEXT, 0, text.len()), text.as_bytes()].concat()
+        [&header(OpCode::Text, text.len()), text.as_bytes()].concat()
     }
 
     #[test]

@@ -8,13 +8,13 @@ use super::Scenario;
 use super::plan::Work;
 use super::rate::interval;
 use super::report::Report;
-use super::stress::Stress;
+use super::stress::With;
 
 /// Flags of `ringwire-bench churn`. `--connections` are at a time.
+pub(crate) type ChurnArgs = With<Sessions>;
+
 #[derive(Debug, clap::Args)]
-pub(crate) struct ChurnArgs {
-    #[command(flatten)]
-    stress: Stress,
+pub(crate) struct Sessions {
     /// Messages of each connection, one in flight, between its connect and its close.
     #[arg(long, default_value = "1")]
     messages: u64,
@@ -34,11 +34,11 @@ pub(crate) fn command(mut args: ChurnArgs) -> anyhow::Result<bool> {
 
 impl ChurnArgs {
     fn scenario(&self) -> anyhow::Result<Scenario> {
-        let interval = self.rate.map(|rate| interval("--rate", rate)).transpose()?;
+        let interval = self.work.rate.map(|rate| interval("--rate", rate)).transpose()?;
         let work = Work::Churn {
-            messages: self.messages,
+            messages: self.work.messages,
             interval: interval.unwrap_or_default(),
-            duration: self.duration,
+            duration: self.work.duration,
         };
         Ok(self.stress.scenario("churn", work))
     }

@@ -67,9 +67,7 @@ pub(crate) use self::report::Report;
 use self::report::{Asked, Row, show_rows};
 pub(crate) use self::search::{SearchArgs, command as search};
 pub(crate) use self::servers::Servers;
-pub(crate) use self::stress::{
-    AllArgs, SteadyArgs, StormArgs, ThroughputArgs, all, storm, sustained, throughput,
-};
+pub(crate) use self::stress::{AllArgs, SteadyArgs, StormArgs, ThroughputArgs, command as stress};
 use crate::demand::Demand;
 use crate::endpoint::ServerArgs;
 use crate::machine;
