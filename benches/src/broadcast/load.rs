@@ -12,7 +12,7 @@ use super::Plan;
 use super::client::{Client, Deliveries};
 use super::publications::Publications;
 use crate::echo::{
-    Buffers, Clock, Dialler, Failure, Failures, Latencies, Opener, Summary, Ticks, TlsTotals,
+    self, Buffers, Clock, Dialler, Failure, Failures, Latencies, Opener, Summary, Ticks, TlsTotals,
 };
 use crate::machine;
 use crate::procstat;
@@ -134,7 +134,7 @@ impl<'a> Load<'a> {
             sent: 0,
             is_publishing: false,
             is_measuring: false,
-            latencies: Latencies::new(),
+            latencies: Latencies::default(),
             failures: Failures::default(),
         })
     }
@@ -179,7 +179,7 @@ impl<'a> Load<'a> {
             }
             Err(failure) => {
                 self.clients.push(None);
-                self.failures.add(failure);
+                echo::count(&mut self.failures, failure, 1);
             }
         }
     }
@@ -288,7 +288,7 @@ impl<'a> Load<'a> {
         let before = self.publications.outstanding();
         while self.publications.oldest().is_some_and(|sent| now.since(sent) >= patience) {
             self.publications.give_up();
-            self.failures.add(Failure::Overdue);
+            echo::count(&mut self.failures, Failure::Overdue, 1);
         }
         if self.publications.outstanding() < before {
             self.publish();
@@ -296,7 +296,7 @@ impl<'a> Load<'a> {
     }
 
     fn fail(&mut self, index: usize, failure: Failure) {
-        self.failures.add(failure);
+        echo::count(&mut self.failures, failure, 1);
         let Some(client) = self.clients[index].take() else { return };
         if !client.is_open() {
             self.connecting -= 1;

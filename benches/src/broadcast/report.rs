@@ -70,7 +70,7 @@ impl Report {
             bottleneck,
             disturbance,
             tls: outcome.tls.version.map(|_| outcome.tls),
-            errors: outcome.failures.by_text(),
+            errors: outcome.failures,
         }
     }
 

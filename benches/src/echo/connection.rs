@@ -44,7 +44,7 @@ impl Tools {
         Ok(Self {
             messages: Messages::new(shape, in_flight, key),
             stamps: Stamps::new(places, in_flight),
-            latencies: Latencies::new(),
+            latencies: Latencies::default(),
             clock,
             measuring: false,
             opener: Opener::new(target, shape.compression, clock),

@@ -6,7 +6,7 @@ use std::io;
 use ringwire_tls::AlertDescription;
 
 /// One kind of error. Its text is the key in reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Failure {
     #[error("connect refused")]
     ConnectRefused,
@@ -131,33 +131,20 @@ fn of_tls(error: &io::Error) -> Option<Failure> {
     })
 }
 
-/// Counts by kind.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Failures(BTreeMap<Failure, u64>);
+/// Counts of kinds, by their texts.
+pub(crate) type Failures = BTreeMap<String, u64>;
 
-impl Failures {
-    /// Counts one.
-    pub(crate) fn add(&mut self, failure: Failure) {
-        self.add_many(failure, 1);
+/// Counts failures of a kind.
+pub(crate) fn count(failures: &mut Failures, failure: Failure, count: u64) {
+    if count > 0 {
+        *failures.entry(failure.to_string()).or_default() += count;
     }
+}
 
-    /// Counts so many.
-    pub(crate) fn add_many(&mut self, failure: Failure, count: u64) {
-        if count > 0 {
-            *self.0.entry(failure).or_default() += count;
-        }
-    }
-
-    /// Adds the counts of another thread.
-    pub(crate) fn merge(&mut self, other: &Self) {
-        for (&failure, count) in &other.0 {
-            *self.0.entry(failure).or_default() += count;
-        }
-    }
-
-    /// Texts and counts.
-    pub(crate) fn by_text(&self) -> BTreeMap<String, u64> {
-        self.0.iter().map(|(failure, &count)| (failure.to_string(), count)).collect()
+/// Adds what others counted.
+pub(crate) fn add(failures: &mut Failures, others: &Failures) {
+    for (kind, count) in others {
+        *failures.entry(kind.clone()).or_default() += count;
     }
 }
 
@@ -179,20 +166,21 @@ mod tests {
     #[test]
     fn kinds_are_counted_apart_and_merged() {
         let reset = io::Error::from_raw_os_error(libc::ECONNRESET);
-        let mut one = Failures::default();
-        one.add(Failure::of_connect(&reset));
-        one.add(Failure::HandshakeStatus(503));
-        let mut two = Failures::default();
-        two.add(Failure::of_open(&reset));
-        two.add(Failure::HandshakeStatus(503));
-        two.add(Failure::HandshakeStatus(400));
-        one.merge(&two);
+        let mut one = Failures::new();
+        count(&mut one, Failure::of_connect(&reset), 1);
+        count(&mut one, Failure::HandshakeStatus(503), 1);
+        count(&mut one, Failure::Lost, 0);
+        let mut two = Failures::new();
+        count(&mut two, Failure::of_open(&reset), 1);
+        count(&mut two, Failure::HandshakeStatus(503), 1);
+        count(&mut two, Failure::HandshakeStatus(400), 1);
+        add(&mut one, &two);
         let expected = [
             ("connect reset", 1),
             ("handshake status 400", 1),
             ("handshake status 503", 2),
             ("reset", 1),
         ];
-        assert_eq!(one.by_text(), expected.map(|(text, n)| (text.to_owned(), n)).into());
+        assert_eq!(one, expected.map(|(text, n)| (text.to_owned(), n)).into());
     }
 }

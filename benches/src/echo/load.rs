@@ -13,7 +13,7 @@ use mio::{Events, Poll, Token};
 use super::connection::{Connection, Tools};
 use super::deflate_totals::DeflateTotals;
 use super::dial::Dialler;
-use super::errors::{Failure, Failures};
+use super::errors::{Failure, Failures, count};
 use super::latency::{Clock, Latencies, Ticks};
 use super::link::Buffers;
 use super::messages::Messages;
@@ -133,7 +133,7 @@ impl<'a> Load<'a> {
             started: 0,
             is_starting: false,
             measured_from: None,
-            failures: Failures::default(),
+            failures: Failures::new(),
             interval: 0,
             recent,
         })
@@ -244,7 +244,7 @@ impl<'a> Load<'a> {
     }
 
     fn count_failure(&mut self, failure: Failure) {
-        self.failures.add(failure);
+        count(&mut self.failures, failure, 1);
         Gauge::add(&self.gauge.failed, 1);
     }
 
@@ -257,7 +257,7 @@ impl<'a> Load<'a> {
             for connection in started.filter(|connection| connection.is_open()) {
                 let oldest = connection.oldest_in_flight(&mut self.tools.stamps);
                 if now.since(oldest) >= limit {
-                    self.failures.add(Failure::Unanswered);
+                    count(&mut self.failures, Failure::Unanswered, 1);
                 }
             }
         }

@@ -58,7 +58,7 @@ use crate::units::CpuList;
 pub(crate) use self::control::Control;
 pub(crate) use self::deflate_totals::{Agreed, DeflateTotals};
 pub(crate) use self::dial::Dialler;
-pub(crate) use self::errors::{Failure, Failures};
+pub(crate) use self::errors::{Failure, Failures, add, count};
 pub(crate) use self::latency::{Clock, Latencies, Summary, Ticks};
 pub(crate) use self::link::Buffers;
 pub(crate) use self::payload::Payload;
@@ -252,20 +252,20 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Report> {
             .collect();
         let measured = run.conduct(before);
         stage.set(Stage::Stop);
-        let mut latencies = Latencies::new();
+        let mut latencies = Latencies::default();
         let mut failures = Failures::default();
         let (mut tls, mut deflate) = (TlsTotals::default(), DeflateTotals::default());
         for thread in threads {
             let outcome: Outcome =
                 thread.join().map_err(|_| anyhow!("a load thread panicked"))??;
-            latencies.merge(outcome.latencies);
-            failures.merge(&outcome.failures);
+            latencies.merge(&outcome.latencies);
+            add(&mut failures, &outcome.failures);
             tls.merge(&outcome.tls);
             deflate.merge(&outcome.deflate);
         }
         let mut measured = measured?;
         measured.latency = latencies.summary();
-        measured.errors = failures.by_text();
+        measured.errors = failures;
         measured.tls = tls;
         measured.deflate = deflate;
         measured.timeline = run.recorder.into_inner().finish();

@@ -379,7 +379,8 @@ fn half_message(goal: &Goal) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Some(Resource { authority, path, ask, .. }) = goal.target.resource() {
         let number = ask.next_number();
-        let request = Request::new(authority, &ask.fill(path, number), *b"the sample nonce");
+        let request =
+            Request::new(authority.as_str(), &ask.fill(path, number), *b"the sample nonce");
         if let Ok(request) = request.and_then(|request| ask.request(request, number)) {
             request.encode(&mut bytes);
         }

@@ -254,7 +254,7 @@ impl<'a> Generator<'a> {
             self.load.with(connection, |connection, desk| {
                 if connection.is_open() {
                     connection.say_due(number, desk);
-                    desk.tally.lag.record(now - due);
+                    desk.tally.lag.record_nanos(now - due);
                 }
             });
             connection += 1;
