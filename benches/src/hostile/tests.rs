@@ -36,7 +36,7 @@ fn own_server(
     let demand = Demand {
         driver,
         compression: CompressionFlag::Shared,
-        handshake_timeout: Some(Duration::from_secs(1)),
+        handshake_timeout: Some(patience),
         silence_limit: Some(patience),
         ..Demand::default()
     };
