@@ -28,7 +28,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::chat;
 use crate::session::{self, EVERYBODY, State, topic_of};
-use ringwire::json::{empty_object, id_of, object_of, plain_object};
+use ringwire::json::{empty_object, id_of, object_of, plain_or_empty};
 
 /// A message, as the server sends it.
 #[derive(Clone, Debug, Serialize)]
@@ -115,7 +115,7 @@ struct Incoming<'a> {
     id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     message_type: Cow<'a, str>,
-    #[serde(borrow, default = "empty_object", deserialize_with = "plain_object")]
+    #[serde(borrow, default = "empty_object", deserialize_with = "plain_or_empty")]
     data: &'a RawValue,
     to_user_id: Option<Uuid>,
 }

@@ -39,11 +39,11 @@ where
     Ok(value)
 }
 
-/// The same for an object: `null` becomes one without members, so that whoever gets it finds an object. With
-/// [`empty_object`] as the default, what is missing does as well.
+/// The same, but `null` becomes an object without members, so that whoever reads a member of it finds none instead of
+/// failing. With [`empty_object`] as the default, so does what is missing.
 ///
 /// # Errors
-/// It is neither, or not for any parser.
+/// As for [`plain`].
 ///
 /// ```
 /// use serde::Deserialize;
@@ -52,27 +52,23 @@ where
 /// #[derive(Deserialize)]
 /// struct Said<'a> {
 ///     #[serde(borrow, default = "ringwire::json::empty_object")]
-///     #[serde(deserialize_with = "ringwire::json::plain_object")]
+///     #[serde(deserialize_with = "ringwire::json::plain_or_empty")]
 ///     data: &'a RawValue,
 /// }
 ///
 /// let data = |text| serde_json::from_str(text).map(|Said { data }| data.get()).ok();
 /// assert_eq!(data(r#"{"data":{"n":2.50}}"#), Some(r#"{"n":2.50}"#));
+/// assert_eq!(data(r#"{"data":[1]}"#), Some("[1]"));
 /// assert_eq!(data(r#"{"data":null}"#), Some("{}"));
 /// assert_eq!(data("{}"), Some("{}"));
-/// assert_eq!(data(r#"{"data":[1]}"#), None);
 /// ```
-pub fn plain_object<'de, D, T>(from: D) -> Result<T, D::Error>
+pub fn plain_or_empty<'de, D, T>(from: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de> + Borrow<RawValue>,
 {
     let value: T = plain(from)?;
-    match value.borrow().get() {
-        text if text.starts_with('{') => Ok(value),
-        "null" => Ok(empty_object()),
-        _ => Err(D::Error::custom("expected an object")),
-    }
+    Ok(if value.borrow().get() == "null" { empty_object() } else { value })
 }
 
 /// `{}`
