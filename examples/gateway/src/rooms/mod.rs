@@ -175,7 +175,8 @@ fn say(
         None => format!("{from}: {plain}"),
     };
     // Those who can be told are, whatever keeps others from it.
-    told.and(out.publish(&topic_in(Protocol::RoomsText, TEXT), &text::one_line(&text)))?;
+    let also = out.publish(&topic_in(Protocol::RoomsText, TEXT), &text::one_line(&text));
+    told.and(also)?;
     app.counters.message(MessageType::Text);
     Ok(())
 }

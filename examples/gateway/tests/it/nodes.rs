@@ -226,10 +226,9 @@ fn who_is_here_hears_what_is_said_while_the_bus_is_away() {
         let mut settings = Settings::default();
         settings.node = Some("a".to_owned());
         let app = app(&settings);
-        let shared = app.clone();
         let config = settings.rooms.keep(config(2)).with_driver(driver).with_pinning(Pinning::Off);
         let server = Server::new(config).with_bus(Away);
-        let mut live = Live::start_on(server, move |worker| router(&shared, worker));
+        let mut live = Live::start_on(server, move |worker| router(&app, worker));
         let mut ann = enter(&mut live, "ann", "rooms.text");
         let mut ben = enter(&mut live, "ben", "rooms.text");
         for peer in [&mut ann, &mut ben] {

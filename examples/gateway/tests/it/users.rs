@@ -261,7 +261,7 @@ fn cleaning_up_asks_a_database_that_does_not_answer_once() {
 #[test]
 fn a_query_that_hangs_is_given_up() {
     let postgres = std::env::var("DATABASE_URL").ok().filter(|url| url.starts_with("postgres"));
-    for url in postgres {
+    if let Some(url) = postgres {
         runtime().block_on(async {
             let users = open(&url).await;
             let ann = user("ann");
