@@ -143,6 +143,8 @@ fn host(authority: &Authority) -> &str {
 }
 
 fn resolve(authority: &Authority, default_port: Option<u16>) -> anyhow::Result<SocketAddr> {
+    // What follows the host and is no port is a mistake.
+    let default_port = default_port.filter(|_| authority.as_str().ends_with(authority.host()));
     let port = authority.port_u16().or(default_port);
     let port = port.with_context(|| format!("{authority} has no port"))?;
     let found = (host(authority), port).to_socket_addrs();
