@@ -143,7 +143,8 @@ pub fn start(setup: &mut Setup<'_>) -> Result<Arc<App>, SetupError> {
     setup.on_reload(move || {
         let kept = |error| format!("the keys of tokens stay as they were: {error}");
         renewing.reload_keys().map_err(kept)?;
-        runtime.block_on(clock::sweep(&renewing));
+        // Signals are not to wait for a database.
+        renewing.sweep_now.notify_one();
         Ok(())
     });
     Ok(app)
