@@ -50,11 +50,11 @@ impl Target {
         else {
             bail!("{url:?} is no URL: use ws:// or wss://HOST:PORT/PATH, or tcp://HOST:PORT");
         };
-        let secure = match uri.scheme_str() {
-            Some("ws") => false,
-            Some("wss") => true,
-            Some("tcp") => return Ok(Self::Raw(resolve(authority, None)?)),
-            _ => bail!("{url}: use ws://, wss:// or tcp://"),
+        let secure = match uri.scheme_str().unwrap_or_default() {
+            "ws" => false,
+            "wss" => true,
+            "tcp" => return Ok(Self::Raw(resolve(authority, None)?)),
+            scheme => bail!("{scheme}:// is not supported: use ws://, wss:// or tcp://"),
         };
         let address = resolve(authority, Some(if secure { 443 } else { 80 }))?;
         let path = uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);

@@ -19,11 +19,12 @@ use super::conductor::{Found, Sample};
 use super::plan::{Plan, Work, second_of};
 use super::tally::Tally;
 use crate::disturbance::Disturbance;
-use crate::echo::{Bottleneck, Generator, Server, Summary};
+use crate::echo::{Bottleneck, Summary};
 use crate::report::{
     self, Chart, Heat, Line, Page, Part, Plot, Section, Tile, Timeline, Unit, Verdict, last_rows,
 };
 pub(crate) use crate::report::{Row, show_rows};
+use crate::spent::{Generator, Server};
 use crate::units::{ratio, show_bytes, show_count};
 use crate::withheld::Withheld;
 
