@@ -73,7 +73,7 @@ impl Credentials {
             (user, password) => Self::User(user.unwrap_or_default(), password.unwrap_or_default()),
         };
         let mut url = server.into_inner();
-        let is_bare = url.set_username("").and(url.set_password(None)).is_ok();
+        let is_bare = url.set_username("").and_then(|()| url.set_password(None)).is_ok();
         let bare = is_bare.then_some(url).ok_or_else(|| io::Error::other("it has no host"))?;
         Ok((ServerAddr::from_url(bare)?, Some(found)))
     }

@@ -150,7 +150,8 @@ fn what_is_wrong_is_said_with_its_id(stage: &mut impl Stage) {
         assert_eq!(heard["data"]["error"], error, "{message}");
         let own = &heard["id"];
         let is_new = || own.as_str().is_some_and(|own| own.len() == 36);
-        let is_right = id.map_or_else(is_new, |id| own == id || own.to_string() == id);
+        let json = own.to_string();
+        let is_right = id.map_or_else(is_new, |id| own == id || json == id);
         assert!(is_right, "{message}: {heard}");
     }
 }
