@@ -57,7 +57,7 @@ impl ServerArgs {
     ) -> anyhow::Result<Endpoint> {
         let Some(url) = &self.url else { return self.start(demand, load_cpu) };
         let target = Target::from_url(url)?.with_ask(&self.ask, 0..u32::MAX)?;
-        let tls = self.tls.client(&target)?;
+        let tls = self.tls.client(&target, None)?;
         Ok(Endpoint { target, tls, account: self.server_pid.map(Account::Process), own: None })
     }
 
@@ -73,10 +73,7 @@ impl ServerArgs {
         let certificate = self.own_tls.then(OwnServer::make_certificate).transpose()?;
         let own = OwnServer::start(&self.listen, &server.0, demand, certificate)?;
         let target = own.target().with_ask(&self.ask, 0..u32::MAX)?;
-        let tls = match own.certificate() {
-            Some(pem) => self.tls.client_of(&target, pem)?,
-            None => None,
-        };
+        let tls = self.tls.client(&target, own.certificate())?;
         Ok(Endpoint { target, tls, account: Some(own.account()), own: Some(own) })
     }
 }

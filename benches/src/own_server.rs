@@ -126,6 +126,15 @@ impl OwnServer {
     }
 }
 
+#[cfg(test)]
+impl OwnServer {
+    /// One with a worker on the first CPU, which lives as long as it.
+    pub(crate) fn for_tests(demand: Demand, secure: bool) -> Self {
+        let certificate = secure.then(|| Self::make_certificate().unwrap());
+        Self::start("127.0.0.1:0", &[0], demand, certificate).unwrap()
+    }
+}
+
 impl Drop for OwnServer {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {

@@ -50,11 +50,11 @@ impl Target {
         else {
             bail!("{url:?} is no URL: use ws:// or wss://HOST:PORT/PATH, or tcp://HOST:PORT");
         };
-        let secure = match uri.scheme_str() {
-            Some("ws") => false,
-            Some("wss") => true,
-            Some("tcp") => return Ok(Self::Raw(resolve(authority, None)?)),
-            _ => bail!("{url}: use ws://, wss:// or tcp://"),
+        let secure = match uri.scheme_str().unwrap_or_default() {
+            "ws" => false,
+            "wss" => true,
+            "tcp" => return Ok(Self::Raw(resolve(authority, None)?)),
+            scheme => bail!("{scheme}:// is not supported: use ws://, wss:// or tcp://"),
         };
         let address = resolve(authority, Some(if secure { 443 } else { 80 }))?;
         let path = uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
@@ -143,6 +143,8 @@ fn host(authority: &Authority) -> &str {
 }
 
 fn resolve(authority: &Authority, default_port: Option<u16>) -> anyhow::Result<SocketAddr> {
+    // What follows the host and is no port is a mistake.
+    let default_port = default_port.filter(|_| authority.as_str().ends_with(authority.host()));
     let port = authority.port_u16().or(default_port);
     let port = port.with_context(|| format!("{authority} has no port"))?;
     let found = (host(authority), port).to_socket_addrs();

@@ -49,24 +49,21 @@ impl TlsArgs {
         Self { resume, ..Self::default() }
     }
 
-    /// What connections to `target` need; `None` where it does not speak TLS.
+    /// What connections to `target` need, whose certificate is `own`, in PEM, where it made that itself; `None` where it
+    /// does not speak TLS.
     ///
     /// # Errors
     /// When a file of authorities cannot be used, or the host of the URL can have no certificate.
-    pub(crate) fn client(&self, target: &Target) -> anyhow::Result<Option<Client>> {
-        let roots = match &self.ca {
-            Some(file) => Roots::file(file),
-            None => Roots::system(),
+    pub(crate) fn client(
+        &self,
+        target: &Target,
+        own: Option<&str>,
+    ) -> anyhow::Result<Option<Client>> {
+        let roots = match (own, &self.ca) {
+            (Some(pem), _) => Roots::pem(pem),
+            (None, Some(file)) => Roots::file(file),
+            (None, None) => Roots::system(),
         };
-        self.client_with(target, roots)
-    }
-
-    /// The same for a server that has made its certificate itself.
-    pub(crate) fn client_of(&self, target: &Target, pem: &str) -> anyhow::Result<Option<Client>> {
-        self.client_with(target, Roots::pem(pem))
-    }
-
-    fn client_with(&self, target: &Target, roots: Roots) -> anyhow::Result<Option<Client>> {
         let Some(host) = target.tls_host() else { return Ok(None) };
         let name = ServerName::try_from(host.to_owned())
             .with_context(|| format!("{host:?} is no name of a TLS server"))?;
@@ -111,7 +108,7 @@ mod tests {
 
     fn client(flags: &str, url: &str) -> anyhow::Result<Option<Client>> {
         let flags: TlsArgs = crate::flags::parse(flags)?;
-        flags.client(&Target::from_url(url)?)
+        flags.client(&Target::from_url(url)?, None)
     }
 
     #[test]

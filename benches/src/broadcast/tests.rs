@@ -36,18 +36,10 @@ impl Plan {
 
 fn own_server(secure: bool) -> (OwnServer, Plan) {
     let demand = Demand { service: Service::Broadcast, ..Demand::default() };
-    let own = OwnServer::start(
-        "127.0.0.1:0",
-        &[0],
-        demand,
-        secure.then(|| OwnServer::make_certificate().unwrap()),
-    )
-    .unwrap();
+    let own = OwnServer::for_tests(demand, secure);
     let mut plan = Plan::for_tests(&own.target().to_string());
     plan.server = Some(own.account());
-    if let Some(pem) = own.certificate() {
-        plan.tls = TlsArgs::default().client_of(&plan.target, pem).unwrap();
-    }
+    plan.tls = TlsArgs::default().client(&plan.target, own.certificate()).unwrap();
     (own, plan)
 }
 

@@ -187,10 +187,7 @@ impl Field {
         let files = certificate.map(|certificate| &certificate.files);
         let running = Running::start(server, &self.cpus, files)?;
         let target = Target::from_url(&server.url(running.address()))?;
-        let tls = match certificate {
-            Some(certificate) => tls.client_of(&target, &certificate.pem)?,
-            None => None,
-        };
+        let tls = tls.client(&target, certificate.map(|own| own.pem.as_str()))?;
         let account = Some(Account::Process(running.pid()));
         Ok((running, Endpoint { target, tls, account, own: None }))
     }

@@ -42,7 +42,7 @@ use ringwire_examples::units::{parse_bytes, parse_duration};
 
 use self::load::Outcome;
 use self::recorder::Recorder;
-use self::report::{Footprints, Measured};
+use self::report::Measured;
 use self::stage::{Gauge, Stage, StageCell, sum};
 use crate::demand::Demand;
 use crate::endpoint::{Endpoint, ServerArgs};
@@ -50,7 +50,7 @@ use crate::machine;
 use crate::output::{self, JsonArgs};
 use crate::procstat::{self, Account, CpuTimes, Footprint};
 use crate::report::Sample;
-use crate::spent::Moment;
+use crate::spent::{Footprints, Moment};
 use crate::target::{Resource, Target};
 use crate::tls;
 use crate::units::CpuList;
@@ -63,9 +63,9 @@ pub(crate) use self::latency::{Clock, Latencies, Summary, Ticks};
 pub(crate) use self::link::Buffers;
 pub(crate) use self::payload::Payload;
 pub(crate) use self::progress::Progress;
+pub(crate) use self::report::Report;
 #[cfg(test)]
 pub(crate) use self::report::test_report;
-pub(crate) use self::report::{Generator, MeasuredServer, Report, Server};
 pub(crate) use self::socket::{Opener, Received, Socket};
 pub(crate) use self::tls_totals::TlsTotals;
 pub(crate) use self::wire::{CONTROL, Shape, header, masked_frame, text_frame};

@@ -23,17 +23,12 @@ fn plan(target: Target) -> Plan {
         connections: 20,
         in_flight: 4,
         size: 300,
-        text: false,
-        payload: Payload::Noise,
-        payload_file: None,
-        compression: CompressionFlag::Off,
         duration: Duration::from_millis(400),
         warmup: Duration::from_millis(50),
         threads: 2,
-        cpu: None,
-        source_addresses: Vec::new(),
         connect_concurrency: 8,
         connect_timeout: Duration::from_secs(5),
+        ..LoadArgs::default()
     };
     let server = Some(Account::Process(std::process::id()));
     Plan { target, load, tls: None, server, show_progress: false }
@@ -227,7 +222,7 @@ fn shares_cover_all_connections() {
 
 fn compressing_server(compression: CompressionFlag) -> OwnServer {
     let demand = Demand { connections: 20, payload_len: 400_000, compression, ..Demand::default() };
-    OwnServer::start("127.0.0.1:0", &[0], demand, None).unwrap()
+    OwnServer::for_tests(demand, false)
 }
 
 #[test]
@@ -279,18 +274,12 @@ fn servers_that_do_not_agree_to_compression_are_told() {
 }
 
 fn own_server() -> OwnServer {
-    OwnServer::start(
-        "127.0.0.1:0",
-        &[0],
-        Demand::default(),
-        Some(OwnServer::make_certificate().unwrap()),
-    )
-    .unwrap()
+    OwnServer::for_tests(Demand::default(), true)
 }
 
 fn secure_plan(own: &OwnServer) -> Plan {
     let mut plan = plan(own.target());
-    plan.tls = TlsArgs::default().client_of(&plan.target, own.certificate().unwrap()).unwrap();
+    plan.tls = TlsArgs::default().client(&plan.target, own.certificate()).unwrap();
     plan
 }
 
@@ -330,7 +319,7 @@ fn refused_certificates_and_servers_without_tls_are_told() {
     let mut plan = secure_plan(&own);
     // Somebody else's certificate for the same name.
     let other = own_server();
-    plan.tls = TlsArgs::default().client_of(&plan.target, other.certificate().unwrap()).unwrap();
+    plan.tls = TlsArgs::default().client(&plan.target, other.certificate()).unwrap();
     let report = run(&plan).unwrap();
     let refused = Failure::Certificate.to_string();
     assert_eq!(report.errors, [(refused, 20)].into());

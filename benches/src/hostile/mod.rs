@@ -137,10 +137,7 @@ fn run(args: &HostileArgs) -> anyhow::Result<Report> {
 /// Where peers connect.
 fn goal_of(args: &HostileArgs, servers: &Servers) -> anyhow::Result<Goal> {
     let target = servers.target.clone();
-    let tls = match &servers.certificate {
-        Some(pem) => args.server.tls.client_of(&target, pem)?,
-        None => args.server.tls.client(&target)?,
-    };
+    let tls = args.server.tls.client(&target, servers.certificate.as_deref())?;
     let payload = args.payload_file.as_ref().map(|file| Payload::read(file)).transpose()?;
     Ok(Goal { target, tls, payload })
 }

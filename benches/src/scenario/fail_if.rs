@@ -111,18 +111,12 @@ impl FromStr for Condition {
     }
 }
 
-/// Reads `250us`, `5ms` or `1s`.
+/// Reads `250us`, `1.5ms` or `1s`.
 fn micros(text: &str) -> Result<f64, String> {
-    let end = text.find(|c: char| c.is_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let factor = match unit {
-        "us" | "µs" => 1.0,
-        "ms" => 1e3,
-        "s" => 1e6,
-        _ => return Err(format!("{text:?} is no time: write a number and us, ms or s")),
-    };
-    let number: f64 = number.trim().parse().map_err(|_| format!("{text:?} is no time"))?;
-    Ok(number * factor)
+    let time = humantime::parse_duration(text).map_err(|error| {
+        format!("{text:?} is no time: write a number and us, ms or s, such as 5ms ({error})")
+    })?;
+    Ok(time.as_nanos() as f64 / 1e3)
 }
 
 #[cfg(test)]
@@ -139,6 +133,7 @@ mod tests {
         assert!(is("p99>5ms", 5001.0) && !is("p99>5ms", 5000.0));
         assert!(is("p99.9 >= 1s", 1e6) && !is("p99.9>=1s", 999_999.0));
         assert!(is("rate<1000", 999.0) && !is("rate<1000", 1000.0));
+        assert!(is("max>1.5ms", 1501.0) && !is("max>1.5ms", 1500.0));
         assert!(is("max<=250us", 250.0) && !is("max <= 250µs", 250.1));
         assert!(is("errors>0", 1.0) && !is("errors>0", 0.0));
         assert!(is("growth>1MiB", 1_048_577.0) && !is("growth> 1MiB", 1_048_576.0));

@@ -113,10 +113,7 @@ impl<'a> Generator<'a> {
                 plan.size
             );
         }
-        let tls = match &plan.own_certificate {
-            Some(pem) => plan.tls.client_of(&target, pem)?,
-            None => plan.tls.client(&target)?,
-        };
+        let tls = plan.tls.client(&target, plan.own_certificate.as_deref())?;
         machine::raise_descriptor_limit().context("cannot read the limit of open files")?;
         if !plan.cpus.is_empty() {
             machine::pin_thread(&plan.cpus).context("cannot pin to --cpu")?;

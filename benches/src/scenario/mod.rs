@@ -41,7 +41,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::ValueEnum as _;
 use ringwire_examples::units::parse_duration;
 use ringwire_examples::{CompressionFlag, DriverFlag};
 use serde::Serialize;
@@ -70,6 +69,7 @@ pub(crate) use self::servers::Servers;
 pub(crate) use self::stress::{AllArgs, SteadyArgs, StormArgs, ThroughputArgs, command as stress};
 use crate::demand::Demand;
 use crate::endpoint::ServerArgs;
+use crate::flags::name_of;
 use crate::machine;
 use crate::output::{self, JsonArgs};
 use crate::report::Page;
@@ -269,16 +269,11 @@ impl Common {
             hdr_log::write(file, self.runs == 0, scenario.name, &found)?;
         }
         self.runs += 1;
-        let driver = self.driver.to_possible_value();
         let asked = Asked {
             scenario: scenario.name,
             plan: &plan,
             target: servers.target.to_string(),
-            driver: driver.as_ref().map_or("auto", |driver| match driver.get_name() {
-                "epoll" => "epoll",
-                "uring" => "uring",
-                _ => "auto",
-            }),
+            driver: name_of(&self.driver),
             generators: layout.generators,
             server_processes: if layout.servers > 0 { servers.processes() } else { 0 },
             hold: scenario.hold,

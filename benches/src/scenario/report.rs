@@ -19,11 +19,12 @@ use super::conductor::{Found, Sample};
 use super::plan::{Plan, Work, second_of};
 use super::tally::Tally;
 use crate::disturbance::Disturbance;
-use crate::echo::{Bottleneck, Generator, Server, Summary};
+use crate::echo::{Bottleneck, Summary};
 use crate::report::{
     self, Chart, Heat, Line, Page, Part, Plot, Section, Tile, Timeline, Unit, Verdict, last_rows,
 };
 pub(crate) use crate::report::{Row, show_rows};
+use crate::spent::{Generator, Server};
 use crate::units::{ratio, show_bytes, show_count};
 use crate::withheld::Withheld;
 
@@ -37,7 +38,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) scenario: &'static str,
     pub(crate) plan: &'a Plan,
     pub(crate) target: String,
-    pub(crate) driver: &'static str,
+    pub(crate) driver: String,
     pub(crate) generators: u32,
     pub(crate) server_processes: usize,
     pub(crate) hold: Duration,
@@ -52,7 +53,7 @@ pub(crate) struct Report {
     pub(crate) scenario: &'static str,
     pub(crate) target: String,
     pub(crate) machine: String,
-    pub(crate) driver: &'static str,
+    pub(crate) driver: String,
     pub(crate) generators: u32,
     pub(crate) server_processes: usize,
     pub(crate) connections: u64,

@@ -153,16 +153,9 @@ mod tests {
     use crate::tls::TlsArgs;
 
     fn endpoint(secure: bool, resume: bool) -> Endpoint {
-        let own = OwnServer::start(
-            "127.0.0.1:0",
-            &[0],
-            Demand::default(),
-            secure.then(|| OwnServer::make_certificate().unwrap()),
-        )
-        .unwrap();
+        let own = OwnServer::for_tests(Demand::default(), secure);
         let target = own.target();
-        let flags = TlsArgs::resuming(resume);
-        let tls = own.certificate().and_then(|pem| flags.client_of(&target, pem).unwrap());
+        let tls = TlsArgs::resuming(resume).client(&target, own.certificate()).unwrap();
         Endpoint { target, tls, account: Some(own.account()), own: Some(own) }
     }
 
