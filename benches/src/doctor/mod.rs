@@ -124,6 +124,10 @@ impl Examination {
     fn text(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        // Where the output is no terminal, its lines may be as long as they are.
+        if let Ok(terminal) = rustix::termios::tcgetwinsize(std::io::stdout()) {
+            table.set_width(terminal.ws_col);
+        }
         table.set_header(["", "has", "needs", ""]);
         for check in &self.checks {
             table.add_row([check.name, &check.has.text, &check.needs.text, check.status.text()]);
