@@ -141,7 +141,9 @@ pub fn start(setup: &mut Setup<'_>) -> Result<Arc<App>, SetupError> {
     clock::start(&app, &runtime);
     let renewing = app.clone();
     setup.on_reload(move || {
-        let kept = |error| format!("the keys of tokens stay as they were: {error}");
+        let kept = |error| {
+            format!("cannot reload the token keys, and the previous ones stay in use: {error}")
+        };
         renewing.reload_keys().map_err(kept)?;
         runtime.block_on(clock::sweep(&renewing));
         Ok(())
