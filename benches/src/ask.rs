@@ -213,18 +213,11 @@ fn read_tokens(file: &Path, numbers: Range<u32>) -> anyhow::Result<Vec<String>> 
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-
-    #[derive(clap::Parser)]
-    struct Flags {
-        #[command(flatten)]
-        ask: AskArgs,
-    }
+    use crate::flags::parse_words;
 
     fn load(args: &[&str], path: &str, numbers: Range<u32>) -> anyhow::Result<Arc<Ask>> {
-        Flags::parse_from(["x"].iter().chain(args)).ask.load(path, numbers)
+        parse_words::<AskArgs>(args)?.load(path, numbers)
     }
 
     /// The head of the request of a connection.
@@ -318,7 +311,7 @@ mod tests {
     fn tokens_are_in_no_debug_output() {
         let file = tokens("secret");
         let args = ["--token-file", file.path().to_str().unwrap(), "--header", "X: secret"];
-        let flags = Flags::parse_from(["x"].iter().chain(&args)).ask;
+        let flags: AskArgs = parse_words(args).unwrap();
         let ask = flags.load("/", 0..1).unwrap();
         assert!(!format!("{flags:?} {ask:?}").contains("secret"));
     }

@@ -1,18 +1,18 @@
 //! `ringwire-bench cert`: a self-signed certificate and its key, for tests of TLS.
-#![expect(clippy::disallowed_methods, reason = "a certificate begins to be valid today")]
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rcgen::{
     CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, date_time_ymd,
+    PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256,
 };
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 use crate::output;
 
@@ -93,9 +93,8 @@ impl SelfSigned {
         // For either side.
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let today = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // Clocks of test machines differ.
-        params.not_before = date_time_ymd(1970, 1, 1) + today.saturating_sub(DAY);
+        params.not_before = OffsetDateTime::now_utc() - DAY;
         params.not_after = params.not_before + DAY * days;
         let certificate = params.self_signed(&key).context("cannot sign the certificate")?;
         Ok(Self { certificate: certificate.pem(), key: key.serialize_pem() })
@@ -141,7 +140,7 @@ mod tests {
     #[test]
     fn it_is_valid_for_its_days() {
         let made = SelfSigned::generate(KeyKind::EcdsaP256, &[], 3).unwrap();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let now = Duration::from_secs(UnixTime::now().as_secs());
         load(&made, now).unwrap();
         load(&made, now + DAY).unwrap();
         assert!(load(&made, now + 3 * DAY).is_err());
@@ -167,7 +166,7 @@ mod tests {
 
     #[test]
     fn rsa_is_made_or_refused_in_words() {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let now = Duration::from_secs(UnixTime::now().as_secs());
         match SelfSigned::generate(KeyKind::Rsa2048, &[], 1) {
             Ok(made) => load(&made, now).unwrap(),
             Err(error) => assert!(error.to_string().contains("--features rsa"), "{error}"),

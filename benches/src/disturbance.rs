@@ -1,8 +1,9 @@
 //! What else went on beside a run: time that the hypervisor gave to other machines, and CPUs that other programs had.
 
+use std::fmt;
 use std::time::Duration;
-use std::{fmt, fs, io};
 
+use procfs::{CpuTime, CurrentSI as _, KernelStats, ProcResult};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -33,21 +34,14 @@ impl MachineTicks {
     ///
     /// # Errors
     /// When `/proc/stat` is not there or unknown.
-    pub(crate) fn read() -> io::Result<Self> {
-        Self::parse(&fs::read_to_string("/proc/stat")?).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, "/proc/stat has an unknown form")
-        })
-    }
-
-    fn parse(stat: &str) -> Option<Self> {
-        let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
-        let ticks: Vec<u64> = line.split_whitespace().map_while(|it| it.parse().ok()).collect();
-        // Guests' time, behind these, is in that of user and nice already (proc_stat(5)).
-        let &[user, nice, system, idle, iowait, irq, softirq, stolen, ..] = &ticks[..] else {
-            return None;
-        };
+    pub(crate) fn read() -> ProcResult<Self> {
+        let CpuTime { user, nice, system, idle, iowait, irq, softirq, steal, .. } =
+            KernelStats::current()?.total;
+        let [iowait, irq, softirq, stolen] =
+            [iowait, irq, softirq, steal].map(Option::unwrap_or_default);
+        // Guests' time is in that of user and nice already (proc_stat(5)).
         let busy = user + nice + system + irq + softirq;
-        Some(Self { busy, stolen, all: busy + idle + iowait + stolen })
+        Ok(Self { busy, stolen, all: busy + idle + iowait + stolen })
     }
 }
 
@@ -96,27 +90,25 @@ impl fmt::Display for Disturbance {
 mod tests {
     use super::*;
 
-    fn ticks(line: &str) -> MachineTicks {
-        MachineTicks::parse(line).unwrap()
+    fn ticks(busy: u64, stolen: u64, idle: u64) -> MachineTicks {
+        MachineTicks { busy, stolen, all: busy + stolen + idle }
     }
 
     #[test]
     fn stolen_time_is_a_share_of_all() {
-        let first = ticks("cpu  100 0 100 800 0 0 0 0 0 0\ncpu0 1 2 3");
-        let last = ticks("cpu  150 10 120 860 0 10 10 40 0 0\n");
+        let (first, last) = (ticks(200, 0, 800), ticks(300, 40, 860));
         let found = Disturbance::between(first, last, None, 1.0).unwrap();
         assert!((found.stolen - 0.2).abs() < 1e-9, "{found:?}");
         assert_eq!(found.other_cpus, None);
         assert!(found.is_worth_telling() && found.is_severe(0.05) && !found.is_severe(0.3));
         assert_eq!(found.to_string(), "20.0 % of the machine's CPU time was stolen by its host");
         assert_eq!(Disturbance::between(last, first, None, 1.0), None);
-        assert!(MachineTicks::parse("cpu 1 2 3").is_none());
     }
 
     #[test]
     fn others_are_what_is_left_of_the_busy_time() {
         let cpus = crate::system::System::real().cpu_count() as f64;
-        let (first, last) = (ticks("cpu 0 0 0 0 0 0 0 0"), ticks("cpu 50 0 50 100 0 0 0 0"));
+        let (first, last) = (MachineTicks::default(), ticks(100, 0, 100));
         let found = Disturbance::between(first, last, Some(Duration::from_millis(200)), 2.0);
         let others = found.unwrap().other_cpus.unwrap();
         assert!((others - (cpus / 2.0 - 0.1)).abs() < 1e-9, "{others}");

@@ -5,19 +5,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use ringwire_examples::units::parse_duration;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::demand::Demand;
 use crate::disturbance::Disturbance;
-use crate::echo::{Bottleneck, Generator, MeasuredServer, Server, Summary, TlsTotals};
+use crate::echo::{Bottleneck, Summary, TlsTotals};
 use crate::endpoint::{Endpoint, ServerArgs};
 use crate::machine;
 use crate::output::JsonArgs;
-use crate::report::{last_rows, show_rows};
+use crate::report::{cpu_rows, last_rows, show_rows};
 use crate::scenario::{End, Sessions, SessionsPlan, run_sessions};
+use crate::spent::Judged;
+#[cfg(test)]
+use crate::spent::Spent;
 use crate::units::{CpuList, ratio, show_count};
 
 /// Flags of `ringwire-bench handshakes`. With `--resume` the server's tickets are used; what of it was full and
@@ -49,9 +51,7 @@ pub(crate) struct HandshakeArgs {
 pub(crate) fn command(mut args: HandshakeArgs) -> anyhow::Result<bool> {
     let demand = Demand { connections: args.concurrency, ..Demand::default() };
     let endpoint = args.server.open(demand, &mut args.cpu)?;
-    if let Some(cpus) = &args.cpu {
-        machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;
-    }
+    machine::pin_load(args.cpu.as_ref())?;
     let plan = SessionsPlan {
         concurrency: args.concurrency,
         messages: 0,
@@ -60,7 +60,7 @@ pub(crate) fn command(mut args: HandshakeArgs) -> anyhow::Result<bool> {
         timeout: args.timeout,
     };
     let sessions = run_sessions(&endpoint, plan)?;
-    let report = Report::new(&endpoint, args.concurrency, sessions)?;
+    let report = Report::new(&endpoint, args.concurrency, sessions);
     args.json.tell(report.table(), &report)?;
     Ok(report.errors.is_empty())
 }
@@ -91,31 +91,14 @@ pub(crate) struct Report {
 
 impl Report {
     /// Does the arithmetic.
-    ///
-    /// # Errors
-    /// When the server's process is gone.
-    pub(crate) fn new(
-        endpoint: &Endpoint,
-        concurrency: u32,
-        sessions: Sessions,
-    ) -> anyhow::Result<Self> {
-        let capacity = endpoint.account.as_ref().map(|account| account.capacity()).transpose();
-        let capacity = capacity.context("the server's process is gone")?.unwrap_or_default();
-        Ok(Self::of(endpoint.target.to_string(), concurrency, capacity, sessions))
+    pub(crate) fn new(endpoint: &Endpoint, concurrency: u32, sessions: Sessions) -> Self {
+        Self::of(endpoint.target.to_string(), concurrency, sessions)
     }
 
-    fn of(target: String, concurrency: u32, capacity: usize, sessions: Sessions) -> Self {
-        let seconds = sessions.window.as_secs_f64();
+    fn of(target: String, concurrency: u32, sessions: Sessions) -> Self {
         let handshakes = sessions.opened;
-        let generator = Generator::of(&[sessions.generator_cpu], seconds, handshakes);
-        let own = sessions.server_cpu.iter().flatten().map(|cpu| cpu.run).sum::<Duration>();
-        let own = sessions.server_cpu.is_some().then_some(own + sessions.generator_cpu.run);
-        let (first, last) = sessions.machine;
-        let disturbance = Disturbance::between(first, last, own, seconds);
-        let server = sessions.server_cpu.map(|cpu| {
-            let measured = MeasuredServer { cpu, capacity, memory: None };
-            Server::of(&measured, seconds, handshakes)
-        });
+        let Judged { seconds, generator, server, disturbance, bottleneck } =
+            sessions.spent.judge(handshakes);
         Self {
             target,
             concurrency,
@@ -128,7 +111,7 @@ impl Report {
             server_utilisation: server.map(|server| server.utilisation),
             generator_cpu_us_per_handshake: generator.cpu_us_per_message,
             generator_utilisation: generator.utilisation,
-            bottleneck: Bottleneck::of(generator, server).disturbed_by(disturbance),
+            bottleneck,
             disturbance,
             errors: sessions.errors,
         }
@@ -153,16 +136,11 @@ impl Report {
             rows.push(("p50", format!("{:.0} µs", latency.p50)));
             rows.push(("p99", format!("{:.0} µs", latency.p99)));
         }
-        let cpu = |micros: f64, busy: f64| {
-            format!("{micros:.1} µs per handshake, {:.0} % busy", busy * 100.0)
-        };
-        if let Some((micros, busy)) = self.server_cpu_us_per_handshake.zip(self.server_utilisation)
-        {
-            rows.push(("server CPU", cpu(micros, busy)));
-        }
-        if let Some(micros) = self.generator_cpu_us_per_handshake {
-            rows.push(("generator CPU", cpu(micros, self.generator_utilisation)));
-        }
+        rows.extend(cpu_rows(
+            ("handshake", 1),
+            self.server_cpu_us_per_handshake.zip(self.server_utilisation),
+            self.generator_cpu_us_per_handshake.map(|each| (each, self.generator_utilisation)),
+        ));
         rows.extend(last_rows(self.bottleneck, self.disturbance, &[], &self.errors));
         show_rows(&rows)
     }
@@ -171,24 +149,18 @@ impl Report {
 /// A report of one second with 1000 handshakes that took the server so long each.
 #[cfg(test)]
 pub(crate) fn test_report(server_cpu_micros: u64) -> Report {
-    let run = Duration::from_micros(server_cpu_micros * 1000);
     let sessions = Sessions {
         opened: 1000,
-        window: Duration::from_secs(1),
-        server_cpu: Some(vec![crate::procstat::CpuTime { run, wait: Duration::ZERO }]),
+        // Milliseconds, for a thousand.
+        spent: Spent::for_tests(1, &[0], &[server_cpu_micros]),
         ..Sessions::default()
     };
-    Report::of(String::new(), 1, 1, sessions)
+    Report::of(String::new(), 1, sessions)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::procstat::CpuTime;
-
-    fn ran(millis: u64) -> CpuTime {
-        CpuTime { run: Duration::from_millis(millis), wait: Duration::ZERO }
-    }
 
     #[test]
     fn cpu_time_is_divided_by_handshakes() {
@@ -196,13 +168,11 @@ mod tests {
             TlsTotals { version: Some("1.3"), cipher_suite: Some("S"), full: 8, resumed: 992 };
         let sessions = Sessions {
             opened: 1000,
-            window: Duration::from_secs(2),
+            spent: Spent::for_tests(2, &[500], &[0, 1900]),
             tls,
-            generator_cpu: ran(500),
-            server_cpu: Some(vec![ran(0), ran(1900)]),
             ..Sessions::default()
         };
-        let report = Report::of("wss://a/".to_owned(), 8, 1, sessions);
+        let report = Report::of("wss://a/".to_owned(), 8, sessions);
         assert!((report.handshakes_per_second - 500.0).abs() < 1e-9);
         assert!((report.server_cpu_us_per_handshake.unwrap() - 1900.0).abs() < 1e-9);
         assert!((report.generator_cpu_us_per_handshake.unwrap() - 500.0).abs() < 1e-9);
@@ -215,7 +185,7 @@ mod tests {
 
     #[test]
     fn nothing_is_divided_by_nothing() {
-        let report = Report::of("ws://a/".to_owned(), 8, 0, Sessions::default());
+        let report = Report::of("ws://a/".to_owned(), 8, Sessions::default());
         assert_eq!((report.server_cpu_us_per_handshake, report.tls), (None, None));
         assert!(report.table().contains("0/s"), "{}", report.table());
     }

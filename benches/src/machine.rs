@@ -1,11 +1,14 @@
 //! What the machine allows and what it is: descriptor limit, CPU affinity, a line for the report.
-#![expect(unsafe_code, reason = "resource limits and affinity are system calls")]
 
-use std::{io, mem};
+use std::io;
+use std::process::Child;
 
 use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::system::System;
+use crate::units::CpuList;
 
 /// Descriptors a run needs beside its connections: epoll, the standard streams, `/proc` files.
 const SPARE_DESCRIPTORS: u64 = 64;
@@ -41,36 +44,32 @@ pub(crate) fn connections_that_fit(each: u64) -> anyhow::Result<u32> {
 
 /// Binds the calling thread, and what it starts from now on, to some CPUs.
 pub(crate) fn pin_thread(cpus: &[usize]) -> io::Result<()> {
-    // SAFETY: an all-zero `cpu_set_t` is the empty set.
-    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    let mut set = CpuSet::new();
     for &cpu in cpus {
-        if cpu >= 8 * size_of::<libc::cpu_set_t>() {
+        if cpu >= CpuSet::MAX_CPU {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no such CPU"));
         }
-        // SAFETY: `cpu` is within the set, checked above.
-        unsafe { libc::CPU_SET(cpu, &mut set) };
+        set.set(cpu);
     }
-    // SAFETY: the pointer and the length are those of `set`; 0 is the calling thread.
-    let result =
-        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// The same for a load and the CPUs of its `--cpu`.
+pub(crate) fn pin_load(cpus: Option<&CpuList>) -> anyhow::Result<()> {
+    cpus.map_or(Ok(()), |cpus| pin_thread(&cpus.0)).context("cannot pin to --cpu")
 }
 
 /// Has the kernel kill the calling process when the thread that started it is gone.
 ///
 /// Async-signal-safe, so that it may run between `fork` and `exec`.
 pub(crate) fn die_with_parent() -> io::Result<()> {
-    // SAFETY: PR_SET_PDEATHSIG takes a signal number and touches no memory of ours.
-    let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
 /// Kills all processes of the group that this one leads.
-pub(crate) fn kill_group(leader: i32) {
-    // SAFETY: kill takes numbers and touches no memory of ours.
-    unsafe {
-        libc::kill(-leader, libc::SIGKILL);
-    }
+pub(crate) fn kill_group(leader: &Child) {
+    // Fails only if all are gone already.
+    let _ = rustix::process::kill_process_group(Pid::from_child(leader), Signal::KILL);
 }
 
 /// CPU model, number of CPUs, kernel and TCP's congestion control, for a report's head.
@@ -85,19 +84,9 @@ pub(crate) fn describe() -> String {
 
 /// Raises the soft limit of open files to the hard one, and says what that is.
 pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid rlimit for the kernel to fill.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    if limit.rlim_cur < limit.rlim_max {
-        limit.rlim_cur = limit.rlim_max;
-        // SAFETY: `limit` is a valid rlimit for the kernel to read.
-        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(limit.rlim_cur)
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    Ok(maximum.unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

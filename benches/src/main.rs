@@ -11,6 +11,7 @@ mod disturbance;
 mod doctor;
 mod echo;
 mod endpoint;
+mod flags;
 mod floor;
 mod groups;
 mod growth;
@@ -27,6 +28,7 @@ mod report;
 mod scenario;
 mod schema;
 mod soak;
+mod spent;
 mod system;
 mod target;
 mod texts;
@@ -131,11 +133,11 @@ fn main() -> ExitCode {
         Command::Soak(args) => soak::command(args),
         Command::Hostile(args) => hostile::command(&args),
         Command::Stress(args) => scenario::stress_command(args),
-        Command::Storm(args) => scenario::storm(args),
+        Command::Storm(args) => scenario::stress(args),
         Command::Arena(args) => scenario::arena(args),
-        Command::Throughput(args) => scenario::throughput(args),
-        Command::Sustained(args) => scenario::sustained(args),
-        Command::All(args) => scenario::all(args),
+        Command::Throughput(args) => scenario::stress(args),
+        Command::Sustained(args) => scenario::stress(args),
+        Command::All(args) => scenario::stress(args),
         Command::Rate(args) => scenario::rate(args),
         Command::Million(args) => scenario::million(args),
         Command::Traffic(args) => scenario::traffic(args),

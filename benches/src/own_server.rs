@@ -43,7 +43,7 @@ impl OwnServer {
         demand: Demand,
         certificate: Option<SelfSigned>,
     ) -> anyhow::Result<Self> {
-        let before = procstat::thread_ids(std::process::id())?;
+        let before = procstat::own_thread_ids()?;
         let pinning = if cpus.is_empty() { Pinning::Off } else { Pinning::Cores(cpus.to_vec()) };
         let config = Config::default()
             .with_driver(demand.driver.into())
@@ -82,7 +82,7 @@ impl OwnServer {
             Service::Broadcast => Broadcast::start(server),
         };
         let running = running.context("cannot start the server")?;
-        let mut thread_ids = procstat::thread_ids(std::process::id())?;
+        let mut thread_ids = procstat::own_thread_ids()?;
         thread_ids.retain(|id| !before.contains(id));
         let Some(&address) = running.local_addrs().first() else {
             bail!("the server listens nowhere")

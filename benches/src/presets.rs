@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use ringwire_examples::units::{parse_bytes, parse_duration};
 use serde::Serialize;
 
@@ -78,9 +77,7 @@ pub(crate) fn command(mut args: PresetArgs) -> anyhow::Result<bool> {
     let connections = SCENARIOS.iter().map(|scenario| scenario.at_once).max().unwrap_or_default();
     let demand = Demand { connections, payload_len, ..Demand::default() };
     let endpoint = args.server.open(demand, &mut args.cpu)?;
-    if let Some(cpus) = &args.cpu {
-        machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;
-    }
+    machine::pin_load(args.cpu.as_ref())?;
     let mut rows = Vec::new();
     for scenario in SCENARIOS {
         let plan = SessionsPlan {
@@ -107,7 +104,7 @@ impl std::fmt::Display for Scenario {
 
 impl Row {
     fn new(scenario: Scenario, sessions: &Sessions) -> Self {
-        let seconds = sessions.window.as_secs_f64();
+        let seconds = sessions.spent.time.as_secs_f64();
         Self {
             scenario: scenario.to_string(),
             connections: sessions.opened,
@@ -144,6 +141,7 @@ fn table(rows: &[Row]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spent::Spent;
 
     #[test]
     fn rates_are_of_the_right_times() {
@@ -151,7 +149,7 @@ mod tests {
             opened: 45,
             completed: 40,
             messages: 440,
-            window: Duration::from_secs(2),
+            spent: Spent::for_tests(2, &[], &[]),
             open_time: Duration::from_millis(500),
             ..Sessions::default()
         };

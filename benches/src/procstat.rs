@@ -5,9 +5,11 @@
 //! one tick (at most 10 ms) behind.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::time::Duration;
-use std::{fs, io};
 
+use procfs::process::{Process, Schedstat, Task};
+use procfs::{Current as _, Meminfo, ProcError, ProcResult};
 use serde::{Deserialize, Serialize};
 
 /// The threads that count as "the server" in a report.
@@ -35,6 +37,12 @@ impl CpuTime {
             run: self.run.saturating_sub(earlier.run),
             wait: self.wait.saturating_sub(earlier.wait),
         }
+    }
+}
+
+impl From<Schedstat> for CpuTime {
+    fn from(Schedstat { sum_exec_runtime, run_delay, .. }: Schedstat) -> Self {
+        Self { run: Duration::from_nanos(sum_exec_runtime), wait: Duration::from_nanos(run_delay) }
     }
 }
 
@@ -67,40 +75,31 @@ impl Account {
     ///
     /// # Errors
     /// When the process is gone.
-    pub(crate) fn cpu(&self) -> io::Result<CpuTimes> {
-        let threads: Vec<(u32, u32)> = match self {
-            Self::Process(pid) => threads_of_family(*pid)?,
-            Self::Threads(tids) => tids.iter().map(|&tid| (std::process::id(), tid)).collect(),
+    pub(crate) fn cpu(&self) -> ProcResult<CpuTimes> {
+        let times = match self {
+            Self::Process(pid) => tasks_of(*pid)?.into_iter().map(of_task).collect(),
+            Self::Threads(tids) => tids
+                .iter()
+                .map(|&tid| Ok(unless_ended(thread_cpu(tid))?.map(|cpu| (tid, cpu))))
+                .collect(),
         };
-        let mut times = BTreeMap::new();
-        for (pid, tid) in threads {
-            match fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")) {
-                Ok(text) => drop(times.insert(tid, cpu_time(&text)?)),
-                // The thread ended after the directory was listed.
-                Err(error) if has_ended(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(CpuTimes(times))
+        let times: ProcResult<Vec<_>> = times;
+        Ok(CpuTimes(times?.into_iter().flatten().collect()))
     }
 
     /// How many CPUs it could keep busy: those it may run on, but no more than it has threads.
-    pub(crate) fn capacity(&self) -> io::Result<usize> {
+    pub(crate) fn capacity(&self) -> ProcResult<usize> {
         match self {
-            Self::Process(pid) => Ok(threads_of_family(*pid)?.len().min(allowed_cpus(*pid)?.len())),
+            Self::Process(pid) => Ok(tasks_of(*pid)?.len().min(allowed_cpus(*pid)?.len())),
             // Each has a CPU of its own.
             Self::Threads(tids) => Ok(tids.len()),
         }
     }
 
     /// Its memory; `None` where that cannot be told from the load generator's.
-    pub(crate) fn footprint(&self) -> io::Result<Option<Footprint>> {
-        match self {
-            Self::Process(pid) => {
-                Ok(Some(Footprint { resident: Resident::of(*pid)?.all, slab: slab_bytes()? }))
-            }
-            Self::Threads(_) => Ok(None),
-        }
+    pub(crate) fn footprint(&self) -> ProcResult<Option<Footprint>> {
+        let Self::Process(pid) = self else { return Ok(None) };
+        Ok(Some(Footprint { resident: Resident::of(*pid)?.all, slab: slab_bytes()? }))
     }
 }
 
@@ -127,25 +126,22 @@ impl Resident {
     ///
     /// # Errors
     /// When the process is gone.
-    pub(crate) fn of(pid: u32) -> io::Result<Self> {
-        let mut sum = Self::default();
-        for member in family(pid) {
-            match Self::of_one(member) {
-                Ok(one) => {
-                    sum.all += one.all;
-                    sum.anonymous += one.anonymous;
-                }
-                // One that it started has ended meanwhile.
-                Err(_) if member != pid => {}
-                Err(error) => return Err(error),
-            }
+    pub(crate) fn of(pid: u32) -> ProcResult<Self> {
+        let family = family(pid)?;
+        let mut sum = Self::of_one(&family[0])?;
+        // One that it started may have ended meanwhile.
+        for one in family[1..].iter().flat_map(Self::of_one) {
+            sum.all += one.all;
+            sum.anonymous += one.anonymous;
         }
         Ok(sum)
     }
 
-    fn of_one(pid: u32) -> io::Result<Self> {
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        Ok(Self { all: kib_field(&status, "VmRSS")?, anonymous: kib_field(&status, "RssAnon")? })
+    fn of_one(process: &Process) -> ProcResult<Self> {
+        let status = process.status()?;
+        // One that has ended, and is not waited for yet, has none.
+        let sizes = status.vmrss.zip(status.rssanon).ok_or(ProcError::NotFound(None))?;
+        Ok(Self { all: sizes.0 * 1024, anonymous: sizes.1 * 1024 })
     }
 }
 
@@ -165,19 +161,19 @@ impl KernelMemory {
     ///
     /// # Errors
     /// When `/proc` is not there or unknown. A `/proc/slabinfo` that may not be read is no error.
-    pub(crate) fn read() -> io::Result<Self> {
+    pub(crate) fn read() -> ProcResult<Self> {
         let sockstat = fs::read_to_string("/proc/net/sockstat")?;
         let slabinfo = fs::read_to_string("/proc/slabinfo").unwrap_or_default();
         Ok(Self {
             slab: slab_bytes()?,
-            tcp: tcp_pages(&sockstat).ok_or_else(malformed)? * PAGE_LEN,
+            tcp: tcp_pages(&sockstat).ok_or("/proc/net/sockstat has an unknown form")?
+                * procfs::page_size(),
             caches: slab_caches(&slabinfo),
         })
     }
 }
 
-/// On all machines that this runs on.
-const PAGE_LEN: u64 = 4096;
+// What procfs does not read.
 
 fn tcp_pages(sockstat: &str) -> Option<u64> {
     let tcp = sockstat.lines().find_map(|line| line.strip_prefix("TCP:"))?;
@@ -197,111 +193,74 @@ fn slab_caches(slabinfo: &str) -> BTreeMap<String, u64> {
 }
 
 /// CPU time of one thread of this process.
-pub(crate) fn thread_cpu(tid: u32) -> io::Result<CpuTime> {
-    cpu_time(&fs::read_to_string(format!("/proc/self/task/{tid}/schedstat"))?)
+pub(crate) fn thread_cpu(tid: u32) -> ProcResult<CpuTime> {
+    Ok(Process::myself()?.task_from_tid(tid.cast_signed())?.schedstat()?.into())
 }
 
 /// The kernel's number of the calling thread.
-pub(crate) fn own_thread_id() -> io::Result<u32> {
-    let link = fs::read_link("/proc/thread-self")?;
-    link.file_name().and_then(|name| name.to_str()?.parse().ok()).ok_or_else(malformed)
+pub(crate) fn own_thread_id() -> u32 {
+    rustix::thread::gettid().as_raw_pid().cast_unsigned()
 }
 
-/// The kernel's numbers of all threads of a process.
-pub(crate) fn thread_ids(pid: u32) -> io::Result<Vec<u32>> {
-    let mut ids = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
-        ids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
-    }
-    Ok(ids)
+/// The kernel's numbers of all threads of this process.
+pub(crate) fn own_thread_ids() -> ProcResult<Vec<u32>> {
+    Ok(Process::myself()?.tasks()?.flatten().map(|task| task.tid.cast_unsigned()).collect())
 }
 
-/// A process and those that it started, as far as they live.
-fn family(pid: u32) -> Vec<u32> {
-    let mut members = vec![pid];
+/// A process and, behind it, those that it started, as far as they live.
+fn family(pid: u32) -> ProcResult<Vec<Process>> {
+    let mut members = vec![Process::new(pid.cast_signed())?];
     let mut at = 0;
-    while let Some(&parent) = members.get(at) {
-        for tid in thread_ids(parent).unwrap_or_default() {
-            // Missing where the thread has ended, and in kernels without CONFIG_PROC_CHILDREN.
-            let children = fs::read_to_string(format!("/proc/{parent}/task/{tid}/children"));
-            let children = children.unwrap_or_default();
-            members.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
-        }
+    while let Some(parent) = members.get(at) {
+        // Missing where the thread has ended, and in kernels without CONFIG_PROC_CHILDREN.
+        let children =
+            parent.tasks().into_iter().flatten().flatten().flat_map(|task| task.children());
+        let children: Vec<_> = children.flatten().collect();
+        members.extend(children.into_iter().flat_map(|pid| Process::new(pid.cast_signed())));
         at += 1;
     }
-    members
+    Ok(members)
 }
 
-/// The numbers of all threads of a process and of those that it started, each behind its process's.
-fn threads_of_family(pid: u32) -> io::Result<Vec<(u32, u32)>> {
-    let mut threads = Vec::new();
-    for member in family(pid) {
-        match thread_ids(member) {
-            Ok(tids) => threads.extend(tids.into_iter().map(|tid| (member, tid))),
-            Err(_) if member != pid => {}
-            Err(error) => return Err(error),
-        }
+/// The threads of a process and of those that it started.
+fn tasks_of(pid: u32) -> ProcResult<Vec<Task>> {
+    let family = family(pid)?;
+    let own = family[0].tasks()?;
+    let others = family[1..].iter().flat_map(Process::tasks).flatten();
+    Ok(own.chain(others).flatten().collect())
+}
+
+fn of_task(task: Task) -> ProcResult<Option<(u32, CpuTime)>> {
+    let cpu = unless_ended(task.schedstat())?;
+    Ok(cpu.map(|cpu| (task.tid.cast_unsigned(), cpu.into())))
+}
+
+/// What was found of a thread, if that has not ended: before a file of it was opened (ENOENT), or between that and the
+/// reading (ESRCH, proc(5)).
+fn unless_ended<T>(found: ProcResult<T>) -> ProcResult<Option<T>> {
+    match found {
+        Err(ProcError::NotFound(_)) => Ok(None),
+        other => other.map(Some),
     }
-    Ok(threads)
 }
 
 /// The kernel's objects on the whole machine (`Slab`), in bytes.
-pub(crate) fn slab_bytes() -> io::Result<u64> {
-    kib_field(&fs::read_to_string("/proc/meminfo")?, "Slab")
-}
-
-fn kib_field(status: &str, name: &str) -> io::Result<u64> {
-    let kib = status_field(status, name).and_then(|value| value.strip_suffix(" kB"));
-    let kib: u64 = kib.and_then(|kib| kib.trim().parse().ok()).ok_or_else(malformed)?;
-    Ok(kib * 1024)
+pub(crate) fn slab_bytes() -> ProcResult<u64> {
+    Ok(Meminfo::current()?.slab)
 }
 
 /// The CPUs that the main thread of a process may run on.
-pub(crate) fn allowed_cpus(pid: u32) -> io::Result<Vec<usize>> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let list = status_field(&status, "Cpus_allowed_list").ok_or_else(malformed)?;
-    let list: crate::units::CpuList = list.parse().map_err(|_| malformed())?;
-    Ok(list.0)
-}
-
-fn status_field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
-    status.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
-}
-
-fn cpu_time(schedstat: &str) -> io::Result<CpuTime> {
-    let mut fields = schedstat.split_whitespace().map(|field| field.parse().ok());
-    let mut next = || fields.next().flatten().map(Duration::from_nanos).ok_or_else(malformed);
-    Ok(CpuTime { run: next()?, wait: next()? })
-}
-
-/// Whether a file of a thread could not be read because the thread has ended: before the file was opened (ENOENT), or
-/// between that and the reading (ESRCH, proc(5)).
-fn has_ended(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound
-        || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
-}
-
-fn malformed() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "/proc has an unknown format")
+pub(crate) fn allowed_cpus(pid: u32) -> ProcResult<Vec<usize>> {
+    let ranges = Process::new(pid.cast_signed())?.status()?.cpus_allowed_list;
+    let ranges = ranges.ok_or("/proc does not tell which CPUs may be used")?;
+    Ok(ranges.into_iter().flat_map(|(first, last)| first as usize..=last as usize).collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
     use std::thread;
 
     use super::*;
-
-    #[test]
-    fn reads_what_the_kernel_writes() {
-        let (run, wait) = (Duration::from_nanos(600_249), Duration::from_nanos(12));
-        assert_eq!(cpu_time("600249 12 1\n").unwrap(), CpuTime { run, wait });
-        assert!(cpu_time("").is_err());
-        let status = "Name:\techo\nVmRSS:\t    1234 kB\nCpus_allowed_list:\t0-1,3\n";
-        assert_eq!(status_field(status, "VmRSS"), Some("1234 kB"));
-        assert_eq!(status_field(status, "Cpus_allowed_list"), Some("0-1,3"));
-        assert_eq!(status_field(status, "Cpus_allowed"), None);
-    }
 
     #[test]
     fn kernel_memory_is_read() {
@@ -318,8 +277,8 @@ mod tests {
 
     #[test]
     fn busy_thread_shows() {
-        let tid = own_thread_id().unwrap();
-        assert!(thread_ids(std::process::id()).unwrap().contains(&tid));
+        let tid = own_thread_id();
+        assert!(own_thread_ids().unwrap().contains(&tid));
         let process = Account::Process(std::process::id());
         let times = process.cpu().unwrap();
         let before = thread_cpu(tid).unwrap();
@@ -339,26 +298,13 @@ mod tests {
     }
 
     #[test]
-    fn threads_end_before_their_file_is_opened_and_before_it_is_read() {
-        let (said, heard) = mpsc::channel();
-        let (end, ended) = mpsc::channel::<()>();
-        let thread = thread::spawn(move || {
-            said.send(own_thread_id().unwrap()).unwrap();
-            let _ = ended.recv();
-        });
-        let tid = heard.recv().unwrap();
-        let path = format!("/proc/self/task/{tid}/schedstat");
-        let mut open = fs::File::open(&path).unwrap();
-        drop(end);
-        thread.join().unwrap();
+    fn threads_that_have_ended_are_left_out() {
+        let tid = thread::spawn(own_thread_id).join().unwrap();
         // The kernel takes the thread off its lists shortly after it says that it has ended.
-        while fs::exists(&path).unwrap() {
+        while own_thread_ids().unwrap().contains(&tid) {
             thread::yield_now();
         }
-        let error = io::read_to_string(&mut open).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(3), "ESRCH: {error}");
-        assert!(has_ended(&error), "{error}");
-        assert!(has_ended(&fs::File::open(&path).unwrap_err()));
+        assert!(thread_cpu(tid).is_err());
         assert!(Account::Threads(vec![tid]).cpu().unwrap().since(&CpuTimes::default()).is_empty());
     }
 
@@ -369,14 +315,14 @@ mod tests {
         let mut shell = std::process::Command::new("sh");
         let mut shell = shell.args(["-c", "sleep 60 & wait"]).process_group(0).spawn().unwrap();
         let pid = shell.id();
-        while family(pid).len() < 2 {
+        while family(pid).unwrap().len() < 2 {
             thread::yield_now();
         }
         let account = Account::Process(pid);
         assert!(account.cpu().unwrap().0.len() >= 2);
-        let alone = Resident::of_one(pid).unwrap();
+        let alone = Resident::of_one(&family(pid).unwrap()[0]).unwrap();
         assert!(Resident::of(pid).unwrap().all > alone.all);
-        crate::machine::kill_group(i32::try_from(pid).unwrap());
+        crate::machine::kill_group(&shell);
         shell.wait().unwrap();
         assert!(account.cpu().is_err());
     }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use http::Uri;
+use http::uri::Authority;
 
 use crate::ask::{Ask, AskArgs};
 
@@ -25,7 +27,7 @@ pub(crate) struct Resource {
     /// Whether TLS is spoken.
     pub(crate) secure: bool,
     /// Host and port, as in the URL.
-    pub(crate) authority: String,
+    pub(crate) authority: Authority,
     /// Path and query.
     pub(crate) path: String,
     /// Its socket, where it is no one of TCP.
@@ -43,28 +45,21 @@ impl Target {
         if let Some(rest) = url.strip_prefix("ws+unix:") {
             return Self::of_unix(rest);
         }
-        let Some((scheme, rest)) = url.split_once("://") else {
+        let uri = url.parse::<Uri>().ok();
+        let Some((uri, authority)) = uri.as_ref().and_then(|uri| Some((uri, uri.authority()?)))
+        else {
             bail!("{url:?} is no URL: use ws:// or wss://HOST:PORT/PATH, or tcp://HOST:PORT");
         };
-        let (authority, path) = match rest.find(['/', '?']) {
-            Some(end) => rest.split_at(end),
-            None => (rest, ""),
+        let secure = match uri.scheme_str() {
+            Some("ws") => false,
+            Some("wss") => true,
+            Some("tcp") => return Ok(Self::Raw(resolve(authority, None)?)),
+            _ => bail!("{url}: use ws://, wss:// or tcp://"),
         };
-        match scheme {
-            "ws" | "wss" => {
-                let secure = scheme == "wss";
-                let slash = if path.starts_with('/') { "" } else { "/" };
-                let path = format!("{slash}{path}");
-                let ask = Arc::default();
-                let authority = authority.to_owned();
-                let resource = Resource { secure, authority, path, unix: None, ask };
-                let default_port = if secure { 443 } else { 80 };
-                let address = resolve(&resource.authority, Some(default_port))?;
-                Ok(Self::WebSocket(address, resource))
-            }
-            "tcp" => Ok(Self::Raw(resolve(authority, None)?)),
-            _ => bail!("{scheme}:// is not supported: use ws://, wss:// or tcp://"),
-        }
+        let address = resolve(authority, Some(if secure { 443 } else { 80 }))?;
+        let path = uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+        let (authority, ask) = (authority.clone(), Arc::default());
+        Ok(Self::WebSocket(address, Resource { secure, authority, path, unix: None, ask }))
     }
 
     /// Of a Unix socket, and after a colon the path and query.
@@ -77,7 +72,7 @@ impl Target {
         }
         let resource = Resource {
             secure: false,
-            authority: "localhost".to_owned(),
+            authority: Authority::from_static("localhost"),
             path: path.to_owned(),
             unix: Some(socket.into()),
             ask: Arc::default(),
@@ -142,24 +137,17 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// Without port, nor the brackets of IPv6.
-fn host(authority: &str) -> &str {
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => host,
-        _ => authority,
-    };
-    host.trim_start_matches('[').trim_end_matches(']')
+/// Without the brackets of IPv6.
+fn host(authority: &Authority) -> &str {
+    authority.host().trim_start_matches('[').trim_end_matches(']')
 }
 
-fn resolve(authority: &str, default_port: Option<u16>) -> anyhow::Result<SocketAddr> {
-    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
-    let with_port = match default_port {
-        Some(port) if !has_port => format!("{authority}:{port}"),
-        _ => authority.to_owned(),
-    };
-    let mut found =
-        with_port.to_socket_addrs().with_context(|| format!("cannot resolve {with_port:?}"))?;
-    found.next().with_context(|| format!("{with_port:?} has no address"))
+fn resolve(authority: &Authority, default_port: Option<u16>) -> anyhow::Result<SocketAddr> {
+    let port = authority.port_u16().or(default_port);
+    let port = port.with_context(|| format!("{authority} has no port"))?;
+    let found = (host(authority), port).to_socket_addrs();
+    let mut found = found.with_context(|| format!("cannot resolve {authority}"))?;
+    found.next().with_context(|| format!("{authority} has no address"))
 }
 
 #[cfg(test)]

@@ -107,19 +107,11 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
 
-    #[derive(clap::Parser)]
-    struct Flags {
-        #[command(flatten)]
-        tls: TlsArgs,
-    }
-
     fn client(flags: &str, url: &str) -> anyhow::Result<Option<Client>> {
-        let flags = Flags::parse_from(["echo"].into_iter().chain(flags.split_whitespace()));
-        flags.tls.client(&Target::from_url(url)?)
+        let flags: TlsArgs = crate::flags::parse(flags)?;
+        flags.client(&Target::from_url(url)?)
     }
 
     #[test]

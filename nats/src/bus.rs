@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use async_nats::{ConnectOptions, ServerAddr};
+use percent_encoding::percent_decode_str;
 use ringwire::cluster::{Bus, BusError, Node};
 
 use crate::history::NatsHistory;
@@ -25,11 +26,16 @@ pub enum NatsError {
     /// An address is none.
     #[error("cannot use the NATS address `{address}`: {source}; write it as nats://127.0.0.1:4222")]
     Address {
-        /// The address.
+        /// The address, without a name and a password.
         address: String,
         /// What is wrong with it.
         source: io::Error,
     },
+    /// Servers are named with different names and passwords.
+    #[error(
+        "servers of one NATS take the same name and password: write them for one, or for all alike"
+    )]
+    Credentials,
     /// A prefix is no subject.
     #[error(
         "cannot use the subject prefix `{0}`: it must be printable ASCII without spaces, `%`, `*` and `>`"
@@ -40,6 +46,7 @@ pub enum NatsError {
 /// A [`Bus`] over NATS. See the [crate's documentation](crate).
 pub struct NatsBus {
     servers: Vec<ServerAddr>,
+    credentials: Option<Credentials>,
     options: ConnectOptions,
     subjects: Subjects,
     name: Option<String>,
@@ -48,23 +55,64 @@ pub struct NatsBus {
     history: Option<NatsHistory>,
 }
 
+/// Who this is to NATS.
+#[derive(Clone, PartialEq, Eq)]
+enum Credentials {
+    Token(String),
+    User(String, String),
+}
+
+impl Credentials {
+    /// Takes them out of an address, which the client logs, and does not read them from: `nats://USER:PASSWORD@HOST`, or
+    /// `nats://TOKEN@HOST`.
+    fn take(server: ServerAddr) -> io::Result<(ServerAddr, Option<Self>)> {
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let found = match (server.username().map(decoded), server.password().map(decoded)) {
+            (None, None) => return Ok((server, None)),
+            (Some(token), None) => Self::Token(token),
+            (user, password) => Self::User(user.unwrap_or_default(), password.unwrap_or_default()),
+        };
+        let mut url = server.into_inner();
+        let is_bare = url.set_username("").and_then(|()| url.set_password(None)).is_ok();
+        let bare = is_bare.then_some(url).ok_or_else(|| io::Error::other("it has no host"))?;
+        Ok((ServerAddr::from_url(bare)?, Some(found)))
+    }
+
+    fn apply(self, options: ConnectOptions) -> ConnectOptions {
+        match self {
+            Self::Token(token) => options.token(token),
+            Self::User(user, password) => options.user_and_password(user, password),
+        }
+    }
+}
+
 impl NatsBus {
     /// A bus over these servers of one NATS: addresses with commas between them. A name and a password may stand in
-    /// them, as in a URL; for all else there are [options](Self::with_options).
+    /// one of them, or the same in all, as in a URL: `nats://USER:PASSWORD@HOST`, percent-encoded; or a token,
+    /// `nats://TOKEN@HOST`. For all else there are [options](Self::with_options).
     ///
     /// # Errors
-    /// One of them is no address.
+    /// One of them is no address, or they have different credentials.
     pub fn new(servers: &str) -> Result<Self, NatsError> {
         let address = |text: &str| {
-            let wrong = |source| NatsError::Address { address: text.to_owned(), source };
+            let bare = text.rsplit_once('@').map_or(text, |(_, bare)| bare);
+            let wrong = |source| NatsError::Address { address: bare.to_owned(), source };
             let server: ServerAddr = text.trim().parse().map_err(wrong)?;
             match server.host() {
                 "" => Err(wrong(io::Error::other("it has no host"))),
-                _ => Ok(server),
+                _ => Credentials::take(server).map_err(wrong),
             }
         };
+        let found: Vec<_> = servers.split(',').map(address).collect::<Result<_, _>>()?;
+        let (servers, credentials): (_, Vec<_>) = found.into_iter().unzip();
+        let mut credentials = credentials.into_iter().flatten();
+        let own = credentials.next();
+        if credentials.any(|other| own.as_ref() != Some(&other)) {
+            return Err(NatsError::Credentials);
+        }
         Ok(Self {
-            servers: servers.split(',').map(address).collect::<Result<_, _>>()?,
+            servers,
+            credentials: own,
             options: ConnectOptions::new(),
             subjects: Subjects::new("ringwire").expect("it is printable"),
             name: None,
@@ -130,8 +178,12 @@ impl NatsBus {
 impl Bus for NatsBus {
     fn start(self: Box<Self>, node: Node) -> Result<(), BusError> {
         let Self { servers, options, subjects, name, ping_interval, .. } = *self;
-        let Self { subscription_capacity, history, .. } = *self;
+        let Self { subscription_capacity, history, credentials, .. } = *self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let options = match credentials {
+            Some(credentials) => credentials.apply(options),
+            None => options,
+        };
         let options = options
             .name(name.unwrap_or_else(|| node.id.to_string()))
             .no_echo()
@@ -185,11 +237,35 @@ mod tests {
         let shown = format!("{:?}", bus.with_prefix("chat.eu").unwrap());
         assert!(shown.contains("127.0.0.1:4222") && shown.contains("demo.example:4333"), "{shown}");
         assert!(shown.contains("chat.eu") && !shown.contains("secret"), "{shown}");
+        let error = NatsBus::new("nats://user:secret@[::1").unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("secret"), "{error}");
         let error = NatsBus::new("http://127.0.0.1").unwrap_err();
         assert!(matches!(error, NatsError::Address { .. }), "{error}");
         assert!(matches!(NatsBus::new(""), Err(NatsError::Address { .. })));
         let error = NatsBus::new("127.0.0.1").unwrap().with_prefix("a.*").unwrap_err();
         assert!(error.to_string().contains("`a.*`"), "{error}");
+    }
+
+    #[test]
+    fn credentials_are_taken_out_of_addresses() {
+        let user = |name: &str, password: &str| {
+            Some(Credentials::User(name.to_owned(), password.to_owned()))
+        };
+        for (servers, expected) in [
+            ("nats://127.0.0.1", None),
+            ("nats://ann:p%40ss@127.0.0.1, nats://b.example", user("ann", "p@ss")),
+            ("nats://b.example,ann:x@127.0.0.1", user("ann", "x")),
+            ("nats://ann:x@a.example,nats://ann:x@b.example", user("ann", "x")),
+            ("tls://t0ken@127.0.0.1", Some(Credentials::Token("t0ken".to_owned()))),
+            ("nats://:x@127.0.0.1", user("", "x")),
+        ] {
+            let bus = NatsBus::new(servers).unwrap();
+            assert!(bus.credentials == expected, "{servers}");
+            let is_bare = |it: &ServerAddr| (it.username(), it.password()) == (None, None);
+            assert!(bus.servers.iter().all(is_bare), "{servers}");
+        }
+        let error = NatsBus::new("nats://ann:x@a.example,nats://ann:y@b.example").unwrap_err();
+        assert!(matches!(error, NatsError::Credentials), "{error}");
     }
 
     #[test]

@@ -135,16 +135,26 @@ impl<K: Eq + Hash + Send + 'static> Rooms<K> {
         });
     }
 
+    /// Whether a room may have this name.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn check_name(&self, room: &str) -> Result<(), JoinError> {
+        let max_len = self.limits.max_name_len;
+        let is_wrong = |c: char| c.is_whitespace() || c.is_control();
+        match room.is_empty() || room.len() > max_len || room.contains(is_wrong) {
+            true => Err(JoinError::Name(max_len)),
+            false => Ok(()),
+        }
+    }
+
     /// Puts a connection into a room; nothing happens if it is there already.
     ///
     /// # Errors
     /// The name can't be one, or there are as many rooms or members as may be.
     pub fn join(&self, room: &str, user: K, username: &str, conn: ConnId) -> Result<(), JoinError> {
-        let Limits { max_name_len, max_rooms_per_user, max_members } = self.limits;
-        let is_wrong = |c: char| c.is_whitespace() || c.is_control();
-        if room.is_empty() || room.len() > max_name_len || room.contains(is_wrong) {
-            return Err(JoinError::Name(max_name_len));
-        }
+        let Limits { max_rooms_per_user, max_members, .. } = self.limits;
+        self.check_name(room)?;
         let mut tables = lock(&self.tables);
         let Tables { rooms, users } = &mut *tables;
         let is_full = |own: &HashMap<Arc<str>, _>| own.len() >= max_rooms_per_user;

@@ -1,17 +1,10 @@
 //! One connection of the load: the publisher, or a subscriber.
 
-use std::ops::RangeInclusive;
-
 use mio::event::Event;
-use mio::net::TcpStream;
-use ringwire_tls::Session;
 
 use super::order::{Disorder, Order};
 use super::publications::Publications;
-use crate::echo::{Buffers, Control, Failure, Opener, Received, Socket, Ticks};
-
-/// First bytes of close, ping and pong.
-const CONTROL: RangeInclusive<u8> = 0x88..=0x8a;
+use crate::echo::{Buffers, CONTROL, Control, Failure, Opener, Received, Socket, Ticks};
 
 /// A socket and what it has got so far.
 pub(crate) struct Client {
@@ -33,20 +26,9 @@ pub(crate) struct Deliveries {
 }
 
 impl Client {
-    /// One that is being dialled, and has TLS with a session.
-    pub(crate) fn new(
-        stream: TcpStream,
-        session: Option<Session>,
-        index: usize,
-        subscribes: bool,
-    ) -> Self {
-        let socket = Socket::new(stream, session, u32::try_from(index).unwrap_or(u32::MAX));
+    /// One that is being dialled.
+    pub(crate) fn new(socket: Socket, subscribes: bool) -> Self {
         Self { socket, subscribes, order: Order::default(), partial: Vec::new(), control: None }
-    }
-
-    /// The socket, to be registered.
-    pub(crate) fn stream_mut(&mut self) -> &mut TcpStream {
-        self.socket.stream_mut()
     }
 
     /// Whether it is connected and upgraded.

@@ -4,20 +4,19 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use mio::event::Event;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 use ringwire_examples::CompressionFlag;
 
 use super::Plan;
 use super::client::{Client, Deliveries};
 use super::publications::Publications;
-use crate::disturbance::MachineTicks;
 use crate::echo::{
-    Buffers, Clock, Dialler, Failure, Failures, Latencies, Opener, Summary, Ticks, TlsTotals,
+    self, Buffers, Clock, Dialler, Failure, Failures, Latencies, Opener, Summary, Ticks, TlsTotals,
 };
-use crate::procstat::{self, Account, CpuTime, CpuTimes};
-use crate::{machine, tls};
+use crate::machine;
+use crate::procstat;
+use crate::spent::{Moment, Spent};
 
 const EVENTS_PER_PASS: usize = 1024;
 /// How often the time is looked at when nothing happens.
@@ -36,19 +35,14 @@ const PUBLISHER: usize = 0;
 pub(crate) struct Outcome {
     /// Subscribers that became open.
     pub(crate) opened: u64,
-    /// The measured time.
-    pub(crate) window: Duration,
+    /// Within the measured time.
+    pub(crate) spent: Spent,
     /// Publications that were with everyone within it.
     pub(crate) publications: u64,
     /// Deliveries within it.
     pub(crate) deliveries: u64,
     /// From the sending of a publication to its last delivery.
     pub(crate) latency: Option<Summary>,
-    pub(crate) generator_cpu: CpuTime,
-    /// CPU time of each thread of the server, if it is known.
-    pub(crate) server_cpu: Option<Vec<CpuTime>>,
-    /// The whole machine's, at both ends of the measured time.
-    pub(crate) machine: (MachineTicks, MachineTicks),
     pub(crate) tls: TlsTotals,
     pub(crate) failures: Failures,
 }
@@ -66,9 +60,9 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     load.publish();
     load.pass_time(plan.warmup)?;
     load.is_measuring = true;
-    let first = load.moment()?;
+    let first = load.totals()?;
     load.pass_time(plan.duration)?;
-    let last = load.moment()?;
+    let last = load.totals()?;
     load.is_publishing = false;
     load.is_measuring = false;
     load.finish(&first, &last)
@@ -106,15 +100,8 @@ struct Load<'a> {
     failures: Failures,
 }
 
-/// Totals at one moment.
-struct Moment {
-    at: Duration,
-    publications: u64,
-    deliveries: u64,
-    generator_cpu: CpuTime,
-    server_cpu: Option<CpuTimes>,
-    machine: MachineTicks,
-}
+/// The moment, and publications and deliveries so far.
+type Totals = (Moment, u64, u64);
 
 impl<'a> Load<'a> {
     fn new(plan: &'a Plan) -> anyhow::Result<Self> {
@@ -130,11 +117,11 @@ impl<'a> Load<'a> {
             plan,
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_PER_PASS),
-            dialler: Dialler::to(target, &[]),
+            dialler: Dialler::to(target, &[], plan.tls.clone()),
             clock,
             opener: Opener::new(target, CompressionFlag::Off, clock),
             buffers: Buffers::new(),
-            thread_id: procstat::own_thread_id()?,
+            thread_id: procstat::own_thread_id(),
             clients: Vec::new(),
             dialled: VecDeque::new(),
             connecting: 0,
@@ -147,7 +134,7 @@ impl<'a> Load<'a> {
             sent: 0,
             is_publishing: false,
             is_measuring: false,
-            latencies: Latencies::new(),
+            latencies: Latencies::default(),
             failures: Failures::default(),
         })
     }
@@ -183,23 +170,16 @@ impl<'a> Load<'a> {
 
     fn dial(&mut self, now: Ticks) {
         let index = self.clients.len();
-        let both = Interest::READABLE | Interest::WRITABLE;
-        let dialled = self.dialler.dial(0).and_then(|stream| {
-            let session = self.plan.tls.as_ref().map(tls::Client::session).transpose();
-            let session = session.map_err(io::Error::other)?;
-            let mut client = Client::new(stream, session, index, index != PUBLISHER);
-            self.poll.registry().register(client.stream_mut(), Token(index), both)?;
-            Ok(client)
-        });
-        match dialled {
-            Ok(client) => {
-                self.clients.push(Some(client));
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
+        match self.dialler.open(0, number, index, &self.poll) {
+            Ok(socket) => {
+                self.clients.push(Some(Client::new(socket, index != PUBLISHER)));
                 self.connecting += 1;
                 self.dialled.push_back((index, now));
             }
-            Err(error) => {
+            Err(failure) => {
                 self.clients.push(None);
-                self.failures.add(Failure::of_connect(&error));
+                echo::count(&mut self.failures, failure, 1);
             }
         }
     }
@@ -308,7 +288,7 @@ impl<'a> Load<'a> {
         let before = self.publications.outstanding();
         while self.publications.oldest().is_some_and(|sent| now.since(sent) >= patience) {
             self.publications.give_up();
-            self.failures.add(Failure::Overdue);
+            echo::count(&mut self.failures, Failure::Overdue, 1);
         }
         if self.publications.outstanding() < before {
             self.publish();
@@ -316,7 +296,7 @@ impl<'a> Load<'a> {
     }
 
     fn fail(&mut self, index: usize, failure: Failure) {
-        self.failures.add(failure);
+        echo::count(&mut self.failures, failure, 1);
         let Some(client) = self.clients[index].take() else { return };
         if !client.is_open() {
             self.connecting -= 1;
@@ -330,20 +310,14 @@ impl<'a> Load<'a> {
 
     // Results
 
-    fn moment(&self) -> anyhow::Result<Moment> {
-        let server_cpu = self.plan.server.as_ref().map(Account::cpu).transpose();
-        Ok(Moment {
-            at: self.clock.elapsed(),
-            publications: self.complete,
-            deliveries: self.deliveries.count,
-            generator_cpu: procstat::thread_cpu(self.thread_id)?,
-            server_cpu: server_cpu.context("the server's process is gone")?,
-            machine: MachineTicks::read()?,
-        })
+    fn totals(&self) -> anyhow::Result<Totals> {
+        let (at, threads) = (self.clock.elapsed(), vec![self.thread_id]);
+        let moment = Moment::now(at, threads, self.plan.server.as_ref())?;
+        Ok((moment, self.complete, self.deliveries.count))
     }
 
     /// Waits for what is on its way, and counts what does not come as lost.
-    fn finish(mut self, first: &Moment, last: &Moment) -> anyhow::Result<Outcome> {
+    fn finish(mut self, first: &Totals, last: &Totals) -> anyhow::Result<Outcome> {
         while self.publications.outstanding() > 0 && !self.is_broken() {
             self.pass(PASS_INTERVAL)?;
             self.give_up_late();
@@ -353,16 +327,12 @@ impl<'a> Load<'a> {
             disorder.lost += self.publications.count() - subscriber.next();
         }
         disorder.report(&mut self.failures);
-        let server_cpu = last.server_cpu.as_ref().zip(first.server_cpu.as_ref());
         Ok(Outcome {
             opened: self.opened,
-            window: last.at.saturating_sub(first.at),
-            publications: last.publications - first.publications,
-            deliveries: last.deliveries - first.deliveries,
+            spent: first.0.until(&last.0, self.plan.server.as_ref())?,
+            publications: last.1 - first.1,
+            deliveries: last.2 - first.2,
             latency: self.latencies.summary(),
-            generator_cpu: last.generator_cpu.since(first.generator_cpu),
-            server_cpu: server_cpu.map(|(last, first)| last.since(first)),
-            machine: (first.machine, last.machine),
             tls: self.opener.tls,
             failures: self.failures,
         })

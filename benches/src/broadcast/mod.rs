@@ -121,9 +121,7 @@ pub(crate) fn command(mut args: BroadcastArgs) -> anyhow::Result<bool> {
         ..Demand::default()
     };
     let Endpoint { target, tls, account, own } = args.server.open(demand, &mut args.cpu)?;
-    if let Some(cpus) = &args.cpu {
-        machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;
-    }
+    machine::pin_load(args.cpu.as_ref())?;
     let plan = Plan {
         target,
         tls,
@@ -159,5 +157,5 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Report> {
             plan.payload_len
         );
     }
-    Report::new(plan, load::run(plan)?)
+    Ok(Report::new(plan, load::run(plan)?))
 }

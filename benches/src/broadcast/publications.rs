@@ -3,14 +3,13 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use ringwire_codec::OpCode;
+
 use super::told::Told;
 use crate::echo::{Failure, Shape, Ticks, header, masked_frame};
 
 /// Bytes at the start of a payload that differ from message to message: its number and the time of its sending.
 pub(crate) const STAMP_LEN: usize = 12;
-
-/// A binary message, unmasked (RFC 6455 §5.2).
-const BINARY: u8 = 0x82;
 
 /// The messages of one publisher, which are numbered from 0 on.
 pub(crate) struct Publications {
@@ -40,7 +39,7 @@ impl Publications {
     pub(crate) fn new(payload_len: usize, key: [u8; 4]) -> Self {
         let shape = Shape::of_noise(payload_len.max(STAMP_LEN));
         let payload = shape.payloads(1).pop().unwrap_or_default();
-        let header = header(BINARY, 0, payload.len());
+        let header = header(OpCode::Binary, payload.len());
         Self { shape, key, payload, header, told: None, count: 0, outstanding: VecDeque::new() }
     }
 
@@ -86,7 +85,7 @@ impl Publications {
         let (number, time) = self.payload.split_at_mut(size_of::<u64>());
         number.copy_from_slice(&self.count.to_le_bytes());
         time[..size_of::<u32>()].copy_from_slice(&now.to_le_bytes());
-        out.extend(masked_frame(self.shape, 0, &self.payload, self.key));
+        out.extend(masked_frame(self.shape, false, &self.payload, self.key));
     }
 
     /// Length of the frame that begins so, once it is known.

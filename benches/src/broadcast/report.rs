@@ -1,17 +1,16 @@
 //! The result of one run: the arithmetic, the table and the JSON.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use anyhow::Context as _;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Plan;
 use super::load::Outcome;
 use crate::disturbance::Disturbance;
-use crate::echo::{Bottleneck, Generator, MeasuredServer, Server, Summary, TlsTotals};
-use crate::report::{last_rows, show_rows};
+use crate::echo::{Bottleneck, Summary, TlsTotals};
+use crate::report::{cpu_rows, last_rows, show_rows};
+use crate::spent::Judged;
 use crate::units::{ratio, show_bytes, show_count};
 
 /// The result of one run. JSON has these names.
@@ -48,28 +47,10 @@ pub(crate) struct Report {
 
 impl Report {
     /// Does the arithmetic.
-    ///
-    /// # Errors
-    /// When the server's process is gone.
-    pub(crate) fn new(plan: &Plan, outcome: Outcome) -> anyhow::Result<Self> {
-        let capacity = plan.server.as_ref().map(|account| account.capacity()).transpose();
-        let capacity = capacity.context("the server's process is gone")?.unwrap_or_default();
-        Ok(Self::of(plan, capacity, outcome))
-    }
-
-    /// The same for a server that could keep so many CPUs busy.
-    fn of(plan: &Plan, capacity: usize, outcome: Outcome) -> Self {
-        let seconds = outcome.window.as_secs_f64();
+    pub(crate) fn new(plan: &Plan, outcome: Outcome) -> Self {
         let deliveries = outcome.deliveries;
-        let generator = Generator::of(&[outcome.generator_cpu], seconds, deliveries);
-        let own = outcome.server_cpu.iter().flatten().map(|cpu| cpu.run).sum::<Duration>();
-        let own = outcome.server_cpu.is_some().then_some(own + outcome.generator_cpu.run);
-        let (first, last) = outcome.machine;
-        let disturbance = Disturbance::between(first, last, own, seconds);
-        let server = outcome.server_cpu.map(|cpu| {
-            let measured = MeasuredServer { cpu, capacity, memory: None };
-            Server::of(&measured, seconds, deliveries)
-        });
+        let Judged { seconds, generator, server, disturbance, bottleneck } =
+            outcome.spent.judge(deliveries);
         Self {
             target: plan.target.to_string(),
             subscribers: plan.subscribers,
@@ -86,10 +67,10 @@ impl Report {
             server_utilisation: server.map(|server| server.utilisation),
             generator_cpu_us_per_delivery: generator.cpu_us_per_message,
             generator_utilisation: generator.utilisation,
-            bottleneck: Bottleneck::of(generator, server).disturbed_by(disturbance),
+            bottleneck,
             disturbance,
             tls: outcome.tls.version.map(|_| outcome.tls),
-            errors: outcome.failures.by_text(),
+            errors: outcome.failures,
         }
     }
 
@@ -133,15 +114,11 @@ impl Report {
                 rows.push((name, format!("{value:.1} µs")));
             }
         }
-        let cpu = |micros: f64, busy: f64| {
-            format!("{micros:.3} µs per delivery, {:.0} % busy", busy * 100.0)
-        };
-        if let Some((micros, busy)) = self.server_cpu_us_per_delivery.zip(self.server_utilisation) {
-            rows.push(("server CPU", cpu(micros, busy)));
-        }
-        if let Some(micros) = self.generator_cpu_us_per_delivery {
-            rows.push(("generator CPU", cpu(micros, self.generator_utilisation)));
-        }
+        rows.extend(cpu_rows(
+            ("delivery", 3),
+            self.server_cpu_us_per_delivery.zip(self.server_utilisation),
+            self.generator_cpu_us_per_delivery.map(|each| (each, self.generator_utilisation)),
+        ));
         rows.extend(last_rows(self.bottleneck, self.disturbance, &[], &self.errors));
         show_rows(&rows)
     }
@@ -150,18 +127,15 @@ impl Report {
 /// A report of one second with 1000 deliveries that took the server so long each.
 #[cfg(test)]
 pub(crate) fn test_report(server_cpu_micros: u64) -> Report {
-    use std::time::Duration;
-
-    let run = Duration::from_micros(server_cpu_micros * 1000);
     let outcome = Outcome {
         deliveries: 1000,
         publications: 10,
         opened: 100,
-        window: Duration::from_secs(1),
-        server_cpu: Some(vec![crate::procstat::CpuTime { run, wait: Duration::ZERO }]),
+        // Milliseconds, for a thousand.
+        spent: crate::spent::Spent::for_tests(1, &[0], &[server_cpu_micros]),
         ..Outcome::default()
     };
-    Report::of(&Plan::for_tests("ws://127.0.0.1:1/"), 1, outcome)
+    Report::new(&Plan::for_tests("ws://127.0.0.1:1/"), outcome)
 }
 
 #[cfg(test)]
@@ -181,7 +155,7 @@ mod tests {
     #[test]
     fn nothing_is_divided_by_nothing() {
         let plan = Plan::for_tests("ws://127.0.0.1:1/");
-        let report = Report::of(&plan, 0, Outcome::default());
+        let report = Report::new(&plan, Outcome::default());
         assert_eq!((report.server_cpu_us_per_delivery, report.latency_us), (None, None));
         assert!(report.table().contains("0/s"), "{}", report.table());
     }

@@ -2,15 +2,13 @@
 
 use anyhow::bail;
 use memchr::memmem;
+use ringwire_codec::FrameHeader;
 
 use crate::echo::{Failure, Shape, masked_frame};
 use crate::scenario::{NUMBER_LEN, Template};
 
 /// A text message, unmasked and whole (RFC 6455 §5.2).
 const TEXT: u8 = 0x81;
-/// Lengths that say how long the length behind them is.
-const MEDIUM: u8 = 126;
-const LONG: u8 = 127;
 
 /// A message whose deliveries are all texts that have its words in them: those between the quotation marks around
 /// `{number}`. Other texts are none, and are what the application tells its users beside.
@@ -46,26 +44,21 @@ impl Told {
         let message = self.template.write(0, number, &mut buffer);
         let payload = message.as_bytes();
         let shape = Shape { text: true, ..Shape::of_noise(payload.len()) };
-        out.extend(masked_frame(shape, 0, payload, self.key));
+        out.extend(masked_frame(shape, false, payload, self.key));
     }
 
     /// The length of the frame that begins so, once that is there.
     pub(crate) fn frame_len(bytes: &[u8]) -> Option<usize> {
-        let (header_len, payload_len) = match *bytes.get(1)? {
-            MEDIUM => (4, usize::from(u16::from_be_bytes(*bytes.get(2..4)?.as_array()?))),
-            LONG => {
-                let len = u64::from_be_bytes(*bytes.get(2..10)?.as_array()?);
-                (10, usize::try_from(len).unwrap_or(usize::MAX))
-            }
-            short => (2, usize::from(short)),
-        };
-        Some(payload_len.saturating_add(header_len))
+        let (header, len) = FrameHeader::parse(bytes).ok()??;
+        Some(usize::try_from(header.payload_len).unwrap_or(usize::MAX).saturating_add(len))
     }
 
     /// Whether `bytes` may be the start of a delivery.
     pub(crate) fn begins(bytes: &[u8]) -> bool {
-        bytes.first().is_none_or(|first| *first == TEXT)
-            && bytes.get(1).is_none_or(|len| *len <= LONG)
+        // Without a mask, whose bit is the highest of the second byte.
+        FrameHeader::parse(bytes).is_ok()
+            && bytes.first().is_none_or(|first| *first == TEXT)
+            && bytes.get(1).is_none_or(u8::is_ascii)
     }
 
     /// The number of the message whose delivery `frame` is. `None`: it is none.
@@ -89,13 +82,15 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
+    use ringwire_codec::OpCode;
+
     use super::*;
     use crate::echo::header;
 
     const KEY: [u8; 4] = [1, 2, 3, 4];
 
     fn frame(text: &str) -> Vec<u8> {
-        [&header(TEXT, 0, text.len()), text.as_bytes()].concat()
+        [&header(OpCode::Text, text.len()), text.as_bytes()].concat()
     }
 
     #[test]

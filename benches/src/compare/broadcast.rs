@@ -138,18 +138,10 @@ fn show(load: &Load, round: usize, server: &str, report: &Report) {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
 
-    #[derive(clap::Parser)]
-    struct Flags {
-        #[command(flatten)]
-        args: CompareBroadcastArgs,
-    }
-
     fn args(flags: &str) -> CompareBroadcastArgs {
-        Flags::parse_from(["compare"].into_iter().chain(flags.split_whitespace())).args
+        crate::flags::parse(flags).unwrap()
     }
 
     #[test]

@@ -101,8 +101,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // All three fail only if it is gone already.
-        let _ = i32::try_from(self.child.id()).map(machine::kill_group);
+        // Fail only if it is gone already.
+        machine::kill_group(&self.child);
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,6 +1,5 @@
 //! `ringwire-bench compare-handshakes`: handshakes of several servers, full and resumed, in turn.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,10 +13,11 @@ use super::results::{ServerRuns, Spread};
 use super::servers::Server;
 use crate::demand::Service;
 use crate::handshakes::Report;
+use crate::machine;
+use crate::report::{self, Table};
 use crate::scenario::{End, SessionsPlan, run_sessions};
 use crate::tls::TlsArgs;
 use crate::units::show_count;
-use crate::{machine, report};
 
 /// The longest that one handshake may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -98,7 +98,7 @@ impl CompareHandshakesArgs {
             timeout: TIMEOUT,
         };
         let sessions = run_sessions(&endpoint, plan).with_context(|| server.name.clone())?;
-        let report = Report::new(&endpoint, self.concurrency, sessions)?;
+        let report = Report::new(&endpoint, self.concurrency, sessions);
         crate::output::note(format_args!(
             "round {round}, {}, {}: {}/s, {:.1} µs CPU, {:?}",
             server.name,
@@ -111,50 +111,45 @@ impl CompareHandshakesArgs {
     }
 
     fn page(&self, all: &[Runs]) -> String {
-        let mut page = String::new();
-        let _ = writeln!(page, "{}. {}.\n", machine::describe(), report::today());
-        let _ = writeln!(page, "```\n{}\n```\n", report::command_line());
-        let _ = writeln!(
-            page,
+        let (machine, today, command) =
+            (machine::describe(), report::today(), report::command_line());
+        let how = format!(
             "TCP, TLS and upgrade, {} at a time, {} rounds of {:?}, interleaved. Medians; a ratio is taken within a \
              round, and its lowest and highest value follow in brackets. Where the generator was busy, handshakes \
-             per second say nothing of the server.\n",
+             per second say nothing of the server.",
             self.concurrency, self.field.rounds, self.duration
         );
-        table(&mut page, "Full handshakes", all, |runs| &runs.full);
-        table(&mut page, "Resumed handshakes", all, |runs| &runs.resumed);
-        page
+        let full = table("Full handshakes", all, |runs| &runs.full);
+        let resumed = table("Resumed handshakes", all, |runs| &runs.resumed);
+        format!("{machine}. {today}.\n\n```\n{command}\n```\n\n{how}\n\n{full}{resumed}")
     }
 }
 
 /// A line for each server with runs.
-fn table(page: &mut String, title: &str, all: &[Runs], pick: fn(&Runs) -> &Vec<Report>) {
-    let Some(baseline) = all.first() else { return };
-    let _ = writeln!(page, "### {title}\n");
-    let _ = writeln!(
-        page,
-        "| server | per second | server CPU, µs | CPU, as a ratio to {} | generator busy | resumed | errors |",
-        baseline.server
-    );
-    page.push_str("|---|---:|---:|---:|---:|---:|---:|\n");
-    for runs in all.iter().filter(|runs| !pick(runs).is_empty()) {
+fn table(title: &str, all: &[Runs], pick: fn(&Runs) -> &Vec<Report>) -> String {
+    let Some(baseline) = all.first() else { return String::new() };
+    let row = |runs: &Runs| {
         let reports = pick(runs);
         let median = |value: fn(&Report) -> Option<f64>| {
             Spread::of(reports.iter().filter_map(value)).map_or(0.0, |spread| spread.median)
         };
         let ratio = ratio(reports, pick(baseline)).map_or_else(|| "–".to_owned(), show_ratio);
         let errors: u64 = reports.iter().flat_map(|report| report.errors.values()).sum();
-        let _ = writeln!(
-            page,
-            "| {} | {} | {:.1} | {ratio} | {:.0} % | {:.0} % | {errors} |",
-            runs.server,
+        vec![
+            runs.server.clone(),
             show_count(median(|report| Some(report.handshakes_per_second))),
-            median(|report| report.server_cpu_us_per_handshake),
-            median(|report| Some(report.generator_utilisation * 100.0)),
-            median(Report::resumed_share) * 100.0,
-        );
-    }
-    page.push('\n');
+            format!("{:.1}", median(|report| report.server_cpu_us_per_handshake)),
+            ratio,
+            format!("{:.0} %", median(|report| Some(report.generator_utilisation * 100.0))),
+            format!("{:.0} %", median(Report::resumed_share) * 100.0),
+            errors.to_string(),
+        ]
+    };
+    let ratio = format!("CPU, as a ratio to {}", baseline.server);
+    let columns =
+        ["server", "per second", "server CPU, µs", &ratio, "generator busy", "resumed", "errors"];
+    let table = Table::new(&columns, all.iter().filter(|runs| !pick(runs).is_empty()).map(row));
+    Table { title: title.to_owned(), ..table }.markdown()
 }
 
 /// Server CPU time for a handshake, round by round.
@@ -179,12 +174,10 @@ mod tests {
             resumed: resumed.iter().map(|&micros| test_report(micros)).collect(),
         };
         let all = [runs("base", &[100, 200], &[50, 50]), runs("other", &[150, 200], &[])];
-        let mut page = String::new();
-        table(&mut page, "Full", &all, |runs| &runs.full);
+        let page = table("Full", &all, |runs| &runs.full);
         assert!(page.contains("| base | 1 000 | 150.0 | 1.00 (1.00–1.00) |"), "{page}");
         assert!(page.contains("| other | 1 000 | 175.0 | 1.25 (1.00–1.50) |"), "{page}");
-        page.clear();
-        table(&mut page, "Resumed", &all, |runs| &runs.resumed);
+        let page = table("Resumed", &all, |runs| &runs.resumed);
         assert!(page.contains("| base | 1 000 | 50.0 |") && !page.contains("other"), "{page}");
     }
 }

@@ -69,9 +69,7 @@ pub(crate) fn page(results: &Results) -> String {
         let _ = writeln!(page, "{paragraph}\n");
     }
     let ratios = ratio_tables(results).into_iter().map(|(_, table)| table);
-    for table in ratios.chain(absolute_tables(results)) {
-        write_table(&mut page, &table);
-    }
+    page.extend(ratios.chain(absolute_tables(results)).map(|table| table.markdown()));
     for (title, lines) in spoken(results) {
         let _ = writeln!(page, "### {title}\n");
         for line in lines {
@@ -79,19 +77,8 @@ pub(crate) fn page(results: &Results) -> String {
         }
         page.push('\n');
     }
-    for table in memory_tables(results) {
-        write_table(&mut page, &table);
-    }
+    page.extend(memory_tables(results).iter().map(Table::markdown));
     page
-}
-
-fn write_table(page: &mut String, Table { title, columns, rows }: &Table) {
-    let _ = writeln!(page, "### {title}\n\n| {} |", columns.join(" | "));
-    let _ = writeln!(page, "|---|{}", "---:|".repeat(columns.len() - 1));
-    for row in rows {
-        let _ = writeln!(page, "| {} |", row.join(" | "));
-    }
-    page.push('\n');
 }
 
 /// What the names of loads, the figures and their marks mean.

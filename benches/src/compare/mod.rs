@@ -276,19 +276,11 @@ impl Ticker {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-
-    #[derive(clap::Parser)]
-    struct Flags {
-        #[command(flatten)]
-        args: CompareArgs,
-    }
+    use crate::flags::{parse, parse_words};
 
     fn args(flags: &str) -> CompareArgs {
-        let mut args =
-            Flags::parse_from(["compare"].into_iter().chain(flags.split_whitespace())).args;
+        let mut args: CompareArgs = parse(flags).unwrap();
         args.fill_in_servers();
         args
     }
@@ -339,10 +331,9 @@ mod tests {
 
     #[test]
     fn servers_of_the_user_take_part() {
-        let peers =
-            ["compare", "--peer", "mine=./server -p {port} -c {cert}", "--peer-path", "/ws"];
-        let mut args =
-            Flags::parse_from(peers.into_iter().chain(["--servers", "floor-epoll"])).args;
+        let peers = ["--peer", "mine=./server -p {port} -c {cert}", "--peer-path", "/ws"];
+        let flags = peers.into_iter().chain(["--servers", "floor-epoll"]);
+        let mut args: CompareArgs = parse_words(flags).unwrap();
         args.fill_in_servers();
         assert_eq!(args.servers, ["floor-epoll", "mine"]);
         let field = args.find_servers().unwrap();
@@ -353,7 +344,7 @@ mod tests {
         for (wrong, told) in
             [("mine", "NAME=COMMAND"), ("=x {port}", "NAME=COMMAND"), ("a=x", "{port}")]
         {
-            let error = Flags::try_parse_from(["compare", "--peer", wrong]).err().unwrap();
+            let error = parse_words::<CompareArgs>(["--peer", wrong]).unwrap_err();
             assert!(error.to_string().contains(told), "{error}");
         }
     }

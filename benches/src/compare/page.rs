@@ -16,7 +16,7 @@ use super::results::{
     Spread,
 };
 use crate::output;
-use crate::report::{Range, Ranges, Unit};
+use crate::report::{Range, Ranges, Table, Unit};
 use crate::units::{show_bytes, show_count};
 
 /// The folder of tables and plots, beside the page.
@@ -286,22 +286,23 @@ fn page(echo: &Results, broadcast: Option<&Results>, plots: &[(&str, Ranges)]) -
     let baseline = &echo.head.baseline;
     let _ = writeln!(
         page,
-        "\nRatios to `{baseline}` over {} loads: the median, the lowest and the highest.\n\n\
-         | server | CPU time of a message | messages per second | latency p99 |\n|---|---:|---:|---:|",
+        "\nRatios to `{baseline}` over {} loads: the median, the lowest and the highest.\n",
         echo.cells.len()
     );
-    for name in echo.others() {
-        let ratio = |metric: Metric| over_loads(echo, &name, metric).map(markdown::show_ratio);
+    let row = |name: String| {
+        let ratio = |metric| over_loads(echo, &name, metric).map(markdown::show_ratio);
         let ratios =
-            [SERVER_CPU, MESSAGES_PER_SECOND, P99].map(|metric| ratio(metric).unwrap_or_default());
-        let _ = writeln!(page, "| {name} | {} |", ratios.join(" | "));
-    }
+            [SERVER_CPU, MESSAGES_PER_SECOND, P99].map(ratio).map(Option::unwrap_or_default);
+        std::iter::once(name).chain(ratios).collect()
+    };
+    let columns = ["server", "CPU time of a message", "messages per second", "latency p99"];
+    page += &Table::new(&columns, echo.others().into_iter().map(row)).markdown();
     let head = &echo.head;
     let commit =
         head.commit.as_ref().map(|commit| format!(", commit {commit}")).unwrap_or_default();
     let _ = writeln!(
         page,
-        "\n{}. {}{commit}. This makes it again, on any machine with two cores:\n\n```\nbenches/measure\n```\n\n\
+        "{}. {}{commit}. This makes it again, on any machine with two cores:\n\n```\nbenches/measure\n```\n\n\
          What is measured and how, and servers of your own beside these: \
          [load-generator.md](load-generator.md#comparisons). All figures:\n",
         head.machine, head.date

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use clap::ValueEnum as _;
 use ringwire_examples::CompressionFlag;
 
 use crate::demand::Service;
+use crate::flags::name_of;
 
 /// What builds the servers of other projects.
 const PEERS_SCRIPT: &str = "build.sh";
@@ -202,8 +202,7 @@ fn deflate_flag(base: &str, compression: CompressionFlag) -> anyhow::Result<Stri
     if !COMPRESSING.contains(&base) {
         bail!("{base} does not compress: {} do", COMPRESSING.join(", "));
     }
-    let mode = compression.to_possible_value();
-    Ok(mode.map_or_else(String::new, |mode| format!(" --compression {}", mode.get_name())))
+    Ok(format!(" --compression {}", name_of(&compression)))
 }
 
 /// A program in one of the folders of PATH.

@@ -21,9 +21,20 @@ const UNKNOWN: &str = "unknown";
 
 /// All checks for a goal. `uring`: what the engine said of io_uring.
 pub(super) fn all(goal: &Goal, system: &System, uring: Result<(), String>) -> Vec<Check> {
-    let mut checks = vec![open_files(goal, system), nr_open(goal, system), file_max(goal, system)];
+    let nr_open = "the limit of open files of any process is capped by it";
+    let somaxconn = "connections that wait to be accepted: when many come at once and the queue is full, the kernel \
+                     drops their packets, and they come again after a second. The setting listen_backlog of the \
+                     server goes with it";
+    let map_count = "pieces of address space of a process; connections take few, so that the kernel's default is \
+                     enough";
+    let mut checks = vec![
+        open_files(goal, system),
+        at_least(system, "fs.nr_open", goal.files(), nr_open),
+        file_max(goal, system),
+    ];
     if goal.accepts() {
-        checks.push(somaxconn(goal, system));
+        let backlog = goal.connections.min(LONGEST_BACKLOG);
+        checks.push(at_least(system, "net.core.somaxconn", backlog, somaxconn));
         checks.push(syn_backlog(goal, system));
     }
     if goal.connects() {
@@ -35,7 +46,7 @@ pub(super) fn all(goal: &Goal, system: &System, uring: Result<(), String>) -> Ve
         tcp_mem(goal, system),
         tcp_buffers(goal, system),
         memory(goal, system),
-        map_count(system),
+        at_least(system, "vm.max_map_count", MAP_COUNT, map_count),
         io_uring(system, uring),
         locked_memory(system),
         cpus(system),
@@ -63,22 +74,11 @@ fn open_files(goal: &Goal, system: &System) -> Check {
     enough(name, hard.is_none_or(|hard| hard >= needed), has, count(needed), why, &fix)
 }
 
-fn nr_open(goal: &Goal, system: &System) -> Check {
-    let why = "the limit of open files of any process is capped by it";
-    at_least(system, "fs.nr_open", goal.files(), why)
-}
-
 fn file_max(goal: &Goal, system: &System) -> Check {
     let open = system.numbers("fs.file-nr").first().copied().unwrap_or_default();
     let why =
         "open files of all processes; both ends of a connection count, and what is open already";
     at_least(system, "fs.file-max", goal.connections * goal.ends() + open, why)
-}
-
-fn somaxconn(goal: &Goal, system: &System) -> Check {
-    let why = "connections that wait to be accepted: when many come at once and the queue is full, the kernel drops \
-               their packets, and they come again after a second. The setting listen_backlog of the server goes with it";
-    at_least(system, "net.core.somaxconn", goal.connections.min(LONGEST_BACKLOG), why)
 }
 
 fn syn_backlog(goal: &Goal, system: &System) -> Check {
@@ -221,11 +221,6 @@ fn memory(goal: &Goal, system: &System) -> Check {
         [format!("# {} more memory, or fewer connections: no setting helps", bytes(missing).text)];
     let has = Figure { text: format!("{} available", bytes(available).text), ..bytes(available) };
     enough(name, missing == 0, has, bytes(needed), why, &fix)
-}
-
-fn map_count(system: &System) -> Check {
-    let why = "pieces of address space of a process; connections take few, so that the kernel's default is enough";
-    at_least(system, "vm.max_map_count", MAP_COUNT, why)
 }
 
 fn io_uring(system: &System, tried: Result<(), String>) -> Check {

@@ -8,7 +8,6 @@ mod checks;
 mod goal;
 
 use clap::ValueEnum;
-use comfy_table::{ContentArrangement, Table, presets};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
@@ -16,6 +15,7 @@ use self::goal::Goal;
 use crate::demand::Demand;
 use crate::output::JsonArgs;
 use crate::own_server::OwnServer;
+use crate::report::Table;
 use crate::system::System;
 use crate::units::show_count;
 
@@ -122,16 +122,11 @@ impl Examination {
 
     /// For people: a table, then the reasons and lines of what is not well.
     fn text(&self) -> String {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-        // Where the output is no terminal, its lines may be as long as they are.
-        if let Ok(terminal) = rustix::termios::tcgetwinsize(std::io::stdout()) {
-            table.set_width(terminal.ws_col);
-        }
-        table.set_header(["", "has", "needs", ""]);
-        for check in &self.checks {
-            table.add_row([check.name, &check.has.text, &check.needs.text, check.status.text()]);
-        }
+        let row = |check: &Check| {
+            let cells = [check.name, &check.has.text, &check.needs.text, check.status.text()];
+            cells.map(str::to_owned).to_vec()
+        };
+        let table = Table::new(&["", "has", "needs", ""], self.checks.iter().map(row));
         let mut text = format!("{}\n\n{table}\n", self.goal);
         for check in self.checks.iter().filter(|check| check.status != Status::Ok) {
             text += &format!("\n{}: {}\n", check.name, check.why);

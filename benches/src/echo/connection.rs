@@ -3,9 +3,7 @@
 use std::io;
 
 use mio::event::Event;
-use mio::net::TcpStream;
 use ringwire_codec::deflate::Agreement;
-use ringwire_tls::Session;
 
 use super::control::Control;
 use super::deflated::Inflating;
@@ -46,7 +44,7 @@ impl Tools {
         Ok(Self {
             messages: Messages::new(shape, in_flight, key),
             stamps: Stamps::new(places, in_flight),
-            latencies: Latencies::new(),
+            latencies: Latencies::default(),
             clock,
             measuring: false,
             opener: Opener::new(target, shape.compression, clock),
@@ -86,15 +84,10 @@ pub(crate) struct Progress {
 }
 
 impl Connection {
-    /// A connection that is being dialled, and has TLS with a session.
-    pub(crate) fn new(
-        stream: TcpStream,
-        session: Option<Session>,
-        identity: u32,
-        index: usize,
-    ) -> Self {
+    /// A connection that is being dialled.
+    pub(crate) fn new(socket: Socket, identity: u32, index: usize) -> Self {
         Self {
-            socket: Socket::new(stream, session, identity),
+            socket,
             identity,
             index,
             cursor: Cursor::default(),
@@ -105,11 +98,6 @@ impl Connection {
             control: None,
             inflating: None,
         }
-    }
-
-    /// The socket, to be registered.
-    pub(crate) fn stream_mut(&mut self) -> &mut TcpStream {
-        self.socket.stream_mut()
     }
 
     /// Whether messages may be sent.

@@ -21,8 +21,6 @@ use crate::units::ratio;
 
 /// All messages of the cycle together, in bytes, unless they are very short or very long.
 const CYCLE_LEN: usize = 256 << 10;
-/// Frames whose payload is compressed.
-const RSV1: u8 = 0x40;
 /// Connections begin that many messages apart in the cycle.
 const STRIDE: u32 = 7;
 
@@ -72,7 +70,7 @@ impl Deflated {
             let mut compress = |message: &Vec<u8>| {
                 compressed.clear();
                 compressor.compress(message, &mut compressed);
-                masked_frame(shape, RSV1, &compressed, key)
+                masked_frame(shape, true, &compressed, key)
             };
             messages.iter().cycle().take(warm_up).for_each(|message| drop(compress(message)));
             messages.iter().map(compress).collect()

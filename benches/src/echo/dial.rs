@@ -6,9 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mio::net::TcpStream;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use mio::{Interest, Poll, Token};
+use socket2::{Domain, Protocol, SockAddr, Type};
 
+use super::errors::Failure;
+use super::socket::Socket;
 use crate::target::Target;
+use crate::tls;
 
 /// Makes the connections of one load thread.
 pub(crate) struct Dialler {
@@ -19,13 +23,16 @@ pub(crate) struct Dialler {
     sources: Vec<Option<IpAddr>>,
     /// The first of `sources`, from each turn's on, that may have free ports.
     current: usize,
+    /// For a target that speaks TLS.
+    tls: Option<tls::Client>,
 }
 
 impl Dialler {
     /// Connects to `target` from `sources`. Without any: from wherever the kernel likes and then, to a
     /// loopback address, from 127.0.0.2 and on. To a Unix socket there is but one way.
-    pub(crate) fn to(target: &Target, sources: &[IpAddr]) -> Self {
-        Self { unix: target.unix().map(PathBuf::from), ..Self::new(target.address(), sources) }
+    pub(crate) fn to(target: &Target, sources: &[IpAddr], tls: Option<tls::Client>) -> Self {
+        let unix = target.unix().map(PathBuf::from);
+        Self { unix, tls, ..Self::new(target.address(), sources) }
     }
 
     fn new(remote: SocketAddr, sources: &[IpAddr]) -> Self {
@@ -37,7 +44,26 @@ impl Dialler {
                 list.extend(last_byte.map(|byte| Some(Ipv4Addr::new(127, 0, 0, byte).into())));
             }
         }
-        Self { remote, unix: None, sources: list, current: 0 }
+        Self { remote, unix: None, sources: list, current: 0, tls: None }
+    }
+
+    /// Begins the connection with a number, and has its events told with a token. Whose `turn` it is, see
+    /// [`dial`](Self::dial).
+    pub(crate) fn open(
+        &mut self,
+        turn: usize,
+        number: u32,
+        token: usize,
+        poll: &Poll,
+    ) -> Result<Socket, Failure> {
+        let opened = self.dial(turn).and_then(|stream| {
+            let session = self.tls.as_ref().map(tls::Client::session).transpose();
+            let mut socket = Socket::new(stream, session.map_err(io::Error::other)?, number);
+            let both = Interest::READABLE | Interest::WRITABLE;
+            poll.registry().register(socket.stream_mut(), Token(token), both)?;
+            Ok(socket)
+        });
+        opened.map_err(|error| Failure::of_connect(&error))
     }
 
     /// Begins one connection, which is made when the socket is writable, from the address whose `turn` it is, or from
@@ -45,9 +71,9 @@ impl Dialler {
     ///
     /// # Errors
     /// Those of socket and connect; EADDRNOTAVAIL when no source address has a free port.
-    pub(crate) fn dial(&mut self, turn: usize) -> io::Result<TcpStream> {
+    fn dial(&mut self, turn: usize) -> io::Result<TcpStream> {
         if let Some(path) = &self.unix {
-            let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
+            let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
             // Where the server's queue is full this waits: there is no readiness to wait for (connect(2), EAGAIN).
             socket.connect(&SockAddr::unix(path)?)?;
             socket.set_nonblocking(true)?;
@@ -66,7 +92,8 @@ impl Dialler {
 
     fn dial_from(&self, source: Option<IpAddr>) -> io::Result<TcpStream> {
         let kind = Type::STREAM.nonblocking().cloexec();
-        let socket = Socket::new(Domain::for_address(self.remote), kind, Some(Protocol::TCP))?;
+        let socket =
+            socket2::Socket::new(Domain::for_address(self.remote), kind, Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
         // Closing resets the connection: tens of thousands in TIME_WAIT would hold the ports that the
         // next run needs.
@@ -92,7 +119,7 @@ mod tests {
 
     #[test]
     fn goes_on_from_the_next_source() {
-        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let listener = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
         listener.listen(8).unwrap();
         let remote = listener.local_addr().unwrap().as_socket().unwrap();

@@ -1,75 +1,96 @@
 //! What went wrong in a run, by kind.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 
 use ringwire_tls::AlertDescription;
 
 /// One kind of error. Its text is the key in reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Failure {
-    /// Nobody listens.
+    #[error("connect refused")]
     ConnectRefused,
     /// No connection, or no handshake, within the time given.
+    #[error("connect timeout")]
     ConnectTimeout,
     /// The server dropped the connection before it was open.
+    #[error("connect reset")]
     ConnectReset,
-    /// No free port, on any of the source addresses.
+    #[error("no free local port")]
     NoFreePort,
-    /// The process or the system is out of file descriptors.
+    #[error("out of file descriptors")]
     NoDescriptor,
     /// Another error of connect, by errno.
+    #[error("connect: {}", io::Error::from_raw_os_error(*.0))]
     Connect(i32),
     /// The server's certificate was refused.
+    #[error("certificate refused (--ca FILE or --insecure)")]
     Certificate,
     /// The server ended TLS with an alert of this number.
+    #[error("TLS alert {:?}", AlertDescription::from(*.0))]
     TlsAlert(u8),
     /// What the server sent is no TLS that both sides speak.
+    #[error("TLS failed")]
     Tls,
-    /// The server answered the upgrade with this status.
+    #[error("handshake status {0}")]
     HandshakeStatus(u16),
-    /// The server's answer to the upgrade is not valid.
+    #[error("handshake invalid")]
     HandshakeInvalid,
-    /// The server did not take the offer of compression.
+    #[error("compression declined")]
     CompressionDeclined,
     /// The server took it on other terms than those asked for.
+    #[error("compression agreed on otherwise than asked for")]
     CompressionTerms,
     /// The server sent a close frame with this code (1005: none in it).
+    #[error("close frame {0}")]
     CloseFrame(u16),
     /// The server ended the TCP connection.
+    #[error("unexpected end")]
     UnexpectedEnd,
-    /// The connection was reset while open.
+    #[error("reset")]
     Reset,
     /// Another error of send or recv, by errno.
+    #[error("io: {}", io::Error::from_raw_os_error(*.0))]
     Io(i32),
     /// A reply is no frame, or cannot be inflated.
+    #[error("reply malformed")]
     ReplyMalformed,
     /// A reply's header is not that of an unfragmented echo.
+    #[error("reply header mismatch")]
     HeaderMismatch,
     /// A reply's payload is not that of the message sent.
+    #[error("reply payload mismatch")]
     PayloadMismatch,
     /// A message sent before the measured time had no echo at its end.
+    #[error("unanswered")]
     Unanswered,
     /// A publication did not get to a subscriber.
+    #[error("delivery lost")]
     Lost,
     /// A publication came to a subscriber once more.
+    #[error("delivery doubled")]
     Doubled,
     /// A publication came to a subscriber after later ones.
+    #[error("delivery out of order")]
     Reordered,
-    /// A publication was not with all subscribers in time.
+    #[error("publication overdue")]
     Overdue,
     /// The publisher, which subscribes to nothing, was sent a message.
+    #[error("message to the publisher")]
     ToPublisher,
     /// The replies to the first messages did not come in time.
+    #[error("first messages unanswered (--first-replies)")]
     FirstUnanswered,
-    /// A reply came later than it may.
+    #[error("reply late")]
     ReplyLate,
     /// A message had no reply, though later ones on its connection had.
+    #[error("reply missing")]
     ReplyMissing,
     /// This side closed the connection, for this reason of the engine.
+    #[error("closed here: {0}")]
     ClosedHere(&'static str),
     /// The time for all connects was up before this one was tried.
+    #[error("not tried in time")]
     NotTried,
 }
 
@@ -110,72 +131,20 @@ fn of_tls(error: &io::Error) -> Option<Failure> {
     })
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let errno = |code: i32| io::Error::from_raw_os_error(code);
-        match *self {
-            Self::ConnectRefused => f.write_str("connect refused"),
-            Self::ConnectTimeout => f.write_str("connect timeout"),
-            Self::ConnectReset => f.write_str("connect reset"),
-            Self::NoFreePort => f.write_str("no free local port"),
-            Self::NoDescriptor => f.write_str("out of file descriptors"),
-            Self::Connect(code) => write!(f, "connect: {}", errno(code)),
-            Self::Certificate => f.write_str("certificate refused (--ca FILE or --insecure)"),
-            Self::TlsAlert(alert) => write!(f, "TLS alert {:?}", AlertDescription::from(alert)),
-            Self::Tls => f.write_str("TLS failed"),
-            Self::HandshakeStatus(status) => write!(f, "handshake status {status}"),
-            Self::HandshakeInvalid => f.write_str("handshake invalid"),
-            Self::CompressionDeclined => f.write_str("compression declined"),
-            Self::CompressionTerms => f.write_str("compression agreed on otherwise than asked for"),
-            Self::CloseFrame(code) => write!(f, "close frame {code}"),
-            Self::UnexpectedEnd => f.write_str("unexpected end"),
-            Self::Reset => f.write_str("reset"),
-            Self::Io(code) => write!(f, "io: {}", errno(code)),
-            Self::ReplyMalformed => f.write_str("reply malformed"),
-            Self::HeaderMismatch => f.write_str("reply header mismatch"),
-            Self::PayloadMismatch => f.write_str("reply payload mismatch"),
-            Self::Unanswered => f.write_str("unanswered"),
-            Self::Lost => f.write_str("delivery lost"),
-            Self::Doubled => f.write_str("delivery doubled"),
-            Self::Reordered => f.write_str("delivery out of order"),
-            Self::Overdue => f.write_str("publication overdue"),
-            Self::ToPublisher => f.write_str("message to the publisher"),
-            Self::FirstUnanswered => f.write_str("first messages unanswered (--first-replies)"),
-            Self::ReplyLate => f.write_str("reply late"),
-            Self::ReplyMissing => f.write_str("reply missing"),
-            Self::ClosedHere(reason) => write!(f, "closed here: {reason}"),
-            Self::NotTried => f.write_str("not tried in time"),
-        }
+/// Counts of kinds, by their texts.
+pub(crate) type Failures = BTreeMap<String, u64>;
+
+/// Counts failures of a kind.
+pub(crate) fn count(failures: &mut Failures, failure: Failure, count: u64) {
+    if count > 0 {
+        *failures.entry(failure.to_string()).or_default() += count;
     }
 }
 
-/// Counts by kind.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Failures(BTreeMap<Failure, u64>);
-
-impl Failures {
-    /// Counts one.
-    pub(crate) fn add(&mut self, failure: Failure) {
-        self.add_many(failure, 1);
-    }
-
-    /// Counts so many.
-    pub(crate) fn add_many(&mut self, failure: Failure, count: u64) {
-        if count > 0 {
-            *self.0.entry(failure).or_default() += count;
-        }
-    }
-
-    /// Adds the counts of another thread.
-    pub(crate) fn merge(&mut self, other: &Self) {
-        for (&failure, count) in &other.0 {
-            *self.0.entry(failure).or_default() += count;
-        }
-    }
-
-    /// Texts and counts.
-    pub(crate) fn by_text(&self) -> BTreeMap<String, u64> {
-        self.0.iter().map(|(failure, &count)| (failure.to_string(), count)).collect()
+/// Adds what others counted.
+pub(crate) fn add(failures: &mut Failures, others: &Failures) {
+    for (kind, count) in others {
+        *failures.entry(kind.clone()).or_default() += count;
     }
 }
 
@@ -197,20 +166,21 @@ mod tests {
     #[test]
     fn kinds_are_counted_apart_and_merged() {
         let reset = io::Error::from_raw_os_error(libc::ECONNRESET);
-        let mut one = Failures::default();
-        one.add(Failure::of_connect(&reset));
-        one.add(Failure::HandshakeStatus(503));
-        let mut two = Failures::default();
-        two.add(Failure::of_open(&reset));
-        two.add(Failure::HandshakeStatus(503));
-        two.add(Failure::HandshakeStatus(400));
-        one.merge(&two);
+        let mut one = Failures::new();
+        count(&mut one, Failure::of_connect(&reset), 1);
+        count(&mut one, Failure::HandshakeStatus(503), 1);
+        count(&mut one, Failure::Lost, 0);
+        let mut two = Failures::new();
+        count(&mut two, Failure::of_open(&reset), 1);
+        count(&mut two, Failure::HandshakeStatus(503), 1);
+        count(&mut two, Failure::HandshakeStatus(400), 1);
+        add(&mut one, &two);
         let expected = [
             ("connect reset", 1),
             ("handshake status 400", 1),
             ("handshake status 503", 2),
             ("reset", 1),
         ];
-        assert_eq!(one.by_text(), expected.map(|(text, n)| (text.to_owned(), n)).into());
+        assert_eq!(one, expected.map(|(text, n)| (text.to_owned(), n)).into());
     }
 }

@@ -6,9 +6,7 @@ use ringwire_codec::deflate::Agreement;
 use super::control::Control;
 use super::errors::Failure;
 use super::upgrade::First;
-
-/// First bytes of close, ping and pong.
-const CONTROL: std::ops::RangeInclusive<u8> = 0x88..=0x8a;
+use super::wire::CONTROL;
 
 /// How far that is.
 pub(super) struct Greeting {

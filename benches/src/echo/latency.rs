@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::report::Percentiles;
 
@@ -85,10 +85,11 @@ impl Stamps {
     }
 }
 
-/// Latencies of one load thread.
-#[derive(Clone, Debug)]
+/// Latencies, or other times, in a histogram of three significant digits up to a minute. It takes no memory before the
+/// first.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Latencies {
-    histogram: Histogram<u64>,
+    histogram: Option<Box<Histogram<u64>>>,
     /// Echoes of one event were often sent by one event too: equal values are recorded together.
     ticks: u32,
     count: u64,
@@ -97,16 +98,10 @@ pub(crate) struct Latencies {
 }
 
 impl Latencies {
-    /// An empty histogram of three significant digits up to a minute.
-    pub(crate) fn new() -> Self {
-        let histogram = Histogram::new_with_bounds(1, MAX_TICKS, 3).expect("bounds are constant");
-        Self { histogram, ticks: 0, count: 0, recent: None }
-    }
-
     /// What was added since the last call; nothing at the first one, from which on it is kept.
     pub(crate) fn take_recent(&mut self) -> Option<Self> {
         self.settle();
-        self.recent.replace(Box::new(Self::new())).map(|recent| *recent)
+        self.recent.replace(Box::default()).map(|recent| *recent)
     }
 
     /// Adds one latency.
@@ -119,60 +114,110 @@ impl Latencies {
         self.count += 1;
     }
 
+    /// Adds one in nanoseconds.
+    pub(crate) fn record_nanos(&mut self, nanos: u64) {
+        self.record(u32::try_from(nanos / u64::from(TICK_NANOS)).unwrap_or(u32::MAX));
+    }
+
     /// Adds those of another thread.
-    pub(crate) fn merge(&mut self, mut other: Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         self.settle();
-        other.settle();
-        self.histogram.add(other.histogram).expect("bounds are equal");
+        if let Some(others) = other.settled() {
+            self.histogram().add(*others).expect("bounds are equal");
+        }
     }
 
     /// The usual percentiles, or `None` without any latency.
-    pub(crate) fn summary(&mut self) -> Option<Summary> {
-        self.settle();
-        if self.histogram.is_empty() {
-            return None;
-        }
+    pub(crate) fn summary(&self) -> Option<Summary> {
+        let histogram = self.settled()?;
         let micros = |ticks: u64| ticks as f64 * f64::from(TICK_NANOS) / 1000.0;
-        let at = |quantile| micros(self.histogram.value_at_quantile(quantile));
+        let at = |quantile| micros(histogram.value_at_quantile(quantile));
         Some(Summary {
-            min: micros(self.histogram.min()),
-            mean: self.histogram.mean() * f64::from(TICK_NANOS) / 1000.0,
+            min: micros(histogram.min()),
+            mean: histogram.mean() * f64::from(TICK_NANOS) / 1000.0,
             p50: at(0.5),
             p75: at(0.75),
             p90: at(0.9),
             p95: at(0.95),
             p99: at(0.99),
             p999: at(0.999),
-            max: micros(self.histogram.max()),
+            max: micros(histogram.max()),
         })
     }
 
-    /// The histogram as values and how often each was recorded: what another process makes the same one of.
-    pub(crate) fn counts(&self) -> Vec<(u64, u64)> {
-        let mut all = self.clone();
-        all.settle();
-        let recorded = all.histogram.iter_recorded();
+    /// Microseconds, and how often each was there.
+    pub(crate) fn micros(&self) -> Vec<(f64, u64)> {
+        let micros = |(ticks, count)| (ticks as f64 * f64::from(TICK_NANOS) / 1e3, count);
+        self.counts().into_iter().map(micros).collect()
+    }
+
+    /// A histogram of nanoseconds with three significant digits; `None` without any value.
+    pub(crate) fn nanos(&self) -> Option<Histogram<u64>> {
+        self.settled()?;
+        let mut nanos = Histogram::new(3).ok()?;
+        for (ticks, count) in self.counts() {
+            nanos.record_n(ticks * u64::from(TICK_NANOS), count).ok()?;
+        }
+        Some(nanos)
+    }
+
+    /// The share of values that are no higher, and the value in microseconds, for each that there was.
+    pub(crate) fn curve(&self) -> Vec<(f64, f64)> {
+        let counts = self.micros();
+        let all: u64 = counts.iter().map(|(_, count)| count).sum();
+        let mut passed = 0;
+        let point = |(micros, count): &(f64, u64)| {
+            // The share below it: the last one would stand at all of them, infinitely far.
+            let share = passed as f64 / all as f64;
+            passed += count;
+            (share, *micros)
+        };
+        counts.iter().map(point).collect()
+    }
+
+    /// Values in ticks, and how often each was recorded: what another process makes the same histogram of.
+    fn counts(&self) -> Vec<(u64, u64)> {
+        let Some(histogram) = self.settled() else { return Vec::new() };
+        let recorded = histogram.iter_recorded();
         recorded.map(|step| (step.value_iterated_to(), step.count_at_value())).collect()
     }
 
-    /// The histogram that [`counts`](Self::counts) tells of.
-    pub(crate) fn of_counts(counts: &[(u64, u64)]) -> Self {
-        let mut latencies = Self::new();
-        for &(value, count) in counts {
-            latencies.histogram.saturating_record_n(value, count);
-        }
-        latencies
+    /// The histogram with all values in it, if there are any.
+    fn settled(&self) -> Option<Box<Histogram<u64>>> {
+        let mut all = Self { recent: None, ..self.clone() };
+        all.settle();
+        all.histogram
     }
 
     fn settle(&mut self) {
-        if self.count > 0 {
-            let ticks = u64::from(self.ticks.max(1));
-            self.histogram.saturating_record_n(ticks, self.count);
+        let (ticks, count) = (u64::from(self.ticks.max(1)), std::mem::take(&mut self.count));
+        if count > 0 {
+            self.histogram().saturating_record_n(ticks, count);
             if let Some(recent) = &mut self.recent {
-                recent.histogram.saturating_record_n(ticks, self.count);
+                recent.histogram().saturating_record_n(ticks, count);
             }
-            self.count = 0;
         }
+    }
+
+    fn histogram(&mut self) -> &mut Histogram<u64> {
+        let new = || Histogram::new_with_bounds(1, MAX_TICKS, 3).expect("bounds are constant");
+        self.histogram.get_or_insert_with(|| Box::new(new()))
+    }
+}
+
+impl Serialize for Latencies {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.counts().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Latencies {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut latencies = Self::default();
+        for (ticks, count) in Vec::<(u64, u64)>::deserialize(deserializer)? {
+            latencies.histogram().saturating_record_n(ticks, count);
+        }
+        Ok(latencies)
     }
 }
 
@@ -197,20 +242,20 @@ impl From<Summary> for Percentiles {
 }
 
 impl Summary {
-    /// A value by the name that it has on command lines; `None` for any other name.
+    /// The names of its values on command lines and in tables.
+    pub(crate) const NAMES: [&str; 9] =
+        ["min", "mean", "p50", "p75", "p90", "p95", "p99", "p99.9", "max"];
+
+    /// Its values, in the order of their names.
+    pub(crate) fn values(&self) -> [f64; 9] {
+        let Self { min, mean, p50, p75, p90, p95, p99, p999, max } = *self;
+        [min, mean, p50, p75, p90, p95, p99, p999, max]
+    }
+
+    /// A value by its name; `None` for any other name.
     pub(crate) fn named(&self, name: &str) -> Option<f64> {
-        match name {
-            "min" => Some(self.min),
-            "mean" => Some(self.mean),
-            "p50" => Some(self.p50),
-            "p75" => Some(self.p75),
-            "p90" => Some(self.p90),
-            "p95" => Some(self.p95),
-            "p99" => Some(self.p99),
-            "p99.9" => Some(self.p999),
-            "max" => Some(self.max),
-            _ => None,
-        }
+        let place = Self::NAMES.iter().position(|known| *known == name)?;
+        Some(self.values()[place])
     }
 }
 
@@ -220,14 +265,14 @@ mod tests {
 
     #[test]
     fn percentiles_of_merged_histograms() {
-        let mut all = Latencies::new();
+        let mut all = Latencies::default();
         assert_eq!(all.summary(), None);
         for thread in 0..4 {
-            let mut part = Latencies::new();
+            let mut part = Latencies::default();
             for value in (1..=10_000).filter(|value| value % 4 == thread) {
                 part.record(value * 10);
             }
-            all.merge(part);
+            all.merge(&part);
         }
         let summary = all.summary().unwrap();
         let near = |value: f64, expected: f64| (value / expected - 1.0).abs() < 0.002;
@@ -240,11 +285,12 @@ mod tests {
 
     #[test]
     fn counts_make_the_same_histogram() {
-        let mut latencies = Latencies::new();
+        let mut latencies = Latencies::default();
         for value in [1, 7, 7, 2048, 123_456, 99_999_999] {
             latencies.record(value);
         }
-        let mut copy = Latencies::of_counts(&latencies.counts());
+        let json = serde_json::to_string(&latencies).unwrap();
+        let copy: Latencies = serde_json::from_str(&json).unwrap();
         assert_eq!(copy.counts(), latencies.counts());
         assert_eq!(copy.summary(), latencies.summary());
         assert_eq!(latencies.counts().iter().map(|(_, count)| count).sum::<u64>(), 6);
@@ -252,7 +298,7 @@ mod tests {
 
     #[test]
     fn equal_values_count_each() {
-        let mut latencies = Latencies::new();
+        let mut latencies = Latencies::default();
         for _ in 0..99 {
             latencies.record(50);
         }
@@ -264,15 +310,15 @@ mod tests {
 
     #[test]
     fn recent_ones_are_apart() {
-        let mut latencies = Latencies::new();
+        let mut latencies = Latencies::default();
         latencies.record(10);
         assert!(latencies.take_recent().is_none());
         for ticks in [50, 50, 70] {
             latencies.record(ticks);
         }
-        let recent = latencies.take_recent().and_then(|mut recent| recent.summary()).unwrap();
+        let recent = latencies.take_recent().and_then(|recent| recent.summary()).unwrap();
         assert!((recent.p50 - 5.0).abs() < 0.01 && (recent.max - 7.0).abs() < 0.01, "{recent:?}");
-        assert_eq!(latencies.take_recent().and_then(|mut recent| recent.summary()), None);
+        assert_eq!(latencies.take_recent().and_then(|recent| recent.summary()), None);
         assert!((latencies.summary().unwrap().max - 7.0).abs() < 0.01);
     }
 

@@ -7,14 +7,13 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use mio::event::Event;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 
 use super::connection::{Connection, Tools};
 use super::deflate_totals::DeflateTotals;
 use super::dial::Dialler;
-use super::errors::{Failure, Failures};
+use super::errors::{Failure, Failures, count};
 use super::latency::{Clock, Latencies, Ticks};
 use super::link::Buffers;
 use super::messages::Messages;
@@ -22,7 +21,7 @@ use super::recorder::OfInterval;
 use super::stage::{Gauge, Stage, StageCell};
 use super::tls_totals::TlsTotals;
 use super::{LoadArgs, Plan};
-use crate::{machine, procstat, tls};
+use crate::{machine, procstat};
 
 const EVENTS_PER_PASS: usize = 1024;
 /// Connections that send their first messages in one pass.
@@ -49,10 +48,8 @@ pub(crate) fn run(
     gauge: &Gauge,
     recent: Sender<OfInterval>,
 ) -> anyhow::Result<Outcome> {
-    if let Some(cpus) = &plan.load.cpu {
-        machine::pin_thread(&cpus.0).context("cannot pin a load thread to --cpu")?;
-    }
-    gauge.thread_id.store(procstat::own_thread_id()?, Ordering::Relaxed);
+    machine::pin_load(plan.load.cpu.as_ref())?;
+    gauge.thread_id.store(procstat::own_thread_id(), Ordering::Relaxed);
     let mut load = Load::new(plan, share, clock, gauge, recent)?;
     let mut events = Events::with_capacity(EVENTS_PER_PASS);
     loop {
@@ -91,7 +88,6 @@ struct Load<'a> {
     gauge: &'a Gauge,
     poll: Poll,
     dialler: Dialler,
-    tls: Option<&'a tls::Client>,
     tools: Tools,
     buffers: Buffers,
     /// Numbers of the connections, of which those up to `connections.len()` have been dialled.
@@ -127,8 +123,7 @@ impl<'a> Load<'a> {
             args,
             gauge,
             poll: Poll::new()?,
-            dialler: Dialler::to(&plan.target, &args.source_addresses),
-            tls: plan.tls.as_ref(),
+            dialler: Dialler::to(&plan.target, &args.source_addresses, plan.tls.clone()),
             tools,
             buffers: Buffers::new(),
             connections: Vec::with_capacity(share.len()),
@@ -138,7 +133,7 @@ impl<'a> Load<'a> {
             started: 0,
             is_starting: false,
             measured_from: None,
-            failures: Failures::default(),
+            failures: Failures::new(),
             interval: 0,
             recent,
         })
@@ -167,23 +162,15 @@ impl<'a> Load<'a> {
     fn dial(&mut self, now: Ticks) {
         let index = self.connections.len();
         let identity = self.share.clone().nth(index).unwrap_or_default();
-        let both = Interest::READABLE | Interest::WRITABLE;
-        let dialled = self.dialler.dial(0).and_then(|stream| {
-            let session = self.tls.map(tls::Client::session).transpose();
-            let session = session.map_err(io::Error::other)?;
-            let mut connection = Connection::new(stream, session, identity, index);
-            self.poll.registry().register(connection.stream_mut(), Token(index), both)?;
-            Ok(connection)
-        });
-        match dialled {
-            Ok(connection) => {
-                self.connections.push(Some(connection));
+        match self.dialler.open(0, identity, index, &self.poll) {
+            Ok(socket) => {
+                self.connections.push(Some(Connection::new(socket, identity, index)));
                 self.outstanding += 1;
                 self.dialled.push_back((index, now));
             }
-            Err(error) => {
+            Err(failure) => {
                 self.connections.push(None);
-                self.count_failure(Failure::of_connect(&error));
+                self.count_failure(failure);
             }
         }
     }
@@ -257,7 +244,7 @@ impl<'a> Load<'a> {
     }
 
     fn count_failure(&mut self, failure: Failure) {
-        self.failures.add(failure);
+        count(&mut self.failures, failure, 1);
         Gauge::add(&self.gauge.failed, 1);
     }
 
@@ -270,7 +257,7 @@ impl<'a> Load<'a> {
             for connection in started.filter(|connection| connection.is_open()) {
                 let oldest = connection.oldest_in_flight(&mut self.tools.stamps);
                 if now.since(oldest) >= limit {
-                    self.failures.add(Failure::Unanswered);
+                    count(&mut self.failures, Failure::Unanswered, 1);
                 }
             }
         }

@@ -45,12 +45,12 @@ use self::recorder::Recorder;
 use self::report::{Footprints, Measured};
 use self::stage::{Gauge, Stage, StageCell, sum};
 use crate::demand::Demand;
-use crate::disturbance::MachineTicks;
 use crate::endpoint::{Endpoint, ServerArgs};
 use crate::machine;
 use crate::output::{self, JsonArgs};
-use crate::procstat::{self, Account, CpuTime, CpuTimes, Footprint};
+use crate::procstat::{self, Account, CpuTimes, Footprint};
 use crate::report::Sample;
+use crate::spent::Moment;
 use crate::target::{Resource, Target};
 use crate::tls;
 use crate::units::CpuList;
@@ -58,7 +58,7 @@ use crate::units::CpuList;
 pub(crate) use self::control::Control;
 pub(crate) use self::deflate_totals::{Agreed, DeflateTotals};
 pub(crate) use self::dial::Dialler;
-pub(crate) use self::errors::{Failure, Failures};
+pub(crate) use self::errors::{Failure, Failures, add, count};
 pub(crate) use self::latency::{Clock, Latencies, Summary, Ticks};
 pub(crate) use self::link::Buffers;
 pub(crate) use self::payload::Payload;
@@ -68,7 +68,7 @@ pub(crate) use self::report::test_report;
 pub(crate) use self::report::{Generator, MeasuredServer, Report, Server};
 pub(crate) use self::socket::{Opener, Received, Socket};
 pub(crate) use self::tls_totals::TlsTotals;
-pub(crate) use self::wire::{Shape, header, masked_frame, text_frame};
+pub(crate) use self::wire::{CONTROL, Shape, header, masked_frame, text_frame};
 pub(crate) use crate::bottleneck::Bottleneck;
 
 /// How often the coordinator looks at the totals while connections are made.
@@ -147,12 +147,7 @@ pub(crate) struct LoadArgs {
 impl Default for LoadArgs {
     /// What the command line has for flags that are not given.
     fn default() -> Self {
-        #[derive(clap::Parser)]
-        struct Flags {
-            #[command(flatten)]
-            load: LoadArgs,
-        }
-        <Flags as clap::Parser>::parse_from([""]).load
+        crate::flags::parse("").expect("no flag has to be given")
     }
 }
 
@@ -204,9 +199,7 @@ pub(crate) fn command(mut args: EchoArgs) -> anyhow::Result<bool> {
     let endpoint = args.server.open(demand, &mut args.load.cpu)?;
     let Endpoint { target, tls, account, own } = endpoint;
     let plan = Plan { target, load: args.load, tls, server: account, show_progress: true };
-    if let Some(cpus) = &plan.load.cpu {
-        machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;
-    }
+    machine::pin_load(plan.load.cpu.as_ref())?;
     let report = run(&plan)?;
     args.json.tell(report.table(), &report)?;
     if let Some(file) = &args.html {
@@ -259,20 +252,20 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Report> {
             .collect();
         let measured = run.conduct(before);
         stage.set(Stage::Stop);
-        let mut latencies = Latencies::new();
+        let mut latencies = Latencies::default();
         let mut failures = Failures::default();
         let (mut tls, mut deflate) = (TlsTotals::default(), DeflateTotals::default());
         for thread in threads {
             let outcome: Outcome =
                 thread.join().map_err(|_| anyhow!("a load thread panicked"))??;
-            latencies.merge(outcome.latencies);
-            failures.merge(&outcome.failures);
+            latencies.merge(&outcome.latencies);
+            add(&mut failures, &outcome.failures);
             tls.merge(&outcome.tls);
             deflate.merge(&outcome.deflate);
         }
         let mut measured = measured?;
         measured.latency = latencies.summary();
-        measured.errors = failures.by_text();
+        measured.errors = failures;
         measured.tls = tls;
         measured.deflate = deflate;
         measured.timeline = run.recorder.into_inner().finish();
@@ -291,11 +284,8 @@ struct Run<'a> {
 
 /// Totals at one moment.
 struct Snapshot {
-    at: Duration,
+    moment: Moment,
     messages: u64,
-    generator_cpu: Vec<CpuTime>,
-    server_cpu: CpuTimes,
-    machine: MachineTicks,
 }
 
 impl Run<'_> {
@@ -316,21 +306,17 @@ impl Run<'_> {
         self.wait("measuring", load.duration, &progress);
         let last = self.snapshot()?;
         self.record();
-        let server = match &self.plan.server {
-            Some(account) => Some(MeasuredServer {
-                cpu: last.server_cpu.since(&first.server_cpu),
-                capacity: account.capacity()?,
-                memory: match (before, connected, self.footprint()?) {
-                    (Some(before), Some(connected), Some(loaded)) => {
-                        Some(Footprints { before, connected, loaded })
-                    }
-                    _ => None,
-                },
-            }),
-            None => None,
-        };
+        let account = self.plan.server.as_ref();
+        let mut spent = first.moment.until(&last.moment, account)?;
+        if let Some(server) = &mut spent.server {
+            let moments = before.zip(connected).zip(self.footprint()?);
+            server.memory = moments.map(|((before, connected), loaded)| Footprints {
+                before,
+                connected,
+                loaded,
+            });
+        }
         let last_opened = self.gauges.iter().map(|g| g.last_opened.load(Ordering::Relaxed)).max();
-        let cpus = last.generator_cpu.iter().zip(&first.generator_cpu);
         Ok(Measured {
             target: self.plan.target.to_string(),
             connections: load.connections.into(),
@@ -340,11 +326,8 @@ impl Run<'_> {
             payload_len: self.plan.shape().payload_len,
             text: self.plan.shape().text,
             payload: load.payload,
-            window: last.at.saturating_sub(first.at),
+            spent,
             messages: last.messages.saturating_sub(first.messages),
-            generator_cpu: cpus.map(|(last, first)| last.since(*first)).collect(),
-            machine: (first.machine, last.machine),
-            server,
             ..Measured::default()
         })
     }
@@ -435,20 +418,10 @@ impl Run<'_> {
     }
 
     fn snapshot(&self) -> anyhow::Result<Snapshot> {
-        let thread_cpu =
-            |gauge: &Gauge| procstat::thread_cpu(gauge.thread_id.load(Ordering::Relaxed));
-        let generator_cpu = self.gauges.iter().map(thread_cpu).collect::<Result<_, _>>();
-        let server_cpu = match &self.plan.server {
-            Some(account) => account.cpu().context("the server's process is gone")?,
-            None => CpuTimes::default(),
-        };
-        Ok(Snapshot {
-            at: self.clock.elapsed(),
-            messages: sum(self.gauges, |gauge| &gauge.messages),
-            generator_cpu: generator_cpu.context("a load thread is gone")?,
-            server_cpu,
-            machine: MachineTicks::read().context("cannot read the machine's CPU time")?,
-        })
+        let thread_id = |gauge: &Gauge| gauge.thread_id.load(Ordering::Relaxed);
+        let threads = self.gauges.iter().map(thread_id).collect();
+        let moment = Moment::now(self.clock.elapsed(), threads, self.plan.server.as_ref())?;
+        Ok(Snapshot { moment, messages: sum(self.gauges, |gauge| &gauge.messages) })
     }
 
     fn footprint(&self) -> anyhow::Result<Option<Footprint>> {

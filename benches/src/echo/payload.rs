@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use fastrand::Rng;
 use serde::Serialize;
 
 use crate::texts::Text;
@@ -80,14 +81,8 @@ impl From<Payload> for &'static str {
 
 /// Bytes without a period that the masking key or a compressor could exploit.
 fn noise(len: usize, is_text: bool, count: usize) -> Vec<Vec<u8>> {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        let [byte, ..] = state.to_be_bytes();
-        if is_text { b'a' + byte % 26 } else { byte }
-    };
+    let mut random = Rng::with_seed(1);
+    let mut next = || if is_text { random.u8(b'a'..=b'z') } else { random.u8(..) };
     let message = |_| std::iter::repeat_with(&mut next).take(len).collect();
     (0..count).map(message).collect()
 }

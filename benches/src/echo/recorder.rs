@@ -54,7 +54,7 @@ impl Recorder {
 
     /// Adds a sample that ends an interval. The number of the interval that begins now.
     pub(crate) fn add(&mut self, now: Duration, sample: Sample) -> u32 {
-        let latencies = Latencies::new();
+        let latencies = Latencies::default();
         self.waiting.push_back(Waiting { interval: self.interval, sample, latencies });
         self.receive();
         while self.waiting.len() > WAITING {
@@ -81,13 +81,13 @@ impl Recorder {
             let place = self.waiting.partition_point(|waiting| waiting.interval < interval);
             let place = place.min(self.waiting.len().saturating_sub(1));
             if let Some(waiting) = self.waiting.get_mut(place) {
-                waiting.latencies.merge(latencies);
+                waiting.latencies.merge(&latencies);
             }
         }
     }
 
     fn settle_first(&mut self) {
-        if let Some(Waiting { mut sample, mut latencies, .. }) = self.waiting.pop_front() {
+        if let Some(Waiting { mut sample, latencies, .. }) = self.waiting.pop_front() {
             sample.latency_us = latencies.summary().map(Into::into);
             self.timeline.push(sample);
         }
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     fn one(ticks: u32) -> Latencies {
-        let mut latencies = Latencies::new();
+        let mut latencies = Latencies::default();
         latencies.record(ticks);
         latencies
     }

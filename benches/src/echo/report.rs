@@ -11,9 +11,10 @@ use super::latency::Summary;
 use super::payload::Payload;
 use super::tls_totals::TlsTotals;
 use crate::bottleneck::{Bottleneck, DISTURBED};
-use crate::disturbance::{Disturbance, MachineTicks};
+use crate::disturbance::Disturbance;
 use crate::procstat::{CpuTime, Footprint};
 use crate::report::{self, Page, Part, Row, Section, Tile, Timeline, last_rows, show_rows};
+use crate::spent::{Judged, Spent};
 use crate::units::{ratio, show_bytes, show_count};
 use crate::withheld::Withheld;
 
@@ -33,18 +34,14 @@ pub(crate) struct Measured {
     pub(crate) payload_len: usize,
     pub(crate) text: bool,
     pub(crate) payload: Payload,
-    pub(crate) window: Duration,
+    /// Within the measured time.
+    pub(crate) spent: Spent,
     pub(crate) messages: u64,
     pub(crate) latency: Option<Summary>,
-    /// CPU time of each load thread within the window.
-    pub(crate) generator_cpu: Vec<CpuTime>,
-    pub(crate) server: Option<MeasuredServer>,
     pub(crate) tls: TlsTotals,
     pub(crate) deflate: DeflateTotals,
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) timeline: Timeline,
-    /// The whole machine's CPU time at both ends of the window.
-    pub(crate) machine: (MachineTicks, MachineTicks),
 }
 
 /// What was measured of a server whose process is known.
@@ -141,21 +138,15 @@ pub(crate) struct Generator {
 impl Report {
     /// Does the arithmetic.
     pub(crate) fn new(measured: Measured) -> Self {
-        let seconds = measured.window.as_secs_f64();
-        let generator = Generator::of(&measured.generator_cpu, seconds, measured.messages);
         let mut withheld = Withheld::default();
-        let own = measured.generator_cpu.iter();
-        let own =
-            measured.server.as_ref().map(|server| own.chain(&server.cpu).map(|cpu| cpu.run).sum());
-        let disturbance =
-            Disturbance::between(measured.machine.0, measured.machine.1, own, seconds);
-        let server = measured.server.as_ref().map(|server| {
-            let memory = server.memory.map(|it| Memory::of(it, measured.opened, &mut withheld));
-            Server { memory, ..Server::of(server, seconds, measured.messages) }
-        });
+        let Judged { seconds, generator, server, disturbance, bottleneck } =
+            measured.spent.judge(measured.messages);
+        let memory = measured.spent.server.and_then(|server| server.memory);
+        let memory = memory.map(|it| Memory::of(it, measured.opened, &mut withheld));
+        let server = server.map(|server| Server { memory, ..server });
         let messages_per_second = ratio(measured.messages as f64, seconds);
         Self {
-            bottleneck: Bottleneck::of(generator, server).disturbed_by(disturbance),
+            bottleneck,
             disturbance,
             notes: withheld.into_notes(),
             connects_per_second: ratio(measured.opened as f64, measured.connect_time.as_secs_f64()),
@@ -235,11 +226,10 @@ impl Report {
             rows.push(("compression", text));
         }
         if let Some(latency) = self.latency_us {
-            let Summary { p50, p90, p99, p999, max, .. } = latency;
-            for (name, value) in [("p50", p50), ("p90", p90), ("p99", p99), ("p99.9", p999)] {
-                rows.push((name, format!("{value:.1} µs")));
-            }
-            rows.push(("max", format!("{max:.1} µs")));
+            let named = Summary::NAMES.into_iter().zip(latency.values());
+            let told =
+                named.filter(|(name, _)| ["p50", "p90", "p99", "p99.9", "max"].contains(name));
+            rows.extend(told.map(|(name, value)| (name, format!("{value:.1} µs"))));
         }
         if let Some(server) = self.server {
             rows.push((
@@ -360,35 +350,28 @@ fn cpu(per_message: Option<f64>, utilisation: f64, waiting: f64) -> String {
 /// A report of one second with so many messages.
 #[cfg(test)]
 pub(crate) fn test_report(messages: u64) -> Report {
-    Report::new(Measured { window: Duration::from_secs(1), messages, ..Measured::default() })
+    let spent = Spent { time: Duration::from_secs(1), ..Spent::default() };
+    Report::new(Measured { spent, messages, ..Measured::default() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn ran(millis: u64) -> CpuTime {
-        CpuTime { run: Duration::from_millis(millis), wait: Duration::ZERO }
-    }
-
     fn measured() -> Measured {
+        let mut spent = Spent::for_tests(2, &[500, 1500], &[100, 1800]);
+        spent.server.as_mut().unwrap().memory = Some(Footprints {
+            before: Footprint { resident: 1000, slab: 100 },
+            connected: Footprint { resident: 5000, slab: 16_100 },
+            loaded: Footprint { resident: 9000, slab: 0 },
+        });
         Measured {
             connections: 10,
             opened: 8,
             connect_time: Duration::from_millis(4),
             payload_len: 500,
-            window: Duration::from_secs(2),
+            spent,
             messages: 1_000_000,
-            generator_cpu: vec![ran(500), ran(1500)],
-            server: Some(MeasuredServer {
-                cpu: vec![ran(100), ran(1800)],
-                capacity: 1,
-                memory: Some(Footprints {
-                    before: Footprint { resident: 1000, slab: 100 },
-                    connected: Footprint { resident: 5000, slab: 16_100 },
-                    loaded: Footprint { resident: 9000, slab: 0 },
-                }),
-            }),
             ..Measured::default()
         }
     }
@@ -417,30 +400,30 @@ mod tests {
 
     #[test]
     fn generator_that_limits_is_named() {
-        let mut measured = measured();
-        measured.generator_cpu = vec![ran(1990)];
-        assert_eq!(Report::new(measured.clone()).bottleneck, Bottleneck::Both);
-        let server = measured.server.as_mut().unwrap();
-        server.capacity = 2;
+        let judged = |generators, server, capacity| {
+            let mut spent = Spent::for_tests(2, generators, server);
+            spent.server.as_mut().unwrap().capacity = capacity;
+            Report::new(Measured { spent, ..measured() })
+        };
+        assert_eq!(judged(&[1990], &[100, 1800], 1).bottleneck, Bottleneck::Both);
         // One thread with nothing left to give limits a server of several.
-        server.cpu = vec![ran(10), ran(1900)];
-        assert_eq!(Report::new(measured.clone()).bottleneck, Bottleneck::Both);
-        measured.server.as_mut().unwrap().cpu = vec![ran(900), ran(1000)];
-        let report = Report::new(measured.clone());
+        assert_eq!(judged(&[1990], &[10, 1900], 2).bottleneck, Bottleneck::Both);
+        let report = judged(&[1990], &[900, 1000], 2);
         assert_eq!(report.bottleneck, Bottleneck::Generator);
         assert!(report.table().contains("THE GENERATOR"));
-        measured.generator_cpu.clear();
-        assert_eq!(Report::new(measured.clone()).bottleneck, Bottleneck::Neither);
-        measured.server = None;
-        assert_eq!(Report::new(measured).bottleneck, Bottleneck::Unknown);
+        assert_eq!(judged(&[], &[900, 1000], 2).bottleneck, Bottleneck::Neither);
+        let mut unknown = measured();
+        unknown.spent.server = None;
+        assert_eq!(Report::new(unknown).bottleneck, Bottleneck::Unknown);
     }
 
     #[test]
     fn disturbed_run_is_named() {
         for of_server in [true, false] {
             let mut measured = measured();
-            let server = &mut measured.server.as_mut().unwrap().cpu[1];
-            let time = if of_server { server } else { &mut measured.generator_cpu[0] };
+            let Spent { generators, server, .. } = &mut measured.spent;
+            let server = &mut server.as_mut().unwrap().cpu[1];
+            let time = if of_server { server } else { &mut generators[0] };
             time.wait = Duration::from_millis(200);
             let report = Report::new(measured);
             assert_eq!(report.bottleneck, Bottleneck::Disturbed);
@@ -451,7 +434,7 @@ mod tests {
     #[test]
     fn memory_that_became_less_is_withheld() {
         let mut measured = measured();
-        let server = measured.server.as_mut().unwrap();
+        let server = measured.spent.server.as_mut().unwrap();
         server.memory.as_mut().unwrap().connected.slab = 0;
         let report = Report::new(measured);
         let memory = report.server.unwrap().memory.unwrap();

@@ -77,12 +77,12 @@ impl Opener {
 
 impl Socket {
     /// One that is being dialled, and has TLS with a session; of the connection with a number.
-    pub(crate) fn new(stream: TcpStream, session: Option<Session>, number: u32) -> Self {
+    pub(super) fn new(stream: TcpStream, session: Option<Session>, number: u32) -> Self {
         Self { link: Link::new(stream, session), phase: Phase::Dialling(number) }
     }
 
     /// The socket, to be registered.
-    pub(crate) fn stream_mut(&mut self) -> &mut TcpStream {
+    pub(super) fn stream_mut(&mut self) -> &mut TcpStream {
         self.link.stream_mut()
     }
 

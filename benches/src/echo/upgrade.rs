@@ -55,7 +55,8 @@ impl Upgrader {
         let mut nonce = [0; 16];
         getrandom::fill(&mut nonce).map_err(|_| Failure::HandshakeInvalid)?;
         let Resource { authority, path, ask, .. } = &self.resource;
-        let request = Request::new(authority, &ask.fill(path, number), nonce).map_err(failure)?;
+        let request =
+            Request::new(authority.as_str(), &ask.fill(path, number), nonce).map_err(failure)?;
         let mut request = ask.request(request, number).map_err(failure)?;
         let compression = self.compression;
         match compression {

@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use ringwire_codec::{FrameHeader, OpCode};
 use ringwire_examples::CompressionFlag;
 
 use super::payload::Payload;
@@ -18,11 +19,8 @@ pub(crate) const TEMPLATE_LEN: usize = 256 << 10;
 /// One message of this many is compared byte by byte; the others by header and slot.
 const SAMPLE_INTERVAL: u32 = 64;
 
-const BINARY: u8 = 0x82;
-const TEXT: u8 = 0x81;
-const MASKED: u8 = 0x80;
 /// First bytes of close, ping and pong.
-const CONTROL: std::ops::RangeInclusive<u8> = 0x88..=0x8a;
+pub(crate) const CONTROL: std::ops::RangeInclusive<u8> = 0x88..=0x8a;
 
 /// How a message looks on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,13 +94,13 @@ impl Wire {
     /// Prepares messages of `shape`, of which up to `in_flight` are sent at once.
     pub(crate) fn new(shape: Shape, in_flight: usize, key: [u8; 4]) -> Self {
         let payload = shape.payloads(1).pop().unwrap_or_default();
-        let frame = masked_frame(shape, 0, &payload, key);
+        let frame = masked_frame(shape, false, &payload, key);
         let request = Layout { payload_at: frame.len() - payload.len(), len: frame.len() };
 
         let mut reply = frame.clone();
         let mut reply_layout = request;
         if !shape.raw {
-            reply = header(op(shape), 0, payload.len());
+            reply = header(opcode(shape), payload.len());
             reply_layout.payload_at = reply.len();
             reply.extend_from_slice(&payload);
             reply_layout.len = reply.len();
@@ -247,14 +245,15 @@ fn repeat_key(key: [u8; 4]) -> u64 {
     u64::from(u32::from_le_bytes(key)) * 0x1_0000_0001
 }
 
-fn op(shape: Shape) -> u8 {
-    if shape.text { TEXT } else { BINARY }
+fn opcode(shape: Shape) -> OpCode {
+    if shape.text { OpCode::Text } else { OpCode::Binary }
 }
 
-/// The frame of a message as a client sends it. `rsv` are its reserved bits.
-pub(crate) fn masked_frame(shape: Shape, rsv: u8, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
-    let mut frame = header(op(shape) | rsv, MASKED, payload.len());
-    frame.extend_from_slice(&key);
+/// The frame of a message as a client sends it, compressed with `rsv1`.
+pub(crate) fn masked_frame(shape: Shape, rsv1: bool, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
+    let header = FrameHeader::new(opcode(shape), true, Some(key), payload.len() as u64);
+    let mut frame = Vec::new();
+    FrameHeader { rsv1, ..header }.encode(&mut frame);
     frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
     frame
 }
@@ -263,21 +262,13 @@ pub(crate) fn masked_frame(shape: Shape, rsv: u8, payload: &[u8], key: [u8; 4]) 
 pub(crate) fn text_frame(text: &str) -> Vec<u8> {
     let shape = Shape { text: true, ..Shape::of_noise(text.len()) };
     // A key of zeros leaves the payload as it is.
-    masked_frame(shape, 0, text.as_bytes(), [0; 4])
+    masked_frame(shape, false, text.as_bytes(), [0; 4])
 }
 
-/// The start of a frame (RFC 6455 §5.2), up to its masking key or payload. `mask_bit` is that of its second byte.
-pub(crate) fn header(op: u8, mask_bit: u8, payload_len: usize) -> Vec<u8> {
-    let mut header = vec![op];
-    if let Ok(short @ 0..=125) = u8::try_from(payload_len) {
-        header.push(mask_bit | short);
-    } else if let Ok(medium) = u16::try_from(payload_len) {
-        header.push(mask_bit | 126);
-        header.extend_from_slice(&medium.to_be_bytes());
-    } else {
-        header.push(mask_bit | 127);
-        header.extend_from_slice(&(payload_len as u64).to_be_bytes());
-    }
+/// The start of a frame that is not masked.
+pub(crate) fn header(opcode: OpCode, payload_len: usize) -> Vec<u8> {
+    let mut header = Vec::new();
+    FrameHeader::new(opcode, true, None, payload_len as u64).encode(&mut header);
     header
 }
 
@@ -353,7 +344,7 @@ mod tests {
         let shape = Shape { text: true, ..Shape::of_noise(200) };
         let reply = echo(Wire::new(shape, 1, KEY).requests(77, 123_456, 1), false);
         assert!(reply[4..].is_ascii());
-        assert_eq!(reply[0], TEXT);
+        assert_eq!(reply[0], 0x81);
     }
 
     #[test]

@@ -48,9 +48,7 @@ pub(crate) struct FloorArgs {
 
 /// Serves until the process is killed. The first line printed is the address.
 pub(crate) fn run(args: &FloorArgs) -> anyhow::Result<()> {
-    if let Some(cpus) = &args.cpu {
-        machine::pin_thread(&cpus.0).context("cannot pin to --cpu")?;
-    }
+    machine::pin_load(args.cpu.as_ref())?;
     let buffer_len = usize::try_from(args.receive_buffer).context("--receive-buffer")?;
     match args.driver {
         Driver::Epoll => {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
+use fastrand::Rng;
 use ringwire_codec::deflate::{Compressor, Level, WindowBits};
 use ringwire_codec::handshake::client::Request;
 use ringwire_codec::{FrameHeader, OpCode, Role};
@@ -13,6 +14,7 @@ use super::ending::{Ending, Part};
 use super::line::{Begin, Goal, Line};
 use super::log::Log;
 use crate::echo::{Failure, text_frame};
+use crate::flags::name_of;
 use crate::target::Resource;
 
 /// Between two bytes of peers that speak slowly.
@@ -107,7 +109,7 @@ pub(super) enum Kind {
 impl Kind {
     /// Its name, as on the command line.
     pub(super) fn name(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+        name_of(&self)
     }
 
     /// Whether a server has to end it: all but those who may be what they look like, slow or busy peers.
@@ -377,7 +379,8 @@ fn half_message(goal: &Goal) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Some(Resource { authority, path, ask, .. }) = goal.target.resource() {
         let number = ask.next_number();
-        let request = Request::new(authority, &ask.fill(path, number), *b"the sample nonce");
+        let request =
+            Request::new(authority.as_str(), &ask.fill(path, number), *b"the sample nonce");
         if let Ok(request) = request.and_then(|request| ask.request(request, number)) {
             request.encode(&mut bytes);
         }
@@ -390,13 +393,6 @@ fn half_message(goal: &Goal) -> Vec<u8> {
 
 /// Noise that is no begin of anything, with the end of a head at its end.
 fn garbage() -> Vec<u8> {
-    let mut state = 0x9e37_79b9_u32;
-    let noise = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        let [byte, ..] = state.to_le_bytes();
-        byte
-    });
-    noise.take(GARBAGE_LEN).chain(*b"\r\n\r\n").collect()
+    let mut random = Rng::with_seed(1);
+    std::iter::repeat_with(|| random.u8(..)).take(GARBAGE_LEN).chain(*b"\r\n\r\n").collect()
 }

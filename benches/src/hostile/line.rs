@@ -7,7 +7,7 @@
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll};
 use ringwire_codec::deflate::Agreement;
 use ringwire_examples::CompressionFlag;
 
@@ -69,15 +69,10 @@ impl Line {
             Begin::Connect => (&Target::Raw(address), CompressionFlag::Off),
             Begin::Upgrade(compression) => (&goal.target, compression),
         };
-        let of_io = |error: std::io::Error| Failure::of_connect(&error);
-        let stream = Dialler::to(&goal.target, &[]).dial(0).map_err(of_io)?;
-        let session = goal.tls.as_ref().map(tls::Client::session).transpose();
         let number = goal.target.resource().map(|resource| resource.ask.next_number());
-        let session = session.map_err(|_| Failure::Tls)?;
-        let mut socket = Socket::new(stream, session, number.unwrap_or_default());
-        let poll = Poll::new().map_err(of_io)?;
-        let both = Interest::READABLE | Interest::WRITABLE;
-        poll.registry().register(socket.stream_mut(), Token(0), both).map_err(of_io)?;
+        let poll = Poll::new().map_err(|error| Failure::of_connect(&error))?;
+        let mut dialler = Dialler::to(&goal.target, &[], goal.tls.clone());
+        let socket = dialler.open(0, number.unwrap_or_default(), 0, &poll)?;
         let mut line = Self {
             socket,
             opener: Opener::new(target, compression, Clock::start()),

@@ -11,22 +11,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use clap::Parser as _;
 use ringwire_examples::CompressionFlag;
 
 use super::report::Verdict;
 use super::*;
+use crate::flags::parse;
 use crate::own_server::OwnServer;
 
-#[derive(clap::Parser)]
-struct Flags {
-    #[command(flatten)]
-    args: HostileArgs,
-}
-
 fn play(flags: &str) -> Report {
-    let flags = ["x"].into_iter().chain(flags.split_whitespace());
-    run(&Flags::parse_from(flags).args).unwrap()
+    run(&parse(flags).unwrap()).unwrap()
 }
 
 /// How long a server has patience with those that say nothing.
@@ -43,7 +36,7 @@ fn own_server(
     let demand = Demand {
         driver,
         compression: CompressionFlag::Shared,
-        handshake_timeout: Some(Duration::from_secs(1)),
+        handshake_timeout: Some(patience),
         silence_limit: Some(patience),
         ..Demand::default()
     };
@@ -279,13 +272,10 @@ fn a_server_that_does_not_echo_is_asked_with_pings() {
 
 #[test]
 fn nobody_to_play_with_is_an_error() {
-    let run = |flags: &str| {
-        let flags = ["x"].into_iter().chain(flags.split_whitespace());
-        format!("{:#}", run(&Flags::parse_from(flags).args).unwrap_err())
-    };
+    let run = |flags: &str| format!("{:#}", run(&parse(flags).unwrap()).unwrap_err());
     let refused = run("ws://127.9.8.7:9/");
     assert!(refused.contains("answers neither a message nor a ping"), "{refused}");
     assert!(run("tcp://127.9.8.7:9").contains("ws:// or wss://"));
     assert!(run("--time-limit 0").contains("longer than nothing"));
-    assert!(Flags::try_parse_from(["x", "--only", "nonsense"]).is_err());
+    assert!(parse::<HostileArgs>("--only nonsense").is_err());
 }

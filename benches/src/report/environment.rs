@@ -1,8 +1,8 @@
 //! What a run depended on and a reader of its report wants to know: command line, machine, limits, sysctls, versions.
-#![expect(clippy::disallowed_methods, reason = "a report carries a date")]
 
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use time::OffsetDateTime;
 
 use super::Table;
 use crate::system::{Limit, SYSCTLS, System};
@@ -87,24 +87,9 @@ fn sysctls(system: &System) -> Vec<(&'static str, String)> {
     SYSCTLS.into_iter().filter_map(|name| Some((name, system.sysctl(name)?))).collect()
 }
 
-/// The civil date (UTC).
+/// The civil date (UTC), as year-month-day.
 pub(crate) fn today() -> String {
-    date_of(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
-}
-
-/// The civil date (UTC) of a time since 1970, as year-month-day.
-fn date_of(since_epoch: Duration) -> String {
-    // Years are counted from March, so that a leap day is the last of its year.
-    let days = since_epoch.as_secs() / 86_400 + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
+    OffsetDateTime::now_utc().date().to_string()
 }
 
 #[cfg(test)]
@@ -116,15 +101,5 @@ mod tests {
         let words = ["storm", "--header", "X: abc", "--cookie=a=b", "-H", "-H", "--html", "a b"];
         let line = shown(words.into_iter().map(str::to_owned));
         assert_eq!(line, "ringwire-bench storm --header … --cookie=… -H … --html 'a b'");
-    }
-
-    #[test]
-    fn dates() {
-        let date = |days: u64| date_of(Duration::from_secs(days * 86_400 + 86_399));
-        assert_eq!(date(0), "1970-01-01");
-        assert_eq!(date(11_016), "2000-02-29");
-        assert_eq!(date(11_017), "2000-03-01");
-        assert_eq!(date(20_453), "2025-12-31");
-        assert_eq!(date(20_454), "2026-01-01");
     }
 }

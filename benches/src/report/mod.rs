@@ -16,13 +16,13 @@ mod verdict;
 
 use std::fmt;
 
-use comfy_table::{Cell, CellAlignment, presets};
+use comfy_table::{Cell, CellAlignment, ContentArrangement, presets};
 
 use crate::output;
 
 pub(crate) use self::environment::{command_line, commit, today};
 pub(crate) use self::ranges::{Range, Ranges};
-pub(crate) use self::rows::{Row, last_rows, show_rows};
+pub(crate) use self::rows::{Row, cpu_rows, last_rows, show_rows};
 pub(crate) use self::timeline::{Percentiles, Sample, Timeline, side_by_side};
 pub(crate) use self::verdict::verdict;
 
@@ -181,17 +181,24 @@ impl Table {
         let rows = pairs.into_iter().map(|(name, value)| vec![name.into(), value]).collect();
         Self { title: title.to_owned(), columns: Vec::new(), rows }
     }
-}
 
-impl Table {
     /// With headings.
     pub(crate) fn new(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Self {
         let columns = columns.iter().map(|&name| name.to_owned()).collect();
         Self { title: String::new(), columns, rows: rows.into_iter().collect() }
     }
+
+    /// As a document of Markdown has it, below its title if it has one.
+    pub(crate) fn markdown(&self) -> String {
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        let title = if self.title.is_empty() { "" } else { &format!("### {}\n\n", self.title) };
+        let rule = "---:|".repeat(self.columns.len() - 1);
+        let rows: String = self.rows.iter().map(|row| line(row)).collect();
+        format!("{title}{}|---|{rule}\n{rows}\n", line(&self.columns))
+    }
 }
 
-/// For a terminal, and for Markdown where there are headings: numbers stand to the right.
+/// For a terminal, which it fits, and for Markdown where there are headings: numbers stand to the right.
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A dash stands for a number that there is not.
@@ -205,6 +212,7 @@ impl fmt::Display for Table {
         };
         let mut table = comfy_table::Table::new();
         table.load_style(if has_heads { presets::ASCII_MARKDOWN } else { presets::NOTHING });
+        table.set_content_arrangement(ContentArrangement::Dynamic);
         if has_heads {
             table.set_header(&self.columns);
         }

@@ -14,6 +14,19 @@ pub(crate) fn show_rows(rows: &[Row]) -> String {
     Table::of_pairs("", rows.iter().cloned()).to_string()
 }
 
+/// CPU time of both sides for each of what is counted, in microseconds with so many digits, and how busy they were.
+pub(crate) fn cpu_rows(
+    (unit, digits): (&str, usize),
+    server: Option<(f64, f64)>,
+    generator: Option<(f64, f64)>,
+) -> Vec<Row> {
+    let row = |(name, cpu): (_, Option<(f64, f64)>)| {
+        let (micros, busy) = cpu?;
+        Some((name, format!("{micros:.digits$} µs per {unit}, {:.0} % busy", busy * 100.0)))
+    };
+    [("server CPU", server), ("generator CPU", generator)].into_iter().filter_map(row).collect()
+}
+
 /// What every table ends with: whose limit the figures are, what else went on, and what went wrong.
 pub(crate) fn last_rows(
     bottleneck: Bottleneck,

@@ -8,10 +8,10 @@ use clap::ValueEnum;
 use ringwire_examples::units::parse_duration;
 use serde::Serialize;
 
-use super::conductor::Watch;
 use super::plan::Work;
 use super::report::{self, Report, show_micros};
 use super::{Common, Scenario};
+use crate::flags::name_of;
 use crate::output;
 use crate::report::Table;
 use crate::units::show_count;
@@ -121,18 +121,13 @@ impl ArenaArgs {
 
     fn scenario(&self, profile: Profile, connections: u32) -> Scenario {
         Scenario {
-            name: "arena",
-            connections,
             max_concurrent: self.max_concurrent,
-            ramp_up: Duration::ZERO,
             connect_timeout: self.connect_timeout,
             response_timeout: self.response_timeout,
             size: MESSAGE.len() as u64,
-            work: profile.work(self.duration),
-            hold: Duration::ZERO,
-            watch: Watch::Nothing,
             // The same for every number of connections.
             server_apart: true,
+            ..Scenario::new("arena", connections, profile.work(self.duration))
         }
     }
 }
@@ -151,10 +146,6 @@ impl Profile {
             Self::Echo | Self::Pipeline => &[512, 4096, 16_384],
             Self::Limited => &[512, 4096],
         }
-    }
-
-    fn name(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 }
 
@@ -200,14 +191,14 @@ fn text(rows: &[Row]) -> String {
     let mut text =
         first.map_or(String::new(), |first| format!("{}\n{}\n", first.machine, first.target));
     for rows in rows.chunk_by(|one, next| one.profile == next.profile) {
-        let name = rows.first().map(|row| row.profile.name()).unwrap_or_default();
+        let name = rows.first().map(|row| name_of(&row.profile)).unwrap_or_default();
         text += &format!("\n{name}\n\n{}\n", table(rows));
     }
     for row in rows {
         for (number, run) in row.runs.iter().enumerate() {
             let of = format!(
                 "{}, {} connections, run {}",
-                row.profile.name(),
+                name_of(&row.profile),
                 row.connections,
                 number + 1
             );
@@ -236,34 +227,27 @@ fn table(rows: &[Row]) -> Table {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-
-    #[derive(clap::Parser)]
-    struct Flags {
-        #[command(flatten)]
-        args: ArenaArgs,
-    }
+    use crate::flags::parse;
 
     #[test]
     fn defaults_are_those_of_the_profiles() {
-        let Flags { args } = Flags::parse_from([""]);
+        let args: ArenaArgs = parse("").unwrap();
         assert_eq!((args.duration, args.runs), (Duration::from_secs(5), 3));
         let all = [512, 4096, 16_384].map(|connections| (Profile::Echo, connections));
         assert_eq!(args.cells(), all);
         let Scenario { size, work, .. } = args.scenario(Profile::Echo, 512);
         let duration = Duration::from_secs(5);
         assert_eq!((size, work), (5, Work::Loop { in_flight: 1, duration }));
-        let flags = "x --profile echo-ws-pipeline,echo-ws-limited --duration 1s";
-        let Flags { args } = Flags::parse_from(flags.split(' '));
+        let flags = "--profile echo-ws-pipeline,echo-ws-limited --duration 1s";
+        let args: ArenaArgs = parse(flags).unwrap();
         let cells = args.cells();
         assert_eq!((cells.len(), cells[4]), (5, (Profile::Limited, 4096)));
         let duration = Duration::from_secs(1);
         let works = [cells[0], cells[4]].map(|(profile, count)| args.scenario(profile, count).work);
         let limited = Work::Churn { messages: 10, interval: Duration::ZERO, duration };
         assert_eq!(works, [Work::Loop { in_flight: 16, duration }, limited]);
-        assert!(Flags::try_parse_from(["x", "--runs", "0"]).is_err());
-        assert!(Flags::try_parse_from(["x", "--connections", "10,0"]).is_err());
+        assert!(parse::<ArenaArgs>("--runs 0").is_err());
+        assert!(parse::<ArenaArgs>("--connections 10,0").is_err());
     }
 }

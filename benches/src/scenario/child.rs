@@ -12,7 +12,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use clap::ValueEnum as _;
 use ringwire_examples::DriverFlag;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -20,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::compression_of;
 use crate::cert::SelfSigned;
 use crate::demand::Demand;
+use crate::flags::name_of;
 use crate::machine;
 use crate::own_server::OwnServer;
 
@@ -64,8 +64,7 @@ impl Process {
         command: Option<&str>,
         log: Option<Stdio>,
     ) -> anyhow::Result<(Self, BufReader<ChildStdout>)> {
-        let driver = driver.to_possible_value().context("a driver without a name")?;
-        let words = [subcommand, "--driver", driver.get_name()];
+        let words = [subcommand, "--driver", &name_of(&driver)];
         let mut command = if let Some(text) = command {
             let mut shell = Command::new("sh");
             shell.arg("-c").arg(format!("exec {text} {}", words.join(" ")));

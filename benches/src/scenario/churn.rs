@@ -8,13 +8,13 @@ use super::Scenario;
 use super::plan::Work;
 use super::rate::interval;
 use super::report::Report;
-use super::stress::Stress;
+use super::stress::With;
 
 /// Flags of `ringwire-bench churn`. `--connections` are at a time.
+pub(crate) type ChurnArgs = With<Sessions>;
+
 #[derive(Debug, clap::Args)]
-pub(crate) struct ChurnArgs {
-    #[command(flatten)]
-    stress: Stress,
+pub(crate) struct Sessions {
     /// Messages of each connection, one in flight, between its connect and its close.
     #[arg(long, default_value = "1")]
     messages: u64,
@@ -34,11 +34,11 @@ pub(crate) fn command(mut args: ChurnArgs) -> anyhow::Result<bool> {
 
 impl ChurnArgs {
     fn scenario(&self) -> anyhow::Result<Scenario> {
-        let interval = self.rate.map(|rate| interval("--rate", rate)).transpose()?;
+        let interval = self.work.rate.map(|rate| interval("--rate", rate)).transpose()?;
         let work = Work::Churn {
-            messages: self.messages,
+            messages: self.work.messages,
             interval: interval.unwrap_or_default(),
-            duration: self.duration,
+            duration: self.work.duration,
         };
         Ok(self.stress.scenario("churn", work))
     }
@@ -46,29 +46,22 @@ impl ChurnArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-
-    #[derive(clap::Parser)]
-    struct Flags {
-        #[command(flatten)]
-        args: ChurnArgs,
-    }
+    use crate::flags::parse;
 
     #[test]
     fn flags_say_how_fast_and_how_long() {
-        let work = |text: &str| Flags::parse_from(text.split(' ')).args.scenario();
+        let work = |flags: &str| parse::<ChurnArgs>(flags).unwrap().scenario();
         let duration = Duration::from_secs(30);
         let as_fast = Work::Churn { messages: 1, interval: Duration::ZERO, duration };
-        assert_eq!(work("x").unwrap().work, as_fast);
+        assert_eq!(work("").unwrap().work, as_fast);
         let paced = Work::Churn {
             messages: 0,
             interval: Duration::from_millis(2),
             duration: Duration::from_secs(5),
         };
-        assert_eq!(work("x --messages 0 --rate 500 --duration 5").unwrap().work, paced);
-        let error = work("x --rate 0").unwrap_err().to_string();
+        assert_eq!(work("--messages 0 --rate 500 --duration 5").unwrap().work, paced);
+        let error = work("--rate 0").unwrap_err().to_string();
         assert!(error.contains("--rate 0"), "{error}");
     }
 }

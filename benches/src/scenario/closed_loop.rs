@@ -6,33 +6,19 @@ use ringwire_examples::units::parse_duration;
 
 use super::plan::Work;
 use super::report::{Report, Row, WorkDone};
-use super::stress::Stress;
+use super::stress::With;
 use super::{Scenario, Watch};
 use crate::units::show_count;
 
 /// Figures in a line of the series.
 const PER_LINE: usize = 10;
 
-/// Flags of `ringwire-bench traffic`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct TrafficArgs {
-    #[command(flatten)]
-    stress: Stress,
-    #[command(flatten)]
-    window: Window,
-}
-
-/// Flags of `ringwire-bench tps`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct TpsArgs {
-    #[command(flatten)]
-    stress: Stress,
-    #[command(flatten)]
-    window: Window,
-}
+/// Flags of `ringwire-bench traffic`, and of `tps`.
+pub(crate) type TrafficArgs = With<Window>;
+pub(crate) type TpsArgs = TrafficArgs;
 
 #[derive(Clone, Copy, Debug, clap::Args)]
-struct Window {
+pub(crate) struct Window {
     /// Messages in flight on each connection.
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
     in_flight: u32,
@@ -43,13 +29,13 @@ struct Window {
 
 /// Runs `traffic`; whether no condition failed.
 pub(crate) fn traffic(mut args: TrafficArgs) -> anyhow::Result<bool> {
-    let scenario = args.stress.scenario("traffic", args.window.work());
+    let scenario = args.stress.scenario("traffic", args.work.work());
     args.stress.common.run_one(&scenario, traffic_rows)
 }
 
 /// Runs `tps`; whether no condition failed.
 pub(crate) fn tps(mut args: TpsArgs) -> anyhow::Result<bool> {
-    let scenario = args.stress.scenario("tps", args.window.work());
+    let scenario = args.stress.scenario("tps", args.work.work());
     let scenario = Scenario { watch: Watch::Seconds, ..scenario };
     args.stress.common.run_one(&scenario, tps_rows)
 }
@@ -119,29 +105,22 @@ fn series(counts: &[u64]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
+    use crate::flags::parse;
     use crate::scenario::report::Traffic;
-
-    #[derive(clap::Parser)]
-    struct Flags {
-        #[command(flatten)]
-        args: TrafficArgs,
-    }
 
     #[test]
     fn flags_are_those_of_the_other_scenarios() {
-        let Flags { args } = Flags::parse_from(["x"]);
+        let args: TrafficArgs = parse("").unwrap();
         let window = Work::Loop { in_flight: 1, duration: Duration::from_secs(30) };
-        assert_eq!(args.window.work(), window);
-        let text = "x --connections 10000 --size 4KiB --in-flight 16 --duration 2m";
-        let Flags { args } = Flags::parse_from(text.split(' '));
-        let scenario = args.stress.scenario("traffic", args.window.work());
+        assert_eq!(args.work.work(), window);
+        let text = "--connections 10000 --size 4KiB --in-flight 16 --duration 2m";
+        let args: TrafficArgs = parse(text).unwrap();
+        let scenario = args.stress.scenario("traffic", args.work.work());
         assert_eq!((scenario.connections, scenario.size), (10_000, 4096));
         let window = Work::Loop { in_flight: 16, duration: Duration::from_secs(120) };
         assert_eq!(scenario.work, window);
-        assert!(Flags::try_parse_from(["x", "--in-flight", "0"]).is_err());
+        assert!(parse::<TrafficArgs>("--in-flight 0").is_err());
     }
 
     #[test]

@@ -10,15 +10,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, bail};
 use ringwire_examples::DriverFlag;
 
-use super::clock::RunClock;
+use super::clock::{RunClock, nanos};
 use super::fleet::{Fleet, share_out};
 use super::live::Live;
 use super::plan::{News, Order, Plan, Pulse, Work, second_of};
 use super::servers::Servers;
 use super::tally::Tally;
-use crate::disturbance::{Disturbance, MachineTicks};
+use crate::disturbance::MachineTicks;
 use crate::echo::Progress;
-use crate::procstat::{self, CpuTime, CpuTimes, KernelMemory, Resident};
+use crate::procstat::{self, CpuTimes, KernelMemory, Resident};
+use crate::spent::{Moment, Spent};
 use crate::units::{show_count, show_success};
 
 /// Time for the server to come to rest before its memory is read.
@@ -74,17 +75,10 @@ pub(crate) struct Found {
     pub(crate) connect_began: u64,
     /// When work began.
     pub(crate) work_began: u64,
-    /// CPU time of each thread of the generators during work, or during connects where there is none.
-    pub(crate) generator_cpu: Vec<CpuTime>,
-    /// The same of the server; empty if that is not known.
-    pub(crate) server_cpu: Vec<CpuTime>,
-    pub(crate) server_capacity: usize,
+    /// CPU time during work, or during connects where there is none.
+    pub(crate) spent: Spent,
     /// Whether the generators were on other machines.
     pub(crate) is_elsewhere: bool,
-    /// The whole machine's when they began and ended.
-    pub(crate) machine: (MachineTicks, MachineTicks),
-    /// What `server_cpu` and `generator_cpu` are divided by.
-    pub(crate) cpu_window: Duration,
     pub(crate) before: Memory,
     pub(crate) connected: Memory,
     pub(crate) after: Memory,
@@ -175,8 +169,8 @@ impl Conductor<'_> {
         let plan = &self.setup.plan;
         let generators = self.fleet.len();
         self.wait("starting", PATIENCE, |this, _| this.ready == generators)?;
-        let mut start = self.cpu()?;
-        let connect_began = start.at;
+        let mut start = self.moment()?;
+        let connect_began = nanos(start.at);
         self.fleet.order(Order::Connect)?;
         let limit = plan.limit + plan.connect_timeout + PATIENCE;
         self.wait_done("connecting", Order::Connect, limit)?;
@@ -195,7 +189,7 @@ impl Conductor<'_> {
         self.sample()?;
         if plan.work != Work::Idle {
             self.working = true;
-            start = self.cpu()?;
+            start = self.moment()?;
         }
         let work_began = self.clock.nanos();
         if self.setup.watch == Watch::Seconds {
@@ -205,13 +199,14 @@ impl Conductor<'_> {
         let limit = plan.work.duration().unwrap_or(plan.limit) + plan.response_timeout * 12;
         let limit = limit + plan.connect_timeout + PATIENCE;
         self.wait_done("working", Order::Work, limit)?;
-        let end = self.cpu()?;
+        let end = self.moment()?;
         self.sample()?;
         self.working = false;
         let after = memory(self.servers)?;
         let held = self.hold_on()?;
         let cpus = thread::available_parallelism().map_or(1, usize::from);
-        let server_capacity = self.servers.capacity(cpus)?;
+        let is_known = self.servers.is_known();
+        let server_capacity = is_known.then(|| self.servers.capacity(cpus)).transpose()?;
         self.fleet.order(Order::End)?;
         // A million sockets take a while.
         self.wait_done("closing", Order::End, plan.limit + PATIENCE)?;
@@ -223,12 +218,8 @@ impl Conductor<'_> {
             samples: std::mem::take(&mut self.samples),
             connect_began,
             work_began,
-            generator_cpu: since(&end.generators, &start.generators),
-            server_cpu: since(&end.servers, &start.servers),
-            server_capacity,
+            spent: start.until_with(&end, server_capacity),
             is_elsewhere: plan.is_elsewhere,
-            machine: (start.machine, end.machine),
-            cpu_window: Duration::from_nanos(end.at - start.at),
             before,
             connected,
             after,
@@ -394,10 +385,10 @@ impl Conductor<'_> {
         Ok(())
     }
 
-    fn cpu(&self) -> anyhow::Result<Cpu> {
+    fn moment(&self) -> anyhow::Result<Moment> {
         let (servers, generators) = (self.servers.cpu()?, self.generator_cpu()?);
         let machine = MachineTicks::read().context("cannot read the machine's CPU time")?;
-        Ok(Cpu { at: self.clock.nanos(), servers, generators, machine })
+        Ok(Moment { at: self.clock.elapsed(), servers, generators, machine })
     }
 
     fn generator_cpu(&self) -> anyhow::Result<Vec<CpuTimes>> {
@@ -420,25 +411,6 @@ fn totals(elapsed: Duration, sum: Pulse, span: Duration, answered: u64) -> Strin
     )
 }
 
-/// CPU time used so far, of each process.
-struct Cpu {
-    at: u64,
-    servers: Vec<CpuTimes>,
-    generators: Vec<CpuTimes>,
-    machine: MachineTicks,
-}
-
-impl Found {
-    /// What else went on; other programs are told apart where the server `is_known`.
-    pub(crate) fn disturbance(&self, is_known: bool) -> Option<Disturbance> {
-        let here = if self.is_elsewhere { &[][..] } else { &self.generator_cpu };
-        let own = here.iter().chain(&self.server_cpu).map(|cpu| cpu.run).sum();
-        let (first, last) = self.machine;
-        let seconds = self.cpu_window.as_secs_f64();
-        Disturbance::between(first, last, is_known.then_some(own), seconds)
-    }
-}
-
 /// The whole seconds of work that is told by time, which begins with one of them.
 pub(crate) fn seconds_of_work(plan: &Plan, began: u64) -> Range<u32> {
     let length = plan.work.duration().unwrap_or_default().as_secs();
@@ -449,10 +421,6 @@ pub(crate) fn seconds_of_work(plan: &Plan, began: u64) -> Range<u32> {
 /// From a time of the run to its next second.
 fn until_next_second(now: Duration) -> Duration {
     Duration::from_secs(now.as_secs() + 1) - now
-}
-
-fn since(now: &[CpuTimes], earlier: &[CpuTimes]) -> Vec<CpuTime> {
-    now.iter().zip(earlier).flat_map(|(now, earlier)| now.since(earlier)).collect()
 }
 
 fn memory(servers: &Servers) -> anyhow::Result<Memory> {

@@ -3,12 +3,10 @@
 use std::collections::VecDeque;
 
 use mio::event::Event as Readiness;
-use mio::net::TcpStream;
 use ringwire_codec::deflate::{Agreement, Compressor, Decompressor, Inflate, Level};
 use ringwire_codec::{
     CloseCode, CloseState, Connection as Codec, Event, Heap, Input, Message, Role,
 };
-use ringwire_tls::Session;
 
 use super::desk::Desk;
 use super::plan::Work;
@@ -65,10 +63,10 @@ enum Reply {
 }
 
 impl Connection {
-    /// One that is being dialled, and has TLS with a session.
-    pub(super) fn new(stream: TcpStream, session: Option<Session>, number: u32, now: u64) -> Self {
+    /// One that is being dialled.
+    pub(super) fn new(socket: Socket, number: u32, now: u64) -> Self {
         Self {
-            socket: Socket::new(stream, session, number),
+            socket,
             codec: Codec::new(Role::Client),
             number,
             stage: Stage::Opening,
@@ -80,11 +78,6 @@ impl Connection {
             sent: 0,
             takeover: None,
         }
-    }
-
-    /// The socket, to be registered.
-    pub(super) fn stream_mut(&mut self) -> &mut TcpStream {
-        self.socket.stream_mut()
     }
 
     /// Its place among those of its load thread.

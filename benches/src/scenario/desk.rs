@@ -150,7 +150,7 @@ impl Desk {
     pub(super) fn opened(&mut self, dialled: u64) {
         self.tally.opened += 1;
         self.tally.last_opened = self.now;
-        self.tally.connect.record(self.now.saturating_sub(dialled));
+        self.tally.connect.record_nanos(self.now.saturating_sub(dialled));
         self.totals.opened += 1;
     }
 
@@ -158,7 +158,7 @@ impl Desk {
     pub(super) fn answered(&mut self, from: u64, missing: u32) {
         self.fail(Failure::ReplyMissing, missing.into());
         let took = self.now.saturating_sub(from);
-        self.tally.latency.record(took);
+        self.tally.latency.record_nanos(took);
         self.tally.answered += 1;
         self.tally.last_answered = self.now;
         self.totals.answered += 1;

@@ -5,17 +5,10 @@ use std::str::FromStr;
 
 use ringwire_examples::units::parse_bytes;
 
-/// What may be named, and its unit.
-const METRICS: [(&str, Unit); 14] = [
-    ("min", Unit::Micros),
-    ("mean", Unit::Micros),
-    ("p50", Unit::Micros),
-    ("p75", Unit::Micros),
-    ("p90", Unit::Micros),
-    ("p95", Unit::Micros),
-    ("p99", Unit::Micros),
-    ("p99.9", Unit::Micros),
-    ("max", Unit::Micros),
+use crate::echo::Summary;
+
+/// What may be named beside latencies, and its unit.
+const METRICS: [(&str, Unit); 5] = [
     ("errors", Unit::Count),
     ("opened", Unit::Count),
     ("rate", Unit::Count),
@@ -99,9 +92,11 @@ impl FromStr for Condition {
         let (compare, value) =
             operators.iter().find_map(split).ok_or_else(|| format!("{text:?} compares nothing"))?;
         let name = name.trim();
-        let known = METRICS.iter().find(|(known, _)| *known == name);
-        let &(metric, unit) = known.ok_or_else(|| {
-            let names: Vec<_> = METRICS.iter().map(|(name, _)| *name).collect();
+        let latencies = Summary::NAMES.iter().map(|name| (*name, Unit::Micros));
+        let mut metrics = latencies.chain(METRICS);
+        let known = metrics.clone().find(|(known, _)| *known == name);
+        let (metric, unit) = known.ok_or_else(|| {
+            let names: Vec<_> = metrics.by_ref().map(|(name, _)| name).collect();
             format!("{name:?} is not measured: use one of {}", names.join(", "))
         })?;
         let value = match unit {

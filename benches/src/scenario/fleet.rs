@@ -6,6 +6,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use procfs::ProcResult;
 use ringwire_examples::DriverFlag;
 
 use super::child::{self, ChildArgs, Process};
@@ -148,7 +149,7 @@ impl Fleet {
     ///
     /// # Errors
     /// When one is gone.
-    pub(crate) fn cpu(&self) -> io::Result<Vec<CpuTimes>> {
+    pub(crate) fn cpu(&self) -> ProcResult<Vec<CpuTimes>> {
         let cpu = |member: &Member| match member {
             Member::Thread { ids, .. } => Account::Threads(ids.clone()).cpu(),
             Member::Process { process } => Account::Process(process.pid()).cpu(),

@@ -79,7 +79,6 @@ struct Generator<'a> {
     load: Load,
     tell: &'a dyn Fn(News),
     dialler: Dialler,
-    tls: Option<tls::Client>,
     /// Connections that were dialled and when, oldest first, until they are found open or late.
     dialled: VecDeque<(u32, u64)>,
     told: Duration,
@@ -132,10 +131,10 @@ impl<'a> Generator<'a> {
         tls: Option<tls::Client>,
         tell: &'a dyn Fn(News),
     ) -> anyhow::Result<Self> {
-        let dialler = Dialler::to(target, &plan.sources);
+        let dialler = Dialler::to(target, &plan.sources, tls);
         let connections = (0..plan.connections).map(|_| None).collect();
         let desk = Desk::new(plan, target)?;
-        tell(News::Ready { threads: vec![procstat::own_thread_id()?], at: desk.clock.nanos() });
+        tell(News::Ready { threads: vec![procstat::own_thread_id()], at: desk.clock.nanos() });
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_PER_PASS),
@@ -150,7 +149,6 @@ impl<'a> Generator<'a> {
             },
             tell,
             dialler,
-            tls,
             dialled: VecDeque::new(),
             told: Duration::ZERO,
         })
@@ -256,7 +254,7 @@ impl<'a> Generator<'a> {
             self.load.with(connection, |connection, desk| {
                 if connection.is_open() {
                     connection.say_due(number, desk);
-                    desk.tally.lag.record(now - due);
+                    desk.tally.lag.record_nanos(now - due);
                 }
             });
             connection += 1;

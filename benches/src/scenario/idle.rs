@@ -51,28 +51,21 @@ impl IdleArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-
-    #[derive(clap::Parser)]
-    struct Flags {
-        #[command(flatten)]
-        args: IdleArgs,
-    }
+    use crate::flags::parse;
 
     #[test]
     fn flags_say_how_long_and_after_what() {
-        let scenario = |text: &str| Flags::parse_from(text.split(' ')).args.scenario();
-        let idle = scenario("x").unwrap();
+        let scenario = |flags: &str| parse::<IdleArgs>(flags).unwrap().scenario();
+        let idle = scenario("").unwrap();
         let (duration, interval) = (Duration::from_secs(240), Duration::from_secs(1));
         assert_eq!(idle.watch, Watch::Memory { duration, interval });
         assert_eq!((idle.connections, idle.work, idle.server_apart), (10_000, Work::Idle, true));
-        let after = scenario("x --connections 7 --messages 3 --duration 90 --interval 5s").unwrap();
+        let after = scenario("--connections 7 --messages 3 --duration 90 --interval 5s").unwrap();
         let (duration, interval) = (Duration::from_secs(90), Duration::from_secs(5));
         assert_eq!(after.watch, Watch::Memory { duration, interval });
         assert_eq!((after.connections, after.work), (7, Work::Each { messages: 3 }));
-        let error = scenario("x --interval 0").unwrap_err().to_string();
+        let error = scenario("--interval 0").unwrap_err().to_string();
         assert!(error.contains("--interval"), "{error}");
     }
 }

@@ -11,7 +11,8 @@ use ringwire::tuning::Pinning;
 use ringwire::{Config, HeaderValue, Response, Router, Running, Server, StatusCode};
 
 use super::plan::Pulse;
-use super::tally::{Sample, Tally};
+use super::tally::Tally;
+use crate::echo::Latencies;
 
 /// Upper ends of the buckets of latency, in seconds.
 const BUCKETS: [f64; 16] = [
@@ -104,7 +105,7 @@ fn text(scenario: &str, sum: Pulse, total: &Tally) -> String {
     text
 }
 
-fn histogram(text: &mut String, scenario: &str, name: &str, help: &str, sample: &Sample) {
+fn histogram(text: &mut String, scenario: &str, name: &str, help: &str, sample: &Latencies) {
     let name = format!("ringwire_bench_{name}");
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} histogram");
     let counts = sample.micros();
@@ -130,7 +131,7 @@ mod tests {
     fn counts_and_buckets_are_those_of_the_run() {
         let mut total = Tally::default();
         for millis in [1_u64, 3, 300] {
-            total.latency.record(millis * 1_000_000);
+            total.latency.record_nanos(millis * 1_000_000);
         }
         let pulse = Pulse { opened: 5, closed: 2, failed: 1, sent: 4, answered: 3 };
         let text = text("rate", pulse, &total);

@@ -8,6 +8,7 @@
 use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use fastrand::Rng;
 use memchr::memchr;
 use ringwire::Message;
 
@@ -177,54 +178,24 @@ impl Place {
         };
         let seed = u64::from(connection) << 32 | u64::from(number);
         // Places of a message differ.
-        let mut random =
-            Random { state: mix(seed ^ (self.range.start as u64) << 17), left: 0, word: 0 };
+        let mut random = Rng::with_seed(seed ^ (self.range.start as u64) << 17);
         (0..self.range.len()).map(move |at| match kind {
             Kind::Number | Kind::Connection => hex(fixed >> (4 * (NUMBER_LEN - 1 - at))),
             Kind::Timestamp => {
                 let power = 10_u64.pow(u32::try_from(TIMESTAMP_LEN - 1 - at).unwrap_or_default());
                 digit(fixed / power)
             }
-            Kind::Digits => digit(random.next(10)),
-            Kind::Hex => hex(random.next(16)),
+            Kind::Digits => digit(random.u64(..10)),
+            Kind::Hex => hex(random.u64(..16)),
             // RFC 9562 §5.4: version 4, variant 0b10.
             Kind::Uuid => match at {
                 8 | 13 | 18 | 23 => b'-',
                 14 => b'4',
-                19 => hex(8 | random.next(4)),
-                _ => hex(random.next(16)),
+                19 => hex(8 | random.u64(..4)),
+                _ => hex(random.u64(..16)),
             },
         })
     }
-}
-
-/// Small random numbers that follow from a seed.
-struct Random {
-    state: u64,
-    word: u64,
-    /// How many more there are in the word.
-    left: u32,
-}
-
-impl Random {
-    /// A number below `limit`, which is 16 at most.
-    fn next(&mut self, limit: u64) -> u64 {
-        if self.left == 0 {
-            self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            (self.word, self.left) = (mix(self.state), 12);
-        }
-        self.left -= 1;
-        let number = self.word % limit;
-        self.word /= limit;
-        number
-    }
-}
-
-/// The finaliser of SplitMix64.
-fn mix(mut state: u64) -> u64 {
-    state = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    state = (state ^ state >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    state ^ state >> 31
 }
 
 /// The last digit of a number in hexadecimal ones.

@@ -6,7 +6,7 @@ use ringwire_examples::units::{parse_bytes, parse_duration};
 
 use super::plan::Work;
 use super::report::{Report, Row, WorkDone, show_micros};
-use super::{Common, Scenario, Watch};
+use super::{Common, Scenario};
 use crate::echo::Summary;
 use crate::units::{show_bytes, show_count};
 
@@ -43,19 +43,16 @@ pub(crate) struct MillionArgs {
 
 /// Runs the subcommand; whether no condition failed.
 pub(crate) fn command(mut args: MillionArgs) -> anyhow::Result<bool> {
+    let work = Work::Pool { messages: args.echoes, in_flight: args.concurrency };
     let scenario = Scenario {
-        name: "million",
-        connections: args.connections,
         max_concurrent: args.max_concurrent,
-        ramp_up: Duration::ZERO,
         connect_timeout: args.connect_timeout,
         response_timeout: args.response_timeout,
         size: args.size,
-        work: Work::Pool { messages: args.echoes, in_flight: args.concurrency },
         hold: args.hold,
-        watch: Watch::Nothing,
         // In a process of its own its memory can be told.
         server_apart: true,
+        ..Scenario::new("million", args.connections, work)
     };
     let (report, _remains) = args.common.begin(&scenario)?;
     args.common.conclude(&[report], rows)

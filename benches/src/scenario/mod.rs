@@ -67,9 +67,7 @@ pub(crate) use self::report::Report;
 use self::report::{Asked, Row, show_rows};
 pub(crate) use self::search::{SearchArgs, command as search};
 pub(crate) use self::servers::Servers;
-pub(crate) use self::stress::{
-    AllArgs, SteadyArgs, StormArgs, ThroughputArgs, all, storm, sustained, throughput,
-};
+pub(crate) use self::stress::{AllArgs, SteadyArgs, StormArgs, ThroughputArgs, command as stress};
 use crate::demand::Demand;
 use crate::endpoint::ServerArgs;
 use crate::machine;
@@ -180,6 +178,26 @@ struct Scenario {
     watch: Watch,
     /// Whether a server that is started has processes of its own.
     server_apart: bool,
+}
+
+impl Scenario {
+    /// One that connects at once, and watches nothing.
+    fn new(name: &'static str, connections: u32, work: Work) -> Self {
+        let ten_seconds = Duration::from_secs(10);
+        Self {
+            name,
+            connections,
+            max_concurrent: rate::MAX_CONCURRENT,
+            ramp_up: Duration::ZERO,
+            connect_timeout: ten_seconds,
+            response_timeout: ten_seconds,
+            size: 100,
+            work,
+            hold: Duration::ZERO,
+            watch: Watch::Nothing,
+            server_apart: false,
+        }
+    }
 }
 
 /// Processes of a run.

@@ -6,15 +6,14 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use anyhow::bail;
 use clap::ValueEnum;
 use ringwire_examples::units::{parse_bytes, parse_duration};
 
 use super::plan::Work;
-use super::rate::{self, interval};
+use super::rate::interval;
 use super::report::{Report, Row};
 use super::stress::{self, parse_interval};
-use super::{Common, Scenario, Watch};
+use super::{Common, Scenario};
 use crate::units::{show_count, show_success};
 
 /// Between two lines of totals.
@@ -37,16 +36,17 @@ pub(crate) struct StressArgs {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
-    kinds: Kinds,
+    kinds: Option<Kinds>,
     #[command(flatten)]
-    clients: Clients,
+    clients: Option<Clients>,
     /// Time during which messages are due, with sustained and with --clients; a bare number is seconds.
     #[arg(long, default_value = "60", value_parser = parse_duration)]
     duration: Duration,
 }
 
 /// Flags of the tool with kinds of tests.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
+#[group(id = "kinds", conflicts_with = "clients-at-a-rate")]
 struct Kinds {
     /// What is tested. [default: all]
     #[arg(long, value_enum)]
@@ -67,6 +67,7 @@ struct Kinds {
 
 /// Flags of the tool with clients at a rate. One dash does too.
 #[derive(Clone, Debug, clap::Args)]
+#[group(id = "clients-at-a-rate")]
 struct Clients {
     /// Clients. [default: 10]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
@@ -130,19 +131,9 @@ pub(crate) fn command(mut args: StressArgs) -> anyhow::Result<bool> {
 }
 
 impl StressArgs {
-    /// Whether flags of the tool with clients are given.
-    fn has_clients(&self) -> bool {
-        let Clients { clients, mps, conn_timeout, resp_timeout, ramp_up, msg_size } = self.clients;
-        let times = [conn_timeout, resp_timeout, ramp_up];
-        clients.is_some()
-            || mps.is_some()
-            || msg_size.is_some()
-            || times.iter().any(Option::is_some)
-    }
-
     /// Where the server is, and what is said to it, where that is not given.
     fn fill_in(&mut self) {
-        let has_kinds = !self.has_clients();
+        let has_kinds = self.clients.is_none();
         let url = if has_kinds { "ws://127.0.0.1:8000/ws" } else { "ws://localhost:9002/ws" };
         self.common.server.url.get_or_insert_with(|| url.to_owned());
         let Common { payload, payload_file, any_reply, reply_contains, .. } = &mut self.common;
@@ -153,34 +144,14 @@ impl StressArgs {
     }
 
     fn scenarios(&self) -> anyhow::Result<Vec<Scenario>> {
-        let Kinds { test_type, connections, messages, max_concurrent, message_interval } =
-            self.kinds;
-        let has_kinds = test_type.is_some()
-            || connections.is_some()
-            || messages.is_some()
-            || max_concurrent.is_some()
-            || message_interval.is_some();
-        if self.has_clients() {
-            if has_kinds {
-                bail!(
-                    "--test-type, --connections, --messages, --max-concurrent and --message-interval are of one tool, \
-                     --clients, --mps, --conn-timeout, --resp-timeout, --ramp-up and --msg-size of another: use either"
-                );
-            }
-            return Ok(vec![self.of_clients()?]);
+        if let Some(clients) = &self.clients {
+            return Ok(vec![self.of_clients(clients)?]);
         }
+        let Kinds { test_type, connections, messages, max_concurrent, message_interval } =
+            self.kinds.clone().unwrap_or_default();
         let scenario = |(name, work): stress::Kind| Scenario {
-            name,
-            connections: connections.unwrap_or(100),
             max_concurrent: max_concurrent.unwrap_or(50),
-            ramp_up: Duration::ZERO,
-            connect_timeout: Duration::from_secs(10),
-            response_timeout: Duration::from_secs(10),
-            size: 100,
-            work,
-            hold: Duration::ZERO,
-            watch: Watch::Nothing,
-            server_apart: false,
+            ..Scenario::new(name, connections.unwrap_or(100), work)
         };
         let throughput = ("throughput", Work::Each { messages: messages.unwrap_or(10) });
         let interval = message_interval.unwrap_or(Duration::from_millis(100));
@@ -194,24 +165,17 @@ impl StressArgs {
         Ok(kinds.into_iter().map(scenario).collect())
     }
 
-    fn of_clients(&self) -> anyhow::Result<Scenario> {
-        let Clients { clients, mps, conn_timeout, resp_timeout, ramp_up, msg_size } = self.clients;
+    fn of_clients(&self, clients: &Clients) -> anyhow::Result<Scenario> {
+        let Clients { clients, mps, conn_timeout, resp_timeout, ramp_up, msg_size } = *clients;
         let ten_seconds = Duration::from_secs(10);
+        let interval = interval("--mps", mps.unwrap_or(1.0))?;
+        let work = Work::Rate { interval, duration: self.duration };
         Ok(Scenario {
-            name: "rate",
-            connections: clients.unwrap_or(10),
-            max_concurrent: rate::MAX_CONCURRENT,
             ramp_up: ramp_up.unwrap_or(ten_seconds),
             connect_timeout: conn_timeout.unwrap_or(ten_seconds),
             response_timeout: resp_timeout.unwrap_or(Duration::from_secs(1)),
             size: msg_size.unwrap_or(100),
-            work: Work::Rate {
-                interval: interval("--mps", mps.unwrap_or(1.0))?,
-                duration: self.duration,
-            },
-            hold: Duration::ZERO,
-            watch: Watch::Nothing,
-            server_apart: false,
+            ..Scenario::new("rate", clients.unwrap_or(10), work)
         })
     }
 }
@@ -244,20 +208,13 @@ fn count_rate(report: &Report) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-
-    #[derive(Debug, clap::Parser)]
-    struct Flags {
-        #[command(flatten)]
-        args: StressArgs,
-    }
+    use crate::flags::{parse, parse_words};
 
     fn scenarios(line: &str) -> Vec<Scenario> {
         let words = ["ringwire-bench", "stress"].into_iter().chain(line.split_whitespace());
         let words = with_two_dashes(words.map(OsString::from));
-        Flags::try_parse_from(&words[1..]).unwrap().args.scenarios().unwrap()
+        parse_words::<StressArgs>(&words[2..]).unwrap().scenarios().unwrap()
     }
 
     /// Every command line of the documents, as it is written there.
@@ -300,7 +257,7 @@ mod tests {
     #[test]
     fn servers_have_the_defaults_of_the_documents() {
         let url = |line: &str| {
-            let mut args = Flags::parse_from(["x"].into_iter().chain(line.split_whitespace())).args;
+            let mut args: StressArgs = parse(line).unwrap();
             args.fill_in();
             args.common.server.url.unwrap()
         };
@@ -312,8 +269,8 @@ mod tests {
 
     #[test]
     fn flags_of_both_are_too_many() {
-        let args = Flags::parse_from(["x", "--clients", "3", "--messages", "4"]).args;
-        assert!(args.scenarios().unwrap_err().to_string().contains("use either"));
+        let error = parse::<StressArgs>("--clients 3 --messages 4").unwrap_err().to_string();
+        assert!(error.contains("cannot be used with"), "{error}");
         // Only this subcommand has one dash, and only its names.
         let kept = ["ringwire-bench", "echo", "-clients=1"].map(OsString::from);
         assert_eq!(with_two_dashes(kept.clone()), kept);

@@ -8,7 +8,7 @@ use ringwire_examples::units::{parse_bytes, parse_duration};
 use super::pace::{Pace, Stage, parse_stage};
 use super::plan::Work;
 use super::report::Report;
-use super::{Common, Scenario, Watch};
+use super::{Common, Scenario};
 
 /// Connects outstanding at a time: those of the ramp that the server has not answered.
 pub(super) const MAX_CONCURRENT: u32 = 512;
@@ -92,17 +92,10 @@ impl Clients {
         duration: Duration,
     ) -> Scenario {
         Scenario {
-            name,
-            connections: self.clients,
-            max_concurrent: MAX_CONCURRENT,
-            ramp_up: Duration::ZERO,
             connect_timeout: self.connect_timeout,
             response_timeout: self.response_timeout,
             size: self.size,
-            work: Work::Rate { interval, duration },
-            hold: Duration::ZERO,
-            watch: Watch::Nothing,
-            server_apart: false,
+            ..Scenario::new(name, self.clients, Work::Rate { interval, duration })
         }
     }
 }
@@ -117,23 +110,16 @@ pub(super) fn interval(flag: &str, rate: f64) -> anyhow::Result<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-
-    #[derive(clap::Parser)]
-    struct Flags {
-        #[command(flatten)]
-        args: RateArgs,
-    }
+    use crate::flags::parse;
 
     #[test]
     fn stages_take_the_place_of_a_duration() {
-        let Flags { mut args } = Flags::parse_from(["x", "--mps", "0", "--stages", "10s:10,1m:10"]);
+        let mut args: RateArgs = parse("--mps 0 --stages 10s:10,1m:10").unwrap();
         let (_, duration) = args.pace().unwrap();
         assert_eq!(duration, Duration::from_secs(70));
         assert_eq!(args.clients.common.pace.unwrap().messages(2), 1300);
-        assert!(Flags::try_parse_from(["x", "--stages", "1s:1", "--duration", "1s"]).is_err());
+        assert!(parse::<RateArgs>("--stages 1s:1 --duration 1s").is_err());
     }
 
     #[test]

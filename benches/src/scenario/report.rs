@@ -19,7 +19,7 @@ use super::conductor::{Found, Sample};
 use super::plan::{Plan, Work, second_of};
 use super::tally::Tally;
 use crate::disturbance::Disturbance;
-use crate::echo::{Bottleneck, Generator, MeasuredServer, Server, Summary};
+use crate::echo::{Bottleneck, Generator, Server, Summary};
 use crate::report::{
     self, Chart, Heat, Line, Page, Part, Plot, Section, Tile, Timeline, Unit, Verdict, last_rows,
 };
@@ -123,13 +123,14 @@ impl Report {
         let Asked { scenario, plan, target, driver, generators, server_processes, .. } = asked;
         let mut notes = asked.notes;
         let total = &found.total;
-        let span = found.cpu_window.as_secs_f64();
+        let spent = &found.spent;
+        let span = spent.time.as_secs_f64();
         let churn = Churn::new(plan, &found);
         // A message's CPU time would have that of connects and closes in it.
         let messages = if churn.is_none() { total.answered } else { 0 };
-        let generator = Generator::of(&found.generator_cpu, span, messages);
-        let server = server_of(&found, span, messages);
-        let run: Duration = found.generator_cpu.iter().map(|cpu| cpu.run).sum();
+        let generator = Generator::of(&spent.generators, span, messages);
+        let server = spent.server.as_ref().map(|server| Server::of(server, span, messages));
+        let run: Duration = spent.generators.iter().map(|cpu| cpu.run).sum();
         let generator_cpus = ratio(run.as_secs_f64(), span);
         let here = if found.is_elsewhere { 0.0 } else { generator_cpus };
         let (sampled, resident) = working_spans(&found.samples);
@@ -151,7 +152,7 @@ impl Report {
         let moments = [&found.before, &found.connected, &found.after];
         let memory = MemoryReport::new(moments, kept, &mut withheld);
         notes.extend(withheld.into_notes());
-        let disturbance = found.disturbance(server.is_some());
+        let disturbance = spent.disturbance(!found.is_elsewhere, server.is_some());
         let connect_nanos = total.last_opened.saturating_sub(connect_began);
         let connect_seconds = Duration::from_nanos(connect_nanos).as_secs_f64();
         Self {
@@ -356,13 +357,6 @@ pub(crate) fn show_micros(micros: f64) -> String {
         micros if micros < 1e6 => format!("{:.2} ms", micros / 1e3),
         micros => format!("{:.2} s", micros / 1e6),
     }
-}
-
-/// The server, if its process is known.
-fn server_of(found: &Found, seconds: f64, messages: u64) -> Option<Server> {
-    let (cpu, capacity) = (found.server_cpu.clone(), found.server_capacity);
-    let is_known = !cpu.is_empty();
-    is_known.then(|| Server::of(&MeasuredServer { cpu, capacity, memory: None }, seconds, messages))
 }
 
 /// Whose lack of CPU limited the run; and why, in a note, where that is not plain from a thread that was busy.

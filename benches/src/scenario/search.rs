@@ -331,18 +331,11 @@ impl Found {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-
-    #[derive(clap::Parser)]
-    struct Flags {
-        #[command(flatten)]
-        args: SearchArgs,
-    }
+    use crate::flags::parse;
 
     fn gap(flags: &str) -> anyhow::Result<Gap> {
-        Flags::parse_from(format!("x {flags}").split_whitespace()).args.gap()
+        parse::<SearchArgs>(flags)?.gap()
     }
 
     /// The rates that are looked at if those up to `limit` are good, and the one that is found.
@@ -375,13 +368,12 @@ mod tests {
         for wrong in ["--start-rate 0", "--start-rate 2000 --max-rate 1000", "--precision 0"] {
             assert!(gap(wrong).is_err(), "{wrong}");
         }
-        let wrong = Flags::try_parse_from(["x", "--while", "p98<1ms"]).err().unwrap().to_string();
+        let wrong = parse::<SearchArgs>("--while p98<1ms").unwrap_err().to_string();
         assert!(wrong.contains("\"p98\" is not measured"), "{wrong}");
     }
 
     fn args(flags: &str) -> SearchArgs {
-        let common = "x --clients 4 --duration 300ms --resp-timeout";
-        Flags::parse_from(format!("{common} {flags}").split_whitespace()).args
+        parse(&format!("--clients 4 --duration 300ms --resp-timeout {flags}")).unwrap()
     }
 
     /// What a run says by these conditions, with a generator that was late by so much, and this bottleneck.
@@ -456,7 +448,7 @@ mod tests {
 
     #[test]
     fn server_that_is_not_there_is_told_at_once() {
-        let mut args = Flags::parse_from(["x", "ws://127.9.8.7:9/", "--duration", "100ms"]).args;
+        let mut args: SearchArgs = parse("ws://127.9.8.7:9/ --duration 100ms").unwrap();
         let error = args.step(100.0).unwrap_err().to_string();
         assert!(error.contains("connect refused"), "{error}");
     }

@@ -6,7 +6,7 @@ use ringwire_examples::units::{parse_bytes, parse_duration};
 
 use super::plan::Work;
 use super::report::Report;
-use super::{Common, Scenario, Watch};
+use super::{Common, Scenario};
 
 /// Flags of all four, and of others like them.
 #[derive(Debug, clap::Args)]
@@ -30,51 +30,33 @@ pub(crate) struct Stress {
     response_timeout: Duration,
 }
 
-/// Flags of `ringwire-bench storm`.
+/// The same, and what the work is.
 #[derive(Debug, clap::Args)]
-pub(crate) struct StormArgs {
+pub(crate) struct With<W: clap::Args> {
     #[command(flatten)]
-    stress: Stress,
+    pub(super) stress: Stress,
+    #[command(flatten)]
+    pub(super) work: W,
 }
 
-/// Flags of `ringwire-bench throughput`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct ThroughputArgs {
-    #[command(flatten)]
-    stress: Stress,
-    #[command(flatten)]
-    messages: Messages,
-}
-
-/// Flags of `ringwire-bench sustained`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct SteadyArgs {
-    #[command(flatten)]
-    stress: Stress,
-    #[command(flatten)]
-    pace: Pace,
-}
-
-/// Flags of `ringwire-bench all`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct AllArgs {
-    #[command(flatten)]
-    stress: Stress,
-    #[command(flatten)]
-    messages: Messages,
-    #[command(flatten)]
-    pace: Pace,
-}
+/// Flags of `ringwire-bench storm`, of `throughput`, of `sustained`, and of all three.
+pub(crate) type StormArgs = With<Nothing>;
+pub(crate) type ThroughputArgs = With<Messages>;
+pub(crate) type SteadyArgs = With<Pace>;
+pub(crate) type AllArgs = With<All>;
 
 #[derive(Clone, Copy, Debug, clap::Args)]
-struct Messages {
+pub(crate) struct Nothing {}
+
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Messages {
     /// Messages of each connection, one in flight.
     #[arg(long, default_value = "10", value_parser = clap::value_parser!(u64).range(1..))]
     messages: u64,
 }
 
 #[derive(Clone, Copy, Debug, clap::Args)]
-struct Pace {
+pub(crate) struct Pace {
     /// Time during which messages are due; a bare number is seconds.
     #[arg(long, default_value = "60", value_parser = parse_duration)]
     duration: Duration,
@@ -83,24 +65,12 @@ struct Pace {
     message_interval: Duration,
 }
 
-/// Runs `storm`; whether no condition failed.
-pub(crate) fn storm(args: StormArgs) -> anyhow::Result<bool> {
-    args.stress.run_all(&[STORM])
-}
-
-/// Runs `throughput`; whether no condition failed.
-pub(crate) fn throughput(args: ThroughputArgs) -> anyhow::Result<bool> {
-    args.stress.run_all(&[args.messages.kind()])
-}
-
-/// Runs `sustained`; whether no condition failed.
-pub(crate) fn sustained(args: SteadyArgs) -> anyhow::Result<bool> {
-    args.stress.run_all(&[args.pace.kind()])
-}
-
-/// Runs all three; whether no condition failed.
-pub(crate) fn all(args: AllArgs) -> anyhow::Result<bool> {
-    args.stress.run_all(&[STORM, args.messages.kind(), args.pace.kind()])
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct All {
+    #[command(flatten)]
+    messages: Messages,
+    #[command(flatten)]
+    pace: Pace,
 }
 
 /// A name and what is done with the connections.
@@ -108,44 +78,56 @@ pub(super) type Kind = (&'static str, Work);
 
 pub(super) const STORM: Kind = ("storm", Work::Idle);
 
-impl Messages {
-    fn kind(self) -> Kind {
-        ("throughput", Work::Each { messages: self.messages })
+/// What flags ask for, one after the other.
+pub(crate) trait Kinds: clap::Args {
+    fn kinds(&self) -> Vec<Kind>;
+}
+
+impl Kinds for Nothing {
+    fn kinds(&self) -> Vec<Kind> {
+        vec![STORM]
     }
 }
 
-impl Pace {
-    fn kind(self) -> Kind {
-        let Self { message_interval: interval, duration } = self;
-        ("sustained", Work::Rate { interval, duration })
+impl Kinds for Messages {
+    fn kinds(&self) -> Vec<Kind> {
+        vec![("throughput", Work::Each { messages: self.messages })]
     }
+}
+
+impl Kinds for Pace {
+    fn kinds(&self) -> Vec<Kind> {
+        let Self { message_interval: interval, duration } = *self;
+        vec![("sustained", Work::Rate { interval, duration })]
+    }
+}
+
+impl Kinds for All {
+    fn kinds(&self) -> Vec<Kind> {
+        [vec![STORM], self.messages.kinds(), self.pace.kinds()].concat()
+    }
+}
+
+/// Runs one of the subcommands; whether no condition failed.
+pub(crate) fn command(With { mut stress, work }: With<impl Kinds>) -> anyhow::Result<bool> {
+    let mut reports = Vec::new();
+    for (name, work) in work.kinds() {
+        let scenario = stress.scenario(name, work);
+        reports.push(stress.common.run(&scenario)?);
+    }
+    stress.common.conclude(&reports, Report::rows)
 }
 
 impl Stress {
     /// What these flags say of a scenario.
     pub(super) fn scenario(&self, name: &'static str, work: Work) -> Scenario {
         Scenario {
-            name,
-            connections: self.connections,
             max_concurrent: self.max_concurrent,
-            ramp_up: Duration::ZERO,
             connect_timeout: self.connect_timeout,
             response_timeout: self.response_timeout,
             size: self.size,
-            work,
-            hold: Duration::ZERO,
-            watch: Watch::Nothing,
-            server_apart: false,
+            ..Scenario::new(name, self.connections, work)
         }
-    }
-
-    fn run_all(mut self, kinds: &[Kind]) -> anyhow::Result<bool> {
-        let mut reports = Vec::new();
-        for &(name, work) in kinds {
-            let scenario = self.scenario(name, work);
-            reports.push(self.common.run(&scenario)?);
-        }
-        self.common.conclude(&reports, Report::rows)
     }
 }
 
@@ -160,32 +142,25 @@ pub(super) fn parse_interval(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-
-    #[derive(clap::Parser)]
-    struct Flags {
-        #[command(flatten)]
-        all: AllArgs,
-    }
+    use crate::flags::parse;
 
     #[test]
     fn flags_are_those_of_published_tools() {
-        let Flags { all } = Flags::parse_from([""]);
+        let all: AllArgs = parse("").unwrap();
         let Stress { connections, max_concurrent, .. } = all.stress;
-        assert_eq!((connections, max_concurrent, all.messages.messages), (100, 50, 10));
-        assert_eq!(all.pace.duration, Duration::from_secs(60));
-        assert_eq!(all.pace.message_interval, Duration::from_millis(100));
-        let text = "x --connections 30 --messages 20 --duration 120 --message-interval 5 \
+        assert_eq!((connections, max_concurrent, all.work.messages.messages), (100, 50, 10));
+        assert_eq!(all.work.pace.duration, Duration::from_secs(60));
+        assert_eq!(all.work.pace.message_interval, Duration::from_millis(100));
+        let text = "--connections 30 --messages 20 --duration 120 --message-interval 5 \
                     --fail-if p99>5ms,errors>0";
-        let Flags { all } = Flags::parse_from(text.split_whitespace());
-        assert_eq!((all.stress.connections, all.messages.messages), (30, 20));
-        assert_eq!(all.pace.duration, Duration::from_secs(120));
-        assert_eq!(all.pace.message_interval, Duration::from_millis(5));
+        let all: AllArgs = parse(text).unwrap();
+        assert_eq!((all.stress.connections, all.work.messages.messages), (30, 20));
+        assert_eq!(all.work.pace.duration, Duration::from_secs(120));
+        assert_eq!(all.work.pace.message_interval, Duration::from_millis(5));
         assert_eq!(all.stress.common.fail_if.len(), 2);
-        let wrong = Flags::try_parse_from(["x", "--fail-if", "p98>5ms"]).err().unwrap().to_string();
+        let wrong = parse::<AllArgs>("--fail-if p98>5ms").unwrap_err().to_string();
         assert!(wrong.contains("\"p98\" is not measured"), "{wrong}");
-        assert!(Flags::try_parse_from(["x", "--message-interval", "0"]).is_err());
+        assert!(parse::<AllArgs>("--message-interval 0").is_err());
     }
 }

@@ -1,15 +1,9 @@
 //! What is counted, in a second of a generator or over a whole run: sums and histograms, so that those of seconds,
 //! threads and processes add up.
 
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
 
-use hdrhistogram::Histogram;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use crate::echo::{Failure, Latencies, Summary};
-
-/// Nanoseconds of a tick of [`Latencies`].
-const TICK_NANOS: u64 = 100;
+use crate::echo::{self, Failure, Failures, Latencies};
 
 /// Counts and histograms.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -29,13 +23,13 @@ pub(crate) struct Tally {
     /// Bytes that came to it.
     pub(crate) bytes_received: u64,
     /// From the begin of a connect to the end of its handshake.
-    pub(crate) connect: Sample,
+    pub(crate) connect: Latencies,
     /// From the moment when a message was sent, or was due in an open loop, to its reply.
-    pub(crate) latency: Sample,
+    pub(crate) latency: Latencies,
     /// From the moment when a message was due to the moment when the generator gave it to its connection.
-    pub(crate) lag: Sample,
+    pub(crate) lag: Latencies,
     /// What went wrong, by kind.
-    pub(crate) failures: BTreeMap<String, u64>,
+    pub(crate) failures: Failures,
     /// When the last connection became open, in nanoseconds of the run.
     pub(crate) last_opened: u64,
     /// When the last right reply came, in nanoseconds of the run.
@@ -55,18 +49,14 @@ impl Tally {
         self.connect.merge(&other.connect);
         self.latency.merge(&other.latency);
         self.lag.merge(&other.lag);
-        for (kind, count) in &other.failures {
-            *self.failures.entry(kind.clone()).or_default() += count;
-        }
+        echo::add(&mut self.failures, &other.failures);
         self.last_opened = self.last_opened.max(other.last_opened);
         self.last_answered = self.last_answered.max(other.last_answered);
     }
 
     /// Counts failures of a kind.
     pub(crate) fn fail(&mut self, failure: Failure, count: u64) {
-        if count > 0 {
-            *self.failures.entry(failure.to_string()).or_default() += count;
-        }
+        echo::count(&mut self.failures, failure, count);
     }
 
     /// All failures.
@@ -81,76 +71,6 @@ impl Tally {
     }
 }
 
-/// A histogram that takes no memory before its first value.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Sample(Option<Box<Latencies>>);
-
-impl Sample {
-    /// Adds a time in nanoseconds.
-    pub(crate) fn record(&mut self, nanos: u64) {
-        let ticks = u32::try_from(nanos / TICK_NANOS).unwrap_or(u32::MAX);
-        self.0.get_or_insert_with(|| Box::new(Latencies::new())).record(ticks);
-    }
-
-    /// Adds the values of another one.
-    pub(crate) fn merge(&mut self, other: &Self) {
-        let Some(other) = &other.0 else { return };
-        match &mut self.0 {
-            Some(own) => own.merge(Latencies::clone(other)),
-            None => self.0 = Some(other.clone()),
-        }
-    }
-
-    /// Microseconds, and how often each was there.
-    pub(crate) fn micros(&self) -> Vec<(f64, u64)> {
-        let counts = self.0.as_ref().map(|latencies| latencies.counts()).unwrap_or_default();
-        let micros = |(ticks, count): (u64, u64)| (ticks as f64 * TICK_NANOS as f64 / 1e3, count);
-        counts.into_iter().map(micros).collect()
-    }
-
-    /// A histogram of nanoseconds with three significant digits; `None` without any value.
-    pub(crate) fn nanos(&self) -> Option<Histogram<u64>> {
-        let counts = self.0.as_ref()?.counts();
-        let mut nanos = Histogram::new(3).ok()?;
-        for (ticks, count) in counts {
-            nanos.record_n(ticks * TICK_NANOS, count).ok()?;
-        }
-        Some(nanos)
-    }
-
-    /// The share of values that are no higher, and the value in microseconds, for each that there was.
-    pub(crate) fn curve(&self) -> Vec<(f64, f64)> {
-        let counts = self.micros();
-        let all: u64 = counts.iter().map(|(_, count)| count).sum();
-        let mut passed = 0;
-        let point = |(micros, count): &(f64, u64)| {
-            // The share below it: the last one would stand at all of them, infinitely far.
-            let share = passed as f64 / all as f64;
-            passed += count;
-            (share, *micros)
-        };
-        counts.iter().map(point).collect()
-    }
-
-    /// Percentiles, or `None` without any value.
-    pub(crate) fn summary(&self) -> Option<Summary> {
-        self.0.clone()?.summary()
-    }
-}
-
-impl Serialize for Sample {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.as_ref().map(|latencies| latencies.counts()).serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Sample {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let counts: Option<Vec<(u64, u64)>> = Option::deserialize(deserializer)?;
-        Ok(Self(counts.map(|counts| Box::new(Latencies::of_counts(&counts)))))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,8 +82,8 @@ mod tests {
             let mut tally = Tally::default();
             for value in (1..=9000_u64).filter(|value| value % 3 == part) {
                 let nanos = value * value * 100;
-                tally.latency.record(nanos);
-                whole.latency.record(nanos);
+                tally.latency.record_nanos(nanos);
+                whole.latency.record_nanos(nanos);
                 tally.answered += 1;
             }
             tally.fail(Failure::Reset, part);

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use clap::Parser as _;
 use ringwire::{Config, Ctx, Message, Running, Server, on_message, tuning::Pinning};
 
 use super::*;
@@ -32,30 +31,18 @@ pub(crate) fn plan(url: &str) -> Plan {
     }
 }
 
-#[derive(clap::Parser)]
-struct Flags {
-    #[command(flatten)]
-    common: Common,
-}
-
 fn common(flags: &str) -> Common {
-    Flags::parse_from(["x"].into_iter().chain(flags.split_whitespace())).common
+    crate::flags::parse(flags).unwrap()
 }
 
 fn scenario(connections: u32, work: Work) -> Scenario {
     Scenario {
-        name: "test",
-        connections,
         max_concurrent: 16,
-        ramp_up: Duration::ZERO,
         connect_timeout: Duration::from_secs(20),
         // Longer than a machine that is busy with other tests may stand still.
         response_timeout: Duration::from_secs(10),
         size: 64,
-        work,
-        hold: Duration::ZERO,
-        watch: Watch::Nothing,
-        server_apart: false,
+        ..Scenario::new("test", connections, work)
     }
 }
 

@@ -13,13 +13,14 @@ use std::time::Duration;
 use std::{fs, io, thread};
 
 use anyhow::{Context as _, bail};
-use clap::ValueEnum as _;
 use ringwire::{
     Answer, CloseCode, Config, Ctx, Handle, Handler, Message, Request, Router, Sent, Server,
     WorkerContext, tuning::Pinning,
 };
 use ringwire_examples::{DriverFlag, note};
 use serde::Deserialize;
+
+use crate::flags::name_of;
 
 /// What is said to subscribers.
 const TOPIC: &str = "numbers";
@@ -193,8 +194,7 @@ pub(super) struct Totals {
 impl Process {
     pub(super) fn start(driver: DriverFlag, io_workers: u16) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find this program")?;
-        let value = driver.to_possible_value().context("a driver without a name")?;
-        let driver = value.get_name().to_owned();
+        let driver = name_of(&driver);
         let mut child = Command::new(program)
             .args(["soak", "--serve", "--driver", &driver])
             .args(["--io-workers", &io_workers.to_string()])

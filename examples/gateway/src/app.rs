@@ -145,7 +145,8 @@ pub fn start(setup: &mut Setup<'_>) -> Result<Arc<App>, SetupError> {
             format!("cannot reload the token keys, and the previous ones stay in use: {error}")
         };
         renewing.reload_keys().map_err(kept)?;
-        runtime.block_on(clock::sweep(&renewing));
+        // Signals are not to wait for a database.
+        renewing.sweep_now.notify_one();
         Ok(())
     });
     Ok(app)

@@ -16,6 +16,8 @@ use crate::{lock, session};
 
 /// How often a letter asks each worker how long letters wait for its turn.
 const PROBE_PERIOD: Duration = Duration::from_millis(250);
+/// How often the database is asked whether it answers.
+const QUESTION_PERIOD: Duration = Duration::from_secs(1);
 /// Samples are one second apart.
 const PROBES_PER_SAMPLE: u64 = 4;
 /// Five minutes of samples are kept, about 50 KiB.
@@ -110,6 +112,14 @@ impl Board {
 /// Takes samples and closes stale connections from now on, once for an application, until the runtime ends.
 pub fn start(app: &Arc<App>, runtime: &Handle) {
     let (sampling, sweeping) = (app.clone(), app.clone());
+    if let Some(users) = app.users().cloned() {
+        runtime.spawn(async move {
+            loop {
+                users.ask().await;
+                tokio::time::sleep(QUESTION_PERIOD).await;
+            }
+        });
+    }
     runtime.spawn(async move {
         for number in 0_u64.. {
             tokio::time::sleep(PROBE_PERIOD).await;
@@ -135,19 +145,20 @@ pub fn start(app: &Arc<App>, runtime: &Handle) {
 }
 
 /// Closes connections that should not be there any more, and those of users who are not active any more, where a
-/// database knows; how many they were.
+/// database knows; how many they were. A database that does not answer sends nobody away, and is not asked again: each
+/// user would take as long as a query may wait.
 pub(crate) async fn sweep(app: &Arc<App>) -> usize {
-    let (mut closed, mut after) = (0, None);
+    let (mut closed, mut after, mut answers) = (0, None, true);
     loop {
         let page = app.presence.page_here(after.as_ref(), SWEEP_LEN);
         let (report, mut reports) = mpsc::unbounded_channel();
         for (user, _) in page.users {
-            let refused = match app.users() {
+            let refused = match app.users().filter(|_| answers) {
                 Some(users) => users.active(user).await.err(),
                 None => None,
             };
-            // A database that does not answer sends nobody away.
-            let refused = refused.filter(|refused| *refused != Refused::Unavailable);
+            answers &= refused != Some(Refused::Unavailable);
+            let refused = refused.filter(|_| answers);
             for conn in app.presence.connections(&user) {
                 let (app, report) = (app.clone(), report.clone());
                 // One that is not reached now is looked at the next time.

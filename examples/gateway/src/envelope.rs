@@ -17,9 +17,9 @@ use std::time::SystemTime;
 use ringwire::Ctx;
 use ringwire::topics::PublishOptions;
 use serde::de::value::StrDeserializer;
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Iso8601;
 use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimePrecision};
@@ -28,13 +28,13 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::chat;
 use crate::session::{self, EVERYBODY, State, topic_of};
-use ringwire::json::{id_of, object_of, plain};
+use ringwire::json::{empty_object, id_of, object_of, plain_or_empty};
 
 /// A message, as the server sends it.
 #[derive(Clone, Debug, Serialize)]
-pub struct Envelope<'a, D: ?Sized> {
+pub struct Envelope<'a, D: ?Sized, I: ?Sized = str> {
     /// The message's own id: that of the client's message, or one of the server's.
-    pub id: &'a str,
+    pub id: &'a I,
     /// What it is.
     pub message_type: MessageType,
     /// What it says.
@@ -84,10 +84,10 @@ pub fn timestamp(time: SystemTime) -> String {
     OffsetDateTime::from(time).format(&Iso8601::<FORMAT>).unwrap_or_default()
 }
 
-impl<'a, D: Serialize + ?Sized> Envelope<'a, D> {
+impl<'a, D: Serialize + ?Sized, I: Serialize + ?Sized> Envelope<'a, D, I> {
     /// One that the server sends now, and to everybody.
     #[must_use]
-    pub fn new(id: &'a str, message_type: MessageType, data: &'a D) -> Self {
+    pub fn new(id: &'a I, message_type: MessageType, data: &'a D) -> Self {
         let timestamp = timestamp(SystemTime::now());
         Self { id, message_type, data, timestamp, from_user_id: None, to_user_id: None }
     }
@@ -103,11 +103,7 @@ impl<'a, D: Serialize + ?Sized> Envelope<'a, D> {
 }
 
 /// What the server itself tells.
-pub(crate) fn notice(
-    message_type: MessageType,
-    from: Option<Uuid>,
-    data: &serde_json::Value,
-) -> String {
+pub(crate) fn notice(message_type: MessageType, from: Option<Uuid>, data: &Value) -> String {
     let id = Uuid::new_v4().to_string();
     Envelope { from_user_id: from, ..Envelope::new(&id, message_type, data) }.to_json()
 }
@@ -119,13 +115,9 @@ struct Incoming<'a> {
     id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     message_type: Cow<'a, str>,
-    #[serde(borrow, default, deserialize_with = "some_plain")]
-    data: Option<&'a RawValue>,
+    #[serde(borrow, default = "empty_object", deserialize_with = "plain_or_empty")]
+    data: &'a RawValue,
     to_user_id: Option<Uuid>,
-}
-
-fn some_plain<'de, D: Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
-    plain(from).map(Some)
 }
 
 /// Why a message was not followed: a word for programs, and a sentence.
@@ -145,8 +137,9 @@ pub(crate) fn receive(app: &Arc<App>, ctx: &mut Ctx<'_, State>, text: &str) {
     };
     if let Err(fault) = followed {
         app.counters.message(MessageType::Error);
-        let id = id_of(text).and_then(|id| serde_json::from_str::<Cow<'_, str>>(id.get()).ok());
-        complain(ctx, id.as_deref(), fault);
+        let id: Option<Value> = id_of(text).and_then(|id| serde_json::from_str(id.get()).ok());
+        let id = id.filter(|id| !id.is_null());
+        complain(ctx, &id.unwrap_or_else(|| Uuid::new_v4().to_string().into()), fault);
     }
 }
 
@@ -156,9 +149,8 @@ fn follow(app: &Arc<App>, ctx: &mut Ctx<'_, State>, incoming: &Incoming<'_>) -> 
     match kind {
         MessageType::Text => say(app, ctx, incoming)?,
         MessageType::Ping => {
-            let (id, data) =
-                (id_or_new(incoming.id.as_deref()), incoming.data.unwrap_or(RawValue::NULL));
-            reply(ctx, &id, MessageType::Pong, data);
+            let id = id_or_new(incoming.id.as_deref());
+            reply(ctx, &*id, MessageType::Pong, incoming.data);
         }
         MessageType::Pong => {}
         MessageType::Refresh => refresh(app, ctx, incoming)?,
@@ -177,8 +169,8 @@ fn id_or_new(id: Option<&str>) -> Cow<'_, str> {
 fn say(app: &App, ctx: &mut Ctx<'_, State>, incoming: &Incoming<'_>) -> Result<(), Fault> {
     let Some(claims) = ctx.state().claims() else { return Ok(()) };
     let (from_user_id, to_user_id) = (Some(claims.sub), incoming.to_user_id);
-    let (id, data) = (id_or_new(incoming.id.as_deref()), incoming.data.unwrap_or(RawValue::NULL));
-    let envelope = Envelope::new(&id, MessageType::Text, data);
+    let (id, data) = (id_or_new(incoming.id.as_deref()), incoming.data);
+    let envelope = Envelope::new(&*id, MessageType::Text, data);
     let text = Envelope { from_user_id, to_user_id, ..envelope }.to_json();
     let options = PublishOptions::default().with_except(ctx.id());
     let Some(to) = to_user_id else {
@@ -202,27 +194,26 @@ fn refresh(app: &Arc<App>, ctx: &mut Ctx<'_, State>, incoming: &Incoming<'_>) ->
         token: Cow<'a, str>,
     }
 
-    let data = incoming.data.unwrap_or(RawValue::NULL);
-    let renewal: Renewal<'_> = object_of(data.get()).ok_or(MALFORMED)?;
+    let renewal: Renewal<'_> = object_of(incoming.data.get()).ok_or(MALFORMED)?;
     let id = id_or_new(incoming.id.as_deref()).into_owned();
     session::refresh(app, ctx, &renewal.token, move |ctx, outcome| match outcome {
-        Ok(until) => reply(ctx, &id, MessageType::Refresh, &json!({ "until": timestamp(until) })),
+        Ok(until) => reply(ctx, &*id, MessageType::Refresh, &json!({ "until": timestamp(until) })),
         Err(refused) => {
             let fault = (refused.reason(), "the token was refused, and the old one stays");
-            complain(ctx, Some(&id), fault);
+            complain(ctx, &*id, fault);
         }
     });
     Ok(())
 }
 
-fn complain(ctx: &mut Ctx<'_, State>, id: Option<&str>, (error, content): Fault) {
+fn complain<I: Serialize + ?Sized>(ctx: &mut Ctx<'_, State>, id: &I, (error, content): Fault) {
     let data = json!({ "error": error, "content": content });
-    reply(ctx, &id_or_new(id), MessageType::Error, &data);
+    reply(ctx, id, MessageType::Error, &data);
 }
 
-fn reply<D: Serialize + ?Sized>(
+fn reply<D: Serialize + ?Sized, I: Serialize + ?Sized>(
     ctx: &mut Ctx<'_, State>,
-    id: &str,
+    id: &I,
     message_type: MessageType,
     data: &D,
 ) {

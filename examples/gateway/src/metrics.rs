@@ -80,7 +80,8 @@ pub(crate) fn write(app: &App, text: &mut MetricsText) {
 /// Metrics say how the gateway is used. They are for whoever asks from the machine itself, with no proxy between, and
 /// for whoever has the API key, as `X-Api-Key` or as a bearer token.
 pub(crate) fn guard(app: &App, request: &Request<'_>) -> Result<(), Problem> {
-    let is_proxied = ["x-forwarded-for", "forwarded"].iter().any(|it| request.header(it).is_some());
+    let by_proxies = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
+    let is_proxied = by_proxies.iter().any(|it| request.header(it).is_some());
     if !is_proxied && request.peer_addr().ip().is_loopback() {
         return Ok(());
     }

@@ -4,6 +4,7 @@
 //! the address and the role are those of the database. Users who have a password there can log in with it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use argon2::{Argon2, PasswordHasher as _, PasswordVerifier as _};
@@ -12,11 +13,12 @@ use sqlx::any::{AnyPoolOptions, AnyRow};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AnyPool, Row as _, SqlSafeStr as _};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::auth::{Claims, Refused};
 
-/// How long a query may wait for a connection to the database.
+/// How long a query may take, and wait for a connection to the database before that.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 /// The longest password: to hash it takes time.
 const MAX_PASSWORD_LEN: usize = 1024;
@@ -65,6 +67,8 @@ pub struct Users {
     logins: Arc<Semaphore>,
     /// What a password is checked against where there is no user, so that it takes as long.
     nobody: Arc<str>,
+    /// Whether the newest query had an answer.
+    answers: Arc<AtomicBool>,
 }
 
 impl Users {
@@ -96,7 +100,8 @@ impl Users {
         let cores = std::thread::available_parallelism().map_or(1, Into::into);
         let nobody = hash(Uuid::new_v4().to_string()).await?;
         let logins = Semaphore::new(max_logins.min(Semaphore::MAX_PERMITS)).into();
-        Ok(Self { pool, hashing: Arc::new(Semaphore::new(cores)), logins, nobody: nobody.into() })
+        let hashing = Arc::new(Semaphore::new(cores));
+        Ok(Self { pool, hashing, logins, nobody: nobody.into(), answers: Arc::new(true.into()) })
     }
 
     /// A token's claims with what the database says of the user.
@@ -123,7 +128,8 @@ impl Users {
     /// # Errors
     /// Name or password is wrong, the user is inactive, the database does not answer, or too many log in.
     pub async fn login(&self, username: &str, password: &str) -> Result<User, Refused> {
-        if password.len() > MAX_PASSWORD_LEN {
+        // PostgreSQL takes no text with a zero.
+        if password.len() > MAX_PASSWORD_LEN || username.contains('\0') {
             return Err(Refused::Credentials);
         }
         // Given back when the login is given up, too.
@@ -164,12 +170,25 @@ impl Users {
         (self.pool.size(), self.pool.num_idle())
     }
 
+    /// Whether the database has answered the last time that it was asked.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    /// Asks the database something, so that [`answers`](Self::answers) is of now.
+    pub(crate) async fn ask(&self) {
+        let _ = self.find(BY_ID, "").await;
+    }
+
     async fn find(
         &self,
         query: &'static str,
         by: &str,
     ) -> Result<Option<(User, Option<String>)>, Refused> {
-        let row = sqlx::query(query).bind(by).fetch_optional(&self.pool).await;
+        let row = sqlx::query(query).bind(by).fetch_optional(&self.pool);
+        let row = timeout(MAX_WAIT, row).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        self.answers.store(row.is_ok(), Ordering::Relaxed);
         row.and_then(|row| row.map(|row| user(&row)).transpose()).map_err(|error| {
             tracing::error!(%error, "a query failed");
             Refused::Unavailable

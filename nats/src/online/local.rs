@@ -80,6 +80,12 @@ impl<K: UserId, P: Profile> Local<K, P> {
         Counts { connections: list.connection_count, users_here: users, users }
     }
 
+    pub(super) fn sum(&self, of: impl Fn(usize, &P) -> usize) -> usize {
+        let list = self.read();
+        let there = list.members.values().filter(|member| !member.connections.is_empty());
+        there.map(|member| of(member.connections.len(), &member.profile)).sum()
+    }
+
     pub(super) fn connections(&self, user: &K) -> Vec<ConnId> {
         let list = self.read();
         let connections = list.members.get(user).map(|it| &*it.connections).unwrap_or_default();

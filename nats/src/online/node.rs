@@ -69,6 +69,10 @@ impl<K: UserId, P: Profile> Node<K, P> {
         self.lock().roster.user_count()
     }
 
+    pub(super) fn sum(&self, of: impl Fn(usize, &P) -> usize) -> usize {
+        self.lock().roster.sum(of)
+    }
+
     /// A page of this node with what the others add to it.
     pub(super) fn merge(&self, own: Page<K, P>, after: Option<&K>, limit: usize) -> Page<K, P> {
         let mut all = self.lock().roster.online(after, limit + 1);

@@ -110,6 +110,12 @@ impl<K: UserId, P: Profile> Roster<K, P> {
         self.present.len()
     }
 
+    /// Adds up what `of` says of the users of the other nodes.
+    pub(super) fn sum(&self, of: impl Fn(usize, &P) -> usize) -> usize {
+        let seen = self.nodes.values().flat_map(|node| node.users.values());
+        seen.map(|seen| of(seen.connection_count, &seen.profile)).sum()
+    }
+
     /// What the other nodes say of a user.
     pub(super) fn elsewhere(&self, user: &K) -> Option<User<P>> {
         let seen = self.nodes.values().filter_map(|node| node.users.get(user));

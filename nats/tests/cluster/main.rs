@@ -97,12 +97,11 @@ impl Node {
             ("pin", "none".to_owned()),
             ("idle-timeout", "off".to_owned()),
         ];
+        let is_other = |flag: &str| more.iter().any(|(other, _)| *other == flag);
+        let arguments = arguments.into_iter().filter(|(flag, _)| !is_other(flag));
         let more = more.iter().map(|(flag, value)| (*flag, (*value).to_owned()));
-        let arguments: Vec<_> = arguments
-            .into_iter()
-            .chain(more)
-            .flat_map(|(flag, value)| [format!("--{flag}"), value])
-            .collect();
+        let arguments: Vec<_> =
+            arguments.chain(more).flat_map(|(flag, value)| [format!("--{flag}"), value]).collect();
         Self(start("CLUSTER_NODE", &arguments, addr))
     }
 
@@ -218,6 +217,15 @@ impl Room {
         }
         self.settle();
     }
+}
+
+#[test]
+fn a_name_and_a_password_stand_in_the_address() {
+    let asked = ["--user", "ann", "--pass", "p@ss"].map(str::to_owned);
+    let nats = Nats::start_with(free_addr(), free_addr(), &asked);
+    let addr = nats.process.addr();
+    let known = format!("nats://ann:p%40ss@{addr}");
+    Node::start_with(&nats, "known", &[("nats", &known)]).is_ready();
 }
 
 #[test]

@@ -1,16 +1,12 @@
 //! Connects: all of them at the begin of a run, or again and again with `Work::Churn`.
 
-use std::io;
 use std::time::Duration;
-
-use mio::{Interest, Token};
 
 use super::{Connection, Generator, PACE_INTERVAL};
 use crate::echo::Failure;
 use crate::scenario::clock::nanos;
 use crate::scenario::connection::Stage;
 use crate::scenario::plan::{Pulse, Work};
-use crate::tls;
 
 impl Generator<'_> {
     /// Opens all connections.
@@ -88,24 +84,16 @@ impl Generator<'_> {
     /// Begins a connection.
     pub(super) fn dial(&mut self, number: u32) {
         let now = self.load.desk.read_clock();
-        let both = Interest::READABLE | Interest::WRITABLE;
         // From given addresses in turn.
         let turn = if self.load.desk.plan.sources.is_empty() { 0 } else { number as usize };
-        let dialled = self.dialler.dial(turn).and_then(|stream| {
-            let session = self.tls.as_ref().map(tls::Client::session).transpose();
-            let session = session.map_err(io::Error::other)?;
-            let mut connection = Connection::new(stream, session, number, now);
-            let token = Token(number as usize);
-            self.poll.registry().register(connection.stream_mut(), token, both)?;
-            Ok(connection)
-        });
-        match dialled {
-            Ok(connection) => {
+        match self.dialler.open(turn, number, number as usize, &self.poll) {
+            Ok(socket) => {
+                let connection = Connection::new(socket, number, now);
                 self.load.connections[number as usize] = Some(connection);
                 self.dialled.push_back((number, now));
             }
-            Err(error) => {
-                self.load.desk.fail(Failure::of_connect(&error), 1);
+            Err(failure) => {
+                self.load.desk.fail(failure, 1);
                 self.load.free.push_back(number);
             }
         }

@@ -7,16 +7,14 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::Context as _;
-
 use super::{Generator, PACE_INTERVAL};
-use crate::disturbance::MachineTicks;
 use crate::echo::{Summary, TlsTotals};
 use crate::endpoint::Endpoint;
 use crate::machine;
-use crate::procstat::{self, Account, CpuTime, CpuTimes};
+use crate::procstat;
 use crate::scenario::plan::{News, Plan, Work};
 use crate::scenario::tally::Tally;
+use crate::spent::{Moment, Spent};
 
 /// So many failures before any success: the server is not there.
 const HOPELESS: u64 = 100;
@@ -51,28 +49,14 @@ pub(crate) struct Sessions {
     /// Sessions with all of their messages echoed.
     pub(crate) completed: u64,
     pub(crate) messages: u64,
-    pub(crate) window: Duration,
+    pub(crate) spent: Spent,
     /// From the first connect until the last session was open.
     pub(crate) open_time: Duration,
     /// From connect to open.
     pub(crate) opening: Option<Summary>,
     pub(crate) tls: TlsTotals,
-    /// CPU time of this load.
-    pub(crate) generator_cpu: CpuTime,
-    /// CPU time of each thread of the server, if it is known.
-    pub(crate) server_cpu: Option<Vec<CpuTime>>,
-    /// The whole machine's, at both ends of the measured time.
-    pub(crate) machine: (MachineTicks, MachineTicks),
     /// What went wrong, in the warm-up too.
     pub(crate) errors: BTreeMap<String, u64>,
-}
-
-struct Moment {
-    at: Duration,
-    tls: TlsTotals,
-    generator_cpu: CpuTime,
-    server_cpu: Option<CpuTimes>,
-    machine: MachineTicks,
 }
 
 /// Runs sessions on the calling thread.
@@ -104,16 +88,17 @@ pub(crate) fn run(endpoint: &Endpoint, plan: SessionsPlan) -> anyhow::Result<Ses
     };
     let mut warm = None;
     let mut begun = 0;
-    let (first, errors) = loop {
+    let (first, first_tls, errors) = loop {
         let now = generator.load.desk.clock.elapsed() - zero;
         let totals = generator.load.desk.totals;
         if warm.is_none() && now >= warmup {
             generator.tell_all();
-            warm = Some((generator.moment(endpoint)?, tally.take().failures));
+            let tls = generator.load.desk.opener.tls;
+            warm = Some((generator.moment(endpoint)?, tls, tally.take().failures));
         }
         let is_hopeless = totals.opened == 0 && totals.failed >= HOPELESS;
         let ended = totals.closed + totals.failed;
-        match warm.take_if(|(first, _)| {
+        match warm.take_if(|(first, ..)| {
             is_hopeless || ended >= most || now >= (first.at - zero).saturating_add(measured)
         }) {
             Some(over) => break over,
@@ -123,24 +108,20 @@ pub(crate) fn run(endpoint: &Endpoint, plan: SessionsPlan) -> anyhow::Result<Ses
             }
         }
     };
-    let last = generator.moment(endpoint)?;
+    let (last, tls) = (generator.moment(endpoint)?, generator.load.desk.opener.tls);
     generator.tell_all();
     drop(generator);
     // Of the warm-up, what went wrong counts.
     let mut all = Tally { failures: errors, ..Tally::default() };
     all.merge(&tally.into_inner());
-    let server_cpu = last.server_cpu.zip(first.server_cpu);
     Ok(Sessions {
         opened: all.opened,
         completed: all.closed_cleanly,
         messages: all.answered,
-        window: last.at - first.at,
+        spent: first.until(&last, endpoint.account.as_ref())?,
         open_time: Duration::from_nanos(all.last_opened).saturating_sub(first.at),
         opening: all.connect.summary(),
-        tls: last.tls.since(&first.tls),
-        generator_cpu: last.generator_cpu.since(first.generator_cpu),
-        server_cpu: server_cpu.map(|(last, first)| last.since(&first)),
-        machine: (first.machine, last.machine),
+        tls: tls.since(&first_tls),
         errors: all.failures,
     })
 }
@@ -158,14 +139,8 @@ impl Generator<'_> {
     }
 
     fn moment(&self, endpoint: &Endpoint) -> anyhow::Result<Moment> {
-        let server_cpu = endpoint.account.as_ref().map(Account::cpu).transpose();
-        Ok(Moment {
-            at: self.load.desk.clock.elapsed(),
-            tls: self.load.desk.opener.tls,
-            generator_cpu: procstat::thread_cpu(procstat::own_thread_id()?)?,
-            server_cpu: server_cpu.context("the server's process is gone")?,
-            machine: MachineTicks::read()?,
-        })
+        let threads = vec![procstat::own_thread_id()];
+        Moment::now(self.load.desk.clock.elapsed(), threads, endpoint.account.as_ref())
     }
 }
 
@@ -198,9 +173,10 @@ mod tests {
 
     fn check(sessions: &Sessions) {
         assert_eq!(sessions.errors, BTreeMap::new());
-        assert!(sessions.server_cpu.as_ref().unwrap().iter().any(|cpu| !cpu.run.is_zero()));
+        let server = sessions.spent.server.as_ref().unwrap();
+        assert!(server.cpu.iter().any(|cpu| !cpu.run.is_zero()));
         assert!(sessions.opening.unwrap().p50 > 0.0);
-        assert!(sessions.open_time <= sessions.window && !sessions.open_time.is_zero());
+        assert!(sessions.open_time <= sessions.spent.time && !sessions.open_time.is_zero());
     }
 
     #[test]
@@ -223,7 +199,7 @@ mod tests {
         let full = run(&endpoint(true, false), plan(end)).unwrap();
         check(&full);
         assert!(full.tls.full > 0 && full.tls.resumed == 0, "{full:?}");
-        assert!(full.window >= Duration::from_millis(500));
+        assert!(full.spent.time >= Duration::from_millis(500));
 
         let resumed = run(&endpoint(true, true), plan(end)).unwrap();
         check(&resumed);

@@ -31,15 +31,14 @@ impl Churn {
     pub(super) fn new(plan: &Plan, found: &Found) -> Option<Self> {
         let Work::Churn { interval, duration, .. } = plan.work else { return None };
         let total = &found.total;
-        let run: Duration = found.server_cpu.iter().map(|cpu| cpu.run).sum();
-        let is_known = total.opened > 0 && !found.server_cpu.is_empty();
+        let server = found.spent.server.as_ref().filter(|_| total.opened > 0);
+        let run = server.map(|server| server.cpu.iter().map(|cpu| cpu.run).sum::<Duration>());
         Some(Self {
             asked: due_count(interval, duration),
             closed_cleanly: total.closed_cleanly,
             closed_otherwise: total.closed - total.closed_cleanly,
             each_second: EachSecond::new(plan, found, |tally| tally.opened),
-            server_cpu_us_per_connect: is_known
-                .then(|| run.as_secs_f64() * 1e6 / total.opened as f64),
+            server_cpu_us_per_connect: run.map(|run| run.as_secs_f64() * 1e6 / total.opened as f64),
         })
     }
 

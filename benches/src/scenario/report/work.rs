@@ -138,19 +138,7 @@ impl WorkDone {
             ("payload", format!("{:.1} MB/s each way", self.megabytes_per_second)),
         ];
         if let Some(latency) = self.latency_us {
-            let Summary { min, mean, p50, p75, p90, p95, p99, p999, max } = latency;
-            let named = [
-                ("min", min),
-                ("mean", mean),
-                ("p50", p50),
-                ("p75", p75),
-                ("p90", p90),
-                ("p95", p95),
-                ("p99", p99),
-                ("p99.9", p999),
-                ("max", max),
-            ];
-            rows.extend(named.map(|(name, micros)| (name, show_micros(micros))));
+            rows.extend(Summary::NAMES.into_iter().zip(latency.values().map(show_micros)));
         }
         if let Some(lag) = self.send_lag_us {
             rows.push((

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use self::dispatch::{Dispatch, DispatchError, id_of, object_of};
-pub use self::plain::plain;
+pub use self::plain::{empty_object, numeric_date, plain, plain_or_empty};
 pub use self::problem::Problem;
 use crate::app::request::Request;
 use crate::app::responder::IntoResponse;

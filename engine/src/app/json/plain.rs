@@ -39,6 +39,80 @@ where
     Ok(value)
 }
 
+/// The same, but `null` becomes an object without members, so that whoever reads a member of it finds none instead of
+/// failing. With [`empty_object`] as the default, so does what is missing.
+///
+/// # Errors
+/// As for [`plain`].
+///
+/// ```
+/// use serde::Deserialize;
+/// use serde_json::value::RawValue;
+///
+/// #[derive(Deserialize)]
+/// struct Said<'a> {
+///     #[serde(borrow, default = "ringwire::json::empty_object")]
+///     #[serde(deserialize_with = "ringwire::json::plain_or_empty")]
+///     data: &'a RawValue,
+/// }
+///
+/// let data = |text| serde_json::from_str(text).map(|Said { data }| data.get()).ok();
+/// assert_eq!(data(r#"{"data":{"n":2.50}}"#), Some(r#"{"n":2.50}"#));
+/// assert_eq!(data(r#"{"data":[1]}"#), Some("[1]"));
+/// assert_eq!(data(r#"{"data":null}"#), Some("{}"));
+/// assert_eq!(data("{}"), Some("{}"));
+/// ```
+pub fn plain_or_empty<'de, D, T>(from: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Borrow<RawValue>,
+{
+    let value: T = plain(from)?;
+    Ok(if value.borrow().get() == "null" { empty_object() } else { value })
+}
+
+/// `{}`
+#[expect(clippy::missing_panics_doc, reason = "a `RawValue` takes all JSON")]
+pub fn empty_object<'de, T: Deserialize<'de> + Borrow<RawValue>>() -> T {
+    serde_json::from_str("{}").expect("it is JSON")
+}
+
+/// Deserializes a time as JSON Web Tokens have it, in seconds since 1970 (RFC 7519 §2, NumericDate): into a `u64`, or an
+/// `Option<u64>` with `serde`'s `default`. A fraction is cut off.
+///
+/// # Errors
+/// It is no number, is before 1970, or has a fraction or an exponent and is beyond the year 9999.
+///
+/// ```
+/// #[derive(serde::Deserialize)]
+/// struct Claims {
+///     #[serde(deserialize_with = "ringwire::json::numeric_date")]
+///     exp: u64,
+///     #[serde(default, deserialize_with = "ringwire::json::numeric_date")]
+///     nbf: Option<u64>,
+/// }
+///
+/// let claims: Claims = serde_json::from_str(r#"{"exp":1767225600.5}"#).unwrap();
+/// assert_eq!((claims.exp, claims.nbf), (1_767_225_600, None));
+/// assert!(serde_json::from_str::<Claims>(r#"{"exp":"tomorrow"}"#).is_err());
+/// ```
+pub fn numeric_date<'de, D: Deserializer<'de>, T: From<u64>>(from: D) -> Result<T, D::Error> {
+    let number = serde_json::Number::deserialize(from)?;
+    let whole = number.as_u64().or_else(|| {
+        let number = number.as_f64().filter(|number| (0.0..=LAST_SECOND).contains(number));
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is in range"
+        )]
+        number.map(|number| number as u64)
+    });
+    whole.map(T::from).ok_or_else(|| D::Error::custom("expected seconds since 1970"))
+}
+
+/// Of the year 9999.
+const LAST_SECOND: f64 = 253_402_300_799.0;
+
 /// A value of which nothing is kept: the parser's own limits hold for it.
 struct Plain;
 

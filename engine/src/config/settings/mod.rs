@@ -378,7 +378,7 @@ impl fmt::Display for Report<'_> {
             if *is_secret {
                 writeln!(f, "# {} is set # {}", entry.name, entry.origin)?;
             } else {
-                write_line(f, &entry.name, &entry.text, &entry.origin)?;
+                write_line(f, &entry.name, &without_credentials(&entry.text), &entry.origin)?;
             }
         }
         for (setting, origin) in all().iter().zip(&self.0.origins) {
@@ -386,6 +386,19 @@ impl fmt::Display for Report<'_> {
         }
         Ok(())
     }
+}
+
+/// URLs without names and passwords (RFC 3986 §3.2.1), which are nobody's business in a report.
+fn without_credentials(text: &str) -> String {
+    let ends = |c: char| matches!(c, '/' | '?' | '#' | ',') || c.is_whitespace();
+    let mut parts = text.split("://");
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (authority, rest) = part.split_at(part.find(ends).unwrap_or(part.len()));
+        let bare = authority.rsplit_once('@').map(|(_, bare)| format!("…@{bare}"));
+        shown += &format!("://{}{rest}", bare.as_deref().unwrap_or(authority));
+    }
+    shown
 }
 
 fn write_line(f: &mut fmt::Formatter<'_>, name: &str, text: &str, origin: &Origin) -> fmt::Result {

@@ -397,6 +397,16 @@ mod tests {
         let error = set.wrong("key", "it is short").to_string();
         assert_eq!(error, "--set: key can't be \"…\": it is short");
         assert!(set.report().to_string().starts_with("# key is set # --set\n"));
+        for (text, shown) in [
+            ("nats://ann:sesame@a:1,nats://b:2", "nats://…@a:1,nats://b:2"),
+            ("nats://a:1, tls://sesame@b/?x=y@z", "nats://a:1, tls://…@b/?x=y@z"),
+            ("nats://ann:se@same@a", "nats://…@a"),
+            ("ann@a, b://", "ann@a, b://"),
+        ] {
+            let set = sources().with_flag("--set", "names", text).load().unwrap();
+            let report = set.report().to_string();
+            assert!(report.starts_with(&format!("names = \"{shown}\" # --set\n")), "{report}");
+        }
     }
 
     #[test]

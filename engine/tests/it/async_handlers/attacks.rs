@@ -186,8 +186,9 @@ fn who_is_not_received_from_cannot_be_resumed_past_the_bound() {
         server.handle().resume(id).unwrap();
         server.looks();
         let waits = server.stats().memory_input;
-        // The rest of a read waits beside the messages.
-        assert!(waits < 192 << 10, "{waits} bytes wait");
+        // Beside the messages the rest of a read waits, 64 KiB, and with io_uring what a request brought that was to
+        // end, 64 KiB in memory that has grown by doubling.
+        assert!(waits < 320 << 10, "{waits} bytes wait");
     }
     client.stream.shutdown(Shutdown::Both).unwrap();
     sending.join().unwrap();

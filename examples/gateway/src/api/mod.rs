@@ -19,6 +19,7 @@ use serde_json::Value;
 
 pub(crate) use self::admin::{Admin, is_api_key};
 use crate::app::App;
+use crate::auth::Refused;
 use crate::live::{self, Live};
 use crate::metrics;
 
@@ -41,12 +42,16 @@ pub fn routes<S: SocketRoutes>(router: Router<S>, app: &Arc<App>) -> impl Handle
         let app = app.clone();
         move |request: &Request<'_>| metrics::guard(&app, request)
     };
-    let counting = app.clone();
+    let (counting, asking) = (app.clone(), app.clone());
     live::pages(router)
         .websocket("/ws/live", Live(app.clone()))
         .monitoring_with(app.handle(), move |text| metrics::write(&counting, text))
         .guard("/metrics", guarding())
         .guard("/stats", guarding())
+        .guard("/readyz", move |_| match asking.users() {
+            Some(users) if !users.answers() => Err(Problem::from(Refused::Unavailable)),
+            _ => Ok(()),
+        })
 }
 
 /// A status and an object, or why there is none.

@@ -37,7 +37,7 @@ pub(super) async fn stats(app: &Arc<App>, _: &Admin, _: &OwnedRequest) -> Answer
     let (counts, process) = (app.presence.counts(), ProcessStats::now());
     let total = app.handle().stats().total();
     let stats = json!({
-        "total_connections": counts.connections,
+        "total_connections": app.presence.sum(|connections, _| connections),
         "unique_users": counts.users,
         "server_uptime": app.started.elapsed().as_secs(),
         "connections_opened": total.handshakes,

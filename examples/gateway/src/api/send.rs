@@ -6,7 +6,6 @@ use ringwire::json::{Json, Problem};
 use ringwire::{OwnedRequest, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::{Admin, Answer};
@@ -82,11 +81,7 @@ pub(super) async fn send(app: &Arc<App>, admin: &Admin, request: &OwnedRequest) 
 pub(super) async fn broadcast(app: &Arc<App>, admin: &Admin, request: &OwnedRequest) -> Answer {
     let Broadcast { message_type, data } = request.json()?;
     let (id, text) = envelope(admin, None, message_type, &data)?;
-    let (sender, count) = oneshot::channel();
-    app.handle().subscriber_count(EVERYBODY).then(move |count| {
-        let _ = sender.send(count);
-    });
-    let count = count.await.map_err(busy)?.map_err(busy)?;
+    let count = app.presence.sum(|_, known| known.envelopes);
     app.handle().publish(EVERYBODY, &text).map_err(busy)?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "id": id, "connections": count }))))
 }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Deserializer, Serialize};
+use ringwire::json::numeric_date;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// The role that may administer.
@@ -18,13 +19,13 @@ pub struct Claims {
     /// The user's address.
     pub email: String,
     /// When the token expires, in seconds since 1970.
-    #[serde(deserialize_with = "seconds")]
+    #[serde(deserialize_with = "numeric_date")]
     pub exp: u64,
     /// When it was issued, in seconds since 1970.
-    #[serde(deserialize_with = "seconds")]
+    #[serde(deserialize_with = "numeric_date")]
     pub iat: u64,
     /// Before when it does not hold, in seconds since 1970.
-    #[serde(default, deserialize_with = "some_seconds", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "numeric_date", skip_serializing_if = "Option::is_none")]
     pub nbf: Option<u64>,
     /// The token's own id, by which it can be revoked.
     pub jti: String,
@@ -60,23 +61,4 @@ const MAX_SECONDS: u64 = 253_402_300_799;
 
 fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds.min(MAX_SECONDS))
-}
-
-/// A NumericDate, which may have a fraction (RFC 7519 §2).
-fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    let number = serde_json::Number::deserialize(from)?;
-    let whole = number.as_u64().or_else(|| {
-        let number = number.as_f64().filter(|number| (0.0..=MAX_SECONDS as f64).contains(number));
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "it is in range"
-        )]
-        number.map(|number| number as u64)
-    });
-    whole.ok_or_else(|| serde::de::Error::custom("no time"))
-}
-
-fn some_seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
-    seconds(from).map(Some)
 }

@@ -161,6 +161,7 @@ fn say(
 
     let (state, mut out) = ctx.split();
     let Some(claims) = state.claims() else { return Ok(()) };
+    room.map_or(Ok(()), |room| app.rooms.check_name(room))?;
     let from = &*claims.username;
     let topic_in =
         |protocol, base: &str| room.map_or_else(|| base.to_owned(), |it| topic_in(protocol, it));
@@ -173,7 +174,7 @@ fn say(
         Some(room) => format!("[{room}] {from}: {plain}"),
         None => format!("{from}: {plain}"),
     };
-    out.publish(&topic_in(Protocol::RoomsText, TEXT), &text)?;
+    out.publish(&topic_in(Protocol::RoomsText, TEXT), &text::one_line(&text))?;
     app.counters.message(MessageType::Text);
     Ok(())
 }

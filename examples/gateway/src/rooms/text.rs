@@ -10,6 +10,9 @@
 //!  REFRESH token      Refreshed
 //!                     ERROR …                 where a command was not followed
 //! ```
+//!
+//! What a client hears is one line: line breaks and other control characters in a text or a name become spaces, so that
+//! nobody can write what looks like somebody else's line.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -101,6 +104,7 @@ fn tell(
     room: Option<&str>,
     say: impl FnOnce(&Tally) -> String + Send + 'static,
 ) -> Option<String> {
+    let say = move |tally: &Tally| one_line(&say(tally));
     if app.presence.nodes().is_none_or(|nodes| nodes.is_empty()) {
         return Some(say(&app.rooms.tally(room)));
     }
@@ -116,6 +120,11 @@ fn tell(
         let _ = answering.handle().send(conn, &reply);
     });
     None
+}
+
+/// A text as one line of a terminal.
+pub(super) fn one_line(text: &str) -> String {
+    text.replace(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'), " ")
 }
 
 fn named<'t>(rest: &'t str, problem: &'static str) -> Result<&'t str, RoomError> {

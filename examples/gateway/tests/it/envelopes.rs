@@ -16,6 +16,7 @@ scenes![
     texts_reach_everybody_else,
     texts_reach_one_user_and_the_senders_others,
     what_is_wrong_is_said_with_its_id,
+    data_is_never_null,
     tokens_expire_and_are_refreshed,
     joining_and_leaving_is_told_once_and_to_others,
     a_user_has_so_many_connections,
@@ -134,7 +135,10 @@ fn what_is_wrong_is_said_with_its_id(stage: &mut impl Stage) {
         (r#"{"id":"4","data":{}}"#, Some("4"), "malformed"),
         (r#"{"id":"5","message_type":"text","to_user_id":"ben"}"#, Some("5"), "malformed"),
         (r#"{"id":"6","message_type":"text","data":{"content":"#, Some("6"), "malformed"),
-        (r#"{"id":7,"message_type":"ping"}"#, None, "malformed"),
+        (r#"{"id":7,"message_type":"ping"}"#, Some("7"), "malformed"),
+        (r#"{"id":[7],"message_type":"shout"}"#, Some("[7]"), "malformed"),
+        (r#"{"id":null,"message_type":"shout"}"#, None, "unknown_type"),
+        (r#"{"id":"10","message_type":"refresh","data":"hi"}"#, Some("10"), "malformed"),
         (r#"{"id":"8","message_type":"refresh","data":{}}"#, Some("8"), "malformed"),
         (r#"["9","ping",{}]"#, None, "malformed"),
         ("what?", None, "malformed"),
@@ -144,8 +148,29 @@ fn what_is_wrong_is_said_with_its_id(stage: &mut impl Stage) {
         let heard = hear(&mut ann);
         assert_eq!(heard["message_type"], "error", "{message}");
         assert_eq!(heard["data"]["error"], error, "{message}");
-        let own = heard["id"].as_str().unwrap();
-        assert!(id.map_or(own.len() == 36, |id| id == own), "{message}: {heard}");
+        let own = &heard["id"];
+        let is_new = || own.as_str().is_some_and(|own| own.len() == 36);
+        let json = own.to_string();
+        let is_right = id.map_or_else(is_new, |id| own == id || json == id);
+        assert!(is_right, "{message}: {heard}");
+    }
+}
+
+/// Clients read `data.content`, which fails where `data` is `null`.
+fn data_is_never_null(stage: &mut impl Stage) {
+    let (mut ann, mut ben) = two(stage);
+    for data in ["", r#","data":null"#, r#","data":{}"#] {
+        ann.send(format!(r#"{{"message_type":"text"{data}}}"#));
+        // It may hear of her as well.
+        let heard = std::iter::repeat_with(|| hear(&mut ben));
+        let said = { heard }.find(|it| it["message_type"] == "text").unwrap();
+        assert_eq!(said["data"], json!({}), "{data}");
+        ann.send(format!(r#"{{"message_type":"ping"{data}}}"#));
+        assert_eq!(hear(&mut ann)["data"], json!({}), "{data}");
+    }
+    for data in [json!("hi"), json!([1, { "n": 2.5 }]), json!(false)] {
+        let ping = json!({ "id": "p", "message_type": "ping", "data": data });
+        assert_eq!(ask(&mut ann, &ping)["data"], data);
     }
 }
 
@@ -216,7 +241,7 @@ fn chat_is_the_same_conversation(stage: &mut impl Stage) {
     let heard = hear(&mut ann);
     assert_eq!((&heard["message_type"], &heard["data"]["content"]), (&json!("text"), &json!("hi")));
     assert_eq!(heard["from_user_id"], json!(id_of("ben")));
-    ann.send(json!({ "message_type": "text", "data": [1] }).to_string());
+    ann.send(json!({ "message_type": "text", "data": { "n": 1 } }).to_string());
     let mut cem = enter(stage, "cem", "chat.json");
     // What is no text is for envelopes alone.
     assert_eq!(hear(&mut ben), json!({ "Join": "cem" }));

@@ -179,6 +179,14 @@ fn users_join_and_leave_once_over_all_nodes() {
             await_online(site, &["ann", "ben", "zoe"]);
             let (all, ann) = (site.app.clone(), id_of("ann"));
             await_that(&mut site.live, "both count", || counts(&all, ann) == (2, 2));
+            // The watchers', ann's two, and ben's.
+            let sums =
+                || (all.presence.sum(|count, _| count), all.presence.sum(|_, it| it.envelopes));
+            await_that(&mut site.live, "all count", || sums() == (6, 5));
+            let get = Get::new("/ws/stats").with_header("authorization", &bearer());
+            let stats: Value = serde_json::from_str(&site.live.request(get).text()).unwrap();
+            let counts = (&stats["total_connections"], &stats["unique_users"]);
+            assert_eq!(counts, (&json!(6), &json!(3)));
         }
         drop(first);
         for site in &mut sites {

@@ -11,6 +11,8 @@ scenes![
     who_leaves_or_ends_is_no_member,
     the_same_room_in_text_and_in_json,
     nobody_hears_twice_for_being_in_two_rooms,
+    what_is_said_is_one_line,
+    nobody_publishes_to_what_is_no_room,
     names_are_no_patterns,
     topics_are_acknowledged,
     tokens_are_refreshed,
@@ -125,6 +127,34 @@ fn nobody_hears_twice_for_being_in_two_rooms(stage: &mut impl Stage) {
             assert_eq!(peer.text(), heard);
             peer.expect_nothing();
         }
+    }
+}
+
+/// Nobody writes what looks like a line of somebody else, nor what a terminal obeys.
+fn what_is_said_is_one_line(stage: &mut impl Stage) {
+    let mut ann = enter(stage, "ann", "rooms.text");
+    let mut eve = enter(stage, "eve\n[tea] ben: yes", "rooms.text");
+    let mut joe = enter(stage, "joe", "rooms.json");
+    for peer in [&mut ann, &mut eve] {
+        assert_eq!(say(peer, "JOIN tea"), "Joined room: tea");
+    }
+    assert_eq!(say(&mut ann, "WHO tea"), "In tea: ann, eve [tea] ben: yes");
+    eve.send("SEND tea a\r\n[tea] ann: b\u{1b}[2J\u{2028}c");
+    assert_eq!(ann.text(), "[tea] eve [tea] ben: yes: a  [tea] ann: b [2J c");
+    let order = json!({ "type": "publish", "topic": "tea", "message": { "a": "b\nc" } });
+    // White space between members may be a line break as well.
+    joe.send(format!("{order:#}"));
+    assert_eq!(ann.text(), "[tea] joe: {     \"a\": \"b\\nc\"   }");
+    joe.send(json!({ "type": "publish", "topic": "tea", "message": "b\nc" }).to_string());
+    assert_eq!(ann.text(), "[tea] joe: b c");
+}
+
+fn nobody_publishes_to_what_is_no_room(stage: &mut impl Stage) {
+    let mut ann = enter(stage, "ann", "rooms.json");
+    for topic in ["", "a b", "a\n", &"x".repeat(65)] {
+        let order = json!({ "type": "publish", "topic": topic, "message": "m", "id": 1 });
+        let error = "a room's name has 1 to 64 bytes, without spaces and control characters";
+        assert_eq!(ask(&mut ann, &order), json!({ "type": "error", "error": error, "ack": 1 }));
     }
 }
 

@@ -17,8 +17,9 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
-use crate::common::{SECRET, config};
+use crate::common::{SECRET, config, enter, id_of};
 
+const KEY: &str = "the key of administrators";
 const PASSWORD: &str = "correct horse battery staple";
 
 fn runtime() -> Runtime {
@@ -130,9 +131,9 @@ fn a_database_that_is_none_is_an_error_without_its_password() {
     }
 }
 
-/// Runs a play on each driver: with a gateway where one user may log in at a time, within a second, and with a database
-/// that somebody else has locked.
-fn while_the_database_is_locked(play: impl Fn(&mut Live, &App, &User, &dyn Fn())) {
+/// Runs a play on each driver: with a gateway where one user may log in at a time, within a second, and with whoever
+/// works on its database as well, in SQL.
+fn with_a_database(play: impl Fn(&mut Live, &App, &User, &dyn Fn(&str))) {
     let runtime = runtime();
     for driver in [DriverKind::Epoll, DriverKind::Uring] {
         let folder = tempfile::tempdir().expect("a folder");
@@ -143,6 +144,7 @@ fn while_the_database_is_locked(play: impl Fn(&mut Live, &App, &User, &dyn Fn())
         let mut settings = Settings::default();
         settings.login = true;
         settings.login_timeout = Duration::from_secs(1);
+        settings.api_key = Some(Secret::new(KEY));
         let database = Some((users, runtime.handle().clone()));
         let app = App::new(settings, Verifier::hs256(SECRET), database);
         let shared = app.clone();
@@ -152,10 +154,19 @@ fn while_the_database_is_locked(play: impl Fn(&mut Live, &App, &User, &dyn Fn())
 
         let other = runtime.block_on(SqliteConnection::connect(&url)).expect("the database");
         let other = RefCell::new(other);
-        let run = |text| runtime.block_on(other.borrow_mut().execute(text)).map(drop);
-        run("BEGIN EXCLUSIVE").expect("nobody has it locked");
-        play(&mut live, &app, &ann, &|| run("ROLLBACK").expect("it is locked"));
+        play(&mut live, &app, &ann, &|text| {
+            let text = sqlx::AssertSqlSafe(text.to_owned());
+            runtime.block_on(other.borrow_mut().execute(text)).expect("the database obeys");
+        });
     }
+}
+
+/// The same where somebody else has the database locked.
+fn while_the_database_is_locked(play: impl Fn(&mut Live, &App, &User, &dyn Fn())) {
+    with_a_database(|live, app, ann, sql| {
+        sql("BEGIN EXCLUSIVE");
+        play(live, app, ann, &|| sql("ROLLBACK"));
+    });
 }
 
 fn log_in(live: &mut Live, user: &User) -> Peer {
@@ -198,5 +209,50 @@ fn more_logins_than_may_be_are_refused_and_say_so() {
         let busy = (Refused::Busy.close_code().get(), "busy".to_owned());
         assert_eq!(ends, [busy, too_late()]);
         assert_eq!(app.counters.refusals()["busy"], 1);
+    });
+}
+
+/// It refuses all who come with a token.
+#[test]
+fn a_gateway_whose_database_does_not_answer_is_not_ready() {
+    let readiness = |live: &mut Live| live.request(Get::new("/readyz")).status.as_u16();
+    with_a_database(|live, app, ann, sql| {
+        let users = app.users().expect("they are in a database");
+        // Queries have the time of a SQLite that is locked.
+        let ask = || runtime().block_on(users.active(ann.id)).is_ok();
+        assert_eq!((ask(), readiness(live)), (true, 200));
+        sql("BEGIN EXCLUSIVE");
+        assert_eq!((ask(), readiness(live)), (false, 503));
+        sql("ROLLBACK");
+        assert_eq!((ask(), readiness(live)), (true, 200));
+    });
+}
+
+/// One that asked for each user would take hours.
+#[test]
+fn cleaning_up_asks_a_database_that_does_not_answer_once() {
+    with_a_database(|live, _, _, sql| {
+        let names = ["ben", "cem", "dan"];
+        for name in names {
+            let values = format!("('{}', '{name}', '', TRUE)", id_of(name));
+            sql(&format!(
+                "INSERT INTO gateway_users (id, username, email, active) VALUES {values}"
+            ));
+        }
+        let mut peers = names.map(|name| enter(live, name, "rooms.text"));
+        let clean_up = |live: &mut Live| {
+            let post = Get::post("/ws/cleanup", "").with_header("x-api-key", KEY);
+            let reply = live.request(post);
+            (reply.status.as_u16(), reply.text())
+        };
+        sql("BEGIN EXCLUSIVE");
+        // A query waits for five seconds, and an answer may take ten.
+        assert_eq!(clean_up(live), (202, r#"{"connections":0}"#.to_owned()));
+        sql("ROLLBACK");
+        peers.iter_mut().for_each(Peer::expect_nothing);
+        sql("UPDATE gateway_users SET active = FALSE WHERE username <> 'dan'");
+        assert_eq!(clean_up(live), (202, r#"{"connections":2}"#.to_owned()));
+        assert_eq!(peers[0].closed().reason, "inactive");
+        peers[2].expect_nothing();
     });
 }
