@@ -141,9 +141,7 @@ pub fn start(setup: &mut Setup<'_>) -> Result<Arc<App>, SetupError> {
     clock::start(&app, &runtime);
     let renewing = app.clone();
     setup.on_reload(move || {
-        let kept = |error| {
-            format!("cannot reload the token keys, and the previous ones stay in use: {error}")
-        };
+        let kept = |error| format!("cannot reload the token keys, the old ones stay: {error}");
         renewing.reload_keys().map_err(kept)?;
         // Signals are not to wait for a database.
         renewing.sweep_now.notify_one();
