@@ -82,8 +82,9 @@ impl SelfSigned {
                 "this build cannot make RSA keys: build ringwire-bench with --features rsa",
             )?,
         };
-        let mut params = CertificateParams::new(names)
-            .with_context(|| format!("{} holds what is no name", names.join(", ")))?;
+        let mut params = CertificateParams::new(names).with_context(|| {
+            format!("{}: every name must be a DNS name or an IP address", names.join(", "))
+        })?;
         if let Some(first) = names.first() {
             params.distinguished_name.push(DnType::CommonName, first.as_str());
         }

@@ -18,6 +18,7 @@ mod growth;
 mod handshakes;
 mod hostile;
 mod machine;
+#[cfg(feature = "manual")]
 mod manual;
 mod output;
 mod own_server;
@@ -103,6 +104,7 @@ enum Command {
     Groups(groups::GroupArgs),
     /// Prints what the JSON of loads has, as a JSON Schema.
     Schema,
+    #[cfg(feature = "manual")]
     #[command(hide = true)]
     WriteManual(manual::ManualArgs),
     #[command(hide = true)]
@@ -145,6 +147,7 @@ fn main() -> ExitCode {
         Command::Search(args) => scenario::search(args),
         Command::LoadWorker(args) => scenario::load_worker(&args).map(|()| true),
         Command::ServerWorker(args) => scenario::server_worker(&args).map(|()| true),
+        #[cfg(feature = "manual")]
         Command::WriteManual(args) => manual::command(&args).map(|()| true),
         Command::Groups(args) => groups::command(&args),
         Command::Schema => schema::command().map(|()| true),

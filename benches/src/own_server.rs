@@ -78,8 +78,8 @@ impl OwnServer {
             None => server.listen(listen),
         };
         let running = match demand.service {
-            Service::Echo => server.start(|_worker| Echo),
-            Service::Broadcast => server.start(|_worker| Broadcast),
+            Service::Echo => Echo::start(server),
+            Service::Broadcast => Broadcast::start(server),
         };
         let running = running.context("cannot start the server")?;
         let mut thread_ids = procstat::own_thread_ids()?;

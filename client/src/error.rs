@@ -101,10 +101,12 @@ pub enum Error {
     #[error("a request with this id waits for its response already")]
     IdInUse,
     /// There is no connection, and the queue for when there is one did not take the message.
-    #[error("there is no connection, and the queue is full")]
+    #[error(
+        "not connected, and the queue of messages is full: send again after the client has reconnected"
+    )]
     OutboxFull,
     /// As many requests wait for their responses as may; nothing was sent.
-    #[error("too many requests wait for their responses")]
+    #[error("too many requests are pending: wait for a response before the next request")]
     TooManyPending,
     /// The connection is closed. From [`receive`](crate::Client::receive) only if the peer's code is none of 1000,
     /// 1001 and 1005 (no code).

@@ -1,7 +1,7 @@
 //! The broadcast server's handler.
 
 use ringwire::{
-    Answer, Backpressure, Ctx, Handler, Message, Request,
+    Answer, Backpressure, Ctx, Error, Handler, Message, Request, Running, Server,
     topics::{PublishOptions, TopicConfig},
 };
 
@@ -18,6 +18,14 @@ impl Broadcast {
     #[must_use]
     pub fn topics() -> TopicConfig {
         TopicConfig::default().with_policy(TOPIC, Backpressure::DropOldest)
+    }
+
+    /// Starts the server with this handler: the workers' code is compiled in this crate, not in the caller's.
+    ///
+    /// # Errors
+    /// See [`Server::start`].
+    pub fn start(server: Server) -> Result<Running, Error> {
+        server.start(|_worker| Self)
     }
 }
 

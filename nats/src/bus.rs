@@ -24,7 +24,7 @@ const MAX_DELAY: Duration = Duration::from_millis(250);
 #[non_exhaustive]
 pub enum NatsError {
     /// An address is none.
-    #[error("`{address}` is no address of NATS such as nats://127.0.0.1:4222: {source}")]
+    #[error("cannot use the NATS address `{address}`: {source}; write it as nats://127.0.0.1:4222")]
     Address {
         /// The address, without a name and a password.
         address: String,
@@ -38,7 +38,7 @@ pub enum NatsError {
     Credentials,
     /// A prefix is no subject.
     #[error(
-        "`{0}` is no prefix of subjects, which is of printable ASCII without spaces, `%`, `*` and `>`"
+        "cannot use the subject prefix `{0}`: it must be printable ASCII without spaces, `%`, `*` and `>`"
     )]
     Prefix(String),
 }

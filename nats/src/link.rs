@@ -51,7 +51,7 @@ pub(crate) async fn run(
     let client = match options.connect(servers).await {
         Ok(client) => client,
         Err(error) => {
-            tracing::error!(%error, "no connection to NATS can be made; this node stays apart");
+            tracing::error!(%error, "cannot connect to NATS, and does not try again: mend the connection's options and restart this node");
             if history.is_some() {
                 outlet.number_here(Vec::new());
             }
@@ -105,7 +105,9 @@ fn note(line: &watch::Sender<Line>, event: &Event) {
         Event::Connected => Line::Up,
         Event::Disconnected => Line::Down,
         Event::SlowConsumer(_) => {
-            return tracing::warn!("NATS brings more than the bus takes in: some of it is missed");
+            return tracing::warn!(
+                "NATS sends faster than this node reads, and messages were dropped: raise NatsBus::with_subscription_capacity"
+            );
         }
         // One for each attempt to connect, say.
         Event::ClientError(error) => return tracing::debug!(%error, "NATS"),
@@ -120,7 +122,9 @@ fn note(line: &watch::Sender<Line>, event: &Event) {
         _ if !changed => {}
         Line::Up => tracing::info!("connected to NATS"),
         Line::Down => {
-            tracing::warn!("the connection to NATS is lost; this node is apart meanwhile")
+            tracing::warn!(
+                "lost the connection to NATS: until it is back, this node and the others do not hear each other"
+            )
         }
     }
 }
@@ -187,7 +191,9 @@ impl Link {
 
     /// The client of NATS has ended, which it does not while it is in order.
     async fn stay_apart(&self, outlet: &mut Outlet) {
-        tracing::error!("the client of NATS has ended; this node stays apart");
+        tracing::error!(
+            "the NATS client stopped: restart this node to connect it to the others again"
+        );
         if let Some(histories) = &self.histories {
             outlet.number_here(histories.histories().give_up());
         }
@@ -260,7 +266,9 @@ impl Link {
                 self.subscriptions.insert(text, end);
                 return true;
             }
-            Some(Err(error)) => tracing::error!(%error, text, "NATS does not bring a topic"),
+            Some(Err(error)) => {
+                tracing::error!(%error, text, "cannot subscribe to a topic at NATS, so this node misses it: check the permissions of its NATS user")
+            }
             None => {}
         }
         false

@@ -89,7 +89,7 @@ def unusable(server: Server, name: str, content: bytes, reason: str) -> None:
     kept = (server.directory / name).read_bytes()
     (server.directory / name).write_bytes(content)
     try:
-        line = server.reload("certificates stay as they were")
+        line = server.reload("cannot reload the certificates: the previous ones stay in use")
         equal(server.shown(), shown)
         for words in (name, reason):
             if words not in line:

@@ -87,7 +87,9 @@ pub enum ConfigError {
     #[error("an ALPN protocol name must have 1 to 255 bytes")]
     InvalidAlpn,
     /// The oldest version is newer than the newest.
-    #[error("no version of TLS is between the oldest and the newest")]
+    #[error(
+        "the oldest TLS version is newer than the newest: set the newest to the oldest or above"
+    )]
     NoVersion,
     /// The crate was built without cryptography.
     #[error("there is no TLS in this program: build it with the feature `tls`")]
@@ -144,10 +146,12 @@ pub enum CertificateProblem {
     #[error("the private key cannot be used: {0}")]
     UnusableKey(#[source] rustls::Error),
     /// The private key belongs to another certificate.
-    #[error("the private key does not belong to the certificate")]
+    #[error(
+        "the private key does not belong to the certificate: give the key that the certificate was issued for"
+    )]
     KeyMismatch,
     /// The certificate has expired.
-    #[error("the certificate expired at {not_after} (unix seconds)")]
+    #[error("the certificate expired at {not_after} (unix seconds): renew it")]
     Expired {
         /// The last second of its life, in seconds since 1970.
         not_after: i64,

@@ -212,7 +212,10 @@ impl fmt::Display for Table {
         };
         let mut table = comfy_table::Table::new();
         table.load_style(if has_heads { presets::ASCII_MARKDOWN } else { presets::NOTHING });
-        table.set_content_arrangement(ContentArrangement::Dynamic);
+        // Where the output is no terminal, its lines may be as long as they are.
+        if let Ok(terminal) = rustix::termios::tcgetwinsize(std::io::stdout()) {
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(terminal.ws_col);
+        }
         if has_heads {
             table.set_header(&self.columns);
         }

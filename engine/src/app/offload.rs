@@ -37,7 +37,7 @@ pub struct RefusedJob<J, F> {
 #[non_exhaustive]
 pub enum JobRefusal {
     /// There are no threads for it: [`compute_workers`](crate::Config::compute_workers) is 0.
-    #[error("the server has no compute workers (setting: compute_workers)")]
+    #[error("the server has no compute workers: set compute_workers to 1 or more")]
     NoComputeWorkers,
     /// As many jobs wait as [`compute_queue_len`](crate::Config::compute_queue_len) allows.
     #[error("the queue of the compute workers is full (setting: compute_queue_len)")]

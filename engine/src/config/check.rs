@@ -13,7 +13,10 @@ impl Config {
             if value >= least {
                 return Ok(());
             }
-            Err(Error::Setting { setting, problem: format!("{value} is less than {least}") })
+            Err(Error::Setting {
+                setting,
+                problem: format!("{value} is too small: the least is {least}"),
+            })
         };
         at_least("receive_buffer_len", self.receive_buffer_len, 512)?;
         at_least("messages_per_turn", self.messages_per_turn, 1)?;
@@ -47,12 +50,14 @@ impl Config {
             [("io_workers", io_workers), ("compute_workers", self.compute_workers)]
         {
             if count > usize::from(u16::MAX) {
-                let problem = format!("{count} is more than {}", u16::MAX);
+                let problem = format!("{count} is too large: the most is {}", u16::MAX);
                 return Err(Error::Setting { setting, problem });
             }
         }
         if let Some(name) = self.subprotocols.iter().find(|name| !is_token(name)) {
-            let problem = format!("{name:?} is no token (RFC 6455 §4.1, RFC 9110 §5.6.2)");
+            let problem = format!(
+                "{name:?} is not a token (RFC 9110 §5.6.2): use letters, digits, `.`, `-` and `_`"
+            );
             return Err(Error::Setting { setting: "subprotocols", problem });
         }
         self.check_keepalive()?;

@@ -161,7 +161,7 @@ pub(crate) fn lock(path: &Path) -> io::Result<Option<File>> {
     crate::base::event::warn!(
         directory = %directory.display(),
         error = %problem,
-        "the directory cannot be locked: of servers that start there at the same moment, several may believe to listen"
+        "cannot lock the directory: do not start two servers on this path at the same moment, both may believe that they listen"
     );
     Ok(None)
 }

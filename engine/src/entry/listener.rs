@@ -323,7 +323,7 @@ impl Inheritance {
     /// Gives up what nobody has claimed.
     fn end(self) {
         for (name, _) in &self.0 {
-            crate::base::event::warn!(%name, "a socket was passed on from a place where this server does not listen");
+            crate::base::event::warn!(%name, "an inherited socket is closed: this server is not set to listen on its address");
         }
     }
 }
@@ -340,7 +340,9 @@ impl Listening {
                 }
                 result => result.map_err(|error| Error::Setting {
                     setting: "assignment",
-                    problem: format!("cpu is not to be had from this kernel: {error}"),
+                    problem: format!(
+                        "the kernel cannot assign by cpu ({error}): use another assignment"
+                    ),
                 })?,
             }
         }

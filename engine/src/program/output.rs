@@ -6,7 +6,9 @@ use std::process::{ExitCode, Termination};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::server::logging::LogWriter;
 
@@ -16,8 +18,8 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 /// Runs `work` with a log on standard error, panics included. An error of it is logged, with its causes where the
 /// error's alternate form (`{:#}`) has them, and the exit code 1.
 ///
-/// `RUST_LOG` says what is logged, by default what is of level INFO or above. Colours are for terminals, unless
-/// NO_COLOR is set. A subscriber of `tracing` that is there already stays.
+/// `RUST_LOG` sets the level, `info` by default, and levels of modules: `info,ringwire=debug`. Colours are for terminals,
+/// unless NO_COLOR is set. A subscriber of `tracing` that is installed already stays.
 ///
 /// ```no_run
 /// use std::process::ExitCode;
@@ -48,16 +50,31 @@ pub fn with_log<T: Termination, E: Display>(work: impl FnOnce() -> Result<T, E>)
 
 /// The log of [`with_log`] alone, for programs that end in a way of their own.
 pub fn init_log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let (levels, mistake) = levels_of(std::env::var("RUST_LOG").ok().as_deref());
     if let Some(log) = standard_error() {
         log.report_panics();
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        // The application's own subscriber is as good.
-        let _ = tracing_subscriber::fmt()
-            .with_env_filter(filter)
+        let lines = tracing_subscriber::fmt::layer()
             .with_ansi(!no_color && io::stderr().is_terminal())
-            .with_writer(move || log.clone())
-            .try_init();
+            .with_writer(move || log.clone());
+        // The application's own subscriber is as good.
+        let _ = tracing_subscriber::registry().with(lines).with(levels).try_init();
+    }
+    if let Some(mistake) = mistake {
+        note(format_args!("warning: {mistake}"));
+    }
+}
+
+/// The levels in the text of `RUST_LOG`, and what is wrong with that text.
+fn levels_of(text: Option<&str>) -> (Targets, Option<String>) {
+    let info = Targets::new().with_default(LevelFilter::INFO);
+    match text.filter(|text| !text.is_empty()).map(str::parse) {
+        None => (info, None),
+        Some(Ok(levels)) => (levels, None),
+        Some(Err(error)) => {
+            let example = "write it as `debug` or `info,ringwire=debug`";
+            (info, Some(format!("RUST_LOG is ignored, the level is info: {error}; {example}")))
+        }
     }
 }
 
@@ -82,4 +99,32 @@ pub fn note(line: Arguments<'_>) {
 fn standard_error() -> Option<&'static LogWriter> {
     static LOG: OnceLock<Option<LogWriter>> = OnceLock::new();
     LOG.get_or_init(|| LogWriter::new(io::stderr()).ok()).as_ref()
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn levels_are_of_all_and_of_modules() {
+        let (levels, mistake) = levels_of(Some("info,ringwire::app=debug"));
+        assert_eq!(mistake, None);
+        assert!(levels.would_enable("ringwire::app::handler", &Level::DEBUG));
+        assert!(levels.would_enable("elsewhere", &Level::INFO));
+        assert!(!levels.would_enable("elsewhere", &Level::DEBUG));
+    }
+
+    #[test]
+    fn without_levels_or_with_wrong_ones_the_level_is_info() {
+        for text in [None, Some(""), Some("ringwire=loud")] {
+            let (levels, mistake) = levels_of(text);
+            assert!(levels.would_enable("ringwire", &Level::INFO), "{text:?}");
+            assert!(!levels.would_enable("ringwire", &Level::DEBUG), "{text:?}");
+            assert_eq!(mistake.is_some(), text.is_some_and(|text| !text.is_empty()), "{mistake:?}");
+        }
+        let (_, mistake) = levels_of(Some("ringwire=loud"));
+        assert!(mistake.is_some_and(|mistake| mistake.contains("write it as")));
+    }
 }

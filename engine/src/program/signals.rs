@@ -44,7 +44,7 @@ pub(super) fn watch(handle: Handle, end: Ending, mut reload: Option<Reload>) -> 
                 // What is wrong is in the log, and the old ones stay.
                 let _ = handle.reload_tls();
                 if let Some(Err(error)) = reload.as_mut().map(|reload| reload()) {
-                    crate::base::event::error!(%error, "not read again: what was in effect stays");
+                    crate::base::event::error!(%error, "cannot reload: the previous settings stay in effect");
                 }
             } else if signal == SIGUSR1 {
                 let stats = handle.stats();
@@ -56,7 +56,7 @@ pub(super) fn watch(handle: Handle, end: Ending, mut reload: Option<Reload>) -> 
             } else {
                 ending = true;
                 if let Some(Err(error)) = notifier.as_ref().map(Notifier::stopping) {
-                    crate::base::event::warn!(%error, "the service manager does not listen");
+                    crate::base::event::warn!(%error, "cannot notify the service manager at NOTIFY_SOCKET");
                 }
                 match end {
                     Ending::Close(limit) => handle.shutdown(limit),

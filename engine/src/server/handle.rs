@@ -391,7 +391,7 @@ impl Handle {
                 }
                 Err(error) => {
                     self.tls.reload_failures.fetch_add(1, Ordering::Relaxed);
-                    crate::base::event::error!(%error, "certificates stay as they were");
+                    crate::base::event::error!(%error, "cannot reload the certificates: the previous ones stay in use");
                     return Err(error);
                 }
             }
@@ -464,7 +464,9 @@ impl Handle {
             let mail = Mail::Drain { drain: *drain, reply: reply.clone() };
             // A worker that has ended needs none; one that reads no mail for that long is stuck in a handler.
             if postbox.post_within(mail, SHUTDOWN_PATIENCE) == Err(PostError::Busy) {
-                crate::base::event::error!("a worker reads no mail and was not told of the drain");
+                crate::base::event::error!(
+                    "a worker is stuck in a handler and does not drain: end the process if it stays so"
+                );
             }
         }
         Draining { reports, workers: self.links().len() }
@@ -483,7 +485,9 @@ impl Handle {
         }
         for Link { postbox, .. } in self.links() {
             if postbox.post_within(Mail::Undrain, SHUTDOWN_PATIENCE) == Err(PostError::Busy) {
-                crate::base::event::error!("a worker reads no mail and was not told to go on");
+                crate::base::event::error!(
+                    "a worker is stuck in a handler and keeps draining: restart the server if it stays so"
+                );
             }
         }
         self.handover().take_back();

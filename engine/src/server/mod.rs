@@ -402,7 +402,7 @@ fn choose_for(probed: std::io::Result<Layout>) -> Chosen {
             Chosen::Epoll
         }
         Err(error) => {
-            crate::base::event::info!(reason = %error, "using epoll: io_uring is not to be had");
+            crate::base::event::info!(reason = %error, "using epoll: io_uring is unavailable");
             Chosen::Epoll
         }
     }

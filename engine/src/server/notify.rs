@@ -124,10 +124,13 @@ impl Notifier {
             }
             let stuck = before.iter().zip(turns()).position(|(before, now)| now <= *before);
             match stuck {
-                Some(worker) => crate::base::event::error!(worker, "a worker does not turn"),
+                Some(worker) => crate::base::event::error!(
+                    worker,
+                    "a worker is stuck in a handler: it serves no connection, and the watchdog gets no sign of life"
+                ),
                 None => {
                     if let Err(error) = self.tell("WATCHDOG=1") {
-                        crate::base::event::warn!(%error, "the service manager does not listen");
+                        crate::base::event::warn!(%error, "cannot notify the service manager at NOTIFY_SOCKET");
                     }
                 }
             }

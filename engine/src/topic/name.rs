@@ -38,10 +38,10 @@ pub enum TopicError {
     Closing,
     /// Nothing is kept of this topic ([`histories`](crate::topics::TopicConfig::histories)), so that there is no
     /// position to come back to.
-    #[error("nothing is kept of this topic, so that there is nothing to recover")]
+    #[error("the topic has no history to recover from: add one with TopicConfig::with_history")]
     NoHistory,
     /// The connection has left the topic before what it missed had come.
-    #[error("the subscription was ended before what was missed had come")]
+    #[error("the subscription ended before the missed messages arrived")]
     Left,
 }
 

@@ -23,7 +23,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 conn.wire.flags.insert(Flags::LAYERED);
             }
             Err(error) => {
-                crate::base::event::error!(%error, "a TLS session could not be made");
+                crate::base::event::error!(%error, "cannot start a TLS session, and the connection is closed");
                 self.finish(token, CloseReason::Tls);
             }
         }

@@ -110,7 +110,7 @@ fn open<S>(
     }
     shared.reserve_out(512);
     if let Err(error) = accept.encode(upgrade, &mut shared.out) {
-        crate::base::event::error!(%error, "the handler accepted a request wrongly");
+        crate::base::event::error!(%error, "a request is refused with 500: the handler's Accept is invalid");
         shared.deflate.take_back(agreement);
         return refuse(wire, shared, &internal_error());
     }

@@ -223,7 +223,7 @@ fn settings_of_clients_are_left_to_them() {
 #[test]
 fn settings_that_do_not_go_together_are_found_before_the_start() {
     let text = refusal("mailbox_len = 0");
-    assert_eq!(text, "server.toml:1: setting mailbox_len: 0 is less than 1");
+    assert_eq!(text, "server.toml:1: setting mailbox_len: 0 is too small: the least is 1");
     let error = load("max_queued_len = 1").unwrap_err();
     assert!(matches!(&error, SettingsError::Check { origin: Origin::File { line: 1, .. }, .. }));
 }

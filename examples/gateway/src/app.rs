@@ -141,7 +141,7 @@ pub fn start(setup: &mut Setup<'_>) -> Result<Arc<App>, SetupError> {
     clock::start(&app, &runtime);
     let renewing = app.clone();
     setup.on_reload(move || {
-        let kept = |error| format!("the keys of tokens stay as they were: {error}");
+        let kept = |error| format!("cannot reload the token keys, the old ones stay: {error}");
         renewing.reload_keys().map_err(kept)?;
         // Signals are not to wait for a database.
         renewing.sweep_now.notify_one();

@@ -53,7 +53,7 @@ pub(crate) fn order_sweep(app: &App) {
     if app.presence.nodes().is_some()
         && let Err(error) = app.handle().publish(CLEANUP, "")
     {
-        tracing::warn!(%error, "the other nodes keep stale connections for now");
+        tracing::warn!(%error, "cannot ask the other nodes to close stale connections: the next sweep asks again");
     }
 }
 
@@ -70,7 +70,7 @@ fn tell(handle: &Handle, news: News<Uuid, Known>) {
     let options = PublishOptions::default().with_except_name(&own).with_reach(Reach::Server);
     for (topic, text) in [(EVERYBODY, &envelope), (chat::TOPIC, &chat)] {
         if let Err(error) = handle.publish_with(topic, text, options) {
-            tracing::warn!(%error, "not everybody hears who comes and goes");
+            tracing::warn!(%error, "some clients missed a notice of who joined or left");
         }
     }
 }

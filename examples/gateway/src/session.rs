@@ -252,7 +252,7 @@ impl Handler for Session {
                         }
                     };
                     if let Err(error) = answered {
-                        tracing::warn!(%error, "a request is left to its timeout");
+                        tracing::warn!(%error, "cannot answer a handshake, which ends at its timeout");
                     }
                 });
                 Answer::Defer

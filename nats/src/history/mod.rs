@@ -282,7 +282,7 @@ impl Histories {
                     if error != complaint {
                         tracing::error!(
                             error,
-                            "no history is kept for all nodes; this one is apart"
+                            "cannot use the history in JetStream: until it is mended, this node keeps its own, and a client that changes nodes misses messages"
                         );
                         complaint = error;
                     }
@@ -389,7 +389,9 @@ impl Attendant {
         if self.numbers && since.elapsed() >= self.histories.config.patience {
             self.numbers = false;
             outlet.number_here(self.histories.give_up());
-            tracing::warn!("this node numbers histories by itself until JetStream is there");
+            tracing::warn!(
+                "JetStream has been away too long: this node keeps its own history until JetStream is back"
+            );
         }
     }
 }

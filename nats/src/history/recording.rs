@@ -77,7 +77,10 @@ impl Histories {
                 Ok(_) => self.remove_first(&topic),
                 Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
                     self.undeliverable.set(self.undeliverable.get() + 1);
-                    tracing::warn!(topic, "a publication is too long for NATS");
+                    tracing::warn!(
+                        topic,
+                        "a publication is longer than NATS takes and is not kept: raise max_payload of the NATS server"
+                    );
                     self.remove_first(&topic);
                 }
                 Err(error) => {

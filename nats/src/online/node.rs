@@ -127,7 +127,7 @@ impl<K: UserId, P: Profile> Shared<K, P> {
             }
             Letter::Close { user, code, reason } => {
                 if let Err(error) = self.close_here(&user, CloseCode::new(code), &reason) {
-                    tracing::warn!(%error, "a user is not closed as another node has ordered");
+                    tracing::warn!(%error, "cannot close a user's connections for another node");
                 }
             }
             letter => {

@@ -54,7 +54,9 @@ pub enum PublishError {
     Cluster,
     /// Nothing numbers the topic for all nodes of the cluster at present, and this node does for its own subscribers:
     /// the others miss it.
-    #[error("the bus of the cluster is away, and the other nodes missed the publication")]
+    #[error(
+        "the bus is disconnected: subscribers of this node got the publication, those of other nodes missed it"
+    )]
     Apart,
 }
 

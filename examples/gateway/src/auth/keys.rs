@@ -27,7 +27,7 @@ impl FromStr for KeyFile {
             Some((names, path)) => match known(names) {
                 Ok(algorithms) => (algorithms, path),
                 Err(_) if names.contains('/') => (Vec::new(), text),
-                Err(_) => return Err(format!("{names} is no algorithm such as RS256")),
+                Err(_) => return Err(format!("unknown algorithm {names}: name one such as RS256")),
             },
             None => (Vec::new(), text),
         };

@@ -6,7 +6,7 @@ use ringwire::{CloseCode, HeaderValue, Response, StatusCode};
 
 macro_rules! refusals {
     ($($(#[$doc:meta])+ $name:ident, $reason:literal, $code:literal;)+) => {
-        /// Why a token, a login or an order was refused. None of it says what the right one would be.
+        /// Why a token, a login or an administrator's request was refused. No reason reveals a valid credential.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
         #[non_exhaustive]
         pub enum Refused {
@@ -38,21 +38,21 @@ refusals! {
     Missing, "missing", 4001;
     /// It is no JSON Web Token (RFC 7519), or too long for one.
     Malformed, "malformed", 4001;
-    /// No key is for the algorithm that its header names.
+    /// No configured key has the algorithm of the token's header.
     Algorithm, "algorithm", 4001;
-    /// No key has the id that its header names.
+    /// No configured key has the id (`kid`) of the token's header.
     UnknownKey, "unknown_key", 4001;
-    /// Nobody who may has signed it.
+    /// No configured key verifies the token's signature.
     Signature, "signature", 4001;
     /// A claim is missing, or of a wrong type.
     Claims, "claims", 4001;
-    /// It is for somebody else (RFC 7519 §4.1.3).
+    /// `aud` names none of this gateway's audiences (RFC 7519 §4.1.3).
     Audience, "audience", 4001;
-    /// Somebody else has issued it (RFC 7519 §4.1.1).
+    /// `iss` is not an accepted issuer (RFC 7519 §4.1.1).
     Issuer, "issuer", 4001;
-    /// Its time has not come (RFC 7519 §4.1.5).
+    /// The token is not valid before its `nbf` (RFC 7519 §4.1.5).
     NotYetValid, "not_yet_valid", 4001;
-    /// Its time is over (RFC 7519 §4.1.4).
+    /// The token is past its `exp` (RFC 7519 §4.1.4).
     Expired, "expired", 4102;
     /// It was revoked.
     Revoked, "revoked", 4003;

@@ -92,7 +92,7 @@ fn half_a_position_is_an_error() {
 fn rooms_that_keep_nothing_say_so() {
     let mut sim = keeping(0);
     let mut ann = enter(&mut sim, "ann", "rooms.json");
-    let error = "nothing is kept of this topic, so that there is nothing to recover";
+    let error = "the topic has no history to recover from: add one with TopicConfig::with_history";
     assert_eq!(
         subscribe(&mut ann, &json!({})),
         json!({ "type": "error", "error": error, "ack": 1 })

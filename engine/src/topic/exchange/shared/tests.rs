@@ -389,7 +389,7 @@ fn a_node_that_is_apart_numbers_what_waits_before_what_comes_then() {
     let said = say(&site, "3").unwrap_err();
     assert_eq!(
         said.to_string(),
-        "the bus of the cluster is away, and the other nodes missed the publication"
+        "the bus is disconnected: subscribers of this node got the publication, those of other nodes missed it"
     );
     let mut texts = Vec::new();
     while let Some(publication) = site.feed.take() {
