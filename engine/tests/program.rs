@@ -210,7 +210,8 @@ fn signals_reload_and_drain(driver: &OsStr) {
     serving.signal(Signal::HUP);
     until("it says that it is not", || {
         let log = fs::read_to_string(&log).expect("it is there");
-        log.contains("the previous settings stay in effect") && log.contains("there is nothing to say")
+        log.contains("the previous settings stay in effect")
+            && log.contains("there is nothing to say")
     });
     assert_eq!(serving.said(), "hello");
     let mut client = Client::connect(serving.addr);
