@@ -49,8 +49,8 @@ impl TlsArgs {
         Self { resume, ..Self::default() }
     }
 
-    /// What connections to `target` need, whose certificate is `own`, in PEM, where it made that itself; `None` where it
-    /// does not speak TLS.
+    /// What connections to `target` need, whose certificate is `own`, in PEM, where it made that itself; `None` where
+    /// it does not speak TLS.
     ///
     /// # Errors
     /// When a file of authorities cannot be used, or the host of the URL can have no certificate.

@@ -63,8 +63,8 @@ enum Credentials {
 }
 
 impl Credentials {
-    /// Takes them out of an address, which the client logs, and does not read them from: `nats://USER:PASSWORD@HOST`, or
-    /// `nats://TOKEN@HOST`.
+    /// Takes them out of an address, which the client logs, and does not read them from: `nats://USER:PASSWORD@HOST`,
+    /// or `nats://TOKEN@HOST`.
     fn take(server: ServerAddr) -> io::Result<(ServerAddr, Option<Self>)> {
         let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let found = match (server.username().map(decoded), server.password().map(decoded)) {
@@ -73,9 +73,10 @@ impl Credentials {
             (user, password) => Self::User(user.unwrap_or_default(), password.unwrap_or_default()),
         };
         let mut url = server.into_inner();
-        let is_bare = url.set_username("").and_then(|()| url.set_password(None)).is_ok();
-        let bare = is_bare.then_some(url).ok_or_else(|| io::Error::other("it has no host"))?;
-        Ok((ServerAddr::from_url(bare)?, Some(found)))
+        if url.set_username("").is_err() || url.set_password(None).is_err() {
+            return Err(io::Error::other("it has no host"));
+        }
+        Ok((ServerAddr::from_url(url)?, Some(found)))
     }
 
     fn apply(self, options: ConnectOptions) -> ConnectOptions {

@@ -52,10 +52,8 @@
 //!   ([`with_subscription_capacity`](NatsBus::with_subscription_capacity)). Past that it is dropped, which counts as
 //!   missed when the next comes.
 //! - Publications that JetStream has yet to store: 1024. Past that the bus takes nothing more from the engine. They
-//!   wait
-//!   for [`patience`](NatsHistory::patience), 3 s; then the node numbers them by itself, and the others miss them,
-//!   which
-//!   counts as [`outgoing_dropped`](ringwire::stats::ClusterStats::outgoing_dropped).
+//!   wait for [`patience`](NatsHistory::patience), 3 s; then the node numbers them by itself, and the others miss
+//!   them, which counts as [`outgoing_dropped`](ringwire::stats::ClusterStats::outgoing_dropped).
 //! - A message: what NATS takes (`max_payload`, 1 MiB), less 34 bytes. A longer one is not sent, which counts as
 //!   [`undeliverable`](ringwire::stats::ClusterStats::undeliverable).
 

@@ -51,7 +51,10 @@ pub(crate) async fn run(
     let client = match options.connect(servers).await {
         Ok(client) => client,
         Err(error) => {
-            tracing::error!(%error, "cannot connect to NATS, and does not try again: mend the connection's options and restart this node");
+            tracing::error!(
+                %error,
+                "cannot connect to NATS, and does not try again: mend the connection's options and restart this node"
+            );
             if history.is_some() {
                 outlet.number_here(Vec::new());
             }
@@ -106,7 +109,8 @@ fn note(line: &watch::Sender<Line>, event: &Event) {
         Event::Disconnected => Line::Down,
         Event::SlowConsumer(_) => {
             return tracing::warn!(
-                "NATS sends faster than this node reads, and messages were dropped: raise NatsBus::with_subscription_capacity"
+                "NATS sends faster than this node reads, and messages were dropped: raise \
+                 NatsBus::with_subscription_capacity"
             );
         }
         // One for each attempt to connect, say.
@@ -267,7 +271,12 @@ impl Link {
                 return true;
             }
             Some(Err(error)) => {
-                tracing::error!(%error, text, "cannot subscribe to a topic at NATS, so this node misses it: check the permissions of its NATS user")
+                tracing::error!(
+                    %error,
+                    text,
+                    "cannot subscribe to a topic at NATS, so this node misses it: check the permissions of its NATS \
+                     user"
+                );
             }
             None => {}
         }

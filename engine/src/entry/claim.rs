@@ -161,7 +161,8 @@ pub(crate) fn lock(path: &Path) -> io::Result<Option<File>> {
     crate::base::event::warn!(
         directory = %directory.display(),
         error = %problem,
-        "cannot lock the directory: do not start two servers on this path at the same moment, both may believe that they listen"
+        "cannot lock the directory: do not start two servers on this path at the same moment, both may believe that \
+         they listen"
     );
     Ok(None)
 }

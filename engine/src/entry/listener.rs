@@ -323,7 +323,10 @@ impl Inheritance {
     /// Gives up what nobody has claimed.
     fn end(self) {
         for (name, _) in &self.0 {
-            crate::base::event::warn!(%name, "an inherited socket is closed: this server is not set to listen on its address");
+            crate::base::event::warn!(
+                %name,
+                "an inherited socket is closed: this server is not set to listen on its address"
+            );
         }
     }
 }

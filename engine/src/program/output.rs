@@ -18,8 +18,8 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 /// Runs `work` with a log on standard error, panics included. An error of it is logged, with its causes where the
 /// error's alternate form (`{:#}`) has them, and the exit code 1.
 ///
-/// `RUST_LOG` sets the level, `info` by default, and levels of modules: `info,ringwire=debug`. Colours are for terminals,
-/// unless NO_COLOR is set. A subscriber of `tracing` that is installed already stays.
+/// `RUST_LOG` sets the level, `info` by default, and levels of modules: `info,ringwire=debug`. Colours are for
+/// terminals, unless NO_COLOR is set. A subscriber of `tracing` that is installed already stays.
 ///
 /// ```no_run
 /// use std::process::ExitCode;

@@ -252,7 +252,11 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if self.accepting.state != AcceptState::On {
             return;
         }
-        crate::base::event::warn!(listener = listener.0, %error, "cannot accept a connection: this listener pauses for a moment");
+        crate::base::event::warn!(
+            listener = listener.0,
+            %error,
+            "cannot accept a connection: this listener pauses for a moment"
+        );
         self.shared.counters.accept_failures.add(1);
         self.stop_accepting(AcceptState::Resting { until: self.shared.now + ACCEPT_REST });
     }

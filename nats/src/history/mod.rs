@@ -282,7 +282,8 @@ impl Histories {
                     if error != complaint {
                         tracing::error!(
                             error,
-                            "cannot use the history in JetStream: until it is mended, this node keeps its own, and a client that changes nodes misses messages"
+                            "cannot use the history in JetStream: until it is mended, this node keeps its own, and a \
+                             client that changes nodes misses messages"
                         );
                         complaint = error;
                     }

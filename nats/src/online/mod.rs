@@ -295,8 +295,8 @@ impl<K: UserId, P: Profile> Online<K, P> {
         }
     }
 
-    /// Adds up what `of` says of each user's connections on each node: how many they are, and what they say. It looks at
-    /// all users, while nobody can come or go: for administrators, who ask seldom.
+    /// Adds up what `of` says of each user's connections on each node: how many they are, and what they say. It looks
+    /// at all users, while nobody can come or go: for administrators, who ask seldom.
     pub fn sum(&self, of: impl Fn(usize, &P) -> usize) -> usize {
         let elsewhere = self.shared.node.as_ref().map_or(0, |node| node.sum(&of));
         self.shared.local.sum(&of) + elsewhere

@@ -77,8 +77,8 @@ pub fn empty_object<'de, T: Deserialize<'de> + Borrow<RawValue>>() -> T {
     serde_json::from_str("{}").expect("it is JSON")
 }
 
-/// Deserializes a time as JSON Web Tokens have it, in seconds since 1970 (RFC 7519 §2, NumericDate): into a `u64`, or an
-/// `Option<u64>` with `serde`'s `default`. A fraction is cut off.
+/// Deserializes a time as JSON Web Tokens have it, in seconds since 1970 (RFC 7519 §2, NumericDate): into a `u64`, or
+/// an `Option<u64>` with `serde`'s `default`. A fraction is cut off.
 ///
 /// # Errors
 /// It is no number, is before 1970, or has a fraction or an exponent and is beyond the year 9999.

@@ -161,7 +161,7 @@ fn say(
 
     let (state, mut out) = ctx.split();
     let Some(claims) = state.claims() else { return Ok(()) };
-    room.map_or(Ok(()), |room| app.rooms.check_name(room))?;
+    room.map(|room| app.rooms.check_name(room)).transpose()?;
     let from = &*claims.username;
     let topic_in =
         |protocol, base: &str| room.map_or_else(|| base.to_owned(), |it| topic_in(protocol, it));
