@@ -12,8 +12,8 @@ pub const BEARER: &str = "bearer";
 
 impl Request<'_> {
     /// The token that the client sends with the request: of `Authorization: Bearer` (RFC 6750 §2.1), else, since a
-    /// script in a browser can set no headers, what follows [`BEARER`] among the subprotocols. It is as it was sent:
-    /// nobody has looked at it.
+    /// script in a browser can set no headers, what follows [`BEARER`] among the subprotocols. It is as it was
+    /// sent, and not checked.
     ///
     /// ```
     /// use ringwire::Request;
@@ -25,8 +25,8 @@ impl Request<'_> {
         in_header(self.header_str("authorization")).or_else(|| offered(self.subprotocols()))
     }
 
-    /// The same, where the query has no parameter of this name that is it. A query ends up in logs of proxies and
-    /// histories of browsers, so it is for tokens that hold for a short while.
+    /// The token in the query parameter of this name, else the [`bearer_token`](Self::bearer_token). A query ends up in
+    /// logs of proxies and histories of browsers, so it is for tokens that hold for a short while.
     pub fn token(&self, parameter: &str) -> Option<Cow<'_, str>> {
         self.query_param(parameter).or_else(|| self.bearer_token().map(Cow::Borrowed))
     }
@@ -39,7 +39,8 @@ impl OwnedRequest {
         in_header(self.header_str("authorization")).or_else(|| offered(self.subprotocols()))
     }
 
-    /// The same, where the query has no parameter of this name that is it. See [`Request::token`].
+    /// The token in the query parameter of this name, else the [`bearer_token`](Self::bearer_token). See
+    /// [`Request::token`].
     pub fn token(&self, parameter: &str) -> Option<Cow<'_, str>> {
         self.query_param(parameter).or_else(|| self.bearer_token().map(Cow::Borrowed))
     }

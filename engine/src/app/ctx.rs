@@ -156,20 +156,19 @@ impl<'a, S> Ctx<'a, S> {
         self.wire.release(Flags::PAUSED, self.shared.now);
     }
 
-    /// Says that the peer is who it should be: from now on its messages may be as long as anyone's, instead of
-    /// [`max_unauthenticated_len`](crate::Config::max_unauthenticated_len). That holds from the next frame on, also
-    /// inside a message that has begun. Where the request already proved it, the place for this is
-    /// [`on_open`](crate::Handler::on_open).
+    /// Marks the peer as authenticated: [`max_unauthenticated_len`](crate::Config::max_unauthenticated_len) no longer
+    /// limits its messages, from the next frame on, also inside a message that has begun. If the request already proved
+    /// who the peer is, call this in [`on_open`](crate::Handler::on_open).
     pub fn set_authenticated(&mut self) {
         self.wire.flags.remove(Flags::UNAUTHENTICATED);
     }
 
     // The time that the connection has
 
-    /// Has the connection closed with `code` then, unless the deadline is moved, by another call of this, or
-    /// [cleared](Self::clear_deadline): for an authorisation that runs out. Fires up to two ticks of 100 ms late, never
+    /// Closes the connection with `code` at that time, unless another call moves the deadline or it is
+    /// [cleared](Self::clear_deadline): for an authorisation that expires. Fires up to two ticks of 100 ms late, never
     /// early, whether the connection is paused or not; [`CloseReason::Deadline`](crate::CloseReason::Deadline) follows.
-    /// Eight bytes or so for each connection of the worker, once one of them has a deadline.
+    /// Takes about eight bytes for each connection of the worker, once one of them has a deadline.
     ///
     /// ```
     /// # use std::time::{Duration, SystemTime};
@@ -216,15 +215,15 @@ impl<'a, S> Ctx<'a, S> {
         Ok(())
     }
 
-    /// Takes the deadline away that [`set_deadline`](Self::set_deadline) has set; whether there was one.
+    /// Takes away the deadline of [`set_deadline`](Self::set_deadline). Gives whether there was one.
     pub fn clear_deadline(&mut self) -> bool {
         self.shared.deadlines.clear(self.id.slot)
     }
 
-    /// Has [`on_timer`](crate::Handler::on_timer) called with `key` once `after` has passed, instead of when a timer
-    /// with this key was to run down before. Fires once, up to two ticks of 100 ms late and never early, whether the
-    /// connection is paused or not; not any more once it closes. At most 64 timers a connection, which take 24 bytes
-    /// for each connection of the worker once one has a timer, and 16 each.
+    /// Calls [`on_timer`](crate::Handler::on_timer) with `key` once `after` has passed. A timer with the same key is
+    /// replaced. Fires once, up to two ticks of 100 ms late and never early, whether the connection is paused or not,
+    /// and no more once the connection closes. At most 64 timers a connection. Each takes 16 bytes; once one connection
+    /// of the worker has a timer, each of its connections takes 24 bytes more.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -249,7 +248,7 @@ impl<'a, S> Ctx<'a, S> {
         Ok(())
     }
 
-    /// Takes a timer away; whether there was one with this key.
+    /// Takes a timer away. Gives whether there was one with this key.
     pub fn clear_timer(&mut self, key: u64) -> bool {
         self.shared.timers.clear(self.id.slot, key)
     }
@@ -303,11 +302,11 @@ impl<'a, S> Ctx<'a, S> {
 
     // Topics
 
-    /// Subscribes to a topic, such as `trades.EURUSD`. Whether the connection was not subscribed to it before. The
-    /// subscription ends with the connection.
+    /// Subscribes to a topic, such as `trades.EURUSD`. Gives `false` if the connection was subscribed to it already.
+    /// The subscription ends with the connection.
     ///
-    /// It is for this one topic: a wildcard is an error, whoever chose the text. A dot in a text that a peer chose
-    /// still makes another topic of it; [`topic_token`](crate::topics::topic_token) has it stand for itself.
+    /// It is for this one topic: a wildcard is an error, so a text that a peer chose names one topic at most. A dot in
+    /// such a text still makes another topic of it; [`topic_token`](crate::topics::topic_token) encodes it.
     ///
     /// What is published from now on comes; what was published in this very turn may come.
     ///
@@ -340,11 +339,11 @@ impl<'a, S> Ctx<'a, S> {
         Ok(is_new)
     }
 
-    /// Subscribes to all topics that a pattern takes in: `*` stands for one token, `>` at the end for one or more.
-    /// Whether the connection was not subscribed to it before. A pattern without wildcards is a topic, as for
+    /// Subscribes to all topics that a pattern matches: `*` stands for one token, `>` at the end for one or more. Gives
+    /// `false` if the connection was subscribed to it already. A pattern without wildcards is a topic, as for
     /// [`subscribe`](Self::subscribe).
     ///
-    /// Not for what a peer chose: `>` hears everything.
+    /// Not for a text that a peer chose: `>` matches every topic.
     ///
     /// # Errors
     /// The pattern is invalid, or the connection has too many subscriptions or is closing.
@@ -401,15 +400,15 @@ impl<'a, S> Ctx<'a, S> {
         Ok(recovery)
     }
 
-    /// As [`subscribe_since`](Self::subscribe_since), and waits for the [bus](crate::cluster) where that numbers the
-    /// topic for all nodes and may know more of what was missed than this one: then `then` is called, at once where
-    /// there is nothing to wait for. Meanwhile the connection gets nothing of the topic. As a job of the connection
-    /// ([`spawn`](Self::spawn)) it comes in the order of the calls. Where the bus does not answer, what this node knows
-    /// is the answer.
+    /// As [`subscribe_since`](Self::subscribe_since), but asks the [bus](crate::cluster) too where that numbers the
+    /// topic for all nodes and may know more of what was missed than this node. `then` is called with the answer, at
+    /// once if there is nothing to wait for. Until then the connection gets nothing of the topic. It is a job of the
+    /// connection ([`spawn`](Self::spawn)), so answers come in the order of the calls. If the bus does not answer,
+    /// `then` gets what this node knows.
     ///
     /// # Errors
     /// As for [`subscribe_since`](Self::subscribe_since). `then` gets [`TopicError::Left`] if the subscription has
-    /// ended meanwhile. Where the connection has as many jobs as it may, what this node knows is the answer.
+    /// ended meanwhile. If the connection has as many jobs as it may, `then` gets what this node knows, at once.
     pub fn recover(
         &mut self,
         topic: &str,
@@ -452,12 +451,12 @@ impl<'a, S> Ctx<'a, S> {
         if self.is_open() { Ok(()) } else { Err(TopicError::Closing) }
     }
 
-    /// Ends the subscription to a topic; whether there was one. Patterns stay, those too that take the topic in.
+    /// Ends the subscription to a topic. Gives whether there was one. Patterns stay, also those that match the topic.
     pub fn unsubscribe(&mut self, topic: &str) -> bool {
         self.end_subscription(Subscription::Topic(topic))
     }
 
-    /// Ends the subscription to a pattern, as it was written there; whether there was one.
+    /// Ends the subscription to a pattern, written as it was there. Gives whether there was one.
     pub fn unsubscribe_pattern(&mut self, pattern: &str) -> bool {
         self.end_subscription(Subscription::of(pattern))
     }
@@ -468,8 +467,8 @@ impl<'a, S> Ctx<'a, S> {
         was
     }
 
-    /// Whether the connection is subscribed to this topic by itself. Patterns that take it in do not count; for those
-    /// ask its [`subscriptions`](Self::subscriptions).
+    /// Whether the connection is subscribed to this very topic. Patterns that match it do not count; for those look at
+    /// its [`subscriptions`](Self::subscriptions).
     pub fn is_subscribed(&self, topic: &str) -> bool {
         self.shared.topics.is_subscribed(self.id.slot, Subscription::Topic(topic))
     }
@@ -517,10 +516,10 @@ impl<'a, S> Ctx<'a, S> {
 
     /// Gives this connection a name under which [`Handle::send_to`](crate::Handle::send_to) and
     /// [`Handle::connections`](crate::Handle::connections) find it from anywhere: the user's, say. Several connections
-    /// may have the same, and a connection several; the engine takes them away when it ends. Whether it did not have
-    /// it.
+    /// may have the same, and a connection several; the engine takes them away when it ends. Gives `false` if the
+    /// connection had it already.
     ///
-    /// Takes a lock that is shared by a 64th of all names, and another worker may be woken, which tells
+    /// Takes a lock that a 64th of all names share, and may wake another worker, which calls
     /// [`Handler::on_presence`](crate::Handler::on_presence).
     ///
     /// # Errors
@@ -532,7 +531,7 @@ impl<'a, S> Ctx<'a, S> {
         self.shared.names.add(self.id, name)
     }
 
-    /// Takes a name away; whether the connection had it.
+    /// Takes a name away. Gives whether the connection had it.
     pub fn unregister(&mut self, name: &str) -> bool {
         self.shared.names.remove(self.id, name)
     }

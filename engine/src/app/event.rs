@@ -43,8 +43,8 @@ pub enum Event<'a> {
     Close(&'a CloseCause),
 }
 
-/// A closure that was given away, to be called with the connection. It knows the state of the handler that it comes
-/// from, which may be inside of another.
+/// A closure that a handler gave away, to be called with the connection later. It is for the state of that handler,
+/// which may be inside another.
 pub struct Call(Continuation);
 
 impl Call {
@@ -52,7 +52,7 @@ impl Call {
         Self(then)
     }
 
-    /// Calls it, if it is for a connection with such a state, or for any.
+    /// Calls it, if it is for a connection with this state, or for one without its state ([`Out`](crate::Out)).
     ///
     /// # Errors
     /// It is for another state, and comes back.

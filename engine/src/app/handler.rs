@@ -22,7 +22,8 @@ use crate::hub::posted::Posted;
 ///
 /// A call gets `&mut self` and the connection's [`Ctx`]; nothing is shared, so nothing is locked. A call
 /// that takes long holds up every other connection of the worker. A call that panics closes its connection
-/// with 1011; the handler goes on serving the others, so it should leave itself in order.
+/// with 1011, or answers its request 500. The handler goes on serving the others, so a panic must not leave it half
+/// changed.
 ///
 /// ```
 /// use std::time::Duration;
@@ -85,8 +86,8 @@ pub trait Handler {
         responder.send(Response::from(HandshakeError::Upgrade));
     }
 
-    /// Whether an ordinary HTTP request is for [`on_http`](Self::on_http) also while others are refused with 503 for
-    /// want of memory ([`max_memory`](crate::Config::max_memory)). Asked only then, before its body is taken. Default:
+    /// Whether an ordinary HTTP request still goes to [`on_http`](Self::on_http) while memory is short and others are
+    /// refused with 503 ([`max_memory`](crate::Config::max_memory)). Asked only then, before the body is read. Default:
     /// no.
     fn is_monitoring(&mut self, request: &Request<'_>) -> bool {
         let _ = request;
@@ -125,8 +126,8 @@ pub trait Handler {
         let _ = ctx;
     }
 
-    /// The connection has missed so many publications, since it read too slowly: its topic's policy was to drop them.
-    /// Called once its output is gone, so that the application can send it what makes up for them.
+    /// The connection read too slowly, and `count` publications were dropped for it, as its topic's policy says. Called
+    /// once its output is gone, so that the application can send what makes up for them.
     fn on_missed(&mut self, ctx: &mut Ctx<'_, Self::State>, count: u32) {
         let _ = (ctx, count);
     }
@@ -158,8 +159,8 @@ pub trait Handler {
     }
 
     /// Whether [`on_interest`](Self::on_interest) is called. Asked once on each worker, as it starts; all handlers of a
-    /// server are to say the same. Default: no. It takes a lock when a worker's first subscriber of a topic or pattern
-    /// comes and when its last goes, and for each topic or pattern its text and about 150 bytes more.
+    /// server must say the same. Default: no. It costs a lock when a worker's first subscriber of a topic or pattern
+    /// comes and when its last goes, and memory for each topic or pattern: its text and about 150 bytes.
     fn wants_interest(&self) -> bool {
         false
     }
@@ -171,7 +172,7 @@ pub trait Handler {
     /// of a turn, once for each change and in their order. A subscription that comes and goes before this worker looks
     /// may be passed over.
     ///
-    /// A pattern is a subscription of its own: it makes no topic have subscribers that it takes in.
+    /// A pattern is a subscription of its own: topics that it matches do not count as subscribed to because of it.
     ///
     /// ```
     /// use std::sync::mpsc::Sender;
@@ -228,15 +229,15 @@ pub trait Handler {
     /// ```
     ///
     /// # Errors
-    /// It is not for this handler, and goes back: a [`Router`](crate::Router) offers it to its routes in turn. The
-    /// default takes nothing. What nobody takes is dropped, with a warning in the log.
+    /// The event is not for this handler, and comes back: a [`Router`](crate::Router) offers it to its routes in turn.
+    /// The default takes none. What no handler takes is dropped, with a warning in the log.
     fn on_event(&mut self, event: Posted) -> Result<(), Posted> {
         Err(event)
     }
 
-    /// With which types of state connections may begin that come by [`Handle::connect`](crate::Handle::connect) or were
-    /// [upgraded](crate::transport::Adoption::with_state) elsewhere. Default: [`State`](Self::State) alone. A handler
-    /// around others [adds theirs](States::and).
+    /// The types of state that a connection may begin with if [`Handle::connect`](crate::Handle::connect) opened it, or
+    /// if it was [upgraded](crate::transport::Adoption::with_state) elsewhere. Default: [`State`](Self::State) alone. A
+    /// handler around others [adds theirs](States::and).
     fn states() -> States<Self::State>
     where
         Self: Sized,
@@ -249,8 +250,8 @@ pub trait Handler {
         let _ = ctx;
     }
 
-    /// Something happens to a connection. The default calls the method for it, so that a handler implements those that
-    /// it wants; one around another implements this, and passes all on that it does not know:
+    /// Something happens to a connection. The default calls the event's method, so a handler implements those that it
+    /// needs. A handler around another implements this, and passes on each event that it does not take itself:
     ///
     /// ```
     /// use ringwire::{Answer, Ctx, Event, Handler, Request, Responder};
@@ -279,13 +280,14 @@ pub trait Handler {
     /// }
     /// ```
     ///
-    /// One that keeps a state of its own beside that of the handler inside gives it its part with [`Ctx::project`].
+    /// If it keeps a state of its own beside that of the handler inside, it gives that one its part with
+    /// [`Ctx::project`].
     ///
-    /// What is about the worker rather than a connection ([`on_presence`](Self::on_presence),
-    /// [`on_interest`](Self::on_interest) with [`wants_interest`](Self::wants_interest),
-    /// [`on_dial_failed`](Self::on_dial_failed)), and how connections begin that were
-    /// [deferred](Answer::Defer) ([`state_from`](Self::state_from)), it passes on where the one inside has a use for
-    /// it.
+    /// It also passes on, if the handler inside has a use for them, the calls that are about the worker rather than a
+    /// connection ([`on_presence`](Self::on_presence), [`on_interest`](Self::on_interest) with
+    /// [`wants_interest`](Self::wants_interest), [`on_event`](Self::on_event),
+    /// [`on_dial_failed`](Self::on_dial_failed)), and [`state_from`](Self::state_from) for requests that were
+    /// [deferred](Answer::Defer).
     #[inline]
     fn handle(&mut self, ctx: &mut Ctx<'_, Self::State>, event: Event<'_>) {
         match event {
@@ -305,8 +307,8 @@ pub trait Handler {
         }
     }
 
-    /// The state of a connection, from what [`Handle::accept`](crate::Handle::accept) gave for a deferred `request`.
-    /// Default: it has to be of the type [`State`](Self::State). For handlers that have handlers inside.
+    /// Makes the state of a connection from what [`Handle::accept`](crate::Handle::accept) gave for a deferred
+    /// `request`. Default: it must be of the type [`State`](Self::State). For handlers around others.
     ///
     /// # Errors
     /// It is of another type, and comes back.
@@ -319,15 +321,15 @@ pub trait Handler {
         given.downcast().map(|state| *state)
     }
 
-    /// What the log calls the connections of this kind: a [`Router`](crate::Router) says the path of the route, as it
-    /// was written there. Not what the client asked for, which may hold a token. Default: nothing.
+    /// The route of a connection, for the log. A [`Router`](crate::Router) gives the route's path as it was written
+    /// there, not the path that the client asked for, which may hold a token. Default: none.
     fn route_of(&self, state: &Self::State) -> Option<Cow<'_, str>> {
         let _ = state;
         None
     }
 
-    /// The connection has ended. Called once for each [`on_open`](Self::on_open), whatever ended it. Sending
-    /// has no effect any more.
+    /// The connection has ended. Called once for each [`on_open`](Self::on_open), whatever ended it. Sends fail from
+    /// here on: [`SendError::Closing`](crate::SendError::Closing).
     fn on_close(&mut self, ctx: &mut Ctx<'_, Self::State>, cause: &CloseCause) {
         let _ = (ctx, cause);
     }
@@ -387,9 +389,8 @@ where
     OnMessage(f)
 }
 
-/// What a closure of [`on_message`] may give back: nothing, or what an attempt to send something gives. An error is
-/// known to the connection's [`on_close`](Handler::on_close) and to the metrics; who wants to do something about it
-/// does so in the closure.
+/// What a closure of [`on_message`] may give back: nothing, or the result of sending something. An error is passed
+/// over: to act on it, do so in the closure.
 pub trait Outcome: sealed::Sealed {}
 
 impl Outcome for () {}

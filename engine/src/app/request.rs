@@ -99,17 +99,18 @@ impl<'a> Request<'a> {
         self.peer
     }
 
-    /// Who is behind so many trusted proxies, by `X-Forwarded-For`: each proxy adds at its end whom it was connected to
-    /// by, so this is the entry with that number from the end; what stands before it anybody may have written. `None`
-    /// if there are fewer, if it is no address, and for 0 hops (then [`peer_addr`](Self::peer_addr) knows).
+    /// The client's address behind so many trusted proxies, by `X-Forwarded-For`. Each proxy appends the address that
+    /// connected to it, so this is the entry with that number from the end; anybody may have written those before it.
+    /// `None` if there are fewer entries, if this one is no address, and for 0 hops (use
+    /// [`peer_addr`](Self::peer_addr)).
     ///
-    /// Only for servers that can't be reached but through these proxies.
+    /// Only for servers that can be reached through these proxies alone.
     pub fn forwarded_for(&self, trusted_hops: usize) -> Option<IpAddr> {
         forwarded::x_forwarded_for(self.headers(), trusted_hops)
     }
 
-    /// The same by `Forwarded` (RFC 7239), for proxies that set that one. They are two methods, since a proxy that sets
-    /// one of the headers passes on whatever a client writes into the other.
+    /// The same by `Forwarded` (RFC 7239), for proxies that set that header. There are two methods, since a proxy that
+    /// sets one of the headers passes on whatever a client writes into the other.
     pub fn forwarded(&self, trusted_hops: usize) -> Option<IpAddr> {
         forwarded::forwarded(self.headers(), trusted_hops)
     }
@@ -125,7 +126,7 @@ impl<'a> Request<'a> {
         self.head.method()
     }
 
-    /// The target as it was sent, path and query.
+    /// The target as it was sent: path and query, or a whole URL (RFC 9112 §3.2.2).
     pub fn target(&self) -> &'a str {
         self.head.target()
     }
@@ -152,8 +153,8 @@ impl<'a> Request<'a> {
         self.head.path()
     }
 
-    /// What of the path is below the prefix at which the handler is [nested](crate::Router::nest), from its slash on;
-    /// the whole path if it is not nested.
+    /// The part of the path below the prefix at which the handler is [nested](crate::Router::nest), with its leading
+    /// slash; the whole path if it is not nested.
     pub fn path_below(&self) -> &'a str {
         let base_len = self.place.map_or(0, |place| place.base_len);
         match self.path().get(base_len..) {
@@ -199,13 +200,14 @@ impl<'a> Request<'a> {
         self.body
     }
 
-    /// The Host header.
+    /// The host, with its port if one was sent: the target's if that is a whole URL, else the Host header's.
     pub fn host(&self) -> Option<&'a str> {
         self.head.host()
     }
 
-    /// The Origin header: where the page is from whose script connects (RFC 6455 §10.2). Browsers always send it; a
-    /// server that serves its own pages only should refuse other origins here.
+    /// The Origin header: where the page is from whose script connects (RFC 6455 §10.2). Browsers always send it. A
+    /// server for its own pages only refuses other origins, here or by
+    /// [`origin_policy`](crate::Config::origin_policy).
     pub fn origin(&self) -> Option<&'a str> {
         self.head.origin()
     }

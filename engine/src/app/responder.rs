@@ -20,8 +20,8 @@ use crate::hub::mail::{Answered, RequestId, WayBack};
 ///
 /// It is used up by its answer, on any thread, and belongs to this request: where the connection has ended meanwhile,
 /// or the request was answered for it, the answer is dropped. Until it comes, the connection's further requests wait;
-/// after [`handshake_timeout`](crate::Config::handshake_timeout) the server answers 503. A responder that is dropped
-/// answers 500, with an error in the log.
+/// after [`handshake_timeout`](crate::Config::handshake_timeout) the server answers 503 and closes the connection. A
+/// responder that is dropped answers 500, with an error in the log.
 ///
 /// ```
 /// use std::thread;

@@ -24,7 +24,7 @@ pub struct BuiltRequest {
 }
 
 impl Request<'_> {
-    /// A request for a test of a function that looks at one. A `GET` asks for a WebSocket.
+    /// A request for a test of a function that looks at one. A `GET` without a body asks for a WebSocket.
     ///
     /// ```
     /// use ringwire::Request;

@@ -146,7 +146,8 @@ impl Sim {
         self.handle.clone()
     }
 
-    /// Shuts the server down: every connection is closed with 1001, within `limit`. Handlers hear of it.
+    /// Shuts the server down: every connection is closed with 1001, within `limit`. Handlers hear of it. Lets `limit`
+    /// and 6 s pass.
     pub fn shutdown(&mut self, limit: Duration) {
         self.handle.shutdown(limit);
         self.advance(limit + Duration::from_secs(6));

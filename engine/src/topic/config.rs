@@ -28,11 +28,11 @@ pub struct TopicConfig {
     ///
     /// [`PublishError::Busy`]: crate::topics::PublishError::Busy
     pub max_in_transit_len: usize,
-    /// What happens to a publication that finds a subscriber's queue full, by topic: of the first pattern that takes it
-    /// in. Default: none; [`Config::backpressure`](crate::Config::backpressure) holds.
+    /// What happens to a publication that finds a subscriber's queue full, by pattern: the first that matches the topic
+    /// counts. Default: none; [`Config::backpressure`](crate::Config::backpressure) holds.
     pub policies: Vec<(String, Backpressure)>,
-    /// What is kept of what was published, by topic: of the first pattern that takes it in. Default: none; nothing is
-    /// kept.
+    /// What is kept of what was published, by pattern: the first that matches the topic counts. Default: none; nothing
+    /// is kept.
     pub histories: Vec<(String, HistoryConfig)>,
     /// Memory of the whole server for what is kept, in bytes, of which each sixteenth of all topics has a sixteenth.
     /// Default: 64 MiB, which count in [`max_memory`](crate::Config::max_memory) as they are used. Past it the topic
@@ -179,7 +179,7 @@ impl TopicConfig {
         self
     }
 
-    /// Adds to [`policies`](Self::policies): what `pattern` takes in and none before it does.
+    /// Adds to [`policies`](Self::policies), for topics that `pattern` matches and none before it does.
     ///
     /// ```
     /// use ringwire::{Backpressure, CloseCode, topics::TopicConfig};
@@ -193,7 +193,7 @@ impl TopicConfig {
         self
     }
 
-    /// Adds to [`histories`](Self::histories): what `pattern` takes in and none before it does.
+    /// Adds to [`histories`](Self::histories), for topics that `pattern` matches and none before it does.
     #[must_use]
     pub fn with_history(mut self, pattern: impl Into<String>, history: HistoryConfig) -> Self {
         self.histories.push((pattern.into(), history));

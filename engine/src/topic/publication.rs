@@ -54,9 +54,9 @@ impl<'a> PublishOptions<'a> {
         self
     }
 
-    /// Sets [`except_name`](Self::except_name), which is a name that [`Ctx::register`](crate::Ctx::register) gives. Who
-    /// has it when the publication comes to its turn there does not get it; so a connection that registers before it
-    /// subscribes hears nothing that was published with the exception of its name.
+    /// Sets [`except_name`](Self::except_name), which is a name that [`Ctx::register`](crate::Ctx::register) gives. A
+    /// connection that has it when its worker delivers the publication does not get that. So one that registers before
+    /// it subscribes never gets a publication that excepts its name.
     ///
     /// ```
     /// # use ringwire::{Handle, topics::{PublishError, PublishOptions}};

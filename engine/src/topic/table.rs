@@ -14,8 +14,8 @@ use crate::base::chunked::Chunked;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SubscribeOptions {
-    /// A message whose topic is in several subscriptions of the connection comes once for this one, whatever comes for
-    /// the others. Default: off, it comes once.
+    /// A publication that several subscriptions of the connection match comes once for this one, even if it also comes
+    /// for others. Default: off, it comes once for all of them.
     pub duplicates: bool,
 }
 

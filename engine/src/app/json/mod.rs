@@ -72,7 +72,7 @@ impl Request<'_> {
     /// The body, a JSON object, as this type. See [`Json`].
     ///
     /// # Errors
-    /// 415 where the Content-Type is another one than `application/json`, or the body is compressed
+    /// 415 where the Content-Type is missing or other than `application/json`, or the body is compressed
     /// (`Content-Encoding`), 400 where it is no JSON, 422 where it is no object of this type.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         read(|name| self.header_str(name), self.body())
@@ -84,7 +84,7 @@ impl OwnedRequest {
     /// The body, a JSON object, as this type. See [`Json`].
     ///
     /// # Errors
-    /// 415 where the Content-Type is another one than `application/json`, or the body is compressed
+    /// 415 where the Content-Type is missing or other than `application/json`, or the body is compressed
     /// (`Content-Encoding`), 400 where it is no JSON, 422 where it is no object of this type.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         read(|name| self.header_str(name), self.body())

@@ -212,7 +212,7 @@ impl<S: SocketRoutes> Router<S> {
         self.get(path, move |request| asset.respond(request))
     }
 
-    /// Has a WebSocket at this path, which may have methods as well.
+    /// Serves WebSockets at this path. The path may have methods as well.
     ///
     /// # Panics
     /// The path is malformed or in conflict with another one, or has a WebSocket already.
@@ -221,7 +221,7 @@ impl<S: SocketRoutes> Router<S> {
         self.websocket_with(path, handler, SocketOptions::default())
     }
 
-    /// Has a WebSocket at this path, with settings of its own.
+    /// Serves WebSockets at this path, with settings of its own.
     ///
     /// # Panics
     /// The path is malformed or in conflict with another one, or has a WebSocket already.
@@ -238,9 +238,9 @@ impl<S: SocketRoutes> Router<S> {
         self.with_socket(handler, options)
     }
 
-    /// Has another handler answer everything below `prefix`, and at it: most often a router, whose paths go on from
-    /// there, so that its `/users` is `/v1/users` here. What it does not know it answers itself. A prefix may have
-    /// parameters, which [`Request::param`] knows below it, too.
+    /// Leaves everything at and below `prefix` to another handler, most often a router: under the prefix `/v1`, its
+    /// `/users` is `/v1/users` here. What it has no route for it answers itself. A prefix may have parameters, which
+    /// [`Request::param`] knows below it, too.
     ///
     /// # Panics
     /// The prefix does not begin with a slash, ends with one, or is in conflict with another path.
@@ -274,8 +274,8 @@ impl<S: SocketRoutes> Router<S> {
         self
     }
 
-    /// Says what the router's own refusals are like: 404 where no route has the path, or no WebSocket is there for an
-    /// upgrade, and 405, to which it adds Allow. What is answered 426 stays. Default: the status alone.
+    /// Makes the router's own refusals: 404 where no route has the path, or no WebSocket is there for an upgrade, and
+    /// 405, to which the router adds Allow. 426 is not among them. Default: the status alone.
     ///
     /// ```
     /// use ringwire::Router;
@@ -293,7 +293,7 @@ impl<S: SocketRoutes> Router<S> {
         self
     }
 
-    /// Answers requests for a path that no route has.
+    /// Answers ordinary requests for a path that no route has. An upgrade there is answered 404.
     #[must_use]
     pub fn fallback<A: IntoResponse>(mut self, f: impl FnMut(&Request<'_>) -> A + 'static) -> Self {
         self.fallback = Some(route::answering(f));

@@ -64,7 +64,7 @@ impl<A: 'static> Shared<A> {
         Self(Rc::new(RefCell::new(value)))
     }
 
-    /// A closure for a [`Router`](crate::Router), which is given this as well.
+    /// A closure for a [`Router`](crate::Router) that gets the shared value beside the request.
     pub fn with<R, F>(&self, mut f: F) -> impl FnMut(&Request<'_>) -> R + use<A, R, F> + 'static
     where
         F: FnMut(&mut A, &Request<'_>) -> R + 'static,

@@ -26,8 +26,8 @@ pub struct SocketOptions {
     /// the handler chooses one itself; where none is offered, those of the [server](crate::Config::subprotocols) count.
     /// Default: none.
     pub subprotocols: Vec<String>,
-    /// The longest whole message of this route, in bytes; one that is longer closes the connection with 1009. It is
-    /// looked at when the message has come, so memory has the server's limits, and only a lower one has an effect.
+    /// The longest whole message of this route, in bytes; one that is longer closes the connection with 1009. Checked
+    /// once the message is whole, so the server's limits bound memory, and only a value below them has an effect.
     /// Default: none beside those of [`Config::protocol`](crate::Config::protocol).
     pub max_message_len: Option<usize>,
 }
