@@ -22,9 +22,9 @@ pub struct ClusterConfig {
     /// Publications that wait so, in bytes. Default: 4 MiB. Past it what they wait for is given up.
     pub max_held_len: usize,
     /// Topics, of one node each, whose order is known; twice: of what this node publishes, and of what it hears.
-    /// Default: 65 536, of about 150 bytes each, and once more as many that were used before those. Of a topic that was
-    /// forgotten, the next publication begins the order anew: one that the bus brings a second time so much later may
-    /// come twice.
+    /// Default: 65 536 (at least 1), of about 150 bytes each, and once more as many that were used before those. Of a
+    /// topic that was forgotten, the next publication begins the order anew: one that the bus brings a second time so
+    /// much later may come twice.
     pub max_streams: usize,
     /// [`Handle::readiness`](crate::Handle::readiness) is [`Apart`](crate::shutdown::Readiness::Apart), and `/readyz`
     /// answers 503, while the bus has no connection. Default: on, since whoever connects here would not hear the

@@ -44,24 +44,24 @@ pub struct Config {
     pub driver: DriverKind,
     /// Threads that do IO, each with an event loop and a share of the connections of its own. Default: automatic, one
     /// for each core that the process may use, less those that [`compute_workers`](Self::compute_workers) take, and at
-    /// least half of the cores, rounded up. The start-up line of the log says how many they are.
+    /// least half of the cores, rounded up. The start-up line of the log says how many they are. At most 65 535.
     pub io_workers: Sizing,
     /// Threads beside the workers for work that would block one: [jobs of handlers](crate::Ctx::offload), compression
     /// of [long messages](CompressionConfig::offload_threshold), and the signature of a TLS handshake (about 0.2 ms
     /// with an ECDSA key, 1 ms with RSA-2048). Default: 0, none.
     ///
     /// Each takes a core from the automatic [`io_workers`](Self::io_workers), which keep half of the cores: of 8 cores,
-    /// 2 compute workers leave 6 for IO, and 6 or more leave 4 and share cores.
+    /// 2 compute workers leave 6 for IO, and 6 or more leave 4 and share cores. At most 65 535.
     pub compute_workers: usize,
     /// Jobs of handlers that may wait for a compute worker. Further ones are refused. Default: 1024. The engine's own
     /// jobs have a second queue of this length, which goes first; when it is full, the worker does the work itself.
     pub compute_queue_len: usize,
     /// Unfinished jobs of one connection: those that wait or run, those whose results wait for earlier ones, and
     /// messages being compressed. Further ones are refused. Default: 64, so that no peer can fill the queue alone.
-    /// Worst case in memory: what the application puts into that many jobs and results.
+    /// At least 1. Worst case in memory: what the application puts into that many jobs and results.
     pub max_jobs_per_connection: usize,
-    /// On which cores the IO workers run. Compute workers are put on the cores behind theirs, if there are as many,
-    /// and else run wherever the scheduler puts them. Default: [`Pinning::Auto`].
+    /// On which cores the IO workers run. Where these are pinned and enough cores are left, each compute worker has one
+    /// of those; otherwise the scheduler places compute workers. Default: [`Pinning::Auto`].
     pub pinning: Pinning,
     /// How long a worker polls for completions before it sleeps. Default: off, it sleeps at once.
     ///
@@ -97,7 +97,7 @@ pub struct Config {
     /// The longest body of an HTTP request, in bytes; one that is longer is refused with 413. Default: 1 MiB. Worst
     /// case in memory: this much for each connection that sends one.
     pub max_body_len: usize,
-    /// Ordinary HTTP requests that one connection may make, after which it is closed. Default: 1000.
+    /// Ordinary HTTP requests that one connection may make, after which it is closed. At least 1. Default: 1000.
     pub max_http_requests: u16,
     /// How long a connection may be silent between two HTTP requests. Default: 75 s, longer than the 60 s of the usual
     /// balancer, which would give a client 502 for a connection that the server has just closed. Choose it longer than
@@ -119,12 +119,13 @@ pub struct Config {
     /// HTTP request, from its first byte to the end of its body, and again for a [deferred](crate::Responder) answer.
     /// Default: 10 s.
     pub handshake_timeout: Option<Duration>,
-    /// How long a connection may receive nothing at all, not even a pong. Default: 120 s. With pings on, a
-    /// dead peer is found sooner.
+    /// How long a connection may receive nothing at all, not even a pong, before it is closed with 1001. Default: 120
+    /// s. With pings on, a dead peer is found sooner.
     pub idle_timeout: Option<Duration>,
     /// How long nothing may be received before the server sends a ping. Default: 30 s. `None`: it sends none.
     pub ping_interval: Option<Duration>,
-    /// How long a ping may stay unanswered. Anything received counts as an answer. Default: 10 s.
+    /// How long a ping may stay unanswered before the connection is cut off. Anything received counts as an answer.
+    /// Default: 10 s.
     ///
     /// The time begins when the ping can have reached the peer: once the output before it is acknowledged. That wait is
     /// unlimited as long as the peer takes some output within this time or
@@ -147,7 +148,7 @@ pub struct Config {
     /// and what is queued before a close frame. Default: 1 KiB. `None`: any progress is enough. A closing connection
     /// therefore lasts at most two [`close_timeout`](Self::close_timeout)s and the queued length divided by this rate.
     pub min_drain_rate: Option<usize>,
-    /// How long a connection may be open. Default: off.
+    /// How long a connection may be open before it is closed with 1001. Default: off.
     pub max_lifetime: Option<Duration>,
 
     /// Queued output of one connection, in bytes, from which [`Ctx::send`](crate::Ctx::send) answers
@@ -155,8 +156,8 @@ pub struct Config {
     /// twice what one receive takes, so that echoing all of it is no backlog.
     pub high_water: usize,
     /// Queued output of one connection, in bytes, from which further messages are subject to
-    /// [`backpressure`](Self::backpressure). A single message may exceed it. Default: 256 KiB. Worst case in memory:
-    /// this and one message for each connection whose peer does not read.
+    /// [`backpressure`](Self::backpressure). A single message may exceed it. At least [`high_water`](Self::high_water).
+    /// Default: 256 KiB. Worst case in memory: this and one message for each connection whose peer does not read.
     pub max_queued_len: usize,
     /// What happens to a message that finds the queue at its limit. Default: close with 1013.
     pub backpressure: Backpressure,
@@ -227,15 +228,15 @@ pub struct Config {
     /// How long sent data may stay unacknowledged before the kernel ends the connection
     /// (TCP_USER_TIMEOUT, tcp(7)). Default: 30 s. `None`: as long as `net.ipv4.tcp_retries2` says.
     pub tcp_user_timeout: Option<Duration>,
-    /// Silence after which the kernel asks whether the other side is still there (SO_KEEPALIVE and TCP_KEEPIDLE,
-    /// tcp(7)), in whole seconds from 1 to 32767. Default: off, since [pings](Self::ping_interval) ask the peer itself,
-    /// also through proxies. For servers that turn pings off, and for the time of long handshakes.
+    /// Silence after which the kernel sends keep-alive probes (SO_KEEPALIVE and TCP_KEEPIDLE, tcp(7)), in whole seconds
+    /// from 1 to 32767. Default: off, since [pings](Self::ping_interval) ask the peer itself, also through proxies. For
+    /// servers that turn pings off, and for the time of long handshakes.
     pub tcp_keepalive_time: Option<Duration>,
-    /// The time between two such questions (TCP_KEEPINTVL), in whole seconds from 1 to 32767. Default: 10 s.
+    /// The time between two keep-alive probes (TCP_KEEPINTVL), in whole seconds from 1 to 32767. Default: 10 s.
     pub tcp_keepalive_interval: Duration,
-    /// How many may stay without an answer before the kernel ends the connection (TCP_KEEPCNT), 1 to 127. Default: 3.
-    /// With a [`tcp_user_timeout`](Self::tcp_user_timeout), that decides instead: the connection ends at the first
-    /// question due after so long a silence.
+    /// How many keep-alive probes may stay unanswered before the kernel ends the connection (TCP_KEEPCNT), 1 to 127.
+    /// Default: 3. With a [`tcp_user_timeout`](Self::tcp_user_timeout), that decides instead: the connection ends at
+    /// the first probe due after so long a silence.
     pub tcp_keepalive_probes: u32,
     /// The unsent output of one connection that the kernel accepts (TCP_NOTSENT_LOWAT, tcp(7)), in bytes. The rest
     /// waits in the engine, where back-pressure, dropping and conflation apply, and where it counts as memory. Without
@@ -253,18 +254,20 @@ pub struct Config {
     /// caps it. Holds for TCP.
     pub tcp_receive_buffer_len: Sizing,
 
-    /// The most bytes that one receive takes; four times that for the rest of a long message. Default: 64 KiB.
+    /// The most bytes that one receive takes; four times that for the rest of a long message. At least 512. Default: 64
+    /// KiB.
     ///
     /// Memory of each worker on epoll: one such buffer, and a second of four times the length once there are long
     /// messages. On io_uring: 512 KiB to 2 MiB (before Linux 6.17: 2 MiB; before 6.12: 8 MiB, and one receive takes at
     /// most 16 KiB).
     pub receive_buffer_len: usize,
-    /// Messages of one connection that are handled in a turn before the others get theirs. Default: 1024.
+    /// Messages of one connection that are handled in a turn before the others get theirs. At least 1. Default: 1024.
     pub messages_per_turn: usize,
     /// Free buffers that a worker keeps for reuse, in bytes. Default: 4 MiB. Where messages are longer than this, each
     /// allocates its memory anew.
     pub pool_len: usize,
-    /// Letters that a worker's mailbox holds before [`Handle`](crate::Handle) says busy. Default: 4096.
+    /// Letters that a worker's mailbox holds before a [`Handle`](crate::Handle) gets
+    /// [`PostError::Busy`](crate::PostError::Busy). At least 1. Default: 4096.
     pub mailbox_len: usize,
     /// What futures of the application may use.
     pub(crate) runtime: Runtime,
@@ -280,7 +283,7 @@ pub enum DriverKind {
     Auto,
     /// epoll(7).
     Epoll,
-    /// io_uring(7). Needs Linux 6.1 and is best from 6.12 on; sandboxes often forbid it, and then the server does
+    /// io_uring(7). Needs Linux 6.1 and is best from 6.17 on; sandboxes often forbid it, and then the server does
     /// not start.
     Uring,
 }
@@ -326,7 +329,8 @@ pub enum Pinning {
     Auto,
     /// Wherever the scheduler puts them.
     Off,
-    /// Worker `n` on the core with the number `cores[n % cores.len()]`.
+    /// Worker `n` on the core with the number `cores[n % cores.len()]`. Not empty, and each a core that the process may
+    /// run on, or the server does not start.
     Cores(Vec<usize>),
 }
 
@@ -461,8 +465,8 @@ impl Config {
         self
     }
 
-    /// Sets whether pings are answered by themselves (in [`protocol`](Self::protocol)). Default: yes; no, for handlers
-    /// that answer themselves ([`Handler::on_ping`](crate::Handler::on_ping)).
+    /// Sets whether the engine answers pings (in [`protocol`](Self::protocol)). Default: yes. No is for handlers that
+    /// answer them ([`Handler::on_ping`](crate::Handler::on_ping)).
     #[must_use]
     pub fn with_answers_pings(mut self, answers: bool) -> Self {
         self.protocol = self.protocol.with_answers_pings(answers);

@@ -13,7 +13,7 @@ pub struct CloseCause {
     /// The code of the close frame that began it, the peer's or ours. `None`: a frame without a code, or none
     /// at all (1005 and 1006 of RFC 6455 §7.4.1).
     pub code: Option<CloseCode>,
-    /// The text of that close frame.
+    /// The text of that close frame. With [`CloseReason::Tls`], what failed.
     pub text: String,
     /// Bytes of output that were not handed to the kernel.
     pub unsent_len: usize,
@@ -96,31 +96,35 @@ pub enum Initiator {
 pub enum CloseReason {
     /// The peer sent a close frame first.
     Peer,
-    /// The application closed it, through `Ctx` or `Handle`.
+    /// The application closed it, through [`Ctx`](crate::Ctx) or [`Handle`](crate::Handle).
     Local,
-    /// The server was shut down.
+    /// The server was [drained](crate::Handle::drain) or [shut down](crate::Handle::shutdown).
     Shutdown,
-    /// The peer broke the protocol or a limit of it.
+    /// The peer broke the protocol or a limit of it ([`protocol`](crate::Config::protocol)). It was told by a close
+    /// frame.
     Protocol(ringwire_codec::Error),
     /// The peer ended the stream without a close frame.
     EndOfStream,
     /// The connection failed: reset, unreachable, ….
     Transport(io::ErrorKind),
-    /// Nothing was received for the idle timeout.
+    /// Nothing was received for [`idle_timeout`](crate::Config::idle_timeout). Closed with 1001.
     IdleTimeout,
-    /// A ping was not answered in time.
+    /// A ping was not answered within [`pong_timeout`](crate::Config::pong_timeout). Cut off, without a close frame.
     PongTimeout,
-    /// The peer did not finish the close handshake in time.
+    /// The peer did not finish the close handshake within [`close_timeout`](crate::Config::close_timeout).
     CloseTimeout,
-    /// The peer took none of the queued output in time.
+    /// The peer took none of the queued output within
+    /// [`write_stall_timeout`](crate::Config::write_stall_timeout).
     WriteStall,
-    /// The connection was open for the longest time that the settings allow.
+    /// The connection was open for [`max_lifetime`](crate::Config::max_lifetime). Closed with 1001.
     Lifetime,
-    /// The queued output passed its limit.
+    /// The queued output reached [`max_queued_len`](crate::Config::max_queued_len), and the policy was to close
+    /// ([`Backpressure::Close`](crate::Backpressure::Close)).
     Backpressure,
-    /// The handler panicked.
+    /// The handler panicked. Closed with 1011.
     HandlerPanic,
-    /// The deadline that the application had set for it has passed ([`Ctx::set_deadline`](crate::Ctx::set_deadline)).
+    /// A deadline that the application had set has passed: that of the connection
+    /// ([`Ctx::set_deadline`](crate::Ctx::set_deadline)), or that of a message ([`Late::Close`](crate::Late::Close)).
     Deadline,
     /// The peer said more than it may ([`rate_limit`](crate::Config::rate_limit)).
     RateLimit,

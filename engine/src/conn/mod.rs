@@ -325,7 +325,7 @@ bitflags! {
         // Why messages wait.
         /// The application paused reading.
         const PAUSED = 1 << 10;
-        /// `Queued` was answered: reading waits, and `on_drain` is owed.
+        /// `Sent::Waits` was answered, or a future waits for room: reading waits, and `on_drain` is owed.
         const BACKLOGGED = 1 << 11;
         /// The peer has said as much as it may: reading waits until its bucket has filled, or until there is memory.
         const THROTTLED = 1 << 12;
@@ -364,7 +364,7 @@ pub(crate) struct Pending {
     pub(crate) missed: u32,
     /// What a connection that this side opens keeps until it is open.
     pub(crate) dialling: Option<Box<Dialling>>,
-    /// What the compute threads have to do for it.
+    /// Its jobs on the compute threads, and its futures on the worker.
     pub(crate) jobs: Option<Box<Jobs>>,
     /// What threads of the application have given for it with a [`Sender`](crate::Sender).
     pub(crate) lanes: Option<Box<Lanes>>,

@@ -9,8 +9,8 @@ use ringwire_codec::CloseCode;
 pub enum Sent {
     /// It goes out with this turn, or soon after.
     OnItsWay,
-    /// It waits, as more does than the [`high_water`](crate::Config::high_water) mark. Send no more until
-    /// [`on_drain`](crate::Handler::on_drain), which always follows.
+    /// It waits, and what waits has reached the [`high_water`](crate::Config::high_water) mark. Send no more until
+    /// [`on_drain`](crate::Handler::on_drain), which follows unless the connection begins to close first.
     Waits {
         /// Bytes that wait for the peer, this message's included.
         len: usize,
@@ -51,7 +51,7 @@ impl SendOptions {
     /// It looks at what waits in the connection's queue. What was handed to the kernel is on its way, since a frame
     /// that has begun can't be taken back; how long that may take is for
     /// [`write_stall_timeout`](crate::Config::write_stall_timeout). Fires up to two ticks of 100 ms late, never early.
-    /// A message with a deadline is compressed by itself.
+    /// A message with a deadline is compressed without reference to others.
     ///
     /// ```
     /// # use std::time::Duration;

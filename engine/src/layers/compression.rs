@@ -56,14 +56,14 @@ pub struct CompressionConfig {
     /// is open. A new one begins with an empty window.
     pub compressor_timeout: Option<Duration>,
     /// Dedicated: the most memory of all connections' own compressors and decompressors in the server, in bytes.
-    /// Default: 64 MiB.
+    /// Default: 64 MiB; at least one decompressor's 48 KiB.
     ///
     /// A decompressor (48 KiB) is set aside during the handshake, as the client may refer back from its second
     /// message on. Where there is no room for it, the connection gets along without context takeover. A compressor
     /// is counted when it is made; where there is no room, the connection uses the worker's.
     pub max_dedicated_len: usize,
     /// How much of a turn a worker spends on compressed messages, in bytes that are inflated; the last message may go
-    /// past it. Default: 1 MiB, a millisecond or so.
+    /// past it. Default: 1 MiB, a millisecond or so; at least 1.
     ///
     /// Answers that are compressed count as well, by about the time that it takes. What does not fit into a turn waits
     /// unread for the next, and those come first for whom least was done of late. Less makes turns shorter where peers
