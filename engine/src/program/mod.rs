@@ -86,7 +86,8 @@ pub type MadeBus = Result<Option<Box<dyn Bus>>, SetupError>;
 /// Runs a server until it is told to end; see the [module's documentation](self). `factory` makes each worker's
 /// handler, as for [`Server::start`].
 ///
-/// Exit codes: 0 after an orderly end, 2 for a wrong setting, 1 for any other error.
+/// Exit codes: 0 after an orderly end, 2 for a wrong setting, 1 for any other error, and 128 and the signal's number
+/// where a second signal ends it at once.
 pub fn run<H, F>(name: &'static str, factory: F) -> ExitCode
 where
     H: Handler,

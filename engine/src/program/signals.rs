@@ -12,8 +12,8 @@ use crate::server::handle::Handle;
 use crate::server::notify::Notifier;
 
 /// On SIGTERM or SIGINT stops accepting, closes all connections with 1001 and gives them `limit` for it. A second
-/// one ends the process at once. On SIGHUP reads the certificates again; on SIGUSR1 logs how many connections each
-/// worker has. The service manager, if there is one, is told of the end.
+/// one ends the process at once, with 128 and the signal's number as exit code. On SIGHUP reads the certificates again;
+/// on SIGUSR1 logs how many connections each worker has. The service manager, if there is one, is told of the end.
 ///
 /// # Errors
 /// The signals can't be handled.

@@ -50,8 +50,9 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
 /// gives it, and [`WorkerContext::handle`](crate::WorkerContext::handle) where a handler is made.
 ///
 /// Everything is posted to the worker that owns the connection, and done in its next turn. Nothing blocks:
-/// a full mailbox is [`PostError::Busy`]. What is posted for a connection that has ended is dropped.
-/// Letters from one thread to one worker are read in their order.
+/// a full mailbox is [`PostError::Busy`]. What is posted for a connection that has ended is dropped; for one of another
+/// server in the same process, the error is [`PostError::OtherServer`]. Letters from one thread to one worker are read
+/// in their order.
 #[derive(Clone)]
 pub struct Handle {
     /// The workers, and what all of them know of topics.
@@ -244,7 +245,7 @@ impl Handle {
         pages.flatten().map(|(name, conns)| (name.into(), conns))
     }
 
-    /// Sends a message to all connections with a name; to how many it was posted.
+    /// Sends a message to all connections with a name. Gives to how many it was posted.
     ///
     /// # Errors
     /// A worker is busy or has ended; the connections before the first of its own have been posted to.
@@ -259,7 +260,7 @@ impl Handle {
         Ok(conns.len())
     }
 
-    /// Says that the peer is who it should be, as [`Ctx::set_authenticated`](crate::Ctx::set_authenticated).
+    /// Marks the peer as authenticated, as [`Ctx::set_authenticated`](crate::Ctx::set_authenticated).
     ///
     /// # Errors
     /// The worker is busy, or has ended.
@@ -344,9 +345,8 @@ impl Handle {
     }
 
     /// Serves a TCP connection that someone else accepted, plain or over TLS, before its first request or upgraded. It
-    /// goes to the worker with the fewest connections, and counts for all limits but `max_connections_per_address`,
-    /// which it may exceed. Where a worker has `max_connections` of them, or [shuts down](Self::shutdown), it closes
-    /// the connection.
+    /// goes to the worker with the fewest connections. It counts for `max_connections` and
+    /// `max_connections_per_address`, and may exceed both. A worker that [shuts down](Self::shutdown) closes it.
     ///
     /// # Errors
     /// No handler has a state of the adoption's type, or the worker is busy or has ended; the connection comes back as
@@ -472,12 +472,12 @@ impl Handle {
         Draining { reports, workers: self.links().len() }
     }
 
-    /// Goes on after a [drain](Self::drain) that counted on a successor, which has died meanwhile: whether that is
-    /// still possible. The server accepts again on its sockets, which it has kept for this until its last worker ends;
-    /// who waited on them is served. Only connections that were told to close do so. The drain's report comes at once.
+    /// Goes on after a [drain](Self::drain) that counted on a successor which has died since. Gives whether that was
+    /// possible. The server accepts again on its sockets, which it has kept for this until its last worker ends; who
+    /// waited on them is served. Only connections that were told to close do so. The drain's report comes at once.
     ///
     /// [`Takeover`](crate::takeover::Takeover) does it by itself. After [`spawn_successor`](Self::spawn_successor) it
-    /// is for whoever watches the child. Too late, or of no use: no successor has the [sockets](Self::listeners), the
+    /// is for whoever watches the child. It is not possible if no successor has the [sockets](Self::listeners), the
     /// workers have ended, or a [shutdown](Self::shutdown) has begun.
     pub fn undrain(&self) -> bool {
         if !self.hub.undrain() {

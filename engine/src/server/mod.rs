@@ -121,7 +121,8 @@ impl Server {
 
     /// Listens on `address`, such as `127.0.0.1:9001`, `[::]:80` or `localhost:0` (a free port), also several
     /// times. Every worker gets a listening socket of its own there, and the kernel spreads the connections
-    /// (SO_REUSEPORT, socket(7)). Without any address the server only serves what it [adopts](Handle::adopt).
+    /// (SO_REUSEPORT, socket(7)). Without any address the server only serves what it [adopts](Handle::adopt) and
+    /// [dials](Handle::connect).
     #[must_use]
     pub fn listen(self, address: impl fmt::Display) -> Self {
         self.listen_with(Listener::address(address))
@@ -192,7 +193,8 @@ impl Server {
     /// The process's soft limit of open descriptors is raised to the hard one.
     ///
     /// # Errors
-    /// A setting is wrong, an address can't be listened on, or the kernel refuses a driver or a thread.
+    /// A setting is wrong, an address can't be listened on, the kernel refuses a driver or a thread, or the bus can't
+    /// begin.
     pub fn start<H, F>(self, factory: F) -> Result<Running, Error>
     where
         H: Handler,
@@ -350,7 +352,7 @@ impl Running {
     /// [bus](crate::cluster::Bus) to send what it was given.
     ///
     /// # Errors
-    /// What a worker that failed died of. The others were shut down then.
+    /// Why a worker failed. The others were shut down then.
     pub fn join(self) -> Result<(), Error> {
         let mut outcome = Ok(());
         for (worker, thread) in (0_u16..).zip(self.workers) {

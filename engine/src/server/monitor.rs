@@ -141,7 +141,8 @@ impl Stats {
         text.0
     }
 
-    /// The same as JSON: an object with `workers`, an array of objects, and `total`, their sum.
+    /// The same as JSON: an object with `workers`, an array of objects, `total`, their sum, and members for what is not
+    /// counted by worker.
     pub fn json(&self) -> String {
         let workers: Vec<String> = self.workers.iter().map(json_of).collect();
         let not_after = self.tls.not_after.map_or_else(|| "null".to_owned(), |at| at.to_string());
@@ -288,7 +289,7 @@ fn json_of(stats: &crate::metrics::WorkerStats) -> String {
     json + &closes.join(",") + "}}"
 }
 
-/// The first sentence of a counter's documentation, in one line and without its links.
+/// A counter's documentation up to its first link, in one line.
 fn help(doc: &str) -> String {
     let line = doc.split_whitespace().collect::<Vec<_>>().join(" ");
     let plain = line.split(" ([").next().unwrap_or_default();

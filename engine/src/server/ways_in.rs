@@ -13,13 +13,14 @@ use crate::server::handle::Handle;
 use crate::server::sender::Sender;
 
 impl Handle {
-    /// A way to send to one connection that has so much room and no more, and waits for it: for producers that may be
-    /// faster than the peer. What [`send`](Self::send) posts past
-    /// [`max_queued_len`](crate::Config::max_queued_len) trips the connection's backpressure policy; what a sender
-    /// takes does not. It has half of that length. See [`Sender`].
+    /// A way to send to one connection with a bounded amount of room, which a producer that is faster than the peer
+    /// waits for. What [`send`](Self::send) posts past [`max_queued_len`](crate::Config::max_queued_len) trips the
+    /// connection's backpressure policy; what a sender takes does not. The room is half of that length, in bytes. See
+    /// [`Sender`].
     ///
     /// # Errors
-    /// The worker has ended. Whether the connection is still open shows with the first message.
+    /// The worker has ended, or the connection is one of another server. Whether the connection is still open shows
+    /// with the first message.
     pub fn sender(&self, conn: ConnId) -> Result<Sender, PostError> {
         self.sender_with_capacity(conn, self.hub.max_queued_len() / 2)
     }

@@ -40,8 +40,9 @@ type Serving = Pin<Box<dyn Future<Output = Result<(), String>>>>;
 /// How often a future is polled in a row for what it asks of the engine and gets at once. Then others have their turn.
 const ROUNDS: usize = 16;
 
-/// What an async function may return: nothing, or a result. An error is logged, and closes the connection with 1011.
-/// Where a close has begun before, it mostly is the error that says so ([`SocketError`]), and is logged at debug level.
+/// What an async function may return: nothing, or a result. An error is logged, and closes the connection with 1011. If
+/// a close has begun before, the error is most likely the one that says so ([`SocketError`]), and is logged at debug
+/// level.
 pub trait Served {
     /// What to log, if anything went wrong.
     fn problem(self) -> Result<(), String>;

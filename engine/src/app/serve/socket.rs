@@ -22,7 +22,8 @@ use crate::conn::id::ConnId;
 /// to its next `await` that is not ready, and is dropped there.
 ///
 /// Everything is bounded: as much as [`high_water`](crate::Config::high_water) waits for the application before reading
-/// from the peer pauses, and as much for the peer before [`send`](Self::send) waits. Pings are answered meanwhile.
+/// from the peer pauses, and as much for the peer before [`send`](Self::send) waits, during which reading pauses too.
+/// Pings are answered while reading goes on, whether anybody receives or not.
 ///
 /// ```
 /// use ringwire::{Config, Server, Socket, SocketError};
@@ -52,8 +53,8 @@ pub struct SocketSender {
     core: Rc<Core>,
 }
 
-/// The half of a [`Socket`] that receives. Who wants no messages drops it: those that come are dropped from then on,
-/// where otherwise they would wait, and hold up what the peer says behind them.
+/// The half of a [`Socket`] that receives. A function that wants no messages drops it: from then on messages that come
+/// are dropped, where otherwise they would wait and hold up what the peer sends behind them.
 #[derive(Debug)]
 pub struct SocketReceiver {
     ear: Ear,
@@ -73,7 +74,7 @@ impl Drop for Ear {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SocketError {
-    /// The connection has ended, and not as it should.
+    /// The connection has ended otherwise than by a regular close: the cause says how.
     #[error("the connection has ended: {}", .0.reason)]
     Ended(Box<CloseCause>),
     /// The connection is closing: nothing can be sent any more.
@@ -88,7 +89,7 @@ pub enum SocketError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrySocketError {
-    /// As much waits for the peer as may. The message comes back.
+    /// As much waits for the peer as [`high_water`](crate::Config::high_water) allows. The message comes back.
     #[error("the peer reads too slowly: its queue is full (setting: max_queued_len)")]
     Full(OwnedMessage),
     /// The connection is closing, or has ended.
@@ -121,8 +122,9 @@ impl Socket {
         self.request.as_deref()
     }
 
-    /// The next message; `None` once the connection was closed as it should be, by either side, or is to be drained.
-    /// Cancel-safe: what is dropped before it is ready has taken nothing.
+    /// The next message; `None` once the connection has ended by a regular close: by either side, a drain or shutdown,
+    /// its deadline, or the end of its lifetime. Cancel-safe: a future that is dropped before it is ready has taken
+    /// nothing.
     ///
     /// # Errors
     /// [`SocketError::Ended`]: the connection ended in another way.
