@@ -177,8 +177,8 @@ impl Epoll {
         self.stop_accept(id);
         let Some(listener) = self.listeners.get_mut(id.0 as usize) else { return };
         if let Some(socket) = listener.socket.take() {
-            // Closing it would not do that where others listen on the same socket (epoll(7)). There is nothing to be
-            // done about a failure, and nothing comes of one but events that nobody looks at.
+            // Closing does not take the socket out of the epoll set where others listen on it too (epoll(7)). A failure
+            // cannot be mended, and leads to no more than events that nobody looks at.
             let _ = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
         }
     }

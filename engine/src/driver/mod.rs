@@ -23,8 +23,8 @@
 //!   still connects is opened as well; its operations complete when it is connected, or fail as it does.
 //! - [`Op::Receive`]: [`Completion::Received`] each time that something comes, until [`Op::StopReceive`] or
 //!   [`Completion::ReceiveEnded`]: `echo`, `nothing_is_received_unasked`, `more_than_one_buffer`.
-//! - [`Driver::expect`]: no completion. The next that was received may be longer than others, and nothing else is
-//!   different: `what_is_expected_may_come_at_once`.
+//! - [`Driver::expect`]: no completion. The next receive may bring more at once than others; nothing else changes:
+//!   `what_is_expected_may_come_at_once`.
 //! - [`Op::StopReceive`]: no completion. What was read already may still be reported, or waits in the driver for the
 //!   next `Receive`, the end too. Nothing is lost: `stop_receive_loses_nothing`.
 //! - [`Op::Send`]: [`Completion::Sent`], once at least one byte went out or it failed; the buffer comes back either
@@ -84,7 +84,7 @@
 //! # What a worker never does
 //!
 //! The simulated driver panics where it does. The others put up with it, as far as is said here:
-//! - It names no token before [`Op::Open`] or after [`Op::Close`], of an earlier generation neither. A send gives its
+//! - It names no token before [`Op::Open`] or after [`Op::Close`], nor one of an earlier generation. A send gives its
 //!   buffer back as failed, everything else does nothing: `an_unknown_token_is_nobody`.
 //! - It names no listener that is closed. Nothing happens: `an_unknown_listener_is_nobody`.
 //! - It asks once for what lasts, and never after the end: `receiving_twice_is_receiving`,

@@ -449,7 +449,7 @@ fn is_last_answer(wire: &Wire) -> bool {
 }
 
 impl Wire {
-    /// Whether its peer may have something ahead of it that nothing else tells of.
+    /// Whether its peer may still have output to take that no other deadline watches.
     fn may_lag(&self) -> bool {
         match self.phase {
             Phase::Open => self.flags.contains(Flags::SENDING),
@@ -457,7 +457,7 @@ impl Wire {
         }
     }
 
-    /// How long its peer may take nothing, where nothing is added to what it has to take.
+    /// How long its peer may take nothing once no more output is added.
     fn drain_limit(&self, limits: &Limits) -> Option<Tick> {
         if self.phase == Phase::Idle || is_last_answer(self) && !self.is_flushed() {
             return limits.write_stall.or(limits.close);

@@ -27,7 +27,7 @@ const STRANGERS_REST: Tick = 10;
 /// What may stay in flight, or in the kernel, of a connection that is still told why it ends.
 const MAX_FAREWELL_LEN: usize = 16 << 10;
 
-/// What is less is not worth a connection where that does not help.
+/// Connections that hold less are spared where ending all of them would not free enough.
 const TRIFLE_LEN: usize = 4 << 10;
 
 /// Connections by what they hold, those that hold most first.
@@ -221,8 +221,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.say_ended(excess, ended);
     }
 
-    /// Others have been kept out for long enough. Queues have deadlines of their own; what is there of a message has
-    /// none, nor need there be one for a full socket, and whoever holds most of that is ended.
+    /// Others have been kept out for long enough. Queued output has deadlines of its own. An unfinished message has
+    /// none, and a full socket need not have one, so the connections that hold most of these are ended.
     fn lose_patience(&mut self) {
         let Shared { watch, now, .. } = &mut self.shared;
         watch.patience_ends = Some(*now + PATIENCE);

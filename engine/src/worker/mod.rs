@@ -11,10 +11,9 @@
 //!   http      receive              ordinary requests; frames, and the calls they lead to
 //! ```
 //!
-//! What goes out is in [`transmit`], what has a time in [`deadlines`], how one ends in [`endings`]; what is published,
-//! in
-//! [`topics`], and who hears of names, in [`changes`]; what futures go on, in [`wakes`]; how it all ends, in
-//! [`shutdown`]. The worker's time is in [`clock`].
+//! What goes out is in [`transmit`], what has a deadline in [`deadlines`], how a connection ends in [`endings`]. What
+//! is published is in [`topics`], who hears of names in [`changes`], which futures go on in [`wakes`], how it all ends
+//! in [`shutdown`]. The worker's time is in [`clock`].
 
 #![expect(clippy::disallowed_types, reason = "answers and wakes come from other threads")]
 
