@@ -223,7 +223,7 @@ impl Sender {
     /// # Errors
     /// [`Error::InvalidMessage`] for a code that must not be sent or a reason of more than 123 bytes.
     /// [`Error::Timeout`] if the peer does not answer in time, [`Error::Lost`] if it ends the stream instead.
-    /// [`Error::Closed`] if the peer has closed first, with a code other than 1000 and 1001.
+    /// [`Error::Closed`] if the peer has closed first, with a code other than 1000, 1001 and none (1005).
     pub fn close(&self, code: CloseCode, reason: &str) -> Result<(), Error> {
         self.connection.close(code, reason)
     }

@@ -24,7 +24,8 @@ use crate::wire::{Wire, after};
 
 /// Settings of a client, and what connects it. One builder may connect any number of clients.
 ///
-/// The default is fit for the open internet. `None` for a duration switches off what it limits.
+/// The default is fit for the open internet. `None` for a duration switches off what it limits. Zero is an
+/// [`Error::Setting`] when it connects, except for the read and the close timeout.
 ///
 /// ```
 /// use std::time::Duration;
@@ -172,8 +173,8 @@ impl Builder {
         self
     }
 
-    /// After how much silence the peer is taken for dead. Default: 60 s; longer than the ping interval, so that the
-    /// peer has a ping to answer.
+    /// After how much silence the peer is taken for dead. Default: 60 s. It has to be longer than the ping interval, so
+    /// that the peer has a ping to answer; otherwise connecting fails with [`Error::Setting`].
     #[must_use]
     pub fn with_peer_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.peer_timeout = timeout.into();
@@ -262,8 +263,9 @@ impl Builder {
 
     /// Connects through this proxy. Default: the one that the environment names.
     ///
-    /// `https_proxy` is for `wss`, `http_proxy` for `ws`, `all_proxy` for both, each also in capitals; this machine
-    /// and what `no_proxy` lists are connected to directly. Unix sockets have no proxy.
+    /// `https_proxy` is for `wss`, `http_proxy` for `ws`, `all_proxy` for both, each also in capitals, except for
+    /// `HTTP_PROXY` in a CGI program, where it is a request's header (CVE-2016-5385). This machine and what `no_proxy`
+    /// lists are connected to directly. Unix sockets have no proxy.
     #[must_use]
     pub fn with_proxy(mut self, proxy: Proxy) -> Self {
         self.proxy = Choice::One(proxy);

@@ -44,8 +44,8 @@ pub struct Config {
     /// to the longest message that is expected to be nearly empty: to `max_message_len` where
     /// peers send large bitmaps that may be blank, say.
     pub inflate_ratio_floor: u64,
-    /// Whether pings are answered (RFC 6455 §5.5.3 says that they have to be). Default: yes. No: for callers that
-    /// answer themselves, with [`send_pong`](crate::Connection::send_pong), once they are sure that they are well.
+    /// Whether pings are answered (RFC 6455 §5.5.2 says that they have to be). Default: yes. No is for callers that
+    /// answer with [`send_pong`](crate::Connection::send_pong) themselves, once they know that they are well.
     pub answers_pings: bool,
 }
 

@@ -114,7 +114,7 @@ pub enum SendError {
     /// A close frame was sent or received, or the connection failed.
     #[error("the connection is closing or closed")]
     Closing,
-    /// As much output waits for the peer as may wait. The codec itself has no such limit: this is the word of what
+    /// As much output waits for the peer as may wait. The codec itself has no such limit: the error comes from what
     /// queues its output.
     #[error("the queue of output is at its limit")]
     Full,

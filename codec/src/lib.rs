@@ -6,7 +6,7 @@
 //! port. [`deflate`] has the machines that
 //! compress and inflate messages, where both ends agree to that.
 //!
-//! There is no socket, clock, thread, log or random source here. Who has them passes in what they
+//! There is no socket, clock, thread, log or random source here. The caller has them, and passes in what they
 //! gave: bytes, "a new window has begun" ([`Connection::reset_control_window`]), masks
 //! ([`MaskSource`]), memory ([`Buffers`]) and what to inflate with ([`deflate::Inflate`]).
 //!

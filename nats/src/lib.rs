@@ -54,8 +54,8 @@
 //! - Publications that JetStream has yet to store: 1024. Past that the bus takes nothing more from the engine. They
 //!   wait for [`patience`](NatsHistory::patience), 3 s; then the node numbers them by itself, and the others miss
 //!   them, which counts as [`outgoing_dropped`](ringwire::stats::ClusterStats::outgoing_dropped).
-//! - A message: what NATS takes (`max_payload`, 1 MiB), less 34 bytes. A longer one is not sent, which counts as
-//!   [`undeliverable`](ringwire::stats::ClusterStats::undeliverable).
+//! - A message: what NATS takes (`max_payload`, 1 MiB), less up to 35 bytes and the length of a name that is left out.
+//!   A longer one is not sent, which counts as [`undeliverable`](ringwire::stats::ClusterStats::undeliverable).
 
 mod bus;
 mod history;

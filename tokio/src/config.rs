@@ -147,7 +147,7 @@ pub struct CompressionConfig {
     /// Messages may refer to those before them, which makes short, similar ones several times smaller. Default: no.
     ///
     /// Without it the machines are the thread's, and a connection holds no memory for them. With it, each connection
-    /// has its own, for windows of 15 bits: 372 KiB from the first message that is compressed, 48 KiB from the first
+    /// has its own, for windows of 15 bits: 288 KiB from the first message that is compressed, 48 KiB from the first
     /// one that is inflated. A peer that asks for none in a direction is heard.
     pub takeover: bool,
     /// The largest window of this side's compressor, as a power of two: 9 to 15 bits. Default: 15.

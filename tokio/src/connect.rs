@@ -58,7 +58,8 @@ pub async fn connect(url: &str) -> Result<WebSocketStream<ClientTransport>, Erro
 /// ```
 ///
 /// # Errors
-/// [`Error::Url`], [`Error::Io`] if no address could be connected to or TLS failed, and as [`client`].
+/// [`Error::Url`], [`Error::Io`] if no address could be connected to or TLS failed, `Error::Tls` if the default TLS
+/// settings cannot be used, and as [`client`].
 pub async fn connect_with(
     url: &str,
     config: impl Into<Arc<Config>>,

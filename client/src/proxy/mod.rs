@@ -13,8 +13,7 @@ use crate::error::{Error, ProxyProblem, Waiting};
 use crate::url::{Place, Url, host_and_port, split_userinfo};
 use crate::wire::Wire;
 
-/// A proxy: `http://[user:password@]host[:port]`, `socks5://…`, `socks5h://…`, or `socks://…`, which is the same as
-/// that.
+/// A proxy: `http://[user:password@]host[:port]`, `socks5://…`, `socks5h://…`, or `socks://…`, which means `socks5h`.
 ///
 /// The ports that are left out are 80 and 1080. With `http` the proxy is asked by CONNECT (RFC 9110 §9.3.6) and finds
 /// the server's address itself; so it does with `socks5h` (RFC 1928), while with `socks5` this side finds it.

@@ -42,7 +42,7 @@ where
     accept_with(stream, Config::shared(), |_| Ok(Accept::new())).await
 }
 
-/// Reads a client's request, and has `answer` decide on it. To decide takes time? See [`Incoming`].
+/// Reads a client's request, and has `answer` decide on it. Where deciding takes time, use [`Incoming`].
 ///
 /// Requests that are no proper upgrade are refused with the right status before `answer` is asked. What is not checked
 /// is who may connect: browsers send cookies along from any page, so that a server which trusts them looks at

@@ -149,8 +149,8 @@ impl<S> WebSocketStream<S> {
         self.output.len()
     }
 
-    /// The bytes of memory that the connection holds beside itself. At rest it is 0, or the timer of a keep-alive and
-    /// the machines of a compression with takeover.
+    /// The bytes of memory that the connection holds beside itself for input and output; 0 at rest. The timer of a
+    /// keep-alive and the machines of a compression with takeover are not counted.
     #[must_use]
     pub fn buffered_len(&self) -> usize {
         self.codec.buffered_len() + self.input.capacity() + self.output.capacity()
