@@ -19,12 +19,31 @@ pub struct OwnedRequest {
     peer: SocketAddr,
     method: Method,
     target: Box<str>,
+    absolute: Option<Box<Absolute>>,
     /// Each header is a line, `name:value`: names have no colon, and values no line feed (RFC 9110 §5.5).
     lines: Box<[u8]>,
     /// The same, once somebody has asked for it.
     headers: OnceCell<Box<HeaderMap>>,
     params: Box<[(Box<str>, Box<str>)]>,
     body: Box<[u8]>,
+}
+
+/// A target in absolute form, taken apart (RFC 9112 §3.2.2). Its host counts instead of the Host header.
+#[derive(Clone, Debug)]
+struct Absolute {
+    host: Option<Box<str>>,
+    path: Box<str>,
+    query: Option<Box<str>>,
+}
+
+impl Absolute {
+    fn of(request: &Request<'_>) -> Option<Box<Self>> {
+        let is_absolute = !request.target().starts_with(request.path());
+        is_absolute.then(|| {
+            let (host, query) = (request.host().map(Into::into), request.query().map(Into::into));
+            Box::new(Self { host, path: request.path().into(), query })
+        })
+    }
 }
 
 impl OwnedRequest {
@@ -40,6 +59,7 @@ impl OwnedRequest {
             peer: request.peer_addr(),
             method: request.method().parse().unwrap_or_default(),
             target: request.target().into(),
+            absolute: Absolute::of(request),
             lines: lines.into(),
             headers: OnceCell::new(),
             params: request.params().map(|(name, value)| (name.into(), value.into())).collect(),
@@ -79,12 +99,18 @@ impl OwnedRequest {
 
     /// The path, percent-encoded as it was sent.
     pub fn path(&self) -> &str {
-        self.target.split_once('?').map_or(&self.target, |(path, _)| path)
+        match &self.absolute {
+            Some(absolute) => &absolute.path,
+            None => self.target.split_once('?').map_or(&self.target, |(path, _)| path),
+        }
     }
 
     /// What follows the `?`, percent-encoded as it was sent.
     pub fn query(&self) -> Option<&str> {
-        self.target.split_once('?').map(|(_, query)| query)
+        match &self.absolute {
+            Some(absolute) => absolute.query.as_deref(),
+            None => self.target.split_once('?').map(|(_, query)| query),
+        }
     }
 
     /// The first parameter of this name in the query, decoded as by [`Request::query_param`].
@@ -138,7 +164,10 @@ impl OwnedRequest {
 
     /// The Host header.
     pub fn host(&self) -> Option<&str> {
-        self.header_str("host")
+        match &self.absolute {
+            Some(absolute) => absolute.host.as_deref(),
+            None => self.header_str("host"),
+        }
     }
 
     /// The Origin header: see [`Request::origin`].
@@ -158,6 +187,8 @@ impl OwnedRequest {
         lists
             .filter_map(|(_, list)| str::from_utf8(list).ok())
             .flat_map(|list| list.split(',').map(str::trim))
+            // RFC 9110 §5.6.1.2: a recipient passes over empty elements.
+            .filter(|name| !name.is_empty())
     }
 }
 
@@ -175,7 +206,7 @@ mod tests {
             .header("origin", "https://example.com")
             .header("x-forwarded-for", "192.0.2.7, 198.51.100.1")
             .header("sec-websocket-protocol", "chat, superchat")
-            .header("sec-websocket-protocol", "last")
+            .header("sec-websocket-protocol", ",last ,")
             .build();
         built.with(|request| {
             let owned = OwnedRequest::new(request);
@@ -196,5 +227,26 @@ mod tests {
             assert_eq!(owned.forwarded_for(1), request.forwarded_for(1));
             assert!(owned.forwarded_for(1).is_some());
         });
+    }
+
+    /// RFC 9112 §3.2.2: a server accepts the absolute form, and takes the host from it.
+    #[test]
+    fn an_absolute_target_is_taken_apart() {
+        for (target, path, query) in [
+            ("http://other.example:81/a/b?c=d", "/a/b", Some("c=d")),
+            ("http://other.example:81/", "/", None),
+            ("http://other.example:81", "/", None),
+            ("http://other.example:81?c=d", "/", Some("c=d")),
+        ] {
+            let built = Request::builder(target).header("host", "example.com").build();
+            built.with(|request| {
+                let owned = OwnedRequest::new(request);
+                assert_eq!((request.path(), request.query()), (path, query), "{target}");
+                assert_eq!((owned.path(), owned.query()), (path, query), "{target}");
+                assert_eq!((owned.target(), owned.host()), (target, Some("other.example:81")));
+                assert_eq!(request.host(), owned.host());
+                assert_eq!(owned.query_param("c").is_some(), query.is_some(), "{target}");
+            });
+        }
     }
 }
