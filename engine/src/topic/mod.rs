@@ -196,7 +196,9 @@ impl Topics {
         is_wild: bool,
         options: SubscribeOptions,
     ) -> Result<bool, TopicError> {
-        if self.table.count_of(slot) >= self.exchange.settings().max_subscriptions {
+        let is_full = self.table.count_of(slot) >= self.exchange.settings().max_subscriptions;
+        // One that is there already takes no other place.
+        if is_full && !self.table.has(slot, pattern) {
             return Err(TopicError::TooMany);
         }
         let added = self.table.subscribe(slot, pattern, is_wild, options);

@@ -101,6 +101,13 @@ impl Table {
         memberships.unwrap_or_default().iter().map(|own| &*self.pattern(own.pattern).text)
     }
 
+    /// Whether a connection is subscribed to this pattern.
+    pub(super) fn has(&self, slot: u32, text: &str) -> bool {
+        let (id, subscriber) = (self.by_text.get(text), self.subscribers.get(slot));
+        id.zip(subscriber)
+            .is_some_and(|(id, own)| own.memberships.iter().any(|own| own.pattern == *id))
+    }
+
     /// All patterns, and how many connections are subscribed to each.
     pub(crate) fn patterns(&self) -> impl Iterator<Item = (&str, usize)> {
         self.by_text.iter().map(|(text, id)| (&**text, self.pattern(*id).members.len()))

@@ -214,6 +214,21 @@ fn nobody_is_left_out_of_what_is_numbered() {
     );
 }
 
+/// Its subscription is there already, and takes no other place.
+#[test]
+fn whoever_has_the_last_place_can_come_back_to_it() {
+    let config = config(1);
+    let topics = config.topics.clone().with_max_subscriptions(1);
+    let server = Server::start(config.with_topics(topics), app);
+    let mut client = server.client();
+    let (start, _) = come_back(&mut client, "room.1", None);
+    assert_eq!(come_back(&mut client, "room.1", Some(start)), (start, true));
+    client.send(Message::Text("room.2"));
+    assert_eq!(client.text(), TopicError::TooMany.to_string());
+    server.handle().publish("room.1", "x").expect("there is room");
+    assert_eq!(client.text(), format!("{} 1 x", start.epoch));
+}
+
 #[test]
 fn topics_without_a_history_have_no_position() {
     let server = Server::start(config(1), app);

@@ -201,6 +201,8 @@ fn bad_topics_and_too_many_subscriptions_are_errors() {
     ask(&mut client, "sub one", "true");
     ask(&mut client, "sub one", "false");
     ask(&mut client, "sub two", "true");
+    // What is there already takes no other place.
+    ask(&mut client, "sub two", "false");
     ask(
         &mut client,
         "sub three",
