@@ -90,7 +90,7 @@ pub enum SocketError {
 #[non_exhaustive]
 pub enum TrySocketError {
     /// As much waits for the peer as [`high_water`](crate::Config::high_water) allows. The message comes back.
-    #[error("the peer reads too slowly: its queue is full (setting: max_queued_len)")]
+    #[error("the peer reads too slowly: its queue is full (setting: high_water)")]
     Full(OwnedMessage),
     /// The connection is closing, or has ended.
     #[error("the connection is closing")]
