@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
@@ -63,10 +64,9 @@ const OWN: [Flag; 8] = [
     flag(
         "drain",
         "TIME",
-        "How long to spread the closes over after a takeover, and on SIGTERM or SIGINT in programs that drain \
-         [default: 10s]",
+        "How long to spread the closes over after a takeover, and on SIGTERM or SIGINT in programs that drain",
     ),
-    flag("shutdown_grace", "TIME", "How long connections may take to close on SIGTERM or SIGINT [default: 5s]"),
+    flag("shutdown_grace", "TIME", "How long connections may take to close on SIGTERM or SIGINT"),
 ];
 
 /// The engine's settings that have a flag; `--set` has the others.
@@ -185,7 +185,8 @@ impl Program {
             let more = if flag.is_list { "; may be given several times" } else { "" };
             let action = if flag.is_list { ArgAction::Append } else { ArgAction::Set };
             let arg = Arg::new(flag.name).long(dashed(flag.name)).value_name(flag.value);
-            let help = format!("{}{more}", flag.about);
+            let default = self.default_of(flag.name).map(|it| format!(" [default: {it:?}]"));
+            let help = format!("{}{more}{}", flag.about, default.unwrap_or_default());
             command = command.arg(arg.global(true).action(action).help(help));
         }
         for own in self.own.iter().filter(|own| !own.is_secret) {
@@ -198,6 +199,16 @@ impl Program {
             });
         }
         command.subcommands(self.commands.iter().map(|(command, _)| command.clone()))
+    }
+
+    /// Of a flag whose default is the program's own.
+    fn default_of(&self, flag: &str) -> Option<Duration> {
+        let drain = self.drain_by_default();
+        match flag {
+            "drain" => Some(drain.window),
+            "shutdown_grace" => Some(drain.grace),
+            _ => None,
+        }
     }
 
     fn settings(
@@ -273,10 +284,13 @@ impl FromStr for Networks {
 
 #[cfg(test)]
 mod tests {
+    use ringwire_codec::CloseCode;
+
     use super::*;
     use crate::base::amount::Sizing;
     use crate::config::Config;
     use crate::layers::compression::CompressionMode;
+    use crate::limits::Drain;
     use crate::program::OwnSetting;
 
     fn load(program: &Program, arguments: &[&str], variables: &[(&str, &str)]) -> Outcome {
@@ -366,6 +380,20 @@ mod tests {
         }
         let text = refusal(&program, &[], &[("RINGWIRE_DRAIN", "soon")]);
         assert!(text.starts_with("RINGWIRE_DRAIN: drain can't be"), "{text}");
+    }
+
+    #[test]
+    fn the_help_has_the_defaults_of_the_program() {
+        let own = Drain::new(Duration::from_millis(2500), CloseCode::new(4112))
+            .with_grace(Duration::from_secs(3));
+        for (program, drain, grace) in [
+            (Program::new("program"), "10s", "5s"),
+            (Program::new("program").with_drain(own), "2.5s", "3s"),
+        ] {
+            let help = program.command().render_long_help().to_string();
+            assert!(help.contains(&format!("programs that drain [default: {drain}]")), "{help}");
+            assert!(help.contains(&format!("SIGTERM or SIGINT [default: {grace}]")), "{help}");
+        }
     }
 
     #[test]

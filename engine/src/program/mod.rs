@@ -385,6 +385,11 @@ impl Program {
         self.serve(settings, server, factory, start.reload.take())
     }
 
+    /// What the settings `drain` and `shutdown_grace` change.
+    fn drain_by_default(&self) -> Drain {
+        self.drain.unwrap_or_else(|| Drain::new(DRAIN, CloseCode::GOING_AWAY))
+    }
+
     fn serve<H, F>(
         &self,
         settings: &Settings,
@@ -396,7 +401,7 @@ impl Program {
         H: Handler,
         F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
     {
-        let drain = self.drain.unwrap_or_else(|| Drain::new(DRAIN, CloseCode::GOING_AWAY));
+        let drain = self.drain_by_default();
         let grace = settings.own_duration("shutdown_grace")?.unwrap_or(drain.grace);
         let window = settings.own_duration("drain")?.unwrap_or(drain.window);
         let mut takeover =
