@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use ringwire::CloseCode;
 use ringwire::client::{Client, OwnedMessage};
 use rustix::pipe::fcntl_setpipe_size;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// How long anything that must happen may take, on a machine that is busy with other tests.
@@ -132,9 +133,8 @@ fn end(child: &mut Child) -> ExitStatus {
 }
 
 fn terminate(child: &Child) {
-    let id = child.id().to_string();
-    let sent = Command::new("kill").args(["-TERM", &id]).status().expect("there is kill");
-    assert!(sent.success());
+    let id = Pid::from_child(child);
+    kill_process(id, Signal::TERM).expect("it is ours");
 }
 
 /// Takes nothing: every write fails with ENOSPC (full(4)).

@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use ringwire_peers::{Identity, read_head};
+use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use tungstenite::protocol::{CloseFrame, Role};
@@ -74,9 +75,8 @@ impl Program {
     }
 
     fn terminate(mut self) {
-        let id = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status().expect("there is kill");
-        assert!(sent.success());
+        let id = Pid::from_child(&self.child);
+        kill_process(id, Signal::TERM).expect("it is ours");
         assert!(self.child.wait().expect("it is ours").success());
     }
 }
