@@ -185,7 +185,7 @@ impl Program {
             let more = if flag.is_list { "; may be given several times" } else { "" };
             let action = if flag.is_list { ArgAction::Append } else { ArgAction::Set };
             let arg = Arg::new(flag.name).long(dashed(flag.name)).value_name(flag.value);
-            let default = self.default_of(flag.name).map(|it| format!(" [default: {it:?}]"));
+            let default = self.default_of(flag.name).map(|it| format!(" [default: {it}]"));
             let help = format!("{}{more}{}", flag.about, default.unwrap_or_default());
             command = command.arg(arg.global(true).action(action).help(help));
         }
@@ -202,11 +202,12 @@ impl Program {
     }
 
     /// Of a flag whose default is the program's own.
-    fn default_of(&self, flag: &str) -> Option<Duration> {
+    fn default_of(&self, flag: &str) -> Option<String> {
         let drain = self.drain_by_default();
         match flag {
-            "drain" => Some(drain.window),
-            "shutdown_grace" => Some(drain.grace),
+            "listen" => Some(format!("{}, or none with --tls-listen", self.address)),
+            "drain" => Some(format!("{:?}", drain.window)),
+            "shutdown_grace" => Some(format!("{:?}", drain.grace)),
             _ => None,
         }
     }
@@ -386,11 +387,15 @@ mod tests {
     fn the_help_has_the_defaults_of_the_program() {
         let own = Drain::new(Duration::from_millis(2500), CloseCode::new(4112))
             .with_grace(Duration::from_secs(3));
-        for (program, drain, grace) in [
-            (Program::new("program"), "10s", "5s"),
-            (Program::new("program").with_drain(own), "2.5s", "3s"),
+        for (program, address, drain, grace) in [
+            (Program::new("program"), "127.0.0.1:9001", "10s", "5s"),
+            (Program::new("program").with_address("a:1").with_drain(own), "a:1", "2.5s", "3s"),
         ] {
             let help = program.command().render_long_help().to_string();
+            assert!(
+                help.contains(&format!("[default: {address}, or none with --tls-listen]")),
+                "{help}"
+            );
             assert!(help.contains(&format!("programs that drain [default: {drain}]")), "{help}");
             assert!(help.contains(&format!("SIGTERM or SIGINT [default: {grace}]")), "{help}");
         }

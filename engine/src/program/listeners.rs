@@ -23,11 +23,11 @@ pub(super) fn all(
     let proxy = proxy_protocol(settings)?;
     let mut inherited = activation::sockets()?;
     let mut all = Vec::new();
-    for address in list(settings.own("listen").unwrap_or(address)) {
+    let (plain, secure) = addresses(settings, address);
+    for address in plain {
         all.extend(at(address, &mut inherited)?);
     }
-    let mut secure = list(settings.own("tls_listen").unwrap_or_default()).peekable();
-    if secure.peek().is_some() {
+    if !secure.is_empty() {
         let tls = certificate(settings, make_tls)?;
         for address in secure {
             let found = at(address, &mut inherited)?;
@@ -35,6 +35,13 @@ pub(super) fn all(
         }
     }
     Ok(all.into_iter().map(|listener| listener.with_proxy_protocol(proxy.clone())).collect())
+}
+
+/// The plain ones, and those for TLS. Who asks for TLS alone gets TLS alone.
+fn addresses<'s>(settings: &'s Settings, default: &'s str) -> (Vec<&'s str>, Vec<&'s str>) {
+    let secure: Vec<_> = list(settings.own("tls_listen").unwrap_or_default()).collect();
+    let default = if secure.is_empty() { default } else { "" };
+    (list(settings.own("listen").unwrap_or(default)).collect(), secure)
 }
 
 fn list(text: &str) -> impl Iterator<Item = &str> {
@@ -94,6 +101,27 @@ fn at(address: &str, inherited: &mut Vec<InheritedSocket>) -> Result<Vec<Listene
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::config::settings::Sources;
+
+    #[test]
+    fn who_asks_for_tls_alone_gets_no_plain_listener() {
+        for (plain, secure, expected) in [
+            (None, None, (vec!["a:1"], vec![])),
+            (Some("b:2,c:3"), None, (vec!["b:2", "c:3"], vec![])),
+            (None, Some("d:4"), (vec![], vec!["d:4"])),
+            (Some("b:2"), Some("d:4, e:5"), (vec!["b:2"], vec!["d:4", "e:5"])),
+        ] {
+            let mut sources =
+                Sources::new(Config::default()).with_own("listen").with_own("tls_listen");
+            for (name, value) in [("listen", plain), ("tls_listen", secure)] {
+                sources = value
+                    .into_iter()
+                    .fold(sources, |it, value| it.with_flag("--flag", name, value));
+            }
+            assert_eq!(addresses(&sources.load().unwrap(), "a:1"), expected);
+        }
+    }
 
     #[test]
     fn a_unix_socket_may_have_a_mode() {
