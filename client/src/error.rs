@@ -15,7 +15,9 @@ use ringwire_codec::{CloseCode, SendError};
 ///
 /// No text of an error holds a password or a header's value, and what the peer has written is escaped in it: it can be
 /// shown in a terminal and logged as a line. The fields have it as it came.
-#[derive(Debug, thiserror::Error)]
+///
+/// Its `Debug` form is the same text, since that is what a `main` prints that returns it.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A client cannot connect to this URL.
@@ -124,6 +126,12 @@ pub enum Error {
     /// The connection ended without the peer's close frame (code 1006 of RFC 6455 §7.1.5).
     #[error("the connection was lost: {0}")]
     Lost(#[source] io::Error),
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// An error of the application.

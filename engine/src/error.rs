@@ -1,9 +1,11 @@
 //! Errors of start-up and of handles.
 
-use std::io;
+use std::{fmt, io};
 
 /// Why the server could not start, or why a worker ended.
-#[derive(Debug, thiserror::Error)]
+///
+/// Its `Debug` form is the same text, since that is what a `main` prints that returns it.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A setting is out of its range.
@@ -49,4 +51,10 @@ pub enum Error {
         /// What happened.
         problem: String,
     },
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }

@@ -113,6 +113,7 @@ fn an_address_that_cannot_be_had() {
     let text = error.to_string();
     assert!(text.contains(&address), "{text}");
     assert!(text.contains("another process uses that port"), "{text}");
+    assert_eq!(format!("{error:?}"), text, "a main that returns it prints this");
     let text = refusal(config().with_exclusive(false), &address).to_string();
     assert!(text.contains("without SO_REUSEPORT or as another user"), "{text}");
 
