@@ -235,16 +235,25 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     /// Rests where as many connections came in a second as may be; what is more waits in the backlog.
     fn count_accept(&mut self) {
-        let now = self.shared.now;
-        let Some((rate, bucket, filled)) = &mut self.accepting.rate else { return };
-        bucket.fill(*rate, now.saturating_sub(*filled));
-        *filled = now;
-        bucket.take(1);
-        if bucket.left(*rate) == 0 && self.accepting.state == AcceptState::On {
-            let until = now + bucket.wait(*rate);
+        self.rest_of_rate();
+        if let Some((_, bucket, _)) = &mut self.accepting.rate {
+            bucket.take(1);
+        }
+        if self.accepting.state == AcceptState::On
+            && let Some(until) = self.rest_of_rate()
+        {
             self.shared.counters.accept_rests.add(1);
             self.stop_accepting(AcceptState::Resting { until });
         }
+    }
+
+    /// Until when nobody else may come in, since as many have come as may; `None`: somebody may.
+    fn rest_of_rate(&mut self) -> Option<Tick> {
+        let now = self.shared.now;
+        let (rate, bucket, filled) = self.accepting.rate.as_mut()?;
+        bucket.fill(*rate, now.saturating_sub(*filled));
+        *filled = now;
+        (bucket.left(*rate) == 0).then(|| now + bucket.wait(*rate))
     }
 
     /// Descriptors or memory ran out: rest a little, so as not to spin, and leave those alone who are connected.
@@ -286,13 +295,22 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     }
 
     pub(super) fn go_on_accepting(&mut self) {
-        let on = match self.accepting.state {
+        match self.accepting.state {
             AcceptState::On | AcceptState::Stopped => return,
-            AcceptState::Full => self.conns.len() < self.accepting.max_connections,
-            AcceptState::Resting { until } => self.shared.now >= until,
-        };
-        if on {
-            self.start_accepting();
+            AcceptState::Resting { until } if self.shared.now < until => return,
+            AcceptState::Full | AcceptState::Resting { .. } => {}
+        }
+        if self.conns.len() >= self.accepting.max_connections {
+            self.accepting.state = AcceptState::Full;
+            return;
+        }
+        // Those who came in one by one, as others left, count for the rate as well.
+        match self.rest_of_rate() {
+            Some(until) => {
+                self.shared.counters.accept_rests.add(1);
+                self.accepting.state = AcceptState::Resting { until };
+            }
+            None => self.start_accepting(),
         }
     }
 }

@@ -179,6 +179,24 @@ fn an_address_has_so_many_connections() {
     assert_eq!(adopted.text(), "in");
 }
 
+/// Places that become free one by one are not filled faster, and nobody waits for long afterwards.
+#[test]
+fn accepting_has_a_rate_where_there_are_as_many_as_may_be() {
+    let config = config().with_io_workers(1).with_max_connections(2);
+    let server = Server::echo(config.with_max_accepts_per_second(20));
+    let stays = Client::connect(server.addr());
+    let began = Instant::now();
+    for _ in 0..40 {
+        Client::connect(server.addr()).leave();
+        wait_until("it is gone", || server.stats().connections == 1);
+    }
+    assert!(began.elapsed() >= ms(900), "{:?}", began.elapsed());
+    stays.leave();
+    let began = Instant::now();
+    let _others = [Client::connect(server.addr()), Client::connect(server.addr())];
+    assert!(began.elapsed() < ms(1000), "{:?}", began.elapsed());
+}
+
 #[test]
 fn accepting_has_a_rate() {
     let server = Server::echo(config().with_max_accepts_per_second(20));
