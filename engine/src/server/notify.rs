@@ -11,7 +11,7 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use crate::base::mailbox::PostError;
@@ -114,27 +114,38 @@ impl Notifier {
     }
 
     fn keep_watch(&self, handle: &Handle, interval: Duration) {
+        let mut was_stuck = false;
         loop {
+            let began = Instant::now();
             let turns =
                 || -> Vec<_> { handle.stats().workers.iter().map(|worker| worker.turns).collect() };
             let before = turns();
-            // A letter, which an idle worker turns for. Where the mailbox is full it turns anyway.
+            // A letter, which an idle worker turns for. Where the mailbox is full it turns anyway, within a moment.
             if handle.subscriber_count("").wait(interval / 2) == Err(PostError::Stopped) {
                 return;
             }
-            let stuck = before.iter().zip(turns()).position(|(before, now)| now <= *before);
+            let stuck = loop {
+                let stuck = before.iter().zip(turns()).position(|(before, now)| now <= *before);
+                if stuck.is_none() || began.elapsed() >= interval / 2 {
+                    break stuck;
+                }
+                thread::sleep(interval / 64);
+            };
             match stuck {
-                Some(worker) => crate::base::event::error!(
+                // It is looked at again without a rest, so that its sign comes as soon as it turns.
+                Some(worker) if !was_stuck => crate::base::event::error!(
                     worker,
                     "a worker is stuck in a handler: it serves no connection, and the watchdog gets no sign of life"
                 ),
+                Some(_) => {}
                 None => {
                     if let Err(error) = self.tell("WATCHDOG=1") {
                         crate::base::event::warn!(%error, "cannot notify the service manager at NOTIFY_SOCKET");
                     }
+                    thread::sleep(interval);
                 }
             }
-            thread::sleep(interval);
+            was_stuck = stuck.is_some();
         }
     }
 
