@@ -58,6 +58,9 @@ pub(crate) struct TcpOptions {
     pub(crate) receive_buffer_len: Option<usize>,
 }
 
+/// The kernel takes an int (socket(7)), and as much of it as `net.core.wmem_max` or `rmem_max` says.
+const MAX_SOCKET_BUFFER: usize = i32::MAX as usize;
+
 /// When the kernel asks whether the other side is still there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Keepalive {
@@ -67,6 +70,16 @@ pub(crate) struct Keepalive {
 }
 
 impl TcpOptions {
+    /// Sets all of them, on a socket that somebody else has set up.
+    pub(crate) fn apply_anew(self, socket: impl AsFd) -> io::Result<()> {
+        let known = SockRef::from(&socket);
+        // 0 stands for the kernel's own (tcp(7)).
+        known.set_tcp_user_timeout(Some(self.user_timeout.unwrap_or_default()))?;
+        known.set_keepalive(self.keepalive.is_some())?;
+        known.set_tcp_notsent_lowat(self.notsent_lowat.unwrap_or_default())?;
+        self.apply(&socket)
+    }
+
     /// Sets the options that differ from the kernel's defaults.
     pub(crate) fn apply(self, socket: impl AsFd) -> io::Result<()> {
         let socket = SockRef::from(&socket);
@@ -84,10 +97,10 @@ impl TcpOptions {
         }
         // Before listen(2) and connect(2), which settle the scale of the receive window (tcp(7)).
         if let Some(len) = self.send_buffer_len {
-            socket.set_send_buffer_size(len)?;
+            socket.set_send_buffer_size(len.min(MAX_SOCKET_BUFFER))?;
         }
         if let Some(len) = self.receive_buffer_len {
-            socket.set_recv_buffer_size(len)?;
+            socket.set_recv_buffer_size(len.min(MAX_SOCKET_BUFFER))?;
         }
         Ok(())
     }
@@ -166,6 +179,11 @@ pub(crate) fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
+/// Gives a socket's file another mode.
+pub(crate) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
 /// Connects to a Unix socket. A full backlog is an error ([`io::ErrorKind::WouldBlock`]).
 pub(crate) fn connect_unix(path: &Path) -> io::Result<OwnedFd> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec().nonblocking(), None)?;
@@ -195,7 +213,7 @@ pub(crate) fn take_listener(socket: &OwnedFd, options: ListenOptions) -> io::Res
     listener.set_nonblocking(true)?;
     listener.set_cloexec(true)?;
     if listener.domain()? != Domain::UNIX {
-        options.tcp.apply(socket)?;
+        options.tcp.apply_anew(socket)?;
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Which settings can't be.
 
+use std::time::Duration;
+
 use crate::base::amount::{Limit, Sizing};
 use crate::config::{Assignment, Config, Pinning};
 use crate::conn::options::Backpressure;
@@ -60,7 +62,7 @@ impl Config {
             );
             return Err(Error::Setting { setting: "subprotocols", problem });
         }
-        self.check_keepalive()?;
+        self.check_tcp_times()?;
         self.check_cores()
     }
 
@@ -129,7 +131,15 @@ impl Config {
     }
 
     /// What tcp(7) allows.
-    fn check_keepalive(&self) -> Result<(), Error> {
+    fn check_tcp_times(&self) -> Result<(), Error> {
+        // The kernel takes an int of milliseconds.
+        let most = Duration::from_millis(i32::MAX as u64);
+        if let Some(time) = self.tcp_user_timeout
+            && !(Duration::from_millis(1)..=most).contains(&time)
+        {
+            let problem = format!("{time:?} is not from 1 ms to {} ms, which is 24 days", i32::MAX);
+            return Err(Error::Setting { setting: "tcp_user_timeout", problem });
+        }
         let Some(time) = self.tcp_keepalive_time else { return Ok(()) };
         for (setting, time) in
             [("tcp_keepalive_time", time), ("tcp_keepalive_interval", self.tcp_keepalive_interval)]
@@ -206,6 +216,8 @@ mod tests {
             (config().with_max_queued_len(1), "max_queued_len"),
             (config().with_max_memory(1000), "max_memory"),
             (config().with_tcp_keepalive_time(Duration::from_millis(1500)), "tcp_keepalive_time"),
+            (config().with_tcp_user_timeout(Duration::from_micros(500)), "tcp_user_timeout"),
+            (config().with_tcp_user_timeout(Duration::from_secs(30 * 86_400)), "tcp_user_timeout"),
             (
                 kept_alive.clone().with_tcp_keepalive_interval(Duration::ZERO),
                 "tcp_keepalive_interval",

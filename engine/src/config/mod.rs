@@ -226,7 +226,8 @@ pub struct Config {
     /// Send small messages at once (TCP_NODELAY). Default: on.
     pub tcp_nodelay: bool,
     /// How long sent data may stay unacknowledged before the kernel ends the connection
-    /// (TCP_USER_TIMEOUT, tcp(7)). Default: 30 s. `None`: as long as `net.ipv4.tcp_retries2` says.
+    /// (TCP_USER_TIMEOUT, tcp(7)), from 1 ms to 2 147 483 647 ms (24 days). Default: 30 s. `None`: as long as
+    /// `net.ipv4.tcp_retries2` says.
     pub tcp_user_timeout: Option<Duration>,
     /// Silence after which the kernel sends keep-alive probes (SO_KEEPALIVE and TCP_KEEPIDLE, tcp(7)), in whole seconds
     /// from 1 to 32767. Default: off, since [pings](Self::ping_interval) ask the peer itself, also through proxies. For

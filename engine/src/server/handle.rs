@@ -357,7 +357,7 @@ impl Handle {
             return Err(Refused { error, letter: adoption });
         }
         // Fails on a connection that has ended meanwhile, which the worker will find out.
-        let _ = self.tcp.apply(&adoption.stream);
+        let _ = self.tcp.apply_anew(&adoption.stream);
         let Some(postbox) = self.least_loaded() else {
             return Err(Refused { error: PostError::NoSuchWorker, letter: adoption });
         };

@@ -136,23 +136,21 @@ impl Kind<Duration> for Time {
     fn read(text: &str) -> Option<Duration> {
         let (number, unit) = split_unit(text);
         let whole = read_number(number);
-        match (unit, whole) {
-            ("ns", Some(count)) => return Some(Duration::from_nanos(count)),
-            ("us", Some(count)) => return Some(Duration::from_micros(count)),
-            ("ms", Some(count)) => return Some(Duration::from_millis(count)),
-            ("" | "s", Some(count)) => return Some(Duration::from_secs(count)),
-            _ => {}
-        }
-        let seconds = match unit {
-            "ms" => 0.001,
-            "" | "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
+        let seconds =
+            |factor: f64| Duration::try_from_secs_f64(number.parse::<f64>().ok()? * factor).ok();
+        let duration = match (unit, whole) {
+            ("ns", Some(count)) => Duration::from_nanos(count),
+            ("us", Some(count)) => Duration::from_micros(count),
+            ("ms", Some(count)) => Duration::from_millis(count),
+            ("" | "s", Some(count)) => Duration::from_secs(count),
+            ("ms", None) => seconds(0.001)?,
+            ("" | "s", None) => seconds(1.0)?,
+            ("m", _) => seconds(60.0)?,
+            ("h", _) => seconds(3600.0)?,
             _ => return None,
         };
         // Longer than that is "for ever", which is "off", or a slip.
         const MAX: Duration = Duration::from_secs(u32::MAX as u64);
-        let duration = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
         (duration <= MAX).then_some(duration)
     }
 
@@ -429,7 +427,19 @@ mod tests {
         ] {
             assert_eq!(time(text), Some(Duration::from_millis(millis)), "{text}");
         }
-        for wrong in ["", "s", "-1s", "10x", "1e400", "9999999999h", "inf", "NaNs", "1m30s"] {
+        for wrong in [
+            "",
+            "s",
+            "-1s",
+            "10x",
+            "1e400",
+            "9999999999h",
+            "7200000000",
+            "7200000000000ms",
+            "inf",
+            "NaNs",
+            "1m30s",
+        ] {
             assert_eq!(time(wrong), None, "{wrong}");
         }
         for nanos in [1, 1_500, 2_000_000, 90_000_000_000, 7_200_000_000_000, 0] {
