@@ -17,6 +17,8 @@ use crate::net;
 /// How long the next attempt is waited for, at least and at most: at random, so that two that are in each other's way
 /// are not so again.
 const PAUSE_MS: std::ops::Range<u64> = 2..12;
+/// How long the copies of a socket may take to be closed.
+const LAST_LOOK: Duration = Duration::from_millis(100);
 /// How long a directory's lock is waited for. Who locks it as below has done in far less.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -175,12 +177,36 @@ pub(crate) struct SocketFile {
     inode: u64,
     /// It is a successor's.
     stays: bool,
+    /// It was a predecessor's, which may go on.
+    is_inherited: bool,
 }
 
 impl SocketFile {
     pub(crate) fn at(path: &Path) -> io::Result<Self> {
         let file = fs::symlink_metadata(path)?;
-        Ok(Self { path: path.to_owned(), device: file.dev(), inode: file.ino(), stays: false })
+        let (device, inode) = (file.dev(), file.ino());
+        Ok(Self { path: path.to_owned(), device, inode, stays: false, is_inherited: false })
+    }
+
+    /// That of a socket which a predecessor has made, and goes on with where this server comes to nothing.
+    pub(crate) fn inherited(path: &Path) -> io::Result<Self> {
+        let mut file = Self::at(path)?;
+        file.is_inherited = true;
+        Ok(file)
+    }
+
+    /// Whether a predecessor still listens there. The sockets of this server are closed.
+    fn is_in_use(&self) -> bool {
+        let began = Instant::now();
+        // A process that was forked meanwhile may have a copy of the socket until it has started its program.
+        while self.is_inherited && net::is_listened_on(&self.path).unwrap_or(false) {
+            if began.elapsed() > LAST_LOOK {
+                return true;
+            }
+            // Each look is a connection that the predecessor accepts.
+            thread::sleep(LAST_LOOK / 2);
+        }
+        false
     }
 
     /// Leaves the file to a successor.
@@ -198,7 +224,10 @@ impl Drop for SocketFile {
         let _lock = lock(&self.path);
         let is_ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode));
-        if is_ours && let Err(error) = fs::remove_file(&self.path) {
+        if is_ours
+            && !self.is_in_use()
+            && let Err(error) = fs::remove_file(&self.path)
+        {
             crate::base::event::warn!(path = %self.path.display(), %error, "a socket's file could not be removed");
         }
     }

@@ -216,7 +216,11 @@ pub(crate) fn listen_all(
             FoundPlace::Unix { path, mode, inherited } => {
                 let error = |source| Error::Listen { address: path.display().to_string(), source };
                 let (socket, file) = match inherited {
-                    Some(socket) => (socket, SocketFile::at(&path).map_err(error)?),
+                    Some(socket) => {
+                        let given = mode.map(|mode| net::set_mode(&path, mode));
+                        given.transpose().map_err(error)?;
+                        (socket, SocketFile::inherited(&path).map_err(error)?)
+                    }
                     None => claim::listen_unix(&path, mode, config).map_err(error)?,
                 };
                 all.files.push(file);
@@ -317,7 +321,8 @@ impl Inheritance {
     fn claim_path(&mut self, path: &Path) -> Option<OwnedFd> {
         let wanted = Name::Path(path.to_owned());
         let index = self.0.iter().position(|(name, _)| *name == wanted)?;
-        Some(self.0.swap_remove(index).1)
+        // Those behind it stay in their order: a port that was left open goes by it.
+        Some(self.0.remove(index).1)
     }
 
     /// Gives up what nobody has claimed.

@@ -9,16 +9,18 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringwire::client::{self, OwnedMessage};
 use ringwire::{
-    CloseCode, Config, Error, Handle, Notifier, Running, on_message, transport::Listener,
-    tuning::Assignment,
+    Answer, CloseCode, Config, Ctx, Error, Handle, Handler, Message, Notifier, Posted, Request,
+    Running, on_message, transport::Listener, tuning::Assignment,
 };
 use ringwire_peers::{free_addr, stays_so_for};
+use socket2::SockRef;
 
 use crate::support::{Gate, PATIENCE, config, in_time, join_in_time, ms, wait_until};
 
@@ -425,6 +427,59 @@ fn a_server_inherits_all_sockets_of_another() {
     assert!(!path(&dir).exists(), "the last one removes it");
 }
 
+/// The port that was left open goes by the order of the addresses, whatever is between them.
+#[test]
+fn ports_that_were_left_open_keep_their_places_behind_a_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = |sockets: Vec<std::os::fd::OwnedFd>| {
+        let server = ringwire::Server::new(config().with_io_workers(1)).listen_unix(path(&dir));
+        Guard::start(server.listen("127.0.0.1:0").listen("127.0.0.1:0").inherit(sockets))
+    };
+    let first = server(Vec::new());
+    let addrs = first.0.as_ref().expect("it runs").local_addrs().to_vec();
+    let second = server(first.1.listeners().unwrap());
+    assert_eq!(second.0.as_ref().expect("it runs").local_addrs(), addrs);
+}
+
+/// What a new process that fails has inherited is the old one's still.
+#[test]
+fn a_successor_that_comes_to_nothing_leaves_the_path() {
+    let dir = tempfile::tempdir().unwrap();
+
+    let here = || ringwire::Server::new(config().with_io_workers(2)).listen_unix(path(&dir));
+    let server = Guard::start(here());
+    let sockets = server.1.listeners().unwrap();
+    let error = start(here().listen_unix("/nowhere/at/all.sock").inherit(sockets));
+    assert!(matches!(error, Err(Error::Listen { .. })), "{error:?}");
+    let url = server.0.as_ref().and_then(|it| it.urls().next()).expect("it listens");
+    assert!(echo(&mut open(&url), "hi").ends_with(" hi"));
+    // Nor one that has run for a while.
+    Guard::start(here().inherit(server.1.listeners().unwrap())).stop();
+    assert!(echo(&mut open(&url), "hi").ends_with(" hi"));
+    server.stop();
+    assert!(!path(&dir).exists(), "its own goes with it");
+}
+
+#[test]
+fn what_is_inherited_is_set_up_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = |config: Config, mode, sockets: Vec<std::os::fd::OwnedFd>| {
+        let unix = Listener::unix(path(&dir)).with_mode(mode);
+        Guard::start(
+            ringwire::Server::new(config).listen("127.0.0.1:0").listen_with(unix).inherit(sockets),
+        )
+    };
+    let kept = config().with_io_workers(1).with_tcp_keepalive_time(Duration::from_secs(77));
+    let first = server(kept, 0o666, Vec::new());
+    let second = config().with_io_workers(1).with_tcp_user_timeout(None);
+    let second = server(second, 0o600, first.1.listeners().unwrap());
+    let sockets = second.1.listeners().unwrap();
+    let tcp = SockRef::from(&sockets[0]);
+    assert_eq!((tcp.keepalive().unwrap(), tcp.tcp_user_timeout().unwrap()), (false, None));
+    let mode = fs::metadata(path(&dir)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
 /// All workers, those without connections too.
 #[test]
 fn a_server_whose_successor_came_to_nothing_goes_on() {
@@ -515,6 +570,47 @@ fn the_manager_is_told() {
     assert_eq!(told(&manager), "READY=1");
     assert_eq!(told(&manager), "STATUS=a line and no other");
     assert_eq!(told(&manager), "STOPPING=1");
+}
+
+/// A worker whose mailbox is full is busy, and not stuck.
+#[test]
+fn signs_of_life_come_from_a_worker_with_a_full_mailbox() {
+    struct Slow;
+    impl Handler for Slow {
+        type State = ();
+
+        fn on_request(&mut self, _: &Request<'_>) -> Answer<()> {
+            Answer::accept(())
+        }
+
+        fn on_message(&mut self, _: &mut Ctx<'_, ()>, _: Message<'_>) {}
+
+        fn on_event(&mut self, _: Posted) -> Result<(), Posted> {
+            thread::sleep(ms(1));
+            Ok(())
+        }
+    }
+    let (manager, address) = manager();
+    let server = ringwire::Server::new(config().with_io_workers(1).with_mailbox_len(1));
+    let running = server.listen("127.0.0.1:0").start(|_| Slow).unwrap();
+    let handle = running.handle();
+    let _guard = Guard(Some(running), handle.clone());
+    let is_over = Arc::new(AtomicBool::new(false));
+    let (over, posting) = (Arc::clone(&is_over), handle.clone());
+    let poster = thread::spawn(move || {
+        while !over.load(Ordering::Relaxed) {
+            let _ = posting.post_event(0, 7_u32);
+        }
+    });
+    Notifier::new(OsStr::new(&address), Some(ms(200))).unwrap().watch(handle).unwrap();
+    let began = Instant::now();
+    for _ in 0..10 {
+        assert_eq!(told(&manager), "WATCHDOG=1");
+    }
+    // Each half of the time, and a moment.
+    assert!(began.elapsed() < ms(2000), "{:?}", began.elapsed());
+    is_over.store(true, Ordering::Relaxed);
+    poster.join().unwrap();
 }
 
 #[test]
