@@ -76,6 +76,8 @@ const LEAVES: &Word = b"leave\n";
 
 /// How long the other side may take for a message.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than any program runs: an `Instant` cannot be later than all others.
+const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 /// How long a successor may take to be ready, by default.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long after a failure nobody is listened to.
@@ -268,7 +270,7 @@ impl Takeover {
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         send(&stream, &sockets)?;
-        Ok(Candidate { stream, deadline: Instant::now() + self.ready_timeout })
+        Ok(Candidate { stream, deadline: Instant::now() + self.ready_timeout.min(FOR_EVER) })
     }
 
     fn new(asked_at: UnixListener, predecessor: Option<UnixStream>, sockets: Vec<OwnedFd>) -> Self {

@@ -85,6 +85,8 @@ fn serve_until_told(directory: &Path, generation: usize) {
 /// Is replaced by whoever asks for its sockets.
 fn serve_until_asked(directory: &Path, path: &Path, generation: usize) {
     let mut takeover = Takeover::at(path).expect("it can be asked there");
+    // Nobody has to wait for so long.
+    takeover = takeover.with_ready_timeout(Duration::MAX);
     assert_eq!(takeover.has_predecessor(), generation > 0);
     let running = start(directory, generation, takeover.sockets());
     takeover.ready().expect("the predecessor waits");
