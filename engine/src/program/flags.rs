@@ -3,11 +3,11 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Program, RunCommand};
+use crate::config::Config;
 use crate::config::settings::{Origin, Settings, SettingsError, Sources, variable_of};
 use crate::entry::proxy::{Network, NetworkError};
 
@@ -257,7 +257,9 @@ impl Program {
         self.checks.iter().try_for_each(|check| check(&settings))?;
         // Without a limit on silence nobody needs the pings that would break it.
         let is_open = settings.config().idle_timeout.is_none();
-        if is_open && settings.origin("ping_interval") == Origin::Default {
+        let is_asked_for = settings.origin("idle_timeout") != Origin::Default
+            || self.defaults.ping_interval == Config::default().ping_interval;
+        if is_open && is_asked_for && settings.origin("ping_interval") == Origin::Default {
             let origin = settings.origin("idle_timeout");
             return sources.with_value(origin, "ping_interval", "off").load();
         }
@@ -285,11 +287,12 @@ impl FromStr for Networks {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use ringwire_codec::CloseCode;
 
     use super::*;
     use crate::base::amount::Sizing;
-    use crate::config::Config;
     use crate::layers::compression::CompressionMode;
     use crate::limits::Drain;
     use crate::program::OwnSetting;
@@ -381,6 +384,19 @@ mod tests {
         }
         let text = refusal(&program, &[], &[("RINGWIRE_DRAIN", "soon")]);
         assert!(text.starts_with("RINGWIRE_DRAIN: drain can't be"), "{text}");
+    }
+
+    #[test]
+    fn a_program_without_an_idle_timeout_keeps_the_pings_that_it_asks_for() {
+        let open = Config::default().with_idle_timeout(None);
+        let pings = Some(Duration::from_secs(15));
+        let program = |config| Program::new("program").with_defaults(config);
+        let ping_interval =
+            |program, words: &[&str]| settings(&program, words, &[]).config().ping_interval;
+        assert_eq!(ping_interval(program(open.clone()), &[]), None);
+        assert_eq!(ping_interval(program(open.clone().with_ping_interval(pings)), &[]), pings);
+        let silent = Config::default().with_ping_interval(pings);
+        assert_eq!(ping_interval(program(silent), &["--idle-timeout", "off"]), None);
     }
 
     #[test]
