@@ -154,6 +154,8 @@ pub(super) fn begin_frames(wire: &mut Wire, shared: &mut Shared, token: Token) {
     let stranger = !wire.flags.contains(Flags::CLIENT);
     wire.flags.set(Flags::UNAUTHENTICATED, stranger && shared.limits.unauthenticated.is_some());
     shared.counters.open_connections.add(1);
+    // Silence counts from here on: the application may have taken its time for the answer.
+    wire.note_received(shared.now);
     shared.set_deadline(wire, token);
     if shared.draining.is_some() {
         shared.latecomers.push(token);
