@@ -99,7 +99,10 @@ fn take_requests<H: Handler>(
                 bytes = &mut bytes[used..];
             }
             Phase::Idle | Phase::Deferred => return keep_unread(&mut conn.wire, shared, bytes),
-            Phase::Open => return deliver_rest(handler, conn, shared, token, bytes),
+            // Whoever closes it in `on_answer` is owed the peer's close frame as well.
+            Phase::Open | Phase::Closing => {
+                return deliver_rest(handler, conn, shared, token, bytes);
+            }
             // A refused request ends the connection: what followed it is dropped.
             _ => return,
         }

@@ -44,7 +44,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     }
 }
 
-/// The connection speaks frames from here on: `rest` is what came of them already.
+/// The connection speaks frames from here on: `rest` is what came of them already. It may be closed by now.
 pub(super) fn deliver_rest<H: Handler>(
     handler: &mut H,
     conn: &mut Conn<H::State>,
@@ -52,7 +52,9 @@ pub(super) fn deliver_rest<H: Handler>(
     token: Token,
     rest: &mut [u8],
 ) {
-    call(handler, conn, shared, token, Event::Open);
+    if conn.wire.phase == Phase::Open {
+        call(handler, conn, shared, token, Event::Open);
+    }
     if !deliver_layered(handler, conn, shared, token, rest) {
         deliver_or_keep(handler, conn, shared, token, rest, None);
     }
