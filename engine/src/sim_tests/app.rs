@@ -182,6 +182,7 @@ impl App {
                 let set = ctx.set_deadline(after, DEADLINE_CODE);
                 self.log.borrow_mut().check(client, set.is_ok(), "a deadline was refused");
             }
+            Some("!hear") => drop(ctx.subscribe("hot").expect("a topic")),
             Some("!clear") => {
                 let had = ctx.clear_deadline();
                 self.log.borrow_mut().check(client, had, "there was no deadline");
