@@ -27,6 +27,12 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let mut unread = std::mem::take(&mut pending.unread);
         take_requests(handler, conn, shared, token, &mut unread);
         shared.pool.give(unread);
+        let is_cut = conn.wire.phase == Phase::Handshake
+            && conn.wire.pending.as_ref().is_some_and(|pending| pending.cause.is_some());
+        if is_cut {
+            // The peer has ended its stream: the rest of this request will not come.
+            self.end_stream(token);
+        }
     }
 }
 
