@@ -238,7 +238,7 @@ impl Handler for App {
             log.clients[client].deferred = true;
             return Answer::Defer;
         }
-        let accept = Accept::new(State::new(client));
+        let accept = Accept::new(State::new(client)).with_extension(super::faulty::extension());
         if query.contains("stream") { accept.with_streaming().into() } else { accept.into() }
     }
 

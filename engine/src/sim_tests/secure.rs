@@ -9,10 +9,12 @@ use ringwire_tls::{
     CertificateSource, ClientConfig, ClientSettings, Roots, ServerConfig, ServerSettings, Session,
 };
 
+use super::app::Entry;
 use super::http::{answer_count, answer_deferred, cut_requests};
 use super::play::Play;
-use super::time::secs;
+use super::time::{secs, upgrade};
 use crate::config::Config;
+use crate::conn::cause::CloseReason;
 use crate::driver::sim::{Faults, Peer};
 
 /// The server's TLS.
@@ -170,4 +172,25 @@ fn a_cut_request_behind_one_that_is_answered_later_ends_the_connection() {
         assert_eq!(answer_count(&client.heard), 1 + usize::from(!between.is_empty()));
         assert!(client.tls.heard_the_end() && client.peer.is_eof(), "it is kept");
     }
+}
+
+/// docs/architecture.md: the application gets what was decrypted before a failure.
+#[test]
+fn what_came_before_a_failure_is_handed_over() {
+    let config = Config::default().with_messages_per_turn(1);
+    let mut play = Play::new(1, &config, Faults::none(), Vec::new());
+    play.scene.log.borrow_mut().clients.push(Entry::default());
+    let mut client = Raw::begin(&mut play);
+    let bytes = client.tls.say(&upgrade("/0", b""));
+    client.peer.write(&bytes);
+    client.hear_until(&mut play, secs(1));
+    let mut bytes = client.tls.say(&b"\x81\x81\0\0\0\0a\x81\x81\0\0\0\0b\x81\x81\0\0\0\0c"[..]);
+    bytes.extend([0xff; 40]);
+    client.peer.write(&bytes);
+    play.run_until(secs(2));
+    let log = play.scene.log.borrow();
+    let entry = &log.clients[0];
+    assert_eq!(entry.closed.as_ref().map(|cause| cause.reason), Some(CloseReason::Tls));
+    let came: Vec<_> = entry.came.iter().map(|said| said.bytes.as_slice()).collect();
+    assert_eq!(came, [b"a", b"b", b"c"]);
 }

@@ -9,7 +9,7 @@ use ringwire_codec::http::{Exchange, Response};
 
 use super::Worker;
 use super::http::{internal_error, write_answer};
-use super::layered::{deliver_layered, unwrap_unread};
+use super::layered::{deliver_layered, fail_behind, unwrap_unread};
 use super::receive::{call, deliver_or_keep};
 use crate::app::event::Event;
 use crate::app::handler::{Answer, Handler};
@@ -187,8 +187,11 @@ fn accept_deferred<H: Handler>(
     };
     open(conn, shared, token, &upgrade, accept.replace_state(state).0);
     if conn.wire.phase == Phase::Open {
-        unwrap_unread(&mut conn.wire, shared, token);
+        let failure = unwrap_unread(&mut conn.wire, shared, token);
         call(handler, conn, shared, token, Event::Open);
+        if let Some(failure) = failure {
+            fail_behind(handler, conn, shared, token, &failure);
+        }
     }
 }
 
