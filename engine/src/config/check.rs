@@ -29,6 +29,7 @@ impl Config {
         if let Sizing::Fixed(len) = self.max_memory {
             at_least("max_memory", len, 1 << 20)?;
         }
+        at_least("high_water", self.high_water, 1)?;
         at_least("max_queued_len (not below high_water)", self.max_queued_len, self.high_water)?;
         self.compression.check()?;
         self.topics.check()?;
@@ -214,6 +215,7 @@ mod tests {
             (config().with_max_http_requests(0), "max_http_requests"),
             (config().with_max_jobs_per_connection(0), "max_jobs_per_connection"),
             (config().with_max_queued_len(1), "max_queued_len"),
+            (config().with_high_water(0), "high_water: 0 is too small"),
             (config().with_max_memory(1000), "max_memory"),
             (config().with_tcp_keepalive_time(Duration::from_millis(1500)), "tcp_keepalive_time"),
             (config().with_tcp_user_timeout(Duration::from_micros(500)), "tcp_user_timeout"),

@@ -160,6 +160,11 @@ impl Wire {
         self.pending.as_ref().is_some_and(|pending| !pending.unread.is_empty())
     }
 
+    /// How much of it waits.
+    pub(crate) fn unread_len(&self) -> usize {
+        self.pending.as_ref().map_or(0, |pending| pending.unread.len() - pending.unread_start)
+    }
+
     /// Whether input that can't be looked at now is for later, not for nothing.
     pub(crate) fn keeps_input(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Closing)

@@ -182,6 +182,7 @@ impl App {
                 let set = ctx.set_deadline(after, DEADLINE_CODE);
                 self.log.borrow_mut().check(client, set.is_ok(), "a deadline was refused");
             }
+            Some("!hear") => drop(ctx.subscribe("hot").expect("a topic")),
             Some("!clear") => {
                 let had = ctx.clear_deadline();
                 self.log.borrow_mut().check(client, had, "there was no deadline");
@@ -237,7 +238,7 @@ impl Handler for App {
             log.clients[client].deferred = true;
             return Answer::Defer;
         }
-        let accept = Accept::new(State::new(client));
+        let accept = Accept::new(State::new(client)).with_extension(super::faulty::extension());
         if query.contains("stream") { accept.with_streaming().into() } else { accept.into() }
     }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringwire_codec::deflate::{Policy, WindowBits};
-use ringwire_codec::handshake::{HeadLimits, HeadScanner, server};
+use ringwire_codec::handshake::{HeadLimits, HeadScanner, client, server};
 use ringwire_codec::{CloseCode, Connection, Event, Heap, Input, Message, Role};
 
 use super::assembly::Assembly;
@@ -20,7 +20,7 @@ use crate::base::budget::Budget;
 use crate::config::Config;
 use crate::conn::cause::{CloseCause, CloseReason};
 use crate::conn::dialling::DialError;
-use crate::driver::sim::{Peer, Random};
+use crate::driver::sim::{Faults, Peer, Random};
 use crate::entry::dial::Dial;
 use crate::worker::Turn;
 
@@ -338,4 +338,65 @@ fn check(station: &Station, fate: &Fate, sound: bool) {
         Manner::Silence => failed("timed out"),
     };
     assert!(as_it_must, "{manner:?}, which heard {}: {fate:?}", station.heard);
+}
+
+/// Closes as soon as it is answered.
+#[derive(Default)]
+struct Hasty(Rc<RefCell<Vec<CloseCause>>>);
+
+impl Handler for Hasty {
+    type State = ();
+
+    fn on_request(&mut self, _request: &Request<'_>) -> Answer<()> {
+        unreachable!("it listens nowhere")
+    }
+
+    fn on_answer(&mut self, ctx: &mut Ctx<'_, ()>, _answer: &client::Response<'_>) {
+        ctx.close(CloseCode::NORMAL, "").expect("it is open");
+    }
+
+    fn on_open(&mut self, _ctx: &mut Ctx<'_, ()>) {
+        unreachable!("it is closed before")
+    }
+
+    fn on_close(&mut self, _ctx: &mut Ctx<'_, ()>, cause: &CloseCause) {
+        self.0.borrow_mut().push(cause.clone());
+    }
+}
+
+#[test]
+fn a_close_that_crosses_one_behind_the_answer_is_clean() {
+    let (config, faults) = (Config::default(), Faults::none());
+    let budget = Budget::new(config.compression.max_dedicated_len);
+    let hasty = Hasty::default();
+    let causes = Rc::clone(&hasty.0);
+    let (mut worker, world, handle) = Assembly::one(1, &config, &faults, &budget, hasty);
+    let (peer, fd) = world.adoptable();
+    let dial = Dial::new(([127, 0, 0, 1], 1).into(), "sim", "/").expect("a request");
+    handle.connect_on(fd, &dial, ()).expect("the worker listens");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        worker.turn().expect("the driver works");
+        head.extend(peer.read());
+    }
+    let limits = HeadLimits::default();
+    let request = server::Request::parse(&head, &limits).expect("a correct request");
+    let upgrade = request.check_upgrade().expect("a correct upgrade");
+    let mut answer = Vec::new();
+    server::Accept::new().encode(&upgrade, &mut answer).expect("a correct answer");
+    answer.extend(b"\x88\x02\x03\xe8");
+    peer.write(&answer);
+    let mut heard = Vec::new();
+    while heard.is_empty() {
+        worker.turn().expect("the driver works");
+        heard.extend(peer.read());
+    }
+    // Its close frame has come, and both have said all.
+    assert_eq!(heard[..2], [0x88, 0x82]);
+    peer.finish();
+    while causes.borrow().is_empty() {
+        worker.turn().expect("the driver works");
+    }
+    let cause = causes.borrow()[0].clone();
+    assert!(cause.reason == CloseReason::Local && cause.is_clean(), "{cause:?}");
 }

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use ringwire_codec::CloseCode;
 
+use super::app::Entry;
 use super::plan::Ending;
 use super::play::Play;
 use super::seeds::{self, scenes};
-use super::time::{plan, play, secs};
+use super::time::{plan, play, secs, upgrade};
 use crate::config::Config;
 use crate::conn::cause::CloseReason;
 use crate::driver::sim::Faults;
@@ -158,7 +159,29 @@ fn a_server_that_keeps_listening_refuses_until_the_window_is_over() {
     assert_eq!(report(&draining).refused, 3);
 }
 
+fn a_server_that_goes_on_waits_for_its_peers_as_before() {
+    let mut play = play(&Config::default(), []);
+    play.scene.log.borrow_mut().clients.push(Entry::default());
+    let peer = play.scene.world.connect(0);
+    peer.write(&upgrade("/0", b""));
+    play.run_until(secs(1));
+    play.scene.handle.listeners().expect("a successor takes them");
+    play.scene.handle.drain(secs(3600), RESTART);
+    play.run_until(secs(2));
+    assert!(play.scene.handle.undrain());
+    play.run_until(secs(3));
+    peer.write(b"\x88\x82\0\0\0\0\x03\xe8");
+    play.run_until(secs(3) + Duration::from_millis(200));
+    assert!(peer.read().ends_with(b"\x88\x02\x03\xe8") && peer.is_eof());
+    // docs/architecture.md: 5 s, until the peer's FIN.
+    play.run_until(secs(7));
+    assert_eq!(play.scene.stats().connections, 1);
+    play.run_until(secs(9));
+    assert_eq!(play.scene.stats().connections, 0);
+}
+
 scenes![
+    a_server_that_goes_on_waits_for_its_peers_as_before,
     closes_are_flat_over_the_window,
     closes_have_jitter,
     a_shutdown_hurries_a_drain,

@@ -49,10 +49,20 @@ fn without_dates(text: &str) -> String {
 }
 
 /// The answers to the deferred requests that came so far.
-fn answer_deferred(play: &Play) {
+pub(super) fn answer_deferred(play: &Play) {
     for (responder, body_len) in play.scene.log.borrow_mut().later.drain(..) {
         responder.send(page("/later", body_len));
     }
+}
+
+/// A request whose answer is deferred, others, and one that is cut off.
+pub(super) fn cut_requests(between: &str) -> Vec<u8> {
+    let first = "GET /later HTTP/1.1\r\nHost: a\r\n\r\n";
+    format!("{first}{between}GET /b HTTP/1.1\r\nHo").into_bytes()
+}
+
+pub(super) fn answer_count(heard: &[u8]) -> usize {
+    String::from_utf8_lossy(heard).matches("200 OK").count()
 }
 
 fn end(mut play: Play, peer: &Peer) {
@@ -162,7 +172,24 @@ fn a_deferred_answer_has_its_time() {
     end(play, &peer);
 }
 
+fn a_cut_request_behind_a_late_answer_ends_the_connection() {
+    let config = Config::default().with_handshake_timeout(None).with_http_keep_alive_timeout(None);
+    for between in ["", "GET /now HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        let mut play = Play::new(seeds::of_scene(), &config, Faults::none(), Vec::new());
+        let peer = play.scene.world.connect(0);
+        peer.write(&cut_requests(between));
+        peer.finish();
+        play.run_until(secs(1));
+        answer_deferred(&play);
+        play.run_until(secs(2));
+        assert_eq!(answer_count(&peer.read()), 1 + usize::from(!between.is_empty()));
+        assert!(peer.is_eof(), "it is kept");
+        end(play, &peer);
+    }
+}
+
 scenes![
+    a_cut_request_behind_a_late_answer_ends_the_connection,
     a_connection_between_requests_is_closed_on_time,
     a_body_that_trickles_is_closed_on_time,
     a_deferred_answer_has_its_time,

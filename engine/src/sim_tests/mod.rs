@@ -13,6 +13,7 @@ mod cluster;
 mod compression;
 mod dialled;
 mod drain;
+mod faulty;
 mod http;
 mod memory;
 mod offload;

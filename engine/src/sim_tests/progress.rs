@@ -6,13 +6,15 @@ use std::time::Duration;
 use ringwire_codec::CloseCode;
 
 use super::client::Stage;
-use super::plan::{Ending, Entrance, Plan};
+use super::plan::{Ending, Entrance, Plan, Speech};
 use super::play::Play;
 use super::seeds;
 use super::time::{plan, play, secs};
 use crate::config::Config;
 use crate::conn::cause::CloseReason;
+use crate::conn::options::Backpressure;
 use crate::driver::sim::Faults;
+use crate::topic::TopicConfig;
 
 /// What Linux gives a socket (tcp(7), tcp_wmem).
 const SOCKET_LEN: usize = 4 << 20;
@@ -57,6 +59,34 @@ fn a_pong_has_its_time_from_when_its_ping_is_there() {
         assert_eq!(play.clients[0].stage, Stage::Open, "{entrance:?}");
         assert!(play.clients[0].heard >= 47);
         assert_eq!(play.scene.stats().memory_kernel, 0);
+    }
+}
+
+/// RFC 6455 §5.5.2: a pong, though the topic never lets the queue run empty.
+#[test]
+fn who_reads_more_slowly_than_its_topic_gets_pongs() {
+    let topics = TopicConfig::default().with_policy(">", Backpressure::DropOldest);
+    let config = Config::default().with_topics(topics);
+    for entrance in entrances() {
+        let slow = Plan { entrance, lossy: true, ..plan(Ending::Stay, &["!hear"]) };
+        let mut play = play(&config, [slow]);
+        play.clients[0].reads = Some(3_000);
+        let mut published = 0;
+        // A hundred a second, of which it takes thirty.
+        let mut publish_until = |play: &mut Play, end| {
+            while play.clock() < end {
+                let text = format!("push:{published}:{}", "p".repeat(1000));
+                play.scene.handle.publish("hot", text.as_str()).expect("nobody is behind");
+                published += 1;
+                play.run_until(play.clock() + Duration::from_millis(10));
+            }
+        };
+        publish_until(&mut play, secs(10));
+        assert!(play.scene.stats().publications_dropped > 0);
+        play.clients[0].plan.speeches.push_back(Speech::Ping);
+        publish_until(&mut play, secs(25));
+        assert_eq!((play.clients[0].pings, play.clients[0].ponged), (1, 1), "{entrance:?}");
+        assert!(play.scene.stats().queued_bytes > 64 << 10, "it never runs empty");
     }
 }
 

@@ -58,7 +58,7 @@ impl Scene {
         let compute = (config.compute_workers > 0).then(|| pool.for_worker(ways.results.clone()));
         let hand = compute.is_some().then(|| (hand, Random::new(seed)));
         let link = Link::new(ways, Arc::clone(&counters));
-        let hub = Hub::new(vec![link], config, Handover::default());
+        let hub = Hub::new(vec![link], config, Handover::new(Vec::new(), false));
         let handle =
             Handle::new(hub.clone(), TcpOptions::from(config), None).with_states_of::<App>();
         let budget = Budget::new(config.compression.max_dedicated_len);

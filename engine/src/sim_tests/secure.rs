@@ -1,12 +1,21 @@
 //! TLS of the simulated clients, and of the server that they talk to.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 use ringwire_tls::pki_types::{ServerName, UnixTime};
 use ringwire_tls::{
     CertificateSource, ClientConfig, ClientSettings, Roots, ServerConfig, ServerSettings, Session,
 };
+
+use super::app::Entry;
+use super::http::{answer_count, answer_deferred, cut_requests};
+use super::play::Play;
+use super::time::{secs, upgrade};
+use crate::config::Config;
+use crate::conn::cause::CloseReason;
+use crate::driver::sim::{Faults, Peer};
 
 /// The server's TLS.
 pub(super) fn server() -> ServerConfig {
@@ -113,4 +122,75 @@ fn nothing_is_said_after_close_notify_and_all_is_heard() {
     server.receive(&mut notice, &mut heard, &mut Vec::new()).expect("a correct client");
     assert!(server.peer_has_closed());
     assert_eq!(heard, b"request");
+}
+
+/// A raw client that has shaken hands.
+struct Raw {
+    peer: Peer,
+    tls: Secured,
+    heard: Vec<u8>,
+}
+
+impl Raw {
+    fn begin(play: &mut Play) -> Self {
+        let (tls, hello) = Secured::begin();
+        let peer = play.scene.world.connect(1);
+        peer.write(&hello);
+        let mut raw = Self { peer, tls, heard: Vec::new() };
+        while raw.tls.session.is_handshaking() {
+            play.step();
+            raw.hear();
+        }
+        raw
+    }
+
+    fn hear(&mut self) {
+        let (heard, out) = self.tls.hear(self.peer.read());
+        self.heard.extend(heard);
+        self.peer.write(&out);
+    }
+
+    fn hear_until(&mut self, play: &mut Play, at: Duration) {
+        play.run_until(at);
+        self.hear();
+    }
+}
+
+/// A request that is cut off by the end of the stream ends the connection, also where another was answered later.
+#[test]
+fn a_cut_request_behind_one_that_is_answered_later_ends_the_connection() {
+    let config = Config::default().with_handshake_timeout(None).with_http_keep_alive_timeout(None);
+    for between in ["", "GET /now HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        let mut play = Play::new(1, &config, Faults::none(), Vec::new());
+        let mut client = Raw::begin(&mut play);
+        let mut bytes = client.tls.say(&cut_requests(between));
+        bytes.extend(client.tls.close());
+        client.peer.write(&bytes);
+        client.hear_until(&mut play, secs(1));
+        answer_deferred(&play);
+        client.hear_until(&mut play, secs(2));
+        assert_eq!(answer_count(&client.heard), 1 + usize::from(!between.is_empty()));
+        assert!(client.tls.heard_the_end() && client.peer.is_eof(), "it is kept");
+    }
+}
+
+/// docs/architecture.md: the application gets what was decrypted before a failure.
+#[test]
+fn what_came_before_a_failure_is_handed_over() {
+    let config = Config::default().with_messages_per_turn(1);
+    let mut play = Play::new(1, &config, Faults::none(), Vec::new());
+    play.scene.log.borrow_mut().clients.push(Entry::default());
+    let mut client = Raw::begin(&mut play);
+    let bytes = client.tls.say(&upgrade("/0", b""));
+    client.peer.write(&bytes);
+    client.hear_until(&mut play, secs(1));
+    let mut bytes = client.tls.say(&b"\x81\x81\0\0\0\0a\x81\x81\0\0\0\0b\x81\x81\0\0\0\0c"[..]);
+    bytes.extend([0xff; 40]);
+    client.peer.write(&bytes);
+    play.run_until(secs(2));
+    let log = play.scene.log.borrow();
+    let entry = &log.clients[0];
+    assert_eq!(entry.closed.as_ref().map(|cause| cause.reason), Some(CloseReason::Tls));
+    let came: Vec<_> = entry.came.iter().map(|said| said.bytes.as_slice()).collect();
+    assert_eq!(came, [b"a", b"b", b"c"]);
 }

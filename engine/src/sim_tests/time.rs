@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use ringwire_codec::CloseCode;
 
-use super::app::{DEADLINE_CODE, Said};
+use super::app::{DEADLINE_CODE, Entry, Said, State};
 use super::client::Stage;
 use super::plan::{Ending, Entrance, Plan, Speech};
 use super::play::Play;
 use super::seeds::{self, scenes};
+use crate::Accept;
 use crate::config::Config;
 use crate::conn::cause::{CloseCause, CloseReason};
 use crate::conn::options::Backpressure;
@@ -36,6 +37,15 @@ pub(super) fn plan(ending: Ending, says: &[&str]) -> Plan {
 
 pub(super) fn play(config: &Config, plans: impl IntoIterator<Item = Plan>) -> Play {
     Play::new(seeds::of_scene(), config, Faults::none(), plans.into_iter().collect())
+}
+
+/// A request for a WebSocket, and what comes behind it.
+pub(super) fn upgrade(target: &str, behind: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "GET {target} HTTP/1.1\r\nHost: sim\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    [head.as_bytes(), behind].concat()
 }
 
 pub(super) fn secs(secs: u64) -> Duration {
@@ -87,6 +97,26 @@ fn a_connection_lives_as_long_as_it_may() {
     let cause = play.run_to_the_end_of(0);
     assert_gone_away(&play, &cause, CloseReason::Lifetime);
     assert_time(&play, 3600..=3600);
+}
+
+/// However long the application takes over an upgrade: what came behind the request is answered.
+fn a_request_that_waited_for_its_answer_is_not_idle() {
+    let config = Config::default().with_idle_timeout(secs(1)).with_ping_interval(None);
+    let mut play = play(&config, []);
+    play.scene.log.borrow_mut().clients.push(Entry::default());
+    let peer = play.scene.world.connect(0);
+    peer.write(&upgrade("/0?defer", b"\x81\x82\0\0\0\0hi"));
+    play.run_until(Duration::from_millis(500));
+    let id = play.scene.log.borrow().clients[0].id.expect("it has asked");
+    // The worker has nothing to do until then, and its timers stand still.
+    play.scene.world.alarm(secs(2));
+    while play.clock() < secs(2) {
+        play.scene.world.advance();
+    }
+    play.scene.handle.accept(id, Accept::new(State::new(0))).expect("the worker lives");
+    play.run_until(secs(2) + Duration::from_millis(500));
+    let answer = peer.read();
+    assert!(answer.ends_with(b"\x81\x02hi"), "{}", answer.escape_ascii());
 }
 
 /// So many messages of a client that says them all at once.
@@ -358,6 +388,7 @@ fn out_of_descriptors_accepting_rests_and_goes_on() {
 scenes![
     a_peer_that_answers_no_ping_is_given_up,
     a_peer_that_answers_pings_stays,
+    a_request_that_waited_for_its_answer_is_not_idle,
     an_idle_peer_is_sent_away_where_nobody_asks,
     a_connection_lives_as_long_as_it_may,
     a_peer_that_says_too_much_is_held_up_and_nothing_is_lost,

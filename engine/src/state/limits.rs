@@ -33,6 +33,8 @@ pub(crate) struct Limits {
     pub(crate) linger: Tick,
     /// How long its peer may take nothing of what is still on its way meanwhile.
     pub(crate) linger_stall: Tick,
+    /// Both as they were before a drain.
+    unhurried: Option<(Tick, Tick)>,
     pub(crate) write_stall: Option<Tick>,
     /// Bytes a second of what is owed to a peer to whom nothing more will be said. 0: any.
     pub(crate) min_drain_rate: usize,
@@ -62,8 +64,16 @@ pub(crate) struct Limits {
 impl Limits {
     /// The server is shut down, and its end waits for connections that linger.
     pub(crate) fn shorten_linger(&mut self) {
+        self.unhurried.get_or_insert((self.linger, self.linger_stall));
         self.linger = self.linger.min(LAST_LINGER);
         self.linger_stall = self.linger;
+    }
+
+    /// The server goes on after all.
+    pub(crate) fn restore_linger(&mut self) {
+        if let Some(unhurried) = self.unhurried.take() {
+            (self.linger, self.linger_stall) = unhurried;
+        }
     }
 
     /// Those of the protocol that hold for a connection.
@@ -94,6 +104,7 @@ impl From<&Config> for Limits {
             close: config.close_timeout.map(ticks_of),
             linger,
             linger_stall: linger.max(write_stall.unwrap_or(0)),
+            unhurried: None,
             write_stall,
             min_drain_rate: config.min_drain_rate.unwrap_or(0),
             lifetime: config.max_lifetime.map(ticks_of),

@@ -117,7 +117,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Self { conns, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
         let wire = &mut conn.wire;
-        if !shared.sessions.has(token.slot) {
+        let has_said_all = wire.is_flushed() && shared.out.is_empty();
+        if has_said_all && !shared.sessions.has(token.slot) {
             return self.finish(token, CloseReason::EndOfStream);
         }
         if wire.is_unanswered() && !wire.flags.contains(Flags::CLIENT) {

@@ -27,6 +27,12 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let mut unread = std::mem::take(&mut pending.unread);
         take_requests(handler, conn, shared, token, &mut unread);
         shared.pool.give(unread);
+        let is_cut = conn.wire.phase == Phase::Handshake
+            && conn.wire.pending.as_ref().is_some_and(|pending| pending.cause.is_some());
+        if is_cut {
+            // The peer has ended its stream: the rest of this request will not come.
+            self.end_stream(token);
+        }
     }
 }
 
@@ -99,7 +105,10 @@ fn take_requests<H: Handler>(
                 bytes = &mut bytes[used..];
             }
             Phase::Idle | Phase::Deferred => return keep_unread(&mut conn.wire, shared, bytes),
-            Phase::Open => return deliver_rest(handler, conn, shared, token, bytes),
+            // Whoever closes it in `on_answer` is owed the peer's close frame as well.
+            Phase::Open | Phase::Closing => {
+                return deliver_rest(handler, conn, shared, token, bytes);
+            }
             // A refused request ends the connection: what followed it is dropped.
             _ => return,
         }

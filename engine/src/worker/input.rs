@@ -1,11 +1,9 @@
 //! Bytes that came in, and who looks at them: that is decided by what stands between the socket and the codec, and by
 //! the phase that the connection is in.
 
-use ringwire_codec::Buffers as _;
-
 use super::Worker;
 use super::heads::on_request_bytes;
-use super::receive::{call, deliver, deliver_or_keep, keep_unread};
+use super::receive::{call, deliver_or_keep, deliver_unread, keep_unread};
 use super::upgrade::begin_frames;
 use crate::app::event::Event;
 use crate::app::handler::Handler;
@@ -82,20 +80,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if conn.wire.phase == Phase::Idle {
             return self.resume_requests(token);
         }
-        if !conn.wire.has_unread() || !conn.wire.may_deliver() {
-            return;
-        }
-        let Some(pending) = &mut conn.wire.pending else { return };
-        let mut unread = std::mem::take(&mut pending.unread);
-        let start = std::mem::take(&mut pending.unread_start);
-        let unused = deliver(handler, conn, shared, token, &mut unread[start..], Some(driver));
-        if unused > 0 && conn.wire.keeps_input() {
-            let pending = conn.wire.pending_mut();
-            pending.unread_start = unread.len() - unused;
-            pending.unread = unread;
-        } else {
-            shared.pool.give(unread);
-        }
+        deliver_unread(handler, conn, shared, token, Some(driver));
     }
 
     /// Begins to speak frames on a connection whose handshake was answered elsewhere.

@@ -3,7 +3,7 @@
 use ringwire_codec::{Buffers as _, cut_reason};
 
 use super::Worker;
-use super::receive::{condemn, deliver_or_keep, keep_unread};
+use super::receive::{condemn, deliver_before_failure, deliver_or_keep, keep_unread};
 use crate::app::handler::Handler;
 use crate::conn::queue::SegmentKind;
 use crate::conn::{Conn, Flags, Phase, Wire};
@@ -38,7 +38,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if let Some(failure) = failure
             && let Some(conn) = self.conns.get_mut(token)
         {
-            fail(&mut conn.wire, &mut self.shared, &failure);
+            fail_behind(&mut self.handler, conn, &mut self.shared, token, &failure);
         }
     }
 
@@ -73,29 +73,26 @@ pub(super) fn deliver_layered<H: Handler>(
     deliver_or_keep(handler, conn, shared, token, &mut frames, None);
     shared.layers.give_back(frames);
     if let Some(failure) = failure {
-        fail(&mut conn.wire, shared, &failure);
+        fail_behind(handler, conn, shared, token, &failure);
     }
     true
 }
 
-/// What waited unread while an upgrade was deferred has not been through the extensions that were then agreed on.
-pub(super) fn unwrap_unread(wire: &mut Wire, shared: &mut Shared, token: Token) {
-    let Some(pending) = wire.pending.as_mut().filter(|pending| !pending.unread.is_empty()) else {
-        return;
-    };
+/// What waited unread while an upgrade was deferred has not been through the extensions that were then agreed on. Gives
+/// what they fail for behind that.
+pub(super) fn unwrap_unread(wire: &mut Wire, shared: &mut Shared, token: Token) -> Option<Failure> {
+    let pending = wire.pending.as_mut().filter(|pending| !pending.unread.is_empty())?;
     let unread = std::mem::take(&mut pending.unread);
     let start = std::mem::take(&mut pending.unread_start);
     let Some(Unwrapped { frames, failure }) = unwrap(wire, shared, token, &unread[start..]) else {
         let pending = wire.pending_mut();
         (pending.unread, pending.unread_start) = (unread, start);
-        return;
+        return None;
     };
     shared.pool.give(unread);
     keep_unread(wire, shared, &frames);
     shared.layers.give_back(frames);
-    if let Some(failure) = failure {
-        fail(wire, shared, &failure);
-    }
+    failure
 }
 
 /// The frames in received bytes, as the codec takes them. `None`: they are so already.
@@ -106,6 +103,18 @@ fn unwrap(wire: &Wire, shared: &mut Shared, token: Token, bytes: &[u8]) -> Optio
     }
     let max_message_len = shared.limits.protocol_of(wire).max_message_len;
     shared.layers.receive(token.slot, bytes, max_message_len)
+}
+
+/// The extensions cannot go on behind what is unread, which is handed over first.
+pub(super) fn fail_behind<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    failure: &Failure,
+) {
+    deliver_before_failure(handler, conn, shared, token);
+    fail(&mut conn.wire, shared, failure);
 }
 
 /// The extensions cannot go on: the close frame that says so is the last that is sent.

@@ -50,6 +50,45 @@ pub(super) fn deliver_or_keep<H: Handler>(
     }
 }
 
+/// Delivers what was left unread, as far as that is possible now.
+pub(super) fn deliver_unread<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+    direct: Option<&dyn SendNow>,
+) {
+    if !conn.wire.has_unread() || !conn.wire.may_deliver() {
+        return;
+    }
+    let Some(pending) = &mut conn.wire.pending else { return };
+    let mut unread = std::mem::take(&mut pending.unread);
+    let start = std::mem::take(&mut pending.unread_start);
+    let unused = deliver(handler, conn, shared, token, &mut unread[start..], direct);
+    if unused > 0 && conn.wire.keeps_input() {
+        let pending = conn.wire.pending_mut();
+        pending.unread_start = unread.len() - unused;
+        pending.unread = unread;
+    } else {
+        shared.pool.give(unread);
+    }
+}
+
+/// The connection is about to fail for what came behind all that is unread: delivers this, whatever the turn's budget,
+/// but for what may not be delivered yet.
+pub(super) fn deliver_before_failure<H: Handler>(
+    handler: &mut H,
+    conn: &mut Conn<H::State>,
+    shared: &mut Shared,
+    token: Token,
+) {
+    let mut before = usize::MAX;
+    while conn.wire.may_deliver() && (1..before).contains(&conn.wire.unread_len()) {
+        before = conn.wire.unread_len();
+        deliver_unread(handler, conn, shared, token, None);
+    }
+}
+
 /// Takes frames out of `bytes` and calls the handler, until all are used up, the turn's budget is, or nothing may
 /// be delivered any more. Returns how many bytes at the end were not used.
 pub(super) fn deliver<H: Handler>(

@@ -4,7 +4,7 @@ use ringwire_codec::Buffers as _;
 use ringwire_tls::{Error, ServerConfig, Session};
 
 use super::Worker;
-use super::receive::keep_unread;
+use super::receive::{deliver_before_failure, keep_unread};
 use crate::app::handler::Handler;
 use crate::compute::handshake::Shaken;
 use crate::conn::cause::CloseReason;
@@ -103,8 +103,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     /// The session failed: its alert, or what stands in its place, is the last that is sent.
     pub(super) fn fail_secure(&mut self, token: Token, error: &Error) {
-        let Self { conns, shared, .. } = self;
+        let Self { conns, handler, shared, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
+        deliver_before_failure(handler, conn, shared, token);
         let wire = &mut conn.wire;
         if matches!(wire.phase, Phase::Closed | Phase::Vacant) {
             return;

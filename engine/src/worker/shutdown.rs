@@ -127,6 +127,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Some(mut state) = self.shutdown.take() else { return };
         state.conclude(&self.shared);
         self.shared.draining = None;
+        self.shared.limits.restore_linger();
         self.shared.latecomers.clear();
         self.look_at_kept_listeners();
     }

@@ -27,7 +27,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         };
         let wire = &mut conn.wire;
         if wire.codec.wants_transmit() && !wire.has_queue() {
-            // Where output waits, the pong waits too, and only the newest is kept.
+            // Where output waits, the pong waits for the end of a send, and only the newest is kept.
             wire.codec.poll_transmit(&mut shared.masks, &mut shared.out);
         }
         if wire.flags.contains(Flags::SENDING) || wire.has_queue() {
@@ -117,7 +117,13 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     pub(super) fn on_flushed_part(&mut self, token: Token) {
         let Self { conns, shared, handler, .. } = self;
         let Some(conn) = conns.get_mut(token) else { return };
-        shared.list_for_parcels(&mut conn.wire, token);
+        let wire = &mut conn.wire;
+        if wire.phase == Phase::Open && wire.has_queue() && wire.codec.wants_transmit() {
+            // The queue may never run empty. One pong for each send, so a peer that takes nothing adds nothing.
+            wire.codec.poll_transmit(&mut shared.masks, &mut shared.out);
+            shared.enqueue_out(wire, SegmentKind::Stream);
+        }
+        shared.list_for_parcels(wire, token);
         if conn.wire.is_flushed()
             && conn.wire.phase == Phase::Open
             && let Some(pending) = &mut conn.wire.pending

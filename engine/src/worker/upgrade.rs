@@ -9,7 +9,7 @@ use ringwire_codec::http::{Exchange, Response};
 
 use super::Worker;
 use super::http::{internal_error, write_answer};
-use super::layered::{deliver_layered, unwrap_unread};
+use super::layered::{deliver_layered, fail_behind, unwrap_unread};
 use super::receive::{call, deliver_or_keep};
 use crate::app::event::Event;
 use crate::app::handler::{Answer, Handler};
@@ -44,7 +44,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     }
 }
 
-/// The connection speaks frames from here on: `rest` is what came of them already.
+/// The connection speaks frames from here on: `rest` is what came of them already. It may be closed by now.
 pub(super) fn deliver_rest<H: Handler>(
     handler: &mut H,
     conn: &mut Conn<H::State>,
@@ -52,7 +52,9 @@ pub(super) fn deliver_rest<H: Handler>(
     token: Token,
     rest: &mut [u8],
 ) {
-    call(handler, conn, shared, token, Event::Open);
+    if conn.wire.phase == Phase::Open {
+        call(handler, conn, shared, token, Event::Open);
+    }
     if !deliver_layered(handler, conn, shared, token, rest) {
         deliver_or_keep(handler, conn, shared, token, rest, None);
     }
@@ -154,6 +156,8 @@ pub(super) fn begin_frames(wire: &mut Wire, shared: &mut Shared, token: Token) {
     let stranger = !wire.flags.contains(Flags::CLIENT);
     wire.flags.set(Flags::UNAUTHENTICATED, stranger && shared.limits.unauthenticated.is_some());
     shared.counters.open_connections.add(1);
+    // Silence counts from here on: the application may have taken its time for the answer.
+    wire.note_received(shared.now);
     shared.set_deadline(wire, token);
     if shared.draining.is_some() {
         shared.latecomers.push(token);
@@ -183,8 +187,11 @@ fn accept_deferred<H: Handler>(
     };
     open(conn, shared, token, &upgrade, accept.replace_state(state).0);
     if conn.wire.phase == Phase::Open {
-        unwrap_unread(&mut conn.wire, shared, token);
+        let failure = unwrap_unread(&mut conn.wire, shared, token);
         call(handler, conn, shared, token, Event::Open);
+        if let Some(failure) = failure {
+            fail_behind(handler, conn, shared, token, &failure);
+        }
     }
 }
 
