@@ -195,7 +195,7 @@ impl Connection {
                 return Err(Error::Timeout(Waiting::Receive));
             }
             has_tried = true;
-            if self.fill(input, now) || self.on_silence(input, now) {
+            if self.progress(input, now, close_deadline) {
                 continue;
             }
             let until = earlier(deadline, self.deadline(input, close_deadline));
@@ -225,6 +225,13 @@ impl Connection {
         let peer_deadline =
             peer_timeout.and_then(|timeout| input.last_received.checked_add(timeout));
         earlier(input.next_ping, earlier(close_deadline, peer_deadline))
+    }
+
+    /// Reads what is there, or does what the clock calls for. Gives whether there was either. A peer that sends without
+    /// end does not put off the end of a close: nothing is read behind its deadline.
+    fn progress(&self, input: &mut Input, now: Instant, close_deadline: Option<Instant>) -> bool {
+        let is_late = close_deadline.is_some_and(|deadline| now >= deadline);
+        (!is_late && self.fill(input, now)) || self.on_clock(input, now)
     }
 
     /// Reads what is there. Gives whether anything was, be it the end.
@@ -286,8 +293,8 @@ impl Connection {
         self.fail(core, End::Extension(error));
     }
 
-    /// Looks at the clock while there is nothing to read. Gives whether something happened.
-    fn on_silence(&self, input: &mut Input, now: Instant) -> bool {
+    /// Looks at the clock. Gives whether something happened.
+    fn on_clock(&self, input: &mut Input, now: Instant) -> bool {
         let mut guard = self.core();
         let core = &mut *guard;
         if core.close_deadline.is_some_and(|deadline| now >= deadline) {

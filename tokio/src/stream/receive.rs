@@ -45,6 +45,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Message, Error>>> {
         self.waiting.begin(side);
+        // A peer that sends without end may leave nothing of the task's budget for the timer below.
+        self.check_close_deadline(side, cx);
         // A read has taken of the task's budget already.
         let mut has_read = false;
         loop {
@@ -180,6 +182,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
         }
     }
 
+    /// Gives up waiting for the peer's close frame once the close timeout has passed. Gives whether it has.
+    fn check_close_deadline(&mut self, side: Side, cx: &mut Context<'_>) -> bool {
+        let is_late = self.phase == Phase::Closing && self.poll_deadline(side, cx).is_ready();
+        if is_late {
+            self.give_up(side, Error::Timeout(Timeout::Close));
+        }
+        is_late
+    }
+
     /// Nothing is at hand: what was fed goes out, and the timers are asked. Gives whether there is nothing more to do.
     fn rest(&mut self, side: Side, cx: &mut Context<'_>) -> bool {
         // A failure is kept.
@@ -188,8 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
             self.give_up(side, Error::Io(kind.into()));
             return false;
         }
-        if self.phase == Phase::Closing && self.poll_deadline(side, cx).is_ready() {
-            self.give_up(side, Error::Timeout(Timeout::Close));
+        if self.check_close_deadline(side, cx) {
             return false;
         }
         let Self { keep_alive: Some(keep_alive), waiting, .. } = self else { return true };
