@@ -67,12 +67,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
                         }
                         return Poll::Ready(Some(Ok(message)));
                     }
-                    Ok(Step::Control) => {
-                        self.counted = true;
-                        self.answer();
-                    }
+                    Ok(Step::Control) => self.answer(),
                     Ok(Step::Close(code, reason)) => self.on_close_frame(side, code, reason),
-                    Ok(Step::Used) => self.counted |= self.codec.is_receiving_message(),
+                    Ok(Step::Used) => {}
                     Err(error) => self.end(side, Some(Error::Protocol(error))),
                 }
                 continue;
@@ -172,12 +169,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
             keep_alive.heard();
         }
         // The clock is looked at only where something counts.
-        if self.counted {
+        if self.codec.has_counted_control() {
             let now = Instant::now();
             if self.window_began.is_none_or(|began| now - began >= CONTROL_WINDOW) {
                 self.window_began = Some(now);
                 self.codec.reset_control_window();
-                self.counted = false;
             }
         }
     }

@@ -128,3 +128,29 @@ fn a_flood_of_pings_is_a_violation_of_a_limit() {
         assert_eq!(all[all.len() - 4..], [0x88, 2, 0x03, 0xf0]);
     });
 }
+
+/// Empty fragments count as control frames do, and in the same windows, also if one read brings their whole message.
+#[test]
+fn empty_fragments_that_come_slowly_are_no_flood() {
+    run_paused(async {
+        let limits = codec::Config::default().with_max_control_count(2);
+        let (mut peer, far) = tokio::io::duplex(1000);
+        let (_, mut server) = pair(&Config::default().with_limits(limits), 1);
+        *server.transport_mut() = far;
+        let fragmented = [1, 0x80, 0, 0, 0, 0, 0x80, 0x81, 0, 0, 0, 0, b'a'];
+        for _ in 0..10 {
+            peer.write_all(&fragmented).await.unwrap();
+            assert_eq!(server.receive().await.unwrap(), text("a"));
+            sleep(Duration::from_secs(1)).await;
+        }
+        peer.write_all(&fragmented.repeat(3)).await.unwrap();
+        assert_eq!(server.receive().await.unwrap(), text("a"));
+        assert_eq!(server.receive().await.unwrap(), text("a"));
+        match server.receive().await.unwrap_err() {
+            Error::Protocol(error) => {
+                assert_eq!(error, codec::Error::LimitExceeded(Limit::ControlCount));
+            }
+            error => panic!("{error}"),
+        }
+    });
+}
