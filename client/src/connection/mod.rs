@@ -5,6 +5,8 @@
 
 mod core;
 mod heartbeat;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
@@ -215,7 +217,9 @@ impl Connection {
         if let Some(end) = &core.end {
             return Err(end.clone());
         }
-        let interest = if core.pending_len() > 0 { Interest::Both } else { Interest::Read };
+        // What is owed still had no room before the last flush.
+        let has_output = core.pending_len() > 0 || core.codec.wants_transmit();
+        let interest = if has_output { Interest::Both } else { Interest::Read };
         Ok((interest, core.close_deadline))
     }
 
@@ -379,6 +383,8 @@ impl Connection {
 
     /// Sends what the protocol owes.
     fn owe(&self, core: &mut Core) {
+        // It may be what waits in front that leaves no room.
+        core.flush(&self.wire);
         if core.codec.wants_transmit() && core.pending_len() <= MAX_OWED_LEN {
             core.encode(|codec, masks, out| codec.poll_transmit(masks, out));
             core.seal();
@@ -395,7 +401,7 @@ impl Connection {
         core.failure.get_or_insert(end);
         core.close_deadline = earlier(core.close_deadline, after(Some(LINGER)));
         self.owe(core);
-        if core.pending_len() == 0 {
+        if core.pending_len() == 0 && !core.codec.wants_transmit() {
             self.wire.shutdown_write();
         }
     }

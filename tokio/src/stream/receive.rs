@@ -67,7 +67,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
                         }
                         return Poll::Ready(Some(Ok(message)));
                     }
-                    Ok(Step::Control) => self.answer(),
+                    Ok(Step::Control) => {
+                        self.answer();
+                    }
                     Ok(Step::Close(code, reason)) => self.on_close_frame(side, code, reason),
                     Ok(Step::Used) => {}
                     Err(error) => self.end(side, Some(Error::Protocol(error))),
@@ -130,12 +132,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
     }
 
     /// Queues the pong that is owed, ahead of what the application will send, as far as there is room: a peer that
-    /// pings and does not read gets the newest one later.
-    fn answer(&mut self) {
-        if self.codec.wants_transmit() && self.output.len() < self.config.high_water {
+    /// pings and does not read gets the newest one later. Gives whether there was one.
+    fn answer(&mut self) -> bool {
+        let can_answer = self.codec.wants_transmit() && self.has_room();
+        if can_answer {
             self.codec.poll_transmit(&mut ThreadMasks, self.output.encoded());
             self.owes_flush = true;
         }
+        can_answer
+    }
+
+    /// Whether the protocol may add to the output: below the high-water mark, and if nothing waits, whatever the mark.
+    fn has_room(&self) -> bool {
+        self.output.is_empty() || self.output.len() < self.config.high_water
     }
 
     /// Writes pongs before the next read, also if that does not wait.
@@ -195,7 +204,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
             self.give_up(side, Error::Io(kind.into()));
             return false;
         }
-        if self.check_close_deadline(side, cx) {
+        // Nothing else may ever wake this task for a pong that had no room before.
+        if self.check_close_deadline(side, cx) || self.answer() {
             return false;
         }
         let Self { keep_alive: Some(keep_alive), waiting, .. } = self else { return true };
@@ -207,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
             }
             Poll::Ready(Due::Ping) => {
                 // A peer that does not read is asked by what waits for it.
-                if self.output.len() < self.config.high_water {
+                if self.has_room() {
                     let sent = self.codec.send_ping(&[], &mut ThreadMasks, self.output.encoded());
                     debug_assert!(sent.is_ok(), "an open connection takes a ping");
                 }

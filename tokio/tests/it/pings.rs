@@ -154,3 +154,43 @@ fn empty_fragments_that_come_slowly_are_no_flood() {
         }
     });
 }
+
+/// A pong that had no room at first goes out as soon as there is some, without a further word of the peer.
+#[test]
+fn a_ping_is_answered_once_there_is_room() {
+    for (high_water, is_fed) in [(100, true), (0, false)] {
+        run_paused(async {
+            let (mut peer, far) = tokio::io::duplex(1 << 16);
+            let (_, mut server) = pair(&Config::default().with_high_water(high_water), 1);
+            *server.transport_mut() = far;
+            peer.write_all(&[0x89, 0x80, 0, 0, 0, 0]).await.unwrap();
+            let mut expected = vec![0x8a, 0];
+            if is_fed {
+                server.feed(vec![7; 300]).await.unwrap();
+                expected = [&[0x82, 126, 1, 44][..], &[7; 300], &expected].concat();
+            }
+            let waited = tokio::time::timeout(Duration::from_secs(1), server.receive()).await;
+            assert!(waited.is_err(), "{waited:?}");
+            drop(server);
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).await.unwrap();
+            assert_eq!(all, expected, "with a mark of {high_water}");
+        });
+    }
+}
+
+/// A mark of 0 lets no message wait for another, and keep-alive pings go out all the same.
+#[test]
+fn a_silent_peer_is_asked_whatever_the_high_water_mark() {
+    run_paused(async {
+        let (mut peer, far) = tokio::io::duplex(1000);
+        let (_, mut server) = pair(&config().with_high_water(0), 1);
+        *server.transport_mut() = far;
+        let error = server.receive().await.unwrap_err();
+        assert!(matches!(error, Error::Timeout(Timeout::Pong)), "{error}");
+        drop(server);
+        let mut all = Vec::new();
+        peer.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, [0x89, 0]);
+    });
+}
