@@ -453,13 +453,15 @@ impl Connection {
             other => Error::InvalidMessage(other),
         })?;
         core.seal();
+        // Where TLS took nothing of it, nothing waits.
+        core.check_output()?;
         let target = core.sent_total + core.pending_len() as u64;
         loop {
             core.flush(&self.wire);
             if core.sent_total >= target {
                 return Ok(());
             }
-            core.check()?;
+            core.check_output()?;
             drop(core);
             if !self.wire.wait(Interest::Write, deadline).map_err(Error::Lost)? {
                 self.finish(End::Timeout(Waiting::Send));

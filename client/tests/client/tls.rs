@@ -147,6 +147,30 @@ fn garbage_in_the_middle_of_a_session() {
     assert_eq!(client.send("x").unwrap_err().kind(), ErrorKind::Tls);
 }
 
+/// The session has failed, and the server does not go: what can never be sent is not said to be.
+#[test]
+fn nothing_is_sent_once_the_session_has_failed() {
+    use std::io::Write;
+    let (server, client) = identity();
+    let (until, end) = std::sync::mpsc::channel::<()>();
+    let address = serve_tls(server, move |mut stream| {
+        upgrade(&mut stream);
+        assert_eq!(read_frame(&mut stream).1, b"go on");
+        stream.sock.write_all(&[0x17, 3, 3, 0, 32]).unwrap();
+        stream.sock.write_all(&[0; 32]).unwrap();
+        let _ = end.recv();
+    });
+    let mut client = trusting(client).connect(url("localhost", address)).unwrap();
+    client.send("go on").unwrap();
+    while client.is_open() {
+        let error = client.receive_timeout(ms(10)).unwrap_err();
+        assert!(matches!(error, Error::Timeout(Waiting::Receive)), "{error}");
+    }
+    assert_eq!(client.send("x").unwrap_err().kind(), ErrorKind::Tls);
+    assert_eq!(client.ping(b"x").unwrap_err().kind(), ErrorKind::Tls);
+    drop(until);
+}
+
 #[test]
 fn handshakes_that_cannot_work() {
     use std::io::Write;
