@@ -200,6 +200,29 @@ fn handshakes_that_cannot_work() {
     assert!(matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Closed), "{error}");
 }
 
+/// RFC 9112 §9.8: without a length and without close_notify a body may have been cut. After close_notify no FIN is
+/// waited for.
+#[test]
+fn a_body_that_ends_without_goodbye() {
+    use std::io::Write;
+    for says_goodbye in [false, true] {
+        let (server, client) = identity();
+        let (until, end) = std::sync::mpsc::channel::<()>();
+        let address = serve_tls(server, move |mut stream| {
+            ringwire_peers::server::read_head(&mut stream);
+            stream.write_all(b"HTTP/1.1 404 Not Found\r\n\r\nby").unwrap();
+            if says_goodbye {
+                close_notify(&mut stream);
+                let _ = end.recv();
+            }
+        });
+        let error = trusting(client).connect(url("localhost", address)).unwrap_err();
+        let refusal = error.refusal().unwrap();
+        assert_eq!((&*refusal.body, refusal.is_complete), (&b"by"[..], says_goodbye));
+        drop(until);
+    }
+}
+
 #[test]
 fn a_redirect_from_tls_to_plain_text_is_not_followed() {
     use std::io::Write;
