@@ -194,3 +194,23 @@ fn a_silent_peer_is_asked_whatever_the_high_water_mark() {
         assert_eq!(all, [0x89, 0]);
     });
 }
+
+/// A time that no clock reaches is as good as none.
+#[test]
+fn a_pong_timeout_without_end() {
+    run_paused(async {
+        let keep_alive = KeepAliveConfig::default()
+            .with_interval(Duration::from_secs(20))
+            .with_pong_timeout(Duration::MAX);
+        let config = Config::default().with_keep_alive(keep_alive);
+        let (mut peer, far) = tokio::io::duplex(1000);
+        let (_, mut server) = pair(&config, 1);
+        *server.transport_mut() = far;
+        let waited = tokio::time::timeout(Duration::from_secs(3600), server.receive()).await;
+        assert!(waited.is_err(), "{waited:?}");
+        drop(server);
+        let mut all = Vec::new();
+        peer.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, [0x89, 0], "one ping");
+    });
+}
