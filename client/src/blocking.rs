@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
-use ringwire_codec::{CloseCode, Message};
+use ringwire_codec::{CloseCode, Message, SendError, cut_reason};
 
 use crate::channel::Channel;
 use crate::compression::Deflate;
@@ -227,6 +227,17 @@ impl Sender {
     pub fn close(&self, code: CloseCode, reason: &str) -> Result<(), Error> {
         self.connection.close(code, reason)
     }
+}
+
+/// Whether a close frame may say this, before anything is done about it.
+pub(super) fn check_close(code: CloseCode, reason: &str) -> Result<(), Error> {
+    if !code.is_sendable() {
+        return Err(Error::InvalidMessage(SendError::BadCloseCode));
+    }
+    if cut_reason(reason) != reason {
+        return Err(Error::InvalidMessage(SendError::ReasonTooLong));
+    }
+    Ok(())
 }
 
 /// The half that receives.

@@ -51,6 +51,10 @@ impl Channel {
     /// Appends what arrives; gives the number of bytes read from the socket, 0 at the end of the stream. With TLS,
     /// that may be more than is appended.
     pub(super) fn read(&mut self, bytes: &mut Vec<u8>) -> Result<usize, Error> {
+        // Its FIN may be long in coming.
+        if self.tls.as_ref().is_some_and(Session::peer_has_closed) {
+            return Ok(0);
+        }
         let mut received = [0; READ_LEN];
         let len = self.wire.read(&mut received, self.deadline).map_err(lost)?;
         let received = received.split_at_mut(len).0;
@@ -58,15 +62,18 @@ impl Channel {
             bytes.extend_from_slice(received);
             return Ok(len);
         };
-        if tls.peer_has_closed() {
-            return Ok(0);
-        }
         let mut output = Vec::new();
         let result = tls.receive(received, bytes, &mut output);
         let written = self.wire.write_all(&output, self.deadline);
         result?;
         written.map_err(lost)?;
         Ok(len)
+    }
+
+    /// Whether an end of the stream is one that the peer meant: with TLS anybody can bring about another
+    /// (RFC 9112 §9.8).
+    pub(super) fn is_end_certain(&self) -> bool {
+        self.tls.as_ref().is_none_or(Session::peer_has_closed)
     }
 
     pub(super) fn write_all(&mut self, bytes: &[u8]) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 //! The upgrade request and what a server may answer.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use ringwire_codec::deflate::Agreement;
 use ringwire_codec::extension::FrameLayer;
 use ringwire_codec::handshake::HandshakeError;
@@ -63,7 +63,7 @@ pub(super) fn upgrade(
         }))),
         Err(HandshakeError::Refused(status)) => {
             let (body, is_complete) =
-                read_body(channel, rest.to_vec(), &headers, settings.max_refusal_len);
+                read_body(channel, rest.to_vec(), status, &headers, settings.max_refusal_len);
             let refusal = Refusal { status, headers, body, is_complete };
             Err(Error::Refused(Box::new(refusal)))
         }
@@ -147,9 +147,13 @@ enum BodyLen {
 fn read_body(
     channel: &mut Channel,
     mut bytes: Vec<u8>,
+    status: StatusCode,
     headers: &HeaderMap,
     max_len: usize,
 ) -> (Vec<u8>, bool) {
+    if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        return (Vec::new(), true);
+    }
     let length =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let kind = match length {
@@ -170,16 +174,21 @@ fn read_body(
                 }
                 (body, false) => (body.len(), false),
             },
-            BodyLen::Known(len) => (bytes.len(), bytes.len() >= len),
+            BodyLen::Known(len) => {
+                // What follows is no part of it.
+                bytes.truncate(len);
+                (bytes.len(), bytes.len() == len)
+            }
             BodyLen::UntilEof => (bytes.len(), false),
         };
         if is_complete && decoded_len <= max_len {
             return (bytes, true);
         }
         let is_full = decoded_len > max_len || bytes.len() > max_read_len;
-        let at_end = is_full || !matches!(channel.read(&mut bytes), Ok(1..));
-        if at_end {
-            let is_complete = matches!(kind, BodyLen::UntilEof) && !is_full;
+        let read = if is_full { None } else { Some(channel.read(&mut bytes)) };
+        if !matches!(read, Some(Ok(1..))) {
+            let has_ended = matches!(read, Some(Ok(0))) && channel.is_end_certain();
+            let is_complete = matches!(kind, BodyLen::UntilEof) && has_ended;
             if matches!(kind, BodyLen::Chunked) {
                 bytes = unchunk(&bytes).0;
             }

@@ -1,7 +1,9 @@
 //! Ids in members of JSON objects.
 
+use std::collections::BTreeMap;
+
 use ringwire_codec::Message;
-use serde_json::{Map, Value};
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::message::OwnedMessage;
 use crate::request::{MessageIds, Sorted};
@@ -14,7 +16,8 @@ use crate::request::{MessageIds, Sorted};
 ///  server  {"ack": 7, "ok": true}              client  {"ack": "a1"}
 /// ```
 ///
-/// A request is a text message with a JSON object, whose id is replaced if it has one.
+/// A request is a text message with a JSON object, whose id is replaced if it has one. All else of it stays as it is
+/// written, but for the order of its members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonIds {
     id: String,
@@ -35,26 +38,30 @@ impl JsonIds {
     }
 }
 
+/// An object whose values are as they were written: a number may be more than any type here holds.
+type Object = BTreeMap<String, Box<RawValue>>;
+
 impl MessageIds for JsonIds {
     type Id = u64;
 
     fn tag(&self, message: Message<'_>, number: u64) -> Option<(OwnedMessage, u64)> {
         let Message::Text(text) = message else { return None };
-        let mut object: Map<String, Value> = serde_json::from_str(text).ok()?;
-        object.insert(self.id.clone(), Value::from(number));
-        Some((OwnedMessage::Text(Value::Object(object).to_string()), number))
+        let mut object: Object = serde_json::from_str(text).ok()?;
+        object.insert(self.id.clone(), to_raw_value(&number).ok()?);
+        Some((OwnedMessage::Text(serde_json::to_string(&object).ok()?), number))
     }
 
     fn sort(&self, message: &OwnedMessage) -> Sorted<u64> {
-        let object: Option<Map<String, Value>> =
+        let object: Option<Object> =
             message.as_text().and_then(|text| serde_json::from_str(text).ok());
         let Some(mut object) = object else { return Sorted::Push { acknowledgement: None } };
-        if let Some(id) = object.get(&self.ack).and_then(Value::as_u64) {
+        let ack = object.get(&self.ack).and_then(|id| serde_json::from_str(id.get()).ok());
+        if let Some(id) = ack {
             return Sorted::Response(id);
         }
-        let acknowledgement = object.remove(&self.id).map(|id| {
-            let object = Map::from_iter([(self.ack.clone(), id)]);
-            OwnedMessage::Text(Value::Object(object).to_string())
+        let acknowledgement = object.remove(&self.id).and_then(|id| {
+            let object = Object::from([(self.ack.clone(), id)]);
+            serde_json::to_string(&object).ok().map(OwnedMessage::Text)
         });
         Sorted::Push { acknowledgement }
     }
@@ -79,6 +86,19 @@ mod tests {
             acknowledgement: acknowledgement.map(OwnedMessage::from),
         };
         assert_eq!(sort(r#"{"id":"a\"1","x":{}}"#), push(Some(r#"{"ack":"a\"1"}"#)));
+        // Numbers that no float has.
+        assert_eq!(
+            ids.tag(Message::Text(r#"{"n":12345678901234567890123,"a":[1.10,1e400]}"#), 7),
+            Some((r#"{"a":[1.10,1e400],"id":7,"n":12345678901234567890123}"#.into(), 7))
+        );
+        assert_eq!(
+            sort(r#"{"id":18446744073709551616}"#),
+            push(Some(r#"{"ack":18446744073709551616}"#))
+        );
+        assert_eq!(sort(r#"{"ack":18446744073709551616}"#), push(None));
+        assert_eq!(sort(r#"{"ack":7.0}"#), push(None));
+        assert_eq!(sort(r#"{"ack":"7"}"#), push(None));
+        assert_eq!(sort(r#"{"ack": 7 }"#), Sorted::Response(7));
         assert_eq!(sort(r#"{"x":1}"#), push(None));
         assert_eq!(sort(r#"{"ack":-1}"#), push(None));
         assert_eq!(sort("no JSON"), push(None));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ringwire_codec::CloseCode;
 
-use crate::blocking::{Client, Sender};
+use crate::blocking::{Client, Sender, check_close};
 use crate::builder::Builder;
 use crate::error::{Error, UrlProblem, Waiting};
 use crate::message::Event;
@@ -143,11 +143,15 @@ impl Pool {
     /// Closes all clients together, those in use as well, and waits for that. No client is given out after it.
     ///
     /// # Errors
-    /// The first error of a client's [`close`](Sender::close); the others are closed all the same.
+    /// [`Error::InvalidMessage`] for a code that must not be sent or a reason of more than 123 bytes; then all is as it
+    /// was. Else the first error of a client's [`close`](Sender::close); the others are closed all the same.
     pub fn close(&self, code: CloseCode, reason: &str) -> Result<(), Error> {
         let (idle, senders) = {
             let mut state = self.shared.state();
-            state.closed.get_or_insert_with(|| (code, reason.to_owned()));
+            if state.closed.is_none() {
+                check_close(code, reason)?;
+                state.closed = Some((code, reason.to_owned()));
+            }
             let idle = std::mem::take(&mut state.idle);
             state.count -= idle.len();
             (idle, std::mem::take(&mut state.senders))

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep};
 
 use crate::KeepAliveConfig;
 
@@ -51,6 +51,7 @@ impl KeepAlive {
     }
 
     fn set(&mut self, after: std::time::Duration) {
-        self.timer.as_mut().reset(Instant::now() + after);
+        // Not `reset`, for which the moment would have to be one that there is.
+        self.timer.set(sleep(after));
     }
 }

@@ -86,12 +86,20 @@ impl Core {
         self.out.len() - self.sent_len
     }
 
-    /// Whether anything can still be sent.
+    /// Whether anything more can be sent.
     pub(super) fn check(&self) -> Result<(), Error> {
+        self.check_output()?;
+        self.failure.as_ref().map_or(Ok(()), |failure| Err(failure.clone().into()))
+    }
+
+    /// Whether what waits already can still go out: it does so also after a failure of the peer, who is told about it.
+    pub(super) fn check_output(&self) -> Result<(), Error> {
         match (&self.end, self.broken) {
             (Some(End::Closed { .. }), _) => Err(self.closing()),
             (Some(end), _) => Err(end.clone().into()),
-            (None, Some(_)) if self.close.is_some() => Err(self.closing()),
+            (None, Some(_)) if self.failure.is_some() || self.close.is_some() => {
+                Err(self.closing())
+            }
             (None, Some(kind)) => Err(Error::Lost(kind.into())),
             (None, None) => Ok(()),
         }

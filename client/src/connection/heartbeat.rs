@@ -107,7 +107,12 @@ impl Connection {
                 // A peer that is not read from cannot show that it lives.
                 input.last_received = now;
             }
-            if (!is_full && self.fill(input, now)) || self.on_silence(input, now) {
+            let has_progressed = if is_full {
+                self.on_clock(input, now)
+            } else {
+                self.progress(input, now, close_deadline)
+            };
+            if has_progressed {
                 continue;
             }
             input.left_at = now;

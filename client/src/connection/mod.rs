@@ -5,6 +5,8 @@
 
 mod core;
 mod heartbeat;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
@@ -195,7 +197,7 @@ impl Connection {
                 return Err(Error::Timeout(Waiting::Receive));
             }
             has_tried = true;
-            if self.fill(input, now) || self.on_silence(input, now) {
+            if self.progress(input, now, close_deadline) {
                 continue;
             }
             let until = earlier(deadline, self.deadline(input, close_deadline));
@@ -215,7 +217,9 @@ impl Connection {
         if let Some(end) = &core.end {
             return Err(end.clone());
         }
-        let interest = if core.pending_len() > 0 { Interest::Both } else { Interest::Read };
+        // What is owed still had no room before the last flush.
+        let has_output = core.pending_len() > 0 || core.codec.wants_transmit();
+        let interest = if has_output { Interest::Both } else { Interest::Read };
         Ok((interest, core.close_deadline))
     }
 
@@ -225,6 +229,13 @@ impl Connection {
         let peer_deadline =
             peer_timeout.and_then(|timeout| input.last_received.checked_add(timeout));
         earlier(input.next_ping, earlier(close_deadline, peer_deadline))
+    }
+
+    /// Reads what is there, or does what the clock calls for. Gives whether there was either. A peer that sends without
+    /// end does not put off the end of a close: nothing is read behind its deadline.
+    fn progress(&self, input: &mut Input, now: Instant, close_deadline: Option<Instant>) -> bool {
+        let is_late = close_deadline.is_some_and(|deadline| now >= deadline);
+        (!is_late && self.fill(input, now)) || self.on_clock(input, now)
     }
 
     /// Reads what is there. Gives whether anything was, be it the end.
@@ -286,8 +297,8 @@ impl Connection {
         self.fail(core, End::Extension(error));
     }
 
-    /// Looks at the clock while there is nothing to read. Gives whether something happened.
-    fn on_silence(&self, input: &mut Input, now: Instant) -> bool {
+    /// Looks at the clock. Gives whether something happened.
+    fn on_clock(&self, input: &mut Input, now: Instant) -> bool {
         let mut guard = self.core();
         let core = &mut *guard;
         if core.close_deadline.is_some_and(|deadline| now >= deadline) {
@@ -372,6 +383,8 @@ impl Connection {
 
     /// Sends what the protocol owes.
     fn owe(&self, core: &mut Core) {
+        // It may be what waits in front that leaves no room.
+        core.flush(&self.wire);
         if core.codec.wants_transmit() && core.pending_len() <= MAX_OWED_LEN {
             core.encode(|codec, masks, out| codec.poll_transmit(masks, out));
             core.seal();
@@ -388,7 +401,7 @@ impl Connection {
         core.failure.get_or_insert(end);
         core.close_deadline = earlier(core.close_deadline, after(Some(LINGER)));
         self.owe(core);
-        if core.pending_len() == 0 {
+        if core.pending_len() == 0 && !core.codec.wants_transmit() {
             self.wire.shutdown_write();
         }
     }
@@ -440,13 +453,15 @@ impl Connection {
             other => Error::InvalidMessage(other),
         })?;
         core.seal();
+        // Where TLS took nothing of it, nothing waits.
+        core.check_output()?;
         let target = core.sent_total + core.pending_len() as u64;
         loop {
             core.flush(&self.wire);
             if core.sent_total >= target {
                 return Ok(());
             }
-            core.check()?;
+            core.check_output()?;
             drop(core);
             if !self.wire.wait(Interest::Write, deadline).map_err(Error::Lost)? {
                 self.finish(End::Timeout(Waiting::Send));

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use ringwire_codec::{CloseCode, Message};
 
 use crate::attempts::Attempts;
-use crate::blocking::{Client, Receiver, Sender};
+use crate::blocking::{Client, Receiver, Sender, check_close};
 use crate::builder::Builder;
 use crate::error::{BoxError, Error, UrlProblem, Waiting};
 use crate::message::{Event, OwnedMessage};
@@ -442,11 +442,14 @@ impl ReconnectingSender {
     /// Ends the client: closes its connection, if there is one, and lets it make no other.
     ///
     /// # Errors
-    /// As [`Sender::close`].
+    /// As [`Sender::close`]. After [`Error::InvalidMessage`] all is as it was.
     pub fn close(&self, code: CloseCode, reason: &str) -> Result<(), Error> {
         let sender = {
             let mut state = self.shared.state();
-            state.closing.get_or_insert_with(|| (code, reason.to_owned()));
+            if state.closing.is_none() {
+                check_close(code, reason)?;
+                state.closing = Some((code, reason.to_owned()));
+            }
             state.sender.take()
         };
         self.shared.closed.notify_all();

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 use std::net::Shutdown;
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwire_client::CloseCode;
@@ -9,7 +11,7 @@ use ringwire_client::{Error, ErrorKind, Waiting};
 use ringwire_peers::ms;
 use ringwire_peers::server::{close_frame, drain, frame, read_frame, upgrading};
 
-use crate::peer::connect;
+use crate::peer::{builder, connect, url};
 
 #[test]
 fn the_server_closes_normally() {
@@ -78,6 +80,26 @@ fn a_server_that_does_not_answer_the_close_frame() {
     assert!(begin.elapsed() >= ms(500), "the close timeout of the test's builder");
 }
 
+/// There is always something to read, so that silence never comes.
+#[test]
+fn a_server_that_floods_instead_of_answering_the_close_frame() {
+    for has_heartbeat in [false, true] {
+        let address = upgrading(|mut stream| {
+            read_frame(&mut stream);
+            let messages = [0x82, 0].repeat(32 << 10);
+            while stream.write_all(&messages).is_ok() {}
+        });
+        let (sender, ended) = mpsc::channel();
+        thread::spawn(move || {
+            let builder = builder().with_heartbeat_thread(has_heartbeat);
+            let mut client = builder.connect(url(address)).unwrap();
+            sender.send(client.close(CloseCode::NORMAL, "")).unwrap();
+        });
+        let error = ended.recv_timeout(ms(5_000)).expect("it ends").unwrap_err();
+        assert!(matches!(error, Error::Timeout(Waiting::Close)), "{error}");
+    }
+}
+
 #[test]
 fn a_server_that_answers_and_leaves_the_stream_open() {
     let address = upgrading(|mut stream| {
@@ -128,7 +150,7 @@ fn a_server_that_breaks_the_protocol_is_told() {
         (frame(0x88, &[3]), 1002),
         (frame(0x88, &1005_u16.to_be_bytes()), 1002),
     ] {
-        let (sender, told) = std::sync::mpsc::channel();
+        let (sender, told) = mpsc::channel();
         let sent = bytes.clone();
         let address = upgrading(move |mut stream| {
             stream.write_all(&sent).unwrap();

@@ -147,3 +147,26 @@ fn clients_that_are_not_well_are_not_given_out() {
     let wrong = Pool::new(builder(), "no URL", 1);
     assert_eq!(wrong.get(ms(50)).unwrap_err().kind(), ErrorKind::Setting);
 }
+
+#[test]
+fn a_close_that_cannot_be_sent_leaves_a_pool_as_it_was() {
+    let address = serve(|mut stream, _| {
+        upgrade(&mut stream);
+        let (first, code) = read_frame(&mut stream);
+        assert_eq!((first, &*code), (0x88, &b"\x03\xe8"[..]));
+        stream.write_all(&frame(0x88, &code)).unwrap();
+    });
+    let pool = Pool::new(builder(), url(address), 1);
+    let client = pool.get(PATIENCE).unwrap();
+    for (code, reason) in [(1000, "x".repeat(124)), (1005, String::new())] {
+        let error = pool.close(CloseCode::new(code), &reason).unwrap_err();
+        assert!(matches!(error, Error::InvalidMessage(_)), "{error}");
+    }
+    drop(client);
+    assert_eq!((pool.count(), pool.idle_count()), (1, 1));
+    let client = pool.get(PATIENCE).unwrap();
+    assert!(client.is_open());
+    pool.close(CloseCode::NORMAL, "").unwrap();
+    assert!(!client.is_open(), "those in use as well");
+    pool.close(CloseCode::NORMAL, &"x".repeat(124)).unwrap();
+}

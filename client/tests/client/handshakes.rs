@@ -46,6 +46,10 @@ fn bodies_of_every_kind_are_bounded() {
         ("Content-Length: 5\r\n\r\nhello", "hello", true),
         ("Content-Length: 20\r\n\r\n01234567890123456789", "0123456789", false),
         ("Content-Length: 5\r\n\r\nhel", "hel", false),
+        ("Content-Length: 2\r\n\r\nnoise", "no", true),
+        ("Content-Length: 2\r\n\r\nnoise of more than ten bytes", "no", true),
+        ("Content-Length: 0\r\n\r\nnoise", "", true),
+        ("\r\nby", "by", false),
         ("Transfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n", "hello", true),
         (
             "Transfer-Encoding: chunked\r\n\r\n9\r\n012345678\r\n9\r\n012345678\r\n",
@@ -67,6 +71,36 @@ fn bodies_of_every_kind_are_bounded() {
     let error = refusal_of(&limited, address);
     assert_eq!(error.refusal().unwrap().body, b"bye");
     assert!(error.refusal().unwrap().is_complete);
+}
+
+/// RFC 9112 §6.3: whatever their headers say, so that nothing is waited for.
+#[test]
+fn statuses_without_a_body() {
+    for status in ["204 No Content", "304 Not Modified"] {
+        for headers in ["", "Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n"] {
+            let address = answering(format!("HTTP/1.1 {status}\r\n{headers}\r\n"));
+            let begin = Instant::now();
+            let error = refusal_of(&builder(), address);
+            assert!(begin.elapsed() < Duration::from_secs(8), "not by the timeout");
+            let refusal = error.refusal().unwrap();
+            assert_eq!((&*refusal.body, refusal.is_complete), (&b""[..], true), "{status}");
+        }
+    }
+}
+
+/// Without a length only an end of the stream as it should be is the end of a body.
+#[test]
+fn a_body_that_a_reset_cuts() {
+    let address = serve(|mut stream, _| {
+        read_head(&mut stream);
+        stream.write_all(b"HTTP/1.1 404 Not Found\r\n\r\nby").unwrap();
+        // The reset must not take the bytes along.
+        thread::sleep(ms(100));
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    });
+    let error = refusal_of(&builder(), address);
+    let refusal = error.refusal().unwrap();
+    assert_eq!((&*refusal.body, refusal.is_complete), (&b"by"[..], false));
 }
 
 #[test]

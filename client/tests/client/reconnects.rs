@@ -358,3 +358,34 @@ fn waiting_ends_when_it_should() {
     assert!(client.next_update().unwrap().is_none());
     closing.join().unwrap().unwrap();
 }
+
+/// Also before there is a connection. What a second close says does not matter any more.
+#[test]
+fn a_close_that_cannot_be_sent_changes_nothing() {
+    let address = serve(|mut stream, _| {
+        upgrade(&mut stream);
+        for expected in [b"queued", b"direct"] {
+            assert_eq!(read_frame(&mut stream).1, expected);
+        }
+        let (first, code) = read_frame(&mut stream);
+        assert_eq!((first, &*code), (0x88, &b"\x03\xe8"[..]));
+        stream.write_all(&frame(0x88, &code)).unwrap();
+    });
+    let mut client = client(address);
+    let sender = client.sender();
+    let close_badly = || {
+        for (code, reason) in [(1000, "x".repeat(124)), (1005, String::new())] {
+            let error = sender.close(CloseCode::new(code), &reason).unwrap_err();
+            assert!(matches!(error, Error::InvalidMessage(_)), "{error}");
+        }
+    };
+    close_badly();
+    assert_eq!(sender.send("queued").unwrap(), Delivery::Queued);
+    assert!(matches!(next(&mut client), Update::Connected { attempts: 1, dropped: 0 }));
+    close_badly();
+    assert!(sender.is_connected());
+    assert_eq!(sender.send("direct").unwrap(), Delivery::Sent);
+    sender.close(CloseCode::NORMAL, "").unwrap();
+    assert!(client.next_update_timeout(PATIENCE).unwrap().is_none());
+    sender.close(CloseCode::NORMAL, &"x".repeat(124)).unwrap();
+}

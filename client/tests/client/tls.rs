@@ -147,6 +147,30 @@ fn garbage_in_the_middle_of_a_session() {
     assert_eq!(client.send("x").unwrap_err().kind(), ErrorKind::Tls);
 }
 
+/// The session has failed, and the server does not go: what can never be sent is not said to be.
+#[test]
+fn nothing_is_sent_once_the_session_has_failed() {
+    use std::io::Write;
+    let (server, client) = identity();
+    let (until, end) = std::sync::mpsc::channel::<()>();
+    let address = serve_tls(server, move |mut stream| {
+        upgrade(&mut stream);
+        assert_eq!(read_frame(&mut stream).1, b"go on");
+        stream.sock.write_all(&[0x17, 3, 3, 0, 32]).unwrap();
+        stream.sock.write_all(&[0; 32]).unwrap();
+        let _ = end.recv();
+    });
+    let mut client = trusting(client).connect(url("localhost", address)).unwrap();
+    client.send("go on").unwrap();
+    while client.is_open() {
+        let error = client.receive_timeout(ms(10)).unwrap_err();
+        assert!(matches!(error, Error::Timeout(Waiting::Receive)), "{error}");
+    }
+    assert_eq!(client.send("x").unwrap_err().kind(), ErrorKind::Tls);
+    assert_eq!(client.ping(b"x").unwrap_err().kind(), ErrorKind::Tls);
+    drop(until);
+}
+
 #[test]
 fn handshakes_that_cannot_work() {
     use std::io::Write;
@@ -174,6 +198,29 @@ fn handshakes_that_cannot_work() {
     });
     let error = refusal_of(&builder(), address);
     assert!(matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Closed), "{error}");
+}
+
+/// RFC 9112 §9.8: without a length and without close_notify a body may have been cut. After close_notify no FIN is
+/// waited for.
+#[test]
+fn a_body_that_ends_without_goodbye() {
+    use std::io::Write;
+    for says_goodbye in [false, true] {
+        let (server, client) = identity();
+        let (until, end) = std::sync::mpsc::channel::<()>();
+        let address = serve_tls(server, move |mut stream| {
+            ringwire_peers::server::read_head(&mut stream);
+            stream.write_all(b"HTTP/1.1 404 Not Found\r\n\r\nby").unwrap();
+            if says_goodbye {
+                close_notify(&mut stream);
+                let _ = end.recv();
+            }
+        });
+        let error = trusting(client).connect(url("localhost", address)).unwrap_err();
+        let refusal = error.refusal().unwrap();
+        assert_eq!((&*refusal.body, refusal.is_complete), (&b"by"[..], says_goodbye));
+        drop(until);
+    }
 }
 
 #[test]

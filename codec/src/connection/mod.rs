@@ -138,6 +138,14 @@ impl Connection {
         self.streaming = streaming;
     }
 
+    /// Whether anything has counted for the limit on control frames in this window: control frames, and the empty
+    /// fragments of messages that have ended. Where nothing has, a caller need not look at its clock.
+    #[inline]
+    #[must_use]
+    pub const fn has_counted_control(&self) -> bool {
+        self.control_count > 0
+    }
+
     /// Starts a new window for the limit on control frames
     /// ([`max_control_count`](crate::Config::max_control_count)). The caller has the clock.
     #[inline]

@@ -277,7 +277,9 @@ fn control_flood() {
     ]
     .concat();
     let mut server = Connection::new(Role::Server);
+    assert!(!server.has_counted_control());
     assert_eq!(receive(&mut server, &config, &mut buffers, &message.repeat(2)), Ok(2));
+    assert!(server.has_counted_control(), "no event but the messages has said so");
     assert_eq!(receive(&mut server, &config, &mut buffers, &message), Err(too_many));
     assert_eq!(buffers.out_count(), 0);
 }

@@ -59,8 +59,6 @@ pub struct WebSocketStream<S> {
     /// When the window of the limit on control frames began.
     window_began: Option<Instant>,
     phase: Phase,
-    /// Something counted against the limit on control frames since then.
-    counted: bool,
     /// A pong was queued since the last read.
     owes_flush: bool,
     /// Bytes were written since the transport was flushed.
@@ -111,7 +109,6 @@ impl<S> WebSocketStream<S> {
             subprotocol,
             window_began: None,
             phase: Phase::Open,
-            counted: false,
             owes_flush: false,
             needs_flush: false,
             write_failed: None,

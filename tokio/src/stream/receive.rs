@@ -45,6 +45,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Message, Error>>> {
         self.waiting.begin(side);
+        // A peer that sends without end may leave nothing of the task's budget for the timer below.
+        self.check_close_deadline(side, cx);
         // A read has taken of the task's budget already.
         let mut has_read = false;
         loop {
@@ -66,11 +68,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
                         return Poll::Ready(Some(Ok(message)));
                     }
                     Ok(Step::Control) => {
-                        self.counted = true;
                         self.answer();
                     }
                     Ok(Step::Close(code, reason)) => self.on_close_frame(side, code, reason),
-                    Ok(Step::Used) => self.counted |= self.codec.is_receiving_message(),
+                    Ok(Step::Used) => {}
                     Err(error) => self.end(side, Some(Error::Protocol(error))),
                 }
                 continue;
@@ -131,12 +132,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
     }
 
     /// Queues the pong that is owed, ahead of what the application will send, as far as there is room: a peer that
-    /// pings and does not read gets the newest one later.
-    fn answer(&mut self) {
-        if self.codec.wants_transmit() && self.output.len() < self.config.high_water {
+    /// pings and does not read gets the newest one later. Gives whether there was one.
+    fn answer(&mut self) -> bool {
+        let can_answer = self.codec.wants_transmit() && self.has_room();
+        if can_answer {
             self.codec.poll_transmit(&mut ThreadMasks, self.output.encoded());
             self.owes_flush = true;
         }
+        can_answer
+    }
+
+    /// Whether the protocol may add to the output: below the high-water mark, and if nothing waits, whatever the mark.
+    fn has_room(&self) -> bool {
+        self.output.is_empty() || self.output.len() < self.config.high_water
     }
 
     /// Writes pongs before the next read, also if that does not wait.
@@ -170,14 +178,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
             keep_alive.heard();
         }
         // The clock is looked at only where something counts.
-        if self.counted {
+        if self.codec.has_counted_control() {
             let now = Instant::now();
             if self.window_began.is_none_or(|began| now - began >= CONTROL_WINDOW) {
                 self.window_began = Some(now);
                 self.codec.reset_control_window();
-                self.counted = false;
             }
         }
+    }
+
+    /// Gives up waiting for the peer's close frame once the close timeout has passed. Gives whether it has.
+    fn check_close_deadline(&mut self, side: Side, cx: &mut Context<'_>) -> bool {
+        let is_late = self.phase == Phase::Closing && self.poll_deadline(side, cx).is_ready();
+        if is_late {
+            self.give_up(side, Error::Timeout(Timeout::Close));
+        }
+        is_late
     }
 
     /// Nothing is at hand: what was fed goes out, and the timers are asked. Gives whether there is nothing more to do.
@@ -188,8 +204,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
             self.give_up(side, Error::Io(kind.into()));
             return false;
         }
-        if self.phase == Phase::Closing && self.poll_deadline(side, cx).is_ready() {
-            self.give_up(side, Error::Timeout(Timeout::Close));
+        // Nothing else may ever wake this task for a pong that had no room before.
+        if self.check_close_deadline(side, cx) || self.answer() {
             return false;
         }
         let Self { keep_alive: Some(keep_alive), waiting, .. } = self else { return true };
@@ -201,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
             }
             Poll::Ready(Due::Ping) => {
                 // A peer that does not read is asked by what waits for it.
-                if self.output.len() < self.config.high_water {
+                if self.has_room() {
                     let sent = self.codec.send_ping(&[], &mut ThreadMasks, self.output.encoded());
                     debug_assert!(sent.is_ok(), "an open connection takes a ping");
                 }

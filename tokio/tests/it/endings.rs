@@ -247,3 +247,27 @@ fn a_flood_behind_the_end() {
         flooding.await.unwrap();
     });
 }
+
+/// The same while the answer to this side's close frame is waited for. Each poll spends all of the task's budget.
+#[test]
+fn a_flood_instead_of_an_answer_to_a_close() {
+    run(async {
+        let config = Config::default().with_close_timeout(Duration::from_millis(200));
+        let (near, far) = tokio::io::duplex(16 << 20);
+        let (_, mut server) = pair(&config, 1);
+        *server.transport_mut() = far;
+        let (mut reading, mut writing) = tokio::io::split(near);
+        // More at once than a poll reads: 128 times 32 KiB.
+        let frame = [&[0x82, 0xfe, 0x40, 0, 0, 0, 0, 0][..], &[7; 16 << 10]].concat();
+        let frames = frame.repeat(512);
+        let flooding =
+            tokio::spawn(async move { while writing.write_all(&frames).await.is_ok() {} });
+        let error = server.close(CloseCode::NORMAL, "").await.unwrap_err();
+        assert!(matches!(error, Error::Timeout(Timeout::Close)), "{error}");
+        drop(server);
+        let mut all = Vec::new();
+        reading.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, [0x88, 2, 0x03, 0xe8]);
+        flooding.await.unwrap();
+    });
+}
