@@ -257,3 +257,15 @@ fn connections_that_end_while_held_are_errors() {
     let report = common(&server.url()).run(&idle).unwrap();
     assert_eq!(report.errors, [("close frame 4000".to_owned(), 4)].into());
 }
+
+#[test]
+fn as_many_messages_are_asked_for_as_are_due() {
+    // The connections take turns: 0, 100, 200 and 300 ms, and again after 400 ms. Two threads have two each.
+    let work = Work::Rate { interval: Duration::from_millis(400), duration: SECOND };
+    for flags in ["", "--threads 2", "--threads 3"] {
+        let report = common(flags).run(&scenario(4, work)).unwrap();
+        let work = report.work.as_ref().unwrap();
+        assert_eq!((work.asked, work.answered), (Some(work.sent), work.sent), "{flags}");
+        assert!(work.sent == 10 || flags == "--threads 3", "{flags}: {}", work.sent);
+    }
+}
