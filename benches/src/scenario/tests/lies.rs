@@ -117,3 +117,25 @@ fn connections_that_end_without_a_word_are_told() {
         assert_eq!(ended + reset, 2, "{work:?}: {errors:?}");
     }
 }
+
+#[test]
+fn replies_beyond_what_was_sent_do_not_count() {
+    let server = TestServer::start(|ctx, message| {
+        for _ in 0..3 {
+            let _ = ctx.send(message);
+        }
+    });
+    // Without a number any of the three may be the reply.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "always the same").unwrap();
+    let without = format!("--payload-file {} {}", file.path().display(), server.url());
+    let (answered, errors) = told(&without, OPEN);
+    assert!(answered <= 200, "{answered} of 200");
+    assert_eq!(errors.keys().collect::<Vec<_>>(), ["delivery doubled"]);
+
+    let any = format!("--any-reply {}", server.url());
+    let report = common(&any).run(&scenario(2, OPEN)).unwrap();
+    assert!(report.is_clean(), "{:?}", report.errors);
+    let work = report.work.unwrap();
+    assert_eq!((work.sent, work.answered), (200, 200));
+}
