@@ -269,3 +269,22 @@ fn as_many_messages_are_asked_for_as_are_due() {
         assert!(work.sent == 10 || flags == "--threads 3", "{flags}: {}", work.sent);
     }
 }
+
+#[test]
+fn connections_that_open_and_end_do_not_stand_for_others() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for (number, stream) in listener.incoming().enumerate() {
+            let stream = stream.unwrap();
+            thread::spawn(move || {
+                thread::sleep(if number < 5 { Duration::ZERO } else { SECOND });
+                // An upgrade, and the end.
+                drop(tungstenite::accept(stream));
+            });
+        }
+    });
+    let report = common(&url).run(&scenario(10, Work::Idle)).unwrap();
+    assert_eq!((report.opened, report.active), (10, 0), "{:?}", report.errors);
+    assert_eq!(report.errors.values().sum::<u64>(), 10, "{:?}", report.errors);
+}
