@@ -75,9 +75,7 @@ pub(crate) struct EachSecond {
 impl WorkDone {
     pub(super) fn new(plan: &Plan, found: &Found, cpu: Option<Span>) -> Self {
         let total = &found.total;
-        let nanos = total.last_answered.saturating_sub(found.work_began);
-        let duration = plan.work.duration().unwrap_or_default();
-        let seconds = Duration::from_nanos(nanos).max(duration).as_secs_f64();
+        let seconds = time(plan, found).as_secs_f64();
         let (mut asked, mut in_flight) = (None, None);
         match plan.work {
             Work::Idle | Work::Churn { .. } | Work::Sessions { .. } => {}
@@ -146,6 +144,12 @@ impl WorkDone {
         }
         rows
     }
+}
+
+/// From the begin of work to its last reply, or to the end of its time where that is later.
+pub(super) fn time(plan: &Plan, found: &Found) -> Duration {
+    let nanos = found.total.last_answered.saturating_sub(found.work_began);
+    Duration::from_nanos(nanos).max(plan.work.duration().unwrap_or_default())
 }
 
 /// How many things are due in a time, the first one at once; `None` without an interval.
