@@ -481,3 +481,15 @@ fn compare_prints_ratios_and_writes_all_runs() {
     assert_eq!(runs.as_array().map(Vec::len), Some(2), "{comparison}");
     assert!(runs[1]["messages"].as_u64() > Some(0), "{comparison}");
 }
+
+#[test]
+fn processes_have_as_many_threads_as_the_one_with_the_fewest_connections() {
+    for (connections, processes, threads) in [(3, 2, 2), (10, 4, 4)] {
+        let flags = format!(
+            "storm --connections {connections} --processes {processes} --threads {threads} --json -"
+        );
+        let output = program().args(flags.split(' ')).output().expect("it runs");
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(json(&output)["opened"], connections);
+    }
+}

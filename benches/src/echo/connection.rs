@@ -69,6 +69,7 @@ pub(crate) struct Connection {
     owed: usize,
     /// Where in its ring of stamps the next echo's is.
     ring_at: usize,
+    has_echo: bool,
     control: Option<Box<Control>>,
     /// Where messages are compressed.
     inflating: Option<Box<Inflating>>,
@@ -95,6 +96,7 @@ impl Connection {
             next_offset: 0,
             owed: 0,
             ring_at: 0,
+            has_echo: false,
             control: None,
             inflating: None,
         }
@@ -123,22 +125,27 @@ impl Connection {
         stamps.ring(self.index)[self.ring_at]
     }
 
-    /// Handles readiness.
+    /// Whether an echo of its was complete.
+    pub(crate) fn has_echo(&self) -> bool {
+        self.has_echo
+    }
+
+    /// Handles readiness, and adds to `progress` what that brings.
     pub(crate) fn on_event(
         &mut self,
         event: &Event,
         tools: &mut Tools,
         buffers: &mut Buffers,
-    ) -> Result<Progress, Failure> {
-        let opened = self.socket.connect(&tools.opener, buffers)?;
-        let mut progress = Progress { opened, messages: 0 };
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
+        progress.opened = self.socket.connect(&tools.opener, buffers)?;
         if event.is_readable() || event.is_read_closed() {
-            self.receive(event.is_read_closed(), tools, buffers, &mut progress)?;
+            self.receive(event.is_read_closed(), tools, buffers, progress)?;
         }
         if self.owed > 0 || self.control.is_some() || self.socket.has_unsent() {
             self.send(tools, buffers)?;
         }
-        Ok(progress)
+        Ok(())
     }
 
     /// Reads until the socket is empty.
@@ -183,6 +190,7 @@ impl Connection {
         if echoed > self.next.wrapping_sub(before) {
             return Err(Failure::PayloadMismatch);
         }
+        self.has_echo |= echoed > 0;
         let ring = tools.stamps.ring(self.index);
         for _ in 0..echoed {
             let sent = std::mem::replace(&mut ring[self.ring_at], now);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use mio::event::Event;
 use mio::{Events, Poll, Token};
 
-use super::connection::{Connection, Tools};
+use super::connection::{Connection, Progress, Tools};
 use super::deflate_totals::DeflateTotals;
 use super::dial::Dialler;
 use super::errors::{Failure, Failures, count};
@@ -219,24 +219,28 @@ impl<'a> Load<'a> {
     fn on_event(&mut self, event: &Event) {
         let Token(index) = event.token();
         let Some(Some(connection)) = self.connections.get_mut(index) else { return };
-        match connection.on_event(event, &mut self.tools, &mut self.buffers) {
-            Ok(progress) => {
-                Gauge::add(&self.gauge.messages, progress.messages.into());
-                if progress.opened {
-                    self.outstanding -= 1;
-                    Gauge::add(&self.gauge.opened, 1);
-                    let elapsed = self.tools.clock.elapsed().as_micros();
-                    let elapsed = u64::try_from(elapsed).unwrap_or(u64::MAX);
-                    self.gauge.last_opened.store(elapsed, Ordering::Relaxed);
-                }
-            }
-            Err(failure) => self.fail(index, failure),
+        // What it brought before it failed counts: a connection may open and end in one event.
+        let mut progress = Progress::default();
+        let result = connection.on_event(event, &mut self.tools, &mut self.buffers, &mut progress);
+        Gauge::add(&self.gauge.messages, progress.messages.into());
+        if progress.opened {
+            self.outstanding -= 1;
+            Gauge::add(&self.gauge.opened, 1);
+            let elapsed = self.tools.clock.elapsed().as_micros();
+            let elapsed = u64::try_from(elapsed).unwrap_or(u64::MAX);
+            self.gauge.last_opened.store(elapsed, Ordering::Relaxed);
+        }
+        if let Err(failure) = result {
+            self.fail(index, failure);
         }
     }
 
     fn fail(&mut self, index: usize, failure: Failure) {
         match self.connections[index].take() {
-            Some(connection) if connection.is_open() => Gauge::add(&self.gauge.lost, 1),
+            Some(connection) if connection.is_open() => {
+                Gauge::add(&self.gauge.served, connection.has_echo().into());
+                Gauge::add(&self.gauge.lost, 1);
+            }
             Some(_) => self.outstanding -= 1,
             None => {}
         }

@@ -339,7 +339,9 @@ impl Run<'_> {
             let failed = sum(self.gauges, |gauge| &gauge.failed);
             progress.connecting(opened, failed, asked);
             self.record_when_due();
-            if opened + failed >= asked || self.is_broken() {
+            // Those that were open before they failed are in both.
+            let lost = sum(self.gauges, |gauge| &gauge.lost);
+            if opened + failed.saturating_sub(lost) >= asked || self.is_broken() {
                 return;
             }
             thread::sleep(CONNECT_INTERVAL);
@@ -353,9 +355,11 @@ impl Run<'_> {
         loop {
             let echoed = sum(self.gauges, |gauge| &gauge.messages);
             let failed = sum(self.gauges, |gauge| &gauge.failed);
+            // Those that failed behind their echo are in both.
+            let served = sum(self.gauges, |gauge| &gauge.served);
             let all = u64::from(self.plan.load.connections);
             self.record_when_due();
-            if echoed + failed >= all || self.clock.elapsed() >= end {
+            if echoed + failed.saturating_sub(served) >= all || self.clock.elapsed() >= end {
                 return;
             }
             thread::sleep(CONNECT_INTERVAL);

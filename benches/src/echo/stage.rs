@@ -70,6 +70,8 @@ pub(crate) struct Gauge {
     pub(crate) failed: AtomicU64,
     /// Those of them that were open.
     pub(crate) lost: AtomicU64,
+    /// Those of them that had had an echo.
+    pub(crate) served: AtomicU64,
     /// When the last connection became open, in microseconds since the run began.
     pub(crate) last_opened: AtomicU64,
     /// Messages whose echo is complete.

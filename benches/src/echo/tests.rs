@@ -2,10 +2,13 @@
 #![expect(clippy::disallowed_types, reason = "a blocking server is the simplest other side")]
 
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use ringwire::compression::CompressionConfig;
+use ringwire::{Config, Ctx, Server, on_message, tuning::Pinning};
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
@@ -330,4 +333,72 @@ fn refused_certificates_and_servers_without_tls_are_told() {
         let report = run(&plan).unwrap();
         assert_eq!(report.errors.keys().collect::<Vec<_>>(), ["TLS failed"], "{report:?}");
     });
+}
+
+/// A server whose connections end as soon as they are open, all but the first five after a second.
+fn end_at_once() -> Target {
+    let listener = TcpListener::bind(LOCALHOST).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for (number, stream) in listener.incoming().enumerate() {
+            let stream = stream.unwrap();
+            thread::spawn(move || {
+                thread::sleep(Duration::from_secs(if number < 5 { 0 } else { 1 }));
+                drop(tungstenite::accept(stream));
+            });
+        }
+    });
+    websocket(address)
+}
+
+#[test]
+fn connections_that_open_and_end_do_not_stand_for_others() {
+    let mut plan = plan(end_at_once());
+    (plan.load.connections, plan.load.threads, plan.load.connect_concurrency) = (10, 1, 10);
+    (plan.load.warmup, plan.load.duration) = (Duration::ZERO, Duration::from_millis(100));
+    let report = run(&plan).unwrap();
+    assert_eq!(report.opened, 10, "{report:?}");
+    assert_eq!(report.errors.values().sum::<u64>(), 10, "{report:?}");
+
+    // One at a time: those that have opened and ended are not on their way any more.
+    plan.target = end_at_once();
+    (plan.load.connections, plan.load.connect_concurrency) = (5, 1);
+    let report = run(&plan).unwrap();
+    assert_eq!((report.opened, report.errors.values().sum::<u64>()), (5, 5), "{report:?}");
+}
+
+#[test]
+fn first_messages_of_connections_that_end_do_not_stand_for_others() {
+    let seen = Arc::new(AtomicU64::new(0));
+    let config = Config::default()
+        .with_io_workers(1)
+        .with_pinning(Pinning::Off)
+        .with_compression(CompressionConfig::shared());
+    let server = Server::new(config).listen("127.0.0.1:0");
+    let server = server.start(move |worker| {
+        let (seen, handle) = (Arc::clone(&seen), worker.handle().clone());
+        on_message(move |ctx: &mut Ctx<'_, ()>, message: ringwire::Message<'_>| {
+            if seen.fetch_add(1, Ordering::Relaxed) < 5 {
+                let _ = ctx.send(message);
+                ctx.set_deadline(Duration::from_millis(50), ringwire::CloseCode::new(4000))
+                    .unwrap();
+                return;
+            }
+            let (handle, id, bytes) = (handle.clone(), ctx.id(), message.as_bytes().to_vec());
+            thread::spawn(move || {
+                thread::sleep(Duration::from_secs(1));
+                let _ = handle.send(id, &bytes[..]);
+            });
+        })
+    });
+    let server = server.unwrap();
+    let mut plan = plan(websocket(server.local_addrs()[0]));
+    (plan.load.connections, plan.load.threads) = (10, 1);
+    (plan.load.warmup, plan.load.duration) = (Duration::ZERO, Duration::from_millis(100));
+    plan.load.compression = CompressionFlag::Shared;
+    let report = run(&plan).unwrap();
+    server.handle().shutdown(Duration::ZERO);
+    server.join().unwrap();
+    assert_eq!(report.errors, [("close frame 4000".to_owned(), 5)].into());
+    assert!(report.compression.unwrap().replies >= 10, "{:?}", report.compression);
 }

@@ -332,6 +332,14 @@ impl Connection {
         if found < expected {
             return desk.fail(Failure::Reordered, 1);
         }
+        if found >= self.sent {
+            // Nothing was asked that it could answer.
+            let has_all = expected >= self.sent;
+            if !desk.plan.any_reply {
+                desk.fail(if has_all { Failure::Doubled } else { Failure::PayloadMismatch }, 1);
+            }
+            return;
+        }
         self.next = found.saturating_add(1);
         let due = desk.began.saturating_add(desk.due(self.number, found));
         desk.answered(due, found - expected);

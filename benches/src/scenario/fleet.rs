@@ -57,9 +57,11 @@ impl Fleet {
         commands: &[String],
     ) -> anyhow::Result<Self> {
         let (sender, news) = mpsc::channel();
-        let threads = plans.iter().map(Plan::parts).max().unwrap_or(1);
+        // As many in each process: where shares differ by a connection, as many as the smallest has.
+        let threads = plans.iter().map(Plan::parts).min().unwrap_or(1);
         let mut members = Vec::with_capacity(plans.len());
         for (index, plan) in plans.into_iter().enumerate() {
+            let plan = Plan { threads, ..plan };
             if plan.is_process {
                 let command = commands.iter().cycle().nth(index);
                 let first = index * threads;

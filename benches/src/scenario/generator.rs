@@ -230,6 +230,7 @@ impl<'a> Generator<'a> {
 
     fn rate(&mut self, interval: Duration, duration: Duration) -> anyhow::Result<()> {
         let began = self.load.desk.begin();
+        self.load.desk.tally.due += self.load.desk.plan.due();
         let connections = self.load.desk.plan.connections;
         let patience = nanos(self.load.desk.plan.response_timeout);
         let window = nanos(duration);
@@ -254,6 +255,7 @@ impl<'a> Generator<'a> {
                     desk.tally.lag.record_nanos(now - due);
                 }
             });
+            self.load.desk.tally.reached += 1;
             connection += 1;
             if connection == connections {
                 (connection, number) = (0, number + 1);

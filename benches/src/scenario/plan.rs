@@ -89,6 +89,19 @@ impl Plan {
     pub(crate) fn parts(&self) -> usize {
         self.threads.min(self.connections as usize).max(1)
     }
+
+    /// Messages that are due with `Work::Rate`, over all connections, which take turns within an interval.
+    pub(crate) fn due(&self) -> u64 {
+        let Work::Rate { interval, duration } = self.work else { return 0 };
+        if let Some(pace) = &self.pace {
+            return pace.messages(self.connections);
+        }
+        if interval.is_zero() {
+            return 0;
+        }
+        let all = duration.as_nanos() * u128::from(self.connections);
+        u64::try_from(all.div_ceil(interval.as_nanos())).unwrap_or(u64::MAX)
+    }
 }
 
 impl Work {

@@ -2,6 +2,8 @@
 
 mod churn;
 mod memory;
+#[cfg(test)]
+mod tests;
 mod work;
 
 use std::collections::BTreeMap;
@@ -125,7 +127,7 @@ impl Report {
         let mut notes = asked.notes;
         let total = &found.total;
         let spent = &found.spent;
-        let span = spent.time.as_secs_f64();
+        let span = working_time(plan, &found).as_secs_f64();
         let churn = Churn::new(plan, &found);
         // A message's CPU time would have that of connects and closes in it.
         let messages = if churn.is_none() { total.answered } else { 0 };
@@ -389,6 +391,14 @@ fn bottleneck(
         ));
     }
     Bottleneck::of(generator, server)
+}
+
+/// The time over which CPU time is told: to the last reply, as rates are, and not the wait for one that never comes.
+fn working_time(plan: &Plan, found: &Found) -> Duration {
+    if found.total.answered == 0 {
+        return found.spent.time;
+    }
+    found.spent.time.min(work::time(plan, found))
 }
 
 /// CPU in percent of one, and resident memory, over the samples of work.

@@ -14,6 +14,10 @@ pub(crate) struct Tally {
     pub(crate) closed: u64,
     /// Those of them that this side closed and the server answered (RFC 6455 §7.1.4).
     pub(crate) closed_cleanly: u64,
+    /// In an open loop: messages that are due in all of its time, told at its begin.
+    pub(crate) due: u64,
+    /// Those of them whose turn came, also where their connection was gone by then.
+    pub(crate) reached: u64,
     /// Messages given to a connection.
     pub(crate) sent: u64,
     /// Messages whose reply was right.
@@ -42,6 +46,8 @@ impl Tally {
         self.opened += other.opened;
         self.closed += other.closed;
         self.closed_cleanly += other.closed_cleanly;
+        self.due += other.due;
+        self.reached += other.reached;
         self.sent += other.sent;
         self.answered += other.answered;
         self.bytes_sent += other.bytes_sent;
@@ -67,7 +73,8 @@ impl Tally {
     /// Whether nothing was counted.
     pub(crate) fn is_empty(&self) -> bool {
         let bytes = self.bytes_sent + self.bytes_received;
-        self.opened + self.closed + self.sent + self.answered + bytes + self.failed() == 0
+        let messages = self.due + self.reached + self.sent + self.answered;
+        self.opened + self.closed + messages + bytes + self.failed() == 0
     }
 }
 

@@ -3,7 +3,8 @@
 //! [`Server::with_runtime`](ringwire::Server::with_runtime).
 //!
 //! - `/ws?name=NAME`: a WebSocket for whoever has an account of that name, 401 for others. `get` is answered with its
-//!   number, `add NUMBER` adds to it and is answered with the sum, and everything else comes back as it is.
+//!   number, `add NUMBER` adds to it and is answered with the sum, if there is room for that, and everything else comes
+//!   back as it is.
 //! - `GET /accounts/NAME`: the number, 404 if there is no such account.
 
 use ringwire::{
@@ -42,10 +43,15 @@ impl Accounts {
     /// Adds to the number of an account, which is made where there is none. Gives the sum.
     ///
     /// # Errors
-    /// The database failed, or the sum is too large.
+    /// The database failed, or the sum is too large ([`sqlx::Error::RowNotFound`]): the account is as it was then.
     pub async fn add(&self, name: &str, number: i64) -> Result<i64, sqlx::Error> {
+        // SQLite makes a floating-point number of a sum that is too large, so such a row is left as it is: then there
+        // is none to return. Only CASE has the order in which its parts are worked out.
         let text = "INSERT INTO accounts (name, number) VALUES ($1, $2) \
                     ON CONFLICT (name) DO UPDATE SET number = accounts.number + excluded.number \
+                    WHERE CASE WHEN excluded.number >= 0 \
+                    THEN accounts.number <= 9223372036854775807 - excluded.number \
+                    ELSE accounts.number >= -9223372036854775807 - 1 - excluded.number END \
                     RETURNING number";
         sqlx::query(text).bind(name).bind(number).fetch_one(&self.0).await?.try_get(0)
     }
@@ -83,6 +89,7 @@ async fn serve(accounts: &Accounts, name: &str, mut socket: Socket) -> Result<()
         let answer = match answer(accounts, name, &message).await {
             Ok(Some(number)) => OwnedMessage::Text(number.to_string()),
             Ok(None) => message,
+            Err(sqlx::Error::RowNotFound) => OwnedMessage::from("the sum is too large"),
             Err(error) => {
                 tracing::error!(%error, "a query failed");
                 OwnedMessage::from("the database failed")

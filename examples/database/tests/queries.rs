@@ -54,6 +54,39 @@ fn accounts_are_kept_in_a_database() {
     }
 }
 
+#[test]
+fn sums_that_are_too_large_leave_the_account_as_it_was() {
+    let runtime = runtime();
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut urls = vec![format!("sqlite:{}?mode=rwc", folder.path().join("accounts.db").display())];
+    urls.extend(std::env::var("DATABASE_URL"));
+    for url in urls {
+        let accounts = runtime.block_on(async {
+            let accounts = Accounts::open(&url).await.expect("the database opens");
+            for name in ["most", "least"] {
+                let now = accounts.add(name, 0).await.expect("an account");
+                accounts.add(name, -now).await.expect("an account");
+            }
+            accounts
+        });
+        let mut live = start(DriverKind::Epoll, &runtime, &accounts);
+        for (name, number, one) in [("most", i64::MAX, 1), ("least", -i64::MAX, -2)] {
+            let mut peer = live.connect(Get::new(&format!("/ws?name={name}"))).expect_open();
+            let too_large = || "the sum is too large".to_owned();
+            for (said, heard) in [
+                (format!("add {number}"), number.to_string()),
+                (format!("add {one}"), too_large()),
+                ("get".to_owned(), number.to_string()),
+                (format!("add {number}"), too_large()),
+                (format!("add {}", -one), (number - one).to_string()),
+            ] {
+                peer.send(&*said);
+                assert_eq!(peer.text(), heard, "{name}: {said}");
+            }
+        }
+    }
+}
+
 /// Another program has the database for itself, and a thousand queries wait. Who needs none is served as ever.
 #[test]
 fn a_thousand_wait_for_slow_queries_and_others_do_not() {

@@ -13,10 +13,13 @@ use hyper::upgrade::OnUpgrade;
 use ringwire::program::{announce, handle_signals};
 use ringwire::{Config, Handle, Server, Sizing, handshake::answer_upgrade};
 use ringwire_examples::{DriverFlag, Echo};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 /// How long WebSockets may take to close on SIGTERM or SIGINT.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+
+/// From an accept that failed to the next one.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// An HTTP server that hands the WebSockets of `/ws` over to Ringwire.
 #[derive(Clone, Debug, Parser)]
@@ -53,6 +56,20 @@ where
     tokio::select! {
         result = serve(listener, handle) => result,
         ended = tokio::task::spawn_blocking(|| workers.join()) => Ok(ended??),
+    }
+}
+
+/// The next connection. Where there is none since descriptors have run out, say, it tries again after a pause, as
+/// `axum::serve` does: connections that end give back what is missing.
+pub async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => {
+                tracing::warn!(%error, "no connection was accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
     }
 }
 

@@ -3,15 +3,17 @@
 //! `RINGWIRE_DRIVER` says which kernel back end the workers have; without it, epoll.
 
 #![expect(clippy::disallowed_types, reason = "tests own sockets, and rustls takes shared settings")]
+#![expect(clippy::disallowed_methods, reason = "a test waits for what a program does")]
 
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ringwire_peers::{Identity, read_head};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use tungstenite::protocol::{CloseFrame, Role};
@@ -20,6 +22,9 @@ use tungstenite::{Bytes, Message, WebSocket};
 const REQUEST: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// How long what has to happen may take, on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A connection, plain or over TLS.
 trait Stream: Read + Write {}
@@ -192,6 +197,35 @@ fn refuses_what_is_no_upgrade(program: Program) {
     }
 }
 
+/// With no descriptor left it accepts nobody, goes on with those it has, and accepts again once others are gone.
+fn outlives_a_shortage_of_descriptors(program: Program) {
+    let mut stream = program.connect();
+    stream.write_all(REQUEST.as_bytes()).expect("it is open");
+    let mut socket = upgraded(stream);
+    echo(&mut socket, Message::text("before"));
+    let folder = format!("/proc/{}/fd", program.child.id());
+    let count = || std::fs::read_dir(&folder).expect("it runs").count();
+    let limit = count() as u64 + 3;
+    let limits = Rlimit { current: Some(limit), maximum: Some(limit) };
+    let id = Pid::from_child(&program.child);
+    prlimit(Some(id), Resource::Nofile, limits).expect("it is ours");
+    let others: Vec<_> = (0..10).map(|_| ringwire_peers::connect(program.address)).collect();
+    let begin = Instant::now();
+    while (count() as u64) < limit {
+        assert!(begin.elapsed() < PATIENCE, "it accepts as many as it can");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Long enough to try again and again.
+    for _ in 0..5 {
+        std::thread::sleep(Duration::from_millis(100));
+        echo(&mut socket, Message::text("meanwhile"));
+    }
+    drop(others);
+    let mut stream = program.connect();
+    assert_eq!(get(&mut stream, "/healthz").0, "200");
+    echo(&mut socket, Message::text("after"));
+}
+
 fn ends_in_order(program: Program) {
     let mut stream = program.connect();
     stream.write_all(REQUEST.as_bytes()).expect("it is open");
@@ -225,6 +259,11 @@ macro_rules! tests {
             #[test]
             fn what_is_no_upgrade_is_refused() {
                 refuses_what_is_no_upgrade($start);
+            }
+
+            #[test]
+            fn shortage_of_descriptors() {
+                outlives_a_shortage_of_descriptors($start);
             }
 
             #[test]

@@ -6,32 +6,31 @@ use super::{Connection, Generator, PACE_INTERVAL};
 use crate::echo::Failure;
 use crate::scenario::clock::nanos;
 use crate::scenario::connection::Stage;
-use crate::scenario::plan::{Pulse, Work};
+use crate::scenario::plan::Work;
 
 impl Generator<'_> {
     /// Opens all connections.
     pub(super) fn connect(&mut self) -> anyhow::Result<()> {
         let plan = &self.load.desk.plan;
-        let (asked, most, ramp_up) = (plan.connections, plan.max_concurrent, plan.ramp_up);
+        let (mut asked, most, ramp_up) = (plan.connections, plan.max_concurrent, plan.ramp_up);
         let began = self.load.desk.clock.elapsed();
         let end = began + plan.limit;
         let mut dialled = 0;
         loop {
-            let Pulse { opened, failed, .. } = self.load.desk.totals;
             let now = self.load.desk.clock.elapsed();
-            // A failure of an open connection counts here too: then a few more are outstanding.
-            let outstanding = u64::from(dialled).saturating_sub(opened + failed);
+            // Open, or gone, be that before or after they were open.
+            let settled = u32::try_from(self.load.free.len() + self.load.open);
+            let outstanding = dialled - settled.unwrap_or(dialled).min(dialled);
             if dialled == asked && (outstanding == 0 || now >= end + self.patience()) {
                 return Ok(());
             }
             if now >= end && dialled < asked {
                 self.load.desk.fail(Failure::NotTried, u64::from(asked - dialled));
-                dialled = asked;
+                asked = dialled;
                 continue;
             }
             let due = due_connects(asked, now - began, ramp_up);
-            let room = u64::from(most).saturating_sub(outstanding);
-            let room = u32::try_from(room).unwrap_or(u32::MAX);
+            let room = most.saturating_sub(outstanding);
             let end_of_pass = due.min(dialled.saturating_add(room));
             while dialled < end_of_pass {
                 self.dial(dialled);

@@ -97,7 +97,9 @@ pub(crate) fn run(endpoint: &Endpoint, plan: SessionsPlan) -> anyhow::Result<Ses
             warm = Some((generator.moment(endpoint)?, tls, tally.take().failures));
         }
         let is_hopeless = totals.opened == 0 && totals.failed >= HOPELESS;
-        let ended = totals.closed + totals.failed;
+        // All that are not going on: one that opened and failed is one, whatever it counts as.
+        let free = generator.load.free.len() as u64;
+        let ended = begun + free - u64::from(plan.concurrency);
         match warm.take_if(|(first, ..)| {
             is_hopeless || ended >= most || now >= (first.at - zero).saturating_add(measured)
         }) {
@@ -197,6 +199,24 @@ mod tests {
         let resumed = run(&endpoint(true, true), plan(end)).unwrap();
         check(&resumed);
         assert!(resumed.tls.resumed > resumed.tls.full, "{resumed:?}");
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_types, reason = "a blocking server is the simplest other side")]
+    fn sessions_that_open_and_fail_count_once() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("ws://{}/", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                drop(tungstenite::accept(stream.unwrap()));
+            }
+        });
+        let target = Target::from_url(&url).unwrap();
+        let endpoint = Endpoint { target, tls: None, account: None, own: None };
+        let plan = SessionsPlan { messages: 1, ..plan(End::Count(10)) };
+        let sessions = run(&endpoint, plan).unwrap();
+        assert_eq!((sessions.opened, sessions.completed), (10, 0), "{sessions:?}");
+        assert_eq!(sessions.errors.values().sum::<u64>(), 10, "{sessions:?}");
     }
 
     #[test]

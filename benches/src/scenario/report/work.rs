@@ -16,7 +16,7 @@ use crate::units::{ratio, show_count};
 const LATE_SEND: f64 = 20_000.0;
 /// Bytes of a TCP segment on an Ethernet.
 const SEGMENT_LEN: u64 = 1460;
-/// So does a share of messages that it gave out at all below this.
+/// So does a share of messages that it came to at all below this.
 const SENT_SHARE: f64 = 0.99;
 
 /// What became of the messages.
@@ -24,6 +24,9 @@ const SENT_SHARE: f64 = 0.99;
 pub(crate) struct WorkDone {
     /// Messages that were to be sent; `None` where nobody says.
     pub(crate) asked: Option<u64>,
+    /// Those of an open loop whose turn came, sent or not.
+    #[serde(skip)]
+    pub(crate) reached: u64,
     pub(crate) sent: u64,
     pub(crate) answered: u64,
     /// Over all connections.
@@ -72,9 +75,7 @@ pub(crate) struct EachSecond {
 impl WorkDone {
     pub(super) fn new(plan: &Plan, found: &Found, cpu: Option<Span>) -> Self {
         let total = &found.total;
-        let nanos = total.last_answered.saturating_sub(found.work_began);
-        let duration = plan.work.duration().unwrap_or_default();
-        let seconds = Duration::from_nanos(nanos).max(duration).as_secs_f64();
+        let seconds = time(plan, found).as_secs_f64();
         let (mut asked, mut in_flight) = (None, None);
         match plan.work {
             Work::Idle | Work::Churn { .. } | Work::Sessions { .. } => {}
@@ -85,20 +86,14 @@ impl WorkDone {
             Work::Loop { in_flight: each, .. } => {
                 in_flight = Some(each.saturating_mul(plan.connections));
             }
-            Work::Rate { interval, duration } => {
-                asked = Some(match &plan.pace {
-                    Some(pace) => pace.messages(plan.connections),
-                    None => {
-                        let each = due_count(interval, duration).unwrap_or(u64::MAX);
-                        each.saturating_mul(plan.connections.into())
-                    }
-                });
-            }
+            // Each generator's own: its connections take turns among themselves.
+            Work::Rate { .. } => asked = Some(total.due),
         }
         let messages_per_second = ratio(total.answered as f64, seconds);
         let bytes = (total.bytes_sent, total.bytes_received);
         Self {
             asked,
+            reached: total.reached,
             sent: total.sent,
             answered: total.answered,
             in_flight,
@@ -114,10 +109,11 @@ impl WorkDone {
         }
     }
 
-    /// Whether the generator sent too late, or not all that it should have: then latencies are its own.
+    /// Whether the generator sent too late, or did not come to all that it should have: then latencies are its own.
+    /// Messages whose connection was gone when they were due are not its fault.
     pub(crate) fn fell_behind(&self) -> bool {
         let asked = self.asked.unwrap_or_default() as f64;
-        let is_short = (self.sent as f64) < asked * SENT_SHARE;
+        let is_short = (self.reached as f64) < asked * SENT_SHARE;
         self.send_lag_us.is_some_and(|lag| lag.p99 > LATE_SEND || is_short)
     }
 
@@ -148,6 +144,12 @@ impl WorkDone {
         }
         rows
     }
+}
+
+/// From the begin of work to its last reply, or to the end of its time where that is later.
+pub(super) fn time(plan: &Plan, found: &Found) -> Duration {
+    let nanos = found.total.last_answered.saturating_sub(found.work_began);
+    Duration::from_nanos(nanos).max(plan.work.duration().unwrap_or_default())
 }
 
 /// How many things are due in a time, the first one at once; `None` without an interval.

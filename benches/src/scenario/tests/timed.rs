@@ -257,3 +257,34 @@ fn connections_that_end_while_held_are_errors() {
     let report = common(&server.url()).run(&idle).unwrap();
     assert_eq!(report.errors, [("close frame 4000".to_owned(), 4)].into());
 }
+
+#[test]
+fn as_many_messages_are_asked_for_as_are_due() {
+    // The connections take turns: 0, 100, 200 and 300 ms, and again after 400 ms. Two threads have two each.
+    let work = Work::Rate { interval: Duration::from_millis(400), duration: SECOND };
+    for flags in ["", "--threads 2", "--threads 3"] {
+        let report = common(flags).run(&scenario(4, work)).unwrap();
+        let work = report.work.as_ref().unwrap();
+        assert_eq!((work.asked, work.answered), (Some(work.sent), work.sent), "{flags}");
+        assert!(work.sent == 10 || flags == "--threads 3", "{flags}: {}", work.sent);
+    }
+}
+
+#[test]
+fn connections_that_open_and_end_do_not_stand_for_others() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for (number, stream) in listener.incoming().enumerate() {
+            let stream = stream.unwrap();
+            thread::spawn(move || {
+                thread::sleep(if number < 5 { Duration::ZERO } else { SECOND });
+                // An upgrade, and the end.
+                drop(tungstenite::accept(stream));
+            });
+        }
+    });
+    let report = common(&url).run(&scenario(10, Work::Idle)).unwrap();
+    assert_eq!((report.opened, report.active), (10, 0), "{:?}", report.errors);
+    assert_eq!(report.errors.values().sum::<u64>(), 10, "{:?}", report.errors);
+}

@@ -22,7 +22,7 @@ use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
 use ringwire::tls::Session;
 use ringwire::{Handle, PostError, transport::Adoption};
-use ringwire_handover::{Flags, answer, run, upgrade};
+use ringwire_handover::{Flags, accept, answer, run, upgrade};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -68,7 +68,7 @@ fn tls_settings(cert: &Path, key: &Path) -> Result<ServerConfig> {
 
 async fn serve(listener: TcpListener, tls: TlsAcceptor, sockets: Handle) -> Result<()> {
     loop {
-        let (stream, _) = listener.accept().await?;
+        let stream = accept(&listener).await;
         let (tls, sockets) = (tls.clone(), sockets.clone());
         tokio::spawn(async move {
             if let Err(error) = serve_connection(stream, tls, sockets).await {

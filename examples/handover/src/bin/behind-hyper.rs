@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
 use ringwire::Handle;
-use ringwire_handover::{Flags, answer, run, upgrade};
+use ringwire_handover::{Flags, accept, answer, run, upgrade};
 use tokio::net::{TcpListener, TcpStream};
 
 fn main() -> ExitCode {
@@ -29,7 +29,7 @@ async fn start() -> Result<()> {
 
 async fn serve(listener: TcpListener, sockets: Handle) -> Result<()> {
     loop {
-        let (stream, _) = listener.accept().await?;
+        let stream = accept(&listener).await;
         let sockets = sockets.clone();
         let routes =
             service_fn(move |request| ready(Ok::<_, Infallible>(route(request, &sockets))));
