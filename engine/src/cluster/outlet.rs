@@ -1,6 +1,6 @@
 //! What leaves a node: what it has subscribers for, and publications.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -84,6 +84,8 @@ impl Letter {
 pub struct Outlet {
     parts: Parts,
     wishes: VecDeque<Wish>,
+    /// What has lost its last subscriber: told once all that has one by then is.
+    ending: HashSet<Box<str>>,
     /// What is to be loaded once what has subscribers is told.
     load: Option<String>,
     /// Taken from the departures before their time.
@@ -106,9 +108,9 @@ pub(super) struct Parts {
 
 impl Outlet {
     pub(super) fn new(parts: Parts, max_streams: usize) -> Self {
-        let (wishes, waiting, numbers) =
-            (VecDeque::new(), VecDeque::new(), Recent::new(max_streams));
-        Self { parts, wishes, load: None, waiting, numbers, last_epoch: 0 }
+        let (wishes, ending) = (VecDeque::new(), HashSet::new());
+        let (waiting, numbers) = (VecDeque::new(), Recent::new(max_streams));
+        Self { parts, wishes, ending, load: None, waiting, numbers, last_epoch: 0 }
     }
 
     /// What to do next. `None`: the server has ended, and nothing is left.
@@ -202,8 +204,11 @@ impl Outlet {
         if self.load.is_none() {
             self.load = self.relay()?.loads.take().map(|topic| topic.as_ref().to_owned());
         }
-        // What was asked for before it is told before it.
+        // What was asked for before it is told before it; many changes ask for nothing.
         self.look_at_interest();
+        while self.wishes.is_empty() && self.relay()?.has_interest() {
+            self.look_at_interest();
+        }
         let subscriptions = &self.relay()?.counters().subscriptions;
         match self.wishes.front() {
             Some(Wish::Subscribe(_)) => subscriptions.fetch_add(1, Ordering::Relaxed),
@@ -233,16 +238,25 @@ impl Outlet {
     }
 
     fn look_at_interest(&mut self) {
-        let Self { parts: Parts { exchange, state, .. }, wishes, .. } = self;
+        let Self { parts: Parts { exchange, state, .. }, wishes, ending, .. } = self;
         let Some(relay) = exchange.relay().filter(|relay| relay.has_interest()) else { return };
         let changes = relay.take_interest(CHANGES_AT_A_TIME);
         let mut state = state.lock();
         let state = &mut *state;
         for (text, change) in changes {
-            if change.has_joined {
+            if !change.has_joined {
+                ending.insert(text);
+            } else if !ending.remove(&text) {
                 state.interests.begin(&text, wishes);
-                continue;
             }
+        }
+        // They come by topic, not in their order.
+        let mut over = Vec::new();
+        if !relay.has_interest() {
+            over.extend(ending.drain());
+            over.sort_unstable_by_key(|text| has_wildcard(text));
+        }
+        for text in over {
             state.interests.end(&text, wishes);
             if has_wildcard(&text) {
                 let interests = &mut state.interests;

@@ -3,13 +3,16 @@
 #![expect(clippy::disallowed_types, reason = "tests own sockets, and share with threads")]
 
 use std::sync::{Arc, Barrier, Mutex, PoisonError, mpsc};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use ringwire::cluster::{Bus, BusError, ClusterConfig, Node, Outgoing};
+use ringwire::cluster::{
+    Bus, BusError, ClusterConfig, Kept, KeptHistory, Node, Numbered, Outgoing,
+};
 use ringwire::shutdown::Readiness;
 use ringwire::stats::ClusterStats;
-use ringwire::topics::{PublishError, PublishOptions, Reach, TopicConfig};
+use ringwire::topics::{HistoryConfig, PublishError, PublishOptions, Reach, TopicConfig};
 use ringwire::{Config, Error, Handle, Message, Router, on_message};
 use ringwire_peers::{Http, stays_so_for};
 
@@ -197,6 +200,49 @@ fn the_bus_is_asked_for_what_has_subscribers_on_any_worker() {
     let mut client = server.client();
     ask(&mut client, "sub b", "true");
     assert_eq!(next(&mut node), "+b");
+}
+
+#[test]
+fn the_bus_is_asked_behind_many_changes_that_ask_for_nothing() {
+    let (server, mut node) = by_hand(quiet());
+    let handle = server.handle();
+    let hear = |topic: &str| handle.hear_others(topic, |_, _| {}).expect("a topic");
+    let mut poll = || node.outlet.poll_next(&mut Context::from_waker(Waker::noop()));
+    hear("room.*");
+    assert!(matches!(poll(), Poll::Ready(Some(Outgoing::Subscribe(text))) if text == "room.*"));
+    assert!(poll().is_pending());
+    // The pattern takes them in.
+    (0..5000).for_each(|number| hear(&format!("room.{number}")));
+    hear("other");
+    let next = poll();
+    let is_asked = matches!(&next, Poll::Ready(Some(Outgoing::Subscribe(text))) if text == "other");
+    assert!(is_asked, "{next:?}");
+    assert!(poll().is_pending());
+}
+
+#[test]
+fn a_subscription_ends_after_those_that_take_its_place() {
+    let (server, mut node) = by_hand(quiet().with_io_workers(2));
+    let (mut pattern, mut topics) = (server.client(), server.client());
+    ask(&mut pattern, "like room.*", "true");
+    assert_eq!(next(&mut node), "+room.*");
+    (0..32).for_each(|number| ask(&mut topics, &format!("sub room.{number}"), "true"));
+    ask(&mut pattern, "unlike room.*", "true");
+    let mut told: Vec<_> = (0..32).map(|_| next(&mut node)).collect();
+    assert_eq!(next(&mut node), "-room.*", "after {told:?}");
+    told.sort_unstable();
+    let mut expected: Vec<_> = (0..32).map(|number| format!("+room.{number}")).collect();
+    expected.sort_unstable();
+    assert_eq!(told, expected);
+    // What has gone before the bus looks takes no place.
+    ask(&mut pattern, "like room.*", "true");
+    let mut told: Vec<_> = (0..33).map(|_| next(&mut node)).collect();
+    assert_eq!(told.remove(0), "+room.*");
+    (0..32).for_each(|number| ask(&mut topics, &format!("unsub room.{number}"), "true"));
+    ask(&mut pattern, "unlike room.*", "true");
+    assert_eq!(next(&mut node), "-room.*");
+    assert!(node.outlet.poll_next(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert_eq!(cluster(&server.handle()).subscriptions, 0);
 }
 
 #[test]
@@ -405,4 +451,50 @@ fn code_hears_what_other_nodes_publish() {
     assert!(heard.try_recv().is_err(), "nothing else comes");
     let alone = Server::start(quiet(), app);
     alone.handle().hear_others(">", |_, _| {}).expect("nobody is there to be heard");
+}
+
+#[test]
+fn code_hears_what_a_bus_that_numbers_brings_and_what_it_has_kept_once() {
+    let topics = TopicConfig::default().with_history("a", HistoryConfig::default());
+    let (server, mut node) = by_hand(quiet().with_topics(topics));
+    let (other, mut sender) = by_hand(quiet());
+    let handle = server.handle();
+    let (tell, heard) = mpsc::channel();
+    let hear = move |_: &str, message: Message<'_>| {
+        tell.send(message.as_text().expect("a text").to_owned()).expect("the test waits");
+    };
+    handle.hear_others("a", hear).expect("a topic");
+    assert_eq!(next(&mut node), "+a");
+    node.outlet.number_by_bus();
+    let mut letter = |text: &str| {
+        publish(&other, "a", text);
+        match sender.outlet.next_blocking() {
+            Some(Outgoing::Publish(letter)) => letter.to_bytes(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (one, two, three, four) = (letter("1"), letter("2"), letter("3"), letter("4"));
+    publish(&server, "a", "own");
+    let own = match node.outlet.next_blocking() {
+        Some(Outgoing::Record(letter)) => letter.to_bytes(),
+        other => panic!("{other:?}"),
+    };
+    let numbered = |offset: u64, bytes| Numbered {
+        epoch: 7,
+        offset,
+        previous: offset.checked_sub(1).filter(|previous| *previous > 0),
+        bytes,
+    };
+    node.inlet.receive_numbered("a", numbered(1, &one));
+    // What it missed meanwhile, with what it has heard and its own.
+    let kept = |offset, bytes: &[u8]| Kept { offset, age: Duration::ZERO, bytes: bytes.to_vec() };
+    let entries = vec![kept(1, &one), kept(2, &two), kept(3, &own), kept(4, &[]), kept(5, &three)];
+    let history = KeptHistory { epoch: 7, floor: 0, is_whole: true, entries };
+    node.inlet.load("a", &history);
+    node.inlet.load("a", &history);
+    node.inlet.receive_numbered("a", numbered(5, &three));
+    node.inlet.receive_numbered("a", numbered(6, &four));
+    let texts: Vec<_> = heard.try_iter().collect();
+    assert_eq!(texts, ["1", "2", "3", "4"]);
+    assert_eq!(cluster(&handle).received, 4);
 }
