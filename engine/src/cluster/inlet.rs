@@ -57,14 +57,6 @@ pub struct Kept {
     pub bytes: Vec<u8>,
 }
 
-impl Kept {
-    fn entry(&self) -> Entry<'_> {
-        let envelope = Envelope::parse(&self.bytes);
-        let message = envelope.map(|envelope| (envelope.message, envelope.compress));
-        Entry { offset: self.offset, age: self.age, message }
-    }
-}
-
 impl Inlet {
     pub(super) fn new(
         id: NodeId,
@@ -123,16 +115,12 @@ impl Inlet {
         let message = envelope.map(|it| (it.message, it.compress));
         let passed = self.exchange.follow(topic, (Position { epoch, offset }, previous), message);
         drop(state);
-        let is_other = envelope.is_some_and(|envelope| envelope.stamp.origin != self.id);
         match passed {
             Ok(false) => add(&self.counters.passed_over, 1),
             Err(PublishError::Topic(_)) => add(&self.counters.malformed, 1),
             outcome => {
                 add(&self.counters.incoming_dropped, u64::from(outcome.is_err()));
-                add(&self.counters.received, u64::from(is_other));
-                if let Some(relay) = self.exchange.relay().filter(|_| is_other) {
-                    message.into_iter().for_each(|(message, _)| relay.ears.call(topic, message));
-                }
+                envelope.iter().for_each(|envelope| self.hear(topic, envelope));
             }
         }
     }
@@ -157,12 +145,34 @@ impl Inlet {
     /// [`heard`](Self::heard) goes to those who subscribe here.
     pub fn load(&mut self, topic: &str, history: &KeptHistory) {
         let KeptHistory { epoch, floor, is_whole, ref entries } = *history;
-        let entries = entries.iter().map(Kept::entry).collect();
+        let envelopes: Vec<_> = entries.iter().map(|kept| Envelope::parse(&kept.bytes)).collect();
+        let entries = entries.iter().zip(&envelopes).map(|(kept, envelope)| Entry {
+            offset: kept.offset,
+            age: kept.age,
+            message: envelope.map(|it| (it.message, it.compress)),
+        });
+        let entries = entries.collect();
         let mut state = self.state.lock();
-        if state.interests.includes(topic) {
-            let loaded = Loaded { epoch, floor, is_whole, entries };
-            let outcome = self.exchange.load(topic, &loaded);
-            add(&self.counters.incoming_dropped, u64::from(outcome.is_err()));
+        if !state.interests.includes(topic) {
+            return;
+        }
+        let loaded = Loaded { epoch, floor, is_whole, entries };
+        let (passed_on, outcome) = self.exchange.load(topic, &loaded);
+        drop(state);
+        add(&self.counters.incoming_dropped, u64::from(outcome.is_err()));
+        for (entry, envelope) in loaded.entries.iter().zip(&envelopes) {
+            if passed_on.binary_search(&entry.offset).is_ok() {
+                envelope.iter().for_each(|envelope| self.hear(topic, envelope));
+            }
+        }
+    }
+
+    /// Has code hear what the bus has numbered, if another node has published it.
+    fn hear(&self, topic: &str, envelope: &Envelope<'_>) {
+        if envelope.stamp.origin != self.id {
+            add(&self.counters.received, 1);
+            let relay = self.exchange.relay();
+            relay.into_iter().for_each(|relay| relay.ears.call(topic, envelope.message));
         }
     }
 

@@ -127,12 +127,17 @@ impl Exchange {
     }
 
     /// Takes in what the bus has kept of a topic that it brings. What subscribers of this node have yet to hear goes to
-    /// them.
+    /// them; the offsets of that.
     ///
     /// # Errors
-    /// Some workers are too far behind.
-    pub(crate) fn load(&self, topic: &str, loaded: &Loaded<'_>) -> Result<(), PublishError> {
-        let Some(history) = self.settings().history(topic) else { return Ok(()) };
+    /// Some workers are too far behind. What went to the others is beside it.
+    pub(crate) fn load(
+        &self,
+        topic: &str,
+        loaded: &Loaded<'_>,
+    ) -> (Vec<u64>, Result<(), PublishError>) {
+        let mut passed_on = Vec::new();
+        let Some(history) = self.settings().history(topic) else { return (passed_on, Ok(())) };
         let Loaded { epoch, floor, is_whole, ref entries } = *loaded;
         let (bounds, at) = (history.bounds(), now(history));
         let before = [floor].into_iter().chain(entries.iter().map(|entry| entry.offset));
@@ -160,6 +165,7 @@ impl Exchange {
                     if let Some(place) = shard.admit(topic, place, bounds, epochs) {
                         let passed = self.pass_on(shard, history, topic, place, entry.message);
                         outcome = outcome.and(passed);
+                        passed_on.push(entry.offset);
                     }
                 }
                 if floor > known.top.offset && entries.is_empty() {
@@ -178,7 +184,7 @@ impl Exchange {
                 }
             }
             shard.set_followed(topic, true, is_whole);
-            outcome
+            (passed_on, outcome)
         })
     }
 
