@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use ringwire::testing::{Faults, Get, Live, Sim, Stage};
 use ringwire::{
-    Answer, CloseCause, CloseCode, Config, Ctx, Handler, Message, Request, Responder, Response,
-    on_message,
+    Accept, Answer, CloseCause, CloseCode, Config, ConnId, Ctx, Handler, Message, PostError,
+    Request, Responder, Response, on_message,
 };
 
 use crate::support::driver;
@@ -221,7 +221,47 @@ fn jobs_run_in_it() {
         for word in ["ONE", "TWO", "THREE"] {
             assert_eq!(a.text(), word);
         }
+        assert_eq!(sim.handle().stats().compute.done, 3);
     });
+}
+
+/// Who asks is let in later.
+struct Doorman(Arc<Mutex<Option<ConnId>>>);
+
+impl Handler for Doorman {
+    type State = String;
+
+    fn on_request(&mut self, request: &Request<'_>) -> Answer<String> {
+        *self.0.lock().unwrap() = Some(request.id());
+        Answer::Defer
+    }
+}
+
+fn who_waits_is_let_in(stage: &mut impl Stage, waiting: &Mutex<Option<ConnId>>) {
+    let attempt = stage.connect("/");
+    stage.advance(Duration::from_millis(200));
+    let id = waiting.lock().unwrap().take().expect("somebody asks");
+    let handle = stage.handle();
+    assert_eq!(handle.accept(id, Accept::new(7_u32)), Err(PostError::WrongState));
+    assert_eq!(handle.accept(id, Accept::new("ann".to_owned())), Ok(()));
+    let mut peer = attempt.expect_open();
+    let greet = |ctx: &mut Ctx<'_, String>| {
+        let text = format!("hello {}", ctx.state());
+        let _ = ctx.send(text.as_str());
+    };
+    assert_eq!(handle.run(id, greet), Ok(()));
+    assert_eq!(peer.text(), "hello ann");
+}
+
+#[test]
+fn handles_give_and_reach_states() {
+    let (waiting, asked) = (Arc::default(), Arc::default());
+    let (for_sim, for_live) = (Arc::clone(&waiting), Arc::clone(&asked));
+    let config = Config::default().with_io_workers(2);
+    let mut sim = Sim::new(config, move |_| Doorman(Arc::clone(&for_sim)));
+    who_waits_is_let_in(&mut sim, &waiting);
+    let mut live = Live::start(driver(), move |_| Doorman(Arc::clone(&for_live)));
+    who_waits_is_let_in(&mut live, &asked);
 }
 
 #[test]
