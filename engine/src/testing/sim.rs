@@ -238,5 +238,5 @@ fn build<H: Handler + 'static>(
             Box::new(Worker::new(driver, clock, handler, setup)) as Box<dyn Turning>
         });
     let workers = workers.collect();
-    (Core::new(worlds, workers, has_jobs.then_some(hand), random), handle)
+    (Core::new(worlds, workers, has_jobs.then_some(hand), random, hub), handle)
 }

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ringwire::testing::{Faults, Get, Live, Sim, Stage};
+use ringwire::topics::{HistoryConfig, Position, TopicConfig};
 use ringwire::{
     Accept, Answer, CloseCause, CloseCode, Config, ConnId, Ctx, Handler, Message, PostError,
     Request, Responder, Response, on_message,
@@ -262,6 +263,44 @@ fn handles_give_and_reach_states() {
     who_waits_is_let_in(&mut sim, &waiting);
     let mut live = Live::start(driver(), move |_| Doorman(Arc::clone(&for_live)));
     who_waits_is_let_in(&mut live, &asked);
+}
+
+/// Tells of a topic how many messages a peer has missed since its first word.
+struct Archive(Option<Position>);
+
+impl Handler for Archive {
+    type State = ();
+
+    fn on_request(&mut self, _: &Request<'_>) -> Answer<()> {
+        Answer::accept(())
+    }
+
+    fn on_message(&mut self, ctx: &mut Ctx<'_, ()>, _: Message<'_>) {
+        let recovery = ctx.subscribe_since("news", self.0).unwrap();
+        self.0.get_or_insert(recovery.position);
+        let text = format!("{:?}", recovery.missed.map(|missed| missed.len()));
+        let _ = ctx.send(text.as_str());
+    }
+}
+
+#[test]
+fn what_topics_keep_ages_by_the_virtual_clock() {
+    let missed = |sim: &mut Sim| {
+        let mut peer = sim.connect("/").expect_open();
+        peer.send("what is new?");
+        peer.text()
+    };
+    let history = HistoryConfig::default().with_max_age(Duration::from_secs(1));
+    let topics = TopicConfig::default().with_history("news", history);
+    let mut sim = Sim::new(Config::default().with_topics(topics), |_| Archive(None));
+    assert_eq!(missed(&mut sim), "Some(0)");
+    sim.handle().publish("news", "it rains").unwrap();
+    // Real time is none of a simulation's business.
+    std::thread::sleep(Duration::from_millis(1100));
+    sim.advance(Duration::from_millis(800));
+    assert_eq!(missed(&mut sim), "Some(1)");
+    sim.advance(Duration::from_millis(200));
+    assert_eq!(missed(&mut sim), "None");
 }
 
 #[test]
