@@ -308,7 +308,9 @@ pub trait Handler {
     }
 
     /// Makes the state of a connection from what [`Handle::accept`](crate::Handle::accept) gave for a deferred
-    /// `request`. Default: it must be of the type [`State`](Self::State). For handlers around others.
+    /// `request`. Default: it must be of the type [`State`](Self::State). For handlers around others. A
+    /// [`Router`](crate::Router) looks here for the [subprotocols](crate::router::SocketOptions::subprotocols) of its
+    /// route as well.
     ///
     /// # Errors
     /// It is of another type, and comes back.

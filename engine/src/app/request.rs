@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::OnceLock;
 
 use ringwire_codec::handshake::{Extension, HandshakeError, Headers, server};
 use ringwire_tls::Facts;
@@ -41,6 +42,8 @@ pub struct Request<'a> {
     tls: Option<Facts<'a>>,
     body: &'a [u8],
     place: Option<&'a Place<'a>>,
+    /// For the subprotocol of the route, where the request was deferred and is accepted now.
+    agreed: Option<&'a OnceLock<String>>,
 }
 
 /// Where in a router a request has come to.
@@ -60,12 +63,32 @@ impl<'a> Request<'a> {
         peer: SocketAddr,
         tls: Option<Facts<'a>>,
     ) -> Self {
-        Self { head, id, peer, tls, body: &[], place: None }
+        Self { head, id, peer, tls, body: &[], place: None, agreed: None }
     }
 
     pub(crate) fn with_body(mut self, body: &'a [u8]) -> Self {
         self.body = body;
         self
+    }
+
+    /// The same, for routes to say there which subprotocol they agree to.
+    pub(crate) fn with_agreed(mut self, agreed: &'a OnceLock<String>) -> Self {
+        self.agreed = Some(agreed);
+        self
+    }
+
+    /// Agrees to the first of these subprotocols that the client offers, unless a route further inside has agreed to
+    /// another.
+    pub(crate) fn agree(&self, own: &[String]) {
+        if let Some((agreed, name)) = self.agreed.zip(self.preferred(own)) {
+            agreed.get_or_init(|| name.to_owned());
+        }
+    }
+
+    /// The first of these subprotocols that the client offers.
+    pub(crate) fn preferred<'o>(&self, own: &'o [String]) -> Option<&'o str> {
+        let is_offered = |name: &&str| self.subprotocols().any(|offered| offered == *name);
+        own.iter().map(String::as_str).find(is_offered)
     }
 
     /// The place of a route that has these parameters, of which the one with the name `below` is what a nested handler

@@ -40,7 +40,8 @@ pub struct CompressionConfig {
     /// behind it. Until it is compressed it counts with its whole length for [`high_water`](crate::Config::high_water),
     /// and not for [`max_queued_len`](crate::Config::max_queued_len), which bounds apart how much of one connection may
     /// be on that way (a single message may go past it). What finds no room there or in the queue of the threads is
-    /// compressed by the worker, and so are messages with a key.
+    /// compressed by the worker, and so are messages with a key, and those that would take the last of
+    /// [`max_jobs_per_connection`](crate::Config::max_jobs_per_connection), which is left to the application.
     pub offload_threshold: Option<usize>,
     /// How much work is done for a smaller output, 1 to 9. Default: 2, as each message that is sent pays for it;
     /// docs/compression.md has what the levels cost.

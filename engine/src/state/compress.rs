@@ -68,8 +68,9 @@ impl Shared {
     }
 
     /// Has a thread compress a message, if it is long enough for that, there is room, and not too much of this
-    /// connection is on its way already. Output behind it waits. `droppable`: while it waits for the peer, it may be
-    /// dropped.
+    /// connection is on its way already. The connection's last room for a job stays free: the application counts on
+    /// one for each message ([`spawn_or_pause`](crate::Ctx::spawn_or_pause)). Output behind it waits. `droppable`:
+    /// while it waits for the peer, it may be dropped.
     #[cold]
     pub(crate) fn deflate_elsewhere(
         &mut self,
@@ -81,7 +82,7 @@ impl Shared {
         let len = message.len();
         let awaited_len = wire.awaited_len();
         let too_much = awaited_len > 0 && awaited_len + len > self.limits.max_queued_len;
-        if self.compute.is_none() || too_much || wire.job_count() >= self.limits.max_jobs {
+        if self.compute.is_none() || too_much || wire.job_count() + 1 >= self.limits.max_jobs {
             return false;
         }
         self.enqueue_out(wire, SegmentKind::Stream);

@@ -213,7 +213,9 @@ fn build<H: Handler + 'static>(
     }
     let secret = random.seed();
     let hub = with_secret(secret, || Hub::new(links, config, Handover::default()));
-    let handle = Handle::new(hub.clone(), TcpOptions::from(config), None);
+    let handle = Handle::new(hub.clone(), TcpOptions::from(config), None)
+        .with_compute(has_jobs.then(|| pool.meter()))
+        .with_states_of::<H>();
     let budget = Budget::new(config.compression.max_dedicated_len);
     let workers =
         (0..count).zip(parts).map(|(index, (driver, clock, inbox, counters, compute))| {
@@ -236,5 +238,5 @@ fn build<H: Handler + 'static>(
             Box::new(Worker::new(driver, clock, handler, setup)) as Box<dyn Turning>
         });
     let workers = workers.collect();
-    (Core::new(worlds, workers, has_jobs.then_some(hand), random), handle)
+    (Core::new(worlds, workers, has_jobs.then_some(hand), random, hub), handle)
 }

@@ -8,6 +8,7 @@ use super::talk::Talk;
 use crate::app::handler::Handler;
 use crate::compute::Hand;
 use crate::driver::sim::{Faults, Peer as End, Random, Sim as Driver, World};
+use crate::hub::Hub;
 use crate::worker::{Turn, Worker};
 
 /// Time that passes at once while something happens.
@@ -42,6 +43,8 @@ pub(super) struct Core {
     /// The compute threads, in turn with the workers.
     pub(super) hand: Option<Hand>,
     pub(super) random: Random,
+    /// What all workers have in common.
+    hub: Hub,
     peers: Vec<Attendant>,
     /// The worker of the next peer.
     next: usize,
@@ -63,10 +66,12 @@ impl Core {
         workers: Vec<Box<dyn Turning>>,
         hand: Option<Hand>,
         random: Random,
+        hub: Hub,
     ) -> Self {
+        hub.exchange().simulate(Duration::ZERO);
         let workers = workers.into_iter().map(Some).collect();
         let (peers, next, clock, pace) = (Vec::new(), 0, Duration::ZERO, SHORT);
-        Self { worlds, workers, hand, random, peers, next, clock, pace }
+        Self { worlds, workers, hand, random, hub, peers, next, clock, pace }
     }
 
     /// Connects to the next worker, and sends a request.
@@ -157,6 +162,7 @@ impl Core {
         has_happened |= self.compute();
         has_happened |= self.attend();
         self.clock = until;
+        self.hub.exchange().simulate(until);
         self.pace = if has_happened { SHORT } else { (self.pace * 2).min(LONG) };
         time
     }

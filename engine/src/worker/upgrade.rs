@@ -1,6 +1,7 @@
 //! The opening handshake as a server: requests for an upgrade, and the answers to them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 
 use ringwire_codec::Buffers;
 use ringwire_codec::extension::{ExtensionAnswers, FrameLayer, SharedExtension};
@@ -175,9 +176,11 @@ fn accept_deferred<H: Handler>(
     // The head was a correct request when it was deferred, and is still the same.
     let Ok(request) = server::Request::parse(head, &shared.limits.head) else { return };
     let Ok(upgrade) = request.check_upgrade() else { return };
-    let (accept, given) = accept.replace_state(());
+    let (mut accept, given) = accept.replace_state(());
+    let agreed = OnceLock::new();
     let tls = shared.sessions.facts(token.slot);
-    let asked = Request::new(&request, shared.id(token), conn.wire.peer.into(), tls);
+    let asked =
+        Request::new(&request, shared.id(token), conn.wire.peer.into(), tls).with_agreed(&agreed);
     let Ok(Ok(state)) = catch_unwind(AssertUnwindSafe(|| handler.state_from(given, &asked))) else {
         crate::base::event::error!(
             conn = %shared.id(token),
@@ -185,6 +188,7 @@ fn accept_deferred<H: Handler>(
         );
         return refuse(&mut conn.wire, shared, &internal_error());
     };
+    accept.subprotocol = accept.subprotocol.or_else(|| agreed.into_inner());
     open(conn, shared, token, &upgrade, accept.replace_state(state).0);
     if conn.wire.phase == Phase::Open {
         let failure = unwrap_unread(&mut conn.wire, shared, token);

@@ -149,8 +149,7 @@ impl<R: SocketRoutes, H: Handler> Sockets<R, H> {
         if accept.subprotocol.is_some() {
             return accept;
         }
-        let own = &self.options.subprotocols;
-        match own.iter().find(|own| request.subprotocols().any(|offered| offered == **own)) {
+        match request.preferred(&self.options.subprotocols) {
             Some(chosen) => accept.with_subprotocol(chosen),
             None => accept,
         }
@@ -258,7 +257,10 @@ impl<R: SocketRoutes, H: Handler> SocketRoutes for Sockets<R, H> {
         if index < R::COUNT {
             return self.rest.state_from(index, given, request).map(RouteState::Before);
         }
-        self.handler.state_from(given, request).map(RouteState::Last)
+        let state = self.handler.state_from(given, request)?;
+        // Behind the handler, which may be a router with an answer of its own.
+        request.agree(&self.options.subprotocols);
+        Ok(RouteState::Last(state))
     }
 
     fn on_presence(&mut self, presence: &Presence<'_>) {

@@ -11,6 +11,8 @@ use std::fmt;
 use std::hash::{BuildHasher as _, Hash};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+#[cfg(feature = "testing")]
+use std::time::Duration;
 use std::time::Instant;
 
 use ringwire_codec::Message;
@@ -182,6 +184,9 @@ struct Inner {
     /// The way to other nodes, if there is one.
     relay: OnceLock<Relay>,
     history: History,
+    /// When a simulation began, and the nanoseconds that have passed in it.
+    #[cfg(feature = "testing")]
+    simulated: OnceLock<(Instant, AtomicU64)>,
 }
 
 impl Exchange {
@@ -195,7 +200,27 @@ impl Exchange {
             members: feeders.map(|feeder| (feeder, Interest::new())).collect(),
             roll: OnceLock::new(),
             relay: OnceLock::new(),
+            #[cfg(feature = "testing")]
+            simulated: OnceLock::new(),
         }))
+    }
+
+    /// So much time has passed in a simulation. What is kept ages by that and by no other clock from now on.
+    #[cfg(feature = "testing")]
+    #[expect(clippy::disallowed_methods, reason = "a simulation begins at some time, once")]
+    pub(crate) fn simulate(&self, passed: Duration) {
+        let (_, clock) = self.0.simulated.get_or_init(|| (Instant::now(), AtomicU64::new(0)));
+        clock.store(u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// What ages in a history are told by.
+    fn now(&self, history: &HistoryConfig) -> Option<Instant> {
+        #[cfg(feature = "testing")]
+        if let Some((began, passed)) = self.0.simulated.get() {
+            let passed = Duration::from_nanos(passed.load(Ordering::Relaxed));
+            return history.max_age.map(|_| *began + passed);
+        }
+        now(history)
     }
 
     pub(crate) fn settings(&self) -> &TopicConfig {
@@ -415,7 +440,7 @@ impl Exchange {
         let publication = self.encode(topic, kept, options, Some(shard.turn()));
         let posted = self.post(&publication, None);
         let kept = (stamped, message.is_text());
-        shard.keep(place, kept, history.bounds(), now(history));
+        shard.keep(place, kept, history.bounds(), self.now(history));
         posted
     }
 
@@ -443,7 +468,7 @@ impl Exchange {
         worker: u16,
     ) -> Result<Since, TopicError> {
         let history = self.settings().history(topic).ok_or(TopicError::NoHistory)?;
-        let now = now(history);
+        let now = self.now(history);
         let feeder = self.0.members.get(usize::from(worker)).map(|(feeder, _)| feeder);
         Ok(self.0.history.with(self.hash(topic), |shard, epochs| {
             let (recovery, turn) = shard.since(topic, since, history.bounds(), (epochs, now));
@@ -500,7 +525,7 @@ fn stamped(
     stamped.filter(is_sound).unwrap_or_else(|| message.as_bytes().to_vec())
 }
 
-/// What ages in a history are told by.
+/// What ages in a history are told by outside a simulation.
 #[expect(
     clippy::disallowed_methods,
     reason = "whoever publishes need not be a worker, which has a clock"

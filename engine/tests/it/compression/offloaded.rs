@@ -202,3 +202,36 @@ fn what_waits_may_be_dropped() {
     wait_until("the second was compressed for nothing", || done(&server) == 3);
     client.leave();
 }
+
+/// A long message that is compressed elsewhere is a job, but takes no room that a future of the next message needs.
+#[test]
+fn a_future_of_each_message_finds_room_beside_long_ones() {
+    const COUNT: usize = 30;
+    for max_jobs in [1, 2, 3] {
+        let config =
+            compressing(CompressionConfig::shared()).with_max_jobs_per_connection(max_jobs);
+        let server = Server::start(config, |app| {
+            app.on_message(|ctx, message| {
+                let number = message.as_text().expect("a number").to_owned();
+                for _ in 0..2 {
+                    let _ = ctx.send(text(0, LONG).as_str());
+                }
+                let spawned = ctx.spawn_or_pause(async { number }, |ctx, number| {
+                    let _ = ctx.send(number.as_str());
+                });
+                assert_eq!(spawned, Ok(()));
+            })
+        });
+        let mut client = Client::offering(server.addr(), Offer::default());
+        for number in 0..COUNT {
+            client.send(number.to_string().as_str());
+        }
+        let texts: Vec<_> = (0..3 * COUNT).map(|_| client.text()).collect();
+        let (long, numbers): (Vec<_>, Vec<_>) = texts.into_iter().partition(|it| it.len() == LONG);
+        assert_eq!(long.len(), 2 * COUNT);
+        assert!(numbers.into_iter().eq((0..COUNT).map(|number| number.to_string())));
+        // The last room is none for them.
+        assert_eq!(done(&server) == 0, max_jobs == 1);
+        client.leave();
+    }
+}

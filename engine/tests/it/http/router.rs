@@ -1,15 +1,15 @@
 //! The router: which route has a request, what is answered where there is none, and WebSockets on several paths.
 
+use std::any::Any;
 use std::borrow::Cow;
-
 use std::io::Write as _;
 use std::sync::mpsc;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use ringwire::{
-    Accept, Answer, CloseCode, ConnId, Ctx, Handler, Message, Request, Response, Router,
+    Accept, Answer, CloseCode, ConnId, Ctx, Event, Handler, Message, Request, Response, Router,
     on_message,
-    router::{Asset, SocketOptions},
+    router::{Asset, SocketOptions, States},
 };
 use ringwire_peers::{Client, Got, Http, client_request, connect, read_answer};
 
@@ -328,4 +328,77 @@ fn the_state_of_a_deferred_request_is_that_of_its_route() {
     server.handle().accept(id, Accept::new(())).unwrap();
     let answer = read_answer(&mut stream);
     assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+}
+
+/// A handler around another, which passes on what there is to pass on of requests.
+struct Around<H>(H);
+
+impl<H: Handler> Handler for Around<H> {
+    type State = H::State;
+
+    fn on_request(&mut self, request: &Request<'_>) -> Answer<H::State> {
+        self.0.on_request(request)
+    }
+
+    fn state_from(
+        &mut self,
+        given: Box<dyn Any + Send>,
+        request: &Request<'_>,
+    ) -> Result<H::State, Box<dyn Any + Send>> {
+        self.0.state_from(given, request)
+    }
+
+    fn states() -> States<H::State> {
+        H::states()
+    }
+
+    fn handle(&mut self, ctx: &mut Ctx<'_, H::State>, event: Event<'_>) {
+        self.0.handle(ctx, event);
+    }
+}
+
+#[test]
+fn a_deferred_request_is_agreed_a_subprotocol_of_its_route() {
+    let (ids, asked) = mpsc::channel();
+    let config = config().with_subprotocols(["server"]);
+    let server = Server::with_handler(config, &["127.0.0.1:0"], move |_, _| {
+        let patient = || Patient { room: Room { greeting: "", messages: 0 }, ids: ids.clone() };
+        let options = |name| SocketOptions::default().with_subprotocols([name]);
+        let nested = Router::new().websocket_with("/talk", patient(), options("nested"));
+        Around(
+            Router::new()
+                .websocket_with("/route", patient(), options("route"))
+                .websocket("/plain", patient())
+                .nest("/nested", nested),
+        )
+    });
+    for (path, offered, own, chosen) in [
+        ("/route", &["server", "route"][..], None, Some("route")),
+        ("/route", &["server"], None, Some("server")),
+        ("/route", &["nested"], None, None),
+        ("/route", &[], None, None),
+        ("/route", &["route", "mine"], Some("mine"), Some("mine")),
+        ("/plain", &["route", "server"], None, Some("server")),
+        ("/nested/talk", &["server", "nested"], None, Some("nested")),
+    ] {
+        let request = offered
+            .iter()
+            .fold(client_request(path), |request, name| request.with_subprotocol(name).unwrap());
+        let mut stream = connect(server.addr());
+        let mut wire = Vec::new();
+        request.encode(&mut wire);
+        stream.write_all(&wire).unwrap();
+        let id = asked.recv_timeout(PATIENCE).expect("the handler is asked");
+        let mut accept = Accept::new("anna".to_owned());
+        if let Some(own) = own {
+            accept = accept.with_subprotocol(own);
+        }
+        server.handle().accept(id, accept).unwrap();
+        let mut client = Client::await_upgrade(stream, &request);
+        let mut lines = client.head.lines();
+        let line = lines.find_map(|line| line.strip_prefix("Sec-WebSocket-Protocol: "));
+        assert_eq!(line, chosen, "{path} {offered:?}");
+        assert_eq!(client.text(), " anna");
+        client.leave();
+    }
 }

@@ -16,9 +16,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ringwire::testing::{Faults, Get, Live, Sim, Stage};
+use ringwire::topics::{HistoryConfig, Position, TopicConfig};
 use ringwire::{
-    Answer, CloseCause, CloseCode, Config, Ctx, Handler, Message, Request, Responder, Response,
-    on_message,
+    Accept, Answer, CloseCause, CloseCode, Config, ConnId, Ctx, Handler, Message, PostError,
+    Request, Responder, Response, on_message,
 };
 
 use crate::support::driver;
@@ -221,7 +222,85 @@ fn jobs_run_in_it() {
         for word in ["ONE", "TWO", "THREE"] {
             assert_eq!(a.text(), word);
         }
+        assert_eq!(sim.handle().stats().compute.done, 3);
     });
+}
+
+/// Who asks is let in later.
+struct Doorman(Arc<Mutex<Option<ConnId>>>);
+
+impl Handler for Doorman {
+    type State = String;
+
+    fn on_request(&mut self, request: &Request<'_>) -> Answer<String> {
+        *self.0.lock().unwrap() = Some(request.id());
+        Answer::Defer
+    }
+}
+
+fn who_waits_is_let_in(stage: &mut impl Stage, waiting: &Mutex<Option<ConnId>>) {
+    let attempt = stage.connect("/");
+    stage.advance(Duration::from_millis(200));
+    let id = waiting.lock().unwrap().take().expect("somebody asks");
+    let handle = stage.handle();
+    assert_eq!(handle.accept(id, Accept::new(7_u32)), Err(PostError::WrongState));
+    assert_eq!(handle.accept(id, Accept::new("ann".to_owned())), Ok(()));
+    let mut peer = attempt.expect_open();
+    let greet = |ctx: &mut Ctx<'_, String>| {
+        let text = format!("hello {}", ctx.state());
+        let _ = ctx.send(text.as_str());
+    };
+    assert_eq!(handle.run(id, greet), Ok(()));
+    assert_eq!(peer.text(), "hello ann");
+}
+
+#[test]
+fn handles_give_and_reach_states() {
+    let (waiting, asked) = (Arc::default(), Arc::default());
+    let (for_sim, for_live) = (Arc::clone(&waiting), Arc::clone(&asked));
+    let config = Config::default().with_io_workers(2);
+    let mut sim = Sim::new(config, move |_| Doorman(Arc::clone(&for_sim)));
+    who_waits_is_let_in(&mut sim, &waiting);
+    let mut live = Live::start(driver(), move |_| Doorman(Arc::clone(&for_live)));
+    who_waits_is_let_in(&mut live, &asked);
+}
+
+/// Tells of a topic how many messages a peer has missed since its first word.
+struct Archive(Option<Position>);
+
+impl Handler for Archive {
+    type State = ();
+
+    fn on_request(&mut self, _: &Request<'_>) -> Answer<()> {
+        Answer::accept(())
+    }
+
+    fn on_message(&mut self, ctx: &mut Ctx<'_, ()>, _: Message<'_>) {
+        let recovery = ctx.subscribe_since("news", self.0).unwrap();
+        self.0.get_or_insert(recovery.position);
+        let text = format!("{:?}", recovery.missed.map(|missed| missed.len()));
+        let _ = ctx.send(text.as_str());
+    }
+}
+
+#[test]
+fn what_topics_keep_ages_by_the_virtual_clock() {
+    let missed = |sim: &mut Sim| {
+        let mut peer = sim.connect("/").expect_open();
+        peer.send("what is new?");
+        peer.text()
+    };
+    let history = HistoryConfig::default().with_max_age(Duration::from_secs(1));
+    let topics = TopicConfig::default().with_history("news", history);
+    let mut sim = Sim::new(Config::default().with_topics(topics), |_| Archive(None));
+    assert_eq!(missed(&mut sim), "Some(0)");
+    sim.handle().publish("news", "it rains").unwrap();
+    // Real time is none of a simulation's business.
+    std::thread::sleep(Duration::from_millis(1100));
+    sim.advance(Duration::from_millis(800));
+    assert_eq!(missed(&mut sim), "Some(1)");
+    sim.advance(Duration::from_millis(200));
+    assert_eq!(missed(&mut sim), "None");
 }
 
 #[test]
