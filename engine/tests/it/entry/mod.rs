@@ -7,5 +7,7 @@ mod balance;
 mod by_cpu;
 #[cfg(feature = "client")]
 mod listeners;
+#[cfg(feature = "client")]
+mod notify;
 #[cfg(feature = "tls")]
 mod proxy_protocol;
