@@ -394,7 +394,7 @@ mod tests {
         let ping_interval =
             |program, words: &[&str]| settings(&program, words, &[]).config().ping_interval;
         assert_eq!(ping_interval(program(open.clone()), &[]), None);
-        assert_eq!(ping_interval(program(open.clone().with_ping_interval(pings)), &[]), pings);
+        assert_eq!(ping_interval(program(open.with_ping_interval(pings)), &[]), pings);
         let silent = Config::default().with_ping_interval(pings);
         assert_eq!(ping_interval(program(silent), &["--idle-timeout", "off"]), None);
     }

@@ -34,13 +34,6 @@ pub(crate) struct Place {
     previous: Option<u64>,
 }
 
-impl Place {
-    /// Whether others of the same topic are between what was heard last and this one.
-    fn has_others_before(self, heard: u64) -> bool {
-        self.previous.is_some_and(|previous| previous > heard)
-    }
-}
-
 /// The place of a message that the stream has republished. `None`: it is none.
 pub(crate) fn place_of(message: &Message) -> Option<Place> {
     let headers = message.headers.as_ref()?;
@@ -59,7 +52,7 @@ impl Histories {
             if offset <= heard.offset {
                 // It has come before; or the stream has begun anew.
                 self.doubt();
-            } else if place.has_others_before(heard.offset) {
+            } else if previous != Some(heard.offset) {
                 self.catch_up(topic, epoch).await;
             }
         }
@@ -152,34 +145,19 @@ impl Histories {
                     return Ok(KeptHistory { epoch, floor, is_whole: true, entries: Vec::new() });
                 }
             };
-            if let Some(history) = behind(from, oldest, entries, epoch) {
-                return Ok(history);
+            match from {
+                Some(from) if oldest <= from => {
+                    return Ok(KeptHistory { epoch, floor: from, is_whole: false, entries });
+                }
+                _ => {}
+            }
+            if let Some(index) = entries.iter().position(|entry| entry.offset == oldest) {
+                entries.drain(..=index);
+                return Ok(KeptHistory { epoch, floor: oldest, is_whole: true, entries });
             }
         }
         Err(ReadError::TooFast)
     }
-}
-
-/// What the stream has behind a number, all that it has if there is none, of what was read while `oldest` was there.
-/// `None`: that was not read.
-fn behind(
-    from: Option<u64>,
-    oldest: u64,
-    mut entries: Vec<Kept>,
-    epoch: u64,
-) -> Option<KeptHistory> {
-    if let Some(floor) = from.filter(|from| oldest <= *from) {
-        return Some(KeptHistory { epoch, floor, is_whole: false, entries });
-    }
-    let index = entries.iter().position(|entry| entry.offset == oldest)?;
-    entries.drain(..index);
-    // Nothing is between it and the number before, whosever that is. A mark nobody has to hear.
-    let floor = if entries.first().is_some_and(|it| it.bytes.is_empty()) {
-        entries.remove(0).offset
-    } else {
-        oldest.saturating_sub(1)
-    };
-    Some(KeptHistory { epoch, floor, is_whole: true, entries })
 }
 
 /// The first message of a subject from a number on.
@@ -199,41 +177,4 @@ fn kept(message: StreamMessage) -> Kept {
     // The clock of NATS may be ahead.
     let age = SystemTime::now().duration_since(message.time.into()).unwrap_or(Duration::ZERO);
     Kept { offset: message.sequence, age, bytes: message.payload.to_vec() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_the_stream_has_between_is_missing() {
-        let place = |previous| Place { offset: 9, previous };
-        assert!(!place(Some(5)).has_others_before(5));
-        assert!(place(Some(7)).has_others_before(5));
-        // The stream has dropped all that was before.
-        assert!(!place(None).has_others_before(5));
-        assert!(!place(Some(3)).has_others_before(5));
-    }
-
-    /// The number of the floor, whether it is all, and the numbers behind it.
-    fn read(from: Option<u64>, oldest: u64, all: &[(u64, &str)]) -> Option<(u64, bool, Vec<u64>)> {
-        let kept = |(offset, text): &(u64, &str)| Kept {
-            offset: *offset,
-            age: Duration::ZERO,
-            bytes: text.as_bytes().to_vec(),
-        };
-        let history = behind(from, oldest, all.iter().map(kept).collect(), 1)?;
-        let numbers = history.entries.iter().map(|entry| entry.offset).collect();
-        Some((history.floor, history.is_whole, numbers))
-    }
-
-    #[test]
-    fn the_oldest_that_is_left_is_read_and_a_mark_is_none() {
-        assert_eq!(read(Some(5), 3, &[(6, "b")]), Some((5, false, vec![6])));
-        assert_eq!(read(Some(5), 8, &[(8, "a"), (9, "b")]), Some((7, true, vec![8, 9])));
-        assert_eq!(read(Some(5), 8, &[(8, "a")]), Some((7, true, vec![8])));
-        assert_eq!(read(None, 8, &[(7, "gone"), (8, "a")]), Some((7, true, vec![8])));
-        assert_eq!(read(None, 8, &[(8, ""), (9, "a")]), Some((8, true, vec![9])));
-        assert_eq!(read(Some(5), 9, &[(8, "a")]), None);
-    }
 }

@@ -1,6 +1,10 @@
 //! What the service manager is told.
 
-#![expect(clippy::disallowed_types, reason = "tests own sockets")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests own sockets, have a clock, and hold workers up"
+)]
 
 use std::ffi::OsStr;
 use std::os::linux::net::SocketAddrExt;
@@ -79,8 +83,8 @@ fn signs_of_life_come_from_a_worker_with_a_full_mailbox() {
     for _ in 0..10 {
         assert_eq!(told(&manager), "WATCHDOG=1");
     }
-    // Each half of the time, and a moment.
-    assert!(began.elapsed() < ms(2000), "{:?}", began.elapsed());
+    // Half of the time for each, and a moment; a machine that is busy takes more.
+    assert!(began.elapsed() < ms(8000), "{:?}", began.elapsed());
     is_over.store(true, Ordering::Relaxed);
     poster.join().unwrap();
 }
