@@ -58,7 +58,8 @@ pub struct Config {
     pub compute_queue_len: usize,
     /// Unfinished jobs of one connection: those that wait or run, those whose results wait for earlier ones, and
     /// messages being compressed. Further ones are refused. Default: 64, so that no peer can fill the queue alone.
-    /// At least 1. Worst case in memory: what the application puts into that many jobs and results.
+    /// At least 1. A message being compressed never takes the last room, so with 1 the worker compresses all of them.
+    /// Worst case in memory: what the application puts into that many jobs and results.
     pub max_jobs_per_connection: usize,
     /// On which cores the IO workers run. Where these are pinned and enough cores are left, each compute worker has one
     /// of those; otherwise the scheduler places compute workers. Default: [`Pinning::Auto`].
@@ -153,7 +154,7 @@ pub struct Config {
 
     /// Queued output of one connection, in bytes, from which [`Ctx::send`](crate::Ctx::send) answers
     /// [`Sent::Waits`](crate::Sent::Waits). Reading from the peer pauses until the queue is empty. Default: 128 KiB,
-    /// twice what one receive takes, so that echoing all of it is no backlog.
+    /// twice what one receive takes, so that echoing all of it is no backlog. At least 1.
     pub high_water: usize,
     /// Queued output of one connection, in bytes, from which further messages are subject to
     /// [`backpressure`](Self::backpressure). A single message may exceed it. At least [`high_water`](Self::high_water).
