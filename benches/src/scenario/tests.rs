@@ -155,10 +155,13 @@ fn generator_that_falls_behind_is_marked() {
         Work::Rate { interval: Duration::from_nanos(200), duration: Duration::from_millis(300) };
     let too_fast = Scenario { response_timeout: Duration::from_millis(300), ..scenario(4, work) };
     let report = common("").run(&too_fast).unwrap();
-    assert_eq!(report.bottleneck, Bottleneck::Generator, "{report:?}");
     assert!(report.notes.iter().any(|note| note.contains("fell behind")), "{:?}", report.notes);
     let table = show_rows(&report.rows());
-    assert!(table.contains("THE GENERATOR"), "{table}");
+    // Of a machine whose time was stolen that is said first.
+    if report.bottleneck != Bottleneck::Disturbed {
+        assert_eq!(report.bottleneck, Bottleneck::Generator, "{table}");
+        assert!(table.contains("THE GENERATOR"), "{table}");
+    }
 }
 
 #[test]
