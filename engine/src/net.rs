@@ -162,19 +162,18 @@ pub(crate) fn start_listening(socket: &OwnedFd, options: ListenOptions) -> io::R
 /// A Unix socket at a path where nothing is, which does not listen yet. Its file has `mode` from the beginning.
 pub(crate) fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<OwnedFd> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec().nonblocking(), None)?;
-    let permissions = mode.map(Permissions::from_mode);
-    let socket = if let Some(permissions) = permissions.clone() {
+    let socket = if let Some(mode) = mode {
         // On Linux the file is made with the mode of the socket, less the umask.
         let socket = File::from(OwnedFd::from(socket));
-        socket.set_permissions(permissions)?;
+        socket.set_permissions(Permissions::from_mode(mode))?;
         Socket::from(OwnedFd::from(socket))
     } else {
         socket
     };
     socket.bind(&SockAddr::unix(path)?)?;
-    if let Some(permissions) = permissions {
+    if let Some(mode) = mode {
         // What the umask took.
-        fs::set_permissions(path, permissions)?;
+        set_mode(path, mode)?;
     }
     Ok(socket.into())
 }
