@@ -147,6 +147,11 @@ impl Inbox {
         self.bell.look()
     }
 
+    /// How many letters wait.
+    pub(crate) fn letter_count(&self) -> usize {
+        self.letters.len()
+    }
+
     /// The next letter.
     pub(crate) fn take(&self) -> Option<Mail> {
         self.letters.take()
@@ -185,6 +190,11 @@ impl Inbox {
     /// The next of them.
     pub(crate) fn take_alarm(&self) -> Option<Arc<Alarm>> {
         self.alarms.take()
+    }
+
+    /// How many answers to HTTP requests wait.
+    pub(crate) fn answer_count(&self) -> usize {
+        self.answers.len()
     }
 
     /// The next answer to an HTTP request.

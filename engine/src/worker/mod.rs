@@ -274,24 +274,24 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     // Mail
 
+    /// Reads what has come; what comes meanwhile is for the next turn, so that no number of senders holds one up.
     fn read_mail(&mut self) {
         self.inbox.open();
         self.read_publications();
         self.read_offers();
         if self.shared.compute.is_some() {
-            // Those that come meanwhile are for the next turn.
             for _ in 0..self.inbox.result_count() {
                 let Some(result) = self.inbox.take_result() else { break };
                 self.on_outcome(result);
                 self.bound_memory();
             }
         }
-        // As many as connections at most.
-        while let Some(answered) = self.inbox.take_answer() {
+        for _ in 0..self.inbox.answer_count() {
+            let Some(answered) = self.inbox.take_answer() else { break };
             self.on_answered(answered);
             self.bound_memory();
         }
-        for _ in 0..LETTERS_PER_TURN {
+        for _ in 0..self.inbox.letter_count().min(LETTERS_PER_TURN) {
             let Some(mail) = self.inbox.take() else { return };
             self.on_mail(mail);
             self.bound_memory();

@@ -61,6 +61,7 @@ fn signs_of_life_come_from_a_worker_with_a_full_mailbox() {
 
         fn on_message(&mut self, _: &mut Ctx<'_, ()>, _: Message<'_>) {}
 
+        // Enough for a turn of a thousand events to take the manager's time.
         fn on_event(&mut self, _: Posted) -> Result<(), Posted> {
             thread::sleep(ms(1));
             Ok(())

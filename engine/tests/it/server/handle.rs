@@ -8,10 +8,15 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use ringwire::{CloseCode, CloseReason, ConnId, Ctx, PostError};
+use ringwire::{
+    Answer, CloseCode, CloseReason, ConnId, Ctx, Handle, Handler, Message, PostError, Posted,
+    Request,
+};
 use ringwire_peers::{Client, Got, connect, frame, plain_request, request, stays_so_for};
 
 use crate::support::app::Seen;
@@ -110,6 +115,43 @@ fn a_full_mailbox_says_busy() {
     }
     wait_until("the mailbox has room", || handle.send(id, "6").is_ok());
     assert_eq!(client.text(), "6");
+}
+
+/// However many events a turn brings about, the connections have theirs between them.
+#[test]
+fn what_comes_while_letters_are_read_is_for_the_next_turn() {
+    const EVENTS: u32 = 2000;
+    struct Again(Handle, Arc<AtomicBool>);
+    impl Handler for Again {
+        type State = ();
+
+        fn on_request(&mut self, _: &Request<'_>) -> Answer<()> {
+            Answer::accept(())
+        }
+
+        fn on_message(&mut self, _: &mut Ctx<'_, ()>, _: Message<'_>) {}
+
+        fn on_event(&mut self, event: Posted) -> Result<(), Posted> {
+            match event.downcast()? {
+                0_u32 => self.1.store(true, Ordering::Relaxed),
+                left => self.0.post_event(0, left - 1).expect("the mailbox has room"),
+            }
+            Ok(())
+        }
+    }
+    let is_over = Arc::new(AtomicBool::new(false));
+    let over = Arc::clone(&is_over);
+    let running = ringwire::Server::new(config())
+        .listen("127.0.0.1:0")
+        .start(move |context| Again(context.handle().clone(), Arc::clone(&over)))
+        .unwrap();
+    let handle = running.handle();
+    handle.post_event(0, EVENTS).unwrap();
+    wait_until("all of them are read", || is_over.load(Ordering::Relaxed));
+    let turns = handle.stats().workers[0].turns;
+    assert!(turns >= u64::from(EVENTS), "{turns}");
+    handle.shutdown(Duration::ZERO);
+    running.join().unwrap();
 }
 
 #[test]
