@@ -372,13 +372,14 @@ impl Handle {
 
     /// Reads the certificates of all TLS addresses anew from their files, checks them (text, key, dates, names), and
     /// puts them in place of the old for the handshakes that begin from now on. Connections that are open go on.
+    /// Where the certificate of an address is wrong, its old one stays, and those of the other addresses are replaced.
     ///
     /// Reads files, so it blocks: not for a handler.
     ///
     /// # Errors
-    /// The first certificate that is wrong. It stays as it was, and so do those after it; the failure is logged, and
-    /// counted in [`stats`](Self::stats).
+    /// The first certificate that is wrong. Each failure is logged, and counted in [`stats`](Self::stats).
     pub fn reload_tls(&self) -> Result<(), ConfigError> {
+        let mut outcome = Ok(());
         for config in &self.tls.configs {
             match config.reload(UnixTime::now()) {
                 Ok(certificates) => {
@@ -392,11 +393,11 @@ impl Handle {
                 Err(error) => {
                     self.tls.reload_failures.fetch_add(1, Ordering::Relaxed);
                     crate::base::event::error!(%error, "cannot reload the certificates: the previous ones stay in use");
-                    return Err(error);
+                    outcome = outcome.and(Err(error));
                 }
             }
         }
-        Ok(())
+        outcome
     }
 
     /// Opens a connection from here to a server, owned by the worker with the fewest connections, and served by the

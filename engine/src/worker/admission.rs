@@ -7,6 +7,9 @@ use crate::app::request::Request;
 use crate::config::origin::OriginPolicy;
 use crate::state::Shared;
 
+const FOREIGN_ORIGIN: &str =
+    "the Origin of the page is not allowed to open WebSockets here (setting: origin_policy)\n";
+
 impl Shared {
     /// The refusal of a request for a WebSocket that the engine does not let in, whatever the application would say.
     pub(super) fn refusal(&self, request: &Request<'_>) -> Option<Response> {
@@ -20,7 +23,7 @@ impl Shared {
         if !self.admits_origin(request) {
             crate::base::event::debug!(origin = ?request.origin(), "request refused for its origin");
             self.counters.origin_refusals.add(1);
-            return Some(Response::new(StatusCode::FORBIDDEN));
+            return Some(Response::text(FOREIGN_ORIGIN).with_status(StatusCode::FORBIDDEN));
         }
         None
     }

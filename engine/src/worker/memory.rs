@@ -20,6 +20,7 @@ use crate::state::send;
 
 /// When whoever was refused may come back.
 const RETRY_AFTER_SECS: u32 = 10;
+const SHORT_OF_MEMORY: &str = "the server is short of memory\n";
 /// How long the table is not walked over again where that found less than was too much, in ticks.
 const REST: Tick = 2;
 /// The same where it was about those who were not let in yet.
@@ -416,7 +417,7 @@ impl Shared {
 
     /// Refuses a request before it is whole.
     pub(super) fn refuse_unfinished(&mut self, wire: &mut Wire) {
-        let refusal = unavailable(RETRY_AFTER_SECS);
+        let refusal = unavailable(SHORT_OF_MEMORY, RETRY_AFTER_SECS);
         self.counters.handshake_failures.add(1);
         write_answer(wire, self, Exchange::LAST, &refusal);
     }
@@ -424,6 +425,6 @@ impl Shared {
     /// The answer to those who come while it is so.
     pub(super) fn refuse_for_memory(&self) -> Response {
         self.counters.memory_refusals.add(1);
-        unavailable(RETRY_AFTER_SECS)
+        unavailable(SHORT_OF_MEMORY, RETRY_AFTER_SECS)
     }
 }

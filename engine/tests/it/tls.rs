@@ -17,7 +17,7 @@ use ringwire::{Answer, Backpressure, CloseReason, Config};
 use ringwire_peers::{connect, http, masked, request, stays_so_for, trusting};
 use tungstenite::{Bytes, Message, WebSocket};
 
-use crate::support::app::Seen;
+use crate::support::app::{App, Seen};
 use crate::support::{PATIENCE, Server, config, ms, wait_until};
 
 /// An authority, and what it has signed.
@@ -377,30 +377,36 @@ fn clients_without_a_certificate_are_refused_where_one_is_required() {
 #[test]
 fn certificates_are_reloaded_or_stay() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (cert, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
-    let store = |issued: &Issued| {
-        std::fs::write(&cert, &issued.chain).expect("it can be written");
-        std::fs::write(&key, &issued.key).expect("it can be written");
+    let path = |name: &str, kind: &str| directory.path().join(format!("{name}.{kind}"));
+    let store = |name: &str, issued: &Issued| {
+        std::fs::write(path(name, "pem"), &issued.chain).expect("it can be written");
+        std::fs::write(path(name, "key"), &issued.key).expect("it can be written");
     };
     let (first, second) = (Authority::new(), Authority::new());
-    store(&first.issue("localhost"));
-    let tls = build_server(ServerSettings::new(CertificateSource::files(&cert, &key)));
-    let server = Server::secure(config(), tls, |app| app);
-    let addr = server.addrs()[1];
+    let configure = |name: &str| {
+        store(name, &first.issue("localhost"));
+        let files = CertificateSource::files(path(name, "pem"), path(name, "key"));
+        build_server(ServerSettings::new(files))
+    };
+    let server = ringwire::Server::new(config())
+        .listen_tls("127.0.0.1:0", configure("broken"))
+        .listen_tls("127.0.0.1:0", configure("sound"));
+    let server = Server::listening(server, |seen, _| App::new(seen));
+    let (addr, other) = (server.addrs()[0], server.addrs()[1]);
     let mut early = foreign(addr, &first, &rustls::version::TLS13);
-
-    std::fs::write(&cert, "no certificate").expect("it can be written");
-    let error = server.handle().reload_tls().expect_err("there is no certificate").to_string();
-    assert!(error.contains("cert.pem"), "{error}");
+    std::fs::write(path("broken", "pem"), "no certificate").expect("it can be written");
+    store("sound", &second.issue("localhost"));
+    let error = server.handle().reload_tls().expect_err("there is no certificate");
+    assert!(error.to_string().contains("broken.pem"), "{error}");
     drop(foreign(addr, &first, &rustls::version::TLS13));
-
-    store(&second.issue("localhost"));
+    drop(foreign(other, &second, &rustls::version::TLS13));
+    store("broken", &second.issue("localhost"));
     server.handle().reload_tls().expect("all is well");
     drop(foreign(addr, &second, &rustls::version::TLS13));
     early.send(Message::text("still here")).expect("it is sent");
     assert_eq!(early.read().expect("it comes back"), Message::text("still here"));
     let stats = server.handle().stats().tls;
-    assert_eq!((stats.reloads, stats.reload_failures), (1, 1));
+    assert_eq!((stats.reloads, stats.reload_failures), (3, 1));
     assert!(stats.not_after.is_some_and(|end| end > 0));
 }
 

@@ -49,7 +49,7 @@ pub enum PublishError {
     Busy(usize),
     /// As much waits for the other nodes of the cluster as may
     /// ([`max_outgoing_len`](crate::cluster::ClusterConfig::max_outgoing_len)): they miss it. Subscribers of this
-    /// server get it.
+    /// server get it, except where the bus numbers a topic with a history: then nobody does.
     #[error(
         "the queue to the other nodes is full, and they missed the publication (setting: cluster.max_outgoing_len)"
     )]

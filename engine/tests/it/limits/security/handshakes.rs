@@ -202,6 +202,11 @@ fn origin_policy() {
         assert_eq!(ask(&server, &format!("Origin: {origin}")), "403", "{origin}");
     }
     assert_eq!(server.stats().origin_refusals, foreign.len() as u64);
+    let mut refused = connect(server.addr());
+    refused
+        .write_all(request().replace("\r\n\r\n", "\r\nOrigin: null\r\n\r\n").as_bytes())
+        .unwrap();
+    assert!(http::read_answer(&mut refused).contains("origin_policy"), "it says why");
     assert_eq!(ask(&server, "Origin: https://b\u{fc}cher.example"), "400", "no origin at all");
     let twice = "Origin: https://example.org\r\nOrigin: https://evil.net";
     assert_eq!(ask(&server, twice), "400");
