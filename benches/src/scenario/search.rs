@@ -436,10 +436,15 @@ mod tests {
     fn generator_that_falls_behind_is_not_the_servers_limit() {
         let mut args = args("300ms --while p99<600s");
         let step = args.step(2e7).unwrap();
-        assert_eq!(step.outcome, Outcome::Generator, "{step:?}");
+        // Of a machine whose time was stolen that is said first.
+        let (outcome, limit) = match step.report.bottleneck {
+            Bottleneck::Disturbed => (Outcome::Disturbed, LimitedBy::Disturbed),
+            _ => (Outcome::Generator, LimitedBy::Generator),
+        };
+        assert_eq!(step.outcome, outcome, "{}", step.line());
         let found = Found::new(&args, vec![step]);
         assert_eq!((found.messages_per_second, found.missed_at), (None, Some(2e7)));
-        assert_eq!(found.limited_by, LimitedBy::Generator);
+        assert_eq!(found.limited_by, limit);
         let rows = show_rows(&found.rows());
         assert!(rows.contains("none was good") && rows.contains("is not known"), "{rows}");
         let page = found.page();
