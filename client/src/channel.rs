@@ -55,6 +55,10 @@ impl Channel {
         if self.tls.as_ref().is_some_and(Session::peer_has_closed) {
             return Ok(0);
         }
+        // Of a peer that goes on sending the socket would never see it.
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(Error::Timeout(Waiting::Handshake));
+        }
         let mut received = [0; READ_LEN];
         let len = self.wire.read(&mut received, self.deadline).map_err(lost)?;
         let received = received.split_at_mut(len).0;

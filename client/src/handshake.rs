@@ -143,6 +143,28 @@ enum BodyLen {
     UntilEof,
 }
 
+impl BodyLen {
+    /// As RFC 9112 §6.3 has it. `None`: the headers contradict each other.
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let elements = |name| {
+            let values = headers.get_all(name).iter();
+            values
+                .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+                .map(<[u8]>::trim_ascii)
+        };
+        if let Some(coding) = elements(header::TRANSFER_ENCODING).next_back() {
+            let is_chunked = coding.eq_ignore_ascii_case(b"chunked");
+            return Some(if is_chunked { Self::Chunked } else { Self::UntilEof });
+        }
+        let mut lengths = elements(header::CONTENT_LENGTH).map(|digits| {
+            let is_number = digits.iter().all(u8::is_ascii_digit);
+            str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
+        });
+        let Some(first) = lengths.next() else { return Some(Self::UntilEof) };
+        first.filter(|_| lengths.all(|length| length == first)).map(Self::Known)
+    }
+}
+
 /// Reads a body up to `max_len` bytes, as far as it comes before the deadline. Gives whether that is all of it.
 fn read_body(
     channel: &mut Channel,
@@ -154,13 +176,7 @@ fn read_body(
     if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         return (Vec::new(), true);
     }
-    let length =
-        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let kind = match length {
-        _ if headers.contains_key(header::TRANSFER_ENCODING) => BodyLen::Chunked,
-        Some(len) => BodyLen::Known(len),
-        None => BodyLen::UntilEof,
-    };
+    let Some(kind) = BodyLen::of(headers) else { return (Vec::new(), false) };
     // What chunks may add around their data: a peer that sends more of it than data gets no more read.
     let max_read_len = max_len.saturating_mul(2).saturating_add(64);
     loop {

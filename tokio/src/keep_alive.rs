@@ -2,10 +2,14 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 use crate::KeepAliveConfig;
+
+/// Thirty years.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 #[derive(Debug)]
 pub(crate) struct KeepAlive {
@@ -50,8 +54,9 @@ impl KeepAlive {
         }
     }
 
-    fn set(&mut self, after: std::time::Duration) {
-        // Not `reset`, for which the moment would have to be one that there is.
-        self.timer.set(sleep(after));
+    fn set(&mut self, after: Duration) {
+        // A moment that there is, if it is far away.
+        let now = Instant::now();
+        self.timer.as_mut().reset(now.checked_add(after).unwrap_or_else(|| now + FAR));
     }
 }

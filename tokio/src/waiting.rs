@@ -88,8 +88,14 @@ impl Waiting {
             Some(waker)
                 if other.directions & direction as u8 != 0 && !waker.will_wake(cx.waker()) =>
             {
+                let waker = waker.clone();
                 let both = Waker::from(Arc::new(Both(cx.waker().clone(), waker.clone())));
-                poll(&mut Context::from_waker(&both))
+                let polled = poll(&mut Context::from_waker(&both));
+                if polled.is_ready() {
+                    // What it waits for came between the two, when its waker was not known any more.
+                    waker.wake();
+                }
+                polled
             }
             _ => Poll::Pending,
         }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use ringwire_client::CloseCode;
 use ringwire_client::{Error, ErrorKind, Waiting};
-use ringwire_peers::ms;
 use ringwire_peers::server::{close_frame, drain, frame, read_frame, upgrading};
+use ringwire_peers::{PATIENCE, ms};
 
 use crate::peer::{builder, connect, url};
 
@@ -95,7 +95,7 @@ fn a_server_that_floods_instead_of_answering_the_close_frame() {
             let mut client = builder.connect(url(address)).unwrap();
             sender.send(client.close(CloseCode::NORMAL, "")).unwrap();
         });
-        let error = ended.recv_timeout(ms(5_000)).expect("it ends").unwrap_err();
+        let error = ended.recv_timeout(PATIENCE).expect("it ends").unwrap_err();
         assert!(matches!(error, Error::Timeout(Waiting::Close)), "{error}");
     }
 }

@@ -156,7 +156,7 @@ fn a_close_that_cannot_be_sent_leaves_a_pool_as_it_was() {
         assert_eq!((first, &*code), (0x88, &b"\x03\xe8"[..]));
         stream.write_all(&frame(0x88, &code)).unwrap();
     });
-    let pool = Pool::new(builder(), url(address), 1);
+    let pool = Pool::new(builder().with_close_timeout(PATIENCE), url(address), 1);
     let client = pool.get(PATIENCE).unwrap();
     for (code, reason) in [(1000, "x".repeat(124)), (1005, String::new())] {
         let error = pool.close(CloseCode::new(code), &reason).unwrap_err();

@@ -371,7 +371,8 @@ fn a_close_that_cannot_be_sent_changes_nothing() {
         assert_eq!((first, &*code), (0x88, &b"\x03\xe8"[..]));
         stream.write_all(&frame(0x88, &code)).unwrap();
     });
-    let mut client = client(address);
+    let patient = builder().with_close_timeout(PATIENCE);
+    let mut client = Reconnecting::new(patient, url(address)).with_policy(quick());
     let sender = client.sender();
     let close_badly = || {
         for (code, reason) in [(1000, "x".repeat(124)), (1005, String::new())] {

@@ -17,7 +17,7 @@ use std::task::{Context, Poll, ready};
 
 use ringwire_codec::{CloseCode, CloseState, Heap, Role, SendError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::WebSocketStream;
 use crate::Error;
@@ -45,6 +45,8 @@ pub(super) enum Phase {
 pub(super) struct Ending {
     /// Until [`Phase::Over`].
     deadline: Option<Pin<Box<Sleep>>>,
+    /// What had come by then was read.
+    has_read_late: bool,
     /// What receiving has still to say.
     pub(super) outcome: Option<Error>,
     /// The peer's, with 1005 for none.
@@ -61,7 +63,8 @@ impl<S> WebSocketStream<S> {
         self.ending.get_or_insert_with(|| {
             let deadline = Some(Box::pin(sleep(self.config.close_timeout)));
             let (outcome, close_frame) = (None, None);
-            Box::new(Ending { deadline, outcome, close_frame, eof: false, shut: false })
+            let (has_read_late, eof, shut) = (false, false, false);
+            Box::new(Ending { deadline, has_read_late, outcome, close_frame, eof, shut })
         })
     }
 
@@ -122,6 +125,16 @@ impl<S> WebSocketStream<S> {
     /// How the connection ended, once.
     pub(super) fn take_outcome(&mut self) -> Option<Error> {
         self.ending.as_mut().and_then(|ending| ending.outcome.take())
+    }
+
+    /// Whether the close timeout has passed and what had come by then is read: the task may not have run meanwhile.
+    pub(super) fn is_past_close_deadline(&mut self) -> bool {
+        let Some(Ending { deadline: Some(deadline), has_read_late, .. }) =
+            self.ending.as_deref_mut()
+        else {
+            return false;
+        };
+        Instant::now() >= deadline.deadline() && std::mem::replace(has_read_late, true)
     }
 
     /// Whether the close timeout has passed.

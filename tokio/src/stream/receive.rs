@@ -45,8 +45,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Message, Error>>> {
         self.waiting.begin(side);
-        // A peer that sends without end may leave nothing of the task's budget for the timer below.
-        self.check_close_deadline(side, cx);
         // A read has taken of the task's budget already.
         let mut has_read = false;
         loop {
@@ -77,6 +75,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketStream<S> {
                 continue;
             }
             self.pay(side, cx);
+            // A peer that sends without end would never let it come to rest, where the timer is looked at.
+            if self.is_past_close_deadline() {
+                self.give_up(side, Error::Timeout(Timeout::Close));
+                continue;
+            }
             match self.poll_read(side, cx) {
                 Poll::Ready(Ok(0)) => self.on_eof(side),
                 Poll::Ready(Ok(_)) => {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use ringwire_tokio::codec::{self, AbnormalClosure, Limit, SendError, Violation};
 use ringwire_tokio::{CloseCode, Config, Error, Timeout};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -245,6 +246,21 @@ fn a_flood_behind_the_end() {
         assert_eq!(server.receive().await.unwrap(), None);
         drop(server);
         flooding.await.unwrap();
+    });
+}
+
+/// Nobody polls it meanwhile: another branch of a `select!`, say, takes its time.
+#[test]
+fn an_answer_to_a_close_that_is_looked_at_late() {
+    run_paused(async {
+        let config = Config::default().with_close_timeout(Duration::from_millis(50));
+        let (mut client, mut server) = raw(&config);
+        let mut closing = std::pin::pin!(server.close(CloseCode::NORMAL, ""));
+        assert!(closing.as_mut().now_or_never().is_none());
+        client.read_exact(&mut [0; 4]).await.unwrap();
+        client.write_all(&masked(0x88, b"\x03\xe8")).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        closing.await.unwrap();
     });
 }
 
