@@ -355,7 +355,8 @@ fn end_at_once() -> Target {
 fn connections_that_open_and_end_do_not_stand_for_others() {
     let mut plan = plan(end_at_once());
     (plan.load.connections, plan.load.threads, plan.load.connect_concurrency) = (10, 1, 10);
-    (plan.load.warmup, plan.load.duration) = (Duration::ZERO, Duration::from_millis(100));
+    // It is over once all are gone.
+    (plan.load.warmup, plan.load.duration) = (Duration::ZERO, Duration::from_secs(5));
     let report = run(&plan).unwrap();
     assert_eq!(report.opened, 10, "{report:?}");
     assert_eq!(report.errors.values().sum::<u64>(), 10, "{report:?}");

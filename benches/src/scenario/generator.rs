@@ -291,7 +291,9 @@ impl<'a> Generator<'a> {
             if is_done(&self.load) || now - since > timeout || now >= end {
                 return Ok(());
             }
-            self.turn(PACE_INTERVAL)?;
+            // Little is spent on a reply that may never come.
+            let is_idle = now - since > Duration::from_millis(100);
+            self.turn(if is_idle { 20 * PACE_INTERVAL } else { PACE_INTERVAL })?;
         }
     }
 

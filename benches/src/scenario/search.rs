@@ -167,9 +167,11 @@ impl Outcome {
         let holds = |condition: &Condition| condition.holds_surely(|name| report.metric(name));
         let names_errors = conditions.iter().any(|condition| condition.metric() == "errors");
         let holds_all = conditions.iter().all(holds) && (names_errors || report.is_clean());
+        // Connections that are gone sent nothing.
+        let was_offered = report.work.as_ref().is_none_or(WorkDone::was_offered);
         let fell_behind = report.work.as_ref().is_none_or(WorkDone::fell_behind);
         match report.bottleneck {
-            _ if holds_all && !fell_behind => Self::Good,
+            _ if holds_all && !fell_behind && was_offered => Self::Good,
             Bottleneck::Generator => Self::Generator,
             Bottleneck::Disturbed => Self::Disturbed,
             _ => Self::Missed,

@@ -1,7 +1,12 @@
 //! The example with a real database: SQLite in a file, and PostgreSQL where `DATABASE_URL` names one.
 
-#![expect(clippy::disallowed_methods, reason = "a test measures how long others wait")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test measures how long others wait, and they take turns at a database"
+)]
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ringwire::testing::{Get, Live, Peer, Stage};
@@ -34,8 +39,12 @@ fn scene(stage: &mut impl Stage) {
     assert_eq!(stage.request("/accounts/nobody").status, 404);
 }
 
+/// PostgreSQL makes no table twice at once.
+static DATABASE: Mutex<()> = Mutex::new(());
+
 #[test]
 fn accounts_are_kept_in_a_database() {
+    let _one = DATABASE.lock().unwrap_or_else(PoisonError::into_inner);
     let runtime = runtime();
     for driver in [DriverKind::Epoll, DriverKind::Uring] {
         let folder = tempfile::tempdir().expect("a folder");
@@ -56,6 +65,7 @@ fn accounts_are_kept_in_a_database() {
 
 #[test]
 fn sums_that_are_too_large_leave_the_account_as_it_was() {
+    let _one = DATABASE.lock().unwrap_or_else(PoisonError::into_inner);
     let runtime = runtime();
     let folder = tempfile::tempdir().expect("a folder");
     let mut urls = vec![format!("sqlite:{}?mode=rwc", folder.path().join("accounts.db").display())];

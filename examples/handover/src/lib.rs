@@ -4,6 +4,7 @@
 //! upgrade, the connection goes to a worker, with what was read of it already.
 
 use std::future::Future;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -65,6 +66,14 @@ pub async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
+            // It was this connection's (accept(2)).
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::ConnectionAborted
+                        | ErrorKind::ConnectionReset
+                        | ErrorKind::ConnectionRefused
+                ) => {}
             Err(error) => {
                 tracing::warn!(%error, "no connection was accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

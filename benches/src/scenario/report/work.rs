@@ -117,6 +117,11 @@ impl WorkDone {
         self.send_lag_us.is_some_and(|lag| lag.p99 > LATE_SEND || is_short)
     }
 
+    /// Whether as much was sent as was asked for.
+    pub(crate) fn was_offered(&self) -> bool {
+        self.sent as f64 >= self.asked.unwrap_or_default() as f64 * SENT_SHARE
+    }
+
     pub(super) fn rows(&self) -> Vec<Row> {
         let asked =
             self.asked.map_or(String::new(), |asked| format!(" of {}", show_count(asked as f64)));
