@@ -70,9 +70,12 @@ pub(crate) struct Keepalive {
 }
 
 impl TcpOptions {
-    /// Sets all of them, on a socket that somebody else has set up.
+    /// Sets all of them, on a socket that somebody else has set up. A Unix socket has none of them.
     pub(crate) fn apply_anew(self, socket: impl AsFd) -> io::Result<()> {
         let known = SockRef::from(&socket);
+        if known.domain()? == Domain::UNIX {
+            return Ok(());
+        }
         // 0 stands for the kernel's own (tcp(7)).
         known.set_tcp_user_timeout(Some(self.user_timeout.unwrap_or_default()))?;
         known.set_keepalive(self.keepalive.is_some())?;
@@ -178,8 +181,11 @@ pub(crate) fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// Gives a socket's file another mode.
+/// Gives a socket's file a mode, where it has another: only its owner may (chmod(2)).
 pub(crate) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    if fs::metadata(path)?.permissions().mode() & 0o7777 == mode {
+        return Ok(());
+    }
     fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
@@ -203,18 +209,14 @@ pub(crate) fn is_listened_on(path: &Path) -> io::Result<bool> {
 }
 
 /// Makes a listening socket of somebody else's ready for a driver.
-pub(crate) fn take_listener(socket: &OwnedFd, options: ListenOptions) -> io::Result<()> {
+pub(crate) fn take_listener(socket: &OwnedFd) -> io::Result<()> {
     let listener = SockRef::from(socket);
     if listener.r#type()? != Type::STREAM || !listener.is_listener()? {
         let problem = "it is no stream socket that listens";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
     }
     listener.set_nonblocking(true)?;
-    listener.set_cloexec(true)?;
-    if listener.domain()? != Domain::UNIX {
-        options.tcp.apply_anew(socket)?;
-    }
-    Ok(())
+    listener.set_cloexec(true)
 }
 
 /// Whether others may bind to the address of a socket (SO_REUSEPORT).

@@ -199,7 +199,8 @@ impl SocketFile {
     fn is_in_use(&self) -> bool {
         let began = Instant::now();
         // A process that was forked meanwhile may have a copy of the socket until it has started its program.
-        while self.is_inherited && net::is_listened_on(&self.path).unwrap_or(false) {
+        // Nor is a file removed of which that is not known: whoever needs the path replaces one that nobody uses.
+        while self.is_inherited && net::is_listened_on(&self.path).unwrap_or(true) {
             if began.elapsed() > LAST_LOOK {
                 return true;
             }

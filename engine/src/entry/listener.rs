@@ -11,7 +11,7 @@ use crate::config::{Assignment, Config};
 use crate::entry::claim::{self, Claims, SocketFile};
 use crate::entry::proxy::ProxyProtocol;
 use crate::error::Error;
-use crate::net;
+use crate::net::{self, TcpOptions};
 
 /// A place to listen on, and what is spoken there. For [`Server::listen_with`](crate::Server::listen_with).
 ///
@@ -144,6 +144,8 @@ pub(crate) struct Listening {
     pub(crate) files: Vec<SocketFile>,
     /// A descriptor of each socket.
     pub(crate) all: Vec<OwnedFd>,
+    /// Of files that a predecessor has made.
+    modes: Vec<(PathBuf, u32)>,
     /// Whether somebody else made all of them, and goes on with them.
     pub(crate) borrowed: bool,
 }
@@ -189,7 +191,7 @@ pub(crate) fn listen_all(
     workers: usize,
     config: &Config,
 ) -> Result<Listening, Error> {
-    let mut inheritance = Inheritance::new(inherited, config)?;
+    let mut inheritance = Inheritance::new(inherited)?;
     let mut claims = Claims::new(inheritance.addresses());
     let mut all = Listening {
         sockets: (0..workers).map(|_| Vec::with_capacity(listeners.len())).collect(),
@@ -197,6 +199,7 @@ pub(crate) fn listen_all(
         names: Vec::new(),
         files: Vec::new(),
         all: Vec::new(),
+        modes: Vec::new(),
         borrowed: !listeners.is_empty()
             && listeners.iter().all(|it| matches!(it.place, Place::Socket(_))),
     };
@@ -217,9 +220,9 @@ pub(crate) fn listen_all(
                 let error = |source| Error::Listen { address: path.display().to_string(), source };
                 let (socket, file) = match inherited {
                     Some(socket) => {
-                        let given = mode.map(|mode| net::set_mode(&path, mode));
-                        given.transpose().map_err(error)?;
-                        (socket, SocketFile::inherited(&path).map_err(error)?)
+                        let file = SocketFile::inherited(&path).map_err(error)?;
+                        all.modes.extend(mode.map(|mode| (path.clone(), mode)));
+                        (socket, file)
                     }
                     None => claim::listen_unix(&path, mode, config).map_err(error)?,
                 };
@@ -227,7 +230,7 @@ pub(crate) fn listen_all(
                 all.share(socket, &terms).map_err(error)?;
             }
             FoundPlace::Socket(socket) => {
-                net::take_listener(&socket, config.into())
+                net::take_listener(&socket)
                     .and_then(|()| all.share(socket, &terms))
                     .map_err(passed_on)?;
             }
@@ -288,9 +291,9 @@ fn passed_on(source: io::Error) -> Error {
 struct Inheritance(Vec<(Name, OwnedFd)>);
 
 impl Inheritance {
-    fn new(sockets: Vec<OwnedFd>, config: &Config) -> Result<Self, Error> {
+    fn new(sockets: Vec<OwnedFd>) -> Result<Self, Error> {
         let named = |socket: OwnedFd| {
-            net::take_listener(&socket, config.into())?;
+            net::take_listener(&socket)?;
             Ok((Name::of(&socket)?, socket))
         };
         sockets.into_iter().map(named).collect::<io::Result<_>>().map(Self).map_err(passed_on)
@@ -337,6 +340,16 @@ impl Inheritance {
 }
 
 impl Listening {
+    /// Gives the files and sockets of others the modes and options of this server. A predecessor has them as well, and
+    /// goes on with them where this server comes to nothing, so it is the last step before the workers start.
+    pub(crate) fn settle(&self, options: TcpOptions) -> Result<(), Error> {
+        for (path, mode) in &self.modes {
+            let error = |source| Error::Listen { address: path.display().to_string(), source };
+            net::set_mode(path, *mode).map_err(error)?;
+        }
+        self.all.iter().try_for_each(|socket| options.apply_anew(socket)).map_err(passed_on)
+    }
+
     /// Has the kernel give a connection to the worker on the core that received it; `cores` has that of each worker.
     /// Nothing changes where the workers share a socket.
     pub(crate) fn choose_by_cpu(&self, cores: &[usize]) -> Result<(), Error> {

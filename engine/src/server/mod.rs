@@ -263,12 +263,11 @@ impl Server {
         let share = share_of(&config, descriptors, cores.len());
         let configs: Vec<_> = listeners.iter().filter_map(Listener::tls).cloned().collect();
         configs.iter().for_each(|config| warn_of(&config.certificates()));
-        let listening = listen_all(listeners, inherited, cores.len(), &config)?;
+        let mut listening = listen_all(listeners, inherited, cores.len(), &config)?;
         if config.assignment == Assignment::Cpu {
             listening.choose_by_cpu(&own_cores(&cores)?)?;
         }
-        let Listening { sockets, terms, names, files, all, borrowed } = listening;
-        let files = Arc::new(files);
+        let sockets = std::mem::take(&mut listening.sockets);
 
         let mut parts = Vec::with_capacity(cores.len());
         let mut links = Vec::with_capacity(cores.len());
@@ -282,9 +281,13 @@ impl Server {
             links.push(Link::new(ways, Arc::clone(&counters)));
             parts.push(Part { driver, inbox, counters, compute });
         }
+        let tcp = net::TcpOptions::from(&config);
+        listening.settle(tcp)?;
+        let Listening { terms, names, files, all, borrowed, .. } = listening;
+        let files = Arc::new(files);
         let budget = Budget::new(memory::within(config.compression.max_dedicated_len, max_memory));
         let hub = Hub::new(links, &config, Handover::new(all, borrowed));
-        let handle = Handle::new(hub.clone(), net::TcpOptions::from(&config), configs)
+        let handle = Handle::new(hub.clone(), tcp, configs)
             .with_compute(pool.as_ref().map(Pool::meter))
             .with_states_of::<H>();
         let bus = bus.map(|bus| start_bus(bus, &hub, &config)).transpose()?;

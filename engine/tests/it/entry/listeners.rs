@@ -442,10 +442,14 @@ fn a_successor_that_comes_to_nothing_leaves_the_path() {
     let dir = tempfile::tempdir().unwrap();
 
     let here = || ringwire::Server::new(config().with_io_workers(2)).listen_unix(path(&dir));
+    let mode = || fs::metadata(path(&dir)).unwrap().permissions().mode() & 0o777;
     let server = Guard::start(here());
-    let sockets = server.1.listeners().unwrap();
-    let error = start(here().listen_unix("/nowhere/at/all.sock").inherit(sockets));
+    let (sockets, before) = (server.1.listeners().unwrap(), mode());
+    let other = Listener::unix(path(&dir)).with_mode(0o600);
+    let successor = ringwire::Server::new(config()).listen_with(other);
+    let error = start(successor.listen_unix("/nowhere/at/all.sock").inherit(sockets));
     assert!(matches!(error, Err(Error::Listen { .. })), "{error:?}");
+    assert_eq!(mode(), before);
     let url = server.0.as_ref().and_then(|it| it.urls().next()).expect("it listens");
     assert!(echo(&mut open(&url), "hi").ends_with(" hi"));
     // Nor one that has run for a while.
