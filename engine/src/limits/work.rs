@@ -182,6 +182,11 @@ impl Work {
         self.queue.pop().map(|Reverse(Waiting { token, .. })| token)
     }
 
+    /// Serves whoever comes now, whether or not others are before; gives what it was.
+    pub(crate) fn serve(&mut self, serving: bool) -> bool {
+        std::mem::replace(&mut self.serving, serving)
+    }
+
     /// Serves a connection that has waited, until [`end_service`](Self::end_service).
     pub(crate) fn begin_service(&mut self, slot: u32) {
         self.accounts.entry(slot).waits = false;

@@ -16,6 +16,7 @@ use super::time::{secs, upgrade};
 use crate::config::Config;
 use crate::conn::cause::CloseReason;
 use crate::driver::sim::{Faults, Peer};
+use crate::layers::compression::CompressionConfig;
 
 /// The server's TLS.
 pub(super) fn server() -> ServerConfig {
@@ -177,20 +178,29 @@ fn a_cut_request_behind_one_that_is_answered_later_ends_the_connection() {
 /// docs/architecture.md: the application gets what was decrypted before a failure.
 #[test]
 fn what_came_before_a_failure_is_handed_over() {
-    let config = Config::default().with_messages_per_turn(1);
-    let mut play = Play::new(1, &config, Faults::none(), Vec::new());
-    play.scene.log.borrow_mut().clients.push(Entry::default());
-    let mut client = Raw::begin(&mut play);
-    let bytes = client.tls.say(&upgrade("/0", b""));
-    client.peer.write(&bytes);
-    client.hear_until(&mut play, secs(1));
-    let mut bytes = client.tls.say(&b"\x81\x81\0\0\0\0a\x81\x81\0\0\0\0b\x81\x81\0\0\0\0c"[..]);
-    bytes.extend([0xff; 40]);
-    client.peer.write(&bytes);
-    play.run_until(secs(2));
-    let log = play.scene.log.borrow();
-    let entry = &log.clients[0];
-    assert_eq!(entry.closed.as_ref().map(|cause| cause.reason), Some(CloseReason::Tls));
-    let came: Vec<_> = entry.came.iter().map(|said| said.bytes.as_slice()).collect();
-    assert_eq!(came, [b"a", b"b", b"c"]);
+    let compression = CompressionConfig::shared().with_work_per_turn(1);
+    let few = Config::default().with_messages_per_turn(1);
+    let little = Config::default().with_compression(compression);
+    // a, b and c as they are, and compressed (RFC 7692 §7.2.1).
+    let plain = b"\x81\x81\0\0\0\0a\x81\x81\0\0\0\0b\x81\x81\0\0\0\0c".as_slice();
+    let deflated =
+        b"\xc1\x83\0\0\0\0\x4a\x04\0\xc1\x83\0\0\0\0\x4a\x02\0\xc1\x83\0\0\0\0\x4a\x06\0";
+    for (config, frames) in [(few, plain), (little, deflated.as_slice())] {
+        let mut play = Play::new(1, &config, Faults::none(), Vec::new());
+        play.scene.log.borrow_mut().clients.push(Entry::default());
+        let mut client = Raw::begin(&mut play);
+        let target = "/0 HTTP/1.1\r\nSec-WebSocket-Extensions: permessage-deflate\r\nX-Rest:";
+        let bytes = client.tls.say(&upgrade(target, b""));
+        client.peer.write(&bytes);
+        client.hear_until(&mut play, secs(1));
+        let mut bytes = client.tls.say(frames);
+        bytes.extend([0xff; 40]);
+        client.peer.write(&bytes);
+        play.run_until(secs(2));
+        let log = play.scene.log.borrow();
+        let entry = &log.clients[0];
+        assert_eq!(entry.closed.as_ref().map(|cause| cause.reason), Some(CloseReason::Tls));
+        let came: Vec<_> = entry.came.iter().map(|said| said.bytes.as_slice()).collect();
+        assert_eq!(came, [b"a", b"b", b"c"]);
+    }
 }

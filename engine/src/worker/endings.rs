@@ -118,7 +118,9 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         let Some(conn) = conns.get_mut(token) else { return };
         let wire = &mut conn.wire;
         let has_said_all = wire.is_flushed() && shared.out.is_empty();
-        if has_said_all && !shared.sessions.has(token.slot) {
+        // Before the proxy's header nobody has been counted in, and no session has begun.
+        let has_session = shared.sessions.has(token.slot) && wire.phase != Phase::Proxied;
+        if has_said_all && !has_session {
             return self.finish(token, CloseReason::EndOfStream);
         }
         if wire.is_unanswered() && !wire.flags.contains(Flags::CLIENT) {

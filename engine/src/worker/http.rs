@@ -112,7 +112,7 @@ pub(super) fn on_ordinary<H: Handler>(
         let request = Request::new(parsed, shared.id(token), conn.wire.peer.into(), tls);
         if !is_monitoring(handler, &request) {
             let refusal = shared.refuse_for_memory();
-            write_answer(&mut conn.wire, shared, Exchange::LAST, &refusal);
+            write_answer(&mut conn.wire, shared, Exchange::of(parsed).closing(), &refusal);
             return rest.len();
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BinaryHeap;
 
+use http::StatusCode;
 use ringwire_codec::http::{Exchange, Response};
 use ringwire_codec::{Buffers as _, CloseCode};
 
@@ -20,7 +21,6 @@ use crate::state::send;
 
 /// When whoever was refused may come back.
 const RETRY_AFTER_SECS: u32 = 10;
-const SHORT_OF_MEMORY: &str = "the server is short of memory\n";
 /// How long the table is not walked over again where that found less than was too much, in ticks.
 const REST: Tick = 2;
 /// The same where it was about those who were not let in yet.
@@ -415,9 +415,9 @@ impl Shared {
         self.watch.level != Level::Low
     }
 
-    /// Refuses a request before it is whole.
+    /// Refuses a request before it is whole. The answer has no body, for it may be one to HEAD.
     pub(super) fn refuse_unfinished(&mut self, wire: &mut Wire) {
-        let refusal = unavailable(SHORT_OF_MEMORY, RETRY_AFTER_SECS);
+        let refusal = unavailable(Response::new(StatusCode::SERVICE_UNAVAILABLE), RETRY_AFTER_SECS);
         self.counters.handshake_failures.add(1);
         write_answer(wire, self, Exchange::LAST, &refusal);
     }
@@ -425,6 +425,6 @@ impl Shared {
     /// The answer to those who come while it is so.
     pub(super) fn refuse_for_memory(&self) -> Response {
         self.counters.memory_refusals.add(1);
-        unavailable(SHORT_OF_MEMORY, RETRY_AFTER_SECS)
+        unavailable(Response::text("the server is short of memory\n"), RETRY_AFTER_SECS)
     }
 }

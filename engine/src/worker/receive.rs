@@ -82,11 +82,13 @@ pub(super) fn deliver_before_failure<H: Handler>(
     shared: &mut Shared,
     token: Token,
 ) {
+    let was_served = shared.work.serve(true);
     let mut before = usize::MAX;
     while conn.wire.may_deliver() && (1..before).contains(&conn.wire.unread_len()) {
         before = conn.wire.unread_len();
         deliver_unread(handler, conn, shared, token, None);
     }
+    shared.work.serve(was_served);
 }
 
 /// Takes frames out of `bytes` and calls the handler, until all are used up, the turn's budget is, or nothing may

@@ -308,13 +308,14 @@ impl Shared {
     pub(super) fn refuse_while_draining(&self) -> Response {
         let left = self.draining.map_or(0, |end| end.saturating_sub(self.now));
         self.counters.drain_refusals.add(1);
-        unavailable("the server is shutting down\n", left.div_ceil(TICKS_PER_SECOND).max(1))
+        let response = Response::text("the server is shutting down\n");
+        unavailable(response, left.div_ceil(TICKS_PER_SECOND).max(1))
     }
 }
 
-/// 503 with its reason, and when to try again (RFC 9110 §15.6.4, §10.2.3).
-pub(super) fn unavailable(reason: &'static str, retry_after_secs: u32) -> Response {
-    Response::text(reason)
+/// 503, and when to try again (RFC 9110 §15.6.4, §10.2.3).
+pub(super) fn unavailable(response: Response, retry_after_secs: u32) -> Response {
+    response
         .with_status(StatusCode::SERVICE_UNAVAILABLE)
         .with_header(http::header::RETRY_AFTER, retry_after_secs.into())
 }

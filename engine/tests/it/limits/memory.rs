@@ -74,6 +74,10 @@ fn nobody_is_let_in_while_memory_is_short() {
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 10"), "{answer}");
     let answer = get("/hello");
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 10"), "{answer}");
+    assert!(answer.ends_with("short of memory\n"), "{answer}");
+    // RFC 9110 §9.3.2: without content.
+    let head = http(server.addr(), "HEAD /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 503 ") && head.ends_with("\r\n\r\n"), "{head}");
     assert_eq!(kept.get("/hello").status(), 503);
     let body = format!("POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: {MIB}\r\n\r\nabc");
     assert!(http(server.addr(), body).starts_with("HTTP/1.1 503 "));
@@ -81,7 +85,7 @@ fn nobody_is_let_in_while_memory_is_short() {
         assert!(get(path).starts_with("HTTP/1.1 200 "), "{path}");
     }
     assert!(get("/metrics").contains("ringwire_memory_budget_bytes 8388608"));
-    assert_eq!(server.stats().memory_refusals, refusals + 4);
+    assert_eq!(server.stats().memory_refusals, refusals + 5);
     open.send("those who are in stay");
     assert_eq!(open.text(), "those who are in stay");
     assert_eq!(server.stats().memory_sheds, 0);
