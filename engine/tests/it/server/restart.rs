@@ -336,7 +336,12 @@ impl Site {
             Way::Takeover => {
                 self.start(generation);
                 let (old, _) = &mut self.processes[generation - 1];
-                assert!(old.wait().expect("it is a child").success());
+                let mut ended = None;
+                wait_until("the predecessor ends", || {
+                    ended = old.try_wait().expect("it is a child");
+                    ended.is_some()
+                });
+                assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
             }
         }
     }

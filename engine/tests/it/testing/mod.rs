@@ -240,8 +240,11 @@ impl Handler for Doorman {
 
 fn who_waits_is_let_in(stage: &mut impl Stage, waiting: &Mutex<Option<ConnId>>) {
     let attempt = stage.connect("/");
-    stage.advance(Duration::from_millis(200));
-    let id = waiting.lock().unwrap().take().expect("somebody asks");
+    let asked = (0..2000).find_map(|_| {
+        stage.advance(Duration::from_millis(10));
+        waiting.lock().unwrap().take()
+    });
+    let id = asked.expect("somebody asks");
     let handle = stage.handle();
     assert_eq!(handle.accept(id, Accept::new(7_u32)), Err(PostError::WrongState));
     assert_eq!(handle.accept(id, Accept::new("ann".to_owned())), Ok(()));

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use http::StatusCode;
 use ringwire::{Response, admission::OriginPolicy, handshake::HeadLimits};
-use ringwire_peers::{Client, Got, connect, http, plain_request, request};
+use ringwire_peers::{Client, Got, connect, http, plain_request, read_answer, request};
 
 use super::{quiet, round_trip, status_of};
 use crate::support::{Server, config, ms};
@@ -206,7 +206,7 @@ fn origin_policy() {
     refused
         .write_all(request().replace("\r\n\r\n", "\r\nOrigin: null\r\n\r\n").as_bytes())
         .unwrap();
-    assert!(http::read_answer(&mut refused).contains("origin_policy"), "it says why");
+    assert!(read_answer(&mut refused).contains("origin_policy"), "it says why");
     assert_eq!(ask(&server, "Origin: https://b\u{fc}cher.example"), "400", "no origin at all");
     let twice = "Origin: https://example.org\r\nOrigin: https://evil.net";
     assert_eq!(ask(&server, twice), "400");
