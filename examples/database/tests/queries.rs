@@ -15,6 +15,7 @@ use ringwire_database::{Accounts, router};
 use sqlx::Executor as _;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, SqliteConnection};
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 fn runtime() -> Runtime {
@@ -39,6 +40,11 @@ fn scene(stage: &mut impl Stage) {
     assert_eq!(stage.request("/accounts/nobody").status, 404);
 }
 
+/// In memory where that can be: what is looked at waits for queries, and not for a disk.
+fn folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
+}
+
 /// PostgreSQL makes no table twice at once.
 static DATABASE: Mutex<()> = Mutex::new(());
 
@@ -47,7 +53,7 @@ fn accounts_are_kept_in_a_database() {
     let _one = DATABASE.lock().unwrap_or_else(PoisonError::into_inner);
     let runtime = runtime();
     for driver in [DriverKind::Epoll, DriverKind::Uring] {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder();
         let mut urls =
             vec![format!("sqlite:{}?mode=rwc", folder.path().join("accounts.db").display())];
         urls.extend(std::env::var("DATABASE_URL"));
@@ -67,7 +73,7 @@ fn accounts_are_kept_in_a_database() {
 fn sums_that_are_too_large_leave_the_account_as_it_was() {
     let _one = DATABASE.lock().unwrap_or_else(PoisonError::into_inner);
     let runtime = runtime();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let mut urls = vec![format!("sqlite:{}?mode=rwc", folder.path().join("accounts.db").display())];
     urls.extend(std::env::var("DATABASE_URL"));
     for url in urls {
@@ -103,7 +109,7 @@ fn a_thousand_wait_for_slow_queries_and_others_do_not() {
     const WAITING: usize = 1000;
     let runtime = runtime();
     for driver in [DriverKind::Epoll, DriverKind::Uring] {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder();
         let path = folder.path().join("accounts.db");
         let url = format!("sqlite:{}?mode=rwc", path.display());
         let accounts = runtime.block_on(async {
