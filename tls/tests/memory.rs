@@ -1,12 +1,12 @@
-//! Memory: what an idle session takes, and what a message costs. Alone in its program, since it counts all
-//! allocations of the process.
+//! Memory: what an idle session takes, and what a message costs. Allocations are counted by thread, for the harness has
+//! one of its own.
 #![expect(unsafe_code, reason = "a global allocator that counts")]
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 #![expect(clippy::disallowed_types, reason = "rustls takes shared settings as Arc")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use ringwire_tls::pki_types::{ServerName, UnixTime};
@@ -14,20 +14,22 @@ use ringwire_tls::{CertificateSource, ClientSettings, ServerSettings, Session, V
 
 struct Counting;
 
-static ALLOCATED_LEN: AtomicUsize = AtomicUsize::new(0);
-static ALLOCATION_COUNT: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    static ALLOCATED_LEN: Cell<usize> = const { Cell::new(0) };
+    static ALLOCATION_COUNT: Cell<usize> = const { Cell::new(0) };
+}
 
 // SAFETY: all is left to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATED_LEN.fetch_add(layout.size(), Relaxed);
-        ALLOCATION_COUNT.fetch_add(1, Relaxed);
+        ALLOCATED_LEN.set(ALLOCATED_LEN.get().wrapping_add(layout.size()));
+        ALLOCATION_COUNT.set(ALLOCATION_COUNT.get() + 1);
         // SAFETY: the caller's promise is passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        ALLOCATED_LEN.fetch_sub(layout.size(), Relaxed);
+        ALLOCATED_LEN.set(ALLOCATED_LEN.get().wrapping_sub(layout.size()));
         // SAFETY: the caller's promise is passed on.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -38,15 +40,15 @@ static ALLOCATOR: Counting = Counting;
 
 /// Bytes allocated by the call and still held after it.
 fn held_len(call: impl FnOnce()) -> usize {
-    let before = ALLOCATED_LEN.load(Relaxed);
+    let before = ALLOCATED_LEN.get();
     call();
-    ALLOCATED_LEN.load(Relaxed) - before
+    ALLOCATED_LEN.get() - before
 }
 
 fn allocation_count(call: impl FnOnce()) -> usize {
-    let before = ALLOCATION_COUNT.load(Relaxed);
+    let before = ALLOCATION_COUNT.get();
     call();
-    ALLOCATION_COUNT.load(Relaxed) - before
+    ALLOCATION_COUNT.get() - before
 }
 
 /// What each side gets in and gives out, with room for all of a handshake.
@@ -136,9 +138,9 @@ fn memory_of_idle_sessions_and_allocations_of_messages() {
         let mut server_side = servers.pop().expect("a session");
         let count = servers.len();
         // What they held is what dropping them gives back, but for the vector's own.
-        let before = ALLOCATED_LEN.load(Relaxed);
+        let before = ALLOCATED_LEN.get();
         servers.clear();
-        let each = (before - ALLOCATED_LEN.load(Relaxed)) / count;
+        let each = (before - ALLOCATED_LEN.get()) / count;
         println!("{version}: {each} bytes of heap for an idle server session");
         assert!(each <= 3_500, "{each}");
 
@@ -148,9 +150,9 @@ fn memory_of_idle_sessions_and_allocations_of_messages() {
             adopted.push(established(&mut client, &foreign));
         }
         let _ = adopted.pop();
-        let before = ALLOCATED_LEN.load(Relaxed);
+        let before = ALLOCATED_LEN.get();
         adopted.clear();
-        let each = (before - ALLOCATED_LEN.load(Relaxed)) / count;
+        let each = (before - ALLOCATED_LEN.get()) / count;
         println!("{version}: {each} bytes of heap for one that another program has begun");
         assert!(each <= 9_000, "{each}");
 

@@ -5,26 +5,32 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::cell::Cell;
 
 use ringwire_tokio::handshake::server::Accept;
 use ringwire_tokio::{CompressionConfig, Config, Message, accept_with, client, request};
 
-/// The bytes that are allocated.
-static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    /// The bytes that this thread has allocated, less those that it has freed. The harness has a thread of its own.
+    static ALLOCATED: Cell<usize> = const { Cell::new(0) };
+}
+
+fn count(change: impl Fn(usize) -> usize) {
+    ALLOCATED.with(|allocated| allocated.set(change(allocated.get())));
+}
 
 struct Counting;
 
 // SAFETY: the system's allocator does the work.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATED.fetch_add(layout.size(), Ordering::Relaxed);
+        count(|allocated| allocated.wrapping_add(layout.size()));
         // SAFETY: the caller's promises are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        ALLOCATED.fetch_sub(layout.size(), Ordering::Relaxed);
+        count(|allocated| allocated.wrapping_sub(layout.size()));
         // SAFETY: the caller's promises are passed on.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -43,12 +49,12 @@ async fn idle_len(config: Config, message: &Message) -> usize {
     for round in 0..=COUNT {
         // The first one fills what the thread shares.
         if round == 1 {
-            begin = ALLOCATED.load(Ordering::Relaxed);
+            begin = ALLOCATED.get();
             transports = 0;
         }
-        let before = ALLOCATED.load(Ordering::Relaxed);
+        let before = ALLOCATED.get();
         let (near, far) = tokio::net::UnixStream::pair().unwrap();
-        transports += ALLOCATED.load(Ordering::Relaxed) - before;
+        transports += ALLOCATED.get() - before;
         let shaking = client(near, request("a", "/").unwrap(), std::sync::Arc::clone(&config));
         let accepting = accept_with(far, std::sync::Arc::clone(&config), |_| Ok(Accept::new()));
         let (shaken, accepted) = tokio::join!(shaking, accepting);
@@ -78,7 +84,7 @@ async fn idle_len(config: Config, message: &Message) -> usize {
         assert_eq!((client.buffered_len(), server.buffered_len()), (0, 0));
         sockets.push((client, server));
     }
-    (ALLOCATED.load(Ordering::Relaxed) - begin - transports) / COUNT
+    (ALLOCATED.get() - begin - transports) / COUNT
 }
 
 #[test]
