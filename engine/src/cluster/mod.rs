@@ -27,9 +27,9 @@
 //! What waits for the bus is bounded in bytes ([`max_outgoing_len`](ClusterConfig::max_outgoing_len)); past that
 //! `publish` answers [`PublishError::Cluster`](crate::topics::PublishError::Cluster), and local subscribers get their
 //! copy, except where the bus numbers a topic with a history: then nobody gets it. What the bus brings waits for a
-//! worker as other publications do ([`max_in_transit_len`](crate::topics::TopicConfig::max_in_transit_len)). Whatever is
-//! dropped is counted in [`ClusterStats`](crate::stats::ClusterStats), which `/metrics` and `/stats` show; `/readyz`
-//! says whether the bus has its connection.
+//! worker as other publications do ([`max_in_transit_len`](crate::topics::TopicConfig::max_in_transit_len)).
+//! Whatever is dropped is counted in [`ClusterStats`](crate::stats::ClusterStats), which `/metrics` and `/stats` show;
+//! `/readyz` says whether the bus has its connection.
 //!
 //! # Example
 //!
