@@ -1,7 +1,7 @@
 //! Compressed messages, with servers that agree to it, decline it, and misuse it.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc;
 
 use ringwire_client::{Client, DeflateConfig, Error, OwnedMessage};
@@ -11,6 +11,7 @@ use ringwire_codec::deflate::{
 };
 use ringwire_codec::handshake::{HandshakeError, HeadLimits, server};
 use ringwire_codec::{Config, Connection, Error as ProtocolError, Event, Heap, Input, Limit, Role};
+use ringwire_peers::PATIENCE;
 use ringwire_peers::server::{
     agreement, answering, drain, frame, read_frame, read_head, serve, upgrading,
 };
@@ -82,6 +83,7 @@ fn connect_compressing(address: SocketAddr, compression: DeflateConfig) -> Clien
     builder()
         .with_max_message_len(4 << 20)
         .with_compression(compression)
+        .with_close_timeout(PATIENCE)
         .connect(url(address))
         .unwrap()
 }
@@ -170,6 +172,7 @@ fn a_server_may_decline() {
         assert_eq!(read_frame(&mut stream), (0x81, vec![b'x'; 100]));
         stream.write_all(&frame(0x81, b"plain")).unwrap();
         stream.write_all(&frame(0xc1, b"not agreed on")).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
         drain(stream);
     });
     let mut client = connect_compressing(address, DeflateConfig::default().with_threshold(0));

@@ -324,8 +324,7 @@ fn names_and_ports_that_nobody_answers() {
     assert!(matches!(error, Error::Resolve { .. } | Error::Timeout(Waiting::Resolve)), "{error}");
     assert!(begin.elapsed() < Duration::from_secs(15));
 
-    // A port that was free a moment ago.
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_kept, address) = ringwire_peers::unheard();
     let error = refusal_of(&builder(), address);
     assert_eq!(error.kind(), ErrorKind::ConnectFailed);
     let Error::Connect { attempts, .. } = &error else { panic!("{error}") };

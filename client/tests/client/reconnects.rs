@@ -13,7 +13,7 @@ use ringwire_client::{
     Verdict, Waiting,
 };
 use ringwire_peers::server::{close_frame, frame, header, read_frame, read_head, serve, upgrade};
-use ringwire_peers::{PATIENCE, ms};
+use ringwire_peers::{PATIENCE, ms, unheard};
 
 use crate::peer::{builder, url};
 
@@ -56,8 +56,8 @@ fn codes_that_say_do_not_come_back() {
 
 #[test]
 fn attempts_end_and_delays_grow() {
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut client = client(address).with_policy(quick().with_max_attempts(4));
+    let (_kept, nobody) = unheard();
+    let mut client = client(nobody).with_policy(quick().with_max_attempts(4));
     let sender = client.sender();
     assert_eq!(sender.send("never").unwrap(), Delivery::Queued);
     for _ in 0..3 {
@@ -206,7 +206,7 @@ fn another_url_for_an_attempt() {
         upgrade(&mut stream);
         let _ = read_frame(&mut stream);
     });
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_kept, nobody) = unheard();
     let mut client = client(nobody).prepare(move |attempt, _| {
         if attempt.number() == 2 {
             attempt.set_url(url(address))?;
@@ -341,11 +341,11 @@ fn a_server_that_resets_in_the_middle_of_the_queue() {
 
 #[test]
 fn waiting_ends_when_it_should() {
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_kept, nobody) = unheard();
     let slow = Backoff::default()
         .with_first_delay(Duration::from_secs(100_000))
         .with_max_delay(Duration::from_secs(100_000));
-    let mut client = Reconnecting::new(builder(), url(address))
+    let mut client = Reconnecting::new(builder(), url(nobody))
         .with_policy(RetryPolicy::default().with_backoff(slow));
     assert!(matches!(next(&mut client), Update::Disconnected { .. }));
     let error = client.next_update_timeout(ms(50)).unwrap_err();

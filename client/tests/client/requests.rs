@@ -11,7 +11,7 @@ use ringwire_client::{
     OwnedMessage, Reconnecting, Requests, RetryPolicy, Sorted, Update,
 };
 use ringwire_peers::server::{frame, read_frame, serve, upgrade};
-use ringwire_peers::{PATIENCE, ms};
+use ringwire_peers::{PATIENCE, ms, unheard};
 
 use crate::peer::{builder, connect, url};
 
@@ -87,7 +87,7 @@ fn a_connection_that_is_lost_under_requests() {
 
 #[test]
 fn requests_of_a_client_that_gives_up() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_kept, nobody) = unheard();
     let client = client(nobody).with_policy(quick().with_max_attempts(2));
     let (requests, mut pushes) = Requests::split_reconnecting(client, JsonIds::default(), 10);
     let pending = requests.begin("{}").unwrap();

@@ -56,7 +56,8 @@ fn messages_of_every_length_and_a_clean_end() {
         close_notify(&mut stream);
     });
     for host in ["localhost", "127.0.0.1"] {
-        let mut client = trusting(client.clone()).connect(url(host, address)).unwrap();
+        let patient = trusting(client.clone()).with_close_timeout(PATIENCE);
+        let mut client = patient.connect(url(host, address)).unwrap();
         let bytes: Vec<u8> = (0..=250).cycle().take(300_000).collect();
         client.send_binary(&bytes).unwrap();
         assert!(client.receive().unwrap() == Some(OwnedMessage::Binary(bytes)));
@@ -175,11 +176,12 @@ fn nothing_is_sent_once_the_session_has_failed() {
 fn handshakes_that_cannot_work() {
     use std::io::Write;
     let (_, client) = identity();
-    let client = trusting(client).with_handshake_timeout(ms(400));
+    let client = trusting(client);
+    let hasty = client.clone().with_handshake_timeout(ms(400));
     let silent = serve(|stream, _| {
         drain(stream);
     });
-    let error = client.connect(url("localhost", silent)).unwrap_err();
+    let error = hasty.connect(url("localhost", silent)).unwrap_err();
     assert!(matches!(error, Error::Timeout(Waiting::Handshake)), "{error}");
     let plain = serve(|mut stream, _| {
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");

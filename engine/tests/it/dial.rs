@@ -22,10 +22,10 @@ use ringwire::{
 };
 use ringwire_codec::handshake::client::Response;
 use ringwire_peers::server::{answering, drain, read_head, serve_one, upgrade};
-use ringwire_peers::{Identity, masked};
+use ringwire_peers::{Identity, masked, unheard};
 
 use crate::support::app::Seen;
-use crate::support::{PATIENCE, Server, config, join_in_time, ms, unheard, wait_until};
+use crate::support::{PATIENCE, Server, config, join_in_time, ms, wait_until};
 
 /// What became of the connection with this number.
 #[derive(Debug)]
@@ -179,6 +179,12 @@ fn many_from_several_addresses() {
     for number in 0..COUNT {
         let source = SocketAddr::from(([127, 0, 0, 2 + u8::try_from(number % 3).unwrap_or(0)], 0));
         side.call(&to(server.addr()).with_source(source), number);
+        if number % 20 == 19 {
+            // Which worker has the fewest is known by what the workers have begun.
+            wait_until("they are begun", || {
+                side.handle.stats().total().dials == u64::from(number) + 1
+            });
+        }
     }
     let mut answered = HashSet::new();
     while answered.len() < COUNT as usize {

@@ -237,15 +237,6 @@ pub(crate) fn in_time<T: Send + 'static>(
     receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("not in time: {what}"))
 }
 
-/// An address that refuses connections: nobody listens there, and nobody else gets it while the socket is kept.
-pub(crate) fn unheard() -> (socket2::Socket, SocketAddr) {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
-        .expect("sockets can be had");
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port is free");
-    let addr = socket.local_addr().expect("it is bound");
-    (socket, addr.as_socket().expect("it is an IP address"))
-}
-
 /// Something that happens once, for threads to wait for.
 #[derive(Clone)]
 pub(crate) struct Gate(Arc<(std::sync::Mutex<bool>, std::sync::Condvar)>);

@@ -30,7 +30,7 @@ pub use client::{Client, Got, client_request, plain_request, request};
 pub use frames::{frame, mask, masked};
 pub use http::{Answer, Http, get, http, post, read_answer, read_head};
 pub use identity::{Identity, trusting};
-pub use line::{ENDS, End, Line, Way, connect, narrow};
+pub use line::{ENDS, End, Line, Way, connect, narrow, unheard};
 pub use process::{Process, free_addr, program_in};
 
 /// How long anything that must happen may take, on a machine that is busy with other tests.

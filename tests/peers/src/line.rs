@@ -273,6 +273,19 @@ pub fn narrow(addr: SocketAddr, len: usize) -> TcpStream {
     stream
 }
 
+/// An address that refuses connections: nobody listens there, and nobody else gets it while the socket is kept.
+///
+/// # Panics
+///
+/// If there are no ports left.
+#[must_use]
+pub fn unheard() -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("sockets can be had");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port is free");
+    let addr = socket.local_addr().expect("it is bound");
+    (socket, addr.as_socket().expect("it is an IP address"))
+}
+
 fn limit_waits(stream: &TcpStream) {
     stream.set_read_timeout(Some(PATIENCE)).expect("a time above zero");
     stream.set_write_timeout(Some(PATIENCE)).expect("a time above zero");

@@ -1,7 +1,11 @@
 //! Programs as processes.
 
 use std::env;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::mem;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{self as unix, UnixDatagram};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use crate::wait_until;
@@ -81,13 +85,30 @@ pub fn program_in(variable: &str, script: &str) -> Command {
     Command::new(program.unwrap_or_else(|| panic!("{variable} is not set: run {script}")))
 }
 
-/// An address of this machine at which nothing listens.
+/// Ports below those that the kernel gives to clients (`ip_local_port_range`): none of them takes one meanwhile.
+const FREE_PORTS: Range<u16> = 10_000..30_000;
+
+/// An address of this machine at which nothing listens. No other call is given it, in any process, while this one runs.
 ///
 /// # Panics
 ///
 /// If there are no ports left.
 #[must_use]
 pub fn free_addr() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there are ports");
-    listener.local_addr().expect("it listens")
+    let mut ports = FREE_PORTS.filter_map(|port| {
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let claim = claim(port)?;
+        TcpListener::bind(addr).ok()?;
+        // Until the process ends.
+        mem::forget(claim);
+        Some(addr)
+    });
+    ports.next().expect("there are ports")
+}
+
+/// A socket with the port in its name, which the kernel gives to one process alone.
+fn claim(port: u16) -> Option<UnixDatagram> {
+    let name = format!("ringwire-test-port-{port}");
+    let name = unix::SocketAddr::from_abstract_name(name).expect("a short name");
+    UnixDatagram::bind_addr(&name).ok()
 }

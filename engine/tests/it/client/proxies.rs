@@ -7,9 +7,10 @@ use std::thread;
 
 use ringwire::client::{Builder, Error, ErrorKind, Proxy, ProxyProblem, SocksReply, Waiting};
 use ringwire_peers::server::{drain, header, read_head, serve};
+use ringwire_peers::unheard;
 
 use super::peer::{builder, refusal_of};
-use crate::support::{Server, config, ms, unheard};
+use crate::support::{Server, config, ms};
 
 /// Carries bytes both ways until one side ends.
 fn relay(client: TcpStream, to: SocketAddr) {
@@ -250,7 +251,7 @@ fn proxies_that_say_nothing_or_are_not_there() {
     });
     for scheme in ["http", "socks5"] {
         let error =
-            refusal_of(&through(silent, scheme).with_connect_timeout(ms(200)), server.addr());
+            refusal_of(&through(silent, scheme).with_connect_timeout(ms(1000)), server.addr());
         assert!(matches!(error, Error::Timeout(Waiting::Proxy)), "{error}");
     }
     let (_kept, gone) = unheard();

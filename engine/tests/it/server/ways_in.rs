@@ -11,7 +11,7 @@ use ringwire::{
 use ringwire::transport::{Dial, DialError};
 
 use crate::support::{PATIENCE, Server, config, join_in_time, ms};
-use ringwire_peers::{Client, client_request, connect};
+use ringwire_peers::{Client, client_request, connect, frame};
 
 /// What the handlers report, with the name of the route.
 type Told = (&'static str, String);
@@ -287,7 +287,7 @@ fn a_connection_with_a_route_s_state_belongs_to_it() {
     let error = handle.connect(&dial, "of no route").unwrap_err();
     assert!(matches!(error, DialError::Post(PostError::WrongState)), "{error}");
     // Where it fails the state goes back to its route.
-    let (_socket, unheard) = crate::support::unheard();
+    let (_socket, unheard) = ringwire_peers::unheard();
     let dial = Dial::new(unheard, "localhost", "/").unwrap();
     handle.connect(&dial, Number(5)).unwrap();
     let (route, what) = server.next();
@@ -302,16 +302,19 @@ fn at_least(began: Instant, time: Duration) {
     assert!(began.elapsed() >= time, "{:?} for {time:?}", began.elapsed());
 }
 
+/// Texts, one behind the other.
+fn frames(texts: &[&str]) -> Vec<u8> {
+    texts.iter().flat_map(|text| frame(0x81, text.as_bytes())).collect()
+}
+
 #[test]
 fn timers_run_down_by_key() {
     let server = Routes::start(config());
     let mut client = server.client("/second");
     server.expect("second", "open: name second");
     let began = now();
-    client.send("set 1 900");
-    client.send("set 2 400");
-    client.send("set 3 60000");
-    client.send("set 4 0");
+    // In one segment: none runs down before all are set.
+    client.raw(&frames(&["set 1 900", "set 2 400", "set 3 60000", "set 4 0"]));
     for _ in 0..4 {
         server.expect("second", "Ok(())");
     }
@@ -321,10 +324,7 @@ fn timers_run_down_by_key() {
     server.expect("second", "timer 1");
     at_least(began, ms(900));
     // Set anew, it runs down once and at its new time; taken away, not at all.
-    client.send("set 3 300");
-    client.send("set 5 100");
-    client.send("clear 5");
-    client.send("clear 5");
+    client.raw(&frames(&["set 3 300", "set 5 100", "clear 5", "clear 5"]));
     for answer in ["Ok(())", "Ok(())", "true", "false", "timer 3"] {
         server.expect("second", answer);
     }
