@@ -586,7 +586,7 @@ fn the_handshake_deadline_counts_tls_in() {
     on_either_thread(|config| {
         let authority = Authority::new();
         let tls = build_server(authority.server());
-        let server = Server::secure(config.with_handshake_timeout(ms(500)), tls, |app| app);
+        let server = Server::secure(config.with_handshake_timeout(ms(2000)), tls, |app| app);
         let client = build_client(authority.client());
         let states = [State::Connected, State::HalfHello, State::HelloSent, State::Shaken];
         let mut wires: Vec<_> =

@@ -374,7 +374,7 @@ fn requests_wait_for_an_async_decision() {
     let answers = Answers::default();
     let (known, alive) = (answers.clone(), Alive::default());
     let lives = alive.clone();
-    let server = with(config().with_handshake_timeout(Duration::from_secs(2)), move || {
+    let server = with(config().with_handshake_timeout(Duration::from_secs(3)), move || {
         let (known, lives) = (known.clone(), lives.clone());
         let authenticate = async move |request: OwnedRequest| {
             let _life = lives.one();
@@ -494,7 +494,7 @@ mod with_tokio {
             .serve(async |mut socket: Socket| {
                 while let Some(message) = socket.receive().await? {
                     let query = async {
-                        tokio::time::sleep(Duration::from_millis(30)).await;
+                        tokio::time::sleep(Duration::from_millis(200)).await;
                         message
                     };
                     let task = tokio::spawn(async { 7 });
@@ -515,7 +515,7 @@ mod with_tokio {
             assert_eq!(client.text(), "query");
         }
         let took = begin.elapsed();
-        assert!(took < Duration::from_millis(1400), "one after the other: {took:?}");
+        assert!(took < Duration::from_secs(5), "{took:?}, where one after the other takes 10 s");
         running.handle().shutdown(Duration::ZERO);
         running.join().unwrap();
     }

@@ -229,7 +229,7 @@ fn a_future_whose_destructor_panics_ends_nothing_else() {
     assert_eq!(count.load(Ordering::Relaxed), 1);
 }
 
-/// 201 queries of 30 ms from four clients take about as long as one, and no thread.
+/// 201 queries of 200 ms from four clients take about as long as one, and no thread.
 #[cfg(feature = "tokio")]
 #[test]
 fn queries_of_one_connection_wait_side_by_side() {
@@ -245,7 +245,7 @@ fn queries_of_one_connection_wait_side_by_side() {
             on_message(|ctx, message| {
                 let text = String::from_utf8_lossy(message.as_bytes()).into_owned();
                 let query = async move {
-                    tokio::time::sleep(Duration::from_millis(30)).await;
+                    tokio::time::sleep(Duration::from_millis(200)).await;
                     text
                 };
                 ctx.spawn_or_pause(query, |ctx, row| {
@@ -264,7 +264,7 @@ fn queries_of_one_connection_wait_side_by_side() {
         assert_eq!(clients[number % 4].text(), number.to_string());
     }
     let took = begin.elapsed();
-    assert!(took < Duration::from_millis(1500), "{took:?}, where one by one takes 1.5 s each");
+    assert!(took < Duration::from_secs(5), "{took:?}, where one by one takes 10 s each");
     running.handle().shutdown(Duration::ZERO);
     running.join().unwrap();
 }

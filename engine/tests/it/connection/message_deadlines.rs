@@ -52,7 +52,7 @@ fn texts_until(client: &mut Client, last: &str) -> Vec<String> {
 fn quotes(ctx: &mut Ctx<'_, u32>) {
     let _ = ctx.send("a word before, and a word behind");
     let _ = ctx.send_with("a word of an hour", drop_after(Duration::from_secs(3600)));
-    let _ = ctx.send_with("a word of the moment", drop_after(ms(50)));
+    let _ = ctx.send_with("a word of the moment", drop_after(ms(1000)));
     let _ = ctx.send("a word behind, and a word before");
     // A newer one has a deadline of its own, or none.
     let _ = ctx.send_with("stale", drop_after(ms(50)).with_key(1));

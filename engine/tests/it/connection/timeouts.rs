@@ -17,11 +17,13 @@ fn quiet() -> Config {
     config().with_idle_timeout(None).with_write_stall_timeout(None)
 }
 
-/// Sends something each 50 ms, for a time that is longer than all deadlines set here. What comes meanwhile is
-/// given.
+/// What a peer that chats has between two words. A busy machine holds it up for less.
+const SILENCE: Duration = ms(2000);
+
+/// Sends something each 50 ms, for a time that is longer than [`SILENCE`]. What comes meanwhile is given.
 fn chat(client: &mut Client, bytes: &[u8]) -> Vec<Got> {
     let mut got = Vec::new();
-    let end = Instant::now() + ms(900);
+    let end = Instant::now() + SILENCE + ms(500);
     while Instant::now() < end {
         client.raw(bytes);
         got.extend(client.next_within(ms(50)));
@@ -57,7 +59,7 @@ fn no_deadline_is_early() {
 
 #[test]
 fn whatever_is_received_holds_off_the_idle_timeout() {
-    let server = Server::echo(quiet().with_idle_timeout(ms(300)));
+    let server = Server::echo(quiet().with_idle_timeout(SILENCE));
     let mut client = server.client();
     let got = chat(&mut client, &frame(0x8a, b""));
     assert_eq!(got, [], "an unasked pong is enough");
@@ -65,25 +67,27 @@ fn whatever_is_received_holds_off_the_idle_timeout() {
     let slow = frame(0x81, b"0123456789abcdef");
     for byte in &slow {
         client.raw(&[*byte]);
-        assert_eq!(client.next_within(ms(30)).filter(|got| !matches!(got, Got::Text(_))), None);
+        assert_eq!(client.next_within(ms(120)).filter(|got| !matches!(got, Got::Text(_))), None);
     }
     assert_eq!(client.close_frame(), (1001, "idle".to_owned()));
 }
 
 #[test]
 fn pings_keep_a_silent_peer() {
-    let server = Server::echo(quiet().with_ping_interval(ms(200)).with_pong_timeout(ms(300)));
+    let server = Server::echo(quiet().with_ping_interval(ms(200)).with_pong_timeout(ms(3000)));
     let mut client = server.client();
+    // None comes before the last one is answered.
     for _ in 0..4 {
         assert_eq!(client.next(), Got::Ping(Vec::new()));
     }
     client.send("still here");
-    assert_eq!(client.text(), "still here");
+    let answer = std::iter::repeat_with(|| client.next()).find(|it| !matches!(it, Got::Ping(_)));
+    assert_eq!(answer, Some(Got::Text("still here".into())));
 }
 
 #[test]
 fn there_is_no_ping_while_something_comes() {
-    let server = Server::echo(quiet().with_ping_interval(ms(400)));
+    let server = Server::echo(quiet().with_ping_interval(SILENCE));
     let mut client = server.client();
     let got = chat(&mut client, &frame(0x81, b"hello"));
     assert!(got.iter().all(|got| *got == Got::Text("hello".into())), "{got:?}");
@@ -91,7 +95,7 @@ fn there_is_no_ping_while_something_comes() {
 
 #[test]
 fn anything_received_is_an_answer_to_a_ping() {
-    let server = Server::echo(quiet().with_ping_interval(ms(200)).with_pong_timeout(ms(300)));
+    let server = Server::echo(quiet().with_ping_interval(ms(200)).with_pong_timeout(ms(3000)));
     let mut client = server.client();
     client.answers = false;
     for _ in 0..3 {
@@ -110,17 +114,18 @@ fn a_pause_holds_off_the_idle_timeout() {
         let mut client = server.client();
         let id = server.opened();
         assert_eq!(client.next_within(ms(800)), None, "paused, there is no deadline");
+        let resumed = Instant::now();
         server.handle().resume(id).unwrap();
-        assert_eq!(client.next_within(ms(200)), None, "the silence begins with the resumption");
         assert_eq!(client.close_frame(), (1001, "idle".to_owned()));
+        assert!(resumed.elapsed() >= ms(300), "the silence begins with the resumption");
         assert_eq!(server.closed().reason, CloseReason::IdleTimeout);
     }
 }
 
 #[test]
 fn a_pause_holds_off_the_pong_timeout() {
-    let config = quiet().with_ping_interval(ms(200)).with_pong_timeout(ms(1000));
-    let server = Server::echo(config.with_write_stall_timeout(ms(1100)));
+    let config = quiet().with_ping_interval(ms(200)).with_pong_timeout(ms(3000));
+    let server = Server::echo(config.with_write_stall_timeout(ms(3100)));
     let mut client = server.client();
     let id = server.opened();
     client.answers = false;
@@ -129,14 +134,14 @@ fn a_pause_holds_off_the_pong_timeout() {
     // The pong comes while the server does not read.
     server.looks();
     client.raw(&frame(0x8a, b""));
-    stays_so_for(ms(1700), "it is open", || server.stats().open_connections == 1);
+    stays_so_for(ms(3900), "it is open", || server.stats().open_connections == 1);
     server.handle().resume(id).unwrap();
     assert_eq!(client.next(), Got::Ping(Vec::new()), "the pong counts, and the next ping comes");
 }
 
 #[test]
 fn a_slow_reader_does_not_stall() {
-    let config = quiet().with_write_stall_timeout(ms(400)).with_max_queued_len(64 << 20);
+    let config = quiet().with_write_stall_timeout(ms(2000)).with_max_queued_len(64 << 20);
     let server = Server::start(config, |app| {
         app.on_message(|ctx, _| {
             let _ = ctx.send(vec![7; 24 << 20].as_slice());
@@ -144,11 +149,11 @@ fn a_slow_reader_does_not_stall() {
     });
     let mut client = server.client();
     client.send("go");
-    // Each read takes some of what waits; all of them take several times the limit.
+    // Each read takes some of what waits; all of them take twice the limit.
     let mut read = 0;
     let mut buffer = vec![0; 1 << 20];
     for _ in 0..20 {
-        thread::sleep(ms(70));
+        thread::sleep(ms(200));
         read += std::io::Read::read(&mut client.stream, &mut buffer).unwrap();
     }
     assert!(read < 24 << 20, "some still waits");

@@ -197,7 +197,10 @@ fn a_server_waits_for_another_to_go() {
     let (unix, tcp) =
         (UnixListener::bind(&path).unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
     let address = tcp.local_addr().unwrap();
-    let start = || ringwire::Server::new(config()).listen_unix(&path).listen(address);
+    let start = || {
+        let patient = config().with_listen_timeout(PATIENCE);
+        ringwire::Server::new(patient).listen_unix(&path).listen(address)
+    };
     let server = thread::scope(|scope| {
         let server = scope.spawn(|| Guard::start(start()));
         stays_so_for(ms(100), "it neither fails nor starts", || !server.is_finished());
@@ -269,7 +272,7 @@ fn one_of_the_servers_that_start_at_once_has_the_port() {
         let address = format!("127.0.0.1:{}", free_addr().port());
         let workers = 1 + round % 3;
         the_only_one(&format!("ws://{address}"), || {
-            at(&address, config().with_io_workers(workers).with_listen_timeout(ms(50)))
+            at(&address, config().with_io_workers(workers).with_listen_timeout(ms(250)))
         });
     }
 }

@@ -232,7 +232,8 @@ fn a_deferred_request_wrongly_accepted_is_a_500() {
 
 #[test]
 fn a_deferred_request_that_nobody_answers_times_out() {
-    let (server, ids) = deferring(config().with_handshake_timeout(ms(200)));
+    // The request has to come within that as well.
+    let (server, ids) = deferring(config().with_handshake_timeout(ms(1000)));
     let mut stream = connect(server.addr());
     stream.write_all(request().as_bytes()).unwrap();
     let id = ids.recv_timeout(PATIENCE).unwrap();

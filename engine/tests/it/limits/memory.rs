@@ -174,12 +174,13 @@ fn whoever_has_little_in_flight_is_told() {
     let ended = server.stats().memory_sheds;
     assert!((1..6).contains(&ended), "{ended} of six");
     wait_until("they are gone", || server.stats().closes[CloseReason::Memory] == ended);
-    let told = clients
-        .iter_mut()
-        .filter_map(|client| client.next_within(ms(200)))
-        .filter(|got| format!("{got:?}").contains("1013"))
-        .count();
-    assert_eq!(told as u64, ended);
+    let mut told = 0;
+    wait_until("they are told", || {
+        let heard = clients.iter_mut().filter_map(|client| client.next_within(ms(10)));
+        told += heard.filter(|got| format!("{got:?}").contains("1013")).count() as u64;
+        told >= ended
+    });
+    assert_eq!(told, ended);
 }
 
 #[test]
@@ -223,8 +224,8 @@ fn what_a_peer_goes_on_to_say_while_it_is_paused_is_counted() {
     client.reset();
     // While it rests, nobody looks whether the peer is there.
     server.handle().resume(paused).expect("the worker takes it");
-    wait_until("the connection is gone", || server.stats().connections == 0);
-    assert_eq!(held(&server), 0);
+    // What is held is published at the end of the turn, the connection is gone within it.
+    wait_until("all is given back", || server.stats().connections == 0 && held(&server) == 0);
 }
 
 #[test]
@@ -326,9 +327,6 @@ fn what_the_kernel_holds_is_held_to_the_budget() {
         let (_, count) = undelivered(&server);
         u64::try_from(count).is_ok_and(|count| count < server.stats().connections)
     });
-    let stats = server.stats();
-    let ended = stats.closes[CloseReason::Memory];
-    assert!((50..290).contains(&ended), "{ended} of 300: {stats:?}");
     healthy.send("served");
     assert_eq!(healthy.text(), "served");
 
@@ -337,6 +335,10 @@ fn what_the_kernel_holds_is_held_to_the_budget() {
         (0..PUBLICATIONS).all(|_| matches!(reader.next_within(PATIENCE), Some(Got::Binary(_))))
     };
     let served = subscribers.iter_mut().map(is_served).filter(|is_served| *is_served).count();
+    // A worker that is slow may have ended some of them in the meantime.
+    let stats = server.stats();
+    let ended = stats.closes[CloseReason::Memory];
+    assert!((50..290).contains(&ended), "{ended} of 300: {stats:?}");
     assert_eq!(served as u64 + ended, 300);
     wait_until("nothing is held", || undelivered(&server) == (0, 0));
     wait_until("and that is known", || server.stats().memory_kernel == 0);

@@ -24,7 +24,7 @@ use crate::support::{PATIENCE, Server, config, ms, wait_until};
 const RESTART: CloseCode = CloseCode::new(1012);
 
 /// Waits for the close frames of all, answers them, and says when each came.
-fn closes_of(mut streams: Vec<TcpStream>, code: CloseCode) -> Vec<Duration> {
+fn closes_of(mut streams: Vec<TcpStream>, code: CloseCode) -> Vec<Instant> {
     let began = Instant::now();
     let mut closes = Vec::with_capacity(streams.len());
     for stream in &streams {
@@ -38,7 +38,7 @@ fn closes_of(mut streams: Vec<TcpStream>, code: CloseCode) -> Vec<Duration> {
             let Ok(len) = stream.read(&mut bytes) else { return true };
             assert_eq!(bytes[..len], expected, "a close frame, and nothing else");
             stream.write_all(&frame(0x88, &code.get().to_be_bytes())).expect("there is room");
-            closes.push(began.elapsed());
+            closes.push(Instant::now());
             false
         });
         thread::sleep(ms(5));
@@ -53,16 +53,18 @@ fn two_thousand_connections_leave_one_after_the_other() {
     let server = Server::start(config().with_io_workers(2), |app| app.without_messages());
     let streams: Vec<_> = (0..COUNT).map(|_| server.client().into_line().stream).collect();
     wait_until("all are open", || server.stats().open_connections == COUNT as u64);
+    let began = Instant::now();
     let draining = server.handle().drain(window, RESTART);
     let closes = closes_of(streams, RESTART);
-    let mut fifths = [0_usize; 5];
-    for close in &closes {
-        let fifth = close.as_millis() * 5 / window.as_millis();
-        fifths[usize::try_from(fifth).map_or(4, |fifth| fifth.min(4))] += 1;
-    }
-    // The machine may be busy with other tests.
-    assert!(fifths.iter().all(|count| *count < COUNT / 5 * 8 / 5), "{fifths:?}");
-    assert!(fifths.iter().all(|count| *count > COUNT / 5 / 5), "{fifths:?}");
+    let gone = [1, 2, 3, 4].map(|fifths| {
+        let end = began + window * fifths / 5;
+        closes.iter().filter(|close| **close < end).count()
+    });
+    // A machine that is busy with other tests makes some late, and nobody early.
+    let spare = COUNT / 5 * 3 / 5;
+    let most = |fifths| COUNT / 5 * fifths + spare;
+    assert!((1..).zip(gone).all(|(fifths, count)| count < most(fifths)), "{gone:?}");
+    assert!(gone[3] > COUNT / 5, "{gone:?}");
     let report = draining.wait(PATIENCE).expect("all workers end");
     assert_eq!(report.connections, COUNT as u64);
     assert_eq!(report.closes[CloseReason::Shutdown], COUNT as u64);
@@ -175,7 +177,8 @@ fn answer_to_a_cut_request(
 
 #[test]
 fn a_request_under_way_is_served_where_a_successor_listens() {
-    for (window, window_is_over) in [(ms(600), false), (ms(100), true), (ms(0), true)] {
+    // The first is so long that the client is served within it, on a machine that is busy.
+    for (window, window_is_over) in [(ms(3000), false), (ms(100), true), (ms(0), true)] {
         let server = Server::echo(config().with_io_workers(2));
         let successors = server.handle().listeners().unwrap();
         assert_eq!(successors.len(), 2, "each worker has a socket");
@@ -272,7 +275,8 @@ fn what_was_left_is_reported_by_its_cause() {
     wait_until("output waits", || server.stats().queued_bytes > 1 << 20);
     let mut silent = server.client();
     silent.answers = false;
-    let draining = server.handle().drain_with(&Drain::new(ms(100), RESTART).with_grace(ms(300)));
+    // A worker that is late still tells them before it cuts them off.
+    let draining = server.handle().drain_with(&Drain::new(ms(100), RESTART).with_grace(ms(3000)));
     assert_eq!(silent.close_frame().0, 1012);
     let report = draining.wait(PATIENCE).expect("all is cut off in the end");
     assert_eq!((report.cut_off.unread, report.cut_off.unanswered), (1, 1), "{report:?}");

@@ -39,9 +39,9 @@ fn the_cause_says_what_a_half_closed_peer_did_not_take() {
     for (way, end) in ENDS {
         let mut peer = open(&server, way);
         let before = sent(&server);
+        let begun = Instant::now();
         peer.raw(&frame(0x81, b"much"));
         peer.end_with(end);
-        let begun = Instant::now();
         let cause = server.closed();
         assert!(begun.elapsed() > STALL, "{way:?}, {end:?}: after {:?}", begun.elapsed());
         assert_eq!(cause.reason, CloseReason::WriteStall, "{way:?}, {end:?}");

@@ -11,12 +11,13 @@ use ringwire::{Response, admission::OriginPolicy, handshake::HeadLimits};
 use ringwire_peers::{Client, Got, connect, http, plain_request, read_answer, request};
 
 use super::{quiet, round_trip, status_of};
-use crate::support::{Server, config, ms};
+use crate::support::{Server, config, ms, wait_until};
 
 #[test]
 fn handshake_deadline() {
     const COUNT: usize = 500;
-    let limit = ms(500);
+    // The good clients have that long as well, on a machine that is busy.
+    let limit = ms(2000);
     let server = Server::echo(quiet().with_handshake_timeout(limit));
     let mut early = server.client();
     let began = Instant::now();
@@ -48,9 +49,8 @@ fn handshake_deadline() {
     for client in &mut fresh {
         round_trip(client);
     }
-    let stats = server.stats();
-    assert_eq!(stats.handshake_failures, COUNT as u64);
-    assert_eq!(stats.connections, 1 + fresh.len() as u64);
+    wait_until("the slow ones are gone", || server.stats().connections == 1 + fresh.len() as u64);
+    assert_eq!(server.stats().handshake_failures, COUNT as u64);
 }
 
 #[test]

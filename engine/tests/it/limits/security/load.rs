@@ -172,39 +172,46 @@ fn a_flood_leaves_others_their_latency() {
         })
         .collect();
     let mut bystander = server.client();
-    let mut slowest = Duration::ZERO;
+    let mut waits = Vec::new();
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(1) {
-        slowest = slowest.max(round_trip(&mut bystander));
+        waits.push(round_trip(&mut bystander));
     }
     stop.store(true, Ordering::Relaxed);
     for flooder in flooders {
         flooder.join().unwrap();
     }
-    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    waits.sort();
+    // The flood does not end before the answers come. A busy machine may hold one of them up by itself.
+    let (usual, slowest) = (waits[waits.len() / 2], waits[waits.len() - 1]);
+    assert!(usual < Duration::from_secs(2), "{usual:?}");
+    assert!(slowest < PATIENCE / 2, "{slowest:?}");
 }
 
 #[test]
 fn half_open_peer() {
-    let config = quiet().with_ping_interval(ms(200)).with_pong_timeout(ms(200));
+    // The living have that long to answer, on a machine that is busy.
+    let config = quiet().with_ping_interval(ms(200)).with_pong_timeout(ms(3000));
     let server = Server::echo(config);
     let mut living = server.client();
+    let began = Instant::now();
     let mut dead: Vec<_> = (0..50).map(|_| server.client()).collect();
     for client in &mut dead {
         // It has its last words, and then the machine is gone: nothing comes any more, not even FIN.
         client.answers = false;
     }
-    let began = Instant::now();
     while server.stats().open_connections > 1 {
         assert!(began.elapsed() < PATIENCE, "not in time: the dead are found out");
         // A living one need not say anything but pongs.
         living.next_within(ms(20));
     }
-    assert!(began.elapsed() >= ms(300), "after {:?}", began.elapsed());
+    assert!(began.elapsed() >= ms(3100), "after {:?}", began.elapsed());
     for _ in 0..50 {
         assert_eq!(server.closed().reason, CloseReason::PongTimeout);
     }
-    round_trip(&mut living);
+    living.send("still here");
+    let answer = std::iter::repeat_with(|| living.next()).find(|it| !matches!(it, Got::Ping(_)));
+    assert_eq!(answer, Some(Got::Text("still here".into())));
     for client in &mut dead {
         assert_eq!(client.next(), Got::Ping(Vec::new()));
         assert_eq!(client.end(), Got::Eof);
