@@ -76,7 +76,7 @@ impl Gate {
             .with_io_workers(1)
             .with_pinning(Pinning::Off)
             // For hostile peers, which are to be ended before their time is up.
-            .with_handshake_timeout(Duration::from_secs(1));
+            .with_handshake_timeout(Duration::from_secs(10));
         let shared = Arc::clone(&seen);
         let running = Server::new(config)
             .listen("127.0.0.1:0")
@@ -178,7 +178,7 @@ fn scenarios_are_let_in() {
 #[test]
 fn lean_loads_are_let_in() {
     let gate = Gate::open();
-    let short = "--duration 200ms --warmup 50ms --json -";
+    let short = "--duration 1s --warmup 50ms --json -";
     for (line, connections) in [
         ("echo URL --connections 20 --threads 2", 20),
         ("echo URL --connections 6 --payload-file PAYLOAD", 6),
@@ -234,7 +234,7 @@ fn who_asks_otherwise_is_refused() {
         assert_eq!(json(&output)["errors"]["handshake status 401"], 3, "{without}: {output:?}");
     }
     let unheard =
-        gate.run("storm URL --connections 3 --first-replies 2 --connect-timeout 1s --json -", "");
+        gate.run("storm URL --connections 3 --first-replies 2 --connect-timeout 4s --json -", "");
     let errors = json(&unheard)["errors"].clone();
     assert_eq!(errors["first messages unanswered (--first-replies)"], 3, "{errors}");
     let unheard =
@@ -387,7 +387,7 @@ fn unix_sockets_take_all_loads() {
         .start(|_| ringwire::on_message(|ctx, message| ctx.send(message)))
         .expect("it starts");
     let url = format!("ws+unix:{}:/chat", socket.display());
-    let short = ["--duration", "200ms", "--warmup", "50ms", "--json", "-"];
+    let short = ["--duration", "1s", "--warmup", "50ms", "--json", "-"];
     let output = bench(&[&["echo", &*url, "--connections", "300"][..], &short].concat());
     assert!(output.status.success(), "{output:?}");
     assert_eq!(json(&output)["opened"], 300, "{output:?}");

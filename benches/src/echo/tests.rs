@@ -26,7 +26,7 @@ fn plan(target: Target) -> Plan {
         connections: 20,
         in_flight: 4,
         size: 300,
-        duration: Duration::from_millis(400),
+        duration: Duration::from_secs(1),
         warmup: Duration::from_millis(50),
         threads: 2,
         connect_concurrency: 8,

@@ -23,7 +23,7 @@ fn play(flags: &str) -> Report {
 }
 
 /// How long a server has patience with those that say nothing.
-const IMPATIENT: Duration = Duration::from_secs(1);
+const IMPATIENT: Duration = Duration::from_secs(3);
 /// The same among floods: a bystander whose pong comes late, since all of the machine is busy, is none of those.
 const PATIENT: Duration = Duration::from_secs(6);
 
@@ -167,7 +167,7 @@ fn ringwire_ends_those_who_have_to_be() {
             check_stood(&report);
             report
         };
-        let slow = play("5s", true);
+        let slow = play("12s", true);
         let slow = serde_json::to_value(&slow.rows[4]).unwrap();
         // It stops taking what waits to be sent back.
         assert_eq!(slow["kind"], "slow-reader");
@@ -197,7 +197,7 @@ fn over_tls_as_well() {
     let kinds = "silent,garbage-request,unmasked,slow-reader,bomb";
     let (_own, flags, _dir) = own_server(DriverFlag::Auto, true, IMPATIENT);
     let report =
-        play(&format!("{flags} --peers 2 --time-limit 4s --bystander-timeout 60s --only {kinds}"));
+        play(&format!("{flags} --peers 2 --time-limit 10s --bystander-timeout 60s --only {kinds}"));
     assert_eq!(report.rows.len(), 5);
     check_stood(&report);
 }

@@ -139,7 +139,7 @@ fn a_thousand_wait_for_slow_queries_and_others_do_not() {
         }
         times.sort_unstable();
         let median = times[times.len() / 2];
-        assert!(median < Duration::from_millis(20), "{median:?} in the median");
+        assert!(median < Duration::from_millis(500), "{median:?} in the median");
         assert!(waiting[0].try_message().is_none(), "the database is held");
         runtime.block_on(holder.execute("COMMIT")).expect("the lock goes back");
         let mut sums: Vec<usize> =

@@ -304,7 +304,7 @@ fn a_node_that_never_followed_a_topic_has_what_jetstream_keeps_and_no_more() {
 #[test]
 fn a_node_numbers_by_itself_while_jetstream_is_away() {
     let mut jetstream = JetStream::start("away");
-    let nodes = nodes(&jetstream.nats, "file", "300ms");
+    let nodes = nodes(&jetstream.nats, "file", "3s");
     let mut followers: Vec<_> =
         nodes.iter().map(|node| Follower::come(node, "kept.a", None)).collect();
     followers[0].say("kept.a", "before");

@@ -190,11 +190,11 @@ mod tests {
     #[test]
     fn sessions_are_resumed_when_asked_for() {
         let end =
-            End::Time { warmup: Duration::from_millis(300), measured: Duration::from_millis(500) };
+            End::Time { warmup: Duration::from_millis(300), measured: Duration::from_secs(2) };
         let full = run(&endpoint(true, false), plan(end)).unwrap();
         check(&full);
         assert!(full.tls.full > 0 && full.tls.resumed == 0, "{full:?}");
-        assert!(full.spent.time >= Duration::from_millis(500));
+        assert!(full.spent.time >= Duration::from_secs(2));
 
         let resumed = run(&endpoint(true, true), plan(end)).unwrap();
         check(&resumed);

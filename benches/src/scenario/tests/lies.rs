@@ -8,18 +8,19 @@ use std::sync::Mutex;
 use super::timed::serve_with;
 use super::*;
 
-/// Small enough to be over within a second, and long enough for each lie to be told a hundred times.
+/// Small enough to be over within a few seconds, and long enough for each lie to be told a hundred times, on a machine
+/// that stalls for a second or two.
 const EACH: Work = Work::Each { messages: 100 };
 const CHURN: Work =
-    Work::Churn { messages: 100, interval: Duration::ZERO, duration: Duration::from_secs(1) };
-const WINDOW: Work = Work::Loop { in_flight: 4, duration: Duration::from_secs(1) };
+    Work::Churn { messages: 100, interval: Duration::ZERO, duration: Duration::from_secs(3) };
+const WINDOW: Work = Work::Loop { in_flight: 4, duration: Duration::from_secs(3) };
 const POOL: Work = Work::Pool { messages: 200, in_flight: 2 };
 const OPEN: Work =
     Work::Rate { interval: Duration::from_millis(10), duration: Duration::from_secs(1) };
 
 /// Errors of a run with two connections, by kind.
 fn told(url: &str, work: Work) -> (u64, BTreeMap<String, u64>) {
-    let scenario = Scenario { response_timeout: Duration::from_secs(2), ..scenario(2, work) };
+    let scenario = Scenario { response_timeout: Duration::from_secs(4), ..scenario(2, work) };
     let report = common(url).run(&scenario).unwrap();
     assert!(!report.is_clean(), "{work:?}");
     // Messages whose connection is gone are no fault of the load's.

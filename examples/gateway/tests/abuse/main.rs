@@ -34,7 +34,7 @@ use crate::member::{CHAT, CRIER, ENVELOPE, HOST, JSON, Member, SPEAKER, Said, TE
 /// A token for the whole day.
 const DAY: i64 = 24 * 3600;
 /// A token that expires in a longer day, and not on its way to the server: its time is in whole seconds.
-const SHORT: i64 = 3;
+const SHORT: i64 = 5;
 /// Rooms of the crowd.
 const ROOMS: usize = 7;
 /// Users who come between two messages.

@@ -113,8 +113,13 @@ fn a_node_is_stopped_for_less_than_the_lease_and_for_more() {
         signal(&site.gateways[VICTIM], Signal::STOP);
         let stopped = Instant::now();
         if time < LEASE {
-            while stopped.elapsed() < time {
-                OTHERS.iter().for_each(|node| assert_eq!(site.online(*node), crowd.users));
+            loop {
+                let online = OTHERS.map(|node| site.online(node));
+                // What a busy machine has told late may be told after the lease.
+                if stopped.elapsed() >= time {
+                    break;
+                }
+                assert_eq!(online, OTHERS.map(|_| crowd.users));
                 thread::sleep(Duration::from_millis(20));
             }
         } else {
@@ -325,9 +330,16 @@ fn all_are_listed(site: &Site) {
         })
         .collect();
     let mut ask = |node: usize, command: &str| {
-        clients[node].send_text(command).expect("it is open");
-        let answer = clients[node].receive().expect("it is open").expect("it is not closed");
-        answer.as_text().expect("a text").to_owned()
+        // A node that is busy may take too long for its answer.
+        for _ in 0..20 {
+            clients[node].send_text(command).expect("it is open");
+            let answer = clients[node].receive().expect("it is open").expect("it is not closed");
+            let answer = answer.as_text().expect("a text").to_owned();
+            if !answer.contains("nodes that do not answer") {
+                return answer;
+            }
+        }
+        panic!("nodes do not answer: {command}");
     };
     (0..NODES.len()).for_each(|node| assert_eq!(ask(node, "JOIN tea"), "Joined room: tea"));
     for node in 0..NODES.len() {

@@ -271,6 +271,18 @@ fn answer(peer: &mut Peer, command: &str) -> String {
     peer.text()
 }
 
+/// The same, where nodes are asked. A busy one that took too long for its answer is asked again.
+fn answer_of_nodes(peer: &mut Peer, command: &str, expected: &str) {
+    for _ in 0..20 {
+        let answer = answer(peer, command);
+        if answer == expected {
+            return;
+        }
+        assert!(answer.contains("nodes that do not answer"), "{answer}, not {expected}");
+    }
+    panic!("too late again and again: {command}");
+}
+
 #[test]
 fn rooms_are_those_of_all_nodes_that_answer() {
     on_all_drivers(|driver| {
@@ -285,22 +297,22 @@ fn rooms_are_those_of_all_nodes_that_answer() {
         }
         assert_eq!(answer(&mut peers[1], "JOIN coffee"), "Joined room: coffee");
         for peer in &mut peers {
-            assert_eq!(answer(peer, "WHO tea"), "In tea: ann, ben, cem");
-            assert_eq!(answer(peer, "ROOMS"), "Rooms: coffee (1), tea (3)");
+            answer_of_nodes(peer, "WHO tea", "In tea: ann, ben, cem");
+            answer_of_nodes(peer, "ROOMS", "Rooms: coffee (1), tea (3)");
         }
         // Somebody in it on two nodes is one user, and two members.
         let mut second = enter(&mut sites[0].live, "ben", "rooms.text");
         assert_eq!(answer(&mut second, "JOIN tea"), "Joined room: tea");
-        assert_eq!(answer(&mut second, "WHO tea"), "In tea: ann, ben, cem");
-        assert_eq!(answer(&mut second, "ROOMS"), "Rooms: coffee (1), tea (4)");
+        answer_of_nodes(&mut second, "WHO tea", "In tea: ann, ben, cem");
+        answer_of_nodes(&mut second, "ROOMS", "Rooms: coffee (1), tea (4)");
         drop(second);
         sites[2].is_cut.store(true, Ordering::Relaxed);
         let silent = "(nodes that do not answer: 1)";
-        assert_eq!(answer(&mut peers[1], "WHO coffee"), format!("In coffee: ben {silent}"));
+        answer_of_nodes(&mut peers[1], "WHO coffee", &format!("In coffee: ben {silent}"));
         let alone = "In tea: cem (nodes that do not answer: 2)";
-        assert_eq!(answer(&mut peers[2], "WHO tea"), alone);
+        answer_of_nodes(&mut peers[2], "WHO tea", alone);
         sites[2].is_cut.store(false, Ordering::Relaxed);
-        assert_eq!(answer(&mut peers[2], "WHO tea"), "In tea: ann, ben, cem");
+        answer_of_nodes(&mut peers[2], "WHO tea", "In tea: ann, ben, cem");
     });
 }
 
@@ -343,7 +355,7 @@ fn a_user_is_reached_wherever_he_is() {
 #[test]
 fn users_of_a_node_that_is_cut_off_leave_and_come_back() {
     on_all_drivers(|driver| {
-        let mut sites = sites(driver, Duration::from_secs(2), &["a", "b"]);
+        let mut sites = sites(driver, Duration::from_secs(5), &["a", "b"]);
         let mut zoe = enter(&mut sites[0].live, "zoe", ENVELOPE);
         let _ann = enter(&mut sites[1].live, "ann", ENVELOPE);
         assert_eq!(news(&mut zoe), told("user_joined", "ann"));

@@ -26,7 +26,7 @@ fn a_client_comes_back_with_new_tokens_on_io_uring() {
 fn comes_back(driver: DriverKind) {
     let live = Live::start(driver, make);
     let (whys, reasons) = mpsc::channel();
-    let mut validities = [-1, 2, 3600].into_iter();
+    let mut validities = [-1, 5, 3600].into_iter();
     let issue = move |why: Option<&Error>| {
         whys.send(why.map(|error| match error {
             Error::Refused(refusal) => refusal.status.as_u16(),
