@@ -25,7 +25,7 @@ fn play(flags: &str) -> Report {
 /// How long a server has patience with those that say nothing.
 const IMPATIENT: Duration = Duration::from_secs(3);
 /// The same among floods: a bystander whose pong comes late, since all of the machine is busy, is none of those.
-const PATIENT: Duration = Duration::from_secs(6);
+const PATIENT: Duration = Duration::from_secs(10);
 
 /// Ringwire's own, in this process, and the flags that name it.
 fn own_server(
