@@ -3,6 +3,9 @@
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 release=${CARGO_TARGET_DIR:-$repo/target}/release
+# What programs say, how they sort and what they take for text is the same on every machine.
+export LC_ALL=C.UTF-8
+unset LANGUAGE
 driver=${RINGWIRE_DRIVER:-epoll}
 
 # The project's own server, as the tests run it. RINGWIRE_ECHO=async-echo: the one whose handler is an async function.
@@ -29,6 +32,29 @@ build_example_over_tokio() {
     (cd "$repo" && cargo build --release --quiet -p ringwire-tokio --example "$1")
 }
 
+# persistently COMMAND...: runs it again, up to four times, where it fails: for a network, or a lock that somebody has.
+persistently() {
+    local seconds
+    for seconds in 5 10 20 40; do
+        if "$@"; then
+            return
+        fi
+        echo "failed, and again in $seconds s: $*" >&2
+        sleep "$seconds"
+    done
+    "$@"
+}
+
+# free_port: prints a port at which nothing listens, and which the kernel gives to no client meanwhile.
+free_port() {
+    PYTHONPATH=$repo/tests/interop python3 -B -c 'from program import free_port; print(free_port())'
+}
+
+# npm_packages DIRECTORY LOG: the packages that its lock file names.
+npm_packages() {
+    (cd "$1" && persistently npm ci --prefer-offline --ignore-scripts --no-audit --no-fund --loglevel=error >"$2")
+}
+
 # python_venv NAME REQUIREMENT...: a virtual environment of exactly these packages, in $venv.
 python_venv() {
     venv=$repo/.venv-$1
@@ -37,7 +63,7 @@ python_venv() {
         return
     fi
     python3 -m venv --clear "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check "$@"
+    persistently "$venv/bin/pip" install --quiet --disable-pip-version-check "$@"
     echo "$*" >"$venv/requirements"
 }
 
@@ -63,7 +89,7 @@ python2_venv() {
         return
     fi
     "$virtualenv" --quiet --clear --python "$python2" "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check "$@" 2>"$venv/pip.log" || {
+    persistently "$venv/bin/pip" install --quiet --disable-pip-version-check "$@" 2>"$venv/pip.log" || {
         cat "$venv/pip.log" >&2
         return 1
     }
@@ -100,14 +126,12 @@ start_tls_server() {
 start_listening() {
     local flag=$1 log=$2 port
     shift 2
-    port=$(python3 -c 'import socket
-listener = socket.create_server(("127.0.0.1", 0))
-print(listener.getsockname()[1])')
+    port=$(free_port)
     server_address=127.0.0.1:$port
     "$@" "$flag" "$server_address" >"$log" 2>&1 &
     server_pid=$!
     trap stop_server EXIT
-    for _ in {1..100}; do
+    for _ in {1..600}; do
         if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
             return
         fi
@@ -119,12 +143,12 @@ print(listener.getsockname()[1])')
     exit 1
 }
 
-# Ends the server by SIGTERM, by SIGKILL when it needs more than ten seconds for it, and sets
+# Ends the server by SIGTERM, by SIGKILL when it needs more than a minute for it, and sets
 # $server_status to its exit status.
 stop_server() {
     [[ -n ${server_pid:-} ]] || return 0
     kill "$server_pid" 2>/dev/null || true
-    for _ in {1..100}; do
+    for _ in {1..600}; do
         kill -0 "$server_pid" 2>/dev/null || break
         sleep 0.1
     done
@@ -138,9 +162,9 @@ stop_server() {
 apt_package() {
     [[ ! -e $2 ]] || return 0
     mkdir -p "$repo/out"
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" \
-        >"$repo/out/apt-$1.log"
+    persistently apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive persistently apt-get install -y -qq --no-install-recommends \
+        -o DPkg::Lock::Timeout=600 "$1" >"$repo/out/apt-$1.log"
 }
 
 # debian_program PACKAGE PATH: sets $program to a program of a Debian package. Unless the package is installed, only the
@@ -151,14 +175,18 @@ debian_program() {
     local directory=$repo/out/apt
     program=$directory/$2
     [[ ! -x $program ]] || return 0
-    mkdir -p "$directory"
-    apt-get update -qq
+    # Nothing of a download that was cut off is taken for the program.
+    rm -rf "$directory/new"
+    mkdir -p "$directory/new" "$(dirname "$program")"
+    # Who is not root takes the lists that are there.
+    ((EUID != 0)) || persistently apt-get update -qq
     (
-        cd "$directory"
-        apt-get download -qq -o APT::Sandbox::User=root "$1"
+        cd "$directory/new"
+        persistently apt-get download -qq -o APT::Sandbox::User=root "$1"
         dpkg-deb --fsys-tarfile "$1"_*.deb | tar --extract "./$2"
-        rm "$1"_*.deb
+        mv "$2" "$program"
     )
+    rm -rf "$directory/new"
 }
 
 # start_postgresql: a server of Debian's PostgreSQL with a database of its own, until the script ends. Sets $database_url.
@@ -181,14 +209,12 @@ start_postgresql() {
     postgresql_control=("${as[@]}" "$programs/pg_ctl" --pgdata "$postgresql_directory/data" --silent)
     echo a-password-of-the-tests >"$postgresql_directory/password"
     chmod a+r "$postgresql_directory/password"
-    port=$(python3 -c 'import socket
-listener = socket.create_server(("127.0.0.1", 0))
-print(listener.getsockname()[1])')
+    port=$(free_port)
     (
         cd "$postgresql_directory"
         "${as[@]}" "$programs/initdb" --pgdata data --username ringwire --pwfile password --auth scram-sha-256 \
-            --encoding UTF8 --no-sync >initdb.log || cat initdb.log
-        "${postgresql_control[@]}" --wait --timeout 60 --log server.log \
+            --encoding UTF8 --no-locale --no-sync >initdb.log || cat initdb.log
+        "${postgresql_control[@]}" --wait --timeout 180 --log server.log \
             --options "-h 127.0.0.1 -p $port -k '' -c fsync=off" start || cat server.log
     ) >&2
     database_url=postgres://ringwire:a-password-of-the-tests@127.0.0.1:$port/postgres
