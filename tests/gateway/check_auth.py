@@ -30,6 +30,8 @@ API_KEY = "an API key of these tests"
 PASSWORD = "correct horse battery staple"
 USER = "6a1f0e2c-8d3b-4f57-9a64-0c2b7e1d5f38"
 PATIENCE = 60
+# Of a token that expires while it is looked on: long enough to connect, and to be served.
+LIFETIME = 6
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("--program", required=True)
@@ -57,7 +59,7 @@ class Client:
 
     def __init__(self, url: str, **more: object) -> None:
         async def open() -> object:
-            return await connect(url, open_timeout=PATIENCE, proxy=None, **more)
+            return await connect(url, open_timeout=PATIENCE, ping_timeout=PATIENCE, proxy=None, **more)
 
         self.connection = self.loop.run_until_complete(open())
 
@@ -307,10 +309,10 @@ def keys_of_each_kind() -> None:
 
 def expiry_and_refresh() -> None:
     with gateway("expiry") as server:
-        with server.connect(token(exp=int(time.time()) + 3)) as connection:
+        with server.connect(token(exp=int(time.time()) + LIFETIME)) as connection:
             is_served(connection)
             equal(end_of(connection), (4102, "expired: refresh first"))
-        end = int(time.time()) + 3
+        end = int(time.time()) + LIFETIME
         with server.connect(token(exp=end)) as connection:
             renewed = token(exp=end + 600)
             secrets.add(renewed)
@@ -364,7 +366,7 @@ def another_certificate() -> None:
 
 
 def sigterm_drains() -> None:
-    server = Gateway("drain", "--drain", "1s")
+    server = Gateway("drain", "--drain", "1s", "--shutdown-grace", "30s")
     try:
         with contextlib.ExitStack() as stack:
             users = [token(sub=str(uuid.uuid4())) for _ in range(20)]
@@ -392,7 +394,7 @@ def users_of(name: str, url: str) -> None:
     user("eve", "--id", str(uuid.uuid4()), "--inactive", stdin=f"{PASSWORD}\n")
     empty = command("user", "joe", stdin="\n", DATABASE_URL=url)
     assert empty.returncode == 1 and "password" in empty.stderr, empty.stderr
-    with gateway(name, "--login", "true", "--login-timeout", "2s", DATABASE_URL=url) as server:
+    with gateway(name, "--login", "true", "--login-timeout", "6s", DATABASE_URL=url) as server:
         with server.connect(token()) as connection:
             is_served(connection)
         equal(server.refusal(token(sub=str(uuid.uuid4()))), (401, "unknown_user"))

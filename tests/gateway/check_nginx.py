@@ -17,6 +17,9 @@ os.environ["SSL_CERT_FILE"] = str(directory / "cert.pem")
 
 from tokens import open_socket, token  # noqa: E402: the certificate is known first
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "interop"))
+from program import free_port  # noqa: E402
+
 PUBLISHED = Path(__file__).parents[2] / "examples/gateway/deploy/nginx.conf"
 LOG = directory / "nginx-access.log"
 FRAME = """
@@ -34,11 +37,6 @@ http {{
     {published}
 }}
 """
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def changed(text, changes):
@@ -94,7 +92,7 @@ configuration.write_text(
 with open(directory / "nginx.log", "wb") as output:
     server = subprocess.Popen([nginx, "-e", "stderr", "-p", str(directory), "-c", str(configuration)], stderr=output)
 try:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()

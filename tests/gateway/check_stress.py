@@ -74,7 +74,7 @@ def clients_at_a_rate():
     path = os.path.join(OUT, "ping.json")
     with open(path, "w", encoding="utf-8") as file:
         file.write(PING)
-    flags = (f"-clients={CONNECTIONS}", "-mps=5", "-duration=2s", "-ramp-up=1s", f"-server={URL}", "-resp-timeout=10s")
+    flags = (f"-clients={CONNECTIONS}", "-mps=5", "-duration=2s", "-ramp-up=1s", f"-server={URL}", "-resp-timeout=30s")
     [report] = stress("clients", *flags, "--payload-file", path, "--reply-contains", '"pong"')
     check(report, "rate", None)
 

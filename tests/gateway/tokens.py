@@ -46,7 +46,8 @@ class Socket:
 
     def __init__(self, address, subprotocols=None):
         async def open():
-            return await connect(address, subprotocols=subprotocols, open_timeout=30, close_timeout=30, proxy=None)
+            patience = {"open_timeout": 60, "close_timeout": 60, "ping_timeout": 60}
+            return await connect(address, subprotocols=subprotocols, proxy=None, **patience)
 
         self.loop = asyncio.new_event_loop()
         self.connection = self.loop.run_until_complete(open())
@@ -81,7 +82,7 @@ def open_socket(url, username, sub=None, subprotocol=None, **claims):
 
 def until(condition):
     """Presence is told by other workers: it may take a moment."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "it does not come to that"
         time.sleep(0.02)

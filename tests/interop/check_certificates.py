@@ -77,7 +77,7 @@ def handshake(ca: str, port: int) -> None:
     """Python's ssl, with the certificate as the only authority."""
     context = ssl.create_default_context(cafile=ca)
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
+        socket.create_connection(("127.0.0.1", port), timeout=60) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as secure,
     ):
         secure.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -157,7 +157,7 @@ def check_zones(programs: Programs) -> None:
         command = ["unshare", "--net", sys.executable, __file__, "--zone", zone, programs.client]
 
         def check(command: list[str] = command) -> None:
-            result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            result = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
             equal((result.returncode, result.stderr), (0, ""))
 
         run(f"a URL with {zone}", check)
@@ -169,7 +169,7 @@ def inside(zone: str, client: str) -> None:
     subprocess.run(["ip", "addr", "add", "fe80::9/64", "dev", "lo", "nodad"], check=True)
     scope = socket.if_nametoindex("lo")
     with socket.socket(socket.AF_INET6) as listener:
-        listener.settimeout(20)
+        listener.settimeout(60)
         listener.bind(("fe80::9", 0, 0, scope))
         listener.listen()
         port = listener.getsockname()[1]
@@ -184,7 +184,9 @@ def inside(zone: str, client: str) -> None:
         answering = threading.Thread(target=answer)
         answering.start()
         command = [client, f"ws://[fe80::9{zone}]:{port}/"]
-        result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
+        result = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+        )
         answering.join()
     has(result.stderr, "403")
     has(seen[0], f"\r\nHost: [fe80::9]:{port}\r\n")

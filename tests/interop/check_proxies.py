@@ -22,7 +22,7 @@ from program import free_port, serving
 # The proxies connect from 127.0.0.1, clients from here.
 CLIENT = "127.0.0.9"
 TRUSTED = "127.0.0.0/8"
-SECONDS = 20
+SECONDS = 60
 REQUESTS = 50
 
 NGINX = """
@@ -69,10 +69,10 @@ HAPROXY = """
 global
     nbthread 1
 defaults
-    timeout connect 5s
-    timeout client 30s
-    timeout server 30s
-    timeout tunnel 30s
+    timeout connect 60s
+    timeout client 60s
+    timeout server 60s
+    timeout tunnel 60s
 listen http
     mode http
     option forwardfor
@@ -127,6 +127,7 @@ class Way:
 
     def socket(self, path: str, **options) -> connect:
         options |= {"local_addr": (CLIENT, 0), "max_size": None, "proxy": None}
+        options |= {"open_timeout": SECONDS, "close_timeout": SECONDS, "ping_timeout": SECONDS}
         return connect(self.url(path), **options)
 
 

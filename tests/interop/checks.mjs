@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 
-const SECONDS = 60;
+const SECONDS = 180;
 
 /** Runs named checks one after another, then exits with 1 if any of them failed. */
 export async function runChecks(client, checks) {

@@ -6,12 +6,15 @@ import { join } from "node:path";
 
 import { chromium } from "playwright-core";
 
+const PATIENCE_MS = 90_000;
+
 /** Runs a check on a fresh browser profile. The browser takes any certificate: it has a trust store of its own. */
 export async function withBrowser(check) {
   const profile = await mkdtemp(join(tmpdir(), "ringwire-chromium-"));
   const browser = await chromium.launchPersistentContext(profile, {
     executablePath: "/usr/bin/chromium",
     headless: true,
+    timeout: PATIENCE_MS,
     ignoreHTTPSErrors: true,
     args: [
       "--no-sandbox",
@@ -23,6 +26,7 @@ export async function withBrowser(check) {
       "--disable-sync",
     ],
   });
+  browser.setDefaultTimeout(PATIENCE_MS);
   try {
     await check(browser);
   } finally {

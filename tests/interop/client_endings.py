@@ -17,7 +17,7 @@ import websockets.exceptions
 import websockets.sync.client
 from checks import Checks, equal
 
-SECONDS = 30
+SECONDS = 60
 COUNT = 20_000
 LENGTH = 100
 REQUEST = (
@@ -198,7 +198,7 @@ def linger(url: str, late: tuple[int, bytes]) -> None:
 
 def library(url: str) -> None:
     # The library has no half-close of its own, and Python's sockets over TLS have none.
-    with websockets.sync.client.connect(url, proxy=None) as connection:
+    with websockets.sync.client.connect(url, proxy=None, open_timeout=SECONDS) as connection:
         for number in range(1000):
             connection.send(numbered(number))
         connection.socket.shutdown(socket.SHUT_WR)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from checks import Checks, equal
 
-SECONDS = 20
+SECONDS = 60
 VERSIONS = ("1.2", "1.3")
 
 # With the key and the answer of RFC 6455 §1.3.

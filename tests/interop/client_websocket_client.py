@@ -56,7 +56,7 @@ def close(socket: WebSocket) -> None:
 
 def concurrent(url: str) -> None:
     def one(number: int) -> None:
-        socket = create_connection(url, timeout=30)
+        socket = create_connection(url, timeout=60)
         for index in range(checks.MESSAGES):
             message = f"connection {number}, message {index}"
             socket.send(message)
@@ -69,7 +69,7 @@ def concurrent(url: str) -> None:
 
 
 def connected(url: str, check: Callable[[WebSocket], None]) -> None:
-    socket = create_connection(url, timeout=30)
+    socket = create_connection(url, timeout=60)
     try:
         check(socket)
     finally:

@@ -10,6 +10,10 @@ import checks
 from checks import Checks, equal
 
 
+# More than the defaults of ten and twenty seconds.
+PATIENCE = {"open_timeout": 60, "close_timeout": 60, "ping_timeout": 60}
+
+
 async def echoes(socket: ClientConnection) -> None:
     for length in checks.LENGTHS:
         for message in (checks.text(length), checks.binary(length)):
@@ -57,7 +61,7 @@ async def close(socket: ClientConnection) -> None:
 
 async def concurrent(url: str) -> None:
     async def one(number: int) -> None:
-        async with connect(url) as socket:
+        async with connect(url, **PATIENCE) as socket:
             for index in range(checks.MESSAGES):
                 message = f"connection {number}, message {index}"
                 await socket.send(message)
@@ -67,7 +71,7 @@ async def concurrent(url: str) -> None:
 
 
 async def connected(url: str, check: Callable[[ClientConnection], Awaitable[None]]) -> None:
-    async with asyncio.timeout(60), connect(url, max_size=None) as socket:
+    async with asyncio.timeout(60), connect(url, max_size=None, **PATIENCE) as socket:
         await check(socket)
 
 

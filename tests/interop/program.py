@@ -1,6 +1,7 @@
 """Programs that the checks run: servers and proxies, each on a port of its own, and the client."""
 
 import contextlib
+import random
 import socket
 import subprocess
 import threading
@@ -10,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SECONDS = 60
+# Below those that the kernel gives to clients (`ip_local_port_range`): none of them takes one meanwhile.
+PORTS = range(10_000, 30_000)
+given: set[int] = set()
 
 
 @dataclass
@@ -24,8 +28,13 @@ class Served:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    """One at which nothing listens; no port is given twice."""
+    for port in random.sample(PORTS, len(PORTS)):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            if port not in given:
+                given.add(port)
+                return port
+    raise RuntimeError("there are no ports left")
 
 
 @contextlib.contextmanager
