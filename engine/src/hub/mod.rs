@@ -235,6 +235,19 @@ impl Hub {
         }
     }
 
+    /// Has the other workers give up what is beyond their share. What [`memory_demands`](Self::memory_demands) is then.
+    pub(crate) fn demand_memory(&self, but: u16) -> u32 {
+        let demands = self.common.allowance.demand();
+        self.nudge(but);
+        demands
+    }
+
+    /// Changes with each demand.
+    #[inline]
+    pub(crate) fn memory_demands(&self) -> u32 {
+        self.common.allowance.demands()
+    }
+
     /// What of the memory is not used any more.
     pub(crate) fn slack(&self) -> &Slack {
         &self.common.slack

@@ -3,7 +3,7 @@
 //! Each worker keeps its own sums ([`Ledger`]) in plain numbers and publishes them once a turn among its counters;
 //! whoever needs the total adds them up ([`Allowance`]). What a worker does about it is in `worker/memory.rs`.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use crate::base::amount::Sizing;
 use crate::base::timer::Tick;
@@ -55,6 +55,8 @@ pub(crate) struct Allowance {
     len: usize,
     /// New connections are refused. Outlives the moment at which it began, so that it does not change with each buffer.
     refuses: AtomicBool,
+    /// How often a worker that gave up what it had to has asked the others to do so.
+    demands: AtomicU32,
 }
 
 /// What all workers hold.
@@ -81,12 +83,27 @@ pub(crate) enum Level {
 impl Allowance {
     /// `None`: without a limit.
     pub(crate) fn new(max_memory: Option<usize>) -> Self {
-        Self { len: max_memory.unwrap_or(usize::MAX), refuses: AtomicBool::new(false) }
+        Self {
+            len: max_memory.unwrap_or(usize::MAX),
+            refuses: AtomicBool::new(false),
+            demands: AtomicU32::new(0),
+        }
     }
 
     /// In bytes, where there is a limit.
     pub(crate) fn len(&self) -> Option<usize> {
         (self.len != usize::MAX).then_some(self.len)
+    }
+
+    /// All are to give up what is beyond their share, though no more than the budget is held. What
+    /// [`demands`](Self::demands) is from now on.
+    pub(crate) fn demand(&self) -> u32 {
+        self.demands.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
+
+    /// Changes with each demand.
+    pub(crate) fn demands(&self) -> u32 {
+        self.demands.load(Ordering::Relaxed)
     }
 
     /// Refusing begins at seven eighths of the budget, and ends at three quarters of it.
@@ -140,10 +157,15 @@ pub(crate) struct Watch {
     pub(crate) returns_at: Option<Tick>,
     /// When patience ends with those that keep others out, while it is [`Level::High`] at least.
     pub(crate) patience_ends: Option<Tick>,
-    /// Until then the table is not walked over again, unless the last walk found all that was too much.
+    /// Until then the table is not walked over again, unless the last walk found all that was too much, or much more
+    /// has come in since.
     pub(crate) rests_until: Option<Tick>,
+    /// What was held after that walk.
+    left_len: usize,
     /// The same for those who were not let in yet.
     pub(crate) strangers_rest_until: Tick,
+    /// The demand of another worker that was met last ([`Allowance::demands`]).
+    pub(crate) met: u32,
     /// What is in flight of connections that were ended for want of memory, and comes back when the driver says so.
     pub(crate) leaving: usize,
     /// Connections of which nothing is received until there is memory again.
@@ -207,7 +229,9 @@ impl Watch {
             returns_at: None,
             patience_ends: None,
             rests_until: None,
+            left_len: 0,
             strangers_rest_until: 0,
+            met: 0,
             leaving: 0,
             held_up: Vec::new(),
             told: Told::default(),
@@ -238,6 +262,16 @@ impl Watch {
     #[inline]
     pub(crate) fn has_grown(&self, held: usize) -> bool {
         held > self.held + self.step
+    }
+
+    /// The table is not walked over again for a while: it has next to nothing beside the `left` bytes that stay.
+    pub(crate) fn rest(&mut self, until: Tick, left: usize) {
+        (self.rests_until, self.left_len) = (Some(until), left);
+    }
+
+    /// Whether that is no longer so, since so much has come in.
+    pub(crate) fn has_grown_in_rest(&self) -> bool {
+        self.held > self.left_len + self.step
     }
 
     pub(crate) fn note(&mut self, now: Tick, held: usize, level: Level) {

@@ -83,6 +83,11 @@ impl Beginning {
 
 /// A burst of such beginnings, which are several times what the budget has room for.
 fn burst(random: &mut Random, kinds: &[Beginning]) -> (Play, Vec<Peer>) {
+    burst_beside(random, kinds, &[])
+}
+
+/// The same at a worker beside others that hold so much.
+fn burst_beside(random: &mut Random, kinds: &[Beginning], others: &[usize]) -> (Play, Vec<Peer>) {
     let faults = Faults {
         short_receive: [0.0, 0.5][random.below(2)],
         delay: [0.0, 0.5][random.below(2)],
@@ -96,7 +101,7 @@ fn burst(random: &mut Random, kinds: &[Beginning]) -> (Play, Vec<Peer>) {
         .with_max_memory(BUDGET)
         .with_handshake_timeout(None)
         .with_close_timeout(Duration::from_secs(1));
-    let scene = Scene::new(random.seed(), &config, faults, count + NEWCOMERS);
+    let scene = Scene::beside(random.seed(), &config, faults, count + NEWCOMERS, others);
     let play = Play { scene, clients: Vec::new() };
     let peers: Vec<_> = (0..count)
         .map(|number| {
@@ -139,6 +144,26 @@ fn a_burst_does_not_go_past_the_budget() {
         let stats = play.scene.stats();
         let ended = stats.memory_sheds + stats.memory_refusals;
         assert!(ended > 0 || play.scene.memory_peak() < BUDGET, "nobody was ended");
+        end(play, peers);
+    });
+}
+
+/// A worker that holds less than its share gives up nothing for others. What comes in meanwhile is given up all the same.
+#[test]
+fn a_burst_does_not_go_past_a_worker_s_share_where_others_hold_the_rest() {
+    const OTHER_LEN: usize = BUDGET / 4 * 3;
+    // A third less than half of it (`Allowance::share`).
+    const SHARE: usize = BUDGET / 32 * 11;
+    seeds::run_all(0..SEEDS, |seed| {
+        let mut random = Random::new(seed);
+        let kinds = [Beginning::Hello, Beginning::Message, Beginning::Fragments];
+        let kinds = &kinds[random.below(kinds.len())..];
+        let (mut play, peers) = burst_beside(&mut random, kinds, &[OTHER_LEN]);
+        play.run_until(Duration::from_secs(5));
+        let stats = play.scene.stats();
+        assert!(stats.memory_sheds + stats.memory_refusals > 0, "nobody was ended");
+        let peak = play.scene.memory_peak();
+        assert!(peak <= SHARE + SLACK, "{peak} bytes were held");
         end(play, peers);
     });
 }
@@ -207,34 +232,59 @@ fn nothing_more_is_received_of_messages_until_there_is_memory() {
     assert_eq!(answer.len(), 4 + (32 << 10), "{}", answer[..4].escape_ascii());
 }
 
-/// What is never finished does not keep others out for ever, though there is room for it.
-#[test]
-fn whoever_comes_after_unfinished_messages_is_let_in_after_a_while() {
-    const TALKERS: usize = 4;
-    // Seven eighths of the budget, and no more than all of it.
+/// Those who have begun what takes seven eighths of the budget, and no more than all of it.
+const TALKERS: usize = 4;
+
+fn talkers(others: &[usize]) -> (Play, Vec<Peer>) {
     let header = [0x82, 0xff, 0, 0, 0, 0, 0, 3, 0x98, 0, 0, 0, 0, 0];
     let beginning = [&header[..], &[7; 229 << 10]].concat();
     let config = Config::default().with_max_memory(BUDGET).with_ping_interval(None);
     let config = config.with_idle_timeout(None);
-    let scene = Scene::new(seeds::of_scene(), &config, Faults::none(), TALKERS + 2);
-    let mut play = Play { scene, clients: Vec::new() };
-    let peers: Vec<_> = (0..TALKERS)
-        .map(|number| {
-            let peer = play.scene.world.connect(0);
-            peer.write(request(number).as_bytes());
-            peer.write(&beginning);
-            peer
-        })
-        .collect();
-    let ask = |play: &mut Play, number, at| {
-        play.run_until(at);
-        let newcomer = play.scene.world.connect(0);
-        newcomer.write(request(number).as_bytes());
-        play.run_until(at + Duration::from_millis(100));
-        let answer = newcomer.read();
-        newcomer.close();
-        answer
+    let clients = TALKERS + 2;
+    let scene = Scene::beside(seeds::of_scene(), &config, Faults::none(), clients, others);
+    let play = Play { scene, clients: Vec::new() };
+    let talk = |number| {
+        let peer = play.scene.world.connect(0);
+        peer.write(request(number).as_bytes());
+        peer.write(&beginning);
+        peer
     };
+    let peers = (0..TALKERS).map(talk).collect();
+    (play, peers)
+}
+
+/// What a newcomer is answered.
+fn ask(play: &mut Play, number: usize, at: Duration) -> Vec<u8> {
+    play.run_until(at);
+    let newcomer = play.scene.world.connect(0);
+    newcomer.write(request(number).as_bytes());
+    play.run_until(at + Duration::from_millis(100));
+    let answer = newcomer.read();
+    newcomer.close();
+    answer
+}
+
+/// A worker that has its share, of a budget that is held all the same, asks the others.
+#[test]
+fn another_worker_has_what_is_beyond_a_share_given_up() {
+    let (mut play, peers) = talkers(&[1]);
+    let early = ask(&mut play, TALKERS, secs(2));
+    assert!(early.starts_with(b"HTTP/1.1 503 "), "{}", early.escape_ascii());
+    assert_eq!(play.scene.stats().memory_sheds, 0);
+    play.scene.hub.demand_memory(1);
+    let late = ask(&mut play, TALKERS + 1, secs(3));
+    assert!(late.starts_with(b"HTTP/1.1 101 "), "{}", late.escape_ascii());
+    assert_eq!(play.scene.stats().memory_sheds, 1, "three of them are no more than that");
+    play.scene.hub.demand_memory(1);
+    play.run_until(secs(4));
+    assert_eq!(play.scene.stats().memory_sheds, 1, "there is room");
+    end(play, peers);
+}
+
+/// What is never finished does not keep others out for ever, though there is room for it.
+#[test]
+fn whoever_comes_after_unfinished_messages_is_let_in_after_a_while() {
+    let (mut play, peers) = talkers(&[]);
     let early = ask(&mut play, TALKERS, secs(4));
     assert!(early.starts_with(b"HTTP/1.1 503 "), "{}", early.escape_ascii());
     assert_eq!(play.scene.stats().memory_sheds, 0);

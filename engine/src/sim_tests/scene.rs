@@ -18,7 +18,7 @@ use crate::driver::Driver as _;
 use crate::driver::sim::{Faults, Random, Sim, World};
 use crate::entry::listener::Terms;
 use crate::hub::handover::Handover;
-use crate::hub::mail::inbox;
+use crate::hub::mail;
 use crate::hub::{Hub, Link};
 use crate::metrics::{Counters, WorkerStats};
 use crate::net::TcpOptions;
@@ -33,6 +33,7 @@ const MAX_IDLE_TURNS: usize = 5_000;
 pub(super) struct Scene {
     pub world: World,
     pub handle: Handle,
+    pub hub: Hub,
     pub log: Rc<RefCell<Log>>,
     worker: Worker<Sim, App>,
     /// The compute thread, if there is one, and when it works.
@@ -49,21 +50,38 @@ pub(super) struct Scene {
 
 impl Scene {
     pub(super) fn new(seed: u64, config: &Config, faults: Faults, clients: usize) -> Self {
+        Self::beside(seed, config, faults, clients, &[])
+    }
+
+    /// The same beside other workers, which do nothing but hold so many bytes each.
+    pub(super) fn beside(
+        seed: u64,
+        config: &Config,
+        faults: Faults,
+        clients: usize,
+        others: &[usize],
+    ) -> Self {
         config.check().expect("the settings can be");
         let (driver, world) = Sim::new(seed, faults, 2);
         let transit = config.topics.max_in_transit_len;
-        let (ways, inbox) = inbox(config.mailbox_len, transit, driver.waker());
+        let (ways, inbox) = mail::inbox(config.mailbox_len, transit, driver.waker());
         let counters = Arc::new(Counters::default());
         let (pool, hand) = Pool::without_threads(1, config.compute_queue_len);
         let compute = (config.compute_workers > 0).then(|| pool.for_worker(ways.results.clone()));
         let hand = compute.is_some().then(|| (hand, Random::new(seed)));
-        let link = Link::new(ways, Arc::clone(&counters));
-        let hub = Hub::new(vec![link], config, Handover::new(Vec::new(), false));
+        let mut links = vec![Link::new(ways, Arc::clone(&counters))];
+        links.extend(others.iter().map(|held| {
+            let counters = Arc::new(Counters::default());
+            counters.memory_input.set(*held as u64);
+            Link::new(mail::inbox(1, transit, driver.waker()).0, counters)
+        }));
+        let hub = Hub::new(links, config, Handover::new(Vec::new(), false));
         let handle =
             Handle::new(hub.clone(), TcpOptions::from(config), None).with_states_of::<App>();
         let budget = Budget::new(config.compression.max_dedicated_len);
         let masks = Masks::new([7; 32]);
-        let shared = Shared::new(0, config, Arc::clone(&counters), masks, budget.clone(), hub);
+        let shared =
+            Shared::new(0, config, Arc::clone(&counters), masks, budget.clone(), hub.clone());
         let mut log = Log::default();
         log.clients.resize_with(clients, Default::default);
         let log = Rc::new(RefCell::new(log));
@@ -81,6 +99,7 @@ impl Scene {
         Self {
             world,
             handle,
+            hub,
             log,
             worker: Worker::new(driver, clock, app, setup),
             hand,

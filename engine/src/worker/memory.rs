@@ -53,7 +53,8 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// Looks at what all workers hold: once a tick, and when this one holds much more or less than before.
     #[inline]
     pub(super) fn watch_memory(&mut self) {
-        if self.shared.watch.is_due(self.shared.now, self.held_len()) {
+        let Shared { watch, now, hub, .. } = &self.shared;
+        if watch.is_due(*now, self.held_len()) || watch.met != hub.memory_demands() {
             self.look_at_memory();
         }
     }
@@ -98,12 +99,14 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     fn look_at_memory(&mut self) {
         let held = self.held_len();
         let Shared { watch, now, hub, worker, limits, .. } = &mut self.shared;
-        let was_low = watch.level == Level::Low;
+        let (was_low, demands) = (watch.level == Level::Low, hub.memory_demands());
         let used = hub.memory().used_len;
         watch.note(*now, held, hub.memory_level(used));
         let delay = limits.memory_return.filter(|_| hub.slack().is_large(used));
         watch.returns_at = delay.map(|delay| watch.returns_at.unwrap_or(*now + delay));
-        if was_low && watch.level != Level::Low {
+        if watch.level == Level::Low {
+            watch.met = demands;
+        } else if was_low {
             // Others may hold the most of it, and be asleep.
             hub.nudge(*worker);
         }
@@ -134,10 +137,12 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
         // What was held at the last look may be gone.
         self.look_at_memory();
-        let Shared { watch, now, .. } = &self.shared;
+        let Shared { watch, now, hub, .. } = &mut self.shared;
         if watch.level == Level::Low {
             return;
         }
+        let demands = hub.memory_demands();
+        let is_demanded = std::mem::replace(&mut watch.met, demands) != demands;
         if *now >= watch.strangers_rest_until {
             self.send_strangers_away();
         }
@@ -150,7 +155,11 @@ impl<D: Driver, H: Handler> Worker<D, H> {
                 // What has not come back by now does not count as on its way.
                 self.shared.watch.leaving = 0;
                 self.shed();
+            } else if watch.has_grown_in_rest() {
+                self.shed();
             }
+        } else if is_demanded {
+            self.give_up_excess();
         } else if is_due(watch.patience_ends) {
             self.lose_patience();
         }
@@ -200,24 +209,33 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         self.say_ended(excess, ended);
     }
 
-    /// Ends those connections that hold most, so that this worker has its share.
+    /// Too much is held. If it still is much when this worker has its share, others have more than theirs.
     fn shed(&mut self) {
-        let excess = self.excess();
-        let Shared { hub, watch, worker, now, .. } = &mut self.shared;
+        self.give_up_excess();
+        let Shared { hub, watch, worker, .. } = &mut self.shared;
+        if watch.level != Level::Low {
+            watch.met = hub.demand_memory(*worker);
+        }
+    }
+
+    /// Ends those connections that hold most, so that this worker has its share.
+    fn give_up_excess(&mut self) {
+        let (excess, held) = (self.excess(), self.held_len());
+        let Shared { watch, now, .. } = &mut self.shared;
         if excess == 0 {
-            // Others hold it, and may be asleep.
-            watch.rests_until = Some(*now + REST);
-            return hub.nudge(*worker);
+            // Others hold it. What comes in here meanwhile may be too much as well.
+            return watch.rest(*now + REST, held);
         }
         let goal = excess.saturating_sub(watch.leaving);
         let holders = self.holders(|wire, now, beside| {
             wire.held_len(now, beside.kernel > 0) + beside.retained + beside.rest + beside.kernel
         });
         let ended = self.end_some(holders, goal, Self::shed_one);
+        let left = self.held_len();
         let Shared { watch, now, counters, .. } = &mut self.shared;
         counters.memory_sheds.add(ended.count);
         if ended.freed < goal || watch.leaving > 0 {
-            watch.rests_until = Some(*now + REST);
+            watch.rest(*now + REST, left);
         }
         self.say_ended(excess, ended);
     }
