@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use ringwire_client::{Builder, Client, Error};
 use ringwire_peers::{PATIENCE, ms};
 
-/// A builder whose limits fit a test: whatever hangs, fails. The peer's answer to a close has its timeout too, on a machine
-/// that may stall for a second or two.
+/// A builder whose limits fit a test: whatever hangs, fails. The timeout of a close is that of the peer's answer too,
+/// on a machine that may stall for a second or two.
 pub(crate) fn builder() -> Builder {
     Client::builder().without_proxy().with_read_timeout(PATIENCE).with_close_timeout(ms(3000))
 }

@@ -235,7 +235,8 @@ impl Hub {
         }
     }
 
-    /// Has the other workers give up what is beyond their share. What [`memory_demands`](Self::memory_demands) is then.
+    /// Has the other workers give up what is beyond their share. Gives what [`memory_demands`](Self::memory_demands) is
+    /// then.
     pub(crate) fn demand_memory(&self, but: u16) -> u32 {
         let demands = self.common.allowance.demand();
         self.nudge(but);

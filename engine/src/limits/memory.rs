@@ -95,8 +95,8 @@ impl Allowance {
         (self.len != usize::MAX).then_some(self.len)
     }
 
-    /// All are to give up what is beyond their share, though no more than the budget is held. What
-    /// [`demands`](Self::demands) is from now on.
+    /// Asks all workers to give up what is beyond their share, also where all together hold less than the budget. Gives
+    /// what [`demands`](Self::demands) is then.
     pub(crate) fn demand(&self) -> u32 {
         self.demands.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }

@@ -148,11 +148,12 @@ fn a_burst_does_not_go_past_the_budget() {
     });
 }
 
-/// A worker that holds less than its share gives up nothing for others. What comes in meanwhile is given up all the same.
+/// A worker that holds less than its share gives up nothing for others. What comes in meanwhile is given up all the
+/// same.
 #[test]
 fn a_burst_does_not_go_past_a_worker_s_share_where_others_hold_the_rest() {
     const OTHER_LEN: usize = BUDGET / 4 * 3;
-    // A third less than half of it (`Allowance::share`).
+    // What one of two workers may keep (`Allowance::share`).
     const SHARE: usize = BUDGET / 32 * 11;
     seeds::run_all(0..SEEDS, |seed| {
         let mut random = Random::new(seed);
@@ -233,14 +234,14 @@ fn nothing_more_is_received_of_messages_until_there_is_memory() {
 }
 
 /// Those who have begun what takes seven eighths of the budget, and no more than all of it.
-const TALKERS: usize = 4;
+const UNFINISHED: usize = 4;
 
-fn talkers(others: &[usize]) -> (Play, Vec<Peer>) {
+fn unfinished(others: &[usize]) -> (Play, Vec<Peer>) {
     let header = [0x82, 0xff, 0, 0, 0, 0, 0, 3, 0x98, 0, 0, 0, 0, 0];
     let beginning = [&header[..], &[7; 229 << 10]].concat();
     let config = Config::default().with_max_memory(BUDGET).with_ping_interval(None);
     let config = config.with_idle_timeout(None);
-    let clients = TALKERS + 2;
+    let clients = UNFINISHED + 2;
     let scene = Scene::beside(seeds::of_scene(), &config, Faults::none(), clients, others);
     let play = Play { scene, clients: Vec::new() };
     let talk = |number| {
@@ -249,7 +250,7 @@ fn talkers(others: &[usize]) -> (Play, Vec<Peer>) {
         peer.write(&beginning);
         peer
     };
-    let peers = (0..TALKERS).map(talk).collect();
+    let peers = (0..UNFINISHED).map(talk).collect();
     (play, peers)
 }
 
@@ -267,12 +268,12 @@ fn ask(play: &mut Play, number: usize, at: Duration) -> Vec<u8> {
 /// A worker that has its share, of a budget that is held all the same, asks the others.
 #[test]
 fn another_worker_has_what_is_beyond_a_share_given_up() {
-    let (mut play, peers) = talkers(&[1]);
-    let early = ask(&mut play, TALKERS, secs(2));
+    let (mut play, peers) = unfinished(&[1]);
+    let early = ask(&mut play, UNFINISHED, secs(2));
     assert!(early.starts_with(b"HTTP/1.1 503 "), "{}", early.escape_ascii());
     assert_eq!(play.scene.stats().memory_sheds, 0);
     play.scene.hub.demand_memory(1);
-    let late = ask(&mut play, TALKERS + 1, secs(3));
+    let late = ask(&mut play, UNFINISHED + 1, secs(3));
     assert!(late.starts_with(b"HTTP/1.1 101 "), "{}", late.escape_ascii());
     assert_eq!(play.scene.stats().memory_sheds, 1, "three of them are no more than that");
     play.scene.hub.demand_memory(1);
@@ -284,11 +285,11 @@ fn another_worker_has_what_is_beyond_a_share_given_up() {
 /// What is never finished does not keep others out for ever, though there is room for it.
 #[test]
 fn whoever_comes_after_unfinished_messages_is_let_in_after_a_while() {
-    let (mut play, peers) = talkers(&[]);
-    let early = ask(&mut play, TALKERS, secs(4));
+    let (mut play, peers) = unfinished(&[]);
+    let early = ask(&mut play, UNFINISHED, secs(4));
     assert!(early.starts_with(b"HTTP/1.1 503 "), "{}", early.escape_ascii());
     assert_eq!(play.scene.stats().memory_sheds, 0);
-    let late = ask(&mut play, TALKERS + 1, secs(6));
+    let late = ask(&mut play, UNFINISHED + 1, secs(6));
     assert!(late.starts_with(b"HTTP/1.1 101 "), "{}", late.escape_ascii());
     assert!((1..=2).contains(&play.scene.stats().memory_sheds));
     end(play, peers);

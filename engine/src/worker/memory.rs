@@ -220,24 +220,28 @@ impl<D: Driver, H: Handler> Worker<D, H> {
 
     /// Ends those connections that hold most, so that this worker has its share.
     fn give_up_excess(&mut self) {
-        let (excess, held) = (self.excess(), self.held_len());
-        let Shared { watch, now, .. } = &mut self.shared;
+        let excess = self.excess();
         if excess == 0 {
             // Others hold it. What comes in here meanwhile may be too much as well.
-            return watch.rest(*now + REST, held);
+            return self.rest();
         }
-        let goal = excess.saturating_sub(watch.leaving);
+        let goal = excess.saturating_sub(self.shared.watch.leaving);
         let holders = self.holders(|wire, now, beside| {
             wire.held_len(now, beside.kernel > 0) + beside.retained + beside.rest + beside.kernel
         });
         let ended = self.end_some(holders, goal, Self::shed_one);
-        let left = self.held_len();
-        let Shared { watch, now, counters, .. } = &mut self.shared;
-        counters.memory_sheds.add(ended.count);
-        if ended.freed < goal || watch.leaving > 0 {
-            watch.rest(*now + REST, left);
+        self.shared.counters.memory_sheds.add(ended.count);
+        if ended.freed < goal || self.shared.watch.leaving > 0 {
+            self.rest();
         }
         self.say_ended(excess, ended);
+    }
+
+    /// Another walk over the table would find next to nothing.
+    fn rest(&mut self) {
+        let left = self.held_len();
+        let Shared { watch, now, .. } = &mut self.shared;
+        watch.rest(*now + REST, left);
     }
 
     /// Others have been kept out for long enough. Queued output has deadlines of its own. An unfinished message has
