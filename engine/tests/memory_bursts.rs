@@ -30,6 +30,8 @@ const BUDGET: &str = "RINGWIRE_TEST_BUDGET";
 /// Numbers of workers. Where there are two, each of them sees late what the other one holds.
 const NUMBERS: [usize; 2] = [1, 2];
 const WORKERS: &str = "RINGWIRE_TEST_WORKERS";
+/// How long newcomers may be kept out.
+const SOON: Duration = Duration::from_secs(2);
 
 /// Bursts get the machine for themselves.
 fn alone() -> MutexGuard<'static, ()> {
@@ -135,13 +137,9 @@ impl Process {
         assert!(peak <= most, "{what}: {peak} bytes were resident, and {most} are the most");
     }
 
-    /// Newcomers are let in, if not at once then soon.
-    fn assert_lets_in(&self, what: &str) {
-        self.assert_lets_in_within(Duration::from_secs(2), what);
-    }
-
-    fn assert_lets_in_within(&self, time: Duration, what: &str) {
-        let deadline = Instant::now() + time;
+    /// Newcomers are let in, if not at once then in time.
+    fn assert_lets_in(&self, patience: Duration, what: &str) {
+        let deadline = Instant::now() + patience;
         for _ in 0..10 {
             while !self.is_let_in() {
                 assert!(Instant::now() < deadline, "{what}: others are kept out");
@@ -234,61 +232,53 @@ fn hello(len: usize) -> Vec<u8> {
     hello.chunks(16 << 10).flat_map(record).take(len).collect()
 }
 
-#[test]
-fn heads_without_an_end() {
+/// A burst at servers with one worker and with several: each stays within its budget, and lets others in in time.
+fn check(
+    what: &str,
+    budget: usize,
+    patience: [Duration; NUMBERS.len()],
+    burst: impl Fn(&Process) -> Vec<TcpStream>,
+) {
     let _alone = alone();
-    for workers in NUMBERS {
-        let server = Process::start(16 * MIB, workers);
-        let peers = burst(server.plain, 4000, &head(16_000));
-        server.assert_lets_in("heads of 16 KB");
-        server.assert_within_budget("heads of 16 KB");
+    for (workers, patience) in NUMBERS.into_iter().zip(patience) {
+        let server = Process::start(budget, workers);
+        let peers = burst(&server);
+        server.assert_lets_in(patience, what);
+        server.assert_within_budget(what);
         drop(peers);
     }
+}
+
+#[test]
+fn heads_without_an_end() {
+    let heads = |server: &Process| burst(server.plain, 4000, &head(16_000));
+    check("heads of 16 KB", 16 * MIB, [SOON; 2], heads);
 }
 
 #[test]
 fn heads_that_have_just_begun() {
-    let _alone = alone();
-    for workers in NUMBERS {
-        let server = Process::start(4 * MIB, workers);
-        let peers = burst(server.plain, 4000, &head(400));
-        server.assert_lets_in("half heads");
-        server.assert_within_budget("half heads");
-        drop(peers);
-    }
+    let heads = |server: &Process| burst(server.plain, 4000, &head(400));
+    check("half heads", 4 * MIB, [SOON; 2], heads);
 }
 
 #[test]
 fn hellos_without_an_end() {
-    let _alone = alone();
-    for workers in NUMBERS {
-        let server = Process::start(16 * MIB, workers);
-        let peers = burst(server.tls, 1500, &hello(64 << 10));
-        server.assert_lets_in("unfinished ClientHellos");
-        server.assert_within_budget("unfinished ClientHellos");
-        drop(peers);
-    }
+    let hellos = |server: &Process| burst(server.tls, 1500, &hello(64 << 10));
+    check("unfinished ClientHellos", 16 * MIB, [SOON; 2], hellos);
 }
 
 #[test]
 fn messages_without_an_end() {
-    let _alone = alone();
     let message = |len| masked(0x82, MIB as u64, &vec![7; len]);
     let fragment = masked(0x02, 3900, &[7; 3900]);
-    let bursts = [
-        ("messages", 600, message(500_000)),
-        ("beginnings of messages", 4000, message(64 << 10)),
-        ("fragments", 4000, fragment),
-    ];
-    for (what, count, beginning) in bursts {
-        for workers in NUMBERS {
-            let server = Process::start(16 * MIB, workers);
-            let peers = open_burst(server.plain, count, &beginning);
-            // Unlike a request, what has begun may keep others out for five seconds.
-            server.assert_lets_in_within(Duration::from_secs(8), what);
-            server.assert_within_budget(what);
-            drop(peers);
-        }
+    // Unlike a request, what has begun may keep others out for five seconds, where it is less than all of the budget.
+    let late = Duration::from_secs(8);
+    for (what, count, beginning, patience) in [
+        ("messages", 600, message(500_000), [SOON, late]),
+        ("beginnings of messages", 4000, message(64 << 10), [late; 2]),
+        ("fragments", 4000, fragment, [SOON, late]),
+    ] {
+        check(what, 16 * MIB, patience, |server| open_burst(server.plain, count, &beginning));
     }
 }
 
