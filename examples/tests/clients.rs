@@ -208,16 +208,11 @@ impl Handler for Broker {
     }
 }
 
-/// An address of the loopback that is this process's own: nobody else takes a port there between two servers.
-fn own_address() -> String {
-    let [.., high, middle, low] = std::process::id().to_be_bytes();
-    format!("127.{}.{middle}.{low}:0", high | 0x80)
-}
-
 #[test]
 fn pubsub_client_outlives_its_server() {
     for driver in DRIVERS {
-        let (server, address) = start(driver, &own_address(), || Broker);
+        let own = format!("{}:0", ringwire_peers::own_loopback());
+        let (server, address) = start(driver, &own, || Broker);
         let mut command = Command::new(env!("CARGO_BIN_EXE_pubsub-client"));
         command.args(["--reconnect", "--timeout", "20s", &format!("ws://{address}/"), "news"]);
         let mut program = Program::start(&mut command);

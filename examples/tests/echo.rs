@@ -210,12 +210,6 @@ impl Drop for Successive {
     }
 }
 
-/// An address of the loopback that is this process's own: nobody else takes a port there between two servers.
-fn own_address() -> String {
-    let [.., high, middle, low] = std::process::id().to_be_bytes();
-    format!("127.{}.{middle}.{low}:0", high | 0x80)
-}
-
 /// The kernel takes a moment to close the sockets of a process that was killed, if it used io_uring.
 #[test]
 fn a_server_that_was_killed_is_started_again_at_once() {
@@ -224,7 +218,7 @@ fn a_server_that_was_killed_is_started_again_at_once() {
     let path = dir.join("echo.sock");
     let unix = format!("unix:{}", path.display());
     for driver in ["epoll", "uring"] {
-        let mut address = own_address();
+        let mut address = format!("{}:0", ringwire_peers::own_loopback());
         for _ in 0..4 {
             let server = Successive::start_with(&[
                 "--listen", &address, "--listen", &unix, "--driver", driver,

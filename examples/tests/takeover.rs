@@ -218,8 +218,7 @@ fn of_servers_that_start_at_once_one_serves() {
     for driver in DRIVERS {
         let site = Site::new(&format!("race-{driver}"));
         // Of this process alone: whoever takes any port of the loopback meanwhile does so at another address.
-        let [.., high, middle, low] = std::process::id().to_be_bytes();
-        let own = std::net::Ipv4Addr::new(127, high | 0x80, middle, low);
+        let own = ringwire_peers::own_loopback();
         let free = std::net::TcpListener::bind((own, 0)).expect("there is a port");
         let address = free.local_addr().expect("it has one").to_string();
         drop(free);

@@ -31,7 +31,7 @@ pub use frames::{frame, mask, masked};
 pub use http::{Answer, Http, get, http, post, read_answer, read_head};
 pub use identity::{Identity, trusting};
 pub use line::{ENDS, End, Line, Way, connect, narrow, unheard};
-pub use process::{Process, free_addr, program_in};
+pub use process::{Process, free_addr, own_loopback, program_in};
 
 /// How long anything that must happen may take, on a machine that is busy with other tests.
 pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -85,6 +85,13 @@ pub fn program_in(variable: &str, script: &str) -> Command {
     Command::new(program.unwrap_or_else(|| panic!("{variable} is not set: run {script}")))
 }
 
+/// An address of the loopback that is this process's own: nobody else takes a port there while its server is away.
+#[must_use]
+pub fn own_loopback() -> Ipv4Addr {
+    let [.., high, middle, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, high | 0x80, middle, low)
+}
+
 /// Ports below those that the kernel gives to clients (`ip_local_port_range`): none of them takes one meanwhile.
 const FREE_PORTS: Range<u16> = 10_000..30_000;
 
