@@ -148,10 +148,9 @@ fn servers_that_are_started_agree_to_compression() {
         let output = output.expect("it runs");
         assert!(output.status.success(), "{output:?}");
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-        let number = |pointer: &str| {
-            report.pointer(pointer).and_then(|value| value.as_f64()).expect("a number")
-        };
-        number("/work/traffic/bytes_received") / number("/work/answered")
+        let work = &report["work"];
+        let number = |value: &serde_json::Value| value.as_f64().expect("a number");
+        number(&work["traffic"]["bytes_received"]) / number(&work["answered"])
     };
     // Small letters have less than five bits each.
     assert!(run("off") > 4096.0 && run("dedicated") < 3072.0);
